@@ -1,0 +1,29 @@
+//! Compiles `proto/` without protoc: protox parses it, prost and tonic generate from it.
+
+use std::{env, fs, path::PathBuf};
+
+use protox::Compiler;
+
+/// Every file of the contract; protox reads what they import.
+const FILES: [&str; 3] = [
+    "tidings/v1/subscription_service.proto",
+    "tidings/v1/event_service.proto",
+    "tidings/v1/delivery_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+
+    let mut compiler = Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+
+    // Reflection serves protox's own encoding, which keeps comments and options that prost's types would drop.
+    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("tidings_descriptor.bin");
+    fs::write(&descriptors, compiler.encode_file_descriptor_set())?;
+
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .btree_map(".")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

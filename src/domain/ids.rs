@@ -1,0 +1,320 @@
+//! Identifiers, and the resource names that are made of them.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use uuid::Uuid;
+
+/// Longest event id in characters, from the contract (`PublishEventRequest.event_id`).
+pub const EVENT_ID_CHARS_MAX: usize = 128;
+/// Longest subscription id in characters, from the contract (`CreateSubscriptionRequest.subscription_id`).
+pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 63;
+
+/// Why a string is not an identifier or a resource name: the rule that it breaks, to be shown to the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IdError(&'static str);
+
+/// An account, the tenant that everything belongs to. Always positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(i64);
+
+impl AccountId {
+    /// The account with this number. Errors unless it is positive.
+    pub const fn new(number: i64) -> Result<Self, IdError> {
+        if number > 0 { Ok(Self(number)) } else { Err(IdError("must be a positive integer")) }
+    }
+
+    /// The number, at least 1.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = IdError;
+
+    /// Reads the decimal form without sign or leading zeros, so that an account has one name only.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        const RULE: IdError = IdError("the account must be a positive integer without leading zeros");
+        if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(RULE);
+        }
+        text.parse().ok().and_then(|n| Self::new(n).ok()).ok_or(RULE)
+    }
+}
+
+/// The last part of a subscription's name: `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(Arc<str>);
+
+impl SubscriptionId {
+    /// An id that the server makes from a subscription's uid.
+    pub fn made_from(uid: Uuid) -> Self {
+        Self(format!("s{}", uid.simple()).into())
+    }
+
+    /// Sorts before every id. Itself it is none.
+    pub fn lowest() -> Self {
+        Self("".into())
+    }
+
+    /// The id as it stands in names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SubscriptionId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let fits = text.len() <= SUBSCRIPTION_ID_CHARS_MAX
+            && text.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+            && text.bytes().all(inner)
+            && !text.ends_with('-');
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(IdError("the subscription id must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"))
+        }
+    }
+}
+
+/// The last part of an event's name: 1 to 128 characters of `[A-Za-z0-9._~-]`, the publisher's or the server's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(Arc<str>);
+
+impl EventId {
+    /// The id as it stands in names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(uuid: Uuid) -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        let text: &str = uuid.hyphenated().encode_lower(&mut buffer);
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let fits = (1..=EVENT_ID_CHARS_MAX).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(IdError("the event id must be 1 to 128 characters of [A-Za-z0-9._~-]"))
+        }
+    }
+}
+
+/// A subscription's number within the store, which its deliveries carry. Never used again for another subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId(pub u64);
+
+/// An event's place in the order in which events were stored. The first is 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// `accounts/{account}`, or `accounts/-` for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountScope {
+    /// One account.
+    One(AccountId),
+    /// Every account.
+    All,
+}
+
+/// `accounts/{account}/subscriptions/{subscription}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionName {
+    /// Whose it is.
+    pub account: AccountId,
+    /// Which of them.
+    pub id: SubscriptionId,
+}
+
+/// `accounts/{account}/events/{event}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventName {
+    /// Whose it is.
+    pub account: AccountId,
+    /// Which of them.
+    pub id: EventId,
+}
+
+/// `accounts/{account}/subscriptions/{subscription}/deliveries/{event}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryName {
+    /// To whom it is owed.
+    pub subscription: SubscriptionName,
+    /// What is owed.
+    pub event: EventId,
+}
+
+const ACCOUNT_FORM: IdError = IdError("must be accounts/{account}, the account being a positive integer");
+const SUBSCRIPTION_FORM: IdError = IdError("must be accounts/{account}/subscriptions/{subscription}");
+const EVENT_FORM: IdError = IdError("must be accounts/{account}/events/{event}");
+const DELIVERY_FORM: IdError =
+    IdError("must be accounts/{account}/subscriptions/{subscription}/deliveries/{event}");
+
+impl FromStr for AccountScope {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match text.strip_prefix("accounts/").ok_or(ACCOUNT_FORM)? {
+            "-" => Ok(Self::All),
+            id if id.contains('/') => Err(ACCOUNT_FORM),
+            id => id.parse().map(Self::One),
+        }
+    }
+}
+
+/// Reads `accounts/{account}`, where `-` is not allowed.
+pub fn parse_account_name(text: &str) -> Result<AccountId, IdError> {
+    match text.parse()? {
+        AccountScope::One(account) => Ok(account),
+        AccountScope::All => Err(ACCOUNT_FORM),
+    }
+}
+
+impl FromStr for SubscriptionName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("accounts"), Some(account), Some("subscriptions"), Some(id), None) => {
+                Ok(Self { account: account.parse()?, id: id.parse()? })
+            }
+            _ => Err(SUBSCRIPTION_FORM),
+        }
+    }
+}
+
+impl FromStr for EventName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("accounts"), Some(account), Some("events"), Some(id), None) => {
+                Ok(Self { account: account.parse()?, id: id.parse()? })
+            }
+            _ => Err(EVENT_FORM),
+        }
+    }
+}
+
+impl FromStr for DeliveryName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (subscription, event) = text.split_once("/deliveries/").ok_or(DELIVERY_FORM)?;
+        if event.contains('/') {
+            return Err(DELIVERY_FORM);
+        }
+        let subscription = subscription
+            .parse()
+            .map_err(|e: IdError| if e == SUBSCRIPTION_FORM { DELIVERY_FORM } else { e })?;
+        Ok(Self { subscription, event: event.parse()? })
+    }
+}
+
+impl fmt::Display for SubscriptionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "accounts/{}/subscriptions/{}", self.account, self.id)
+    }
+}
+
+impl fmt::Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "accounts/{}/events/{}", self.account, self.id)
+    }
+}
+
+impl fmt::Display for DeliveryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/deliveries/{}", self.subscription, self.event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_back_as_they_were_written() {
+        for name in ["accounts/1/subscriptions/a", "accounts/9223372036854775807/subscriptions/a-0"] {
+            assert_eq!(name.parse::<SubscriptionName>().unwrap().to_string(), name);
+        }
+        for name in ["accounts/1/events/-", "accounts/1/events/A.b_c~d-1"] {
+            assert_eq!(name.parse::<EventName>().unwrap().to_string(), name);
+        }
+        let name = "accounts/7/subscriptions/crm/deliveries/e.1";
+        assert_eq!(name.parse::<DeliveryName>().unwrap().to_string(), name);
+    }
+
+    #[test]
+    fn an_account_has_one_spelling() {
+        for text in ["", "0", "01", "-1", "+1", "1 ", "9223372036854775808", "1/2", "x", "１"] {
+            assert!(text.parse::<AccountId>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn subscription_ids_keep_to_the_pattern() {
+        let long = format!("a{}", "b".repeat(SUBSCRIPTION_ID_CHARS_MAX - 1));
+        for text in ["a", "a1", "a-b", &long] {
+            assert!(text.parse::<SubscriptionId>().is_ok(), "{text:?} was refused");
+        }
+        for text in ["", "A", "1a", "-a", "a-", "a_b", "a.b", "ä", &format!("{long}b")] {
+            assert!(text.parse::<SubscriptionId>().is_err(), "{text:?} was taken");
+        }
+        assert!(SubscriptionId::made_from(Uuid::nil()).as_str().parse::<SubscriptionId>().is_ok());
+    }
+
+    #[test]
+    fn other_names_are_refused_with_the_form_that_is_expected() {
+        for text in [
+            "",
+            "accounts/1",
+            "accounts/1/subscriptions/a/b",
+            "accounts/-/subscriptions/a",
+            "/accounts/1/subscriptions/a",
+        ] {
+            assert!(text.parse::<SubscriptionName>().is_err(), "{text:?} was taken");
+        }
+        for text in
+            ["accounts/1/events/", "accounts/1/events/a b", "accounts/1/events/a/b", "accounts/1/event/a"]
+        {
+            assert!(text.parse::<EventName>().is_err(), "{text:?} was taken");
+        }
+        let error = "accounts/1/events/x".parse::<DeliveryName>().unwrap_err();
+        assert_eq!(error, DELIVERY_FORM);
+    }
+}

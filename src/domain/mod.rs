@@ -1,0 +1,14 @@
+//! What Tidings knows: ids, events, subscriptions, deliveries, and the rules about them. Pure: no socket, no clock, no
+//! `async`. Everything here is a function of values.
+
+pub mod delivery;
+pub mod event;
+pub mod fault;
+pub mod ids;
+pub mod json;
+pub mod retry;
+pub mod samples;
+pub mod secret;
+pub mod signature;
+pub mod subscription;
+pub mod time;

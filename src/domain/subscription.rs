@@ -1,0 +1,137 @@
+//! A subscription: who wants which events, and how they are sent.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    event::EventFacts,
+    ids::{LaneId, SubscriptionName},
+    retry::RetryPolicy,
+    secret::Secret,
+    time::UnixMicros,
+};
+use crate::proto::v1::EventType;
+
+/// A stored subscription. Its values have been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscription {
+    /// Its number within the store.
+    pub lane: LaneId,
+    /// A UUID that no later subscription of the same name shares.
+    pub uid: Uuid,
+    /// Counts its changes, from 1. The etag is made of it.
+    pub version: u64,
+    /// Its name.
+    pub name: SubscriptionName,
+    /// What its owner decides.
+    pub settings: Settings,
+    /// Whether deliveries are made.
+    pub state: State,
+    /// Why the state is what it is; may be empty.
+    pub state_reason: String,
+    /// What POSTs are signed with.
+    pub signing_secret: Secret,
+    /// When it was created.
+    pub create_time: UnixMicros,
+    /// When it last changed.
+    pub update_time: UnixMicros,
+}
+
+/// What the owner of a subscription decides. Built by the checks at the edge only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// For people; at most 63 characters.
+    pub display_name: String,
+    /// Where events are POSTed: absolute, http or https, no user info, no fragment.
+    pub url: Url,
+    /// The kinds wanted: at least one, each once, none unspecified, in the owner's order.
+    pub event_types: Vec<EventType>,
+    /// Only events of these inboxes; empty means all.
+    pub inbox_ids: Vec<i64>,
+    /// The form of the body.
+    pub payload_format: PayloadFormat,
+    /// Headers sent with every POST, names in lower case.
+    pub headers: BTreeMap<String, Secret>,
+    /// Overrides of the server's retry policy.
+    pub retry: RetryOverrides,
+    /// How long one POST may take; `None` is the server's default.
+    pub timeout: Option<Duration>,
+    /// POSTs under way at once; `None` is the server's default.
+    pub max_in_flight: Option<u16>,
+    /// Whether the events of one conversation go one after another.
+    pub ordered: bool,
+    /// For the client's own use.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The parts of a retry policy that a subscription sets itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryOverrides {
+    /// Attempts in all, 1 to 50.
+    pub max_attempts: Option<u32>,
+    /// The first wait.
+    pub min_backoff: Option<Duration>,
+    /// The longest wait.
+    pub max_backoff: Option<Duration>,
+}
+
+impl RetryOverrides {
+    /// `defaults`, with what is overridden put in its place.
+    pub fn over(self, defaults: RetryPolicy) -> RetryPolicy {
+        let min_backoff = self.min_backoff.unwrap_or(defaults.min_backoff);
+        RetryPolicy {
+            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
+            min_backoff,
+            // Only one of the two may be overridden; the wait must not shrink then.
+            max_backoff: self.max_backoff.unwrap_or(defaults.max_backoff).max(min_backoff),
+        }
+    }
+}
+
+/// Whether deliveries are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Events are queued and delivered.
+    Active,
+    /// Events are queued and wait for ResumeSubscription.
+    Paused,
+    /// The server stopped delivering; events are queued.
+    Suspended,
+}
+
+/// Which form of the body is sent (`design/json.md` calls them by these names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PayloadFormat {
+    /// The documentation's sections "Objects" and "Webhook Events".
+    Documented,
+    /// The documentation's first sample for message events; other events as documented.
+    Sample,
+}
+
+impl Subscription {
+    /// Whether an event of its account is for it.
+    ///
+    /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
+    pub fn wants(&self, facts: &EventFacts) -> bool {
+        self.settings.event_types.contains(&facts.event_type)
+            && (self.settings.inbox_ids.is_empty()
+                || facts.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
+    }
+
+    /// Changes whenever the subscription does, and differs between two of the same name.
+    pub fn etag(&self) -> String {
+        format!("\"{:x}-{}\"", self.lane.0, self.version)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Suspended => "suspended",
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! Tidings: a durable gRPC event gateway that POSTs Chatwoot webhooks.
+//!
+//! The tree is a sentence: `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows.
+//! ARCHITECTURE.md says how one event flows.
+
+pub mod clock;
+pub mod domain;
+pub mod proto;
+pub mod store;

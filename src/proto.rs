@@ -1,0 +1,10 @@
+//! What `build.rs` generates from `proto/`.
+
+/// The contract, `tidings.v1`.
+#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the comments are in proto/")]
+pub mod v1 {
+    tonic::include_proto!("tidings.v1");
+}
+
+/// The contract as an encoded `FileDescriptorSet`, comments included, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidings_descriptor.bin"));

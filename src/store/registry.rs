@@ -1,0 +1,157 @@
+//! The subscriptions in memory, always as they are on disk. Engines write it; everybody reads it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::{Arc, RwLock, RwLockReadGuard},
+};
+
+use tokio::sync::watch;
+use url::Url;
+
+use crate::domain::{
+    event::EventFacts,
+    ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
+    subscription::Subscription,
+};
+
+/// Every subscription, by lane, by name and by account.
+#[derive(Debug)]
+pub struct Registry {
+    inner: RwLock<Inner>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_lane: HashMap<LaneId, Arc<Subscription>>,
+    by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
+    by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
+    by_url: HashMap<(AccountId, Url), SubscriptionName>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { inner: RwLock::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    /// The subscription that a delivery's lane stands for; `None` once it is deleted.
+    pub fn by_lane(&self, lane: LaneId) -> Option<Arc<Subscription>> {
+        self.read().by_lane.get(&lane).cloned()
+    }
+
+    /// The subscription of this name.
+    pub fn by_name(&self, name: &SubscriptionName) -> Option<Arc<Subscription>> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    /// The name of the account's subscription with this URL.
+    pub fn by_url(&self, account: AccountId, url: &Url) -> Option<SubscriptionName> {
+        self.read().by_url.get(&(account, url.clone())).cloned()
+    }
+
+    /// The lanes of the account's subscriptions that want such an event, in the order of their creation.
+    pub fn matching(&self, account: AccountId, facts: &EventFacts) -> Vec<LaneId> {
+        let inner = self.read();
+        let subscriptions = inner.by_account.get(&account).map_or(&[][..], Vec::as_slice);
+        subscriptions.iter().filter(|s| s.wants(facts)).map(|s| s.lane).collect()
+    }
+
+    /// Subscriptions by account and id, after the name `after`, as long as `take` wants more.
+    ///
+    /// `take` is given each in turn, and ends the walk by returning false.
+    pub fn walk(
+        &self,
+        scope: AccountScope,
+        after: Option<&SubscriptionName>,
+        mut take: impl FnMut(&Arc<Subscription>) -> bool,
+    ) {
+        let inner = self.read();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let first;
+        let from = match (scope, from) {
+            // Names sort by account first: start at the account, not at the first account of all.
+            (AccountScope::One(account), Bound::Unbounded) => {
+                first = SubscriptionName { account, id: SubscriptionId::lowest() };
+                Bound::Included(&first)
+            }
+            (_, from) => from,
+        };
+        for (name, subscription) in inner.by_name.range::<SubscriptionName, _>((from, Bound::Unbounded)) {
+            if matches!(scope, AccountScope::One(account) if account != name.account) || !take(subscription) {
+                return;
+            }
+        }
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> Vec<LaneId> {
+        self.read().by_lane.keys().copied().collect()
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.read().by_lane.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rings at every change. Listen before you look.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Puts a subscription in, in place of the one of its lane. For engines, after it is on disk.
+    pub fn put(&self, subscription: Arc<Subscription>) {
+        {
+            let mut inner = self.write();
+            inner.remove(subscription.lane);
+            inner.insert(subscription);
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Takes a subscription out. For engines, after it is off the disk.
+    pub fn remove(&self, lane: LaneId) {
+        self.write().remove(lane);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect("no code panics while it holds this lock")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Inner {
+    fn insert(&mut self, subscription: Arc<Subscription>) {
+        let name = &subscription.name;
+        self.by_url.insert((name.account, subscription.settings.url.clone()), name.clone());
+        self.by_name.insert(name.clone(), Arc::clone(&subscription));
+        self.by_lane.insert(subscription.lane, Arc::clone(&subscription));
+        let of_account = self.by_account.entry(name.account).or_default();
+        let place = of_account.partition_point(|other| other.lane < subscription.lane);
+        of_account.insert(place, subscription);
+    }
+
+    fn remove(&mut self, lane: LaneId) {
+        let Some(subscription) = self.by_lane.remove(&lane) else { return };
+        let account = subscription.name.account;
+        self.by_name.remove(&subscription.name);
+        self.by_url.remove(&(account, subscription.settings.url.clone()));
+        if let Some(of_account) = self.by_account.get_mut(&account) {
+            of_account.retain(|other| other.lane != lane);
+            if of_account.is_empty() {
+                self.by_account.remove(&account);
+            }
+        }
+    }
+}
