@@ -1,7 +1,12 @@
 //! What `build.rs` generates from `proto/`.
 
 /// The contract, `tidings.v1`.
-#[expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the comments are in proto/")]
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the comments are in proto/"
+)]
 pub mod v1 {
     tonic::include_proto!("tidings.v1");
 }
