@@ -2,7 +2,6 @@
 
 /// The contract, `tidings.v1`.
 #[expect(
-    missing_docs,
     clippy::all,
     clippy::allow_attributes_without_reason,
     reason = "generated; the comments are in proto/"

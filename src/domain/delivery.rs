@@ -17,6 +17,9 @@ pub const ANSWER_BYTES_KEPT: usize = 1024;
 /// Most bytes kept of an error's text (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
+/// Most attempts kept to be shown of one delivery (`Delivery.attempts`).
+pub const ATTEMPTS_SHOWN_MAX: usize = 20;
+
 /// Which delivery: the event's place, and the subscription's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryKey {

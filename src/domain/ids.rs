@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
+use super::time::UnixMicros;
+
 /// Longest event id in characters, from the contract (`PublishEventRequest.event_id`).
 pub const EVENT_ID_CHARS_MAX: usize = 128;
 /// Longest subscription id in characters, from the contract (`CreateSubscriptionRequest.subscription_id`).
@@ -101,6 +103,29 @@ impl EventId {
     /// The id as it stands in names.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl EventId {
+    /// The id that the server makes for the event at `seq`, stored at `time`: a UUIDv7 whose 74 free bits are the
+    /// place (50 bits) and randomness (24 bits). So it sorts by time, is never made twice, and finds its event without
+    /// an index ([`EventId::made_for`]).
+    pub fn made(time: UnixMicros, seq: Seq, random: u32) -> Self {
+        assert!(seq.0 < 1 << 50, "a store holds less than 2^50 events");
+        let millis = u128::try_from(time.0.div_euclid(1000)).unwrap_or(0) & ((1 << 48) - 1);
+        let free = (u128::from(seq.0) << 24) | u128::from(random & 0x00ff_ffff);
+        let bits =
+            (millis << 80) | (0x7 << 76) | ((free >> 62) << 64) | (0b10 << 62) | (free & ((1 << 62) - 1));
+        Uuid::from_u128(bits).into()
+    }
+
+    /// The place that this id was made for, if it looks like one that the server made. A publisher may choose an id
+    /// that looks so: compare with the event found there.
+    pub fn made_for(&self) -> Option<Seq> {
+        let uuid = Uuid::try_parse(&self.0).ok().filter(|uuid| uuid.get_version_num() == 7)?;
+        let bits = uuid.as_u128();
+        let free = (((bits >> 64) & 0xfff) << 62) | (bits & ((1 << 62) - 1));
+        u64::try_from(free >> 24).ok().map(Seq)
     }
 }
 
@@ -296,6 +321,26 @@ mod tests {
             assert!(text.parse::<SubscriptionId>().is_err(), "{text:?} was taken");
         }
         assert!(SubscriptionId::made_from(Uuid::nil()).as_str().parse::<SubscriptionId>().is_ok());
+    }
+
+    #[test]
+    fn a_made_event_id_is_a_uuid_v7_that_tells_its_place() {
+        for seq in [1, 255, (1 << 38) - 1, 1 << 38, (1 << 50) - 1] {
+            let id = EventId::made(UnixMicros(1_700_000_000_123_456), Seq(seq), u32::MAX);
+            let uuid: Uuid = id.as_str().parse().unwrap();
+            assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+            assert_eq!(uuid.get_timestamp().unwrap().to_unix(), (1_700_000_000, 123_000_000));
+            assert_eq!(id.made_for(), Some(Seq(seq)));
+        }
+        assert_eq!("order-17".parse::<EventId>().unwrap().made_for(), None);
+    }
+
+    #[test]
+    fn made_event_ids_sort_as_their_events() {
+        let ids: Vec<_> = (1..2000)
+            .map(|n: u32| EventId::made(UnixMicros(i64::from(n) / 7 * 1000), Seq(n.into()), 7))
+            .collect();
+        assert!(ids.is_sorted());
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! gateway, `memory` the reference that says in the plainest way what an engine must do.
 
 use std::{
+    cmp::Reverse,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::sync::{broadcast, oneshot};
+use uuid::Uuid;
 
 use crate::domain::{
     delivery::{Attempt, DeliveryKey, DeliveryState},
@@ -22,9 +25,13 @@ use crate::domain::{
 };
 use crate::proto::v1::{self, EventType};
 
+pub mod memory;
 pub mod registry;
 
 pub use registry::Registry;
+
+/// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
+pub const FEED_GROUPS_MAX: usize = 1024;
 
 /// Remembers subscriptions, events, deliveries and attempts.
 ///
@@ -151,11 +158,29 @@ pub struct NewSubscription {
     pub request: Option<RequestKey>,
 }
 
+impl NewSubscription {
+    /// The subscription that is stored for it.
+    pub fn into_subscription(self, lane: LaneId, uid: Uuid, now: UnixMicros) -> Subscription {
+        Subscription {
+            lane,
+            uid,
+            version: 1,
+            name: self.name,
+            settings: self.settings,
+            state: State::Active,
+            state_reason: String::new(),
+            signing_secret: self.signing_secret,
+            create_time: now,
+            update_time: now,
+        }
+    }
+}
+
 /// A caller's request id, and what the request was, so that its repetition is told from another request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
     /// The caller's id.
-    pub id: uuid::Uuid,
+    pub id: Uuid,
     /// A digest of the request.
     pub fingerprint: [u8; 32],
 }
@@ -173,9 +198,26 @@ pub struct Created {
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Its owner's decisions.
-    Settings(Settings),
+    Settings(Box<Settings>),
     /// Whether deliveries are made, and why.
     State(State, String),
+}
+
+impl Change {
+    /// `current`, changed at `now`.
+    pub fn apply(self, current: &Subscription, now: UnixMicros) -> Subscription {
+        let mut changed = current.clone();
+        match self {
+            Self::Settings(settings) => changed.settings = *settings,
+            Self::State(state, reason) => {
+                changed.state = state;
+                changed.state_reason = reason;
+            }
+        }
+        changed.version += 1;
+        changed.update_time = now;
+        changed
+    }
 }
 
 /// An event to be stored.
@@ -263,6 +305,32 @@ pub struct LaneSummary {
     pub next_due: Option<UnixMicros>,
 }
 
+impl LaneSummary {
+    /// Counts one delivery.
+    pub fn add(&mut self, state: DeliveryState) {
+        *self.count_mut(state) += 1;
+        if let DeliveryState::Retrying { due } = state {
+            self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        }
+    }
+
+    /// How many deliveries there are in a state, whatever the time of a retry.
+    pub fn count_mut(&mut self, state: DeliveryState) -> &mut u64 {
+        match state {
+            DeliveryState::Pending => &mut self.pending,
+            DeliveryState::Retrying { .. } => &mut self.retrying,
+            DeliveryState::Succeeded => &mut self.succeeded,
+            DeliveryState::Failed => &mut self.failed,
+            DeliveryState::Cancelled => &mut self.cancelled,
+        }
+    }
+
+    /// Deliveries that are still to be made.
+    pub fn owed(&self) -> u64 {
+        self.pending + self.retrying
+    }
+}
+
 /// Which events.
 #[derive(Clone, Debug)]
 pub struct EventQuery {
@@ -295,6 +363,19 @@ pub struct DeliveryQuery {
     pub limit: usize,
 }
 
+impl DeliveryQuery {
+    /// Sorts deliveries as they are listed: the newest event first, then by lane.
+    pub fn order(key: DeliveryKey) -> (Reverse<Seq>, LaneId) {
+        (Reverse(key.seq), key.lane)
+    }
+
+    /// Whether deliveries in this state are wanted.
+    pub fn wants_state(&self, state: DeliveryState) -> bool {
+        self.states.is_empty()
+            || self.states.iter().any(|s| mem::discriminant(s) == mem::discriminant(&state))
+    }
+}
+
 /// From `start` on and before `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeRange {
@@ -318,6 +399,16 @@ pub struct Page<T, C> {
     pub rows: Vec<T>,
     /// Where the next page goes on; `None` at the end.
     pub next: Option<C>,
+}
+
+impl<T, C> Page<T, C> {
+    /// The first `limit` of `rows`; that there were more tells that a page follows.
+    pub fn cut(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(cursor) } else { None };
+        Self { rows, next }
+    }
 }
 
 /// A delivery as it stands.

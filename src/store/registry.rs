@@ -9,6 +9,7 @@ use std::{
 use tokio::sync::watch;
 use url::Url;
 
+use super::StoreError;
 use crate::domain::{
     event::EventFacts,
     ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
@@ -128,6 +129,32 @@ impl Registry {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
         self.inner.write().expect("no code panics while it holds this lock")
+    }
+}
+
+/// The subscription of `lane`, if it is still at `version`. For engines.
+pub(super) fn check_version(
+    registry: &Registry,
+    lane: LaneId,
+    version: u64,
+) -> Result<Arc<Subscription>, StoreError> {
+    let current = registry.by_lane(lane).ok_or(StoreError::SubscriptionNotFound)?;
+    if current.version == version { Ok(current) } else { Err(StoreError::VersionMismatch) }
+}
+
+/// Whether no other subscription than that of `lane` has this name, or this URL within the account. For engines.
+pub(super) fn check_free(
+    registry: &Registry,
+    name: &SubscriptionName,
+    url: &Url,
+    lane: Option<LaneId>,
+) -> Result<(), StoreError> {
+    if registry.by_name(name).is_some_and(|other| Some(other.lane) != lane) {
+        return Err(StoreError::NameTaken(name.clone()));
+    }
+    match registry.by_url(name.account, url) {
+        Some(other) if other != *name => Err(StoreError::UrlTaken(other)),
+        _ => Ok(()),
     }
 }
 

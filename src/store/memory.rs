@@ -1,0 +1,324 @@
+//! The reference engine: everything in memory, in the plainest way. It says what the other engines must do, and is what
+//! they are compared with. Nothing survives its end.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::{
+    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, EventQuery, FEED_GROUPS_MAX, FedEvent,
+    LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store, StoreError,
+    registry,
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        delivery::{ATTEMPTS_SHOWN_MAX, Attempt, DeliveryKey, DeliveryState},
+        event::{EventAddress, StoredEvent},
+        ids::{AccountId, EventId, EventName, LaneId, Seq},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+};
+
+/// Keeps everything in memory.
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    feed: broadcast::Sender<Arc<Vec<FedEvent>>>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    random: StdRng,
+    closed: bool,
+    last_lane: u64,
+    last_time: UnixMicros,
+    requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
+    /// In stored order: the event of seq n is at n - 1.
+    events: Vec<Row>,
+    deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
+}
+
+struct Row {
+    event: Arc<StoredEvent>,
+    fingerprint: u128,
+    delivery_count: u32,
+}
+
+impl MemoryStore {
+    /// An empty store. Ids are made from `seed`.
+    pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Self {
+        let inner = Inner {
+            random: StdRng::seed_from_u64(seed),
+            closed: false,
+            last_lane: 0,
+            last_time: UnixMicros(0),
+            requests: HashMap::new(),
+            events: Vec::new(),
+            deliveries: BTreeMap::new(),
+        };
+        Self {
+            clock,
+            registry: Registry::default(),
+            feed: broadcast::Sender::new(FEED_GROUPS_MAX),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Commit<T> {
+        let mut inner = self.lock();
+        Commit::ready(if inner.closed { Err(StoreError::Closed) } else { work(&mut inner) })
+    }
+
+    fn create(&self, inner: &mut Inner, new: NewSubscription) -> Result<Created, StoreError> {
+        if let Some(request) = &new.request
+            && let Some((fingerprint, first)) = inner.requests.get(&(new.name.account, request.id))
+        {
+            let subscription = Arc::clone(first);
+            return if *fingerprint == request.fingerprint {
+                Ok(Created { subscription, repeated: true })
+            } else {
+                Err(StoreError::RequestIdReused)
+            };
+        }
+        registry::check_free(&self.registry, &new.name, &new.settings.url, None)?;
+        inner.last_lane += 1;
+        let uid = uuid::Builder::from_random_bytes(inner.random.random()).into_uuid();
+        let request =
+            new.request.clone().map(|request| ((new.name.account, request.id), request.fingerprint));
+        let subscription = Arc::new(new.into_subscription(LaneId(inner.last_lane), uid, self.clock.now()));
+        if let Some((key, fingerprint)) = request {
+            inner.requests.insert(key, (fingerprint, Arc::clone(&subscription)));
+        }
+        self.registry.put(Arc::clone(&subscription));
+        Ok(Created { subscription, repeated: false })
+    }
+}
+
+impl Store for MemoryStore {
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+        self.write(|inner| self.create(inner, new))
+    }
+
+    fn update_subscription(
+        &self,
+        lane: LaneId,
+        expected_version: u64,
+        change: Change,
+    ) -> Commit<Arc<Subscription>> {
+        self.write(|_| {
+            let current = registry::check_version(&self.registry, lane, expected_version)?;
+            let changed = Arc::new(change.apply(&current, self.clock.now()));
+            registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(lane))?;
+            self.registry.put(Arc::clone(&changed));
+            Ok(changed)
+        })
+    }
+
+    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
+        self.write(|inner| {
+            registry::check_version(&self.registry, lane, expected_version)?;
+            let owed = inner.deliveries.values().filter(|d| d.key.lane == lane && d.state.is_owed()).count();
+            if owed > 0 && !force {
+                return Err(StoreError::Owed(owed as u64));
+            }
+            inner.deliveries.retain(|key, _| key.lane != lane);
+            self.registry.remove(lane);
+            Ok(())
+        })
+    }
+
+    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+        self.write(|inner| {
+            let events_before = inner.events.len();
+            let now = self.clock.now().max(inner.last_time);
+            let mut answers = Vec::with_capacity(events.len());
+            let mut fed = Vec::new();
+            for (index, new) in events.into_iter().enumerate() {
+                match inner.accept_one(index, new, now) {
+                    Ok((answer, new)) => {
+                        answers.push(answer);
+                        fed.extend(new);
+                    }
+                    Err(error) => {
+                        inner.events.truncate(events_before);
+                        return Err(error);
+                    }
+                }
+            }
+            inner.last_time = now;
+            for FedEvent { event, lanes } in &fed {
+                for &lane in lanes {
+                    let key = DeliveryKey { seq: event.seq, lane };
+                    inner.deliveries.insert(key, new_delivery(key, Arc::clone(event)));
+                }
+            }
+            if !fed.is_empty() {
+                // Nobody listening is fine: what is owed is in the ledger.
+                drop(self.feed.send(Arc::new(fed)));
+            }
+            Ok(answers)
+        })
+    }
+
+    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+        self.feed.subscribe()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+        self.write(|inner| {
+            let now = self.clock.now();
+            for settlement in settlements {
+                let Some(delivery) = inner.deliveries.get_mut(&settlement.key) else { continue };
+                if delivery.state.is_owed() {
+                    delivery.state = settlement.state;
+                    delivery.attempt_count += 1;
+                    delivery.attempts.push(settlement.attempt);
+                    delivery.update_time = now;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+        let inner = self.lock();
+        let waits = |d: &&DeliveryRecord| {
+            d.key.lane == lane && d.key.seq > after && d.state == DeliveryState::Pending
+        };
+        let mut owed: Vec<Owed> =
+            inner.deliveries.values().filter(waits).take(limit + 1).map(owed_of).collect();
+        let more = owed.len() > limit;
+        owed.truncate(limit);
+        let last = Seq(inner.events.len() as u64);
+        let until = if more { owed.last().map_or(after, |o| o.event.seq) } else { last.max(after) };
+        Ok(PendingPage { owed, until, more })
+    }
+
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError> {
+        let inner = self.lock();
+        let mut due: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
+            .filter(|d| d.key.lane == lane)
+            .filter_map(|d| match d.state {
+                DeliveryState::Retrying { due } if due <= now => Some((due, d)),
+                _ => None,
+            })
+            .collect();
+        due.sort_by_key(|(due, delivery)| (*due, delivery.key));
+        Ok(due.into_iter().take(limit).map(|(_, delivery)| owed_of(delivery)).collect())
+    }
+
+    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+        let inner = self.lock();
+        let mut summary = LaneSummary::default();
+        for delivery in inner.deliveries.values().filter(|d| d.key.lane == lane) {
+            summary.add(delivery.state);
+        }
+        summary
+    }
+
+    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
+        Ok(self.lock().find(account, id).map(|row| Arc::clone(&row.event)))
+    }
+
+    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
+        let inner = self.lock();
+        let wanted = |event: &&Arc<StoredEvent>| {
+            event.name.account == query.account
+                && query.before.is_none_or(|before| event.seq < before)
+                && (query.types.is_empty() || query.types.contains(&event.event_type()))
+                && query.time.contains(event.create_time)
+        };
+        let found = inner.events.iter().rev().map(|row| &row.event).filter(wanted).take(query.limit + 1);
+        Ok(Page::cut(found.cloned().collect(), query.limit, |event| event.seq))
+    }
+
+    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
+        Ok(self.lock().deliveries.get(&key).map(|delivery| shown(delivery, ATTEMPTS_SHOWN_MAX)))
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
+        let inner = self.lock();
+        let mut found: Vec<&DeliveryRecord> = (inner.deliveries.values())
+            .filter(|d| query.lanes.contains(&d.key.lane) && query.wants_state(d.state))
+            .filter(|d| query.time.contains(d.event.create_time))
+            .filter(|d| match &query.event {
+                Some((account, id)) => d.event.name.account == *account && d.event.name.id == *id,
+                None => true,
+            })
+            .filter(|d| {
+                query.after.is_none_or(|after| DeliveryQuery::order(after) < DeliveryQuery::order(d.key))
+            })
+            .collect();
+        found.sort_by_key(|delivery| DeliveryQuery::order(delivery.key));
+        let rows = found.into_iter().take(query.limit + 1).map(|delivery| shown(delivery, 1)).collect();
+        Ok(Page::cut(rows, query.limit, |row: &DeliveryRecord| row.key))
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.lock().closed = true;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Adds one event; what is fed is `None` for a duplicate.
+    fn accept_one(
+        &mut self,
+        index: usize,
+        new: NewEvent,
+        now: UnixMicros,
+    ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
+        let EventAddress { account, id } = new.address;
+        if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
+            let id = row.event.name.id.clone();
+            if row.fingerprint != new.fingerprint {
+                return Err(StoreError::EventExists { index, id });
+            }
+            let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
+            return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
+        }
+        let seq = Seq(self.events.len() as u64 + 1);
+        let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
+        let delivery_count =
+            u32::try_from(new.lanes.len()).expect("an account has less than 2^32 subscriptions");
+        let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, new.event));
+        self.events.push(Row { event: Arc::clone(&event), fingerprint: new.fingerprint, delivery_count });
+        Ok((answer, Some(FedEvent { event, lanes: new.lanes })))
+    }
+
+    fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {
+        self.events.iter().find(|row| row.event.name.account == account && row.event.name.id == *id)
+    }
+}
+
+fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
+    let update_time = event.create_time;
+    let state = DeliveryState::Pending;
+    DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), update_time }
+}
+
+fn owed_of(delivery: &DeliveryRecord) -> Owed {
+    Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count }
+}
+
+fn shown(delivery: &DeliveryRecord, attempts_max: usize) -> DeliveryRecord {
+    let from = delivery.attempts.len().saturating_sub(attempts_max);
+    let attempts: Vec<Attempt> = delivery.attempts[from..].to_vec();
+    DeliveryRecord { attempts, ..delivery.clone() }
+}
