@@ -148,7 +148,8 @@ impl Store for MemoryStore {
             let now = self.clock.now().max(inner.last_time);
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
-            for (index, new) in events.into_iter().enumerate() {
+            for (index, mut new) in events.into_iter().enumerate() {
+                self.registry.retain_known(&mut new.lanes);
                 match inner.accept_one(index, new, now) {
                     Ok((answer, new)) => {
                         answers.push(answer);
@@ -283,10 +284,10 @@ impl Inner {
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
-        let EventAddress { account, id } = new.address;
+        let NewEvent { address: EventAddress { account, id }, event, fingerprint, lanes, .. } = new;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
-            if row.fingerprint != new.fingerprint {
+            if row.fingerprint != fingerprint {
                 return Err(StoreError::EventExists { index, id });
             }
             let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
@@ -294,12 +295,11 @@ impl Inner {
         }
         let seq = Seq(self.events.len() as u64 + 1);
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
-        let delivery_count =
-            u32::try_from(new.lanes.len()).expect("an account has less than 2^32 subscriptions");
+        let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
-        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, new.event));
-        self.events.push(Row { event: Arc::clone(&event), fingerprint: new.fingerprint, delivery_count });
-        Ok((answer, Some(FedEvent { event, lanes: new.lanes })))
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, event));
+        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count });
+        Ok((answer, Some(FedEvent { event, lanes })))
     }
 
     fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {

@@ -27,6 +27,7 @@ use crate::proto::v1::{self, EventType};
 
 pub mod memory;
 pub mod registry;
+pub mod sled;
 
 pub use registry::Registry;
 
@@ -231,7 +232,7 @@ pub struct NewEvent {
     pub event_type: EventType,
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
-    /// To whom it is owed; each once.
+    /// To whom it is owed; each once, rising.
     pub lanes: Vec<LaneId>,
 }
 

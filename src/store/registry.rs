@@ -60,6 +60,12 @@ impl Registry {
         subscriptions.iter().filter(|s| s.wants(facts)).map(|s| s.lane).collect()
     }
 
+    /// Leaves out the lanes whose subscriptions are gone.
+    pub fn retain_known(&self, lanes: &mut Vec<LaneId>) {
+        let inner = self.read();
+        lanes.retain(|lane| inner.by_lane.contains_key(lane));
+    }
+
     /// Subscriptions by account and id, after the name `after`, as long as `take` wants more.
     ///
     /// `take` is given each in turn, and ends the walk by returning false.

@@ -1,0 +1,219 @@
+//! What the engine knows in memory of events and deliveries. Changed by the writer alone, after the disk has it.
+
+use std::{
+    collections::{
+        BTreeMap, BTreeSet, HashMap, VecDeque,
+        hash_map::{Entry, RandomState},
+    },
+    hash::BuildHasher,
+};
+
+use super::{
+    records::{OutcomeRecord, RecordError},
+    volume::{SlotState, Volume},
+};
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, LaneId, Seq},
+        time::UnixMicros,
+    },
+    store::LaneSummary,
+};
+
+/// Events and deliveries, as far as they are kept in memory.
+#[derive(Debug)]
+pub struct Ledger {
+    /// In order; only the last takes events.
+    pub volumes: VecDeque<Volume>,
+    /// The place of the next event.
+    pub next_seq: Seq,
+    /// The number of the next journal entry.
+    pub next_journal: u64,
+    /// The time of the newest event.
+    pub last_time: UnixMicros,
+    ids: IdIndex,
+    lanes: HashMap<LaneId, LaneBook>,
+}
+
+/// The deliveries of one lane by state, and its retries by time.
+#[derive(Debug, Default)]
+struct LaneBook {
+    counts: LaneSummary,
+    due: BTreeSet<(UnixMicros, Seq)>,
+    retries: BTreeMap<Seq, Retry>,
+}
+
+/// A delivery that is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    due: UnixMicros,
+    attempts: u32,
+}
+
+/// Finds the places of events by publishers' ids. Several places may share a hash: compare the event found.
+#[derive(Debug, Default)]
+struct IdIndex {
+    state: RandomState,
+    places: HashMap<u64, Seq>,
+    /// The later ones that share a hash, which is rare.
+    others: HashMap<u64, Vec<Seq>>,
+}
+
+impl Ledger {
+    /// A ledger without events, for these lanes.
+    pub fn new(lanes: impl IntoIterator<Item = LaneId>) -> Self {
+        Self {
+            volumes: VecDeque::new(),
+            next_seq: Seq(1),
+            next_journal: 1,
+            last_time: UnixMicros(0),
+            ids: IdIndex::default(),
+            lanes: lanes.into_iter().map(|lane| (lane, LaneBook::default())).collect(),
+        }
+    }
+
+    /// Opens the book of a new lane.
+    pub fn add_lane(&mut self, lane: LaneId) {
+        self.lanes.insert(lane, LaneBook::default());
+    }
+
+    /// Closes the book of a lane; its deliveries are no longer anybody's.
+    pub fn remove_lane(&mut self, lane: LaneId) {
+        self.lanes.remove(&lane);
+    }
+
+    /// Adds the next event of the last volume's last segment.
+    pub fn push(&mut self, account: AccountId, id: &EventId, id_given: bool, lanes: &[LaneId]) {
+        let seq = self.next_seq;
+        if id_given {
+            self.ids.insert(account, id, seq);
+        }
+        for lane in lanes {
+            if let Some(book) = self.lanes.get_mut(lane) {
+                book.counts.pending += 1;
+            }
+        }
+        self.volumes.back_mut().expect("a volume was begun").push(lanes);
+        self.next_seq.0 += 1;
+    }
+
+    /// The places where an event of this id may be.
+    pub fn candidates(&self, account: AccountId, id: &EventId) -> impl Iterator<Item = Seq> {
+        let made = id.made_for().filter(|seq| self.volume_of(*seq).is_some());
+        made.into_iter().chain(self.ids.places(account, id))
+    }
+
+    /// The volume that has the event of this place.
+    pub fn volume_of(&self, seq: Seq) -> Option<&Volume> {
+        self.volume_index(seq).map(|index| &self.volumes[index])
+    }
+
+    /// The volumes that have events after `after`, in order.
+    pub fn volumes_after(&self, after: Seq) -> impl Iterator<Item = &Volume> {
+        let from = self.volumes.partition_point(|volume| volume.end().0 <= after.0 + 1);
+        self.volumes.range(from..)
+    }
+
+    /// How far a delivery is; `None` if there is none, or its subscription is gone.
+    pub fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
+        let book = self.lanes.get(&key.lane)?;
+        Some(match self.volume_of(key.seq)?.state(key)? {
+            SlotState::Pending => DeliveryState::Pending,
+            SlotState::Retrying => DeliveryState::Retrying { due: book.retries.get(&key.seq)?.due },
+            SlotState::Succeeded => DeliveryState::Succeeded,
+            SlotState::Failed => DeliveryState::Failed,
+            SlotState::Cancelled => DeliveryState::Cancelled,
+        })
+    }
+
+    /// Attempts made so far of a delivery that is still owed.
+    pub fn attempts_of_owed(&self, key: DeliveryKey) -> u32 {
+        self.lanes
+            .get(&key.lane)
+            .and_then(|book| book.retries.get(&key.seq))
+            .map_or(0, |retry| retry.attempts)
+    }
+
+    /// Sets how far a delivery is, after `attempts` attempts.
+    pub fn settle(&mut self, key: DeliveryKey, state: DeliveryState, attempts: u32) {
+        let Some(index) = self.volume_index(key.seq) else { return };
+        let Some(before) = self.volumes[index].set_state(key, state.into()) else { return };
+        let Some(book) = self.lanes.get_mut(&key.lane) else { return };
+        book.leave(key.seq, before);
+        book.enter(key.seq, state, attempts);
+    }
+
+    /// Sets how far a delivery is, as it was written down. Errors where the record names no delivery.
+    pub fn replay(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordError> {
+        let state = outcome.delivery_state()?;
+        let key = outcome.key();
+        if self.volume_of(key.seq).and_then(|volume| volume.state(key)).is_none() {
+            let message =
+                format!("an outcome of event {} for lane {}, which was not owed", key.seq.0, key.lane.0);
+            return Err(RecordError(message));
+        }
+        self.settle(key, state, outcome.attempts);
+        Ok(())
+    }
+
+    /// What a lane owes and has settled.
+    pub fn summary(&self, lane: LaneId) -> LaneSummary {
+        self.lanes.get(&lane).map_or_else(LaneSummary::default, |book| LaneSummary {
+            next_due: book.due.first().map(|(due, _)| *due),
+            ..book.counts
+        })
+    }
+
+    /// The events whose retry to this lane is due, the longest due first, with the attempts made.
+    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Vec<(Seq, u32)> {
+        let Some(book) = self.lanes.get(&lane) else { return Vec::new() };
+        let due = book.due.iter().take_while(|(due, _)| *due <= now).take(limit);
+        due.map(|(_, seq)| (*seq, book.retries[seq].attempts)).collect()
+    }
+
+    fn volume_index(&self, seq: Seq) -> Option<usize> {
+        let after = self.volumes.partition_point(|volume| volume.first <= seq);
+        let index = after.checked_sub(1)?;
+        (seq < self.volumes[index].end()).then_some(index)
+    }
+}
+
+impl LaneBook {
+    fn leave(&mut self, seq: Seq, state: SlotState) {
+        let count = match state {
+            SlotState::Pending => &mut self.counts.pending,
+            SlotState::Retrying => {
+                let retry = self.retries.remove(&seq).expect("a retrying delivery has a time");
+                self.due.remove(&(retry.due, seq));
+                &mut self.counts.retrying
+            }
+            SlotState::Succeeded => &mut self.counts.succeeded,
+            SlotState::Failed => &mut self.counts.failed,
+            SlotState::Cancelled => &mut self.counts.cancelled,
+        };
+        *count -= 1;
+    }
+
+    fn enter(&mut self, seq: Seq, state: DeliveryState, attempts: u32) {
+        *self.counts.count_mut(state) += 1;
+        if let DeliveryState::Retrying { due } = state {
+            self.due.insert((due, seq));
+            self.retries.insert(seq, Retry { due, attempts });
+        }
+    }
+}
+
+impl IdIndex {
+    fn insert(&mut self, account: AccountId, id: &EventId, seq: Seq) {
+        match self.places.entry(self.state.hash_one((account, id))) {
+            Entry::Vacant(place) => drop(place.insert(seq)),
+            Entry::Occupied(place) => self.others.entry(*place.key()).or_default().push(seq),
+        }
+    }
+
+    fn places(&self, account: AccountId, id: &EventId) -> impl Iterator<Item = Seq> {
+        let hash = self.state.hash_one((account, id));
+        self.places.get(&hash).into_iter().chain(self.others.get(&hash).into_iter().flatten()).copied()
+    }
+}

@@ -1,0 +1,242 @@
+//! The engine of the gateway, on sled.
+//!
+//! sled is good at few large values and whole trees, not at many small rows (docs/benchmarks.md), so it is used so: a
+//! group commit of events is one value with an index beside it; a group of settlements is one value with the attempts
+//! beside it; about a thousand events with all that belongs to them are a *volume*, a tree of its own. Which delivery
+//! is in which state is kept in memory and read back from the indexes and outcomes when the store is opened.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
+    thread,
+};
+
+use tokio::sync::{broadcast, watch};
+
+use self::{ledger::Ledger, records::EventEntry, values::ReadError, writer::Write};
+use super::{
+    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, EventQuery, FedEvent, LaneSummary,
+    NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store, StoreError,
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        delivery::DeliveryKey,
+        event::StoredEvent,
+        ids::{AccountId, EventId, LaneId, Seq},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+};
+
+mod ledger;
+mod open;
+mod query;
+pub mod records;
+mod registry_tree;
+mod values;
+mod volume;
+mod writer;
+
+pub use open::OpenError;
+pub use registry_tree::REQUEST_MEMORY;
+pub use volume::VOLUME_EVENTS;
+pub use writer::{COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX};
+
+/// Memory for sled's cache unless configured, in bytes.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// The store in a data directory.
+pub struct SledStore {
+    shared: Arc<Shared>,
+    writes: mpsc::SyncSender<Write>,
+    writer: Mutex<Option<thread::JoinHandle<()>>>,
+    /// Held as long as the store is open, so that no second process opens it.
+    _lock: File,
+    data_dir: PathBuf,
+}
+
+/// What the writing thread shares with everybody.
+pub struct Shared {
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    ledger: RwLock<Ledger>,
+    feed: broadcast::Sender<Arc<Vec<FedEvent>>>,
+    failed: watch::Sender<bool>,
+}
+
+impl SledStore {
+    /// Opens the store in `data_dir`, and makes one where there is none. Reads `cache_bytes` at most into its cache.
+    ///
+    /// Errors if another process has it open, or if what is there cannot be read; nothing is changed then.
+    pub fn open(
+        data_dir: &Path,
+        cache_bytes: u64,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Self, OpenError> {
+        open::open(data_dir, cache_bytes, clock, seed)
+    }
+
+    /// Whether a write failed, after which the store takes no more.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.shared.failed.subscribe()
+    }
+
+    fn write<T>(
+        &self,
+        write: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, StoreError>>) -> Write,
+    ) -> Commit<T> {
+        let (answer, commit) = Commit::pair();
+        match self.writes.try_send(write(answer)) {
+            Ok(()) => commit,
+            Err(mpsc::TrySendError::Full(_)) => Commit::ready(Err(StoreError::Busy)),
+            Err(mpsc::TrySendError::Disconnected(_)) => Commit::ready(Err(StoreError::Closed)),
+        }
+    }
+}
+
+impl Shared {
+    fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.ledger.read().expect("no code panics while it holds this lock")
+    }
+
+    fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.ledger.write().expect("no code panics while it holds this lock")
+    }
+
+    /// The event of this id on disk, by its entry, with the time when it was stored.
+    fn find(
+        &self,
+        account: AccountId,
+        id: &EventId,
+    ) -> Result<Option<(Seq, EventEntry, UnixMicros)>, StoreError> {
+        let candidates: Vec<_> = {
+            let ledger = self.ledger();
+            let place = |seq| {
+                let volume = ledger.volume_of(seq).expect("only places of volumes are candidates");
+                (seq, volume.tree.clone(), volume.segment_of(seq))
+            };
+            ledger.candidates(account, id).map(place).collect()
+        };
+        for (seq, tree, segment) in candidates {
+            let mut entries = tree.index(segment.first)?.events;
+            let place = usize::try_from(seq.0 - segment.first.0).expect("a segment is small");
+            if entries
+                .get(place)
+                .is_some_and(|entry| entry.account == account.get() && entry.id == id.as_str())
+            {
+                return Ok(Some((seq, entries.swap_remove(place), segment.create_time)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Store for SledStore {
+    fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+        self.write(|answer| Write::Create(Box::new(new), answer))
+    }
+
+    fn update_subscription(
+        &self,
+        lane: LaneId,
+        expected_version: u64,
+        change: Change,
+    ) -> Commit<Arc<Subscription>> {
+        self.write(|answer| Write::Update(lane, expected_version, change, answer))
+    }
+
+    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
+        self.write(|answer| Write::Delete(lane, expected_version, force, answer))
+    }
+
+    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+        self.write(|answer| Write::Accept(events, answer))
+    }
+
+    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+        self.shared.feed.subscribe()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+        self.write(|answer| Write::Settle(settlements, answer))
+    }
+
+    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+        self.shared.pending(lane, after, limit)
+    }
+
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError> {
+        self.shared.due(lane, now, limit)
+    }
+
+    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+        self.shared.ledger().summary(lane)
+    }
+
+    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
+        match self.shared.find(account, id)? {
+            Some((seq, _, _)) => Ok(self.shared.load(&[seq])?.pop()),
+            None => Ok(None),
+        }
+    }
+
+    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
+        self.shared.events(query)
+    }
+
+    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
+        self.shared.delivery(key)
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
+        self.shared.deliveries(query)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else {
+            return Ok(());
+        };
+        let (answer, mut stopped) = tokio::sync::oneshot::channel();
+        // The queue may be full: wait for room, since what was accepted is still to be written.
+        let sent = self.writes.send(Write::Stop(answer));
+        let joined = writer.join();
+        sent.map_err(|_| StoreError::Closed)?;
+        joined.map_err(|_| StoreError::Failed("the writing thread panicked".to_owned()))?;
+        stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
+        if !*self.shared.failed.borrow() {
+            let ledger = self.shared.ledger();
+            open::note_clean_end(&self.data_dir, ledger.next_seq, ledger.next_journal)
+                .map_err(|error| StoreError::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        // An error has been logged by the writer already.
+        drop(self.close());
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What the trees of volumes are called: the prefix, then the first seq in twenty digits, so that names sort.
+const VOLUME_PREFIX: &str = "volume/";
+/// What the tree of the registry is called.
+const REGISTRY_TREE: &str = "registry";
+
+fn volume_name(first: Seq) -> String {
+    format!("{VOLUME_PREFIX}{:020}", first.0)
+}

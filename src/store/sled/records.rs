@@ -1,0 +1,418 @@
+//! What is written to disk. Every key and value of the store is listed here; numbers are never used again for another
+//! meaning, since old data directories carry them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
+        ids::{AccountId, LaneId, Seq, SubscriptionName},
+        secret::Secret,
+        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        time::UnixMicros,
+    },
+    proto::v1::EventType,
+};
+
+/// The layout that this version reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// The first byte of a key in the tree of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum VolumeKind {
+    /// By the first seq of a commit: [`SegmentIndex`]. Written last: where it is, the commit is whole.
+    Index = 1,
+    /// By the first seq of a commit: the encoded events, one after another.
+    Bodies = 2,
+    /// By journal number: [`Outcomes`]. Written last: where it is, the settlements are whole.
+    Outcomes = 3,
+    /// By journal number: [`Attempts`], as many as there are outcomes.
+    Attempts = 4,
+}
+
+/// The first byte of a key in the registry's tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RegistryKind {
+    /// By lane: [`SubscriptionRecord`].
+    Subscription = 1,
+    /// By account and request id: [`RequestRecord`].
+    Request = 2,
+    /// Alone: the last lane number that was given away, 8 bytes, big endian.
+    LastLane = 3,
+}
+
+/// A value that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable record: {0}")]
+pub struct RecordError(pub String);
+
+impl From<prost::DecodeError> for RecordError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What one commit stored.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SegmentIndex {
+    /// When, in microseconds since the epoch; one time for the whole commit.
+    #[prost(int64, tag = "1")]
+    pub create_time: i64,
+    /// Its events, in order; the first has the seq of the key.
+    #[prost(message, repeated, tag = "2")]
+    pub events: Vec<EventEntry>,
+}
+
+/// One event of a commit.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EventEntry {
+    /// Its account.
+    #[prost(int64, tag = "1")]
+    pub account: i64,
+    /// Its id.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// Its kind.
+    #[prost(enumeration = "EventType", tag = "3")]
+    pub event_type: i32,
+    /// Upper half of what tells it from another event with its id.
+    #[prost(fixed64, tag = "4")]
+    pub fingerprint_high: u64,
+    /// Lower half.
+    #[prost(fixed64, tag = "5")]
+    pub fingerprint_low: u64,
+    /// Length of its encoding among the bodies, in bytes.
+    #[prost(uint32, tag = "6")]
+    pub body_len: u32,
+    /// To whom it is owed.
+    #[prost(uint64, repeated, tag = "7")]
+    pub lanes: Vec<u64>,
+    /// Whether its publisher chose the id.
+    #[prost(bool, tag = "8")]
+    pub id_given: bool,
+}
+
+impl EventEntry {
+    /// What tells it from another event with its id.
+    pub fn fingerprint(&self) -> u128 {
+        (u128::from(self.fingerprint_high) << 64) | u128::from(self.fingerprint_low)
+    }
+}
+
+/// How far some deliveries got.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Outcomes {
+    /// When this was written, in microseconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub time: i64,
+    /// The deliveries.
+    #[prost(message, repeated, tag = "2")]
+    pub deliveries: Vec<OutcomeRecord>,
+}
+
+/// How far one delivery got.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct OutcomeRecord {
+    /// The event.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// The subscription.
+    #[prost(uint64, tag = "2")]
+    pub lane: u64,
+    /// 1 pending, 2 retrying, 3 succeeded, 4 failed, 5 cancelled.
+    #[prost(uint32, tag = "3")]
+    pub state: u32,
+    /// When the next attempt is due; for state 2 only.
+    #[prost(int64, tag = "4")]
+    pub due: i64,
+    /// Attempts made so far.
+    #[prost(uint32, tag = "5")]
+    pub attempts: u32,
+}
+
+impl OutcomeRecord {
+    /// A delivery in a state, after so many attempts.
+    pub fn new(key: DeliveryKey, state: DeliveryState, attempts: u32) -> Self {
+        let (state, due) = match state {
+            DeliveryState::Pending => (1, 0),
+            DeliveryState::Retrying { due } => (2, due.0),
+            DeliveryState::Succeeded => (3, 0),
+            DeliveryState::Failed => (4, 0),
+            DeliveryState::Cancelled => (5, 0),
+        };
+        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts }
+    }
+
+    /// Which delivery.
+    pub fn key(&self) -> DeliveryKey {
+        DeliveryKey { seq: Seq(self.seq), lane: LaneId(self.lane) }
+    }
+
+    /// How far it is.
+    pub fn delivery_state(&self) -> Result<DeliveryState, RecordError> {
+        Ok(match self.state {
+            1 => DeliveryState::Pending,
+            2 => DeliveryState::Retrying { due: UnixMicros(self.due) },
+            3 => DeliveryState::Succeeded,
+            4 => DeliveryState::Failed,
+            5 => DeliveryState::Cancelled,
+            other => return Err(RecordError(format!("delivery state {other}"))),
+        })
+    }
+}
+
+/// The attempts of a journal entry.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Attempts {
+    /// One for each outcome, in the same order.
+    #[prost(message, repeated, tag = "1")]
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// One attempt.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttemptRecord {
+    /// When it began, in microseconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub start_time: i64,
+    /// How long it took, in microseconds.
+    #[prost(uint64, tag = "2")]
+    pub duration: u64,
+    /// 1 ok, 2 HTTP status, 3 timeout, 4 connect, 5 broken connection, 6 blocked.
+    #[prost(uint32, tag = "3")]
+    pub outcome: u32,
+    /// The answer's status, 0 without one.
+    #[prost(uint32, tag = "4")]
+    pub http_status: u32,
+    /// What went wrong.
+    #[prost(string, tag = "5")]
+    pub error: String,
+    /// The start of the answer's body.
+    #[prost(string, tag = "6")]
+    pub response_body: String,
+    /// How long the answer asked to wait, in microseconds.
+    #[prost(uint64, optional, tag = "7")]
+    pub retry_after: Option<u64>,
+    /// Where it went.
+    #[prost(string, tag = "8")]
+    pub url: String,
+}
+
+impl From<&Attempt> for AttemptRecord {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            start_time: attempt.start_time.0,
+            duration: micros(attempt.duration),
+            outcome: match attempt.outcome {
+                Outcome::Ok => 1,
+                Outcome::HttpStatus => 2,
+                Outcome::Timeout => 3,
+                Outcome::Connect => 4,
+                Outcome::Io => 5,
+                Outcome::Blocked => 6,
+            },
+            http_status: attempt.http_status.into(),
+            error: attempt.error.clone(),
+            response_body: attempt.response_body.clone(),
+            retry_after: attempt.retry_after.map(micros),
+            url: attempt.url.clone(),
+        }
+    }
+}
+
+impl TryFrom<AttemptRecord> for Attempt {
+    type Error = RecordError;
+
+    fn try_from(record: AttemptRecord) -> Result<Self, RecordError> {
+        let outcome = match record.outcome {
+            1 => Outcome::Ok,
+            2 => Outcome::HttpStatus,
+            3 => Outcome::Timeout,
+            4 => Outcome::Connect,
+            5 => Outcome::Io,
+            6 => Outcome::Blocked,
+            other => return Err(RecordError(format!("outcome {other}"))),
+        };
+        Ok(Self {
+            start_time: UnixMicros(record.start_time),
+            duration: Duration::from_micros(record.duration),
+            outcome,
+            http_status: u16::try_from(record.http_status).map_err(|e| RecordError(e.to_string()))?,
+            error: record.error,
+            response_body: record.response_body,
+            retry_after: record.retry_after.map(Duration::from_micros),
+            url: record.url,
+        })
+    }
+}
+
+/// What a request id was used for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RequestRecord {
+    /// When, in microseconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub time: i64,
+    /// Digest of the request.
+    #[prost(bytes = "vec", tag = "2")]
+    pub fingerprint: Vec<u8>,
+    /// The answer.
+    #[prost(message, optional, tag = "3")]
+    pub subscription: Option<SubscriptionRecord>,
+}
+
+/// A subscription.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SubscriptionRecord {
+    #[prost(uint64, tag = "1")]
+    lane: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    uid: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    version: u64,
+    #[prost(string, tag = "4")]
+    name: String,
+    /// 1 active, 2 paused, 3 suspended.
+    #[prost(uint32, tag = "5")]
+    state: u32,
+    #[prost(string, tag = "6")]
+    state_reason: String,
+    #[prost(string, tag = "7")]
+    signing_secret: String,
+    #[prost(int64, tag = "8")]
+    create_time: i64,
+    #[prost(int64, tag = "9")]
+    update_time: i64,
+    #[prost(string, tag = "10")]
+    display_name: String,
+    #[prost(string, tag = "11")]
+    url: String,
+    #[prost(enumeration = "EventType", repeated, tag = "12")]
+    event_types: Vec<i32>,
+    #[prost(int64, repeated, tag = "13")]
+    inbox_ids: Vec<i64>,
+    /// 1 documented, 2 sample.
+    #[prost(uint32, tag = "14")]
+    payload_format: u32,
+    #[prost(btree_map = "string, string", tag = "15")]
+    headers: BTreeMap<String, String>,
+    #[prost(uint32, optional, tag = "16")]
+    max_attempts: Option<u32>,
+    #[prost(uint64, optional, tag = "17")]
+    min_backoff: Option<u64>,
+    #[prost(uint64, optional, tag = "18")]
+    max_backoff: Option<u64>,
+    #[prost(uint64, optional, tag = "19")]
+    timeout: Option<u64>,
+    #[prost(uint32, optional, tag = "20")]
+    max_in_flight: Option<u32>,
+    #[prost(bool, tag = "21")]
+    ordered: bool,
+    #[prost(btree_map = "string, string", tag = "22")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl From<&Subscription> for SubscriptionRecord {
+    fn from(subscription: &Subscription) -> Self {
+        let settings = &subscription.settings;
+        Self {
+            lane: subscription.lane.0,
+            uid: subscription.uid.as_bytes().to_vec(),
+            version: subscription.version,
+            name: subscription.name.to_string(),
+            state: match subscription.state {
+                State::Active => 1,
+                State::Paused => 2,
+                State::Suspended => 3,
+            },
+            state_reason: subscription.state_reason.clone(),
+            signing_secret: subscription.signing_secret.expose().to_owned(),
+            create_time: subscription.create_time.0,
+            update_time: subscription.update_time.0,
+            display_name: settings.display_name.clone(),
+            url: settings.url.to_string(),
+            event_types: settings.event_types.iter().map(|&t| t.into()).collect(),
+            inbox_ids: settings.inbox_ids.clone(),
+            payload_format: match settings.payload_format {
+                PayloadFormat::Documented => 1,
+                PayloadFormat::Sample => 2,
+            },
+            headers: settings.headers.iter().map(|(k, v)| (k.clone(), v.expose().to_owned())).collect(),
+            max_attempts: settings.retry.max_attempts,
+            min_backoff: settings.retry.min_backoff.map(micros),
+            max_backoff: settings.retry.max_backoff.map(micros),
+            timeout: settings.timeout.map(micros),
+            max_in_flight: settings.max_in_flight.map(Into::into),
+            ordered: settings.ordered,
+            annotations: settings.annotations.clone(),
+        }
+    }
+}
+
+impl TryFrom<SubscriptionRecord> for Subscription {
+    type Error = RecordError;
+
+    fn try_from(record: SubscriptionRecord) -> Result<Self, RecordError> {
+        let name: SubscriptionName = record.name.parse().map_err(|e| unreadable("name", e))?;
+        let event_types = record.event_types.iter().map(|&number| EventType::try_from(number));
+        let settings = Settings {
+            display_name: record.display_name,
+            url: Url::parse(&record.url).map_err(|e| unreadable("url", e))?,
+            event_types: event_types.collect::<Result<_, _>>().map_err(|e| unreadable("event type", e))?,
+            inbox_ids: record.inbox_ids,
+            payload_format: match record.payload_format {
+                1 => PayloadFormat::Documented,
+                2 => PayloadFormat::Sample,
+                other => return Err(unreadable("payload format", other)),
+            },
+            headers: record.headers.into_iter().map(|(k, v)| (k, Secret::new(v))).collect(),
+            retry: RetryOverrides {
+                max_attempts: record.max_attempts,
+                min_backoff: record.min_backoff.map(Duration::from_micros),
+                max_backoff: record.max_backoff.map(Duration::from_micros),
+            },
+            timeout: record.timeout.map(Duration::from_micros),
+            max_in_flight: record
+                .max_in_flight
+                .map(u16::try_from)
+                .transpose()
+                .map_err(|e| unreadable("max_in_flight", e))?,
+            ordered: record.ordered,
+            annotations: record.annotations,
+        };
+        Ok(Self {
+            lane: LaneId(record.lane),
+            uid: Uuid::from_slice(&record.uid).map_err(|e| unreadable("uid", e))?,
+            version: record.version,
+            name,
+            settings,
+            state: match record.state {
+                1 => State::Active,
+                2 => State::Paused,
+                3 => State::Suspended,
+                other => return Err(unreadable("state", other)),
+            },
+            state_reason: record.state_reason,
+            signing_secret: Secret::new(record.signing_secret),
+            create_time: UnixMicros(record.create_time),
+            update_time: UnixMicros(record.update_time),
+        })
+    }
+}
+
+/// The account of an entry, which was positive when it was written.
+pub fn account(entry: &EventEntry) -> Result<AccountId, RecordError> {
+    AccountId::new(entry.account).map_err(|e| unreadable("account", e))
+}
+
+fn unreadable(what: &str, why: impl std::fmt::Display) -> RecordError {
+    RecordError(format!("{what}: {why}"))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,314 @@
+//! A volume: about a thousand events with their deliveries, in a tree of its own, so that retention can drop it whole.
+//!
+//! In memory it knows which delivery is in which state, and no more: the rest is read from its tree.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ::sled::Tree;
+use prost::Message;
+
+use super::{
+    records::{
+        self, AttemptRecord, Attempts, OutcomeRecord, Outcomes, RecordError, SegmentIndex, VolumeKind,
+    },
+    values::{self, ReadError},
+};
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState},
+        event::StoredEvent,
+        ids::{EventName, LaneId, Seq},
+        time::UnixMicros,
+    },
+    proto::v1,
+};
+
+/// A volume takes no further commit once it has this many events (measured; docs/benchmarks.md).
+pub const VOLUME_EVENTS: usize = 1024;
+
+/// The tree that a volume is kept in, and what can be read of it without the ledger's lock.
+#[derive(Clone, Debug)]
+pub struct VolumeTree(pub Tree);
+
+/// What is known of a volume in memory.
+#[derive(Debug)]
+pub struct Volume {
+    /// Where the rest is.
+    pub tree: VolumeTree,
+    /// Its first event.
+    pub first: Seq,
+    /// Its commits, in order.
+    pub segments: Vec<Segment>,
+    /// For each event the first of its slots, and one more for the end of the last.
+    bases: Vec<u32>,
+    /// For each delivery to whom it is owed (lane numbers fit: see [`LANES_MAX`]).
+    lanes: Vec<u32>,
+    /// For each delivery how far it is.
+    states: Vec<SlotState>,
+    /// How many deliveries are owed, by lane; only lanes with some.
+    owed: HashMap<u32, u32>,
+}
+
+/// The last lane number that a store can give away.
+pub const LANES_MAX: u64 = u32::MAX as u64;
+
+/// One commit of events.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Its first event.
+    pub first: Seq,
+    /// When it was stored.
+    pub create_time: UnixMicros,
+}
+
+/// How far a delivery is; when a retry is due, the ledger knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// Waits for its first attempt.
+    Pending,
+    /// Waits for another.
+    Retrying,
+    /// Arrived.
+    Succeeded,
+    /// Given up.
+    Failed,
+    /// Ended by a caller.
+    Cancelled,
+}
+
+impl From<DeliveryState> for SlotState {
+    fn from(state: DeliveryState) -> Self {
+        match state {
+            DeliveryState::Pending => Self::Pending,
+            DeliveryState::Retrying { .. } => Self::Retrying,
+            DeliveryState::Succeeded => Self::Succeeded,
+            DeliveryState::Failed => Self::Failed,
+            DeliveryState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl SlotState {
+    /// Whether an attempt is still to be made.
+    pub fn is_owed(self) -> bool {
+        matches!(self, Self::Pending | Self::Retrying)
+    }
+}
+
+impl Volume {
+    /// A volume without events.
+    pub fn new(tree: Tree, first: Seq) -> Self {
+        Self {
+            tree: VolumeTree(tree),
+            first,
+            segments: Vec::new(),
+            bases: vec![0],
+            lanes: Vec::new(),
+            states: Vec::new(),
+            owed: HashMap::new(),
+        }
+    }
+
+    /// How many events it has.
+    pub fn len(&self) -> usize {
+        self.bases.len() - 1
+    }
+
+    /// The place after its last event.
+    pub fn end(&self) -> Seq {
+        Seq(self.first.0 + self.len() as u64)
+    }
+
+    /// Begins a commit at the end.
+    pub fn begin_segment(&mut self, create_time: UnixMicros) {
+        self.segments.push(Segment { first: self.end(), create_time });
+    }
+
+    /// Adds the next event of the last commit, with its deliveries pending.
+    pub fn push(&mut self, lanes: &[LaneId]) {
+        for lane in lanes {
+            let lane = slot_lane(*lane);
+            self.lanes.push(lane);
+            self.states.push(SlotState::Pending);
+            *self.owed.entry(lane).or_default() += 1;
+        }
+        self.bases.push(u32::try_from(self.lanes.len()).expect("a volume has less than 2^32 deliveries"));
+    }
+
+    /// How far a delivery is; `None` if there never was such a one.
+    pub fn state(&self, key: DeliveryKey) -> Option<SlotState> {
+        self.slot(key).map(|slot| self.states[slot])
+    }
+
+    /// Sets how far a delivery is, and returns how far it was.
+    pub fn set_state(&mut self, key: DeliveryKey, state: SlotState) -> Option<SlotState> {
+        let slot = self.slot(key)?;
+        let before = std::mem::replace(&mut self.states[slot], state);
+        let lane = slot_lane(key.lane);
+        match (before.is_owed(), state.is_owed()) {
+            (true, false) => {
+                let owed = self.owed.get_mut(&lane).expect("an owed delivery is counted");
+                *owed -= 1;
+                if *owed == 0 {
+                    self.owed.remove(&lane);
+                }
+            }
+            (false, true) => *self.owed.entry(lane).or_default() += 1,
+            _ => {}
+        }
+        Some(before)
+    }
+
+    /// Whether it owes this lane anything.
+    pub fn owes(&self, lane: LaneId) -> bool {
+        self.owed.contains_key(&slot_lane(lane))
+    }
+
+    /// Its deliveries, the newest event first, each event's by lane.
+    pub fn newest_first(&self) -> impl Iterator<Item = (DeliveryKey, SlotState)> {
+        (0..self.len()).rev().flat_map(move |event| self.slots_of(event))
+    }
+
+    /// Its deliveries in stored order, from the event after `after` on.
+    pub fn oldest_first(&self, after: Seq) -> impl Iterator<Item = (DeliveryKey, SlotState)> {
+        let from = (after.0 + 1).saturating_sub(self.first.0);
+        let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.len());
+        (from..self.len()).flat_map(move |event| self.slots_of(event))
+    }
+
+    /// The commit that an event belongs to.
+    pub fn segment_of(&self, seq: Seq) -> Segment {
+        let after = self.segments.partition_point(|segment| segment.first <= seq);
+        self.segments[after - 1]
+    }
+
+    fn slots_of(&self, event: usize) -> impl Iterator<Item = (DeliveryKey, SlotState)> {
+        let seq = Seq(self.first.0 + event as u64);
+        (self.bases[event] as usize..self.bases[event + 1] as usize)
+            .map(move |slot| (DeliveryKey { seq, lane: LaneId(self.lanes[slot].into()) }, self.states[slot]))
+    }
+
+    fn slot(&self, key: DeliveryKey) -> Option<usize> {
+        if key.seq < self.first || key.seq >= self.end() || key.lane.0 > LANES_MAX {
+            return None;
+        }
+        let (event, lane) = (self.event_index(key.seq), slot_lane(key.lane));
+        let from = self.bases[event] as usize;
+        let of_event = &self.lanes[from..self.bases[event + 1] as usize];
+        of_event.iter().position(|&l| l == lane).map(|place| from + place)
+    }
+
+    fn event_index(&self, seq: Seq) -> usize {
+        usize::try_from(seq.0 - self.first.0).expect("a volume has less than 2^32 events")
+    }
+}
+
+fn slot_lane(lane: LaneId) -> u32 {
+    u32::try_from(lane.0).expect("lane numbers end at LANES_MAX")
+}
+
+/// An attempt that is written down, and when.
+pub struct JournalEntry {
+    /// The outcome.
+    pub outcome: OutcomeRecord,
+    /// When it was written.
+    pub time: UnixMicros,
+    number: u64,
+    place: usize,
+}
+
+impl VolumeTree {
+    /// Stores a commit of events: the bodies, then the index that makes it count.
+    pub fn put_segment(&self, first: Seq, index: &SegmentIndex, bodies: &[u8]) -> ::sled::Result<()> {
+        values::put(&self.0, VolumeKind::Bodies, first.0, bodies)?;
+        values::put(&self.0, VolumeKind::Index, first.0, &index.encode_to_vec())
+    }
+
+    /// Stores settlements: the attempts, then the outcomes that make them count.
+    pub fn put_journal(
+        &self,
+        number: u64,
+        outcomes: &Outcomes,
+        attempts: Vec<AttemptRecord>,
+    ) -> ::sled::Result<()> {
+        assert_eq!(outcomes.deliveries.len(), attempts.len(), "each outcome has its attempt");
+        values::put(&self.0, VolumeKind::Attempts, number, &Attempts { attempts }.encode_to_vec())?;
+        values::put(&self.0, VolumeKind::Outcomes, number, &outcomes.encode_to_vec())
+    }
+
+    /// The index of the commit that begins at `first`.
+    pub fn index(&self, first: Seq) -> Result<SegmentIndex, ReadError> {
+        let value = self.must(VolumeKind::Index, first.0)?;
+        Ok(SegmentIndex::decode(&*value).map_err(RecordError::from)?)
+    }
+
+    /// The outcomes of one journal entry.
+    pub fn outcomes(&self, number: u64) -> Result<Outcomes, ReadError> {
+        let value = self.must(VolumeKind::Outcomes, number)?;
+        Ok(Outcomes::decode(&*value).map_err(RecordError::from)?)
+    }
+
+    /// Reads events of one commit; `wanted` says which, and they come in its order.
+    pub fn events(&self, segment: Segment, wanted: &[Seq]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let index = self.index(segment.first)?;
+        let bodies = self.must(VolumeKind::Bodies, segment.first.0)?;
+        let mut ranges = Vec::with_capacity(index.events.len());
+        let mut end = 0;
+        for entry in &index.events {
+            let start = end;
+            end += entry.body_len as usize;
+            ranges.push(start..end);
+        }
+        let read = |&seq: &Seq| {
+            let place = usize::try_from(seq.0 - segment.first.0).expect("an event is in its segment");
+            let (Some(entry), Some(range)) = (index.events.get(place), ranges.get(place)) else {
+                return Err(RecordError(format!("event {} is not in its segment", seq.0)).into());
+            };
+            let body =
+                bodies.get(range.clone()).ok_or_else(|| RecordError("a body is cut off".to_owned()))?;
+            let event = v1::Event::decode(body).map_err(RecordError::from)?;
+            let id = entry.id.parse().map_err(|e| RecordError(format!("event id: {e}")))?;
+            let name = EventName { account: records::account(entry)?, id };
+            Ok(Arc::new(StoredEvent::new(seq, name, UnixMicros(index.create_time), event)))
+        };
+        wanted.iter().map(read).collect()
+    }
+
+    /// What was written down of these deliveries, in the order of writing.
+    pub fn journal_of(
+        &self,
+        keys: &[DeliveryKey],
+    ) -> Result<HashMap<DeliveryKey, Vec<JournalEntry>>, ReadError> {
+        let mut found: HashMap<_, Vec<_>> = keys.iter().map(|&key| (key, Vec::new())).collect();
+        for number in values::numbers(&self.0, VolumeKind::Outcomes) {
+            let number = number?;
+            let outcomes = self.outcomes(number)?;
+            for (place, outcome) in outcomes.deliveries.into_iter().enumerate() {
+                if let Some(entries) = found.get_mut(&outcome.key()) {
+                    entries.push(JournalEntry { outcome, time: UnixMicros(outcomes.time), number, place });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The attempts of journal entries, in their order.
+    pub fn attempts(&self, entries: &[JournalEntry]) -> Result<Vec<Attempt>, ReadError> {
+        let read = |entry: &JournalEntry| {
+            let value = self.must(VolumeKind::Attempts, entry.number)?;
+            let mut attempts = Attempts::decode(&*value).map_err(RecordError::from)?.attempts;
+            if entry.place >= attempts.len() {
+                return Err(
+                    RecordError(format!("attempt {} of journal {}", entry.place, entry.number)).into()
+                );
+            }
+            Ok(attempts.swap_remove(entry.place).try_into()?)
+        };
+        entries.iter().map(read).collect()
+    }
+
+    fn must(&self, kind: VolumeKind, number: u64) -> Result<Vec<u8>, ReadError> {
+        let value = values::get(&self.0, kind, number)?;
+        Ok(value.ok_or_else(|| RecordError(format!("{kind:?} {number} is missing")))?)
+    }
+}

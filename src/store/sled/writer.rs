@@ -1,0 +1,461 @@
+//! The one thread that writes: it gathers what waits, writes it as one commit, syncs, and then answers everybody.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    mem,
+    sync::{Arc, mpsc},
+};
+
+use prost::Message;
+use rand::{RngExt, rngs::StdRng};
+use tokio::sync::oneshot;
+
+use super::{
+    Shared,
+    records::{AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
+    registry_tree::{self, RegistryTree},
+    volume::{VOLUME_EVENTS, Volume},
+};
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event::{EventAddress, StoredEvent},
+        ids::{AccountId, EventId, EventName, LaneId, Seq},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    store::{
+        Accepted, Change, Created, FedEvent, NewEvent, NewSubscription, Settlement, StoreError, registry,
+    },
+};
+
+/// A commit gathers no more once it has this many events and settlements.
+pub const COMMIT_RECORDS_MAX: usize = 1024;
+/// A commit gathers no more once its events have this many bytes.
+pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
+/// Writes that may wait; past them [`StoreError::Busy`].
+pub const WRITES_WAITING_MAX: usize = 64 * 1024;
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Something to be written, and who waits for it.
+pub enum Write {
+    /// Events with their deliveries.
+    Accept(Vec<NewEvent>, Answer<Vec<Accepted>>),
+    /// How attempts ended.
+    Settle(Vec<Settlement>, Answer<()>),
+    /// A subscription to be added.
+    Create(Box<NewSubscription>, Answer<Created>),
+    /// A subscription to be changed.
+    Update(LaneId, u64, Change, Answer<Arc<Subscription>>),
+    /// A subscription to be removed.
+    Delete(LaneId, u64, bool, Answer<()>),
+    /// Nothing more; the thread ends.
+    Stop(Answer<()>),
+}
+
+/// What the writing thread owns.
+pub struct Writer {
+    /// What others read.
+    pub shared: Arc<Shared>,
+    /// Where volumes are made.
+    pub db: ::sled::Db,
+    /// The file that `flush` writes but does not sync.
+    pub db_file: File,
+    /// The subscriptions on disk.
+    pub registry_tree: RegistryTree,
+    /// For ids.
+    pub random: StdRng,
+    /// Why nothing can be written any more, once that is so.
+    pub failure: Option<StoreError>,
+}
+
+/// What one commit gathers.
+#[derive(Default)]
+struct Group {
+    accepts: Vec<(Vec<Accepted>, Answer<Vec<Accepted>>)>,
+    settles: Vec<Answer<()>>,
+    entries: Vec<EventEntry>,
+    stored: Vec<FedEvent>,
+    bodies: Vec<u8>,
+    /// By account and publisher's id, the events of this commit: where they are in `entries`.
+    ids: HashMap<(AccountId, EventId), usize>,
+    settlements: Vec<(OutcomeRecord, AttemptRecord)>,
+    settled: HashSet<DeliveryKey>,
+    time: UnixMicros,
+    first: Seq,
+}
+
+impl Writer {
+    /// Writes until it is told to stop, or nobody can write any more.
+    pub fn run(mut self, writes: &mpsc::Receiver<Write>) {
+        while let Ok(first) = writes.recv() {
+            if !self.commit(first, writes) {
+                return;
+            }
+        }
+    }
+
+    /// One commit. False if the thread shall end.
+    fn commit(&mut self, first: Write, writes: &mpsc::Receiver<Write>) -> bool {
+        let mut group = self.begin();
+        let mut next = Some(first);
+        while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
+            match write {
+                Write::Accept(events, answer) => self.gather_events(&mut group, events, answer),
+                Write::Settle(settlements, answer) => {
+                    self.gather_settlements(&mut group, settlements, answer)
+                }
+                // What concerns subscriptions is rare: it ends the commit and makes one of its own.
+                other => {
+                    self.finish(mem::take(&mut group));
+                    if !self.write_registry(other) {
+                        return false;
+                    }
+                    group = self.begin();
+                }
+            }
+            if group.is_full() {
+                break;
+            }
+        }
+        self.finish(group);
+        true
+    }
+
+    fn begin(&self) -> Group {
+        let now = self.shared.clock.now();
+        let ledger = self.shared.ledger();
+        Group { time: now.max(ledger.last_time), first: ledger.next_seq, ..Group::default() }
+    }
+
+    fn gather_events(&mut self, group: &mut Group, events: Vec<NewEvent>, answer: Answer<Vec<Accepted>>) {
+        if let Some(failure) = &self.failure {
+            drop(answer.send(Err(failure.clone())));
+            return;
+        }
+        let before = (group.entries.len(), group.bodies.len());
+        let mut accepted = Vec::with_capacity(events.len());
+        for (index, new) in events.into_iter().enumerate() {
+            match self.gather_event(group, index, new) {
+                Ok(one) => accepted.push(one),
+                Err(error) => {
+                    group.take_back(before);
+                    drop(answer.send(Err(error)));
+                    return;
+                }
+            }
+        }
+        group.accepts.push((accepted, answer));
+    }
+
+    fn gather_event(
+        &mut self,
+        group: &mut Group,
+        index: usize,
+        new: NewEvent,
+    ) -> Result<Accepted, StoreError> {
+        let NewEvent { address: EventAddress { account, id }, event, event_type, fingerprint, mut lanes } =
+            new;
+        if let Some(id) = &id
+            && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
+        {
+            return if first_fingerprint == fingerprint {
+                Ok(accepted)
+            } else {
+                Err(StoreError::EventExists { index, id: id.clone() })
+            };
+        }
+        // A subscription may have gone since the event was matched.
+        self.shared.registry.retain_known(&mut lanes);
+        let seq = Seq(group.first.0 + group.entries.len() as u64);
+        let id_given = id.is_some();
+        let id = id.unwrap_or_else(|| EventId::made(group.time, seq, self.random.random()));
+        if id_given {
+            group.ids.insert((account, id.clone()), group.entries.len());
+        }
+        let body_start = group.bodies.len();
+        event.encode(&mut group.bodies).expect("a Vec grows as needed");
+        group.entries.push(EventEntry {
+            account: account.get(),
+            id: id.as_str().to_owned(),
+            event_type: event_type.into(),
+            fingerprint_high: high_half(fingerprint),
+            fingerprint_low: low_half(fingerprint),
+            body_len: u32::try_from(group.bodies.len() - body_start).expect("an event is below 4 GiB"),
+            lanes: lanes.iter().map(|lane| lane.0).collect(),
+            id_given,
+        });
+        let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, event));
+        group.stored.push(FedEvent { event, lanes });
+        Ok(answer)
+    }
+
+    /// The event of this id, on disk or in this commit: its fingerprint, and the answer to its repetition.
+    fn find(
+        &self,
+        group: &Group,
+        account: AccountId,
+        id: &EventId,
+    ) -> Result<Option<(u128, Accepted)>, StoreError> {
+        if let Some(&place) = group.ids.get(&(account, id.clone())) {
+            let entry = &group.entries[place];
+            return Ok(Some((entry.fingerprint(), answer_of(entry, id.clone(), group.time, true))));
+        }
+        let found = self.shared.find(account, id)?;
+        Ok(found.map(|(_, entry, time)| (entry.fingerprint(), answer_of(&entry, id.clone(), time, true))))
+    }
+
+    fn gather_settlements(&mut self, group: &mut Group, settlements: Vec<Settlement>, answer: Answer<()>) {
+        if let Some(failure) = &self.failure {
+            drop(answer.send(Err(failure.clone())));
+            return;
+        }
+        let ledger = self.shared.ledger();
+        for Settlement { key, attempt, state } in settlements {
+            let owed = ledger.state(key).is_some_and(DeliveryState::is_owed);
+            if owed && group.settled.insert(key) {
+                let outcome = OutcomeRecord::new(key, state, ledger.attempts_of_owed(key) + 1);
+                group.settlements.push((outcome, AttemptRecord::from(&attempt)));
+            }
+        }
+        group.settles.push(answer);
+    }
+
+    /// Writes what was gathered, and answers.
+    fn finish(&mut self, mut group: Group) {
+        let written = self.write_group(&mut group);
+        if let Err(failure) = &written {
+            self.fail(failure.clone());
+        }
+        for (accepted, answer) in group.accepts {
+            drop(answer.send(written.clone().map(|()| accepted)));
+        }
+        for answer in group.settles {
+            drop(answer.send(written.clone()));
+        }
+    }
+
+    fn write_group(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        if group.entries.is_empty() && group.settlements.is_empty() {
+            return Ok(());
+        }
+        if !group.entries.is_empty() {
+            self.write_events(group)?;
+        }
+        self.write_settlements(group)?;
+        self.sync()?;
+
+        let mut ledger = self.shared.ledger_mut();
+        if !group.entries.is_empty() {
+            ledger.last_time = group.time;
+            ledger.volumes.back_mut().expect("write_events began it").begin_segment(group.time);
+            for (entry, fed) in group.entries.iter().zip(&group.stored) {
+                ledger.push(fed.event.name.account, &fed.event.name.id, entry.id_given, &fed.lanes);
+            }
+        }
+        for (outcome, _) in &group.settlements {
+            ledger.replay(outcome).expect("it was owed when it was gathered, and nobody else writes");
+        }
+        drop(ledger);
+        if !group.stored.is_empty() {
+            // Nobody listening is fine: what is owed is in the ledger.
+            drop(self.shared.feed.send(Arc::new(mem::take(&mut group.stored))));
+        }
+        Ok(())
+    }
+
+    fn write_events(&mut self, group: &mut Group) -> Result<(), StoreError> {
+        let first = group.first;
+        let begun =
+            self.shared.ledger().volumes.back().filter(|v| v.len() < VOLUME_EVENTS).map(|v| v.tree.clone());
+        let tree = match begun {
+            Some(tree) => tree,
+            None => {
+                let tree = self.db.open_tree(super::volume_name(first)).map_err(failed)?;
+                let volume = Volume::new(tree, first);
+                let tree = volume.tree.clone();
+                self.shared.ledger_mut().volumes.push_back(volume);
+                tree
+            }
+        };
+        let index = SegmentIndex { create_time: group.time.0, events: mem::take(&mut group.entries) };
+        let written = tree.put_segment(first, &index, &group.bodies);
+        group.entries = index.events;
+        written.map_err(failed)
+    }
+
+    /// Settlements go to the volumes of their events, so that a volume knows all about its own.
+    fn write_settlements(&mut self, group: &Group) -> Result<(), StoreError> {
+        let mut by_volume: HashMap<Seq, (Vec<OutcomeRecord>, Vec<AttemptRecord>)> = HashMap::new();
+        let mut ledger = self.shared.ledger_mut();
+        for (outcome, attempt) in &group.settlements {
+            let volume = ledger.volume_of(Seq(outcome.seq)).expect("an owed delivery has an event");
+            let (outcomes, attempts) = by_volume.entry(volume.first).or_default();
+            outcomes.push(*outcome);
+            attempts.push(attempt.clone());
+        }
+        let numbers = ledger.next_journal..;
+        ledger.next_journal += by_volume.len() as u64;
+        let trees: Vec<_> = by_volume
+            .into_iter()
+            .map(|(first, records)| {
+                (ledger.volume_of(first).expect("it was just found").tree.clone(), records)
+            })
+            .collect();
+        drop(ledger);
+        for (journal, (tree, (deliveries, attempts))) in numbers.zip(trees) {
+            let outcomes = Outcomes { time: group.time.0, deliveries };
+            tree.put_journal(journal, &outcomes, attempts).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// sled's flush only starts the writing; the file must be synced as well.
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(failed)?;
+        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
+    fn fail(&mut self, failure: StoreError) {
+        if self.failure.is_none() {
+            tracing::error!(error = %failure, "the store failed and takes no more writes until a restart");
+            self.shared.failed.send_replace(true);
+            self.failure = Some(failure);
+        }
+    }
+
+    /// One change of the registry, in a commit of its own. False if the thread shall end.
+    fn write_registry(&mut self, write: Write) -> bool {
+        match write {
+            Write::Create(new, answer) => {
+                let result = self.create(*new);
+                self.answer(answer, result);
+            }
+            Write::Update(lane, version, change, answer) => {
+                let result = self.update(lane, version, change);
+                self.answer(answer, result);
+            }
+            Write::Delete(lane, version, force, answer) => {
+                let result = self.delete(lane, version, force);
+                self.answer(answer, result);
+            }
+            Write::Stop(answer) => {
+                let result = if self.failure.is_none() { self.sync() } else { Ok(()) };
+                self.answer(answer, result);
+                return false;
+            }
+            Write::Accept(..) | Write::Settle(..) => unreachable!("these are gathered"),
+        }
+        true
+    }
+
+    fn answer<T>(&mut self, answer: Answer<T>, result: Result<T, StoreError>) {
+        if let Err(failure @ StoreError::Failed(_)) = &result {
+            self.fail(failure.clone());
+        }
+        drop(answer.send(result));
+    }
+
+    fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
+        self.working()?;
+        let account = new.name.account;
+        let now = self.shared.clock.now();
+        if let Some(request) = &new.request
+            && let Some((fingerprint, subscription)) = self.registry_tree.request(account, request.id, now)?
+        {
+            let subscription = Arc::new(subscription);
+            return if fingerprint == request.fingerprint {
+                Ok(Created { subscription, repeated: true })
+            } else {
+                Err(StoreError::RequestIdReused)
+            };
+        }
+        registry::check_free(&self.shared.registry, &new.name, &new.settings.url, None)?;
+        let lane = self.registry_tree.next_lane()?;
+        let uid = uuid::Builder::from_random_bytes(self.random.random()).into_uuid();
+        let request = new.request.clone();
+        let subscription = Arc::new(new.into_subscription(lane, uid, now));
+        self.registry_tree.create(&subscription, request.as_ref(), now)?;
+        self.sync()?;
+        self.shared.ledger_mut().add_lane(lane);
+        self.shared.registry.put(Arc::clone(&subscription));
+        Ok(Created { subscription, repeated: false })
+    }
+
+    fn update(
+        &mut self,
+        lane: LaneId,
+        version: u64,
+        change: Change,
+    ) -> Result<Arc<Subscription>, StoreError> {
+        self.working()?;
+        let current = registry::check_version(&self.shared.registry, lane, version)?;
+        let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
+        registry::check_free(&self.shared.registry, &changed.name, &changed.settings.url, Some(lane))?;
+        self.registry_tree.put(&changed)?;
+        self.sync()?;
+        self.shared.registry.put(Arc::clone(&changed));
+        Ok(changed)
+    }
+
+    fn delete(&mut self, lane: LaneId, version: u64, force: bool) -> Result<(), StoreError> {
+        self.working()?;
+        registry::check_version(&self.shared.registry, lane, version)?;
+        let owed = self.shared.ledger().summary(lane).owed();
+        if owed > 0 && !force {
+            return Err(StoreError::Owed(owed));
+        }
+        self.registry_tree.remove(lane)?;
+        self.sync()?;
+        self.shared.ledger_mut().remove_lane(lane);
+        self.shared.registry.remove(lane);
+        Ok(())
+    }
+
+    fn working(&self) -> Result<(), StoreError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        self.entries.len() + self.settlements.len() >= COMMIT_RECORDS_MAX
+            || self.bodies.len() >= COMMIT_BYTES_MAX
+    }
+
+    /// Takes back the events of a call that failed: all or none.
+    fn take_back(&mut self, (entries, bodies): (usize, usize)) {
+        self.entries.truncate(entries);
+        self.stored.truncate(entries);
+        self.bodies.truncate(bodies);
+        self.ids.retain(|_, place| *place < entries);
+    }
+}
+
+fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {
+    let delivery_count = u32::try_from(entry.lanes.len()).expect("lane numbers end at LANES_MAX");
+    Accepted { id, create_time, duplicate, delivery_count }
+}
+
+fn high_half(fingerprint: u128) -> u64 {
+    u64::try_from(fingerprint >> 64).expect("64 bits are left")
+}
+
+fn low_half(fingerprint: u128) -> u64 {
+    u64::try_from(fingerprint & u128::from(u64::MAX)).expect("64 bits are left")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn failed(error: ::sled::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+impl From<registry_tree::RegistryError> for StoreError {
+    fn from(error: registry_tree::RegistryError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
