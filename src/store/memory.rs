@@ -11,9 +11,9 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, EventQuery, FEED_GROUPS_MAX, FedEvent,
-    LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store, StoreError,
-    registry,
+    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX,
+    FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store,
+    StoreError, registry,
 };
 use crate::{
     clock::Clock,
@@ -210,17 +210,19 @@ impl Store for MemoryStore {
         Ok(PendingPage { owed, until, more })
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError> {
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         let inner = self.lock();
-        let mut due: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
+        let mut retries: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
             .filter(|d| d.key.lane == lane)
             .filter_map(|d| match d.state {
-                DeliveryState::Retrying { due } if due <= now => Some((due, d)),
+                DeliveryState::Retrying { due } => Some((due, d)),
                 _ => None,
             })
             .collect();
-        due.sort_by_key(|(due, delivery)| (*due, delivery.key));
-        Ok(due.into_iter().take(limit).map(|(_, delivery)| owed_of(delivery)).collect())
+        retries.sort_by_key(|(due, delivery)| (*due, delivery.key));
+        let due = retries.iter().take_while(|(due, _)| *due <= now).take(limit).count();
+        let next_due = retries.get(due).map(|(due, _)| *due);
+        Ok(DuePage { owed: retries[..due].iter().map(|(_, delivery)| owed_of(delivery)).collect(), next_due })
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {

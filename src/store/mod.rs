@@ -85,7 +85,7 @@ pub trait Store: Send + Sync + 'static {
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
 
     /// The deliveries of a lane whose next attempt is due at `now` or before, the longest due first, at most `limit`.
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError>;
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
 
     /// What a lane owes and has settled.
     fn lane_summary(&self, lane: LaneId) -> LaneSummary;
@@ -287,6 +287,15 @@ pub struct PendingPage {
     pub until: Seq,
     /// Whether more waited when this was read.
     pub more: bool,
+}
+
+/// A part of what is to be tried again in a lane.
+#[derive(Clone, Debug)]
+pub struct DuePage {
+    /// The deliveries, the longest due first.
+    pub owed: Vec<Owed>,
+    /// When the next one is due that is not in this page.
+    pub next_due: Option<UnixMicros>,
 }
 
 /// The deliveries of a lane by state.

@@ -165,11 +165,13 @@ impl Ledger {
         })
     }
 
-    /// The events whose retry to this lane is due, the longest due first, with the attempts made.
-    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Vec<(Seq, u32)> {
-        let Some(book) = self.lanes.get(&lane) else { return Vec::new() };
-        let due = book.due.iter().take_while(|(due, _)| *due <= now).take(limit);
-        due.map(|(_, seq)| (*seq, book.retries[seq].attempts)).collect()
+    /// The events whose retry to this lane is due, the longest due first, with the attempts made; and when the next one
+    /// after these is due.
+    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> (Vec<(Seq, u32)>, Option<UnixMicros>) {
+        let Some(book) = self.lanes.get(&lane) else { return (Vec::new(), None) };
+        let due: Vec<_> = book.due.iter().take_while(|(due, _)| *due <= now).take(limit).collect();
+        let next = book.due.iter().nth(due.len()).map(|(due, _)| *due);
+        (due.into_iter().map(|(_, seq)| (*seq, book.retries[seq].attempts)).collect(), next)
     }
 
     fn volume_index(&self, seq: Seq) -> Option<usize> {

@@ -16,8 +16,8 @@ use tokio::sync::{broadcast, watch};
 
 use self::{ledger::Ledger, records::EventEntry, values::ReadError, writer::Write};
 use super::{
-    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, EventQuery, FedEvent, LaneSummary,
-    NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store, StoreError,
+    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FedEvent,
+    LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -172,7 +172,7 @@ impl Store for SledStore {
         self.shared.pending(lane, after, limit)
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError> {
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         self.shared.due(lane, now, limit)
     }
 

@@ -15,7 +15,7 @@ use crate::{
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{DeliveryQuery, DeliveryRecord, EventQuery, Owed, Page, PendingPage, StoreError},
+    store::{DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, Page, PendingPage, StoreError},
 };
 
 impl Shared {
@@ -38,11 +38,13 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::due`].
-    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<Vec<Owed>, StoreError> {
-        let due = self.ledger().due(lane, now, limit);
+    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+        let (due, next_due) = self.ledger().due(lane, now, limit);
         let seqs: Vec<Seq> = due.iter().map(|(seq, _)| *seq).collect();
         let events = self.load(&seqs)?;
-        Ok(events.into_iter().zip(due).map(|(event, (_, attempts))| Owed { event, attempts }).collect())
+        let owed =
+            events.into_iter().zip(due).map(|(event, (_, attempts))| Owed { event, attempts }).collect();
+        Ok(DuePage { owed, next_due })
     }
 
     /// See [`crate::store::Store::events`].
