@@ -32,7 +32,7 @@ pub mod sled;
 pub use registry::Registry;
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
-pub const FEED_GROUPS_MAX: usize = 1024;
+pub const FEED_GROUPS_MAX: usize = 64;
 
 /// Remembers subscriptions, events, deliveries and attempts.
 ///
