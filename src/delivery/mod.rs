@@ -1,0 +1,3 @@
+//! Sends: one attempt of a delivery.
+
+pub mod egress;
