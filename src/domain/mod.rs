@@ -1,11 +1,13 @@
 //! What Tidings knows: ids, events, subscriptions, deliveries, and the rules about them. Pure: no socket, no clock, no
 //! `async`. Everything here is a function of values.
 
+pub mod answer;
 pub mod delivery;
 pub mod event;
 pub mod fault;
 pub mod ids;
 pub mod json;
+pub mod request;
 pub mod retry;
 pub mod samples;
 pub mod secret;

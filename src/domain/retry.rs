@@ -2,10 +2,20 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+use rand::{Rng, RngExt};
+
 use super::{
-    delivery::{Attempt, DeliveryState},
+    delivery::{Attempt, DeliveryState, Outcome},
     time::UnixMicros,
 };
+
+/// Most attempts that a policy may ask for, from the contract (`RetryPolicy.max_attempts`).
+pub const ATTEMPTS_MAX: u32 = 50;
+/// Shortest bound of a wait.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Longest bound of a wait.
+pub const BACKOFF_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// When a failed delivery is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +28,215 @@ pub struct RetryPolicy {
     pub max_backoff: Duration,
 }
 
+/// The rule that a retry policy breaks, to be shown to whoever set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetryPolicyError {
+    /// `max_attempts` is out of bounds.
+    #[error("must be 1 to 50 attempts")]
+    Attempts,
+    /// `min_backoff` is out of bounds.
+    #[error("must be 1 ms to 7 days")]
+    MinBackoff,
+    /// `max_backoff` is out of bounds.
+    #[error("must be 1 ms to 7 days")]
+    MaxBackoff,
+    /// `max_backoff` is below `min_backoff`.
+    #[error("must not be shorter than min_backoff")]
+    Order,
+}
+
+impl RetryPolicyError {
+    /// The field at fault, by its name in the contract.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Attempts => "max_attempts",
+            Self::MinBackoff => "min_backoff",
+            Self::MaxBackoff | Self::Order => "max_backoff",
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits come to 2 hours 51 minutes at most, half of that on
+    /// average; more attempts go on towards the 6 hours.
+    fn default() -> Self {
+        Self { max_attempts: 12, min_backoff: Duration::from_secs(5), max_backoff: Duration::from_hours(6) }
+    }
+}
+
 impl RetryPolicy {
+    /// A policy, if its values are within their bounds; else the first rule that is broken.
+    pub fn try_new(
+        max_attempts: u32,
+        min_backoff: Duration,
+        max_backoff: Duration,
+    ) -> Result<Self, RetryPolicyError> {
+        let waits = BACKOFF_MIN..=BACKOFF_MAX;
+        if !(1..=ATTEMPTS_MAX).contains(&max_attempts) {
+            Err(RetryPolicyError::Attempts)
+        } else if !waits.contains(&min_backoff) {
+            Err(RetryPolicyError::MinBackoff)
+        } else if !waits.contains(&max_backoff) {
+            Err(RetryPolicyError::MaxBackoff)
+        } else if max_backoff < min_backoff {
+            Err(RetryPolicyError::Order)
+        } else {
+            Ok(Self { max_attempts, min_backoff, max_backoff })
+        }
+    }
+
     /// How far a delivery is after its attempt number `attempts` (the first is 1) ended as `attempt` at `now`.
+    ///
+    /// The wait is drawn evenly from zero to the bound of [`RetryPolicy::backoff`], so that the deliveries that failed
+    /// together do not come back together. Where the answer asked to wait longer (`Retry-After`), it is as long as that,
+    /// up to `retry_after_max`.
     pub fn next_state(
         &self,
-        _attempt: &Attempt,
-        _attempts: u32,
-        _now: UnixMicros,
-        _retry_after_max: Duration,
-        _random: &mut impl rand::Rng,
+        attempt: &Attempt,
+        attempts: u32,
+        now: UnixMicros,
+        retry_after_max: Duration,
+        random: &mut impl Rng,
     ) -> DeliveryState {
-        unimplemented!()
+        if attempt.outcome == Outcome::Ok {
+            return DeliveryState::Succeeded;
+        }
+        // The receiver says that it is gone for good.
+        let gone = attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16();
+        if gone || attempts >= self.max_attempts {
+            return DeliveryState::Failed;
+        }
+        let bound = u64::try_from(self.backoff(attempts).as_micros()).unwrap_or(u64::MAX);
+        let wait = Duration::from_micros(random.random_range(0..=bound));
+        let asked = attempt.retry_after.unwrap_or_default().min(retry_after_max);
+        DeliveryState::Retrying { due: now.plus(wait.max(asked)) }
+    }
+
+    /// The longest wait after attempt number `attempts` (the first is 1): `min_backoff`, doubled with each further attempt
+    /// up to `max_backoff`.
+    pub fn backoff(&self, attempts: u32) -> Duration {
+        let doubled =
+            2_u32.checked_pow(attempts.saturating_sub(1)).and_then(|n| self.min_backoff.checked_mul(n));
+        doubled.map_or(self.max_backoff, |wait| wait.min(self.max_backoff))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const NOW: UnixMicros = UnixMicros(1_700_000_000_000_000);
+
+    fn ended(outcome: Outcome, http_status: u16, retry_after: Option<Duration>) -> Attempt {
+        Attempt {
+            start_time: NOW,
+            duration: Duration::ZERO,
+            outcome,
+            http_status,
+            error: String::new(),
+            response_body: String::new(),
+            retry_after,
+            url: String::new(),
+        }
+    }
+
+    fn next(policy: RetryPolicy, attempt: &Attempt, attempts: u32, seed: u64) -> DeliveryState {
+        policy.next_state(attempt, attempts, NOW, Duration::from_hours(1), &mut StdRng::seed_from_u64(seed))
+    }
+
+    #[test]
+    fn success_ends_a_delivery_and_so_does_gone() {
+        let policy = RetryPolicy::default();
+        assert_eq!(next(policy, &ended(Outcome::Ok, 204, None), 1, 0), DeliveryState::Succeeded);
+        assert_eq!(next(policy, &ended(Outcome::Ok, 200, None), 12, 0), DeliveryState::Succeeded);
+        assert_eq!(next(policy, &ended(Outcome::HttpStatus, 410, None), 1, 0), DeliveryState::Failed);
+    }
+
+    #[test]
+    fn every_other_outcome_is_tried_again_until_the_attempts_are_used_up() {
+        let policy = RetryPolicy::default();
+        for outcome in
+            [Outcome::HttpStatus, Outcome::Timeout, Outcome::Connect, Outcome::Io, Outcome::Blocked]
+        {
+            // A status that came before the connection broke says nothing final.
+            for status in [0, 400, 503] {
+                let attempt = ended(outcome, status, None);
+                assert!(matches!(next(policy, &attempt, 11, 0), DeliveryState::Retrying { .. }));
+                assert_eq!(next(policy, &attempt, 12, 0), DeliveryState::Failed);
+                assert_eq!(next(policy, &attempt, u32::MAX, 0), DeliveryState::Failed);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bound_doubles_from_the_shortest_to_the_longest() {
+        let policy = RetryPolicy::default();
+        let bounds: Vec<u64> = (1..=14).map(|n| policy.backoff(n).as_secs()).collect();
+        assert_eq!(bounds, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 20_480, 21_600]);
+        assert_eq!(policy.backoff(0), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn waits_are_spread_over_the_whole_range() {
+        let (policy, failed) = (RetryPolicy::default(), ended(Outcome::Timeout, 0, None));
+        let waits: Vec<f64> = (0..1000)
+            .map(|seed| match next(policy, &failed, 1, seed) {
+                DeliveryState::Retrying { due } => due.since(NOW).as_secs_f64(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let mean = waits.iter().sum::<f64>() / 1000.0;
+        assert!((2.3..2.7).contains(&mean), "mean {mean}");
+        assert!(waits.iter().any(|wait| *wait < 0.1) && waits.iter().any(|wait| *wait > 4.9));
+    }
+
+    #[test]
+    fn a_policy_out_of_bounds_cannot_be_built() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+        let cases = [
+            (0, second, hour, RetryPolicyError::Attempts),
+            (51, second, hour, RetryPolicyError::Attempts),
+            (1, Duration::ZERO, hour, RetryPolicyError::MinBackoff),
+            (1, second, BACKOFF_MAX + second, RetryPolicyError::MaxBackoff),
+            (1, hour, second, RetryPolicyError::Order),
+        ];
+        for (attempts, min, max, rule) in cases {
+            assert_eq!(RetryPolicy::try_new(attempts, min, max), Err(rule));
+        }
+        assert!(RetryPolicy::try_new(1, second, second).is_ok());
+        assert!(RetryPolicy::try_new(ATTEMPTS_MAX, BACKOFF_MIN, BACKOFF_MAX).is_ok());
+        let default = RetryPolicy::default();
+        let same = RetryPolicy::try_new(default.max_attempts, default.min_backoff, default.max_backoff);
+        assert_eq!(same, Ok(default));
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_is_never_in_the_past_nor_beyond_its_bound(
+            attempts in 1_u32..ATTEMPTS_MAX,
+            min_ms in 1_u64..=604_800_000,
+            more_ms in 0_u64..=604_800_000,
+            asked in proptest::option::of(0_u64..=u64::MAX),
+            cap in 0_u64..100_000,
+            now in any::<i64>(),
+            seed in any::<u64>(),
+        ) {
+            let min_backoff = Duration::from_millis(min_ms);
+            let max_backoff = Duration::from_millis(min_ms + more_ms).min(BACKOFF_MAX);
+            let policy = RetryPolicy::try_new(ATTEMPTS_MAX, min_backoff, max_backoff).unwrap();
+            let failed = ended(Outcome::HttpStatus, 503, asked.map(Duration::from_secs));
+            let (now, cap) = (UnixMicros(now), Duration::from_secs(cap));
+            let state = policy.next_state(&failed, attempts, now, cap, &mut StdRng::seed_from_u64(seed));
+            let DeliveryState::Retrying { due } = state else { panic!("{state:?}") };
+            let asked = failed.retry_after.unwrap_or_default().min(cap);
+            prop_assert!(due >= now.plus(asked));
+            prop_assert!(due <= now.plus(policy.backoff(attempts).max(asked)));
+            prop_assert!(policy.backoff(attempts) <= policy.backoff(attempts + 1));
+            let again = policy.next_state(&failed, attempts, now, cap, &mut StdRng::seed_from_u64(seed));
+            prop_assert_eq!(state, again);
+        }
     }
 }

@@ -1,1 +1,177 @@
-//! stub
+//! How POSTs are signed: Standard Webhooks' `webhook-signature` and Chatwoot's `X-Chatwoot-Signature`.
+//!
+//! Where several secrets are given, the newest comes first. During a rotation there are two.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use rand::CryptoRng;
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::secret::Secret;
+
+/// Shortest signing secret in characters, from the contract (`CreateSubscriptionRequest.signing_secret`).
+pub const SECRET_CHARS_MIN: usize = 16;
+/// Longest signing secret in characters, from the contract (`CreateSubscriptionRequest.signing_secret`).
+pub const SECRET_CHARS_MAX: usize = 256;
+/// Fewest bytes behind the base64 of a `whsec_` secret, from Standard Webhooks.
+pub const SECRET_KEY_BYTES_MIN: usize = 24;
+/// Most bytes behind the base64 of a `whsec_` secret, from Standard Webhooks.
+pub const SECRET_KEY_BYTES_MAX: usize = 64;
+
+/// What a secret starts with whose rest is base64.
+const SECRET_PREFIX: &str = "whsec_";
+/// Bytes of randomness in a secret that is made here.
+const NEW_SECRET_BYTES: usize = 32;
+/// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32 bytes, space.
+const SIGNATURE_CHARS: usize = 3 + 44 + 1;
+
+/// A new secret: `whsec_` and the base64 of 32 random bytes.
+pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
+    let mut key = [0; NEW_SECRET_BYTES];
+    random.fill_bytes(&mut key);
+    Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(key)))
+}
+
+/// Whether POSTs can be signed with `secret`; if not, the rule that it breaks.
+///
+/// 16 to 256 printable ASCII characters; after `whsec_` the padded base64 of 24 to 64 bytes, since the receivers'
+/// libraries decode it, and one that they cannot decode would make every signature look wrong.
+pub fn check_secret(secret: &str) -> Result<(), &'static str> {
+    let printable = secret.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    if !printable || !(SECRET_CHARS_MIN..=SECRET_CHARS_MAX).contains(&secret.len()) {
+        return Err("must be 16 to 256 printable ASCII characters");
+    }
+    let Some(encoded) = secret.strip_prefix(SECRET_PREFIX) else { return Ok(()) };
+    match STANDARD.decode(encoded) {
+        Ok(key) if (SECRET_KEY_BYTES_MIN..=SECRET_KEY_BYTES_MAX).contains(&key.len()) => Ok(()),
+        _ => Err("must continue after whsec_ with the padded base64 of 24 to 64 bytes"),
+    }
+}
+
+/// The value of `webhook-signature`: for each secret `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, a
+/// space between two. `timestamp` is in seconds since the epoch, as in `webhook-timestamp`.
+pub fn standard(secrets: &[Secret], id: Uuid, timestamp: i64, body: &[u8]) -> String {
+    let mut buffer = Uuid::encode_buffer();
+    let head = format!("{}.{timestamp}.", id.hyphenated().encode_lower(&mut buffer));
+    let mut signatures = String::with_capacity(secrets.len() * SIGNATURE_CHARS);
+    for secret in secrets {
+        if !signatures.is_empty() {
+            signatures.push(' ');
+        }
+        signatures.push_str("v1,");
+        STANDARD.encode_string(hmac_sha256(&standard_key(secret), &head, body), &mut signatures);
+    }
+    signatures
+}
+
+/// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of `timestamp.body`, the key
+/// being the characters of the secret, `whsec_` and all. The header has room for one signature: the newest secret's.
+pub fn chatwoot(newest: &Secret, timestamp: i64, body: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digest = hmac_sha256(newest.expose().as_bytes(), &format!("{timestamp}."), body);
+    let mut signature = String::with_capacity("sha256=".len() + 2 * digest.len());
+    signature.push_str("sha256=");
+    for byte in digest {
+        signature.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        signature.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    signature
+}
+
+/// The key for Standard Webhooks: what the base64 after `whsec_` stands for; of any other secret its own bytes.
+fn standard_key(secret: &Secret) -> Vec<u8> {
+    let text = secret.expose();
+    // A secret that says whsec_ and does not decode was refused when it was set: see `check_secret`.
+    text.strip_prefix(SECRET_PREFIX)
+        .and_then(|encoded| STANDARD.decode(encoded).ok())
+        .unwrap_or_else(|| text.as_bytes().to_vec())
+}
+
+fn hmac_sha256(key: &[u8], head: &str, body: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(head.as_bytes());
+    mac.update(body);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    #[test]
+    fn chatwoot_signs_the_timestamp_and_the_body_with_the_characters_of_the_secret() {
+        let secret = Secret::new("test-secret");
+        let signature = chatwoot(&secret, 1_700_000_000, br#"{"event":"message_created"}"#);
+        assert_eq!(signature, "sha256=9dcdcaaadf7652a518bc7d9ec7403c6cbae2abfba9cf20f561683beec1e34b81");
+    }
+
+    #[test]
+    fn a_whsec_secret_signs_with_the_bytes_that_its_base64_stands_for() {
+        let key = b"0123456789abcdef0123456789abcdef";
+        let encoded = Secret::new(format!("whsec_{}", STANDARD.encode(key)));
+        let plain = Secret::new(String::from_utf8(key.to_vec()).unwrap());
+        let sign = |secret: &Secret| standard(std::slice::from_ref(secret), Uuid::nil(), 1, b"{}");
+        assert_eq!(sign(&encoded), sign(&plain));
+        assert_ne!(chatwoot(&encoded, 1, b"{}"), chatwoot(&plain, 1, b"{}"));
+    }
+
+    #[test]
+    fn standard_webhooks_signs_the_id_the_timestamp_and_the_body() {
+        // Computed with `openssl dgst -sha256 -hmac test-secret-of-16 -binary | base64`.
+        let secret = Secret::new("test-secret-of-16");
+        let id = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let signature = standard(&[secret], id, 1_700_000_000, br#"{"event":"message_created"}"#);
+        assert_eq!(signature, "v1,jPOUVQbonUe1TmN+H6yeouptrSLqXIIZHxhQ+HogsQ4=");
+    }
+
+    #[test]
+    fn two_secrets_give_two_signatures_the_newest_first() {
+        let (new, old) = (Secret::new("the-newer-secret"), Secret::new("the-older-secret"));
+        let one = |secret: &Secret| standard(std::slice::from_ref(secret), Uuid::nil(), 7, b"x");
+        let both = standard(&[new.clone(), old.clone()], Uuid::nil(), 7, b"x");
+        assert_eq!(both, format!("{} {}", one(&new), one(&old)));
+    }
+
+    #[test]
+    fn a_new_secret_passes_its_own_check_and_is_new() {
+        let mut random = StdRng::seed_from_u64(1);
+        let (one, other) = (new_secret(&mut random), new_secret(&mut random));
+        assert_eq!(check_secret(one.expose()), Ok(()));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn secrets_keep_to_their_rules() {
+        let whsec = |bytes: usize| format!("whsec_{}", STANDARD.encode(vec![7; bytes]));
+        let taken = [
+            "a".repeat(16),
+            "a".repeat(256),
+            "with spaces in it".to_owned(),
+            whsec(24),
+            whsec(32),
+            whsec(64),
+        ];
+        for secret in &taken {
+            assert_eq!(check_secret(secret), Ok(()), "{secret:?}");
+        }
+        let unpadded = whsec(32).trim_end_matches('=').to_owned();
+        let refused = [
+            String::new(),
+            "a".repeat(15),
+            "a".repeat(257),
+            "sixteen letters ä".to_owned(),
+            "sixteen letters\t!".to_owned(),
+            "sixteen letters\n!".to_owned(),
+            whsec(23),
+            whsec(65),
+            "whsec_not base64 at all!".to_owned(),
+            unpadded,
+        ];
+        for secret in &refused {
+            assert!(check_secret(secret).is_err(), "{secret:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! One attempt: a tower stack that makes a POST and says what came of it.
+//!
+//! Every layer does one thing. Between attempts there is only the store: nothing here waits for another one.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use tower::{Service, ServiceBuilder, layer::layer_fn, util::BoxCloneSyncService};
+
+use super::{client::HttpClient, connect::Answered, failure::Failure};
+use crate::{
+    clock::Clock,
+    domain::{
+        answer,
+        delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome, Post, Poster, webhook_id},
+        request,
+    },
+};
+
+/// The stack. From the outside in: what stands further out sees everything that those within do.
+pub(super) fn poster(
+    client: HttpClient,
+    default_timeout: Duration,
+    answer_bytes_max: usize,
+    clock: Arc<dyn Clock>,
+) -> Poster {
+    let now = Arc::clone(&clock);
+    let stack = ServiceBuilder::new()
+        // Outermost: its clock covers everything, and whatever went wrong within becomes a value here.
+        .layer(layer_fn(move |inner| Record { inner, clock: Arc::clone(&clock) }))
+        // Outside the deadline, which reaches it through the body: an answer that stops half-way keeps its status.
+        .layer(layer_fn(move |inner| ReadAnswer { inner, bytes_max: answer_bytes_max }))
+        // Around everything that waits for the receiver, a second try included: it covers the attempt as a whole.
+        .layer(layer_fn(move |inner| Deadline { inner, default: default_timeout }))
+        // Around the assembly, so that a second try is signed with its own time.
+        .layer(layer_fn(|inner| TryStaleAgain { inner }))
+        // Innermost: the timestamp is that of the sending.
+        .layer(layer_fn(move |inner| Assemble { inner, clock: Arc::clone(&now) }))
+        .service(client);
+    BoxCloneSyncService::new(stack)
+}
+
+type Waiting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+/// Makes an [`Attempt`] of whatever came of a POST.
+#[derive(Clone)]
+struct Record<S> {
+    inner: S,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S> Service<Post> for Record<S>
+where
+    S: Service<Post, Response = Answer, Error = Failure, Future: Send + 'static>,
+{
+    type Response = Attempt;
+    type Error = Infallible;
+    type Future = Waiting<Attempt, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        let ready = ready!(self.inner.poll_ready(context));
+        Poll::Ready(Ok(ready.expect("the client is always ready")))
+    }
+
+    fn call(&mut self, post: Post) -> Self::Future {
+        let (clock, start_time, start) = (Arc::clone(&self.clock), self.clock.now(), Instant::now());
+        let url = post.subscription.settings.url.to_string();
+        let answering = self.inner.call(post);
+        Box::pin(async move {
+            let mut attempt = Attempt {
+                start_time,
+                duration: Duration::ZERO,
+                outcome: Outcome::Ok,
+                http_status: 0,
+                error: String::new(),
+                response_body: String::new(),
+                retry_after: None,
+                url,
+            };
+            let failure = match answering.await {
+                Ok(answer) => {
+                    let asked = answer.retry_after.filter(|_| !answer.status.is_success());
+                    attempt.retry_after =
+                        asked.and_then(|value| answer::parse_retry_after(&value, clock.now()));
+                    attempt.http_status = answer.status.as_u16();
+                    attempt.outcome = answer::classify(answer.status);
+                    if attempt.outcome != Outcome::Ok {
+                        attempt.error = answer::status_text(answer.status, answer.location.as_ref());
+                    }
+                    attempt.response_body = answer.body;
+                    answer.failure
+                }
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = failure {
+                attempt.outcome = failure.outcome;
+                attempt.error = answer::fit_error(failure.text);
+            }
+            attempt.duration = start.elapsed();
+            Ok(attempt)
+        })
+    }
+}
+
+/// What is kept of an answer.
+struct Answer {
+    status: StatusCode,
+    location: Option<HeaderValue>,
+    retry_after: Option<HeaderValue>,
+    body: String,
+    /// Why the body is not whole, if that is the receiver's doing.
+    failure: Option<Failure>,
+}
+
+/// Reads an answer's body to its end, so that the connection can be kept; or to a bound.
+#[derive(Clone)]
+struct ReadAnswer<S> {
+    inner: S,
+    bytes_max: usize,
+}
+
+impl<S, B> Service<Post> for ReadAnswer<S>
+where
+    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
+    B: Body<Data = Bytes, Error = Failure> + Send + Unpin,
+{
+    type Response = Answer;
+    type Error = Failure;
+    type Future = Waiting<Answer, Failure>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, post: Post) -> Self::Future {
+        let (bytes_max, responding) = (self.bytes_max, self.inner.call(post));
+        Box::pin(async move {
+            let (mut head, body) = responding.await?.into_parts();
+            let (body, failure) = read(body, bytes_max).await;
+            Ok(Answer {
+                status: head.status,
+                location: head.headers.remove(header::LOCATION),
+                retry_after: head.headers.remove(header::RETRY_AFTER),
+                body,
+                failure,
+            })
+        })
+    }
+}
+
+/// The start of a body, and why it did not come to its end. Gives up at `bytes_max`, which is no failure: dropping a body
+/// that is not at its end drops the connection with it.
+async fn read<B>(mut body: B, bytes_max: usize) -> (String, Option<Failure>)
+where
+    B: Body<Data = Bytes, Error = Failure> + Unpin,
+{
+    let (mut start, mut whole, mut left) = (Vec::new(), true, bytes_max);
+    loop {
+        match body.frame().await {
+            None => return (answer::excerpt(&start, whole), None),
+            Some(Err(failure)) => return (answer::excerpt(&start, false), Some(failure)),
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(&[][..], |data| data);
+                let room = ANSWER_BYTES_KEPT - start.len();
+                start.extend_from_slice(&data[..data.len().min(room)]);
+                whole &= data.len() <= room;
+                // An empty frame counts too: HTTP/2 could send them without end.
+                let Some(rest) = left.checked_sub(data.len().max(1)) else {
+                    return (answer::excerpt(&start, false), None);
+                };
+                left = rest;
+            }
+        }
+    }
+}
+
+/// Ends an attempt that takes too long, be it in the middle of the answer's body.
+#[derive(Clone)]
+struct Deadline<S> {
+    inner: S,
+    default: Duration,
+}
+
+impl<S, B> Service<Post> for Deadline<S>
+where
+    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
+{
+    type Response = Response<Timed<B>>;
+    type Error = Failure;
+    type Future = Waiting<Response<Timed<B>>, Failure>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, post: Post) -> Self::Future {
+        let limit = post.subscription.settings.timeout.unwrap_or(self.default);
+        let responding = self.inner.call(post);
+        Box::pin(async move {
+            let mut end = Box::pin(tokio::time::sleep(limit));
+            tokio::select! {
+                // An answer that is there counts, however late it is looked at.
+                biased;
+                response = responding => Ok(response?.map(|inner| Timed { inner, end, limit })),
+                () = &mut end => Err(Failure::timeout(limit)),
+            }
+        })
+    }
+}
+
+/// A body under the deadline of its attempt.
+struct Timed<B> {
+    inner: B,
+    end: Pin<Box<Sleep>>,
+    limit: Duration,
+}
+
+impl<B> Body for Timed<B>
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Failure::from)));
+        }
+        ready!(self.end.as_mut().poll(context));
+        Poll::Ready(Some(Err(Failure::timeout(self.limit))))
+    }
+}
+
+/// Sends a second time, once, if a kept connection broke before the answer.
+///
+/// Receivers close idle connections, and one may do so in the moment in which a POST is on its way. That says nothing
+/// about the receiver and should not cost an attempt. Sending twice is safe: the delivery's id is the same.
+#[derive(Clone)]
+struct TryStaleAgain<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Post> for TryStaleAgain<S>
+where
+    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
+    S: Clone + Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = Failure;
+    type Future = Waiting<Response<B>, Failure>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, post: Post) -> Self::Future {
+        let next = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, next);
+        Box::pin(async move {
+            let mut result = inner.call(post.clone()).await;
+            if result.as_ref().is_err_and(|failure| failure.kept_connection_broke) {
+                result = inner.call(post).await;
+            }
+            if let Some(answered) =
+                result.as_ref().ok().and_then(|response| response.extensions().get::<Answered>())
+            {
+                answered.set();
+            }
+            result
+        })
+    }
+}
+
+/// Makes the request of a POST.
+#[derive(Clone)]
+struct Assemble<S> {
+    inner: S,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S> Service<Post> for Assemble<S>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Future: Send + 'static>,
+    S::Error: Into<Failure>,
+{
+    type Response = Response<Incoming>;
+    type Error = Failure;
+    type Future = Waiting<Response<Incoming>, Failure>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, post: Post) -> Self::Future {
+        let subscription = &post.subscription;
+        let url = match Uri::try_from(subscription.settings.url.as_str()) {
+            Ok(url) => url,
+            Err(error) => return Box::pin(std::future::ready(Err(Failure::unusable_url(&error)))),
+        };
+        let id = webhook_id(subscription.uid, &post.event.name.to_string());
+        let body = post.event.body(subscription.settings.payload_format);
+        let headers = request::headers(subscription, id, self.clock.now(), &body);
+        let responding = self.inner.call(assembled(url, headers, body));
+        Box::pin(async move { responding.await.map_err(Into::into) })
+    }
+}
+
+fn assembled(url: Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url;
+    *request.headers_mut() = headers;
+    request
+}

@@ -1,0 +1,164 @@
+//! The HTTP client: settings, TLS, kept connections; and the whole that makes POSTs.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem, pem::PemObject},
+};
+
+use super::{
+    attempt,
+    connect::{ConnectWithin, Connector},
+    egress::EgressPolicy,
+};
+use crate::{clock::Clock, domain::delivery::Poster};
+
+/// How long one POST may take, where the subscription does not say: until the answer's body is read.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long it may take until a connection can be used: look-up, TCP and TLS together.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// Most bytes read of an answer's body.
+pub const ANSWER_BYTES_MAX_DEFAULT: usize = 64 * 1024;
+/// How long an unused connection is kept.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
+/// Most unused connections kept per scheme, host and port.
+pub const IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT: usize = 32;
+
+/// Most bytes of an answer's headers. More than 100 headers are refused as well, by hyper's own bound.
+const ANSWER_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of an answer's body that an HTTP/2 receiver may have under way on one stream.
+const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// The same for a whole HTTP/2 connection.
+const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// How long an HTTP/2 connection with POSTs under way is silent before it is asked whether it still lives. Other than an
+/// HTTP/1 connection it outlives the POSTs that run out of time on it, so a dead one must be found out.
+const H2_PING_AFTER: Duration = Duration::from_secs(5);
+/// How long the answer to that may take.
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How POSTs are made.
+#[derive(Clone, Debug)]
+pub struct PosterSettings {
+    /// Which addresses may be POSTed to.
+    pub egress: EgressPolicy,
+    /// How long one POST may take, where the subscription does not say.
+    pub default_timeout: Duration,
+    /// How long look-up, TCP and TLS may take together.
+    pub connect_timeout: Duration,
+    /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept.
+    pub answer_bytes_max: usize,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Most unused connections kept per scheme, host and port.
+    pub idle_connections_per_endpoint_max: usize,
+    /// Certificate authorities that are trusted besides those of the system.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for PosterSettings {
+    /// Public addresses only, the system's certificate authorities only, and the `_DEFAULT`s of this module.
+    fn default() -> Self {
+        Self {
+            egress: EgressPolicy::default(),
+            default_timeout: TIMEOUT_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
+            idle_timeout: IDLE_TIMEOUT_DEFAULT,
+            idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// Why no POSTs can be made with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum PosterError {
+    /// A certificate authority's certificate cannot be used.
+    #[error("certificate {number} of the extra certificate authorities cannot be used: {source}")]
+    ExtraRoot {
+        /// Which of them, from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// TLS cannot be set up at all.
+    #[error("tls cannot be set up: {0}")]
+    Tls(rustls::Error),
+}
+
+/// What makes POSTs with these settings. Clones share the kept connections. To be called within a runtime's reach; reads
+/// the system's certificate authorities from disk.
+pub fn poster(settings: PosterSettings, clock: Arc<dyn Clock>) -> Result<Poster, PosterError> {
+    let client = client(&settings)?;
+    Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
+}
+
+/// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are passed over.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(pem).collect()
+}
+
+/// Sends requests over kept connections.
+pub(super) type HttpClient = Client<ConnectWithin<HttpsConnector<Connector>>, Full<Bytes>>;
+
+fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
+    let connector = Connector::new(settings.egress.clone(), settings.connect_timeout);
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(&settings.extra_roots)?)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    let connector = ConnectWithin { inner: https, timeout: settings.connect_timeout };
+
+    Ok(Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(settings.idle_timeout)
+        .pool_max_idle_per_host(settings.idle_connections_per_endpoint_max)
+        .http1_max_buf_size(ANSWER_HEADERS_BYTES_MAX)
+        .http2_max_header_list_size(u32::try_from(ANSWER_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
+        .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(H2_PING_AFTER)
+        .http2_keep_alive_timeout(H2_PING_TIMEOUT)
+        .build(connector))
+}
+
+fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {
+    let mut roots = RootCertStore::empty();
+    for (index, root) in extra_roots.iter().enumerate() {
+        roots.add(root.clone()).map_err(|source| PosterError::ExtraRoot { number: index + 1, source })?;
+    }
+    add_system_roots(&mut roots);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(PosterError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Adds the system's certificate authorities. A system without any is no reason not to start: plain http works, and an
+/// https attempt says what is wrong with its certificate.
+fn add_system_roots(roots: &mut RootCertStore) {
+    let system = rustls_native_certs::load_native_certs();
+    // A bundle may hold certificates of forms that are not in use any more.
+    let (added, unusable) = roots.add_parsable_certificates(system.certs);
+    if added == 0 {
+        tracing::warn!(
+            errors = ?system.errors,
+            "the system has no certificate authorities: no https endpoint will be trusted unless its authority is set"
+        );
+    } else if unusable > 0 || !system.errors.is_empty() {
+        tracing::debug!(added, unusable, errors = ?system.errors, "not all certificate authorities can be used");
+    }
+}

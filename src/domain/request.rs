@@ -1,0 +1,255 @@
+//! The headers of a POST, and the rules for those that a subscription adds of its own.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+};
+use uuid::Uuid;
+
+use super::{signature, subscription::Subscription, time::UnixMicros};
+
+/// Most headers of a subscription's own.
+pub const HEADERS_MAX: usize = 32;
+/// Longest name of such a header in bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Longest value of such a header in bytes.
+pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
+/// Most bytes of all these headers together, names and values: receivers commonly refuse more than 8 to 16 KiB.
+pub const HEADERS_BYTES_MAX: usize = 8192;
+
+/// Tells deliveries apart (Standard Webhooks).
+pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+/// When the attempt was made, in seconds since the epoch (Standard Webhooks).
+pub const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+/// Proves who sent it (Standard Webhooks).
+pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// The same as `webhook-id`, under Chatwoot's name.
+pub const CHATWOOT_DELIVERY: HeaderName = HeaderName::from_static("x-chatwoot-delivery");
+/// The same as `webhook-timestamp`, under Chatwoot's name.
+pub const CHATWOOT_TIMESTAMP: HeaderName = HeaderName::from_static("x-chatwoot-timestamp");
+/// Proves who sent it, in Chatwoot's way.
+pub const CHATWOOT_SIGNATURE: HeaderName = HeaderName::from_static("x-chatwoot-signature");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
+
+/// How many headers every POST has of Tidings' own.
+const OWN_HEADERS: usize = 9;
+
+/// Names that a subscription may not set: those that Tidings sets, those that HTTP clients make of the request itself,
+/// and those that are about one hop only.
+const RESERVED: [&str; 22] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-chatwoot-delivery",
+    "x-chatwoot-signature",
+    "x-chatwoot-timestamp",
+];
+
+/// The headers of a POST of `body` to `subscription`, `at` being the time of the attempt. `Host` and `Content-Length`,
+/// which depend on the connection, are not among them.
+pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, body: &[u8]) -> HeaderMap {
+    let own = &subscription.settings.headers;
+    let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
+    put_plain_headers(&mut headers);
+
+    let id = value(webhook_id.hyphenated().to_string());
+    headers.insert(WEBHOOK_ID, id.clone());
+    headers.insert(CHATWOOT_DELIVERY, id);
+
+    let timestamp = at.seconds();
+    let seconds = HeaderValue::from(timestamp);
+    headers.insert(WEBHOOK_TIMESTAMP, seconds.clone());
+    headers.insert(CHATWOOT_TIMESTAMP, seconds);
+
+    let secret = &subscription.signing_secret;
+    let standard = signature::standard(std::slice::from_ref(secret), webhook_id, timestamp, body);
+    headers.insert(WEBHOOK_SIGNATURE, sensitive(standard));
+    headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(secret, timestamp, body)));
+
+    for (name, secret) in own {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header took the name");
+        headers.insert(name, sensitive(secret.expose().to_owned()));
+    }
+    headers
+}
+
+/// The headers that are the same whatever the subscription.
+pub fn plain_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    put_plain_headers(&mut headers);
+    headers
+}
+
+/// Whether a subscription may have this header; if not, the rule that it breaks. Letter case does not matter.
+pub fn check_header(name: &str, value: &str) -> Result<(), &'static str> {
+    if name.len() > HEADER_NAME_BYTES_MAX {
+        return Err("the name must have at most 128 characters");
+    }
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err("the name must be letters, digits and !#$%&'*+-.^_`|~ only");
+    }
+    if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        return Err("the name is reserved: this header is set by the server");
+    }
+    if value.len() > HEADER_VALUE_BYTES_MAX {
+        return Err("the value must have at most 4096 characters");
+    }
+    let allowed = |b: u8| b == b'\t' || b == b' ' || b.is_ascii_graphic();
+    if !value.bytes().all(allowed) {
+        return Err("the value must be printable ASCII");
+    }
+    // HTTP does not carry them: the receiver would get another value than the one that was set.
+    if value.trim_ascii() != value {
+        return Err("the value must not begin or end with a space");
+    }
+    Ok(())
+}
+
+/// Whether a subscription's headers are few and short enough; if not, the rule that they break.
+pub fn check_headers_total<'a>(
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), &'static str> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    for (name, value) in headers {
+        count += 1;
+        bytes += name.len() + value.len();
+    }
+    if count > HEADERS_MAX {
+        return Err("must be at most 32 headers");
+    }
+    if bytes > HEADERS_BYTES_MAX {
+        return Err("must have at most 8192 characters in all, names and values");
+    }
+    Ok(())
+}
+
+fn put_plain_headers(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(ACCEPT, JSON);
+    headers.insert(USER_AGENT, AGENT);
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("printable ASCII is a header value")
+}
+
+/// A value that is neither printed by `Debug` nor kept in HTTP/2's header tables.
+fn sensitive(text: String) -> HeaderValue {
+    let mut value = value(text);
+    value.set_sensitive(true);
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_name_that_is_set_here_is_reserved() {
+        let set = [
+            CONTENT_TYPE,
+            ACCEPT,
+            USER_AGENT,
+            WEBHOOK_ID,
+            WEBHOOK_TIMESTAMP,
+            WEBHOOK_SIGNATURE,
+            CHATWOOT_DELIVERY,
+            CHATWOOT_TIMESTAMP,
+            CHATWOOT_SIGNATURE,
+        ];
+        assert_eq!(set.len(), OWN_HEADERS);
+        for name in set {
+            assert!(RESERVED.contains(&name.as_str()), "{name} can be overwritten");
+        }
+    }
+
+    #[test]
+    fn reserved_names_are_refused_in_any_letter_case() {
+        for name in
+            ["Host", "CONTENT-LENGTH", "Transfer-Encoding", "connection", "X-Chatwoot-Signature", "TE"]
+        {
+            assert!(check_header(name, "x").is_err(), "{name} was taken");
+        }
+        assert!(RESERVED.is_sorted());
+    }
+
+    #[test]
+    fn headers_keep_to_their_rules() {
+        let (name, long) = ("n".repeat(HEADER_NAME_BYTES_MAX), "v".repeat(HEADER_VALUE_BYTES_MAX));
+        for (name, value) in [
+            ("Authorization", "Bearer abc"),
+            ("x-empty", ""),
+            ("X-Tab", "a\tb"),
+            (name.as_str(), long.as_str()),
+        ] {
+            assert_eq!(check_header(name, value), Ok(()), "{name}");
+        }
+        let (name, long) = (format!("{name}n"), format!("{long}v"));
+        for (name, value) in [
+            ("", "x"),
+            ("with space", "x"),
+            ("colon:", "x"),
+            (":path", "x"),
+            ("newline\n", "x"),
+            ("ümlaut", "x"),
+            (name.as_str(), "x"),
+            ("x", "a\r\nInjected: b"),
+            ("x", "a\nb"),
+            ("x", "a\0b"),
+            ("x", "a\u{7f}b"),
+            ("x", "ümlaut"),
+            ("x", " x"),
+            ("x", "x\t"),
+            ("x", long.as_str()),
+        ] {
+            assert!(check_header(name, value).is_err(), "{name:?}: {value:?} was taken");
+        }
+    }
+
+    #[test]
+    fn many_or_long_headers_are_refused_together() {
+        let total = |count: usize, value: &str| check_headers_total(vec![("x", value); count]);
+        assert_eq!(total(HEADERS_MAX, "v"), Ok(()));
+        assert!(total(HEADERS_MAX + 1, "v").is_err());
+        assert_eq!(total(1, &"v".repeat(HEADERS_BYTES_MAX - 1)), Ok(()));
+        assert!(total(1, &"v".repeat(HEADERS_BYTES_MAX)).is_err());
+    }
+
+    #[test]
+    fn the_limits_are_those_that_the_rules_tell() {
+        let limits = (HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, HEADERS_BYTES_MAX);
+        assert_eq!(limits, (128, 4096, 32, 8192));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_check_takes_can_be_sent(name in "[!-~]{0,20}", text in ".{0,40}") {
+            if check_header(&name, &text).is_ok() {
+                prop_assert!(HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).is_ok());
+                let sent = value(text.clone());
+                prop_assert_eq!(sent.to_str().ok(), Some(text.as_str()));
+            }
+        }
+    }
+}
