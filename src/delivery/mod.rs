@@ -1,11 +1,13 @@
-//! Sends: one attempt of a delivery.
+//! Sends: reads from the store what is owed, attempts it, and settles it there.
 //!
-//! `client` holds the settings and the kept connections, `attempt` the tower stack of one POST, `connect` and `resolve`
+//! `dispatcher` serves all subscriptions, `lane` is what it knows of one; the rest makes one attempt: `client` holds the settings and the kept connections, `attempt` the tower stack of one POST, `connect` and `resolve`
 //! the way to a socket, `egress` the verdict on its address, `failure` what there is instead of an answer.
 
 mod attempt;
 pub mod client;
 pub mod connect;
+pub mod dispatcher;
 pub mod egress;
 mod failure;
+mod lane;
 mod resolve;

@@ -105,7 +105,7 @@ impl Writer {
             match write {
                 Write::Accept(events, answer) => self.gather_events(&mut group, events, answer),
                 Write::Settle(settlements, answer) => {
-                    self.gather_settlements(&mut group, settlements, answer)
+                    self.gather_settlements(&mut group, settlements, answer);
                 }
                 // What concerns subscriptions is rare: it ends the commit and makes one of its own.
                 other => {
