@@ -324,3 +324,26 @@ fn shown(delivery: &DeliveryRecord, attempts_max: usize) -> DeliveryRecord {
     let attempts: Vec<Attempt> = delivery.attempts[from..].to_vec();
     DeliveryRecord { attempts, ..delivery.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{self, Engine, TestClock};
+
+    struct Memory;
+
+    impl Engine for Memory {
+        fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store> {
+            Arc::new(MemoryStore::new(clock, 1))
+        }
+
+        fn keeps(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reference_conforms() {
+        conformance::run(|| Memory).await;
+    }
+}

@@ -25,6 +25,8 @@ use crate::domain::{
 };
 use crate::proto::v1::{self, EventType};
 
+#[cfg(test)]
+mod conformance;
 pub mod memory;
 pub mod registry;
 pub mod sled;

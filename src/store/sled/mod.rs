@@ -240,3 +240,6 @@ const REGISTRY_TREE: &str = "registry";
 fn volume_name(first: Seq) -> String {
     format!("{VOLUME_PREFIX}{:020}", first.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,8 @@ pub struct Writer {
 /// What one commit gathers.
 #[derive(Default)]
 struct Group {
-    accepts: Vec<(Vec<Accepted>, Answer<Vec<Accepted>>)>,
+    /// Refusals wait as well: what they are based on may be of this commit.
+    accepts: Vec<(Result<Vec<Accepted>, StoreError>, Answer<Vec<Accepted>>)>,
     settles: Vec<Answer<()>>,
     entries: Vec<EventEntry>,
     stored: Vec<FedEvent>,
@@ -109,11 +110,8 @@ impl Writer {
                 }
                 // What concerns subscriptions is rare: it ends the commit and makes one of its own.
                 other => {
-                    self.finish(mem::take(&mut group));
-                    if !self.write_registry(other) {
-                        return false;
-                    }
-                    group = self.begin();
+                    self.finish(group);
+                    return self.write_registry(other);
                 }
             }
             if group.is_full() {
@@ -136,16 +134,11 @@ impl Writer {
             return;
         }
         let before = (group.entries.len(), group.bodies.len());
-        let mut accepted = Vec::with_capacity(events.len());
-        for (index, new) in events.into_iter().enumerate() {
-            match self.gather_event(group, index, new) {
-                Ok(one) => accepted.push(one),
-                Err(error) => {
-                    group.take_back(before);
-                    drop(answer.send(Err(error)));
-                    return;
-                }
-            }
+        let events = events.into_iter().enumerate();
+        let accepted: Result<_, _> =
+            events.map(|(index, new)| self.gather_event(group, index, new)).collect();
+        if accepted.is_err() {
+            group.take_back(before);
         }
         group.accepts.push((accepted, answer));
     }
@@ -231,7 +224,7 @@ impl Writer {
             self.fail(failure.clone());
         }
         for (accepted, answer) in group.accepts {
-            drop(answer.send(written.clone().map(|()| accepted)));
+            drop(answer.send(written.clone().and(accepted)));
         }
         for answer in group.settles {
             drop(answer.send(written.clone()));
