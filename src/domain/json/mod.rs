@@ -63,3 +63,6 @@ fn message_type(message: &v1::Message) -> MessageType {
 fn content_type(message: &v1::Message) -> &str {
     if message.content_type.is_empty() { "text" } else { &message.content_type }
 }
+
+#[cfg(test)]
+mod tests;
