@@ -71,8 +71,8 @@ where
     type Future = Waiting<Attempt, Infallible>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        let ready = ready!(self.inner.poll_ready(context));
-        Poll::Ready(Ok(ready.expect("the client is always ready")))
+        ready!(self.inner.poll_ready(context)).expect("the client is always ready");
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, post: Post) -> Self::Future {

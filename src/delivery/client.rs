@@ -54,7 +54,8 @@ pub struct PosterSettings {
     pub default_timeout: Duration,
     /// How long look-up, TCP and TLS may take together.
     pub connect_timeout: Duration,
-    /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept.
+    /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept, unless the
+    /// little that is left is there already.
     pub answer_bytes_max: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
@@ -97,8 +98,8 @@ pub enum PosterError {
 
 /// What makes POSTs with these settings. Clones share the kept connections. To be called within a runtime's reach; reads
 /// the system's certificate authorities from disk.
-pub fn poster(settings: PosterSettings, clock: Arc<dyn Clock>) -> Result<Poster, PosterError> {
-    let client = client(&settings)?;
+pub fn poster(settings: &PosterSettings, clock: Arc<dyn Clock>) -> Result<Poster, PosterError> {
+    let client = client(settings)?;
     Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
 

@@ -1,0 +1,13 @@
+//! One attempt on real sockets: what is sent, and what comes of every way in which a receiver can answer or fail to.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod blocked;
+mod bodies;
+mod breaks;
+mod receiver;
+mod statuses;
+mod support;
+mod timeouts;
+mod tls;
+mod wire;

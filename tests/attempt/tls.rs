@@ -1,0 +1,241 @@
+//! Receivers behind TLS, over HTTP/1.1 and HTTP/2.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{HeaderMap, Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use tidings::{
+    delivery::client::{PosterError, PosterSettings, certificates, poster},
+    domain::delivery::Outcome,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::Sender;
+
+/// A request as hyper understood it.
+struct Understood {
+    version: Version,
+    authority: Option<String>,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Listens on loopback with a certificate for localhost of an authority of its own.
+struct TlsReceiver {
+    address: SocketAddr,
+    authority: CertificateDer<'static>,
+    authority_pem: String,
+    understood: Arc<Mutex<Vec<Understood>>>,
+    connections: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl TlsReceiver {
+    /// Speaks `protocols` and answers with `length` bytes.
+    async fn start(protocols: &[&str], length: usize) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+                )
+                .unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut receiver = Self {
+            address: listener.local_addr().unwrap(),
+            authority: authority.der().clone(),
+            authority_pem: authority.pem(),
+            understood: Arc::default(),
+            connections: Arc::default(),
+            _tasks: JoinSet::new(),
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (understood, connections) = (Arc::clone(&receiver.understood), Arc::clone(&receiver.connections));
+        receiver._tasks.spawn(async move {
+            let mut serving = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (acceptor, understood) = (acceptor.clone(), Arc::clone(&understood));
+                serving.spawn(async move {
+                    // A client that does not trust the certificate ends here.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(move |request| {
+                        understand(request, Arc::clone(&understood), length)
+                    });
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    // Ends with an error when the client goes away in the middle.
+                    drop(server.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        receiver
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}/hook", self.address.port())
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A sender that trusts this receiver's authority.
+    fn trusting_sender(&self) -> Sender {
+        Sender::with(|settings| settings.extra_roots = vec![self.authority.clone()])
+    }
+}
+
+async fn understand(
+    request: Request<Incoming>,
+    understood: Arc<Mutex<Vec<Understood>>>,
+    length: usize,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    understood.lock().unwrap().push(Understood {
+        version: head.version,
+        authority: head.uri.authority().map(ToString::to_string),
+        headers: head.headers,
+        body,
+    });
+    Ok(Response::new(Full::new(Bytes::from(vec![b'x'; length]))))
+}
+
+#[tokio::test]
+async fn the_best_protocol_that_both_speak_is_spoken() {
+    for (protocols, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["h2"], Version::HTTP_2),
+        (&["http/1.1"], Version::HTTP_11),
+        (&[], Version::HTTP_11),
+    ] {
+        let receiver = TlsReceiver::start(protocols, 2).await;
+        let attempt = receiver.trusting_sender().post(&receiver.url()).await;
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
+        assert_eq!(attempt.response_body, "xx");
+        let understood = receiver.understood.lock().unwrap();
+        assert_eq!(understood[0].version, version, "{protocols:?}");
+        assert!(!understood[0].body.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_post_over_http_2_has_the_documented_headers() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    receiver.trusting_sender().post(&receiver.url()).await;
+    let understood = receiver.understood.lock().unwrap();
+    let Understood { authority, headers, body, .. } = &understood[0];
+    assert_eq!(authority.as_deref(), Some(format!("localhost:{}", receiver.address.port()).as_str()));
+    let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "content-type",
+            "accept",
+            "user-agent",
+            "webhook-id",
+            "x-chatwoot-delivery",
+            "webhook-timestamp",
+            "x-chatwoot-timestamp",
+            "webhook-signature",
+            "x-chatwoot-signature",
+            "content-length",
+        ]
+    );
+    assert_eq!(headers["content-length"], body.len().to_string());
+}
+
+#[tokio::test]
+async fn posts_share_one_http_2_connection() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let sender = receiver.trusting_sender();
+    let url = receiver.url();
+    sender.post(&url).await;
+    let attempts = futures_util::future::join_all((0..20).map(|_| sender.post(&url))).await;
+    assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Ok), "{attempts:?}");
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn of_a_long_body_over_http_2_the_status_counts_and_the_connection_is_kept() {
+    let receiver = TlsReceiver::start(&["h2"], 10_000_000).await;
+    let sender = receiver.trusting_sender();
+    for _ in 0..3 {
+        let attempt = sender.post(&receiver.url()).await;
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let attempt = Sender::new().post(&receiver.url()).await;
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Connect, 0));
+    assert_eq!(attempt.error, "tls failed: invalid peer certificate: UnknownIssuer");
+    assert!(receiver.understood.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_not_trusted() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let url = format!("https://{}/hook", receiver.address);
+    let attempt = receiver.trusting_sender().post(&url).await;
+    assert_eq!(attempt.outcome, Outcome::Connect);
+    assert!(attempt.error.starts_with("tls failed: invalid peer certificate: "), "{}", attempt.error);
+}
+
+#[tokio::test]
+async fn a_receiver_without_tls_is_no_connection_over_https() {
+    let receiver = crate::receiver::Receiver::start(|mut connection| async move {
+        connection.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    })
+    .await;
+    let attempt = Sender::new().post(&receiver.url("/").replace("http:", "https:")).await;
+    assert_eq!(attempt.outcome, Outcome::Connect);
+    assert!(attempt.error.starts_with("tls failed: "), "{}", attempt.error);
+}
+
+#[tokio::test]
+async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let roots = certificates(receiver.authority_pem.as_bytes()).unwrap();
+    assert_eq!(roots.as_slice(), std::slice::from_ref(&receiver.authority));
+    assert!(certificates(b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").is_err());
+
+    let extra_roots = vec![receiver.authority.clone(), CertificateDer::from(vec![1, 2, 3])];
+    let settings = PosterSettings { extra_roots, ..PosterSettings::default() };
+    let error = poster(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
+    assert!(matches!(error, PosterError::ExtraRoot { number: 2, .. }), "{error}");
+}

@@ -1,0 +1,69 @@
+//! What goes over the wire, byte by byte.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tidings::domain::{
+    delivery::{Outcome, webhook_id},
+    secret::Secret,
+    subscription::PayloadFormat,
+};
+
+use crate::{
+    receiver::{OK, Receiver},
+    support::{NOW_SECONDS, SECRET, Sender, event, subscription},
+};
+
+fn hmac(message: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}
+
+#[tokio::test]
+async fn a_post_is_what_is_documented() {
+    let mut receiver = Receiver::answering(OK).await;
+    let mut subscription = subscription(&receiver.url("/a%20b/hook?x=1&y=%2F"));
+    subscription.settings.headers.insert("authorization".to_owned(), Secret::new("Bearer abc"));
+    subscription.settings.headers.insert("x-empty".to_owned(), Secret::new(""));
+    let id = webhook_id(subscription.uid, "accounts/1/events/e-1");
+
+    assert_eq!(Sender::new().post_to(subscription).await.outcome, Outcome::Ok);
+
+    let received = receiver.next().await;
+    let body = event().body(PayloadFormat::Documented);
+    assert_eq!(received.body, body);
+    let standard = hmac(&[format!("{id}.{NOW_SECONDS}.").as_bytes(), &body].concat());
+    let chatwoot = hmac(&[format!("{NOW_SECONDS}.").as_bytes(), &body].concat());
+    let expected = [
+        "POST /a%20b/hook?x=1&y=%2F HTTP/1.1".to_owned(),
+        "content-type: application/json".to_owned(),
+        "accept: application/json".to_owned(),
+        format!("user-agent: tidings/{}", env!("CARGO_PKG_VERSION")),
+        format!("webhook-id: {id}"),
+        format!("x-chatwoot-delivery: {id}"),
+        format!("webhook-timestamp: {NOW_SECONDS}"),
+        format!("x-chatwoot-timestamp: {NOW_SECONDS}"),
+        format!("webhook-signature: v1,{}", STANDARD.encode(standard)),
+        format!(
+            "x-chatwoot-signature: sha256={}",
+            chatwoot.iter().map(|b| format!("{b:02x}")).collect::<String>()
+        ),
+        "authorization: Bearer abc".to_owned(),
+        "x-empty: ".to_owned(),
+        format!("host: {}", receiver.address),
+        format!("content-length: {}", body.len()),
+        String::new(),
+        String::new(),
+    ];
+    assert_eq!(received.head, expected.join("\r\n"));
+}
+
+#[tokio::test]
+async fn every_attempt_has_the_same_id_and_body() {
+    let mut receiver = Receiver::answering("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n").await;
+    let sender = Sender::new();
+    sender.post(&receiver.url("/")).await;
+    sender.post(&receiver.url("/")).await;
+    assert_eq!(receiver.next().await, receiver.next().await);
+}
