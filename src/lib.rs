@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md says how one event flows.
 
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod proto;
