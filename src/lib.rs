@@ -10,6 +10,7 @@ pub mod domain;
 pub mod listen;
 pub mod ops;
 pub mod proto;
+pub mod receive;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
