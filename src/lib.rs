@@ -3,6 +3,7 @@
 //! The tree is a sentence: `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows.
 //! ARCHITECTURE.md says how one event flows.
 
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod delivery;

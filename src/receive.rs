@@ -16,7 +16,10 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -165,6 +168,9 @@ struct Receiver {
 impl Receiver {
     async fn answer(&self, request: Request<Incoming>) -> StatusCode {
         let (head, body) = request.into_parts();
+        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+            return StatusCode::PAYLOAD_TOO_LARGE;
+        }
         let body = match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => return StatusCode::PAYLOAD_TOO_LARGE,
