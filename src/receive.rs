@@ -51,7 +51,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What has arrived and is not printed yet; past it, answers wait.
 const PRINT_QUEUE_MAX: usize = 256;
 
-/// Prints the webhooks that arrive, and answers as it is told.
+/// Print the webhooks that arrive, and answer as told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Where to listen. Port 0 takes any free one.

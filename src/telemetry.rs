@@ -1,6 +1,7 @@
 //! Log lines: structured, to standard error, as text for people or JSON for machines.
 
 use std::{
+    env,
     io::{self, IsTerminal},
     panic::{self, PanicHookInfo},
 };
@@ -21,7 +22,8 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
     let started = match format {
         LogFormat::Text => {
-            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = io::stderr().is_terminal() && !unwanted;
             lines.with_ansi(colours).try_init()
         }
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

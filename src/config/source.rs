@@ -101,7 +101,12 @@ impl Flags {
 
 fn flag(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
-    let help = format!("{} [default: {default}] [env: {}]", setting.doc, setting.environment());
+    let values = match setting.kind {
+        // Their placeholder says as much.
+        Kind::Directory | Kind::OptionalFile | Kind::Address | Kind::Networks => String::new(),
+        kind => format!(" [values: {}]", kind.bounds()),
+    };
+    let help = format!("{}{values} [default: {default}] [env: {}]", setting.doc, setting.environment());
     let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.kind.placeholder()).help(help);
     match setting.kind {
         Kind::Networks => arg.action(ArgAction::Append).value_delimiter(','),
@@ -244,7 +249,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
 fn no_such_setting(key: &str, spelling: impl Fn(&Setting) -> String) -> String {
     match suggest::nearest(key, SETTINGS, |setting| setting.key) {
         Some(near) => format!("there is no such setting; did you mean {}?", spelling(near)),
-        None => "there is no such setting; `tidings config` lists them".to_owned(),
+        None => "there is no such setting; `tidings serve --help` lists them".to_owned(),
     }
 }
 

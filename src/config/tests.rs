@@ -152,12 +152,12 @@ fn all_faults_of_all_sources_are_told_at_once() {
     faults.sort();
     let unknown = "there is no such setting";
     let mut expected = vec![
-        format!("environment TIDINGS_COLOUR: {unknown}; `tidings config` lists them"),
+        format!("environment TIDINGS_COLOUR: {unknown}; `tidings serve --help` lists them"),
         format!("environment TIDINGS_LANE_WINDWO: {unknown}; did you mean TIDINGS_LANE_WINDOW?"),
         r#"environment TIDINGS_MAX_IN_FLIGHT: "lots" is not a whole number"#.to_owned(),
         format!("file {path} line 1 key max_in_flight: 0 is not within 1 to 256"),
         format!("file {path} line 2 key grpc_lisen: {unknown}; did you mean grpc_listen?"),
-        format!("file {path} line 4 key delivery: {unknown}; `tidings config` lists them"),
+        format!("file {path} line 4 key delivery: {unknown}; `tidings serve --help` lists them"),
         r#"flag --grpc-listen: "nowhere" is not an address such as 127.0.0.1:50051 or [::]:50051"#.to_owned(),
         "flag --retry-min-backoff: retry_min_backoff = 7h (flag --retry-min-backoff) is more than \
          retry_max_backoff = 6h (default): waits would shrink"

@@ -63,7 +63,9 @@ fn all_faults_are_told_before_anything_is_touched() {
             .to_owned(),
         "  environment TIDINGS_MAX_IN_FLIGHT: 0 is not within 1 to 256".to_owned(),
         format!("  file {file} line 1 key lane_window: \"wide\" is not a whole number"),
-        format!("  file {file} line 2 key colour: there is no such setting; `tidings config` lists them"),
+        format!(
+            "  file {file} line 2 key colour: there is no such setting; `tidings serve --help` lists them"
+        ),
         "  flag --delivery-timeout: 1h is not within 1s to 30s".to_owned(),
     ];
     assert_eq!(lines, expected);
