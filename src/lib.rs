@@ -3,8 +3,15 @@
 //! The tree is a sentence: `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows.
 //! ARCHITECTURE.md says how one event flows.
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod listen;
+pub mod ops;
 pub mod proto;
+pub mod receive;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;

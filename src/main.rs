@@ -1,1 +1,126 @@
-fn main() {}
+//! The program: arguments, configuration, telemetry, app, exit code.
+
+use std::{
+    env,
+    future::Future,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use tidings::{
+    app,
+    config::{Config, ConfigFault, Flags, LogFormat, Origins, settings_table},
+    receive, shutdown, telemetry,
+};
+use tokio::runtime::Runtime;
+
+/// The exit code for wrong arguments or a wrong configuration, as `sysexits.h` has it.
+const EX_USAGE: u8 = 64;
+/// How long blocking work that nobody waits for may go on at the end.
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(told) => {
+            drop(told.print());
+            return if told.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match matches.subcommand() {
+        Some(("serve", matches)) => with_config(matches, |config, _| serve(config)),
+        Some(("config", matches)) if matches.get_flag("markdown") => exit_code(print(&settings_table())),
+        Some(("config", matches)) => with_config(matches, |_, origins| exit_code(print(&origins.to_toml()))),
+        Some(("receive", matches)) => exit_code(receive(matches)),
+        _ => unreachable!("clap lets nothing else through"),
+    }
+}
+
+fn command() -> Command {
+    let markdown = Arg::new("markdown")
+        .long("markdown")
+        .action(ArgAction::SetTrue)
+        .help("Print the table of all settings for the documentation instead");
+    Command::new("tidings")
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Flags::add_to(Command::new("serve").about("Run the gateway")))
+        .subcommand(
+            Flags::add_to(Command::new("config"))
+                .about("Print the settings in force and where each comes from, as a configuration file")
+                .arg(markdown),
+        )
+        .subcommand(receive::Arguments::augment_args(Command::new("receive")))
+}
+
+/// Runs `then` with the configuration, or tells everything that is wrong with it.
+fn with_config(matches: &ArgMatches, then: impl FnOnce(Config, Origins) -> ExitCode) -> ExitCode {
+    match Config::load(&Flags::from_matches(matches), env::vars_os()) {
+        Ok((config, origins)) => then(config, origins),
+        Err(faults) => {
+            tell(&faults);
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn tell(faults: &[ConfigFault]) {
+    let count = faults.len();
+    eprintln!("tidings: the configuration has {count} {}:", if count == 1 { "fault" } else { "faults" });
+    for fault in faults {
+        eprintln!("  {fault}");
+    }
+}
+
+fn serve(config: Config) -> ExitCode {
+    let run = || {
+        telemetry::start(config.log_format, &config.log_level).context("cannot write log lines")?;
+        run_until_signal(|shutdown| app::run(config, shutdown))
+    };
+    match run() {
+        // Whoever reads the log as JSON must not find a line that is none.
+        Err(error) if tracing::enabled!(tracing::Level::ERROR) => {
+            tracing::error!("stopped: {error:#}");
+            ExitCode::FAILURE
+        }
+        ended => exit_code(ended),
+    }
+}
+
+fn receive(matches: &ArgMatches) -> anyhow::Result<()> {
+    let arguments = receive::Arguments::from_arg_matches(matches)?;
+    telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
+    run_until_signal(|shutdown| receive::run(arguments, shutdown))
+}
+
+fn run_until_signal<F>(run: impl FnOnce(tokio_util::sync::CancellationToken) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = Runtime::new().context("cannot start threads")?;
+    let ended = runtime.block_on(async {
+        let shutdown = shutdown::on_signals().context("cannot listen for signals")?;
+        run(shutdown).await
+    });
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    ended
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidings: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

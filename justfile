@@ -1,0 +1,49 @@
+# Shortcuts. Everything here is plain cargo, which works without `just` as well.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# What has to pass before a push.
+ready: fmt-check clippy test
+
+# Formats the code.
+fmt:
+    cargo fmt
+
+# Says whether the code is formatted.
+fmt-check:
+    cargo fmt --check
+
+# Lints everything; a warning is a fault.
+clippy:
+    cargo clippy --all-targets -- -D warnings
+
+# Runs the tests: all, or those whose names contain the words given.
+test *words:
+    cargo test {{words}}
+
+# Checks licences, sources, bans and advisories of what we depend on. Needs cargo-deny.
+deny:
+    cargo deny check
+
+# Runs the benchmarks.
+bench *arguments:
+    cargo bench {{arguments}}
+
+# Runs the gateway, allowed to POST to this machine.
+serve *arguments:
+    cargo run --release -- serve --egress-allow 127.0.0.0/8 --egress-allow ::1 {{arguments}}
+
+# Runs a receiver that prints what arrives.
+receive *arguments:
+    cargo run --release -- receive {{arguments}}
+
+# Prints the settings in force.
+config *arguments:
+    cargo run --release -- config {{arguments}}
+
+# Brings the table in docs/settings.md up to date.
+settings:
+    cargo run --quiet -- config --markdown > target/settings.md
+    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md

@@ -1,0 +1,280 @@
+//! The configuration: flags, environment, file and defaults become one checked [`Config`], or every fault in them.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+mod show;
+mod source;
+mod suggest;
+pub mod table;
+pub mod value;
+
+pub use show::settings_table;
+pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin};
+pub use value::parse_duration;
+
+use table::{NOT_MORE_THAN, SETTINGS, Setting};
+use value::Value;
+
+/// The settings in force. [`table::SETTINGS`] says what each does and its bounds, which hold here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where events, deliveries and subscriptions are kept.
+    pub data_dir: PathBuf,
+    /// Where gRPC is served.
+    pub grpc_listen: SocketAddr,
+    /// Where health is served.
+    pub http_listen: SocketAddr,
+    /// Networks that endpoints may be in though they are not public.
+    pub egress_allow: Vec<IpNet>,
+    /// More certificate authorities for https endpoints.
+    pub egress_ca_file: Option<PathBuf>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which log lines are written: a filter that `tracing_subscriber::EnvFilter` takes.
+    pub log_level: String,
+    /// How long what is under way may take to end.
+    pub drain_timeout: Duration,
+    /// The largest event.
+    pub event_bytes_max: usize,
+    /// Events being published at once.
+    pub publish_events_in_flight_max: usize,
+    /// Bytes of events being published at once.
+    pub publish_bytes_in_flight_max: usize,
+    /// Events of one stream that wait for their answer.
+    pub stream_events_in_flight_max: usize,
+    /// The largest gRPC message.
+    pub grpc_message_bytes_max: usize,
+    /// The most bytes of headers of a gRPC call.
+    pub grpc_header_bytes_max: u32,
+    /// Calls under way at once on one connection.
+    pub grpc_streams_per_connection_max: u32,
+    /// Subscriptions of one account.
+    pub subscriptions_per_account_max: usize,
+    /// How long one POST may take.
+    pub delivery_timeout: Duration,
+    /// How long a POST may wait for its connection.
+    pub connect_timeout: Duration,
+    /// How much of an answer is read.
+    pub answer_bytes_max: usize,
+    /// POSTs of one subscription under way at once.
+    pub max_in_flight: u16,
+    /// Deliveries of one subscription kept in memory.
+    pub lane_window: usize,
+    /// How long an unused connection to an endpoint is kept.
+    pub idle_connection_timeout: Duration,
+    /// How many unused connections to an endpoint are kept.
+    pub idle_connections_per_endpoint_max: usize,
+    /// Attempts in all.
+    pub retry_max_attempts: u32,
+    /// The bound of the first wait.
+    pub retry_min_backoff: Duration,
+    /// The bound of the longest wait; at least `retry_min_backoff`.
+    pub retry_max_backoff: Duration,
+    /// The longest wait that an endpoint may ask for.
+    pub retry_after_max: Duration,
+    /// Memory that the store may use for its cache.
+    pub store_cache_bytes: u64,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where each setting in force comes from, in the order of the table.
+#[derive(Clone, Debug)]
+pub struct Origins(Vec<Row>);
+
+#[derive(Clone, Debug)]
+struct Row {
+    setting: &'static Setting,
+    value: Value,
+    origin: Origin,
+}
+
+impl Config {
+    /// Makes the configuration of what the sources say. Flags go before the environment, that before the file that
+    /// either of them names, and that before the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in every source: also values that a stronger source would have replaced.
+    pub fn load(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Self, Origins), Vec<ConfigFault>> {
+        let mut faults = Vec::new();
+        let entries = source::read_all(flags, environment, &mut faults);
+
+        let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
+        let mut unknown: Vec<&str> = Vec::new();
+        for entry in entries {
+            let row =
+                rows.iter_mut().find(|row| row.setting == entry.setting).expect("there is a row for each");
+            match entry.setting.kind.read(&entry.raw) {
+                Ok(value) => (row.value, row.origin) = (value, entry.origin),
+                Err(problem) => {
+                    faults.push(ConfigFault { origin: entry.origin, problem });
+                    unknown.push(entry.setting.key);
+                }
+            }
+        }
+
+        let origins = Origins(rows);
+        // A value that could not be read cannot be compared either.
+        origins.check_together(|key| !unknown.contains(&key), &mut faults);
+        if faults.is_empty() { Ok((origins.to_config(), origins)) } else { Err(faults) }
+    }
+}
+
+impl Default for Config {
+    /// What is in force when nobody sets anything.
+    fn default() -> Self {
+        Origins(SETTINGS.iter().map(Row::default_of).collect()).to_config()
+    }
+}
+
+impl Row {
+    fn default_of(setting: &'static Setting) -> Self {
+        Self { setting, value: setting.default_value(), origin: Origin::Default }
+    }
+
+    /// `10s (environment TIDINGS_X)`
+    fn described(&self) -> String {
+        format!("{} = {} ({})", self.setting.key, self.value, self.origin)
+    }
+}
+
+impl Origins {
+    /// Where the setting of this key comes from; `None` if there is no such setting.
+    pub fn of(&self, key: &str) -> Option<&Origin> {
+        self.0.iter().find(|row| row.setting.key == key).map(|row| &row.origin)
+    }
+
+    fn row(&self, key: &str) -> &Row {
+        self.0.iter().find(|row| row.setting.key == key).expect("only keys of the table are asked for")
+    }
+
+    /// Checks what no value can be checked for alone.
+    fn check_together(&self, known: impl Fn(&str) -> bool, faults: &mut Vec<ConfigFault>) {
+        let mut fault = |one: &Row, other: &Row, problem: String| {
+            // Whoever set something can put it right; nobody set a default.
+            let guilty = if one.origin == Origin::Default { other } else { one };
+            faults.push(ConfigFault { origin: guilty.origin.clone(), problem });
+        };
+        for (less, more, why) in NOT_MORE_THAN.iter().filter(|(less, more, _)| known(less) && known(more)) {
+            let (less, more) = (self.row(less), self.row(more));
+            if less.value > more.value {
+                let problem = format!("{} is more than {}: {why}", less.described(), more.described());
+                fault(less, more, problem);
+            }
+        }
+        let (grpc, http) = (self.row("grpc_listen"), self.row("http_listen"));
+        if known("grpc_listen") && known("http_listen") && collide(grpc.value.address(), http.value.address())
+        {
+            let problem = format!("{} and {} cannot both be bound", grpc.described(), http.described());
+            fault(grpc, http, problem);
+        }
+    }
+
+    fn to_config(&self) -> Config {
+        let value = |key| &self.row(key).value;
+        Config {
+            data_dir: value("data_dir").path(),
+            grpc_listen: value("grpc_listen").address(),
+            http_listen: value("http_listen").address(),
+            egress_allow: value("egress_allow").networks(),
+            egress_ca_file: Some(value("egress_ca_file").path()).filter(|path| !path.as_os_str().is_empty()),
+            log_format: if value("log_format").text() == "json" { LogFormat::Json } else { LogFormat::Text },
+            log_level: value("log_level").text(),
+            drain_timeout: value("drain_timeout").duration(),
+            event_bytes_max: value("event_bytes_max").number(),
+            publish_events_in_flight_max: value("publish_events_in_flight_max").number(),
+            publish_bytes_in_flight_max: value("publish_bytes_in_flight_max").number(),
+            stream_events_in_flight_max: value("stream_events_in_flight_max").number(),
+            grpc_message_bytes_max: value("grpc_message_bytes_max").number(),
+            grpc_header_bytes_max: value("grpc_header_bytes_max").number(),
+            grpc_streams_per_connection_max: value("grpc_streams_per_connection_max").number(),
+            subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
+            delivery_timeout: value("delivery_timeout").duration(),
+            connect_timeout: value("connect_timeout").duration(),
+            answer_bytes_max: value("answer_bytes_max").number(),
+            max_in_flight: value("max_in_flight").number(),
+            lane_window: value("lane_window").number(),
+            idle_connection_timeout: value("idle_connection_timeout").duration(),
+            idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
+            retry_max_attempts: value("retry_max_attempts").number(),
+            retry_min_backoff: value("retry_min_backoff").duration(),
+            retry_max_backoff: value("retry_max_backoff").duration(),
+            retry_after_max: value("retry_after_max").duration(),
+            store_cache_bytes: value("store_cache_bytes").number(),
+        }
+    }
+}
+
+/// Whether two listeners cannot be bound side by side: one port, on one address or on every address.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() || b.is_unspecified();
+    one.port() != 0 && one.port() == other.port() && overlap(one.ip(), other.ip())
+}
+
+/// Takes the value of a known kind. Which kind a setting has stands in the table, and every start reads all of them.
+impl Value {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            other => panic!("{other:?} is no path"),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Address(address) => *address,
+            other => panic!("{other:?} is no address"),
+        }
+    }
+
+    fn networks(&self) -> Vec<IpNet> {
+        match self {
+            Self::Networks(networks) => networks.clone(),
+            other => panic!("{other:?} is no list of networks"),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            other => panic!("{other:?} is no text"),
+        }
+    }
+
+    fn duration(&self) -> Duration {
+        match self {
+            Self::Duration(duration) => *duration,
+            other => panic!("{other:?} is no duration"),
+        }
+    }
+
+    fn number<T: TryFrom<u64>>(&self) -> T {
+        match self {
+            Self::Bytes(number) | Self::Count(number) => {
+                T::try_from(*number).ok().expect("the bounds in the table are within the type in Config")
+            }
+            other => panic!("{other:?} is no number"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

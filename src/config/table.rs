@@ -1,0 +1,276 @@
+//! The table of settings. Everything that the program says or asks about its settings is made of it.
+
+use std::time::Duration;
+
+use super::value::{Kind, Raw, Value};
+
+/// What every environment variable of ours starts with.
+pub(super) const ENVIRONMENT_PREFIX: &str = "TIDINGS_";
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, as in TOML: `grpc_listen`.
+    pub key: &'static str,
+    /// What it does, in a sentence or two.
+    pub doc: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its value when nobody sets it, written as a person would.
+    pub default: &'static str,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Events in one `BatchPublishEvents` call at most, from the contract: less than that in flight would make a lawful call
+/// impossible.
+const BATCH_EVENTS_MAX: u64 = 1_000;
+
+/// POSTs under way at once that a subscription may ask for at most, from the contract (`Subscription.max_in_flight`).
+const MAX_IN_FLIGHT_MAX: u64 = 256;
+
+/// Every setting, in the order in which they are shown.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "data_dir",
+        doc: "Where events, deliveries and subscriptions are kept. One process at a time.",
+        kind: Kind::Directory,
+        default: "tidings-data",
+    },
+    Setting {
+        key: "grpc_listen",
+        doc: "Where gRPC is served. Port 0 takes any free one.",
+        kind: Kind::Address,
+        default: "127.0.0.1:50051",
+    },
+    Setting {
+        key: "http_listen",
+        doc: "Where /healthz and /readyz are served. Port 0 takes any free one.",
+        kind: Kind::Address,
+        default: "127.0.0.1:8080",
+    },
+    Setting {
+        key: "egress_allow",
+        doc: "Networks that endpoints may be in though they are not public: loopback, private and the like. \
+              A bare address stands for itself alone. The flag may be repeated.",
+        kind: Kind::Networks,
+        default: "",
+    },
+    Setting {
+        key: "egress_ca_file",
+        doc: "A PEM file with certificates of authorities to trust for https endpoints, beside the system's.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "log_format",
+        doc: "How log lines are written to standard error.",
+        kind: Kind::Choice(&["text", "json"]),
+        default: "text",
+    },
+    Setting { key: "log_level", doc: "Which log lines are written.", kind: Kind::LogFilter, default: "info" },
+    Setting {
+        key: "drain_timeout",
+        doc: "How long calls and POSTs under way may take to end after SIGTERM or SIGINT. What is cut off then is \
+              delivered after the next start.",
+        kind: duration(0, 600_000),
+        default: "10s",
+    },
+    Setting {
+        key: "event_bytes_max",
+        doc: "The largest event that is accepted, encoded as protobuf. At most grpc_message_bytes_max.",
+        kind: Kind::Bytes { min: KIB, max: 64 * MIB },
+        default: "1MiB",
+    },
+    Setting {
+        key: "publish_events_in_flight_max",
+        doc: "Events being published at once, over all calls. Past it calls are answered with RESOURCE_EXHAUSTED.",
+        kind: Kind::Count { min: BATCH_EVENTS_MAX, max: 1_000_000 },
+        default: "20000",
+    },
+    Setting {
+        key: "publish_bytes_in_flight_max",
+        doc: "Bytes of events being published at once, over all calls. Past it calls are answered with \
+              RESOURCE_EXHAUSTED. At least grpc_message_bytes_max.",
+        kind: Kind::Bytes { min: 64 * KIB, max: 2 * GIB },
+        default: "64MiB",
+    },
+    Setting {
+        key: "stream_events_in_flight_max",
+        doc: "Events of one StreamPublishEvents call that wait for their answer; the stream is not read on meanwhile.",
+        kind: Kind::Count { min: 1, max: 10_000 },
+        default: "256",
+    },
+    Setting {
+        key: "grpc_message_bytes_max",
+        doc: "The largest gRPC message that is read, uncompressed.",
+        kind: Kind::Bytes { min: 64 * KIB, max: 64 * MIB },
+        default: "4MiB",
+    },
+    Setting {
+        key: "grpc_header_bytes_max",
+        doc: "The most bytes of headers that a gRPC call may have.",
+        kind: Kind::Bytes { min: 4 * KIB, max: MIB },
+        default: "16KiB",
+    },
+    Setting {
+        key: "grpc_streams_per_connection_max",
+        doc: "Calls under way at once on one gRPC connection.",
+        kind: Kind::Count { min: 1, max: 100_000 },
+        default: "512",
+    },
+    Setting {
+        key: "subscriptions_per_account_max",
+        doc: "Subscriptions that an account may have.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "10000",
+    },
+    Setting {
+        key: "delivery_timeout",
+        doc: "How long one POST may take in all, where the subscription does not say.",
+        kind: duration(1_000, 30_000),
+        default: "10s",
+    },
+    Setting {
+        key: "connect_timeout",
+        doc: "How long a POST may wait for its connection, TLS included.",
+        kind: duration(100, 30_000),
+        default: "5s",
+    },
+    Setting {
+        key: "answer_bytes_max",
+        doc: "How much of the body of an endpoint's answer is read; the connection is closed if there is more.",
+        kind: Kind::Bytes { min: KIB, max: 16 * MIB },
+        default: "64KiB",
+    },
+    Setting {
+        key: "max_in_flight",
+        doc: "POSTs of one subscription under way at once, where it does not say.",
+        kind: Kind::Count { min: 1, max: MAX_IN_FLIGHT_MAX },
+        default: "32",
+    },
+    Setting {
+        key: "lane_window",
+        doc: "Deliveries of one subscription that are kept in memory; the rest wait in the store.",
+        kind: Kind::Count { min: MAX_IN_FLIGHT_MAX, max: 65_536 },
+        default: "1024",
+    },
+    Setting {
+        key: "idle_connection_timeout",
+        doc: "How long a connection to an endpoint is kept open unused.",
+        kind: duration(1_000, 3_600_000),
+        default: "90s",
+    },
+    Setting {
+        key: "idle_connections_per_endpoint_max",
+        doc: "Connections to one host and port that are kept open unused.",
+        kind: Kind::Count { min: 0, max: 1_024 },
+        default: "32",
+    },
+    Setting {
+        key: "retry_max_attempts",
+        doc: "Attempts made for a delivery in all, where the subscription does not say.",
+        kind: Kind::Count { min: 1, max: 50 },
+        default: "12",
+    },
+    Setting {
+        key: "retry_min_backoff",
+        doc: "The bound of the wait before the second attempt, where the subscription does not say. It doubles with \
+              every further attempt.",
+        kind: duration(10, 24 * 3_600_000),
+        default: "5s",
+    },
+    Setting {
+        key: "retry_max_backoff",
+        doc: "The bound of the longest wait, where the subscription does not say. At least retry_min_backoff.",
+        kind: duration(10, 7 * 24 * 3_600_000),
+        default: "6h",
+    },
+    Setting {
+        key: "retry_after_max",
+        doc: "The longest wait that an endpoint may ask for with Retry-After.",
+        kind: duration(0, 7 * 24 * 3_600_000),
+        default: "1d",
+    },
+    Setting {
+        key: "store_cache_bytes",
+        doc: "Memory that the store may use to keep what it has read or written.",
+        kind: Kind::Bytes { min: MIB, max: 64 * GIB },
+        default: "64MiB",
+    },
+];
+
+/// Pairs of settings of which the first may not be more than the second, and why.
+pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
+    ("retry_min_backoff", "retry_max_backoff", "waits would shrink"),
+    ("event_bytes_max", "grpc_message_bytes_max", "the largest event would not fit into a message"),
+    ("grpc_message_bytes_max", "publish_bytes_in_flight_max", "the largest batch would always be refused"),
+    (
+        "stream_events_in_flight_max",
+        "publish_events_in_flight_max",
+        "one stream could fill the whole gateway",
+    ),
+];
+
+const fn duration(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms) }
+}
+
+impl Setting {
+    /// The setting of this key.
+    pub fn by_key(key: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// Its flag: `grpc-listen`, to be used after `--`.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// Its environment variable: `TIDINGS_GRPC_LISTEN`.
+    pub fn environment(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.key.to_ascii_uppercase())
+    }
+
+    /// Its value when nobody sets it.
+    pub fn default_value(&self) -> Value {
+        self.kind
+            .read(&Raw::Text(self.default.to_owned()))
+            .expect("a test reads the default of every setting")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_setting_has_a_name_of_its_own_and_a_default_as_people_write_it() {
+        let mut keys = HashSet::new();
+        for setting in SETTINGS {
+            assert!(keys.insert(setting.key), "{} is there twice", setting.key);
+            assert_eq!(setting.default_value().to_string(), setting.default, "{}", setting.key);
+            assert!(setting.doc.ends_with('.'), "{}", setting.key);
+            assert!(!setting.doc.contains("  "), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn pairs_are_of_one_kind_and_hold_by_default() {
+        for (less, more, _) in NOT_MORE_THAN {
+            let value = |key| Setting::by_key(key).expect(key).default_value();
+            assert_eq!(std::mem::discriminant(&value(less)), std::mem::discriminant(&value(more)));
+            assert!(value(less) <= value(more), "{less} and {more}");
+        }
+    }
+
+    #[test]
+    fn a_setting_has_one_name_in_three_spellings() {
+        let setting = Setting::by_key("grpc_listen").expect("it is in the table");
+        assert_eq!((&*setting.flag(), &*setting.environment()), ("grpc-listen", "TIDINGS_GRPC_LISTEN"));
+    }
+}

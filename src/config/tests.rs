@@ -1,0 +1,295 @@
+//! The configuration as a whole: which source wins, what is said of it, and that no fault hides another.
+
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use clap::Command;
+use tempfile::TempDir;
+
+use super::*;
+
+/// For every setting a value that is not its default, as a flag or a variable has it, and as TOML has it.
+const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
+    ("data_dir", "/var/lib/tidings \"x\"", r#"'/var/lib/tidings "x"'"#),
+    ("grpc_listen", "[::1]:1", r#""[::1]:1""#),
+    ("http_listen", "0.0.0.0:2", r#""0.0.0.0:2""#),
+    ("egress_allow", "127.0.0.0/8,::1/128", r#"["127.0.0.0/8", "::1"]"#),
+    ("egress_ca_file", "ca.pem", r#""ca.pem""#),
+    ("log_format", "json", r#""json""#),
+    ("log_level", "warn,tidings=debug", r#""warn,tidings=debug""#),
+    ("drain_timeout", "1500ms", r#""1500ms""#),
+    ("event_bytes_max", "64KiB", "65_536"),
+    ("publish_events_in_flight_max", "1000", "1000"),
+    ("publish_bytes_in_flight_max", "2GiB", r#""2GiB""#),
+    ("stream_events_in_flight_max", "7", "7"),
+    ("grpc_message_bytes_max", "8MiB", r#""8MiB""#),
+    ("grpc_header_bytes_max", "32KiB", "0x8000"),
+    ("grpc_streams_per_connection_max", "100", "100"),
+    ("subscriptions_per_account_max", "3", "3"),
+    ("delivery_timeout", "30s", r#""30s""#),
+    ("connect_timeout", "100ms", r#""100ms""#),
+    ("answer_bytes_max", "1KiB", "1024"),
+    ("max_in_flight", "256", r#""256""#),
+    ("lane_window", "256", "256"),
+    ("idle_connection_timeout", "1h", r#""60m""#),
+    ("idle_connections_per_endpoint_max", "0", "0"),
+    ("retry_max_attempts", "50", "50"),
+    ("retry_min_backoff", "10ms", r#""10ms""#),
+    ("retry_max_backoff", "7d", r#""7d""#),
+    ("retry_after_max", "0s", r#""0s""#),
+    ("store_cache_bytes", "1GiB", r#""1GiB""#),
+];
+
+fn flags(arguments: &[&str]) -> Flags {
+    let command = Flags::add_to(Command::new("test").no_binary_name(true));
+    Flags::from_matches(&command.try_get_matches_from(arguments).expect("the flags are known"))
+}
+
+fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// A configuration file that is there as long as the directory is.
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("there is room for a file");
+    let path = directory.path().join("tidings.toml");
+    fs::write(&path, text).expect("there is room for a file");
+    (directory, path)
+}
+
+fn faults_of(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+    let faults = Config::load(&flags(arguments), environment(variables)).expect_err("something is wrong");
+    faults.iter().map(ConfigFault::to_string).collect()
+}
+
+#[test]
+fn without_any_source_the_defaults_are_in_force() {
+    let (config, origins) = Config::load(&Flags::default(), []).expect("the defaults are sound");
+    assert_eq!(config, Config::default());
+    assert!(SETTINGS.iter().all(|setting| origins.of(setting.key) == Some(&Origin::Default)));
+}
+
+#[test]
+fn every_setting_takes_effect_from_every_source() {
+    for (key, text, toml) in SAMPLES {
+        let setting = Setting::by_key(key).expect(key);
+        let (_directory, path) = file(&format!("{key} = {toml}"));
+        let path = path.to_str().expect("temporary paths are UTF-8");
+        let from_flag = flags(&[&format!("--{}", setting.flag()), text]);
+        let from_environment = environment(&[(&setting.environment(), text)]);
+
+        let cases = [
+            (Config::load(&from_flag, []), format!("flag --{}", setting.flag())),
+            (
+                Config::load(&Flags::default(), from_environment),
+                format!("environment {}", setting.environment()),
+            ),
+            (Config::load(&flags(&["--config", path]), []), format!("file {path} line 1 key {key}")),
+        ];
+        for (loaded, expected) in &cases {
+            let (config, origins) = loaded.as_ref().expect(key);
+            assert_ne!(config, &Config::default(), "{expected}");
+            assert_eq!(&origins.of(key).expect(key).to_string(), expected);
+        }
+        let configs: Vec<_> = cases.iter().map(|(loaded, _)| &loaded.as_ref().expect(key).0).collect();
+        assert!(configs.windows(2).all(|pair| pair[0] == pair[1]), "{key} differs by source");
+    }
+}
+
+#[test]
+fn a_stronger_source_replaces_a_weaker_one() {
+    let (_directory, path) = file("max_in_flight = 1\nlane_window = 300\nretry_max_attempts = 3\n");
+    let path = path.to_str().expect("temporary paths are UTF-8");
+    let variables = environment(&[("TIDINGS_MAX_IN_FLIGHT", "2"), ("TIDINGS_LANE_WINDOW", "400")]);
+
+    let (config, origins) = Config::load(&flags(&["--config", path, "--max-in-flight", "4"]), variables)
+        .expect("every value is sound");
+
+    assert_eq!((config.max_in_flight, config.lane_window, config.retry_max_attempts), (4, 400, 3));
+    assert_eq!(origins.of("max_in_flight"), Some(&Origin::Flag("max-in-flight".to_owned())));
+    assert_eq!(origins.of("lane_window"), Some(&Origin::Environment("TIDINGS_LANE_WINDOW".to_owned())));
+    let in_file = Origin::File { path: path.into(), line: 3, key: Some("retry_max_attempts".to_owned()) };
+    assert_eq!(origins.of("retry_max_attempts"), Some(&in_file));
+}
+
+#[test]
+fn the_file_can_be_named_by_the_environment_and_a_flag_goes_before_that() {
+    let (_one, first) = file("max_in_flight = 1");
+    let (_two, second) = file("max_in_flight = 2");
+    let variables = [(OsString::from("TIDINGS_CONFIG"), first.into_os_string())];
+
+    let (config, _) = Config::load(&Flags::default(), variables.clone()).expect("the file is sound");
+    assert_eq!(config.max_in_flight, 1);
+    let named = flags(&["--config", second.to_str().expect("temporary paths are UTF-8")]);
+    let (config, _) = Config::load(&named, variables).expect("the file is sound");
+    assert_eq!(config.max_in_flight, 2);
+}
+
+#[test]
+fn networks_add_up_within_a_source_and_replace_each_other_between_sources() {
+    let arguments = ["--egress-allow", "10.0.0.0/8", "--egress-allow", "::1,192.0.2.7"];
+    let variables = environment(&[("TIDINGS_EGRESS_ALLOW", "127.0.0.0/8")]);
+    let (config, _) = Config::load(&flags(&arguments), variables).expect("every value is sound");
+    let networks: Vec<_> = config.egress_allow.iter().map(IpNet::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]);
+}
+
+#[test]
+fn all_faults_of_all_sources_are_told_at_once() {
+    let (_directory, path) =
+        file("max_in_flight = 0\ngrpc_lisen = \"x\"\n\n[delivery]\ntimeout = 1\nretry_after_max = 7\n");
+    let path = path.to_str().expect("temporary paths are UTF-8");
+    let variables = [
+        ("TIDINGS_MAX_IN_FLIGHT", "lots"),
+        ("TIDINGS_LANE_WINDWO", "1"),
+        ("TIDINGS_COLOUR", "red"),
+        ("HOME", "/root"),
+    ];
+    let arguments =
+        ["--config", path, "--grpc-listen", "nowhere", "--retry-min-backoff", "7h", "--max-in-flight", "3"];
+
+    let mut faults = faults_of(&arguments, &variables);
+
+    faults.sort();
+    let unknown = "there is no such setting";
+    let mut expected = vec![
+        format!("environment TIDINGS_COLOUR: {unknown}; `tidings serve --help` lists them"),
+        format!("environment TIDINGS_LANE_WINDWO: {unknown}; did you mean TIDINGS_LANE_WINDOW?"),
+        r#"environment TIDINGS_MAX_IN_FLIGHT: "lots" is not a whole number"#.to_owned(),
+        format!("file {path} line 1 key max_in_flight: 0 is not within 1 to 256"),
+        format!("file {path} line 2 key grpc_lisen: {unknown}; did you mean grpc_listen?"),
+        format!("file {path} line 4 key delivery: {unknown}; `tidings serve --help` lists them"),
+        r#"flag --grpc-listen: "nowhere" is not an address such as 127.0.0.1:50051 or [::]:50051"#.to_owned(),
+        "flag --retry-min-backoff: retry_min_backoff = 7h (flag --retry-min-backoff) is more than \
+         retry_max_backoff = 6h (default): waits would shrink"
+            .to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(faults, expected);
+}
+
+#[test]
+fn a_line_that_is_no_toml_hides_no_other_fault() {
+    let (_directory, path) = file("data_dir = tidings\nmax_in_flight = 0\nlane_window = = 3\n");
+    let path = path.to_str().expect("temporary paths are UTF-8");
+    let faults = faults_of(&["--config", path], &[]);
+    let at =
+        |line| faults.iter().filter(|fault| fault.starts_with(&format!("file {path} line {line}"))).count();
+    assert!(at(1) >= 1 && at(3) >= 1, "{faults:#?}");
+    assert_eq!(at(2), 1, "{faults:#?}");
+    assert!(faults.contains(&format!("file {path} line 2 key max_in_flight: 0 is not within 1 to 256")));
+}
+
+#[test]
+fn a_key_given_twice_is_a_fault() {
+    let (_directory, path) = file("max_in_flight = 1\nmax_in_flight = 2\n");
+    let faults = faults_of(&["--config", path.to_str().expect("temporary paths are UTF-8")], &[]);
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    assert!(faults[0].contains("line 2: duplicate key"), "{faults:#?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
+    let faults = faults_of(&["--config", "/nowhere/x.toml"], &[]);
+    assert!(faults[0].starts_with("flag --config: cannot read /nowhere/x.toml: "), "{faults:?}");
+    let faults = faults_of(&[], &[("TIDINGS_CONFIG", "/")]);
+    assert!(faults[0].starts_with("environment TIDINGS_CONFIG: cannot read /: "), "{faults:?}");
+    let (_directory, path) =
+        file(&"#".repeat(usize::try_from(CONFIG_FILE_BYTES_MAX).expect("it is small") + 1));
+    let faults = faults_of(&["--config", path.to_str().expect("temporary paths are UTF-8")], &[]);
+    assert!(faults[0].ends_with("it is larger than 1048576 bytes"), "{faults:?}");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let cases: [(&[&str], &str); 6] = [
+        (&["--event-bytes-max", "5MiB"], "the largest event would not fit into a message"),
+        (&["--publish-bytes-in-flight-max", "1MiB"], "the largest batch would always be refused"),
+        (&["--retry-max-backoff", "1s"], "flag --retry-max-backoff: retry_min_backoff = 5s (default)"),
+        (
+            &["--stream-events-in-flight-max", "2000", "--publish-events-in-flight-max", "1000"],
+            "one stream could fill the whole gateway",
+        ),
+        (
+            &["--http-listen", "127.0.0.1:50051"],
+            "flag --http-listen: grpc_listen = 127.0.0.1:50051 (default) and",
+        ),
+        (&["--grpc-listen", "0.0.0.0:8080"], "cannot both be bound"),
+    ];
+    for (arguments, expected) in cases {
+        let faults = faults_of(arguments, &[]);
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{arguments:?}: {faults:?}");
+    }
+}
+
+#[test]
+fn two_listeners_may_both_take_any_port() {
+    let arguments = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+    assert!(Config::load(&flags(&arguments), []).is_ok());
+}
+
+#[test]
+fn what_kubernetes_adds_for_a_service_of_our_name_is_no_fault() {
+    let variables = environment(&[
+        ("TIDINGS_SERVICE_HOST", "10.0.0.1"),
+        ("TIDINGS_SERVICE_PORT", "50051"),
+        ("TIDINGS_SERVICE_PORT_GRPC", "50051"),
+        ("TIDINGS_PORT", "tcp://10.0.0.1:50051"),
+        ("TIDINGS_PORT_50051_TCP", "tcp://10.0.0.1:50051"),
+        ("TIDINGS_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("TIDINGS_GRPC_PORT_50051_TCP_PROTO", "tcp"),
+    ]);
+    assert!(Config::load(&Flags::default(), variables).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_a_fault() {
+    use std::os::unix::ffi::OsStringExt;
+    let variables = [(OsString::from("TIDINGS_DATA_DIR"), OsString::from_vec(vec![0xff]))];
+    let faults = Config::load(&Flags::default(), variables).expect_err("the value is not UTF-8");
+    assert_eq!(faults[0].to_string(), "environment TIDINGS_DATA_DIR: is not UTF-8");
+}
+
+#[test]
+fn what_is_in_force_can_be_fed_back_as_a_file() {
+    let variables: Vec<_> = SAMPLES
+        .iter()
+        .map(|(key, text, _)| (OsString::from(Setting::by_key(key).expect(key).environment()), text.into()))
+        .collect();
+    for variables in [Vec::new(), variables] {
+        let (config, origins) = Config::load(&Flags::default(), variables).expect("every value is sound");
+        let toml = origins.to_toml();
+        let (_directory, path) = file(&toml);
+        let path = path.to_str().expect("temporary paths are UTF-8");
+        let (again, origins) = Config::load(&flags(&["--config", path]), []).expect(&toml);
+        assert_eq!(again, config, "{toml}");
+        let values = |toml: &str| -> Vec<String> {
+            toml.lines()
+                .map(|line| line.split("  # from").next().expect("there is a first").to_owned())
+                .collect()
+        };
+        assert_eq!(values(&origins.to_toml()), values(&toml));
+    }
+}
+
+#[test]
+fn a_line_break_in_a_path_does_not_end_the_comment() {
+    let directory = tempfile::tempdir().expect("there is room for a file");
+    let path = directory.path().join("a\nb = 1");
+    fs::write(&path, "max_in_flight = 1").expect("there is room for a file");
+    let (_, origins) =
+        Config::load(&flags(&["--config", path.to_str().expect("it is UTF-8")]), []).expect("it is sound");
+    assert_eq!(origins.to_toml().lines().count(), SETTINGS.len());
+}
+
+#[test]
+fn the_documentation_has_the_table_of_settings() {
+    let document = include_str!("../../docs/settings.md");
+    let (_, rest) = document.split_once("<!-- settings:begin -->\n").expect("the table's begin is marked");
+    let (table, _) = rest.split_once("<!-- settings:end -->").expect("the table's end is marked");
+    assert_eq!(
+        table.trim(),
+        settings_table().trim(),
+        "docs/settings.md is behind: put the output of `tidings config --markdown` between its markers"
+    );
+}

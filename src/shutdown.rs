@@ -1,0 +1,32 @@
+//! When the program is told to end.
+
+use std::{io, process};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that the first SIGTERM or SIGINT cancels. The second one ends the process at once, with the exit code that a
+/// shell expects of it (143 or 130). To be called within a runtime.
+///
+/// # Errors
+///
+/// The signals cannot be listened for.
+pub fn on_signals() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = CancellationToken::new();
+    let told = shutdown.clone();
+    tokio::spawn(async move {
+        loop {
+            let kind = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+            };
+            if told.is_cancelled() {
+                process::exit(128 + kind.as_raw_value());
+            }
+            told.cancel();
+        }
+    });
+    Ok(shutdown)
+}

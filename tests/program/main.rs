@@ -1,0 +1,6 @@
+//! The program as people run it: the real binary, its arguments, its output, its exit code.
+
+mod configuration;
+mod harness;
+mod receiving;
+mod serving;
