@@ -38,6 +38,7 @@ pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 pub const WRITES_WAITING_MAX: usize = 64 * 1024;
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+type AcceptResult = Result<Vec<Accepted>, StoreError>;
 
 /// Something to be written, and who waits for it.
 pub enum Write {
@@ -75,7 +76,7 @@ pub struct Writer {
 #[derive(Default)]
 struct Group {
     /// Refusals wait as well: what they are based on may be of this commit.
-    accepts: Vec<(Result<Vec<Accepted>, StoreError>, Answer<Vec<Accepted>>)>,
+    accepts: Vec<(AcceptResult, Answer<Vec<Accepted>>)>,
     settles: Vec<Answer<()>>,
     entries: Vec<EventEntry>,
     stored: Vec<FedEvent>,
