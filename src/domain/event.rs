@@ -14,7 +14,7 @@ use crate::proto::v1::{self, EventType};
 
 mod check;
 
-pub use check::{NESTING_MAX, check};
+pub use check::{FAULTS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 
 /// What decides which subscriptions an event is for, and after which other events it must arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]

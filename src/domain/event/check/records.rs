@@ -1,0 +1,179 @@
+//! The rules for the document's objects.
+
+use super::{checker::Checker, path::Path};
+use crate::proto::v1::{self, MessageType, sender::Kind};
+
+/// Most records (messages and conversations, which contain each other) that may lie within one another.
+pub const NESTING_MAX: usize = 8;
+
+/// Content types that make a message without a type a template.
+const TEMPLATE_CONTENT_TYPES: [&str; 3] = ["input_select", "cards", "form"];
+
+/// Keys that come out beside those of `ConversationAttributes.extra`.
+const BESIDE_CONVERSATION_EXTRA: [&str; 3] = ["browser", "referer", "initiated_at"];
+
+/// Keys that come out beside those of `Attachment.extra`.
+const BESIDE_ATTACHMENT_EXTRA: [&str; 11] = [
+    "id",
+    "message_id",
+    "file_type",
+    "account_id",
+    "extension",
+    "data_url",
+    "thumb_url",
+    "file_size",
+    "width",
+    "height",
+    "meta",
+];
+
+impl Checker {
+    /// The conversation at `at`, which is the `depth`th record, itself counted.
+    pub(super) fn conversation(&mut self, conversation: &mut v1::Conversation, depth: usize, at: &Path<'_>) {
+        if self.is_too_deep(depth, at) {
+            return;
+        }
+        if conversation.account_id == 0 {
+            conversation.account_id = self.account_number();
+        }
+        self.id(conversation.id, at);
+        self.same_account(conversation.account_id, &at.field("account_id"));
+        if let Some(account) = &conversation.account {
+            self.account(account, &at.field("account"));
+        }
+        if let Some(attributes) = &conversation.additional_attributes {
+            let at = &at.field("additional_attributes");
+            self.object(attributes.extra.as_ref(), &BESIDE_CONVERSATION_EXTRA, &at.field("extra"));
+        }
+        self.object(conversation.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
+        if let Some(link) = &conversation.contact_inbox {
+            let at = &at.field("contact_inbox");
+            self.time(link.created_at.as_ref(), at, "created_at");
+            self.time(link.updated_at.as_ref(), at, "updated_at");
+        }
+        if let Some(meta) = &conversation.meta {
+            self.meta(meta, &at.field("meta"));
+        }
+        self.conversation_times(conversation, at);
+        for (index, message) in conversation.messages.iter_mut().enumerate() {
+            self.message(message, depth + 1, &at.item("messages", index));
+        }
+    }
+
+    fn conversation_times(&mut self, conversation: &v1::Conversation, at: &Path<'_>) {
+        self.time(conversation.agent_last_seen_at.as_ref(), at, "agent_last_seen_at");
+        self.time(conversation.contact_last_seen_at.as_ref(), at, "contact_last_seen_at");
+        self.time(conversation.timestamp.as_ref(), at, "timestamp");
+        self.time(conversation.snoozed_until.as_ref(), at, "snoozed_until");
+        self.time(conversation.first_reply_created_at.as_ref(), at, "first_reply_created_at");
+        self.time(conversation.waiting_since.as_ref(), at, "waiting_since");
+        self.time(conversation.last_activity_at.as_ref(), at, "last_activity_at");
+        self.time(conversation.created_at.as_ref(), at, "created_at");
+        self.time(conversation.updated_at.as_ref(), at, "updated_at");
+    }
+
+    fn meta(&mut self, meta: &v1::ConversationMeta, at: &Path<'_>) {
+        if let Some(sender) = &meta.sender {
+            self.contact(sender, &at.field("sender"));
+        }
+        if let Some(assignee) = &meta.assignee {
+            self.id(assignee.id, &at.field("assignee"));
+        }
+        if let Some(bot) = &meta.assignee_agent_bot {
+            let at = &at.field("assignee_agent_bot");
+            self.id(bot.id, at);
+            if meta.assignee.is_some() {
+                self.invalid(at, "must not be set together with assignee");
+            }
+        }
+        if let Some(team) = &meta.team {
+            self.id(team.id, &at.field("team"));
+        }
+    }
+
+    /// The message at `at`, which is the `depth`th record, itself counted.
+    pub(super) fn message(&mut self, message: &mut v1::Message, depth: usize, at: &Path<'_>) {
+        if self.is_too_deep(depth, at) {
+            return;
+        }
+        self.id(message.id, at);
+        self.message_type(message, &at.field("message_type"));
+        self.time(message.created_at.as_ref(), at, "created_at");
+        self.time(message.updated_at.as_ref(), at, "updated_at");
+        self.object(message.content_attributes.as_ref(), &[], &at.field("content_attributes"));
+        self.object(message.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
+        self.object(message.external_source_ids.as_ref(), &[], &at.field("external_source_ids"));
+        self.object(message.sentiment.as_ref(), &[], &at.field("sentiment"));
+        if let Some(sender) = &message.sender {
+            self.sender(sender, &at.field("sender"));
+        }
+        if let Some(account) = &message.account {
+            self.account(account, &at.field("account"));
+        }
+        if let Some(inbox) = &message.inbox {
+            self.id(inbox.id, &at.field("inbox"));
+        }
+        for (index, attachment) in message.attachments.iter().enumerate() {
+            self.attachment(attachment, &at.item("attachments", index));
+        }
+        if let Some(conversation) = &mut message.conversation {
+            self.conversation(conversation, depth + 1, &at.field("conversation"));
+        }
+    }
+
+    fn message_type(&mut self, message: &v1::Message, at: &Path<'_>) {
+        match MessageType::try_from(message.message_type) {
+            Err(_) => self.invalid(at, "is none of the known message types"),
+            Ok(MessageType::Unspecified) => {
+                if !TEMPLATE_CONTENT_TYPES.contains(&message.content_type.as_str()) {
+                    self.required(at);
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn attachment(&mut self, attachment: &v1::Attachment, at: &Path<'_>) {
+        if attachment.account_id != 0 {
+            self.same_account(attachment.account_id, &at.field("account_id"));
+        }
+        self.object(attachment.meta.as_ref(), &[], &at.field("meta"));
+        self.object(attachment.extra.as_ref(), &BESIDE_ATTACHMENT_EXTRA, &at.field("extra"));
+    }
+
+    /// The sender at `at`.
+    pub(super) fn sender(&mut self, sender: &v1::Sender, at: &Path<'_>) {
+        match &sender.kind {
+            Some(Kind::Contact(contact)) => self.contact(contact, &at.field("contact")),
+            Some(Kind::User(user)) => self.id(user.id, &at.field("user")),
+            Some(Kind::AgentBot(bot)) => self.id(bot.id, &at.field("agent_bot")),
+            None => self.required(&at.field("kind")),
+        }
+    }
+
+    /// The contact at `at`.
+    pub(super) fn contact(&mut self, contact: &v1::Contact, at: &Path<'_>) {
+        self.id(contact.id, at);
+        if let Some(account) = &contact.account {
+            self.account(account, &at.field("account"));
+        }
+        self.object(contact.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
+        self.object(contact.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
+    }
+
+    /// The account at `at`.
+    pub(super) fn account(&mut self, account: &v1::Account, at: &Path<'_>) {
+        self.id(account.id, at);
+        if account.id > 0 {
+            self.same_account(account.id, &at.field("id"));
+        }
+    }
+
+    fn is_too_deep(&mut self, depth: usize, at: &Path<'_>) -> bool {
+        let too_deep = depth > NESTING_MAX;
+        if too_deep {
+            self.invalid(at, format_args!("lies within {NESTING_MAX} messages and conversations already"));
+        }
+        too_deep
+    }
+}

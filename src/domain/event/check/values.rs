@@ -1,0 +1,55 @@
+//! The rules for free JSON: `google.protobuf.Struct` and `Value`.
+
+use prost_types::{Struct, Value, value::Kind};
+
+use super::{checker::Checker, path::Path};
+
+/// Most objects and lists that may lie within one another in one free value.
+///
+/// The codec gives up at a nesting of 100 messages, of which an object takes three. With this limit, the deepest value in
+/// the deepest record of a batch still passes the codec: a publisher hears from us what is too deep.
+pub const VALUE_NESTING_MAX: usize = 24;
+
+impl Checker {
+    /// A free object whose keys come out beside the keys `beside`.
+    pub(super) fn object(&mut self, object: Option<&Struct>, beside: &[&str], at: &Path<'_>) {
+        let Some(object) = object else { return };
+        for key in object.fields.keys().filter(|key| beside.contains(&key.as_str())) {
+            self.invalid(&at.key(key), "stands beside a field of the same name: set that instead");
+        }
+        self.members(object, 1, at);
+    }
+
+    /// A free value.
+    pub(super) fn value(&mut self, value: Option<&Value>, at: &Path<'_>) {
+        if let Some(value) = value {
+            self.nested_value(value, 0, at);
+        }
+    }
+
+    fn members(&mut self, object: &Struct, depth: usize, at: &Path<'_>) {
+        for (key, value) in &object.fields {
+            self.nested_value(value, depth, &at.key(key));
+        }
+    }
+
+    /// A value within `depth` objects and lists.
+    fn nested_value(&mut self, value: &Value, depth: usize, at: &Path<'_>) {
+        match &value.kind {
+            Some(Kind::StructValue(_) | Kind::ListValue(_)) if depth == VALUE_NESTING_MAX => {
+                self.invalid(at, format_args!("lies within {VALUE_NESTING_MAX} objects and lists already"));
+            }
+            Some(Kind::StructValue(object)) => self.members(object, depth + 1, at),
+            Some(Kind::ListValue(list)) => {
+                for (index, value) in list.values.iter().enumerate() {
+                    self.nested_value(value, depth + 1, &at.element(index));
+                }
+            }
+            Some(Kind::NumberValue(number)) if !number.is_finite() => {
+                self.invalid(at, "must be a finite number: JSON has no other");
+            }
+            Some(Kind::NumberValue(_) | Kind::NullValue(_) | Kind::StringValue(_) | Kind::BoolValue(_))
+            | None => {}
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The bodies, byte for byte. `tests/golden/` holds them as a person reads them, to be compared with the documentation
+//! line by line: they were written from it, not from what the code gives. Three variants of each: everything set, nothing
+//! set that is optional (`.unset`), and parts that are there with nothing set in them (`.empty`).
+
+use std::fs;
+
+use tidings::{
+    domain::{event, ids::AccountId, json, subscription::PayloadFormat},
+    proto::v1::{self, EventType},
+};
+
+#[path = "golden/events.rs"]
+mod events;
+
+/// The name of a kind as the JSON says it.
+fn name_of(kind: EventType) -> String {
+    kind.as_str_name().trim_start_matches("EVENT_TYPE_").to_lowercase()
+}
+
+/// `json` without the white space between its tokens; order and spelling stay as they are.
+fn compact(json: &str) -> String {
+    let mut compact = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for character in json.chars() {
+        if in_string {
+            in_string = escaped || character != '"';
+            escaped = !escaped && character == '\\';
+        } else if character.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = character == '"';
+        }
+        compact.push(character);
+    }
+    compact
+}
+
+#[track_caller]
+fn assert_body(mut event: v1::Event, format: PayloadFormat, file: &str) {
+    let account = AccountId::new(events::ACCOUNT).unwrap();
+    event::check(&mut event, account, "event").unwrap_or_else(|faults| panic!("{file}: {faults:?}"));
+    let path = format!("{}/tests/golden/{file}.json", env!("CARGO_MANIFEST_DIR"));
+    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let body = String::from_utf8(json::render(&event, format)).unwrap();
+    assert_eq!(body, compact(&golden), "{file}");
+}
+
+#[test]
+fn every_event_has_its_documented_body() {
+    for kind in events::kinds() {
+        let name = name_of(kind);
+        assert_body(events::full(kind), PayloadFormat::Documented, &format!("documented/{name}"));
+        assert_body(events::unset(kind), PayloadFormat::Documented, &format!("documented/{name}.unset"));
+        if let Some(event) = events::empty(kind) {
+            assert_body(event, PayloadFormat::Documented, &format!("documented/{name}.empty"));
+        }
+    }
+}
+
+#[test]
+fn message_events_have_the_body_of_the_sample() {
+    for kind in [EventType::MessageCreated, EventType::MessageUpdated] {
+        let name = name_of(kind);
+        assert_body(events::full(kind), PayloadFormat::Sample, &format!("sample/{name}"));
+        assert_body(events::unset(kind), PayloadFormat::Sample, &format!("sample/{name}.unset"));
+    }
+}
+
+#[test]
+fn other_events_have_their_documented_body_in_the_sample_form() {
+    for kind in events::kinds().filter(|kind| !json::has_sample_form(&events::full(*kind))) {
+        assert_body(events::full(kind), PayloadFormat::Sample, &format!("documented/{}", name_of(kind)));
+    }
+}
+
+#[test]
+fn the_golden_files_are_all_read() {
+    let files = |form: &str| {
+        let folder = format!("{}/tests/golden/{form}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_dir(folder).unwrap().count()
+    };
+    let empty = events::kinds().filter_map(events::empty).count();
+    assert_eq!(files("documented"), 2 * events::kinds().count() + empty);
+    assert_eq!(files("sample"), 4);
+}
+
+#[test]
+fn compaction_leaves_strings_and_numbers_alone() {
+    assert_eq!(compact("{ \"a b\" : [ 1.50 ,\n\"\\\\\" , \"\\\" x\" ] }\n"), r#"{"a b":[1.50,"\\","\" x"]}"#);
+}
