@@ -6,5 +6,6 @@
 pub mod clock;
 pub mod delivery;
 pub mod domain;
+pub mod gateway;
 pub mod proto;
 pub mod store;
