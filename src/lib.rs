@@ -7,5 +7,6 @@ pub mod clock;
 pub mod delivery;
 pub mod domain;
 pub mod gateway;
+pub mod grpc;
 pub mod proto;
 pub mod store;
