@@ -8,6 +8,8 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod gateway;
+pub mod grpc;
 pub mod listen;
 pub mod ops;
 pub mod proto;

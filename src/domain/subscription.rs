@@ -14,6 +14,12 @@ use super::{
 };
 use crate::proto::v1::EventType;
 
+mod check;
+mod mask;
+
+pub use check::{check_new, check_update};
+pub use mask::{Field, Mask};
+
 /// A stored subscription. Its values have been checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
@@ -101,7 +107,7 @@ pub enum State {
     Suspended,
 }
 
-/// Which form of the body is sent (`design/json.md` calls them by these names).
+/// Which form of the body is sent (`Subscription.payload_format` of the contract).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PayloadFormat {
     /// The documentation's sections "Objects" and "Webhook Events".

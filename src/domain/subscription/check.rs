@@ -1,0 +1,545 @@
+//! The rules for what the owner of a subscription sends: from the contract's message to [`Settings`], with every fault.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use url::Url;
+
+use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings};
+use crate::{
+    domain::{
+        fault::Faults,
+        request,
+        retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
+        secret::{REDACTED, Secret},
+    },
+    proto::v1::{self, EventType, subscription::PayloadFormat as WirePayloadFormat},
+};
+
+/// Longest `display_name`, in characters.
+pub const DISPLAY_NAME_CHARS_MAX: usize = 63;
+/// Longest `url` in bytes, as it was sent and as it is stored.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Most `inbox_ids`.
+pub const INBOX_IDS_MAX: usize = 1000;
+/// Shortest `timeout`.
+pub const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Longest `timeout`.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// Largest `max_in_flight`.
+pub const MAX_IN_FLIGHT_MAX: u16 = 256;
+/// Most `annotations`.
+pub const ANNOTATIONS_MAX: usize = 64;
+/// Longest key of `annotations`, in characters.
+pub const ANNOTATION_KEY_CHARS_MAX: usize = 63;
+/// Longest value of `annotations`, in bytes.
+pub const ANNOTATION_VALUE_BYTES_MAX: usize = 1024;
+/// Most bytes of all keys and values of `annotations` together.
+pub const ANNOTATIONS_BYTES_MAX: usize = 16 * 1024;
+
+/// Whether `ordered` subscriptions are delivered in order. As long as they are not, asking for it is refused: a promise
+/// that is not kept is worse than none.
+const ORDERED_IS_AVAILABLE: bool = false;
+
+/// The settings of a new subscription, or every fault, with paths that start with `path`.
+///
+/// `defaults` is the server's retry policy, which what is set must go together with.
+pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) -> Result<Settings, Faults> {
+    let mut check = Check::new(message, path);
+    let settings = Settings {
+        display_name: check.display_name(),
+        url: match check.url() {
+            Some(url) => url,
+            // Never returned: there is a fault. The other fields are still to be looked at.
+            None => Url::parse("http://url.invalid").expect("a literal that is a URL"),
+        },
+        event_types: check.event_types(),
+        inbox_ids: check.inbox_ids(),
+        payload_format: check.payload_format(),
+        headers: check.headers(&BTreeMap::new()),
+        retry: check.retry_policy(),
+        timeout: check.timeout(),
+        max_in_flight: check.max_in_flight(),
+        ordered: check.ordered(),
+        annotations: check.annotations(),
+    };
+    check.backoffs_go_together(settings.retry, defaults);
+    check.faults.into_result(settings)
+}
+
+/// `stored` with the fields of `mask` replaced from `message`, or every fault of these fields.
+pub fn check_update(
+    stored: &Settings,
+    message: &v1::Subscription,
+    mask: &Mask,
+    path: &str,
+    defaults: RetryPolicy,
+) -> Result<Settings, Faults> {
+    let mut check = Check::new(message, path);
+    let mut new = stored.clone();
+    for field in mask.fields(message) {
+        match field {
+            Field::DisplayName => new.display_name = check.display_name(),
+            Field::Url => new.url = check.url().unwrap_or(new.url),
+            Field::EventTypes => new.event_types = check.event_types(),
+            Field::InboxIds => new.inbox_ids = check.inbox_ids(),
+            Field::PayloadFormat => new.payload_format = check.payload_format(),
+            Field::Headers => new.headers = check.headers(&stored.headers),
+            Field::RetryPolicy => new.retry = check.retry_policy(),
+            Field::RetryMaxAttempts => new.retry.max_attempts = check.max_attempts(),
+            Field::RetryMinBackoff => new.retry.min_backoff = check.min_backoff(),
+            Field::RetryMaxBackoff => new.retry.max_backoff = check.max_backoff(),
+            Field::Timeout => new.timeout = check.timeout(),
+            Field::MaxInFlight => new.max_in_flight = check.max_in_flight(),
+            Field::Ordered => new.ordered = check.ordered(),
+            Field::Annotations => new.annotations = check.annotations(),
+        }
+    }
+    if new.retry != stored.retry {
+        // Not otherwise: the server's defaults may have changed since, which is no fault of this request.
+        check.backoffs_go_together(new.retry, defaults);
+    }
+    check.faults.into_result(new)
+}
+
+/// One message under check. Each method reads one field and notes its faults; what it returns for a field at fault is
+/// not used.
+struct Check<'a> {
+    message: &'a v1::Subscription,
+    path: &'a str,
+    faults: Faults,
+}
+
+impl<'a> Check<'a> {
+    fn new(message: &'a v1::Subscription, path: &'a str) -> Self {
+        Self { message, path, faults: Faults::default() }
+    }
+
+    fn invalid(&mut self, field: &str, rule: impl std::fmt::Display) {
+        self.faults.invalid(format!("{}.{field}", self.path), rule);
+    }
+
+    fn display_name(&mut self) -> String {
+        let name = &self.message.display_name;
+        if name.chars().count() > DISPLAY_NAME_CHARS_MAX {
+            self.invalid(
+                "display_name",
+                format_args!("must have at most {DISPLAY_NAME_CHARS_MAX} characters"),
+            );
+        }
+        if name.chars().any(char::is_control) {
+            self.invalid("display_name", "must not contain control characters");
+        }
+        name.clone()
+    }
+
+    fn url(&mut self) -> Option<Url> {
+        let text = &self.message.url;
+        if text.is_empty() {
+            self.faults.required(format!("{}.url", self.path));
+            return None;
+        }
+        parse_url(text).map_err(|rule| self.invalid("url", rule)).ok()
+    }
+
+    fn event_types(&mut self) -> Vec<EventType> {
+        let mut types = Vec::new();
+        if self.message.event_types.is_empty() {
+            self.faults.required(format!("{}.event_types", self.path));
+        }
+        for (index, number) in self.message.event_types.iter().enumerate() {
+            let rule = match EventType::try_from(*number) {
+                Ok(EventType::Unspecified) => "must not be EVENT_TYPE_UNSPECIFIED",
+                Ok(known) if types.contains(&known) => "is there already: each type may be named once",
+                Ok(known) => {
+                    types.push(known);
+                    continue;
+                }
+                Err(_) => "is not a known event type",
+            };
+            self.invalid(&format!("event_types[{index}]"), rule);
+        }
+        types
+    }
+
+    fn inbox_ids(&mut self) -> Vec<i64> {
+        let ids = &self.message.inbox_ids;
+        if ids.len() > INBOX_IDS_MAX {
+            self.invalid("inbox_ids", format_args!("must have at most {INBOX_IDS_MAX} entries"));
+            return Vec::new();
+        }
+        let mut seen = std::collections::HashSet::new();
+        for (index, id) in ids.iter().enumerate() {
+            if *id <= 0 {
+                self.invalid(&format!("inbox_ids[{index}]"), "must be positive");
+            } else if !seen.insert(*id) {
+                self.invalid(
+                    &format!("inbox_ids[{index}]"),
+                    "is there already: each inbox may be named once",
+                );
+            }
+        }
+        ids.clone()
+    }
+
+    fn payload_format(&mut self) -> PayloadFormat {
+        match WirePayloadFormat::try_from(self.message.payload_format) {
+            Ok(WirePayloadFormat::Unspecified | WirePayloadFormat::Documented) => return PayloadFormat::Documented,
+            Ok(WirePayloadFormat::Sample) => return PayloadFormat::Sample,
+            Ok(WirePayloadFormat::Chatwoot) => self.invalid(
+                "payload_format",
+                "PAYLOAD_FORMAT_CHATWOOT is not available in this version: choose PAYLOAD_FORMAT_DOCUMENTED or \
+                 PAYLOAD_FORMAT_SAMPLE",
+            ),
+            Err(_) => self.invalid("payload_format", "is not a known payload format"),
+        }
+        PayloadFormat::Documented
+    }
+
+    /// `stored` is what `***` stands for.
+    fn headers(&mut self, stored: &BTreeMap<String, Secret>) -> BTreeMap<String, Secret> {
+        let mut headers = BTreeMap::new();
+        for (name, value) in &self.message.headers {
+            let lower = name.to_ascii_lowercase();
+            let value = if value == REDACTED {
+                stored
+                    .get(&lower)
+                    .cloned()
+                    .ok_or("\"***\" keeps a stored value, and there is none of this name")
+            } else {
+                Ok(Secret::new(value.as_str()))
+            };
+            let checked = request::check_header(name, value.as_ref().map_or("", Secret::expose));
+            match (checked, value) {
+                (Err(rule), _) => self.invalid(&header_path(name), rule),
+                (Ok(()), Err(rule)) => self.invalid(&header_path(name), rule),
+                (Ok(()), Ok(value)) => {
+                    if headers.insert(lower, value).is_some() {
+                        self.invalid(&header_path(name), "is there already in another case");
+                    }
+                }
+            }
+        }
+        let total = headers.iter().map(|(name, value): (&String, &Secret)| (name.as_str(), value.expose()));
+        if let Err(rule) = request::check_headers_total(total) {
+            self.invalid("headers", rule);
+        }
+        headers
+    }
+
+    fn retry_policy(&mut self) -> RetryOverrides {
+        RetryOverrides {
+            max_attempts: self.max_attempts(),
+            min_backoff: self.min_backoff(),
+            max_backoff: self.max_backoff(),
+        }
+    }
+
+    fn max_attempts(&mut self) -> Option<u32> {
+        let attempts = self.message.retry_policy.as_ref()?.max_attempts;
+        match u32::try_from(attempts) {
+            Ok(0) => None,
+            Ok(attempts) if attempts <= ATTEMPTS_MAX => Some(attempts),
+            _ => {
+                let rule = format_args!("must be 1 to {ATTEMPTS_MAX}, or 0 for the server's default");
+                self.invalid("retry_policy.max_attempts", rule);
+                None
+            }
+        }
+    }
+
+    fn min_backoff(&mut self) -> Option<Duration> {
+        let wait = self.message.retry_policy.as_ref()?.min_backoff?;
+        self.duration("retry_policy.min_backoff", wait, BACKOFF_MIN, BACKOFF_MAX)
+    }
+
+    fn max_backoff(&mut self) -> Option<Duration> {
+        let wait = self.message.retry_policy.as_ref()?.max_backoff?;
+        self.duration("retry_policy.max_backoff", wait, BACKOFF_MIN, BACKOFF_MAX)
+    }
+
+    fn backoffs_go_together(&mut self, retry: RetryOverrides, defaults: RetryPolicy) {
+        let min = retry.min_backoff.unwrap_or(defaults.min_backoff);
+        let Some(max) = retry.max_backoff else {
+            return; // The server's default gives way to a longer minimum.
+        };
+        if max < min {
+            let whose = if retry.min_backoff.is_some() { "" } else { ", the server's default" };
+            self.invalid(
+                "retry_policy.max_backoff",
+                format_args!("must not be less than min_backoff ({min:?}{whose})"),
+            );
+        }
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        self.duration("timeout", self.message.timeout?, TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    fn max_in_flight(&mut self) -> Option<u16> {
+        match u16::try_from(self.message.max_in_flight) {
+            Ok(0) => None,
+            Ok(count) if count <= MAX_IN_FLIGHT_MAX => Some(count),
+            _ => {
+                let rule = format_args!("must be 1 to {MAX_IN_FLIGHT_MAX}, or 0 for the server's default");
+                self.invalid("max_in_flight", rule);
+                None
+            }
+        }
+    }
+
+    fn ordered(&mut self) -> bool {
+        if self.message.ordered && !ORDERED_IS_AVAILABLE {
+            self.invalid("ordered", "ordered delivery is not available in this version: leave it false");
+        }
+        self.message.ordered
+    }
+
+    fn annotations(&mut self) -> BTreeMap<String, String> {
+        let annotations = &self.message.annotations;
+        if annotations.len() > ANNOTATIONS_MAX {
+            self.invalid("annotations", format_args!("must have at most {ANNOTATIONS_MAX} entries"));
+            return BTreeMap::new();
+        }
+        for (key, value) in annotations {
+            if !(1..=ANNOTATION_KEY_CHARS_MAX).contains(&key.chars().count()) {
+                let rule = format_args!("a key must have 1 to {ANNOTATION_KEY_CHARS_MAX} characters");
+                self.invalid("annotations", rule);
+            }
+            if value.len() > ANNOTATION_VALUE_BYTES_MAX {
+                let rule = format_args!("must have at most {ANNOTATION_VALUE_BYTES_MAX} bytes");
+                self.invalid(&format!("annotations[{key:?}]"), rule);
+            }
+        }
+        if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            > ANNOTATIONS_BYTES_MAX
+        {
+            let rule = format_args!("must have at most {ANNOTATIONS_BYTES_MAX} bytes in all");
+            self.invalid("annotations", rule);
+        }
+        annotations.clone()
+    }
+
+    fn duration(
+        &mut self,
+        field: &str,
+        duration: prost_types::Duration,
+        min: Duration,
+        max: Duration,
+    ) -> Option<Duration> {
+        let checked = to_duration(duration).filter(|duration| (min..=max).contains(duration));
+        if checked.is_none() {
+            self.invalid(field, format_args!("must be {min:?} to {max:?}"));
+        }
+        checked
+    }
+}
+
+fn header_path(name: &str) -> String {
+    format!("headers[{name:?}]")
+}
+
+/// A duration of the wire, if it is well-formed and not negative.
+fn to_duration(duration: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
+}
+
+/// Reads the URL of an endpoint, or says which rule it breaks. The rule never repeats the URL: it may hold a password.
+///
+/// Which addresses are POSTed to is not decided here but when a connection is made, once the name is resolved.
+fn parse_url(text: &str) -> Result<Url, String> {
+    const FORM: &str = "must be an absolute http or https URL, for example https://example.com/webhooks";
+    let too_long = || format!("must have at most {URL_BYTES_MAX} bytes");
+    if text.len() > URL_BYTES_MAX {
+        return Err(too_long());
+    }
+    // The parser of browsers is lenient: it drops tabs and spaces, and takes "http:x" and "http:\\x".
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err("must not contain spaces, control characters or backslashes".into());
+    }
+    let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err(FORM.into());
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        return Err("must name a host".into());
+    }
+    if authority.contains('@') {
+        return Err("must not contain user info: put credentials into headers".into());
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".into());
+    }
+    if url.port() == Some(0) {
+        return Err("must not name port 0".into());
+    }
+    if url.as_str().len() > URL_BYTES_MAX {
+        return Err(too_long());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: RetryPolicy = RetryPolicy {
+        max_attempts: 12,
+        min_backoff: Duration::from_secs(5),
+        max_backoff: Duration::from_secs(6 * 3600),
+    };
+
+    fn message() -> v1::Subscription {
+        v1::Subscription {
+            url: "https://example.com/hook".into(),
+            event_types: vec![EventType::MessageCreated.into()],
+            ..Default::default()
+        }
+    }
+
+    fn stored() -> Settings {
+        let message =
+            v1::Subscription { headers: BTreeMap::from([("X-Token".into(), "t".into())]), ..message() };
+        check_new(&message, "subscription", DEFAULTS).unwrap()
+    }
+
+    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos: 0 })
+    }
+
+    fn fields(faults: &Faults) -> Vec<&str> {
+        faults.iter().map(|fault| fault.field.as_str()).collect()
+    }
+
+    #[test]
+    fn every_fault_is_found_at_once() {
+        let message = v1::Subscription {
+            display_name: "x".repeat(64),
+            event_types: vec![0, 4, 4, 99],
+            inbox_ids: vec![0, 7, 7],
+            payload_format: 3,
+            headers: BTreeMap::from([("host".into(), "h".into()), ("x-a".into(), "***".into())]),
+            retry_policy: Some(v1::RetryPolicy {
+                max_attempts: 51,
+                min_backoff: seconds(-1),
+                max_backoff: None,
+            }),
+            timeout: seconds(31),
+            max_in_flight: 257,
+            ordered: true,
+            annotations: BTreeMap::from([(String::new(), String::new())]),
+            ..Default::default()
+        };
+        assert_eq!(
+            fields(&check_new(&message, "s", DEFAULTS).unwrap_err()),
+            [
+                "s.display_name",
+                "s.url",
+                "s.event_types[0]",
+                "s.event_types[2]",
+                "s.event_types[3]",
+                "s.inbox_ids[0]",
+                "s.inbox_ids[2]",
+                "s.payload_format",
+                "s.headers[\"host\"]",
+                "s.headers[\"x-a\"]",
+                "s.retry_policy.max_attempts",
+                "s.retry_policy.min_backoff",
+                "s.timeout",
+                "s.max_in_flight",
+                "s.ordered",
+                "s.annotations",
+            ]
+        );
+    }
+
+    #[test]
+    fn urls_that_browsers_would_forgive_are_refused() {
+        for text in [
+            "example.com",
+            "/hook",
+            "http:example.com",
+            "http:///hook",
+            "http://",
+            "ftp://example.com",
+            "file:///etc/passwd",
+            "http://user@example.com",
+            "http://user:password@example.com",
+            "http://@example.com",
+            "http://example.com/#part",
+            "http://example.com/#",
+            "http://exa mple.com",
+            "http://example.com\\@other",
+            "http://example.com:0",
+            "http://example.com:99999",
+            "http://[::1",
+            " http://example.com",
+            "http://example.com/\n",
+            &format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX)),
+            &format!("http://example.com/{}", "ä".repeat(URL_BYTES_MAX / 4)),
+        ] {
+            let error = parse_url(text).expect_err(text);
+            assert!(!error.contains("password"), "{error}");
+        }
+        for text in [
+            "http://example.com",
+            "HTTPS://Example.com:8443/a?b=c@d",
+            "http://[::1]:3000/",
+            "http://ä.example",
+        ] {
+            assert!(parse_url(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_the_fields_of_its_mask_and_no_others() {
+        let message = v1::Subscription { url: "http://other".into(), max_in_flight: 9, ..Default::default() };
+        let mask = Mask::These(vec![Field::MaxInFlight, Field::DisplayName]);
+        let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
+        assert_eq!(new, Settings { max_in_flight: Some(9), ..stored() });
+    }
+
+    #[test]
+    fn a_mask_of_everything_requires_what_is_required() {
+        let faults = check_update(&stored(), &v1::Subscription::default(), &Mask::Everything, "s", DEFAULTS)
+            .unwrap_err();
+        assert_eq!(fields(&faults), ["s.url", "s.event_types"]);
+    }
+
+    #[test]
+    fn three_stars_keep_a_stored_header_and_nothing_else() {
+        let update = |name: &str| {
+            let headers = BTreeMap::from([(name.into(), REDACTED.into()), ("x-new".into(), "n".into())]);
+            let message = v1::Subscription { headers, ..Default::default() };
+            check_update(&stored(), &message, &Mask::WhatIsSet, "s", DEFAULTS)
+        };
+        let kept = update("X-TOKEN").unwrap().headers;
+        assert_eq!(kept["x-token"].expose(), "t");
+        assert_eq!(kept["x-new"].expose(), "n");
+        assert_eq!(fields(&update("x-other").unwrap_err()), ["s.headers[\"x-other\"]"]);
+    }
+
+    #[test]
+    fn a_longest_wait_below_the_servers_first_one_is_refused() {
+        let policy = v1::RetryPolicy { max_backoff: seconds(2), ..Default::default() };
+        let with = |policy| v1::Subscription { retry_policy: Some(policy), ..message() };
+        let faults = check_new(&with(policy), "s", DEFAULTS).unwrap_err();
+        assert_eq!(fields(&faults), ["s.retry_policy.max_backoff"]);
+        let policy = v1::RetryPolicy { min_backoff: seconds(1), ..policy };
+        assert!(check_new(&with(policy), "s", DEFAULTS).is_ok());
+    }
+
+    #[test]
+    fn a_part_of_the_retry_policy_can_be_set_and_unset_alone() {
+        let policy = v1::RetryPolicy { max_attempts: 3, min_backoff: seconds(7), max_backoff: None };
+        let message = v1::Subscription { retry_policy: Some(policy), ..Default::default() };
+        let mask = Mask::These(vec![Field::RetryMaxAttempts]);
+        let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
+        assert_eq!(new.retry, RetryOverrides { max_attempts: Some(3), ..Default::default() });
+        let unset = check_update(&new, &v1::Subscription::default(), &mask, "s", DEFAULTS).unwrap();
+        assert_eq!(unset.retry, RetryOverrides::default());
+    }
+}

@@ -1,0 +1,122 @@
+//! The use cases, one method each: subscribe, publish, inspect. What a caller may do is decided here; how it is written
+//! on a wire, and how it is kept, is not.
+//!
+//! Everything that comes in has been checked before ([`Gateway::check_event`], [`Gateway::check_subscription`]); what
+//! goes out are the domain's own types.
+
+use std::sync::{Arc, Mutex};
+
+use rand::rngs::StdRng;
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock::Clock,
+    domain::{delivery::Poster, retry::RetryPolicy},
+    store::{Store, StoreError},
+};
+
+mod admission;
+mod deliveries;
+mod error;
+mod events;
+mod subscriptions;
+
+pub use deliveries::ListDeliveries;
+pub use error::{GatewayError, Resource};
+pub use events::{CheckedEvent, ListEvents, Published, Publishing, RenderSource, Rendered};
+pub use subscriptions::{
+    CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
+};
+// The words that callers ask and are answered in.
+pub use crate::store::{DeliveryRecord, Page, RequestKey, TimeRange};
+
+use admission::Admission;
+
+/// What bounds the gateway, and what a subscription's own settings stand over.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be answered.
+    pub event_bytes_max: usize,
+    /// Most events of all publishers that wait to be stored.
+    pub events_in_flight_max: usize,
+    /// Most bytes of all events that wait to be stored.
+    pub bytes_in_flight_max: usize,
+    /// Most reads of the store under way; further ones wait for their turn.
+    pub reads_in_flight_max: usize,
+    /// Most TestSubscription calls under way.
+    pub tests_in_flight_max: usize,
+    /// Most subscriptions of one account.
+    pub subscriptions_per_account_max: usize,
+    /// When deliveries are tried again where a subscription does not say.
+    pub retry_defaults: RetryPolicy,
+}
+
+/// The use cases. Cheap to clone; every clone is the same gateway.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    poster: Poster,
+    clock: Arc<dyn Clock>,
+    settings: GatewaySettings,
+    random: Mutex<StdRng>,
+    admission: Admission,
+    reads: Arc<Semaphore>,
+    tests: Semaphore,
+    /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
+    adding: tokio::sync::Mutex<()>,
+}
+
+impl Gateway {
+    /// A gateway in front of `store`. Tests are POSTed through `poster`. Secrets and ids are drawn from `random`, which
+    /// must therefore be seeded by the machine's entropy wherever secrets matter.
+    pub fn new(
+        store: Arc<dyn Store>,
+        poster: Poster,
+        clock: Arc<dyn Clock>,
+        settings: GatewaySettings,
+        random: StdRng,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
+            reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
+            tests: Semaphore::new(settings.tests_in_flight_max),
+            adding: tokio::sync::Mutex::default(),
+            random: Mutex::new(random),
+            store,
+            poster,
+            clock,
+            settings,
+        }))
+    }
+
+    /// Draws a value from the gateway's randomness.
+    fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
+        draw(&mut self.0.random.lock().expect("no code panics while it holds this lock"))
+    }
+
+    fn draw_uuid(&self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes(self.draw(rand::RngExt::random)).into_uuid()
+    }
+
+    /// Reads from the store where the disk may be waited for.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, GatewayError> {
+        let turn = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
+        let store = Arc::clone(&self.0.store);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn; // Kept until the read is over, even if nobody waits for it any more.
+            read(&*store)
+        });
+        match reading.await {
+            Ok(result) => Ok(result?),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => Err(GatewayError::ShuttingDown),
+            },
+        }
+    }
+}

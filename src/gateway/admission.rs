@@ -1,0 +1,78 @@
+//! How much may wait to be stored, over all publishers. Past it a publish is refused at once: memory stays bounded, and
+//! what was admitted is still served.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::{GatewayError, OVERLOADED_RETRY_AFTER};
+
+/// Counts what is under way against its bounds.
+pub(super) struct Admission {
+    events: Bound,
+    bytes: Bound,
+}
+
+struct Bound {
+    free: Arc<Semaphore>,
+    max: u32,
+}
+
+/// Room that is given back when this is dropped.
+pub(super) struct Admitted {
+    _events: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    pub(super) fn new(events_max: usize, bytes_max: usize) -> Self {
+        Self { events: Bound::new(events_max), bytes: Bound::new(bytes_max) }
+    }
+
+    /// Takes room for so much, or says that there is none.
+    pub(super) fn admit(&self, events: usize, bytes: usize) -> Result<Admitted, GatewayError> {
+        let overloaded = GatewayError::Overloaded { retry_after: OVERLOADED_RETRY_AFTER };
+        match (self.events.take(events), self.bytes.take(bytes)) {
+            (Some(events), Some(bytes)) => Ok(Admitted { _events: events, _bytes: bytes }),
+            _ => Err(overloaded),
+        }
+    }
+}
+
+impl Bound {
+    fn new(max: usize) -> Self {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(usize::try_from(max).expect("a u32 fits"))), max }
+    }
+
+    fn take(&self, count: usize) -> Option<OwnedSemaphorePermit> {
+        // What is larger than the whole bound gets in when it is alone; its own size is bounded elsewhere.
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.max);
+        Arc::clone(&self.free).try_acquire_many_owned(count).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_a_bound_callers_are_refused_until_room_is_given_back() {
+        let admission = Admission::new(2, 100);
+        let first = admission.admit(1, 60).unwrap();
+        assert!(admission.admit(1, 41).is_err(), "too many bytes were admitted");
+        assert!(admission.admit(2, 1).is_err(), "too many events were admitted");
+        let second = admission.admit(1, 40).unwrap();
+        drop((first, second));
+        assert!(admission.admit(2, 100).is_ok(), "a refusal kept room");
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bound_gets_in_alone() {
+        let admission = Admission::new(2, 100);
+        let large = admission.admit(9, 900).unwrap();
+        assert!(admission.admit(1, 1).is_err());
+        drop(large);
+        assert!(admission.admit(1, 1).is_ok());
+    }
+}

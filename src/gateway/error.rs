@@ -1,0 +1,136 @@
+//! Why a use case did not do as asked.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    domain::{
+        fault::Faults,
+        ids::{AccountId, DeliveryName, EventName, SubscriptionName},
+    },
+    store::StoreError,
+};
+
+/// Why a use case did not do as asked. Each kind is one that a caller acts differently on. Nothing has changed then,
+/// but for [`GatewayError::ShuttingDown`] and [`GatewayError::Storage`] of a write, which may have taken effect.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The request breaks rules: correct it.
+    #[error("the request is invalid")]
+    Invalid(Faults),
+    /// There is no such thing.
+    #[error("{0} was not found")]
+    NotFound(Resource),
+    /// The account has a subscription of this name already.
+    #[error("{0} exists already")]
+    NameTaken(SubscriptionName),
+    /// The account has a subscription with this URL already: the one named.
+    #[error("{0} has this url already")]
+    UrlTaken(SubscriptionName),
+    /// The request id was used before for another request.
+    #[error("the request id was used before for another request")]
+    RequestIdReused,
+    /// The event's id is that of another event.
+    #[error("{name} is stored with another content")]
+    EventExists {
+        /// The stored event.
+        name: EventName,
+        /// Which event of the call, counted from 0.
+        index: usize,
+    },
+    /// The subscription has changed since the caller read it: read it again.
+    #[error("{0} has changed since its etag was read")]
+    EtagMismatch(SubscriptionName),
+    /// Deliveries of the subscription are not yet made: wait, or force.
+    #[error("{count} deliveries of {subscription} are not yet made; set force to drop them")]
+    OwedDeliveries {
+        /// Whose they are.
+        subscription: SubscriptionName,
+        /// How many, at least 1.
+        count: u64,
+    },
+    /// The account may have no more subscriptions: remove some.
+    #[error("account {account} has {max} subscriptions, as many as it may have")]
+    TooManySubscriptions {
+        /// Which account.
+        account: AccountId,
+        /// How many it may have.
+        max: usize,
+    },
+    /// Too much is under way: come back later.
+    #[error("the gateway is overloaded")]
+    Overloaded {
+        /// How long to wait at least.
+        retry_after: Duration,
+    },
+    /// The gateway stops: go elsewhere, or come back later.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    /// The disk, or what is on it, failed.
+    #[error("storage failed: {0}")]
+    Storage(String),
+}
+
+/// What was looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A subscription.
+    Subscription(SubscriptionName),
+    /// An event.
+    Event(EventName),
+    /// A delivery.
+    Delivery(DeliveryName),
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscription(name) => name.fmt(f),
+            Self::Event(name) => name.fmt(f),
+            Self::Delivery(name) => name.fmt(f),
+        }
+    }
+}
+
+impl GatewayError {
+    /// There is no such subscription.
+    pub(super) fn no_subscription(name: &SubscriptionName) -> Self {
+        Self::NotFound(Resource::Subscription(name.clone()))
+    }
+
+    /// What the store's refusal of a call about `subscription` means to a caller.
+    pub(super) fn about(subscription: &SubscriptionName, error: StoreError) -> Self {
+        match error {
+            StoreError::SubscriptionNotFound => Self::no_subscription(subscription),
+            StoreError::VersionMismatch => Self::EtagMismatch(subscription.clone()),
+            StoreError::Owed(count) => Self::OwedDeliveries { subscription: subscription.clone(), count },
+            other => Self::from(other),
+        }
+    }
+}
+
+/// How long an overloaded caller is asked to wait. Commits take milliseconds, so the backlog is gone by then.
+pub(super) const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
+
+impl From<StoreError> for GatewayError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NameTaken(name) => Self::NameTaken(name),
+            StoreError::UrlTaken(name) => Self::UrlTaken(name),
+            StoreError::RequestIdReused => Self::RequestIdReused,
+            StoreError::Busy => Self::Overloaded { retry_after: OVERLOADED_RETRY_AFTER },
+            StoreError::Closed => Self::ShuttingDown,
+            StoreError::Failed(why) => Self::Storage(why),
+            // Each is an answer to one kind of call, which says what it is about; elsewhere the store is wrong.
+            misplaced @ (StoreError::SubscriptionNotFound
+            | StoreError::VersionMismatch
+            | StoreError::Owed(_)
+            | StoreError::EventExists { .. }) => Self::Storage(misplaced.to_string()),
+        }
+    }
+}
+
+impl From<Faults> for GatewayError {
+    fn from(faults: Faults) -> Self {
+        Self::Invalid(faults)
+    }
+}

@@ -1,0 +1,261 @@
+//! The use cases about events.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::{Gateway, GatewayError, Resource, admission::Admitted};
+use crate::{
+    domain::{
+        delivery::webhook_id,
+        event::{self, EventAddress, EventFacts, StoredEvent},
+        fault::Faults,
+        ids::{AccountId, EventId, EventName, Seq, SubscriptionName},
+        request,
+        secret::REDACTED,
+        subscription::PayloadFormat,
+        time::UnixMicros,
+    },
+    proto::v1::{self, EventType},
+    store::{Accepted, Commit, EventQuery, NewEvent, Page, StoreError, TimeRange},
+};
+
+/// An event that may be published. Only [`Gateway::check_event`] makes one.
+#[derive(Clone, Debug)]
+pub struct CheckedEvent {
+    address: EventAddress,
+    event: v1::Event,
+    facts: EventFacts,
+    fingerprint: u128,
+    bytes: usize,
+}
+
+impl CheckedEvent {
+    /// The id that its publisher chose, with the account that it is unique in.
+    pub fn address(&self) -> &EventAddress {
+        &self.address
+    }
+
+    /// Whether `other` has the same content.
+    pub fn is_same_event(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// What came of publishing one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its account.
+    pub account: AccountId,
+    /// Its id; `None` if it was only checked, and its publisher chose none.
+    pub id: Option<EventId>,
+    /// When it was stored; for a duplicate, when the first one was. `None` if it was only checked.
+    pub create_time: Option<UnixMicros>,
+    /// It had been stored before; nothing was stored now.
+    pub duplicate: bool,
+    /// To how many subscriptions it is owed, or was when it was stored first.
+    pub delivery_count: u32,
+}
+
+/// Events on their way to the disk. Resolves when they are there; dropping it does not call them back.
+pub struct Publishing {
+    commit: Commit<Vec<Accepted>>,
+    accounts: Vec<AccountId>,
+    _room: Admitted,
+}
+
+impl Future for Publishing {
+    type Output = Result<Vec<Published>, GatewayError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let accepted = match ready!(Pin::new(&mut self.commit).poll(context)) {
+            Ok(accepted) => accepted,
+            Err(StoreError::EventExists { index, id }) => {
+                let name = EventName { account: self.accounts[index], id };
+                return Poll::Ready(Err(GatewayError::EventExists { name, index }));
+            }
+            Err(other) => return Poll::Ready(Err(other.into())),
+        };
+        let published = accepted.into_iter().zip(&self.accounts).map(|(accepted, account)| Published {
+            account: *account,
+            id: Some(accepted.id),
+            create_time: Some(accepted.create_time),
+            duplicate: accepted.duplicate,
+            delivery_count: accepted.delivery_count,
+        });
+        Poll::Ready(Ok(published.collect()))
+    }
+}
+
+/// Which events, the latest first.
+#[derive(Clone, Debug)]
+pub struct ListEvents {
+    /// Of this account.
+    pub account: AccountId,
+    /// Of these kinds; empty means all.
+    pub types: Vec<EventType>,
+    /// Stored within this time.
+    pub time: TimeRange,
+    /// Only those stored before this one.
+    pub before: Option<Seq>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What is to be rendered.
+#[derive(Clone, Debug)]
+pub enum RenderSource {
+    /// A stored event.
+    Stored(EventName),
+    /// One that is not stored.
+    New(Box<CheckedEvent>),
+}
+
+/// A POST as it would be made.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// The exact body.
+    pub body: Bytes,
+    /// The headers, names in lower case. The subscription's own have `***` for a value.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Gateway {
+    /// Checks an event that is to be published to `address`; `path` is where it is found in the request. Pure.
+    pub fn check_event(
+        &self,
+        address: EventAddress,
+        mut event: v1::Event,
+        path: &str,
+    ) -> Result<CheckedEvent, Faults> {
+        let mut faults = Faults::default();
+        let max = self.0.settings.event_bytes_max;
+        if event.encoded_len() > max {
+            faults.invalid(path, format_args!("must have at most {max} bytes when it is encoded"));
+            return Err(faults);
+        }
+        let facts = event::check(&mut event, address.account, path)?;
+        let encoded = event.encode_to_vec();
+        Ok(CheckedEvent { fingerprint: fingerprint(&encoded), bytes: encoded.len(), address, event, facts })
+    }
+
+    /// Begins to store events, all or none, each owed to the subscriptions that want it now. Calls one after another
+    /// are stored in their order, whether or not each is waited for.
+    pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
+        let bytes = events.iter().map(|event| event.bytes).sum();
+        let room = self.0.admission.admit(events.len(), bytes)?;
+        let accounts = events.iter().map(|event| event.address.account).collect();
+        let registry = self.0.store.registry();
+        let new =
+            events.into_iter().map(|CheckedEvent { address, event, facts, fingerprint, .. }| NewEvent {
+                lanes: registry.matching(address.account, &facts),
+                event_type: facts.event_type,
+                address,
+                event,
+                fingerprint,
+            });
+        let commit = self.0.store.accept(new.collect());
+        Ok(Publishing { commit, accounts, _room: room })
+    }
+
+    /// What [`Gateway::publish`] would answer now; nothing is stored. The count of a duplicate is that of the
+    /// subscriptions that want it now, not when it was stored.
+    pub async fn check_publish(&self, events: Vec<CheckedEvent>) -> Result<Vec<Published>, GatewayError> {
+        let ids: Vec<_> = events.iter().map(|event| event.address.clone()).collect();
+        let stored = self
+            .read(move |store| {
+                ids.iter()
+                    .map(|address| match &address.id {
+                        Some(id) => store.event(address.account, id),
+                        None => Ok(None),
+                    })
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        let registry = self.0.store.registry();
+        let mut published = Vec::with_capacity(events.len());
+        for (index, (event, stored)) in events.into_iter().zip(stored).enumerate() {
+            if let Some(stored) = &stored
+                && fingerprint(&stored.event.encode_to_vec()) != event.fingerprint
+            {
+                return Err(GatewayError::EventExists { name: stored.name.clone(), index });
+            }
+            let lanes = registry.matching(event.address.account, &event.facts).len();
+            published.push(Published {
+                account: event.address.account,
+                id: event.address.id,
+                create_time: stored.as_ref().map(|stored| stored.create_time),
+                duplicate: stored.is_some(),
+                delivery_count: u32::try_from(lanes).unwrap_or(u32::MAX),
+            });
+        }
+        Ok(published)
+    }
+
+    /// Reads one stored event.
+    pub async fn get_event(&self, name: &EventName) -> Result<Arc<StoredEvent>, GatewayError> {
+        let EventName { account, id } = name.clone();
+        let event = self.read(move |store| store.event(account, &id)).await?;
+        event.ok_or_else(|| GatewayError::NotFound(Resource::Event(name.clone())))
+    }
+
+    /// Lists stored events, the latest first.
+    pub async fn list_events(&self, list: ListEvents) -> Result<Page<Arc<StoredEvent>, Seq>, GatewayError> {
+        let ListEvents { account, types, time, before, limit } = list;
+        let query = EventQuery { account, types, time, before, limit };
+        self.read(move |store| store.events(&query)).await
+    }
+
+    /// The POST that would be made for an event now: to `subscription`, in its form and with its headers, or to nobody
+    /// in particular, in the documented form. Stores and sends nothing.
+    ///
+    /// An event that is not stored is given an id, as it would be.
+    pub async fn render(
+        &self,
+        source: RenderSource,
+        subscription: Option<&SubscriptionName>,
+    ) -> Result<Rendered, GatewayError> {
+        let subscription = subscription.map(|name| self.get_subscription(name)).transpose()?;
+        let event = match source {
+            RenderSource::Stored(name) => self.get_event(&name).await?,
+            RenderSource::New(checked) => {
+                let EventAddress { account, id } = checked.address;
+                let id = id.unwrap_or_else(|| EventId::from(self.draw_uuid()));
+                let name = EventName { account, id };
+                Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), checked.event))
+            }
+        };
+        let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
+        let body = event.body(format);
+        let headers = match &subscription {
+            None => request::plain_headers(),
+            Some(subscription) => {
+                let id = webhook_id(subscription.uid, &event.name.to_string());
+                request::headers(subscription, id, self.0.clock.now(), &body)
+            }
+        };
+        let own = |name: &str| subscription.as_ref().is_some_and(|s| s.settings.headers.contains_key(name));
+        let headers = headers.iter().map(|(name, value)| {
+            let value =
+                if own(name.as_str()) { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+            (name.to_string(), value.into_owned())
+        });
+        Ok(Rendered { headers: headers.collect(), body })
+    }
+}
+
+/// Tells events apart: the first half of the SHA-256 of the encoded event. Maps are kept sorted, so that equal events are
+/// equal bytes.
+fn fingerprint(encoded: &[u8]) -> u128 {
+    let digest = Sha256::digest(encoded);
+    let half = digest.first_chunk().expect("a SHA-256 has 32 bytes");
+    u128::from_be_bytes(*half)
+}

@@ -1,0 +1,167 @@
+//! From the domain's types to the contract's messages.
+
+use std::time::Duration;
+
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryState, Outcome},
+        ids::{DeliveryName, EventName},
+        secret::REDACTED,
+        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+    },
+    gateway::{DeliveryRecord, Published},
+    proto::v1,
+};
+
+/// A subscription as it is shown: without its secrets.
+pub(super) fn subscription(subscription: &Subscription) -> v1::Subscription {
+    v1::Subscription {
+        name: subscription.name.to_string(),
+        uid: subscription.uid.to_string(),
+        state: state(subscription.state).into(),
+        state_reason: subscription.state_reason.clone(),
+        create_time: Some(subscription.create_time.into()),
+        update_time: Some(subscription.update_time.into()),
+        etag: subscription.etag(),
+        ..settings(&subscription.settings)
+    }
+}
+
+/// The part of a subscription that its owner decides.
+pub(super) fn settings(settings: &Settings) -> v1::Subscription {
+    let format = match settings.payload_format {
+        PayloadFormat::Documented => v1::subscription::PayloadFormat::Documented,
+        PayloadFormat::Sample => v1::subscription::PayloadFormat::Sample,
+    };
+    v1::Subscription {
+        display_name: settings.display_name.clone(),
+        url: settings.url.to_string(),
+        event_types: settings.event_types.iter().map(|kind| (*kind).into()).collect(),
+        inbox_ids: settings.inbox_ids.clone(),
+        payload_format: format.into(),
+        headers: settings.headers.keys().map(|name| (name.clone(), REDACTED.to_owned())).collect(),
+        retry_policy: retry_policy(settings.retry),
+        timeout: settings.timeout.map(duration),
+        max_in_flight: settings.max_in_flight.map_or(0, i32::from),
+        ordered: settings.ordered,
+        annotations: settings.annotations.clone(),
+        ..Default::default()
+    }
+}
+
+fn retry_policy(retry: RetryOverrides) -> Option<v1::RetryPolicy> {
+    let policy = v1::RetryPolicy {
+        max_attempts: retry.max_attempts.map_or(0, int32),
+        min_backoff: retry.min_backoff.map(duration),
+        max_backoff: retry.max_backoff.map(duration),
+    };
+    (retry != RetryOverrides::default()).then_some(policy)
+}
+
+fn state(state: State) -> v1::subscription::State {
+    match state {
+        State::Active => v1::subscription::State::Active,
+        State::Paused => v1::subscription::State::Paused,
+        State::Suspended => v1::subscription::State::Suspended,
+    }
+}
+
+/// The state that a filter asks for.
+pub(super) fn state_asked(state: v1::subscription::State) -> Option<State> {
+    match state {
+        v1::subscription::State::Unspecified => None,
+        v1::subscription::State::Active => Some(State::Active),
+        v1::subscription::State::Paused => Some(State::Paused),
+        v1::subscription::State::Suspended => Some(State::Suspended),
+    }
+}
+
+/// What came of publishing an event.
+pub(super) fn publish_result(published: Published) -> v1::PublishResult {
+    let Published { account, id, create_time, duplicate, delivery_count } = published;
+    v1::PublishResult {
+        event: id.map(|id| EventName { account, id }.to_string()).unwrap_or_default(),
+        create_time: create_time.map(Into::into),
+        duplicate,
+        delivery_count: int32(delivery_count),
+    }
+}
+
+/// A delivery to `subscription`.
+pub(super) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
+    let event = &record.event;
+    let name = DeliveryName { subscription: subscription.name.clone(), event: event.name.id.clone() };
+    // The record holds the latest attempts: the last one has the number of all.
+    let before =
+        record.attempt_count.saturating_sub(u32::try_from(record.attempts.len()).unwrap_or(u32::MAX));
+    v1::Delivery {
+        name: name.to_string(),
+        event: event.name.to_string(),
+        event_type: event.event_type().into(),
+        state: delivery_state(record.state).into(),
+        attempt_count: int32(record.attempt_count),
+        next_attempt_time: match record.state {
+            DeliveryState::Retrying { due } => Some(due.into()),
+            _ => None,
+        },
+        attempts: (before + 1..).zip(&record.attempts).map(|(number, one)| attempt(number, one)).collect(),
+        create_time: Some(event.create_time.into()),
+        update_time: Some(record.update_time.into()),
+    }
+}
+
+fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAttempt {
+    use v1::delivery_attempt::Outcome as Wire;
+    let outcome = match attempt.outcome {
+        Outcome::Ok => Wire::Ok,
+        Outcome::HttpStatus => Wire::HttpStatus,
+        Outcome::Timeout => Wire::Timeout,
+        Outcome::Connect => Wire::Connect,
+        Outcome::Io => Wire::Io,
+        Outcome::Blocked => Wire::Blocked,
+    };
+    v1::DeliveryAttempt {
+        number: int32(number),
+        start_time: Some(attempt.start_time.into()),
+        duration: Some(duration(attempt.duration)),
+        outcome: outcome.into(),
+        http_status: attempt.http_status.into(),
+        error: attempt.error.clone(),
+        response_body: attempt.response_body.clone(),
+        url: attempt.url.clone(),
+    }
+}
+
+fn delivery_state(state: DeliveryState) -> v1::delivery::State {
+    match state {
+        DeliveryState::Pending => v1::delivery::State::Pending,
+        DeliveryState::Retrying { .. } => v1::delivery::State::Retrying,
+        DeliveryState::Succeeded => v1::delivery::State::Succeeded,
+        DeliveryState::Failed => v1::delivery::State::Failed,
+        DeliveryState::Cancelled => v1::delivery::State::Cancelled,
+    }
+}
+
+/// The state that a filter asks for. The time of a retry does not matter.
+pub(super) fn delivery_state_asked(state: v1::delivery::State) -> Option<DeliveryState> {
+    match state {
+        v1::delivery::State::Unspecified => None,
+        v1::delivery::State::Pending => Some(DeliveryState::Pending),
+        v1::delivery::State::Retrying => Some(DeliveryState::Retrying { due: Default::default() }),
+        v1::delivery::State::Succeeded => Some(DeliveryState::Succeeded),
+        v1::delivery::State::Failed => Some(DeliveryState::Failed),
+        v1::delivery::State::Cancelled => Some(DeliveryState::Cancelled),
+    }
+}
+
+/// A duration of at most some days.
+pub(super) fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).expect("less than 1,000,000,000"),
+    }
+}
+
+fn int32(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

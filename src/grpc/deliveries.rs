@@ -1,0 +1,163 @@
+//! `DeliveryService`.
+
+use std::{pin::Pin, time::Duration};
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    fields::Fields,
+    page::{self, Cursor, List, Tokens},
+    server::within,
+    status::Refusal,
+};
+use crate::{
+    domain::{
+        delivery::DeliveryKey,
+        fault::FaultKind,
+        ids::{
+            AccountId, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
+            SubscriptionName,
+        },
+    },
+    gateway::{Gateway, ListDeliveries},
+    proto::v1::{self, delivery_service_server::DeliveryService},
+};
+
+/// Answers the calls about deliveries.
+pub(super) struct Deliveries {
+    pub(super) gateway: Gateway,
+    pub(super) call_timeout: Duration,
+}
+
+#[tonic::async_trait]
+impl DeliveryService for Deliveries {
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let mut fields = Fields::default();
+        let name = fields.required("name", &request.get_ref().name);
+        let name: DeliveryName = fields.finish(name)?;
+        within(self.call_timeout, async {
+            let (subscription, record) = self.gateway.get_delivery(&name).await?;
+            Ok(v1::GetDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
+        })
+        .await
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        within(self.call_timeout, self.list(request.into_inner())).await
+    }
+
+    type WatchDeliveriesStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchDeliveriesResponse, Status>> + Send>>;
+
+    async fn watch_deliveries(
+        &self,
+        _request: Request<v1::WatchDeliveriesRequest>,
+    ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
+        Err(Refusal::not_implemented("WatchDeliveries").into())
+    }
+
+    async fn retry_delivery(
+        &self,
+        _request: Request<v1::RetryDeliveryRequest>,
+    ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
+        Err(Refusal::not_implemented("RetryDelivery").into())
+    }
+
+    async fn cancel_delivery(
+        &self,
+        _request: Request<v1::CancelDeliveryRequest>,
+    ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
+        Err(Refusal::not_implemented("CancelDelivery").into())
+    }
+
+    async fn replay_deliveries(
+        &self,
+        _request: Request<v1::ReplayDeliveriesRequest>,
+    ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
+        Err(Refusal::not_implemented("ReplayDeliveries").into())
+    }
+
+    async fn summarize_deliveries(
+        &self,
+        _request: Request<v1::SummarizeDeliveriesRequest>,
+    ) -> Result<Response<v1::SummarizeDeliveriesResponse>, Status> {
+        Err(Refusal::not_implemented("SummarizeDeliveries").into())
+    }
+}
+
+impl Deliveries {
+    async fn list(
+        &self,
+        mut request: v1::ListDeliveriesRequest,
+    ) -> Result<v1::ListDeliveriesResponse, Refusal> {
+        let mut fields = Fields::default();
+        let size = page::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        let parent = fields.required::<Parent>("parent", &request.parent);
+        let states = fields.choices("states", &request.states, convert::delivery_state_asked);
+        let event = event_asked(&mut fields, parent.as_ref(), &request.event);
+        let time = fields.time_range(request.start_time, request.end_time);
+        let Parent { account, subscription } = fields.finish(parent)?;
+
+        let tokens = Tokens::of(List::Deliveries, &request);
+        let after = tokens
+            .read(&token)?
+            .map(|cursor| DeliveryKey { seq: Seq(cursor.seq), lane: LaneId(cursor.lane) });
+        let read = |after, limit| {
+            let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
+            self.gateway.list_deliveries(ListDeliveries {
+                account,
+                subscription,
+                states,
+                event,
+                time,
+                after,
+                limit,
+            })
+        };
+        let (deliveries, next) = page::fill(size, after, read, |(subscription, record)| {
+            (record.key, convert::delivery(subscription, record))
+        })
+        .await?;
+        let next = next.map(|key| Cursor { seq: key.seq.0, lane: key.lane.0, ..Default::default() });
+        Ok(v1::ListDeliveriesResponse { deliveries, next_page_token: tokens.write(next) })
+    }
+}
+
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all of the account.
+struct Parent {
+    account: AccountId,
+    subscription: Option<SubscriptionId>,
+}
+
+impl std::str::FromStr for Parent {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if let Some(account) = text.strip_suffix("/subscriptions/-") {
+            return Ok(Self {
+                account: crate::domain::ids::parse_account_name(account)?,
+                subscription: None,
+            });
+        }
+        let SubscriptionName { account, id } = text.parse()?;
+        Ok(Self { account, subscription: Some(id) })
+    }
+}
+
+/// The event of the filter, which must be one of the parent's account.
+fn event_asked(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
+    let EventName { account, id } = fields.optional("event", text)?;
+    if parent.is_some_and(|parent| parent.account != account) {
+        fields.faults.push(FaultKind::AccountMismatch, "event", "must be of the account of parent");
+    }
+    Some(id)
+}

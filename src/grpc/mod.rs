@@ -1,0 +1,19 @@
+//! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
+//! the wire: paths of fields, pages, statuses, streams.
+
+mod convert;
+mod deliveries;
+mod events;
+mod fields;
+mod health;
+mod incoming;
+mod known;
+mod page;
+mod server;
+mod status;
+mod stream;
+mod subscriptions;
+
+pub use health::Health;
+pub use server::{Drain, GrpcSettings, serve};
+pub use status::{DETAILS_BYTES_MAX, DOMAIN, MESSAGE_BYTES_MAX, VIOLATIONS_MAX};

@@ -1,0 +1,225 @@
+//! The server: which services, with which settings, and how it comes to its end.
+
+use std::{any::Any, time::Duration};
+
+use http::Response;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    body::Body,
+    codec::CompressionEncoding::{Gzip, Zstd},
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+    transport::Server,
+};
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::{
+    deliveries::Deliveries,
+    events::Events,
+    health::{Health, HealthService},
+    incoming,
+    known::Known,
+    status::Refusal,
+    subscriptions::Subscriptions,
+};
+use crate::{
+    gateway::Gateway,
+    proto::{
+        self,
+        v1::{
+            delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
+            subscription_service_server::SubscriptionServiceServer,
+        },
+    },
+};
+
+/// How often a connection on which nothing happens is asked whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long it may take to say so.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Flow control, for streams of large events.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Longest list of request headers.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// How many streams a client may cancel before the server has taken them up. The library's own bound of 20 breaks
+/// connections of clients that cancel a lot.
+const PENDING_RESETS_MAX: usize = 1000;
+/// How many streams of a connection may end in an error in its whole life, likewise.
+const ERROR_RESETS_MAX: usize = 100_000;
+/// How long connections that were cut may take to be gone.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What bounds the server.
+#[derive(Clone, Debug)]
+pub struct GrpcSettings {
+    /// Largest request, in bytes before compression. A larger one is OUT_OF_RANGE.
+    pub message_bytes_max: usize,
+    /// Most connections; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Most calls at once on one connection.
+    pub calls_per_connection_max: u32,
+    /// Most events of one StreamPublishEvents call that are taken but not yet answered, at least 1.
+    pub stream_events_in_flight_max: usize,
+    /// How long a call may take, but for streams and TestSubscription. A longer one is DEADLINE_EXCEEDED.
+    pub call_timeout: Duration,
+    /// How long what is under way may take to end once the server is told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// How a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Everything that was under way came to its end.
+    Complete,
+    /// Some connections had not, and were cut.
+    Cut,
+}
+
+/// Serves `gateway` on `listener` until `shutdown` is cancelled, then ends what is under way: open streams with
+/// UNAVAILABLE at once, calls when they are done, everything else after [`GrpcSettings::drain_timeout`].
+///
+/// `health` says that calls are served until the moment of the shutdown. Errors are those of the transport's set-up.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Gateway,
+    settings: GrpcSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<Drain, tonic::transport::Error> {
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let _cut_on_drop = cut.clone().drop_guard();
+    let connections = incoming::connections(listener, settings.connections_max, cut.clone());
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(settings.calls_per_connection_max)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        // Outermost, so that it catches what panics anywhere below.
+        .layer(CatchPanicLayer::custom(panicked))
+        // Before the routes, whose own answer to an unknown method says nothing.
+        .layer(Known::described_by(&DESCRIBED))
+        .add_routes(routes(gateway, &settings, &health, &shutdown))
+        .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving);
+
+    health.set_serving();
+    tokio::select! {
+        // Only an error ends it before it is told to stop.
+        ended = &mut serving => {
+            health.set_not_serving();
+            return ended.map(|()| Drain::Complete);
+        }
+        () = shutdown.cancelled() => {}
+    }
+    // Before anything is closed: who asks now is still answered, and goes elsewhere.
+    health.set_not_serving();
+    stop.cancel();
+    if let Ok(ended) = tokio::time::timeout(settings.drain_timeout, &mut serving).await {
+        return ended.map(|()| Drain::Complete);
+    }
+    tracing::warn!(timeout = ?settings.drain_timeout, "connections were still open at the end of the drain; cut");
+    cut.cancel();
+    match tokio::time::timeout(CUT_TIMEOUT, &mut serving).await {
+        Ok(ended) => ended.map(|()| Drain::Cut),
+        Err(_) => Ok(Drain::Cut),
+    }
+}
+
+/// What is served and spoken of: the contract, the details of errors, health, and reflection itself.
+static DESCRIBED: [&[u8]; 5] = [
+    proto::DESCRIPTORS,
+    tonic_types::pb::FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// Every service takes and sends both encodings, and bounds what it takes. A macro, since the generated servers share
+/// these methods but no trait.
+macro_rules! tuned {
+    ($server:expr, $settings:expr) => {
+        $server
+            .accept_compressed(Gzip)
+            .accept_compressed(Zstd)
+            .send_compressed(Gzip)
+            .send_compressed(Zstd)
+            .max_decoding_message_size($settings.message_bytes_max)
+    };
+}
+
+fn routes(
+    gateway: Gateway,
+    settings: &GrpcSettings,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Routes {
+    let call_timeout = settings.call_timeout;
+    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
+    let deliveries = Deliveries { gateway: gateway.clone(), call_timeout };
+    let events = Events {
+        gateway,
+        call_timeout,
+        stream_events_in_flight_max: settings.stream_events_in_flight_max.max(1),
+        shutdown: shutdown.clone(),
+    };
+    let health = HealthService {
+        health: health.clone(),
+        services: vec![
+            SubscriptionServiceServer::<Subscriptions>::NAME,
+            EventServiceServer::<Events>::NAME,
+            DeliveryServiceServer::<Deliveries>::NAME,
+        ],
+        shutdown: shutdown.clone(),
+    };
+    let mut routes = RoutesBuilder::default();
+    routes
+        .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
+        .add_service(tuned!(EventServiceServer::new(events), settings))
+        .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
+        .add_service(tuned!(HealthServer::new(health), settings))
+        .add_service(tuned!(reflection_v1(), settings))
+        .add_service(tuned!(reflection_v1alpha(), settings));
+    routes.routes()
+}
+
+fn reflection() -> Reflection<'static> {
+    DESCRIBED.iter().fold(Reflection::configure().include_reflection_service(false), |builder, set| {
+        builder.register_encoded_file_descriptor_set(set)
+    })
+}
+
+fn reflection_v1() -> v1::ServerReflectionServer<impl v1::ServerReflection> {
+    reflection().build_v1().expect("descriptors that were built in are valid")
+}
+
+fn reflection_v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection> {
+    reflection().build_v1alpha().expect("descriptors that were built in are valid")
+}
+
+/// Answers a call whose handler panicked. The panic has been logged by the hook; this says what it cost.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("without a message"), "a call panicked");
+    Status::from(Refusal::internal()).into_http()
+}
+
+/// Answers with what `call` comes to, or with DEADLINE_EXCEEDED.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Refusal>>,
+) -> Result<tonic::Response<T>, Status> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(tonic::Response::new(answer?)),
+        Err(_) => Err(Refusal::too_slow(limit).into()),
+    }
+}
