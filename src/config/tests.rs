@@ -206,7 +206,10 @@ fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let cases: [(&[&str], &str); 6] = [
-        (&["--event-bytes-max", "5MiB"], "the largest event would not fit into a message"),
+        (
+            &["--event-bytes-max", "3MiB", "--grpc-message-bytes-max", "2MiB"],
+            "the largest event would not fit into a message",
+        ),
         (&["--publish-bytes-in-flight-max", "1MiB"], "the largest batch would always be refused"),
         (&["--retry-max-backoff", "1s"], "flag --retry-max-backoff: retry_min_backoff = 5s (default)"),
         (
