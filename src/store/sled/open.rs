@@ -9,7 +9,7 @@ use std::{
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, mpsc},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicUsize, mpsc},
     thread,
 };
 
@@ -106,6 +106,7 @@ pub fn open(
         ledger: RwLock::new(ledger),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         failed: watch::Sender::new(false),
+        waiting_bytes: AtomicUsize::new(0),
     });
     let random = StdRng::seed_from_u64(seed);
     let writer = Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, random, failure: None };
