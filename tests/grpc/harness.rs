@@ -72,6 +72,7 @@ impl Default for Setup {
                 retry_defaults,
             },
             grpc: GrpcSettings {
+                header_bytes_max: 16 * 1024,
                 message_bytes_max: 4 * 1024 * 1024,
                 connections_max: 100,
                 calls_per_connection_max: 512,
