@@ -15,7 +15,7 @@ use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::{
     Code, Request,
     client::Grpc,
-    codec::CompressionEncoding::{self, Gzip, Zstd},
+    codec::CompressionEncoding::{Gzip, Zstd},
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
