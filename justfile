@@ -43,7 +43,7 @@ receive *arguments:
 config *arguments:
     cargo run --release -- config {{arguments}}
 
-# Brings the table in docs/settings.md up to date.
+# Brings the table in README.md up to date.
 settings:
     cargo run --quiet -- config --markdown > target/settings.md
-    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md
+    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' README.md

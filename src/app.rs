@@ -1,30 +1,206 @@
-//! The only place that constructs: binds the listeners, runs what serves them, and brings it to an end.
+//! The only place that constructs: opens the store, binds the listeners, runs what serves them, and brings all of it to
+//! an end in order.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use rand::{RngExt, rngs::StdRng};
+use rustls::pki_types::CertificateDer;
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::{Clock, SystemClock},
     config::Config,
-    ops::{self, Readiness},
+    delivery::{
+        client::{self, PosterSettings},
+        dispatcher::{DispatchSettings, Dispatcher},
+        egress::EgressPolicy,
+    },
+    domain::{delivery::Poster, retry::RetryPolicy},
+    gateway::{Gateway, GatewaySettings},
+    grpc::{self, GrpcSettings, Health},
+    ops::{self, Phase, Readiness},
+    store::{Store, sled::SledStore},
 };
+
+/// A gateway that is set up: its store is open and its addresses are bound, but nothing is served yet.
+pub struct App {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    store: Arc<SledStore>,
+    poster: Poster,
+    random: StdRng,
+    grpc: TcpListener,
+    http: TcpListener,
+    readiness: Readiness,
+}
 
 /// Runs the gateway until `shutdown`.
 ///
 /// # Errors
 ///
-/// Something that it needs cannot be had: an address, for one.
+/// Something that it needs cannot be had (an address, the store), or the store failed in the end.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let grpc = bind(config.grpc_listen, "grpc_listen").await?;
-    let http = bind(config.http_listen, "http_listen").await?;
-    tracing::info!(grpc.listen = %grpc.local_addr()?, http.listen = %http.local_addr()?, "listening");
-    ops::serve(http, Readiness::starting(), shutdown).await;
-    tracing::info!("stopped");
-    Ok(())
+    App::set_up(config).await?.run(shutdown).await
+}
+
+impl App {
+    /// Binds the addresses and opens the store.
+    ///
+    /// # Errors
+    ///
+    /// An address is taken, the store cannot be opened, or certificates cannot be read.
+    pub async fn set_up(config: Config) -> anyhow::Result<Self> {
+        let grpc = bind(config.grpc_listen, "grpc_listen").await?;
+        let http = bind(config.http_listen, "http_listen").await?;
+        let readiness = Readiness::starting();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut random: StdRng = rand::make_rng();
+        let poster = client::poster(&poster_settings(&config)?, Arc::clone(&clock))?;
+        let store = {
+            let (dir, cache_bytes) = (config.data_dir.clone(), config.store_cache_bytes);
+            let (clock, seed) = (Arc::clone(&clock), random.random());
+            tokio::task::spawn_blocking(move || SledStore::open(&dir, cache_bytes, clock, seed)).await??
+        };
+        Ok(Self { config, clock, store: Arc::new(store), poster, random, grpc, http, readiness })
+    }
+
+    /// Where gRPC is served.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Serves until `shutdown`, then ends what is under way within the drain's bound, and closes the store.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be closed properly, or a server failed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        tracing::info!(
+            grpc.listen = %self.grpc.local_addr()?, http.listen = %self.http.local_addr()?,
+            data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
+        );
+        let health = Health::default();
+        let ops_end = CancellationToken::new();
+        let ops = tokio::spawn(ops::serve(self.http, self.readiness.clone(), ops_end.clone()));
+        let watch = watch_store(&self.store, self.readiness.clone(), health.clone());
+        let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&store),
+            self.poster.clone(),
+            Arc::clone(&self.clock),
+            dispatch_settings(&self.config),
+            self.random.random(),
+        );
+        let sending = tokio::spawn(dispatcher.run(shutdown.clone()));
+        let settings = gateway_settings(&self.config);
+        let gateway = Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.random);
+        tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
+
+        let served =
+            grpc::serve(self.grpc, gateway, grpc_settings(&self.config), health, shutdown.clone()).await;
+        // A server that failed ends the rest as well.
+        shutdown.cancel();
+        self.readiness.advance(Phase::Draining);
+        if timeout(self.config.drain_timeout, sending).await.is_err() {
+            tracing::warn!("attempts were under way at the end of the drain; they will be made again");
+        }
+        watch.abort();
+        let closing = Arc::clone(&self.store);
+        let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
+        ops_end.cancel();
+        drop(ops.await);
+        served.context("the gRPC server failed")?;
+        closed.context("the store was not closed properly")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
+}
+
+/// Says that the gateway serves, and that it no longer does.
+async fn tell_readiness(readiness: Readiness, shutdown: CancellationToken) {
+    readiness.advance(Phase::Serving);
+    shutdown.cancelled().await;
+    readiness.advance(Phase::Draining);
+}
+
+/// Takes the gateway out of service once its store takes no more.
+fn watch_store(store: &SledStore, readiness: Readiness, health: Health) -> JoinHandle<()> {
+    let mut failed = store.failed();
+    tokio::spawn(async move {
+        if failed.wait_for(|failed| *failed).await.is_ok() {
+            readiness.advance(Phase::StoreFailed);
+            health.set_not_serving();
+        }
+    })
+}
+
+fn retry_policy(config: &Config) -> RetryPolicy {
+    RetryPolicy {
+        max_attempts: config.retry_max_attempts,
+        min_backoff: config.retry_min_backoff,
+        max_backoff: config.retry_max_backoff,
+    }
+}
+
+fn dispatch_settings(config: &Config) -> DispatchSettings {
+    DispatchSettings {
+        max_in_flight: config.max_in_flight,
+        lane_window: config.lane_window,
+        retry: retry_policy(config),
+        retry_after_max: config.retry_after_max,
+    }
+}
+
+fn gateway_settings(config: &Config) -> GatewaySettings {
+    GatewaySettings {
+        event_bytes_max: config.event_bytes_max,
+        events_in_flight_max: config.publish_events_in_flight_max,
+        bytes_in_flight_max: config.publish_bytes_in_flight_max,
+        reads_in_flight_max: config.reads_in_flight_max,
+        tests_in_flight_max: config.tests_in_flight_max,
+        subscriptions_per_account_max: config.subscriptions_per_account_max,
+        retry_defaults: retry_policy(config),
+    }
+}
+
+fn grpc_settings(config: &Config) -> GrpcSettings {
+    GrpcSettings {
+        message_bytes_max: config.grpc_message_bytes_max,
+        header_bytes_max: config.grpc_header_bytes_max,
+        connections_max: config.grpc_connections_max,
+        calls_per_connection_max: config.grpc_streams_per_connection_max,
+        stream_events_in_flight_max: config.stream_events_in_flight_max,
+        call_timeout: config.call_timeout,
+        drain_timeout: config.drain_timeout,
+    }
+}
+
+fn poster_settings(config: &Config) -> anyhow::Result<PosterSettings> {
+    Ok(PosterSettings {
+        egress: EgressPolicy::new(config.egress_allow.clone()),
+        default_timeout: config.delivery_timeout,
+        connect_timeout: config.connect_timeout,
+        answer_bytes_max: config.answer_bytes_max,
+        idle_timeout: config.idle_connection_timeout,
+        idle_connections_per_endpoint_max: config.idle_connections_per_endpoint_max,
+        extra_roots: config.egress_ca_file.as_deref().map(extra_roots).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn extra_roots(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let context = || format!("cannot read egress_ca_file {}", file.display());
+    let pem = fs::read(file).with_context(context)?;
+    let certificates = client::certificates(&pem).with_context(context)?;
+    anyhow::ensure!(!certificates.is_empty(), "egress_ca_file {} holds no certificate", file.display());
+    Ok(certificates)
 }

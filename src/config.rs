@@ -55,6 +55,14 @@ pub struct Config {
     pub grpc_header_bytes_max: u32,
     /// Calls under way at once on one connection.
     pub grpc_streams_per_connection_max: u32,
+    /// gRPC connections at once.
+    pub grpc_connections_max: usize,
+    /// How long a call may take.
+    pub call_timeout: Duration,
+    /// Reads of the store by calls at once.
+    pub reads_in_flight_max: usize,
+    /// TestSubscription calls at once.
+    pub tests_in_flight_max: usize,
     /// Subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// How long one POST may take.
@@ -206,6 +214,10 @@ impl Origins {
             grpc_message_bytes_max: value("grpc_message_bytes_max").number(),
             grpc_header_bytes_max: value("grpc_header_bytes_max").number(),
             grpc_streams_per_connection_max: value("grpc_streams_per_connection_max").number(),
+            grpc_connections_max: value("grpc_connections_max").number(),
+            call_timeout: value("call_timeout").duration(),
+            reads_in_flight_max: value("reads_in_flight_max").number(),
+            tests_in_flight_max: value("tests_in_flight_max").number(),
             subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
             delivery_timeout: value("delivery_timeout").duration(),
             connect_timeout: value("connect_timeout").duration(),

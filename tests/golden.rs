@@ -2,6 +2,8 @@
 //! line by line: they were written from it, not from what the code gives. Three variants of each: everything set, nothing
 //! set that is optional (`.unset`), and parts that are there with nothing set in them (`.empty`).
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 use std::fs;
 
 use tidings::{

@@ -80,8 +80,9 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "event_bytes_max",
-        doc: "The largest event that is accepted, encoded as protobuf. At most grpc_message_bytes_max.",
-        kind: Kind::Bytes { min: KIB, max: 64 * MIB },
+        doc: "The largest event that is accepted, encoded as protobuf. At most grpc_message_bytes_max; no more than \
+              3 MiB, so that clients can take an answer that holds it.",
+        kind: Kind::Bytes { min: KIB, max: 3 * MIB },
         default: "1MiB",
     },
     Setting {
@@ -120,6 +121,31 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Calls under way at once on one gRPC connection.",
         kind: Kind::Count { min: 1, max: 100_000 },
         default: "512",
+    },
+    Setting {
+        key: "grpc_connections_max",
+        doc: "gRPC connections at once. Further ones wait to be accepted.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "4096",
+    },
+    Setting {
+        key: "call_timeout",
+        doc: "How long a call may take on the server, but for streams and TestSubscription. A longer one is answered with \
+              DEADLINE_EXCEEDED; what it wrote may be stored all the same.",
+        kind: duration(100, 600_000),
+        default: "30s",
+    },
+    Setting {
+        key: "reads_in_flight_max",
+        doc: "Reads of the store by calls at once. Further ones wait for their turn.",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: "8",
+    },
+    Setting {
+        key: "tests_in_flight_max",
+        doc: "TestSubscription calls at once. Past it they are answered with RESOURCE_EXHAUSTED.",
+        kind: Kind::Count { min: 1, max: 10_000 },
+        default: "64",
     },
     Setting {
         key: "subscriptions_per_account_max",

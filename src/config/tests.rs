@@ -24,6 +24,10 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("grpc_message_bytes_max", "8MiB", r#""8MiB""#),
     ("grpc_header_bytes_max", "32KiB", "0x8000"),
     ("grpc_streams_per_connection_max", "100", "100"),
+    ("grpc_connections_max", "9", "9"),
+    ("call_timeout", "2s", r#""2s""#),
+    ("reads_in_flight_max", "2", "2"),
+    ("tests_in_flight_max", "5", "5"),
     ("subscriptions_per_account_max", "3", "3"),
     ("delivery_timeout", "30s", r#""30s""#),
     ("connect_timeout", "100ms", r#""100ms""#),
@@ -202,7 +206,10 @@ fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     let cases: [(&[&str], &str); 6] = [
-        (&["--event-bytes-max", "5MiB"], "the largest event would not fit into a message"),
+        (
+            &["--event-bytes-max", "3MiB", "--grpc-message-bytes-max", "2MiB"],
+            "the largest event would not fit into a message",
+        ),
         (&["--publish-bytes-in-flight-max", "1MiB"], "the largest batch would always be refused"),
         (&["--retry-max-backoff", "1s"], "flag --retry-max-backoff: retry_min_backoff = 5s (default)"),
         (
@@ -284,12 +291,12 @@ fn a_line_break_in_a_path_does_not_end_the_comment() {
 
 #[test]
 fn the_documentation_has_the_table_of_settings() {
-    let document = include_str!("../../docs/settings.md");
+    let document = include_str!("../../README.md");
     let (_, rest) = document.split_once("<!-- settings:begin -->\n").expect("the table's begin is marked");
     let (table, _) = rest.split_once("<!-- settings:end -->").expect("the table's end is marked");
     assert_eq!(
         table.trim(),
         settings_table().trim(),
-        "docs/settings.md is behind: put the output of `tidings config --markdown` between its markers"
+        "README.md is behind: put the output of `tidings config --markdown` between its markers"
     );
 }

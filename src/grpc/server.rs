@@ -44,8 +44,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow control, for streams of large events.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Longest list of request headers.
-const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// How many streams a client may cancel before the server has taken them up. The library's own bound of 20 breaks
 /// connections of clients that cancel a lot.
 const PENDING_RESETS_MAX: usize = 1000;
@@ -59,6 +57,8 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct GrpcSettings {
     /// Largest request, in bytes before compression. A larger one is OUT_OF_RANGE.
     pub message_bytes_max: usize,
+    /// Longest list of request headers, in bytes.
+    pub header_bytes_max: u32,
     /// Most connections; further ones wait to be accepted.
     pub connections_max: usize,
     /// Most calls at once on one connection.
@@ -100,7 +100,7 @@ pub async fn serve(
         .max_concurrent_streams(settings.calls_per_connection_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_header_list_size(settings.header_bytes_max)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         // Outermost, so that it catches what panics anywhere below.

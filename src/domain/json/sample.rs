@@ -2,7 +2,7 @@
 //!
 //! Its ids are strings. `sender` is "the agent who sent this message": a user, or the bot that answered in place of one
 //! (with an empty address); null when the end user wrote, who is under `contact`. `created_at` is null when unset, as
-//! every date of the documented form is.
+//! every date of the documented form is. Further attributes of a conversation come out here too, beside the documented ones.
 
 use serde::{Serialize, Serializer};
 

@@ -1,0 +1,202 @@
+//! What a body costs: `cargo bench --bench json`.
+//!
+//! Each form of a typical message is written from the protobuf event (`tidings`), beside two ways to write the very same
+//! content with serde_json: from plain derived structs that own their strings and need no translation (`plain`, what
+//! serde_json itself takes), and by way of a `serde_json::Value` made of them (`value`; its keys come out sorted, so the
+//! bytes differ in order, not in number). `check` is what a publish pays before.
+
+use std::{hint::black_box, time::Duration};
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tidings::{
+    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
+    proto::v1,
+};
+
+fn typical_message() -> (v1::Event, AccountId) {
+    let account = AccountId::new(7).expect("it is positive");
+    (samples::typical_message(account, 4711, 881_204), account)
+}
+
+fn bodies(criterion: &mut Criterion) {
+    body::<documented::Message>(criterion, "documented", PayloadFormat::Documented);
+    body::<sample::Message>(criterion, "sample", PayloadFormat::Sample);
+}
+
+fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &str, format: PayloadFormat) {
+    let (event, _) = typical_message();
+    let body = json::render(&event, format);
+    let plain: Plain = serde_json::from_slice(&body).expect("the plain structs have the body's keys");
+    assert_eq!(serde_json::to_vec(&plain).expect("it came from JSON"), body, "both write the same bytes");
+    println!("{form}: {} bytes", body.len());
+
+    let mut group = criterion.benchmark_group(form);
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("tidings", |b| b.iter(|| json::render(black_box(&event), format)));
+    group.bench_function("plain", |b| b.iter(|| serde_json::to_vec(black_box(&plain))));
+    group.bench_function("value", |b| {
+        b.iter(|| serde_json::to_value(black_box(&plain)).map(|value| serde_json::to_vec(&value)));
+    });
+    group.finish();
+}
+
+fn check(criterion: &mut Criterion) {
+    let (event, account) = typical_message();
+    let mut group = criterion.benchmark_group("check");
+    group.bench_function("typical message", |b| {
+        b.iter_batched_ref(
+            || event.clone(),
+            |event| event::check(black_box(event), account, "event"),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = bodies, check
+}
+criterion_main!(benches);
+
+#[derive(Serialize, Deserialize)]
+struct Browser {
+    device_name: String,
+    browser_name: String,
+    platform_name: String,
+    browser_version: String,
+    platform_version: String,
+}
+
+mod documented {
+    use super::{Browser, Deserialize, Serialize, Value};
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Message {
+        event: String,
+        id: i64,
+        content: String,
+        message_type: i32,
+        created_at: i64,
+        private: bool,
+        source_id: Option<String>,
+        content_type: String,
+        content_attributes: Value,
+        sender: Contact,
+        account: Named,
+        conversation: Conversation,
+        inbox: Named,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Named {
+        id: i64,
+        name: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Contact {
+        id: i64,
+        name: String,
+        avatar: String,
+        r#type: String,
+        account: Option<Named>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct User {
+        id: i64,
+        name: String,
+        email: String,
+        r#type: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Conversation {
+        additional_attributes: AdditionalAttributes,
+        can_reply: bool,
+        channel: String,
+        id: i64,
+        inbox_id: i64,
+        contact_inbox: ContactInbox,
+        messages: Vec<Message>,
+        meta: Meta,
+        status: String,
+        unread_count: i32,
+        agent_last_seen_at: i64,
+        contact_last_seen_at: i64,
+        timestamp: i64,
+        account_id: i64,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct AdditionalAttributes {
+        browser: Browser,
+        referer: String,
+        initiated_at: InitiatedAt,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct InitiatedAt {
+        timestamp: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct ContactInbox {
+        id: i64,
+        contact_id: i64,
+        inbox_id: i64,
+        source_id: String,
+        created_at: String,
+        updated_at: String,
+        hmac_verified: bool,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Meta {
+        sender: Contact,
+        assignee: User,
+    }
+}
+
+mod sample {
+    use super::{Browser, Deserialize, Serialize, Value};
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Message {
+        event: String,
+        id: String,
+        content: String,
+        created_at: String,
+        message_type: String,
+        content_type: String,
+        content_attributes: Value,
+        source_id: String,
+        sender: Value,
+        contact: Named,
+        conversation: Conversation,
+        account: Named,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Named {
+        id: String,
+        name: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Conversation {
+        display_id: String,
+        additional_attributes: AdditionalAttributes,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct AdditionalAttributes {
+        browser: Browser,
+        referer: String,
+        initiated_at: String,
+    }
+}
