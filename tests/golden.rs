@@ -11,40 +11,19 @@ use tidings::{
     proto::v1::{self, EventType},
 };
 
+#[path = "golden/bodies.rs"]
+mod bodies;
 #[path = "golden/events.rs"]
 mod events;
 
-/// The name of a kind as the JSON says it.
-fn name_of(kind: EventType) -> String {
-    kind.as_str_name().trim_start_matches("EVENT_TYPE_").to_lowercase()
-}
-
-/// `json` without the white space between its tokens; order and spelling stay as they are.
-fn compact(json: &str) -> String {
-    let mut compact = String::with_capacity(json.len());
-    let (mut in_string, mut escaped) = (false, false);
-    for character in json.chars() {
-        if in_string {
-            in_string = escaped || character != '"';
-            escaped = !escaped && character == '\\';
-        } else if character.is_ascii_whitespace() {
-            continue;
-        } else {
-            in_string = character == '"';
-        }
-        compact.push(character);
-    }
-    compact
-}
+use bodies::{compact, golden, name_of};
 
 #[track_caller]
 fn assert_body(mut event: v1::Event, format: PayloadFormat, file: &str) {
     let account = AccountId::new(events::ACCOUNT).unwrap();
     event::check(&mut event, account, "event").unwrap_or_else(|faults| panic!("{file}: {faults:?}"));
-    let path = format!("{}/tests/golden/{file}.json", env!("CARGO_MANIFEST_DIR"));
-    let golden = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let body = String::from_utf8(json::render(&event, format)).unwrap();
-    assert_eq!(body, compact(&golden), "{file}");
+    assert_eq!(body, golden(file), "{file}");
 }
 
 #[test]

@@ -1,0 +1,176 @@
+//! Every kind of event arrives in every form: the bytes that RenderEvent tells and the golden files hold, with the headers
+//! that are documented, and signatures that a receiver can verify.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tidings::{
+    clock::{Clock, SystemClock},
+    proto::v1::{self, EventType, subscription::PayloadFormat},
+};
+
+use crate::{
+    client::{Client, subscription},
+    gateway::Home,
+    golden::{golden, name_of},
+    golden_events::{ACCOUNT, empty, full, kinds, unset},
+    receiver::{Receiver, Request},
+};
+
+/// Every header of a POST but the subscription's own, in alphabetical order.
+const HEADERS: [&str; 11] = [
+    "accept",
+    "content-length",
+    "content-type",
+    "host",
+    "user-agent",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-chatwoot-delivery",
+    "x-chatwoot-signature",
+    "x-chatwoot-timestamp",
+];
+/// How far an attempt's timestamp may be from now.
+const CLOCK_TOLERANCE_SECS: i64 = 120;
+
+/// The events of a kind that there are golden files of, with what the file's name ends in.
+fn variants(kind: EventType) -> Vec<(v1::Event, &'static str)> {
+    let empty = empty(kind).map(|event| (event, ".empty"));
+    [(full(kind), ""), (unset(kind), ".unset")].into_iter().chain(empty).collect()
+}
+
+/// The body that a golden file holds for this form, if there is one.
+fn golden_of(kind: EventType, variant: &str, format: PayloadFormat) -> String {
+    let is_message = matches!(kind, EventType::MessageCreated | EventType::MessageUpdated);
+    let form = if is_message && format == PayloadFormat::Sample { "sample" } else { "documented" };
+    golden(&format!("{form}/{}{variant}", name_of(kind)))
+}
+
+#[tokio::test]
+async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    let client = &gateway.client;
+    let forms = [
+        (PayloadFormat::Documented, "/documented"),
+        (PayloadFormat::Sample, "/sample"),
+        (PayloadFormat::Unspecified, "/unset"),
+    ];
+    let mut subscribed = Vec::new();
+    for (format, path) in forms {
+        let subscription =
+            v1::Subscription { payload_format: format.into(), ..subscription(receiver.url(path)) };
+        subscribed.push(client.subscribe(ACCOUNT, subscription).await);
+    }
+
+    let mut arrived = 0;
+    for kind in kinds() {
+        for (event, variant) in variants(kind) {
+            let published = client.publish(ACCOUNT, event).await;
+            assert_eq!(published.delivery_count, 3);
+            let seen = receiver.wait_for(arrived + forms.len()).await;
+            for ((format, path), subscribed) in forms.iter().zip(&subscribed) {
+                let request = seen[arrived..].iter().find(|request| request.path == *path);
+                let request = request.unwrap_or_else(|| panic!("{kind:?} did not arrive at {path}"));
+                assert_eq!(request.body, golden_of(kind, variant, *format), "{kind:?}{variant} {format:?}");
+                assert_as_rendered(client, &published.event, &subscribed.name, request).await;
+                assert_signed(request, &subscribed.secret);
+            }
+            arrived += forms.len();
+        }
+    }
+    client.nothing_owed(ACCOUNT).await;
+    assert_eq!(receiver.seen().len(), arrived, "nothing arrives twice");
+    gateway.stop().await;
+}
+
+/// The request is what RenderEvent says, but for the time and the signatures, which are of the moment.
+async fn assert_as_rendered(client: &Client, event: &str, subscription: &str, request: &Request) {
+    let rendered = client.render(event, subscription).await;
+    assert_eq!(request.body, rendered.body);
+    for (name, value) in &rendered.headers {
+        let of_the_moment = name.contains("signature") || name.contains("timestamp");
+        if !of_the_moment {
+            assert_eq!(request.header(name), value, "{name}");
+        }
+    }
+    let mut names: Vec<_> = rendered.headers.keys().map(String::as_str).collect();
+    names.extend(["host", "content-length"]);
+    names.sort_unstable();
+    assert_eq!(names, HEADERS);
+    assert_headers(request, &HEADERS);
+}
+
+#[track_caller]
+fn assert_headers(request: &Request, names: &[&str]) {
+    let mut found: Vec<_> = request.headers.keys().map(http::HeaderName::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, names);
+    assert_eq!(request.method, "POST");
+    assert_eq!(request.header("content-type"), "application/json");
+    assert_eq!(request.header("accept"), "application/json");
+    assert_eq!(request.header("user-agent"), concat!("tidings/", env!("CARGO_PKG_VERSION")));
+    assert_eq!(request.header("content-length"), request.body.len().to_string());
+    assert_eq!(request.webhook_id(), request.header("x-chatwoot-delivery"));
+    assert!(uuid::Uuid::parse_str(request.webhook_id()).is_ok(), "{}", request.webhook_id());
+    assert_eq!(request.header("webhook-timestamp"), request.header("x-chatwoot-timestamp"));
+}
+
+/// Verifies both signatures as a receiver does: from the headers, the body and the secret.
+#[track_caller]
+fn assert_signed(request: &Request, secret: &str) {
+    let timestamp = request.header("webhook-timestamp");
+    let off = timestamp.parse::<i64>().unwrap() - SystemClock.now().seconds();
+    assert!(off.abs() <= CLOCK_TOLERANCE_SECS, "{off} s from now");
+    let key = match secret.strip_prefix("whsec_") {
+        Some(encoded) => STANDARD.decode(encoded).unwrap(),
+        None => secret.as_bytes().to_vec(),
+    };
+    let signed = format!("{}.{timestamp}.{}", request.webhook_id(), request.body);
+    let standard = request.header("webhook-signature").strip_prefix("v1,").unwrap();
+    verify(&key, &signed, &STANDARD.decode(standard).unwrap());
+    let signed = format!("{timestamp}.{}", request.body);
+    let chatwoot = request.header("x-chatwoot-signature").strip_prefix("sha256=").unwrap();
+    let digits = |at| u8::from_str_radix(&chatwoot[at..at + 2], 16).unwrap();
+    let chatwoot: Vec<u8> = (0..chatwoot.len()).step_by(2).map(digits).collect();
+    verify(secret.as_bytes(), &signed, &chatwoot);
+}
+
+#[track_caller]
+fn verify(key: &[u8], signed: &str, signature: &[u8]) {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(signed.as_bytes());
+    mac.verify_slice(signature).expect("the signature is of this request");
+}
+
+#[tokio::test]
+async fn a_subscriptions_own_headers_and_secret_are_used() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    let client = &gateway.client;
+    let secrets = ["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "a secret of their own"];
+    for (path, secret) in ["/0", "/1"].into_iter().zip(secrets) {
+        let headers = [("Authorization", "Bearer of-good-news"), ("x-tenant", "7")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let request = v1::CreateSubscriptionRequest {
+            parent: format!("accounts/{ACCOUNT}"),
+            subscription: Some(v1::Subscription { headers, ..subscription(receiver.url(path)) }),
+            signing_secret: secret.into(),
+            ..Default::default()
+        };
+        let created = client.subscriptions.clone().create_subscription(request).await.unwrap();
+        assert_eq!(created.into_inner().signing_secret, secret);
+    }
+    client.publish(ACCOUNT, full(EventType::MessageCreated)).await;
+    let seen = receiver.wait_for(2).await;
+    for (path, secret) in ["/0", "/1"].into_iter().zip(secrets) {
+        let request = seen.iter().find(|request| request.path == path).unwrap();
+        assert_eq!(request.header("authorization"), "Bearer of-good-news");
+        assert_eq!(request.header("x-tenant"), "7");
+        assert_signed(request, secret);
+    }
+    assert_ne!(seen[0].webhook_id(), seen[1].webhook_id(), "every subscription has its own delivery");
+    client.nothing_owed(ACCOUNT).await;
+    gateway.stop().await;
+}

@@ -1,0 +1,273 @@
+//! What comes of a receiver that fails, in each of its ways: the state, the outcome and the attempts that callers are shown.
+
+use std::{
+    fmt::Display,
+    time::{Duration, SystemTime},
+};
+
+use tidings::proto::v1::{
+    self, EventType,
+    delivery::State,
+    delivery_attempt::Outcome::{self, Blocked, Connect, HttpStatus, Io, Ok, Timeout},
+};
+
+use crate::{
+    client::{Client, Subscribed, attempts, duration, id_of, subscription},
+    gateway::Home,
+    golden_events::{ACCOUNT, full},
+    receiver::{Answer, Receiver},
+};
+
+const KIND: EventType = EventType::MessageCreated;
+
+/// Publishes one event, and waits for the end of its only delivery.
+async fn delivered(client: &Client, subscribed: &Subscribed, state: State) -> v1::Delivery {
+    let published = client.publish(ACCOUNT, full(KIND)).await;
+    assert_eq!(published.delivery_count, 1);
+    client.delivery_in(&subscribed.delivery(id_of(&published.event)), state).await
+}
+
+/// The attempts are so many, numbered in turn, all of this outcome, status and error.
+#[track_caller]
+fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, status: i32, error: &str) {
+    assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(count), "{delivery:#?}");
+    assert_eq!(delivery.attempts.len(), count, "{delivery:#?}");
+    for (attempt, number) in delivery.attempts.iter().zip(1..) {
+        assert_eq!((attempt.number, attempt.outcome()), (number, outcome), "{delivery:#?}");
+        assert_eq!(attempt.http_status, status, "{delivery:#?}");
+        assert!(
+            attempt.error.contains(error) && attempt.error.is_empty() == error.is_empty(),
+            "{attempt:#?}"
+        );
+        assert!(attempt.start_time.is_some() && attempt.duration.is_some(), "{delivery:#?}");
+    }
+}
+
+/// Makes two attempts at a receiver that does always this.
+async fn fails(answer: Answer, outcome: Outcome, status: i32, error: &str) -> v1::Delivery {
+    let receiver = Receiver::always(answer).await;
+    let gateway = Home::new().start().await;
+    let asked = v1::Subscription {
+        retry_policy: attempts(2),
+        timeout: duration(Duration::from_secs(1)),
+        ..subscription(receiver.url("/hook"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Failed).await;
+    assert_attempts(&delivery, 2, outcome, status, error);
+    assert_eq!(delivery.next_attempt_time, None);
+    assert!(delivery.attempts.iter().all(|attempt| attempt.url == receiver.url("/hook")));
+
+    let listed = gateway.client.deliveries_in(ACCOUNT, &[State::Failed]).await;
+    let last = v1::Delivery { attempts: delivery.attempts[1..].to_vec(), ..delivery.clone() };
+    assert_eq!(listed, [last], "a list shows the last attempt only");
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!((seen[0].webhook_id(), &seen[0].body), (seen[1].webhook_id(), &seen[1].body));
+    gateway.stop().await;
+    delivery
+}
+
+#[tokio::test]
+async fn a_status_that_is_no_success_is_tried_again_until_the_attempts_are_used_up() {
+    let answer = Answer::with_body(500, "out of order");
+    let delivery = fails(answer, HttpStatus, 500, "answered 500").await;
+    assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "out of order"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Receiver::start().await;
+    let answer = Answer::with_header(307, "location", elsewhere.url("/elsewhere"));
+    fails(answer, HttpStatus, 307, "redirects are not followed").await;
+    assert_eq!(elsewhere.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_is_given_up_in_time() {
+    let delivery = fails(Answer::Nothing, Timeout, 0, "no complete answer within 1s").await;
+    for attempt in &delivery.attempts {
+        let took: Duration = attempt.duration.unwrap().try_into().unwrap();
+        assert!((1..30).contains(&took.as_secs()), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_without_an_answer_is_broken() {
+    fails(Answer::Close, Io, 0, "closed before the answer was complete").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_in_its_head_is_broken() {
+    fails(Answer::HalfHead, Io, 0, "closed before the answer was complete").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_in_its_body_is_broken_and_keeps_its_status() {
+    let delivery = fails(Answer::HalfBody, Io, 200, "connection").await;
+    assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "half"), "{delivery:#?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_http_is_broken() {
+    fails(Answer::Garbage, Io, 0, "not http").await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_gone_for_good_is_not_tried_again() {
+    let receiver = Receiver::always(Answer::status(410)).await;
+    let gateway = Home::new().start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Failed).await;
+    assert_attempts(&delivery, 1, HttpStatus, 410, "answered 410 Gone");
+    assert_eq!(receiver.seen().len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_is_tried_again() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let gateway = Home::new().start().await;
+    let asked = v1::Subscription { retry_policy: attempts(3), ..subscription(format!("http://{address}/")) };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Failed).await;
+    assert_attempts(&delivery, 3, Connect, 0, "connection refused");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_not_read_to_its_end_and_its_status_counts() {
+    let receiver = Receiver::always(Answer::EndlessBody).await;
+    let gateway = Home::new().start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
+    assert_attempts(&delivery, 1, Ok, 200, "");
+    let kept = &delivery.attempts[0].response_body;
+    assert!(kept.starts_with("no end in sight!") && kept.len() <= 1024, "{} bytes", kept.len());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_delivery_succeeds_once_the_receiver_does_and_shows_how_it_came_there() {
+    let receiver = Receiver::first([500, 302, 404].map(Answer::status)).await;
+    let gateway = Home::new().start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
+    let statuses: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.http_status).collect();
+    assert_eq!((delivery.attempt_count, &*statuses), (4, &[500, 302, 404, 200][..]));
+    assert_eq!(delivery.event_type(), KIND);
+    assert_eq!(receiver.seen().len(), 4);
+    gateway.stop().await;
+}
+
+/// The receiver asks to wait with this; the second attempt comes after `least`, and within `most`.
+async fn waits(home: Home, status: u16, retry_after: impl Display, least: Duration, most: Duration) {
+    let receiver = Receiver::first([Answer::with_header(status, "retry-after", retry_after)]).await;
+    let gateway = home.start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Retrying).await;
+    assert_attempts(&delivery, 1, HttpStatus, status.into(), "answered");
+    let due: SystemTime = delivery.next_attempt_time.unwrap().try_into().unwrap();
+    let began: SystemTime = delivery.attempts[0].start_time.unwrap().try_into().unwrap();
+    let took: Duration = delivery.attempts[0].duration.unwrap().try_into().unwrap();
+    let wait = due.duration_since(began + took).unwrap_or_default();
+    assert!((least..=most).contains(&wait), "it is to wait for {wait:?}");
+
+    let seen = receiver.wait_for(2).await;
+    let waited = seen[1].at - seen[0].at;
+    assert!(waited >= least, "it came after {waited:?} already");
+    let delivery = gateway.client.delivery_in(&delivery.name, State::Succeeded).await;
+    assert_eq!((delivery.attempt_count, delivery.next_attempt_time), (2, None));
+    gateway.stop().await;
+}
+
+/// Two seconds, but for what two clocks and a busy machine may make of them.
+const NEARLY_2S: Duration = Duration::from_millis(1_950);
+const WELL_2S: Duration = Duration::from_millis(3_000);
+
+#[tokio::test]
+async fn a_receiver_may_ask_to_wait_for_some_seconds() {
+    for status in [429, 503] {
+        waits(Home::new(), status, 2, NEARLY_2S, WELL_2S).await;
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_may_ask_to_wait_until_a_date() {
+    #[expect(clippy::disallowed_methods, reason = "the receiver has a clock of its own")]
+    let date = SystemTime::now() + Duration::from_secs(4);
+    let date = httpdate::fmt_http_date(date);
+    // Without the fraction of the second, and the time until the request comes.
+    waits(Home::new(), 503, date, Duration::from_millis(500), Duration::from_secs(4)).await;
+}
+
+#[tokio::test]
+async fn no_receiver_may_ask_to_wait_for_longer_than_the_operator_lets_it() {
+    let home = Home::new().with("retry-after-max", "2s");
+    waits(home, 503, 1_000_000, NEARLY_2S, WELL_2S).await;
+}
+
+#[tokio::test]
+async fn a_network_that_is_not_allowed_is_never_connected_to() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().without("egress-allow").start().await;
+    let port = receiver.address().port();
+    let hosts = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"];
+    for (host, account) in hosts.into_iter().zip(ACCOUNT..) {
+        let asked =
+            v1::Subscription { retry_policy: attempts(2), ..subscription(format!("http://{host}:{port}/")) };
+        let subscribed = gateway.client.subscribe(account, asked).await;
+        let event =
+            tidings::domain::samples::sample(KIND, tidings::domain::ids::AccountId::new(account).unwrap());
+        let published = gateway.client.publish(account, event).await;
+        let name = subscribed.delivery(id_of(&published.event));
+        let delivery = gateway.client.delivery_in(&name, State::Failed).await;
+        assert_attempts(&delivery, 2, Blocked, 0, "is not posted to");
+
+        let tested = gateway.client.test(&subscribed.name, KIND).await;
+        assert_eq!(tested.http_status, 0, "{host}");
+        assert!(tested.error.contains("is not posted to"), "{tested:?}");
+    }
+    assert_eq!(receiver.seen().len(), 0);
+    gateway.stop().await;
+}
+
+/// What a test comes to is what an attempt would have come to.
+#[tokio::test]
+async fn a_test_posts_at_once_and_tells_what_came_of_it() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    let asked = v1::Subscription {
+        event_types: vec![EventType::ConversationCreated.into()],
+        timeout: duration(Duration::from_secs(1)),
+        ..subscription(receiver.url("/"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    let cases = [
+        // On a connection of its own: on one that was kept it would be sent a second time.
+        (Answer::Close, 0, "", "closed before the answer was complete"),
+        (Answer::with_body(201, "thanks"), 201, "thanks", ""),
+        (Answer::with_body(500, "no"), 500, "no", "answered 500"),
+        (Answer::Nothing, 0, "", "no complete answer within 1s"),
+    ];
+    for (count, (answer, status, body, error)) in cases.into_iter().enumerate() {
+        receiver.now(move |_| answer.clone());
+        let tested = gateway.client.test(&subscribed.name, EventType::Unspecified).await;
+        assert_eq!((tested.http_status, &*tested.response_body), (status, body));
+        assert!(tested.error.contains(error) && tested.error.is_empty() == error.is_empty(), "{tested:?}");
+        let seen = receiver.seen();
+        assert_eq!(seen.len(), count + 1);
+        assert_eq!(seen[count].body, tested.request_body);
+        assert!(tested.request_body.starts_with(r#"{"event":"conversation_created","#), "{tested:?}");
+        assert!(tested.duration.is_some());
+    }
+    // A kind that the subscription does not take can be tried as well, and nothing is kept of any of it.
+    receiver.now(|_| Answer::status(200));
+    let tested = gateway.client.test(&subscribed.name, EventType::WebwidgetTriggered).await;
+    assert!(tested.request_body.contains(r#""event":"webwidget_triggered""#), "{tested:?}");
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await, []);
+    assert_eq!(gateway.client.deliveries_in(ACCOUNT, &[]).await, []);
+    gateway.stop().await;
+}

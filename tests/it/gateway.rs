@@ -1,0 +1,191 @@
+//! Runs the gateway's real binary on a data directory of its own: starts it, stops it, kills it, starts it again.
+
+use std::{collections::BTreeMap, env, net::SocketAddr, process::Stdio, sync::Arc, thread, time::Duration};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::watch,
+    time::timeout,
+};
+use tonic::transport::Endpoint;
+
+use crate::client::Client;
+
+/// A test that waits for longer than this has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A data directory and the settings that gateways are run with on it, one after another.
+pub struct Home {
+    dir: Arc<TempDir>,
+    flags: BTreeMap<&'static str, String>,
+}
+
+impl Home {
+    /// Free ports, loopback allowed, and retries that a test can wait for.
+    pub fn new() -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("there is room"));
+        let flags = [
+            ("grpc-listen", "127.0.0.1:0"),
+            ("http-listen", "127.0.0.1:0"),
+            ("egress-allow", "127.0.0.0/8"),
+            ("log-format", "json"),
+            ("retry-min-backoff", "10ms"),
+            ("retry-max-backoff", "50ms"),
+        ];
+        let flags = flags.into_iter().map(|(flag, value)| (flag, value.to_owned())).collect();
+        Self { dir, flags }
+    }
+
+    /// The same with this flag set so.
+    pub fn with(mut self, flag: &'static str, value: impl Into<String>) -> Self {
+        self.flags.insert(flag, value.into());
+        self
+    }
+
+    /// The same without this flag.
+    pub fn without(mut self, flag: &str) -> Self {
+        self.flags.remove(flag).expect("it is set");
+        self
+    }
+
+    /// The command that runs a gateway here, away from any settings of whoever runs the tests.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+            command.env_remove(name);
+        }
+        command.arg("serve").arg("--data-dir").arg(self.dir.path());
+        for (flag, value) in &self.flags {
+            command.arg(format!("--{flag}")).arg(value);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Starts a gateway, and waits until it listens.
+    pub async fn start(&self) -> Gateway {
+        Gateway::start(self.command(), Arc::clone(&self.dir)).await
+    }
+}
+
+/// A gateway that runs. Killed when it is dropped.
+pub struct Gateway {
+    child: Child,
+    log: Log,
+    /// Where it answers /healthz and /readyz.
+    pub http: SocketAddr,
+    /// Where it serves gRPC.
+    pub grpc: SocketAddr,
+    /// A client of it, on a connection of its own.
+    pub client: Client,
+    /// Outlives it.
+    _dir: Arc<TempDir>,
+}
+
+/// What became of a gateway that was told to stop.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its exit code; none if it was killed.
+    pub code: Option<i32>,
+    /// Every line that it logged.
+    pub log: Vec<String>,
+}
+
+impl Gateway {
+    async fn start(mut command: Command, dir: Arc<TempDir>) -> Self {
+        let mut child = command.spawn().expect("the binary is there");
+        let log = Log::of(&mut child);
+        let listening = log.wait_for(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let address = |key: &str| line.get(key)?.as_str()?.parse().ok();
+            Some((address("grpc.listen")?, address("http.listen")?))
+        });
+        let (grpc, http) = listening.await;
+        let channel = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect().await;
+        let client = Client::new(channel.expect("the gateway listens"));
+        Self { child, log, http, grpc, client, _dir: dir }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.child.id().expect("it runs");
+        // The shell's own `kill`: the command of that name is not everywhere.
+        let mut kill = std::process::Command::new("sh");
+        assert!(
+            kill.args(["-c", &format!("kill -TERM {pid}")]).status().expect("there is a shell").success()
+        );
+    }
+
+    /// Waits for the end of a gateway that was told to stop.
+    pub async fn wait(mut self) -> Stopped {
+        let Ok(status) = timeout(PATIENCE, self.child.wait()).await else {
+            panic!("the gateway runs on and on")
+        };
+        let code = status.expect("nobody else waits for it").code();
+        Stopped { code, log: self.log.whole().await }
+    }
+
+    /// Ends it with SIGTERM, and demands that it ends well: nothing panicked, nothing was logged as an error. Returns its
+    /// log.
+    pub async fn stop(self) -> Vec<String> {
+        self.terminate();
+        let Stopped { code, log } = self.wait().await;
+        assert_eq!(code, Some(0), "the gateway did not end well: {log:#?}");
+        let bad = log.iter().find(|line| line.contains("panic") || line.contains("ERROR"));
+        assert_eq!(bad, None, "the gateway complains: {log:#?}");
+        log
+    }
+
+    /// Ends it with SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+    }
+}
+
+/// The lines that a program writes to standard error. Shown when the test fails.
+struct Log {
+    lines: watch::Receiver<Vec<String>>,
+}
+
+impl Log {
+    fn of(child: &mut Child) -> Self {
+        let stderr = child.stderr.take().expect("it is piped");
+        let (sender, lines) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            let mut reader = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = reader.next_line().await {
+                sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
+            }
+        });
+        Self { lines }
+    }
+
+    /// Waits for a line that `wanted` makes something of.
+    async fn wait_for<T>(&self, wanted: impl Fn(&str) -> Option<T>) -> T {
+        let mut lines = self.lines.clone();
+        let find = |lines: &Vec<String>| lines.iter().find_map(|line| wanted(line));
+        let found = timeout(PATIENCE, lines.wait_for(|lines| find(lines).is_some())).await;
+        found.expect("a line in time").expect("the program runs");
+        let found = find(&self.lines.borrow());
+        found.expect("it was just there")
+    }
+
+    /// Everything, once it is closed.
+    async fn whole(&self) -> Vec<String> {
+        let mut lines = self.lines.clone();
+        let closed = async { while lines.changed().await.is_ok() {} };
+        timeout(PATIENCE, closed).await.expect("a program that ended closes its output");
+        self.lines.borrow().clone()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the gateway's log:\n{}", self.lines.borrow().join("\n"));
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! End to end: the real binary, a real gRPC client, and a receiver that does what it is told. What a test waits for has a
+//! deadline, and a test that gives up shows what was there instead.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod bodies;
+mod client;
+mod failures;
+mod gateway;
+#[path = "../golden/bodies.rs"]
+mod golden;
+#[path = "../golden/events.rs"]
+mod golden_events;
+mod receiver;
