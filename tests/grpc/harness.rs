@@ -74,7 +74,6 @@ impl Default for Setup {
             grpc: GrpcSettings {
                 header_bytes_max: 16 * 1024,
                 message_bytes_max: 4 * 1024 * 1024,
-                header_bytes_max: 16 * 1024,
                 connections_max: 100,
                 calls_per_connection_max: 512,
                 stream_events_in_flight_max: 64,
