@@ -5,6 +5,7 @@
 
 mod bodies;
 mod client;
+mod ending;
 mod failures;
 mod gateway;
 #[path = "../golden/bodies.rs"]
