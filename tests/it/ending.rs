@@ -131,3 +131,60 @@ async fn whatever_hangs_a_gateway_ends_within_its_bound_and_loses_nothing() {
     gateway.client.delivery_in(&subscribed.delivery("streamed"), State::Succeeded).await;
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn the_log_holds_no_secret_no_header_and_no_body() {
+    const MARKERS: [&str; 6] = [
+        "marker-in-the-secret",
+        "marker-in-a-header",
+        "marker-in-the-body",
+        "marker-in-the-query",
+        "marker-in-the-answer",
+        "marker-in-the-location",
+    ];
+    let receiver = Receiver::with(|request| match &*request.path {
+        "/ok?key=marker-in-the-query" => Answer::with_body(200, "marker-in-the-answer"),
+        "/moved?key=marker-in-the-query" => {
+            Answer::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
+        }
+        "/closed?key=marker-in-the-query" => Answer::HalfBody,
+        "/gone?key=marker-in-the-query" => Answer::with_body(410, "marker-in-the-answer"),
+        _ => Answer::Garbage,
+    });
+    let (receiver, gateway) = (receiver.await, Home::new().with("log-level", "trace").start().await);
+    let paths = ["ok", "moved", "closed", "gone", "garbage"];
+    for path in paths {
+        let url = receiver.url(&format!("/{path}?key=marker-in-the-query"));
+        let headers = [("authorization".to_owned(), "marker-in-a-header".to_owned())].into();
+        let asked = v1::Subscription { headers, retry_policy: attempts(2), ..subscription(url) };
+        let request = v1::CreateSubscriptionRequest {
+            parent: "accounts/1".into(),
+            subscription: Some(asked),
+            signing_secret: "marker-in-the-secret".into(),
+            ..Default::default()
+        };
+        let created = gateway.client.subscriptions.clone().create_subscription(request).await.unwrap();
+        let name = created.into_inner().subscription.unwrap().name;
+        gateway.client.test(&name, EventType::ContactCreated).await;
+    }
+    let mut event = contact();
+    let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
+    created.contact.as_mut().unwrap().name = "marker-in-the-body".into();
+    let published = gateway.client.publish(1, event).await;
+    gateway.client.nothing_owed(1).await;
+    let deliveries = gateway.client.deliveries_in(1, &[State::Failed]).await;
+    assert_eq!(deliveries.len(), paths.len() - 1);
+    assert!(receiver.seen().iter().any(|request| request.body.contains("marker-in-the-body")));
+
+    let log = gateway.stop().await;
+    let given_up = log.iter().filter(|line| line.contains("gave up")).count();
+    assert_eq!(given_up, deliveries.len(), "each failure is told once");
+    assert!(log.iter().any(|line| line.contains(id_of(&published.event))), "by the event's name");
+    for marker in MARKERS {
+        // As text, and as a list of bytes.
+        let bytes = format!("{:?}", marker.as_bytes());
+        let bytes = bytes.trim_matches(['[', ']']);
+        let found = log.iter().find(|line| line.contains(marker) || line.contains(bytes));
+        assert_eq!(found, None, "{marker} is in the log");
+    }
+}
