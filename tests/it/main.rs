@@ -12,4 +12,7 @@ mod gateway;
 mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
+mod publishing;
 mod receiver;
+mod restarts;
+mod subscriptions;
