@@ -1,7 +1,7 @@
 //! The only place that constructs: opens the store, binds the listeners, runs what serves them, and brings all of it to
 //! an end in order.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
@@ -110,14 +110,16 @@ impl App {
         let gateway = Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.random);
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
-        let served =
-            grpc::serve(self.grpc, gateway, grpc_settings(&self.config), health, shutdown.clone()).await;
-        // A server that failed ends the rest as well.
-        shutdown.cancel();
-        self.readiness.advance(Phase::Draining);
-        if timeout(self.config.drain_timeout, sending).await.is_err() {
-            tracing::warn!("attempts were under way at the end of the drain; they will be made again");
-        }
+        let settings = grpc_settings(&self.config);
+        let serving = async {
+            let served = grpc::serve(self.grpc, gateway, settings, health, shutdown.clone()).await;
+            // A server that failed ends the rest as well.
+            shutdown.cancel();
+            served
+        };
+        // Side by side: calls and attempts share one bound.
+        let (served, ()) =
+            tokio::join!(serving, drain_attempts(sending, self.config.drain_timeout, shutdown.clone()));
         watch.abort();
         let closing = Arc::clone(&self.store);
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
@@ -154,6 +156,15 @@ fn raise_open_files_limit() {
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
+}
+
+/// Waits for the shutdown, and then for the attempts under way, up to the end of the drain.
+async fn drain_attempts(mut sending: JoinHandle<()>, drain_timeout: Duration, shutdown: CancellationToken) {
+    shutdown.cancelled().await;
+    if timeout(drain_timeout, &mut sending).await.is_err() {
+        tracing::warn!("attempts were under way at the end of the drain; they will be made again");
+        sending.abort();
+    }
 }
 
 /// Says that the gateway serves, and that it no longer does.

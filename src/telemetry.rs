@@ -6,7 +6,10 @@ use std::{
     panic::{self, PanicHookInfo},
 };
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::config::LogFormat;
 
@@ -19,18 +22,24 @@ use crate::config::LogFormat;
 /// `filter` is no filter, or log lines are being written already.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
-    let started = match format {
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match format {
         LogFormat::Text => {
             let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let colours = io::stderr().is_terminal() && !unwanted;
-            lines.with_ansi(colours).try_init()
+            lines.with_ansi(colours).boxed()
         }
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    started.map_err(anyhow::Error::from_boxed)?;
+    tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_content)).with(lines).try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Whether lines of this kind may be written whatever the filter says. The storage engine traces what it stores byte by
+/// byte, and that is bodies and secrets.
+fn tells_no_content(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !metadata.target().starts_with("sled")
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

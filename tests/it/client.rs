@@ -167,13 +167,23 @@ impl Client {
 
     /// Waits until the delivery is in this state.
     pub async fn delivery_in(&self, name: &str, state: v1::delivery::State) -> v1::Delivery {
+        self.delivery_when(name, &format!("{state:?}"), |delivery| delivery.state() == state).await
+    }
+
+    /// Waits until the delivery is as `wanted` wants it.
+    pub async fn delivery_when(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&v1::Delivery) -> bool,
+    ) -> v1::Delivery {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let delivery = self.delivery(name).await;
-            if delivery.state() == state {
+            if wanted(&delivery) {
                 return delivery;
             }
-            assert!(Instant::now() < deadline, "not {state:?} in time, but {delivery:#?}");
+            assert!(Instant::now() < deadline, "not {what} in time, but {delivery:#?}");
             sleep(LOOK_EVERY).await;
         }
     }

@@ -5,10 +5,14 @@
 
 mod bodies;
 mod client;
+mod ending;
 mod failures;
 mod gateway;
 #[path = "../golden/bodies.rs"]
 mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
+mod publishing;
 mod receiver;
+mod restarts;
+mod subscriptions;

@@ -1,0 +1,190 @@
+//! How a gateway ends, and what it says while it runs.
+
+use std::time::Duration;
+
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1::{self, EventType, delivery::State},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use crate::{
+    client::{attempts, duration, id_of, publish_request, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    receiver::{Answer, Receiver},
+};
+
+/// How long the gateways here may drain, and what a busy machine may add to it.
+const DRAIN: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_millis(2_500);
+
+fn contact() -> v1::Event {
+    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
+}
+
+/// What /readyz answers: the status line's number and the body.
+async fn readiness(gateway: &Gateway) -> (u16, String) {
+    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+async fn becomes(gateway: &Gateway, status: u16, body: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = readiness(gateway).await;
+        if (seen.0, &*seen.1) == (status, body) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {body:?} in time, but {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_while_it_serves_and_no_longer_once_it_drains() {
+    let receiver = Receiver::always(Answer::Nothing).await;
+    let gateway = Home::new().with("drain-timeout", "1m").start().await;
+    becomes(&gateway, 200, "ready\n").await;
+
+    let asked =
+        v1::Subscription { timeout: duration(Duration::from_secs(30)), ..subscription(receiver.url("/")) };
+    gateway.client.subscribe(1, asked).await;
+    gateway.client.publish(1, contact()).await;
+    receiver.wait_for(1).await;
+    gateway.terminate();
+    becomes(&gateway, 503, "draining\n").await;
+    gateway.kill().await;
+}
+
+#[tokio::test]
+async fn a_gateway_waits_for_the_attempts_under_way_and_makes_no_new_ones() {
+    let receiver = Receiver::always(Answer::Late(Duration::from_secs(1), 200)).await;
+    let home = Home::new().with("drain-timeout", "1m");
+    let gateway = home.start().await;
+    let asked = v1::Subscription { max_in_flight: 2, ..subscription(receiver.url("/")) };
+    gateway.client.subscribe(1, asked).await;
+    for _ in 0..5 {
+        gateway.client.publish(1, contact()).await;
+    }
+    receiver.wait_for(2).await;
+    gateway.stop().await;
+    assert_eq!(receiver.seen().len(), 2);
+
+    let gateway = home.start().await;
+    let done = gateway.client.deliveries_in(1, &[State::Succeeded]).await;
+    assert!(done.len() >= 2, "what was under way was written down: {done:#?}");
+    gateway.client.nothing_owed(1).await;
+    assert_eq!(receiver.seen().len(), 5, "and nothing was sent twice");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn whatever_hangs_a_gateway_ends_within_its_bound_and_loses_nothing() {
+    let receiver = Receiver::always(Answer::Nothing).await;
+    let home = Home::new().with("drain-timeout", format!("{}s", DRAIN.as_secs()));
+    let gateway = home.start().await;
+    let asked =
+        v1::Subscription { timeout: duration(Duration::from_secs(30)), ..subscription(receiver.url("/")) };
+    let subscribed = gateway.client.subscribe(1, asked).await;
+
+    // An open stream, that was answered and waits for more.
+    let (sender, messages) = mpsc::channel(1);
+    let request = Some(publish_request(1, "streamed", contact()));
+    sender.send(v1::StreamPublishEventsRequest { sequence: 1, request }).await.unwrap();
+    let messages = ReceiverStream::new(messages);
+    let mut answers =
+        gateway.client.events.clone().stream_publish_events(messages).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().sequence, 1);
+    // A client that connected and says nothing, on both ports.
+    let _silent =
+        (TcpStream::connect(gateway.grpc).await.unwrap(), TcpStream::connect(gateway.http).await.unwrap());
+    // A test that waits for a receiver that hangs.
+    let (testing, name) = (gateway.client.clone(), subscribed.name.clone());
+    let test = tokio::spawn(async move {
+        let request = v1::TestSubscriptionRequest { name, ..Default::default() };
+        testing.subscriptions.clone().test_subscription(request).await
+    });
+    receiver.wait_for(2).await;
+
+    let start = Instant::now();
+    gateway.terminate();
+    let ended = answers.message().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
+    let stopped = gateway.wait().await;
+    assert_eq!(stopped.code, Some(0), "{:#?}", stopped.log);
+    let took = start.elapsed();
+    assert!(took < DRAIN + SLACK, "it took {took:?}: {:#?}", stopped.log);
+    assert!(timeout(PATIENCE, test).await.unwrap().unwrap().is_err(), "the test was cut off");
+
+    receiver.now(|_| Answer::status(200));
+    let gateway = home.start().await;
+    gateway.client.delivery_in(&subscribed.delivery("streamed"), State::Succeeded).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_holds_no_secret_no_header_and_no_body() {
+    const MARKERS: [&str; 6] = [
+        "marker-in-the-secret",
+        "marker-in-a-header",
+        "marker-in-the-body",
+        "marker-in-the-query",
+        "marker-in-the-answer",
+        "marker-in-the-location",
+    ];
+    let receiver = Receiver::with(|request| match &*request.path {
+        "/ok?key=marker-in-the-query" => Answer::with_body(200, "marker-in-the-answer"),
+        "/moved?key=marker-in-the-query" => {
+            Answer::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
+        }
+        "/closed?key=marker-in-the-query" => Answer::HalfBody,
+        "/gone?key=marker-in-the-query" => Answer::with_body(410, "marker-in-the-answer"),
+        _ => Answer::Garbage,
+    });
+    let (receiver, gateway) = (receiver.await, Home::new().with("log-level", "trace").start().await);
+    let paths = ["ok", "moved", "closed", "gone", "garbage"];
+    for path in paths {
+        let url = receiver.url(&format!("/{path}?key=marker-in-the-query"));
+        let headers = [("authorization".to_owned(), "marker-in-a-header".to_owned())].into();
+        let asked = v1::Subscription { headers, retry_policy: attempts(2), ..subscription(url) };
+        let request = v1::CreateSubscriptionRequest {
+            parent: "accounts/1".into(),
+            subscription: Some(asked),
+            signing_secret: "marker-in-the-secret".into(),
+            ..Default::default()
+        };
+        let created = gateway.client.subscriptions.clone().create_subscription(request).await.unwrap();
+        let name = created.into_inner().subscription.unwrap().name;
+        gateway.client.test(&name, EventType::ContactCreated).await;
+    }
+    let mut event = contact();
+    let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
+    created.contact.as_mut().unwrap().name = "marker-in-the-body".into();
+    let published = gateway.client.publish(1, event).await;
+    gateway.client.nothing_owed(1).await;
+    let deliveries = gateway.client.deliveries_in(1, &[State::Failed]).await;
+    assert_eq!(deliveries.len(), paths.len() - 1);
+    assert!(receiver.seen().iter().any(|request| request.body.contains("marker-in-the-body")));
+
+    let log = gateway.stop().await;
+    let given_up = log.iter().filter(|line| line.contains("gave up")).count();
+    assert_eq!(given_up, deliveries.len(), "each failure is told once");
+    assert!(log.iter().any(|line| line.contains(id_of(&published.event))), "by the event's name");
+    for marker in MARKERS {
+        // As text, and as a list of bytes.
+        let bytes = format!("{:?}", marker.as_bytes());
+        let bytes = bytes.trim_matches(['[', ']']);
+        let found = log.iter().find(|line| line.contains(marker) || line.contains(bytes));
+        assert_eq!(found, None, "{marker} is in the log");
+    }
+}

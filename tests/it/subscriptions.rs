@@ -1,0 +1,193 @@
+//! What becomes of deliveries when subscriptions come, change, pause and go.
+
+use std::time::Duration;
+
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1::{self, EventType, delivery::State},
+};
+use tonic::Code;
+
+use crate::{
+    client::{attempts, id_of, subscription},
+    gateway::Home,
+    receiver::{Answer, Receiver},
+};
+
+fn contact() -> v1::Event {
+    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_made_changed_or_removed_counts_for_the_very_next_event() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    let client = &gateway.client;
+    let count = async || client.publish(1, contact()).await.delivery_count;
+    let mut expected = 0;
+    for _ in 0..10 {
+        assert_eq!(count().await, 0);
+        let subscribed = client.subscribe(1, subscription(receiver.url("/"))).await;
+        assert_eq!(count().await, 1);
+        let change = |event_type: EventType| v1::Subscription {
+            name: subscribed.name.clone(),
+            event_types: vec![event_type.into()],
+            ..Default::default()
+        };
+        client.update(change(EventType::InboxCreated)).await;
+        assert_eq!(count().await, 0);
+        client.update(change(EventType::ContactCreated)).await;
+        assert_eq!(count().await, 1);
+        expected += 2;
+        receiver.wait_for(expected).await;
+        client.nothing_owed(1).await;
+        client.delete(&subscribed.name, false).await.unwrap();
+    }
+    assert_eq!(receiver.seen().len(), expected);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_paused_subscription_collects_and_delivers_everything_when_it_is_resumed() {
+    const COUNT: usize = 30;
+    let receiver = Receiver::start().await;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/paused"))).await;
+    gateway.client.subscribe(1, subscription(receiver.url("/active"))).await;
+    gateway.client.pause(&subscribed.name).await;
+    for _ in 0..COUNT {
+        assert_eq!(gateway.client.publish(1, contact()).await.delivery_count, 2);
+    }
+    receiver.wait_for(COUNT).await;
+    gateway.stop().await;
+
+    // It is still paused after a restart.
+    let gateway = home.start().await;
+    gateway.client.publish(1, contact()).await;
+    let seen = receiver.wait_for(COUNT + 1).await;
+    assert!(seen.iter().all(|request| request.path == "/active"), "{seen:#?}");
+    let pending = gateway.client.deliveries_in(1, &[State::Pending]).await;
+    assert_eq!(pending.iter().filter(|d| d.name.starts_with(&subscribed.name)).count(), COUNT + 1);
+    assert_eq!(gateway.client.subscription(&subscribed.name).await.state(), v1::subscription::State::Paused);
+
+    gateway.client.resume(&subscribed.name).await;
+    gateway.client.nothing_owed(1).await;
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 2 * (COUNT + 1));
+    assert_eq!(seen.iter().filter(|request| request.path == "/paused").count(), COUNT + 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_in_the_middle_of_retries_keeps_the_count_of_attempts() {
+    let receiver = Receiver::always(Answer::status(500)).await;
+    let gateway = Home::new().start().await;
+    let asked = v1::Subscription { retry_policy: attempts(50), ..subscription(receiver.url("/")) };
+    let subscribed = gateway.client.subscribe(1, asked).await;
+    let published = gateway.client.publish(1, contact()).await;
+    receiver.wait_for(3).await;
+    gateway.client.pause(&subscribed.name).await;
+    receiver.now(|_| Answer::status(200));
+    gateway.client.resume(&subscribed.name).await;
+    let name = subscribed.delivery(id_of(&published.event));
+    let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
+    assert_eq!(usize::try_from(delivery.attempt_count), Ok(receiver.seen().len()));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_attempt_goes_where_the_subscription_points_then() {
+    let receiver = Receiver::with(|request| match &*request.path {
+        "/right" => Answer::status(200),
+        _ => Answer::status(404),
+    });
+    let (receiver, gateway) = (receiver.await, Home::new().start().await);
+    let asked = v1::Subscription { retry_policy: attempts(50), ..subscription(receiver.url("/wrong")) };
+    let subscribed = gateway.client.subscribe(1, asked).await;
+    let published = gateway.client.publish(1, contact()).await;
+    receiver.wait_for(2).await;
+    let change =
+        v1::Subscription { name: subscribed.name.clone(), url: receiver.url("/right"), ..Default::default() };
+    gateway.client.update(change).await;
+    let name = subscribed.delivery(id_of(&published.event));
+    let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
+    let urls: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.url.clone()).collect();
+    let (last, earlier) = urls.split_last().unwrap();
+    assert_eq!(*last, receiver.url("/right"));
+    assert!(earlier.len() >= 2 && earlier.iter().all(|url| *url == receiver.url("/wrong")), "{urls:?}");
+    let seen = receiver.seen();
+    assert!(seen.iter().all(|request| request.webhook_id() == seen[0].webhook_id()), "{seen:#?}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_owes_something_is_removed_only_by_force() {
+    let receiver = Receiver::always(Answer::with_header(503, "retry-after", 3600)).await;
+    let gateway = Home::new().start().await;
+    let client = &gateway.client;
+    let subscribed = client.subscribe(1, subscription(receiver.url("/"))).await;
+    let published = client.publish(1, contact()).await;
+    let name = subscribed.delivery(id_of(&published.event));
+    client.delivery_in(&name, State::Retrying).await;
+    let refused = client.delete(&subscribed.name, false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert_eq!(client.delivery(&name).await.state(), State::Retrying);
+
+    client.delete(&subscribed.name, true).await.unwrap();
+    let request = v1::GetDeliveryRequest { name };
+    let gone = client.deliveries.clone().get_delivery(request).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
+    assert_eq!(client.deliveries_in(1, &[]).await, []);
+    assert_eq!(client.stored_events(1).await.len(), 1, "the event stays");
+    assert_eq!(client.publish(1, contact()).await.delivery_count, 0);
+    assert_eq!(receiver.seen().len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_subscription_of_an_old_name_has_deliveries_of_its_own() {
+    let receiver = Receiver::always(Answer::status(410)).await;
+    let gateway = Home::new().start().await;
+    let create = || v1::CreateSubscriptionRequest {
+        parent: "accounts/1".into(),
+        subscription: Some(subscription(receiver.url("/"))),
+        subscription_id: "phoenix".into(),
+        ..Default::default()
+    };
+    let mut uids = Vec::new();
+    for round in 1..=2 {
+        let created = gateway.client.subscriptions.clone().create_subscription(create()).await.unwrap();
+        uids.push(created.into_inner().subscription.unwrap().uid);
+        gateway.client.publish_as(1, &format!("e{round}"), contact()).await;
+        gateway.client.nothing_owed(1).await;
+        let deliveries = gateway.client.deliveries_in(1, &[]).await;
+        let names: Vec<_> = deliveries.iter().map(|delivery| delivery.name.clone()).collect();
+        assert_eq!(names, [format!("accounts/1/subscriptions/phoenix/deliveries/e{round}")]);
+        gateway.client.delete("accounts/1/subscriptions/phoenix", false).await.unwrap();
+    }
+    assert_ne!(uids[0], uids[1]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
+    const COUNT: usize = 300;
+    /// How long the hanging one is waited for.
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    let hanging = Receiver::always(Answer::Nothing).await;
+    let healthy = Receiver::start().await;
+    let gateway = Home::new().with("drain-timeout", "0s").start().await;
+    let timeout = crate::client::duration(TIMEOUT);
+    let slow = v1::Subscription { timeout, ..subscription(hanging.url("/")) };
+    gateway.client.subscribe(1, slow).await;
+    gateway.client.subscribe(1, subscription(healthy.url("/"))).await;
+    let start = tokio::time::Instant::now();
+    for _ in 0..COUNT {
+        assert_eq!(gateway.client.publish(1, contact()).await.delivery_count, 2);
+    }
+    healthy.wait_for(COUNT).await;
+    assert!(start.elapsed() < TIMEOUT, "it took {:?}", start.elapsed());
+    assert_eq!(hanging.seen().len(), 32, "no more are under way than allowed");
+    gateway.kill().await;
+}
