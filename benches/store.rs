@@ -229,9 +229,11 @@ async fn subscribe(store: &SledStore) -> anyhow::Result<LaneId> {
 fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
     let account = AccountId::new(ACCOUNT).expect("it is positive");
     let number = i64::try_from(number).expect("events are few");
+    let event = samples::typical_message(account, 1 + number % 1000, number);
     NewEvent {
         address: EventAddress { account, id: None },
-        event: samples::typical_message(account, 1 + number % 1000, number),
+        encoded: event.encode_to_vec(),
+        event,
         event_type: EventType::MessageCreated,
         fingerprint: number.unsigned_abs().into(),
         lanes,

@@ -111,7 +111,14 @@ pub fn open(
     let random = StdRng::seed_from_u64(seed);
     let writer = Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, random, failure: None };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(&waiting));
+    let failed = shared.failed.clone();
+    let write = move || {
+        if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
+            tracing::error!("the store's writer panicked and takes no more writes until a restart");
+            failed.send_replace(true);
+        }
+    };
+    let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
     Ok(SledStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
 }
