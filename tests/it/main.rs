@@ -5,6 +5,7 @@
 
 mod bodies;
 mod client;
+mod crash;
 mod ending;
 mod failures;
 mod gateway;
@@ -16,3 +17,4 @@ mod publishing;
 mod receiver;
 mod restarts;
 mod subscriptions;
+mod tidy;

@@ -1,0 +1,149 @@
+//! The shape of the source: imports point down, and every file says what it is about.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
+/// uses the crate like anybody else.
+const LAYERS: [(&str, &[&str]); 14] = [
+    ("proto", &[]),
+    ("domain", &["proto"]),
+    ("clock", &["domain"]),
+    ("store", &["domain", "clock", "proto"]),
+    ("gateway", &["domain", "store", "clock", "proto"]),
+    ("delivery", &["domain", "store", "clock", "proto"]),
+    ("grpc", &["gateway", "domain", "proto"]),
+    ("listen", &[]),
+    ("shutdown", &[]),
+    ("config", &["domain"]),
+    ("telemetry", &["config"]),
+    ("ops", &["listen"]),
+    ("receive", &["config", "domain", "listen"]),
+    ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "ops", "store"]),
+];
+
+/// Files that belong to no part: the root that names them all, and the program.
+const ROOTS: [&str; 2] = ["lib.rs", "main.rs"];
+
+/// Every source file, by its path under `src`, with its text.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut sources): (Vec<PathBuf>, _) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push((path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(sources.len() > LAYERS.len(), "the sources were not found");
+    sources.sort();
+    sources
+}
+
+/// The part of the crate that a file belongs to: `grpc` for `grpc/page.rs` and for `grpc.rs`.
+fn part(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// The parts that a file names after `crate::`, alone or in braces.
+fn named(text: &str) -> BTreeSet<String> {
+    const ROOT: &str = "crate::";
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices(ROOT).filter(|(at, _)| !code[..*at].ends_with(is_of_a_name)) {
+        let rest = &code[at + ROOT.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => named.extend(heads(group)),
+            None => named.extend(head(rest)),
+        }
+    }
+    named
+}
+
+fn is_of_a_name(character: char) -> bool {
+    character.is_alphanumeric() || character == '_' || character == '$'
+}
+
+fn head(path: &str) -> Option<String> {
+    let end = path.find(|character| !is_of_a_name(character)).unwrap_or(path.len());
+    (end > 0).then(|| path[..end].to_owned())
+}
+
+/// The first names of the paths in a group whose brace was just opened: `a` and `c` of `a::{b, d}, c::e}`.
+fn heads(group: &str) -> Vec<String> {
+    let (mut heads, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, character) in group.char_indices() {
+        let ends_path = depth == 0 && (character == ',' || character == '}');
+        if ends_path {
+            heads.extend(head(group[start..at].trim_start()));
+            start = at + 1;
+        }
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    heads
+}
+
+#[test]
+fn imports_point_down() {
+    let mut faults = Vec::new();
+    for (file, text) in sources().iter().filter(|(file, _)| !ROOTS.contains(&file.as_str())) {
+        let part = part(file);
+        let Some((_, may_name)) = LAYERS.iter().find(|(name, _)| *name == part) else {
+            faults.push(format!("{file} belongs to {part}, which is not in the table"));
+            continue;
+        };
+        for other in named(text).iter().filter(|other| *other != part && !may_name.contains(&other.as_str()))
+        {
+            faults.push(format!("{file} names {other}, and {part} may not"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_part_of_the_table_is_there() {
+    let parts: BTreeSet<_> = sources()
+        .iter()
+        .filter(|(file, _)| !ROOTS.contains(&file.as_str()))
+        .map(|(file, _)| part(file).to_owned())
+        .collect();
+    assert_eq!(parts, LAYERS.iter().map(|(name, _)| (*name).to_owned()).collect());
+}
+
+#[test]
+fn every_file_opens_with_a_sentence_that_says_what_it_is_about() {
+    for (file, text) in sources() {
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! ") && first.len() > "//! ".len(), "{file} opens with {first:?}");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    for (file, text) in sources() {
+        for left in ["todo!", "unimplemented!", "TODO", "FIXME", "XXX"] {
+            assert!(!text.contains(left), "{file} has a {left}");
+        }
+    }
+}
+
+#[test]
+fn names_are_found_alone_in_groups_and_nowhere_else() {
+    let text = "use crate::{\n    a::{b, c::{d}},\n    e,\n};\nuse crate::f::g; // crate::h\npub(crate) fn x() { $crate::i; crate::j::k() }";
+    let expected = ["a", "e", "f", "j"].map(str::to_owned);
+    assert_eq!(named(text), expected.into());
+}
