@@ -9,6 +9,7 @@ DIRECTORY is what tests/clients/install was given.
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,20 @@ class Gateway:
             self.reader.join(END_TIMEOUT_S)
 
 
+def run(command, where, environment):
+    """Runs a client to its end. Returns its exit code, and leaves no process of it behind."""
+    process = subprocess.Popen(command, cwd=where, env=environment, start_new_session=True)
+    try:
+        return process.wait(CLIENT_TIMEOUT_S)
+    except BaseException as ended:
+        # What the client has started is of its group.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(ended, subprocess.TimeoutExpired):
+            return f"not over after {CLIENT_TIMEOUT_S} s"
+        raise
+
+
 def main(binary, directory):
     directory = Path(directory).resolve()
     python = str(directory / "venv/bin/python")
@@ -73,6 +88,8 @@ def main(binary, directory):
         "README": ([python, "readme.py"], HERE / "python"),
     }
     failed = []
+    # So that a signal, too, ends the gateway.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as data_dir:
         gateway = Gateway(binary, data_dir)
         environment = os.environ | {
@@ -84,11 +101,7 @@ def main(binary, directory):
         try:
             for name, (command, where) in clients.items():
                 print(f"-- {name}", flush=True)
-                try:
-                    code = subprocess.run(command, cwd=where, env=environment, timeout=CLIENT_TIMEOUT_S).returncode
-                except subprocess.TimeoutExpired:
-                    code = f"not over after {CLIENT_TIMEOUT_S} s"
-                if code != 0:
+                if (code := run(command, where, environment)) != 0:
                     failed.append(f"{name} ({code})")
         finally:
             if (code := gateway.end()) != 0:
