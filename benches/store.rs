@@ -32,7 +32,7 @@ use tidings::{
     },
     proto::v1::EventType,
     store::{
-        NewEvent, NewSubscription, Settlement, Store,
+        Fed, NewEvent, NewSubscription, Settlement, Store,
         sled::{CACHE_BYTES_DEFAULT, SledStore},
     },
 };
@@ -153,7 +153,8 @@ async fn settle_all(store: Arc<SledStore>, lane: LaneId, events: u64) -> anyhow:
     let mut commits = Vec::new();
     while settled < events {
         let group = match feed.recv().await {
-            Ok(group) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
+            Ok(Fed::Due(..)) => anyhow::bail!("nobody decides anything here"),
+            Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
                 let page = store.pending(lane, tidings::domain::ids::Seq(0), usize::MAX)?;

@@ -21,7 +21,7 @@ mod error;
 mod events;
 mod subscriptions;
 
-pub use deliveries::ListDeliveries;
+pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Resource};
 pub use events::{CheckedEvent, ListEvents, Published, Publishing, RenderSource, Rendered};
 pub use subscriptions::{

@@ -32,7 +32,7 @@ use crate::{
         subscription::{State, Subscription},
         time::UnixMicros,
     },
-    store::{DuePage, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
+    store::{DuePage, Fed, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
 };
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
@@ -115,8 +115,9 @@ impl Dispatcher {
                 // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
                 Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
                 Some(Ok((lane, read, result))) = self.reads.join_next() => self.read_ended(lane, read, result),
-                group = feed.recv() => match group {
-                    Ok(group) => self.accepted(&group),
+                fed = feed.recv() => match fed {
+                    Ok(Fed::Events(events)) => self.accepted(&events),
+                    Ok(Fed::Due(lane, due)) => self.made_due(lane, due),
                     Err(RecvError::Lagged(_)) => self.look_at_everything(),
                     Err(RecvError::Closed) => break,
                 },
@@ -154,6 +155,11 @@ impl Dispatcher {
                 self.pump(id);
             }
         }
+    }
+
+    fn made_due(&mut self, id: LaneId, due: UnixMicros) {
+        self.lanes.entry(id).or_insert_with(|| Lane::behind(None)).due_at(due);
+        self.pump(id);
     }
 
     fn registry_changed(&mut self) {
@@ -279,6 +285,10 @@ struct AttemptTask {
 impl AttemptTask {
     async fn run(mut self) -> Ended {
         let key = DeliveryKey { seq: self.owed.event.seq, lane: self.subscription.lane };
+        if !self.store.state(key).is_some_and(DeliveryState::is_owed) {
+            // It was cancelled while it waited in the lane.
+            return Ended { key, due: None };
+        }
         let attempt = self.post().await;
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(self.settings.retry);

@@ -95,7 +95,14 @@ impl Lane {
     /// Notes that an attempt is over and written down; `due` is when the next one is, if there is one.
     pub fn settled(&mut self, seq: Seq, due: Option<UnixMicros>) {
         self.in_flight.remove(&seq);
-        self.next_due = self.next_due.into_iter().chain(due).min();
+        if let Some(due) = due {
+            self.due_at(due);
+        }
+    }
+
+    /// Notes that the store has something to try again at `due`.
+    pub fn due_at(&mut self, due: UnixMicros) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
     /// What to read from the store now. One read at a time, and only once half of the window is free.

@@ -6,10 +6,11 @@ use super::{Gateway, GatewayError, Resource};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, AccountScope, DeliveryName, EventId, SubscriptionId, SubscriptionName},
+        ids::{AccountId, AccountScope, DeliveryName, EventId, LaneId, SubscriptionId, SubscriptionName},
         subscription::Subscription,
+        time::UnixMicros,
     },
-    store::{DeliveryQuery, DeliveryRecord, Page, TimeRange},
+    store::{Decision, DeliveryQuery, DeliveryRecord, LaneSummary, Page, StoreError, TimeRange},
 };
 
 /// Which deliveries, those of the latest events first.
@@ -31,6 +32,15 @@ pub struct ListDeliveries {
     pub limit: usize,
 }
 
+/// Deliveries by state.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    /// How many are in each state.
+    pub counts: LaneSummary,
+    /// When the oldest event was stored that is still owed.
+    pub oldest_owed: Option<UnixMicros>,
+}
+
 impl Gateway {
     /// Reads one delivery with its attempts, and the subscription that it belongs to.
     pub async fn get_delivery(
@@ -49,23 +59,77 @@ impl Gateway {
         Ok((subscription, delivery.ok_or_else(missing)?))
     }
 
+    /// Has an attempt made now, whatever the delivery's state but succeeded.
+    pub async fn retry_delivery(
+        &self,
+        name: &DeliveryName,
+    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+        self.decide(name, Decision::Retry).await
+    }
+
+    /// Has no further attempt made. One that is under way goes on and is written down. Safe to repeat.
+    pub async fn cancel_delivery(
+        &self,
+        name: &DeliveryName,
+    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+        self.decide(name, Decision::Cancel).await
+    }
+
+    /// Counts deliveries by state.
+    pub async fn summarize_deliveries(
+        &self,
+        scope: AccountScope,
+        subscription: Option<SubscriptionId>,
+    ) -> Result<Summary, GatewayError> {
+        let lanes = match (scope, subscription) {
+            (AccountScope::One(account), Some(id)) => {
+                vec![self.get_subscription(&SubscriptionName { account, id })?.lane]
+            }
+            (scope, _) => self.lanes(scope),
+        };
+        self.read(move |store| {
+            let mut counts = LaneSummary::default();
+            for &lane in &lanes {
+                counts.add_all(store.lane_summary(lane));
+            }
+            Ok(Summary { counts, oldest_owed: store.oldest_owed(&lanes) })
+        })
+        .await
+    }
+
+    async fn decide(
+        &self,
+        name: &DeliveryName,
+        decision: Decision,
+    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+        let (_, delivery) = self.get_delivery(name).await?;
+        self.0.store.decide(delivery.key, decision).await.map_err(|error| match error {
+            StoreError::DeliveryNotFound => GatewayError::NotFound(Resource::Delivery(name.clone())),
+            StoreError::DeliveryOver(state) => GatewayError::DeliveryOver { name: name.clone(), state },
+            other => other.into(),
+        })?;
+        self.get_delivery(name).await
+    }
+
+    fn lanes(&self, scope: AccountScope) -> Vec<LaneId> {
+        let mut lanes = Vec::new();
+        self.0.store.registry().walk(scope, None, |subscription| {
+            lanes.push(subscription.lane);
+            true
+        });
+        lanes
+    }
+
     /// Lists deliveries with the subscriptions that they belong to.
     pub async fn list_deliveries(
         &self,
         list: ListDeliveries,
     ) -> Result<Page<(Arc<Subscription>, DeliveryRecord), DeliveryKey>, GatewayError> {
         let registry = self.0.store.registry();
-        let mut lanes = Vec::new();
-        match list.subscription {
-            Some(id) => {
-                let name = SubscriptionName { account: list.account, id };
-                lanes.push(self.get_subscription(&name)?.lane);
-            }
-            None => registry.walk(AccountScope::One(list.account), None, |subscription| {
-                lanes.push(subscription.lane);
-                true
-            }),
-        }
+        let lanes = match list.subscription {
+            Some(id) => vec![self.get_subscription(&SubscriptionName { account: list.account, id })?.lane],
+            None => self.lanes(AccountScope::One(list.account)),
+        };
         if lanes.is_empty() {
             return Ok(Page { rows: Vec::new(), next: None });
         }

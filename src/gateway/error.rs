@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     domain::{
+        delivery::DeliveryState,
         fault::Faults,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
     },
@@ -47,6 +48,14 @@ pub enum GatewayError {
         subscription: SubscriptionName,
         /// How many, at least 1.
         count: u64,
+    },
+    /// The delivery is over, and its state does not allow what was asked.
+    #[error("{name} is over: it {}", over(*.state))]
+    DeliveryOver {
+        /// Which.
+        name: DeliveryName,
+        /// In which state.
+        state: DeliveryState,
     },
     /// The account may have no more subscriptions: remove some.
     #[error("account {account} has {max} subscriptions, as many as it may have")]
@@ -108,6 +117,16 @@ impl GatewayError {
     }
 }
 
+/// How a delivery ended, to be said after its name.
+fn over(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Succeeded => "succeeded",
+        DeliveryState::Failed => "failed; RetryDelivery tries again",
+        DeliveryState::Cancelled => "was cancelled",
+        DeliveryState::Pending | DeliveryState::Retrying { .. } => "is still owed",
+    }
+}
+
 /// How long an overloaded caller is asked to wait. Commits take milliseconds, so the backlog is gone by then.
 pub(super) const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -124,6 +143,8 @@ impl From<StoreError> for GatewayError {
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::Owed(_)
+            | StoreError::DeliveryNotFound
+            | StoreError::DeliveryOver(_)
             | StoreError::EventExists { .. }) => Self::Storage(misplaced.to_string()),
         }
     }

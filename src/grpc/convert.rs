@@ -9,7 +9,7 @@ use crate::{
         secret::REDACTED,
         subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
     },
-    gateway::{DeliveryRecord, Published},
+    gateway::{DeliveryRecord, Published, Summary},
     proto::v1,
 };
 
@@ -107,6 +107,27 @@ pub(super) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> 
         attempts: (before + 1..).zip(&record.attempts).map(|(number, one)| attempt(number, one)).collect(),
         create_time: Some(event.create_time.into()),
         update_time: Some(record.update_time.into()),
+    }
+}
+
+/// A row for each state, those without deliveries too.
+pub(super) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
+    use v1::delivery::State;
+    let counts = &summary.counts;
+    let rows = [
+        (State::Pending, counts.pending),
+        (State::Retrying, counts.retrying),
+        (State::Succeeded, counts.succeeded),
+        (State::Failed, counts.failed),
+        (State::Cancelled, counts.cancelled),
+    ];
+    let row = |(state, count): (State, u64)| v1::DeliveryCount {
+        state: state.into(),
+        count: i64::try_from(count).unwrap_or(i64::MAX),
+    };
+    v1::SummarizeDeliveriesResponse {
+        counts: rows.map(row).to_vec(),
+        oldest_owed_create_time: summary.oldest_owed.map(Into::into),
     }
 }
 

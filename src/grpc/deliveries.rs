@@ -17,7 +17,7 @@ use crate::{
         delivery::DeliveryKey,
         fault::FaultKind,
         ids::{
-            AccountId, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
+            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
             SubscriptionName,
         },
     },
@@ -66,16 +66,30 @@ impl DeliveryService for Deliveries {
 
     async fn retry_delivery(
         &self,
-        _request: Request<v1::RetryDeliveryRequest>,
+        request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        Err(Refusal::not_implemented("RetryDelivery").into())
+        let mut fields = Fields::default();
+        let name = fields.required("name", &request.get_ref().name);
+        let name: DeliveryName = fields.finish(name)?;
+        within(self.call_timeout, async {
+            let (subscription, record) = self.gateway.retry_delivery(&name).await?;
+            Ok(v1::RetryDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
+        })
+        .await
     }
 
     async fn cancel_delivery(
         &self,
-        _request: Request<v1::CancelDeliveryRequest>,
+        request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        Err(Refusal::not_implemented("CancelDelivery").into())
+        let mut fields = Fields::default();
+        let name = fields.required("name", &request.get_ref().name);
+        let name: DeliveryName = fields.finish(name)?;
+        within(self.call_timeout, async {
+            let (subscription, record) = self.gateway.cancel_delivery(&name).await?;
+            Ok(v1::CancelDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
+        })
+        .await
     }
 
     async fn replay_deliveries(
@@ -87,9 +101,15 @@ impl DeliveryService for Deliveries {
 
     async fn summarize_deliveries(
         &self,
-        _request: Request<v1::SummarizeDeliveriesRequest>,
+        request: Request<v1::SummarizeDeliveriesRequest>,
     ) -> Result<Response<v1::SummarizeDeliveriesResponse>, Status> {
-        Err(Refusal::not_implemented("SummarizeDeliveries").into())
+        let mut fields = Fields::default();
+        let parent = fields.required::<SummaryParent>("parent", &request.get_ref().parent);
+        let SummaryParent { scope, subscription } = fields.finish(parent)?;
+        within(self.call_timeout, async {
+            Ok(convert::summary(&self.gateway.summarize_deliveries(scope, subscription).await?))
+        })
+        .await
     }
 }
 
@@ -150,6 +170,24 @@ impl std::str::FromStr for Parent {
         }
         let SubscriptionName { account, id } = text.parse()?;
         Ok(Self { account, subscription: Some(id) })
+    }
+}
+
+/// As [`Parent`]; `accounts/-/subscriptions/-` means everything.
+struct SummaryParent {
+    scope: AccountScope,
+    subscription: Option<SubscriptionId>,
+}
+
+impl std::str::FromStr for SummaryParent {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text == "accounts/-/subscriptions/-" {
+            return Ok(Self { scope: AccountScope::All, subscription: None });
+        }
+        let Parent { account, subscription } = text.parse()?;
+        Ok(Self { scope: AccountScope::One(account), subscription })
     }
 }
 

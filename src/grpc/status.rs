@@ -207,6 +207,10 @@ impl From<GatewayError> for Refusal {
                     .with_metadata("count", count.to_string())
                     .about(About::Precondition { subject: subscription.to_string() })
             }
+            GatewayError::DeliveryOver { name, .. } => {
+                Self::new(Code::FailedPrecondition, "DELIVERY_OVER", message)
+                    .about(About::Precondition { subject: name.to_string() })
+            }
             GatewayError::TooManySubscriptions { account, max } => {
                 Self::new(Code::ResourceExhausted, "SUBSCRIPTION_LIMIT", message)
                     .with_metadata("max", max.to_string())

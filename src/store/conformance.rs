@@ -15,8 +15,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Accepted, Change, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, NewSubscription, RequestKey,
-    Settlement, Store, StoreError, TimeRange, memory::MemoryStore,
+    Accepted, Change, Decision, DeliveryQuery, DeliveryRecord, EventQuery, Fed, NewEvent, NewSubscription,
+    RequestKey, Settlement, Store, StoreError, TimeRange, memory::MemoryStore,
 };
 use crate::{
     clock::Clock,
@@ -74,6 +74,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     retries_come_when_they_are_due(engine()).await;
     a_lane_reads_on_in_stored_order(engine()).await;
     the_feed_tells_of_every_event(engine()).await;
+    callers_decide_about_deliveries(engine()).await;
     deleting_asks_before_it_drops_debts(engine()).await;
     times_never_step_back(engine()).await;
     a_closed_store_takes_nothing(engine()).await;
@@ -460,10 +461,59 @@ async fn the_feed_tells_of_every_event<E: Engine>(engine: E) {
     bench.publish(1, Some("f"), 8, &[lane]).await;
     let mut seqs = Vec::new();
     while seqs.len() < 5 {
-        let group = feed.recv().await.unwrap();
+        let Fed::Events(group) = feed.recv().await.unwrap() else { panic!("nobody decided anything") };
         seqs.extend(group.iter().map(|fed| (fed.event.seq.0, fed.lanes.len())));
     }
     assert_eq!(seqs, [(1, 1), (2, 1), (3, 1), (4, 0), (5, 1)], "in order, and nothing twice");
+}
+
+async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    let event = bench.publish(1, Some("e"), 1, &[a, b]).await;
+    bench.clock.step(1000);
+    bench.publish(1, Some("f"), 2, &[a]).await;
+    let key = |lane| DeliveryKey { seq: Seq(1), lane };
+    let mut feed = bench.store.feed();
+
+    bench.settle(key(a), DeliveryState::Failed).await;
+    let over = bench.store.decide(key(a), Decision::Cancel).await.unwrap_err();
+    assert!(matches!(over, StoreError::DeliveryOver(DeliveryState::Failed)));
+    bench.clock.step(10);
+    let now = bench.clock.now();
+    let retried = bench.store.decide(key(a), Decision::Retry).await.unwrap();
+    assert_eq!(retried, DeliveryState::Retrying { due: now });
+    assert!(matches!(feed.recv().await.unwrap(), Fed::Due(lane, due) if lane == a && due == now));
+    bench.reopen();
+    let due = bench.store.due(a, now, 10).unwrap().owed;
+    assert_eq!((due.len(), due[0].attempts), (1, 1), "attempts go on counting");
+    let delivery = bench.store.delivery(key(a)).unwrap().unwrap();
+    assert_eq!((delivery.attempt_count, delivery.attempts.len(), delivery.update_time), (1, 1, now));
+    bench.settle(key(a), DeliveryState::Succeeded).await;
+    for decision in [Decision::Retry, Decision::Cancel] {
+        let over = bench.store.decide(key(a), decision).await.unwrap_err();
+        assert!(matches!(over, StoreError::DeliveryOver(DeliveryState::Succeeded)));
+    }
+    assert_eq!(bench.store.delivery(key(a)).unwrap().unwrap().attempts.len(), 2);
+
+    assert_eq!(bench.store.oldest_owed(&[a, b]), Some(event.create_time));
+    for _ in 0..2 {
+        assert_eq!(bench.store.decide(key(b), Decision::Cancel).await.unwrap(), DeliveryState::Cancelled);
+        bench.reopen();
+    }
+    assert!(bench.store.oldest_owed(&[a, b]) > Some(event.create_time));
+    assert_eq!(bench.store.oldest_owed(&[b]), None);
+    assert_eq!(bench.store.lane_summary(b).cancelled, 1);
+    // The attempt that was under way is written down, and changes nothing else.
+    bench.settle(key(b), DeliveryState::Succeeded).await;
+    bench.reopen();
+    let delivery = bench.store.delivery(key(b)).unwrap().unwrap();
+    assert_eq!((delivery.state, delivery.attempt_count), (DeliveryState::Cancelled, 1));
+    let retried = bench.store.decide(key(b), Decision::Retry).await.unwrap();
+    assert!(matches!(retried, DeliveryState::Retrying { .. }), "also what was cancelled can be tried");
+    assert_eq!(bench.store.state(key(b)), Some(retried));
+    let none = bench.store.decide(DeliveryKey { seq: Seq(9), lane: a }, Decision::Retry).await.unwrap_err();
+    assert!(matches!(none, StoreError::DeliveryNotFound));
 }
 
 async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
@@ -530,7 +580,16 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
                 lanes.retain(|other| *other != lane || deleted.is_err());
             }
             2 => bench.reopen(),
-            3..10 => {
+            3 if !lanes.is_empty() => {
+                let lane = lanes[random.random_range(0..lanes.len())];
+                let key = DeliveryKey { seq: Seq(random.random_range(1..200)), lane };
+                let decision = if random.random() { Decision::Retry } else { Decision::Cancel };
+                let (ours, theirs) =
+                    (bench.store.decide(key, decision).await, reference.decide(key, decision).await);
+                assert_eq!(ours.is_ok(), theirs.is_ok(), "seed {seed}, step {step}");
+                assert_eq!(bench.store.oldest_owed(&lanes), reference.oldest_owed(&lanes));
+            }
+            4..10 => {
                 let count = random.random_range(1..40);
                 let events: Vec<NewEvent> = (0..count).map(|_| random_event(&mut random, &lanes)).collect();
                 let ours = bench.store.accept(events.clone()).await;

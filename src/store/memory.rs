@@ -11,9 +11,9 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX,
-    FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage, Registry, Settlement, Store,
-    StoreError, registry,
+    Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
+    FEED_GROUPS_MAX, Fed, FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage,
+    Registry, Settlement, Store, StoreError, registry,
 };
 use crate::{
     clock::Clock,
@@ -30,7 +30,7 @@ use crate::{
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     registry: Registry,
-    feed: broadcast::Sender<Arc<Vec<FedEvent>>>,
+    feed: broadcast::Sender<Fed>,
     inner: Mutex<Inner>,
 }
 
@@ -170,13 +170,13 @@ impl Store for MemoryStore {
             }
             if !fed.is_empty() {
                 // Nobody listening is fine: what is owed is in the ledger.
-                drop(self.feed.send(Arc::new(fed)));
+                drop(self.feed.send(Fed::Events(Arc::new(fed))));
             }
             Ok(answers)
         })
     }
 
-    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+    fn feed(&self) -> broadcast::Receiver<Fed> {
         self.feed.subscribe()
     }
 
@@ -185,15 +185,37 @@ impl Store for MemoryStore {
             let now = self.clock.now();
             for settlement in settlements {
                 let Some(delivery) = inner.deliveries.get_mut(&settlement.key) else { continue };
-                if delivery.state.is_owed() {
-                    delivery.state = settlement.state;
-                    delivery.attempt_count += 1;
-                    delivery.attempts.push(settlement.attempt);
-                    delivery.update_time = now;
-                }
+                let state = match delivery.state {
+                    state if state.is_owed() => settlement.state,
+                    DeliveryState::Cancelled => DeliveryState::Cancelled,
+                    _ => continue,
+                };
+                delivery.state = state;
+                delivery.attempt_count += 1;
+                delivery.attempts.push(settlement.attempt);
+                delivery.update_time = now;
             }
             Ok(())
         })
+    }
+
+    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+        self.write(|inner| {
+            let now = self.clock.now();
+            let delivery = inner.deliveries.get_mut(&key).ok_or(StoreError::DeliveryNotFound)?;
+            if let Some(state) = decision.apply(delivery.state, now)? {
+                delivery.state = state;
+                delivery.update_time = now;
+                if let DeliveryState::Retrying { due } = state {
+                    drop(self.feed.send(Fed::Due(key.lane, due)));
+                }
+            }
+            Ok(delivery.state)
+        })
+    }
+
+    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
+        self.lock().deliveries.get(&key).map(|delivery| delivery.state)
     }
 
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
@@ -232,6 +254,12 @@ impl Store for MemoryStore {
             summary.add(delivery.state);
         }
         summary
+    }
+
+    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+        let inner = self.lock();
+        let owed = inner.deliveries.values().filter(|d| lanes.contains(&d.key.lane) && d.state.is_owed());
+        owed.map(|delivery| delivery.event.create_time).min()
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

@@ -76,12 +76,20 @@ pub trait Store: Send + Sync + 'static {
     /// call. [`StoreError::EventExists`] where the fingerprint differs.
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>>;
 
-    /// Tells of every group of events as it is stored, in order. A listener that falls behind is told that it missed
-    /// some, and reads them with [`Store::pending`].
-    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>>;
+    /// Tells of every group of events as it is stored, in order, and of what a caller made due. A listener that falls
+    /// behind is told that it missed some, and reads them with [`Store::pending`] and [`Store::due`].
+    fn feed(&self) -> broadcast::Receiver<Fed>;
 
-    /// Writes down how attempts ended. A settlement of a delivery that is no longer owed changes nothing.
+    /// Writes down how attempts ended. A settlement of a delivery that is over changes nothing, but that the attempt of
+    /// one that was cancelled meanwhile is written down.
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()>;
+
+    /// Does to a delivery what a caller decides, and tells its state after that. [`StoreError::DeliveryNotFound`] if there
+    /// is none, [`StoreError::DeliveryOver`] if its state does not allow it.
+    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState>;
+
+    /// How far a delivery is; `None` if there is none. Does not wait for the disk.
+    fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
 
     /// The deliveries of a lane that wait for their first attempt, after `after`, in stored order, at most `limit`.
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
@@ -89,8 +97,11 @@ pub trait Store: Send + Sync + 'static {
     /// The deliveries of a lane whose next attempt is due at `now` or before, the longest due first, at most `limit`.
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
 
-    /// What a lane owes and has settled.
+    /// What a lane owes and has settled. Does not wait for the disk.
     fn lane_summary(&self, lane: LaneId) -> LaneSummary;
+
+    /// When the oldest event was stored that is still owed to one of these lanes.
+    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros>;
 
     /// One event by its name.
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;
@@ -137,6 +148,12 @@ pub enum StoreError {
         /// Its id.
         id: EventId,
     },
+    /// There is no such delivery.
+    #[error("there is no such delivery")]
+    DeliveryNotFound,
+    /// The delivery is over, in this state.
+    #[error("the delivery is over")]
+    DeliveryOver(DeliveryState),
     /// Too much waits to be written: see the bounds of the engine.
     #[error("too many writes are waiting")]
     Busy,
@@ -253,6 +270,15 @@ pub struct Accepted {
     pub delivery_count: u32,
 }
 
+/// What the feed tells.
+#[derive(Clone, Debug)]
+pub enum Fed {
+    /// Events were stored, in this order.
+    Events(Arc<Vec<FedEvent>>),
+    /// A delivery of this lane is due at this time.
+    Due(LaneId, UnixMicros),
+}
+
 /// A stored event and those to whom it is owed.
 #[derive(Clone, Debug)]
 pub struct FedEvent {
@@ -271,6 +297,30 @@ pub struct Settlement {
     pub attempt: Attempt,
     /// How far the delivery is now; never pending.
     pub state: DeliveryState,
+}
+
+/// What a caller decides about a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// An attempt is made now, whatever the state but succeeded.
+    Retry,
+    /// No further attempt is made. Cancelling again is no fault.
+    Cancel,
+}
+
+impl Decision {
+    /// The state that follows `state`; `None` if it stays as it is.
+    pub fn apply(self, state: DeliveryState, now: UnixMicros) -> Result<Option<DeliveryState>, StoreError> {
+        match (self, state) {
+            (Self::Retry, DeliveryState::Succeeded)
+            | (Self::Cancel, DeliveryState::Succeeded | DeliveryState::Failed) => {
+                Err(StoreError::DeliveryOver(state))
+            }
+            (Self::Retry, _) => Ok(Some(DeliveryState::Retrying { due: now })),
+            (Self::Cancel, DeliveryState::Cancelled) => Ok(None),
+            (Self::Cancel, _) => Ok(Some(DeliveryState::Cancelled)),
+        }
+    }
 }
 
 /// A delivery that an attempt is to be made for.
@@ -326,6 +376,16 @@ impl LaneSummary {
         if let DeliveryState::Retrying { due } = state {
             self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
         }
+    }
+
+    /// Adds the counts of another lane.
+    pub fn add_all(&mut self, other: Self) {
+        self.pending += other.pending;
+        self.retrying += other.retrying;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.next_due = self.next_due.into_iter().chain(other.next_due).min();
     }
 
     /// How many deliveries there are in a state, whatever the time of a retry.

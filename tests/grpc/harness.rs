@@ -128,7 +128,13 @@ impl Server {
 
     /// Subscribes an endpoint of this id to every message created.
     pub async fn subscribe(&self, id: &str) -> v1::Subscription {
+        self.subscribe_in(PARENT, id).await
+    }
+
+    /// Subscribes in another account.
+    pub async fn subscribe_in(&self, parent: &str, id: &str) -> v1::Subscription {
         let request = create(id, &format!("https://{id}.example.com/"));
+        let request = v1::CreateSubscriptionRequest { parent: parent.into(), ..request };
         let response = self.subscriptions().await.create_subscription(request).await;
         response.expect("it can be created").into_inner().subscription.expect("it is shown")
     }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use tidings::{
     clock::SystemClock,
     domain::{
-        delivery::DeliveryKey,
+        delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FedEvent,
+        Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed,
         LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
         memory::MemoryStore,
     },
@@ -96,8 +96,20 @@ impl Store for HeldStore {
         self.inner.delete_subscription(lane, version, force)
     }
 
-    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+    fn feed(&self) -> broadcast::Receiver<Fed> {
         self.inner.feed()
+    }
+
+    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+        self.inner.decide(key, decision)
+    }
+
+    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
+        self.inner.state(key)
+    }
+
+    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+        self.inner.oldest_owed(lanes)
     }
 
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {

@@ -160,6 +160,16 @@ impl Client {
         }
     }
 
+    pub async fn retry(&self, name: &str) {
+        let request = v1::RetryDeliveryRequest { name: name.into() };
+        self.deliveries.clone().retry_delivery(request).await.unwrap();
+    }
+
+    pub async fn cancel(&self, name: &str) {
+        let request = v1::CancelDeliveryRequest { name: name.into() };
+        self.deliveries.clone().cancel_delivery(request).await.unwrap();
+    }
+
     pub async fn delivery(&self, name: &str) -> v1::Delivery {
         let request = v1::GetDeliveryRequest { name: name.into() };
         self.deliveries.clone().get_delivery(request).await.unwrap().into_inner().delivery.unwrap()

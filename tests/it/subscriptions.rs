@@ -191,3 +191,40 @@ async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
     assert_eq!(hanging.seen().len(), 32, "no more are under way than allowed");
     gateway.kill().await;
 }
+
+#[tokio::test]
+async fn what_was_given_up_is_tried_again_when_asked_and_what_was_cancelled_is_not() {
+    let receiver = Receiver::always(Answer::status(500)).await;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let asked = v1::Subscription { retry_policy: attempts(1), ..subscription(receiver.url("/hook")) };
+    let subscribed = gateway.client.subscribe(1, asked).await;
+    let first = gateway.client.publish(1, contact()).await;
+    let delivery = subscribed.delivery(id_of(&first.event));
+    gateway.client.delivery_in(&delivery, State::Failed).await;
+
+    gateway.client.retry(&delivery).await;
+    let tried =
+        gateway.client.delivery_when(&delivery, "tried", |delivery| delivery.attempt_count == 2).await;
+    assert_eq!(tried.state(), State::Failed, "one attempt for each time it is asked for");
+    receiver.now(|_| Answer::status(200));
+    gateway.client.retry(&delivery).await;
+    let arrived = gateway.client.delivery_in(&delivery, State::Succeeded).await;
+    assert_eq!(
+        arrived.attempts.iter().map(|attempt| attempt.http_status).collect::<Vec<_>>(),
+        [500, 500, 200]
+    );
+
+    gateway.client.pause(&subscribed.name).await;
+    let second = gateway.client.publish(1, contact()).await;
+    let third = gateway.client.publish(1, contact()).await;
+    gateway.client.cancel(&subscribed.delivery(id_of(&second.event))).await;
+    gateway.client.resume(&subscribed.name).await;
+    gateway.client.delivery_in(&subscribed.delivery(id_of(&third.event)), State::Succeeded).await;
+    gateway.stop().await;
+    let gateway = home.start().await;
+    let cancelled = gateway.client.delivery(&subscribed.delivery(id_of(&second.event))).await;
+    assert_eq!((cancelled.state(), cancelled.attempt_count), (State::Cancelled, 0));
+    assert_eq!(receiver.seen().len(), 4, "the cancelled one was never sent");
+    gateway.stop().await;
+}

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{
-        BTreeMap, BTreeSet, HashMap, VecDeque,
+        BTreeMap, BTreeSet, HashMap, HashSet, VecDeque,
         hash_map::{Entry, RandomState},
     },
     hash::BuildHasher,
@@ -163,6 +163,14 @@ impl Ledger {
             next_due: book.due.first().map(|(due, _)| *due),
             ..book.counts
         })
+    }
+
+    /// When the oldest event was stored that is still owed to one of these lanes.
+    pub fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+        let lanes: HashSet<LaneId> =
+            lanes.iter().copied().filter(|lane| self.lanes.contains_key(lane)).collect();
+        let owed = self.volumes.iter().find_map(|volume| volume.first_owed(&lanes).map(|seq| (volume, seq)));
+        owed.map(|(volume, seq)| volume.segment_of(seq).create_time)
     }
 
     /// The events whose retry to this lane is due, the longest due first, with the attempts made; and when the next one

@@ -25,13 +25,13 @@ use self::{
     writer::{Write, bytes_of},
 };
 use super::{
-    Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FedEvent,
+    Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed,
     LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
 };
 use crate::{
     clock::Clock,
     domain::{
-        delivery::DeliveryKey,
+        delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
@@ -71,7 +71,7 @@ pub struct Shared {
     clock: Arc<dyn Clock>,
     registry: Registry,
     ledger: RwLock<Ledger>,
-    feed: broadcast::Sender<Arc<Vec<FedEvent>>>,
+    feed: broadcast::Sender<Fed>,
     failed: watch::Sender<bool>,
     /// Bytes of events that wait for the writer.
     waiting_bytes: AtomicUsize,
@@ -184,12 +184,20 @@ impl Store for SledStore {
         }
     }
 
-    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+    fn feed(&self) -> broadcast::Receiver<Fed> {
         self.shared.feed.subscribe()
     }
 
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
         self.write(|answer| Write::Settle(settlements, answer))
+    }
+
+    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+        self.write(|answer| Write::Decide(key, decision, answer))
+    }
+
+    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
+        self.shared.ledger().state(key)
     }
 
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
@@ -202,6 +210,10 @@ impl Store for SledStore {
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {
         self.shared.ledger().summary(lane)
+    }
+
+    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+        self.shared.ledger().oldest_owed(lanes)
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

@@ -214,7 +214,8 @@ fn record(
     let as_of = |entry: &JournalEntry| entry.outcome.delivery_state().is_ok_and(|written| written == state);
     let known = journal.iter().rposition(as_of).map_or(0, |last| last + 1);
     let journal = &journal[..known];
-    let attempts = tree.attempts(&journal[known.saturating_sub(attempts_max)..])?;
+    let attempts: Vec<&JournalEntry> = journal.iter().filter(|entry| !entry.outcome.decided).collect();
+    let attempts = tree.attempts(&attempts[attempts.len().saturating_sub(attempts_max)..])?;
     Ok(DeliveryRecord {
         key,
         state,

@@ -133,6 +133,9 @@ pub struct OutcomeRecord {
     /// Attempts made so far.
     #[prost(uint32, tag = "5")]
     pub attempts: u32,
+    /// Whether a caller decided this. Then the attempt at this place is an empty one.
+    #[prost(bool, tag = "6")]
+    pub decided: bool,
 }
 
 impl OutcomeRecord {
@@ -145,7 +148,7 @@ impl OutcomeRecord {
             DeliveryState::Failed => (4, 0),
             DeliveryState::Cancelled => (5, 0),
         };
-        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts }
+        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts, decided: false }
     }
 
     /// Which delivery.

@@ -2,7 +2,10 @@
 //!
 //! In memory it knows which delivery is in which state, and no more: the rest is read from its tree.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ::sled::Tree;
 use prost::Message;
@@ -164,6 +167,15 @@ impl Volume {
         self.owed.contains_key(&slot_lane(lane))
     }
 
+    /// Its first event that is still owed to one of these lanes.
+    pub fn first_owed(&self, lanes: &HashSet<LaneId>) -> Option<Seq> {
+        if !self.owed.keys().any(|lane| lanes.contains(&LaneId((*lane).into()))) {
+            return None;
+        }
+        let mut deliveries = self.oldest_first(Seq(self.first.0 - 1));
+        deliveries.find(|(key, state)| state.is_owed() && lanes.contains(&key.lane)).map(|(key, _)| key.seq)
+    }
+
     /// Its deliveries, the newest event first, each event's by lane.
     pub fn newest_first(&self) -> impl Iterator<Item = (DeliveryKey, SlotState)> {
         (0..self.len()).rev().flat_map(move |event| self.slots_of(event))
@@ -293,8 +305,8 @@ impl VolumeTree {
     }
 
     /// The attempts of journal entries, in their order.
-    pub fn attempts(&self, entries: &[JournalEntry]) -> Result<Vec<Attempt>, ReadError> {
-        let read = |entry: &JournalEntry| {
+    pub fn attempts(&self, entries: &[&JournalEntry]) -> Result<Vec<Attempt>, ReadError> {
+        let read = |entry: &&JournalEntry| {
             let value = self.must(VolumeKind::Attempts, entry.number)?;
             let mut attempts = Attempts::decode(&*value).map_err(RecordError::from)?.attempts;
             if entry.place >= attempts.len() {

@@ -25,7 +25,8 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Created, FedEvent, NewEvent, NewSubscription, Settlement, StoreError, registry,
+        Accepted, Change, Created, Decision, Fed, FedEvent, NewEvent, NewSubscription, Settlement,
+        StoreError, registry,
     },
 };
 
@@ -48,6 +49,8 @@ pub enum Write {
     Accept(Vec<NewEvent>, Answer<Vec<Accepted>>),
     /// How attempts ended.
     Settle(Vec<Settlement>, Answer<()>),
+    /// What a caller decides about a delivery.
+    Decide(DeliveryKey, Decision, Answer<DeliveryState>),
     /// A subscription to be added.
     Create(Box<NewSubscription>, Answer<Created>),
     /// A subscription to be changed.
@@ -111,10 +114,10 @@ impl Writer {
                 Write::Settle(settlements, answer) => {
                     self.gather_settlements(&mut group, settlements, answer);
                 }
-                // What concerns subscriptions is rare: it ends the commit and makes one of its own.
+                // Everything else is rare: it ends the commit and makes one of its own.
                 other => {
                     self.finish(group);
-                    return self.write_registry(other);
+                    return self.write_alone(other);
                 }
             }
             if group.is_full() {
@@ -209,15 +212,43 @@ impl Writer {
             drop(answer.send(Err(failure.clone())));
             return;
         }
-        let ledger = self.shared.ledger();
         for Settlement { key, attempt, state } in settlements {
-            let owed = ledger.state(key).is_some_and(DeliveryState::is_owed);
-            if owed && group.settled.insert(key) {
-                let outcome = OutcomeRecord::new(key, state, ledger.attempts_of_owed(key) + 1);
-                group.settlements.push((outcome, AttemptRecord::from(&attempt)));
+            let before = self.shared.ledger().state(key);
+            let state = match before {
+                Some(owed) if owed.is_owed() => state,
+                // It was cancelled while the attempt was under way.
+                Some(DeliveryState::Cancelled) => DeliveryState::Cancelled,
+                _ => continue,
+            };
+            if !group.settled.insert(key) {
+                continue;
+            }
+            match self.attempts_made(key) {
+                Ok(made) => {
+                    let outcome = OutcomeRecord::new(key, state, made + 1);
+                    group.settlements.push((outcome, AttemptRecord::from(&attempt)));
+                }
+                Err(error) => {
+                    drop(answer.send(Err(error)));
+                    return;
+                }
             }
         }
         group.settles.push(answer);
+    }
+
+    /// Attempts made so far of a delivery.
+    fn attempts_made(&self, key: DeliveryKey) -> Result<u32, StoreError> {
+        let tree = {
+            let ledger = self.shared.ledger();
+            if ledger.state(key).is_some_and(DeliveryState::is_owed) {
+                return Ok(ledger.attempts_of_owed(key));
+            }
+            ledger.volume_of(key.seq).expect("a delivery has an event").tree.clone()
+        };
+        // Of what is over only the journal knows. That is rare: somebody decided about it.
+        let journal = tree.journal_of(&[key])?;
+        Ok(journal[&key].last().map_or(0, |entry| entry.outcome.attempts))
     }
 
     /// Writes what was gathered, and answers.
@@ -258,7 +289,7 @@ impl Writer {
         drop(ledger);
         if !group.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
-            drop(self.shared.feed.send(Arc::new(mem::take(&mut group.stored))));
+            drop(self.shared.feed.send(Fed::Events(Arc::new(mem::take(&mut group.stored)))));
         }
         Ok(())
     }
@@ -324,9 +355,13 @@ impl Writer {
         }
     }
 
-    /// One change of the registry, in a commit of its own. False if the thread shall end.
-    fn write_registry(&mut self, write: Write) -> bool {
+    /// What is rare, in a commit of its own. False if the thread shall end.
+    fn write_alone(&mut self, write: Write) -> bool {
         match write {
+            Write::Decide(key, decision, answer) => {
+                let result = self.decide(key, decision);
+                self.answer(answer, result);
+            }
             Write::Create(new, answer) => {
                 let result = self.create(*new);
                 self.answer(answer, result);
@@ -354,6 +389,21 @@ impl Writer {
             self.fail(failure.clone());
         }
         drop(answer.send(result));
+    }
+
+    fn decide(&mut self, key: DeliveryKey, decision: Decision) -> Result<DeliveryState, StoreError> {
+        self.working()?;
+        let before = self.shared.ledger().state(key).ok_or(StoreError::DeliveryNotFound)?;
+        let now = self.shared.clock.now();
+        let Some(state) = decision.apply(before, now)? else { return Ok(before) };
+        let made = self.attempts_made(key)?;
+        let outcome = OutcomeRecord { decided: true, ..OutcomeRecord::new(key, state, made) };
+        let settlements = vec![(outcome, AttemptRecord::default())];
+        self.write_group(&mut Group { settlements, time: now, ..Group::default() })?;
+        if let DeliveryState::Retrying { due } = state {
+            drop(self.shared.feed.send(Fed::Due(key.lane, due)));
+        }
+        Ok(state)
     }
 
     fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
