@@ -31,6 +31,20 @@ deny:
 bench *arguments:
     cargo bench {{arguments}}
 
+# Runs what has to pass before a change is taken: everything above, other languages' clients, and more. Takes long.
+ci:
+    .ci/run
+
+# Runs other languages' clients against the gateway. Needs Python with venv, and Node.js with npm.
+clients:
+    cargo build
+    tests/clients/install target/clients
+    tests/clients/run.py target/debug/tidings target/clients
+
+# Shows the whole round: publish, deliver, list.
+demo:
+    cargo run --release -- demo
+
 # Runs the gateway, allowed to POST to this machine.
 serve *arguments:
     cargo run --release -- serve --egress-allow 127.0.0.0/8 --egress-allow ::1 {{arguments}}
@@ -43,7 +57,7 @@ receive *arguments:
 config *arguments:
     cargo run --release -- config {{arguments}}
 
-# Brings the table in docs/settings.md up to date.
+# Brings the table in README.md up to date.
 settings:
     cargo run --quiet -- config --markdown > target/settings.md
-    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md
+    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' README.md

@@ -7,7 +7,7 @@ use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
 use rustls::pki_types::CertificateDer;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     clock::{Clock, SystemClock},
@@ -32,8 +32,15 @@ pub struct App {
     poster: Poster,
     random: StdRng,
     grpc: TcpListener,
-    http: TcpListener,
+    ops: Ops,
     readiness: Readiness,
+}
+
+/// The server of `/healthz` and `/readyz`. It ends when it is told to, or dropped.
+struct Ops {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+    end: DropGuard,
 }
 
 /// Runs the gateway until `shutdown`.
@@ -55,6 +62,9 @@ impl App {
         let grpc = bind(config.grpc_listen, "grpc_listen").await?;
         let http = bind(config.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
+        // Opening a large store takes a while: who asks is told so meanwhile.
+        let ops = Ops::start(http, readiness.clone())?;
+        raise_open_files_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config)?, Arc::clone(&clock))?;
@@ -63,7 +73,7 @@ impl App {
             let (clock, seed) = (Arc::clone(&clock), random.random());
             tokio::task::spawn_blocking(move || SledStore::open(&dir, cache_bytes, clock, seed)).await??
         };
-        Ok(Self { config, clock, store: Arc::new(store), poster, random, grpc, http, readiness })
+        Ok(Self { config, clock, store: Arc::new(store), poster, random, grpc, ops, readiness })
     }
 
     /// Where gRPC is served.
@@ -82,12 +92,10 @@ impl App {
     /// The store could not be closed properly, or a server failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tracing::info!(
-            grpc.listen = %self.grpc.local_addr()?, http.listen = %self.http.local_addr()?,
+            grpc.listen = %self.grpc.local_addr()?, http.listen = %self.ops.address,
             data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
         );
         let health = Health::default();
-        let ops_end = CancellationToken::new();
-        let ops = tokio::spawn(ops::serve(self.http, self.readiness.clone(), ops_end.clone()));
         let watch = watch_store(&self.store, self.readiness.clone(), health.clone());
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
         let dispatcher = Dispatcher::new(
@@ -115,12 +123,34 @@ impl App {
         watch.abort();
         let closing = Arc::clone(&self.store);
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
-        ops_end.cancel();
-        drop(ops.await);
+        self.ops.end().await;
         served.context("the gRPC server failed")?;
         closed.context("the store was not closed properly")?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+impl Ops {
+    fn start(listener: TcpListener, readiness: Readiness) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let end = CancellationToken::new();
+        let serving = tokio::spawn(ops::serve(listener, readiness, end.clone()));
+        Ok(Self { address, serving, end: end.drop_guard() })
+    }
+
+    async fn end(self) {
+        drop(self.end);
+        // It panicked, if anything, and has said so.
+        drop(self.serving.await);
+    }
+}
+
+/// Each connection takes a file, and the usual limit of 1,024 is soon reached with many endpoints.
+fn raise_open_files_limit() {
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use tidings::{
     app,
     config::{Config, ConfigFault, Flags, LogFormat, Origins, settings_table},
-    receive, shutdown, telemetry,
+    demo, receive, shutdown, telemetry,
 };
 use tokio::runtime::Runtime;
 
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Some(("config", matches)) if matches.get_flag("markdown") => exit_code(print(&settings_table())),
         Some(("config", matches)) => with_config(matches, |_, origins| exit_code(print(&origins.to_toml()))),
         Some(("receive", matches)) => exit_code(receive(matches)),
+        Some(("demo", _)) => exit_code(demo()),
         _ => unreachable!("clap lets nothing else through"),
     }
 }
@@ -56,6 +57,10 @@ fn command() -> Command {
                 .arg(markdown),
         )
         .subcommand(receive::Arguments::augment_args(Command::new("receive")))
+        .subcommand(
+            Command::new("demo")
+                .about("Show the whole round on a store that goes away: publish, deliver, list"),
+        )
 }
 
 /// Runs `then` with the configuration, or tells everything that is wrong with it.
@@ -96,6 +101,11 @@ fn receive(matches: &ArgMatches) -> anyhow::Result<()> {
     let arguments = receive::Arguments::from_arg_matches(matches)?;
     telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
     run_until_signal(|shutdown| receive::run(arguments, shutdown))
+}
+
+fn demo() -> anyhow::Result<()> {
+    telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
+    run_until_signal(async |shutdown| demo::run(&mut io::stdout(), shutdown).await)
 }
 
 fn run_until_signal<F>(run: impl FnOnce(tokio_util::sync::CancellationToken) -> F) -> anyhow::Result<()>

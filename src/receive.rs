@@ -38,7 +38,7 @@ use crate::{
 
 mod print;
 
-pub use print::{Signatures, describe};
+pub use print::{Signatures, describe, describe_body};
 
 /// The largest body that is taken.
 pub const BODY_BYTES_MAX: usize = 8 << 20;

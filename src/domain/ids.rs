@@ -43,7 +43,7 @@ impl FromStr for AccountId {
 
     /// Reads the decimal form without sign or leading zeros, so that an account has one name only.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        const RULE: IdError = IdError("the account must be a positive integer without leading zeros");
+        const RULE: IdError = IdError("must have a positive integer without leading zeros as the account");
         if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(RULE);
         }
@@ -90,7 +90,7 @@ impl FromStr for SubscriptionId {
         if fits {
             Ok(Self(text.into()))
         } else {
-            Err(IdError("the subscription id must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"))
+            Err(IdError("must have a subscription id that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"))
         }
     }
 }
@@ -152,7 +152,7 @@ impl FromStr for EventId {
         if fits {
             Ok(Self(text.into()))
         } else {
-            Err(IdError("the event id must be 1 to 128 characters of [A-Za-z0-9._~-]"))
+            Err(IdError("must have an event id of 1 to 128 characters of [A-Za-z0-9._~-]"))
         }
     }
 }

@@ -41,7 +41,7 @@ impl Admission {
 
 impl Bound {
     fn new(max: usize) -> Self {
-        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let max = u32::try_from(max).unwrap_or(u32::MAX).max(1); // With no room at all nothing would count.
         Self { free: Arc::new(Semaphore::new(usize::try_from(max).expect("a u32 fits"))), max }
     }
 

@@ -33,9 +33,9 @@ use crate::{
 pub struct CheckedEvent {
     address: EventAddress,
     event: v1::Event,
+    encoded: Vec<u8>,
     facts: EventFacts,
     fingerprint: u128,
-    bytes: usize,
 }
 
 impl CheckedEvent {
@@ -144,22 +144,23 @@ impl Gateway {
         }
         let facts = event::check(&mut event, address.account, path)?;
         let encoded = event.encode_to_vec();
-        Ok(CheckedEvent { fingerprint: fingerprint(&encoded), bytes: encoded.len(), address, event, facts })
+        Ok(CheckedEvent { fingerprint: fingerprint(&encoded), address, event, encoded, facts })
     }
 
     /// Begins to store events, all or none, each owed to the subscriptions that want it now. Calls one after another
     /// are stored in their order, whether or not each is waited for.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
-        let bytes = events.iter().map(|event| event.bytes).sum();
+        let bytes = events.iter().map(|event| event.encoded.len()).sum();
         let room = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
         let registry = self.0.store.registry();
         let new =
-            events.into_iter().map(|CheckedEvent { address, event, facts, fingerprint, .. }| NewEvent {
+            events.into_iter().map(|CheckedEvent { address, event, encoded, facts, fingerprint }| NewEvent {
                 lanes: registry.matching(address.account, &facts),
                 event_type: facts.event_type,
                 address,
                 event,
+                encoded,
                 fingerprint,
             });
         let commit = self.0.store.accept(new.collect());

@@ -225,8 +225,16 @@ pub(super) fn check_publish(
             .check_event(EventAddress { account, id }, event, &event_path)
             .map_err(|faults| fields.faults.extend(faults))
             .ok(),
-        // Without an account there is nothing to hold the payload against.
-        (None, Some(_)) => None,
+        (None, Some(event)) => {
+            // Held against any account, so that all other faults are told at once with that of the parent.
+            let account = AccountId::new(1).expect("one is positive");
+            let address = EventAddress { account, id: None };
+            if let Err(faults) = gateway.check_event(address, event, &event_path) {
+                let others = faults.iter().filter(|fault| fault.kind != FaultKind::AccountMismatch);
+                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.rule));
+            }
+            None
+        }
     };
     match checked {
         Some(checked) if fields.faults.is_empty() => Ok(checked),

@@ -78,7 +78,8 @@ fn verdict(header: &HeaderName, signatures: Signatures) -> Option<&'static str> 
     Some(if holds { " (holds)" } else { " (DOES NOT HOLD)" })
 }
 
-fn describe_body(body: &[u8]) -> String {
+/// A body as text: JSON set in, anything else as it is. Nothing in it can steer a terminal.
+pub fn describe_body(body: &[u8]) -> String {
     let text = match (serde_json::from_slice::<IgnoredAny>(body), std::str::from_utf8(body)) {
         (Ok(_), Ok(json)) => indent(json),
         _ => String::from_utf8_lossy(body).into_owned(),

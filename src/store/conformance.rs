@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use url::Url;
 use uuid::Uuid;
@@ -171,9 +172,11 @@ fn new_subscription(of: i64, id: &str) -> NewSubscription {
 pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> NewEvent {
     let contact = v1::Contact { id: number, name: format!("contact {number}"), ..Default::default() };
     let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
+    let event = v1::Event { payload: Some(payload), ..Default::default() };
     NewEvent {
         address: EventAddress { account: account(of), id: id.map(|id| id.parse().unwrap()) },
-        event: v1::Event { payload: Some(payload), ..Default::default() },
+        encoded: event.encode_to_vec(),
+        event,
         event_type: EventType::ContactCreated,
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
         lanes: lanes.to_vec(),

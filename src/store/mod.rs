@@ -137,7 +137,7 @@ pub enum StoreError {
         /// Its id.
         id: EventId,
     },
-    /// Too much waits to be written.
+    /// Too much waits to be written: see the bounds of the engine.
     #[error("too many writes are waiting")]
     Busy,
     /// The store is closed.
@@ -230,6 +230,8 @@ pub struct NewEvent {
     pub address: EventAddress,
     /// What was published, checked, with `name`, `type` and `create_time` unset.
     pub event: v1::Event,
+    /// Its encoding: what is written.
+    pub encoded: Vec<u8>,
     /// Its kind.
     pub event_type: EventType,
     /// Tells this event from another one with the same id.

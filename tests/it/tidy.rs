@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("ops", &["listen"]),
     ("receive", &["config", "domain", "listen"]),
     ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "ops", "store"]),
+    ("demo", &["app", "config", "domain", "proto", "receive"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

@@ -8,13 +8,22 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
+    sync::{
+        Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
-use self::{ledger::Ledger, records::EventEntry, values::ReadError, writer::Write};
+use self::{
+    ledger::Ledger,
+    records::EventEntry,
+    values::ReadError,
+    writer::{Write, bytes_of},
+};
 use super::{
     Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FedEvent,
     LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
@@ -42,7 +51,7 @@ mod writer;
 pub use open::OpenError;
 pub use registry_tree::REQUEST_MEMORY;
 pub use volume::VOLUME_EVENTS;
-pub use writer::{COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX};
+pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
 /// Memory for sled's cache unless configured, in bytes.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
@@ -64,6 +73,8 @@ pub struct Shared {
     ledger: RwLock<Ledger>,
     feed: broadcast::Sender<Arc<Vec<FedEvent>>>,
     failed: watch::Sender<bool>,
+    /// Bytes of events that wait for the writer.
+    waiting_bytes: AtomicUsize,
 }
 
 impl SledStore {
@@ -84,16 +95,16 @@ impl SledStore {
         self.shared.failed.subscribe()
     }
 
-    fn write<T>(
-        &self,
-        write: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, StoreError>>) -> Write,
-    ) -> Commit<T> {
+    fn write<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Commit<T> {
         let (answer, commit) = Commit::pair();
-        match self.writes.try_send(write(answer)) {
-            Ok(()) => commit,
-            Err(mpsc::TrySendError::Full(_)) => Commit::ready(Err(StoreError::Busy)),
-            Err(mpsc::TrySendError::Disconnected(_)) => Commit::ready(Err(StoreError::Closed)),
-        }
+        self.send(write(answer)).map_or_else(|error| Commit::ready(Err(error)), |()| commit)
+    }
+
+    fn send(&self, write: Write) -> Result<(), StoreError> {
+        self.writes.try_send(write).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+        })
     }
 }
 
@@ -157,7 +168,20 @@ impl Store for SledStore {
     }
 
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
-        self.write(|answer| Write::Accept(events, answer))
+        let bytes = bytes_of(&events);
+        let waiting = &self.shared.waiting_bytes;
+        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_WAITING_MAX {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+            return Commit::ready(Err(StoreError::Busy));
+        }
+        let (answer, commit) = Commit::pair();
+        match self.send(Write::Accept(events, answer)) {
+            Ok(()) => commit,
+            Err(error) => {
+                waiting.fetch_sub(bytes, Ordering::Relaxed);
+                Commit::ready(Err(error))
+            }
+        }
     }
 
     fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
@@ -203,7 +227,7 @@ impl Store for SledStore {
         let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else {
             return Ok(());
         };
-        let (answer, mut stopped) = tokio::sync::oneshot::channel();
+        let (answer, mut stopped) = oneshot::channel();
         // The queue may be full: wait for room, since what was accepted is still to be written.
         let sent = self.writes.send(Write::Stop(answer));
         let joined = writer.join();

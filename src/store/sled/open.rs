@@ -9,7 +9,7 @@ use std::{
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, mpsc},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicUsize, mpsc},
     thread,
 };
 
@@ -106,11 +106,19 @@ pub fn open(
         ledger: RwLock::new(ledger),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         failed: watch::Sender::new(false),
+        waiting_bytes: AtomicUsize::new(0),
     });
     let random = StdRng::seed_from_u64(seed);
     let writer = Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, random, failure: None };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(&waiting));
+    let failed = shared.failed.clone();
+    let write = move || {
+        if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
+            tracing::error!("the store's writer panicked and takes no more writes until a restart");
+            failed.send_replace(true);
+        }
+    };
+    let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
     Ok(SledStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
 }

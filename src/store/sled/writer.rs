@@ -4,10 +4,9 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     mem,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::Ordering, mpsc},
 };
 
-use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 
@@ -36,6 +35,9 @@ pub const COMMIT_RECORDS_MAX: usize = 1024;
 pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Writes that may wait; past them [`StoreError::Busy`].
 pub const WRITES_WAITING_MAX: usize = 64 * 1024;
+/// Bytes of events that may wait to be written; past them [`StoreError::Busy`]. A caller that goes away leaves what it
+/// gave here, so the callers' own bounds do not bound this.
+pub const BYTES_WAITING_MAX: usize = 128 * 1024 * 1024;
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 type AcceptResult = Result<Vec<Accepted>, StoreError>;
@@ -130,6 +132,7 @@ impl Writer {
     }
 
     fn gather_events(&mut self, group: &mut Group, events: Vec<NewEvent>, answer: Answer<Vec<Accepted>>) {
+        self.shared.waiting_bytes.fetch_sub(bytes_of(&events), Ordering::Relaxed);
         if let Some(failure) = &self.failure {
             drop(answer.send(Err(failure.clone())));
             return;
@@ -150,8 +153,8 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address: EventAddress { account, id }, event, event_type, fingerprint, mut lanes } =
-            new;
+        let NewEvent { address, event, encoded, event_type, fingerprint, mut lanes } = new;
+        let EventAddress { account, id } = address;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
         {
@@ -169,15 +172,14 @@ impl Writer {
         if id_given {
             group.ids.insert((account, id.clone()), group.entries.len());
         }
-        let body_start = group.bodies.len();
-        event.encode(&mut group.bodies).expect("a Vec grows as needed");
+        group.bodies.extend(&encoded);
         group.entries.push(EventEntry {
             account: account.get(),
             id: id.as_str().to_owned(),
             event_type: event_type.into(),
             fingerprint_high: high_half(fingerprint),
             fingerprint_low: low_half(fingerprint),
-            body_len: u32::try_from(group.bodies.len() - body_start).expect("an event is below 4 GiB"),
+            body_len: u32::try_from(encoded.len()).expect("an event is below 4 GiB"),
             lanes: lanes.iter().map(|lane| lane.0).collect(),
             id_given,
         });
@@ -428,6 +430,11 @@ impl Group {
         self.bodies.truncate(bodies);
         self.ids.retain(|_, place| *place < entries);
     }
+}
+
+/// How much of [`BYTES_WAITING_MAX`] a call takes.
+pub fn bytes_of(events: &[NewEvent]) -> usize {
+    events.iter().map(|event| event.encoded.len()).sum()
 }
 
 fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {

@@ -1,0 +1,210 @@
+//! The publisher: tonic's own client on several connections.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use futures_util::stream;
+use hdrhistogram::Histogram;
+use tidings::proto::v1::{self, event_service_client::EventServiceClient};
+use tokio::{sync::mpsc, task::JoinSet};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    children,
+    load::{CHANNELS, Load, Way, now_micros},
+    wire::{Latency, PublishOrder, Published},
+};
+
+type Client = EventServiceClient<Channel>;
+
+/// Does as it is told over standard input.
+pub fn serve() -> anyhow::Result<()> {
+    // One thread: it must not take more of the machine than it needs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    children::obey(|order: PublishOrder| runtime.block_on(publish(order)))
+}
+
+async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result<Published> {
+    let clients = Arc::new(connect(address).await?);
+    let log = Arc::new(Log::new(load));
+    let first = now_micros();
+    match load.way {
+        Way::Unary { in_flight } => {
+            side_by_side(in_flight, |place| unary(client(&clients, place), Arc::clone(&log))).await?;
+        }
+        Way::Batches { size, in_flight } => {
+            side_by_side(in_flight, |place| batches(client(&clients, place), size, Arc::clone(&log))).await?;
+        }
+        Way::Streams { count } => {
+            side_by_side(count, |place| stream_events(client(&clients, place), Arc::clone(&log))).await?;
+        }
+        Way::Steady { rate } => steady(&clients, rate, &log).await?,
+    }
+    let last = now_micros();
+    log.check_complete()?;
+    Ok(Published { first, last, answer: log.latency() })
+}
+
+/// Connections that are there before the first event.
+async fn connect(address: SocketAddr) -> anyhow::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(CHANNELS);
+    for _ in 0..CHANNELS {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        clients
+            .push(EventServiceClient::new(endpoint.connect().await.context("the server does not listen")?));
+    }
+    Ok(clients)
+}
+
+fn client(clients: &[Client], place: usize) -> Client {
+    clients[place % clients.len()].clone()
+}
+
+async fn side_by_side<F>(count: usize, task: impl Fn(usize) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let mut tasks: JoinSet<_> = (0..count).map(task).collect();
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a publisher's task panicked")??;
+    }
+    Ok(())
+}
+
+async fn unary(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> {
+    while let Some(number) = log.take() {
+        one(&mut client, number, now_micros(), &log).await?;
+    }
+    Ok(())
+}
+
+async fn one(client: &mut Client, number: u64, at_micros: i64, log: &Log) -> anyhow::Result<()> {
+    let answer = client.publish_event(log.load.request(number, at_micros)).await?.into_inner();
+    ensure!(answer.result.is_some(), "an event was answered without a result");
+    log.answered(at_micros);
+    Ok(())
+}
+
+async fn batches(mut client: Client, size: u64, log: Arc<Log>) -> anyhow::Result<()> {
+    loop {
+        let at_micros = now_micros();
+        let numbers = std::iter::from_fn(|| log.take()).take(usize::try_from(size)?);
+        let requests: Vec<_> = numbers.map(|number| log.load.request(number, at_micros)).collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let count = requests.len();
+        let request = v1::BatchPublishEventsRequest { requests, ..Default::default() };
+        let results = client.batch_publish_events(request).await?.into_inner().results;
+        ensure!(results.len() == count, "{count} events were answered with {} results", results.len());
+        for _ in results {
+            log.answered(at_micros);
+        }
+    }
+}
+
+/// The sequence number that a message and its answer carry is the time at which the message was made.
+async fn stream_events(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> {
+    let source = Arc::clone(&log);
+    let requests = std::iter::from_fn(move || {
+        let at_micros = now_micros();
+        let request = Some(source.load.request(source.take()?, at_micros));
+        Some(v1::StreamPublishEventsRequest { sequence: at_micros, request })
+    });
+    let mut answers = client.stream_publish_events(stream::iter(requests)).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        let stored = matches!(answer.outcome, Some(v1::stream_publish_events_response::Outcome::Result(_)));
+        ensure!(stored, "an event of a stream was refused: {:?}", answer.outcome);
+        log.answered(answer.sequence);
+    }
+    Ok(())
+}
+
+/// Every event has its time, whatever became of those before: a call that is late counts from when it was due.
+async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result<()> {
+    let (beat, mut beats) = mpsc::unbounded_channel();
+    let (interval, events) = (Duration::from_secs(1) / rate, log.load.events);
+    // A thread of its own, since the runtime's timer counts in milliseconds only.
+    let metronome = thread::spawn(move || {
+        let (start, start_micros) = (Instant::now(), now_micros());
+        for number in 1..=events {
+            let due = interval * u32::try_from(number).expect("events are few");
+            thread::sleep(due.saturating_sub(start.elapsed()));
+            let due_micros = start_micros + i64::try_from(due.as_micros()).expect("a run is short");
+            if beat.send((number, due_micros)).is_err() {
+                return;
+            }
+        }
+    });
+    let mut calls = JoinSet::new();
+    while let Some((number, due_micros)) = beats.recv().await {
+        let (mut client, log) = (client(clients, usize::try_from(number)?), Arc::clone(log));
+        calls.spawn(async move { one(&mut client, number, due_micros, &log).await });
+        while let Some(ended) = calls.try_join_next() {
+            ended.context("a publisher's task panicked")??;
+        }
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended.context("a publisher's task panicked")??;
+    }
+    metronome.join().map_err(|_| anyhow::anyhow!("the metronome panicked"))
+}
+
+/// Which events are still to be published, and how long those before took.
+struct Log {
+    load: Load,
+    next: AtomicU64,
+    answers: Mutex<Histogram<u64>>,
+}
+
+impl Log {
+    fn new(load: Load) -> Self {
+        Self { load, next: AtomicU64::new(1), answers: Mutex::new(histogram()) }
+    }
+
+    fn take(&self) -> Option<u64> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number <= self.load.events).then_some(number)
+    }
+
+    fn answered(&self, at_micros: i64) {
+        let micros = u64::try_from(now_micros() - at_micros).unwrap_or(0);
+        self.answers.lock().expect("no code panics while it holds this lock").saturating_record(micros);
+    }
+
+    fn check_complete(&self) -> anyhow::Result<()> {
+        let answered = self.answers.lock().expect("no code panics while it holds this lock").len();
+        ensure!(answered == self.load.events, "{answered} of {} events were answered", self.load.events);
+        Ok(())
+    }
+
+    fn latency(&self) -> Latency {
+        Latency::of(&self.answers.lock().expect("no code panics while it holds this lock"))
+    }
+}
+
+/// From a microsecond to ten minutes.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("these bounds are allowed")
+}
+
+impl Latency {
+    /// What a histogram in microseconds says.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            p50: histogram.value_at_quantile(0.5),
+            p95: histogram.value_at_quantile(0.95),
+            p99: histogram.value_at_quantile(0.99),
+            max: histogram.max(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The receiver: answers every POST with 200 and counts it. Each endpoint has an address of its own, as if each were
+//! another machine.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use anyhow::Context;
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+use crate::{
+    children::say,
+    load::{now_micros, read_stamp},
+    publisher::histogram,
+    wire::{Arrived, Expected, Latency, Listening, ReceiverOrder},
+};
+
+/// Endpoints that it has.
+pub const ENDPOINTS: usize = 10;
+
+/// Receives until nobody gives orders any more.
+pub fn serve() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(receive())
+}
+
+async fn receive() -> anyhow::Result<()> {
+    let counts = Mutex::new(Counts::new(Expected::default()));
+    let tally = Arc::new(Tally { counts, complete: Notify::new() });
+    let mut endpoints = Vec::with_capacity(ENDPOINTS);
+    for endpoint in 0..ENDPOINTS {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        endpoints.push(listener.local_addr()?);
+        tokio::spawn(accept(listener, endpoint, Arc::clone(&tally)));
+    }
+    say(&Listening { endpoints })?;
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(order) = orders.next_line().await? {
+        match serde_json::from_str(&order).context("an order is not understood")? {
+            ReceiverOrder::Expect(expected) => *tally.lock() = Counts::new(expected),
+            ReceiverOrder::Wait { timeout_ms } => {
+                // What is missing after that is in the answer.
+                drop(tokio::time::timeout(Duration::from_millis(timeout_ms), tally.complete()).await);
+            }
+            ReceiverOrder::Tell => {}
+        }
+        say(&tally.lock().told())?;
+    }
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, endpoint: usize, tally: Arc<Tally>) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(serve_connection(stream, endpoint, Arc::clone(&tally)));
+    }
+}
+
+async fn serve_connection(stream: TcpStream, endpoint: usize, tally: Arc<Tally>) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let tally = Arc::clone(&tally);
+        async move {
+            // A body that breaks off is no arrival; the connection ends by itself.
+            if let Ok(body) = request.into_body().collect().await {
+                tally.arrived(endpoint, &body.to_bytes());
+            }
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?)
+}
+
+/// What arrives against what is expected.
+struct Tally {
+    counts: Mutex<Counts>,
+    complete: Notify,
+}
+
+struct Counts {
+    expected: Expected,
+    arrived: Arrived,
+    /// By endpoint and number, whether it has arrived.
+    seen: Vec<bool>,
+    latency: Histogram<u64>,
+}
+
+impl Tally {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn arrived(&self, endpoint: usize, body: &[u8]) {
+        let at = now_micros();
+        let mut counts = self.lock();
+        counts.count(endpoint, read_stamp(body), at);
+        if counts.is_complete() {
+            self.complete.notify_one();
+        }
+    }
+
+    async fn complete(&self) {
+        while !self.lock().is_complete() {
+            self.complete.notified().await;
+        }
+    }
+}
+
+impl Counts {
+    fn new(expected: Expected) -> Self {
+        let places = expected.endpoints * (usize::try_from(expected.events).expect("events are few") + 1);
+        Self { expected, arrived: Arrived::default(), seen: vec![false; places], latency: histogram() }
+    }
+
+    fn told(&self) -> Arrived {
+        Arrived { latency: Latency::of(&self.latency), ..self.arrived }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.arrived.deliveries == self.expected.deliveries()
+    }
+
+    fn count(&mut self, endpoint: usize, stamp: Option<(u64, i64)>, at: i64) {
+        let Some((number, sent)) = stamp.filter(|(number, _)| self.is_expected(endpoint, *number)) else {
+            self.arrived.unexpected += 1;
+            return;
+        };
+        let events = usize::try_from(self.expected.events).expect("events are few");
+        let place =
+            endpoint * (events + 1) + usize::try_from(number).expect("it is not more than the events");
+        if std::mem::replace(&mut self.seen[place], true) {
+            self.arrived.again += 1;
+            return;
+        }
+        self.arrived.deliveries += 1;
+        self.arrived.last = at;
+        self.latency.saturating_record(u64::try_from(at - sent).unwrap_or(0));
+    }
+
+    fn is_expected(&self, endpoint: usize, number: u64) -> bool {
+        let Expected { events, endpoints, fan_out } = self.expected;
+        (1..=events).contains(&number)
+            && endpoint < endpoints
+            && (fan_out || number % endpoints as u64 == endpoint as u64)
+    }
+}

@@ -1,0 +1,291 @@
+//! The store alone, on the sled engine: `cargo bench --bench store`; `-- --quick` for less of everything.
+//!
+//! What is measured: events stored by 1, 64 and 256 callers at once and in batches; the whole cycle of an event that is
+//! owed to one subscription, stored and settled; what is written to the disk for a byte of events, and what is left on it;
+//! how long it takes to open the store again. Beside it, the disk alone in the same run. docs/benchmarks.md has figures.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use futures_util::future::try_join_all;
+use prost::Message;
+use tidings::{
+    clock::SystemClock,
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
+        event::EventAddress,
+        ids::{AccountId, LaneId, SubscriptionName},
+        samples,
+        secret::Secret,
+        subscription::{PayloadFormat, RetryOverrides, Settings},
+        time::UnixMicros,
+    },
+    proto::v1::EventType,
+    store::{
+        NewEvent, NewSubscription, Settlement, Store,
+        sled::{CACHE_BYTES_DEFAULT, SledStore},
+    },
+};
+use tokio::{runtime::Runtime, sync::broadcast::error::RecvError};
+
+const ACCOUNT: i64 = 1;
+const URL: &str = "https://receiver.example.com/webhooks";
+/// What `/proc` counts a process's time in.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Measures the store.
+#[derive(Parser)]
+struct Arguments {
+    /// Less of everything, for checks that nothing is broken.
+    #[arg(long)]
+    quick: bool,
+    /// Set by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let divisor = if Arguments::parse().quick { 10 } else { 1 };
+    let runtime = Runtime::new()?;
+    println!("| what | events/s | CPU µs per event | written per byte |\n|---|--:|--:|--:|");
+    for (batch, writes) in [(1, 2_000), (32, 2_000), (256, 500)] {
+        let per_second = append(batch, writes / divisor)?;
+        println!("| append and fdatasync, {batch} a write | {per_second:.0} | | |");
+    }
+    for (name, callers, batch, events) in [
+        ("1 caller of one event", 1, 1, 5_000),
+        ("64 callers of one event", 64, 1, 100_000),
+        ("256 callers of one event", 256, 1, 200_000),
+        ("8 callers of batches of 100", 8, 100, 300_000),
+    ] {
+        let load = Load { callers, batch, events: events / divisor };
+        runtime.block_on(measure(&format!("stored: {name}"), load, false))?;
+        runtime.block_on(measure(&format!("stored and settled: {name}"), load, true))?;
+    }
+    runtime.block_on(size_and_reopening(300_000 / divisor))
+}
+
+/// Events a second that can be made durable by a plain file, `batch` at a time.
+fn append(batch: usize, writes: u64) -> anyhow::Result<f64> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let mut file = File::create(dir.path().join("appended"))?;
+    let write = new_event(1, Vec::new()).event.encode_to_vec().repeat(batch);
+    let start = Instant::now();
+    for _ in 0..writes {
+        file.write_all(&write)?;
+        file.sync_data()?;
+    }
+    Ok(writes as f64 * batch as f64 / start.elapsed().as_secs_f64())
+}
+
+#[derive(Clone, Copy)]
+struct Load {
+    callers: u64,
+    batch: u64,
+    events: u64,
+}
+
+async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let store = open(dir.path())?;
+    let lane = subscribe(&store).await?;
+    let before = Used::now()?;
+    let start = Instant::now();
+    let bytes = run(&store, lane, load, settle).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let after = Used::now()?;
+    let summary = store.lane_summary(lane);
+    let counted = if settle { summary.succeeded } else { summary.pending };
+    ensure!(counted == load.events, "{} events were stored, {summary:?} are counted", load.events);
+    println!(
+        "| {name} | {:.0} | {:.1} | {:.2} |",
+        load.events as f64 / seconds,
+        (after.cpu_seconds - before.cpu_seconds) * 1e6 / load.events as f64,
+        (after.written_bytes - before.written_bytes) as f64 / bytes as f64,
+    );
+    store.close()?;
+    Ok(())
+}
+
+/// Stores what the load says, and settles each event once it is fed. Returns the bytes of the events.
+async fn run(store: &Arc<SledStore>, lane: LaneId, load: Load, settle: bool) -> anyhow::Result<u64> {
+    let settling = settle.then(|| tokio::spawn(settle_all(Arc::clone(store), lane, load.events)));
+    let next = Arc::new(AtomicU64::new(1));
+    let callers = (0..load.callers).map(|_| {
+        let (store, next) = (Arc::clone(store), Arc::clone(&next));
+        tokio::spawn(async move {
+            let mut bytes = 0;
+            loop {
+                let first = next.fetch_add(load.batch, Ordering::Relaxed);
+                let numbers = first..(first + load.batch).min(load.events + 1);
+                if numbers.is_empty() {
+                    return anyhow::Ok(bytes);
+                }
+                let events: Vec<_> = numbers.map(|number| new_event(number, vec![lane])).collect();
+                bytes += events.iter().map(|new| new.event.encoded_len() as u64).sum::<u64>();
+                store.accept(events).await?;
+            }
+        })
+    });
+    let mut bytes = 0;
+    for caller in try_join_all(callers.collect::<Vec<_>>()).await? {
+        bytes += caller?;
+    }
+    if let Some(settling) = settling {
+        settling.await??;
+    }
+    Ok(bytes)
+}
+
+/// Settles every event as it is fed, one by one, as the deliveries of a gateway end.
+async fn settle_all(store: Arc<SledStore>, lane: LaneId, events: u64) -> anyhow::Result<()> {
+    let (mut feed, mut settled) = (store.feed(), 0);
+    let mut commits = Vec::new();
+    while settled < events {
+        let group = match feed.recv().await {
+            Ok(group) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
+            Err(RecvError::Lagged(_)) => {
+                // What was missed is still owed, and the store knows it.
+                let page = store.pending(lane, tidings::domain::ids::Seq(0), usize::MAX)?;
+                page.owed.iter().map(|owed| owed.event.seq).collect()
+            }
+            Err(RecvError::Closed) => anyhow::bail!("the store closed"),
+        };
+        for seq in group {
+            let settlement = Settlement {
+                key: DeliveryKey { seq, lane },
+                attempt: attempt(),
+                state: DeliveryState::Succeeded,
+            };
+            commits.push(store.settle(vec![settlement]));
+        }
+        for commit in commits.drain(..) {
+            commit.await?;
+        }
+        settled = store.lane_summary(lane).succeeded;
+    }
+    Ok(())
+}
+
+async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let store = open(dir.path())?;
+    let lane = subscribe(&store).await?;
+    let bytes = run(&store, lane, Load { callers: 64, batch: 1, events }, true).await?;
+    store.close()?;
+    drop(store);
+    let size = size_of(dir.path())?;
+    let start = Instant::now();
+    let store = open(dir.path())?;
+    let took = start.elapsed();
+    ensure!(store.lane_summary(lane).succeeded == events, "not all events are there after reopening");
+    store.close()?;
+    println!(
+        "\n{events} events of one caller each, settled: {:.0} MB of events are {:.0} MB on disk ({:.2} times); opened \
+         again in {:.0} ms.",
+        bytes as f64 / 1e6,
+        size as f64 / 1e6,
+        size as f64 / bytes as f64,
+        took.as_secs_f64() * 1e3,
+    );
+    Ok(())
+}
+
+fn open(dir: &Path) -> anyhow::Result<Arc<SledStore>> {
+    Ok(Arc::new(SledStore::open(dir, CACHE_BYTES_DEFAULT, Arc::new(SystemClock), 1)?))
+}
+
+async fn subscribe(store: &SledStore) -> anyhow::Result<LaneId> {
+    let settings = Settings {
+        display_name: String::new(),
+        url: URL.parse()?,
+        event_types: vec![EventType::MessageCreated],
+        inbox_ids: Vec::new(),
+        payload_format: PayloadFormat::Documented,
+        headers: Default::default(),
+        retry: RetryOverrides::default(),
+        timeout: None,
+        max_in_flight: None,
+        ordered: false,
+        annotations: Default::default(),
+    };
+    let name: SubscriptionName = format!("accounts/{ACCOUNT}/subscriptions/receiver").parse()?;
+    let signing_secret = Secret::new("whsec_c2VjcmV0".to_owned());
+    let created =
+        store.create_subscription(NewSubscription { name, settings, signing_secret, request: None });
+    Ok(created.await?.subscription.lane)
+}
+
+fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
+    let account = AccountId::new(ACCOUNT).expect("it is positive");
+    let number = i64::try_from(number).expect("events are few");
+    let event = samples::typical_message(account, 1 + number % 1000, number);
+    NewEvent {
+        address: EventAddress { account, id: None },
+        encoded: event.encode_to_vec(),
+        event,
+        event_type: EventType::MessageCreated,
+        fingerprint: number.unsigned_abs().into(),
+        lanes,
+    }
+}
+
+fn attempt() -> Attempt {
+    Attempt {
+        start_time: UnixMicros(1_700_000_000_000_000),
+        duration: Duration::from_micros(800),
+        outcome: Outcome::Ok,
+        http_status: 200,
+        error: String::new(),
+        response_body: String::new(),
+        retry_after: None,
+        url: URL.to_owned(),
+    }
+}
+
+/// What this process has used.
+struct Used {
+    cpu_seconds: f64,
+    written_bytes: u64,
+}
+
+impl Used {
+    fn now() -> anyhow::Result<Self> {
+        let (stat, io) = (fs::read_to_string("/proc/self/stat")?, fs::read_to_string("/proc/self/io")?);
+        let (_, after_name) = stat.rsplit_once(')').context("a stat file without a name")?;
+        let ticks: Vec<f64> =
+            after_name.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        let written =
+            io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("no write_bytes")?;
+        Ok(Self {
+            cpu_seconds: ticks.iter().sum::<f64>() / TICKS_PER_SECOND,
+            written_bytes: written.parse()?,
+        })
+    }
+}
+
+/// What a directory takes up on the disk, in bytes.
+fn size_of(dir: &Path) -> anyhow::Result<u64> {
+    let mut size = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        size += if metadata.is_dir() {
+            size_of(&entry.path())?
+        } else {
+            // Blocks of 512 bytes: a file may have holes.
+            std::os::unix::fs::MetadataExt::blocks(&metadata) * 512
+        };
+    }
+    Ok(size)
+}

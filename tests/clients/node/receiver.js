@@ -1,0 +1,67 @@
+"use strict";
+
+// A receiver of webhooks that checks what it is sent.
+
+const assert = require("node:assert/strict");
+const { createHmac } = require("node:crypto");
+const http = require("node:http");
+const { Webhook } = require("standardwebhooks");
+
+const ARRIVAL_TIMEOUT_MS = 30_000;
+
+// Listens on a port of its own and answers 200 to every POST.
+class Receiver {
+  arrivals = [];
+  #waiting = [];
+  #server = http.createServer((request, response) => this.#take(request, response));
+
+  async listen() {
+    await new Promise((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+    this.address = `127.0.0.1:${this.#server.address().port}`;
+    return this;
+  }
+
+  #take(request, response) {
+    const chunks = [];
+    request.on("data", (chunk) => chunks.push(chunk));
+    request.on("end", () => {
+      const arrival = { headers: request.headers, body: Buffer.concat(chunks) };
+      const waiting = this.#waiting.shift();
+      if (waiting) waiting(arrival);
+      else this.arrivals.push(arrival);
+      response.end();
+    });
+  }
+
+  // The next POST; rejects if none comes in time.
+  next() {
+    if (this.arrivals.length > 0) return Promise.resolve(this.arrivals.shift());
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error("nothing arrived in time")), ARRIVAL_TIMEOUT_MS);
+      this.#waiting.push((arrival) => {
+        clearTimeout(late);
+        resolve(arrival);
+      });
+    });
+  }
+
+  async close() {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+// Fails unless both signatures are made with the secret. Returns the body's JSON.
+function checkSigned({ headers, body }, secret) {
+  assert.equal(headers["x-chatwoot-delivery"], headers["webhook-id"]);
+  assert.equal(headers["x-chatwoot-timestamp"], headers["webhook-timestamp"]);
+  const digest = createHmac("sha256", secret)
+    .update(`${headers["x-chatwoot-timestamp"]}.`)
+    .update(body)
+    .digest("hex");
+  assert.equal(headers["x-chatwoot-signature"], `sha256=${digest}`);
+  // The library that receivers use: it throws where the signature does not hold.
+  return new Webhook(secret).verify(body.toString(), headers);
+}
+
+module.exports = { Receiver, checkSigned };

@@ -1,0 +1,111 @@
+"""Runs the lines with grpcurl in the README, as they stand, against a gateway and a receiver.
+
+The shell itself reads them, so quotes, variables and heredocs mean what they mean to a reader. In place of grpcurl stands
+this very file, which makes a call of `buf curl` of it.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+# Where the README has the gateway and the receiver.
+GATEWAY_OF_README = "127.0.0.1:50051"
+RECEIVER_OF_README = "127.0.0.1:9000"
+RUN_TIMEOUT_S = 120
+
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def main():
+    from receiver import Receiver
+
+    blocks = [block for block in BLOCK.findall(README.read_text()) if "grpcurl" in block]
+    if not blocks:
+        raise SystemExit(f"{README.name} has no block of sh with grpcurl")
+    receiver = Receiver()
+    with tempfile.TemporaryDirectory() as commands:
+        # Nothing else is at hand: the README should need nothing else.
+        grpcurl = Path(commands) / "grpcurl"
+        grpcurl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" grpcurl "$@"\n')
+        grpcurl.chmod(0o755)
+        cat = Path(commands) / "cat"
+        cat.symlink_to("/bin/cat")
+        environment = os.environ | {"PATH": commands, "PATH_OF_BUF": os.environ["PATH"], "RECEIVER": receiver.address}
+        script = "set -eu\n" + "\n".join(blocks)
+        ended = subprocess.run(["/bin/bash", "-c", script], env=environment, timeout=RUN_TIMEOUT_S)
+    if ended.returncode != 0:
+        raise SystemExit("a line of the README did not do what it says")
+    arrival = receiver.next()
+    print(f"The receiver got {json.loads(arrival.body)['event']}.")
+    receiver.close()
+
+
+def grpcurl(arguments):
+    """Does what grpcurl would do with these arguments. Returns the exit code."""
+    print("$ grpcurl", *arguments, flush=True)
+    data, options = "{}", []
+    arguments = iter(arguments)
+    positional = []
+    for argument in arguments:
+        match argument:
+            case "-plaintext":
+                pass
+            case "-d":
+                data = next(arguments)
+                data = sys.stdin.read() if data == "@" else data
+            case "-H":
+                options += ["--header", next(arguments)]
+            case "-emit-defaults":
+                options.append("--emit-defaults")
+            case _ if argument.startswith("-"):
+                print(f"what {argument} is to buf curl has to be said in {__file__}", file=sys.stderr)
+                return 2
+            case _:
+                positional.append(argument)
+    address, *verb = positional
+    if address != GATEWAY_OF_README:
+        print(f"{address} is not where the gateway is by default", file=sys.stderr)
+        return 2
+    url = "http://" + os.environ["GATEWAY"]
+    match verb:
+        case ["list"]:
+            options.append("--list-services")
+        case ["list", _]:
+            options.append("--list-methods")
+        case ["describe", *symbol]:
+            return describe(url, symbol)
+        case [method]:
+            options += ["--data", data.replace(RECEIVER_OF_README, os.environ["RECEIVER"])]
+            url += "/" + urllib.parse.quote(method)
+        case _:
+            print("which method?", file=sys.stderr)
+            return 2
+    return buf_curl(*options, url)
+
+
+def describe(url, symbol):
+    """Asks reflection for the symbols; buf has no verb for it."""
+    for name in symbol:
+        asked = ["--data", json.dumps({"fileContainingSymbol": name.lstrip(".")})]
+        answer = buf_curl(*asked, url + "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", capture=True)
+        if answer.returncode != 0 or "fileDescriptorResponse" not in json.loads(answer.stdout):
+            print(f"reflection does not know {name}: {answer.stdout}{answer.stderr}", file=sys.stderr)
+            return 1
+    return 0 if symbol else buf_curl("--list-services", url)
+
+
+def buf_curl(*arguments, capture=False):
+    command = [os.environ["BUF"], "curl", "--protocol", "grpc", "--http2-prior-knowledge", *arguments]
+    environment = os.environ | {"PATH": os.environ["PATH_OF_BUF"]}
+    ended = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=capture, text=True)
+    return ended if capture else ended.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(grpcurl(sys.argv[2:]) if sys.argv[1:2] == ["grpcurl"] else main())

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Runs a gateway, and against it the clients in other languages, buf by reflection alone, and the lines of the README.
+
+    tests/clients/run.py BINARY DIRECTORY
+
+DIRECTORY is what tests/clients/install was given.
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+START_TIMEOUT_S = 30
+END_TIMEOUT_S = 30
+CLIENT_TIMEOUT_S = 300
+
+
+class Gateway:
+    """The real binary on ports of its own and a store of its own."""
+
+    def __init__(self, binary, data_dir):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+        arguments = ["--data-dir", data_dir, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        arguments += ["--egress-allow", "127.0.0.0/8", "--log-format", "json"]
+        self.process = subprocess.Popen(
+            [binary, "serve", *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
+        )
+        self.log = []
+        listening = queue.Queue()
+        self.reader = threading.Thread(target=self._read, args=(listening,), daemon=True)
+        self.reader.start()
+        try:
+            self.address = listening.get(timeout=START_TIMEOUT_S)
+        except queue.Empty:
+            self.address = None
+        if self.address is None:
+            self.process.kill()
+            raise SystemExit("the gateway did not start:\n" + "".join(self.log))
+
+    def _read(self, listening):
+        for line in self.process.stderr:
+            self.log.append(line)
+            if line.startswith("{") and (address := json.loads(line).get("grpc.listen")):
+                listening.put(address)
+        listening.put(None)
+
+    def end(self):
+        """Ends it as a service manager would. Returns its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            self.reader.join(END_TIMEOUT_S)
+
+
+def run(command, where, environment):
+    """Runs a client to its end. Returns its exit code, and leaves no process of it behind."""
+    process = subprocess.Popen(command, cwd=where, env=environment, start_new_session=True)
+    try:
+        return process.wait(CLIENT_TIMEOUT_S)
+    except BaseException as ended:
+        # What the client has started is of its group.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(ended, subprocess.TimeoutExpired):
+            return f"not over after {CLIENT_TIMEOUT_S} s"
+        raise
+
+
+def main(binary, directory):
+    directory = Path(directory).resolve()
+    python = str(directory / "venv/bin/python")
+    tests = [python, "-m", "unittest", "--verbose"]
+    clients = {
+        "Python": ([*tests, "test_gateway"], HERE / "python"),
+        "Node.js": (["npm", "test", "--silent"], HERE / "node"),
+        "buf": ([*tests, "test_buf"], HERE / "python"),
+        "README": ([python, "readme.py"], HERE / "python"),
+    }
+    failed = []
+    # So that a signal, too, ends the gateway.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory() as data_dir:
+        gateway = Gateway(binary, data_dir)
+        environment = os.environ | {
+            "GATEWAY": gateway.address,
+            "BUF": str(HERE / "node/node_modules/.bin/buf"),
+            "PYTHONPATH": str(directory / "stubs"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        try:
+            for name, (command, where) in clients.items():
+                print(f"-- {name}", flush=True)
+                if (code := run(command, where, environment)) != 0:
+                    failed.append(f"{name} ({code})")
+        finally:
+            if (code := gateway.end()) != 0:
+                failed.append(f"the gateway ({code})")
+    if failed:
+        print("".join(gateway.log), file=sys.stderr)
+        raise SystemExit("failed: " + ", ".join(failed))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])

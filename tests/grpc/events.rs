@@ -1,0 +1,253 @@
+//! EventService, where it does as asked; its stream has a file of its own.
+
+use tidings::{
+    domain::samples,
+    proto::v1::{self, EventType, render_event_request::Source},
+};
+use tonic::Code;
+
+use crate::harness::*;
+
+async fn batch(
+    server: &Server,
+    requests: Vec<v1::PublishEventRequest>,
+) -> Result<Vec<v1::PublishResult>, tonic::Status> {
+    let request = v1::BatchPublishEventsRequest { parent: String::new(), requests };
+    Ok(server.events().await.batch_publish_events(request).await?.into_inner().results)
+}
+
+#[tokio::test]
+async fn a_published_event_is_read_back_as_it_was_published() {
+    let server = Server::start().await;
+    let result = server.publish("e1").await;
+    assert_eq!(
+        (result.event.as_str(), result.duplicate, result.delivery_count),
+        ("accounts/1/events/e1", false, 0)
+    );
+    let get = v1::GetEventRequest { name: result.event.clone() };
+    let event = server.events().await.get_event(get).await.unwrap().into_inner().event.unwrap();
+    assert_eq!(
+        (&event.name, event.r#type(), event.create_time),
+        (&result.event, EventType::MessageCreated, result.create_time)
+    );
+    assert_eq!(event.payload, message(7).payload);
+
+    let made = server.publish("").await;
+    assert!(made.event.starts_with("accounts/1/events/"), "{}", made.event);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_is_owed_to_those_who_want_it_when_it_is_stored() {
+    let server = Server::start().await;
+    assert_eq!(server.publish("before").await.delivery_count, 0);
+    let first = server.subscribe("a").await;
+    assert_eq!(server.publish("one").await.delivery_count, 1);
+    server.subscribe("b").await;
+    assert_eq!(server.publish("two").await.delivery_count, 2);
+    // Paused ones keep collecting.
+    let mut client = server.subscriptions().await;
+    client.pause_subscription(v1::PauseSubscriptionRequest { name: first.name.clone() }).await.unwrap();
+    assert_eq!(server.publish("paused").await.delivery_count, 2);
+    let delete = v1::DeleteSubscriptionRequest { name: first.name, force: true, ..Default::default() };
+    client.delete_subscription(delete).await.unwrap();
+    assert_eq!(server.publish("after").await.delivery_count, 1);
+
+    let event = Some(samples::sample(EventType::ContactCreated, account()));
+    let other = v1::PublishEventRequest { event, ..publish("other") };
+    assert_eq!(batch(&server, vec![other]).await.unwrap()[0].delivery_count, 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_event_is_answered_as_the_first_was() {
+    let server = Server::start().await;
+    server.subscribe("a").await;
+    let first = server.publish("e1").await;
+    server.subscribe("b").await;
+    let second = server.publish("e1").await;
+    assert_eq!(second, v1::PublishResult { duplicate: true, ..first });
+
+    let other = v1::PublishEventRequest { event: Some(message(8)), ..publish("e1") };
+    let status = server.events().await.publish_event(other).await.unwrap_err();
+    assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
+    assert_eq!(details(&status).resource_info().unwrap().resource_name, "accounts/1/events/e1");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_wholly_or_not_at_all() {
+    let server = Server::start().await;
+    server.publish("old").await;
+    // The same event twice in a batch is stored once.
+    let results =
+        batch(&server, vec![publish("a"), publish("b"), publish("a"), publish("old")]).await.unwrap();
+    let duplicates: Vec<_> = results.iter().map(|result| result.duplicate).collect();
+    assert_eq!(duplicates, [false, false, true, true]);
+    assert_eq!(results[0].event, results[2].event);
+
+    let other = v1::PublishEventRequest { event: Some(message(8)), ..publish("b") };
+    let status = batch(&server, vec![publish("c"), other]).await.unwrap_err();
+    assert_eq!(
+        told(&status),
+        (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["requests[1].event_id".into()])
+    );
+    assert_eq!(details(&status).error_info().unwrap().metadata["request_index"], "1");
+    let get = v1::GetEventRequest { name: "accounts/1/events/c".into() };
+    let status = server.events().await.get_event(get).await.unwrap_err();
+    assert_eq!(told(&status), (Code::NotFound, "EVENT_NOT_FOUND".into(), vec![]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_takes_its_parent_from_above() {
+    let server = Server::start().await;
+    let requests =
+        (0..1000).map(|n| v1::PublishEventRequest { parent: String::new(), ..publish(&n.to_string()) });
+    let request = v1::BatchPublishEventsRequest { parent: PARENT.into(), requests: requests.collect() };
+    let results = server.events().await.batch_publish_events(request).await.unwrap().into_inner().results;
+    assert_eq!(results.len(), 1000);
+    assert_eq!(results[999].event, "accounts/1/events/999");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_only_validated_is_answered_as_if_and_not_stored() {
+    let server = Server::start().await;
+    server.subscribe("a").await;
+    let mut client = server.events().await;
+    let validate = |id: &str| v1::PublishEventRequest { validate_only: true, ..publish(id) };
+    for (id, name) in [("", ""), ("e1", "accounts/1/events/e1")] {
+        let result = client.publish_event(validate(id)).await.unwrap().into_inner().result.unwrap();
+        let expected = v1::PublishResult { event: name.into(), delivery_count: 1, ..Default::default() };
+        assert_eq!(result, expected);
+    }
+    let list = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
+    assert!(client.list_events(list).await.unwrap().into_inner().events.is_empty());
+
+    let first = server.publish("e1").await;
+    let result = client.publish_event(validate("e1")).await.unwrap().into_inner().result.unwrap();
+    assert_eq!(result, v1::PublishResult { duplicate: true, ..first });
+    let other = v1::PublishEventRequest { event: Some(message(8)), ..validate("e1") };
+    let status = client.publish_event(other).await.unwrap_err();
+    assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lists_show_the_latest_first_by_type_and_time() {
+    let server = Server::start().await;
+    server.publish("e1").await;
+    let event = Some(samples::sample(EventType::ContactCreated, account()));
+    batch(&server, vec![v1::PublishEventRequest { event, ..publish("c1") }]).await.unwrap();
+    let last = server.publish("e2").await;
+    let list = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
+    let mut client = server.events().await;
+    let mut listed = async |request| {
+        let listed = client.list_events(request).await.unwrap().into_inner().events;
+        listed.iter().map(|event| event.name.replace("accounts/1/events/", "")).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(list.clone()).await, ["e2", "c1", "e1"]);
+    let types = vec![EventType::ContactCreated.into()];
+    assert_eq!(listed(v1::ListEventsRequest { types, ..list.clone() }).await, ["c1"]);
+    let until = v1::ListEventsRequest { end_time: last.create_time, ..list.clone() };
+    assert!(!listed(until).await.contains(&"e2".into()));
+    let from = v1::ListEventsRequest { start_time: last.create_time, ..list };
+    assert!(listed(from).await.contains(&"e2".into()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_take() {
+    let server = Server::start().await;
+    let large = |number| {
+        let mut event = message(number);
+        let Some(v1::event::Payload::MessageCreated(payload)) = &mut event.payload else { unreachable!() };
+        payload.message.as_mut().unwrap().content = Some("x".repeat(900_000));
+        v1::PublishEventRequest { event: Some(event), ..publish(&format!("e{number}")) }
+    };
+    for number in 1..=9 {
+        batch(&server, vec![large(number)]).await.unwrap();
+    }
+    let mut client = server.events().await;
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let parent = PARENT.into();
+        let request = v1::ListEventsRequest { parent, page_size: 1000, page_token, ..Default::default() };
+        // A page of more than 4 MiB is an error of the client's codec.
+        let page = client.list_events(request).await.unwrap().into_inner();
+        seen.extend(page.events.into_iter().map(|event| event.name.replace("accounts/1/events/", "")));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        server.publish("").await;
+    }
+    assert_eq!(seen, ["e9", "e8", "e7", "e6", "e5", "e4", "e3", "e2", "e1"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_rendered_event_is_what_a_receiver_gets() {
+    let (url, mut got) = receiver().await;
+    let server = Server::start().await;
+    let mut subscriptions = server.subscriptions().await;
+    let subscription = v1::Subscription {
+        headers: [("x-token".to_owned(), "secret".to_owned())].into(),
+        payload_format: v1::subscription::PayloadFormat::Sample.into(),
+        ..subscription(&url)
+    };
+    let request = v1::CreateSubscriptionRequest { subscription: Some(subscription), ..create("crm", "") };
+    subscriptions.create_subscription(request).await.unwrap();
+    let name = "accounts/1/subscriptions/crm".to_owned();
+    let test = v1::TestSubscriptionRequest { name: name.clone(), event_type: 0 };
+    let tested = subscriptions.test_subscription(test).await.unwrap().into_inner();
+    let got = in_time(got.recv()).await.unwrap();
+
+    let source = Some(Source::Event(samples::sample(EventType::MessageCreated, account())));
+    let render = v1::RenderEventRequest { source, subscription: name };
+    let rendered = server.events().await.render_event(render).await.unwrap().into_inner();
+    assert_eq!(rendered.body, tested.request_body);
+    assert_eq!(rendered.headers["x-token"], "***");
+    assert!(rendered.headers["webhook-signature"].starts_with("v1,"));
+    for name in rendered.headers.keys() {
+        assert!(got.headers.contains_key(name), "{name} was not sent");
+    }
+    for name in got.headers.keys().filter(|name| !["host", "content-length"].contains(&name.as_str())) {
+        assert!(rendered.headers.contains_key(name.as_str()), "{name} was not shown");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_is_rendered_as_documented_where_no_subscription_is_named() {
+    let server = Server::start().await;
+    let mut client = server.events().await;
+    server.publish("e1").await;
+    let stored = v1::RenderEventRequest {
+        source: Some(Source::Name("accounts/1/events/e1".into())),
+        ..Default::default()
+    };
+    let stored = client.render_event(stored).await.unwrap().into_inner();
+    assert!(!stored.headers.contains_key("webhook-signature") && stored.headers.contains_key("user-agent"));
+    for kind in (1..=12).map(|number| EventType::try_from(number).unwrap()) {
+        let source = Some(Source::Event(samples::sample(kind, account())));
+        let result = client.render_event(v1::RenderEventRequest { source, ..Default::default() }).await;
+        match kind {
+            // These payloads do not say whose they are.
+            EventType::InboxCreated | EventType::InboxUpdated => {
+                let expected = (Code::InvalidArgument, "FIELD_REQUIRED".into(), vec!["subscription".into()]);
+                assert_eq!(told(&result.unwrap_err()), expected);
+            }
+            _ => assert!(result.unwrap().into_inner().body.contains("\"event\":")),
+        }
+    }
+    let source = Some(Source::Event(message(7)));
+    let new = client
+        .render_event(v1::RenderEventRequest { source, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(new.body, stored.body);
+    server.stop().await;
+}

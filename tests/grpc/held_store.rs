@@ -1,0 +1,138 @@
+//! The reference store behind a gate: what is accepted is stored at once, but answered only when a test lets it, or
+//! refused as a failing disk would.
+
+use std::sync::{Arc, Mutex};
+
+use tidings::{
+    clock::SystemClock,
+    domain::{
+        delivery::DeliveryKey,
+        event::StoredEvent,
+        ids::{AccountId, EventId, LaneId, Seq},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    store::{
+        Accepted, Change, Commit, Created, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FedEvent,
+        LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
+        memory::MemoryStore,
+    },
+};
+use tokio::sync::{broadcast, watch};
+
+use crate::harness::in_time;
+
+/// A store whose answers to `accept` are held back.
+pub struct HeldStore {
+    inner: MemoryStore,
+    held: watch::Sender<bool>,
+    accepts: watch::Sender<usize>,
+    failure: Mutex<Option<StoreError>>,
+}
+
+impl HeldStore {
+    pub fn holding() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStore::new(Arc::new(SystemClock), 1),
+            held: watch::Sender::new(true),
+            accepts: watch::Sender::new(0),
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Answers everything from now on.
+    pub fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Refuses every event from now on.
+    pub fn fail_with(&self, error: StoreError) {
+        *self.failure.lock().expect("no test panics while it holds this lock") = Some(error);
+    }
+
+    /// How many calls of `accept` there were.
+    pub fn accepts(&self) -> usize {
+        *self.accepts.borrow()
+    }
+
+    /// Waits for the call of `accept` of this number.
+    pub async fn has_accepts(&self, count: usize) {
+        let mut accepts = self.accepts.subscribe();
+        in_time(accepts.wait_for(|seen| *seen >= count)).await.expect("the store is there");
+    }
+}
+
+impl Store for HeldStore {
+    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+        let failure = self.failure.lock().expect("no test panics while it holds this lock").clone();
+        let stored = match failure {
+            Some(error) => Commit::ready(Err(error)),
+            None => self.inner.accept(events),
+        };
+        let (answer, commit) = Commit::pair();
+        let mut held = self.held.subscribe();
+        tokio::spawn(async move {
+            held.wait_for(|held| !held).await.expect("the store outlives its commits");
+            // Whether anybody still waits is what some tests are about.
+            drop(answer.send(stored.await));
+        });
+        self.accepts.send_modify(|accepts| *accepts += 1);
+        commit
+    }
+
+    fn registry(&self) -> &Registry {
+        self.inner.registry()
+    }
+
+    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+        self.inner.create_subscription(new)
+    }
+
+    fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
+        self.inner.update_subscription(lane, version, change)
+    }
+
+    fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()> {
+        self.inner.delete_subscription(lane, version, force)
+    }
+
+    fn feed(&self) -> broadcast::Receiver<Arc<Vec<FedEvent>>> {
+        self.inner.feed()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+        self.inner.settle(settlements)
+    }
+
+    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+        self.inner.pending(lane, after, limit)
+    }
+
+    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+        self.inner.due(lane, now, limit)
+    }
+
+    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+        self.inner.lane_summary(lane)
+    }
+
+    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
+        self.inner.event(account, id)
+    }
+
+    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
+        self.inner.events(query)
+    }
+
+    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
+        self.inner.delivery(key)
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
+        self.inner.deliveries(query)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.inner.close()
+    }
+}

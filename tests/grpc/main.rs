@@ -1,0 +1,11 @@
+//! The contract over real sockets: a server on port 0 with the reference store, called by a real client.
+
+mod deliveries;
+mod events;
+mod harness;
+mod held_store;
+mod pressure;
+mod refusals;
+mod server;
+mod streams;
+mod subscriptions;

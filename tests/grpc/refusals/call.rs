@@ -1,0 +1,105 @@
+//! A line of the table of refusals: a call of any method, and what is told.
+
+use tidings::proto::v1;
+use tonic::{
+    Code::{self, AlreadyExists, InvalidArgument, NotFound},
+    Status,
+};
+
+use crate::harness::*;
+
+/// A call of any method.
+pub enum Call {
+    Create(v1::CreateSubscriptionRequest),
+    GetSubscription(&'static str),
+    ListSubscriptions(v1::ListSubscriptionsRequest),
+    Update(v1::UpdateSubscriptionRequest),
+    Delete(v1::DeleteSubscriptionRequest),
+    Pause(&'static str),
+    Resume(&'static str),
+    Test(v1::TestSubscriptionRequest),
+    Publish(v1::PublishEventRequest),
+    Batch(v1::BatchPublishEventsRequest),
+    GetEvent(&'static str),
+    ListEvents(v1::ListEventsRequest),
+    Render(v1::RenderEventRequest),
+    GetDelivery(&'static str),
+    ListDeliveries(v1::ListDeliveriesRequest),
+}
+
+impl Call {
+    pub async fn make(self, server: &Server) -> Result<(), Status> {
+        let mut subscriptions = server.subscriptions().await;
+        let mut events = server.events().await;
+        let mut deliveries = server.deliveries().await;
+        match self {
+            Self::Create(request) => subscriptions.create_subscription(request).await.map(drop),
+            Self::GetSubscription(name) => subscriptions
+                .get_subscription(v1::GetSubscriptionRequest { name: name.into() })
+                .await
+                .map(drop),
+            Self::ListSubscriptions(request) => subscriptions.list_subscriptions(request).await.map(drop),
+            Self::Update(request) => subscriptions.update_subscription(request).await.map(drop),
+            Self::Delete(request) => subscriptions.delete_subscription(request).await.map(drop),
+            Self::Pause(name) => subscriptions
+                .pause_subscription(v1::PauseSubscriptionRequest { name: name.into() })
+                .await
+                .map(drop),
+            Self::Resume(name) => subscriptions
+                .resume_subscription(v1::ResumeSubscriptionRequest { name: name.into() })
+                .await
+                .map(drop),
+            Self::Test(request) => subscriptions.test_subscription(request).await.map(drop),
+            Self::Publish(request) => events.publish_event(request).await.map(drop),
+            Self::Batch(request) => events.batch_publish_events(request).await.map(drop),
+            Self::GetEvent(name) => {
+                events.get_event(v1::GetEventRequest { name: name.into() }).await.map(drop)
+            }
+            Self::ListEvents(request) => events.list_events(request).await.map(drop),
+            Self::Render(request) => events.render_event(request).await.map(drop),
+            Self::GetDelivery(name) => {
+                deliveries.get_delivery(v1::GetDeliveryRequest { name: name.into() }).await.map(drop)
+            }
+            Self::ListDeliveries(request) => deliveries.list_deliveries(request).await.map(drop),
+        }
+    }
+}
+
+/// A line of the table: what is wrong, the call, and what is told.
+pub type Line = (&'static str, Call, Code, &'static str, &'static [&'static str]);
+
+pub fn line(
+    what: &'static str,
+    call: Call,
+    code: Code,
+    reason: &'static str,
+    fields: &'static [&'static str],
+) -> Line {
+    (what, call, code, reason, fields)
+}
+
+pub fn required(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+    line(what, call, InvalidArgument, "FIELD_REQUIRED", fields)
+}
+
+pub fn invalid(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+    line(what, call, InvalidArgument, "FIELD_INVALID", fields)
+}
+
+pub fn mismatch(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+    line(what, call, InvalidArgument, "ACCOUNT_MISMATCH", fields)
+}
+
+pub fn page_token(what: &'static str, call: Call) -> Line {
+    line(what, call, InvalidArgument, "PAGE_TOKEN_INVALID", &["page_token"])
+}
+
+pub fn exists(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+    line(what, call, AlreadyExists, "SUBSCRIPTION_EXISTS", fields)
+}
+
+pub fn missing(what: &'static str, call: Call, reason: &'static str) -> Line {
+    line(what, call, NotFound, reason, &[])
+}
+
+pub const CRM: &str = "accounts/1/subscriptions/crm";

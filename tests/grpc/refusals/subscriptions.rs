@@ -1,0 +1,376 @@
+//! What SubscriptionService refuses.
+
+use prost_types::{Duration, FieldMask};
+use tidings::proto::v1;
+use tonic::Code::{Aborted, FailedPrecondition};
+
+use super::call::*;
+use crate::harness::*;
+
+pub fn subscriptions() -> Vec<Line> {
+    let too_many_headers = |subscription: &mut v1::Subscription| {
+        subscription.headers = (0..33).map(|n| (format!("x-{n}"), "v".into())).collect();
+    };
+    let long_annotations = |subscription: &mut v1::Subscription| {
+        subscription.annotations = (0..17).map(|n| (n.to_string(), "x".repeat(1000))).collect();
+    };
+    vec![
+        required("no parent", created(|r| r.parent.clear()), &["parent"]),
+        invalid("a parent of another form", created(|r| r.parent = "account/1".into()), &["parent"]),
+        invalid("an account of zero", created(|r| r.parent = "accounts/0".into()), &["parent"]),
+        invalid("an account with zeros in front", created(|r| r.parent = "accounts/01".into()), &["parent"]),
+        invalid("all accounts as a parent", created(|r| r.parent = "accounts/-".into()), &["parent"]),
+        required("no subscription", created(|r| r.subscription = None), &["subscription"]),
+        invalid("an id in capitals", created(|r| r.subscription_id = "New".into()), &["subscription_id"]),
+        invalid(
+            "an id that ends in a dash",
+            created(|r| r.subscription_id = "new-".into()),
+            &["subscription_id"],
+        ),
+        invalid(
+            "an id of 64 characters",
+            created(|r| r.subscription_id = "n".repeat(64)),
+            &["subscription_id"],
+        ),
+        invalid("a request id that is no UUID", created(|r| r.request_id = "once".into()), &["request_id"]),
+        invalid(
+            "a secret of 15 characters",
+            created(|r| r.signing_secret = "x".repeat(15)),
+            &["signing_secret"],
+        ),
+        invalid(
+            "a secret of 257 characters",
+            created(|r| r.signing_secret = "x".repeat(257)),
+            &["signing_secret"],
+        ),
+        invalid(
+            "a secret that is not ASCII",
+            created(|r| r.signing_secret = "ä".repeat(20)),
+            &["signing_secret"],
+        ),
+        exists("an id that is taken", created(|r| r.subscription_id = "crm".into()), &["subscription_id"]),
+        exists("a URL that is taken", url("https://crm.example.com/"), &["subscription.url"]),
+        exists("the same URL in another spelling", url("HTTPS://CRM.example.com:443"), &["subscription.url"]),
+        exists(
+            "a taken id where it is only validated",
+            created(|r| (r.subscription_id, r.validate_only) = ("crm".into(), true)),
+            &["subscription_id"],
+        ),
+        required("no URL", url(""), &["subscription.url"]),
+        invalid("a relative URL", url("/hook"), &["subscription.url"]),
+        invalid("a URL of another scheme", url("ftp://example.com/"), &["subscription.url"]),
+        invalid("a URL without a host", url("http://"), &["subscription.url"]),
+        invalid("a URL with a user", url("http://user@example.com/"), &["subscription.url"]),
+        invalid("a URL with a password", url("http://user:pass@example.com/"), &["subscription.url"]),
+        invalid("a URL with an empty user", url("http://@example.com/"), &["subscription.url"]),
+        invalid("a URL with a fragment", url("http://example.com/#here"), &["subscription.url"]),
+        invalid("a URL with a space", url("http://example.com/a b"), &["subscription.url"]),
+        invalid("a URL with a line break", url("http://example.com/\r\nX: y"), &["subscription.url"]),
+        invalid(
+            "a URL of 2049 bytes",
+            url(&format!("http://e.co/{}", "x".repeat(2037))),
+            &["subscription.url"],
+        ),
+        invalid("a URL with port 0", url("http://example.com:0/"), &["subscription.url"]),
+        required("no event types", spoilt(|s| s.event_types.clear()), &["subscription.event_types"]),
+        invalid(
+            "an event type twice",
+            spoilt(|s| s.event_types = vec![4, 4]),
+            &["subscription.event_types[1]"],
+        ),
+        invalid(
+            "an unspecified event type",
+            spoilt(|s| s.event_types = vec![4, 0]),
+            &["subscription.event_types[1]"],
+        ),
+        invalid(
+            "an unknown event type",
+            spoilt(|s| s.event_types = vec![99]),
+            &["subscription.event_types[0]"],
+        ),
+        invalid("an inbox of zero", spoilt(|s| s.inbox_ids = vec![1, 0]), &["subscription.inbox_ids[1]"]),
+        invalid("an inbox twice", spoilt(|s| s.inbox_ids = vec![7, 7]), &["subscription.inbox_ids[1]"]),
+        invalid(
+            "too many inboxes",
+            spoilt(|s| s.inbox_ids = (1..1002).collect()),
+            &["subscription.inbox_ids"],
+        ),
+        invalid(
+            "a name of 64 characters",
+            spoilt(|s| s.display_name = "ä".repeat(64)),
+            &["subscription.display_name"],
+        ),
+        invalid(
+            "a name with a line break",
+            spoilt(|s| s.display_name = "a\nb".into()),
+            &["subscription.display_name"],
+        ),
+        invalid("the form of Chatwoot", spoilt(|s| s.payload_format = 3), &["subscription.payload_format"]),
+        invalid("an unknown form", spoilt(|s| s.payload_format = 9), &["subscription.payload_format"]),
+        invalid("ordered delivery", spoilt(|s| s.ordered = true), &["subscription.ordered"]),
+        invalid("a header name with a space", header("x y", "v"), &["subscription.headers[\"x y\"]"]),
+        invalid("an empty header name", header("", "v"), &["subscription.headers[\"\"]"]),
+        invalid(
+            "a reserved header",
+            header("Webhook-Signature", "v"),
+            &["subscription.headers[\"Webhook-Signature\"]"],
+        ),
+        invalid(
+            "a header of the connection",
+            header("Transfer-Encoding", "v"),
+            &["subscription.headers[\"Transfer-Encoding\"]"],
+        ),
+        invalid(
+            "a header value with a line break",
+            header("x-a", "v\r\nx-b: w"),
+            &["subscription.headers[\"x-a\"]"],
+        ),
+        invalid("a header value that is not ASCII", header("x-a", "ä"), &["subscription.headers[\"x-a\"]"]),
+        invalid(
+            "a header value of three stars in a creation",
+            header("x-a", "***"),
+            &["subscription.headers[\"x-a\"]"],
+        ),
+        invalid(
+            "a header twice in two cases",
+            spoilt(|s| s.headers = [("x-a".into(), "1".into()), ("X-A".into(), "2".into())].into()),
+            &["subscription.headers[\"x-a\"]"],
+        ),
+        invalid("too many headers", spoilt(too_many_headers), &["subscription.headers"]),
+        invalid("51 attempts", retry(51, None, None), &["subscription.retry_policy.max_attempts"]),
+        invalid("attempts below zero", retry(-1, None, None), &["subscription.retry_policy.max_attempts"]),
+        invalid("a negative wait", retry(0, Some(-1), None), &["subscription.retry_policy.min_backoff"]),
+        invalid(
+            "a wait of a year",
+            retry(0, None, Some(31_536_000)),
+            &["subscription.retry_policy.max_backoff"],
+        ),
+        invalid(
+            "a longest wait below the first",
+            retry(0, Some(9), Some(8)),
+            &["subscription.retry_policy.max_backoff"],
+        ),
+        invalid(
+            "a longest wait below the server's first",
+            retry(0, None, Some(4)),
+            &["subscription.retry_policy.max_backoff"],
+        ),
+        invalid(
+            "a timeout of a millisecond",
+            spoilt(|s| s.timeout = Some(Duration { seconds: 0, nanos: 1_000_000 })),
+            &["subscription.timeout"],
+        ),
+        invalid(
+            "a timeout of 31 seconds",
+            spoilt(|s| s.timeout = Some(Duration { seconds: 31, nanos: 0 })),
+            &["subscription.timeout"],
+        ),
+        invalid(
+            "a timeout of two signs",
+            spoilt(|s| s.timeout = Some(Duration { seconds: 5, nanos: -1 })),
+            &["subscription.timeout"],
+        ),
+        invalid("257 in flight", spoilt(|s| s.max_in_flight = 257), &["subscription.max_in_flight"]),
+        invalid(
+            "fewer than none in flight",
+            spoilt(|s| s.max_in_flight = -1),
+            &["subscription.max_in_flight"],
+        ),
+        invalid(
+            "too many annotations",
+            spoilt(|s| s.annotations = (0..65).map(|n| (n.to_string(), String::new())).collect()),
+            &["subscription.annotations"],
+        ),
+        invalid(
+            "an annotation without a key",
+            spoilt(|s| drop(s.annotations.insert(String::new(), "v".into()))),
+            &["subscription.annotations"],
+        ),
+        invalid(
+            "an annotation of 1025 bytes",
+            spoilt(|s| drop(s.annotations.insert("k".into(), "x".repeat(1025)))),
+            &["subscription.annotations[\"k\"]"],
+        ),
+        invalid("annotations of more than 16 KiB", spoilt(long_annotations), &["subscription.annotations"]),
+        invalid(
+            "several faults at once",
+            created(|r| {
+                r.parent = "x".into();
+                r.subscription_id = "X".into();
+                r.subscription = Some(v1::Subscription::default());
+            }),
+            &["parent", "subscription.url", "subscription.event_types", "subscription_id"],
+        ),
+        required(
+            "several required fields at once",
+            created(|r| r.subscription = Some(v1::Subscription::default())),
+            &["subscription.url", "subscription.event_types"],
+        ),
+        required("no name to get", Call::GetSubscription(""), &["name"]),
+        invalid("a name of another kind", Call::GetSubscription("accounts/1/events/e"), &["name"]),
+        missing(
+            "a subscription that is not there",
+            Call::GetSubscription("accounts/1/subscriptions/none"),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        missing(
+            "one of another account",
+            Call::GetSubscription("accounts/2/subscriptions/crm"),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        missing("a pause of nothing", Call::Pause("accounts/1/subscriptions/none"), "SUBSCRIPTION_NOT_FOUND"),
+        required("a pause without a name", Call::Pause(""), &["name"]),
+        missing(
+            "a resumption of nothing",
+            Call::Resume("accounts/1/subscriptions/none"),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        missing(
+            "a test of nothing",
+            Call::Test(v1::TestSubscriptionRequest {
+                name: "accounts/1/subscriptions/none".into(),
+                event_type: 0,
+            }),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        invalid(
+            "a test with an unknown type",
+            Call::Test(v1::TestSubscriptionRequest { name: CRM.into(), event_type: 99 }),
+            &["event_type"],
+        ),
+    ]
+}
+
+pub fn changes() -> Vec<Line> {
+    let delete = |name: &str, etag: &str| {
+        Call::Delete(v1::DeleteSubscriptionRequest { name: name.into(), etag: etag.into(), force: false })
+    };
+    vec![
+        required(
+            "an update of nothing",
+            Call::Update(v1::UpdateSubscriptionRequest::default()),
+            &["subscription"],
+        ),
+        required("an update without a name", update(&[], |s| s.name.clear()), &["subscription.name"]),
+        missing(
+            "an update of what is not there",
+            update(&[], |s| s.name = "accounts/1/subscriptions/none".into()),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        invalid(
+            "a mask of an unknown field",
+            update(&["url", "nonsense"], |_| ()),
+            &["update_mask.paths[1]"],
+        ),
+        invalid("a mask of an output only field", update(&["state"], |_| ()), &["update_mask.paths[0]"]),
+        invalid("a mask of the name", update(&["name"], |_| ()), &["update_mask.paths[0]"]),
+        invalid("a mask of one header", update(&["headers.x-a"], |_| ()), &["update_mask.paths[0]"]),
+        invalid("a mask of everything and more", update(&["*", "url"], |_| ()), &["update_mask.paths[0]"]),
+        invalid(
+            "a mask that starts a level too high",
+            update(&["subscription.url"], |_| ()),
+            &["update_mask.paths[0]"],
+        ),
+        required("a required field unset by its mask", update(&["url"], |_| ()), &["subscription.url"]),
+        required(
+            "required fields unset by a star",
+            update(&["*"], |_| ()),
+            &["subscription.url", "subscription.event_types"],
+        ),
+        invalid(
+            "a bad URL in an update",
+            update(&["url"], |s| s.url = "http://u:p@h/".into()),
+            &["subscription.url"],
+        ),
+        invalid(
+            "a bad part of the retry policy",
+            update(&["retryPolicy.maxAttempts"], |s| {
+                s.retry_policy = Some(v1::RetryPolicy { max_attempts: 51, ..Default::default() });
+            }),
+            &["subscription.retry_policy.max_attempts"],
+        ),
+        invalid(
+            "three stars for a header that is not stored",
+            update(&["headers"], |s| drop(s.headers.insert("x-new".into(), "***".into()))),
+            &["subscription.headers[\"x-new\"]"],
+        ),
+        exists(
+            "the URL of another subscription",
+            update(&["url"], |s| s.url = "https://other.example.com/".into()),
+            &["subscription.url"],
+        ),
+        line(
+            "an update with another etag",
+            update(&["display_name"], |s| (s.etag, s.display_name) = ("\"x\"".into(), "new".into())),
+            Aborted,
+            "ETAG_MISMATCH",
+            &[],
+        ),
+        line(
+            "an update that changes nothing with another etag",
+            update(&[], |s| s.etag = "x".into()),
+            Aborted,
+            "ETAG_MISMATCH",
+            &[],
+        ),
+        required("a deletion without a name", delete("", ""), &["name"]),
+        missing(
+            "a deletion of what is not there",
+            delete("accounts/1/subscriptions/none", ""),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        line("a deletion with another etag", delete(CRM, "\"x\""), Aborted, "ETAG_MISMATCH", &[]),
+        line(
+            "a deletion of what is still owed",
+            delete(CRM, ""),
+            FailedPrecondition,
+            "UNDELIVERED_EVENTS",
+            &[],
+        ),
+    ]
+}
+
+fn new_subscription() -> v1::CreateSubscriptionRequest {
+    create("new", "https://new.example.com/")
+}
+
+/// The creation of a good subscription but for what `spoil` does to it.
+pub fn spoilt(spoil: impl FnOnce(&mut v1::Subscription)) -> Call {
+    let mut request = new_subscription();
+    spoil(request.subscription.as_mut().expect("it is set"));
+    Call::Create(request)
+}
+
+fn url(url: &str) -> Call {
+    spoilt(|subscription| subscription.url = url.into())
+}
+
+fn header(name: &str, value: &str) -> Call {
+    spoilt(|subscription| drop(subscription.headers.insert(name.into(), value.into())))
+}
+
+fn retry(max_attempts: i32, min_backoff: Option<i64>, max_backoff: Option<i64>) -> Call {
+    let seconds = |seconds| Duration { seconds, nanos: 0 };
+    let (min_backoff, max_backoff) = (min_backoff.map(seconds), max_backoff.map(seconds));
+    spoilt(|subscription| {
+        subscription.retry_policy = Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff });
+    })
+}
+
+fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {
+    let mut request = new_subscription();
+    change(&mut request);
+    Call::Create(request)
+}
+
+/// An update of the stored subscription by what `change` sets, with a mask of `paths`.
+fn update(paths: &[&str], change: impl FnOnce(&mut v1::Subscription)) -> Call {
+    let mut subscription = v1::Subscription { name: CRM.into(), ..Default::default() };
+    change(&mut subscription);
+    let paths = paths.iter().map(ToString::to_string).collect();
+    Call::Update(v1::UpdateSubscriptionRequest {
+        subscription: Some(subscription),
+        update_mask: Some(FieldMask { paths }),
+        validate_only: false,
+    })
+}

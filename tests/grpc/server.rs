@@ -1,0 +1,272 @@
+//! What the server is beside its services: health, reflection, compression, its answers to nonsense, and its end.
+
+use std::{convert::Infallible, time::Duration};
+
+use tidings::{
+    domain::delivery::{Attempt, Post, Poster},
+    grpc::Drain,
+    proto::v1,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
+use tonic::{
+    Code, Request,
+    client::Grpc,
+    codec::CompressionEncoding::{Gzip, Zstd},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::{v1 as reflection, v1alpha};
+use tower::util::BoxCloneSyncService;
+
+use crate::harness::*;
+
+const SERVICES: [&str; 3] =
+    ["tidings.v1.DeliveryService", "tidings.v1.EventService", "tidings.v1.SubscriptionService"];
+
+fn health_of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.into() }
+}
+
+#[tokio::test]
+async fn health_is_serving_for_every_service_and_not_when_the_server_stops() {
+    let server = Server::start().await;
+    let mut client = HealthClient::new(server.channel().await);
+    for service in SERVICES.into_iter().chain([""]) {
+        let status = client.check(health_of(service)).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+    assert_eq!(client.check(health_of("other")).await.unwrap_err().code(), Code::NotFound);
+
+    let mut watch = client.watch(health_of("tidings.v1.EventService")).await.unwrap().into_inner();
+    let mut unknown = client.watch(health_of("other")).await.unwrap().into_inner();
+    assert_eq!(in_time(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(in_time(unknown.message()).await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+    server.shutdown.cancel();
+    let mut last = ServingStatus::Serving;
+    let status = loop {
+        match in_time(watch.message()).await {
+            Ok(answer) => last = answer.expect("a watch ends with an error only").status(),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((last, status.code()), (ServingStatus::NotServing, Code::Unavailable));
+    assert!(!server.health.is_serving());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services_in_both_versions() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let message_request =
+        Some(reflection::server_reflection_request::MessageRequest::ListServices(String::new()));
+    let request = reflection::ServerReflectionRequest { host: String::new(), message_request };
+    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
+    let reflection::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(SERVICES.iter().all(|service| names.iter().any(|name| name == service)), "{names:?}");
+
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let message_request =
+        Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()));
+    let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request };
+    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
+    let v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
+        panic!("{answer:?}");
+    };
+    let alpha: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    assert_eq!(alpha, names);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_gives_the_comments_and_the_details_of_errors() {
+    use reflection::server_reflection_request::MessageRequest::FileContainingSymbol;
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
+    for (symbol, contained) in [
+        ("tidings.v1.EventService.PublishEvent", "Publishes one event."),
+        ("tidings.v1.Subscription", "Values come back as \"***\""),
+        ("google.rpc.BadRequest", "FieldViolation"),
+        ("google.rpc.ErrorInfo", "reason"),
+        ("grpc.health.v1.Health", "Watch"),
+        ("google.protobuf.FieldMask", "paths"),
+    ] {
+        let message_request = Some(FileContainingSymbol(symbol.into()));
+        let request = reflection::ServerReflectionRequest { host: String::new(), message_request };
+        let mut answers =
+            client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+        let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
+        let reflection::server_reflection_response::MessageResponse::FileDescriptorResponse(files) = answer
+        else {
+            panic!("{symbol}: {answer:?}");
+        };
+        let text: Vec<_> =
+            files.file_descriptor_proto.iter().map(|file| String::from_utf8_lossy(file)).collect();
+        assert!(text.iter().any(|file| file.contains(contained)), "{symbol} does not say {contained:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_service_takes_both_encodings_and_answers_in_neither() {
+    async fn check<T>(name: &str, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) {
+        let response = in_time(call).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+        assert_eq!(response.metadata().get("grpc-encoding"), None, "{name}");
+    }
+    macro_rules! client {
+        ($client:expr, $encoding:expr) => {
+            $client.send_compressed($encoding).accept_compressed($encoding)
+        };
+    }
+    let server = Server::start().await;
+    server.subscribe("crm").await;
+    server.publish("e").await;
+    for encoding in [Gzip, Zstd] {
+        let mut client = client!(server.subscriptions().await, encoding);
+        let list = v1::ListSubscriptionsRequest { parent: PARENT.into(), ..Default::default() };
+        check("subscriptions", client.list_subscriptions(list)).await;
+        let mut client = client!(server.events().await, encoding);
+        check("events", client.publish_event(publish("e"))).await;
+        let messages =
+            tokio_stream::once(v1::StreamPublishEventsRequest { sequence: 1, request: Some(publish("e")) });
+        check("stream", client.stream_publish_events(messages)).await;
+        let mut client = client!(server.deliveries().await, encoding);
+        let name = "accounts/1/subscriptions/crm/deliveries/e".into();
+        check("deliveries", client.get_delivery(v1::GetDeliveryRequest { name })).await;
+        let channel = server.channel().await;
+        let mut client = client!(HealthClient::new(channel.clone()), encoding);
+        check("health", client.check(health_of(""))).await;
+        let request = reflection::ServerReflectionRequest::default();
+        let client_of = reflection::server_reflection_client::ServerReflectionClient::new;
+        let mut client = client!(client_of(channel.clone()), encoding);
+        check("reflection", client.server_reflection_info(tokio_stream::once(request))).await;
+        let request = v1alpha::ServerReflectionRequest::default();
+        let client_of = v1alpha::server_reflection_client::ServerReflectionClient::new;
+        let mut client = client!(client_of(channel), encoding);
+        check("reflection alpha", client.server_reflection_info(tokio_stream::once(request))).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_told_what_there_is() {
+    let server = Server::start().await;
+    for (path, mentioned) in [
+        ("/tidings.v1.EventService/PublishEvents", "PublishEvent, RenderEvent"),
+        ("/tidings.v2.EventService/PublishEvent", "tidings.v1.EventService"),
+        ("/", "tidings.v1.EventService"),
+    ] {
+        let mut client = Grpc::new(server.channel().await);
+        client.ready().await.unwrap();
+        let codec: ProstCodec<v1::GetEventRequest, v1::GetEventResponse> = ProstCodec::default();
+        let request = Request::new(v1::GetEventRequest::default());
+        let status = client.unary(request, path.parse().unwrap(), codec).await.unwrap_err();
+        assert_eq!(told(&status), (Code::Unimplemented, "METHOD_UNKNOWN".into(), vec![]));
+        assert!(status.message().contains(mentioned), "{path}: {}", status.message());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_call_and_nothing_else() {
+    async fn panics(_post: Post) -> Result<Attempt, Infallible> {
+        panic!("made by a test")
+    }
+    let poster: Poster = BoxCloneSyncService::new(tower::service_fn(panics));
+    let server = Server::start_with(Setup { poster: Some(poster), ..Setup::default() }).await;
+    let name = server.subscribe("crm").await.name;
+    let mut client = server.subscriptions().await;
+    let test = v1::TestSubscriptionRequest { name: name.clone(), event_type: 0 };
+    let status = in_time(client.test_subscription(test)).await.unwrap_err();
+    assert_eq!(told(&status), (Code::Internal, "INTERNAL".into(), vec![]));
+    assert!(!status.message().contains("made by a test"));
+    client.get_subscription(v1::GetSubscriptionRequest { name }).await.expect("the connection lives");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn more_connections_than_the_bound_wait_for_a_place() {
+    let mut setup = Setup::default();
+    setup.grpc.connections_max = 1;
+    let server = Server::start_with(setup).await;
+    let first = TcpStream::connect(server.address).await.unwrap();
+    let waiting = {
+        let mut client = HealthClient::new(server.channel().await);
+        tokio::spawn(async move { client.check(health_of("")).await })
+    };
+    // The connection that has the place has said nothing; once it is gone the other is served.
+    drop(first);
+    in_time(waiting).await.unwrap().expect("it is served when its turn comes");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_drain_ends_though_clients_hold_on() {
+    let mut setup = Setup::default();
+    setup.grpc.drain_timeout = Duration::from_millis(300);
+    let server = Server::start_with(setup).await;
+
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut half = TcpStream::connect(server.address).await.unwrap();
+    half.write_all(b"POST /tidings.v1.EventService/PublishEvent HTTP/1.1\r\nHost: x\r\nContent-")
+        .await
+        .unwrap();
+    // An HTTP/2 client that says hello and then nothing any more, not even that it heard.
+    let mut preface = TcpStream::connect(server.address).await.unwrap();
+    preface.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
+    let (reflecting, requests) = tokio::sync::mpsc::unbounded_channel();
+    let mut client =
+        reflection::server_reflection_client::ServerReflectionClient::new(server.channel().await);
+    let mut answers =
+        client.server_reflection_info(UnboundedReceiverStream::new(requests)).await.unwrap().into_inner();
+    // All of them are accepted by now: connections are taken in their order, and this one is answered.
+    let list = reflection::server_reflection_request::MessageRequest::ListServices(String::new());
+    let request = reflection::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    reflecting.send(request).unwrap();
+    in_time(answers.message()).await.unwrap();
+
+    server.shutdown.cancel();
+    assert_eq!(server.ended().await, Drain::Cut);
+    for connection in [&mut silent, &mut half, &mut preface] {
+        let mut rest = Vec::new();
+        // Either end of it will do, as long as it is one.
+        drop(in_time(connection.read_to_end(&mut rest)).await);
+    }
+    assert!(in_time(answers.next()).await.is_some_and(|answer| answer.is_err()), "the stream was cut");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_the_drain() {
+    let server = Server::start().await;
+    let channel = server.channel().await;
+    HealthClient::new(channel.clone()).check(health_of("")).await.unwrap();
+    let address = server.address;
+    server.stop().await;
+    assert!(TcpStream::connect(address).await.is_err(), "the port is still open");
+    drop(channel);
+}
+
+#[tokio::test]
+async fn a_message_of_more_than_the_bound_is_out_of_range() {
+    let mut setup = Setup::default();
+    setup.grpc.message_bytes_max = 1024;
+    let server = Server::start_with(setup).await;
+    let mut client = server.subscriptions().await;
+    let name = "x".repeat(2000);
+    let status = client.get_subscription(v1::GetSubscriptionRequest { name }).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    server.stop().await;
+}

@@ -1,0 +1,37 @@
+use std::fs;
+
+use crate::harness::{run, tidings};
+
+#[test]
+fn the_demo_shows_every_event_in_every_form_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("there is room");
+    // Even settings that are none of its business change nothing.
+    let ended = run(tidings(&["demo"]).env("TMPDIR", directory.path()).env("TIDINGS_GRPC_LISTEN", "nowhere"));
+    let text = &ended.stdout;
+    assert_eq!(ended.code, Some(0), "{text}{}", ended.stderr);
+    assert!(ended.stderr.is_empty(), "{}", ended.stderr);
+
+    for event in [
+        "conversation_created",
+        "conversation_updated",
+        "conversation_status_changed",
+        "message_created",
+        "message_updated",
+        "webwidget_triggered",
+    ] {
+        for form in ["documented", "sample"] {
+            let heading = format!(
+                "{event} in the form {form}: webhook-signature holds, x-chatwoot-signature holds\n{{\n"
+            );
+            assert_eq!(text.matches(&heading).count(), 1, "{heading}{text}");
+            let listed = |line: &&str| {
+                line.starts_with(&format!("succeeded  {event} ")) && line.contains(&format!("  {form} "))
+            };
+            assert_eq!(text.lines().filter(listed).count(), 1, "{event} {form}: {text}");
+        }
+        assert_eq!(text.matches(&format!("\"event\": \"{event}\"")).count(), 2, "{text}");
+    }
+    assert!(text.contains("chatwoot    is refused: "), "{text}");
+    assert!(text.ends_with("12 deliveries were owed, and all of them arrived.\n"), "{text}");
+    assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0);
+}
