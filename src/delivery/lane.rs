@@ -30,6 +30,8 @@ pub struct Lane {
     /// A read is under way; what it returns belongs to this stay (see [`Lane::park`]).
     reading: bool,
     stay: u64,
+    /// Events whose attempt ended since that read began: it may have seen them as they were before.
+    ended_since: HashSet<Seq>,
 }
 
 /// Something to be read from the store for a lane.
@@ -95,14 +97,15 @@ impl Lane {
     /// Notes that an attempt is over and written down; `due` is when the next one is, if there is one.
     pub fn settled(&mut self, seq: Seq, due: Option<UnixMicros>) {
         self.in_flight.remove(&seq);
-        if let Some(due) = due {
-            self.due_at(due);
+        self.next_due = earlier(self.next_due, due);
+        if self.reading {
+            self.ended_since.insert(seq);
         }
     }
 
     /// Notes that the store has something to try again at `due`.
     pub fn due_at(&mut self, due: UnixMicros) {
-        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+        self.next_due = earlier(self.next_due, Some(due));
     }
 
     /// What to read from the store now. One read at a time, and only once half of the window is free.
@@ -114,6 +117,8 @@ impl Lane {
         let read = if self.next_due.is_some_and(|due| due <= now) {
             // What is held is still due in the store and comes first: ask for so many more.
             let held = self.queued.len() + self.in_flight.len();
+            // What becomes due from now on is noted anew: the read may not see it.
+            self.next_due = None;
             Read { kind: ReadKind::Due, limit: room + held, stay: self.stay }
         } else if self.behind {
             // What is offered and refused during the read sets it again.
@@ -123,6 +128,7 @@ impl Lane {
             return None;
         };
         self.reading = true;
+        self.ended_since.clear();
         Some(read)
     }
 
@@ -141,14 +147,18 @@ impl Lane {
         if !self.end_read(read) {
             return;
         }
-        self.next_due = page.next_due;
+        self.next_due = earlier(self.next_due, page.next_due);
         self.push_new(page.owed);
     }
 
     /// Notes that a read failed: it is to be made again.
     pub fn read_failed(&mut self, read: Read) {
-        if self.end_read(read) && matches!(read.kind, ReadKind::Pending(_)) {
-            self.behind = true;
+        if !self.end_read(read) {
+            return;
+        }
+        match read.kind {
+            ReadKind::Pending(_) => self.behind = true,
+            ReadKind::Due => self.next_due = Some(UnixMicros(0)),
         }
     }
 
@@ -194,7 +204,9 @@ impl Lane {
     fn push_new(&mut self, owed: Vec<Owed>) {
         for owed in owed {
             let seq = owed.event.seq;
-            if !self.queued.contains(&seq) && !self.in_flight.contains(&seq) {
+            // If it is still to be tried again, its time was noted when its attempt ended.
+            let is_news = !self.ended_since.contains(&seq);
+            if is_news && !self.queued.contains(&seq) && !self.in_flight.contains(&seq) {
                 self.push(owed);
             }
         }
@@ -204,6 +216,10 @@ impl Lane {
         self.queued.insert(owed.event.seq);
         self.ready.push_back(owed);
     }
+}
+
+fn earlier(one: Option<UnixMicros>, other: Option<UnixMicros>) -> Option<UnixMicros> {
+    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]
@@ -291,6 +307,38 @@ mod tests {
         lane.take(1).unwrap();
         lane.settled(Seq(1), None);
         assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn what_ends_during_a_read_is_not_sent_again_and_its_retry_is_not_forgotten() {
+        let mut lane = Lane::up_to_date(Seq(0));
+        (1..=2).for_each(|seq| lane.offer(owed(seq), WINDOW));
+        lane.take(2).unwrap();
+        lane.take(2).unwrap();
+        lane.settled(Seq(1), Some(NOW));
+        let read = lane.next_read(NOW, WINDOW).unwrap();
+        lane.take_due(read, DuePage { owed: vec![owed(1)], next_due: None });
+        lane.take(2).unwrap();
+        lane.settled(Seq(2), Some(NOW));
+        let read = lane.next_read(NOW, WINDOW).unwrap();
+        // Both are in the store as due when it is read, and then the attempt of the first ends.
+        let later = UnixMicros(NOW.0 + 5);
+        lane.settled(Seq(1), Some(later));
+        lane.take_due(read, DuePage { owed: vec![owed(1), owed(2)], next_due: None });
+        assert_eq!(drain(&mut lane), [2]);
+        let read = lane.next_read(later, WINDOW).unwrap();
+        lane.take_due(read, DuePage { owed: vec![owed(1)], next_due: None });
+        assert_eq!(drain(&mut lane), [1]);
+        assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn a_read_of_retries_that_failed_is_made_again() {
+        let mut lane = Lane::behind(Some(NOW));
+        let read = lane.next_read(NOW, WINDOW).unwrap();
+        lane.read_failed(read);
+        let again = lane.next_read(NOW, WINDOW).unwrap();
+        assert_eq!(again.kind, ReadKind::Due);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tidings::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
@@ -85,6 +85,31 @@ async fn ten_kills_under_load_lose_nothing_that_was_acknowledged() {
         let sent = by_webhook_id(&seen, path);
         assert_arrived(&gateway.client, &subscription, &sent, &acknowledged).await;
     }
+    gateway.stop().await;
+}
+
+/// The first start makes the data directory. Wherever it is cut off, the next one goes on from there.
+#[tokio::test]
+async fn a_gateway_that_was_killed_while_it_started_starts_again() {
+    const KILLS: u32 = 12;
+    let once = Instant::now();
+    Home::new().start().await.kill().await;
+    let takes = once.elapsed();
+    let home = Home::new();
+    for kill in 0..KILLS {
+        // Moments all over the time that a start takes; each on a directory as the ones before left it.
+        let mut starting = home.command().spawn().unwrap();
+        sleep(takes * kill / KILLS).await;
+        starting.kill().await.unwrap();
+        let fresh = Home::new();
+        let mut starting = fresh.command().spawn().unwrap();
+        sleep(takes * kill / KILLS).await;
+        starting.kill().await.unwrap();
+        fresh.start().await.stop().await;
+    }
+    let gateway = home.start().await;
+    gateway.client.publish(ACCOUNT, request(1).event.unwrap()).await;
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
     gateway.stop().await;
 }
 

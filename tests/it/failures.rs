@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tidings::domain::{delivery::webhook_id, ids::AccountId, samples};
 use tidings::proto::v1::{
     self, EventType,
     delivery::State,
@@ -12,7 +13,7 @@ use tidings::proto::v1::{
 };
 
 use crate::{
-    client::{Client, Subscribed, attempts, duration, id_of, subscription},
+    client::{Client, Subscribed, attempts, duration, id_of, publish_request, subscription},
     gateway::Home,
     golden_events::{ACCOUNT, full},
     receiver::{Answer, Receiver},
@@ -219,8 +220,7 @@ async fn a_network_that_is_not_allowed_is_never_connected_to() {
         let asked =
             v1::Subscription { retry_policy: attempts(2), ..subscription(format!("http://{host}:{port}/")) };
         let subscribed = gateway.client.subscribe(account, asked).await;
-        let event =
-            tidings::domain::samples::sample(KIND, tidings::domain::ids::AccountId::new(account).unwrap());
+        let event = samples::sample(KIND, AccountId::new(account).unwrap());
         let published = gateway.client.publish(account, event).await;
         let name = subscribed.delivery(id_of(&published.event));
         let delivery = gateway.client.delivery_in(&name, State::Failed).await;
@@ -269,5 +269,40 @@ async fn a_test_posts_at_once_and_tells_what_came_of_it() {
     assert!(tested.request_body.contains(r#""event":"webwidget_triggered""#), "{tested:?}");
     assert_eq!(gateway.client.stored_events(ACCOUNT).await, []);
     assert_eq!(gateway.client.deliveries_in(ACCOUNT, &[]).await, []);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn among_many_failures_every_attempt_is_counted_and_nothing_is_sent_after_it_arrived() {
+    const COUNT: i64 = 400;
+    const FAILS_MOST: usize = 3;
+    let mut count = 0_usize;
+    let receiver = Receiver::with(move |_| {
+        count += 1;
+        Answer::status(if count.is_multiple_of(FAILS_MOST) { 200 } else { 500 })
+    });
+    let (receiver, gateway) = (receiver.await, Home::new().start().await);
+    let asked =
+        v1::Subscription { retry_policy: attempts(50), max_in_flight: 64, ..subscription(receiver.url("/")) };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    let account = AccountId::new(ACCOUNT).unwrap();
+    let event = |number| samples::typical_message(account, 1, number);
+    let requests =
+        (1..=COUNT).map(|number| publish_request(ACCOUNT, &format!("e{number}"), event(number))).collect();
+    let batch = v1::BatchPublishEventsRequest { requests, ..Default::default() };
+    gateway.client.events.clone().batch_publish_events(batch).await.unwrap();
+    gateway.client.nothing_owed(ACCOUNT).await;
+
+    let uid = gateway.client.subscription(&subscribed.name).await.uid.parse().unwrap();
+    let (deliveries, seen) = (gateway.client.deliveries_in(ACCOUNT, &[]).await, receiver.seen());
+    for delivery in deliveries {
+        let id = webhook_id(uid, &delivery.event).to_string();
+        let requests: Vec<_> = seen.iter().filter(|request| request.webhook_id() == id).collect();
+        assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(requests.len()));
+        if delivery.state() == State::Succeeded {
+            let (last, earlier) = requests.split_last().unwrap();
+            assert!(last.taken && earlier.iter().all(|request| !request.taken), "{}", delivery.name);
+        }
+    }
     gateway.stop().await;
 }

@@ -135,6 +135,24 @@ async fn a_duplicate_is_delivered_once_whichever_way_and_whenever_it_comes() {
 }
 
 #[tokio::test]
+async fn of_many_who_publish_the_same_at_once_one_is_the_first() {
+    const CALLERS: usize = 16;
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
+    for round in 1..=10 {
+        let id = format!("e{round}");
+        let calls = (0..CALLERS).map(|_| gateway.client.publish_as(1, &id, contact(1)));
+        let results = futures_util::future::join_all(calls).await;
+        assert_eq!(results.iter().filter(|result| !result.duplicate).count(), 1);
+        assert!(results.iter().all(|result| result.create_time == results[0].create_time), "{results:#?}");
+    }
+    gateway.client.nothing_owed(1).await;
+    assert_eq!(receiver.seen().len(), 10);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_batch_and_a_stream_deliver_every_event_once() {
     const COUNT: i64 = 40;
     let receiver = Receiver::start().await;

@@ -33,7 +33,7 @@ async fn end(gateway: Gateway, how: End) {
 
 /// The first attempt fails and the second one is to wait; the gateway ends in between, several times.
 async fn retries_go_on_after(how: End) {
-    let receiver = Receiver::always(Answer::with_header(503, "retry-after", 2)).await;
+    let receiver = Receiver::always(Answer::with_header(503, "retry-after", 3)).await;
     let home = Home::new();
     let mut gateway = home.start().await;
     let asked = v1::Subscription { retry_policy: attempts(4), ..subscription(receiver.url("/")) };
@@ -58,7 +58,7 @@ async fn retries_go_on_after(how: End) {
     assert_eq!(seen.len(), 4, "{how:?}");
     for (one, next) in seen.iter().zip(&seen[1..]) {
         assert_eq!((one.webhook_id(), &one.body), (next.webhook_id(), &next.body));
-        assert!(next.at - one.at >= Duration::from_millis(1_950), "a restart does not shorten the wait");
+        assert!(next.at - one.at >= Duration::from_millis(2_950), "a restart does not shorten the wait");
     }
     gateway.stop().await;
 }

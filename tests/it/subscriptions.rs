@@ -97,6 +97,28 @@ async fn a_pause_in_the_middle_of_retries_keeps_the_count_of_attempts() {
 }
 
 #[tokio::test]
+async fn pauses_in_the_middle_of_deliveries_lose_none_and_repeat_none() {
+    const COUNT: usize = 400;
+    let receiver = Receiver::always(Answer::Late(Duration::from_millis(2), 200)).await;
+    let gateway = Home::new().start().await;
+    let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
+    for published in 0..COUNT {
+        gateway.client.publish(1, contact()).await;
+        match published % 4 {
+            0 => gateway.client.pause(&subscribed.name).await,
+            1 => gateway.client.resume(&subscribed.name).await,
+            _ => {}
+        }
+    }
+    gateway.client.resume(&subscribed.name).await;
+    gateway.client.nothing_owed(1).await;
+    let seen = receiver.seen();
+    let ids: std::collections::BTreeSet<_> = seen.iter().map(|request| request.webhook_id()).collect();
+    assert_eq!((ids.len(), seen.len()), (COUNT, COUNT));
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn the_next_attempt_goes_where_the_subscription_points_then() {
     let receiver = Receiver::with(|request| match &*request.path {
         "/right" => Answer::status(200),
