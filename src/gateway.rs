@@ -24,14 +24,14 @@ mod watch;
 
 pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Resource};
-pub use events::{CheckedEvent, ListEvents, Published, Publishing, RenderSource, Rendered};
+pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
 };
 // The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
-pub use crate::store::{DeliveryRecord, Page, RequestKey, TimeRange};
+pub use crate::store::{DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
 
 use admission::Admission;
 
