@@ -6,7 +6,11 @@ use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
 use rustls::pki_types::CertificateDer;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{MissedTickBehavior, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -108,6 +112,7 @@ impl App {
         let sending = tokio::spawn(dispatcher.run(shutdown.clone()));
         let settings = gateway_settings(&self.config);
         let gateway = Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.random);
+        tokio::spawn(enforce_retention(gateway.clone(), shutdown.clone()));
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
         let settings = grpc_settings(&self.config);
@@ -167,6 +172,20 @@ async fn drain_attempts(mut sending: JoinHandle<()>, drain_timeout: Duration, sh
     }
 }
 
+/// Removes from time to time what is no longer kept.
+async fn enforce_retention(gateway: Gateway, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(gateway.retention_interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        match gateway.enforce_retention().await {
+            Ok(purged) if purged.events > 0 => tracing::debug!(events = purged.events, "removed old events"),
+            Ok(_) => {}
+            // A store that failed has said so itself.
+            Err(error) => tracing::debug!(%error, "old events were not removed"),
+        }
+    }
+}
+
 /// Says that the gateway serves, and that it no longer does.
 async fn tell_readiness(readiness: Readiness, shutdown: CancellationToken) {
     readiness.advance(Phase::Serving);
@@ -210,6 +229,9 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
         watches_max: config.watches_max,
+        retention_age: config.retention_age,
+        retention_bytes_max: config.retention_bytes_max,
+        retention_interval: config.retention_interval,
         subscriptions_per_account_max: config.subscriptions_per_account_max,
         retry_defaults: retry_policy(config),
     }

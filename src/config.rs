@@ -65,6 +65,12 @@ pub struct Config {
     pub tests_in_flight_max: usize,
     /// WatchDeliveries calls at once.
     pub watches_max: usize,
+    /// How long events are kept.
+    pub retention_age: Duration,
+    /// How much is kept.
+    pub retention_bytes_max: u64,
+    /// How often old events are removed.
+    pub retention_interval: Duration,
     /// Subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// How long one POST may take.
@@ -221,6 +227,9 @@ impl Origins {
             reads_in_flight_max: value("reads_in_flight_max").number(),
             tests_in_flight_max: value("tests_in_flight_max").number(),
             watches_max: value("watches_max").number(),
+            retention_age: value("retention_age").duration(),
+            retention_bytes_max: value("retention_bytes_max").number(),
+            retention_interval: value("retention_interval").duration(),
             subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
             delivery_timeout: value("delivery_timeout").duration(),
             connect_timeout: value("connect_timeout").duration(),

@@ -4,7 +4,10 @@
 //! Everything that comes in has been checked before ([`Gateway::check_event`], [`Gateway::check_subscription`]); what
 //! goes out are the domain's own types.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use rand::rngs::StdRng;
 use tokio::sync::Semaphore;
@@ -19,6 +22,7 @@ mod admission;
 mod deliveries;
 mod error;
 mod events;
+mod retention;
 mod subscriptions;
 mod watch;
 
@@ -50,6 +54,12 @@ pub struct GatewaySettings {
     pub tests_in_flight_max: usize,
     /// Most WatchDeliveries calls under way.
     pub watches_max: usize,
+    /// How long events are kept.
+    pub retention_age: Duration,
+    /// Most bytes of events and attempts that are kept, as they are encoded.
+    pub retention_bytes_max: u64,
+    /// How often what is no longer kept is removed.
+    pub retention_interval: Duration,
     /// Most subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// When deliveries are tried again where a subscription does not say.
@@ -70,6 +80,8 @@ struct Inner {
     reads: Arc<Semaphore>,
     tests: Semaphore,
     watches: Arc<Semaphore>,
+    /// The store holds as much as it may, and all of it is owed.
+    full: AtomicBool,
     /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
     adding: tokio::sync::Mutex<()>,
 }
@@ -88,6 +100,7 @@ impl Gateway {
             admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
+            full: AtomicBool::new(false),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),

@@ -227,6 +227,26 @@ pub const SETTINGS: &[Setting] = &[
         default: "1d",
     },
     Setting {
+        key: "retention_age",
+        doc: "How long events are kept with their deliveries. What is still owed is kept for as long as it is.",
+        kind: duration(60_000, 3_650 * 86_400_000),
+        default: "7d",
+    },
+    Setting {
+        key: "retention_bytes_max",
+        doc: "The most bytes of events and attempts that are kept, as they are encoded; the disk holds more. Past it the \
+              oldest that are over are removed; when only owed ones are left, publishing is answered with \
+              RESOURCE_EXHAUSTED.",
+        kind: Kind::Bytes { min: 16 * MIB, max: 16_384 * GIB },
+        default: "10GiB",
+    },
+    Setting {
+        key: "retention_interval",
+        doc: "How often what is no longer kept is removed.",
+        kind: duration(100, 3_600_000),
+        default: "10s",
+    },
+    Setting {
         key: "store_cache_bytes",
         doc: "Memory that the store may use to keep what it has read or written.",
         kind: Kind::Bytes { min: MIB, max: 64 * GIB },

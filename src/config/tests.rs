@@ -41,6 +41,9 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("retry_min_backoff", "10ms", r#""10ms""#),
     ("retry_max_backoff", "7d", r#""7d""#),
     ("retry_after_max", "0s", r#""0s""#),
+    ("retention_age", "30d", r#""30d""#),
+    ("retention_bytes_max", "1GiB", r#""1GiB""#),
+    ("retention_interval", "1s", r#""1s""#),
     ("store_cache_bytes", "1GiB", r#""1GiB""#),
 ];
 

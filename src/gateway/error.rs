@@ -71,6 +71,12 @@ pub enum GatewayError {
         /// How long to wait at least.
         retry_after: Duration,
     },
+    /// The store holds as much as it may, and all of it is still owed: have some of it delivered or cancelled, or allow more.
+    #[error("the store is full of deliveries that are still owed")]
+    StoreFull {
+        /// How long to wait at least.
+        retry_after: Duration,
+    },
     /// The gateway stops: go elsewhere, or come back later.
     #[error("the gateway is shutting down")]
     ShuttingDown,

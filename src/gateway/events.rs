@@ -135,6 +135,7 @@ impl Gateway {
     /// Begins to store events, all or none, each owed to the subscriptions that want it now. Calls one after another
     /// are stored in their order, whether or not each is waited for.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
+        self.check_not_full()?;
         let bytes = events.iter().map(|event| event.encoded.len()).sum();
         let room = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();

@@ -2,7 +2,7 @@
 //! they are compared with. Nothing survives its end.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryChange, DeliveryQuery, DeliveryRecord,
-    DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page,
-    PendingPage, Registry, Settlement, Store, StoreError, changes::ChangeFeed, registry,
+    DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent, NewSubscription, Owed,
+    Page, PendingPage, Purged, Registry, Settlement, Store, StoreError, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -40,8 +40,9 @@ struct Inner {
     closed: bool,
     last_lane: u64,
     last_time: UnixMicros,
+    last_seq: u64,
     requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
-    /// In stored order: the event of seq n is at n - 1.
+    /// In stored order.
     events: Vec<Row>,
     deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
 }
@@ -50,6 +51,7 @@ struct Row {
     event: Arc<StoredEvent>,
     fingerprint: u128,
     delivery_count: u32,
+    bytes: u64,
 }
 
 impl MemoryStore {
@@ -60,6 +62,7 @@ impl MemoryStore {
             closed: false,
             last_lane: 0,
             last_time: UnixMicros(0),
+            last_seq: 0,
             requests: HashMap::new(),
             events: Vec::new(),
             deliveries: BTreeMap::new(),
@@ -146,7 +149,7 @@ impl Store for MemoryStore {
 
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
         self.write(|inner| {
-            let events_before = inner.events.len();
+            let (events_before, seq_before) = (inner.events.len(), inner.last_seq);
             let now = self.clock.now().max(inner.last_time);
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
@@ -159,6 +162,7 @@ impl Store for MemoryStore {
                     }
                     Err(error) => {
                         inner.events.truncate(events_before);
+                        inner.last_seq = seq_before;
                         return Err(error);
                     }
                 }
@@ -246,7 +250,7 @@ impl Store for MemoryStore {
             inner.deliveries.values().filter(waits).take(limit + 1).map(owed_of).collect();
         let more = owed.len() > limit;
         owed.truncate(limit);
-        let last = Seq(inner.events.len() as u64);
+        let last = Seq(inner.last_seq);
         let until = if more { owed.last().map_or(after, |o| o.event.seq) } else { last.max(after) };
         Ok(PendingPage { owed, until, more })
     }
@@ -319,6 +323,29 @@ impl Store for MemoryStore {
         Ok(Page::cut(rows, query.limit, |row: &DeliveryRecord| row.key))
     }
 
+    fn purge(&self, keep: Keep) -> Commit<Purged> {
+        self.write(|inner| {
+            let mut purged = Purged { events: 0, bytes_left: inner.events.iter().map(|row| row.bytes).sum() };
+            let Inner { events, deliveries, .. } = inner;
+            let owed: HashSet<Seq> =
+                deliveries.values().filter(|d| d.state.is_owed()).map(|d| d.key.seq).collect();
+            let mut gone = HashSet::new();
+            events.retain(|row| {
+                let seq = row.event.seq;
+                let goes = row.event.create_time < keep.since || purged.bytes_left > keep.bytes_max;
+                if !goes || owed.contains(&seq) {
+                    return true;
+                }
+                gone.insert(seq);
+                purged.events += 1;
+                purged.bytes_left -= row.bytes;
+                false
+            });
+            deliveries.retain(|key, _| !gone.contains(&key.seq));
+            Ok(purged)
+        })
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         self.lock().closed = true;
         Ok(())
@@ -333,7 +360,7 @@ impl Inner {
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, event, fingerprint, lanes, .. } = new;
+        let NewEvent { address: EventAddress { account, id }, event, encoded, fingerprint, lanes, .. } = new;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
             if row.fingerprint != fingerprint {
@@ -342,12 +369,18 @@ impl Inner {
             let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
             return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
         }
-        let seq = Seq(self.events.len() as u64 + 1);
+        self.last_seq += 1;
+        let seq = Seq(self.last_seq);
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
         let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, event));
-        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count });
+        self.events.push(Row {
+            event: Arc::clone(&event),
+            fingerprint,
+            delivery_count,
+            bytes: encoded.len() as u64,
+        });
         Ok((answer, Some(FedEvent { event, lanes })))
     }
 

@@ -121,6 +121,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deliveries, those of the newest events first, each with its last attempt only.
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError>;
 
+    /// Removes events with their deliveries, the oldest first: those that are older than `keep` says, and more as long as the
+    /// store holds more bytes than `keep` says. What is still owed stays. More may stay than was asked for: what is stored
+    /// in one piece with something that stays.
+    fn purge(&self, keep: Keep) -> Commit<Purged>;
+
     /// Makes everything durable and stops; every later write fails with [`StoreError::Closed`]. Safe to repeat.
     fn close(&self) -> Result<(), StoreError>;
 }
@@ -431,6 +436,24 @@ impl LaneSummary {
     pub fn owed(&self) -> u64 {
         self.pending + self.retrying
     }
+}
+
+/// What is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Events stored at this time or later.
+    pub since: UnixMicros,
+    /// At most so many bytes of events and attempts, as they are encoded.
+    pub bytes_max: u64,
+}
+
+/// What came of a purge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Events that were removed.
+    pub events: u64,
+    /// Bytes that are still there, as [`Keep::bytes_max`] counts them.
+    pub bytes_left: u64,
 }
 
 /// Which events.

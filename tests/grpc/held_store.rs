@@ -14,8 +14,8 @@ use tidings::{
     },
     store::{
         Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
-        EventQuery, Fed, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement,
-        Store, StoreError, memory::MemoryStore,
+        EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Purged, Registry,
+        Settlement, Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -146,6 +146,10 @@ impl Store for HeldStore {
 
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
         self.inner.deliveries(query)
+    }
+
+    fn purge(&self, keep: Keep) -> Commit<Purged> {
+        self.inner.purge(keep)
     }
 
     fn close(&self) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use tidings::proto::v1::{
     event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::gateway::PATIENCE;
 
@@ -131,6 +131,15 @@ impl Client {
     ) -> Result<v1::PublishResult, Status> {
         let response = self.events.clone().publish_event(publish_request(account, id, event)).await?;
         Ok(response.into_inner().result.unwrap())
+    }
+
+    /// Publishes as soon as the store has room again.
+    pub async fn publish_when_there_is_room(&self, account: i64, event: v1::Event) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(status) = self.try_publish(account, "", event.clone()).await {
+            assert!(status.code() == Code::ResourceExhausted && Instant::now() < deadline, "{status:?}");
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// What would be POSTed for a stored event to a subscription.

@@ -16,5 +16,6 @@ mod golden_events;
 mod publishing;
 mod receiver;
 mod restarts;
+mod retention;
 mod subscriptions;
 mod tidy;

@@ -78,6 +78,42 @@ impl Ledger {
         self.lanes.insert(lane, LaneBook::default());
     }
 
+    /// Whether somebody has this lane.
+    pub fn knows(&self, lane: LaneId) -> bool {
+        self.lanes.contains_key(&lane)
+    }
+
+    /// Bytes of all events and attempts, as they are encoded.
+    pub fn bytes(&self) -> u64 {
+        self.volumes.iter().map(|volume| volume.bytes).sum()
+    }
+
+    /// Adds to the bytes of the volume that has this event.
+    pub fn count_bytes(&mut self, seq: Seq, bytes: u64) {
+        if let Some(index) = self.volume_index(seq) {
+            self.volumes[index].bytes += bytes;
+        }
+    }
+
+    /// Adds to the bytes of the last volume.
+    pub fn count_new_bytes(&mut self, bytes: u64) {
+        self.volumes.back_mut().expect("a volume was begun").bytes += bytes;
+    }
+
+    /// Forgets a volume; `given` are its events with ids of their publishers.
+    pub fn remove_volume(&mut self, first: Seq, given: impl IntoIterator<Item = (AccountId, EventId, Seq)>) {
+        let Some(index) = self.volume_index(first) else { return };
+        let volume = self.volumes.remove(index).expect("it was just found");
+        for (key, state) in volume.newest_first() {
+            if let Some(book) = self.lanes.get_mut(&key.lane) {
+                book.leave(key.seq, state);
+            }
+        }
+        for (account, id, seq) in given {
+            self.ids.remove(account, &id, seq);
+        }
+    }
+
     /// Closes the book of a lane; its deliveries are no longer anybody's.
     pub fn remove_lane(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
@@ -219,6 +255,19 @@ impl IdIndex {
         match self.places.entry(self.state.hash_one((account, id))) {
             Entry::Vacant(place) => drop(place.insert(seq)),
             Entry::Occupied(place) => self.others.entry(*place.key()).or_default().push(seq),
+        }
+    }
+
+    fn remove(&mut self, account: AccountId, id: &EventId, seq: Seq) {
+        let hash = self.state.hash_one((account, id));
+        let Entry::Occupied(mut place) = self.places.entry(hash) else { return };
+        let others = self.others.get_mut(&hash);
+        if *place.get() != seq {
+            others.into_iter().for_each(|others| others.retain(|other| *other != seq));
+        } else if let Some(other) = others.and_then(Vec::pop) {
+            place.insert(other);
+        } else {
+            place.remove();
         }
     }
 

@@ -26,8 +26,8 @@ use self::{
 };
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
-    Fed, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
-    changes::ChangeFeed,
+    Fed, Keep, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Purged, Registry, Settlement,
+    Store, StoreError, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
@@ -42,6 +42,7 @@ use crate::{
 
 mod ledger;
 mod open;
+mod purged;
 mod query;
 pub mod records;
 mod registry_tree;
@@ -51,7 +52,7 @@ mod writer;
 
 pub use open::OpenError;
 pub use registry_tree::REQUEST_MEMORY;
-pub use volume::VOLUME_EVENTS;
+pub use volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
 /// Memory for sled's cache unless configured, in bytes.
@@ -124,7 +125,7 @@ impl Shared {
         &self,
         account: AccountId,
         id: &EventId,
-    ) -> Result<Option<(Seq, EventEntry, UnixMicros)>, StoreError> {
+    ) -> Result<Option<(Seq, EventEntry, UnixMicros)>, ReadError> {
         let candidates: Vec<_> = {
             let ledger = self.ledger();
             let place = |seq| {
@@ -207,11 +208,11 @@ impl Store for SledStore {
     }
 
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        self.shared.pending(lane, after, limit)
+        Ok(self.shared.pending(lane, after, limit)?)
     }
 
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        self.shared.due(lane, now, limit)
+        Ok(self.shared.due(lane, now, limit)?)
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {
@@ -223,22 +224,26 @@ impl Store for SledStore {
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
-        match self.shared.find(account, id)? {
+        look_again(|| match self.shared.find(account, id)? {
             Some((seq, _, _)) => Ok(self.shared.load(&[seq])?.pop()),
             None => Ok(None),
-        }
+        })
     }
 
     fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
-        self.shared.events(query)
+        look_again(|| self.shared.events(query))
     }
 
     fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
-        self.shared.delivery(key)
+        look_again(|| self.shared.delivery(key))
     }
 
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
-        self.shared.deliveries(query)
+        look_again(|| self.shared.deliveries(query))
+    }
+
+    fn purge(&self, keep: Keep) -> Commit<Purged> {
+        self.write(|answer| Write::Purge(keep, answer))
     }
 
     fn close(&self) -> Result<(), StoreError> {
@@ -265,6 +270,14 @@ impl Drop for SledStore {
     fn drop(&mut self) {
         // An error has been logged by the writer already.
         drop(self.close());
+    }
+}
+
+/// Reads, and once more if retention removed something meanwhile: the ledger does not know it any more then.
+fn look_again<T>(read: impl Fn() -> Result<T, ReadError>) -> Result<T, StoreError> {
+    match read() {
+        Err(ReadError::Gone) => Ok(read()?),
+        result => Ok(result?),
     }
 }
 

@@ -19,9 +19,10 @@ use tokio::sync::{broadcast, watch};
 use super::{
     REGISTRY_TREE, Shared, SledStore, VOLUME_PREFIX,
     ledger::Ledger,
+    purged::Purged,
     records::{self, FORMAT, RecordError, VolumeKind},
     registry_tree::{RegistryError, RegistryTree},
-    values::{self, ReadError},
+    values::ReadError,
     volume::Volume,
     writer::{WRITES_WAITING_MAX, Writer},
 };
@@ -85,13 +86,14 @@ pub fn open(
 
     let registry = Registry::default();
     let tree = db.open_tree(REGISTRY_TREE).map_err(|e| unreadable(e.to_string()))?;
+    let purged = Purged::open(&tree).map_err(|e| unreadable(e.to_string()))?;
     let (registry_tree, subscriptions) =
         RegistryTree::open(tree).map_err(|e: RegistryError| unreadable(e.to_string()))?;
     let lanes: Vec<LaneId> = subscriptions.iter().map(|subscription| subscription.lane).collect();
     for subscription in subscriptions {
         registry.put(Arc::new(subscription));
     }
-    let ledger = read_ledger(&db, lanes).map_err(|e| unreadable(e.to_string()))?;
+    let ledger = read_ledger(&db, &purged, lanes).map_err(|e| unreadable(e.to_string()))?;
     check_clean_end(data_dir, &ledger).map_err(unreadable)?;
     if fresh {
         db.flush().map_err(|e| unreadable(e.to_string()))?;
@@ -110,7 +112,8 @@ pub fn open(
         waiting_bytes: AtomicUsize::new(0),
     });
     let random = StdRng::seed_from_u64(seed);
-    let writer = Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, random, failure: None };
+    let writer =
+        Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, purged, random, failure: None };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
     let failed = shared.failed.clone();
     let write = move || {
@@ -231,9 +234,10 @@ fn open_engine(engine_dir: &Path, cache_bytes: u64, fresh: bool) -> Result<::sle
     Ok(db)
 }
 
-/// Reads every volume's indexes and outcomes.
-fn read_ledger(db: &::sled::Db, lanes: Vec<LaneId>) -> Result<Ledger, ReadError> {
+/// Reads every volume's indexes and outcomes. Finishes the removal of volumes that retention had begun.
+fn read_ledger(db: &::sled::Db, purged: &Purged, lanes: Vec<LaneId>) -> Result<Ledger, ReadError> {
     let mut ledger = Ledger::new(lanes);
+    ledger.next_journal = ledger.next_journal.max(purged.next_journal);
     let mut names: Vec<String> = db
         .tree_names()
         .into_iter()
@@ -241,12 +245,14 @@ fn read_ledger(db: &::sled::Db, lanes: Vec<LaneId>) -> Result<Ledger, ReadError>
         .filter(|name| name.starts_with(VOLUME_PREFIX))
         .collect();
     names.sort_unstable();
-    for (place, name) in names.iter().enumerate() {
+    for name in &names {
         let first: u64 =
             name[VOLUME_PREFIX.len()..].parse().map_err(|_| RecordError(format!("tree {name}")))?;
-        if place == 0 {
-            ledger.next_seq = Seq(first);
+        if purged.skip(Seq(first)) != Seq(first) {
+            db.drop_tree(name)?;
+            continue;
         }
+        ledger.next_seq = purged.skip(ledger.next_seq);
         if first != ledger.next_seq.0 {
             let message = format!("event {} is followed by {first}: some are missing", ledger.next_seq.0 - 1);
             return Err(RecordError(message).into());
@@ -254,14 +260,14 @@ fn read_ledger(db: &::sled::Db, lanes: Vec<LaneId>) -> Result<Ledger, ReadError>
         ledger.volumes.push_back(Volume::new(db.open_tree(name)?, Seq(first)));
         read_volume(&mut ledger)?;
     }
+    ledger.next_seq = purged.skip(ledger.next_seq);
     Ok(ledger)
 }
 
 /// Reads the last volume that was added.
 fn read_volume(ledger: &mut Ledger) -> Result<(), ReadError> {
     let tree = ledger.volumes.back().expect("one was added").tree.clone();
-    for first in values::numbers(&tree.0, VolumeKind::Index) {
-        let first = first?;
+    for first in tree.numbers(VolumeKind::Index)? {
         if first != ledger.next_seq.0 {
             return Err(RecordError(format!("commit {first} follows event {}", ledger.next_seq.0 - 1)).into());
         }
@@ -269,16 +275,19 @@ fn read_volume(ledger: &mut Ledger) -> Result<(), ReadError> {
         let time = UnixMicros(index.create_time);
         ledger.last_time = ledger.last_time.max(time);
         ledger.volumes.back_mut().expect("one was added").begin_segment(time);
+        let bytes: u64 = index.events.iter().map(|entry| u64::from(entry.body_len)).sum();
+        ledger.count_new_bytes(bytes);
         for entry in &index.events {
             let id = entry.id.parse().map_err(|e| RecordError(format!("event id: {e}")))?;
             let lanes: Vec<LaneId> = entry.lanes.iter().copied().map(LaneId).collect();
             ledger.push(records::account(entry)?, &id, entry.id_given, &lanes);
         }
     }
-    for number in values::numbers(&tree.0, VolumeKind::Outcomes) {
-        let number = number?;
+    for number in tree.numbers(VolumeKind::Outcomes)? {
         ledger.next_journal = ledger.next_journal.max(number + 1);
-        for outcome in tree.outcomes(number)?.deliveries {
+        let outcomes = tree.outcomes(number)?;
+        ledger.count_new_bytes(outcomes.attempts_bytes);
+        for outcome in outcomes.deliveries {
             ledger.replay(&outcome)?;
         }
     }

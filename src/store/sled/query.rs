@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Shared,
+    records::RecordError,
+    values::ReadError,
     volume::{JournalEntry, Segment, SlotState, VolumeTree},
 };
 use crate::{
@@ -15,12 +17,12 @@ use crate::{
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, Page, PendingPage, StoreError},
+    store::{DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, Page, PendingPage},
 };
 
 impl Shared {
     /// See [`crate::store::Store::pending`].
-    pub fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    pub fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, ReadError> {
         let (mut waiting, last) = {
             let ledger = self.ledger();
             let waits =
@@ -38,7 +40,7 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::due`].
-    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, ReadError> {
         let (due, next_due) = self.ledger().due(lane, now, limit);
         let seqs: Vec<Seq> = due.iter().map(|(seq, _)| *seq).collect();
         let events = self.load(&seqs)?;
@@ -48,7 +50,7 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::events`].
-    pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
+    pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, ReadError> {
         // Which commits lie in the time: their times rise with their places.
         let segments: Vec<(VolumeTree, Segment)> = {
             let ledger = self.ledger();
@@ -87,12 +89,12 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::delivery`].
-    pub fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
+    pub fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, ReadError> {
         Ok(self.records(&[key], ATTEMPTS_SHOWN_MAX)?.pop())
     }
 
     /// See [`crate::store::Store::deliveries`].
-    pub fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
+    pub fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, ReadError> {
         let event = match &query.event {
             None => None,
             Some((account, id)) => match self.find(*account, id)? {
@@ -141,7 +143,7 @@ impl Shared {
     }
 
     /// The deliveries of these keys, with so many of their latest attempts. Leaves out what does not exist.
-    fn records(&self, keys: &[DeliveryKey], attempts_max: usize) -> Result<Vec<DeliveryRecord>, StoreError> {
+    fn records(&self, keys: &[DeliveryKey], attempts_max: usize) -> Result<Vec<DeliveryRecord>, ReadError> {
         // States, trees and journals are looked at in this order: what is settled in between shows as settled or not,
         // but never half.
         let mut known: Vec<(DeliveryKey, DeliveryState, Seq)> = Vec::with_capacity(keys.len());
@@ -179,14 +181,14 @@ impl Shared {
     }
 
     /// Events by their places, in the given order.
-    pub fn load(&self, seqs: &[Seq]) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+    pub fn load(&self, seqs: &[Seq]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
         let mut places: Vec<(VolumeTree, Segment, Vec<Seq>)> = Vec::new();
         {
             let ledger = self.ledger();
             for &seq in seqs {
-                let volume = ledger.volume_of(seq).ok_or_else(|| {
-                    StoreError::Failed(format!("event {} is owed, but no volume has it", seq.0))
-                })?;
+                let volume = ledger
+                    .volume_of(seq)
+                    .ok_or_else(|| RecordError(format!("event {} is owed, but no volume has it", seq.0)))?;
                 let segment = volume.segment_of(seq);
                 match places.last_mut() {
                     Some((_, last, seqs)) if last.first == segment.first => seqs.push(seq),
@@ -210,7 +212,7 @@ fn record(
     tree: &VolumeTree,
     journal: &[JournalEntry],
     attempts_max: usize,
-) -> Result<DeliveryRecord, StoreError> {
+) -> Result<DeliveryRecord, ReadError> {
     let as_of = |entry: &JournalEntry| entry.outcome.delivery_state().is_ok_and(|written| written == state);
     let known = journal.iter().rposition(as_of).map_or(0, |last| last + 1);
     let journal = &journal[..known];

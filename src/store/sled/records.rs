@@ -44,6 +44,9 @@ pub enum RegistryKind {
     Request = 2,
     /// Alone: the last lane number that was given away, 8 bytes, big endian.
     LastLane = 3,
+    /// By the first seq of a range of events that retention removed: the seq after the last, and the next journal number
+    /// at that time, 8 bytes each, big endian.
+    Purged = 4,
 }
 
 /// A value that cannot be read.
@@ -113,6 +116,9 @@ pub struct Outcomes {
     /// The deliveries.
     #[prost(message, repeated, tag = "2")]
     pub deliveries: Vec<OutcomeRecord>,
+    /// The length of the attempts' encoding, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub attempts_bytes: u64,
 }
 
 /// How far one delivery got.

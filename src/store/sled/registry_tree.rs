@@ -7,12 +7,13 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
+    purged::Purged,
     records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
     volume::LANES_MAX,
 };
 use crate::{
     domain::{
-        ids::{AccountId, LaneId},
+        ids::{AccountId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -121,6 +122,17 @@ impl RegistryTree {
     pub fn remove(&self, lane: LaneId) -> Result<(), RegistryError> {
         self.tree.remove(lane_key(lane))?;
         Ok(())
+    }
+
+    /// Notes that retention removes these events.
+    pub fn note_purged(
+        &self,
+        purged: &mut Purged,
+        first: Seq,
+        end: Seq,
+        next_journal: u64,
+    ) -> Result<(), RegistryError> {
+        Ok(purged.add(&self.tree, first, end, next_journal)?)
     }
 
     /// What a request id was used for of late: the request's digest, and the answer.

@@ -20,6 +20,9 @@ pub enum ReadError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] ::sled::Error),
+    /// Retention has removed it.
+    #[error("it was removed")]
+    Gone,
     /// What is there makes no sense.
     #[error(transparent)]
     Record(#[from] RecordError),

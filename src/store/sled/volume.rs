@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, RwLock, RwLockReadGuard},
 };
 
 use ::sled::Tree;
@@ -29,9 +29,17 @@ use crate::{
 /// A volume takes no further commit once it has this many events (measured; docs/benchmarks.md).
 pub const VOLUME_EVENTS: usize = 1024;
 
+/// A volume takes no further commit once its events and attempts have this many bytes, so that it does not keep too much
+/// alive that is over.
+pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
+
 /// The tree that a volume is kept in, and what can be read of it without the ledger's lock.
 #[derive(Clone, Debug)]
-pub struct VolumeTree(pub Tree);
+pub struct VolumeTree {
+    tree: Tree,
+    /// Whether it is dropped. Held while it is read, so that it is not dropped under a reader.
+    dropped: Arc<RwLock<bool>>,
+}
 
 /// What is known of a volume in memory.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub struct Volume {
     pub tree: VolumeTree,
     /// Its first event.
     pub first: Seq,
+    /// Bytes of its events and attempts, as they are encoded.
+    pub bytes: u64,
     /// Its commits, in order.
     pub segments: Vec<Segment>,
     /// For each event the first of its slots, and one more for the end of the last.
@@ -102,8 +112,9 @@ impl Volume {
     /// A volume without events.
     pub fn new(tree: Tree, first: Seq) -> Self {
         Self {
-            tree: VolumeTree(tree),
+            tree: VolumeTree { tree, dropped: Arc::default() },
             first,
+            bytes: 0,
             segments: Vec::new(),
             bases: vec![0],
             lanes: Vec::new(),
@@ -162,6 +173,16 @@ impl Volume {
         Some(before)
     }
 
+    /// Whether it owes anything to anybody.
+    pub fn owes_any(&self, known: impl Fn(LaneId) -> bool) -> bool {
+        self.owed.keys().any(|lane| known(LaneId((*lane).into())))
+    }
+
+    /// When its newest event was stored.
+    pub fn last_time(&self) -> Option<UnixMicros> {
+        self.segments.last().map(|segment| segment.create_time)
+    }
+
     /// Whether it owes this lane anything.
     pub fn owes(&self, lane: LaneId) -> bool {
         self.owed.contains_key(&slot_lane(lane))
@@ -215,6 +236,8 @@ impl Volume {
     }
 }
 
+const NO_PANIC: &str = "no code panics while it holds this lock";
+
 fn slot_lane(lane: LaneId) -> u32 {
     u32::try_from(lane.0).expect("lane numbers end at LANES_MAX")
 }
@@ -230,22 +253,44 @@ pub struct JournalEntry {
 }
 
 impl VolumeTree {
-    /// Stores a commit of events: the bodies, then the index that makes it count.
-    pub fn put_segment(&self, first: Seq, index: &SegmentIndex, bodies: &[u8]) -> ::sled::Result<()> {
-        values::put(&self.0, VolumeKind::Bodies, first.0, bodies)?;
-        values::put(&self.0, VolumeKind::Index, first.0, &index.encode_to_vec())
+    /// Removes the tree, once nobody reads it.
+    pub fn drop_from(&self, db: &::sled::Db) -> ::sled::Result<()> {
+        let mut dropped = self.dropped.write().expect(NO_PANIC);
+        *dropped = true;
+        db.drop_tree(self.tree.name())?;
+        Ok(())
     }
 
-    /// Stores settlements: the attempts, then the outcomes that make them count.
+    /// The numbers under which values of a kind are stored, rising.
+    pub fn numbers(&self, kind: VolumeKind) -> Result<Vec<u64>, ReadError> {
+        let _reading = self.reading()?;
+        values::numbers(&self.tree, kind).collect()
+    }
+
+    fn reading(&self) -> Result<RwLockReadGuard<'_, bool>, ReadError> {
+        let dropped = self.dropped.read().expect(NO_PANIC);
+        if *dropped { Err(ReadError::Gone) } else { Ok(dropped) }
+    }
+
+    /// Stores a commit of events: the bodies, then the index that makes it count.
+    pub fn put_segment(&self, first: Seq, index: &SegmentIndex, bodies: &[u8]) -> ::sled::Result<()> {
+        values::put(&self.tree, VolumeKind::Bodies, first.0, bodies)?;
+        values::put(&self.tree, VolumeKind::Index, first.0, &index.encode_to_vec())
+    }
+
+    /// Stores settlements: the attempts, then the outcomes that make them count. Returns the length of the attempts.
     pub fn put_journal(
         &self,
         number: u64,
-        outcomes: &Outcomes,
+        mut outcomes: Outcomes,
         attempts: Vec<AttemptRecord>,
-    ) -> ::sled::Result<()> {
+    ) -> ::sled::Result<u64> {
         assert_eq!(outcomes.deliveries.len(), attempts.len(), "each outcome has its attempt");
-        values::put(&self.0, VolumeKind::Attempts, number, &Attempts { attempts }.encode_to_vec())?;
-        values::put(&self.0, VolumeKind::Outcomes, number, &outcomes.encode_to_vec())
+        let attempts = Attempts { attempts }.encode_to_vec();
+        outcomes.attempts_bytes = attempts.len() as u64;
+        values::put(&self.tree, VolumeKind::Attempts, number, &attempts)?;
+        values::put(&self.tree, VolumeKind::Outcomes, number, &outcomes.encode_to_vec())?;
+        Ok(outcomes.attempts_bytes)
     }
 
     /// The index of the commit that begins at `first`.
@@ -292,8 +337,7 @@ impl VolumeTree {
         keys: &[DeliveryKey],
     ) -> Result<HashMap<DeliveryKey, Vec<JournalEntry>>, ReadError> {
         let mut found: HashMap<_, Vec<_>> = keys.iter().map(|&key| (key, Vec::new())).collect();
-        for number in values::numbers(&self.0, VolumeKind::Outcomes) {
-            let number = number?;
+        for number in self.numbers(VolumeKind::Outcomes)? {
             let outcomes = self.outcomes(number)?;
             for (place, outcome) in outcomes.deliveries.into_iter().enumerate() {
                 if let Some(entries) = found.get_mut(&outcome.key()) {
@@ -320,7 +364,8 @@ impl VolumeTree {
     }
 
     fn must(&self, kind: VolumeKind, number: u64) -> Result<Vec<u8>, ReadError> {
-        let value = values::get(&self.0, kind, number)?;
+        let _reading = self.reading()?;
+        let value = values::get(&self.tree, kind, number)?;
         Ok(value.ok_or_else(|| RecordError(format!("{kind:?} {number} is missing")))?)
     }
 }

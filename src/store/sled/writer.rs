@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 
 use super::{
     Shared,
-    records::{AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
+    records::{self, AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
     registry_tree::{self, RegistryTree},
-    volume::{VOLUME_EVENTS, Volume},
+    values::ReadError,
+    volume::{VOLUME_BYTES, VOLUME_EVENTS, Volume},
 };
 use crate::{
     domain::{
@@ -25,8 +26,8 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, NewEvent, NewSubscription,
-        Settlement, StoreError, registry,
+        Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
+        Purged, Settlement, StoreError, registry,
     },
 };
 
@@ -51,6 +52,8 @@ pub enum Write {
     Settle(Vec<Settlement>, Answer<()>),
     /// What a caller decides about a delivery.
     Decide(DeliveryKey, Decision, Answer<DeliveryState>),
+    /// What retention no longer keeps.
+    Purge(Keep, Answer<Purged>),
     /// A subscription to be added.
     Create(Box<NewSubscription>, Answer<Created>),
     /// A subscription to be changed.
@@ -71,6 +74,8 @@ pub struct Writer {
     pub db_file: File,
     /// The subscriptions on disk.
     pub registry_tree: RegistryTree,
+    /// What retention has removed.
+    pub purged: super::purged::Purged,
     /// For ids.
     pub random: StdRng,
     /// Why nothing can be written any more, once that is so.
@@ -278,7 +283,9 @@ impl Writer {
         let mut ledger = self.shared.ledger_mut();
         if !group.entries.is_empty() {
             ledger.last_time = group.time;
-            ledger.volumes.back_mut().expect("write_events began it").begin_segment(group.time);
+            let volume = ledger.volumes.back_mut().expect("write_events began it");
+            volume.begin_segment(group.time);
+            volume.bytes += group.bodies.len() as u64;
             for (entry, fed) in group.entries.iter().zip(&group.stored) {
                 ledger.push(fed.event.name.account, &fed.event.name.id, entry.id_given, &fed.lanes);
             }
@@ -312,8 +319,13 @@ impl Writer {
 
     fn write_events(&mut self, group: &mut Group) -> Result<(), StoreError> {
         let first = group.first;
-        let begun =
-            self.shared.ledger().volumes.back().filter(|v| v.len() < VOLUME_EVENTS).map(|v| v.tree.clone());
+        let begun = self
+            .shared
+            .ledger()
+            .volumes
+            .back()
+            .filter(|v| v.len() < VOLUME_EVENTS && v.bytes < VOLUME_BYTES)
+            .map(|v| v.tree.clone());
         let tree = match begun {
             Some(tree) => tree,
             None => {
@@ -350,8 +362,10 @@ impl Writer {
             .collect();
         drop(ledger);
         for (journal, (tree, (deliveries, attempts))) in numbers.zip(trees) {
-            let outcomes = Outcomes { time: group.time.0, deliveries };
-            tree.put_journal(journal, &outcomes, attempts).map_err(failed)?;
+            let first = Seq(deliveries[0].seq);
+            let outcomes = Outcomes { time: group.time.0, deliveries, attempts_bytes: 0 };
+            let bytes = tree.put_journal(journal, outcomes, attempts).map_err(failed)?;
+            self.shared.ledger_mut().count_bytes(first, bytes);
         }
         Ok(())
     }
@@ -376,6 +390,10 @@ impl Writer {
         match write {
             Write::Decide(key, decision, answer) => {
                 let result = self.decide(key, decision);
+                self.answer(answer, result);
+            }
+            Write::Purge(keep, answer) => {
+                let result = self.purge(keep);
                 self.answer(answer, result);
             }
             Write::Create(new, answer) => {
@@ -420,6 +438,54 @@ impl Writer {
             drop(self.shared.feed.send(Fed::Due(key.lane, due)));
         }
         Ok(state)
+    }
+
+    /// Drops whole volumes that owe nothing. The last one takes events and stays.
+    fn purge(&mut self, keep: Keep) -> Result<Purged, StoreError> {
+        self.working()?;
+        let (candidates, mut bytes_left) = {
+            let ledger = self.shared.ledger();
+            let volumes = ledger.volumes.iter().take(ledger.volumes.len().saturating_sub(1));
+            let over = volumes.filter(|volume| !volume.owes_any(|lane| ledger.knows(lane)));
+            let candidates: Vec<_> =
+                over.map(|volume| (volume.first, volume.end(), volume.bytes, volume.last_time())).collect();
+            (candidates, ledger.bytes())
+        };
+        let mut events = 0;
+        for (first, end, bytes, last_time) in candidates {
+            let is_old = last_time.is_none_or(|time| time < keep.since);
+            if is_old || bytes_left > keep.bytes_max {
+                self.drop_volume(first, end)?;
+                events += end.0 - first.0;
+                bytes_left -= bytes;
+            }
+        }
+        if events > 0 {
+            self.sync()?;
+        }
+        Ok(Purged { events, bytes_left })
+    }
+
+    /// Notes that a volume is removed, then removes it: an opening in between finishes the work.
+    fn drop_volume(&mut self, first: Seq, end: Seq) -> Result<(), StoreError> {
+        let (tree, segments, next_journal) = {
+            let ledger = self.shared.ledger();
+            let volume = ledger.volume_of(first).expect("nobody else removes volumes");
+            (volume.tree.clone(), volume.segments.clone(), ledger.next_journal)
+        };
+        let mut given = Vec::new();
+        for segment in segments {
+            let entries = tree.index(segment.first)?.events;
+            for (entry, seq) in entries.into_iter().zip(segment.first.0..).filter(|(entry, _)| entry.id_given)
+            {
+                let id = entry.id.parse().map_err(|e| StoreError::Failed(format!("event id: {e}")))?;
+                let account = records::account(&entry).map_err(ReadError::from)?;
+                given.push((account, id, Seq(seq)));
+            }
+        }
+        self.registry_tree.note_purged(&mut self.purged, first, end, next_journal)?;
+        self.shared.ledger_mut().remove_volume(first, given);
+        tree.drop_from(&self.db).map_err(failed)
     }
 
     fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {

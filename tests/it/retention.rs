@@ -1,0 +1,77 @@
+//! What is kept, and what is refused when nothing more can be.
+
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1::{self, EventType, delivery::State},
+};
+use tonic::Code;
+
+use crate::{client::subscription, gateway::Home, receiver::Receiver};
+
+/// The least that `retention_bytes_max` can be, and events of which a few are more.
+const BYTES_MAX: usize = 16 << 20;
+const EVENT_BYTES: usize = 1_000_000;
+
+/// A message of this many bytes and a little more.
+fn large(number: i64) -> v1::Event {
+    let mut event = samples::typical_message(AccountId::new(1).unwrap(), 1, number + 1);
+    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
+    created.message.as_mut().unwrap().content = Some("x".repeat(EVENT_BYTES));
+    event
+}
+
+fn home() -> Home {
+    Home::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms")
+}
+
+#[tokio::test]
+async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
+    let receiver = Receiver::start().await;
+    let home = home();
+    let gateway = home.start().await;
+    let kinds = vec![EventType::MessageCreated.into()];
+    let asked = v1::Subscription { event_types: kinds, ..subscription(receiver.url("/hook")) };
+    let subscribed = gateway.client.subscribe(1, asked).await;
+    gateway.client.pause(&subscribed.name).await;
+    let (mut stored, mut refused) = (0, None);
+    while refused.is_none() {
+        match gateway.client.try_publish(1, "", large(stored)).await {
+            Ok(_) => stored += 1,
+            Err(status) => refused = Some(status),
+        }
+        assert!(stored < 500, "nothing was refused");
+    }
+    let refused = refused.unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("full of deliveries that are still owed"), "{refused:?}");
+    assert!(
+        usize::try_from(stored).unwrap() * EVENT_BYTES >= BYTES_MAX - EVENT_BYTES,
+        "only {stored} were stored"
+    );
+
+    // After a restart it is still full; and what it owes is all there.
+    gateway.stop().await;
+    let gateway = home.start().await;
+    gateway.client.resume(&subscribed.name).await;
+    receiver.wait_for(usize::try_from(stored).unwrap()).await;
+    gateway.client.nothing_owed(1).await;
+    gateway.client.publish_when_there_is_room(1, large(stored)).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_over_makes_room_for_what_comes() {
+    let home = home();
+    let gateway = home.start().await;
+    let count = i64::try_from(4 * BYTES_MAX / EVENT_BYTES).unwrap();
+    for number in 0..count {
+        gateway.client.publish(1, large(number)).await;
+    }
+    gateway.stop().await;
+    let gateway = home.start().await;
+    let kept = gateway.client.stored_events(1).await.len();
+    assert!(kept > 0, "the newest are there");
+    assert!(kept * EVENT_BYTES <= 2 * BYTES_MAX, "{kept} of {count} are kept");
+    assert!(gateway.client.deliveries_in(1, &[State::Pending]).await.is_empty());
+    gateway.stop().await;
+}
