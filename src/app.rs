@@ -209,6 +209,7 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         bytes_in_flight_max: config.publish_bytes_in_flight_max,
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
+        watches_max: config.watches_max,
         subscriptions_per_account_max: config.subscriptions_per_account_max,
         retry_defaults: retry_policy(config),
     }

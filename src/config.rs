@@ -63,6 +63,8 @@ pub struct Config {
     pub reads_in_flight_max: usize,
     /// TestSubscription calls at once.
     pub tests_in_flight_max: usize,
+    /// WatchDeliveries calls at once.
+    pub watches_max: usize,
     /// Subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// How long one POST may take.
@@ -218,6 +220,7 @@ impl Origins {
             call_timeout: value("call_timeout").duration(),
             reads_in_flight_max: value("reads_in_flight_max").number(),
             tests_in_flight_max: value("tests_in_flight_max").number(),
+            watches_max: value("watches_max").number(),
             subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
             delivery_timeout: value("delivery_timeout").duration(),
             connect_timeout: value("connect_timeout").duration(),

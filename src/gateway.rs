@@ -20,15 +20,18 @@ mod deliveries;
 mod error;
 mod events;
 mod subscriptions;
+mod watch;
 
 pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Resource};
-pub use events::{CheckedEvent, ListEvents, Published, Publishing, RenderSource, Rendered};
+pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
 };
 // The words that callers ask and are answered in.
-pub use crate::store::{DeliveryRecord, Page, RequestKey, TimeRange};
+pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
+
+pub use crate::store::{DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
 
 use admission::Admission;
 
@@ -45,6 +48,8 @@ pub struct GatewaySettings {
     pub reads_in_flight_max: usize,
     /// Most TestSubscription calls under way.
     pub tests_in_flight_max: usize,
+    /// Most WatchDeliveries calls under way.
+    pub watches_max: usize,
     /// Most subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// When deliveries are tried again where a subscription does not say.
@@ -64,6 +69,7 @@ struct Inner {
     admission: Admission,
     reads: Arc<Semaphore>,
     tests: Semaphore,
+    watches: Arc<Semaphore>,
     /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
     adding: tokio::sync::Mutex<()>,
 }
@@ -82,6 +88,7 @@ impl Gateway {
             admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
+            watches: Arc::new(Semaphore::new(settings.watches_max)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),
             store,

@@ -3,6 +3,7 @@
 /// The contract, `tidings.v1`.
 #[expect(
     clippy::all,
+    rustdoc::invalid_html_tags,
     clippy::allow_attributes_without_reason,
     reason = "generated; the comments are in proto/"
 )]

@@ -148,6 +148,12 @@ pub const SETTINGS: &[Setting] = &[
         default: "64",
     },
     Setting {
+        key: "watches_max",
+        doc: "WatchDeliveries calls at once. Past it they are answered with RESOURCE_EXHAUSTED.",
+        kind: Kind::Count { min: 1, max: 10_000 },
+        default: "64",
+    },
+    Setting {
         key: "subscriptions_per_account_max",
         doc: "Subscriptions that an account may have.",
         kind: Kind::Count { min: 1, max: 1_000_000 },

@@ -28,6 +28,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("call_timeout", "2s", r#""2s""#),
     ("reads_in_flight_max", "2", "2"),
     ("tests_in_flight_max", "5", "5"),
+    ("watches_max", "6", "6"),
     ("subscriptions_per_account_max", "3", "3"),
     ("delivery_timeout", "30s", r#""30s""#),
     ("connect_timeout", "100ms", r#""100ms""#),

@@ -54,6 +54,11 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Whether both are the same state, whatever the times of retries.
+    pub fn is_same_kind(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+
     /// Whether an attempt is still to be made.
     pub fn is_owed(self) -> bool {
         matches!(self, Self::Pending | Self::Retrying { .. })

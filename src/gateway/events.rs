@@ -24,8 +24,8 @@ use crate::{
         subscription::PayloadFormat,
         time::UnixMicros,
     },
-    proto::v1::{self, EventType},
-    store::{Accepted, Commit, EventQuery, NewEvent, Page, StoreError, TimeRange},
+    proto::v1,
+    store::{Accepted, Commit, EventQuery, NewEvent, Page, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -93,21 +93,6 @@ impl Future for Publishing {
         });
         Poll::Ready(Ok(published.collect()))
     }
-}
-
-/// Which events, the latest first.
-#[derive(Clone, Debug)]
-pub struct ListEvents {
-    /// Of this account.
-    pub account: AccountId,
-    /// Of these kinds; empty means all.
-    pub types: Vec<EventType>,
-    /// Stored within this time.
-    pub time: TimeRange,
-    /// Only those stored before this one.
-    pub before: Option<Seq>,
-    /// At most so many.
-    pub limit: usize,
 }
 
 /// What is to be rendered.
@@ -209,9 +194,7 @@ impl Gateway {
     }
 
     /// Lists stored events, the latest first.
-    pub async fn list_events(&self, list: ListEvents) -> Result<Page<Arc<StoredEvent>, Seq>, GatewayError> {
-        let ListEvents { account, types, time, before, limit } = list;
-        let query = EventQuery { account, types, time, before, limit };
+    pub async fn list_events(&self, query: EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, GatewayError> {
         self.read(move |store| store.events(&query)).await
     }
 

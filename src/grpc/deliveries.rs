@@ -1,8 +1,9 @@
 //! `DeliveryService`.
 
-use std::{pin::Pin, time::Duration};
+use std::{future::ready, pin::Pin, time::Duration};
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
             SubscriptionName,
         },
     },
-    gateway::{Gateway, ListDeliveries},
+    gateway::{Gateway, ListDeliveries, WatchDeliveries},
     proto::v1::{self, delivery_service_server::DeliveryService},
 };
 
@@ -29,6 +30,7 @@ use crate::{
 pub(super) struct Deliveries {
     pub(super) gateway: Gateway,
     pub(super) call_timeout: Duration,
+    pub(super) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -59,9 +61,25 @@ impl DeliveryService for Deliveries {
 
     async fn watch_deliveries(
         &self,
-        _request: Request<v1::WatchDeliveriesRequest>,
+        request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
-        Err(Refusal::not_implemented("WatchDeliveries").into())
+        let request = request.get_ref();
+        let mut fields = Fields::default();
+        let parent = fields.required::<Parent>("parent", &request.parent);
+        let states = fields.choices("states", &request.states, convert::delivery_state_asked);
+        let Parent { account, subscription } = fields.finish(parent)?;
+        let watch = WatchDeliveries { account, subscription, states };
+        let changes = self.gateway.watch_deliveries(watch).map_err(Refusal::from)?;
+        let answers = changes.map(|watched| {
+            Ok(v1::WatchDeliveriesResponse {
+                delivery: Some(convert::delivery(&watched.subscription, &watched.delivery)),
+                skipped_count: i32::try_from(watched.skipped).unwrap_or(i32::MAX),
+            })
+        });
+        // It has no end of its own, but for the server's.
+        let farewell = stream::once(ready(Err(Refusal::shutting_down().into())));
+        let answers = answers.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn retry_delivery(

@@ -20,7 +20,7 @@ use crate::{
         fault::{FaultKind, Faults},
         ids::{AccountId, EventName, Seq, SubscriptionName},
     },
-    gateway::{CheckedEvent, Gateway, GatewayError, ListEvents, RenderSource},
+    gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
     proto::v1::{self, EventType, event_service_server::EventService},
 };
 
@@ -141,7 +141,7 @@ impl Events {
         let tokens = Tokens::of(List::Events, &request);
         let before = tokens.read(&token)?.map(|cursor| Seq(cursor.seq));
         let read = |before, limit| {
-            self.gateway.list_events(ListEvents { account, types: types.clone(), time, before, limit })
+            self.gateway.list_events(EventQuery { account, types: types.clone(), time, before, limit })
         };
         let (events, next) = page::fill(size, before, read, |event| (event.seq, event.to_proto())).await?;
         let next = next.map(|seq| Cursor { seq: seq.0, ..Default::default() });

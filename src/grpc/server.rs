@@ -162,7 +162,7 @@ fn routes(
 ) -> Routes {
     let call_timeout = settings.call_timeout;
     let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway: gateway.clone(), call_timeout };
+    let deliveries = Deliveries { gateway: gateway.clone(), call_timeout, shutdown: shutdown.clone() };
     let events = Events {
         gateway,
         call_timeout,

@@ -11,9 +11,9 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
-    FEED_GROUPS_MAX, Fed, FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page, PendingPage,
-    Registry, Settlement, Store, StoreError, registry,
+    Accepted, Change, Changes, Commit, Created, Decision, DeliveryChange, DeliveryQuery, DeliveryRecord,
+    DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, LaneSummary, NewEvent, NewSubscription, Owed, Page,
+    PendingPage, Registry, Settlement, Store, StoreError, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -31,6 +31,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     registry: Registry,
     feed: broadcast::Sender<Fed>,
+    changes: ChangeFeed,
     inner: Mutex<Inner>,
 }
 
@@ -67,6 +68,7 @@ impl MemoryStore {
             clock,
             registry: Registry::default(),
             feed: broadcast::Sender::new(FEED_GROUPS_MAX),
+            changes: ChangeFeed::default(),
             inner: Mutex::new(inner),
         }
     }
@@ -162,6 +164,15 @@ impl Store for MemoryStore {
                 }
             }
             inner.last_time = now;
+            let made = fed.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
+            self.changes.tell(
+                now,
+                made.map(|(seq, lane)| DeliveryChange {
+                    key: DeliveryKey { seq, lane },
+                    state: DeliveryState::Pending,
+                    attempts: 0,
+                }),
+            );
             for FedEvent { event, lanes } in &fed {
                 for &lane in lanes {
                     let key = DeliveryKey { seq: event.seq, lane };
@@ -183,6 +194,7 @@ impl Store for MemoryStore {
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
         self.write(|inner| {
             let now = self.clock.now();
+            let mut changed = Vec::new();
             for settlement in settlements {
                 let Some(delivery) = inner.deliveries.get_mut(&settlement.key) else { continue };
                 let state = match delivery.state {
@@ -194,9 +206,15 @@ impl Store for MemoryStore {
                 delivery.attempt_count += 1;
                 delivery.attempts.push(settlement.attempt);
                 delivery.update_time = now;
+                changed.push(change_of(delivery));
             }
+            self.changes.tell(now, changed.into_iter());
             Ok(())
         })
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
+        self.changes.listen()
     }
 
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
@@ -206,6 +224,7 @@ impl Store for MemoryStore {
             if let Some(state) = decision.apply(delivery.state, now)? {
                 delivery.state = state;
                 delivery.update_time = now;
+                self.changes.tell(now, std::iter::once(change_of(delivery)));
                 if let DeliveryState::Retrying { due } = state {
                     drop(self.feed.send(Fed::Due(key.lane, due)));
                 }
@@ -341,6 +360,10 @@ fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
     let update_time = event.create_time;
     let state = DeliveryState::Pending;
     DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), update_time }
+}
+
+fn change_of(delivery: &DeliveryRecord) -> DeliveryChange {
+    DeliveryChange { key: delivery.key, state: delivery.state, attempts: delivery.attempt_count }
 }
 
 fn owed_of(delivery: &DeliveryRecord) -> Owed {

@@ -6,7 +6,6 @@
 use std::{
     cmp::Reverse,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -25,6 +24,7 @@ use crate::domain::{
 };
 use crate::proto::v1::{self, EventType};
 
+mod changes;
 #[cfg(test)]
 mod conformance;
 pub mod memory;
@@ -35,6 +35,9 @@ pub use registry::Registry;
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
 pub const FEED_GROUPS_MAX: usize = 64;
+
+/// Groups of changes that a listener of [`Store::changes`] may be behind before it is told that it missed some.
+pub const CHANGES_GROUPS_MAX: usize = 256;
 
 /// Remembers subscriptions, events, deliveries and attempts.
 ///
@@ -79,6 +82,9 @@ pub trait Store: Send + Sync + 'static {
     /// Tells of every group of events as it is stored, in order, and of what a caller made due. A listener that falls
     /// behind is told that it missed some, and reads them with [`Store::pending`] and [`Store::due`].
     fn feed(&self) -> broadcast::Receiver<Fed>;
+
+    /// Tells how deliveries change, group by group, in order. A listener that falls behind is told that it missed some.
+    fn changes(&self) -> broadcast::Receiver<Arc<Changes>>;
 
     /// Writes down how attempts ended. A settlement of a delivery that is over changes nothing, but that the attempt of
     /// one that was cancelled meanwhile is written down.
@@ -279,6 +285,28 @@ pub enum Fed {
     Due(LaneId, UnixMicros),
 }
 
+/// How deliveries changed in one commit.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// How many changes the store had told of before these.
+    pub before: u64,
+    /// When they were written.
+    pub time: UnixMicros,
+    /// The changes.
+    pub deliveries: Vec<DeliveryChange>,
+}
+
+/// How one delivery changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryChange {
+    /// Which.
+    pub key: DeliveryKey,
+    /// Its state after that.
+    pub state: DeliveryState,
+    /// Attempts made by then.
+    pub attempts: u32,
+}
+
 /// A stored event and those to whom it is owed.
 #[derive(Clone, Debug)]
 pub struct FedEvent {
@@ -445,8 +473,7 @@ impl DeliveryQuery {
 
     /// Whether deliveries in this state are wanted.
     pub fn wants_state(&self, state: DeliveryState) -> bool {
-        self.states.is_empty()
-            || self.states.iter().any(|s| mem::discriminant(s) == mem::discriminant(&state))
+        self.states.is_empty() || self.states.iter().any(|wanted| wanted.is_same_kind(state))
     }
 }
 

@@ -15,11 +15,12 @@ use tonic::Code;
 use crate::harness::*;
 
 impl Server {
-    /// Writes down an attempt of the only subscription's delivery of an event.
+    /// Writes down an attempt of the delivery of an event to `crm` in the first account.
     async fn settle(&self, event: &str, state: DeliveryState) {
         let id = event.parse().expect("an event id");
         let seq = self.store.event(account(), &id).expect("it can be read").expect("it is stored").seq;
-        let lane = self.store.registry().lanes()[0];
+        let name = "accounts/1/subscriptions/crm".parse().expect("a name");
+        let lane = self.store.registry().by_name(&name).expect("it is subscribed").lane;
         let attempt = Attempt {
             start_time: UnixMicros(1_700_000_000_000_000),
             duration: Duration::from_millis(12),
@@ -196,6 +197,79 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
     server.stop().await;
 }
 
+fn watch(parent: &str, states: &[State]) -> v1::WatchDeliveriesRequest {
+    let states = states.iter().map(|state| i32::from(*state)).collect();
+    v1::WatchDeliveriesRequest { parent: parent.into(), states }
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_every_change_and_ends_with_the_server() {
+    let server = Server::start().await;
+    server.subscribe("crm").await;
+    server.subscribe_in("accounts/2", "crm").await;
+    let mut client = server.deliveries().await;
+    let mut all =
+        client.watch_deliveries(watch("accounts/1/subscriptions/-", &[])).await.unwrap().into_inner();
+    let request = watch("accounts/1/subscriptions/crm", &[State::Succeeded]);
+    let mut succeeded = client.watch_deliveries(request).await.unwrap().into_inner();
+    let third = client.watch_deliveries(watch("accounts/1/subscriptions/-", &[])).await.unwrap_err();
+    assert_eq!(told(&third).1, "OVERLOADED", "two are allowed here");
+
+    server.publish("e1").await;
+    server.settle("e1", DeliveryState::Retrying { due: UnixMicros(1_800_000_000_000_000) }).await;
+    server.settle("e1", DeliveryState::Succeeded).await;
+    for (state, attempts) in [(State::Pending, 0), (State::Retrying, 1), (State::Succeeded, 2)] {
+        let change = in_time(all.message()).await.unwrap().unwrap();
+        let delivery = change.delivery.unwrap();
+        assert_eq!(delivery.name, "accounts/1/subscriptions/crm/deliveries/e1");
+        assert_eq!((delivery.state(), delivery.attempt_count, change.skipped_count), (state, attempts, 0));
+        assert_eq!(delivery.attempts.len(), usize::try_from(attempts).unwrap());
+    }
+    let change = in_time(succeeded.message()).await.unwrap().unwrap();
+    assert_eq!(change.delivery.unwrap().state(), State::Succeeded);
+
+    server.shutdown.cancel();
+    for mut stream in [all, succeeded] {
+        let status = in_time(stream.message()).await.unwrap_err();
+        assert_eq!(told(&status), (Code::Unavailable, "SHUTTING_DOWN".into(), vec![]));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_watch_is_told_how_much_it_missed_and_holds_up_nobody() {
+    const COUNT: usize = 4000;
+    let server = Server::start().await;
+    server.subscribe("crm").await;
+    let mut client = server.deliveries().await;
+    let request = watch("accounts/1/subscriptions/crm", &[]);
+    let mut changes = client.watch_deliveries(request).await.unwrap().into_inner();
+    for batch in 0..COUNT / 1000 {
+        let requests = (0..1000).map(|number| publish(&format!("e{batch}-{number}"))).collect();
+        let request = v1::BatchPublishEventsRequest { parent: PARENT.into(), requests };
+        in_time(server.events().await.batch_publish_events(request)).await.unwrap();
+    }
+    let (mut published, mut seen, mut skipped) = (COUNT, 0, 0);
+    while seen + skipped < published {
+        match tokio::time::timeout(Duration::from_millis(300), changes.message()).await {
+            Ok(change) => {
+                seen += 1;
+                skipped += usize::try_from(change.unwrap().unwrap().skipped_count).unwrap();
+            }
+            Err(_) => {
+                // Everything that waited was taken: how much was left out comes with the next change.
+                server.publish("").await;
+                published += 1;
+                assert!(published < COUNT + 50, "{seen} seen, {skipped} skipped of {published}");
+            }
+        }
+    }
+    assert!(skipped > 0, "nothing was skipped, so nothing was shown");
+    server.shutdown.cancel();
+    drop(changes);
+    server.ended().await;
+}
+
 #[tokio::test]
 async fn what_comes_in_a_later_version_says_so() {
     let server = Server::start().await;
@@ -203,7 +277,6 @@ async fn what_comes_in_a_later_version_says_so() {
     let mut subscriptions = server.subscriptions().await;
     let statuses = [
         subscriptions.rotate_signing_secret(v1::RotateSigningSecretRequest::default()).await.unwrap_err(),
-        deliveries.watch_deliveries(v1::WatchDeliveriesRequest::default()).await.unwrap_err(),
         deliveries.replay_deliveries(v1::ReplayDeliveriesRequest::default()).await.unwrap_err(),
     ];
     for status in statuses {

@@ -68,6 +68,7 @@ impl Default for Setup {
                 bytes_in_flight_max: 64 * 1024 * 1024,
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,
+                watches_max: 2,
                 subscriptions_per_account_max: 100,
                 retry_defaults,
             },

@@ -13,9 +13,9 @@ use tidings::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed,
-        LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
-        memory::MemoryStore,
+        Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
+        EventQuery, Fed, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement,
+        Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -98,6 +98,10 @@ impl Store for HeldStore {
 
     fn feed(&self) -> broadcast::Receiver<Fed> {
         self.inner.feed()
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
+        self.inner.changes()
     }
 
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {

@@ -25,8 +25,9 @@ use self::{
     writer::{Write, bytes_of},
 };
 use super::{
-    Accepted, Change, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed,
-    LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
+    Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
+    Fed, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Registry, Settlement, Store, StoreError,
+    changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
@@ -72,6 +73,7 @@ pub struct Shared {
     registry: Registry,
     ledger: RwLock<Ledger>,
     feed: broadcast::Sender<Fed>,
+    changes: ChangeFeed,
     failed: watch::Sender<bool>,
     /// Bytes of events that wait for the writer.
     waiting_bytes: AtomicUsize,
@@ -190,6 +192,10 @@ impl Store for SledStore {
 
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
         self.write(|answer| Write::Settle(settlements, answer))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
+        self.shared.changes.listen()
     }
 
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {

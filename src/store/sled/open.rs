@@ -31,7 +31,7 @@ use crate::{
         ids::{LaneId, Seq},
         time::UnixMicros,
     },
-    store::{FEED_GROUPS_MAX, Registry},
+    store::{FEED_GROUPS_MAX, Registry, changes::ChangeFeed},
 };
 
 /// sled's segment, in bytes: the largest that it takes. Smaller ones are slower and let the file creep (measured;
@@ -105,6 +105,7 @@ pub fn open(
         registry,
         ledger: RwLock::new(ledger),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
+        changes: ChangeFeed::default(),
         failed: watch::Sender::new(false),
         waiting_bytes: AtomicUsize::new(0),
     });

@@ -25,8 +25,8 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Created, Decision, Fed, FedEvent, NewEvent, NewSubscription, Settlement,
-        StoreError, registry,
+        Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, NewEvent, NewSubscription,
+        Settlement, StoreError, registry,
     },
 };
 
@@ -287,11 +287,27 @@ impl Writer {
             ledger.replay(outcome).expect("it was owed when it was gathered, and nobody else writes");
         }
         drop(ledger);
+        self.tell_changes(group);
         if !group.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
             drop(self.shared.feed.send(Fed::Events(Arc::new(mem::take(&mut group.stored)))));
         }
         Ok(())
+    }
+
+    fn tell_changes(&self, group: &Group) {
+        let made = group.stored.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
+        let made = made.map(|(seq, lane)| DeliveryChange {
+            key: DeliveryKey { seq, lane },
+            state: DeliveryState::Pending,
+            attempts: 0,
+        });
+        let settled = group.settlements.iter().map(|(outcome, _)| DeliveryChange {
+            key: outcome.key(),
+            state: outcome.delivery_state().expect("it was made from a state"),
+            attempts: outcome.attempts,
+        });
+        self.shared.changes.tell(group.time, made.chain(settled));
     }
 
     fn write_events(&mut self, group: &mut Group) -> Result<(), StoreError> {

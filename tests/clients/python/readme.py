@@ -1,7 +1,7 @@
 """Runs the lines with grpcurl in the README, as they stand, against a gateway and a receiver.
 
 The shell itself reads them, so quotes, variables and heredocs mean what they mean to a reader. In place of grpcurl stands
-this very file, which makes a call of `buf curl` of it.
+this very file, which makes a call of `buf curl` of it; a field mask is the one thing that the two take differently.
 """
 
 import json
@@ -19,6 +19,8 @@ GATEWAY_OF_README = "127.0.0.1:50051"
 RECEIVER_OF_README = "127.0.0.1:9000"
 RUN_TIMEOUT_S = 120
 
+# A field mask as grpcurl takes it: the message in place of the string that it has in JSON.
+MASK = re.compile(r'("update_mask": *)\{"paths": *(\[[^]]*\])\}')
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -81,12 +83,19 @@ def grpcurl(arguments):
         case ["describe", *symbol]:
             return describe(url, symbol)
         case [method]:
-            options += ["--data", data.replace(RECEIVER_OF_README, os.environ["RECEIVER"])]
+            data = MASK.sub(buf_mask, data.replace(RECEIVER_OF_README, os.environ["RECEIVER"]))
+            options += ["--data", data]
             url += "/" + urllib.parse.quote(method)
         case _:
             print("which method?", file=sys.stderr)
             return 2
     return buf_curl(*options, url)
+
+
+def buf_mask(mask):
+    """The field mask as buf takes it."""
+    camel_case = (re.sub("_(.)", lambda match: match[1].upper(), path) for path in json.loads(mask[2]))
+    return mask[1] + json.dumps(",".join(camel_case))
 
 
 def describe(url, symbol):

@@ -1,0 +1,148 @@
+//! The use case of following deliveries as they change.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    broadcast::{Receiver, error::RecvError},
+    mpsc::{self, error::TrySendError},
+};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Gateway, GatewayError, error::OVERLOADED_RETRY_AFTER};
+use crate::{
+    domain::{
+        delivery::DeliveryState,
+        ids::{AccountId, LaneId, SubscriptionId, SubscriptionName},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    store::{Changes, DeliveryChange, DeliveryRecord, Store},
+};
+
+/// Changes that wait for a client of a watch; past them changes are left out and counted.
+pub const WATCH_CHANGES_WAITING_MAX: usize = 256;
+
+/// Which changes.
+#[derive(Clone, Debug)]
+pub struct WatchDeliveries {
+    /// Of deliveries of this account.
+    pub account: AccountId,
+    /// Of this subscription; `None` means all of the account, those to come too.
+    pub subscription: Option<SubscriptionId>,
+    /// Into these states (the time of a retry does not matter); empty means all.
+    pub states: Vec<DeliveryState>,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Whose delivery changed.
+    pub subscription: Arc<Subscription>,
+    /// The delivery after the change.
+    pub delivery: DeliveryRecord,
+    /// Changes that were left out before this one.
+    pub skipped: u64,
+}
+
+struct Waiting {
+    change: DeliveryChange,
+    time: UnixMicros,
+    skipped: u64,
+}
+
+impl Gateway {
+    /// Follows deliveries as they change, from now on, until the stream is dropped. Nothing waits for a slow reader: what
+    /// it does not take in time is left out and counted.
+    pub fn watch_deliveries(
+        &self,
+        watch: WatchDeliveries,
+    ) -> Result<impl Stream<Item = Watched> + Send + use<>, GatewayError> {
+        let lane = match &watch.subscription {
+            None => None,
+            Some(id) => {
+                let name = SubscriptionName { account: watch.account, id: id.clone() };
+                Some(self.get_subscription(&name)?.lane)
+            }
+        };
+        let overloaded = |_| GatewayError::Overloaded { retry_after: OVERLOADED_RETRY_AFTER };
+        let turn = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
+        let (sender, waiting) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
+        let store = Arc::clone(&self.0.store);
+        let wanted = Wanted { account: watch.account, lane, states: watch.states };
+        tokio::spawn(sort_out(store.changes(), store, wanted, sender, turn));
+        let gateway = self.clone();
+        Ok(ReceiverStream::new(waiting).filter_map(move |waiting| {
+            let gateway = gateway.clone();
+            async move { gateway.watched(waiting).await }
+        }))
+    }
+
+    /// The delivery as it was after the change; `None` if it is gone, or cannot be read.
+    async fn watched(&self, waiting: Waiting) -> Option<Watched> {
+        let Waiting { change, time, skipped } = waiting;
+        let subscription = self.0.store.registry().by_lane(change.key.lane)?;
+        let mut delivery = self.read(move |store| store.delivery(change.key)).await.ok().flatten()?;
+        // It may have gone on since.
+        let later = delivery.attempt_count.saturating_sub(change.attempts);
+        let kept = delivery.attempts.len().saturating_sub(usize::try_from(later).unwrap_or(usize::MAX));
+        delivery.attempts.truncate(kept);
+        delivery.attempt_count = change.attempts;
+        delivery.state = change.state;
+        delivery.update_time = time;
+        Some(Watched { subscription, delivery, skipped })
+    }
+}
+
+struct Wanted {
+    account: AccountId,
+    lane: Option<LaneId>,
+    states: Vec<DeliveryState>,
+}
+
+impl Wanted {
+    fn wants(&self, change: &DeliveryChange, store: &dyn Store) -> bool {
+        let of_state =
+            self.states.is_empty() || self.states.iter().any(|state| state.is_same_kind(change.state));
+        of_state
+            && match self.lane {
+                Some(lane) => lane == change.key.lane,
+                None => {
+                    let subscription = store.registry().by_lane(change.key.lane);
+                    subscription.is_some_and(|subscription| subscription.name.account == self.account)
+                }
+            }
+    }
+}
+
+/// Picks what is wanted out of all changes, quickly, so that it keeps up whatever the reader does.
+async fn sort_out(
+    mut changes: Receiver<Arc<Changes>>,
+    store: Arc<dyn Store>,
+    wanted: Wanted,
+    sender: mpsc::Sender<Waiting>,
+    _turn: OwnedSemaphorePermit,
+) {
+    let (mut told, mut skipped) = (None, 0);
+    loop {
+        let group = tokio::select! {
+            () = sender.closed() => return,
+            group = changes.recv() => match group {
+                Ok(group) => group,
+                // The next group tells how many were missed.
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        skipped += told.map_or(0, |told| group.before - told);
+        told = Some(group.before + group.deliveries.len() as u64);
+        for change in group.deliveries.iter().filter(|change| wanted.wants(change, &*store)) {
+            match sender.try_send(Waiting { change: *change, time: group.time, skipped }) {
+                Ok(()) => skipped = 0,
+                Err(TrySendError::Full(_)) => skipped += 1,
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+}

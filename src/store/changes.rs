@@ -1,0 +1,44 @@
+//! Tells listeners how deliveries change. For engines.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::broadcast;
+
+use super::{CHANGES_GROUPS_MAX, Changes, DeliveryChange};
+use crate::domain::time::UnixMicros;
+
+/// Tells of changes, and counts them. Told by one writer at a time.
+#[derive(Debug)]
+pub(super) struct ChangeFeed {
+    sender: broadcast::Sender<Arc<Changes>>,
+    told: AtomicU64,
+}
+
+impl Default for ChangeFeed {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(CHANGES_GROUPS_MAX), told: AtomicU64::new(0) }
+    }
+}
+
+impl ChangeFeed {
+    /// Hears of every change from now on.
+    pub(super) fn listen(&self) -> broadcast::Receiver<Arc<Changes>> {
+        self.sender.subscribe()
+    }
+
+    /// Tells of the changes that were written at `time`. They are not even gathered while nobody listens.
+    pub(super) fn tell(&self, time: UnixMicros, changes: impl Iterator<Item = DeliveryChange>) {
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
+        let deliveries: Vec<DeliveryChange> = changes.collect();
+        if !deliveries.is_empty() {
+            let before = self.told.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
+            // Whoever listened may be gone by now.
+            drop(self.sender.send(Arc::new(Changes { before, time, deliveries })));
+        }
+    }
+}
