@@ -71,10 +71,12 @@ const COMMIT_SECONDS: &[f64] = &[
 const COMMIT_RECORDS: &[f64] =
     &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
 
+type Report = Box<dyn Fn() -> Option<StoreReport> + Send + Sync>;
+
 /// Everything that is counted since the process began. `app` makes the one that there is and hands it down.
 pub struct Metrics {
     registry: Registry,
-    store: OnceLock<(StoreGauges, Box<dyn Fn() -> Option<StoreReport> + Send + Sync>)>,
+    store: OnceLock<(StoreGauges, Report)>,
     /// By event type, from 1 on.
     events_accepted: Vec<IntCounter>,
     /// In the order of [`REFUSAL_REASONS`].
@@ -87,12 +89,10 @@ pub struct Metrics {
     arrival_seconds: Histogram,
     /// Events that were repeated and not stored again.
     pub events_duplicate: IntCounter,
-    /// From the call of publish to its commit, in seconds; only of those that were stored.
+    /// From the call of publish to its commit, in seconds; of those that were not refused.
     pub accept_seconds: Histogram,
-    /// Deliveries that accepted events made.
-    pub deliveries_created: IntCounter,
-    /// Deliveries that were over and that a caller made owed again.
-    pub deliveries_reopened: IntCounter,
+    deliveries_created: IntCounter,
+    deliveries_reopened: IntCounter,
     /// Owed deliveries that went with their subscription.
     pub deliveries_dropped: IntCounter,
     /// POSTs under way, but for those of TestSubscription.
@@ -103,16 +103,12 @@ pub struct Metrics {
     pub endpoint_connections: Open,
     /// Connections of gRPC clients.
     pub grpc_connections: Open,
-    /// Commits of events and settlements.
-    pub commits: IntCounter,
-    /// How long one takes, from the first write to the end of `fdatasync`, in seconds.
-    pub commit_seconds: Histogram,
+    commits: IntCounter,
+    commit_seconds: Histogram,
+    commit_events: Histogram,
+    commit_settlements: Histogram,
     /// How long the sync alone takes, of any commit, in seconds.
     pub sync_seconds: Histogram,
-    /// Events in a commit.
-    pub commit_events: Histogram,
-    /// Settlements in a commit.
-    pub commit_settlements: Histogram,
 }
 
 impl Metrics {
@@ -152,7 +148,7 @@ impl Metrics {
             accept_seconds: histogram(
                 r,
                 "tidings_accept_duration_seconds",
-                "From a checked publish to its commit on disk, of what was stored.",
+                "From a checked publish to its commit on disk; what was refused does not count.",
                 ACCEPT_SECONDS,
             ),
             deliveries_created: counter(
@@ -233,8 +229,9 @@ impl Metrics {
         })
     }
 
-    /// Counts an event that was stored; `event_type` is the number of its [`EventType`].
-    pub fn event_accepted(&self, event_type: i32) {
+    /// Counts an event that was stored and is owed to so many; `event_type` is the number of its [`EventType`].
+    pub fn event_accepted(&self, event_type: i32, deliveries: usize) {
+        self.deliveries_created.inc_by(deliveries as u64);
         let place = usize::try_from(event_type - 1).ok();
         if let Some(counter) = place.and_then(|place| self.events_accepted.get(place)) {
             counter.inc();

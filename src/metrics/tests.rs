@@ -30,13 +30,14 @@ fn event() -> StoredEvent {
 fn every_type_and_outcome_is_a_series_from_the_start_and_counts_alone() {
     let metrics = Metrics::new(UnixMicros(7_000_000));
     assert_eq!(metrics.events_accepted.len(), 12);
-    metrics.event_accepted(EventType::MessageCreated.into());
+    metrics.event_accepted(EventType::MessageCreated.into(), 3);
     for outcome in [Outcome::Blocked, Outcome::Blocked, Outcome::Io] {
         metrics.attempt_ended(&event(), &attempt(outcome), true);
     }
     let text = metrics.text();
     assert_eq!(sample(&text, r#"tidings_events_accepted_total{type="message_created"}"#), 1.0);
     assert_eq!(sample(&text, r#"tidings_events_accepted_total{type="inbox_updated"}"#), 0.0);
+    assert_eq!(sample(&text, "tidings_deliveries_created_total"), 3.0);
     for (outcome, count) in OUTCOMES.into_iter().zip([0.0, 0.0, 0.0, 0.0, 1.0, 2.0]) {
         assert_eq!(sample(&text, &format!(r#"tidings_attempts_total{{outcome="{outcome}"}}"#)), count);
     }
