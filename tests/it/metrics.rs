@@ -325,3 +325,29 @@ async fn a_subscription_more_makes_no_series_more() {
     assert_eq!(after.value(r#"tidings_deliveries_owed{state="pending"}"#), 20.0);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_refusal_counts_once_for_a_call_and_once_for_an_event_of_a_stream() {
+    let gateway = Home::new().start().await;
+    let mut events = gateway.client.events.clone();
+    let bad = || publish_request(0, "", event(EventType::ContactCreated));
+    let good = || publish_request(1, "", event(EventType::ContactCreated));
+    let batch = |requests| v1::BatchPublishEventsRequest { requests, ..Default::default() };
+    events.publish_event(bad()).await.unwrap_err();
+    events.batch_publish_events(batch(vec![bad(), good(), bad()])).await.unwrap_err();
+    events.batch_publish_events(batch(vec![good(), good()])).await.unwrap();
+    let messages = [bad(), good(), bad()].map(Some).into_iter().chain([None]);
+    let messages = messages.map(|request| v1::StreamPublishEventsRequest { sequence: 1, request });
+    let messages = tokio_stream::iter(messages.collect::<Vec<_>>());
+    let mut answers = events.stream_publish_events(messages).await.unwrap().into_inner();
+    while answers.message().await.unwrap().is_some() {}
+
+    let scrape = Scrape::of(&gateway).await;
+    let expected = [("FIELD_INVALID", 4.0), ("FIELD_REQUIRED", 1.0)];
+    let expected = expected.map(|(reason, count)| (reason.to_owned(), count));
+    assert_eq!(scrape.counted("tidings_publishes_refused_total"), expected.into());
+    assert_eq!(scrape.sum("tidings_events_accepted_total"), 3.0);
+    // A batch and one event of the stream.
+    assert_eq!(scrape.value("tidings_accept_duration_seconds_count"), 2.0);
+    gateway.stop().await;
+}
