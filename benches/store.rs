@@ -20,7 +20,7 @@ use clap::Parser;
 use futures_util::future::try_join_all;
 use prost::Message;
 use tidings::{
-    clock::SystemClock,
+    clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         event::EventAddress,
@@ -30,6 +30,7 @@ use tidings::{
         subscription::{PayloadFormat, RetryOverrides, Settings},
         time::UnixMicros,
     },
+    metrics::Metrics,
     proto::v1::EventType,
     store::{
         Fed, NewEvent, NewSubscription, Settlement, Store,
@@ -203,7 +204,8 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
 }
 
 fn open(dir: &Path) -> anyhow::Result<Arc<SledStore>> {
-    Ok(Arc::new(SledStore::open(dir, CACHE_BYTES_DEFAULT, Arc::new(SystemClock), 1)?))
+    let metrics = Metrics::new(SystemClock.now());
+    Ok(Arc::new(SledStore::open(dir, CACHE_BYTES_DEFAULT, Arc::new(SystemClock), 1, metrics)?))
 }
 
 async fn subscribe(store: &SledStore) -> anyhow::Result<LaneId> {

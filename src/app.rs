@@ -24,6 +24,7 @@ use crate::{
     domain::{delivery::Poster, retry::RetryPolicy},
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
+    metrics::Metrics,
     ops::{self, Phase, Readiness},
     store::{Store, sled::SledStore},
 };
@@ -32,6 +33,7 @@ use crate::{
 pub struct App {
     config: Config,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     store: Arc<SledStore>,
     poster: Poster,
     random: StdRng,
@@ -40,7 +42,7 @@ pub struct App {
     readiness: Readiness,
 }
 
-/// The server of `/healthz` and `/readyz`. It ends when it is told to, or dropped.
+/// The server of `/healthz`, `/readyz` and `/metrics`. It ends when it is told to, or dropped.
 struct Ops {
     address: SocketAddr,
     serving: JoinHandle<()>,
@@ -66,18 +68,22 @@ impl App {
         let grpc = bind(config.grpc_listen, "grpc_listen").await?;
         let http = bind(config.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
-        // Opening a large store takes a while: who asks is told so meanwhile.
-        let ops = Ops::start(http, readiness.clone())?;
-        raise_open_files_limit();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new(clock.now());
+        // Opening a large store takes a while: who asks is told so meanwhile.
+        let ops = Ops::start(http, readiness.clone(), Arc::clone(&metrics))?;
+        raise_open_files_limit();
         let mut random: StdRng = rand::make_rng();
-        let poster = client::poster(&poster_settings(&config)?, Arc::clone(&clock))?;
+        let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
             let (dir, cache_bytes) = (config.data_dir.clone(), config.store_cache_bytes);
-            let (clock, seed) = (Arc::clone(&clock), random.random());
-            tokio::task::spawn_blocking(move || SledStore::open(&dir, cache_bytes, clock, seed)).await??
+            let (clock, seed, metrics) = (Arc::clone(&clock), random.random(), Arc::clone(&metrics));
+            let open = move || SledStore::open(&dir, cache_bytes, clock, seed, metrics);
+            Arc::new(tokio::task::spawn_blocking(open).await??)
         };
-        Ok(Self { config, clock, store: Arc::new(store), poster, random, grpc, ops, readiness })
+        let watched = Arc::downgrade(&store);
+        metrics.watch_store(move || watched.upgrade().map(|store| store.report()));
+        Ok(Self { config, clock, metrics, store, poster, random, grpc, ops, readiness })
     }
 
     /// Where gRPC is served.
@@ -107,11 +113,13 @@ impl App {
             self.poster.clone(),
             Arc::clone(&self.clock),
             dispatch_settings(&self.config),
+            Arc::clone(&self.metrics),
             self.random.random(),
         );
         let sending = tokio::spawn(dispatcher.run(shutdown.clone()));
         let settings = gateway_settings(&self.config);
-        let gateway = Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.random);
+        let gateway =
+            Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.metrics, self.random);
         tokio::spawn(enforce_retention(gateway.clone(), shutdown.clone()));
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
@@ -137,10 +145,10 @@ impl App {
 }
 
 impl Ops {
-    fn start(listener: TcpListener, readiness: Readiness) -> std::io::Result<Self> {
+    fn start(listener: TcpListener, readiness: Readiness, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let end = CancellationToken::new();
-        let serving = tokio::spawn(ops::serve(listener, readiness, end.clone()));
+        let serving = tokio::spawn(ops::serve(listener, readiness, metrics, end.clone()));
         Ok(Self { address, serving, end: end.drop_guard() })
     }
 
@@ -249,11 +257,12 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
     }
 }
 
-fn poster_settings(config: &Config) -> anyhow::Result<PosterSettings> {
+fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterSettings> {
     Ok(PosterSettings {
         egress: EgressPolicy::new(config.egress_allow.clone()),
         default_timeout: config.delivery_timeout,
         connect_timeout: config.connect_timeout,
+        connections: metrics.endpoint_connections.clone(),
         answer_bytes_max: config.answer_bytes_max,
         idle_timeout: config.idle_connection_timeout,
         idle_connections_per_endpoint_max: config.idle_connections_per_endpoint_max,

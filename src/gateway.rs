@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::{
     clock::Clock,
     domain::{delivery::Poster, retry::RetryPolicy},
+    metrics::Metrics,
     store::{Store, StoreError},
 };
 
@@ -75,6 +76,7 @@ struct Inner {
     poster: Poster,
     clock: Arc<dyn Clock>,
     settings: GatewaySettings,
+    metrics: Arc<Metrics>,
     random: Mutex<StdRng>,
     admission: Admission,
     reads: Arc<Semaphore>,
@@ -94,6 +96,7 @@ impl Gateway {
         poster: Poster,
         clock: Arc<dyn Clock>,
         settings: GatewaySettings,
+        metrics: Arc<Metrics>,
         random: StdRng,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -108,7 +111,13 @@ impl Gateway {
             poster,
             clock,
             settings,
+            metrics,
         }))
+    }
+
+    /// Where what the gateway does is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
     }
 
     /// Draws a value from the gateway's randomness.

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod gateway;
 pub mod grpc;
 pub mod listen;
+pub mod metrics;
 pub mod ops;
 pub mod proto;
 pub mod receive;

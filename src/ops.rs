@@ -1,11 +1,11 @@
-//! The HTTP listener for whoever runs the gateway: is it alive, is it ready.
+//! The HTTP listener for whoever runs the gateway: is it alive, is it ready, how does it fare.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -21,7 +21,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::{Limits, serve_connections};
+use crate::{
+    listen::{Limits, serve_connections},
+    metrics::{self, Metrics},
+};
 
 /// Connections at once. A probe needs one for a moment.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -35,7 +38,7 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is served, for whoever asks for something else.
-const NOT_FOUND: &str = "there is /healthz and /readyz here; gRPC is served on another port\n";
+const NOT_FOUND: &str = "there is /healthz, /readyz and /metrics here; gRPC is served on another port\n";
 
 /// How far the gateway is in its life. It only goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,11 +84,18 @@ impl Readiness {
     }
 }
 
-/// Answers on `/healthz` whether the process lives, and on `/readyz` whether calls are answered, until `shutdown`.
-pub async fn serve(listener: TcpListener, readiness: Readiness, shutdown: CancellationToken) {
+/// Answers on `/healthz` whether the process lives, on `/readyz` whether calls are answered, and on `/metrics` with what
+/// was counted, until `shutdown`.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(async || shown(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
     let limits = Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT };
@@ -103,6 +113,15 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
         Phase::StoreFailed => "store failed\n",
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+}
+
+/// The store is asked, which may look at the disk: that must not hold up the probes.
+async fn shown(metrics: Arc<Metrics>) -> Response {
+    match tokio::task::spawn_blocking(move || metrics.text()).await {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        // It panicked, and has said so.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// Serves one request. Keeping connections would let idle ones take the room of those who ask.
@@ -154,7 +173,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
             let address = listener.local_addr().expect("it is bound");
             let (readiness, shutdown) = (Readiness::starting(), CancellationToken::new());
-            let task = tokio::spawn(serve(listener, readiness.clone(), shutdown.clone()));
+            let task = tokio::spawn(serve(
+                listener,
+                readiness.clone(),
+                Metrics::new(Default::default()),
+                shutdown.clone(),
+            ));
             Self { address, readiness, shutdown, task }
         }
 
@@ -203,6 +227,15 @@ mod tests {
                 ("200".to_owned(), "ok\n".to_owned())
             );
         }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn metrics_are_shown_in_the_format_of_prometheus_even_before_there_is_a_store() {
+        let server = Server::start().await;
+        let answer = server.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
+        assert!(answer.contains("\ntidings_build_info{version="), "{answer}");
         server.stop().await;
     }
 

@@ -47,7 +47,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "http_listen",
-        doc: "Where /healthz and /readyz are served. Port 0 takes any free one.",
+        doc: "Where /healthz, /readyz and /metrics are served. Port 0 takes any free one.",
         kind: Kind::Address,
         default: "127.0.0.1:8080",
     },

@@ -20,7 +20,7 @@ use super::{
     connect::{ConnectWithin, Connector},
     egress::EgressPolicy,
 };
-use crate::{clock::Clock, domain::delivery::Poster};
+use crate::{clock::Clock, domain::delivery::Poster, metrics::Open};
 
 /// How long one POST may take, where the subscription does not say: until the answer's body is read.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ pub struct PosterSettings {
     pub default_timeout: Duration,
     /// How long look-up, TCP and TLS may take together.
     pub connect_timeout: Duration,
+    /// Counts the connections.
+    pub connections: Open,
     /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept, unless the
     /// little that is left is there already.
     pub answer_bytes_max: usize,
@@ -72,6 +74,7 @@ impl Default for PosterSettings {
             egress: EgressPolicy::default(),
             default_timeout: TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            connections: Open::default(),
             answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
@@ -112,7 +115,8 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
 pub(super) type HttpClient = Client<ConnectWithin<HttpsConnector<Connector>>, Full<Bytes>>;
 
 fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
-    let connector = Connector::new(settings.egress.clone(), settings.connect_timeout);
+    let connector =
+        Connector::new(settings.egress.clone(), settings.connect_timeout, settings.connections.clone());
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(tls(&settings.extra_roots)?)
         .https_or_http()

@@ -29,6 +29,7 @@ use super::{
     egress::{Blocked, EgressPolicy},
     resolve::Resolver,
 };
+use crate::metrics::{Open, Opened};
 
 /// How long a kept connection is silent before the system asks whether the other end is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -74,11 +75,12 @@ pub(super) struct Connector {
     egress: Arc<EgressPolicy>,
     /// For the look-up and all addresses together.
     timeout: Duration,
+    connections: Open,
 }
 
 impl Connector {
-    pub(super) fn new(egress: EgressPolicy, timeout: Duration) -> Self {
-        Self { resolver: Resolver::new(), egress: Arc::new(egress), timeout }
+    pub(super) fn new(egress: EgressPolicy, timeout: Duration, connections: Open) -> Self {
+        Self { resolver: Resolver::new(), egress: Arc::new(egress), timeout, connections }
     }
 
     async fn connect(self, url: Uri) -> Result<Stream, ConnectError> {
@@ -102,7 +104,9 @@ impl Connector {
             let address = SocketAddr::new(*address, port);
             match timeout(share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
-                    return Stream::new(stream).map_err(|source| ConnectError::Refused { address, source });
+                    let opened = self.connections.one();
+                    return Stream::new(stream, opened)
+                        .map_err(|source| ConnectError::Refused { address, source });
                 }
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
                 Err(_) => last = ConnectError::Timeout(self.timeout),
@@ -176,6 +180,7 @@ where
 pub(super) struct Stream {
     inner: TokioIo<TcpStream>,
     answered: Answered,
+    _opened: Opened,
 }
 
 /// Whether a connection has carried an answer: it was good once, and may have been closed since for being idle. The
@@ -194,7 +199,7 @@ impl Answered {
 }
 
 impl Stream {
-    fn new(stream: TcpStream) -> io::Result<Self> {
+    fn new(stream: TcpStream, opened: Opened) -> io::Result<Self> {
         // A POST is written in one go: waiting for more to send would only delay it.
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
@@ -202,7 +207,7 @@ impl Stream {
             .with_interval(KEEPALIVE_EVERY)
             .with_retries(KEEPALIVE_TRIES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Self { inner: TokioIo::new(stream), answered: Answered::default() })
+        Ok(Self { inner: TokioIo::new(stream), answered: Answered::default(), _opened: opened })
     }
 }
 
@@ -258,7 +263,7 @@ mod tests {
 
     fn connector(allowed: &[&str]) -> Connector {
         let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        Connector::new(EgressPolicy::new(allowed), Duration::from_secs(5))
+        Connector::new(EgressPolicy::new(allowed), Duration::from_secs(5), Open::default())
     }
 
     #[test]

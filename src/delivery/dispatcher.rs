@@ -32,6 +32,7 @@ use crate::{
         subscription::{State, Subscription},
         time::UnixMicros,
     },
+    metrics::Metrics,
     store::{DuePage, Fed, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
 };
 
@@ -59,6 +60,7 @@ pub struct Dispatcher {
     poster: Poster,
     clock: Arc<dyn Clock>,
     settings: DispatchSettings,
+    metrics: Arc<Metrics>,
     random: StdRng,
     lanes: HashMap<LaneId, Lane>,
     /// When lanes have something to try again. Entries may be out of date: they only say when to look.
@@ -86,6 +88,7 @@ impl Dispatcher {
         poster: Poster,
         clock: Arc<dyn Clock>,
         settings: DispatchSettings,
+        metrics: Arc<Metrics>,
         seed: u64,
     ) -> Self {
         Self {
@@ -93,6 +96,7 @@ impl Dispatcher {
             poster,
             clock,
             settings,
+            metrics,
             random: StdRng::seed_from_u64(seed),
             lanes: HashMap::new(),
             timers: BinaryHeap::new(),
@@ -109,6 +113,7 @@ impl Dispatcher {
         let mut changes = self.store.registry().changes();
         self.look_at_everything();
         loop {
+            self.metrics.lanes_active.set(i64::try_from(self.lanes.len()).unwrap_or(i64::MAX));
             let due = self.next_look();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -228,6 +233,7 @@ impl Dispatcher {
                 poster: self.poster.clone(),
                 clock: Arc::clone(&self.clock),
                 settings: self.settings,
+                metrics: Arc::clone(&self.metrics),
                 subscription: Arc::clone(&subscription),
                 random: StdRng::seed_from_u64(self.random.random()),
                 owed,
@@ -277,6 +283,7 @@ struct AttemptTask {
     poster: Poster,
     clock: Arc<dyn Clock>,
     settings: DispatchSettings,
+    metrics: Arc<Metrics>,
     subscription: Arc<Subscription>,
     random: StdRng,
     owed: Owed,
@@ -289,7 +296,10 @@ impl AttemptTask {
             // It was cancelled while it waited in the lane.
             return Ended { key, due: None };
         }
+        self.metrics.attempts_in_flight.inc();
         let attempt = self.post().await;
+        self.metrics.attempts_in_flight.dec();
+        self.metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(self.settings.retry);
         let now = self.clock.now();

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::{
         subscription::PayloadFormat,
         time::UnixMicros,
     },
+    metrics::Metrics,
     proto::v1,
     store::{Accepted, Commit, EventQuery, NewEvent, Page, StoreError},
 };
@@ -69,6 +71,8 @@ pub struct Published {
 pub struct Publishing {
     commit: Commit<Vec<Accepted>>,
     accounts: Vec<AccountId>,
+    start: Instant,
+    metrics: Arc<Metrics>,
     _room: Admitted,
 }
 
@@ -84,6 +88,7 @@ impl Future for Publishing {
             }
             Err(other) => return Poll::Ready(Err(other.into())),
         };
+        self.metrics.accept_seconds.observe(self.start.elapsed().as_secs_f64());
         let published = accepted.into_iter().zip(&self.accounts).map(|(accepted, account)| Published {
             account: *account,
             id: Some(accepted.id),
@@ -136,6 +141,7 @@ impl Gateway {
     /// are stored in their order, whether or not each is waited for.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
+        let start = Instant::now();
         let bytes = events.iter().map(|event| event.encoded.len()).sum();
         let room = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
@@ -150,7 +156,7 @@ impl Gateway {
                 fingerprint,
             });
         let commit = self.0.store.accept(new.collect());
-        Ok(Publishing { commit, accounts, _room: room })
+        Ok(Publishing { commit, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 
     /// What [`Gateway::publish`] would answer now; nothing is stored. The count of a duplicate is that of the

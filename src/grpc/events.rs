@@ -10,7 +10,7 @@ use super::{
     convert,
     fields::Fields,
     page::{self, Cursor, List, Tokens},
-    server::within,
+    server::{in_time, within},
     status::Refusal,
     stream,
 };
@@ -41,14 +41,14 @@ impl EventService for Events {
         &self,
         request: Request<v1::PublishEventRequest>,
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
-        within(self.call_timeout, self.publish(request.into_inner())).await
+        self.count_refusal(self.publish(request.into_inner())).await
     }
 
     async fn batch_publish_events(
         &self,
         request: Request<v1::BatchPublishEventsRequest>,
     ) -> Result<Response<v1::BatchPublishEventsResponse>, Status> {
-        within(self.call_timeout, self.publish_batch(request.into_inner())).await
+        self.count_refusal(self.publish_batch(request.into_inner())).await
     }
 
     type StreamPublishEventsStream =
@@ -97,6 +97,16 @@ impl EventService for Events {
 }
 
 impl Events {
+    /// Answers a call that publishes.
+    async fn count_refusal<T>(
+        &self,
+        call: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<Response<T>, Status> {
+        let answer = in_time(self.call_timeout, call).await;
+        let counted = answer.inspect_err(|refusal| self.gateway.metrics().publish_refused(refusal.reason()));
+        Ok(counted.map(Response::new)?)
+    }
+
     async fn publish(&self, request: v1::PublishEventRequest) -> Result<v1::PublishEventResponse, Refusal> {
         let validate_only = request.validate_only;
         let event = check_publish(&self.gateway, request, None, "")?;

@@ -17,6 +17,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::metrics::{Open, Opened};
+
 /// How long to wait after an accept that failed, for example since no file descriptor is free. Without it the loop would
 /// spin until one is.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -26,14 +28,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn connections(
     listener: TcpListener,
     connections_max: usize,
+    open: Open,
     cut: CancellationToken,
 ) -> impl Stream<Item = Result<Connection, io::Error>> {
     let places = Arc::new(Semaphore::new(connections_max));
-    stream::unfold((listener, places, cut), async |(listener, places, cut)| {
+    stream::unfold((listener, places, open, cut), async |(listener, places, open, cut)| {
         let place = Arc::clone(&places).acquire_owned().await.expect("this semaphore is never closed");
         let stream = accept(&listener).await;
-        let connection = Connection { stream, cut: Box::pin(cut.clone().cancelled_owned()), _place: place };
-        Some((Ok(connection), (listener, places, cut)))
+        let opened = open.one();
+        let cut_off = Box::pin(cut.clone().cancelled_owned());
+        let connection = Connection { stream, cut: cut_off, _place: place, _opened: opened };
+        Some((Ok(connection), (listener, places, open, cut)))
     })
 }
 
@@ -58,6 +63,7 @@ pub(super) struct Connection {
     stream: TcpStream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
+    _opened: Opened,
 }
 
 impl Connection {

@@ -93,7 +93,12 @@ pub async fn serve(
 ) -> Result<Drain, tonic::transport::Error> {
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let _cut_on_drop = cut.clone().drop_guard();
-    let connections = incoming::connections(listener, settings.connections_max, cut.clone());
+    let connections = incoming::connections(
+        listener,
+        settings.connections_max,
+        gateway.metrics().grpc_connections.clone(),
+        cut.clone(),
+    );
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -216,8 +221,13 @@ pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<tonic::Response<T>, Status> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => Ok(tonic::Response::new(answer?)),
-        Err(_) => Err(Refusal::too_slow(limit).into()),
-    }
+    Ok(in_time(limit, call).await.map(tonic::Response::new)?)
+}
+
+/// Comes to what `call` comes to, or is refused.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Refusal::too_slow(limit)))
 }

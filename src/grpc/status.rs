@@ -117,6 +117,11 @@ impl Refusal {
         Self::new(Code::Internal, "INTERNAL", "an internal error; the server's log says more")
     }
 
+    /// The stable word for why.
+    pub(super) fn reason(&self) -> &'static str {
+        self.0.reason
+    }
+
     /// As the answer to one event of a stream.
     pub(super) fn into_publish_error(self) -> v1::PublishError {
         let Parts { code, reason, message, violations, .. } = *self.0;

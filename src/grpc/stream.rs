@@ -1,7 +1,10 @@
 //! `StreamPublishEvents`: many events of one stream are on their way to the disk at once, in their order, and answered in
 //! it. One bad event fails alone.
 
-use std::future::{Future, ready};
+use std::{
+    future::{Future, ready},
+    sync::Arc,
+};
 
 use futures_util::{FutureExt, Stream, StreamExt, future::Either, stream};
 use tokio_util::sync::CancellationToken;
@@ -42,10 +45,14 @@ fn answer(
     message: v1::StreamPublishEventsRequest,
 ) -> impl Future<Output = Result<v1::StreamPublishEventsResponse, Status>> + Send + use<> {
     let sequence = message.sequence;
+    let metrics = Arc::clone(gateway.metrics());
     begin(gateway, message.request).map(move |outcome| {
         let outcome = match outcome {
             Ok(published) => Outcome::Result(convert::publish_result(published)),
-            Err(refusal) => Outcome::Error(refusal.into_publish_error()),
+            Err(refusal) => {
+                metrics.publish_refused(refusal.reason());
+                Outcome::Error(refusal.into_publish_error())
+            }
         };
         Ok(v1::StreamPublishEventsResponse { sequence, outcome: Some(outcome) })
     })

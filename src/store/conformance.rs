@@ -162,7 +162,7 @@ fn settings(id: &str) -> Settings {
     }
 }
 
-fn new_subscription(of: i64, id: &str) -> NewSubscription {
+pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     NewSubscription {
         name: format!("accounts/{of}/subscriptions/{id}").parse().unwrap(),
         settings: settings(id),
@@ -185,7 +185,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
     }
 }
 
-fn attempt(at: UnixMicros, state: DeliveryState) -> Attempt {
+pub fn attempt(at: UnixMicros, state: DeliveryState) -> Attempt {
     let ok = state == DeliveryState::Succeeded;
     Attempt {
         start_time: at,

@@ -13,7 +13,7 @@ use super::StoreError;
 use crate::domain::{
     event::EventFacts,
     ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
-    subscription::Subscription,
+    subscription::{State, Subscription},
 };
 
 /// Every subscription, by lane, by name and by account.
@@ -29,6 +29,8 @@ struct Inner {
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
     by_url: HashMap<(AccountId, Url), SubscriptionName>,
+    /// How many are active, paused and suspended.
+    by_state: [usize; 3],
 }
 
 impl Default for Registry {
@@ -103,6 +105,11 @@ impl Registry {
         self.read().by_lane.len()
     }
 
+    /// How many subscriptions are active, paused and suspended.
+    pub fn count_by_state(&self) -> [usize; 3] {
+        self.read().by_state
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -164,8 +171,17 @@ pub(super) fn check_free(
     }
 }
 
+fn place_of(state: State) -> usize {
+    match state {
+        State::Active => 0,
+        State::Paused => 1,
+        State::Suspended => 2,
+    }
+}
+
 impl Inner {
     fn insert(&mut self, subscription: Arc<Subscription>) {
+        self.by_state[place_of(subscription.state)] += 1;
         let name = &subscription.name;
         self.by_url.insert((name.account, subscription.settings.url.clone()), name.clone());
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
@@ -177,6 +193,7 @@ impl Inner {
 
     fn remove(&mut self, lane: LaneId) {
         let Some(subscription) = self.by_lane.remove(&lane) else { return };
+        self.by_state[place_of(subscription.state)] -= 1;
         let account = subscription.name.account;
         self.by_name.remove(&subscription.name);
         self.by_url.remove(&(account, subscription.settings.url.clone()));

@@ -10,9 +10,10 @@ use tidings::{
         client::{PosterSettings, poster},
         egress::EgressPolicy,
     },
-    domain::{delivery::Poster, ids::AccountId, retry::RetryPolicy, samples},
+    domain::{delivery::Poster, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros},
     gateway::{Gateway, GatewaySettings},
     grpc::{DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
+    metrics::Metrics,
     proto::v1::{
         self, EventType, delivery_service_client::DeliveryServiceClient,
         event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
@@ -104,7 +105,14 @@ impl Server {
         let real = || poster(&settings, Arc::clone(&clock)).expect("TLS can be set up");
         let poster = setup.poster.unwrap_or_else(real);
         let random = StdRng::seed_from_u64(1);
-        let gateway = Gateway::new(Arc::clone(&store), poster, clock, setup.gateway, random);
+        let gateway = Gateway::new(
+            Arc::clone(&store),
+            poster,
+            clock,
+            setup.gateway,
+            Metrics::new(UnixMicros(0)),
+            random,
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");

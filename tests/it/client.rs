@@ -12,7 +12,7 @@ use tonic::{Code, Status, transport::Channel};
 use crate::gateway::PATIENCE;
 
 /// How often a state is looked at that a test waits for.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A client of a gateway.
 #[derive(Clone)]

@@ -13,6 +13,7 @@ mod gateway;
 mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
+mod metrics;
 mod publishing;
 mod receiver;
 mod restarts;

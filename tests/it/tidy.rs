@@ -8,21 +8,22 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
-    ("store", &["domain", "clock", "proto"]),
-    ("gateway", &["domain", "store", "clock", "proto"]),
-    ("delivery", &["domain", "store", "clock", "proto"]),
-    ("grpc", &["gateway", "domain", "proto"]),
+    ("metrics", &["domain", "proto"]),
+    ("store", &["domain", "clock", "metrics", "proto"]),
+    ("gateway", &["domain", "store", "clock", "metrics", "proto"]),
+    ("delivery", &["domain", "store", "clock", "metrics", "proto"]),
+    ("grpc", &["gateway", "domain", "metrics", "proto"]),
     ("listen", &[]),
     ("shutdown", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
-    ("ops", &["listen"]),
+    ("ops", &["listen", "metrics"]),
     ("receive", &["config", "domain", "listen"]),
-    ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "ops", "store"]),
+    ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "store"]),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
 ];
 

@@ -36,6 +36,24 @@ pub struct Ledger {
     lanes: HashMap<LaneId, LaneBook>,
 }
 
+/// What is owed to all subscriptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// What waits for its first attempt.
+    pub pending: BacklogPart,
+    /// What waits for another.
+    pub retrying: BacklogPart,
+}
+
+/// What is owed in one state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BacklogPart {
+    /// How many deliveries.
+    pub count: u64,
+    /// When the oldest of their events was stored.
+    pub oldest: Option<UnixMicros>,
+}
+
 /// The deliveries of one lane by state, and its retries by time.
 #[derive(Debug, Default)]
 struct LaneBook {
@@ -78,11 +96,6 @@ impl Ledger {
         self.lanes.insert(lane, LaneBook::default());
     }
 
-    /// Whether somebody has this lane.
-    pub fn knows(&self, lane: LaneId) -> bool {
-        self.lanes.contains_key(&lane)
-    }
-
     /// Bytes of all events and attempts, as they are encoded.
     pub fn bytes(&self) -> u64 {
         self.volumes.iter().map(|volume| volume.bytes).sum()
@@ -117,6 +130,19 @@ impl Ledger {
     /// Closes the book of a lane; its deliveries are no longer anybody's.
     pub fn remove_lane(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
+        for volume in &mut self.volumes {
+            volume.forget(lane);
+        }
+    }
+
+    /// Notes that everything was read: what is owed to lanes that have no book is nobody's.
+    pub fn forget_unknown_lanes(&mut self) {
+        for volume in &mut self.volumes {
+            let unknown: Vec<_> = volume.owed_lanes().filter(|lane| !self.lanes.contains_key(lane)).collect();
+            for lane in unknown {
+                volume.forget(lane);
+            }
+        }
     }
 
     /// Adds the next event of the last volume's last segment.
@@ -171,17 +197,19 @@ impl Ledger {
             .map_or(0, |retry| retry.attempts)
     }
 
-    /// Sets how far a delivery is, after `attempts` attempts.
-    pub fn settle(&mut self, key: DeliveryKey, state: DeliveryState, attempts: u32) {
-        let Some(index) = self.volume_index(key.seq) else { return };
-        let Some(before) = self.volumes[index].set_state(key, state.into()) else { return };
-        let Some(book) = self.lanes.get_mut(&key.lane) else { return };
+    /// Sets how far a delivery is, after `attempts` attempts, and returns how far it was.
+    pub fn settle(&mut self, key: DeliveryKey, state: DeliveryState, attempts: u32) -> Option<SlotState> {
+        let index = self.volume_index(key.seq)?;
+        let before = self.volumes[index].set_state(key, state.into())?;
+        let book = self.lanes.get_mut(&key.lane)?;
         book.leave(key.seq, before);
         book.enter(key.seq, state, attempts);
+        Some(before)
     }
 
-    /// Sets how far a delivery is, as it was written down. Errors where the record names no delivery.
-    pub fn replay(&mut self, outcome: &OutcomeRecord) -> Result<(), RecordError> {
+    /// Sets how far a delivery is, as it was written down, and returns how far it was; `None` if its subscription is gone.
+    /// Errors where the record names no delivery.
+    pub fn replay(&mut self, outcome: &OutcomeRecord) -> Result<Option<SlotState>, RecordError> {
         let state = outcome.delivery_state()?;
         let key = outcome.key();
         if self.volume_of(key.seq).and_then(|volume| volume.state(key)).is_none() {
@@ -189,8 +217,7 @@ impl Ledger {
                 format!("an outcome of event {} for lane {}, which was not owed", key.seq.0, key.lane.0);
             return Err(RecordError(message));
         }
-        self.settle(key, state, outcome.attempts);
-        Ok(())
+        Ok(self.settle(key, state, outcome.attempts))
     }
 
     /// What a lane owes and has settled.
@@ -207,6 +234,25 @@ impl Ledger {
             lanes.iter().copied().filter(|lane| self.lanes.contains_key(lane)).collect();
         let owed = self.volumes.iter().find_map(|volume| volume.first_owed(&lanes).map(|seq| (volume, seq)));
         owed.map(|(volume, seq)| volume.segment_of(seq).create_time)
+    }
+
+    /// What is owed in all. Takes a moment for each volume, whatever the number of lanes.
+    pub fn backlog(&self) -> Backlog {
+        let mut backlog = Backlog::default();
+        for volume in &self.volumes {
+            let owed = volume.owed();
+            for (part, count, state) in [
+                (&mut backlog.pending, owed.pending, SlotState::Pending),
+                (&mut backlog.retrying, owed.retrying, SlotState::Retrying),
+            ] {
+                part.count += u64::from(count);
+                if count > 0 && part.oldest.is_none() {
+                    let first = volume.first_in(state, |lane| self.lanes.contains_key(&lane));
+                    part.oldest = first.map(|seq| volume.segment_of(seq).create_time);
+                }
+            }
+        }
+        backlog
     }
 
     /// The events whose retry to this lane is due, the longest due first, with the attempts made; and when the next one

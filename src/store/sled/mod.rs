@@ -38,6 +38,7 @@ use crate::{
         subscription::Subscription,
         time::UnixMicros,
     },
+    metrics::Metrics,
 };
 
 mod ledger;
@@ -46,6 +47,7 @@ mod purged;
 mod query;
 pub mod records;
 mod registry_tree;
+mod report;
 mod values;
 mod volume;
 mod writer;
@@ -78,6 +80,9 @@ pub struct Shared {
     failed: watch::Sender<bool>,
     /// Bytes of events that wait for the writer.
     waiting_bytes: AtomicUsize,
+    /// Writes that wait for it.
+    waiting_writes: AtomicUsize,
+    metrics: Arc<Metrics>,
 }
 
 impl SledStore {
@@ -89,8 +94,9 @@ impl SledStore {
         cache_bytes: u64,
         clock: Arc<dyn Clock>,
         seed: u64,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        open::open(data_dir, cache_bytes, clock, seed)
+        open::open(data_dir, cache_bytes, clock, seed, metrics)
     }
 
     /// Whether a write failed, after which the store takes no more.
@@ -104,9 +110,14 @@ impl SledStore {
     }
 
     fn send(&self, write: Write) -> Result<(), StoreError> {
-        self.writes.try_send(write).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => StoreError::Busy,
-            mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+        // Before it is sent: the writer counts down when it takes it.
+        self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
+        self.writes.try_send(write).map_err(|error| {
+            self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                mpsc::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+            }
         })
     }
 }
@@ -252,6 +263,7 @@ impl Store for SledStore {
         };
         let (answer, mut stopped) = oneshot::channel();
         // The queue may be full: wait for room, since what was accepted is still to be written.
+        self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
         let sent = self.writes.send(Write::Stop(answer));
         let joined = writer.join();
         sent.map_err(|_| StoreError::Closed)?;

@@ -32,6 +32,7 @@ use crate::{
         ids::{LaneId, Seq},
         time::UnixMicros,
     },
+    metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, changes::ChangeFeed},
 };
 
@@ -44,7 +45,10 @@ const FLUSH_EVERY_MS: u64 = 500;
 const MARKER: &str = "TIDINGS";
 const LOCK: &str = "lock";
 const CLEAN: &str = "clean";
-const ENGINE_DIR: &str = "store";
+/// sled's own directory.
+pub(super) const ENGINE_DIR: &str = "store";
+/// Where sled keeps values that are too large for its log.
+pub(super) const BLOBS_DIR: &str = "blobs";
 
 /// Why a data directory was not opened. Shown to the operator as it is.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,7 @@ pub fn open(
     cache_bytes: u64,
     clock: Arc<dyn Clock>,
     seed: u64,
+    metrics: Arc<Metrics>,
 ) -> Result<SledStore, OpenError> {
     let io = |error| OpenError::Io(data_dir.to_owned(), error);
     let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
@@ -110,6 +115,8 @@ pub fn open(
         changes: ChangeFeed::default(),
         failed: watch::Sender::new(false),
         waiting_bytes: AtomicUsize::new(0),
+        waiting_writes: AtomicUsize::new(0),
+        metrics,
     });
     let random = StdRng::seed_from_u64(seed);
     let writer =
@@ -261,6 +268,7 @@ fn read_ledger(db: &::sled::Db, purged: &Purged, lanes: Vec<LaneId>) -> Result<L
         read_volume(&mut ledger)?;
     }
     ledger.next_seq = purged.skip(ledger.next_seq);
+    ledger.forget_unknown_lanes();
     Ok(ledger)
 }
 

@@ -4,7 +4,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::store::conformance::{self, Engine, TestClock};
@@ -15,7 +18,7 @@ struct Sled(tempfile::TempDir);
 
 impl Engine for Sled {
     fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store> {
-        Arc::new(SledStore::open(self.0.path(), CACHE_BYTES, clock, 1).unwrap())
+        Arc::new(SledStore::open(self.0.path(), CACHE_BYTES, clock, 1, Metrics::new(UnixMicros(0))).unwrap())
     }
 
     fn keeps(&self) -> bool {
@@ -29,7 +32,7 @@ async fn sled_conforms() {
 }
 
 fn open(dir: &Path) -> Result<SledStore, OpenError> {
-    SledStore::open(dir, CACHE_BYTES, TestClock::new(), 1)
+    SledStore::open(dir, CACHE_BYTES, TestClock::new(), 1, Metrics::new(UnixMicros(0)))
 }
 
 /// A directory in which a store with an event was closed.
@@ -125,4 +128,85 @@ async fn an_interrupted_creation_is_begun_again() {
     fs::create_dir(dir.path().join("store")).unwrap();
     fs::write(dir.path().join("store/conf"), "half").unwrap();
     open(dir.path()).expect("nothing was ever acknowledged from it");
+}
+
+/// What a report should say, from what the store says of each delivery.
+fn expected_backlog(
+    store: &SledStore,
+    lanes: &[LaneId],
+    times: &[UnixMicros],
+    now: UnixMicros,
+) -> [(u64, Duration); 2] {
+    let mut backlog = [(0, Duration::ZERO); 2];
+    for (seq, time) in (1..).map(Seq).zip(times) {
+        for &lane in lanes {
+            let place = match store.state(DeliveryKey { seq, lane }) {
+                Some(DeliveryState::Pending) => 0,
+                Some(DeliveryState::Retrying { .. }) => 1,
+                _ => continue,
+            };
+            let (count, age) = &mut backlog[place];
+            *count += 1;
+            *age = now.since(*time).max(*age);
+        }
+    }
+    backlog
+}
+
+#[tokio::test]
+async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
+    const SEED: u64 = 5;
+    let (dir, clock, mut random) =
+        (tempfile::tempdir().unwrap(), TestClock::new(), StdRng::seed_from_u64(SEED));
+    let open =
+        || SledStore::open(dir.path(), CACHE_BYTES, clock.clone(), 1, Metrics::new(UnixMicros(0))).unwrap();
+    let (mut store, mut lanes, mut times) = (open(), Vec::new(), Vec::new());
+    for step in 0..300 {
+        clock.step(random.random_range(1..1000));
+        match random.random_range(0..12) {
+            0 => {
+                let new = conformance::new_subscription(1, &format!("s{step}"));
+                lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+            }
+            1 if lanes.len() > 2 => {
+                let lane = lanes.swap_remove(random.random_range(0..lanes.len()));
+                store.delete_subscription(lane, 1, true).await.unwrap();
+            }
+            2 if random.random() => {
+                drop(store);
+                store = open();
+            }
+            3..6 => {
+                // Enough for several volumes.
+                let mut to = lanes.clone();
+                to.sort_unstable();
+                let events = (0..60).map(|number| conformance::new_event(1, None, number, &to)).collect();
+                times.extend(store.accept(events).await.unwrap().iter().map(|accepted| accepted.create_time));
+            }
+            _ if !lanes.is_empty() && !times.is_empty() => {
+                let states = [
+                    DeliveryState::Succeeded,
+                    DeliveryState::Retrying { due: clock.now() },
+                    DeliveryState::Failed,
+                ];
+                let settlements = (0..200).map(|_| {
+                    let seq = Seq(random.random_range(0..times.len() as u64) + 1);
+                    let key = DeliveryKey { seq, lane: lanes[random.random_range(0..lanes.len())] };
+                    let state = states[random.random_range(0..states.len())];
+                    Settlement { key, attempt: conformance::attempt(clock.now(), state), state }
+                });
+                store.settle(settlements.collect()).await.unwrap();
+            }
+            _ => continue,
+        }
+        let report = store.report();
+        let said =
+            [(report.pending, report.oldest_pending_age), (report.retrying, report.oldest_retrying_age)];
+        let expected = expected_backlog(&store, &lanes, &times, clock.now());
+        assert_eq!(said, expected, "seed {SEED}, step {step}");
+        assert_eq!(report.subscriptions, [lanes.len() as u64, 0, 0]);
+        assert_eq!((report.waiting_writes, report.waiting_bytes), (0, 0));
+    }
+    let report = store.report();
+    assert!(report.volumes > 1 && report.disk_bytes > 0, "{report:?}");
 }

@@ -3,7 +3,7 @@
 //! In memory it knows which delivery is in which state, and no more: the rest is read from its tree.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Arc, RwLock, RwLockReadGuard},
 };
 
@@ -58,8 +58,26 @@ pub struct Volume {
     lanes: Vec<u32>,
     /// For each delivery how far it is.
     states: Vec<SlotState>,
-    /// How many deliveries are owed, by lane; only lanes with some.
-    owed: HashMap<u32, u32>,
+    /// What is owed, by lane; only lanes with something.
+    owed: HashMap<u32, Owed>,
+    /// The sum of these.
+    owed_in_all: Owed,
+}
+
+/// How many deliveries are owed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Waiting for their first attempt.
+    pub pending: u32,
+    /// Waiting for another.
+    pub retrying: u32,
+}
+
+impl Owed {
+    /// Whether nothing is.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// The last lane number that a store can give away.
@@ -108,6 +126,26 @@ impl SlotState {
     }
 }
 
+impl Owed {
+    fn moves(&mut self, from: SlotState, to: SlotState) {
+        if let Some(count) = self.count_mut(from) {
+            *count -= 1;
+        }
+        if let Some(count) = self.count_mut(to) {
+            *count += 1;
+        }
+    }
+
+    /// The count of this state; `None` if nothing is owed in it.
+    fn count_mut(&mut self, state: SlotState) -> Option<&mut u32> {
+        match state {
+            SlotState::Pending => Some(&mut self.pending),
+            SlotState::Retrying => Some(&mut self.retrying),
+            SlotState::Succeeded | SlotState::Failed | SlotState::Cancelled => None,
+        }
+    }
+}
+
 impl Volume {
     /// A volume without events.
     pub fn new(tree: Tree, first: Seq) -> Self {
@@ -120,6 +158,7 @@ impl Volume {
             lanes: Vec::new(),
             states: Vec::new(),
             owed: HashMap::new(),
+            owed_in_all: Owed::default(),
         }
     }
 
@@ -144,7 +183,8 @@ impl Volume {
             let lane = slot_lane(*lane);
             self.lanes.push(lane);
             self.states.push(SlotState::Pending);
-            *self.owed.entry(lane).or_default() += 1;
+            self.owed.entry(lane).or_default().pending += 1;
+            self.owed_in_all.pending += 1;
         }
         self.bases.push(u32::try_from(self.lanes.len()).expect("a volume has less than 2^32 deliveries"));
     }
@@ -158,29 +198,45 @@ impl Volume {
     pub fn set_state(&mut self, key: DeliveryKey, state: SlotState) -> Option<SlotState> {
         let slot = self.slot(key)?;
         let before = std::mem::replace(&mut self.states[slot], state);
-        let lane = slot_lane(key.lane);
-        match (before.is_owed(), state.is_owed()) {
-            (true, false) => {
-                let owed = self.owed.get_mut(&lane).expect("an owed delivery is counted");
-                *owed -= 1;
-                if *owed == 0 {
-                    self.owed.remove(&lane);
-                }
-            }
-            (false, true) => *self.owed.entry(lane).or_default() += 1,
-            _ => {}
+        self.owed_in_all.moves(before, state);
+        let mut owed = match self.owed.entry(slot_lane(key.lane)) {
+            Entry::Occupied(owed) => owed,
+            Entry::Vacant(place) => place.insert_entry(Owed::default()),
+        };
+        owed.get_mut().moves(before, state);
+        if *owed.get() == Owed::default() {
+            owed.remove();
         }
         Some(before)
-    }
-
-    /// Whether it owes anything to anybody.
-    pub fn owes_any(&self, known: impl Fn(LaneId) -> bool) -> bool {
-        self.owed.keys().any(|lane| known(LaneId((*lane).into())))
     }
 
     /// When its newest event was stored.
     pub fn last_time(&self) -> Option<UnixMicros> {
         self.segments.last().map(|segment| segment.create_time)
+    }
+
+    /// How many deliveries it owes in all.
+    pub fn owed(&self) -> Owed {
+        self.owed_in_all
+    }
+
+    /// To whom it owes something.
+    pub fn owed_lanes(&self) -> impl Iterator<Item = LaneId> {
+        self.owed.keys().map(|lane| LaneId((*lane).into()))
+    }
+
+    /// Counts what it owes to this lane no longer: its subscription is gone.
+    pub fn forget(&mut self, lane: LaneId) {
+        if let Some(owed) = self.owed.remove(&slot_lane(lane)) {
+            self.owed_in_all.pending -= owed.pending;
+            self.owed_in_all.retrying -= owed.retrying;
+        }
+    }
+
+    /// Its first delivery in this state to a lane that `counts`.
+    pub fn first_in(&self, state: SlotState, counts: impl Fn(LaneId) -> bool) -> Option<Seq> {
+        let mut deliveries = self.oldest_first(Seq(self.first.0 - 1));
+        deliveries.find(|(key, found)| *found == state && counts(key.lane)).map(|(key, _)| key.seq)
     }
 
     /// Whether it owes this lane anything.

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     mem,
     sync::{Arc, atomic::Ordering, mpsc},
+    time::Instant,
 };
 
 use rand::{RngExt, rngs::StdRng};
@@ -15,7 +16,7 @@ use super::{
     records::{self, AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
     registry_tree::{self, RegistryTree},
     values::ReadError,
-    volume::{VOLUME_BYTES, VOLUME_EVENTS, Volume},
+    volume::{SlotState, VOLUME_BYTES, VOLUME_EVENTS, Volume},
 };
 use crate::{
     domain::{
@@ -114,6 +115,7 @@ impl Writer {
         let mut group = self.begin();
         let mut next = Some(first);
         while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
+            self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
             match write {
                 Write::Accept(events, answer) => self.gather_events(&mut group, events, answer),
                 Write::Settle(settlements, answer) => {
@@ -263,6 +265,10 @@ impl Writer {
             self.fail(failure.clone());
         }
         for (accepted, answer) in group.accepts {
+            if let (Ok(()), Ok(accepted)) = (&written, &accepted) {
+                let duplicates = accepted.iter().filter(|accepted| accepted.duplicate).count();
+                self.shared.metrics.events_duplicate.inc_by(duplicates as u64);
+            }
             drop(answer.send(written.clone().and(accepted)));
         }
         for answer in group.settles {
@@ -274,11 +280,14 @@ impl Writer {
         if group.entries.is_empty() && group.settlements.is_empty() {
             return Ok(());
         }
+        let start = Instant::now();
         if !group.entries.is_empty() {
             self.write_events(group)?;
         }
         self.write_settlements(group)?;
         self.sync()?;
+        let metrics = &self.shared.metrics;
+        metrics.committed(group.entries.len(), group.settlements.len(), start.elapsed());
 
         let mut ledger = self.shared.ledger_mut();
         if !group.entries.is_empty() {
@@ -288,10 +297,14 @@ impl Writer {
             volume.bytes += group.bodies.len() as u64;
             for (entry, fed) in group.entries.iter().zip(&group.stored) {
                 ledger.push(fed.event.name.account, &fed.event.name.id, entry.id_given, &fed.lanes);
+                metrics.event_accepted(entry.event_type, fed.lanes.len());
             }
         }
         for (outcome, _) in &group.settlements {
-            ledger.replay(outcome).expect("it was owed when it was gathered, and nobody else writes");
+            let before =
+                ledger.replay(outcome).expect("it was owed when it was gathered, and nobody else writes");
+            let state = outcome.delivery_state().expect("it was made from a state");
+            metrics.delivery_moved(before.is_some_and(SlotState::is_owed), state);
         }
         drop(ledger);
         self.tell_changes(group);
@@ -372,8 +385,11 @@ impl Writer {
 
     /// sled's flush only starts the writing; the file must be synced as well.
     fn sync(&self) -> Result<(), StoreError> {
+        let start = Instant::now();
         self.db.flush().map_err(failed)?;
-        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
+        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
+        self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
@@ -446,7 +462,7 @@ impl Writer {
         let (candidates, mut bytes_left) = {
             let ledger = self.shared.ledger();
             let volumes = ledger.volumes.iter().take(ledger.volumes.len().saturating_sub(1));
-            let over = volumes.filter(|volume| !volume.owes_any(|lane| ledger.knows(lane)));
+            let over = volumes.filter(|volume| volume.owed().is_none());
             let candidates: Vec<_> =
                 over.map(|volume| (volume.first, volume.end(), volume.bytes, volume.last_time())).collect();
             (candidates, ledger.bytes())
@@ -540,6 +556,7 @@ impl Writer {
         self.registry_tree.remove(lane)?;
         self.sync()?;
         self.shared.ledger_mut().remove_lane(lane);
+        self.shared.metrics.deliveries_dropped.inc_by(owed);
         self.shared.registry.remove(lane);
         Ok(())
     }

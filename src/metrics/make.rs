@@ -1,0 +1,75 @@
+//! Makes series and registers them, once, with names that are all written in this crate.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
+};
+
+use super::EventType;
+
+const VALID: &str = "the name, the help and the buckets are valid";
+const ONCE: &str = "each name is registered once";
+const LABELS: &str = "one label was declared and one value is given";
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    registry.register(Box::new(collector.clone())).expect(ONCE);
+    collector
+}
+
+/// A counter.
+pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    registered(registry, IntCounter::new(name, help).expect(VALID))
+}
+
+/// A counter for every value of a label, in their order.
+pub(super) fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[impl AsRef<str>],
+) -> Vec<IntCounter> {
+    let all = registered(registry, IntCounterVec::new(Opts::new(name, help), &[label]).expect(VALID));
+    values.iter().map(|value| all.get_metric_with_label_values(&[value.as_ref()]).expect(LABELS)).collect()
+}
+
+/// A gauge.
+pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(registry, IntGauge::new(name, help).expect(VALID))
+}
+
+/// A gauge for every value of a label, in their order.
+pub(super) fn labelled_gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> Vec<IntGauge> {
+    let all = registered(registry, IntGaugeVec::new(Opts::new(name, help), &[label]).expect(VALID));
+    values.iter().map(|value| all.get_metric_with_label_values(&[value]).expect(LABELS)).collect()
+}
+
+/// A gauge of fractions for every value of a label, in their order.
+pub(super) fn labelled_float_gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> Vec<Gauge> {
+    let all = registered(registry, GaugeVec::new(Opts::new(name, help), &[label]).expect(VALID));
+    values.iter().map(|value| all.get_metric_with_label_values(&[value]).expect(LABELS)).collect()
+}
+
+/// A histogram with these upper bounds.
+pub(super) fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    registered(registry, Histogram::with_opts(options).expect(VALID))
+}
+
+/// The events' types as a label says them, by their number from 1 on.
+pub(super) fn event_types() -> Vec<String> {
+    let name = |kind: EventType| kind.as_str_name().trim_start_matches("EVENT_TYPE_").to_lowercase();
+    (1..).map_while(|number| EventType::try_from(number).ok()).map(name).collect()
+}
