@@ -24,7 +24,7 @@ use tidings::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         event::EventAddress,
-        ids::{AccountId, LaneId, SubscriptionName},
+        ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
         secret::Secret,
         subscription::{PayloadFormat, RetryOverrides, Settings},
@@ -37,7 +37,10 @@ use tidings::{
         sled::{CACHE_BYTES_DEFAULT, SledStore},
     },
 };
-use tokio::{runtime::Runtime, sync::broadcast::error::RecvError};
+use tokio::{
+    runtime::Runtime,
+    sync::broadcast::{self, error::RecvError},
+};
 
 const ACCOUNT: i64 = 1;
 const URL: &str = "https://receiver.example.com/webhooks";
@@ -120,7 +123,9 @@ async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
 
 /// Stores what the load says, and settles each event once it is fed. Returns the bytes of the events.
 async fn run(store: &Arc<SledStore>, lane: LaneId, load: Load, settle: bool) -> anyhow::Result<u64> {
-    let settling = settle.then(|| tokio::spawn(settle_all(Arc::clone(store), lane, load.events)));
+    // Listens before anything is stored.
+    let settling =
+        settle.then(|| tokio::spawn(settle_all(store.feed(), Arc::clone(store), lane, load.events)));
     let next = Arc::new(AtomicU64::new(1));
     let callers = (0..load.callers).map(|_| {
         let (store, next) = (Arc::clone(store), Arc::clone(&next));
@@ -149,16 +154,20 @@ async fn run(store: &Arc<SledStore>, lane: LaneId, load: Load, settle: bool) -> 
 }
 
 /// Settles every event as it is fed, one by one, as the deliveries of a gateway end.
-async fn settle_all(store: Arc<SledStore>, lane: LaneId, events: u64) -> anyhow::Result<()> {
-    let (mut feed, mut settled) = (store.feed(), 0);
-    let mut commits = Vec::new();
+async fn settle_all(
+    mut feed: broadcast::Receiver<Fed>,
+    store: Arc<SledStore>,
+    lane: LaneId,
+    events: u64,
+) -> anyhow::Result<()> {
+    let (mut settled, mut commits) = (0, Vec::new());
     while settled < events {
         let group = match feed.recv().await {
             Ok(Fed::Due(..)) => anyhow::bail!("nobody decides anything here"),
             Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
-                let page = store.pending(lane, tidings::domain::ids::Seq(0), usize::MAX)?;
+                let page = store.pending(lane, Seq(0), usize::try_from(events)?)?;
                 page.owed.iter().map(|owed| owed.event.seq).collect()
             }
             Err(RecvError::Closed) => anyhow::bail!("the store closed"),

@@ -65,6 +65,12 @@ impl Process {
     pub fn usage(&self) -> anyhow::Result<Usage> {
         Usage::of(self.child.id())
     }
+
+    /// Asks it to end, and waits for that as long as for an answer.
+    pub fn end(&mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        while asked.is_ok() && self.lines.recv_timeout(ANSWER_TIMEOUT).is_ok() {}
+    }
 }
 
 impl Drop for Process {

@@ -27,6 +27,8 @@ const SETTLED_POLL: Duration = Duration::from_millis(2);
 /// A running gateway. Its data directory goes with it.
 pub struct Gateway {
     process: Process,
+    /// Whether it may end in its own time, and write what it found out.
+    asked_to_end: bool,
     address: SocketAddr,
     channel: Channel,
     runtime: Runtime,
@@ -34,11 +36,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one with the default settings, allowed to POST to this machine.
-    pub fn start() -> anyhow::Result<Self> {
+    /// Starts one with the default settings, allowed to POST to this machine; by the command `under`, if there is one.
+    pub fn start(under: Option<&str>) -> anyhow::Result<Self> {
         // Where the build is, there is a disk; a system's temporary directory may be memory.
         let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("no room for data")?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        let mut words = under.unwrap_or_default().split_whitespace().chain([env!("CARGO_BIN_EXE_tidings")]);
+        let mut command = Command::new(words.next().expect("there is the gateway's own"));
+        command.args(words);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
             command.env_remove(name);
         }
@@ -50,7 +54,7 @@ impl Gateway {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         let channel = runtime.block_on(endpoint.connect()).context("the gateway does not answer")?;
-        Ok(Self { process, address, channel, runtime, _data_dir: data_dir })
+        Ok(Self { process, asked_to_end: under.is_some(), address, channel, runtime, _data_dir: data_dir })
     }
 
     /// Where gRPC is served.
@@ -103,6 +107,14 @@ impl Gateway {
         };
         let page = client.list_deliveries(request).await.context("cannot list deliveries")?;
         Ok(!page.into_inner().deliveries.is_empty())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.asked_to_end {
+            self.process.end();
+        }
     }
 }
 

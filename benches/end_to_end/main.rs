@@ -32,6 +32,9 @@ struct Arguments {
     /// Only the measures whose names contain this.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
+    /// Run the gateway under this command, a profiler for example, and end it by SIGTERM. Figures are then worth nothing.
+    #[arg(long, value_name = "COMMAND")]
+    under: Option<String>,
     /// Write the figures to this file as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -73,7 +76,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     for measure in plan.measures.iter().filter(|measure| wanted(measure.name)) {
         eprintln!("measure: {}", measure.name);
-        report.measures.push(measure::run(measure).context(measure.name)?);
+        let measured = measure::run(measure, arguments.under.as_deref());
+        report.measures.push(measured.context(measure.name)?);
     }
     report.seconds = start.elapsed().as_secs_f64();
     print!("{}", report.to_markdown());

@@ -63,13 +63,13 @@ pub struct Measured {
     pub written_bytes_per_delivery: f64,
 }
 
-/// Measures.
+/// Measures, with the gateway run by the command `under`, if there is one.
 ///
 /// # Errors
 ///
 /// Something did not arrive, arrived twice, is still owed or was not expected; or a process failed.
-pub fn run(measure: &Measure) -> anyhow::Result<Measured> {
-    let (gateway, mut publisher) = (Gateway::start()?, Helper::start(Role::Publisher)?);
+pub fn run(measure: &Measure, under: Option<&str>) -> anyhow::Result<Measured> {
+    let (gateway, mut publisher) = (Gateway::start(under)?, Helper::start(Role::Publisher)?);
     let mut receiver = Helper::start(Role::Receiver)?;
     let listening: Listening = receiver.answer()?;
     for (place, endpoint) in listening.endpoints.iter().take(measure.endpoints).enumerate() {
