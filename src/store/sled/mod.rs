@@ -50,6 +50,7 @@ mod registry_tree;
 mod report;
 mod values;
 mod volume;
+mod volume_tree;
 mod writer;
 
 pub use open::OpenError;

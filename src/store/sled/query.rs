@@ -7,7 +7,8 @@ use super::{
     Shared,
     records::RecordError,
     values::ReadError,
-    volume::{JournalEntry, Segment, SlotState, VolumeTree},
+    volume::{Segment, SlotState},
+    volume_tree::{JournalEntry, VolumeTree},
 };
 use crate::{
     domain::{
