@@ -300,14 +300,8 @@ impl From<ReadError> for StoreError {
     }
 }
 
-/// What the trees of volumes are called: the prefix, then the first seq in twenty digits, so that names sort.
-const VOLUME_PREFIX: &str = "volume/";
 /// What the tree of the registry is called.
 const REGISTRY_TREE: &str = "registry";
-
-fn volume_name(first: Seq) -> String {
-    format!("{VOLUME_PREFIX}{:020}", first.0)
-}
 
 #[cfg(test)]
 mod tests;

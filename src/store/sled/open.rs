@@ -5,6 +5,7 @@
 //! clean end: less than that on opening is a loss).
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,13 +18,14 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    REGISTRY_TREE, Shared, SledStore, VOLUME_PREFIX,
+    REGISTRY_TREE, Shared, SledStore,
     ledger::Ledger,
     purged::Purged,
     records::{self, FORMAT, RecordError, VolumeKind},
     registry_tree::{RegistryError, RegistryTree},
     values::ReadError,
     volume::Volume,
+    volume_tree::{BODIES_PREFIX, VOLUME_PREFIX, VolumeTree, tree_name},
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
@@ -245,18 +247,19 @@ fn open_engine(engine_dir: &Path, cache_bytes: u64, fresh: bool) -> Result<::sle
 fn read_ledger(db: &::sled::Db, purged: &Purged, lanes: Vec<LaneId>) -> Result<Ledger, ReadError> {
     let mut ledger = Ledger::new(lanes);
     ledger.next_journal = ledger.next_journal.max(purged.next_journal);
-    let mut names: Vec<String> = db
-        .tree_names()
-        .into_iter()
-        .filter_map(|name| String::from_utf8(name.to_vec()).ok())
-        .filter(|name| name.starts_with(VOLUME_PREFIX))
-        .collect();
-    names.sort_unstable();
-    for name in &names {
+    let names: BTreeSet<String> =
+        db.tree_names().into_iter().filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect();
+    for name in names.iter().filter(|name| name.starts_with(BODIES_PREFIX)) {
+        // Left by a removal, or by a volume that was not completed: nothing in it counts.
+        if !names.contains(&name.replacen(BODIES_PREFIX, VOLUME_PREFIX, 1)) {
+            db.drop_tree(name)?;
+        }
+    }
+    for name in names.iter().filter(|name| name.starts_with(VOLUME_PREFIX)) {
         let first: u64 =
             name[VOLUME_PREFIX.len()..].parse().map_err(|_| RecordError(format!("tree {name}")))?;
         if purged.skip(Seq(first)) != Seq(first) {
-            db.drop_tree(name)?;
+            VolumeTree::open(db, Seq(first))?.drop_from(db)?;
             continue;
         }
         ledger.next_seq = purged.skip(ledger.next_seq);
@@ -264,7 +267,12 @@ fn read_ledger(db: &::sled::Db, purged: &Purged, lanes: Vec<LaneId>) -> Result<L
             let message = format!("event {} is followed by {first}: some are missing", ledger.next_seq.0 - 1);
             return Err(RecordError(message).into());
         }
-        ledger.volumes.push_back(Volume::new(db.open_tree(name)?, Seq(first)));
+        if !names.contains(&tree_name(BODIES_PREFIX, Seq(first))) {
+            return Err(
+                RecordError(format!("the bodies of the volume from event {first} on are missing")).into()
+            );
+        }
+        ledger.volumes.push_back(Volume::new(VolumeTree::open(db, Seq(first))?, Seq(first)));
         read_volume(&mut ledger)?;
     }
     ledger.next_seq = purged.skip(ledger.next_seq);

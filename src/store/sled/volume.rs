@@ -4,8 +4,6 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use ::sled::Tree;
-
 use super::volume_tree::VolumeTree;
 use crate::domain::{
     delivery::{DeliveryKey, DeliveryState},
@@ -127,9 +125,9 @@ impl Owed {
 
 impl Volume {
     /// A volume without events.
-    pub fn new(tree: Tree, first: Seq) -> Self {
+    pub fn new(tree: VolumeTree, first: Seq) -> Self {
         Self {
-            tree: VolumeTree::new(tree),
+            tree,
             first,
             bytes: 0,
             segments: Vec::new(),

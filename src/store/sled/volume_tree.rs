@@ -30,6 +30,8 @@ const NO_PANIC: &str = "no code panics while it holds this lock";
 /// The tree that a volume is kept in, and what can be read of it without the ledger's lock.
 #[derive(Clone, Debug)]
 pub struct VolumeTree {
+    /// The events' bytes alone: sled rewrites a leaf as a whole, and the small values beside them change all the time.
+    bodies: Tree,
     tree: Tree,
     /// Whether it is dropped. Held while it is read, so that it is not dropped under a reader.
     dropped: Arc<RwLock<bool>>,
@@ -45,10 +47,23 @@ pub struct JournalEntry {
     place: usize,
 }
 
+/// What the trees of volumes are called: a prefix, then the first seq in twenty digits, so that names sort.
+pub const VOLUME_PREFIX: &str = "volume/";
+/// What the trees are called that hold the bodies of volumes, likewise.
+pub const BODIES_PREFIX: &str = "bodies/";
+
+/// The name of a tree of the volume that begins at `first`.
+pub fn tree_name(prefix: &str, first: Seq) -> String {
+    format!("{prefix}{:020}", first.0)
+}
+
 impl VolumeTree {
-    /// A tree that is there.
-    pub fn new(tree: Tree) -> Self {
-        Self { tree, dropped: Arc::default() }
+    /// The volume that begins at `first`, made if there is none.
+    pub fn open(db: &::sled::Db, first: Seq) -> ::sled::Result<Self> {
+        // In this order: where the second tree is, the first is.
+        let bodies = db.open_tree(tree_name(BODIES_PREFIX, first))?;
+        let tree = db.open_tree(tree_name(VOLUME_PREFIX, first))?;
+        Ok(Self { bodies, tree, dropped: Arc::default() })
     }
 
     /// Removes the tree, once nobody reads it.
@@ -56,6 +71,7 @@ impl VolumeTree {
         let mut dropped = self.dropped.write().expect(NO_PANIC);
         *dropped = true;
         db.drop_tree(self.tree.name())?;
+        db.drop_tree(self.bodies.name())?;
         Ok(())
     }
 
@@ -72,7 +88,7 @@ impl VolumeTree {
 
     /// Stores a commit of events: the bodies, then the index that makes it count.
     pub fn put_segment(&self, first: Seq, index: &SegmentIndex, bodies: &[u8]) -> ::sled::Result<()> {
-        values::put(&self.tree, VolumeKind::Bodies, first.0, bodies)?;
+        values::put(&self.bodies, VolumeKind::Bodies, first.0, bodies)?;
         values::put(&self.tree, VolumeKind::Index, first.0, &index.encode_to_vec())
     }
 
@@ -163,7 +179,8 @@ impl VolumeTree {
 
     fn must(&self, kind: VolumeKind, number: u64) -> Result<Vec<u8>, ReadError> {
         let _reading = self.reading()?;
-        let value = values::get(&self.tree, kind, number)?;
+        let tree = if kind == VolumeKind::Bodies { &self.bodies } else { &self.tree };
+        let value = values::get(tree, kind, number)?;
         Ok(value.ok_or_else(|| RecordError(format!("{kind:?} {number} is missing")))?)
     }
 }

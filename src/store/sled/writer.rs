@@ -16,6 +16,7 @@ use super::{
     records::{AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
     registry_tree::{self, RegistryTree},
     volume::{SlotState, VOLUME_BYTES, VOLUME_EVENTS, Volume},
+    volume_tree::VolumeTree,
 };
 use crate::{
     domain::{
@@ -343,7 +344,7 @@ impl Writer {
         let tree = match begun {
             Some(tree) => tree,
             None => {
-                let tree = self.db.open_tree(super::volume_name(first)).map_err(failed)?;
+                let tree = VolumeTree::open(&self.db, first).map_err(failed)?;
                 let volume = Volume::new(tree, first);
                 let tree = volume.tree.clone();
                 self.shared.ledger_mut().volumes.push_back(volume);
