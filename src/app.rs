@@ -82,7 +82,11 @@ impl App {
             Arc::new(tokio::task::spawn_blocking(open).await??)
         };
         let watched = Arc::downgrade(&store);
-        metrics.watch_store(move || watched.upgrade().map(|store| store.report()));
+        metrics.watch_store(move |show| {
+            if let Some(store) = watched.upgrade() {
+                store.report(show);
+            }
+        });
         Ok(Self { config, clock, metrics, store, poster, random, grpc, ops, readiness })
     }
 

@@ -72,7 +72,7 @@ const COMMIT_SECONDS: &[f64] = &[
 const COMMIT_RECORDS: &[f64] =
     &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
 
-type Report = Box<dyn Fn() -> Option<StoreReport> + Send + Sync>;
+type Report = Box<dyn Fn(&mut dyn FnMut(&StoreReport)) + Send + Sync>;
 
 /// Everything that is counted since the process began. `app` makes the one that there is and hands it down.
 pub struct Metrics {
@@ -281,21 +281,24 @@ impl Metrics {
         self.commit_settlements.observe(count(settlements));
     }
 
-    /// From now on asks `report` whenever somebody looks, for what the store alone knows; it tells nothing once the store is
-    /// gone. The first to ask for this is heard.
-    pub fn watch_store(&self, report: impl Fn() -> Option<StoreReport> + Send + Sync + 'static) {
+    /// From now on asks `report` whenever somebody looks, for what the store alone knows. It calls what it is given while nothing
+    /// of the store's books changes, so that gauges and counters add up; or does not, once the store is gone. The first to
+    /// ask for this is heard.
+    pub fn watch_store(&self, report: impl Fn(&mut dyn FnMut(&StoreReport)) + Send + Sync + 'static) {
         self.store.get_or_init(|| (StoreGauges::new(&self.registry), Box::new(report)));
     }
 
     /// Everything, as Prometheus reads it. Asks the store, which may look at the disk: call it where blocking is allowed.
     pub fn text(&self) -> String {
-        if let Some((gauges, report)) = self.store.get()
-            && let Some(report) = report()
-        {
-            gauges.set(&report);
+        let mut families = None;
+        if let Some((gauges, report)) = self.store.get() {
+            report(&mut |report| {
+                gauges.set(report);
+                families = Some(self.registry.gather());
+            });
         }
+        let families = families.unwrap_or_else(|| self.registry.gather());
         let mut text = Vec::new();
-        let families = self.registry.gather();
         TextEncoder::new()
             .encode(&families, &mut text)
             .expect("it is written to memory, and no family is empty");

@@ -93,9 +93,13 @@ fn the_store_is_asked_at_every_look_and_shown_from_the_first_on() {
     let metrics = Metrics::new(UnixMicros(0));
     assert!(!metrics.text().contains("tidings_store"), "nothing is known of a store that is not open");
     let looks = std::sync::atomic::AtomicU64::new(0);
-    metrics.watch_store(move || {
+    metrics.watch_store(move |show| {
         let pending = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Some(StoreReport { pending, oldest_retrying_age: Duration::from_millis(1500), ..Default::default() })
+        show(&StoreReport {
+            pending,
+            oldest_retrying_age: Duration::from_millis(1500),
+            ..Default::default()
+        });
     });
     for look in [0.0, 1.0] {
         let text = metrics.text();

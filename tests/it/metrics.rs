@@ -285,6 +285,34 @@ async fn what_callers_decide_and_what_a_restart_finds_adds_up_too() {
 }
 
 #[tokio::test]
+async fn every_look_during_work_adds_up() {
+    let receiver = Receiver::start().await;
+    receiver.now(|request| Answer::status(if request.path == "/bad" { 500 } else { 200 }));
+    let gateway = Home::new().start().await;
+    for path in ["/good", "/bad"] {
+        let twice = v1::Subscription { retry_policy: attempts(2), ..subscription(receiver.url(path)) };
+        gateway.client.subscribe(1, twice).await;
+    }
+    let (mut looks, mut settled) = (0, 0.0);
+    let publishing = async {
+        for _ in 0..300 {
+            gateway.client.publish(1, event(EventType::ContactCreated)).await;
+        }
+    };
+    let looking = async {
+        while settled < 600.0 {
+            let scrape = Scrape::of(&gateway).await;
+            scrape.assert_adds_up();
+            settled = scrape.sum("tidings_deliveries_settled_total");
+            looks += 1;
+        }
+    };
+    timeout(PATIENCE, futures_util::future::join(publishing, looking)).await.unwrap();
+    assert!(looks > 10, "{looks} looks are not many");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn names_are_by_convention_and_the_readme_lists_them_all() {
     let gateway = Home::new().start().await;
     let scrape = Scrape::of(&gateway).await;

@@ -13,26 +13,27 @@ use crate::metrics::StoreReport;
 const FILES_LOOKED_AT_MAX: usize = 1000;
 
 impl SledStore {
-    /// How the store stands. Looks at the disk; takes some milliseconds at most, however much is stored.
-    pub fn report(&self) -> StoreReport {
+    /// Shows how the store stands, while nothing of that changes. Looks at the disk before; takes some milliseconds at most,
+    /// however much is stored.
+    pub fn report(&self, show: &mut dyn FnMut(&StoreReport)) {
         let shared = &self.shared;
-        let (backlog, volumes) = {
-            let ledger = shared.ledger();
-            (ledger.backlog(), ledger.volumes.len())
-        };
+        let disk_bytes = disk_bytes(&self.data_dir.join(ENGINE_DIR));
+        let subscriptions = shared.registry.count_by_state().map(|count| count as u64);
+        let ledger = shared.ledger();
+        let backlog = ledger.backlog();
         let now = shared.clock.now();
         let age = |part: BacklogPart| part.oldest.map_or_else(Default::default, |oldest| now.since(oldest));
-        StoreReport {
+        show(&StoreReport {
             pending: backlog.pending.count,
             retrying: backlog.retrying.count,
             oldest_pending_age: age(backlog.pending),
             oldest_retrying_age: age(backlog.retrying),
-            subscriptions: shared.registry.count_by_state().map(|count| count as u64),
-            disk_bytes: disk_bytes(&self.data_dir.join(ENGINE_DIR)),
-            volumes: volumes as u64,
+            subscriptions,
+            disk_bytes,
+            volumes: ledger.volumes.len() as u64,
             waiting_writes: shared.waiting_writes.load(Ordering::Relaxed) as u64,
             waiting_bytes: shared.waiting_bytes.load(Ordering::Relaxed) as u64,
-        }
+        });
     }
 }
 

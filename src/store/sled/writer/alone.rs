@@ -175,8 +175,12 @@ impl Writer {
         }
         self.registry_tree.remove(lane)?;
         self.sync()?;
-        self.shared.ledger_mut().remove_lane(lane);
-        self.shared.metrics.deliveries_dropped.inc_by(owed);
+        {
+            // Whoever looks sees both or neither.
+            let mut ledger = self.shared.ledger_mut();
+            ledger.remove_lane(lane);
+            self.shared.metrics.deliveries_dropped.inc_by(owed);
+        }
         self.shared.registry.remove(lane);
         Ok(())
     }
