@@ -23,7 +23,7 @@ use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
+        event::{EventAddress, OrderTag},
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
         secret::Secret,
@@ -34,7 +34,7 @@ use tidings::{
     proto::v1::EventType,
     store::{
         Fed, NewEvent, NewSubscription, Settlement, Store,
-        sled::{CACHE_BYTES_DEFAULT, SledStore},
+        disk::{CACHE_BYTES_DEFAULT, DiskStore, FILE_BYTES_MAX, StoreSettings},
     },
 };
 use tokio::{
@@ -122,7 +122,7 @@ async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
 }
 
 /// Stores what the load says, and settles each event once it is fed. Returns the bytes of the events.
-async fn run(store: &Arc<SledStore>, lane: LaneId, load: Load, settle: bool) -> anyhow::Result<u64> {
+async fn run(store: &Arc<DiskStore>, lane: LaneId, load: Load, settle: bool) -> anyhow::Result<u64> {
     // Listens before anything is stored.
     let settling =
         settle.then(|| tokio::spawn(settle_all(store.feed(), Arc::clone(store), lane, load.events)));
@@ -156,7 +156,7 @@ async fn run(store: &Arc<SledStore>, lane: LaneId, load: Load, settle: bool) -> 
 /// Settles every event as it is fed, one by one, as the deliveries of a gateway end.
 async fn settle_all(
     mut feed: broadcast::Receiver<Fed>,
-    store: Arc<SledStore>,
+    store: Arc<DiskStore>,
     lane: LaneId,
     events: u64,
 ) -> anyhow::Result<()> {
@@ -212,12 +212,13 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(dir: &Path) -> anyhow::Result<Arc<SledStore>> {
+fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
     let metrics = Metrics::new(SystemClock.now());
-    Ok(Arc::new(SledStore::open(dir, CACHE_BYTES_DEFAULT, Arc::new(SystemClock), 1, metrics)?))
+    let settings = StoreSettings { cache_bytes: CACHE_BYTES_DEFAULT, file_bytes: FILE_BYTES_MAX };
+    Ok(Arc::new(DiskStore::open(dir, settings, Arc::new(SystemClock), 1, metrics)?))
 }
 
-async fn subscribe(store: &SledStore) -> anyhow::Result<LaneId> {
+async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
     let settings = Settings {
         display_name: String::new(),
         url: URL.parse()?,
@@ -247,6 +248,8 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
         encoded: event.encode_to_vec(),
         event,
         event_type: EventType::MessageCreated,
+        inbox_id: None,
+        order_tag: OrderTag(0),
         fingerprint: number.unsigned_abs().into(),
         lanes,
     }

@@ -26,7 +26,10 @@ use crate::{
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
     ops::{self, Phase, Readiness},
-    store::{Store, sled::SledStore},
+    store::{
+        Store,
+        disk::{DiskStore, StoreSettings},
+    },
 };
 
 /// A gateway that is set up: its store is open and its addresses are bound, but nothing is served yet.
@@ -34,7 +37,7 @@ pub struct App {
     config: Config,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    store: Arc<SledStore>,
+    store: Arc<DiskStore>,
     poster: Poster,
     random: StdRng,
     grpc: TcpListener,
@@ -76,9 +79,10 @@ impl App {
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
-            let (dir, cache_bytes) = (config.data_dir.clone(), config.store_cache_bytes);
+            let settings = StoreSettings::keeping(config.retention_bytes_max, config.store_cache_bytes);
+            let dir = config.data_dir.clone();
             let (clock, seed, metrics) = (Arc::clone(&clock), random.random(), Arc::clone(&metrics));
-            let open = move || SledStore::open(&dir, cache_bytes, clock, seed, metrics);
+            let open = move || DiskStore::open(&dir, settings, clock, seed, metrics);
             Arc::new(tokio::task::spawn_blocking(open).await??)
         };
         let watched = Arc::downgrade(&store);
@@ -206,7 +210,7 @@ async fn tell_readiness(readiness: Readiness, shutdown: CancellationToken) {
 }
 
 /// Takes the gateway out of service once its store takes no more.
-fn watch_store(store: &SledStore, readiness: Readiness, health: Health) -> JoinHandle<()> {
+fn watch_store(store: &DiskStore, readiness: Readiness, health: Health) -> JoinHandle<()> {
     let mut failed = store.failed();
     tokio::spawn(async move {
         if failed.wait_for(|failed| *failed).await.is_ok() {

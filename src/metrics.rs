@@ -33,9 +33,10 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a publish is refused, as the `reason` of `google.rpc.ErrorInfo` says. A reason that is not listed is counted with
 /// the last one.
-pub const REFUSAL_REASONS: [&str; 12] = [
+pub const REFUSAL_REASONS: [&str; 13] = [
     "ACCOUNT_MISMATCH",
     "DEADLINE_EXCEEDED",
+    "DISK_FULL",
     "EVENT_EXISTS",
     "FIELD_INVALID",
     "FIELD_REQUIRED",

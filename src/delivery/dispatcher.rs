@@ -339,7 +339,7 @@ impl AttemptTask {
     async fn settle(&self, settlement: Settlement) {
         loop {
             match self.store.settle(vec![settlement.clone()]).await {
-                Err(StoreError::Busy) => tokio::time::sleep(STORE_RETRY_WAIT).await,
+                Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
                 // A store that failed or closed has said so itself; the delivery is still owed after a restart.
                 Ok(()) | Err(_) => return,
             }

@@ -77,6 +77,12 @@ pub enum GatewayError {
         /// How long to wait at least.
         retry_after: Duration,
     },
+    /// There is no room on the disk. Nothing was stored; delivering goes on, and publishing as soon as there is room.
+    #[error("the disk is full")]
+    DiskFull {
+        /// How long to wait at least.
+        retry_after: Duration,
+    },
     /// The gateway stops: go elsewhere, or come back later.
     #[error("the gateway is shutting down")]
     ShuttingDown,
@@ -133,6 +139,9 @@ fn over(state: DeliveryState) -> &'static str {
     }
 }
 
+/// How long a caller is asked to wait while the disk is full.
+const DISK_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// How long an overloaded caller is asked to wait. Commits take milliseconds, so the backlog is gone by then.
 pub(super) const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -143,6 +152,7 @@ impl From<StoreError> for GatewayError {
             StoreError::UrlTaken(name) => Self::UrlTaken(name),
             StoreError::RequestIdReused => Self::RequestIdReused,
             StoreError::Busy => Self::Overloaded { retry_after: OVERLOADED_RETRY_AFTER },
+            StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
             // Each is an answer to one kind of call, which says what it is about; elsewhere the store is wrong.

@@ -227,6 +227,9 @@ impl From<GatewayError> for Refusal {
             GatewayError::StoreFull { retry_after } => {
                 Self::new(Code::ResourceExhausted, "STORE_FULL", message).about(About::Wait(retry_after))
             }
+            GatewayError::DiskFull { retry_after } => {
+                Self::new(Code::ResourceExhausted, "DISK_FULL", message).about(About::Wait(retry_after))
+            }
             GatewayError::ShuttingDown => Self::new(Code::Unavailable, "SHUTTING_DOWN", message)
                 .about(About::Wait(UNAVAILABLE_RETRY_AFTER)),
             GatewayError::Storage(why) => {

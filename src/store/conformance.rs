@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
+        event::{EventAddress, OrderKey},
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
         subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
@@ -180,6 +180,8 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
         encoded: event.encode_to_vec(),
         event,
         event_type: EventType::ContactCreated,
+        inbox_id: None,
+        order_tag: OrderKey::Contact(number).into(),
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
         lanes: lanes.to_vec(),
     }

@@ -309,7 +309,7 @@ impl Store for MemoryStore {
         let inner = self.lock();
         let mut found: Vec<&DeliveryRecord> = (inner.deliveries.values())
             .filter(|d| query.lanes.contains(&d.key.lane) && query.wants_state(d.state))
-            .filter(|d| query.time.contains(d.event.create_time))
+            .filter(|d| query.time.contains(d.create_time))
             .filter(|d| match &query.event {
                 Some((account, id)) => d.event.name.account == *account && d.event.name.id == *id,
                 None => true,
@@ -390,9 +390,9 @@ impl Inner {
 }
 
 fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
-    let update_time = event.create_time;
+    let (create_time, update_time) = (event.create_time, event.create_time);
     let state = DeliveryState::Pending;
-    DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), update_time }
+    DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), create_time, update_time }
 }
 
 fn change_of(delivery: &DeliveryRecord) -> DeliveryChange {

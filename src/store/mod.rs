@@ -1,6 +1,6 @@
 //! What Tidings remembers: the registry of subscriptions, and the ledger of events, deliveries and attempts.
 //!
-//! [`Store`] is the contract; `conformance` is its proof, run against every engine. `sled` is the engine of the
+//! [`Store`] is the contract; `conformance` is its proof, run against every engine. `disk` is the engine of the
 //! gateway, `memory` the reference that says in the plainest way what an engine must do.
 
 use std::{
@@ -23,10 +23,10 @@ use crate::domain::{
 mod changes;
 #[cfg(test)]
 mod conformance;
+pub mod disk;
 pub mod memory;
 mod model;
 pub mod registry;
-pub mod sled;
 
 pub use model::*;
 pub use registry::Registry;
@@ -166,6 +166,9 @@ pub enum StoreError {
     /// Too much waits to be written: see the bounds of the engine.
     #[error("too many writes are waiting")]
     Busy,
+    /// There is no room on the disk. What was there is as before.
+    #[error("the disk is full")]
+    Full,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

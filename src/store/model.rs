@@ -8,7 +8,7 @@ use super::StoreError;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
+        event::{EventAddress, OrderTag, StoredEvent},
         ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
         secret::Secret,
         subscription::{Settings, State, Subscription},
@@ -103,6 +103,10 @@ pub struct NewEvent {
     pub encoded: Vec<u8>,
     /// Its kind.
     pub event_type: EventType,
+    /// The inbox that it belongs to, if it belongs to one.
+    pub inbox_id: Option<i64>,
+    /// What it keeps its order within: [`StoredEvent::order_tag`] of what is stored.
+    pub order_tag: OrderTag,
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
     /// To whom it is owed; each once, rising.
@@ -389,6 +393,8 @@ pub struct DeliveryRecord {
     pub attempt_count: u32,
     /// The latest attempts, the latest last.
     pub attempts: Vec<Attempt>,
+    /// When the event was stored, or first replayed to this subscription.
+    pub create_time: UnixMicros,
     /// When it last changed.
     pub update_time: UnixMicros,
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        ids::{AccountId, LaneId, Seq, SubscriptionName},
+        ids::{LaneId, Seq, SubscriptionName},
         secret::Secret,
         subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
         time::UnixMicros,
@@ -18,21 +18,7 @@ use crate::{
 };
 
 /// The layout that this version reads and writes.
-pub const FORMAT: u32 = 1;
-
-/// The first byte of a key in the tree of a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum VolumeKind {
-    /// By the first seq of a commit: [`SegmentIndex`]. Written last: where it is, the commit is whole.
-    Index = 1,
-    /// By the first seq of a commit: the encoded events, one after another.
-    Bodies = 2,
-    /// By journal number: [`Outcomes`]. Written last: where it is, the settlements are whole.
-    Outcomes = 3,
-    /// By journal number: [`Attempts`], as many as there are outcomes.
-    Attempts = 4,
-}
+pub const FORMAT: u32 = 2;
 
 /// The first byte of a key in the registry's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +30,8 @@ pub enum RegistryKind {
     Request = 2,
     /// Alone: the last lane number that was given away, 8 bytes, big endian.
     LastLane = 3,
-    /// By the first seq of a range of events that retention removed: the seq after the last, and the next journal number
-    /// at that time, 8 bytes each, big endian.
-    Purged = 4,
+    /// Alone: the id of the store, 16 bytes, which the manifest has too.
+    Store = 5,
 }
 
 /// A value that cannot be read.
@@ -60,15 +45,24 @@ impl From<prost::DecodeError> for RecordError {
     }
 }
 
-/// What one commit stored.
+/// What one commit stored, but for the attempts and the events' encodings, which follow it.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct SegmentIndex {
+pub struct CommitRecord {
     /// When, in microseconds since the epoch; one time for the whole commit.
     #[prost(int64, tag = "1")]
-    pub create_time: i64,
-    /// Its events, in order; the first has the seq of the key.
-    #[prost(message, repeated, tag = "2")]
+    pub time: i64,
+    /// The place of the first event.
+    #[prost(uint64, tag = "2")]
+    pub first: u64,
+    /// Its events, in order.
+    #[prost(message, repeated, tag = "3")]
     pub events: Vec<EventEntry>,
+    /// How far deliveries got.
+    #[prost(message, repeated, tag = "4")]
+    pub outcomes: Vec<OutcomeRecord>,
+    /// Bytes of the attempts, which stand before the events.
+    #[prost(uint32, tag = "5")]
+    pub attempts_len: u32,
 }
 
 /// One event of a commit.
@@ -98,6 +92,15 @@ pub struct EventEntry {
     /// Whether its publisher chose the id.
     #[prost(bool, tag = "8")]
     pub id_given: bool,
+    /// Its inbox; 0 if it belongs to none.
+    #[prost(int64, tag = "9")]
+    pub inbox: i64,
+    /// What it keeps its order within.
+    #[prost(fixed32, tag = "10")]
+    pub tag: u32,
+    /// What its encoding adds up to.
+    #[prost(fixed32, tag = "11")]
+    pub sum: u32,
 }
 
 impl EventEntry {
@@ -105,20 +108,6 @@ impl EventEntry {
     pub fn fingerprint(&self) -> u128 {
         (u128::from(self.fingerprint_high) << 64) | u128::from(self.fingerprint_low)
     }
-}
-
-/// How far some deliveries got.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Outcomes {
-    /// When this was written, in microseconds since the epoch.
-    #[prost(int64, tag = "1")]
-    pub time: i64,
-    /// The deliveries.
-    #[prost(message, repeated, tag = "2")]
-    pub deliveries: Vec<OutcomeRecord>,
-    /// The length of the attempts' encoding, in bytes.
-    #[prost(uint64, tag = "3")]
-    pub attempts_bytes: u64,
 }
 
 /// How far one delivery got.
@@ -139,9 +128,12 @@ pub struct OutcomeRecord {
     /// Attempts made so far.
     #[prost(uint32, tag = "5")]
     pub attempts: u32,
-    /// Whether a caller decided this. Then the attempt at this place is an empty one.
-    #[prost(bool, tag = "6")]
-    pub decided: bool,
+    /// Bytes of the attempt that led to this; 0 where a caller decided it.
+    #[prost(uint32, tag = "6")]
+    pub attempt_len: u32,
+    /// The delivery was made by this: its event was not for this subscription before.
+    #[prost(bool, tag = "7")]
+    pub added: bool,
 }
 
 impl OutcomeRecord {
@@ -154,7 +146,7 @@ impl OutcomeRecord {
             DeliveryState::Failed => (4, 0),
             DeliveryState::Cancelled => (5, 0),
         };
-        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts, decided: false }
+        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts, attempt_len: 0, added: false }
     }
 
     /// Which delivery.
@@ -173,14 +165,6 @@ impl OutcomeRecord {
             other => return Err(RecordError(format!("delivery state {other}"))),
         })
     }
-}
-
-/// The attempts of a journal entry.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Attempts {
-    /// One for each outcome, in the same order.
-    #[prost(message, repeated, tag = "1")]
-    pub attempts: Vec<AttemptRecord>,
 }
 
 /// One attempt.
@@ -210,6 +194,9 @@ pub struct AttemptRecord {
     /// Where it went.
     #[prost(string, tag = "8")]
     pub url: String,
+    /// Where in the log the attempt before is; 0 if this is the first.
+    #[prost(fixed64, tag = "9")]
+    pub before: u64,
 }
 
 impl From<&Attempt> for AttemptRecord {
@@ -230,6 +217,7 @@ impl From<&Attempt> for AttemptRecord {
             response_body: attempt.response_body.clone(),
             retry_after: attempt.retry_after.map(micros),
             url: attempt.url.clone(),
+            before: 0,
         }
     }
 }
@@ -411,11 +399,6 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             update_time: UnixMicros(record.update_time),
         })
     }
-}
-
-/// The account of an entry, which was positive when it was written.
-pub fn account(entry: &EventEntry) -> Result<AccountId, RecordError> {
-    AccountId::new(entry.account).map_err(|e| unreadable("account", e))
 }
 
 fn unreadable(what: &str, why: impl std::fmt::Display) -> RecordError {

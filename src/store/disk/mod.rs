@@ -1,9 +1,10 @@
-//! The engine of the gateway, on sled.
+//! The engine of the gateway: subscriptions on sled, events and deliveries in a log of their own.
 //!
-//! sled is good at few large values and whole trees, not at many small rows (docs/benchmarks.md), so it is used so: a
-//! group commit of events is one value with an index beside it; a group of settlements is one value with the attempts
-//! beside it; about a thousand events with all that belongs to them are a *volume*, a tree of its own. Which delivery
-//! is in which state is kept in memory and read back from the indexes and outcomes when the store is opened.
+//! sled keeps the subscriptions: few, small, and changed rarely. Events come by the thousand and are gone a week later; for them sled
+//! reads all that was written since the last start before it serves again, which is half a minute for ten million
+//! (docs/benchmarks.md). So they are in a log (`log`): a commit is one record, written and synced at once. Which delivery is how far is
+//! kept in memory by volumes of some thousand events (`volume`, `detail`), described in the log from time to time (`describe`,
+//! `writer/checkpoint`), found by the `manifest`, and read back from there when it is needed.
 
 use std::{
     fs::File,
@@ -20,8 +21,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use self::{
     ledger::Ledger,
-    records::EventEntry,
-    values::ReadError,
+    log::{LogReader, ReadError},
     writer::{Write, bytes_of},
 };
 use super::{
@@ -41,28 +41,54 @@ use crate::{
     metrics::Metrics,
 };
 
+mod apply;
+mod describe;
+mod detail;
+mod files;
+mod ids;
 mod ledger;
+mod log;
+mod manifest;
 mod open;
-mod purged;
 mod query;
+mod read;
 pub mod records;
 mod registry_tree;
 mod report;
-mod values;
 mod volume;
-mod volume_tree;
 mod writer;
 
+pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
 pub use open::OpenError;
 pub use registry_tree::REQUEST_MEMORY;
 pub use volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
-/// Memory for sled's cache unless configured, in bytes.
+/// Memory for what is known of events and deliveries that are on disk as well, unless configured, in bytes.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+/// A log has about so many files, if retention keeps as much as it may.
+const FILES: u64 = 16;
+
+/// How the store works.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSettings {
+    /// Memory for what is known of events and deliveries that are on disk as well, in bytes. As much again may be taken by what is not
+    /// described on disk yet.
+    pub cache_bytes: u64,
+    /// Bytes of a log file. What retention removes is whole files.
+    pub file_bytes: u32,
+}
+
+impl StoreSettings {
+    /// Settings for a store of which retention keeps so many bytes.
+    pub fn keeping(retention_bytes_max: u64, cache_bytes: u64) -> Self {
+        let share = u32::try_from(retention_bytes_max / FILES).unwrap_or(u32::MAX);
+        Self { cache_bytes, file_bytes: share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX) }
+    }
+}
 
 /// The store in a data directory.
-pub struct SledStore {
+pub struct DiskStore {
     shared: Arc<Shared>,
     writes: mpsc::SyncSender<Write>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
@@ -76,6 +102,7 @@ pub struct Shared {
     clock: Arc<dyn Clock>,
     registry: Registry,
     ledger: RwLock<Ledger>,
+    log: Arc<LogReader>,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     failed: watch::Sender<bool>,
@@ -86,18 +113,18 @@ pub struct Shared {
     metrics: Arc<Metrics>,
 }
 
-impl SledStore {
-    /// Opens the store in `data_dir`, and makes one where there is none. Reads `cache_bytes` at most into its cache.
+impl DiskStore {
+    /// Opens the store in `data_dir`, and makes one where there is none.
     ///
     /// Errors if another process has it open, or if what is there cannot be read; nothing is changed then.
     pub fn open(
         data_dir: &Path,
-        cache_bytes: u64,
+        settings: StoreSettings,
         clock: Arc<dyn Clock>,
         seed: u64,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        open::open(data_dir, cache_bytes, clock, seed, metrics)
+        open::open(data_dir, settings, clock, seed, metrics)
     }
 
     /// Whether a write failed, after which the store takes no more.
@@ -131,36 +158,9 @@ impl Shared {
     fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
         self.ledger.write().expect("no code panics while it holds this lock")
     }
-
-    /// The event of this id on disk, by its entry, with the time when it was stored.
-    fn find(
-        &self,
-        account: AccountId,
-        id: &EventId,
-    ) -> Result<Option<(Seq, EventEntry, UnixMicros)>, ReadError> {
-        let candidates: Vec<_> = {
-            let ledger = self.ledger();
-            let place = |seq| {
-                let volume = ledger.volume_of(seq).expect("only places of volumes are candidates");
-                (seq, volume.tree.clone(), volume.segment_of(seq))
-            };
-            ledger.candidates(account, id).map(place).collect()
-        };
-        for (seq, tree, segment) in candidates {
-            let mut entries = tree.index(segment.first)?.events;
-            let place = usize::try_from(seq.0 - segment.first.0).expect("a segment is small");
-            if entries
-                .get(place)
-                .is_some_and(|entry| entry.account == account.get() && entry.id == id.as_str())
-            {
-                return Ok(Some((seq, entries.swap_remove(place), segment.create_time)));
-            }
-        }
-        Ok(None)
-    }
 }
 
-impl Store for SledStore {
+impl Store for DiskStore {
     fn registry(&self) -> &Registry {
         &self.shared.registry
     }
@@ -216,15 +216,21 @@ impl Store for SledStore {
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        self.shared.ledger().state(key)
+        match self.shared.state(key) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(%error, "cannot read how far a delivery is");
+                None
+            }
+        }
     }
 
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        Ok(self.shared.pending(lane, after, limit)?)
+        look_again(|| self.shared.pending(lane, after, limit))
     }
 
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        Ok(self.shared.due(lane, now, limit)?)
+        look_again(|| self.shared.due(lane, now, limit))
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {
@@ -232,12 +238,18 @@ impl Store for SledStore {
     }
 
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
-        self.shared.ledger().oldest_owed(lanes)
+        match self.shared.oldest_owed(lanes) {
+            Ok(oldest) => oldest,
+            Err(error) => {
+                tracing::error!(%error, "cannot read what is owed longest");
+                None
+            }
+        }
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
         look_again(|| match self.shared.find(account, id)? {
-            Some((seq, _, _)) => Ok(self.shared.load(&[seq])?.pop()),
+            Some(found) => Ok(self.shared.load(&[found])?.pop()),
             None => Ok(None),
         })
     }
@@ -269,17 +281,17 @@ impl Store for SledStore {
         let joined = writer.join();
         sent.map_err(|_| StoreError::Closed)?;
         joined.map_err(|_| StoreError::Failed("the writing thread panicked".to_owned()))?;
-        stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
+        let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
         if !*self.shared.failed.borrow() {
-            let ledger = self.shared.ledger();
-            open::note_clean_end(&self.data_dir, ledger.next_seq, ledger.next_journal)
+            let next_seq = self.shared.ledger().next_seq;
+            open::note_clean_end(&self.data_dir, next_seq, next_record)
                 .map_err(|error| StoreError::Failed(error.to_string()))?;
         }
         Ok(())
     }
 }
 
-impl Drop for SledStore {
+impl Drop for DiskStore {
     fn drop(&mut self) {
         // An error has been logged by the writer already.
         drop(self.close());

@@ -1,11 +1,10 @@
 //! Opening a data directory: nothing is made anew where something was, and nothing is taken that does not add up.
 //!
-//! Beside sled's directory `store` lie `TIDINGS` (says that this is a data directory, its format, and whether it was
-//! ever completed), `lock` (held by the process that has it open) and `clean` (how far the store had come at the last
-//! clean end: less than that on opening is a loss).
+//! Beside sled's directory `store` and that of the log and its manifest, `ledger`, lie `TIDINGS` (says that this is a data directory,
+//! its format, and whether it was ever completed), `lock` (held by the process that has it open) and `clean` (how far the
+//! store had come at the last clean end: less than that on opening is a loss).
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,33 +13,33 @@ use std::{
     thread,
 };
 
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
 
 use super::{
-    REGISTRY_TREE, Shared, SledStore,
+    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply, describe,
+    files::{replace_file, sync_dir},
     ledger::Ledger,
-    purged::Purged,
-    records::{self, FORMAT, RecordError, VolumeKind},
+    log::{FIRST_FILE, Files, Kind, Log, Pos, ReadError, Replayed, missing, replay},
+    manifest::{MANIFEST, Manifest},
+    read::read_detail,
+    records::{FORMAT, RecordError},
     registry_tree::{RegistryError, RegistryTree},
-    values::ReadError,
-    volume::Volume,
-    volume_tree::{BODIES_PREFIX, VOLUME_PREFIX, VolumeTree, tree_name},
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::Clock,
-    domain::{
-        ids::{LaneId, Seq},
-        time::UnixMicros,
-    },
+    domain::ids::{LaneId, Seq},
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, changes::ChangeFeed},
 };
 
-/// sled's segment, in bytes: the largest that it takes. Smaller ones are slower and let the file creep (measured;
-/// docs/benchmarks.md).
+/// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
+/// `flush` does not sync.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+/// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
+const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
 /// How often sled flushes on its own, in milliseconds. Its garbage collector runs only then.
 const FLUSH_EVERY_MS: u64 = 500;
 
@@ -51,6 +50,8 @@ const CLEAN: &str = "clean";
 pub(super) const ENGINE_DIR: &str = "store";
 /// Where sled keeps values that are too large for its log.
 pub(super) const BLOBS_DIR: &str = "blobs";
+/// Where the log and its manifest are.
+pub(super) const LEDGER_DIR: &str = "ledger";
 
 /// Why a data directory was not opened. Shown to the operator as it is.
 #[derive(Debug, thiserror::Error)]
@@ -74,34 +75,46 @@ pub enum OpenError {
     Io(PathBuf, io::Error),
 }
 
-/// See [`SledStore::open`].
+/// See [`DiskStore::open`].
 pub fn open(
     data_dir: &Path,
-    cache_bytes: u64,
+    settings: StoreSettings,
     clock: Arc<dyn Clock>,
     seed: u64,
     metrics: Arc<Metrics>,
-) -> Result<SledStore, OpenError> {
+) -> Result<DiskStore, OpenError> {
     let io = |error| OpenError::Io(data_dir.to_owned(), error);
     let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
     create_private_dir(data_dir).map_err(io)?;
     let lock = take_lock(data_dir)?;
     let fresh = prepare(data_dir)?;
     let engine_dir = data_dir.join(ENGINE_DIR);
-    let db = open_engine(&engine_dir, cache_bytes, fresh).map_err(unreadable)?;
+    let db = open_engine(&engine_dir, fresh).map_err(unreadable)?;
     let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
 
     let registry = Registry::default();
     let tree = db.open_tree(REGISTRY_TREE).map_err(|e| unreadable(e.to_string()))?;
-    let purged = Purged::open(&tree).map_err(|e| unreadable(e.to_string()))?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
+    if fresh {
+        RegistryTree::create_store(&tree, store).map_err(|e| unreadable(e.to_string()))?;
+    }
     let (registry_tree, subscriptions) =
         RegistryTree::open(tree).map_err(|e: RegistryError| unreadable(e.to_string()))?;
     let lanes: Vec<LaneId> = subscriptions.iter().map(|subscription| subscription.lane).collect();
     for subscription in subscriptions {
         registry.put(Arc::new(subscription));
     }
-    let ledger = read_ledger(&db, &purged, lanes).map_err(|e| unreadable(e.to_string()))?;
-    check_clean_end(data_dir, &ledger).map_err(unreadable)?;
+    let ledger_dir = data_dir.join(LEDGER_DIR);
+    if fresh {
+        create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
+    }
+    let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
+    let Opened { ledger, files, end, checkpoint_file } =
+        read_ledger(&ledger_dir, registry_tree.store(), lanes, cache_bytes)
+            .map_err(|e| unreadable(e.to_string()))?;
+    check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
+    let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
     if fresh {
         db.flush().map_err(|e| unreadable(e.to_string()))?;
         db_file.sync_all().map_err(io)?;
@@ -113,6 +126,7 @@ pub fn open(
         clock,
         registry,
         ledger: RwLock::new(ledger),
+        log: Arc::clone(log.reader()),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),
         failed: watch::Sender::new(false),
@@ -120,9 +134,18 @@ pub fn open(
         waiting_writes: AtomicUsize::new(0),
         metrics,
     });
-    let random = StdRng::seed_from_u64(seed);
-    let writer =
-        Writer { shared: Arc::clone(&shared), db, db_file, registry_tree, purged, random, failure: None };
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        log,
+        ledger_dir,
+        checkpoint_file,
+        dirty_memory_max: cache_bytes,
+        db,
+        db_file,
+        registry_tree,
+        random,
+        failure: None,
+    };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
     let failed = shared.failed.clone();
     let write = move || {
@@ -133,21 +156,22 @@ pub fn open(
     };
     let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
-    Ok(SledStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
+    Ok(DiskStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
 }
 
 /// Notes how far the store had come when it was closed.
-pub fn note_clean_end(data_dir: &Path, next_seq: Seq, next_journal: u64) -> io::Result<()> {
-    replace_file(data_dir, CLEAN, &format!("next_seq {}\nnext_journal {next_journal}\n", next_seq.0))
+pub fn note_clean_end(data_dir: &Path, next_seq: Seq, next_record: u64) -> io::Result<()> {
+    let text = format!("next_seq {}\nnext_record {next_record}\n", next_seq.0);
+    replace_file(data_dir, CLEAN, text.as_bytes())
 }
 
-fn check_clean_end(data_dir: &Path, ledger: &Ledger) -> Result<(), String> {
+fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result<(), String> {
     let noted = match fs::read_to_string(data_dir.join(CLEAN)) {
         Ok(noted) => noted,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(format!("the file {CLEAN}: {error}")),
     };
-    for (name, found) in [("next_seq", ledger.next_seq.0), ("next_journal", ledger.next_journal)] {
+    for (name, found) in [("next_seq", ledger.next_seq.0), ("next_record", next_record)] {
         let line = noted.lines().find_map(|line| line.strip_prefix(name));
         let noted: u64 = line
             .and_then(|number| number.trim().parse().ok())
@@ -188,12 +212,13 @@ const READY: &str = "ready";
 fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
     let io = |error| OpenError::Io(data_dir.to_owned(), error);
     let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
-    let engine_dir = data_dir.join(ENGINE_DIR);
+    let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
     let engine_exists = engine_dir.try_exists().map_err(io)?;
+    let ledger_exists = ledger_dir.try_exists().map_err(io)?;
     let marker = match fs::read_to_string(data_dir.join(MARKER)) {
         Ok(marker) => marker,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if engine_exists {
+            if engine_exists || ledger_exists {
                 return Err(unreadable(
                     "there is a store, but the file TIDINGS that belongs to it is missing",
                 ));
@@ -211,27 +236,30 @@ fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
             }
             if state == CREATING {
                 // Nothing was ever acknowledged from a store that was not completed.
-                if engine_exists {
-                    fs::remove_dir_all(&engine_dir).map_err(io)?;
+                for (dir, exists) in [(&engine_dir, engine_exists), (&ledger_dir, ledger_exists)] {
+                    if exists {
+                        fs::remove_dir_all(dir).map_err(io)?;
+                    }
                 }
                 return Ok(true);
             }
         }
         _ => return Err(unreadable("the file TIDINGS does not say what it should")),
     }
-    for file in ["db", "conf"] {
-        if !engine_dir.join(file).try_exists().map_err(io)? {
-            return Err(unreadable(&format!("the file {ENGINE_DIR}/{file} is missing")));
+    for file in [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST]] {
+        let [dir, name] = file;
+        if !data_dir.join(dir).join(name).try_exists().map_err(io)? {
+            return Err(unreadable(&format!("the file {dir}/{name} is missing")));
         }
     }
     Ok(false)
 }
 
-fn open_engine(engine_dir: &Path, cache_bytes: u64, fresh: bool) -> Result<::sled::Db, String> {
+fn open_engine(engine_dir: &Path, fresh: bool) -> Result<::sled::Db, String> {
     let config = ::sled::Config::new()
         .path(engine_dir)
         .segment_size(SEGMENT_BYTES)
-        .cache_capacity(cache_bytes)
+        .cache_capacity(ENGINE_CACHE_BYTES)
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     // sled panics on some damages that it does not expect.
     let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
@@ -243,89 +271,79 @@ fn open_engine(engine_dir: &Path, cache_bytes: u64, fresh: bool) -> Result<::sle
     Ok(db)
 }
 
-/// Reads every volume's indexes and outcomes. Finishes the removal of volumes that retention had begun.
-fn read_ledger(db: &::sled::Db, purged: &Purged, lanes: Vec<LaneId>) -> Result<Ledger, ReadError> {
-    let mut ledger = Ledger::new(lanes);
-    ledger.next_journal = ledger.next_journal.max(purged.next_journal);
-    let names: BTreeSet<String> =
-        db.tree_names().into_iter().filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect();
-    for name in names.iter().filter(|name| name.starts_with(BODIES_PREFIX)) {
-        // Left by a removal, or by a volume that was not completed: nothing in it counts.
-        if !names.contains(&name.replacen(BODIES_PREFIX, VOLUME_PREFIX, 1)) {
-            db.drop_tree(name)?;
-        }
-    }
-    for name in names.iter().filter(|name| name.starts_with(VOLUME_PREFIX)) {
-        let first: u64 =
-            name[VOLUME_PREFIX.len()..].parse().map_err(|_| RecordError(format!("tree {name}")))?;
-        if purged.skip(Seq(first)) != Seq(first) {
-            VolumeTree::open(db, Seq(first))?.drop_from(db)?;
-            continue;
-        }
-        ledger.next_seq = purged.skip(ledger.next_seq);
-        if first != ledger.next_seq.0 {
-            let message = format!("event {} is followed by {first}: some are missing", ledger.next_seq.0 - 1);
-            return Err(RecordError(message).into());
-        }
-        if !names.contains(&tree_name(BODIES_PREFIX, Seq(first))) {
-            return Err(
-                RecordError(format!("the bodies of the volume from event {first} on are missing")).into()
-            );
-        }
-        ledger.volumes.push_back(Volume::new(VolumeTree::open(db, Seq(first))?, Seq(first)));
-        read_volume(&mut ledger)?;
-    }
-    ledger.next_seq = purged.skip(ledger.next_seq);
-    ledger.forget_unknown_lanes();
-    Ok(ledger)
+fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    Log::create(dir, file_bytes)?;
+    Manifest::write(dir, &Manifest::empty(store, Pos::new(FIRST_FILE, 0)), std::iter::empty())
 }
 
-/// Reads the last volume that was added.
-fn read_volume(ledger: &mut Ledger) -> Result<(), ReadError> {
-    let tree = ledger.volumes.back().expect("one was added").tree.clone();
-    for first in tree.numbers(VolumeKind::Index)? {
-        if first != ledger.next_seq.0 {
-            return Err(RecordError(format!("commit {first} follows event {}", ledger.next_seq.0 - 1)).into());
-        }
-        let index = tree.index(Seq(first))?;
-        let time = UnixMicros(index.create_time);
-        ledger.last_time = ledger.last_time.max(time);
-        ledger.volumes.back_mut().expect("one was added").begin_segment(time);
-        let bytes: u64 = index.events.iter().map(|entry| u64::from(entry.body_len)).sum();
-        ledger.count_new_bytes(bytes);
-        for entry in &index.events {
-            let id = entry.id.parse().map_err(|e| RecordError(format!("event id: {e}")))?;
-            let lanes: Vec<LaneId> = entry.lanes.iter().copied().map(LaneId).collect();
-            ledger.push(records::account(entry)?, &id, entry.id_given, &lanes);
-        }
+/// What was found in the directory of the log.
+struct Opened {
+    ledger: Ledger,
+    files: Files,
+    end: Replayed,
+    /// The file that the manifest goes on in.
+    checkpoint_file: u32,
+}
+
+/// Reads the manifest, and what the log has after its place.
+fn read_ledger(dir: &Path, store: Uuid, lanes: Vec<LaneId>, cache_bytes: usize) -> Result<Opened, ReadError> {
+    let manifest = Manifest::read(dir)?;
+    if manifest.store != store {
+        return Err(RecordError("the subscriptions and the events are of different stores".to_owned()).into());
     }
-    for number in tree.numbers(VolumeKind::Outcomes)? {
-        ledger.next_journal = ledger.next_journal.max(number + 1);
-        let outcomes = tree.outcomes(number)?;
-        ledger.count_new_bytes(outcomes.attempts_bytes);
-        for outcome in outcomes.deliveries {
-            ledger.replay(&outcome)?;
+    let mut files = Files::open(dir, manifest.used)?;
+    let reader = Arc::clone(files.reader());
+    let mut ledger = Ledger::new(lanes, cache_bytes);
+    let mut next = Seq(1);
+    for volume in manifest.volumes {
+        let stored = volume.stored().expect("the manifest says where");
+        let spans = [volume.file, stored.index.events.pos.file(), stored.state.pos.file()];
+        if let Some(file) = spans.into_iter().find_map(|file| missing(&reader, file..=file)) {
+            return Err(RecordError(format!("log file {file} is missing")).into());
         }
+        if volume.first < next || volume.end < volume.first {
+            return Err(RecordError(format!("volume {} is out of order", volume.first.0)).into());
+        }
+        next = volume.end;
+        for hash in describe::decode_hashes(&reader.read_span(stored.index.ids)?) {
+            ledger.ids.insert(hash, volume.first);
+        }
+        ledger.add_volume(volume);
     }
+    if next > manifest.next_seq {
+        return Err(RecordError(format!("event {} is past the last one", next.0 - 1)).into());
+    }
+    (ledger.next_seq, ledger.last_time, ledger.file_times) =
+        (manifest.next_seq, manifest.last_time, manifest.file_times);
+    let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
+        if kind != Kind::Commit {
+            return Ok(()); // What describes volumes counts once a manifest points to it.
+        }
+        let (record, len) = apply::decode(&payload)?;
+        for outcome in &record.outcomes {
+            fetch(&mut ledger, &reader, Seq(outcome.seq))?;
+        }
+        Ok(apply::apply(&mut ledger, &record, pos, len, |_, _| {})?)
+    })?;
+    files.note_used(&end.ends);
+    Ok(Opened { ledger, files, end, checkpoint_file: manifest.pos.file() })
+}
+
+/// Has the detail of an event's volume in memory, to be changed.
+fn fetch(ledger: &mut Ledger, reader: &super::log::LogReader, seq: Seq) -> Result<(), ReadError> {
+    let Some(volume) = ledger.volume_of(seq) else { return Ok(()) };
+    let (first, stored) = (volume.first, volume.stored());
+    if let (None, Some(stored)) = (ledger.details.get(&first), stored) {
+        let detail = read_detail(reader, stored)?;
+        ledger.offer(first, stored, detail);
+    }
+    ledger.keep(first);
     Ok(())
 }
 
 fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
-    replace_file(data_dir, MARKER, &format!("tidings format {FORMAT} {state}\n"))
-}
-
-/// Writes a file so that after a crash it is the old one or the new one.
-fn replace_file(dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    let path = dir.join(format!("{name}.new"));
-    let mut file = File::create(&path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(path, dir.join(name))?;
-    sync_dir(dir)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
 }
 
 fn create_private_dir(dir: &Path) -> io::Result<()> {

@@ -4,20 +4,14 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::{Answer, Group, Write, Writer, failed};
+use super::{Answer, Group, Write, Writer};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::LaneId,
         subscription::Subscription,
     },
-    store::{
-        Change, Created, Decision, Fed, Keep, NewSubscription, Purged, StoreError, registry,
-        sled::{
-            records::{self, AttemptRecord, OutcomeRecord},
-            values::ReadError,
-        },
-    },
+    store::{Change, Created, Decision, Fed, NewSubscription, StoreError, registry},
 };
 
 impl Writer {
@@ -45,7 +39,8 @@ impl Writer {
                 self.answer(answer, result);
             }
             Write::Stop(answer) => {
-                let result = if self.failure.is_none() { self.sync() } else { Ok(()) };
+                let synced = if self.failure.is_none() { self.sync_registry() } else { Ok(()) };
+                let result = synced.map(|()| self.log.next_number());
                 self.answer(answer, result);
                 return false;
             }
@@ -63,65 +58,17 @@ impl Writer {
 
     fn decide(&mut self, key: DeliveryKey, decision: Decision) -> Result<DeliveryState, StoreError> {
         self.working()?;
-        let before = self.shared.ledger().state(key).ok_or(StoreError::DeliveryNotFound)?;
+        let slot = self.slot(key)?.ok_or(StoreError::DeliveryNotFound)?;
+        let before = slot.delivery_state();
         let now = self.shared.clock.now();
         let Some(state) = decision.apply(before, now)? else { return Ok(before) };
-        let made = self.attempts_made(key)?;
-        let outcome = OutcomeRecord { decided: true, ..OutcomeRecord::new(key, state, made) };
-        let settlements = vec![(outcome, AttemptRecord::default())];
-        self.write_group(&mut Group { settlements, time: now, ..Group::default() })?;
+        let mut group = Group { time: now, ..Group::default() };
+        group.settle(key, state, slot.attempts, None);
+        self.write_group(&mut group)?;
         if let DeliveryState::Retrying { due } = state {
             drop(self.shared.feed.send(Fed::Due(key.lane, due)));
         }
         Ok(state)
-    }
-
-    /// Drops whole volumes that owe nothing. The last one takes events and stays.
-    fn purge(&mut self, keep: Keep) -> Result<Purged, StoreError> {
-        self.working()?;
-        let (candidates, mut bytes_left) = {
-            let ledger = self.shared.ledger();
-            let volumes = ledger.volumes.iter().take(ledger.volumes.len().saturating_sub(1));
-            let over = volumes.filter(|volume| volume.owed().is_none());
-            let candidates: Vec<_> =
-                over.map(|volume| (volume.first, volume.end(), volume.bytes, volume.last_time())).collect();
-            (candidates, ledger.bytes())
-        };
-        let mut events = 0;
-        for (first, end, bytes, last_time) in candidates {
-            let is_old = last_time.is_none_or(|time| time < keep.since);
-            if is_old || bytes_left > keep.bytes_max {
-                self.drop_volume(first, end)?;
-                events += end.0 - first.0;
-                bytes_left -= bytes;
-            }
-        }
-        if events > 0 {
-            self.sync()?;
-        }
-        Ok(Purged { events, bytes_left })
-    }
-
-    /// Notes that a volume is removed, then removes it: an opening in between finishes the work.
-    fn drop_volume(&mut self, first: Seq, end: Seq) -> Result<(), StoreError> {
-        let (tree, segments, next_journal) = {
-            let ledger = self.shared.ledger();
-            let volume = ledger.volume_of(first).expect("nobody else removes volumes");
-            (volume.tree.clone(), volume.segments.clone(), ledger.next_journal)
-        };
-        let mut given = Vec::new();
-        for segment in segments {
-            let entries = tree.index(segment.first)?.events;
-            for (entry, seq) in entries.into_iter().zip(segment.first.0..).filter(|(entry, _)| entry.id_given)
-            {
-                let id = entry.id.parse().map_err(|e| StoreError::Failed(format!("event id: {e}")))?;
-                let account = records::account(&entry).map_err(ReadError::from)?;
-                given.push((account, id, Seq(seq)));
-            }
-        }
-        self.registry_tree.note_purged(&mut self.purged, first, end, next_journal)?;
-        self.shared.ledger_mut().remove_volume(first, given);
-        tree.drop_from(&self.db).map_err(failed)
     }
 
     fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
@@ -144,7 +91,7 @@ impl Writer {
         let request = new.request.clone();
         let subscription = Arc::new(new.into_subscription(lane, uid, now));
         self.registry_tree.create(&subscription, request.as_ref(), now)?;
-        self.sync()?;
+        self.sync_registry()?;
         self.shared.ledger_mut().add_lane(lane);
         self.shared.registry.put(Arc::clone(&subscription));
         Ok(Created { subscription, repeated: false })
@@ -161,7 +108,7 @@ impl Writer {
         let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
         registry::check_free(&self.shared.registry, &changed.name, &changed.settings.url, Some(lane))?;
         self.registry_tree.put(&changed)?;
-        self.sync()?;
+        self.sync_registry()?;
         self.shared.registry.put(Arc::clone(&changed));
         Ok(changed)
     }
@@ -174,7 +121,7 @@ impl Writer {
             return Err(StoreError::Owed(owed));
         }
         self.registry_tree.remove(lane)?;
-        self.sync()?;
+        self.sync_registry()?;
         {
             // Whoever looks sees both or neither.
             let mut ledger = self.shared.ledger_mut();
@@ -185,7 +132,7 @@ impl Writer {
         Ok(())
     }
 
-    fn working(&self) -> Result<(), StoreError> {
+    pub(super) fn working(&self) -> Result<(), StoreError> {
         self.failure.clone().map_or(Ok(()), Err)
     }
 }

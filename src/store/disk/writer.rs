@@ -4,19 +4,23 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     mem,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc},
     time::Instant,
 };
 
+use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use super::{
-    Shared,
-    records::{AttemptRecord, EventEntry, OutcomeRecord, Outcomes, SegmentIndex},
+    Shared, apply,
+    detail::{Slot, SlotState},
+    ledger::lane_number,
+    log::{Kind, Log, WriteError, sum},
+    read::ATTEMPT_HEAD,
+    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
     registry_tree::{self, RegistryTree},
-    volume::{SlotState, VOLUME_BYTES, VOLUME_EVENTS, Volume},
-    volume_tree::VolumeTree,
 };
 use crate::{
     domain::{
@@ -33,6 +37,8 @@ use crate::{
 };
 
 mod alone;
+mod checkpoint;
+mod retention;
 
 /// A commit gathers no more once it has this many events and settlements.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
@@ -63,22 +69,28 @@ pub enum Write {
     Update(LaneId, u64, Change, Answer<Arc<Subscription>>),
     /// A subscription to be removed.
     Delete(LaneId, u64, bool, Answer<()>),
-    /// Nothing more; the thread ends.
-    Stop(Answer<()>),
+    /// Nothing more; the thread ends. Tells the number of the next record.
+    Stop(Answer<u64>),
 }
 
 /// What the writing thread owns.
 pub struct Writer {
     /// What others read.
     pub shared: Arc<Shared>,
-    /// Where volumes are made.
+    /// Events and what became of them.
+    pub log: Log,
+    /// Where the log and the manifest are.
+    pub ledger_dir: PathBuf,
+    /// The log file that was the last one at the last checkpoint.
+    pub checkpoint_file: u32,
+    /// Most bytes of memory for what no checkpoint has described yet.
+    pub dirty_memory_max: usize,
+    /// Where the subscriptions are.
     pub db: ::sled::Db,
     /// The file that `flush` writes but does not sync.
     pub db_file: File,
     /// The subscriptions on disk.
     pub registry_tree: RegistryTree,
-    /// What retention has removed.
-    pub purged: super::purged::Purged,
     /// For ids.
     pub random: StdRng,
     /// Why nothing can be written any more, once that is so.
@@ -96,7 +108,8 @@ struct Group {
     bodies: Vec<u8>,
     /// By account and publisher's id, the events of this commit: where they are in `entries`.
     ids: HashMap<(AccountId, EventId), usize>,
-    settlements: Vec<(OutcomeRecord, AttemptRecord)>,
+    outcomes: Vec<OutcomeRecord>,
+    attempts: Vec<u8>,
     settled: HashSet<DeliveryKey>,
     time: UnixMicros,
     first: Seq,
@@ -126,7 +139,9 @@ impl Writer {
                 // Everything else is rare: it ends the commit and makes one of its own.
                 other => {
                     self.finish(group);
-                    return self.write_alone(other);
+                    let goes_on = self.write_alone(other);
+                    self.maintain();
+                    return goes_on;
                 }
             }
             if group.is_full() {
@@ -134,6 +149,7 @@ impl Writer {
             }
         }
         self.finish(group);
+        self.maintain();
         true
     }
 
@@ -147,6 +163,10 @@ impl Writer {
         self.shared.waiting_bytes.fetch_sub(bytes_of(&events), Ordering::Relaxed);
         if let Some(failure) = &self.failure {
             drop(answer.send(Err(failure.clone())));
+            return;
+        }
+        if !self.log.has_room_for_events() {
+            drop(answer.send(Err(StoreError::Full)));
             return;
         }
         let before = (group.entries.len(), group.bodies.len());
@@ -165,7 +185,8 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address, event, encoded, event_type, fingerprint, mut lanes } = new;
+        let NewEvent { address, event, encoded, event_type, inbox_id, order_tag, fingerprint, mut lanes } =
+            new;
         let EventAddress { account, id } = address;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
@@ -194,6 +215,9 @@ impl Writer {
             body_len: u32::try_from(encoded.len()).expect("an event is below 4 GiB"),
             lanes: lanes.iter().map(|lane| lane.0).collect(),
             id_given,
+            inbox: inbox_id.unwrap_or(0),
+            tag: order_tag.0,
+            sum: sum(&encoded),
         });
         let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, event));
@@ -213,7 +237,12 @@ impl Writer {
             return Ok(Some((entry.fingerprint(), answer_of(entry, id.clone(), group.time, true))));
         }
         let found = self.shared.find(account, id)?;
-        Ok(found.map(|(_, entry, time)| (entry.fingerprint(), answer_of(&entry, id.clone(), time, true))))
+        Ok(found.map(|found| {
+            let meta = found.meta;
+            let (id, create_time) = (id.clone(), meta.time);
+            let answer = Accepted { id, create_time, duplicate: true, delivery_count: meta.delivery_count };
+            (meta.fingerprint, answer)
+        }))
     }
 
     fn gather_settlements(&mut self, group: &mut Group, settlements: Vec<Settlement>, answer: Answer<()>) {
@@ -222,48 +251,61 @@ impl Writer {
             return;
         }
         for Settlement { key, attempt, state } in settlements {
-            let before = self.shared.ledger().state(key);
-            let state = match before {
-                Some(owed) if owed.is_owed() => state,
-                // It was cancelled while the attempt was under way.
-                Some(DeliveryState::Cancelled) => DeliveryState::Cancelled,
-                _ => continue,
-            };
-            if !group.settled.insert(key) {
-                continue;
-            }
-            match self.attempts_made(key) {
-                Ok(made) => {
-                    let outcome = OutcomeRecord::new(key, state, made + 1);
-                    group.settlements.push((outcome, AttemptRecord::from(&attempt)));
-                }
+            let slot = match self.slot(key) {
+                Ok(slot) => slot,
                 Err(error) => {
                     drop(answer.send(Err(error)));
                     return;
                 }
+            };
+            let Some(slot) = slot else { continue };
+            let state = match slot.state {
+                owed if owed.is_owed() => state,
+                // It was cancelled while the attempt was under way.
+                SlotState::Cancelled => DeliveryState::Cancelled,
+                _ => continue,
+            };
+            if group.settled.insert(key) {
+                let record = AttemptRecord { before: slot.last.raw(), ..AttemptRecord::from(&attempt) };
+                group.settle(key, state, slot.attempts + 1, Some(&record));
             }
         }
         group.settles.push(answer);
     }
 
-    /// Attempts made so far of a delivery.
-    fn attempts_made(&self, key: DeliveryKey) -> Result<u32, StoreError> {
-        let tree = {
+    /// A delivery as it stands, with its volume's detail in memory until the next checkpoint; `None` if there is none.
+    fn slot(&self, key: DeliveryKey) -> Result<Option<Slot>, StoreError> {
+        let volume = {
             let ledger = self.shared.ledger();
-            if ledger.state(key).is_some_and(DeliveryState::is_owed) {
-                return Ok(ledger.attempts_of_owed(key));
+            if !ledger.knows(lane_number(key.lane)) {
+                return Ok(None);
             }
-            ledger.volume_of(key.seq).expect("a delivery has an event").tree.clone()
+            ledger.volume_of(key.seq).map(|volume| volume.first)
         };
-        // Of what is over only the journal knows. That is rare: somebody decided about it.
-        let journal = tree.journal_of(&[key])?;
-        Ok(journal[&key].last().map_or(0, |entry| entry.outcome.attempts))
+        let Some(first) = volume else { return Ok(None) };
+        self.load_and_keep(first)?;
+        Ok(self.shared.ledger().slot(key).copied())
+    }
+
+    /// Has a volume's detail in memory until the next checkpoint.
+    fn load_and_keep(&self, first: Seq) -> Result<(), StoreError> {
+        loop {
+            {
+                let ledger = self.shared.ledger();
+                if ledger.details.get(&first).is_some_and(|detail| detail.dirty) {
+                    return Ok(());
+                }
+            }
+            self.shared.look_at(first, |_, _| ())?;
+            // Others may have made it go away again in between.
+            self.shared.ledger_mut().keep(first);
+        }
     }
 
     /// Writes what was gathered, and answers.
     fn finish(&mut self, mut group: Group) {
         let written = self.write_group(&mut group);
-        if let Err(failure) = &written {
+        if let Err(failure @ StoreError::Failed(_)) = &written {
             self.fail(failure.clone());
         }
         for (accepted, answer) in group.accepts {
@@ -279,37 +321,38 @@ impl Writer {
     }
 
     fn write_group(&mut self, group: &mut Group) -> Result<(), StoreError> {
-        if group.entries.is_empty() && group.settlements.is_empty() {
+        if group.entries.is_empty() && group.outcomes.is_empty() {
             return Ok(());
         }
         let start = Instant::now();
-        if !group.entries.is_empty() {
-            self.write_events(group)?;
-        }
-        self.write_settlements(group)?;
-        self.sync()?;
+        let record = CommitRecord {
+            time: group.time.0,
+            first: group.first.0,
+            events: mem::take(&mut group.entries),
+            outcomes: mem::take(&mut group.outcomes),
+            attempts_len: u32::try_from(group.attempts.len()).expect("a commit is below 4 GiB"),
+        };
+        let len = record.encoded_len();
+        let payload = self.log.begin();
+        payload.extend(u32::try_from(len).expect("a commit is below 4 GiB").to_le_bytes());
+        record.encode(payload).expect("a vector grows");
+        payload.extend(&group.attempts);
+        payload.extend(&group.bodies);
+        let payload = self.append(Kind::Commit)?;
         let metrics = &self.shared.metrics;
-        metrics.committed(group.entries.len(), group.settlements.len(), start.elapsed());
+        metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
+        metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());
 
         let mut ledger = self.shared.ledger_mut();
-        if !group.entries.is_empty() {
-            ledger.last_time = group.time;
-            let volume = ledger.volumes.back_mut().expect("write_events began it");
-            volume.begin_segment(group.time);
-            volume.bytes += group.bodies.len() as u64;
-            for (entry, fed) in group.entries.iter().zip(&group.stored) {
-                ledger.push(fed.event.name.account, &fed.event.name.id, entry.id_given, &fed.lanes);
-                metrics.event_accepted(entry.event_type, fed.lanes.len());
-            }
+        for (entry, fed) in record.events.iter().zip(&group.stored) {
+            metrics.event_accepted(entry.event_type, fed.lanes.len());
         }
-        for (outcome, _) in &group.settlements {
-            let before =
-                ledger.replay(outcome).expect("it was owed when it was gathered, and nobody else writes");
-            let state = outcome.delivery_state().expect("it was made from a state");
+        let applied = apply::apply(&mut ledger, &record, payload, len, |before, state| {
             metrics.delivery_moved(before.is_some_and(SlotState::is_owed), state);
-        }
+        });
+        applied.expect("it was gathered for what is there, and nobody else writes");
         drop(ledger);
-        self.tell_changes(group);
+        self.tell_changes(group, &record.outcomes);
         if !group.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
             drop(self.shared.feed.send(Fed::Events(Arc::new(mem::take(&mut group.stored)))));
@@ -317,14 +360,14 @@ impl Writer {
         Ok(())
     }
 
-    fn tell_changes(&self, group: &Group) {
+    fn tell_changes(&self, group: &Group, outcomes: &[OutcomeRecord]) {
         let made = group.stored.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
         let made = made.map(|(seq, lane)| DeliveryChange {
             key: DeliveryKey { seq, lane },
             state: DeliveryState::Pending,
             attempts: 0,
         });
-        let settled = group.settlements.iter().map(|(outcome, _)| DeliveryChange {
+        let settled = outcomes.iter().map(|outcome| DeliveryChange {
             key: outcome.key(),
             state: outcome.delivery_state().expect("it was made from a state"),
             attempts: outcome.attempts,
@@ -332,66 +375,10 @@ impl Writer {
         self.shared.changes.tell(group.time, made.chain(settled));
     }
 
-    fn write_events(&mut self, group: &mut Group) -> Result<(), StoreError> {
-        let first = group.first;
-        let begun = self
-            .shared
-            .ledger()
-            .volumes
-            .back()
-            .filter(|v| v.len() < VOLUME_EVENTS && v.bytes < VOLUME_BYTES)
-            .map(|v| v.tree.clone());
-        let tree = match begun {
-            Some(tree) => tree,
-            None => {
-                let tree = VolumeTree::open(&self.db, first).map_err(failed)?;
-                let volume = Volume::new(tree, first);
-                let tree = volume.tree.clone();
-                self.shared.ledger_mut().volumes.push_back(volume);
-                tree
-            }
-        };
-        let index = SegmentIndex { create_time: group.time.0, events: mem::take(&mut group.entries) };
-        let written = tree.put_segment(first, &index, &group.bodies);
-        group.entries = index.events;
-        written.map_err(failed)
-    }
-
-    /// Settlements go to the volumes of their events, so that a volume knows all about its own.
-    fn write_settlements(&mut self, group: &Group) -> Result<(), StoreError> {
-        let mut by_volume: HashMap<Seq, (Vec<OutcomeRecord>, Vec<AttemptRecord>)> = HashMap::new();
-        let mut ledger = self.shared.ledger_mut();
-        for (outcome, attempt) in &group.settlements {
-            let volume = ledger.volume_of(Seq(outcome.seq)).expect("an owed delivery has an event");
-            let (outcomes, attempts) = by_volume.entry(volume.first).or_default();
-            outcomes.push(*outcome);
-            attempts.push(attempt.clone());
-        }
-        let numbers = ledger.next_journal..;
-        ledger.next_journal += by_volume.len() as u64;
-        let trees: Vec<_> = by_volume
-            .into_iter()
-            .map(|(first, records)| {
-                (ledger.volume_of(first).expect("it was just found").tree.clone(), records)
-            })
-            .collect();
-        drop(ledger);
-        for (journal, (tree, (deliveries, attempts))) in numbers.zip(trees) {
-            let first = Seq(deliveries[0].seq);
-            let outcomes = Outcomes { time: group.time.0, deliveries, attempts_bytes: 0 };
-            let bytes = tree.put_journal(journal, outcomes, attempts).map_err(failed)?;
-            self.shared.ledger_mut().count_bytes(first, bytes);
-        }
-        Ok(())
-    }
-
-    /// sled's flush only starts the writing; the file must be synced as well.
-    fn sync(&self) -> Result<(), StoreError> {
-        let start = Instant::now();
+    /// Makes durable what the registry's tree was told. sled's flush only starts the writing; the file must be synced as well.
+    fn sync_registry(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(failed)?;
-        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
-        self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
-        Ok(())
+        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
     }
 
     /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
@@ -406,8 +393,30 @@ impl Writer {
 
 impl Group {
     fn is_full(&self) -> bool {
-        self.entries.len() + self.settlements.len() >= COMMIT_RECORDS_MAX
+        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX
             || self.bodies.len() >= COMMIT_BYTES_MAX
+    }
+
+    /// Adds how far a delivery got, by this attempt or by what a caller decided.
+    fn settle(
+        &mut self,
+        key: DeliveryKey,
+        state: DeliveryState,
+        attempts: u32,
+        attempt: Option<&AttemptRecord>,
+    ) {
+        let before = self.attempts.len();
+        if let Some(attempt) = attempt {
+            let encoded = attempt.encode_to_vec();
+            let len = u32::try_from(encoded.len()).expect("what is kept of an answer is bounded");
+            self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
+            self.attempts.extend(len.to_le_bytes());
+            self.attempts.extend(sum(&encoded).to_le_bytes());
+            self.attempts.extend(encoded);
+        }
+        let attempt_len =
+            u32::try_from(self.attempts.len() - before).expect("what is kept of an answer is bounded");
+        self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
     }
 
     /// Takes back the events of a call that failed: all or none.
@@ -435,6 +444,13 @@ fn high_half(fingerprint: u128) -> u64 {
 
 fn low_half(fingerprint: u128) -> u64 {
     u64::try_from(fingerprint & u128::from(u64::MAX)).expect("64 bits are left")
+}
+
+fn write_failed(error: WriteError) -> StoreError {
+    match error {
+        WriteError::Full => StoreError::Full,
+        error @ WriteError::Failed(_) => StoreError::Failed(error.to_string()),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]

@@ -7,13 +7,12 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
-    purged::Purged,
     records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
     volume::LANES_MAX,
 };
 use crate::{
     domain::{
-        ids::{AccountId, LaneId, Seq},
+        ids::{AccountId, LaneId},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -37,12 +36,24 @@ pub enum RegistryError {
 /// The tree of the registry.
 pub struct RegistryTree {
     tree: Tree,
+    store: Uuid,
     last_lane: u64,
     /// The keys of remembered requests, the oldest first.
     requests: VecDeque<(UnixMicros, [u8; REQUEST_KEY_BYTES])>,
 }
 
 impl RegistryTree {
+    /// Writes the id of a new store.
+    pub fn create_store(tree: &Tree, store: Uuid) -> Result<(), RegistryError> {
+        tree.insert([RegistryKind::Store as u8], store.as_bytes())?;
+        Ok(())
+    }
+
+    /// The id of the store.
+    pub fn store(&self) -> Uuid {
+        self.store
+    }
+
     /// Reads the tree, with all subscriptions.
     pub fn open(tree: Tree) -> Result<(Self, Vec<Subscription>), RegistryError> {
         let mut subscriptions = Vec::new();
@@ -72,7 +83,10 @@ impl RegistryTree {
         if let Some(high) = subscriptions.iter().map(|s| s.lane.0).max().filter(|&lane| lane > last_lane) {
             return Err(RecordError(format!("lane {high} is past the last one, {last_lane}")).into());
         }
-        Ok((Self { tree, last_lane, requests: requests.into() }, subscriptions))
+        let store = tree.get([RegistryKind::Store as u8])?;
+        let store = store.and_then(|id| Uuid::from_slice(&id).ok());
+        let store = store.ok_or_else(|| RecordError("the store's id is missing".to_owned()))?;
+        Ok((Self { tree, store, last_lane, requests: requests.into() }, subscriptions))
     }
 
     /// A lane number that was never given away.
@@ -122,17 +136,6 @@ impl RegistryTree {
     pub fn remove(&self, lane: LaneId) -> Result<(), RegistryError> {
         self.tree.remove(lane_key(lane))?;
         Ok(())
-    }
-
-    /// Notes that retention removes these events.
-    pub fn note_purged(
-        &self,
-        purged: &mut Purged,
-        first: Seq,
-        end: Seq,
-        next_journal: u64,
-    ) -> Result<(), RegistryError> {
-        Ok(purged.add(&self.tree, first, end, next_journal)?)
     }
 
     /// What a request id was used for of late: the request's digest, and the answer.

@@ -1,0 +1,26 @@
+//! Files that are replaced whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+/// Writes a file so that after a crash it is the old one or the new one.
+pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let path = dir.join(format!("{name}.new"));
+    let mut file = File::create(&path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // What was begun takes up room, which may be what is wanting.
+        drop(fs::remove_file(path));
+        return Err(error);
+    }
+    fs::rename(path, dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Makes durable which files a directory has.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

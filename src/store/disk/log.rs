@@ -1,0 +1,479 @@
+//! The log: files that are only ever appended to, one record at a time.
+//!
+//! A record is written with one write and synced before the next one is begun, so that after a crash at most the last one is torn:
+//! [`replay`] stops there, and whatever looks whole behind it is a damage. Files have their length from the start and are
+//! full of zeros (`prepare`): a sync then writes the data alone, not the file's length or extents.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::records::RecordError;
+use prepare::Preparer;
+
+mod prepare;
+mod replay;
+
+pub use replay::{Replayed, replay};
+
+/// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
+pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Least bytes of a log file.
+pub const FILE_BYTES_MIN: u32 = 1024 * 1024;
+/// The first file of a log is so much shorter than the others: a store that holds little stays small.
+const FIRST_FILE_SHARE: u32 = 8;
+/// The next file is prepared once the last one has less than this part of its bytes left: one in so many.
+const PREPARE_AT_SHARE: u32 = 2;
+/// While the disk is full, this part of a file is left for settlements: one byte in so many.
+const RESERVE_SHARE: u32 = 8;
+
+/// A place in the log. The lowest is none: every record has a head before its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pos(u64);
+
+impl Pos {
+    /// A byte of a file.
+    pub fn new(file: u32, offset: u32) -> Self {
+        Self(u64::from(file) << 32 | u64::from(offset))
+    }
+
+    /// As it is stored.
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// As it is stored.
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// The number of its file.
+    pub fn file(self) -> u32 {
+        u32::try_from(self.0 >> 32).expect("32 bits are left")
+    }
+
+    /// Its byte in the file.
+    pub fn offset(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).expect("32 bits are left")
+    }
+
+    /// The place so many bytes later in its file.
+    pub fn plus(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// Some bytes of the log, and what they must add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub pos: Pos,
+    /// How many.
+    pub len: u32,
+    /// See [`sum`].
+    pub sum: u32,
+}
+
+/// Tells bytes from others, as well as 32 bits can.
+pub fn sum(bytes: &[u8]) -> u32 {
+    u32::try_from(xxh3_64(bytes) & u64::from(u32::MAX)).expect("32 bits are left")
+}
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Events and settlements: the only one that counts by itself.
+    Commit = 1,
+    /// What a volume knows of its events; the manifest points to it.
+    Index = 2,
+    /// How far a volume's deliveries are; the manifest points to it.
+    State = 3,
+    /// Events that are kept when the file that they were in goes; the manifest points to them.
+    Kept = 4,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Commit, Self::Index, Self::State, Self::Kept].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file system failed.
+    #[error("reading the log: {0}")]
+    Io(#[from] io::Error),
+    /// Retention has removed it.
+    #[error("it was removed")]
+    Gone,
+    /// What is there makes no sense.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// There is no room on the disk. What was there is as before; it can be tried again.
+    #[error("the disk is full")]
+    Full,
+    /// The file system failed. Nobody knows what is on the disk.
+    #[error("writing the log: {0}")]
+    Failed(io::Error),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Bytes in front of a record's payload: magic, kind, length, file, offset, number, checksum.
+const HEAD_BYTES: usize = 40;
+const MAGIC: [u8; 4] = *b"Tdgs";
+/// Records begin at multiples of this.
+const ALIGN: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    kind: Kind,
+    len: u32,
+    number: u64,
+    sum: u64,
+}
+
+impl Head {
+    /// Fills the head of `record`, whose payload is complete.
+    fn fill(record: &mut [u8], kind: Kind, pos: Pos, number: u64) {
+        let len = u32::try_from(record.len() - HEAD_BYTES).expect("a record is below 4 GiB");
+        record[..4].copy_from_slice(&MAGIC);
+        record[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
+        record[8..12].copy_from_slice(&len.to_le_bytes());
+        record[12..20].copy_from_slice(&pos.raw().to_le_bytes());
+        record[20..28].copy_from_slice(&number.to_le_bytes());
+        record[28..HEAD_BYTES].fill(0);
+        let sum = checksum(record);
+        record[32..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    /// The head that stands at `pos`, if one does. The checksum is still to be compared.
+    fn read(bytes: &[u8; HEAD_BYTES], pos: Pos) -> Option<Self> {
+        if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || bytes[28..32] != [0; 4] {
+            return None;
+        }
+        let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        if number(12) != pos.raw() {
+            return None;
+        }
+        let len = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
+        Some(Self { kind: Kind::from_byte(bytes[4])?, len, number: number(20), sum: number(32) })
+    }
+}
+
+/// Of everything but the checksum itself.
+fn checksum(record: &[u8]) -> u64 {
+    let payload = xxh3_64(&record[HEAD_BYTES..]);
+    let mut head = [0; HEAD_BYTES];
+    head[..32].copy_from_slice(&record[..32]);
+    head[32..].copy_from_slice(&payload.to_le_bytes());
+    xxh3_64(&head)
+}
+
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
+
+/// Where the log is read.
+#[derive(Debug, Default)]
+pub struct LogReader {
+    files: RwLock<BTreeMap<u32, Arc<File>>>,
+}
+
+impl LogReader {
+    /// So many bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
+    pub fn read(&self, pos: Pos, len: usize) -> Result<Vec<u8>, ReadError> {
+        let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
+        let mut bytes = vec![0; len];
+        read_exact_at(&file, &mut bytes, pos.offset().into())?;
+        Ok(bytes)
+    }
+
+    /// The bytes of a span, if they are what was written.
+    pub fn read_span(&self, span: Span) -> Result<Vec<u8>, ReadError> {
+        let bytes = self.read(span.pos, span.len as usize)?;
+        if sum(&bytes) != span.sum {
+            return Err(damaged(span.pos).into());
+        }
+        Ok(bytes)
+    }
+
+    /// Whether a file is there.
+    pub fn has(&self, number: u32) -> bool {
+        self.file(number).is_some()
+    }
+
+    fn file(&self, number: u32) -> Option<Arc<File>> {
+        self.files.read().expect(NO_PANIC).get(&number).cloned()
+    }
+}
+
+const NO_PANIC: &str = "no code panics while it holds this lock";
+
+/// What is wrong with bytes that are not those which were written.
+pub fn damaged(pos: Pos) -> RecordError {
+    RecordError(format!("log file {}, byte {}: not what was written there", pos.file(), pos.offset()))
+}
+
+/// The log, as the one thread that writes has it.
+pub struct Log {
+    dir: PathBuf,
+    file_bytes: u32,
+    reader: Arc<LogReader>,
+    /// How many bytes of each file are in use.
+    used: BTreeMap<u32, u32>,
+    active: Arc<File>,
+    active_no: u32,
+    /// Bytes that the last file has had from the start.
+    capacity: u32,
+    number: u64,
+    preparer: Preparer,
+    record: Vec<u8>,
+}
+
+impl Log {
+    /// Makes an empty log in `dir`, which exists.
+    pub fn create(dir: &Path, file_bytes: u32) -> io::Result<()> {
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(file_path(dir, FIRST_FILE))?;
+        prepare::fill(&file, file_bytes / FIRST_FILE_SHARE)?;
+        File::open(dir)?.sync_all()
+    }
+
+    /// Goes on where [`replay`] ended. New files get `file_bytes`.
+    pub fn open(dir: &Path, file_bytes: u32, files: Files, end: &Replayed) -> io::Result<Self> {
+        let Files { reader, mut used } = files;
+        used.retain(|number, _| *number <= end.pos.file());
+        used.insert(end.pos.file(), end.pos.offset());
+        let active = reader.file(end.pos.file()).ok_or(io::ErrorKind::NotFound)?;
+        let capacity = u32::try_from(active.metadata()?.len()).unwrap_or(u32::MAX);
+        Ok(Self {
+            dir: dir.to_owned(),
+            file_bytes,
+            reader,
+            used,
+            active,
+            active_no: end.pos.file(),
+            capacity,
+            number: end.number,
+            preparer: Preparer::start(dir, file_bytes)?,
+            record: Vec::new(),
+        })
+    }
+
+    /// Where the log is read.
+    pub fn reader(&self) -> &Arc<LogReader> {
+        &self.reader
+    }
+
+    /// The number of the next record.
+    pub fn next_number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where the next record will be, at the earliest.
+    pub fn end(&self) -> Pos {
+        Pos::new(self.active_no, self.used[&self.active_no])
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> u64 {
+        self.used.values().map(|used| u64::from(*used)).sum()
+    }
+
+    /// The files but the last, the oldest first, with the bytes in use of each.
+    pub fn full_files(&self) -> Vec<(u32, u64)> {
+        self.used.range(..self.active_no).map(|(number, used)| (*number, u64::from(*used))).collect()
+    }
+
+    /// Whether events may be written: not while there is no next file and what is left of this one is for settlements.
+    pub fn has_room_for_events(&self) -> bool {
+        let left = self.capacity.saturating_sub(self.used[&self.active_no]);
+        left > self.file_bytes / RESERVE_SHARE || !self.preparer.is_disk_full()
+    }
+
+    /// Begins a record: what the caller adds to it is the payload.
+    pub fn begin(&mut self) -> &mut Vec<u8> {
+        self.record.clear();
+        self.record.resize(HEAD_BYTES, 0);
+        &mut self.record
+    }
+
+    /// Writes the record that was begun, and returns where its payload is. It is not durable before [`Log::sync`], and nothing
+    /// else may be written before that.
+    pub fn append(&mut self, kind: Kind) -> Result<Pos, WriteError> {
+        let len = padded(self.record.len());
+        let bytes = u32::try_from(len).expect("a record is below 4 GiB");
+        if self.used[&self.active_no].saturating_add(bytes) > self.capacity && self.used[&self.active_no] > 0
+        {
+            self.begin_file()?;
+        }
+        let pos = self.end();
+        Head::fill(&mut self.record, kind, pos, self.number);
+        self.record.resize(len, 0);
+        write_all_at(&self.active, &self.record, pos.offset().into())?;
+        *self.used.get_mut(&self.active_no).expect("it is there") += bytes;
+        self.number += 1;
+        if self.capacity.saturating_sub(self.used[&self.active_no]) < self.file_bytes / PREPARE_AT_SHARE {
+            self.preparer.want();
+        }
+        Ok(pos.plus(HEAD_BYTES))
+    }
+
+    /// Makes durable what was written.
+    pub fn sync(&self) -> Result<(), WriteError> {
+        // Whatever went wrong: what was written may be there or not, and may go away again.
+        self.active.sync_data().map_err(WriteError::Failed)
+    }
+
+    /// The bytes in use of each file.
+    pub fn used(&self) -> &BTreeMap<u32, u32> {
+        &self.used
+    }
+
+    /// Counts files no longer, which are about to be removed.
+    pub fn forget(&mut self, files: &[u32]) {
+        self.used.retain(|number, _| !files.contains(number));
+    }
+
+    /// Removes files. Who reads one meanwhile reads on.
+    pub fn remove(&mut self, files: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        for number in files {
+            let file = self.reader.files.write().expect(NO_PANIC).remove(&number);
+            self.used.remove(&number);
+            let path = file_path(&self.dir, number);
+            match file.map(Arc::try_unwrap) {
+                // Nobody reads it: it can be written anew.
+                Some(Ok(file)) if self.preparer.takes(&file) => self.preparer.recycle(path)?,
+                _ => fs::remove_file(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_file(&mut self) -> Result<(), WriteError> {
+        let number = self.active_no + 1;
+        let path = file_path(&self.dir, number);
+        let file = match self.preparer.take(&path)? {
+            Some(file) => file,
+            None if self.preparer.is_disk_full() => return Err(WriteError::Full),
+            // It was not quick enough: a file without its length is slower, and no less safe.
+            None => OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?,
+        };
+        File::open(&self.dir)?.sync_all()?;
+        self.capacity = u32::try_from(file.metadata()?.len()).unwrap_or(u32::MAX).max(self.file_bytes);
+        self.active = Arc::new(file);
+        self.reader.files.write().expect(NO_PANIC).insert(number, Arc::clone(&self.active));
+        self.used.insert(number, 0);
+        self.active_no = number;
+        Ok(())
+    }
+}
+
+/// The files of a log that are there.
+pub struct Files {
+    reader: Arc<LogReader>,
+    used: BTreeMap<u32, u32>,
+}
+
+impl Files {
+    /// Opens the files in `dir`. `used` tells those that are known, and their bytes in use: an earlier one that is not among them was left by a
+    /// removal and goes, as does what was being prepared.
+    pub fn open(dir: &Path, used: BTreeMap<u32, u32>) -> io::Result<Self> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name == prepare::SPARE {
+                fs::remove_file(&path)?;
+            } else if let Some(number) = file_number(name) {
+                let is_left = used.keys().next_back().is_some_and(|last| number < *last);
+                if is_left && !used.contains_key(&number) {
+                    fs::remove_file(&path)?;
+                } else {
+                    files.insert(number, Arc::new(OpenOptions::new().read(true).write(true).open(&path)?));
+                }
+            }
+        }
+        Ok(Self { reader: Arc::new(LogReader { files: RwLock::new(files) }), used })
+    }
+
+    /// Where they are read.
+    pub fn reader(&self) -> &Arc<LogReader> {
+        &self.reader
+    }
+
+    /// Notes the bytes in use of files that [`replay`] went through.
+    pub fn note_used(&mut self, ends: &[Pos]) {
+        self.used.extend(ends.iter().map(|end| (end.file(), end.offset())));
+    }
+}
+
+/// The first file of a log.
+pub const FIRST_FILE: u32 = 1;
+
+fn file_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:010}.log"))
+}
+
+fn file_number(name: &str) -> Option<u32> {
+    name.strip_suffix(".log").filter(|digits| digits.len() == 10)?.parse().ok()
+}
+
+/// The numbers of the files that are missing in a range.
+pub fn missing(reader: &LogReader, range: RangeInclusive<u32>) -> Option<u32> {
+    range.into_iter().find(|number| !reader.has(*number))
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, bytes, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => (bytes, offset) = (&mut bytes[read..], offset + read as u64),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        (bytes, offset) = (&bytes[written..], offset + written as u64);
+    }
+    Ok(())
+}

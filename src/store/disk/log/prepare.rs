@@ -1,0 +1,156 @@
+//! Prepares the next log file while the last one is written: a thread that fills it with zeros, or takes one that retention has
+//! freed. When the disk is full it says so, and tries again until there is room.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread,
+    time::Duration,
+};
+
+/// The name of the file while it is prepared, and until it is used.
+pub(super) const SPARE: &str = "spare";
+/// Wait before a preparation that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Bytes written at a time.
+const CHUNK_BYTES: u32 = 256 * 1024;
+
+pub(super) struct Preparer {
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+    spare: PathBuf,
+    file_bytes: u32,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: bool,
+    ready: Option<File>,
+    is_disk_full: bool,
+    stop: bool,
+}
+
+impl Preparer {
+    pub(super) fn start(dir: &Path, file_bytes: u32) -> io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let spare = dir.join(SPARE);
+        let (path, work) = (spare.clone(), Arc::clone(&shared));
+        let thread = thread::Builder::new().name("log-preparer".to_owned());
+        let thread = Some(thread.spawn(move || work.run(&path, file_bytes))?);
+        Ok(Self { shared, thread, spare, file_bytes })
+    }
+
+    /// Asks for a file, if none is there or under way.
+    pub(super) fn want(&self) {
+        let mut state = self.shared.state();
+        if !state.wanted && state.ready.is_none() {
+            state.wanted = true;
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// The file that is ready, moved to `path`; `None` if there is none yet.
+    pub(super) fn take(&self, path: &Path) -> io::Result<Option<File>> {
+        let mut state = self.shared.state();
+        let Some(file) = state.ready.take() else { return Ok(None) };
+        fs::rename(&self.spare, path)?;
+        state.wanted = false;
+        Ok(Some(file))
+    }
+
+    /// Whether the last try failed for want of room.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.shared.state().is_disk_full
+    }
+
+    /// Whether a file that is no longer needed would be the next one.
+    pub(super) fn takes(&self, file: &File) -> bool {
+        let state = self.shared.state();
+        let whole = file.metadata().is_ok_and(|data| data.len() == u64::from(self.file_bytes));
+        whole && state.ready.is_none() && (!state.wanted || state.is_disk_full)
+    }
+
+    /// Makes the file at `path`, which [`Preparer::takes`], the next one. What is in it is of other numbers and places.
+    pub(super) fn recycle(&self, path: PathBuf) -> io::Result<()> {
+        let mut state = self.shared.state();
+        fs::rename(path, &self.spare)?;
+        state.ready = Some(OpenOptions::new().read(true).write(true).open(&self.spare)?);
+        (state.wanted, state.is_disk_full) = (true, false);
+        Ok(())
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.shared.state().stop = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It had nothing to say but what it logged.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(super::NO_PANIC)
+    }
+
+    fn run(&self, path: &Path, file_bytes: u32) {
+        let mut state = self.state();
+        while !state.stop {
+            if !state.wanted || state.ready.is_some() {
+                state = self.changed.wait(state).expect(super::NO_PANIC);
+                continue;
+            }
+            drop(state);
+            let made = make(path, file_bytes);
+            state = self.state();
+            if state.ready.is_some() {
+                continue; // One was given back meanwhile, in its place.
+            }
+            match made {
+                Ok(file) => {
+                    if state.is_disk_full {
+                        tracing::info!("there is room on the disk again");
+                    }
+                    (state.ready, state.is_disk_full) = (Some(file), false);
+                }
+                Err(error) => {
+                    // What was begun is in the way of those who could use the room.
+                    drop(fs::remove_file(path));
+                    if !state.is_disk_full {
+                        tracing::error!(%error, "there is no room for the next log file; trying again");
+                    }
+                    state.is_disk_full = true;
+                    state = self.changed.wait_timeout(state, TRY_AGAIN).expect(super::NO_PANIC).0;
+                }
+            }
+        }
+    }
+}
+
+fn make(path: &Path, file_bytes: u32) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    fill(&file, file_bytes)?;
+    Ok(file)
+}
+
+/// Writes so many zeros, and syncs them.
+pub(super) fn fill(mut file: &File, bytes: u32) -> io::Result<()> {
+    let zeros = vec![0; CHUNK_BYTES as usize];
+    let mut left = bytes;
+    while left > 0 {
+        let chunk = left.min(CHUNK_BYTES);
+        file.write_all(&zeros[..chunk as usize])?;
+        left -= chunk;
+    }
+    file.sync_all()
+}

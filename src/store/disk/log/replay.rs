@@ -1,0 +1,100 @@
+//! Reading the log from some place to its end.
+
+use super::{HEAD_BYTES, Head, Kind, LogReader, MAGIC, Pos, ReadError, checksum, damaged, padded};
+use crate::store::disk::records::RecordError;
+
+/// Bytes looked at at once for what should not be there.
+const LOOK_BYTES: usize = 1024 * 1024;
+
+/// How far the log goes.
+#[derive(Debug)]
+pub struct Replayed {
+    /// Where the next record goes.
+    pub pos: Pos,
+    /// Its number.
+    pub number: u64,
+    /// Where each file ended that was gone through.
+    pub ends: Vec<Pos>,
+}
+
+/// Shows every record from `pos` on, the first of which has the number `number`, with the place of its payload.
+///
+/// Errors where a record is not what was written and a later one is there: a crash tears the last one only.
+pub fn replay(
+    reader: &LogReader,
+    pos: Pos,
+    number: u64,
+    mut each: impl FnMut(Kind, Pos, Vec<u8>) -> Result<(), ReadError>,
+) -> Result<Replayed, ReadError> {
+    let mut end = Replayed { pos, number, ends: Vec::new() };
+    loop {
+        if let Some((head, record)) = record_at(reader, end.pos)?
+            && head.number == end.number
+        {
+            let len = padded(record.len());
+            each(head.kind, end.pos.plus(HEAD_BYTES), record[HEAD_BYTES..].to_vec())?;
+            (end.pos, end.number) = (end.pos.plus(len), end.number + 1);
+            continue;
+        }
+        let next = Pos::new(end.pos.file() + 1, 0);
+        let follows = if reader.has(next.file()) { record_at(reader, next)? } else { None };
+        match follows {
+            Some((head, _)) if head.number == end.number => {
+                end.ends.push(end.pos);
+                end.pos = next;
+            }
+            Some((head, _)) if head.number > end.number => return Err(lost(end.pos, end.number)),
+            _ => break,
+        }
+    }
+    if holds_later(reader, end.pos, end.number)? {
+        return Err(lost(end.pos, end.number));
+    }
+    end.ends.push(end.pos);
+    Ok(end)
+}
+
+fn lost(pos: Pos, number: u64) -> ReadError {
+    let RecordError(what) = damaged(pos);
+    RecordError(format!("{what}; record {number} is missing, and later ones are there")).into()
+}
+
+/// The whole record at `pos`, if one is there.
+fn record_at(reader: &LogReader, pos: Pos) -> Result<Option<(Head, Vec<u8>)>, ReadError> {
+    let Some(file) = reader.file(pos.file()) else { return Ok(None) };
+    let len = file.metadata()?.len();
+    let left = len.saturating_sub(pos.offset().into());
+    if left < HEAD_BYTES as u64 {
+        return Ok(None);
+    }
+    let bytes = reader.read(pos, HEAD_BYTES)?;
+    let bytes: [u8; HEAD_BYTES] = bytes.try_into().expect("so many were read");
+    let Some(head) = Head::read(&bytes, pos) else { return Ok(None) };
+    let whole = HEAD_BYTES as u64 + u64::from(head.len);
+    if whole > left {
+        return Ok(None);
+    }
+    let record = reader.read(pos, HEAD_BYTES + head.len as usize)?;
+    Ok((checksum(&record) == head.sum).then_some((head, record)))
+}
+
+/// Whether a record of this number or a later one stands behind `pos` in its file.
+fn holds_later(reader: &LogReader, pos: Pos, number: u64) -> Result<bool, ReadError> {
+    let Some(file) = reader.file(pos.file()) else { return Ok(false) };
+    let len = file.metadata()?.len();
+    let mut from = u64::from(pos.offset()) + super::ALIGN as u64;
+    while from + (HEAD_BYTES as u64) <= len {
+        let place = Pos::new(pos.file(), u32::try_from(from).expect("a log file is below 4 GiB"));
+        let look = usize::try_from(len - from).unwrap_or(usize::MAX).min(LOOK_BYTES);
+        let bytes = reader.read(place, look)?;
+        for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(super::ALIGN) {
+            if bytes[at..at + MAGIC.len()] == MAGIC
+                && record_at(reader, place.plus(at))?.is_some_and(|(head, _)| head.number >= number)
+            {
+                return Ok(true);
+            }
+        }
+        from += look.next_multiple_of(super::ALIGN) as u64;
+    }
+    Ok(false)
+}

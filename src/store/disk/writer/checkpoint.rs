@@ -1,0 +1,174 @@
+//! Checkpoints: what the writer knows in memory alone is described in the log, and the manifest says where.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::Writer;
+use crate::{
+    domain::ids::Seq,
+    store::{
+        StoreError,
+        disk::{
+            describe::{encode_index, encode_state},
+            log::{Kind, Pos, Span, sum},
+            manifest::Manifest,
+            volume::IndexSpans,
+        },
+    },
+};
+
+/// A record that describes volumes is written once it has this many bytes.
+const RECORD_BYTES: usize = 1024 * 1024;
+
+/// Bytes of the record that is begun: from where, how many, and what they add up to.
+#[derive(Clone, Copy)]
+struct Part {
+    from: usize,
+    len: usize,
+    sum: u32,
+}
+
+impl Part {
+    fn at(self, payload: Pos) -> Span {
+        Span {
+            pos: payload.plus(self.from),
+            len: u32::try_from(self.len).expect("a record is below 4 GiB"),
+            sum: self.sum,
+        }
+    }
+}
+
+impl Writer {
+    /// What is to be done between commits: full volumes are described, and a checkpoint is made when the log has begun a file or too
+    /// much is in memory alone. On a full disk that waits; nothing depends on it but how long the next start takes.
+    pub(super) fn maintain(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let (begun, memory) = {
+            let ledger = self.shared.ledger();
+            let begun = ledger.volumes.iter().rev().skip(usize::from(ledger.is_open));
+            (begun.take_while(|volume| volume.index.is_none()).count() > 0, ledger.dirty_memory())
+        };
+        let is_due = self.log.end().file() != self.checkpoint_file || memory > self.dirty_memory_max;
+        let done = if is_due {
+            self.checkpoint()
+        } else if begun {
+            self.describe()
+        } else {
+            Ok(())
+        };
+        match done {
+            Ok(()) => {}
+            Err(StoreError::Full) if is_due => self.checkpoint_file = self.log.end().file(),
+            Err(StoreError::Full) => {}
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Makes an opening start from here.
+    pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.shared.ledger_mut().is_open = false;
+        self.describe()?;
+        self.write_states()?;
+        let ledger = self.shared.ledger();
+        let place = Manifest {
+            store: self.registry_tree.store(),
+            pos: self.log.end(),
+            number: self.log.next_number(),
+            next_seq: ledger.next_seq,
+            last_time: ledger.last_time,
+            used: self.log.used().clone(),
+            file_times: ledger.file_times.clone(),
+            volumes: Vec::new(),
+        };
+        Manifest::write(&self.ledger_dir, &place, ledger.volumes.iter())
+            .map_err(|error| super::write_failed(error.into()))?;
+        drop(ledger);
+        self.checkpoint_file = self.log.end().file();
+        Ok(())
+    }
+
+    /// Writes the indexes of volumes that take no more events.
+    fn describe(&mut self) -> Result<(), StoreError> {
+        loop {
+            let mut parts: BTreeMap<Seq, (Part, Part)> = BTreeMap::new();
+            let payload = self.log.begin();
+            let start = payload.len();
+            {
+                let ledger = self.shared.ledger();
+                let open = ledger.volumes.back().filter(|_| ledger.is_open).map(|volume| volume.first);
+                let all = ledger
+                    .volumes
+                    .iter()
+                    .filter(|volume| volume.index.is_none() && Some(volume.first) != open);
+                for volume in all {
+                    let detail = &ledger.details[&volume.first];
+                    let (index, hashes) = encode_index(detail);
+                    let events = put(payload, start, &index.encode_to_vec());
+                    parts.insert(volume.first, (events, put(payload, start, &hashes)));
+                    if payload.len() >= RECORD_BYTES {
+                        break;
+                    }
+                }
+            }
+            if parts.is_empty() {
+                return Ok(());
+            }
+            let payload = self.append(Kind::Index)?;
+            let mut ledger = self.shared.ledger_mut();
+            for (first, (events, ids)) in parts {
+                if let Some(volume) = ledger.volume_mut(first) {
+                    volume.index = Some(IndexSpans { events: events.at(payload), ids: ids.at(payload) });
+                }
+            }
+        }
+    }
+
+    /// Writes the states that changed since they were last written.
+    fn write_states(&mut self) -> Result<(), StoreError> {
+        loop {
+            let mut parts: BTreeMap<Seq, Part> = BTreeMap::new();
+            let payload = self.log.begin();
+            let start = payload.len();
+            {
+                let ledger = self.shared.ledger();
+                let changed = ledger.details.iter().filter(|(_, detail)| detail.dirty);
+                for (first, detail) in changed {
+                    parts.insert(*first, put(payload, start, &encode_state(detail).encode_to_vec()));
+                    if payload.len() >= RECORD_BYTES {
+                        break;
+                    }
+                }
+            }
+            if parts.is_empty() {
+                return Ok(());
+            }
+            let payload = self.append(Kind::State)?;
+            let mut ledger = self.shared.ledger_mut();
+            for (first, state) in parts {
+                if let Some(volume) = ledger.volume_mut(first) {
+                    volume.state = Some(state.at(payload));
+                }
+                if let Some(detail) = ledger.details.get_mut(&first) {
+                    detail.dirty = false;
+                }
+                ledger.make_room(first);
+            }
+        }
+    }
+
+    /// Writes the record that was begun, durably.
+    pub(super) fn append(&mut self, kind: Kind) -> Result<Pos, StoreError> {
+        let pos = self.log.append(kind).map_err(super::write_failed)?;
+        self.log.sync().map_err(super::write_failed)?;
+        Ok(pos)
+    }
+}
+
+fn put(payload: &mut Vec<u8>, start: usize, bytes: &[u8]) -> Part {
+    let part = Part { from: payload.len() - start, len: bytes.len(), sum: sum(bytes) };
+    payload.extend(bytes);
+    part
+}

@@ -1,0 +1,123 @@
+//! Retention: whole log files go, the oldest first. What is owed and in one of them is written anew at the end of the log.
+
+use super::Writer;
+use crate::{
+    domain::ids::Seq,
+    store::{
+        Keep, Purged, StoreError,
+        disk::{
+            detail::EventMeta,
+            log::{Kind, ReadError, damaged, sum},
+            read::Found,
+        },
+    },
+};
+
+/// A file stays as long as more of its events are owed than this, in hundredths: little would be won.
+const OWED_HUNDREDTHS_MAX: u64 = 75;
+
+impl Writer {
+    pub(super) fn purge(&mut self, keep: Keep) -> Result<Purged, StoreError> {
+        self.working()?;
+        let mut events = 0;
+        loop {
+            let files = self.files_to_remove(keep);
+            if files.is_empty() {
+                return Ok(Purged { events, bytes_left: self.log.bytes() });
+            }
+            // What is written anew takes up some room itself: look again.
+            events += self.remove_files(files)?;
+        }
+    }
+
+    /// Removes log files with all in them that is not owed. Returns how many events are gone.
+    fn remove_files(&mut self, files: Vec<u32>) -> Result<u64, StoreError> {
+        let mut events = 0;
+        let (within, described): (Vec<Seq>, Vec<Seq>) = {
+            let ledger = self.shared.ledger();
+            let within = ledger.volumes.iter().filter(|volume| files.contains(&volume.file));
+            let described = ledger
+                .volumes
+                .iter()
+                .filter(|volume| !files.contains(&volume.file) && volume.is_described_in(&files));
+            (within.map(|volume| volume.first).collect(), described.map(|volume| volume.first).collect())
+        };
+        for first in within {
+            events += self.keep_owed(first)?;
+        }
+        for first in described {
+            self.load_and_keep(first)?;
+            if let Some(volume) = self.shared.ledger_mut().volume_mut(first) {
+                (volume.index, volume.state) = (None, None);
+            }
+        }
+        self.shared.ledger_mut().file_times.retain(|file, _| !files.contains(file));
+        self.log.forget(&files);
+        self.checkpoint()?;
+        self.log.remove(files).map_err(|error| super::write_failed(error.into()))?;
+        Ok(events)
+    }
+
+    fn files_to_remove(&self, keep: Keep) -> Vec<u32> {
+        let ledger = self.shared.ledger();
+        let mut left = self.log.bytes();
+        let mut files = Vec::new();
+        for (file, bytes) in self.log.full_files() {
+            let is_old = ledger.file_times.get(&file).is_none_or(|time| *time < keep.since);
+            if !is_old && left <= keep.bytes_max {
+                continue;
+            }
+            let volumes = ledger.volumes.iter().filter(|volume| volume.file == file);
+            let (mut events, mut owed) = (0, 0);
+            for volume in volumes {
+                let of_volume = volume.owed();
+                events += u64::from(volume.events);
+                // Of an event that is owed to several there is one only.
+                owed += (of_volume.pending + of_volume.retrying).min(u64::from(volume.events));
+            }
+            if owed * 100 <= events * OWED_HUNDREDTHS_MAX {
+                files.push(file);
+                left -= bytes;
+            }
+        }
+        files
+    }
+
+    /// Writes anew what is owed of a volume, and forgets the rest. Returns how many events are gone.
+    fn keep_owed(&mut self, first: Seq) -> Result<u64, StoreError> {
+        self.load_and_keep(first)?;
+        let (found, mut kept, before) = {
+            let ledger = self.shared.ledger();
+            let (Some(volume), Some(detail)) = (ledger.volume(first), ledger.detail(first)) else {
+                return Ok(0);
+            };
+            let owed: Vec<usize> =
+                (0..detail.len()).filter(|event| detail.is_owed(*event, |lane| ledger.knows(lane))).collect();
+            let found: Vec<Found> = owed.iter().map(|event| Found::new(volume, detail, *event)).collect();
+            (found, detail.only(first, &owed, |lane| ledger.knows(lane)), detail.len() as u64)
+        };
+        if found.is_empty() {
+            self.shared.ledger_mut().remove_volume(first);
+            return Ok(before);
+        }
+        let mut ends = Vec::with_capacity(found.len());
+        let reader = self.log.reader().clone();
+        let payload = self.log.begin();
+        let start = payload.len();
+        for EventMeta { pos, len, sum: expected, .. } in found.iter().map(|found| &found.meta) {
+            ends.push(payload.len() - start);
+            let bytes = reader.read(*pos, *len as usize)?;
+            if sum(&bytes) != *expected {
+                return Err(ReadError::from(damaged(*pos)).into());
+            }
+            payload.extend(bytes);
+        }
+        let payload = self.append(Kind::Kept)?;
+        for (event, end) in kept.events.iter_mut().zip(ends) {
+            event.pos = payload.plus(end);
+        }
+        let gone = before - kept.len() as u64;
+        self.shared.ledger_mut().replace_detail(first, kept);
+        Ok(gone)
+    }
+}
