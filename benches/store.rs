@@ -23,7 +23,7 @@ use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
+        event::{self, EventAddress},
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
         secret::Secret,
@@ -163,7 +163,7 @@ async fn settle_all(
     let (mut settled, mut commits) = (0, Vec::new());
     while settled < events {
         let group = match feed.recv().await {
-            Ok(Fed::Due(..)) => anyhow::bail!("nobody decides anything here"),
+            Ok(Fed::Due(..) | Fed::Cancelled(_) | Fed::Requeued(..)) => anyhow::bail!("nobody decides anything here"),
             Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
@@ -245,6 +245,7 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
     NewEvent {
         address: EventAddress { account, id: None },
         encoded: event.encode_to_vec(),
+        order_tag: event::order_tag(&event).expect("it has a payload"),
         event,
         event_type: EventType::MessageCreated,
         fingerprint: number.unsigned_abs().into(),

@@ -150,6 +150,7 @@ impl Gateway {
             events.into_iter().map(|CheckedEvent { address, event, encoded, facts, fingerprint }| NewEvent {
                 lanes: registry.matching(address.account, &facts),
                 event_type: facts.event_type,
+                order_tag: facts.order_key.into(),
                 address,
                 event,
                 encoded,

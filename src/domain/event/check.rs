@@ -12,6 +12,8 @@ mod path;
 mod records;
 mod values;
 
+pub(super) use facts::order_key;
+
 use self::{checker::Checker, path::Path};
 pub use self::{checker::FAULTS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 

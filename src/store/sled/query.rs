@@ -18,8 +18,17 @@ use crate::{
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, Page, PendingPage},
+    store::{
+        Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,
+        PendingPage,
+    },
 };
+
+/// Where something is owed; when it is tried again, and how often it was.
+type OwedPlace = (Seq, Option<(UnixMicros, u32)>);
+
+/// How many events are loaded in one go to see which of them a query of what is owed wants.
+const OWED_LOADED_AT_ONCE: usize = 256;
 
 impl Shared {
     /// See [`crate::store::Store::pending`].
@@ -48,6 +57,45 @@ impl Shared {
         let owed =
             events.into_iter().zip(due).map(|(event, (_, attempts))| Owed { event, attempts }).collect();
         Ok(DuePage { owed, next_due })
+    }
+
+    /// See [`crate::store::Store::owed`].
+    pub fn owed(&self, query: &OwedQuery) -> Result<OwedPage, ReadError> {
+        let (mut debts, mut after) = (Vec::new(), query.after);
+        loop {
+            let (owed, last) = self.owed_after(query.lane, after);
+            let Some((end, _)) = owed.last() else {
+                return Ok(OwedPage { debts, until: last.max(query.after), more: false });
+            };
+            after = *end;
+            let seqs: Vec<Seq> = owed.iter().map(|(seq, _)| *seq).collect();
+            for (event, (_, retry)) in self.load(&seqs)?.into_iter().zip(owed) {
+                if !query.order.wants(event.order_tag()) {
+                    continue;
+                }
+                if debts.len() == query.limit {
+                    let until = debts.last().map_or(query.after, |debt: &Debt| debt.owed.event.seq);
+                    return Ok(OwedPage { debts, until, more: true });
+                }
+                let (due, attempts) = retry.map_or((None, 0), |(due, attempts)| (Some(due), attempts));
+                debts.push(Debt { owed: Owed { event, attempts }, due });
+            }
+        }
+    }
+
+    /// Some of what is owed to a lane after a place, in stored order, with the times and attempts of retries; and the
+    /// place of the newest event.
+    fn owed_after(&self, lane: LaneId, after: Seq) -> (Vec<OwedPlace>, Seq) {
+        let ledger = self.ledger();
+        let volumes = ledger.volumes_after(after).filter(|volume| volume.owes(lane));
+        let deliveries = volumes.flat_map(|volume| volume.oldest_first(after));
+        let owed = deliveries.filter(|(key, state)| key.lane == lane && state.is_owed());
+        let retry = |key| {
+            let due = ledger.state(key).and_then(DeliveryState::due)?;
+            Some((due, ledger.attempts_of_owed(key)))
+        };
+        let owed = owed.take(OWED_LOADED_AT_ONCE).map(|(key, _)| (key.seq, retry(key)));
+        (owed.collect(), Seq(ledger.next_seq.0 - 1))
     }
 
     /// See [`crate::store::Store::events`].

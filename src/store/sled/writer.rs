@@ -165,7 +165,7 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address, event, encoded, event_type, fingerprint, mut lanes } = new;
+        let NewEvent { address, event, encoded, event_type, fingerprint, mut lanes, .. } = new;
         let EventAddress { account, id } = address;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?

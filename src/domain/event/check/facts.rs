@@ -34,7 +34,7 @@ fn of_message(message: Option<&v1::Message>) -> Option<i64> {
 }
 
 /// What an event keeps its order within: its conversation; without one, its contact; without either, its inbox.
-pub(super) fn order_key(payload: &Payload) -> OrderKey {
+pub(in super::super) fn order_key(payload: &Payload) -> OrderKey {
     let conversation = |c: &Option<v1::Conversation>| OrderKey::Conversation(c.as_ref().map_or(0, |c| c.id));
     let contact = |c: &Option<v1::Contact>| OrderKey::Contact(c.as_ref().map_or(0, |c| c.id));
     let inbox = |i: &Option<v1::Inbox>| OrderKey::Inbox(i.as_ref().map_or(0, |i| i.id));

@@ -70,8 +70,8 @@ impl Writer {
         let outcome = OutcomeRecord { decided: true, ..OutcomeRecord::new(key, state, made) };
         let settlements = vec![(outcome, AttemptRecord::default())];
         self.write_group(&mut Group { settlements, time: now, ..Group::default() })?;
-        if let DeliveryState::Retrying { due } = state {
-            drop(self.shared.feed.send(Fed::Due(key.lane, due)));
+        if let Some(fed) = Fed::decided(key, state) {
+            drop(self.shared.feed.send(fed));
         }
         Ok(state)
     }
