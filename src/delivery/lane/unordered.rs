@@ -397,4 +397,65 @@ mod tests {
         lane.take_pending(&read, page(2..=5, false));
         assert_eq!(drain(&mut lane), [2, 3, 4, 5]);
     }
+
+    #[test]
+    fn what_is_requeued_is_read_again_and_nothing_that_is_held_twice() {
+        let mut lane = UnorderedLane::up_to_date(Seq(0));
+        (1..=4).for_each(|seq| lane.offer(owed(seq), WINDOW));
+        for seq in 1..=2 {
+            lane.take(4).unwrap();
+            lane.settled(Seq(seq), None);
+        }
+        lane.take(4).unwrap();
+        // 3 is under way and 4 queued; 2 became owed again.
+        lane.requeued(Seq(2));
+        let due = lane.next_read(NOW, WINDOW).unwrap();
+        assert_eq!(due.kind, ReadKind::Due);
+        lane.take_due(&due, DuePage { owed: vec![], next_due: None });
+        let read = lane.next_read(NOW, WINDOW).unwrap();
+        assert_eq!(read.kind, ReadKind::Pending(Seq(1)));
+        lane.take_pending(&read, page(2..=4, false));
+        assert_eq!(drain(&mut lane), [4, 2]);
+    }
+
+    #[test]
+    fn what_is_requeued_while_it_is_under_way_is_found_once_that_is_over() {
+        for tell in [
+            (|lane: &mut UnorderedLane| lane.requeued(Seq(1))) as fn(&mut UnorderedLane),
+            |lane| lane.made_due(Seq(1), NOW),
+            UnorderedLane::missed,
+        ] {
+            let mut lane = UnorderedLane::up_to_date(Seq(0));
+            lane.offer(owed(1), WINDOW);
+            lane.take(1).unwrap();
+            tell(&mut lane);
+            // The store has it as owed again already; the lane does not know that the attempt is over.
+            while let Some(read) = lane.next_read(NOW, WINDOW) {
+                match read.kind {
+                    ReadKind::Due => lane.take_due(&read, DuePage { owed: vec![owed(1)], next_due: None }),
+                    _ => lane.take_pending(&read, page(1..=0, false)),
+                }
+            }
+            lane.settled(Seq(1), None);
+            let read = lane.next_read(NOW, WINDOW).unwrap();
+            assert_eq!(read.kind, ReadKind::Due);
+            lane.take_due(&read, DuePage { owed: vec![owed(1)], next_due: None });
+            assert_eq!(drain(&mut lane), [1]);
+        }
+    }
+
+    #[test]
+    fn a_read_from_before_a_requeue_does_not_count() {
+        let mut lane = UnorderedLane::up_to_date(Seq(9));
+        lane.missed();
+        let due = lane.next_read(NOW, WINDOW).unwrap();
+        lane.take_due(&due, DuePage { owed: vec![], next_due: None });
+        let stale = lane.next_read(NOW, WINDOW).unwrap();
+        assert_eq!(stale.kind, ReadKind::Pending(Seq(9)));
+        lane.requeued(Seq(3));
+        lane.take_pending(&stale, PendingPage { owed: vec![], until: Seq(20), more: false });
+        let due = lane.next_read(NOW, WINDOW).unwrap();
+        lane.take_due(&due, DuePage { owed: vec![], next_due: None });
+        assert_eq!(lane.next_read(NOW, WINDOW).unwrap().kind, ReadKind::Pending(Seq(2)));
+    }
 }
