@@ -23,7 +23,7 @@ use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::{EventAddress, OrderTag},
+        event::{self, EventAddress},
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
         secret::Secret,
@@ -163,7 +163,9 @@ async fn settle_all(
     let (mut settled, mut commits) = (0, Vec::new());
     while settled < events {
         let group = match feed.recv().await {
-            Ok(Fed::Due(..)) => anyhow::bail!("nobody decides anything here"),
+            Ok(Fed::Due(..) | Fed::Cancelled(_) | Fed::Requeued(..)) => {
+                anyhow::bail!("nobody decides anything here")
+            }
             Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
@@ -246,10 +248,10 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
     NewEvent {
         address: EventAddress { account, id: None },
         encoded: event.encode_to_vec(),
+        order_tag: event::order_tag(&event).expect("it has a payload"),
         event,
         event_type: EventType::MessageCreated,
         inbox_id: None,
-        order_tag: OrderTag(0),
         fingerprint: number.unsigned_abs().into(),
         lanes,
     }

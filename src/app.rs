@@ -232,6 +232,7 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
     DispatchSettings {
         max_in_flight: config.max_in_flight,
         lane_window: config.lane_window,
+        lane_order_keys_max: config.lane_order_keys_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
     }

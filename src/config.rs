@@ -83,6 +83,8 @@ pub struct Config {
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory.
     pub lane_window: usize,
+    /// Conversations and the like that an ordered subscription keeps apart.
+    pub lane_order_keys_max: usize,
     /// How long an unused connection to an endpoint is kept.
     pub idle_connection_timeout: Duration,
     /// How many unused connections to an endpoint are kept.
@@ -236,6 +238,7 @@ impl Origins {
             answer_bytes_max: value("answer_bytes_max").number(),
             max_in_flight: value("max_in_flight").number(),
             lane_window: value("lane_window").number(),
+            lane_order_keys_max: value("lane_order_keys_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
             retry_max_attempts: value("retry_max_attempts").number(),

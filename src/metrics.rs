@@ -101,6 +101,8 @@ pub struct Metrics {
     pub attempts_in_flight: IntGauge,
     /// Lanes that the dispatcher keeps, since they have something to do.
     pub lanes_active: IntGauge,
+    /// Ordered lanes that read no further, since they keep as many conversations apart as they may.
+    pub lanes_out_of_order_keys: IntGauge,
     /// Connections to endpoints.
     pub endpoint_connections: Open,
     /// Connections of gRPC clients.
@@ -199,6 +201,11 @@ impl Metrics {
                 r,
                 "tidings_lanes_active",
                 "Subscriptions that have something in memory: to send, under way, or to look for later.",
+            ),
+            lanes_out_of_order_keys: gauge(
+                r,
+                "tidings_lanes_out_of_order_keys",
+                "Ordered subscriptions that read no further, since lane_order_keys_max conversations of theirs wait.",
             ),
             endpoint_connections: Open(gauge(
                 r,

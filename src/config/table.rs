@@ -190,6 +190,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "1024",
     },
     Setting {
+        key: "lane_order_keys_max",
+        doc: "Conversations, contacts and inboxes that an ordered subscription keeps apart, of which something is owed or \
+              waits to be tried again. Past it the subscription reads no further until one is through.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "10000",
+    },
+    Setting {
         key: "idle_connection_timeout",
         doc: "How long a connection to an endpoint is kept open unused.",
         kind: duration(1_000, 3_600_000),

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    collections::{BinaryHeap, HashMap, HashSet, hash_map::Entry},
     convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::lane::{Lane, Read, ReadKind};
+use super::lane::{Lane, LaneLimits, Read, ReadPage};
 use crate::{
     clock::Clock,
     domain::{
@@ -33,7 +33,7 @@ use crate::{
         time::UnixMicros,
     },
     metrics::Metrics,
-    store::{DuePage, Fed, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
+    store::{Fed, FedEvent, Owed, Settlement, Store, StoreError},
 };
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
@@ -48,6 +48,8 @@ pub struct DispatchSettings {
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory before they are sent.
     pub lane_window: usize,
+    /// Conversations and the like that the lane of one ordered subscription keeps apart.
+    pub lane_order_keys_max: usize,
     /// Where a subscription does not say itself.
     pub retry: RetryPolicy,
     /// The longest wait that an answer can ask for with `Retry-After`.
@@ -65,20 +67,16 @@ pub struct Dispatcher {
     lanes: HashMap<LaneId, Lane>,
     /// When lanes have something to try again. Entries may be out of date: they only say when to look.
     timers: BinaryHeap<Reverse<(UnixMicros, LaneId)>>,
+    /// Ordered lanes that read no further: see [`Lane::is_out_of_order_keys`].
+    out_of_order_keys: HashSet<LaneId>,
     attempts: JoinSet<Ended>,
-    reads: JoinSet<(LaneId, Read, ReadResult)>,
+    reads: JoinSet<(LaneId, Read, Option<ReadPage>)>,
 }
 
 /// An attempt that is over and written down.
 struct Ended {
     key: DeliveryKey,
     due: Option<UnixMicros>,
-}
-
-enum ReadResult {
-    Pending(PendingPage),
-    Due(DuePage),
-    Failed,
 }
 
 impl Dispatcher {
@@ -100,6 +98,7 @@ impl Dispatcher {
             random: StdRng::seed_from_u64(seed),
             lanes: HashMap::new(),
             timers: BinaryHeap::new(),
+            out_of_order_keys: HashSet::new(),
             attempts: JoinSet::new(),
             reads: JoinSet::new(),
         }
@@ -114,15 +113,20 @@ impl Dispatcher {
         self.look_at_everything();
         loop {
             self.metrics.lanes_active.set(i64::try_from(self.lanes.len()).unwrap_or(i64::MAX));
+            self.metrics
+                .lanes_out_of_order_keys
+                .set(i64::try_from(self.out_of_order_keys.len()).unwrap_or(i64::MAX));
             let due = self.next_look();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
                 Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
-                Some(Ok((lane, read, result))) = self.reads.join_next() => self.read_ended(lane, read, result),
+                Some(Ok((lane, read, page))) = self.reads.join_next() => self.read_ended(lane, &read, page),
                 fed = feed.recv() => match fed {
                     Ok(Fed::Events(events)) => self.accepted(&events),
-                    Ok(Fed::Due(lane, due)) => self.made_due(lane, due),
+                    Ok(Fed::Due(key, due)) => self.look(key.lane, |lane| lane.made_due(key.seq, due)),
+                    Ok(Fed::Cancelled(key)) => self.look(key.lane, |lane| lane.cancelled(key.seq)),
+                    Ok(Fed::Requeued(lane, from)) => self.look(lane, |lane| lane.requeued(from)),
                     Err(RecvError::Lagged(_)) => self.look_at_everything(),
                     Err(RecvError::Closed) => break,
                 },
@@ -145,26 +149,41 @@ impl Dispatcher {
             }
             match self.lanes.entry(id) {
                 Entry::Occupied(mut lane) => lane.get_mut().missed(),
-                Entry::Vacant(place) => drop(place.insert(Lane::behind(summary.next_due))),
+                Entry::Vacant(place) => {
+                    let Some(subscription) = self.store.registry().by_lane(id) else { continue };
+                    place.insert(Lane::behind(subscription.settings.ordered, summary.next_due));
+                }
             }
             self.pump(id);
         }
     }
 
     fn accepted(&mut self, group: &[FedEvent]) {
+        let limits = self.limits();
         for fed in group {
             for &id in &fed.lanes {
-                let before = Seq(fed.event.seq.0 - 1);
-                let lane = self.lanes.entry(id).or_insert_with(|| Lane::up_to_date(before));
-                lane.offer(Owed { event: Arc::clone(&fed.event), attempts: 0 }, self.settings.lane_window);
+                if !self.lanes.contains_key(&id) {
+                    let Some(subscription) = self.store.registry().by_lane(id) else { continue };
+                    let before = Seq(fed.event.seq.0 - 1);
+                    self.lanes.insert(id, Lane::up_to_date(subscription.settings.ordered, before));
+                }
+                let lane = self.lanes.get_mut(&id).expect("it was just put there");
+                lane.offer(Owed { event: Arc::clone(&fed.event), attempts: 0 }, limits);
                 self.pump(id);
             }
         }
     }
 
-    fn made_due(&mut self, id: LaneId, due: UnixMicros) {
-        self.lanes.entry(id).or_insert_with(|| Lane::behind(None)).due_at(due);
+    /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
+    fn look(&mut self, id: LaneId, tell: impl FnOnce(&mut Lane)) {
+        let Some(subscription) = self.store.registry().by_lane(id) else { return };
+        let new = || Lane::behind(subscription.settings.ordered, Some(UnixMicros(0)));
+        tell(self.lanes.entry(id).or_insert_with(new));
         self.pump(id);
+    }
+
+    fn limits(&self) -> LaneLimits {
+        LaneLimits { window: self.settings.lane_window, order_keys_max: self.settings.lane_order_keys_max }
     }
 
     fn registry_changed(&mut self) {
@@ -181,12 +200,11 @@ impl Dispatcher {
         }
     }
 
-    fn read_ended(&mut self, id: LaneId, read: Read, result: ReadResult) {
+    fn read_ended(&mut self, id: LaneId, read: &Read, page: Option<ReadPage>) {
         if let Some(lane) = self.lanes.get_mut(&id) {
-            match result {
-                ReadResult::Pending(page) => lane.take_pending(read, page),
-                ReadResult::Due(page) => lane.take_due(read, page),
-                ReadResult::Failed => lane.read_failed(read),
+            match page {
+                Some(page) => lane.take_page(read, page, self.clock.now()),
+                None => lane.read_failed(read),
             }
             self.pump(id);
         }
@@ -216,12 +234,22 @@ impl Dispatcher {
 
     /// Does for a lane whatever can be done now.
     fn pump(&mut self, id: LaneId) {
+        let (now, limits) = (self.clock.now(), self.limits());
         let Entry::Occupied(mut place) = self.lanes.entry(id) else { return };
         let Some(subscription) = self.store.registry().by_lane(id) else {
             place.remove();
+            self.out_of_order_keys.remove(&id);
             return;
         };
         let lane = place.get_mut();
+        if lane.is_ordered() != subscription.settings.ordered {
+            // The other kind begins once nothing of this one is under way.
+            lane.park();
+            if lane.in_flight() > 0 {
+                return;
+            }
+            lane.switch();
+        }
         if subscription.state != State::Active {
             lane.park();
             return;
@@ -240,8 +268,18 @@ impl Dispatcher {
             };
             self.attempts.spawn(attempt.run());
         }
-        if let Some(read) = lane.next_read(self.clock.now(), self.settings.lane_window) {
-            spawn_read(&mut self.reads, Arc::clone(&self.store), self.clock.now(), id, read);
+        if let Some(read) = lane.next_read(now, limits) {
+            spawn_read(&mut self.reads, Arc::clone(&self.store), now, id, read);
+        }
+        if lane.is_out_of_order_keys(limits) {
+            if self.out_of_order_keys.insert(id) {
+                tracing::warn!(
+                    subscription.name = %subscription.name, order_keys.max = limits.order_keys_max,
+                    "an ordered subscription has as many conversations waiting as it may keep apart; it reads no further",
+                );
+            }
+        } else {
+            self.out_of_order_keys.remove(&id);
         }
         if lane.is_idle() {
             place.remove();
@@ -252,28 +290,25 @@ impl Dispatcher {
 }
 
 fn spawn_read(
-    reads: &mut JoinSet<(LaneId, Read, ReadResult)>,
+    reads: &mut JoinSet<(LaneId, Read, Option<ReadPage>)>,
     store: Arc<dyn Store>,
     now: UnixMicros,
     id: LaneId,
     read: Read,
 ) {
     reads.spawn(async move {
-        let look = move || match read.kind {
-            ReadKind::Pending(after) => store.pending(id, after, read.limit).map(ReadResult::Pending),
-            ReadKind::Due => store.due(id, now, read.limit).map(ReadResult::Due),
-        };
-        let result = match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(result)) => result,
+        let asked = read.clone();
+        let page = match tokio::task::spawn_blocking(move || asked.run(&*store, id, now)).await {
+            Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
                 tracing::error!(lane = id.0, %error, "cannot read what is owed; trying again");
                 tokio::time::sleep(STORE_RETRY_WAIT).await;
-                ReadResult::Failed
+                None
             }
             // The runtime is ending.
-            Err(_) => ReadResult::Failed,
+            Err(_) => None,
         };
-        (id, read, result)
+        (id, read, page)
     });
 }
 

@@ -3,361 +3,251 @@
 //! The store is the queue. A lane holds a bounded copy of its head (the *window*): new events come straight from the
 //! feed as long as they fit; what does not fit stays in the store, the lane is *behind*, and reads on from there.
 
-use std::collections::{HashSet, VecDeque};
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    domain::{ids::Seq, time::UnixMicros},
-    store::{DuePage, Owed, PendingPage},
+    domain::{
+        event::OrderTag,
+        ids::{LaneId, Seq},
+        time::UnixMicros,
+    },
+    store::{DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
 };
 
+mod ordered;
+#[cfg(test)]
+mod ordered_tests;
+mod unordered;
+
+pub use ordered::OrderedLane;
+pub use unordered::UnorderedLane;
+
+/// How much a lane may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Deliveries in memory.
+    pub window: usize,
+    /// Conversations and the like that an ordered lane keeps apart.
+    pub order_keys_max: usize,
+}
+
 /// What is about to be sent to one subscription.
-#[derive(Debug, Default)]
-pub struct Lane {
-    /// Deliveries to be attempted, in this order.
-    ready: VecDeque<Owed>,
-    /// Which events these are.
-    queued: HashSet<Seq>,
-    /// Events whose attempt is under way.
-    in_flight: HashSet<Seq>,
-    /// Every delivery up to here that waits for its first attempt was taken from the store.
-    cursor: Seq,
-    /// The store may have more past the cursor.
-    behind: bool,
-    /// When the store has something to try again.
-    next_due: Option<UnixMicros>,
-    /// The time that a timer was last set to.
-    armed: Option<UnixMicros>,
-    /// A read is under way; what it returns belongs to this stay (see [`Lane::park`]).
-    reading: bool,
-    stay: u64,
-    /// Events whose attempt ended since that read began: it may have seen them as they were before.
-    ended_since: HashSet<Seq>,
+#[derive(Debug)]
+pub enum Lane {
+    /// Whatever is owed may go.
+    Unordered(Box<UnorderedLane>),
+    /// The events of one conversation go one after another.
+    Ordered(Box<OrderedLane>),
 }
 
 /// Something to be read from the store for a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
     /// What.
     pub kind: ReadKind,
     /// At most so many.
     pub limit: usize,
+    /// What it returns belongs to this stay: see [`Lane::park`].
     stay: u64,
 }
 
 /// What is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadKind {
     /// First attempts of the events after this one.
     Pending(Seq),
     /// Retries that are due.
     Due,
+    /// What is owed of the events after this one, but for these tags.
+    Scan(Seq, Arc<HashSet<OrderTag>>),
+    /// What is owed with this tag from this event on.
+    Tag(OrderTag, Seq),
+    /// This delivery, which a caller decided about.
+    Visit(Seq),
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub enum ReadPage {
+    /// First attempts.
+    Pending(PendingPage),
+    /// Retries.
+    Due(DuePage),
+    /// Both.
+    Owed(OwedPage),
+}
+
+impl Read {
+    /// Asks the store. May wait for the disk.
+    pub fn run(&self, store: &dyn Store, lane: LaneId, now: UnixMicros) -> Result<ReadPage, StoreError> {
+        let owed = |after, order| {
+            store.owed(&OwedQuery { lane, after, limit: self.limit, order }).map(ReadPage::Owed)
+        };
+        match &self.kind {
+            ReadKind::Pending(after) => store.pending(lane, *after, self.limit).map(ReadPage::Pending),
+            ReadKind::Due => store.due(lane, now, self.limit).map(ReadPage::Due),
+            ReadKind::Scan(after, but) => owed(*after, OrderFilter::Except(Arc::clone(but))),
+            ReadKind::Tag(tag, from) => owed(before(*from), OrderFilter::Only(*tag)),
+            ReadKind::Visit(seq) => owed(before(*seq), OrderFilter::Any),
+        }
+    }
 }
 
 impl Lane {
     /// A lane that owes nothing older than the event after `cursor`.
-    pub fn up_to_date(cursor: Seq) -> Self {
-        Self { cursor, ..Self::default() }
+    pub fn up_to_date(ordered: bool, cursor: Seq) -> Self {
+        if ordered {
+            Self::Ordered(Box::new(OrderedLane::up_to_date(cursor)))
+        } else {
+            Self::Unordered(Box::new(UnorderedLane::up_to_date(cursor)))
+        }
     }
 
     /// A lane that has something in the store.
-    pub fn behind(next_due: Option<UnixMicros>) -> Self {
-        Self { behind: true, next_due, ..Self::default() }
+    pub fn behind(ordered: bool, next_due: Option<UnixMicros>) -> Self {
+        if ordered {
+            Self::Ordered(Box::new(OrderedLane::behind()))
+        } else {
+            Self::Unordered(Box::new(UnorderedLane::behind(next_due)))
+        }
+    }
+
+    /// Begins anew as the other kind, with everything to be read again. Nothing may be in flight.
+    pub fn switch(&mut self) {
+        debug_assert_eq!(self.in_flight(), 0, "an order cannot be kept with what it does not know of");
+        // A read that is under way for the old kind must not count for the new one, nor for a later one of the old kind.
+        *self = match self {
+            Self::Unordered(lane) => Self::Ordered(Box::new(OrderedLane::behind_since(lane.stay() + 1))),
+            Self::Ordered(lane) => Self::Unordered(Box::new(UnorderedLane::behind_since(lane.stay() + 1))),
+        };
+    }
+
+    /// Whether the events of one conversation go one after another.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self, Self::Ordered(_))
     }
 
     /// Takes a new event from the feed if it fits into the window; otherwise it is read from the store later.
-    pub fn offer(&mut self, owed: Owed, window: usize) {
-        let seq = owed.event.seq;
-        if seq <= self.cursor {
-            return;
+    pub fn offer(&mut self, owed: Owed, limits: LaneLimits) {
+        match self {
+            Self::Unordered(lane) => lane.offer(owed, limits.window),
+            Self::Ordered(lane) => lane.offer(owed, limits),
         }
-        if self.behind || self.reading || self.ready.len() >= window {
-            self.behind = true;
-            return;
-        }
-        self.cursor = seq;
-        self.push(owed);
     }
 
-    /// Notes that events may have come that were not offered.
+    /// Notes that events may have come that were not offered, and that callers may have decided about others.
     pub fn missed(&mut self) {
-        self.behind = true;
+        match self {
+            Self::Unordered(lane) => lane.missed(),
+            Self::Ordered(lane) => lane.missed(),
+        }
+    }
+
+    /// Notes that a caller wants this delivery made again.
+    pub fn made_due(&mut self, seq: Seq, due: UnixMicros) {
+        match self {
+            Self::Unordered(lane) => lane.made_due(seq, due),
+            Self::Ordered(lane) => lane.made_due(seq),
+        }
+    }
+
+    /// Notes that a caller ended this delivery. What is held of it is noticed when it is about to be sent.
+    pub fn cancelled(&mut self, seq: Seq) {
+        if let Self::Ordered(lane) = self {
+            lane.cancelled(seq);
+        }
+    }
+
+    /// Notes that deliveries from this one on became owed again.
+    pub fn requeued(&mut self, from: Seq) {
+        match self {
+            Self::Unordered(lane) => lane.requeued(from),
+            Self::Ordered(lane) => lane.requeued(from),
+        }
     }
 
     /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
     pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
-        if self.in_flight.len() >= max_in_flight {
-            return None;
+        match self {
+            Self::Unordered(lane) => lane.take(max_in_flight),
+            Self::Ordered(lane) => lane.take(max_in_flight),
         }
-        let owed = self.ready.pop_front()?;
-        self.queued.remove(&owed.event.seq);
-        self.in_flight.insert(owed.event.seq);
-        Some(owed)
     }
 
     /// Notes that an attempt is over and written down; `due` is when the next one is, if there is one.
     pub fn settled(&mut self, seq: Seq, due: Option<UnixMicros>) {
-        self.in_flight.remove(&seq);
-        self.next_due = earlier(self.next_due, due);
-        if self.reading {
-            self.ended_since.insert(seq);
+        match self {
+            Self::Unordered(lane) => lane.settled(seq, due),
+            Self::Ordered(lane) => lane.settled(seq, due),
         }
-    }
-
-    /// Notes that the store has something to try again at `due`.
-    pub fn due_at(&mut self, due: UnixMicros) {
-        self.next_due = earlier(self.next_due, Some(due));
     }
 
     /// What to read from the store now. One read at a time, and only once half of the window is free.
-    pub fn next_read(&mut self, now: UnixMicros, window: usize) -> Option<Read> {
-        if self.reading || self.ready.len() > window / 2 {
-            return None;
+    pub fn next_read(&mut self, now: UnixMicros, limits: LaneLimits) -> Option<Read> {
+        match self {
+            Self::Unordered(lane) => lane.next_read(now, limits.window),
+            Self::Ordered(lane) => lane.next_read(now, limits),
         }
-        let room = window - self.ready.len();
-        let read = if self.next_due.is_some_and(|due| due <= now) {
-            // What is held is still due in the store and comes first: ask for so many more.
-            let held = self.queued.len() + self.in_flight.len();
-            // What becomes due from now on is noted anew: the read may not see it.
-            self.next_due = None;
-            Read { kind: ReadKind::Due, limit: room + held, stay: self.stay }
-        } else if self.behind {
-            // What is offered and refused during the read sets it again.
-            self.behind = false;
-            Read { kind: ReadKind::Pending(self.cursor), limit: room, stay: self.stay }
-        } else {
-            return None;
-        };
-        self.reading = true;
-        self.ended_since.clear();
-        Some(read)
     }
 
     /// Takes what was read.
-    pub fn take_pending(&mut self, read: Read, page: PendingPage) {
-        if !self.end_read(read) {
-            return;
+    pub fn take_page(&mut self, read: &Read, page: ReadPage, now: UnixMicros) {
+        match (self, page) {
+            (Self::Unordered(lane), ReadPage::Pending(page)) => lane.take_pending(read, page),
+            (Self::Unordered(lane), ReadPage::Due(page)) => lane.take_due(read, page),
+            (Self::Ordered(lane), ReadPage::Owed(page)) => lane.take_owed(read, page, now),
+            // Read for a lane of the other kind, before it was changed.
+            (Self::Unordered(_), ReadPage::Owed(_)) | (Self::Ordered(_), _) => {}
         }
-        self.cursor = self.cursor.max(page.until);
-        self.behind |= page.more;
-        self.push_new(page.owed);
-    }
-
-    /// Takes what was read.
-    pub fn take_due(&mut self, read: Read, page: DuePage) {
-        if !self.end_read(read) {
-            return;
-        }
-        self.next_due = earlier(self.next_due, page.next_due);
-        self.push_new(page.owed);
     }
 
     /// Notes that a read failed: it is to be made again.
-    pub fn read_failed(&mut self, read: Read) {
-        if !self.end_read(read) {
-            return;
-        }
-        match read.kind {
-            ReadKind::Pending(_) => self.behind = true,
-            ReadKind::Due => self.next_due = Some(UnixMicros(0)),
+    pub fn read_failed(&mut self, read: &Read) {
+        match self {
+            Self::Unordered(lane) => lane.read_failed(read),
+            Self::Ordered(lane) => lane.read_failed(read),
         }
     }
 
     /// Gives back the window, since nothing is to be sent for a while. It is read again from the store afterwards.
     pub fn park(&mut self) {
-        self.ready = VecDeque::new();
-        self.queued = HashSet::new();
-        self.cursor = Seq(0);
-        self.behind = true;
-        self.next_due = Some(UnixMicros(0));
-        self.armed = None;
-        self.reading = false;
-        self.stay += 1;
+        match self {
+            Self::Unordered(lane) => lane.park(),
+            Self::Ordered(lane) => lane.park(),
+        }
     }
 
     /// The time to set a timer to, if none is set to it yet.
     pub fn arm(&mut self) -> Option<UnixMicros> {
-        if self.next_due == self.armed {
-            return None;
+        match self {
+            Self::Unordered(lane) => lane.arm(),
+            Self::Ordered(lane) => lane.arm(),
         }
-        self.armed = self.next_due;
-        self.armed
+    }
+
+    /// How many attempts are under way.
+    pub fn in_flight(&self) -> usize {
+        match self {
+            Self::Unordered(lane) => lane.in_flight(),
+            Self::Ordered(lane) => lane.in_flight(),
+        }
     }
 
     /// Whether nothing is held, under way or known to wait.
     pub fn is_idle(&self) -> bool {
-        self.ready.is_empty()
-            && self.in_flight.is_empty()
-            && !self.behind
-            && !self.reading
-            && self.next_due.is_none()
-    }
-
-    /// Whether the read still counts.
-    fn end_read(&mut self, read: Read) -> bool {
-        let counts = read.stay == self.stay;
-        if counts {
-            self.reading = false;
-        }
-        counts
-    }
-
-    fn push_new(&mut self, owed: Vec<Owed>) {
-        for owed in owed {
-            let seq = owed.event.seq;
-            // If it is still to be tried again, its time was noted when its attempt ended.
-            let is_news = !self.ended_since.contains(&seq);
-            if is_news && !self.queued.contains(&seq) && !self.in_flight.contains(&seq) {
-                self.push(owed);
-            }
+        match self {
+            Self::Unordered(lane) => lane.is_idle(),
+            Self::Ordered(lane) => lane.is_idle(),
         }
     }
 
-    fn push(&mut self, owed: Owed) {
-        self.queued.insert(owed.event.seq);
-        self.ready.push_back(owed);
+    /// Whether it reads no further since it keeps as many conversations apart as it may.
+    pub fn is_out_of_order_keys(&self, limits: LaneLimits) -> bool {
+        matches!(self, Self::Ordered(lane) if lane.is_full(limits))
     }
 }
 
-fn earlier(one: Option<UnixMicros>, other: Option<UnixMicros>) -> Option<UnixMicros> {
-    one.into_iter().chain(other).min()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        domain::{event::StoredEvent, ids::EventName},
-        proto::v1,
-    };
-
-    const WINDOW: usize = 4;
-    const NOW: UnixMicros = UnixMicros(1_000);
-
-    fn owed(seq: u64) -> Owed {
-        let name: EventName = format!("accounts/1/events/e{seq}").parse().unwrap();
-        Owed { event: Arc::new(StoredEvent::new(Seq(seq), name, NOW, v1::Event::default())), attempts: 0 }
-    }
-
-    fn page(seqs: std::ops::RangeInclusive<u64>, more: bool) -> PendingPage {
-        PendingPage { until: Seq(*seqs.end()), owed: seqs.map(owed).collect(), more }
-    }
-
-    fn drain(lane: &mut Lane) -> Vec<u64> {
-        let mut seqs = Vec::new();
-        while let Some(owed) = lane.take(usize::MAX) {
-            seqs.push(owed.event.seq.0);
-            lane.settled(owed.event.seq, None);
-        }
-        seqs
-    }
-
-    #[test]
-    fn what_fits_goes_straight_through_in_order() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        (1..=4).for_each(|seq| lane.offer(owed(seq), WINDOW));
-        assert_eq!(drain(&mut lane), [1, 2, 3, 4]);
-        assert!(lane.is_idle());
-    }
-
-    #[test]
-    fn what_does_not_fit_is_read_on_from_the_store_and_nothing_twice() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        (1..=6).for_each(|seq| lane.offer(owed(seq), WINDOW));
-        assert_eq!(lane.next_read(NOW, WINDOW), None, "the window is full");
-        assert_eq!(drain(&mut lane), [1, 2, 3, 4]);
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        assert_eq!(read.kind, ReadKind::Pending(Seq(4)));
-        assert_eq!(lane.next_read(NOW, WINDOW), None, "one read at a time");
-        lane.offer(owed(7), WINDOW); // stored while the read was under way, and seen by it
-        lane.take_pending(read, page(5..=7, false));
-        assert_eq!(drain(&mut lane), [5, 6, 7]);
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        lane.take_pending(read, PendingPage { owed: Vec::new(), until: Seq(7), more: false });
-        lane.offer(owed(7), WINDOW); // the feed may lag behind the read
-        assert_eq!(drain(&mut lane), [0_u64; 0]);
-        lane.offer(owed(8), WINDOW);
-        assert_eq!(drain(&mut lane), [8]);
-    }
-
-    #[test]
-    fn no_more_are_in_flight_than_allowed() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        (1..=3).for_each(|seq| lane.offer(owed(seq), WINDOW));
-        assert!(lane.take(2).is_some() && lane.take(2).is_some());
-        assert!(lane.take(2).is_none());
-        lane.settled(Seq(1), None);
-        assert_eq!(lane.take(2).unwrap().event.seq, Seq(3));
-    }
-
-    #[test]
-    fn a_retry_is_read_when_it_is_due_and_not_while_it_is_held() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        lane.offer(owed(1), WINDOW);
-        lane.take(1).unwrap();
-        lane.settled(Seq(1), Some(UnixMicros(NOW.0 + 5)));
-        assert!(!lane.is_idle());
-        assert_eq!(lane.next_read(NOW, WINDOW), None, "it is not due yet");
-        let later = UnixMicros(NOW.0 + 5);
-        let read = lane.next_read(later, WINDOW).unwrap();
-        assert_eq!(read.kind, ReadKind::Due);
-        lane.take_due(read, DuePage { owed: vec![owed(1)], next_due: None });
-        assert_eq!(lane.next_read(later, WINDOW), None);
-        lane.take(1).unwrap();
-        lane.settled(Seq(1), None);
-        assert!(lane.is_idle());
-    }
-
-    #[test]
-    fn what_ends_during_a_read_is_not_sent_again_and_its_retry_is_not_forgotten() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        (1..=2).for_each(|seq| lane.offer(owed(seq), WINDOW));
-        lane.take(2).unwrap();
-        lane.take(2).unwrap();
-        lane.settled(Seq(1), Some(NOW));
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        lane.take_due(read, DuePage { owed: vec![owed(1)], next_due: None });
-        lane.take(2).unwrap();
-        lane.settled(Seq(2), Some(NOW));
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        // Both are in the store as due when it is read, and then the attempt of the first ends.
-        let later = UnixMicros(NOW.0 + 5);
-        lane.settled(Seq(1), Some(later));
-        lane.take_due(read, DuePage { owed: vec![owed(1), owed(2)], next_due: None });
-        assert_eq!(drain(&mut lane), [2]);
-        let read = lane.next_read(later, WINDOW).unwrap();
-        lane.take_due(read, DuePage { owed: vec![owed(1)], next_due: None });
-        assert_eq!(drain(&mut lane), [1]);
-        assert!(lane.is_idle());
-    }
-
-    #[test]
-    fn a_read_of_retries_that_failed_is_made_again() {
-        let mut lane = Lane::behind(Some(NOW));
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        lane.read_failed(read);
-        let again = lane.next_read(NOW, WINDOW).unwrap();
-        assert_eq!(again.kind, ReadKind::Due);
-    }
-
-    #[test]
-    fn a_parked_lane_keeps_nothing_and_reads_everything_again() {
-        let mut lane = Lane::up_to_date(Seq(0));
-        (1..=3).for_each(|seq| lane.offer(owed(seq), WINDOW));
-        lane.take(1).unwrap();
-        lane.missed();
-        lane.settled(Seq(1), None);
-        let stale = lane.next_read(NOW, WINDOW).unwrap();
-        lane.park();
-        lane.take_pending(stale, page(4..=5, false));
-        assert_eq!(drain(&mut lane), [0_u64; 0], "what was read before is not taken");
-        let due = lane.next_read(NOW, WINDOW).unwrap();
-        assert_eq!(due.kind, ReadKind::Due);
-        lane.take_due(due, DuePage { owed: Vec::new(), next_due: None });
-        let read = lane.next_read(NOW, WINDOW).unwrap();
-        assert_eq!(read.kind, ReadKind::Pending(Seq(0)));
-        lane.take_pending(read, page(2..=5, false));
-        assert_eq!(drain(&mut lane), [2, 3, 4, 5]);
-    }
+/// The place before `seq`.
+fn before(seq: Seq) -> Seq {
+    Seq(seq.0.saturating_sub(1))
 }

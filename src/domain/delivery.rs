@@ -59,6 +59,14 @@ impl DeliveryState {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
+    /// When the next attempt is due, if one is made again.
+    pub fn due(self) -> Option<UnixMicros> {
+        match self {
+            Self::Retrying { due } => Some(due),
+            _ => None,
+        }
+    }
+
     /// Whether an attempt is still to be made.
     pub fn is_owed(self) -> bool {
         matches!(self, Self::Pending | Self::Retrying { .. })

@@ -16,13 +16,14 @@ use uuid::Uuid;
 
 use super::{
     Accepted, Change, Decision, DeliveryQuery, DeliveryRecord, EventQuery, Fed, Keep, NewEvent,
-    NewSubscription, RequestKey, Settlement, Store, StoreError, TimeRange, memory::MemoryStore,
+    NewSubscription, OrderFilter, OwedQuery, RequestKey, Settlement, Store, StoreError, TimeRange,
+    memory::MemoryStore,
 };
 use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::{EventAddress, OrderKey},
+        event::{self, EventAddress, OrderKey, OrderTag},
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
         subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
@@ -73,6 +74,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     deliveries_settle_once(engine()).await;
     retries_come_when_they_are_due(engine()).await;
     a_lane_reads_on_in_stored_order(engine()).await;
+    what_is_owed_is_read_in_stored_order_by_what_it_belongs_to(engine()).await;
     the_feed_tells_of_every_event(engine()).await;
     callers_decide_about_deliveries(engine()).await;
     deleting_asks_before_it_drops_debts(engine()).await;
@@ -178,10 +180,10 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
     NewEvent {
         address: EventAddress { account: account(of), id: id.map(|id| id.parse().unwrap()) },
         encoded: event.encode_to_vec(),
+        order_tag: event::order_tag(&event).unwrap(),
         event,
         event_type: EventType::ContactCreated,
         inbox_id: None,
-        order_tag: OrderKey::Contact(number).into(),
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
         lanes: lanes.to_vec(),
     }
@@ -454,6 +456,73 @@ async fn a_lane_reads_on_in_stored_order<E: Engine>(engine: E) {
     assert_eq!(read(LaneId(99), 0, 10), (vec![], 9, false));
 }
 
+/// The seqs of what is owed, with the time of each retry; then `until` and `more`.
+type OwedShown = (Vec<(u64, u32, Option<i64>)>, u64, bool);
+
+fn owed(store: &dyn Store, lane: LaneId, after: u64, limit: usize, order: OrderFilter) -> OwedShown {
+    let page = store.owed(&OwedQuery { lane, after: Seq(after), limit, order }).unwrap();
+    let debts =
+        page.debts.iter().map(|debt| (debt.owed.event.seq.0, debt.owed.attempts, debt.due.map(|due| due.0)));
+    (debts.collect(), page.until.0, page.more)
+}
+
+fn contact_tag(id: i64) -> OrderTag {
+    OrderKey::Contact(id).into()
+}
+
+async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    // Contacts 1, 2 and 3 in turn: 1 has the events 1, 4, 7; 2 has 2, 5, 8; 3 has 3, 6, 9.
+    for number in 0..9 {
+        let lanes: &[LaneId] = if number == 4 { &[a, b] } else { &[a] };
+        bench.publish(1, None, 1 + number % 3, lanes).await;
+    }
+    bench.settle(DeliveryKey { seq: Seq(1), lane: a }, DeliveryState::Succeeded).await;
+    bench.settle(DeliveryKey { seq: Seq(4), lane: a }, DeliveryState::Retrying { due: UnixMicros(7) }).await;
+    bench.settle(DeliveryKey { seq: Seq(6), lane: a }, DeliveryState::Failed).await;
+    bench.reopen();
+    let (one, two) = (OrderFilter::Only(contact_tag(1)), OrderFilter::Only(contact_tag(2)));
+    let read =
+        |lane, after, limit, order: &OrderFilter| owed(&*bench.store, lane, after, limit, order.clone());
+    let pending = |seqs: &[u64]| seqs.iter().map(|seq| (*seq, 0, None)).collect::<Vec<_>>();
+    assert_eq!(
+        read(a, 0, 10, &OrderFilter::Any),
+        (
+            vec![
+                (2, 0, None),
+                (3, 0, None),
+                (4, 1, Some(7)),
+                (5, 0, None),
+                (7, 0, None),
+                (8, 0, None),
+                (9, 0, None)
+            ],
+            9,
+            false
+        )
+    );
+    assert_eq!(read(a, 2, 2, &OrderFilter::Any), (vec![(3, 0, None), (4, 1, Some(7))], 4, true));
+    assert_eq!(read(a, 0, 2, &one), (vec![(4, 1, Some(7)), (7, 0, None)], 9, false), "no more is not more");
+    assert_eq!(read(a, 0, 1, &one), (vec![(4, 1, Some(7))], 4, true));
+    assert_eq!(read(a, 4, 10, &one), (pending(&[7]), 9, false));
+    assert_eq!(read(b, 0, 10, &two), (pending(&[5]), 9, false));
+    assert_eq!(read(b, 0, 10, &one), (vec![], 9, false));
+    let except = |ids: &[i64]| OrderFilter::Except(Arc::new(ids.iter().map(|id| contact_tag(*id)).collect()));
+    assert_eq!(read(a, 0, 2, &except(&[1, 2])), (pending(&[3, 9]), 9, false));
+    assert_eq!(read(a, 0, 1, &except(&[1, 2])), (pending(&[3]), 3, true));
+    assert_eq!(read(a, 0, 9, &except(&[1, 2, 3])), (vec![], 9, false));
+    assert_eq!(read(a, 20, 9, &except(&[])), (vec![], 20, false), "it never leads back");
+    bench.store.decide(DeliveryKey { seq: Seq(6), lane: a }, Decision::Retry).await.unwrap();
+    bench.store.decide(DeliveryKey { seq: Seq(4), lane: a }, Decision::Cancel).await.unwrap();
+    bench.reopen();
+    let now = bench.clock.now().0;
+    assert_eq!(
+        owed(&*bench.store, a, 3, 3, OrderFilter::Any),
+        (vec![(5, 0, None), (6, 1, Some(now)), (7, 0, None)], 7, true)
+    );
+}
+
 async fn the_feed_tells_of_every_event<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
     let lane = bench.subscribe(1, "a").await.lane;
@@ -486,7 +555,7 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     let now = bench.clock.now();
     let retried = bench.store.decide(key(a), Decision::Retry).await.unwrap();
     assert_eq!(retried, DeliveryState::Retrying { due: now });
-    assert!(matches!(feed.recv().await.unwrap(), Fed::Due(lane, due) if lane == a && due == now));
+    assert!(matches!(feed.recv().await.unwrap(), Fed::Due(told, due) if told == key(a) && due == now));
     bench.reopen();
     let due = bench.store.due(a, now, 10).unwrap().owed;
     assert_eq!((due.len(), due[0].attempts), (1, 1), "attempts go on counting");
@@ -500,6 +569,9 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     assert_eq!(bench.store.delivery(key(a)).unwrap().unwrap().attempts.len(), 2);
 
     assert_eq!(bench.store.oldest_owed(&[a, b]), Some(event.create_time));
+    let mut feed = bench.store.feed();
+    bench.store.decide(key(b), Decision::Cancel).await.unwrap();
+    assert!(matches!(feed.recv().await.unwrap(), Fed::Cancelled(told) if told == key(b)));
     for _ in 0..2 {
         assert_eq!(bench.store.decide(key(b), Decision::Cancel).await.unwrap(), DeliveryState::Cancelled);
         bench.reopen();
@@ -762,6 +834,12 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId
                 (seqs(&ours.owed), ours.until, ours.more),
                 (seqs(&theirs.owed), theirs.until, theirs.more)
             );
+            let some = (0..200).step_by(3).map(contact_tag).collect();
+            let filters = (0..20).map(|id| OrderFilter::Only(contact_tag(id)));
+            for order in filters.chain([OrderFilter::Any, OrderFilter::Except(Arc::new(some))]) {
+                let ours = owed(&*bench.store, lane, 10, limit, order.clone());
+                assert_eq!(ours, owed(reference, lane, 10, limit, order), "seed {seed}");
+            }
             let now = UnixMicros(bench.clock.now().0 + 50_000);
             let (ours, theirs) =
                 (bench.store.due(lane, now, limit).unwrap(), reference.due(lane, now, limit).unwrap());

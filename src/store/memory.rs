@@ -11,9 +11,10 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Accepted, Change, Changes, Commit, Created, Decision, DeliveryChange, DeliveryQuery, DeliveryRecord,
-    DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent, NewSubscription, Owed,
-    Page, PendingPage, Purged, Registry, Settlement, Store, StoreError, changes::ChangeFeed, registry,
+    Accepted, Change, Changes, Commit, Created, Debt, Decision, DeliveryChange, DeliveryQuery,
+    DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent,
+    NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, Settlement, Store,
+    StoreError, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -229,8 +230,8 @@ impl Store for MemoryStore {
                 delivery.state = state;
                 delivery.update_time = now;
                 self.changes.tell(now, std::iter::once(change_of(delivery)));
-                if let DeliveryState::Retrying { due } = state {
-                    drop(self.feed.send(Fed::Due(key.lane, due)));
+                if let Some(fed) = Fed::decided(key, state) {
+                    drop(self.feed.send(fed));
                 }
             }
             Ok(delivery.state)
@@ -268,6 +269,21 @@ impl Store for MemoryStore {
         let due = retries.iter().take_while(|(due, _)| *due <= now).take(limit).count();
         let next_due = retries.get(due).map(|(due, _)| *due);
         Ok(DuePage { owed: retries[..due].iter().map(|(_, delivery)| owed_of(delivery)).collect(), next_due })
+    }
+
+    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+        let inner = self.lock();
+        let mut debts: Vec<Debt> = (inner.deliveries.values())
+            .filter(|d| d.key.lane == query.lane && d.key.seq > query.after && d.state.is_owed())
+            .filter(|d| query.order.wants(d.event.order_tag()))
+            .map(|d| Debt { owed: owed_of(d), due: d.state.due() })
+            .take(query.limit.saturating_add(1))
+            .collect();
+        let more = debts.len() > query.limit;
+        debts.truncate(query.limit);
+        let last = Seq(inner.last_seq).max(query.after);
+        let until = if more { debts.last().map_or(query.after, |debt| debt.owed.event.seq) } else { last };
+        Ok(OwedPage { debts, until, more })
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {

@@ -77,8 +77,9 @@ pub trait Store: Send + Sync + 'static {
     /// call. [`StoreError::EventExists`] where the fingerprint differs.
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>>;
 
-    /// Tells of every group of events as it is stored, in order, and of what a caller made due. A listener that falls
-    /// behind is told that it missed some, and reads them with [`Store::pending`] and [`Store::due`].
+    /// Tells of every group of events as it is stored, in order, and of what callers decided about deliveries. A listener
+    /// that falls behind is told that it missed some, and reads them with [`Store::pending`] and [`Store::due`], or with
+    /// [`Store::owed`].
     fn feed(&self) -> broadcast::Receiver<Fed>;
 
     /// Tells how deliveries change, group by group, in order. A listener that falls behind is told that it missed some.
@@ -100,6 +101,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The deliveries of a lane whose next attempt is due at `now` or before, the longest due first, at most `limit`.
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
+
+    /// What a lane owes, whether it waits for its first attempt or for another, in stored order.
+    ///
+    /// A page has no more than `limit` deliveries, and has those of the lowest places that the query wants. With none of
+    /// them left, [`OwedPage::until`] is the newest event of all or [`OwedQuery::after`], whichever is later. Pages
+    /// that each begin where the one before ended have everything once, but for what changes meanwhile.
+    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError>;
 
     /// What a lane owes and has settled. Does not wait for the disk.
     fn lane_summary(&self, lane: LaneId) -> LaneSummary;

@@ -1,6 +1,6 @@
 //! What the store is told and what it tells: the values that [`super::Store`] speaks of.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
 use uuid::Uuid;
 
@@ -131,8 +131,23 @@ pub struct Accepted {
 pub enum Fed {
     /// Events were stored, in this order.
     Events(Arc<Vec<FedEvent>>),
-    /// A delivery of this lane is due at this time.
-    Due(LaneId, UnixMicros),
+    /// A caller wanted this delivery to be made again: it is due at this time.
+    Due(DeliveryKey, UnixMicros),
+    /// A caller ended this delivery.
+    Cancelled(DeliveryKey),
+    /// Deliveries of this lane that were over became owed again, none of them of an event before this one.
+    Requeued(LaneId, Seq),
+}
+
+impl Fed {
+    /// What is told of a delivery that a caller decided about, and that is in this state now.
+    pub fn decided(key: DeliveryKey, state: DeliveryState) -> Option<Self> {
+        match state {
+            DeliveryState::Retrying { due } => Some(Self::Due(key, due)),
+            DeliveryState::Cancelled => Some(Self::Cancelled(key)),
+            DeliveryState::Pending | DeliveryState::Succeeded | DeliveryState::Failed => None,
+        }
+    }
 }
 
 /// How deliveries changed in one commit.
@@ -228,6 +243,61 @@ pub struct DuePage {
     pub owed: Vec<Owed>,
     /// When the next one is due that is not in this page.
     pub next_due: Option<UnixMicros>,
+}
+
+/// Which owed deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedQuery {
+    /// Of this lane.
+    pub lane: LaneId,
+    /// Of events after this one.
+    pub after: Seq,
+    /// At most so many.
+    pub limit: usize,
+    /// Of these conversations and the like.
+    pub order: OrderFilter,
+}
+
+/// Which events, by what they keep their order within.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderFilter {
+    /// All of them.
+    Any,
+    /// All but those with these tags.
+    Except(Arc<HashSet<OrderTag>>),
+    /// Those with this tag.
+    Only(OrderTag),
+}
+
+impl OrderFilter {
+    /// Whether an event with this tag is wanted.
+    pub fn wants(&self, tag: OrderTag) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Except(tags) => !tags.contains(&tag),
+            Self::Only(only) => *only == tag,
+        }
+    }
+}
+
+/// A part of what is owed in a lane, waiting for its first attempt or for another.
+#[derive(Clone, Debug)]
+pub struct OwedPage {
+    /// The deliveries, in stored order.
+    pub debts: Vec<Debt>,
+    /// Everything that is wanted up to here is in this page or before it. Read on from here.
+    pub until: Seq,
+    /// Whether more of it was owed when this was read.
+    pub more: bool,
+}
+
+/// A delivery that is owed, and when.
+#[derive(Clone, Debug)]
+pub struct Debt {
+    /// What.
+    pub owed: Owed,
+    /// When its next attempt is due; `None` before the first one.
+    pub due: Option<UnixMicros>,
 }
 
 /// The deliveries of a lane by state.

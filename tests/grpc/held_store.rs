@@ -14,8 +14,8 @@ use tidings::{
     },
     store::{
         Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
-        EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Purged, Registry,
-        Settlement, Store, StoreError, memory::MemoryStore,
+        EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
+        PendingPage, Purged, Registry, Settlement, Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -126,6 +126,10 @@ impl Store for HeldStore {
 
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         self.inner.due(lane, now, limit)
+    }
+
+    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+        self.inner.owed(query)
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {

@@ -36,10 +36,6 @@ pub const ANNOTATION_VALUE_BYTES_MAX: usize = 1024;
 /// Most bytes of all keys and values of `annotations` together.
 pub const ANNOTATIONS_BYTES_MAX: usize = 16 * 1024;
 
-/// Whether `ordered` subscriptions are delivered in order. As long as they are not, asking for it is refused: a promise
-/// that is not kept is worse than none.
-const ORDERED_IS_AVAILABLE: bool = false;
-
 /// The settings of a new subscription, or every fault, with paths that start with `path`.
 ///
 /// `defaults` is the server's retry policy, which what is set must go together with.
@@ -59,7 +55,7 @@ pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) 
         retry: check.retry_policy(),
         timeout: check.timeout(),
         max_in_flight: check.max_in_flight(),
-        ordered: check.ordered(),
+        ordered: message.ordered,
         annotations: check.annotations(),
     };
     check.backoffs_go_together(settings.retry, defaults);
@@ -90,7 +86,7 @@ pub fn check_update(
             Field::RetryMaxBackoff => new.retry.max_backoff = check.max_backoff(),
             Field::Timeout => new.timeout = check.timeout(),
             Field::MaxInFlight => new.max_in_flight = check.max_in_flight(),
-            Field::Ordered => new.ordered = check.ordered(),
+            Field::Ordered => new.ordered = message.ordered,
             Field::Annotations => new.annotations = check.annotations(),
         }
     }
@@ -287,13 +283,6 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn ordered(&mut self) -> bool {
-        if self.message.ordered && !ORDERED_IS_AVAILABLE {
-            self.invalid("ordered", "ordered delivery is not available in this version: leave it false");
-        }
-        self.message.ordered
-    }
-
     fn annotations(&mut self) -> BTreeMap<String, String> {
         let annotations = &self.message.annotations;
         if annotations.len() > ANNOTATIONS_MAX {
@@ -429,7 +418,6 @@ mod tests {
             }),
             timeout: seconds(31),
             max_in_flight: 257,
-            ordered: true,
             annotations: BTreeMap::from([(String::new(), String::new())]),
             ..Default::default()
         };
@@ -450,7 +438,6 @@ mod tests {
                 "s.retry_policy.min_backoff",
                 "s.timeout",
                 "s.max_in_flight",
-                "s.ordered",
                 "s.annotations",
             ]
         );

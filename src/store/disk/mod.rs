@@ -26,8 +26,8 @@ use self::{
 };
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
-    Fed, Keep, LaneSummary, NewEvent, NewSubscription, Page, PendingPage, Purged, Registry, Settlement,
-    Store, StoreError, changes::ChangeFeed,
+    Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page, PendingPage, Purged,
+    Registry, Settlement, Store, StoreError, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
@@ -231,6 +231,10 @@ impl Store for DiskStore {
 
     fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         look_again(|| self.shared.due(lane, now, limit))
+    }
+
+    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+        look_again(|| self.shared.owed(query))
     }
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {

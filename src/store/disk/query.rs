@@ -18,7 +18,10 @@ use crate::{
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, Page, PendingPage, TimeRange},
+    store::{
+        Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,
+        PendingPage, TimeRange,
+    },
 };
 
 /// Past this, when a volume has to be looked at.
@@ -82,9 +85,40 @@ impl Shared {
         })?;
         let more = waiting.len() > limit;
         waiting.truncate(limit);
-        let newest = waiting.last().map(|(found, _)| found.seq);
-        let until = if more { newest.unwrap_or(after) } else { newest.unwrap_or(after).max(last).max(after) };
+        let newest = waiting.last().map_or(after, |(found, _)| found.seq);
+        let until = if more { newest } else { newest.max(last) };
         Ok(PendingPage { owed: self.owed_of(waiting)?, until, more })
+    }
+
+    /// See [`crate::store::Store::owed`].
+    pub fn owed(&self, query: &OwedQuery) -> Result<OwedPage, ReadError> {
+        let &OwedQuery { lane, after, limit, .. } = query;
+        let last = Seq(self.ledger().next_seq.0 - 1);
+        let (mut found, mut dues) = (Vec::new(), Vec::new());
+        let owes = |volume: &Volume| volume.of_lane(lane).is_some_and(|counts| counts.owed() > 0);
+        let wanted = |volume: &Volume| volume.end.0 > after.0 + 1 && owes(volume);
+        self.walk(Way::Up, wanted, |volume, detail| {
+            for event in detail.event_from(volume.first, Seq(after.0 + 1))..detail.len() {
+                let key = DeliveryKey { seq: detail.seq(volume.first, event), lane };
+                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
+                let slot =
+                    slot.filter(|slot| slot.state.is_owed() && query.order.wants(detail.events[event].tag));
+                if let Some(slot) = slot {
+                    found.push((Found::new(volume, detail, event), slot.attempts));
+                    dues.push(slot.delivery_state().due());
+                    if found.len() > limit {
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let newest = found.last().map_or(after, |(found, _)| found.seq);
+        let until = if more { newest } else { newest.max(last) };
+        let owed = self.owed_of(found)?.into_iter().zip(dues);
+        Ok(OwedPage { debts: owed.map(|(owed, due)| Debt { owed, due }).collect(), until, more })
     }
 
     /// See [`crate::store::Store::due`].

@@ -107,7 +107,6 @@ pub fn subscriptions() -> Vec<Line> {
         ),
         invalid("the form of Chatwoot", spoilt(|s| s.payload_format = 3), &["subscription.payload_format"]),
         invalid("an unknown form", spoilt(|s| s.payload_format = 9), &["subscription.payload_format"]),
-        invalid("ordered delivery", spoilt(|s| s.ordered = true), &["subscription.ordered"]),
         invalid("a header name with a space", header("x y", "v"), &["subscription.headers[\"x y\"]"]),
         invalid("an empty header name", header("", "v"), &["subscription.headers[\"\"]"]),
         invalid(

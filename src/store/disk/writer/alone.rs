@@ -65,8 +65,8 @@ impl Writer {
         let mut group = Group { time: now, ..Group::default() };
         group.settle(key, state, slot.attempts, None);
         self.write_group(&mut group)?;
-        if let DeliveryState::Retrying { due } = state {
-            drop(self.shared.feed.send(Fed::Due(key.lane, due)));
+        if let Some(fed) = Fed::decided(key, state) {
+            drop(self.shared.feed.send(fed));
         }
         Ok(state)
     }

@@ -1,0 +1,402 @@
+//! The ordered lane against the plainest model of a store, with everything that can come late coming late.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+
+use super::{LaneLimits, OrderedLane, Read, ReadKind, before};
+use crate::{
+    domain::{
+        event::{OrderKey, OrderTag, StoredEvent},
+        ids::{EventName, Seq},
+        time::UnixMicros,
+    },
+    proto::v1,
+    store::{Debt, OrderFilter, Owed, OwedPage},
+};
+
+const LIMITS: LaneLimits = LaneLimits { window: 16, order_keys_max: 5 };
+
+fn event(seq: u64, contact: i64) -> Arc<StoredEvent> {
+    let name: EventName = format!("accounts/1/events/e{seq}").parse().unwrap();
+    let contact = v1::Contact { id: contact, ..Default::default() };
+    let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
+    let event = v1::Event { payload: Some(payload), ..Default::default() };
+    Arc::new(StoredEvent::new(Seq(seq), name, UnixMicros(0), event))
+}
+
+fn tag(contact: i64) -> OrderTag {
+    OrderKey::Contact(contact).into()
+}
+
+/// How far a delivery is in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Pending,
+    Retrying(i64),
+    Over,
+    Cancelled,
+}
+
+struct Row {
+    event: Arc<StoredEvent>,
+    state: State,
+    attempts: u32,
+    /// A caller made it owed again: it may come later than its place says.
+    reopened: bool,
+}
+
+/// What the lane is told late, in order.
+enum Told {
+    Offer(Seq),
+    Due(Seq),
+    Cancelled(Seq),
+    Requeued(Seq),
+    Missed,
+}
+
+struct Model {
+    lane: OrderedLane,
+    now: i64,
+    rows: BTreeMap<Seq, Row>,
+    told: VecDeque<Told>,
+    read: Option<(Read, Option<OwedPage>)>,
+    /// In flight, and how each ended in the store, if it has.
+    in_flight: BTreeMap<Seq, Option<Option<i64>>>,
+    first_attempts: HashMap<OrderTag, Vec<Seq>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            lane: OrderedLane::behind(),
+            now: 0,
+            rows: BTreeMap::new(),
+            told: VecDeque::new(),
+            read: None,
+            in_flight: BTreeMap::new(),
+            first_attempts: HashMap::new(),
+        }
+    }
+
+    fn publish(&mut self, contact: i64) {
+        let seq = self.rows.len() as u64 + 1;
+        let event = event(seq, contact);
+        self.rows.insert(Seq(seq), Row { event, state: State::Pending, attempts: 0, reopened: false });
+        self.told.push_back(Told::Offer(Seq(seq)));
+    }
+
+    fn tell(&mut self) {
+        match self.told.pop_front() {
+            Some(Told::Offer(seq)) => {
+                let event = Arc::clone(&self.rows[&seq].event);
+                self.lane.offer(Owed { event, attempts: 0 }, LIMITS);
+            }
+            Some(Told::Due(seq)) => self.lane.made_due(seq),
+            Some(Told::Cancelled(seq)) => self.lane.cancelled(seq),
+            Some(Told::Requeued(from)) => self.lane.requeued(from),
+            Some(Told::Missed) => self.lane.missed(),
+            None => {}
+        }
+    }
+
+    fn read(&mut self) {
+        if let Some(read) = self.lane.next_read(UnixMicros(self.now), LIMITS) {
+            // One that was given up by the lane may still be under way; its answer comes to nothing.
+            self.read = Some((read, None));
+        }
+    }
+
+    /// The store answers now; the lane hears of it later.
+    fn look(&mut self) {
+        let Some((read, page @ None)) = &mut self.read else { return };
+        let (after, filter) = match &read.kind {
+            ReadKind::Scan(after, but) => (*after, OrderFilter::Except(Arc::clone(but))),
+            ReadKind::Tag(tag, from) => (before(*from), OrderFilter::Only(*tag)),
+            ReadKind::Visit(seq) => (before(*seq), OrderFilter::Any),
+            other => panic!("{other:?}"),
+        };
+        let debt = |row: &Row| {
+            let due = match row.state {
+                State::Pending => None,
+                State::Retrying(due) => Some(UnixMicros(due)),
+                State::Over | State::Cancelled => return None,
+            };
+            Some(Debt { owed: Owed { event: Arc::clone(&row.event), attempts: row.attempts }, due })
+        };
+        let rows = self.rows.range(Seq(after.0 + 1)..).map(|(_, row)| row);
+        let mut debts: Vec<Debt> =
+            rows.filter(|row| filter.wants(row.event.order_tag())).filter_map(debt).collect();
+        let more = debts.len() > read.limit;
+        debts.truncate(read.limit);
+        let last = Seq(self.rows.len() as u64).max(after);
+        let until = if more { debts.last().unwrap().owed.event.seq } else { last };
+        *page = Some(OwedPage { debts, until, more });
+    }
+
+    fn answer(&mut self, fails: bool) {
+        self.look();
+        let Some((read, page)) = self.read.take() else { return };
+        if fails {
+            self.lane.read_failed(&read);
+        } else {
+            self.lane.take_owed(&read, page.unwrap(), UnixMicros(self.now));
+        }
+    }
+
+    fn take(&mut self, max: usize) -> bool {
+        let Some(owed) = self.lane.take(max) else { return false };
+        let seq = owed.event.seq;
+        let key = owed.event.order_tag();
+        let row = &self.rows[&seq];
+        assert!(row.state != State::Over, "{seq:?} is sent though it is over");
+        if let State::Retrying(due) = row.state {
+            assert!(due <= self.now, "{seq:?} is sent before its time");
+        }
+        for other in self.in_flight.keys() {
+            assert_ne!(self.rows[other].event.order_tag(), key, "{seq:?} goes beside {other:?}");
+        }
+        for (earlier, row) in self.rows.range(..seq) {
+            let waits = matches!(row.state, State::Pending | State::Retrying(_)) && !row.reopened;
+            assert!(
+                !waits || row.event.order_tag() != key,
+                "{seq:?} goes before {earlier:?}, which is still owed"
+            );
+        }
+        if row.attempts == 0 {
+            let sent = self.first_attempts.entry(key).or_default();
+            assert!(sent.last() < Some(&seq) || row.reopened, "{seq:?} after {sent:?}");
+            sent.push(seq);
+        }
+        self.in_flight.insert(seq, None);
+        true
+    }
+
+    /// The store writes down how one in flight ended; the lane hears of it later.
+    fn settle(&mut self, which: usize, retry: Option<i64>) {
+        let open: Vec<Seq> =
+            self.in_flight.iter().filter(|(_, end)| end.is_none()).map(|(seq, _)| *seq).collect();
+        if open.is_empty() {
+            return;
+        }
+        let seq = open[which % open.len()];
+        let row = self.rows.get_mut(&seq).unwrap();
+        let due = retry.map(|wait| self.now + wait).filter(|_| row.state != State::Cancelled);
+        if row.state != State::Cancelled {
+            row.state = due.map_or(State::Over, State::Retrying);
+            row.attempts += 1;
+        }
+        self.in_flight.insert(seq, Some(due));
+    }
+
+    fn hear(&mut self) {
+        let ended = self.in_flight.iter().find_map(|(seq, end)| end.map(|due| (*seq, due)));
+        if let Some((seq, due)) = ended {
+            self.in_flight.remove(&seq);
+            self.lane.settled(seq, due.map(UnixMicros));
+        }
+    }
+
+    fn some(&self, which: usize) -> Option<Seq> {
+        (!self.rows.is_empty()).then(|| Seq((which % self.rows.len()) as u64 + 1))
+    }
+
+    fn retry(&mut self, which: usize) {
+        let Some(seq) = self.some(which) else { return };
+        let row = self.rows.get_mut(&seq).unwrap();
+        row.state = State::Retrying(self.now);
+        row.reopened = true;
+        self.told.push_back(Told::Due(seq));
+    }
+
+    fn cancel(&mut self, which: usize) {
+        let Some(seq) = self.some(which) else { return };
+        let row = self.rows.get_mut(&seq).unwrap();
+        if row.state != State::Over {
+            row.state = State::Cancelled;
+            self.told.push_back(Told::Cancelled(seq));
+        }
+    }
+
+    fn requeue(&mut self, which: usize) {
+        let Some(from) = self.some(which) else { return };
+        for (_, row) in
+            self.rows.range_mut(from..).filter(|(seq, row)| row.state == State::Over && seq.0 % 2 == 0)
+        {
+            row.state = State::Pending;
+            row.reopened = true;
+        }
+        self.told.push_back(Told::Requeued(from));
+    }
+
+    /// Some of what the lane was to be told is lost.
+    fn miss(&mut self) {
+        self.told.clear();
+        self.told.push_back(Told::Missed);
+    }
+
+    /// Lets everything come to its end, and demands that it does.
+    fn finish(mut self) {
+        for _ in 0..100_000 {
+            while !self.told.is_empty() {
+                self.tell();
+            }
+            self.answer(false);
+            while self.take(4) {}
+            self.settle(0, None);
+            self.hear();
+            self.read();
+            self.now += 1;
+            if self.lane.is_idle() && self.in_flight.is_empty() {
+                let owed = |row: &&Row| matches!(row.state, State::Pending | State::Retrying(_));
+                assert_eq!(self.rows.values().filter(owed).count(), 0, "the lane forgets what is owed");
+                return;
+            }
+        }
+        panic!("the lane never comes to its end: {:?}", self.lane);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(i64),
+    Tell,
+    Read,
+    Look,
+    Answer(bool),
+    Take,
+    Settle(usize, Option<i64>),
+    Hear,
+    Pass(i64),
+    Retry(usize),
+    Cancel(usize),
+    Requeue(usize),
+    Miss,
+    Park,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => (0_i64..12).prop_map(|n| Step::Publish(n.min(8))),
+        20 => Just(Step::Tell),
+        15 => Just(Step::Read),
+        8 => Just(Step::Look),
+        15 => proptest::bool::weighted(0.1).prop_map(Step::Answer),
+        20 => Just(Step::Take),
+        15 => (any::<usize>(), proptest::option::of(0_i64..30)).prop_map(|(n, due)| Step::Settle(n, due)),
+        15 => Just(Step::Hear),
+        8 => (0_i64..20).prop_map(Step::Pass),
+        3 => any::<usize>().prop_map(Step::Retry),
+        3 => any::<usize>().prop_map(Step::Cancel),
+        1 => any::<usize>().prop_map(Step::Requeue),
+        1 => Just(Step::Miss),
+        1 => Just(Step::Park),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn order_is_kept_and_nothing_is_lost(steps in proptest::collection::vec(step(), 0..400)) {
+        let mut model = Model::new();
+        for step in steps {
+            match step {
+                Step::Publish(contact) => model.publish(contact),
+                Step::Tell => model.tell(),
+                Step::Read => model.read(),
+                Step::Look => model.look(),
+                Step::Answer(fails) => model.answer(fails),
+                Step::Take => drop(model.take(4)),
+                Step::Settle(which, retry) => model.settle(which, retry),
+                Step::Hear => model.hear(),
+                Step::Pass(time) => model.now += time,
+                Step::Retry(which) => model.retry(which),
+                Step::Cancel(which) => model.cancel(which),
+                Step::Requeue(which) => model.requeue(which),
+                Step::Miss => model.miss(),
+                Step::Park => model.lane.park(),
+            }
+        }
+        model.finish();
+    }
+}
+
+/// Sends whatever the lane gives, and lets none of the stuck contact come through.
+fn run(model: &mut Model, stuck: i64, rounds: usize) -> BTreeSet<u64> {
+    let mut sent = BTreeSet::new();
+    for _ in 0..rounds {
+        model.tell();
+        model.read();
+        model.answer(false);
+        while model.take(4) {}
+        let seqs: Vec<Seq> = model.in_flight.keys().copied().collect();
+        for seq in seqs {
+            let stays = model.rows[&seq].event.order_tag() == tag(stuck);
+            sent.insert(seq.0);
+            model.settle(0, stays.then_some(1_000_000));
+            model.hear();
+        }
+    }
+    sent
+}
+
+#[test]
+fn others_flow_past_a_stuck_one_however_much_waits_behind_it() {
+    let mut model = Model::new();
+    for _ in 0..5_000 {
+        model.publish(1);
+    }
+    for contact in 2..50 {
+        model.publish(contact);
+    }
+    // The lane is told of none of it.
+    model.miss();
+    let sent = run(&mut model, 1, 200);
+    assert_eq!(sent, (5_001..=5_048).chain([1]).collect());
+    assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "the stuck one waits");
+    model.cancel(0);
+    model.told.push_back(Told::Cancelled(Seq(1)));
+    let sent = run(&mut model, 1, 3);
+    assert_eq!(sent, [2].into(), "what was ended makes room for the next");
+}
+
+#[test]
+fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
+    let mut model = Model::new();
+    for contact in 1..10 {
+        model.publish(contact);
+    }
+    for round in 0..30 {
+        model.tell();
+        model.read();
+        model.answer(false);
+        while model.take(9) {}
+        if round == 20 {
+            let seqs: Vec<u64> = model.in_flight.keys().map(|seq| seq.0).collect();
+            assert_eq!(seqs, [1, 2, 3, 4, 5]);
+            assert!(model.lane.is_full(LIMITS));
+            model.settle(2, None);
+            model.hear();
+            assert!(!model.lane.is_full(LIMITS));
+        }
+    }
+    let seqs: Vec<u64> = model.in_flight.keys().map(|seq| seq.0).collect();
+    assert_eq!(seqs, [1, 2, 4, 5, 6]);
+    model.finish();
+}
+
+#[test]
+fn what_a_caller_decides_during_a_scan_that_has_passed_it_is_looked_at() {
+    let mut model = Model::new();
+    model.publish(1);
+    model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
+    model.read();
+    model.look();
+    model.retry(0);
+    model.tell();
+    model.tell();
+    model.answer(false);
+    model.finish();
+}

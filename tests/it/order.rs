@@ -1,0 +1,265 @@
+//! Ordered subscriptions: the events of one conversation arrive one after another as they were stored, whatever happens,
+//! and those of others do not wait for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1::{self, delivery::State},
+};
+
+use crate::{
+    client::{Client, Subscribed, attempts, duration, publish_request, subscription},
+    gateway::Home,
+    receiver::{Answer, Receiver, Request},
+};
+
+const ACCOUNT: i64 = 1;
+/// Messages of a conversation are numbered from its own number times this on.
+const MESSAGES_MAX: i64 = 100_000;
+/// The conversation that does not come through.
+const STUCK: i64 = 1;
+
+fn message(conversation: i64, number: i64) -> v1::Event {
+    let account = AccountId::new(ACCOUNT).unwrap();
+    samples::typical_message(account, conversation, conversation * MESSAGES_MAX + number)
+}
+
+/// The conversation and the number of the message that was POSTed.
+fn told(request: &Request) -> (i64, i64) {
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    let id = body["id"].as_i64().unwrap();
+    (id / MESSAGES_MAX, id % MESSAGES_MAX)
+}
+
+/// Publishes so many messages of these conversations in turn, the numbers going on from `from`.
+async fn publish(client: &Client, conversations: &[i64], from: i64, count: i64) {
+    let events = (from..from + count)
+        .flat_map(|number| conversations.iter().map(move |conversation| (*conversation, number)));
+    let requests: Vec<_> = events
+        .map(|(conversation, number)| {
+            publish_request(ACCOUNT, &format!("m{conversation}-{number}"), message(conversation, number))
+        })
+        .collect();
+    for requests in requests.chunks(1000) {
+        let batch = v1::BatchPublishEventsRequest { requests: requests.to_vec(), ..Default::default() };
+        client.events.clone().batch_publish_events(batch).await.unwrap();
+    }
+}
+
+async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
+    let asked = v1::Subscription {
+        ordered: true,
+        // The stuck conversation does not use its attempts up while others go past it.
+        retry_policy: Some(v1::RetryPolicy {
+            max_attempts: 50,
+            min_backoff: duration(Duration::from_millis(20)),
+            max_backoff: duration(Duration::from_secs(2)),
+        }),
+        max_in_flight: 16,
+        ..subscription(receiver.url("/"))
+    };
+    client.subscribe(ACCOUNT, asked).await
+}
+
+/// Demands that every conversation came in order: whenever a message was POSTed, the one before it had been taken. One
+/// may come again whose answer was lost. Returns how many messages of each came.
+fn assert_order(seen: &[Request]) -> HashMap<i64, i64> {
+    let mut last: HashMap<i64, (i64, bool)> = HashMap::new();
+    for request in seen {
+        let (conversation, number) = told(request);
+        let (before, taken) = last.get(&conversation).copied().unwrap_or((0, true));
+        assert!(
+            number == before || number == before + 1 && taken,
+            "message {number} of conversation {conversation} came after {before}, taken: {taken}"
+        );
+        let taken = request.taken || number == before && taken;
+        last.insert(conversation, (number, taken));
+    }
+    last.into_iter().map(|(conversation, (number, _))| (conversation, number)).collect()
+}
+
+/// Refuses the stuck conversation until told otherwise.
+async fn one_is_stuck() -> (Receiver, Arc<AtomicBool>) {
+    let healed = Arc::new(AtomicBool::new(false));
+    let heals = Arc::clone(&healed);
+    let receiver = Receiver::with(move |request| {
+        let stuck = told(request).0 == STUCK && !heals.load(Ordering::Relaxed);
+        Answer::status(if stuck { 500 } else { 200 })
+    });
+    (receiver.await, healed)
+}
+
+fn taken_of_others(seen: &[Request]) -> usize {
+    let others = seen.iter().filter(|request| request.taken).map(told).filter(|told| told.0 != STUCK);
+    others.collect::<BTreeSet<_>>().len()
+}
+
+#[tokio::test]
+async fn a_stuck_conversation_holds_up_itself_alone() {
+    let (receiver, healed) = one_is_stuck().await;
+    let gateway = Home::new().start().await;
+    subscribe(&gateway.client, &receiver).await;
+    publish(&gateway.client, &[STUCK, 2, 3, 4, 5, 6, 7, 8], 1, 40).await;
+    let seen = receiver.wait_until("all others", |seen| taken_of_others(seen) == 7 * 40).await;
+    let of_stuck: BTreeSet<_> = seen.iter().map(told).filter(|told| told.0 == STUCK).collect();
+    assert_eq!(of_stuck, [(STUCK, 1)].into(), "the first holds up the rest");
+    healed.store(true, Ordering::Relaxed);
+    gateway.client.nothing_owed(ACCOUNT).await;
+    let came = assert_order(&receiver.seen());
+    assert_eq!(came, (1..=8).map(|conversation| (conversation, 40)).collect());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_window_keeps_its_order() {
+    let (receiver, healed) = one_is_stuck().await;
+    let gateway = Home::new().with("lane-window", "256").start().await;
+    subscribe(&gateway.client, &receiver).await;
+    publish(&gateway.client, &[STUCK], 1, 400).await;
+    publish(&gateway.client, &[2, 3, 4, 5, 6, 7], 1, 60).await;
+    receiver.wait_until("all others", |seen| taken_of_others(seen) == 6 * 60).await;
+    healed.store(true, Ordering::Relaxed);
+    gateway.client.nothing_owed(ACCOUNT).await;
+    let others = (2..=7).map(|conversation| (conversation, 60));
+    assert_eq!(assert_order(&receiver.seen()), others.chain([(STUCK, 400)]).collect());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn more_conversations_than_are_kept_apart_wait_in_the_store() {
+    let healed = Arc::new(AtomicBool::new(false));
+    let heals = Arc::clone(&healed);
+    let refuse = move |_: &Request| Answer::status(if heals.load(Ordering::Relaxed) { 200 } else { 500 });
+    let receiver = Receiver::with(refuse).await;
+    let gateway = Home::new().with("lane-order-keys-max", "5").start().await;
+    subscribe(&gateway.client, &receiver).await;
+    let conversations: Vec<i64> = (1..=20).collect();
+    publish(&gateway.client, &conversations, 1, 3).await;
+    let seen = receiver.wait_for(50).await;
+    let tried: BTreeSet<_> = seen.iter().map(told).collect();
+    assert_eq!(tried, (1..=5).map(|conversation| (conversation, 1)).collect());
+    healed.store(true, Ordering::Relaxed);
+    gateway.client.nothing_owed(ACCOUNT).await;
+    assert_eq!(assert_order(&receiver.seen()), (1..=20).map(|conversation| (conversation, 3)).collect());
+    let log = gateway.stop().await;
+    assert!(log.iter().any(|line| line.contains("as many conversations waiting as it may keep apart")));
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_changes_no_order() {
+    let mut count = 0_u32;
+    let receiver = Receiver::with(move |_| {
+        count += 1;
+        Answer::status(if count.is_multiple_of(3) { 500 } else { 200 })
+    });
+    let receiver = receiver.await;
+    let home = Home::new();
+    let mut gateway = home.start().await;
+    subscribe(&gateway.client, &receiver).await;
+    let conversations: Vec<i64> = (1..=10).collect();
+    publish(&gateway.client, &conversations, 1, 60).await;
+    for part in 1..=3 {
+        receiver.wait_for(part * 150).await;
+        gateway.kill().await;
+        gateway = home.start().await;
+    }
+    gateway.client.nothing_owed(ACCOUNT).await;
+    assert_eq!(assert_order(&receiver.seen()), conversations.iter().map(|c| (*c, 60)).collect());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_and_a_switch_in_the_middle_change_no_order() {
+    let (receiver, healed) = one_is_stuck().await;
+    let gateway = Home::new().start().await;
+    let subscribed = subscribe(&gateway.client, &receiver).await;
+    publish(&gateway.client, &[STUCK, 2, 3], 1, 100).await;
+    for pause in 1..=3 {
+        receiver.wait_until("some others", |seen| taken_of_others(seen) >= 30 * pause).await;
+        gateway.client.pause(&subscribed.name).await;
+        publish(&gateway.client, &[STUCK, 2, 3], 100 * i64::try_from(pause).unwrap() + 1, 100).await;
+        gateway.client.resume(&subscribed.name).await;
+    }
+    healed.store(true, Ordering::Relaxed);
+    gateway.client.nothing_owed(ACCOUNT).await;
+    assert_eq!(assert_order(&receiver.seen()), (1..=3).map(|conversation| (conversation, 400)).collect());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn asking_for_order_later_orders_what_waits_already() {
+    let receiver = Receiver::always(Answer::Nothing).await;
+    let gateway = Home::new().start().await;
+    let asked = v1::Subscription {
+        retry_policy: attempts(50),
+        max_in_flight: 16,
+        timeout: duration(Duration::from_secs(5)),
+        ..subscription(receiver.url("/"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    publish(&gateway.client, &[1, 2, 3], 1, 30).await;
+    receiver.wait_for(16).await;
+    let seen = receiver.seen().len();
+    // The old kind ends with what is in flight.
+    let change = v1::Subscription { name: subscribed.name, ordered: true, ..Default::default() };
+    gateway.client.update(change).await;
+    receiver.wait_for(seen + 3).await;
+    receiver.now(|_| Answer::status(200));
+    gateway.client.nothing_owed(ACCOUNT).await;
+    let ordered = &receiver.seen()[seen..];
+    assert_eq!(assert_order(ordered), (1..=3).map(|conversation| (conversation, 30)).collect());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
+    const HELD_UP: Duration = Duration::from_secs(3);
+    let mut times: BTreeMap<i64, u32> = BTreeMap::new();
+    let receiver = Receiver::with(move |request| {
+        let (_, number) = told(request);
+        let time = times.entry(number).or_default();
+        *time += 1;
+        match (number, *time) {
+            (1, 1) => Answer::status(500),
+            (2, 1) => Answer::Late(HELD_UP, 200),
+            _ => Answer::status(200),
+        }
+    });
+    let receiver = receiver.await;
+    let gateway = Home::new().start().await;
+    let asked =
+        v1::Subscription { ordered: true, retry_policy: attempts(1), ..subscription(receiver.url("/")) };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    publish(&gateway.client, &[STUCK], 1, 4).await;
+    // The first is given up, and the second under way.
+    receiver.wait_for(2).await;
+    let first = subscribed.delivery("m1-1");
+    gateway.client.delivery_in(&first, State::Failed).await;
+    gateway.client.retry(&first).await;
+    gateway.client.nothing_owed(ACCOUNT).await;
+    let numbers: Vec<_> = receiver.seen().iter().map(|request| told(request).1).collect();
+    assert_eq!(numbers, [1, 2, 1, 3, 4]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_cancelled_while_it_waits_lets_the_next_go_at_once() {
+    let receiver = Receiver::first([Answer::with_header(503, "retry-after", 3600)]).await;
+    let gateway = Home::new().start().await;
+    let subscribed = subscribe(&gateway.client, &receiver).await;
+    publish(&gateway.client, &[STUCK], 1, 2).await;
+    let first = subscribed.delivery("m1-1");
+    gateway.client.delivery_in(&first, State::Retrying).await;
+    gateway.client.cancel(&first).await;
+    gateway.client.delivery_in(&subscribed.delivery("m1-2"), State::Succeeded).await;
+    gateway.stop().await;
+}
