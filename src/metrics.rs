@@ -33,8 +33,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a publish is refused, as the `reason` of `google.rpc.ErrorInfo` says. A reason that is not listed is counted with
 /// the last one.
-pub const REFUSAL_REASONS: [&str; 12] = [
+pub const REFUSAL_REASONS: [&str; 13] = [
     "ACCOUNT_MISMATCH",
+    "BACKLOG_FULL",
     "DEADLINE_EXCEEDED",
     "EVENT_EXISTS",
     "FIELD_INVALID",

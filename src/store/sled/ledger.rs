@@ -6,6 +6,10 @@ use std::{
         hash_map::{Entry, RandomState},
     },
     hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -32,6 +36,8 @@ pub struct Ledger {
     pub next_journal: u64,
     /// The time of the newest event.
     pub last_time: UnixMicros,
+    /// How many deliveries are owed in all, for those who ask without a lock.
+    pub owed: Arc<AtomicU64>,
     ids: IdIndex,
     lanes: HashMap<LaneId, LaneBook>,
 }
@@ -86,6 +92,7 @@ impl Ledger {
             next_seq: Seq(1),
             next_journal: 1,
             last_time: UnixMicros(0),
+            owed: Arc::default(),
             ids: IdIndex::default(),
             lanes: lanes.into_iter().map(|lane| (lane, LaneBook::default())).collect(),
         }
@@ -129,7 +136,9 @@ impl Ledger {
 
     /// Closes the book of a lane; its deliveries are no longer anybody's.
     pub fn remove_lane(&mut self, lane: LaneId) {
-        self.lanes.remove(&lane);
+        if let Some(book) = self.lanes.remove(&lane) {
+            self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
+        }
         for volume in &mut self.volumes {
             volume.forget(lane);
         }
@@ -154,6 +163,7 @@ impl Ledger {
         for lane in lanes {
             if let Some(book) = self.lanes.get_mut(lane) {
                 book.counts.pending += 1;
+                self.owed.fetch_add(1, Ordering::Relaxed);
             }
         }
         self.volumes.back_mut().expect("a volume was begun").push(lanes);
@@ -202,8 +212,11 @@ impl Ledger {
         let index = self.volume_index(key.seq)?;
         let before = self.volumes[index].set_state(key, state.into())?;
         let book = self.lanes.get_mut(&key.lane)?;
+        let owed_before = book.counts.owed();
         book.leave(key.seq, before);
         book.enter(key.seq, state, attempts);
+        // By one at most; wrapping around makes an addition of a negative number.
+        self.owed.fetch_add(book.counts.owed().wrapping_sub(owed_before), Ordering::Relaxed);
         Some(before)
     }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -76,6 +76,8 @@ pub struct Shared {
     clock: Arc<dyn Clock>,
     registry: Registry,
     ledger: RwLock<Ledger>,
+    /// The ledger's count of what is owed.
+    owed: Arc<AtomicU64>,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     failed: watch::Sender<bool>,
@@ -229,6 +231,10 @@ impl Store for SledStore {
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {
         self.shared.ledger().summary(lane)
+    }
+
+    fn owed_in_all(&self) -> u64 {
+        self.shared.owed.load(Ordering::Relaxed)
     }
 
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {

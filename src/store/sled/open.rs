@@ -112,6 +112,7 @@ pub fn open(
     let shared = Arc::new(Shared {
         clock,
         registry,
+        owed: Arc::clone(&ledger.owed),
         ledger: RwLock::new(ledger),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),
