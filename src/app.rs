@@ -246,6 +246,8 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
         watches_max: config.watches_max,
+        backlog_per_subscription_max: config.backlog_per_subscription_max,
+        backlog_max: config.backlog_max,
         retention_age: config.retention_age,
         retention_bytes_max: config.retention_bytes_max,
         retention_interval: config.retention_interval,

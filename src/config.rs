@@ -65,6 +65,10 @@ pub struct Config {
     pub tests_in_flight_max: usize,
     /// WatchDeliveries calls at once.
     pub watches_max: usize,
+    /// Deliveries owed to one subscription.
+    pub backlog_per_subscription_max: u64,
+    /// Deliveries owed in all.
+    pub backlog_max: u64,
     /// How long events are kept.
     pub retention_age: Duration,
     /// How much is kept.
@@ -229,6 +233,8 @@ impl Origins {
             reads_in_flight_max: value("reads_in_flight_max").number(),
             tests_in_flight_max: value("tests_in_flight_max").number(),
             watches_max: value("watches_max").number(),
+            backlog_per_subscription_max: value("backlog_per_subscription_max").number(),
+            backlog_max: value("backlog_max").number(),
             retention_age: value("retention_age").duration(),
             retention_bytes_max: value("retention_bytes_max").number(),
             retention_interval: value("retention_interval").duration(),

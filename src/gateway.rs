@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod admission;
+mod backlog;
 mod deliveries;
 mod error;
 mod events;
@@ -28,7 +29,7 @@ mod subscriptions;
 mod watch;
 
 pub use deliveries::{ListDeliveries, Summary};
-pub use error::{GatewayError, Resource};
+pub use error::{GatewayError, Limit, Resource};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
@@ -39,6 +40,7 @@ pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 pub use crate::store::{DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
 
 use admission::Admission;
+use backlog::Told;
 
 /// What bounds the gateway, and what a subscription's own settings stand over.
 #[derive(Clone, Debug)]
@@ -55,6 +57,10 @@ pub struct GatewaySettings {
     pub tests_in_flight_max: usize,
     /// Most WatchDeliveries calls under way.
     pub watches_max: usize,
+    /// Most deliveries that one subscription may be owed.
+    pub backlog_per_subscription_max: u64,
+    /// Most deliveries that may be owed in all.
+    pub backlog_max: u64,
     /// How long events are kept.
     pub retention_age: Duration,
     /// Most bytes of events and attempts that are kept, as they are encoded.
@@ -84,6 +90,7 @@ struct Inner {
     watches: Arc<Semaphore>,
     /// The store holds as much as it may, and all of it is owed.
     full: AtomicBool,
+    backlog_told: Told,
     /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
     adding: tokio::sync::Mutex<()>,
 }
@@ -104,6 +111,7 @@ impl Gateway {
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
             full: AtomicBool::new(false),
+            backlog_told: Told::default(),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),

@@ -33,8 +33,9 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a publish is refused, as the `reason` of `google.rpc.ErrorInfo` says. A reason that is not listed is counted with
 /// the last one.
-pub const REFUSAL_REASONS: [&str; 13] = [
+pub const REFUSAL_REASONS: [&str; 14] = [
     "ACCOUNT_MISMATCH",
+    "BACKLOG_FULL",
     "DEADLINE_EXCEEDED",
     "DISK_FULL",
     "EVENT_EXISTS",

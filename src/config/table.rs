@@ -234,6 +234,19 @@ pub const SETTINGS: &[Setting] = &[
         default: "1d",
     },
     Setting {
+        key: "backlog_per_subscription_max",
+        doc: "Deliveries that one subscription may be owed. An event that would make it more is refused as a whole, with \
+              RESOURCE_EXHAUSTED. What is being stored at that moment is not counted.",
+        kind: Kind::Count { min: BATCH_EVENTS_MAX, max: 1_000_000_000 },
+        default: "20000000",
+    },
+    Setting {
+        key: "backlog_max",
+        doc: "Deliveries that may be owed in all, likewise. At least backlog_per_subscription_max.",
+        kind: Kind::Count { min: BATCH_EVENTS_MAX, max: 1_000_000_000 },
+        default: "50000000",
+    },
+    Setting {
         key: "retention_age",
         doc: "How long events are kept with their deliveries. What is still owed is kept for as long as it is.",
         kind: duration(60_000, 3_650 * 86_400_000),
@@ -271,6 +284,7 @@ pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
         "publish_events_in_flight_max",
         "one stream could fill the whole gateway",
     ),
+    ("backlog_per_subscription_max", "backlog_max", "what one subscription may be owed would not fit"),
 ];
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {

@@ -42,6 +42,8 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("retry_min_backoff", "10ms", r#""10ms""#),
     ("retry_max_backoff", "7d", r#""7d""#),
     ("retry_after_max", "0s", r#""0s""#),
+    ("backlog_per_subscription_max", "1000", "1000"),
+    ("backlog_max", "60000000", "60000000"),
     ("retention_age", "30d", r#""30d""#),
     ("retention_bytes_max", "1GiB", r#""1GiB""#),
     ("retention_interval", "1s", r#""1s""#),
@@ -210,7 +212,7 @@ fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (
             &["--event-bytes-max", "3MiB", "--grpc-message-bytes-max", "2MiB"],
             "the largest event would not fit into a message",
@@ -221,6 +223,7 @@ fn values_that_contradict_each_other_are_refused() {
             &["--stream-events-in-flight-max", "2000", "--publish-events-in-flight-max", "1000"],
             "one stream could fill the whole gateway",
         ),
+        (&["--backlog-max", "1000"], "what one subscription may be owed would not fit"),
         (
             &["--http-listen", "127.0.0.1:50051"],
             "flag --http-listen: grpc_listen = 127.0.0.1:50051 (default) and",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{GatewayError, OVERLOADED_RETRY_AFTER};
+use super::GatewayError;
 
 /// Counts what is under way against its bounds.
 pub(super) struct Admission {
@@ -14,6 +14,8 @@ pub(super) struct Admission {
 }
 
 struct Bound {
+    /// The setting that it comes from.
+    name: &'static str,
     free: Arc<Semaphore>,
     max: u32,
 }
@@ -26,29 +28,29 @@ pub(super) struct Admitted {
 
 impl Admission {
     pub(super) fn new(events_max: usize, bytes_max: usize) -> Self {
-        Self { events: Bound::new(events_max), bytes: Bound::new(bytes_max) }
+        Self {
+            events: Bound::new("publish_events_in_flight_max", events_max),
+            bytes: Bound::new("publish_bytes_in_flight_max", bytes_max),
+        }
     }
 
     /// Takes room for so much, or says that there is none.
     pub(super) fn admit(&self, events: usize, bytes: usize) -> Result<Admitted, GatewayError> {
-        let overloaded = GatewayError::Overloaded { retry_after: OVERLOADED_RETRY_AFTER };
-        match (self.events.take(events), self.bytes.take(bytes)) {
-            (Some(events), Some(bytes)) => Ok(Admitted { _events: events, _bytes: bytes }),
-            _ => Err(overloaded),
-        }
+        Ok(Admitted { _events: self.events.take(events)?, _bytes: self.bytes.take(bytes)? })
     }
 }
 
 impl Bound {
-    fn new(max: usize) -> Self {
+    fn new(name: &'static str, max: usize) -> Self {
         let max = u32::try_from(max).unwrap_or(u32::MAX).max(1); // With no room at all nothing would count.
-        Self { free: Arc::new(Semaphore::new(usize::try_from(max).expect("a u32 fits"))), max }
+        Self { name, free: Arc::new(Semaphore::new(usize::try_from(max).expect("a u32 fits"))), max }
     }
 
-    fn take(&self, count: usize) -> Option<OwnedSemaphorePermit> {
+    fn take(&self, count: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
         // What is larger than the whole bound gets in when it is alone; its own size is bounded elsewhere.
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.max);
-        Arc::clone(&self.free).try_acquire_many_owned(count).ok()
+        let taken = Arc::clone(&self.free).try_acquire_many_owned(count);
+        taken.map_err(|_| GatewayError::overloaded(self.name, usize::try_from(self.max).expect("a u32 fits")))
     }
 }
 

@@ -58,7 +58,9 @@ pub enum GatewayError {
         state: DeliveryState,
     },
     /// The account may have no more subscriptions: remove some.
-    #[error("account {account} has {max} subscriptions, as many as it may have")]
+    #[error(
+        "account {account} has as many subscriptions as it may have: subscriptions_per_account_max is {max}"
+    )]
     TooManySubscriptions {
         /// Which account.
         account: AccountId,
@@ -66,14 +68,31 @@ pub enum GatewayError {
         max: usize,
     },
     /// Too much is under way: come back later.
-    #[error("the gateway is overloaded")]
+    #[error("the gateway is overloaded: {}", reached(.limit.as_ref()))]
     Overloaded {
+        /// The bound that was reached; `None` if it is one of the store's own.
+        limit: Option<Limit>,
         /// How long to wait at least.
         retry_after: Duration,
     },
     /// The store holds as much as it may, and all of it is still owed: have some of it delivered or cancelled, or allow more.
-    #[error("the store is full of deliveries that are still owed")]
+    #[error("the store is full of deliveries that are still owed: {}", reached(Some(.limit)))]
     StoreFull {
+        /// The bound that was reached.
+        limit: Limit,
+        /// How long to wait at least.
+        retry_after: Duration,
+    },
+    /// The event would make too much be owed: have some of it delivered or cancelled, delete the subscription, or allow
+    /// more.
+    #[error("{} owed {owed} deliveries: {}", debtor(.subscription.as_ref()), reached(Some(.limit)))]
+    BacklogFull {
+        /// The subscription that is owed too much; `None` if all together are.
+        subscription: Option<SubscriptionName>,
+        /// How much it is owed already.
+        owed: u64,
+        /// The bound that would be passed.
+        limit: Limit,
         /// How long to wait at least.
         retry_after: Duration,
     },
@@ -89,6 +108,15 @@ pub enum GatewayError {
     /// The disk, or what is on it, failed.
     #[error("storage failed: {0}")]
     Storage(String),
+}
+
+/// A bound of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The setting that it comes from.
+    pub name: &'static str,
+    /// How much it allows.
+    pub max: u64,
 }
 
 /// What was looked for.
@@ -113,6 +141,12 @@ impl fmt::Display for Resource {
 }
 
 impl GatewayError {
+    /// So much is under way as this setting allows.
+    pub(super) fn overloaded(name: &'static str, max: usize) -> Self {
+        let limit = Some(Limit { name, max: max as u64 });
+        Self::Overloaded { limit, retry_after: OVERLOADED_RETRY_AFTER }
+    }
+
     /// There is no such subscription.
     pub(super) fn no_subscription(name: &SubscriptionName) -> Self {
         Self::NotFound(Resource::Subscription(name.clone()))
@@ -129,6 +163,18 @@ impl GatewayError {
     }
 }
 
+/// Which bound it is, to be said after what it is about.
+fn reached(limit: Option<&Limit>) -> String {
+    match limit {
+        Some(Limit { name, max }) => format!("{name} is {max}"),
+        None => "too many writes wait for the disk".to_owned(),
+    }
+}
+
+fn debtor(subscription: Option<&SubscriptionName>) -> String {
+    subscription.map_or_else(|| "all subscriptions together are".to_owned(), |name| format!("{name} is"))
+}
+
 /// How a delivery ended, to be said after its name.
 fn over(state: DeliveryState) -> &'static str {
     match state {
@@ -143,7 +189,7 @@ fn over(state: DeliveryState) -> &'static str {
 const DISK_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// How long an overloaded caller is asked to wait. Commits take milliseconds, so the backlog is gone by then.
-pub(super) const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl From<StoreError> for GatewayError {
     fn from(error: StoreError) -> Self {
@@ -151,7 +197,7 @@ impl From<StoreError> for GatewayError {
             StoreError::NameTaken(name) => Self::NameTaken(name),
             StoreError::UrlTaken(name) => Self::UrlTaken(name),
             StoreError::RequestIdReused => Self::RequestIdReused,
-            StoreError::Busy => Self::Overloaded { retry_after: OVERLOADED_RETRY_AFTER },
+            StoreError::Busy => Self::Overloaded { limit: None, retry_after: OVERLOADED_RETRY_AFTER },
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),

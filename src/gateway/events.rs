@@ -157,7 +157,9 @@ impl Gateway {
                 encoded,
                 fingerprint,
             });
-        let commit = self.0.store.accept(new.collect());
+        let new: Vec<_> = new.collect();
+        self.check_backlog(&new)?;
+        let commit = self.0.store.accept(new);
         Ok(Publishing { commit, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Gateway, GatewayError};
+use super::{Gateway, GatewayError, Limit};
 use crate::{
     domain::time::UnixMicros,
     store::{Keep, Purged},
@@ -41,7 +41,10 @@ impl Gateway {
 
     /// Errors while the store is full of what is owed.
     pub(super) fn check_not_full(&self) -> Result<(), GatewayError> {
-        let full = self.0.full.load(Ordering::Relaxed);
-        if full { Err(GatewayError::StoreFull { retry_after: STORE_FULL_RETRY_AFTER }) } else { Ok(()) }
+        if !self.0.full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let limit = Limit { name: "retention_bytes_max", max: self.0.settings.retention_bytes_max };
+        Err(GatewayError::StoreFull { limit, retry_after: STORE_FULL_RETRY_AFTER })
     }
 }

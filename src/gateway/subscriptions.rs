@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tower::ServiceExt;
 
-use super::{Gateway, GatewayError, error::OVERLOADED_RETRY_AFTER};
+use super::{Gateway, GatewayError};
 use crate::{
     domain::{
         delivery::{Attempt, Post},
@@ -227,7 +227,8 @@ impl Gateway {
         event_type: Option<EventType>,
     ) -> Result<Tested, GatewayError> {
         let subscription = self.get_subscription(name)?;
-        let overloaded = |_| GatewayError::Overloaded { retry_after: OVERLOADED_RETRY_AFTER };
+        let max = self.0.settings.tests_in_flight_max;
+        let overloaded = |_| GatewayError::overloaded("tests_in_flight_max", max);
         let _turn = self.0.tests.try_acquire().map_err(overloaded)?;
 
         let first = subscription.settings.event_types.first();

@@ -10,7 +10,7 @@ use tokio::sync::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Gateway, GatewayError, error::OVERLOADED_RETRY_AFTER};
+use super::{Gateway, GatewayError};
 use crate::{
     domain::{
         delivery::DeliveryState,
@@ -66,7 +66,8 @@ impl Gateway {
                 Some(self.get_subscription(&name)?.lane)
             }
         };
-        let overloaded = |_| GatewayError::Overloaded { retry_after: OVERLOADED_RETRY_AFTER };
+        let max = self.0.settings.watches_max;
+        let overloaded = |_| GatewayError::overloaded("watches_max", max);
         let turn = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
         let (sender, waiting) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);

@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     domain::fault::{Fault, FaultKind, Faults},
-    gateway::{GatewayError, Resource},
+    gateway::{GatewayError, Limit, Resource},
     proto::v1,
 };
 
@@ -28,6 +28,9 @@ const VIOLATIONS_BYTES_MAX: usize = 1600;
 const VIOLATION_TEXT_BYTES_MAX: usize = 240;
 /// How long a caller is asked to wait for a server that stops or whose disk fails.
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The subject of a quota that all accounts use up together.
+const EVERYBODY: &str = "accounts/-";
 
 /// A call, or one event of a stream, that is refused. Boxed, since every result that may be one has its size.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ enum About {
     Nothing,
     Resource { kind: &'static str, name: String },
     Precondition { subject: String },
-    Quota { subject: String },
+    Quota { subject: String, wait: Option<Duration> },
     Wait(Duration),
 }
 
@@ -73,6 +76,24 @@ impl Refusal {
     fn with_violation(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
         self.0.violations.push((field.into(), description.into()));
         self
+    }
+
+    /// A bound of the gateway is reached; `subject` uses it up.
+    fn exhausted(
+        reason: &'static str,
+        message: String,
+        subject: String,
+        limit: Option<Limit>,
+        retry_after: Duration,
+    ) -> Self {
+        let refusal = Self::new(Code::ResourceExhausted, reason, message)
+            .about(About::Quota { subject, wait: Some(retry_after) });
+        match limit {
+            Some(Limit { name, max }) => {
+                refusal.with_metadata("limit", name).with_metadata("max", max.to_string())
+            }
+            None => refusal,
+        }
     }
 
     /// The same refusal of a batch: names the request that is at fault.
@@ -159,8 +180,11 @@ impl From<Refusal> for Status {
             About::Precondition { subject } => {
                 details.add_precondition_failure_violation(reason, subject, message.as_str());
             }
-            About::Quota { subject } => {
+            About::Quota { subject, wait } => {
                 details.add_quota_failure_violation(subject, message.as_str());
+                if wait.is_some() {
+                    details.set_retry_info(wait);
+                }
             }
             About::Wait(wait) => {
                 details.set_retry_info(Some(wait));
@@ -218,14 +242,20 @@ impl From<GatewayError> for Refusal {
             }
             GatewayError::TooManySubscriptions { account, max } => {
                 Self::new(Code::ResourceExhausted, "SUBSCRIPTION_LIMIT", message)
+                    .with_metadata("limit", "subscriptions_per_account_max")
                     .with_metadata("max", max.to_string())
-                    .about(About::Quota { subject: format!("accounts/{account}") })
+                    .about(About::Quota { subject: format!("accounts/{account}"), wait: None })
             }
-            GatewayError::Overloaded { retry_after } => {
-                Self::new(Code::ResourceExhausted, "OVERLOADED", message).about(About::Wait(retry_after))
+            GatewayError::Overloaded { limit, retry_after } => {
+                Self::exhausted("OVERLOADED", message, EVERYBODY.to_owned(), limit, retry_after)
             }
-            GatewayError::StoreFull { retry_after } => {
-                Self::new(Code::ResourceExhausted, "STORE_FULL", message).about(About::Wait(retry_after))
+            GatewayError::StoreFull { limit, retry_after } => {
+                Self::exhausted("STORE_FULL", message, EVERYBODY.to_owned(), Some(limit), retry_after)
+            }
+            GatewayError::BacklogFull { subscription, owed, limit, retry_after } => {
+                let subject = subscription.map_or_else(|| EVERYBODY.to_owned(), |name| name.to_string());
+                Self::exhausted("BACKLOG_FULL", message, subject, Some(limit), retry_after)
+                    .with_metadata("owed", owed.to_string())
             }
             GatewayError::DiskFull { retry_after } => {
                 Self::new(Code::ResourceExhausted, "DISK_FULL", message).about(About::Wait(retry_after))

@@ -78,6 +78,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     the_feed_tells_of_every_event(engine()).await;
     callers_decide_about_deliveries(engine()).await;
     deleting_asks_before_it_drops_debts(engine()).await;
+    what_is_owed_in_all_follows_every_change(engine()).await;
     retention_removes_what_is_over_and_keeps_what_is_owed(engine()).await;
     times_never_step_back(engine()).await;
     a_closed_store_takes_nothing(engine()).await;
@@ -613,6 +614,34 @@ async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
     bench.store.delete_subscription(b.lane, 1, false).await.unwrap();
 }
 
+async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let a = bench.subscribe(1, "a").await;
+    let b = bench.subscribe(1, "b").await.lane;
+    let key = |seq, lane| DeliveryKey { seq: Seq(seq), lane };
+    assert_eq!(bench.store.owed_in_all(), 0);
+    for id in ["e", "f", "g"] {
+        bench.publish(1, Some(id), 1, &[a.lane, b]).await;
+    }
+    bench.publish(1, Some("e"), 1, &[a.lane, b]).await;
+    assert_eq!(bench.store.owed_in_all(), 6, "a repetition owes nothing");
+    bench.settle(key(1, b), DeliveryState::Retrying { due: bench.clock.now() }).await;
+    bench.reopen();
+    assert_eq!(bench.store.owed_in_all(), 6, "what is retried is owed");
+    bench.settle(key(1, b), DeliveryState::Succeeded).await;
+    bench.settle(key(2, b), DeliveryState::Failed).await;
+    bench.store.decide(key(3, b), Decision::Cancel).await.unwrap();
+    bench.settle(key(3, b), DeliveryState::Succeeded).await;
+    bench.reopen();
+    assert_eq!(bench.store.owed_in_all(), 3);
+    bench.store.decide(key(2, b), Decision::Retry).await.unwrap();
+    assert_eq!(bench.store.owed_in_all(), 4, "what a caller has tried again is owed again");
+    bench.store.delete_subscription(a.lane, 1, true).await.unwrap();
+    assert_eq!(bench.store.owed_in_all(), 1);
+    bench.reopen();
+    assert_eq!(bench.store.owed_in_all(), 1);
+}
+
 async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine: E) {
     const COUNT: u64 = 2500;
     let mut bench = Bench::new(engine);
@@ -821,6 +850,7 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId
         let ours = bench.store.delivery(row.key).unwrap().unwrap();
         assert_eq!(shown(&ours), shown(&reference.delivery(row.key).unwrap().unwrap()), "seed {seed}");
     }
+    assert_eq!(bench.store.owed_in_all(), reference.owed_in_all(), "seed {seed}");
     for &lane in lanes {
         assert_eq!(bench.store.lane_summary(lane), reference.lane_summary(lane), "seed {seed}");
         for limit in [3, 1000] {

@@ -295,6 +295,10 @@ impl Store for MemoryStore {
         summary
     }
 
+    fn owed_in_all(&self) -> u64 {
+        self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
+    }
+
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
         let inner = self.lock();
         let owed = inner.deliveries.values().filter(|d| lanes.contains(&d.key.lane) && d.state.is_owed());

@@ -112,6 +112,10 @@ pub trait Store: Send + Sync + 'static {
     /// What a lane owes and has settled. Does not wait for the disk.
     fn lane_summary(&self, lane: LaneId) -> LaneSummary;
 
+    /// How many deliveries are owed in all. Asked for with every publish: waits for nothing, and takes no longer however
+    /// much is stored.
+    fn owed_in_all(&self) -> u64;
+
     /// When the oldest event was stored that is still owed to one of these lanes.
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros>;
 

@@ -70,6 +70,8 @@ impl Default for Setup {
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,
                 watches_max: 2,
+                backlog_per_subscription_max: 1_000_000,
+                backlog_max: 1_000_000,
                 retention_age: Duration::from_hours(24),
                 retention_bytes_max: 16 * 1024 * 1024,
                 retention_interval: Duration::from_secs(10),

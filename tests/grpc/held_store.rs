@@ -112,6 +112,10 @@ impl Store for HeldStore {
         self.inner.state(key)
     }
 
+    fn owed_in_all(&self) -> u64 {
+        self.inner.owed_in_all()
+    }
+
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
         self.inner.oldest_owed(lanes)
     }

@@ -4,6 +4,7 @@ mod deliveries;
 mod events;
 mod harness;
 mod held_store;
+mod limits;
 mod pressure;
 mod refusals;
 mod server;

@@ -5,6 +5,7 @@ use tidings::{
     proto::v1::{self, EventType, delivery::State},
 };
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::{client::subscription, gateway::Home, receiver::Receiver};
 
@@ -44,6 +45,11 @@ async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
     let refused = refused.unwrap();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(refused.message().contains("full of deliveries that are still owed"), "{refused:?}");
+    let details = refused.get_error_details();
+    let quota = details.quota_failure().expect("a QuotaFailure");
+    assert_eq!(quota.violations[0].subject, "accounts/-");
+    assert_eq!(details.error_info().unwrap().metadata["limit"], "retention_bytes_max");
+    assert!(details.retry_info().is_some());
     assert!(
         usize::try_from(stored).unwrap() * EVENT_BYTES >= BYTES_MAX - EVENT_BYTES,
         "only {stored} were stored"

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    sync::atomic::AtomicU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -41,7 +44,8 @@ pub struct Ledger {
     cache_bytes: usize,
     uses: AtomicU64,
     lanes: HashMap<LaneId, LaneBook>,
-    owed: u64,
+    /// How many deliveries are owed to all lanes; read without the ledger's lock.
+    owed: Arc<AtomicU64>,
     /// When something was last written to each log file.
     pub file_times: BTreeMap<u32, UnixMicros>,
 }
@@ -83,7 +87,7 @@ impl Ledger {
             cache_bytes,
             uses: AtomicU64::new(0),
             lanes: lanes.into_iter().map(|lane| (lane, LaneBook::default())).collect(),
-            owed: 0,
+            owed: Arc::default(),
             file_times: BTreeMap::new(),
         }
     }
@@ -113,7 +117,7 @@ impl Ledger {
             book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
             book.counts.failed += u64::from(counts.count(SlotState::Failed));
             book.counts.cancelled += u64::from(counts.count(SlotState::Cancelled));
-            self.owed += u64::from(counts.owed());
+            self.owed.fetch_add(u64::from(counts.owed()), Ordering::Relaxed);
         }
         self.volumes.push_back(volume);
     }
@@ -151,7 +155,7 @@ impl Ledger {
             book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
             book.counts.failed -= u64::from(counts.count(SlotState::Failed));
             book.counts.cancelled -= u64::from(counts.count(SlotState::Cancelled));
-            self.owed -= u64::from(counts.owed());
+            self.owed.fetch_sub(u64::from(counts.owed()), Ordering::Relaxed);
             if let Some(due) = volume.dues.get(&counts.lane) {
                 book.due.remove(&(*due, volume.first));
             }
@@ -161,7 +165,7 @@ impl Ledger {
     /// Closes the book of a lane; its deliveries are no longer anybody's.
     pub fn remove_lane(&mut self, lane: LaneId) {
         if let Some(book) = self.lanes.remove(&lane) {
-            self.owed -= book.counts.owed();
+            self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
         }
         let number = lane_number(lane);
         self.volumes.iter_mut().for_each(|volume| volume.forget(number));
@@ -189,7 +193,7 @@ impl Ledger {
             // One whose subscription is gone meanwhile has no book, and nobody counts it.
             if let Some(book) = self.lanes.get_mut(lane) {
                 book.counts.pending += 1;
-                self.owed += 1;
+                self.owed.fetch_add(1, Ordering::Relaxed);
                 volume.enter(lane_number(*lane), SlotState::Pending);
             }
         }
@@ -324,10 +328,10 @@ impl Ledger {
         let book = self.lanes.get_mut(&key.lane).expect("it is known");
         if let Some(before) = before {
             *book.count_mut(before) -= 1;
-            self.owed -= u64::from(before.is_owed());
+            self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
         }
         *book.counts.count_mut(state) += 1;
-        self.owed += u64::from(state.is_owed());
+        self.owed.fetch_add(u64::from(state.is_owed()), Ordering::Relaxed);
         if due_before != due_after {
             if let Some(due) = due_before {
                 book.due.remove(&(due, first));
@@ -349,9 +353,9 @@ impl Ledger {
         })
     }
 
-    /// How many deliveries are owed to all lanes.
-    pub fn owed(&self) -> u64 {
-        self.owed
+    /// How many deliveries are owed to all lanes, now and later.
+    pub fn owed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.owed)
     }
 
     /// The volumes with retries to a lane, by when the next one is due.

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -103,6 +103,8 @@ pub struct Shared {
     registry: Registry,
     ledger: RwLock<Ledger>,
     log: Arc<LogReader>,
+    /// The ledger's count of what is owed.
+    owed: Arc<AtomicU64>,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     failed: watch::Sender<bool>,
@@ -239,6 +241,10 @@ impl Store for DiskStore {
 
     fn lane_summary(&self, lane: LaneId) -> LaneSummary {
         self.shared.ledger().summary(lane)
+    }
+
+    fn owed_in_all(&self) -> u64 {
+        self.shared.owed.load(Ordering::Relaxed)
     }
 
     fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {

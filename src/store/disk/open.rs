@@ -125,6 +125,7 @@ pub fn open(
     let shared = Arc::new(Shared {
         clock,
         registry,
+        owed: ledger.owed(),
         ledger: RwLock::new(ledger),
         log: Arc::clone(log.reader()),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
