@@ -24,6 +24,7 @@ mod backlog;
 mod deliveries;
 mod error;
 mod events;
+mod replay;
 mod retention;
 mod subscriptions;
 mod watch;
@@ -31,6 +32,7 @@ mod watch;
 pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Limit, Resource};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
+pub use replay::{ReplayDeliveries, ReplayPlace, Replayed};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
 };

@@ -26,43 +26,52 @@ impl Gateway {
     /// Errors if these events would make one subscription, or all together, be owed more than the settings allow. What is
     /// being stored at this moment is not counted: a bound may be passed by as much as is in flight.
     pub(super) fn check_backlog(&self, events: &[NewEvent]) -> Result<(), GatewayError> {
-        let settings = &self.0.settings;
-        let (max, each_max) = (settings.backlog_max, settings.backlog_per_subscription_max);
-        let new: u64 = events.iter().map(|event| event.lanes.len() as u64).sum();
-        let owed = self.0.store.owed_in_all();
-        if new > 0 && owed + new > max {
-            self.tell_backlog(owed, max);
-            let limit = Limit { name: "backlog_max", max };
-            return Err(GatewayError::BacklogFull {
-                subscription: None,
-                owed,
-                limit,
-                retry_after: BACKLOG_FULL_RETRY_AFTER,
-            });
-        }
-        if owed + new <= each_max {
-            // Nobody can be owed more than all together, so in most gateways nobody is ever looked at.
+        let new = events.iter().map(|event| event.lanes.len() as u64).sum();
+        if self.check_backlog_in_all(new)? {
             return Ok(());
         }
         let mut new_by_lane: HashMap<LaneId, u64> = HashMap::new();
         for lane in events.iter().flat_map(|event| &event.lanes) {
             *new_by_lane.entry(*lane).or_default() += 1;
         }
-        for (lane, new) in new_by_lane {
-            let owed = self.0.store.lane_summary(lane).owed();
-            if owed + new > each_max
-                && let Some(subscription) = self.0.store.registry().by_lane(lane)
-            {
-                self.tell_backlog(owed, each_max);
-                return Err(GatewayError::BacklogFull {
-                    subscription: Some(subscription.name.clone()),
-                    owed,
-                    limit: Limit { name: "backlog_per_subscription_max", max: each_max },
-                    retry_after: BACKLOG_FULL_RETRY_AFTER,
-                });
-            }
+        new_by_lane.into_iter().try_for_each(|(lane, new)| self.check_backlog_of_one(lane, new))
+    }
+
+    /// Errors if so many more deliveries to one subscription would be too many.
+    pub(super) fn check_backlog_of(&self, lane: LaneId, new: u64) -> Result<(), GatewayError> {
+        if self.check_backlog_in_all(new)? { Ok(()) } else { self.check_backlog_of_one(lane, new) }
+    }
+
+    /// True if not even one subscription can be owed too much: none is owed more than all together, so in most gateways nobody is
+    /// ever looked at.
+    fn check_backlog_in_all(&self, new: u64) -> Result<bool, GatewayError> {
+        let max = self.0.settings.backlog_max;
+        let owed = self.0.store.owed_in_all();
+        if new == 0 || owed + new <= max {
+            return Ok(owed + new <= self.0.settings.backlog_per_subscription_max);
         }
-        Ok(())
+        self.tell_backlog(owed, max);
+        let limit = Limit { name: "backlog_max", max };
+        Err(GatewayError::BacklogFull {
+            subscription: None,
+            owed,
+            limit,
+            retry_after: BACKLOG_FULL_RETRY_AFTER,
+        })
+    }
+
+    fn check_backlog_of_one(&self, lane: LaneId, new: u64) -> Result<(), GatewayError> {
+        let max = self.0.settings.backlog_per_subscription_max;
+        let owed = self.0.store.lane_summary(lane).owed();
+        let subscription = self.0.store.registry().by_lane(lane).filter(|_| owed + new > max);
+        let Some(subscription) = subscription else { return Ok(()) };
+        self.tell_backlog(owed, max);
+        Err(GatewayError::BacklogFull {
+            subscription: Some(subscription.name.clone()),
+            owed,
+            limit: Limit { name: "backlog_per_subscription_max", max },
+            retry_after: BACKLOG_FULL_RETRY_AFTER,
+        })
     }
 
     /// Logs from time to time that events are refused, and which subscription is owed the most.

@@ -66,6 +66,11 @@ fn state(state: State) -> v1::subscription::State {
     }
 }
 
+/// The kind of event that a filter asks for.
+pub(super) fn event_type_asked(event_type: v1::EventType) -> Option<v1::EventType> {
+    (event_type != v1::EventType::Unspecified).then_some(event_type)
+}
+
 /// The state that a filter asks for.
 pub(super) fn state_asked(state: v1::subscription::State) -> Option<State> {
     match state {
@@ -105,7 +110,7 @@ pub(super) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> 
             _ => None,
         },
         attempts: (before + 1..).zip(&record.attempts).map(|(number, one)| attempt(number, one)).collect(),
-        create_time: Some(event.create_time.into()),
+        create_time: Some(record.create_time.into()),
         update_time: Some(record.update_time.into()),
     }
 }

@@ -21,8 +21,9 @@ use crate::{
             AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
             SubscriptionName,
         },
+        time::UnixMicros,
     },
-    gateway::{Gateway, ListDeliveries, WatchDeliveries},
+    gateway::{Gateway, ListDeliveries, ReplayDeliveries, ReplayPlace, WatchDeliveries},
     proto::v1::{self, delivery_service_server::DeliveryService},
 };
 
@@ -112,9 +113,9 @@ impl DeliveryService for Deliveries {
 
     async fn replay_deliveries(
         &self,
-        _request: Request<v1::ReplayDeliveriesRequest>,
+        request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        Err(Refusal::not_implemented("ReplayDeliveries").into())
+        within(self.call_timeout, self.replay(request.into_inner())).await
     }
 
     async fn summarize_deliveries(
@@ -169,6 +170,59 @@ impl Deliveries {
         Ok(v1::ListDeliveriesResponse { deliveries, next_page_token: tokens.write(next) })
     }
 }
+
+impl Deliveries {
+    async fn replay(
+        &self,
+        mut request: v1::ReplayDeliveriesRequest,
+    ) -> Result<v1::ReplayDeliveriesResponse, Refusal> {
+        let mut fields = Fields::default();
+        let limit = match std::mem::take(&mut request.page_size) {
+            0 => REPLAY_SIZE_DEFAULT,
+            size => usize::try_from(size).unwrap_or(usize::MAX),
+        };
+        if limit > REPLAY_SIZE_MAX {
+            fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
+        }
+        let token = std::mem::take(&mut request.page_token);
+        let subscription = fields.required("parent", &request.parent);
+        let types = fields.choices("event_types", &request.event_types, convert::event_type_asked);
+        let states = fields.choices("states", &request.states, convert::delivery_state_asked);
+        for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
+            fields.faults.invalid(
+                format!("states[{index}]"),
+                "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
+            );
+        }
+        let time = fields.time_range(request.start_time, request.end_time);
+        let subscription = fields.finish(subscription)?;
+
+        let validate_only = std::mem::take(&mut request.validate_only);
+        let tokens = Tokens::of(List::Replay, &request);
+        let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
+            after: Seq(cursor.seq),
+            until: Seq(cursor.until),
+            began: UnixMicros(cursor.time),
+        });
+        let replay = ReplayDeliveries { subscription, time, types, states, place, limit, validate_only };
+        let replayed = self.gateway.replay_deliveries(replay).await?;
+        let next = replayed.next.map(|place| Cursor {
+            seq: place.after.0,
+            until: place.until.0,
+            time: place.began.0,
+            ..Cursor::default()
+        });
+        Ok(v1::ReplayDeliveriesResponse {
+            replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
+            next_page_token: tokens.write(next),
+        })
+    }
+}
+
+/// Events that one call of ReplayDeliveries queues where it does not say.
+const REPLAY_SIZE_DEFAULT: usize = 1000;
+/// Most events that one call of ReplayDeliveries queues.
+const REPLAY_SIZE_MAX: usize = 10_000;
 
 /// `accounts/{account}/subscriptions/{subscription}`, where `-` means all of the account.
 struct Parent {

@@ -21,7 +21,7 @@ use crate::{
         ids::{AccountId, EventName, Seq, SubscriptionName},
     },
     gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
-    proto::v1::{self, EventType, event_service_server::EventService},
+    proto::v1::{self, event_service_server::EventService},
 };
 
 /// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
@@ -143,8 +143,7 @@ impl Events {
         let size = page::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let account = fields.account("parent", &request.parent);
-        let known = |kind| Some(kind).filter(|kind| *kind != EventType::Unspecified);
-        let types = fields.choices("types", &request.types, known);
+        let types = fields.choices("types", &request.types, convert::event_type_asked);
         let time = fields.time_range(request.start_time, request.end_time);
         let account = fields.finish(account)?;
 

@@ -27,6 +27,7 @@ pub(super) enum List {
     Subscriptions = 1,
     Events = 2,
     Deliveries = 3,
+    Replay = 4,
 }
 
 /// Where a page goes on. Each list uses the fields that it needs.
@@ -41,6 +42,12 @@ pub(super) struct Cursor {
     /// After the delivery to this lane.
     #[prost(uint64, tag = "3")]
     pub(super) lane: u64,
+    /// Up to the event at this place.
+    #[prost(uint64, tag = "4")]
+    pub(super) until: u64,
+    /// As of this time, in microseconds since the epoch.
+    #[prost(int64, tag = "5")]
+    pub(super) time: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -152,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_own_list_and_parameters_only() {
-        let cursor = Cursor { name: "a".into(), seq: 7, lane: 9 };
+        let cursor = Cursor { name: "a".into(), seq: 7, lane: 9, until: 11, time: -13 };
         let tokens = Tokens::of(List::Events, &request("accounts/1"));
         let token = tokens.write(Some(cursor.clone()));
         assert_eq!(tokens.read(&token).unwrap(), Some(cursor));
@@ -178,7 +185,7 @@ mod tests {
             let next = (end < count).then(|| end - 1);
             Ok(Page { rows: (start..end).collect(), next })
         };
-        let show = |n: &u64| (*n, Cursor { name: "x".repeat(bytes), seq: *n, lane: 0 });
+        let show = |n: &u64| (*n, Cursor { name: "x".repeat(bytes), seq: *n, ..Cursor::default() });
         let (page, next) = fill(size, after, read, show).await.unwrap();
         (page.iter().map(|row| row.seq).collect(), next)
     }

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{
     Accepted, Change, Changes, Commit, Created, Debt, Decision, DeliveryChange, DeliveryQuery,
     DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent,
-    NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, Settlement, Store,
-    StoreError, changes::ChangeFeed, registry,
+    NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement,
+    Store, StoreError, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -46,6 +46,8 @@ struct Inner {
     /// In stored order.
     events: Vec<Row>,
     deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
+    /// The attempts that were made of a delivery before it was replayed.
+    attempts_before: HashMap<DeliveryKey, u32>,
 }
 
 struct Row {
@@ -53,6 +55,7 @@ struct Row {
     fingerprint: u128,
     delivery_count: u32,
     bytes: u64,
+    inbox_id: Option<i64>,
 }
 
 impl MemoryStore {
@@ -67,6 +70,7 @@ impl MemoryStore {
             requests: HashMap::new(),
             events: Vec::new(),
             deliveries: BTreeMap::new(),
+            attempts_before: HashMap::new(),
         };
         Self {
             clock,
@@ -238,6 +242,43 @@ impl Store for MemoryStore {
         })
     }
 
+    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
+        let inner = self.lock();
+        let wanted =
+            inner.events.iter().filter(|row| inner.is_replayable(query, row)).map(|row| row.event.seq);
+        Ok(Page::cut(wanted.take(query.limit + 1).collect(), query.limit, |seq| *seq))
+    }
+
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+        self.write(|inner| {
+            if self.registry.by_lane(query.lane).is_none() {
+                return Err(StoreError::SubscriptionNotFound);
+            }
+            let now = self.clock.now();
+            let rows = inner.events.iter().filter(|row| events.contains(&row.event.seq));
+            let rows = rows.filter(|row| inner.is_replayable(&query, row)).map(|row| Arc::clone(&row.event));
+            let rows: Vec<Arc<StoredEvent>> = rows.collect();
+            let mut changed = Vec::new();
+            for event in &rows {
+                let key = DeliveryKey { seq: event.seq, lane: query.lane };
+                let fresh = DeliveryRecord { create_time: now, ..new_delivery(key, Arc::clone(event)) };
+                let delivery = inner.deliveries.entry(key).or_insert(fresh);
+                (delivery.state, delivery.update_time) = (DeliveryState::Pending, now);
+                inner.attempts_before.insert(key, delivery.attempt_count);
+                changed.push(change_of(delivery));
+            }
+            self.changes.tell(now, changed.into_iter());
+            if let Some(first) = rows.first() {
+                drop(self.feed.send(Fed::Requeued(query.lane, first.seq)));
+            }
+            Ok(rows.len() as u64)
+        })
+    }
+
+    fn newest(&self) -> Seq {
+        Seq(self.lock().last_seq)
+    }
+
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
         self.lock().deliveries.get(&key).map(|delivery| delivery.state)
     }
@@ -248,7 +289,7 @@ impl Store for MemoryStore {
             d.key.lane == lane && d.key.seq > after && d.state == DeliveryState::Pending
         };
         let mut owed: Vec<Owed> =
-            inner.deliveries.values().filter(waits).take(limit + 1).map(owed_of).collect();
+            inner.deliveries.values().filter(waits).take(limit + 1).map(|d| inner.owed_of(d)).collect();
         let more = owed.len() > limit;
         owed.truncate(limit);
         let last = Seq(inner.last_seq);
@@ -268,7 +309,10 @@ impl Store for MemoryStore {
         retries.sort_by_key(|(due, delivery)| (*due, delivery.key));
         let due = retries.iter().take_while(|(due, _)| *due <= now).take(limit).count();
         let next_due = retries.get(due).map(|(due, _)| *due);
-        Ok(DuePage { owed: retries[..due].iter().map(|(_, delivery)| owed_of(delivery)).collect(), next_due })
+        Ok(DuePage {
+            owed: retries[..due].iter().map(|(_, delivery)| inner.owed_of(delivery)).collect(),
+            next_due,
+        })
     }
 
     fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
@@ -276,7 +320,7 @@ impl Store for MemoryStore {
         let mut debts: Vec<Debt> = (inner.deliveries.values())
             .filter(|d| d.key.lane == query.lane && d.key.seq > query.after && d.state.is_owed())
             .filter(|d| query.order.wants(d.event.order_tag()))
-            .map(|d| Debt { owed: owed_of(d), due: d.state.due() })
+            .map(|d| Debt { owed: inner.owed_of(d), due: d.state.due() })
             .take(query.limit.saturating_add(1))
             .collect();
         let more = debts.len() > query.limit;
@@ -380,7 +424,15 @@ impl Inner {
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, event, encoded, fingerprint, lanes, .. } = new;
+        let NewEvent {
+            address: EventAddress { account, id },
+            event,
+            encoded,
+            inbox_id,
+            fingerprint,
+            lanes,
+            ..
+        } = new;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
             if row.fingerprint != fingerprint {
@@ -400,8 +452,25 @@ impl Inner {
             fingerprint,
             delivery_count,
             bytes: encoded.len() as u64,
+            inbox_id,
         });
         Ok((answer, Some(FedEvent { event, lanes })))
+    }
+
+    fn is_replayable(&self, query: &ReplayQuery, row: &Row) -> bool {
+        let event = &row.event;
+        let event_type = event.event_type();
+        let key = DeliveryKey { seq: event.seq, lane: query.lane };
+        query.wants_event(event.seq, event.name.account, event_type, event.create_time)
+            && match self.deliveries.get(&key) {
+                Some(delivery) => query.wants_over(delivery.state, delivery.update_time),
+                None => query.wants_new(event_type, row.inbox_id),
+            }
+    }
+
+    fn owed_of(&self, delivery: &DeliveryRecord) -> Owed {
+        let before = self.attempts_before.get(&delivery.key).copied().unwrap_or(0);
+        Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count - before }
     }
 
     fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {
@@ -417,10 +486,6 @@ fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
 
 fn change_of(delivery: &DeliveryRecord) -> DeliveryChange {
     DeliveryChange { key: delivery.key, state: delivery.state, attempts: delivery.attempt_count }
-}
-
-fn owed_of(delivery: &DeliveryRecord) -> Owed {
-    Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count }
 }
 
 fn shown(delivery: &DeliveryRecord, attempts_max: usize) -> DeliveryRecord {

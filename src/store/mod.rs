@@ -93,7 +93,17 @@ pub trait Store: Send + Sync + 'static {
     /// is none, [`StoreError::DeliveryOver`] if its state does not allow it.
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState>;
 
-    /// How far a delivery is; `None` if there is none. Does not wait for the disk.
+    /// The events that a replay would queue, in stored order; no more than [`ReplayQuery::limit`]. The page goes on after its last one.
+    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError>;
+
+    /// Queues these of the events that `query` wants, as they are then: their deliveries are pending, as if they were new, though their
+    /// attempts are counted on. Tells how many.
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64>;
+
+    /// The place of the newest event. Does not wait for the disk.
+    fn newest(&self) -> Seq;
+
+    /// How far a delivery is; `None` if there is none. Seldom waits for the disk, and not for long.
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
 
     /// The deliveries of a lane that wait for their first attempt, after `after`, in stored order, at most `limit`.

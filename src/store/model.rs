@@ -221,7 +221,7 @@ impl Decision {
 pub struct Owed {
     /// The event.
     pub event: Arc<StoredEvent>,
-    /// Attempts made so far.
+    /// Attempts made since it was last queued.
     pub attempts: u32,
 }
 
@@ -298,6 +298,67 @@ pub struct Debt {
     pub owed: Owed,
     /// When its next attempt is due; `None` before the first one.
     pub due: Option<UnixMicros>,
+}
+
+/// Which events are to be owed to a subscription once more.
+#[derive(Clone, Debug)]
+pub struct ReplayQuery {
+    /// To this one.
+    pub lane: LaneId,
+    /// Events of this account.
+    pub account: AccountId,
+    /// Of these kinds; empty means all.
+    pub types: Vec<EventType>,
+    /// Stored within this time.
+    pub time: TimeRange,
+    /// Whose delivery is over in one of these states, and has been since `changed_until`.
+    pub states: Vec<DeliveryState>,
+    /// A replay that is repeated does not take again what it queued itself.
+    pub changed_until: UnixMicros,
+    /// That were never queued for this subscription, if they are like this.
+    pub never_queued: Option<Wanted>,
+    /// After this place.
+    pub after: Seq,
+    /// Up to this place.
+    pub until: Seq,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What a subscription wants.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Events of these kinds.
+    pub types: Vec<EventType>,
+    /// Of these inboxes; empty means all.
+    pub inbox_ids: Vec<i64>,
+}
+
+impl ReplayQuery {
+    /// Whether an event is wanted, whatever became of it.
+    pub fn wants_event(&self, seq: Seq, account: AccountId, event_type: EventType, time: UnixMicros) -> bool {
+        account == self.account
+            && seq > self.after
+            && seq <= self.until
+            && self.time.contains(time)
+            && (self.types.is_empty() || self.types.contains(&event_type))
+    }
+
+    /// Whether an event that was never queued is wanted.
+    pub fn wants_new(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
+        self.never_queued.as_ref().is_some_and(|wanted| {
+            wanted.types.contains(&event_type)
+                && (wanted.inbox_ids.is_empty()
+                    || inbox_id.is_some_and(|inbox| wanted.inbox_ids.contains(&inbox)))
+        })
+    }
+
+    /// Whether an event is wanted whose delivery is in this state since then.
+    pub fn wants_over(&self, state: DeliveryState, changed: UnixMicros) -> bool {
+        !state.is_owed()
+            && changed <= self.changed_until
+            && self.states.iter().any(|wanted| wanted.is_same_kind(state))
+    }
 }
 
 /// The deliveries of a lane by state.

@@ -15,7 +15,7 @@ use tidings::{
     store::{
         Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
         EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
-        PendingPage, Purged, Registry, Settlement, Store, StoreError, memory::MemoryStore,
+        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -106,6 +106,18 @@ impl Store for HeldStore {
 
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
         self.inner.decide(key, decision)
+    }
+
+    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
+        self.inner.replayable(query)
+    }
+
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+        self.inner.replay(query, events)
+    }
+
+    fn newest(&self) -> Seq {
+        self.inner.newest()
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {

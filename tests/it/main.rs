@@ -17,6 +17,7 @@ mod metrics;
 mod order;
 mod publishing;
 mod receiver;
+mod replay;
 mod restarts;
 mod retention;
 mod subscriptions;

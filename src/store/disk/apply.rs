@@ -63,6 +63,7 @@ pub fn apply(
             time,
             attempt: (outcome.attempt_len > 0).then_some(attempt),
             added: outcome.added,
+            queued: outcome.queued,
         })?;
         attempt = attempt.plus(outcome.attempt_len as usize);
         settled(before, state);

@@ -74,6 +74,9 @@ pub struct StateRecord {
     /// Of those that were attempted.
     #[prost(fixed64, repeated, tag = "8")]
     last: Vec<u64>,
+    /// All of them, if any is not 0.
+    #[prost(uint32, repeated, tag = "9")]
+    attempts_before: Vec<u32>,
 }
 
 /// What of a detail does not change, and the hashes of the ids that publishers chose, 4 bytes each.
@@ -114,6 +117,8 @@ pub fn encode_index(detail: &Detail) -> (IndexRecord, Vec<u8>) {
 pub fn encode_state(detail: &Detail) -> StateRecord {
     let slots = &detail.slots;
     let retried = slots.iter().filter(|slot| slot.state == SlotState::Retrying);
+    let was_replayed = slots.iter().any(|slot| slot.attempts_before != 0);
+    let before = slots.iter().map(|slot| slot.attempts_before);
     let was_added = slots.iter().any(|slot| slot.added != UnixMicros(0));
     StateRecord {
         counts: detail.bases.windows(2).map(|bases| bases[1] - bases[0]).collect(),
@@ -123,6 +128,7 @@ pub fn encode_state(detail: &Detail) -> StateRecord {
         dues: retried.map(|slot| slot.due.0).collect(),
         changed: slots.iter().map(|slot| slot.changed.0).collect(),
         added: if was_added { slots.iter().map(|slot| slot.added.0).collect() } else { Vec::new() },
+        attempts_before: if was_replayed { before.collect() } else { Vec::new() },
         last: slots.iter().filter(|slot| slot.last != Pos::default()).map(|slot| slot.last.raw()).collect(),
     }
 }
@@ -193,7 +199,9 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
     let count = end as usize;
     let (mut dues, mut last) = (state.dues.into_iter(), state.last.into_iter());
     let columns = [state.lanes.len(), state.states.len(), state.attempts.len(), state.changed.len()];
-    if columns.iter().any(|column| *column != count) || !state.added.is_empty() && state.added.len() != count
+    let rare = [state.added.len(), state.attempts_before.len()];
+    if columns.iter().any(|column| *column != count)
+        || rare.iter().any(|column| *column != 0 && *column != count)
     {
         return Err(unreadable());
     }
@@ -207,6 +215,7 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
             lane: state.lanes[slot],
             state: slot_state,
             attempts,
+            attempts_before: state.attempts_before.get(slot).copied().unwrap_or(0).min(attempts),
             due: UnixMicros(due),
             changed: UnixMicros(state.changed[slot]),
             added: UnixMicros(state.added.get(slot).copied().unwrap_or(0)),
@@ -250,7 +259,7 @@ mod tests {
                 account: 1 + number % 3,
                 inbox: number % 2,
                 time: UnixMicros(1_000 + number * 7),
-                fingerprint: u128::MAX / (number as u128 + 1),
+                fingerprint: u128::MAX / u128::from(number.unsigned_abs() + 1),
                 pos: Pos::new(3, 40 + u32::try_from(number).unwrap() * 9),
                 len: 9,
                 sum: 77,
@@ -269,7 +278,20 @@ mod tests {
             let due = if state == SlotState::Retrying { UnixMicros(99) } else { never };
             let (attempts, last) = if event == 3 { (0, Pos::default()) } else { (2, Pos::new(7, 80)) };
             let changed = UnixMicros(50);
-            detail.set(event, place, Slot { lane: 1, state, attempts, due, changed, added: never, last });
+            detail.set(
+                event,
+                place,
+                Slot {
+                    lane: 1,
+                    state,
+                    attempts,
+                    attempts_before: attempts / 2,
+                    due,
+                    changed,
+                    added: never,
+                    last,
+                },
+            );
         }
         detail.add(7, 5, UnixMicros(60));
         for kept in [None, Some([1_usize, 2, 3, 7])] {

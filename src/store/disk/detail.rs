@@ -92,6 +92,8 @@ pub struct Slot {
     pub state: SlotState,
     /// Attempts made so far.
     pub attempts: u32,
+    /// How many of these were made before it was last queued.
+    pub attempts_before: u32,
     /// When the next one is due; while it is retried only.
     pub due: UnixMicros,
     /// When it last changed; 0 if it never did.
@@ -110,11 +112,17 @@ impl Slot {
             lane,
             state: SlotState::Pending,
             attempts: 0,
+            attempts_before: 0,
             due: never,
             changed: never,
             added: never,
             last: Pos::default(),
         }
+    }
+
+    /// Attempts made since it was last queued.
+    pub fn attempts_now(&self) -> u32 {
+        self.attempts - self.attempts_before
     }
 
     /// How far it is.
@@ -150,7 +158,7 @@ pub struct Detail {
 
 /// Roughly what an event and a delivery take up in memory, in bytes.
 const EVENT_MEMORY: usize = 150;
-const SLOT_MEMORY: usize = 56;
+const SLOT_MEMORY: usize = 64;
 
 impl Detail {
     /// Of a volume without events, which nobody has described.

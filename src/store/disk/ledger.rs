@@ -72,6 +72,8 @@ pub struct Settled {
     pub attempt: Option<Pos>,
     /// It is a delivery of an event that was not for this lane before.
     pub added: bool,
+    /// It was queued by this: its attempts are counted anew.
+    pub queued: bool,
 }
 
 impl Ledger {
@@ -292,7 +294,7 @@ impl Ledger {
     /// Sets how far a delivery is, and returns how far it was; `None` if its subscription is gone, or it was added. The detail is in
     /// memory. Errors where there is no such delivery.
     pub fn settle(&mut self, settled: Settled) -> Result<Option<SlotState>, RecordError> {
-        let Settled { key, state, attempts, time, attempt, added } = settled;
+        let Settled { key, state, attempts, time, attempt, added, queued } = settled;
         let missing = || {
             RecordError(format!(
                 "an outcome of event {} for lane {}, which was not owed",
@@ -315,7 +317,9 @@ impl Ledger {
         let slot = detail.slots[place];
         let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
         let last = attempt.unwrap_or(slot.last);
-        detail.set(event, place, Slot { state: state.into(), attempts, due, changed: time, last, ..slot });
+        let attempts_before = if queued { attempts } else { slot.attempts_before };
+        let slot = Slot { state: state.into(), attempts, attempts_before, due, changed: time, last, ..slot };
+        detail.set(event, place, slot);
         volume.has_added |= before.is_none();
         if !known {
             return Ok(None);

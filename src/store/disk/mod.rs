@@ -27,7 +27,7 @@ use self::{
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
     Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page, PendingPage, Purged,
-    Registry, Settlement, Store, StoreError, changes::ChangeFeed,
+    Registry, ReplayQuery, Settlement, Store, StoreError, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
@@ -215,6 +215,18 @@ impl Store for DiskStore {
 
     fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
         self.write(|answer| Write::Decide(key, decision, answer))
+    }
+
+    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
+        look_again(|| self.shared.replayable(query))
+    }
+
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+        self.write(|answer| Write::Replay(Box::new(query), events, answer))
+    }
+
+    fn newest(&self) -> Seq {
+        Seq(self.shared.ledger().next_seq.0 - 1)
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {

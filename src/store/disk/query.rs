@@ -20,7 +20,7 @@ use crate::{
     proto::v1::EventType,
     store::{
         Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,
-        PendingPage, TimeRange,
+        PendingPage, ReplayQuery, TimeRange,
     },
 };
 
@@ -75,7 +75,7 @@ impl Shared {
                 let key = DeliveryKey { seq: detail.seq(volume.first, event), lane };
                 let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
                 if let Some(slot) = slot.filter(|slot| slot.state == SlotState::Pending) {
-                    waiting.push((Found::new(volume, detail, event), slot.attempts));
+                    waiting.push((Found::new(volume, detail, event), slot.attempts_now()));
                     if waiting.len() > limit {
                         return ControlFlow::Break(());
                     }
@@ -104,7 +104,7 @@ impl Shared {
                 let slot =
                     slot.filter(|slot| slot.state.is_owed() && query.order.wants(detail.events[event].tag));
                 if let Some(slot) = slot {
-                    found.push((Found::new(volume, detail, event), slot.attempts));
+                    found.push((Found::new(volume, detail, event), slot.attempts_now()));
                     dues.push(slot.delivery_state().due());
                     if found.len() > limit {
                         return ControlFlow::Break(());
@@ -142,7 +142,7 @@ impl Shared {
                     let found = Found::new(volume, detail, event);
                     let key = DeliveryKey { seq: found.seq, lane };
                     let attempts =
-                        detail.slot(volume.first, key).map_or(0, |slot| detail.slots[slot].attempts);
+                        detail.slot(volume.first, key).map_or(0, |slot| detail.slots[slot].attempts_now());
                     due.push((time, found.seq, found, attempts));
                 }
             })?;
@@ -160,6 +160,31 @@ impl Shared {
         let (found, attempts): (Vec<Found>, Vec<u32>) = found.into_iter().unzip();
         let events = self.load(&found)?;
         Ok(events.into_iter().zip(attempts).map(|(event, attempts)| Owed { event, attempts }).collect())
+    }
+
+    /// See [`crate::store::Store::replayable`].
+    pub fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, ReadError> {
+        let mut found = Vec::new();
+        let account = query.account.get();
+        let wanted = |volume: &Volume| {
+            volume.accounts.binary_search(&account).is_ok()
+                && volume.end > query.after
+                && volume.first <= query.until
+                && overlaps(&query.time, volume)
+                && (query.never_queued.is_some() || volume.of_lane(query.lane).is_some())
+        };
+        self.walk(Way::Up, wanted, |volume, detail| {
+            for event in detail.event_from(volume.first, Seq(query.after.0 + 1))..detail.len() {
+                if is_replayable(query, volume, detail, event) {
+                    found.push(detail.seq(volume.first, event));
+                    if found.len() > query.limit {
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Page::cut(found, query.limit, |seq| *seq))
     }
 
     /// When the oldest event was stored that is owed to one of these lanes.
@@ -333,6 +358,20 @@ impl Shared {
             });
         }
         Ok(records)
+    }
+}
+
+/// Whether a replay would queue an event.
+pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &Detail, event: usize) -> bool {
+    let (meta, seq) = (&detail.events[event], detail.seq(volume.first, event));
+    let event_type = type_of(meta.event_type);
+    let Ok(account) = AccountId::new(meta.account) else { return false };
+    if !query.wants_event(seq, account, event_type, meta.time) {
+        return false;
+    }
+    match detail.slot(volume.first, DeliveryKey { seq, lane: query.lane }).map(|slot| detail.slots[slot]) {
+        Some(slot) => query.wants_over(slot.delivery_state(), slot.changed.max(meta.time)),
+        None => query.wants_new(event_type, (meta.inbox != 0).then_some(meta.inbox)),
     }
 }
 

@@ -134,6 +134,9 @@ pub struct OutcomeRecord {
     /// The delivery was made by this: its event was not for this subscription before.
     #[prost(bool, tag = "7")]
     pub added: bool,
+    /// The delivery was queued by this: attempts are counted anew for its retries.
+    #[prost(bool, tag = "8")]
+    pub queued: bool,
 }
 
 impl OutcomeRecord {
@@ -146,7 +149,16 @@ impl OutcomeRecord {
             DeliveryState::Failed => (4, 0),
             DeliveryState::Cancelled => (5, 0),
         };
-        Self { seq: key.seq.0, lane: key.lane.0, state, due, attempts, attempt_len: 0, added: false }
+        Self {
+            seq: key.seq.0,
+            lane: key.lane.0,
+            state,
+            due,
+            attempts,
+            attempt_len: 0,
+            added: false,
+            queued: false,
+        }
     }
 
     /// Which delivery.

@@ -32,7 +32,7 @@ use crate::{
     },
     store::{
         Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
-        Purged, Settlement, StoreError,
+        Purged, ReplayQuery, Settlement, StoreError,
     },
 };
 
@@ -61,6 +61,8 @@ pub enum Write {
     Settle(Vec<Settlement>, Answer<()>),
     /// What a caller decides about a delivery.
     Decide(DeliveryKey, Decision, Answer<DeliveryState>),
+    /// Deliveries to be queued once more.
+    Replay(Box<ReplayQuery>, Vec<Seq>, Answer<u64>),
     /// What retention no longer keeps.
     Purge(Keep, Answer<Purged>),
     /// A subscription to be added.

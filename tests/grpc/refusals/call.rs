@@ -25,6 +25,7 @@ pub enum Call {
     Render(v1::RenderEventRequest),
     GetDelivery(&'static str),
     ListDeliveries(v1::ListDeliveriesRequest),
+    Replay(v1::ReplayDeliveriesRequest),
 }
 
 impl Call {
@@ -60,6 +61,7 @@ impl Call {
             Self::GetDelivery(name) => {
                 deliveries.get_delivery(v1::GetDeliveryRequest { name: name.into() }).await.map(drop)
             }
+            Self::Replay(request) => deliveries.replay_deliveries(request).await.map(drop),
             Self::ListDeliveries(request) => deliveries.list_deliveries(request).await.map(drop),
         }
     }

@@ -25,6 +25,11 @@ pub fn lists() -> Vec<Line> {
         change(&mut request);
         Call::ListDeliveries(request)
     };
+    let replay = |change: fn(&mut v1::ReplayDeliveriesRequest)| {
+        let mut request = v1::ReplayDeliveriesRequest { parent: CRM.into(), ..Default::default() };
+        change(&mut request);
+        Call::Replay(request)
+    };
     let render = |source: Option<Source>, subscription: &str| {
         Call::Render(v1::RenderEventRequest { source, subscription: subscription.into() })
     };
@@ -95,6 +100,35 @@ pub fn lists() -> Vec<Line> {
             Call::GetDelivery("accounts/1/subscriptions/none/deliveries/taken"),
             "DELIVERY_NOT_FOUND",
         ),
+        required("a replay to nobody", replay(|r| r.parent.clear()), &["parent"]),
+        invalid(
+            "a replay to all of an account",
+            replay(|r| r.parent = "accounts/1/subscriptions/-".into()),
+            &["parent"],
+        ),
+        missing(
+            "a replay to a subscription that is not there",
+            replay(|r| r.parent = "accounts/1/subscriptions/none".into()),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        invalid(
+            "a replay of what is owed",
+            replay(|r| r.states = vec![4, 1, 2]),
+            &["states[1]", "states[2]"],
+        ),
+        invalid("a replay of an unknown state", replay(|r| r.states = vec![7]), &["states[0]"]),
+        invalid("a replay of an unknown type", replay(|r| r.event_types = vec![1, 0]), &["event_types[1]"]),
+        invalid("a replay of too many at once", replay(|r| r.page_size = 10_001), &["page_size"]),
+        invalid("a replay of less than none", replay(|r| r.page_size = -1), &["page_size"]),
+        invalid(
+            "a replay that ends before it starts",
+            replay(|r| {
+                r.start_time = Some(Timestamp { seconds: 2, nanos: 0 });
+                r.end_time = Some(Timestamp { seconds: 1, nanos: 0 });
+            }),
+            &["end_time"],
+        ),
+        page_token("a page token of a replay that is garbage", replay(|r| r.page_token = "x".into())),
         required("nothing to render", render(None, ""), &["source"]),
         missing(
             "an event to render that is not there",

@@ -8,10 +8,14 @@ use super::{Answer, Group, Write, Writer};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::LaneId,
+        ids::{LaneId, Seq},
         subscription::Subscription,
     },
-    store::{Change, Created, Decision, Fed, NewSubscription, StoreError, registry},
+    store::{
+        Change, Created, Decision, Fed, NewSubscription, ReplayQuery, StoreError,
+        disk::{query::is_replayable, records::OutcomeRecord},
+        registry,
+    },
 };
 
 impl Writer {
@@ -20,6 +24,10 @@ impl Writer {
         match write {
             Write::Decide(key, decision, answer) => {
                 let result = self.decide(key, decision);
+                self.answer(answer, result);
+            }
+            Write::Replay(query, events, answer) => {
+                let result = self.replay(&query, &events);
                 self.answer(answer, result);
             }
             Write::Purge(keep, answer) => {
@@ -69,6 +77,39 @@ impl Writer {
             drop(self.shared.feed.send(fed));
         }
         Ok(state)
+    }
+
+    fn replay(&mut self, query: &ReplayQuery, events: &[Seq]) -> Result<u64, StoreError> {
+        self.working()?;
+        if self.shared.registry.by_lane(query.lane).is_none() {
+            return Err(StoreError::SubscriptionNotFound);
+        }
+        let mut group = Group { time: self.shared.clock.now(), ..Group::default() };
+        let mut first = None;
+        for &seq in events {
+            let volume = self.shared.ledger().volume_of(seq).map(|volume| volume.first);
+            let Some(volume) = volume else { continue };
+            self.load_and_keep(volume)?;
+            let ledger = self.shared.ledger();
+            let (Some(volume), Some(detail)) = (ledger.volume(volume), ledger.detail(volume)) else {
+                continue;
+            };
+            let Some(event) = detail.event_at(volume.first, seq) else { continue };
+            if is_replayable(query, volume, detail, event) {
+                let key = DeliveryKey { seq, lane: query.lane };
+                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
+                let attempts = slot.map_or(0, |slot| slot.attempts);
+                let outcome = OutcomeRecord::new(key, DeliveryState::Pending, attempts);
+                group.outcomes.push(OutcomeRecord { added: slot.is_none(), queued: true, ..outcome });
+                first = first.or(Some(seq));
+            }
+        }
+        let count = group.outcomes.len() as u64;
+        self.write_group(&mut group)?;
+        if let Some(first) = first {
+            drop(self.shared.feed.send(Fed::Requeued(query.lane, first)));
+        }
+        Ok(count)
     }
 
     fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
