@@ -68,7 +68,7 @@ impl StoreGauges {
                 &STATES,
             ),
             disk_bytes: gauge(r, "tidings_store_disk_bytes", "What the store's files take up."),
-            volumes: gauge(r, "tidings_store_volumes", "Volumes of about a thousand events that are kept."),
+            volumes: gauge(r, "tidings_store_volumes", "Volumes of some thousand events that are kept."),
             waiting_writes: gauge(
                 r,
                 "tidings_store_waiting_writes",

@@ -37,7 +37,7 @@ use crate::{
 
 /// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
 /// `flush` does not sync.
-const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 /// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
 const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
 /// How often sled flushes on its own, in milliseconds. Its garbage collector runs only then.

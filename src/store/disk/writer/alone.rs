@@ -13,10 +13,13 @@ use crate::{
     },
     store::{
         Change, Created, Decision, Fed, NewSubscription, ReplayQuery, StoreError,
-        disk::{query::is_replayable, records::OutcomeRecord},
+        disk::{files::free_bytes, open::SEGMENT_BYTES, query::is_replayable, records::OutcomeRecord},
         registry,
     },
 };
+
+/// Least bytes free on the disk while subscriptions are changed: sled takes the next segment of its file before it needs it.
+const REGISTRY_ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
 
 impl Writer {
     /// What is rare, in a commit of its own. False if the thread shall end.
@@ -113,7 +116,7 @@ impl Writer {
     }
 
     fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
-        self.working()?;
+        self.registry_room()?;
         let account = new.name.account;
         let now = self.shared.clock.now();
         if let Some(request) = &new.request
@@ -144,7 +147,7 @@ impl Writer {
         version: u64,
         change: Change,
     ) -> Result<Arc<Subscription>, StoreError> {
-        self.working()?;
+        self.registry_room()?;
         let current = registry::check_version(&self.shared.registry, lane, version)?;
         let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
         registry::check_free(&self.shared.registry, &changed.name, &changed.settings.url, Some(lane))?;
@@ -155,7 +158,7 @@ impl Writer {
     }
 
     fn delete(&mut self, lane: LaneId, version: u64, force: bool) -> Result<(), StoreError> {
-        self.working()?;
+        self.registry_room()?;
         registry::check_version(&self.shared.registry, lane, version)?;
         let owed = self.shared.ledger().summary(lane).owed();
         if owed > 0 && !force {
@@ -171,6 +174,13 @@ impl Writer {
         }
         self.shared.registry.remove(lane);
         Ok(())
+    }
+
+    /// Errors while the disk has no room for what the registry's engine may take: it does not survive that.
+    fn registry_room(&self) -> Result<(), StoreError> {
+        self.working()?;
+        let free = free_bytes(&self.ledger_dir);
+        if free.is_some_and(|free| free < REGISTRY_ROOM_BYTES) { Err(StoreError::Full) } else { Ok(()) }
     }
 
     pub(super) fn working(&self) -> Result<(), StoreError> {
