@@ -163,7 +163,9 @@ async fn settle_all(
     let (mut settled, mut commits) = (0, Vec::new());
     while settled < events {
         let group = match feed.recv().await {
-            Ok(Fed::Due(..) | Fed::Cancelled(_) | Fed::Requeued(..)) => anyhow::bail!("nobody decides anything here"),
+            Ok(Fed::Due(..) | Fed::Cancelled(_) | Fed::Requeued(..)) => {
+                anyhow::bail!("nobody decides anything here")
+            }
             Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.

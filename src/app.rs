@@ -228,7 +228,9 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
     DispatchSettings {
         max_in_flight: config.max_in_flight,
         lane_window: config.lane_window,
+        lane_windows_bytes_max: config.lane_windows_bytes_max,
         lane_order_keys_max: config.lane_order_keys_max,
+        attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
     }

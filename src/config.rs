@@ -83,6 +83,10 @@ pub struct Config {
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory.
     pub lane_window: usize,
+    /// Memory for all deliveries kept in memory.
+    pub lane_windows_bytes_max: usize,
+    /// POSTs under way at once.
+    pub attempts_in_flight_max: usize,
     /// Conversations and the like that an ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
     /// How long an unused connection to an endpoint is kept.
@@ -238,6 +242,8 @@ impl Origins {
             answer_bytes_max: value("answer_bytes_max").number(),
             max_in_flight: value("max_in_flight").number(),
             lane_window: value("lane_window").number(),
+            lane_windows_bytes_max: value("lane_windows_bytes_max").number(),
+            attempts_in_flight_max: value("attempts_in_flight_max").number(),
             lane_order_keys_max: value("lane_order_keys_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),

@@ -190,6 +190,20 @@ pub const SETTINGS: &[Setting] = &[
         default: "1024",
     },
     Setting {
+        key: "lane_windows_bytes_max",
+        doc: "Memory for the deliveries of all subscriptions that are kept in memory. Past it each keeps fewer, one at \
+              least, and reads on from the store.",
+        kind: Kind::Bytes { min: MIB, max: 64 * GIB },
+        default: "128MiB",
+    },
+    Setting {
+        key: "attempts_in_flight_max",
+        doc: "POSTs under way at once over all subscriptions, shared in turns. Half of them is for subscriptions whose \
+              last POST succeeded.",
+        kind: Kind::Count { min: 16, max: 65_536 },
+        default: "1024",
+    },
+    Setting {
         key: "lane_order_keys_max",
         doc: "Conversations, contacts and inboxes that an ordered subscription keeps apart, of which something is owed or \
               waits to be tried again. Past it the subscription reads no further until one is through.",

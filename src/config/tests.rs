@@ -35,6 +35,8 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("answer_bytes_max", "1KiB", "1024"),
     ("max_in_flight", "256", r#""256""#),
     ("lane_window", "256", "256"),
+    ("lane_windows_bytes_max", "1MiB", "1048576"),
+    ("attempts_in_flight_max", "16", "16"),
     ("lane_order_keys_max", "7", "7"),
     ("idle_connection_timeout", "1h", r#""60m""#),
     ("idle_connections_per_endpoint_max", "0", "0"),

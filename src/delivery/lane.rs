@@ -166,6 +166,22 @@ impl Lane {
         }
     }
 
+    /// Whether there is one to attempt, with fewer than `max_in_flight` under way.
+    pub fn can_take(&self, max_in_flight: usize) -> bool {
+        match self {
+            Self::Unordered(lane) => lane.can_take(max_in_flight),
+            Self::Ordered(lane) => lane.can_take(max_in_flight),
+        }
+    }
+
+    /// About how many bytes of memory its window takes up; not what is in flight.
+    pub fn window_bytes(&self) -> usize {
+        match self {
+            Self::Unordered(lane) => lane.window_bytes(),
+            Self::Ordered(lane) => lane.window_bytes(),
+        }
+    }
+
     /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
     pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
         match self {

@@ -10,4 +10,7 @@ pub mod dispatcher;
 pub mod egress;
 mod failure;
 mod lane;
+mod pace;
+mod places;
 mod resolve;
+mod sending;

@@ -38,6 +38,8 @@ pub struct OrderedLane {
     in_flight: HashMap<Seq, OrderTag>,
     /// Deliveries in all queues.
     held: usize,
+    /// What these take up.
+    bytes: usize,
     /// Deliveries that callers decided about, to be looked at once the cursor is past them.
     visits: BTreeSet<Seq>,
     /// Those of them that were in flight: they are visited once the attempt is over.
@@ -120,6 +122,11 @@ impl Tag {
         self.queue.truncate(self.queue.partition_point(|owed| owed.event.seq < seq));
         self.skipped = Some(self.skipped.map_or(seq, |skipped| skipped.min(seq)));
         self.retry = None;
+    }
+
+    /// What its queue takes up.
+    fn bytes(&self) -> usize {
+        self.queue.iter().map(|owed| owed.event.weight()).sum()
     }
 
     /// The first place of which the lane knows nothing but that there may be something.
@@ -325,6 +332,16 @@ impl OrderedLane {
         self.armed
     }
 
+    /// See [`super::Lane::can_take`].
+    pub fn can_take(&self, max_in_flight: usize) -> bool {
+        self.in_flight.len() < max_in_flight && !self.ready.is_empty()
+    }
+
+    /// See [`super::Lane::window_bytes`].
+    pub fn window_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// See [`super::Lane::in_flight`].
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -397,7 +414,7 @@ impl OrderedLane {
                 tag.skip_from(first.event.seq);
             }
         }
-        self.held = 0;
+        (self.held, self.bytes) = (0, 0);
     }
 
     /// Goes back to before `from` and forgets everything but what is in flight: all of it is read again.
@@ -413,7 +430,7 @@ impl OrderedLane {
         self.ready.clear();
         self.waiting.clear();
         self.unread.clear();
-        self.held = 0;
+        (self.held, self.bytes) = (0, 0);
         if let Some(ReadKind::Visit(seq)) = mem::take(&mut self.reading) {
             self.visits.insert(seq);
         }
@@ -433,8 +450,10 @@ impl OrderedLane {
             Place::InFlight | Place::Over => {}
         }
         self.held -= tag.queue.len();
+        self.bytes -= tag.bytes();
         let changed = change(&mut tag);
         self.held += tag.queue.len();
+        self.bytes += tag.bytes();
         match tag.place() {
             Place::Ready(seq) => drop(self.ready.insert((seq, key))),
             Place::Waiting(due) => drop(self.waiting.insert((due, key))),

@@ -13,6 +13,8 @@ use crate::{
 pub struct UnorderedLane {
     /// Deliveries to be attempted, in this order.
     ready: VecDeque<Owed>,
+    /// What these take up.
+    bytes: usize,
     /// Which events these are.
     queued: HashSet<Seq>,
     /// Events whose attempt is under way.
@@ -118,6 +120,7 @@ impl UnorderedLane {
             return None;
         }
         let owed = self.ready.pop_front()?;
+        self.bytes -= owed.event.weight();
         self.queued.remove(&owed.event.seq);
         self.in_flight.insert(owed.event.seq);
         Some(owed)
@@ -142,7 +145,7 @@ impl UnorderedLane {
         if self.reading || self.ready.len() > window / 2 {
             return None;
         }
-        let room = window - self.ready.len();
+        let room = window.saturating_sub(self.ready.len()).max(1);
         let read = if self.next_due.is_some_and(|due| due <= now) {
             // What is held is still due in the store and comes first: ask for so many more.
             let held = self.queued.len() + self.in_flight.len();
@@ -197,6 +200,7 @@ impl UnorderedLane {
     /// Gives back the window, since nothing is to be sent for a while. It is read again from the store afterwards.
     pub fn park(&mut self) {
         self.ready = VecDeque::new();
+        self.bytes = 0;
         self.queued = HashSet::new();
         self.cursor = Seq(0);
         self.behind = true;
@@ -213,6 +217,16 @@ impl UnorderedLane {
         }
         self.armed = self.next_due;
         self.armed
+    }
+
+    /// See [`super::Lane::can_take`].
+    pub fn can_take(&self, max_in_flight: usize) -> bool {
+        self.in_flight.len() < max_in_flight && !self.ready.is_empty()
+    }
+
+    /// See [`super::Lane::window_bytes`].
+    pub fn window_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many attempts are under way.
@@ -251,6 +265,7 @@ impl UnorderedLane {
 
     fn push(&mut self, owed: Owed) {
         self.queued.insert(owed.event.seq);
+        self.bytes += owed.event.weight();
         self.ready.push_back(owed);
     }
 }
