@@ -20,6 +20,7 @@ use crate::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
         egress::EgressPolicy,
+        suspension::SuspensionSettings,
     },
     domain::{delivery::Poster, retry::RetryPolicy},
     gateway::{Gateway, GatewaySettings},
@@ -233,6 +234,12 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
+        suspension: SuspensionSettings {
+            suspend_after: config.suspend_after,
+            suspend_attempts_min: config.suspend_attempts_min,
+            probe_interval_min: config.probe_interval_min,
+            probe_interval_max: config.probe_interval_max,
+        },
     }
 }
 

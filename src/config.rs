@@ -101,6 +101,14 @@ pub struct Config {
     pub retry_max_backoff: Duration,
     /// The longest wait that an endpoint may ask for.
     pub retry_after_max: Duration,
+    /// How long every attempt must have failed before a subscription is suspended.
+    pub suspend_after: Duration,
+    /// How many attempts must have failed.
+    pub suspend_attempts_min: u32,
+    /// The bound of the first wait for a probe.
+    pub probe_interval_min: Duration,
+    /// The bound of the longest; at least `probe_interval_min`.
+    pub probe_interval_max: Duration,
     /// Memory that the store may use for its cache.
     pub store_cache_bytes: u64,
 }
@@ -251,6 +259,10 @@ impl Origins {
             retry_min_backoff: value("retry_min_backoff").duration(),
             retry_max_backoff: value("retry_max_backoff").duration(),
             retry_after_max: value("retry_after_max").duration(),
+            suspend_after: value("suspend_after").duration(),
+            suspend_attempts_min: value("suspend_attempts_min").number(),
+            probe_interval_min: value("probe_interval_min").duration(),
+            probe_interval_max: value("probe_interval_max").duration(),
             store_cache_bytes: value("store_cache_bytes").number(),
         }
     }

@@ -23,6 +23,7 @@ use super::{
     pace::{FORGOTTEN_AFTER, Pace},
     places::Places,
     sending::{Ended, Means, Sending},
+    suspension::{Failing, SuspensionSettings},
 };
 use crate::{
     clock::Clock,
@@ -36,6 +37,10 @@ use crate::{
     metrics::Metrics,
     store::{Fed, FedEvent, Owed, Store},
 };
+
+mod suspended;
+
+use suspended::{Oldest, Probe};
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
@@ -61,6 +66,8 @@ pub struct DispatchSettings {
     pub retry: RetryPolicy,
     /// The longest wait that an answer can ask for with `Retry-After`.
     pub retry_after_max: Duration,
+    /// When a subscription is suspended, and when it is probed.
+    pub suspension: SuspensionSettings,
 }
 
 /// Serves all lanes.
@@ -75,6 +82,17 @@ pub struct Dispatcher {
     /// Of lanes that do not go at full speed, or whose endpoint did not answer.
     paces: HashMap<LaneId, Pace>,
     places: Places,
+    /// Subscriptions whose last attempt failed.
+    failing: HashMap<LaneId, Failing>,
+    /// Suspended subscriptions.
+    probes: HashMap<LaneId, Probe>,
+    /// Those with a probe under way: nothing else is sent meanwhile.
+    probing: HashSet<LaneId>,
+    /// Subscriptions whose state is being changed from here: nothing is sent meanwhile.
+    changing: HashSet<LaneId>,
+    changes: JoinSet<LaneId>,
+    notes: JoinSet<()>,
+    oldest: JoinSet<Oldest>,
     /// When lanes have something to try again. Entries may be out of date: they only say when to look.
     timers: BinaryHeap<Reverse<(UnixMicros, LaneId)>>,
     /// Ordered lanes that read no further: see [`Lane::is_out_of_order_keys`].
@@ -128,6 +146,13 @@ impl Dispatcher {
             parked: HashSet::new(),
             paces: HashMap::new(),
             places: Places::new(settings.attempts_in_flight_max),
+            failing: HashMap::new(),
+            probes: HashMap::new(),
+            probing: HashSet::new(),
+            changing: HashSet::new(),
+            changes: JoinSet::new(),
+            notes: JoinSet::new(),
+            oldest: JoinSet::new(),
             timers: BinaryHeap::new(),
             out_of_order_keys: HashSet::new(),
             window_bytes: 0,
@@ -156,6 +181,12 @@ impl Dispatcher {
                 // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
                 Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
                 Some(Ok(ended)) = self.reads.join_next() => self.read_ended(ended),
+                Some(Ok(oldest)) = self.oldest.join_next() => self.oldest_read(oldest),
+                Some(Ok(id)) = self.changes.join_next() => {
+                    self.changing.remove(&id);
+                    self.pump(id);
+                }
+                Some(_) = self.notes.join_next() => {}
                 fed = feed.recv() => match fed {
                     Ok(Fed::Events(events)) => self.accepted(&events),
                     Ok(Fed::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
@@ -180,6 +211,9 @@ impl Dispatcher {
             match self.slots.get_mut(&id) {
                 Some(slot) => slot.lane.missed(),
                 None => self.look_at(id),
+            }
+            if let Some(subscription) = self.means.store.registry().by_lane(id) {
+                self.look_at_state(&subscription);
             }
             self.pump(id);
         }
@@ -239,26 +273,28 @@ impl Dispatcher {
     fn registry_changed(&mut self) {
         let (seen, changed) = self.means.store.registry().changed_since(self.changes_seen);
         self.changes_seen = seen;
-        let known = || self.slots.keys().chain(&self.parked).chain(self.paces.keys()).copied().collect();
+        let known = || {
+            self.slots
+                .keys()
+                .chain(&self.parked)
+                .chain(self.paces.keys())
+                .chain(self.probes.keys())
+                .copied()
+                .collect()
+        };
         for id in changed.unwrap_or_else(known) {
             self.subscription_changed(id);
         }
     }
 
     fn subscription_changed(&mut self, id: LaneId) {
-        let subscription = self.means.store.registry().by_lane(id);
-        match subscription {
-            None => self.forget(id),
-            Some(subscription) => {
-                if subscription.state == State::Active
-                    && self.parked.remove(&id)
-                    && !self.slots.contains_key(&id)
-                {
-                    self.look_at(id);
-                }
-                self.pump(id);
-            }
+        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        self.look_at_state(&subscription);
+        let resumed = subscription.state == State::Active && self.parked.remove(&id);
+        if resumed && !self.slots.contains_key(&id) {
+            self.look_at(id);
         }
+        self.pump(id);
     }
 
     /// The subscription is gone.
@@ -268,6 +304,8 @@ impl Dispatcher {
             self.set_pace(id, None);
         }
         self.parked.remove(&id);
+        self.failing.remove(&id);
+        self.probes.remove(&id);
         self.out_of_order_keys.remove(&id);
         self.places.forget(id);
     }
@@ -278,18 +316,24 @@ impl Dispatcher {
         }
     }
 
-    fn attempt_ended(&mut self, Ended { key, due, attempt }: &Ended) {
+    fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
         let (id, now) = (key.lane, self.means.clock.now());
         self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
         if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
-            let mut pace = self.paces.get(&id).copied().unwrap_or_default();
-            pace.ended(attempt, now, self.max_in_flight(&subscription), self.means.settings.retry_after_max);
-            self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
+            if !is_probe {
+                let mut pace = self.paces.get(&id).copied().unwrap_or_default();
+                let retry_after_max = self.means.settings.retry_after_max;
+                pace.ended(attempt, now, self.max_in_flight(&subscription), retry_after_max);
+                self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
+            }
+            self.judge(&subscription, attempt, key.seq, *is_probe);
         }
-        if let Some(slot) = self.slots.get_mut(&id) {
+        if *is_probe {
+            self.probe_ended(id, now);
+        } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.lane.settled(key.seq, *due);
-            self.pump(id);
         }
+        self.pump(id);
     }
 
     fn read_ended(&mut self, ended: Reading) {
@@ -320,6 +364,7 @@ impl Dispatcher {
                 return;
             }
             self.timers.pop();
+            self.look_at_probe(id);
             if self.slots.contains_key(&id) {
                 self.pump(id);
             } else if self.paces.get(&id).is_some_and(|pace| pace.is_free(now)) {
@@ -335,6 +380,11 @@ impl Dispatcher {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
         let lane = &mut slot.lane;
+        if self.probing.contains(&id) || self.changing.contains(&id) {
+            // What follows is known in a moment.
+            lane.park();
+            return self.weigh(id);
+        }
         if lane.is_ordered() != subscription.settings.ordered {
             // The other kind begins once nothing of this one is under way.
             lane.park();
@@ -414,22 +464,29 @@ impl Dispatcher {
             let pace = self.paces.get(&id).copied().unwrap_or_default();
             let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
             let max = pace.allows(self.max_in_flight(&subscription));
+            if let Some(owed) = self.take_probe(id) {
+                self.send(subscription, owed, true);
+                continue;
+            }
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             if subscription.state == State::Active
+                && !self.probing.contains(&id)
+                && !self.changing.contains(&id)
                 && slot.lane.is_ordered() == subscription.settings.ordered
                 && pace.waits_until(now).is_none()
                 && let Some(owed) = slot.lane.take(max)
             {
-                self.send(subscription, owed);
+                self.send(subscription, owed, false);
             }
             self.pump(id);
         }
     }
 
-    fn send(&mut self, subscription: Arc<Subscription>, owed: Owed) {
+    fn send(&mut self, subscription: Arc<Subscription>, owed: Owed, is_probe: bool) {
         self.places.take(subscription.lane);
         let random = StdRng::seed_from_u64(self.random.random());
-        self.attempts.spawn(Sending { means: self.means.clone(), subscription, random, owed }.run());
+        self.attempts
+            .spawn(Sending { means: self.means.clone(), subscription, random, owed, is_probe }.run());
     }
 
     /// How much a lane may hold now: less when all of them together hold much, and one delivery at least.
@@ -444,6 +501,10 @@ impl Dispatcher {
 
     fn max_in_flight(&self, subscription: &Subscription) -> u16 {
         max_in_flight(subscription, &self.means.settings)
+    }
+
+    fn set_timer(&mut self, time: UnixMicros, id: LaneId) {
+        self.timers.push(Reverse((time, id)));
     }
 
     fn set_pace(&mut self, id: LaneId, pace: Option<Pace>) {

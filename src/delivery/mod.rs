@@ -14,3 +14,4 @@ mod pace;
 mod places;
 mod resolve;
 mod sending;
+pub mod suspension;

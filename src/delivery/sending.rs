@@ -34,6 +34,8 @@ pub(super) struct Sending {
     pub(super) subscription: Arc<Subscription>,
     pub(super) random: StdRng,
     pub(super) owed: Owed,
+    /// Whether a suspended subscription is tried with it.
+    pub(super) is_probe: bool,
 }
 
 /// An attempt that is over and written down.
@@ -43,6 +45,7 @@ pub(super) struct Ended {
     pub(super) due: Option<UnixMicros>,
     /// What came of it; `None` if none was made.
     pub(super) attempt: Option<Attempt>,
+    pub(super) is_probe: bool,
 }
 
 impl Sending {
@@ -52,7 +55,7 @@ impl Sending {
         let settings = self.means.settings;
         if !self.means.store.state(key).is_some_and(DeliveryState::is_owed) {
             // It was cancelled while it waited in the lane.
-            return Ended { key, due: None, attempt: None };
+            return Ended { key, due: None, attempt: None, is_probe: self.is_probe };
         }
         metrics.attempts_in_flight.inc();
         let attempt = self.post().await;
@@ -60,16 +63,16 @@ impl Sending {
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry);
-        let state = policy.next_state(
-            &attempt,
-            attempts,
-            self.means.clock.now(),
-            settings.retry_after_max,
-            &mut self.random,
-        );
+        let (now, random) = (self.means.clock.now(), &mut self.random);
+        let state = if self.is_probe {
+            policy.next_state_of_probe(&attempt, attempts, now, settings.retry_after_max, random)
+        } else {
+            let of_policy = attempts.saturating_sub(self.subscription.health.probes_of(key.seq)).max(1);
+            policy.next_state(&attempt, of_policy, now, settings.retry_after_max, random)
+        };
         self.log(&attempt, attempts, state);
         self.settle(Settlement { key, attempt: attempt.clone(), state }).await;
-        Ended { key, due: state.due(), attempt: Some(attempt) }
+        Ended { key, due: state.due(), attempt: Some(attempt), is_probe: self.is_probe }
     }
 
     async fn post(&mut self) -> Attempt {

@@ -22,4 +22,5 @@ mod restarts;
 mod retention;
 mod shares;
 mod subscriptions;
+mod suspension;
 mod tidy;

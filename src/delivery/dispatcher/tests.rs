@@ -25,6 +25,12 @@ fn settings() -> DispatchSettings {
         attempts_in_flight_max: 64,
         retry: RetryPolicy::default(),
         retry_after_max: Duration::from_hours(1),
+        suspension: SuspensionSettings {
+            suspend_after: Duration::from_hours(1),
+            suspend_attempts_min: 20,
+            probe_interval_min: Duration::from_mins(1),
+            probe_interval_max: Duration::from_hours(1),
+        },
     }
 }
 
