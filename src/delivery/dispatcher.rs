@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::broadcast::error::RecvError,
     task::JoinSet,
@@ -19,10 +19,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lane::{Lane, LaneLimits, Read, ReadPage},
-    pace::{FORGOTTEN_AFTER, Pace},
+    lane::Lane,
+    pace::Pace,
     places::Places,
-    sending::{Ended, Means, Sending},
+    sending::{Ended, Means},
     suspension::{Failing, SuspensionSettings},
 };
 use crate::{
@@ -31,15 +31,17 @@ use crate::{
         delivery::{Outcome, Poster},
         ids::{LaneId, Seq},
         retry::RetryPolicy,
-        subscription::{State, Subscription},
+        subscription::State,
         time::UnixMicros,
     },
     metrics::Metrics,
     store::{Fed, FedEvent, Owed, Store},
 };
 
+mod pump;
 mod suspended;
 
+use pump::Reading;
 use suspended::{Oldest, Probe};
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
@@ -117,15 +119,6 @@ struct Slot {
     bytes: usize,
     /// The end of a wait that a timer was set to.
     armed: Option<UnixMicros>,
-}
-
-/// A read of the store for a lane. Once it is over, it failed if there is no page.
-struct Reading {
-    lane: LaneId,
-    slot: u64,
-    read: Read,
-    reserved: usize,
-    page: Option<ReadPage>,
 }
 
 impl Dispatcher {
@@ -373,136 +366,6 @@ impl Dispatcher {
         }
     }
 
-    /// Does for a lane whatever can be done now, but for sending: it is put among those who want a place.
-    fn pump(&mut self, id: LaneId) {
-        let (now, limits) = (self.means.clock.now(), self.limits());
-        let pace = self.paces.get(&id).copied().unwrap_or_default();
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
-        let lane = &mut slot.lane;
-        if self.probing.contains(&id) || self.changing.contains(&id) {
-            // What follows is known in a moment.
-            lane.park();
-            return self.weigh(id);
-        }
-        if lane.is_ordered() != subscription.settings.ordered {
-            // The other kind begins once nothing of this one is under way.
-            lane.park();
-            if lane.in_flight() > 0 {
-                return self.weigh(id);
-            }
-            lane.switch();
-        }
-        if subscription.state != State::Active {
-            lane.park();
-            if lane.in_flight() == 0 {
-                self.drop_slot(id);
-                self.parked.insert(id);
-                return;
-            }
-            return self.weigh(id);
-        }
-        match pace.waits_until(now) {
-            Some(until) => {
-                if slot.armed != Some(until) {
-                    slot.armed = Some(until);
-                    self.timers.push(Reverse((until, id)));
-                }
-                if self.window_bytes > self.means.settings.lane_windows_bytes_max {
-                    // Others could use the room while this one waits.
-                    lane.park();
-                    return self.weigh(id);
-                }
-            }
-            None if lane.can_take(pace.allows(max_in_flight(&subscription, &self.means.settings))) => {
-                self.places.want(id);
-            }
-            None => {}
-        }
-        if let Some(read) = lane.next_read(now, limits) {
-            let reserved = read.limit * self.typical_weight;
-            self.reserved_bytes += reserved;
-            let reading = Reading { lane: id, slot: slot.number, read, reserved, page: None };
-            self.reads.spawn(reading.run(Arc::clone(&self.means.store), now));
-        }
-        if lane.is_out_of_order_keys(limits) {
-            if self.out_of_order_keys.insert(id) {
-                tracing::warn!(
-                    subscription.name = %subscription.name, order_keys.max = limits.order_keys_max,
-                    "an ordered subscription has as many conversations waiting as it may keep apart; it reads no further",
-                );
-            }
-        } else {
-            self.out_of_order_keys.remove(&id);
-        }
-        if lane.is_idle() {
-            self.drop_slot(id);
-            if self.paces.contains_key(&id) {
-                self.timers.push(Reverse((now.plus(FORGOTTEN_AFTER * 2), id)));
-            }
-            return;
-        }
-        if let Some(due) = lane.arm() {
-            self.timers.push(Reverse((due, id)));
-        }
-        self.weigh(id);
-    }
-
-    /// Notes what the window of a lane takes up now.
-    fn weigh(&mut self, id: LaneId) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            let bytes = slot.lane.window_bytes();
-            self.window_bytes = self.window_bytes - slot.bytes + bytes;
-            slot.bytes = bytes;
-        }
-    }
-
-    /// Gives places to who wants them, in their turn.
-    fn serve(&mut self) {
-        while let Some(id) = self.places.next() {
-            let now = self.means.clock.now();
-            let pace = self.paces.get(&id).copied().unwrap_or_default();
-            let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
-            let max = pace.allows(self.max_in_flight(&subscription));
-            if let Some(owed) = self.take_probe(id) {
-                self.send(subscription, owed, true);
-                continue;
-            }
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
-            if subscription.state == State::Active
-                && !self.probing.contains(&id)
-                && !self.changing.contains(&id)
-                && slot.lane.is_ordered() == subscription.settings.ordered
-                && pace.waits_until(now).is_none()
-                && let Some(owed) = slot.lane.take(max)
-            {
-                self.send(subscription, owed, false);
-            }
-            self.pump(id);
-        }
-    }
-
-    fn send(&mut self, subscription: Arc<Subscription>, owed: Owed, is_probe: bool) {
-        self.places.take(subscription.lane);
-        let random = StdRng::seed_from_u64(self.random.random());
-        self.attempts
-            .spawn(Sending { means: self.means.clone(), subscription, random, owed, is_probe }.run());
-    }
-
-    /// How much a lane may hold now: less when all of them together hold much, and one delivery at least.
-    fn limits(&self) -> LaneLimits {
-        let settings = &self.means.settings;
-        let free = settings.lane_windows_bytes_max.saturating_sub(self.window_bytes + self.reserved_bytes);
-        LaneLimits {
-            window: (free / self.typical_weight.max(1)).clamp(1, settings.lane_window),
-            order_keys_max: settings.lane_order_keys_max,
-        }
-    }
-
-    fn max_in_flight(&self, subscription: &Subscription) -> u16 {
-        max_in_flight(subscription, &self.means.settings)
-    }
-
     fn set_timer(&mut self, time: UnixMicros, id: LaneId) {
         self.timers.push(Reverse((time, id)));
     }
@@ -524,28 +387,6 @@ impl Dispatcher {
         metrics.lanes_waiting.set(number(self.places.waiting()));
         metrics.lanes_out_of_order_keys.set(number(self.out_of_order_keys.len()));
         metrics.lane_windows_bytes.set(number(self.window_bytes));
-    }
-}
-
-fn max_in_flight(subscription: &Subscription, settings: &DispatchSettings) -> u16 {
-    subscription.settings.max_in_flight.unwrap_or(settings.max_in_flight)
-}
-
-impl Reading {
-    /// Reads, and is over with that.
-    async fn run(mut self, store: Arc<dyn Store>, now: UnixMicros) -> Self {
-        let (read, lane) = (self.read.clone(), self.lane);
-        self.page = match tokio::task::spawn_blocking(move || read.run(&*store, lane, now)).await {
-            Ok(Ok(page)) => Some(page),
-            Ok(Err(error)) => {
-                tracing::error!(lane = lane.0, %error, "cannot read what is owed; trying again");
-                tokio::time::sleep(STORE_RETRY_WAIT).await;
-                None
-            }
-            // The runtime is ending.
-            Err(_) => None,
-        };
-        self
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
 mod ordered;
 #[cfg(test)]
 mod ordered_tests;
+mod tag;
 mod unordered;
 
 pub use ordered::OrderedLane;

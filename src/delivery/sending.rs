@@ -71,7 +71,7 @@ impl Sending {
             policy.next_state(&attempt, of_policy, now, settings.retry_after_max, random)
         };
         self.log(&attempt, attempts, state);
-        self.settle(Settlement { key, attempt: attempt.clone(), state }).await;
+        let attempt = self.settle(Settlement { key, attempt, state }).await;
         Ended { key, due: state.due(), attempt: Some(attempt), is_probe: self.is_probe }
     }
 
@@ -97,13 +97,13 @@ impl Sending {
     }
 
     /// Writes down what came of it. The place in flight is held until that is on disk: after a crash no more is sent
-    /// twice than was in flight.
-    async fn settle(&self, settlement: Settlement) {
+    /// twice than was in flight. Gives the attempt back.
+    async fn settle(&self, settlement: Settlement) -> Attempt {
         loop {
             match self.means.store.settle(vec![settlement.clone()]).await {
                 Err(StoreError::Busy) => tokio::time::sleep(STORE_RETRY_WAIT).await,
                 // A store that failed or closed has said so itself; the delivery is still owed after a restart.
-                Ok(()) | Err(_) => return,
+                Ok(()) | Err(_) => return settlement.attempt,
             }
         }
     }

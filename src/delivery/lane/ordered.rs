@@ -6,19 +6,20 @@
 //! lane has passed by and left in the store. So a stuck tag costs a few bytes, whatever waits behind it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     mem,
     sync::Arc,
 };
 
-use super::{LaneLimits, Read, ReadKind, before};
+use super::{
+    LaneLimits, Read, ReadKind, before,
+    tag::{Place, TAG_QUEUE_MAX, Tag},
+};
 use crate::{
     domain::{event::OrderTag, ids::Seq, time::UnixMicros},
-    store::{Debt, Owed, OwedPage},
+    store::{Owed, OwedPage},
 };
 
-/// Deliveries of one tag that are held in the window; the rest is skipped.
-pub const TAG_QUEUE_MAX: usize = 8;
 /// Deliveries that callers decided about and that are still to be looked at. Past it the lane reads everything again.
 pub const VISITS_MAX: usize = 1024;
 
@@ -58,81 +59,6 @@ pub struct OrderedLane {
     scanned: bool,
     /// Events whose attempt ended since that read began: it may have seen them as they were before.
     ended_since: HashSet<Seq>,
-}
-
-/// How far the deliveries of one tag are.
-#[derive(Debug, Default)]
-struct Tag {
-    /// The next ones, in stored order.
-    queue: VecDeque<Owed>,
-    in_flight: Option<Seq>,
-    /// What is owed from here on, up to the cursor, is not in the queue but in the store.
-    skipped: Option<Seq>,
-    /// When the first of the skipped ones is tried again. Only with an empty queue.
-    retry: Option<UnixMicros>,
-}
-
-/// What is to be done with a tag.
-enum Place {
-    InFlight,
-    Ready(Seq),
-    Waiting(UnixMicros),
-    Unread(Seq),
-    Over,
-}
-
-impl Tag {
-    fn place(&self) -> Place {
-        match (self.in_flight, self.queue.front(), self.retry, self.skipped) {
-            (Some(_), ..) => Place::InFlight,
-            (None, Some(first), ..) => Place::Ready(first.event.seq),
-            (None, None, Some(due), _) => Place::Waiting(due),
-            (None, None, None, Some(from)) => Place::Unread(from),
-            (None, None, None, None) => Place::Over,
-        }
-    }
-
-    /// Adds what comes after everything that is queued or skipped.
-    fn push(&mut self, owed: Owed) {
-        if self.skipped.is_some() {
-            return;
-        }
-        if self.queue.len() >= TAG_QUEUE_MAX {
-            self.skipped = Some(owed.event.seq);
-        } else {
-            self.queue.push_back(owed);
-        }
-    }
-
-    /// The same, but what is not due yet waits: alone if it is the next, else in the store.
-    fn push_debt(&mut self, debt: Debt, now: UnixMicros) {
-        match debt.due {
-            Some(due) if due > now && self.skipped.is_none() => {
-                self.skipped = Some(debt.owed.event.seq);
-                if self.queue.is_empty() && self.in_flight.is_none() {
-                    self.retry = Some(due);
-                }
-            }
-            _ => self.push(debt.owed),
-        }
-    }
-
-    /// Gives back what is queued from `seq` on: it is read again.
-    fn skip_from(&mut self, seq: Seq) {
-        self.queue.truncate(self.queue.partition_point(|owed| owed.event.seq < seq));
-        self.skipped = Some(self.skipped.map_or(seq, |skipped| skipped.min(seq)));
-        self.retry = None;
-    }
-
-    /// What its queue takes up.
-    fn bytes(&self) -> usize {
-        self.queue.iter().map(|owed| owed.event.weight()).sum()
-    }
-
-    /// The first place of which the lane knows nothing but that there may be something.
-    fn first(&self) -> Option<Seq> {
-        self.queue.front().map(|owed| owed.event.seq).or(self.skipped)
-    }
 }
 
 impl OrderedLane {
