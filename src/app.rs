@@ -20,6 +20,7 @@ use crate::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
         egress::EgressPolicy,
+        suspension::SuspensionSettings,
     },
     domain::{delivery::Poster, retry::RetryPolicy},
     gateway::{Gateway, GatewaySettings},
@@ -232,9 +233,17 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
     DispatchSettings {
         max_in_flight: config.max_in_flight,
         lane_window: config.lane_window,
+        lane_windows_bytes_max: config.lane_windows_bytes_max,
         lane_order_keys_max: config.lane_order_keys_max,
+        attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
+        suspension: SuspensionSettings {
+            suspend_after: config.suspend_after,
+            suspend_attempts_min: config.suspend_attempts_min,
+            probe_interval_min: config.probe_interval_min,
+            probe_interval_max: config.probe_interval_max,
+        },
     }
 }
 

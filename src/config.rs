@@ -87,6 +87,10 @@ pub struct Config {
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory.
     pub lane_window: usize,
+    /// Memory for all deliveries kept in memory.
+    pub lane_windows_bytes_max: usize,
+    /// POSTs under way at once.
+    pub attempts_in_flight_max: usize,
     /// Conversations and the like that an ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
     /// How long an unused connection to an endpoint is kept.
@@ -101,6 +105,14 @@ pub struct Config {
     pub retry_max_backoff: Duration,
     /// The longest wait that an endpoint may ask for.
     pub retry_after_max: Duration,
+    /// How long every attempt must have failed before a subscription is suspended.
+    pub suspend_after: Duration,
+    /// How many attempts must have failed.
+    pub suspend_attempts_min: u32,
+    /// The bound of the first wait for a probe.
+    pub probe_interval_min: Duration,
+    /// The bound of the longest; at least `probe_interval_min`.
+    pub probe_interval_max: Duration,
     /// Memory that the store may use for its cache.
     pub store_cache_bytes: u64,
 }
@@ -244,6 +256,8 @@ impl Origins {
             answer_bytes_max: value("answer_bytes_max").number(),
             max_in_flight: value("max_in_flight").number(),
             lane_window: value("lane_window").number(),
+            lane_windows_bytes_max: value("lane_windows_bytes_max").number(),
+            attempts_in_flight_max: value("attempts_in_flight_max").number(),
             lane_order_keys_max: value("lane_order_keys_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
@@ -251,6 +265,10 @@ impl Origins {
             retry_min_backoff: value("retry_min_backoff").duration(),
             retry_max_backoff: value("retry_max_backoff").duration(),
             retry_after_max: value("retry_after_max").duration(),
+            suspend_after: value("suspend_after").duration(),
+            suspend_attempts_min: value("suspend_attempts_min").number(),
+            probe_interval_min: value("probe_interval_min").duration(),
+            probe_interval_max: value("probe_interval_max").duration(),
             store_cache_bytes: value("store_cache_bytes").number(),
         }
     }

@@ -102,6 +102,12 @@ pub struct Metrics {
     pub attempts_in_flight: IntGauge,
     /// Lanes that the dispatcher keeps, since they have something to do.
     pub lanes_active: IntGauge,
+    /// Lanes that go slower than their subscriptions allow.
+    pub lanes_slowed: IntGauge,
+    /// Lanes that wait for a place among the attempts under way.
+    pub lanes_waiting: IntGauge,
+    /// What the windows of all lanes take up, in bytes.
+    pub lane_windows_bytes: IntGauge,
     /// Ordered lanes that read no further, since they keep as many conversations apart as they may.
     pub lanes_out_of_order_keys: IntGauge,
     /// Connections to endpoints.
@@ -202,6 +208,21 @@ impl Metrics {
                 r,
                 "tidings_lanes_active",
                 "Subscriptions that have something in memory: to send, under way, or to look for later.",
+            ),
+            lanes_slowed: gauge(
+                r,
+                "tidings_lanes_slowed",
+                "Subscriptions sent to slower than they allow, since their endpoint asked for it or gave no answer.",
+            ),
+            lanes_waiting: gauge(
+                r,
+                "tidings_lanes_waiting",
+                "Subscriptions with something to send that wait until fewer attempts are under way in all.",
+            ),
+            lane_windows_bytes: gauge(
+                r,
+                "tidings_lane_windows_bytes",
+                "About how much memory the deliveries take up that are kept to be sent next.",
             ),
             lanes_out_of_order_keys: gauge(
                 r,

@@ -190,6 +190,20 @@ pub const SETTINGS: &[Setting] = &[
         default: "1024",
     },
     Setting {
+        key: "lane_windows_bytes_max",
+        doc: "Memory for the deliveries of all subscriptions that are kept in memory. Past it each keeps fewer, one at \
+              least, and reads on from the store.",
+        kind: Kind::Bytes { min: MIB, max: 64 * GIB },
+        default: "128MiB",
+    },
+    Setting {
+        key: "attempts_in_flight_max",
+        doc: "POSTs under way at once over all subscriptions, shared in turns. Half of them is for subscriptions whose \
+              last POST succeeded.",
+        kind: Kind::Count { min: 16, max: 65_536 },
+        default: "1024",
+    },
+    Setting {
         key: "lane_order_keys_max",
         doc: "Conversations, contacts and inboxes that an ordered subscription keeps apart, of which something is owed or \
               waits to be tried again. Past it the subscription reads no further until one is through.",
@@ -247,6 +261,30 @@ pub const SETTINGS: &[Setting] = &[
         default: "50000000",
     },
     Setting {
+        key: "suspend_after",
+        doc: "After every attempt of a subscription has failed for so long, it is suspended: it collects, and is probed.",
+        kind: duration(1_000, 365 * 86_400_000),
+        default: "5d",
+    },
+    Setting {
+        key: "suspend_attempts_min",
+        doc: "So many attempts must have failed in that time.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "20",
+    },
+    Setting {
+        key: "probe_interval_min",
+        doc: "The bound of the wait before a suspended subscription is probed first. It doubles with every further probe.",
+        kind: duration(10, 24 * 3_600_000),
+        default: "1m",
+    },
+    Setting {
+        key: "probe_interval_max",
+        doc: "The bound of the longest wait between two probes. At least probe_interval_min.",
+        kind: duration(10, 7 * 24 * 3_600_000),
+        default: "1h",
+    },
+    Setting {
         key: "retention_age",
         doc: "How long events are kept with their deliveries. What is still owed is kept for as long as it is.",
         kind: duration(60_000, 3_650 * 86_400_000),
@@ -277,6 +315,7 @@ pub const SETTINGS: &[Setting] = &[
 /// Pairs of settings of which the first may not be more than the second, and why.
 pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
     ("retry_min_backoff", "retry_max_backoff", "waits would shrink"),
+    ("probe_interval_min", "probe_interval_max", "waits would shrink"),
     ("event_bytes_max", "grpc_message_bytes_max", "the largest event would not fit into a message"),
     ("grpc_message_bytes_max", "publish_bytes_in_flight_max", "the largest batch would always be refused"),
     (

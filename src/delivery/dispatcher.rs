@@ -5,41 +5,51 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, hash_map::Entry},
-    convert::Infallible,
-    panic::AssertUnwindSafe,
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::FutureExt;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::broadcast::error::RecvError,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-use super::lane::{Lane, LaneLimits, Read, ReadPage};
+use super::{
+    lane::Lane,
+    pace::Pace,
+    places::Places,
+    sending::{Ended, Means},
+    suspension::{Failing, SuspensionSettings},
+};
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome, Post, Poster},
+        delivery::{Outcome, Poster},
         ids::{LaneId, Seq},
         retry::RetryPolicy,
-        subscription::{State, Subscription},
+        subscription::State,
         time::UnixMicros,
     },
     metrics::Metrics,
-    store::{Fed, FedEvent, Owed, Settlement, Store, StoreError},
+    store::{Fed, FedEvent, Owed, Store},
 };
+
+mod pump;
+mod suspended;
+
+use pump::Reading;
+use suspended::{Oldest, Probe};
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
 /// Wait before a read or a settlement that the store refused is tried again.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
+/// What an event is taken to weigh before the first one was seen, in bytes of memory.
+const FIRST_WEIGHT: usize = 4096;
 
 /// How the dispatcher works. The defaults are the configuration's.
 #[derive(Clone, Copy, Debug)]
@@ -48,35 +58,67 @@ pub struct DispatchSettings {
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory before they are sent.
     pub lane_window: usize,
+    /// Bytes of memory of all deliveries that are kept so.
+    pub lane_windows_bytes_max: usize,
     /// Conversations and the like that the lane of one ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
+    /// Attempts under way at once, over all subscriptions.
+    pub attempts_in_flight_max: usize,
     /// Where a subscription does not say itself.
     pub retry: RetryPolicy,
     /// The longest wait that an answer can ask for with `Retry-After`.
     pub retry_after_max: Duration,
+    /// When a subscription is suspended, and when it is probed.
+    pub suspension: SuspensionSettings,
 }
 
 /// Serves all lanes.
 pub struct Dispatcher {
-    store: Arc<dyn Store>,
-    poster: Poster,
-    clock: Arc<dyn Clock>,
-    settings: DispatchSettings,
-    metrics: Arc<Metrics>,
+    means: Means,
     random: StdRng,
-    lanes: HashMap<LaneId, Lane>,
+    /// Lanes with something to do.
+    slots: HashMap<LaneId, Slot>,
+    slots_made: u64,
+    /// Lanes of subscriptions that are not delivered to, whose debts are in the store alone.
+    parked: HashSet<LaneId>,
+    /// Of lanes that do not go at full speed, or whose endpoint did not answer.
+    paces: HashMap<LaneId, Pace>,
+    places: Places,
+    /// Subscriptions whose last attempt failed.
+    failing: HashMap<LaneId, Failing>,
+    /// Suspended subscriptions.
+    probes: HashMap<LaneId, Probe>,
+    /// Those with a probe under way: nothing else is sent meanwhile.
+    probing: HashSet<LaneId>,
+    /// Subscriptions whose state is being changed from here: nothing is sent meanwhile.
+    changing: HashSet<LaneId>,
+    changes: JoinSet<LaneId>,
+    notes: JoinSet<()>,
+    oldest: JoinSet<Oldest>,
     /// When lanes have something to try again. Entries may be out of date: they only say when to look.
     timers: BinaryHeap<Reverse<(UnixMicros, LaneId)>>,
     /// Ordered lanes that read no further: see [`Lane::is_out_of_order_keys`].
     out_of_order_keys: HashSet<LaneId>,
+    /// What all windows take up, and what the reads under way may add.
+    window_bytes: usize,
+    reserved_bytes: usize,
+    /// What an event weighed of late.
+    typical_weight: usize,
+    /// Changes of the registry that were looked at.
+    changes_seen: u64,
     attempts: JoinSet<Ended>,
-    reads: JoinSet<(LaneId, Read, Option<ReadPage>)>,
+    reads: JoinSet<Reading>,
 }
 
-/// An attempt that is over and written down.
-struct Ended {
-    key: DeliveryKey,
-    due: Option<UnixMicros>,
+/// A lane with something to do.
+struct Slot {
+    lane: Lane,
+    /// Tells it from an earlier slot of the same lane, whose reads may still be under way.
+    number: u64,
+    /// What its window took up when it was looked at last.
+    bytes: usize,
+    /// The end of a wait that a timer was set to.
+    armed: Option<UnixMicros>,
 }
 
 impl Dispatcher {
@@ -90,15 +132,26 @@ impl Dispatcher {
         seed: u64,
     ) -> Self {
         Self {
-            store,
-            poster,
-            clock,
-            settings,
-            metrics,
+            means: Means { store, poster, clock, settings, metrics },
             random: StdRng::seed_from_u64(seed),
-            lanes: HashMap::new(),
+            slots: HashMap::new(),
+            slots_made: 0,
+            parked: HashSet::new(),
+            paces: HashMap::new(),
+            places: Places::new(settings.attempts_in_flight_max),
+            failing: HashMap::new(),
+            probes: HashMap::new(),
+            probing: HashSet::new(),
+            changing: HashSet::new(),
+            changes: JoinSet::new(),
+            notes: JoinSet::new(),
+            oldest: JoinSet::new(),
             timers: BinaryHeap::new(),
             out_of_order_keys: HashSet::new(),
+            window_bytes: 0,
+            reserved_bytes: 0,
+            typical_weight: FIRST_WEIGHT,
+            changes_seen: 0,
             attempts: JoinSet::new(),
             reads: JoinSet::new(),
         }
@@ -108,25 +161,30 @@ impl Dispatcher {
     /// were about is still owed.
     pub async fn run(mut self, shutdown: CancellationToken) {
         // Listen before looking: what is accepted in between is then seen twice, and taken once.
-        let mut feed = self.store.feed();
-        let mut changes = self.store.registry().changes();
+        let mut feed = self.means.store.feed();
+        let mut changes = self.means.store.registry().changes();
+        self.changes_seen = self.means.store.registry().changed_since(0).0;
         self.look_at_everything();
         loop {
-            self.metrics.lanes_active.set(i64::try_from(self.lanes.len()).unwrap_or(i64::MAX));
-            self.metrics
-                .lanes_out_of_order_keys
-                .set(i64::try_from(self.out_of_order_keys.len()).unwrap_or(i64::MAX));
+            self.serve();
+            self.show();
             let due = self.next_look();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
                 Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
-                Some(Ok((lane, read, page))) = self.reads.join_next() => self.read_ended(lane, &read, page),
+                Some(Ok(ended)) = self.reads.join_next() => self.read_ended(ended),
+                Some(Ok(oldest)) = self.oldest.join_next() => self.oldest_read(oldest),
+                Some(Ok(id)) = self.changes.join_next() => {
+                    self.changing.remove(&id);
+                    self.pump(id);
+                }
+                Some(_) = self.notes.join_next() => {}
                 fed = feed.recv() => match fed {
                     Ok(Fed::Events(events)) => self.accepted(&events),
-                    Ok(Fed::Due(key, due)) => self.look(key.lane, |lane| lane.made_due(key.seq, due)),
-                    Ok(Fed::Cancelled(key)) => self.look(key.lane, |lane| lane.cancelled(key.seq)),
-                    Ok(Fed::Requeued(lane, from)) => self.look(lane, |lane| lane.requeued(from)),
+                    Ok(Fed::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
+                    Ok(Fed::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
+                    Ok(Fed::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
                     Err(RecvError::Lagged(_)) => self.look_at_everything(),
                     Err(RecvError::Closed) => break,
                 },
@@ -142,257 +200,195 @@ impl Dispatcher {
 
     /// Every lane that owes something may have more in the store than is known here.
     fn look_at_everything(&mut self) {
-        for id in self.store.registry().lanes() {
-            let summary = self.store.lane_summary(id);
-            if summary.owed() == 0 {
-                continue;
+        for id in self.means.store.registry().lanes() {
+            match self.slots.get_mut(&id) {
+                Some(slot) => slot.lane.missed(),
+                None => self.look_at(id),
             }
-            match self.lanes.entry(id) {
-                Entry::Occupied(mut lane) => lane.get_mut().missed(),
-                Entry::Vacant(place) => {
-                    let Some(subscription) = self.store.registry().by_lane(id) else { continue };
-                    place.insert(Lane::behind(subscription.settings.ordered, summary.next_due));
-                }
+            if let Some(subscription) = self.means.store.registry().by_lane(id) {
+                self.look_at_state(&subscription);
             }
             self.pump(id);
         }
     }
 
+    /// Begins to serve a lane of which nothing is known here, if it owes something.
+    fn look_at(&mut self, id: LaneId) {
+        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
+        let summary = self.means.store.lane_summary(id);
+        if summary.owed() > 0 {
+            self.add_slot(id, Lane::behind(subscription.settings.ordered, summary.next_due));
+        }
+    }
+
     fn accepted(&mut self, group: &[FedEvent]) {
-        let limits = self.limits();
         for fed in group {
+            self.typical_weight = (self.typical_weight * 15 + fed.event.weight()) / 16;
             for &id in &fed.lanes {
-                if !self.lanes.contains_key(&id) {
-                    let Some(subscription) = self.store.registry().by_lane(id) else { continue };
-                    let before = Seq(fed.event.seq.0 - 1);
-                    self.lanes.insert(id, Lane::up_to_date(subscription.settings.ordered, before));
+                let limits = self.limits();
+                if !self.slots.contains_key(&id) {
+                    let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+                    if subscription.state != State::Active {
+                        self.parked.insert(id);
+                        continue;
+                    }
+                    let ordered = subscription.settings.ordered;
+                    let lane = if self.parked.remove(&id) {
+                        // It was resumed a moment ago.
+                        Lane::behind(ordered, Some(UnixMicros(0)))
+                    } else {
+                        Lane::up_to_date(ordered, Seq(fed.event.seq.0 - 1))
+                    };
+                    self.add_slot(id, lane);
                 }
-                let lane = self.lanes.get_mut(&id).expect("it was just put there");
-                lane.offer(Owed { event: Arc::clone(&fed.event), attempts: 0 }, limits);
+                let slot = self.slots.get_mut(&id).expect("it was just put there");
+                slot.lane.offer(Owed { event: Arc::clone(&fed.event), attempts: 0 }, limits);
                 self.pump(id);
             }
         }
     }
 
     /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
-    fn look(&mut self, id: LaneId, tell: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.store.registry().by_lane(id) else { return };
-        let new = || Lane::behind(subscription.settings.ordered, Some(UnixMicros(0)));
-        tell(self.lanes.entry(id).or_insert_with(new));
+    fn tell(&mut self, id: LaneId, tell: impl FnOnce(&mut Lane)) {
+        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
+        if !self.slots.contains_key(&id) {
+            self.add_slot(id, Lane::behind(subscription.settings.ordered, Some(UnixMicros(0))));
+        }
+        tell(&mut self.slots.get_mut(&id).expect("it was just put there").lane);
         self.pump(id);
     }
 
-    fn limits(&self) -> LaneLimits {
-        LaneLimits { window: self.settings.lane_window, order_keys_max: self.settings.lane_order_keys_max }
+    fn add_slot(&mut self, id: LaneId, lane: Lane) {
+        self.slots_made += 1;
+        self.slots.insert(id, Slot { lane, number: self.slots_made, bytes: 0, armed: None });
     }
 
     fn registry_changed(&mut self) {
-        let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
-        for id in ids {
-            self.pump(id);
+        let (seen, changed) = self.means.store.registry().changed_since(self.changes_seen);
+        self.changes_seen = seen;
+        let known = || {
+            self.slots
+                .keys()
+                .chain(&self.parked)
+                .chain(self.paces.keys())
+                .chain(self.probes.keys())
+                .copied()
+                .collect()
+        };
+        for id in changed.unwrap_or_else(known) {
+            self.subscription_changed(id);
         }
     }
 
-    fn attempt_ended(&mut self, &Ended { key, due }: &Ended) {
-        if let Some(lane) = self.lanes.get_mut(&key.lane) {
-            lane.settled(key.seq, due);
-            self.pump(key.lane);
+    fn subscription_changed(&mut self, id: LaneId) {
+        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        self.look_at_state(&subscription);
+        let resumed = subscription.state == State::Active && self.parked.remove(&id);
+        if resumed && !self.slots.contains_key(&id) {
+            self.look_at(id);
+        }
+        self.pump(id);
+    }
+
+    /// The subscription is gone.
+    fn forget(&mut self, id: LaneId) {
+        if self.slots.get(&id).is_none_or(|slot| slot.lane.in_flight() == 0) {
+            self.drop_slot(id);
+            self.set_pace(id, None);
+        }
+        self.parked.remove(&id);
+        self.failing.remove(&id);
+        self.probes.remove(&id);
+        self.out_of_order_keys.remove(&id);
+        self.places.forget(id);
+    }
+
+    fn drop_slot(&mut self, id: LaneId) {
+        if let Some(slot) = self.slots.remove(&id) {
+            self.window_bytes -= slot.bytes;
         }
     }
 
-    fn read_ended(&mut self, id: LaneId, read: &Read, page: Option<ReadPage>) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            match page {
-                Some(page) => lane.take_page(read, page, self.clock.now()),
-                None => lane.read_failed(read),
+    fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
+        let (id, now) = (key.lane, self.means.clock.now());
+        self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
+        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
+            if !is_probe {
+                let mut pace = self.paces.get(&id).copied().unwrap_or_default();
+                let retry_after_max = self.means.settings.retry_after_max;
+                pace.ended(attempt, now, self.max_in_flight(&subscription), retry_after_max);
+                self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
             }
-            self.pump(id);
+            self.judge(&subscription, attempt, key.seq, *is_probe);
+        }
+        if *is_probe {
+            self.probe_ended(id, now);
+        } else if let Some(slot) = self.slots.get_mut(&id) {
+            slot.lane.settled(key.seq, *due);
+        }
+        self.pump(id);
+    }
+
+    fn read_ended(&mut self, ended: Reading) {
+        self.reserved_bytes -= ended.reserved;
+        let slot = self.slots.get_mut(&ended.lane);
+        if let Some(slot) = slot.filter(|slot| slot.number == ended.slot) {
+            match ended.page {
+                Some(page) => slot.lane.take_page(&ended.read, page, self.means.clock.now()),
+                None => slot.lane.read_failed(&ended.read),
+            }
+            self.pump(ended.lane);
         }
     }
 
     /// When to look at the timers.
     fn next_look(&self) -> Instant {
         let wait = match self.timers.peek() {
-            Some(Reverse((due, _))) => due.since(self.clock.now()).min(DUE_POLL_MAX),
+            Some(Reverse((due, _))) => due.since(self.means.clock.now()).min(DUE_POLL_MAX),
             None => DUE_POLL_MAX,
         };
         Instant::now() + wait
     }
 
     fn look_at_timers(&mut self) {
-        let now = self.clock.now();
+        let now = self.means.clock.now();
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
                 return;
             }
             self.timers.pop();
-            if self.lanes.contains_key(&id) {
+            self.look_at_probe(id);
+            if self.slots.contains_key(&id) {
                 self.pump(id);
+            } else if self.paces.get(&id).is_some_and(|pace| pace.is_free(now)) {
+                self.set_pace(id, None);
             }
         }
     }
 
-    /// Does for a lane whatever can be done now.
-    fn pump(&mut self, id: LaneId) {
-        let (now, limits) = (self.clock.now(), self.limits());
-        let Entry::Occupied(mut place) = self.lanes.entry(id) else { return };
-        let Some(subscription) = self.store.registry().by_lane(id) else {
-            place.remove();
-            self.out_of_order_keys.remove(&id);
-            return;
+    fn set_timer(&mut self, time: UnixMicros, id: LaneId) {
+        self.timers.push(Reverse((time, id)));
+    }
+
+    fn set_pace(&mut self, id: LaneId, pace: Option<Pace>) {
+        let before = match pace {
+            Some(pace) => self.paces.insert(id, pace),
+            None => self.paces.remove(&id),
         };
-        let lane = place.get_mut();
-        if lane.is_ordered() != subscription.settings.ordered {
-            // The other kind begins once nothing of this one is under way.
-            lane.park();
-            if lane.in_flight() > 0 {
-                return;
-            }
-            lane.switch();
-        }
-        if subscription.state != State::Active {
-            lane.park();
-            return;
-        }
-        let max_in_flight = subscription.settings.max_in_flight.unwrap_or(self.settings.max_in_flight);
-        while let Some(owed) = lane.take(max_in_flight.into()) {
-            let attempt = AttemptTask {
-                store: Arc::clone(&self.store),
-                poster: self.poster.clone(),
-                clock: Arc::clone(&self.clock),
-                settings: self.settings,
-                metrics: Arc::clone(&self.metrics),
-                subscription: Arc::clone(&subscription),
-                random: StdRng::seed_from_u64(self.random.random()),
-                owed,
-            };
-            self.attempts.spawn(attempt.run());
-        }
-        if let Some(read) = lane.next_read(now, limits) {
-            spawn_read(&mut self.reads, Arc::clone(&self.store), now, id, read);
-        }
-        if lane.is_out_of_order_keys(limits) {
-            if self.out_of_order_keys.insert(id) {
-                tracing::warn!(
-                    subscription.name = %subscription.name, order_keys.max = limits.order_keys_max,
-                    "an ordered subscription has as many conversations waiting as it may keep apart; it reads no further",
-                );
-            }
-        } else {
-            self.out_of_order_keys.remove(&id);
-        }
-        if lane.is_idle() {
-            place.remove();
-        } else if let Some(due) = lane.arm() {
-            self.timers.push(Reverse((due, id)));
-        }
+        let slowed = |pace: Option<Pace>| i64::from(pace.is_some_and(|pace| pace.is_slowed()));
+        self.means.metrics.lanes_slowed.add(slowed(pace) - slowed(before));
+    }
+
+    /// Shows how things are.
+    fn show(&self) {
+        let metrics = &self.means.metrics;
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.lanes_active.set(number(self.slots.len()));
+        metrics.lanes_waiting.set(number(self.places.waiting()));
+        metrics.lanes_out_of_order_keys.set(number(self.out_of_order_keys.len()));
+        metrics.lane_windows_bytes.set(number(self.window_bytes));
     }
 }
 
-fn spawn_read(
-    reads: &mut JoinSet<(LaneId, Read, Option<ReadPage>)>,
-    store: Arc<dyn Store>,
-    now: UnixMicros,
-    id: LaneId,
-    read: Read,
-) {
-    reads.spawn(async move {
-        let asked = read.clone();
-        let page = match tokio::task::spawn_blocking(move || asked.run(&*store, id, now)).await {
-            Ok(Ok(page)) => Some(page),
-            Ok(Err(error)) => {
-                tracing::error!(lane = id.0, %error, "cannot read what is owed; trying again");
-                tokio::time::sleep(STORE_RETRY_WAIT).await;
-                None
-            }
-            // The runtime is ending.
-            Err(_) => None,
-        };
-        (id, read, page)
-    });
-}
-
-/// One attempt, from the POST to its settlement.
-struct AttemptTask {
-    store: Arc<dyn Store>,
-    poster: Poster,
-    clock: Arc<dyn Clock>,
-    settings: DispatchSettings,
-    metrics: Arc<Metrics>,
-    subscription: Arc<Subscription>,
-    random: StdRng,
-    owed: Owed,
-}
-
-impl AttemptTask {
-    async fn run(mut self) -> Ended {
-        let key = DeliveryKey { seq: self.owed.event.seq, lane: self.subscription.lane };
-        if !self.store.state(key).is_some_and(DeliveryState::is_owed) {
-            // It was cancelled while it waited in the lane.
-            return Ended { key, due: None };
-        }
-        self.metrics.attempts_in_flight.inc();
-        let attempt = self.post().await;
-        self.metrics.attempts_in_flight.dec();
-        self.metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
-        let attempts = self.owed.attempts + 1;
-        let policy = self.subscription.settings.retry.over(self.settings.retry);
-        let now = self.clock.now();
-        let state =
-            policy.next_state(&attempt, attempts, now, self.settings.retry_after_max, &mut self.random);
-        self.log(&attempt, attempts, state);
-        let due = match state {
-            DeliveryState::Retrying { due } => Some(due),
-            _ => None,
-        };
-        self.settle(Settlement { key, attempt, state }).await;
-        Ended { key, due }
-    }
-
-    async fn post(&mut self) -> Attempt {
-        let post = Post { subscription: Arc::clone(&self.subscription), event: Arc::clone(&self.owed.event) };
-        let start_time = self.clock.now();
-        let posting = AssertUnwindSafe(self.poster.clone().oneshot(post)).catch_unwind();
-        match posting.await {
-            Ok(Ok::<_, Infallible>(attempt)) => attempt,
-            // A panic costs this attempt and nothing else.
-            Err(_) => Attempt {
-                start_time,
-                duration: self.clock.now().since(start_time),
-                outcome: Outcome::Io,
-                http_status: 0,
-                error: "internal error of the gateway".to_owned(),
-                response_body: String::new(),
-                retry_after: None,
-                url: self.subscription.settings.url.to_string(),
-            },
-        }
-    }
-
-    /// Writes down what came of it. The place in flight is held until that is on disk: after a crash no more is sent
-    /// twice than was in flight.
-    async fn settle(&self, settlement: Settlement) {
-        loop {
-            match self.store.settle(vec![settlement.clone()]).await {
-                Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
-                // A store that failed or closed has said so itself; the delivery is still owed after a restart.
-                Ok(()) | Err(_) => return,
-            }
-        }
-    }
-
-    fn log(&self, attempt: &Attempt, attempts: u32, state: DeliveryState) {
-        let event = &self.owed.event.name;
-        let subscription = &self.subscription.name;
-        match state {
-            DeliveryState::Failed => tracing::warn!(
-                event.name = %event, subscription.name = %subscription, attempt.count = attempts,
-                http.status = attempt.http_status, error = attempt.error, "gave up a delivery",
-            ),
-            _ => tracing::debug!(
-                event.name = %event, subscription.name = %subscription, attempt.count = attempts,
-                http.status = attempt.http_status, error = attempt.error, "attempted a delivery",
-            ),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::{
 mod ordered;
 #[cfg(test)]
 mod ordered_tests;
+mod tag;
 mod unordered;
 
 pub use ordered::OrderedLane;
@@ -163,6 +164,22 @@ impl Lane {
         match self {
             Self::Unordered(lane) => lane.requeued(from),
             Self::Ordered(lane) => lane.requeued(from),
+        }
+    }
+
+    /// Whether there is one to attempt, with fewer than `max_in_flight` under way.
+    pub fn can_take(&self, max_in_flight: usize) -> bool {
+        match self {
+            Self::Unordered(lane) => lane.can_take(max_in_flight),
+            Self::Ordered(lane) => lane.can_take(max_in_flight),
+        }
+    }
+
+    /// About how many bytes of memory its window takes up; not what is in flight.
+    pub fn window_bytes(&self) -> usize {
+        match self {
+            Self::Unordered(lane) => lane.window_bytes(),
+            Self::Ordered(lane) => lane.window_bytes(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::{
     ids::{AccountId, EventId, EventName, Seq},
@@ -74,12 +75,17 @@ pub struct StoredEvent {
     /// What was published, checked, with `name`, `type` and `create_time` unset.
     pub event: v1::Event,
     bodies: [OnceLock<Bytes>; 2],
+    weight: OnceLock<usize>,
 }
+
+/// How many times its encoding an event takes up in memory, roughly: its parts are allocated one by one, and its bodies
+/// are kept beside it once they are rendered.
+const WEIGHT_PER_ENCODED_BYTE: usize = 4;
 
 impl StoredEvent {
     /// An event at its place in the store.
     pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: v1::Event) -> Self {
-        Self { seq, name, create_time, event, bodies: Default::default() }
+        Self { seq, name, create_time, event, bodies: Default::default(), weight: OnceLock::new() }
     }
 
     /// The body that is POSTed in `format`. Rendered once, however many subscriptions share it.
@@ -96,6 +102,11 @@ impl StoredEvent {
     /// Its kind.
     pub fn event_type(&self) -> EventType {
         event_type(&self.event).expect("a stored event has a payload: it was checked before")
+    }
+
+    /// About how many bytes of memory it takes up.
+    pub fn weight(&self) -> usize {
+        *self.weight.get_or_init(|| WEIGHT_PER_ENCODED_BYTE * self.event.encoded_len())
     }
 
     /// What it keeps its order within.

@@ -101,11 +101,38 @@ impl RetryPolicy {
         if attempt.outcome == Outcome::Ok {
             return DeliveryState::Succeeded;
         }
-        // The receiver says that it is gone for good.
+        // Who says that it is gone for good is not sent to any more, and what is owed to it waits.
         let gone = attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16();
-        if gone || attempts >= self.max_attempts {
+        if attempts >= self.max_attempts && !gone {
             return DeliveryState::Failed;
         }
+        self.retry(attempt, attempts, now, retry_after_max, random)
+    }
+
+    /// How far a delivery is after a probe of a suspended subscription: it is never given up by that.
+    pub fn next_state_of_probe(
+        &self,
+        attempt: &Attempt,
+        attempts: u32,
+        now: UnixMicros,
+        retry_after_max: Duration,
+        random: &mut impl Rng,
+    ) -> DeliveryState {
+        if attempt.outcome == Outcome::Ok {
+            DeliveryState::Succeeded
+        } else {
+            self.retry(attempt, attempts, now, retry_after_max, random)
+        }
+    }
+
+    fn retry(
+        &self,
+        attempt: &Attempt,
+        attempts: u32,
+        now: UnixMicros,
+        retry_after_max: Duration,
+        random: &mut impl Rng,
+    ) -> DeliveryState {
         let bound = u64::try_from(self.backoff(attempts).as_micros()).unwrap_or(u64::MAX);
         let wait = Duration::from_micros(random.random_range(0..=bound));
         let asked = attempt.retry_after.unwrap_or_default().min(retry_after_max);
@@ -148,11 +175,27 @@ mod tests {
     }
 
     #[test]
-    fn success_ends_a_delivery_and_so_does_gone() {
+    fn success_ends_a_delivery() {
         let policy = RetryPolicy::default();
         assert_eq!(next(policy, &ended(Outcome::Ok, 204, None), 1, 0), DeliveryState::Succeeded);
         assert_eq!(next(policy, &ended(Outcome::Ok, 200, None), 12, 0), DeliveryState::Succeeded);
-        assert_eq!(next(policy, &ended(Outcome::HttpStatus, 410, None), 1, 0), DeliveryState::Failed);
+    }
+
+    #[test]
+    fn what_an_endpoint_does_not_take_that_is_gone_stays_owed_and_so_does_what_it_is_probed_with() {
+        let policy = RetryPolicy::default();
+        for attempts in [1, 12, 5000] {
+            let gone = ended(Outcome::HttpStatus, 410, None);
+            assert!(matches!(next(policy, &gone, attempts, 0), DeliveryState::Retrying { .. }));
+            let random = || StdRng::seed_from_u64(0);
+            let hour = Duration::from_hours(1);
+            let failed = ended(Outcome::Timeout, 0, None);
+            let state = policy.next_state_of_probe(&failed, attempts, NOW, hour, &mut random());
+            assert!(matches!(state, DeliveryState::Retrying { .. }));
+            let ok = ended(Outcome::Ok, 200, None);
+            let state = policy.next_state_of_probe(&ok, attempts, NOW, hour, &mut random());
+            assert_eq!(state, DeliveryState::Succeeded);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     event::EventFacts,
-    ids::{LaneId, SubscriptionName},
+    ids::{LaneId, Seq, SubscriptionName},
     retry::RetryPolicy,
     secret::Secret,
     time::UnixMicros,
@@ -37,6 +37,8 @@ pub struct Subscription {
     pub state: State,
     /// Why the state is what it is; may be empty.
     pub state_reason: String,
+    /// How its endpoint does.
+    pub health: Health,
     /// What POSTs are signed with.
     pub signing_secret: Secret,
     /// When it was created.
@@ -70,6 +72,32 @@ pub struct Settings {
     pub ordered: bool,
     /// For the client's own use.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// How the endpoint of a subscription does, as far as that is to survive a restart. No decision of anybody's: a change of
+/// it leaves the version and the time of the last change as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Since when every attempt has failed; `None` if the last one succeeded, or it was not yet noted that it fails.
+    pub failing_since: Option<UnixMicros>,
+    /// How many have failed since then, when that was noted.
+    pub failures: u32,
+    /// The delivery that it was probed with last, while it was suspended.
+    pub probed: Option<Seq>,
+    /// How many attempts of that delivery were probes. They do not count as attempts of its policy.
+    pub probes: u32,
+}
+
+impl Health {
+    /// Forgets that it failed.
+    pub fn forgiven(self) -> Self {
+        Self { failing_since: None, failures: 0, ..self }
+    }
+
+    /// How many attempts of a delivery were probes.
+    pub fn probes_of(self, seq: Seq) -> u32 {
+        if self.probed == Some(seq) { self.probes } else { 0 }
+    }
 }
 
 /// The parts of a retry policy that a subscription sets itself.

@@ -26,7 +26,7 @@ use crate::{
         event::{self, EventAddress, OrderKey, OrderTag},
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
-        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{Health, PayloadFormat, RetryOverrides, Settings, State, Subscription},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
@@ -68,6 +68,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     names_and_urls_are_taken_once(engine()).await;
     a_repeated_request_gets_the_first_answer(engine()).await;
     a_change_needs_the_current_version(engine()).await;
+    what_is_noted_of_an_endpoint_is_no_change_of_the_owner(engine()).await;
     events_are_found_again(engine()).await;
     a_repeated_event_is_stored_once(engine()).await;
     a_batch_is_all_or_none(engine()).await;
@@ -292,6 +293,35 @@ async fn a_change_needs_the_current_version<E: Engine>(engine: E) {
     assert!(matches!(stale, StoreError::VersionMismatch));
     let gone = bench.store.update_subscription(LaneId(99), 1, change()).await.unwrap_err();
     assert!(matches!(gone, StoreError::SubscriptionNotFound));
+}
+
+async fn what_is_noted_of_an_endpoint_is_no_change_of_the_owner<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let a = bench.subscribe(1, "a").await;
+    let probed = Health { probed: Some(Seq(7)), probes: 2, ..Health::default() };
+    let failing = Health { failing_since: Some(UnixMicros(5)), failures: 3, ..probed };
+    let note = || Change::Health(failing);
+    bench.clock.step(10);
+    let noted = bench.store.update_subscription(a.lane, a.version, note()).await.unwrap();
+    assert_eq!(*noted, Subscription { health: failing, ..(*a).clone() });
+    let stale = bench.store.update_subscription(a.lane, 9, note()).await.unwrap_err();
+    assert!(matches!(stale, StoreError::VersionMismatch));
+    bench.reopen();
+    assert_eq!(bench.store.registry().by_lane(a.lane).unwrap().health, failing);
+    // The first two change nothing about the endpoint; another URL and being made active wipe the slate.
+    let same = Settings { max_in_flight: Some(3), ..settings("a") };
+    let changes = [
+        (Change::Settings(Box::new(same)), failing),
+        (Change::State(State::Suspended, "gone".to_owned()), failing),
+        (Change::Settings(Box::new(settings("b"))), probed),
+        (note(), failing),
+        (Change::State(State::Active, String::new()), probed),
+    ];
+    for (change, health) in changes {
+        let version = bench.store.registry().by_lane(a.lane).unwrap().version;
+        let changed = bench.store.update_subscription(a.lane, version, change).await.unwrap();
+        assert_eq!(changed.health, health);
+    }
 }
 
 async fn events_are_found_again<E: Engine>(engine: E) {

@@ -22,7 +22,7 @@ use crate::domain::{
 
 mod changes;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod disk;
 pub mod memory;
 mod model;

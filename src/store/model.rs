@@ -11,7 +11,7 @@ use crate::{
         event::{EventAddress, OrderTag, StoredEvent},
         ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
         secret::Secret,
-        subscription::{Settings, State, Subscription},
+        subscription::{Health, Settings, State, Subscription},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
@@ -41,6 +41,7 @@ impl NewSubscription {
             settings: self.settings,
             state: State::Active,
             state_reason: String::new(),
+            health: Health::default(),
             signing_secret: self.signing_secret,
             create_time: now,
             update_time: now,
@@ -73,6 +74,8 @@ pub enum Change {
     Settings(Box<Settings>),
     /// Whether deliveries are made, and why.
     State(State, String),
+    /// How its endpoint does. The version stays.
+    Health(Health),
 }
 
 impl Change {
@@ -80,10 +83,22 @@ impl Change {
     pub fn apply(self, current: &Subscription, now: UnixMicros) -> Subscription {
         let mut changed = current.clone();
         match self {
-            Self::Settings(settings) => changed.settings = *settings,
+            Self::Settings(settings) => {
+                if settings.url != changed.settings.url {
+                    changed.health = changed.health.forgiven();
+                }
+                changed.settings = *settings;
+            }
             Self::State(state, reason) => {
+                if state == State::Active {
+                    changed.health = changed.health.forgiven();
+                }
                 changed.state = state;
                 changed.state_reason = reason;
+            }
+            Self::Health(health) => {
+                changed.health = health;
+                return changed;
             }
         }
         changed.version += 1;

@@ -1,7 +1,7 @@
 //! The subscriptions in memory, always as they are on disk. Engines write it; everybody reads it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
     sync::{Arc, RwLock, RwLockReadGuard},
 };
@@ -23,8 +23,15 @@ pub struct Registry {
     changes: watch::Sender<u64>,
 }
 
+/// Changes that are remembered by lane. Who is further behind looks at everything.
+pub const CHANGES_REMEMBERED: usize = 4096;
+
 #[derive(Debug, Default)]
 struct Inner {
+    /// The lanes of the last changes, the latest last.
+    changed: VecDeque<LaneId>,
+    /// How many changes there were in all.
+    change_count: u64,
     by_lane: HashMap<LaneId, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
@@ -120,11 +127,21 @@ impl Registry {
         self.changes.subscribe()
     }
 
+    /// The lanes that changed since there had been `known` changes, with how many there are now; `None` if some of them are no
+    /// longer remembered.
+    pub fn changed_since(&self, known: u64) -> (u64, Option<Vec<LaneId>>) {
+        let inner = self.read();
+        let news = usize::try_from(inner.change_count - known).unwrap_or(usize::MAX);
+        let from = inner.changed.len().checked_sub(news);
+        (inner.change_count, from.map(|from| inner.changed.range(from..).copied().collect()))
+    }
+
     /// Puts a subscription in, in place of the one of its lane. For engines, after it is on disk.
     pub fn put(&self, subscription: Arc<Subscription>) {
         {
             let mut inner = self.write();
             inner.remove(subscription.lane);
+            inner.note_change(subscription.lane);
             inner.insert(subscription);
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -132,7 +149,11 @@ impl Registry {
 
     /// Takes a subscription out. For engines, after it is off the disk.
     pub fn remove(&self, lane: LaneId) {
-        self.write().remove(lane);
+        {
+            let mut inner = self.write();
+            inner.remove(lane);
+            inner.note_change(lane);
+        }
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -191,6 +212,14 @@ impl Inner {
         of_account.insert(place, subscription);
     }
 
+    fn note_change(&mut self, lane: LaneId) {
+        self.change_count += 1;
+        self.changed.push_back(lane);
+        if self.changed.len() > CHANGES_REMEMBERED {
+            self.changed.pop_front();
+        }
+    }
+
     fn remove(&mut self, lane: LaneId) {
         let Some(subscription) = self.by_lane.remove(&lane) else { return };
         self.by_state[place_of(subscription.state)] -= 1;
@@ -203,5 +232,30 @@ impl Inner {
                 self.by_account.remove(&account);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::time::UnixMicros, store::conformance::new_subscription};
+
+    #[test]
+    fn changes_are_told_by_lane_as_long_as_they_are_remembered() {
+        let registry = Registry::default();
+        let put = |lane: u64| {
+            let new = new_subscription(1, &format!("s{lane}"));
+            let subscription = new.into_subscription(LaneId(lane), uuid::Uuid::nil(), UnixMicros(0));
+            registry.put(Arc::new(subscription));
+        };
+        assert_eq!(registry.changed_since(0), (0, Some(vec![])));
+        (1..=3).for_each(put);
+        registry.remove(LaneId(2));
+        assert_eq!(registry.changed_since(1), (4, Some([2, 3, 2].map(LaneId).into())));
+        (0..CHANGES_REMEMBERED).for_each(|_| put(9));
+        let all = CHANGES_REMEMBERED as u64 + 4;
+        assert_eq!(registry.changed_since(4).1.unwrap().len(), CHANGES_REMEMBERED);
+        assert_eq!(registry.changed_since(3), (all, None));
+        assert_eq!(registry.changed_since(all), (all, Some(vec![])));
     }
 }

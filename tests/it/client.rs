@@ -85,6 +85,19 @@ impl Client {
         got.into_inner().subscription.unwrap()
     }
 
+    /// Waits until the subscription is in this state.
+    pub async fn subscription_in(&self, name: &str, state: v1::subscription::State) -> v1::Subscription {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let subscription = self.subscription(name).await;
+            if subscription.state() == state {
+                return subscription;
+            }
+            assert!(Instant::now() < deadline, "not {state:?} in time, but {subscription:#?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Changes what is set in `change`, whose name says which subscription.
     pub async fn update(&self, change: v1::Subscription) -> v1::Subscription {
         let request = v1::UpdateSubscriptionRequest { subscription: Some(change), ..Default::default() };

@@ -148,7 +148,7 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
             Answer::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
         }
         "/closed?key=marker-in-the-query" => Answer::HalfBody,
-        "/gone?key=marker-in-the-query" => Answer::with_body(410, "marker-in-the-answer"),
+        "/gone?key=marker-in-the-query" => Answer::with_body(404, "marker-in-the-answer"),
         _ => Answer::Garbage,
     });
     let (receiver, gateway) = (receiver.await, Home::new().with("log-level", "trace").start().await);

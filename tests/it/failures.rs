@@ -115,11 +115,13 @@ async fn an_answer_that_is_no_http_is_broken() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_for_good_is_not_tried_again() {
+async fn a_receiver_that_is_gone_for_good_keeps_its_debts_and_is_not_tried_again_for_a_while() {
     let receiver = Receiver::always(Answer::status(410)).await;
     let gateway = Home::new().start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
-    let delivery = delivered(&gateway.client, &subscribed, State::Failed).await;
+    let delivery = delivered(&gateway.client, &subscribed, State::Retrying).await;
+    let suspended = v1::subscription::State::Suspended;
+    gateway.client.subscription_in(&subscribed.name, suspended).await;
     assert_attempts(&delivery, 1, HttpStatus, 410, "answered 410 Gone");
     assert_eq!(receiver.seen().len(), 1);
     gateway.stop().await;

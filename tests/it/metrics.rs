@@ -24,7 +24,7 @@ use crate::{
 
 /// What was exposed, read as strictly as the format is written down.
 #[derive(Debug)]
-struct Scrape {
+pub struct Scrape {
     families: BTreeMap<String, Family>,
     /// By name and labels, as they stand in the text.
     samples: BTreeMap<String, f64>,
@@ -39,12 +39,12 @@ struct Family {
 }
 
 impl Scrape {
-    async fn of(gateway: &Gateway) -> Self {
+    pub async fn of(gateway: &Gateway) -> Self {
         Self::read(&get(gateway.http, "/metrics").await)
     }
 
     /// Looks until what is there is as `wanted` wants it.
-    async fn when(gateway: &Gateway, what: &str, wanted: impl Fn(&Self) -> bool) -> Self {
+    pub async fn when(gateway: &Gateway, what: &str, wanted: impl Fn(&Self) -> bool) -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let scrape = Self::of(gateway).await;
@@ -101,7 +101,7 @@ impl Scrape {
     }
 
     #[track_caller]
-    fn value(&self, series: &str) -> f64 {
+    pub fn value(&self, series: &str) -> f64 {
         *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples.keys()))
     }
 

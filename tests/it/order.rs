@@ -253,9 +253,16 @@ async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
 
 #[tokio::test]
 async fn what_is_cancelled_while_it_waits_lets_the_next_go_at_once() {
-    let receiver = Receiver::first([Answer::with_header(503, "retry-after", 3600)]).await;
+    let receiver = Receiver::first([Answer::status(500)]).await;
     let gateway = Home::new().start().await;
-    let subscribed = subscribe(&gateway.client, &receiver).await;
+    let week = duration(Duration::from_secs(7 * 24 * 3600));
+    let retry_policy = v1::RetryPolicy { min_backoff: week, max_backoff: week, ..Default::default() };
+    let asked = v1::Subscription {
+        ordered: true,
+        retry_policy: Some(retry_policy),
+        ..subscription(receiver.url("/"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
     publish(&gateway.client, &[STUCK], 1, 2).await;
     let first = subscribed.delivery("m1-1");
     gateway.client.delivery_in(&first, State::Retrying).await;

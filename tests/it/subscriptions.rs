@@ -169,7 +169,7 @@ async fn a_subscription_that_owes_something_is_removed_only_by_force() {
 
 #[tokio::test]
 async fn a_new_subscription_of_an_old_name_has_deliveries_of_its_own() {
-    let receiver = Receiver::always(Answer::status(410)).await;
+    let receiver = Receiver::start().await;
     let gateway = Home::new().start().await;
     let create = || v1::CreateSubscriptionRequest {
         parent: "accounts/1".into(),

@@ -6,19 +6,20 @@
 //! lane has passed by and left in the store. So a stuck tag costs a few bytes, whatever waits behind it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     mem,
     sync::Arc,
 };
 
-use super::{LaneLimits, Read, ReadKind, before};
+use super::{
+    LaneLimits, Read, ReadKind, before,
+    tag::{Place, TAG_QUEUE_MAX, Tag},
+};
 use crate::{
     domain::{event::OrderTag, ids::Seq, time::UnixMicros},
-    store::{Debt, Owed, OwedPage},
+    store::{Owed, OwedPage},
 };
 
-/// Deliveries of one tag that are held in the window; the rest is skipped.
-pub const TAG_QUEUE_MAX: usize = 8;
 /// Deliveries that callers decided about and that are still to be looked at. Past it the lane reads everything again.
 pub const VISITS_MAX: usize = 1024;
 
@@ -38,6 +39,8 @@ pub struct OrderedLane {
     in_flight: HashMap<Seq, OrderTag>,
     /// Deliveries in all queues.
     held: usize,
+    /// What these take up.
+    bytes: usize,
     /// Deliveries that callers decided about, to be looked at once the cursor is past them.
     visits: BTreeSet<Seq>,
     /// Those of them that were in flight: they are visited once the attempt is over.
@@ -56,76 +59,6 @@ pub struct OrderedLane {
     scanned: bool,
     /// Events whose attempt ended since that read began: it may have seen them as they were before.
     ended_since: HashSet<Seq>,
-}
-
-/// How far the deliveries of one tag are.
-#[derive(Debug, Default)]
-struct Tag {
-    /// The next ones, in stored order.
-    queue: VecDeque<Owed>,
-    in_flight: Option<Seq>,
-    /// What is owed from here on, up to the cursor, is not in the queue but in the store.
-    skipped: Option<Seq>,
-    /// When the first of the skipped ones is tried again. Only with an empty queue.
-    retry: Option<UnixMicros>,
-}
-
-/// What is to be done with a tag.
-enum Place {
-    InFlight,
-    Ready(Seq),
-    Waiting(UnixMicros),
-    Unread(Seq),
-    Over,
-}
-
-impl Tag {
-    fn place(&self) -> Place {
-        match (self.in_flight, self.queue.front(), self.retry, self.skipped) {
-            (Some(_), ..) => Place::InFlight,
-            (None, Some(first), ..) => Place::Ready(first.event.seq),
-            (None, None, Some(due), _) => Place::Waiting(due),
-            (None, None, None, Some(from)) => Place::Unread(from),
-            (None, None, None, None) => Place::Over,
-        }
-    }
-
-    /// Adds what comes after everything that is queued or skipped.
-    fn push(&mut self, owed: Owed) {
-        if self.skipped.is_some() {
-            return;
-        }
-        if self.queue.len() >= TAG_QUEUE_MAX {
-            self.skipped = Some(owed.event.seq);
-        } else {
-            self.queue.push_back(owed);
-        }
-    }
-
-    /// The same, but what is not due yet waits: alone if it is the next, else in the store.
-    fn push_debt(&mut self, debt: Debt, now: UnixMicros) {
-        match debt.due {
-            Some(due) if due > now && self.skipped.is_none() => {
-                self.skipped = Some(debt.owed.event.seq);
-                if self.queue.is_empty() && self.in_flight.is_none() {
-                    self.retry = Some(due);
-                }
-            }
-            _ => self.push(debt.owed),
-        }
-    }
-
-    /// Gives back what is queued from `seq` on: it is read again.
-    fn skip_from(&mut self, seq: Seq) {
-        self.queue.truncate(self.queue.partition_point(|owed| owed.event.seq < seq));
-        self.skipped = Some(self.skipped.map_or(seq, |skipped| skipped.min(seq)));
-        self.retry = None;
-    }
-
-    /// The first place of which the lane knows nothing but that there may be something.
-    fn first(&self) -> Option<Seq> {
-        self.queue.front().map(|owed| owed.event.seq).or(self.skipped)
-    }
 }
 
 impl OrderedLane {
@@ -325,6 +258,16 @@ impl OrderedLane {
         self.armed
     }
 
+    /// See [`super::Lane::can_take`].
+    pub fn can_take(&self, max_in_flight: usize) -> bool {
+        self.in_flight.len() < max_in_flight && !self.ready.is_empty()
+    }
+
+    /// See [`super::Lane::window_bytes`].
+    pub fn window_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// See [`super::Lane::in_flight`].
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -397,7 +340,7 @@ impl OrderedLane {
                 tag.skip_from(first.event.seq);
             }
         }
-        self.held = 0;
+        (self.held, self.bytes) = (0, 0);
     }
 
     /// Goes back to before `from` and forgets everything but what is in flight: all of it is read again.
@@ -413,7 +356,7 @@ impl OrderedLane {
         self.ready.clear();
         self.waiting.clear();
         self.unread.clear();
-        self.held = 0;
+        (self.held, self.bytes) = (0, 0);
         if let Some(ReadKind::Visit(seq)) = mem::take(&mut self.reading) {
             self.visits.insert(seq);
         }
@@ -433,8 +376,10 @@ impl OrderedLane {
             Place::InFlight | Place::Over => {}
         }
         self.held -= tag.queue.len();
+        self.bytes -= tag.bytes();
         let changed = change(&mut tag);
         self.held += tag.queue.len();
+        self.bytes += tag.bytes();
         match tag.place() {
             Place::Ready(seq) => drop(self.ready.insert((seq, key))),
             Place::Waiting(due) => drop(self.waiting.insert((due, key))),

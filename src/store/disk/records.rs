@@ -11,7 +11,7 @@ use crate::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         ids::{LaneId, Seq, SubscriptionName},
         secret::Secret,
-        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{Health, PayloadFormat, RetryOverrides, Settings, State, Subscription},
         time::UnixMicros,
     },
     proto::v1::EventType,
@@ -323,6 +323,14 @@ pub struct SubscriptionRecord {
     ordered: bool,
     #[prost(btree_map = "string, string", tag = "22")]
     annotations: BTreeMap<String, String>,
+    #[prost(int64, optional, tag = "23")]
+    failing_since: Option<i64>,
+    #[prost(uint32, tag = "24")]
+    failures: u32,
+    #[prost(uint64, optional, tag = "25")]
+    probed: Option<u64>,
+    #[prost(uint32, tag = "26")]
+    probes: u32,
 }
 
 impl From<&Subscription> for SubscriptionRecord {
@@ -358,6 +366,10 @@ impl From<&Subscription> for SubscriptionRecord {
             max_in_flight: settings.max_in_flight.map(Into::into),
             ordered: settings.ordered,
             annotations: settings.annotations.clone(),
+            failing_since: subscription.health.failing_since.map(|time| time.0),
+            failures: subscription.health.failures,
+            probed: subscription.health.probed.map(|seq| seq.0),
+            probes: subscription.health.probes,
         }
     }
 }
@@ -406,6 +418,12 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 other => return Err(unreadable("state", other)),
             },
             state_reason: record.state_reason,
+            health: Health {
+                failing_since: record.failing_since.map(UnixMicros),
+                failures: record.failures,
+                probed: record.probed.map(Seq),
+                probes: record.probes,
+            },
             signing_secret: Secret::new(record.signing_secret),
             create_time: UnixMicros(record.create_time),
             update_time: UnixMicros(record.update_time),

@@ -1,0 +1,94 @@
+//! What the dispatcher keeps of lanes that have nothing to do: nothing.
+
+use std::convert::Infallible;
+
+use tower::{service_fn, util::BoxCloneSyncService};
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    domain::delivery::{Attempt, Post},
+    store::{
+        conformance::{new_event, new_subscription},
+        memory::MemoryStore,
+    },
+};
+
+const IDLE: u64 = 100_000;
+
+fn settings() -> DispatchSettings {
+    DispatchSettings {
+        max_in_flight: 32,
+        lane_window: 1024,
+        lane_windows_bytes_max: 1 << 20,
+        lane_order_keys_max: 100,
+        attempts_in_flight_max: 64,
+        retry: RetryPolicy::default(),
+        retry_after_max: Duration::from_hours(1),
+        suspension: SuspensionSettings {
+            suspend_after: Duration::from_hours(1),
+            suspend_attempts_min: 20,
+            probe_interval_min: Duration::from_mins(1),
+            probe_interval_max: Duration::from_hours(1),
+        },
+    }
+}
+
+fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
+    let hangs = service_fn(|_: Post| std::future::pending::<Result<Attempt, Infallible>>());
+    let poster: Poster = BoxCloneSyncService::new(hangs);
+    let clock = Arc::new(SystemClock);
+    Dispatcher::new(Arc::clone(store), poster, clock, settings(), Metrics::new(UnixMicros(0)), 7)
+}
+
+#[tokio::test]
+async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    for number in 0..IDLE {
+        store.create_subscription(new_subscription(1, &format!("s{number}"))).await.unwrap();
+    }
+    let mut dispatcher = dispatcher(&store);
+    dispatcher.look_at_everything();
+    dispatcher.registry_changed();
+    dispatcher.serve();
+    assert!(dispatcher.slots.is_empty() && dispatcher.parked.is_empty() && dispatcher.paces.is_empty());
+    assert!(dispatcher.timers.is_empty() && dispatcher.attempts.is_empty() && dispatcher.reads.is_empty());
+    assert_eq!(dispatcher.window_bytes + dispatcher.reserved_bytes, 0);
+
+    // One of them gets an event: it alone is served.
+    let mut feed = store.feed();
+    store.accept(vec![new_event(1, None, 1, &[LaneId(7)])]).await.unwrap();
+    let Ok(Fed::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
+    dispatcher.accepted(&events);
+    dispatcher.serve();
+    assert_eq!((dispatcher.slots.len(), dispatcher.attempts.len(), dispatcher.timers.len()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn windows_shrink_before_they_take_up_more_than_they_may() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let mut lanes = Vec::new();
+    for number in 0..40 {
+        let new = new_subscription(1, &format!("s{number}"));
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+    }
+    let weight = settings().lane_windows_bytes_max / 20;
+    let mut feed = store.feed();
+    for number in 0..30 {
+        let mut new = new_event(1, None, number, &lanes);
+        let Some(crate::proto::v1::event::Payload::ContactCreated(created)) = &mut new.event.payload else {
+            unreachable!()
+        };
+        created.contact.as_mut().unwrap().name = "x".repeat(weight / 4);
+        store.accept(vec![new]).await.unwrap();
+    }
+    let mut dispatcher = dispatcher(&store);
+    for _ in 0..30 {
+        let Ok(Fed::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
+        dispatcher.accepted(&events);
+    }
+    let most = settings().lane_windows_bytes_max + 2 * lanes.len() * weight;
+    assert!(dispatcher.window_bytes <= most, "{} bytes in windows", dispatcher.window_bytes);
+    let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
+    assert_eq!(dispatcher.window_bytes, held);
+}

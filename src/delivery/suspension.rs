@@ -1,0 +1,239 @@
+//! When a subscription is suspended, and when it is probed. Pure: time and randomness are passed in.
+//!
+//! What is known of a failing subscription is kept with it on disk now and then, not with each attempt: first once it has
+//! failed for a while, and again each time that has doubled. A restart forgets that while at most, and no write is made
+//! for an endpoint that fails for a moment.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use rand::{Rng, RngExt};
+
+use crate::domain::{
+    delivery::{Attempt, Outcome},
+    subscription::Health,
+    time::UnixMicros,
+};
+
+/// Into so many parts the time after which a subscription is suspended is divided; it is noted that the subscription
+/// fails once one of them is over.
+pub const NOTED_AFTER_PART: u32 = 64;
+
+/// When a subscription is suspended, and when it is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuspensionSettings {
+    /// Every attempt must have failed for so long.
+    pub suspend_after: Duration,
+    /// And so many.
+    pub suspend_attempts_min: u32,
+    /// The bound of the first wait for a probe.
+    pub probe_interval_min: Duration,
+    /// The bound of the longest; it doubles up to that.
+    pub probe_interval_max: Duration,
+}
+
+/// A subscription whose last attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    since: UnixMicros,
+    attempts: u32,
+    /// Where it was POSTed to. Another URL is another matter.
+    url: String,
+    /// How long it had failed when that was written down last.
+    noted: Option<Duration>,
+}
+
+/// What follows from an attempt that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Bear,
+    /// It is written down since when it fails.
+    Note(Health),
+    /// It is suspended, for this reason.
+    Suspend(String),
+}
+
+impl Failing {
+    /// As `health` says, or from `attempt` on.
+    pub fn new(health: Health, attempt: &Attempt, now: UnixMicros) -> Self {
+        Self {
+            since: health.failing_since.unwrap_or(attempt.start_time.min(now)),
+            attempts: health.failures,
+            url: attempt.url.clone(),
+            noted: health.failing_since.map(|since| now.since(since)),
+        }
+    }
+
+    /// Whether it is about POSTs to this URL.
+    pub fn is_about(&self, url: &str) -> bool {
+        self.url == url
+    }
+
+    /// Whether it was written down since when it fails.
+    pub fn is_noted(&self) -> bool {
+        self.noted.is_some()
+    }
+
+    /// Takes an attempt that failed. `health` is what is written down.
+    pub fn failed(
+        &mut self,
+        attempt: &Attempt,
+        health: Health,
+        now: UnixMicros,
+        settings: SuspensionSettings,
+    ) -> Verdict {
+        self.attempts = self.attempts.saturating_add(1);
+        if is_gone(attempt) {
+            return Verdict::Suspend(format!("The endpoint answered 410 Gone at {}.", text_of(now)));
+        }
+        let failing_for = now.since(self.since);
+        if failing_for >= settings.suspend_after && self.attempts >= settings.suspend_attempts_min {
+            return Verdict::Suspend(format!(
+                "Every attempt has failed since {}, {} of them; the last one: {}.",
+                text_of(self.since),
+                self.attempts,
+                attempt.error,
+            ));
+        }
+        let due = self.noted.map_or(settings.suspend_after / NOTED_AFTER_PART, |noted| noted * 2);
+        if failing_for < due || failing_for.is_zero() {
+            return Verdict::Bear;
+        }
+        self.noted = Some(failing_for);
+        Verdict::Note(Health { failing_since: Some(self.since), failures: self.attempts, ..health })
+    }
+}
+
+/// Whether the endpoint says that it is gone for good.
+pub fn is_gone(attempt: &Attempt) -> bool {
+    attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16()
+}
+
+/// When a suspended subscription is probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeTimes {
+    bound: Duration,
+    /// When the next one is due.
+    pub due: UnixMicros,
+}
+
+impl ProbeTimes {
+    /// Of a subscription that was just suspended, or that was found so at the start.
+    pub fn new(now: UnixMicros, settings: SuspensionSettings, random: &mut impl Rng) -> Self {
+        let mut times = Self { bound: settings.probe_interval_min, due: now };
+        times.due = now.plus(times.wait(random));
+        times
+    }
+
+    /// The next one, after one failed.
+    pub fn failed(&mut self, now: UnixMicros, settings: SuspensionSettings, random: &mut impl Rng) {
+        self.bound = (self.bound * 2).min(settings.probe_interval_max);
+        self.due = now.plus(self.wait(random));
+    }
+
+    /// The same once more, since there was nothing to probe with.
+    pub fn later(&mut self, now: UnixMicros, random: &mut impl Rng) {
+        self.due = now.plus(self.wait(random));
+    }
+
+    /// From half the bound up to all of it, so that those suspended together are not probed together.
+    fn wait(&self, random: &mut impl Rng) -> Duration {
+        self.bound.mul_f64(random.random_range(0.5..=1.0))
+    }
+}
+
+fn text_of(time: UnixMicros) -> String {
+    prost_types::Timestamp { seconds: time.seconds(), nanos: 0 }.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const SETTINGS: SuspensionSettings = SuspensionSettings {
+        suspend_after: Duration::from_hours(120),
+        suspend_attempts_min: 20,
+        probe_interval_min: Duration::from_mins(1),
+        probe_interval_max: Duration::from_hours(1),
+    };
+
+    fn at(minutes: i64) -> UnixMicros {
+        UnixMicros(1_700_000_000_000_000 + minutes * 60_000_000)
+    }
+
+    fn attempt(http_status: u16, time: UnixMicros) -> Attempt {
+        Attempt {
+            start_time: time,
+            duration: Duration::ZERO,
+            outcome: Outcome::HttpStatus,
+            http_status,
+            error: format!("answered {http_status}"),
+            response_body: String::new(),
+            retry_after: None,
+            url: "https://a.example.com/".to_owned(),
+        }
+    }
+
+    /// Fails every so many minutes; tells when it was noted and when suspended.
+    fn fail(mut failing: Failing, from: i64, every: i64) -> (Vec<i64>, i64, String) {
+        let (mut noted, mut minute) = (Vec::new(), from);
+        loop {
+            match failing.failed(&attempt(500, at(minute)), Health::default(), at(minute), SETTINGS) {
+                Verdict::Bear => {}
+                Verdict::Note(health) => {
+                    assert_eq!(health.failing_since, Some(at(0)));
+                    noted.push(minute);
+                }
+                Verdict::Suspend(reason) => return (noted, minute, reason),
+            }
+            minute += every;
+        }
+    }
+
+    #[test]
+    fn it_takes_the_time_and_the_attempts() {
+        let new = || Failing::new(Health::default(), &attempt(500, at(0)), at(0));
+        let (noted, minute, reason) = fail(new(), 0, 10);
+        assert_eq!(minute, 7200);
+        assert_eq!(noted, [120, 240, 480, 960, 1920, 3840], "written down rarely");
+        assert_eq!(
+            reason,
+            "Every attempt has failed since 2023-11-14T22:13:20Z, 721 of them; the last one: answered 500."
+        );
+        let (_, minute, _) = fail(new(), 0, 1000);
+        assert_eq!(minute, 19_000, "time alone is not enough");
+    }
+
+    #[test]
+    fn a_restart_goes_on_from_what_was_noted() {
+        let health = Health { failing_since: Some(at(0)), failures: 96, ..Health::default() };
+        let failing = Failing::new(health, &attempt(500, at(1000)), at(1000));
+        assert!(failing.is_noted());
+        let (noted, minute, _) = fail(failing, 1000, 10);
+        assert_eq!((noted, minute), (vec![2000, 4000], 7200));
+    }
+
+    #[test]
+    fn gone_is_enough_at_once() {
+        let mut failing = Failing::new(Health::default(), &attempt(410, at(0)), at(0));
+        let verdict = failing.failed(&attempt(410, at(0)), Health::default(), at(0), SETTINGS);
+        let reason = "The endpoint answered 410 Gone at 2023-11-14T22:13:20Z.".to_owned();
+        assert_eq!(verdict, Verdict::Suspend(reason));
+    }
+
+    #[test]
+    fn probes_come_at_growing_intervals() {
+        let mut random = StdRng::seed_from_u64(3);
+        let mut times = ProbeTimes::new(at(0), SETTINGS, &mut random);
+        let mut bound = 60.0;
+        for _ in 0..10 {
+            let wait = times.due.since(at(0)).as_secs_f64();
+            assert!((bound / 2.0..=bound).contains(&wait), "{wait} s of {bound}");
+            times.failed(at(0), SETTINGS, &mut random);
+            bound = (bound * 2.0_f64).min(3600.0);
+        }
+    }
+}
