@@ -1,13 +1,14 @@
 //! The only place that constructs: opens the store, binds the listeners, runs what serves them, and brings all of it to
 //! an end in order.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, panic, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
 use rustls::pki_types::CertificateDer;
 use tokio::{
     net::TcpListener,
+    runtime::{self, Runtime},
     task::JoinHandle,
     time::{MissedTickBehavior, timeout},
 };
@@ -52,6 +53,10 @@ struct Ops {
     serving: JoinHandle<()>,
     end: DropGuard,
 }
+
+/// Threads that answer calls and do nothing else. Deliveries are made by those that the app runs on: the kernel divides the
+/// cores between the threads, and so a flood of calls cannot take more than the share of these.
+struct Intake(Option<Runtime>);
 
 /// Runs the gateway until `shutdown`.
 ///
@@ -133,8 +138,10 @@ impl App {
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
         let settings = grpc_settings(&self.config);
+        let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
+        let served = intake.spawn(grpc::serve(self.grpc, gateway, settings, health, shutdown.clone()));
         let serving = async {
-            let served = grpc::serve(self.grpc, gateway, settings, health, shutdown.clone()).await;
+            let served = served.await;
             // A server that failed ends the rest as well.
             shutdown.cancel();
             served
@@ -146,10 +153,36 @@ impl App {
         let closing = Arc::clone(&self.store);
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
         self.ops.end().await;
-        served.context("the gRPC server failed")?;
+        drop(intake);
+        served
+            .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+            .context("the gRPC server failed")?;
         closed.context("the store was not closed properly")?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+impl Intake {
+    fn start(threads: usize) -> std::io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, Into::into);
+        let threads = if threads == 0 { cores.div_ceil(2) } else { threads };
+        let mut builder = runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).thread_name("intake").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().expect("it is there until this is dropped").spawn(future)
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Without waiting: what is still there has been cut off.
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -251,6 +284,7 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: config.event_bytes_max,
         events_in_flight_max: config.publish_events_in_flight_max,
+        events_storing_max: config.publish_events_storing_max,
         bytes_in_flight_max: config.publish_bytes_in_flight_max,
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
@@ -270,6 +304,7 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
         message_bytes_max: config.grpc_message_bytes_max,
         header_bytes_max: config.grpc_header_bytes_max,
         connections_max: config.grpc_connections_max,
+        calls_in_flight_max: config.grpc_calls_in_flight_max,
         calls_per_connection_max: config.grpc_streams_per_connection_max,
         stream_events_in_flight_max: config.stream_events_in_flight_max,
         call_timeout: config.call_timeout,

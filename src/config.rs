@@ -41,10 +41,16 @@ pub struct Config {
     pub log_level: String,
     /// How long what is under way may take to end.
     pub drain_timeout: Duration,
+    /// Threads that answer gRPC calls; 0 for half as many as there are cores.
+    pub intake_threads: usize,
+    /// Threads that make deliveries; 0 for as many as there are cores.
+    pub delivery_threads: usize,
     /// The largest event.
     pub event_bytes_max: usize,
     /// Events being published at once.
     pub publish_events_in_flight_max: usize,
+    /// Events that are with the store at a time.
+    pub publish_events_storing_max: usize,
     /// Bytes of events being published at once.
     pub publish_bytes_in_flight_max: usize,
     /// Events of one stream that wait for their answer.
@@ -53,6 +59,8 @@ pub struct Config {
     pub grpc_message_bytes_max: usize,
     /// The most bytes of headers of a gRPC call.
     pub grpc_header_bytes_max: u32,
+    /// Calls that are answered at once.
+    pub grpc_calls_in_flight_max: usize,
     /// Calls under way at once on one connection.
     pub grpc_streams_per_connection_max: u32,
     /// gRPC connections at once.
@@ -233,12 +241,16 @@ impl Origins {
             log_format: if value("log_format").text() == "json" { LogFormat::Json } else { LogFormat::Text },
             log_level: value("log_level").text(),
             drain_timeout: value("drain_timeout").duration(),
+            intake_threads: value("intake_threads").number(),
+            delivery_threads: value("delivery_threads").number(),
             event_bytes_max: value("event_bytes_max").number(),
             publish_events_in_flight_max: value("publish_events_in_flight_max").number(),
+            publish_events_storing_max: value("publish_events_storing_max").number(),
             publish_bytes_in_flight_max: value("publish_bytes_in_flight_max").number(),
             stream_events_in_flight_max: value("stream_events_in_flight_max").number(),
             grpc_message_bytes_max: value("grpc_message_bytes_max").number(),
             grpc_header_bytes_max: value("grpc_header_bytes_max").number(),
+            grpc_calls_in_flight_max: value("grpc_calls_in_flight_max").number(),
             grpc_streams_per_connection_max: value("grpc_streams_per_connection_max").number(),
             grpc_connections_max: value("grpc_connections_max").number(),
             call_timeout: value("call_timeout").duration(),

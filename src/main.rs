@@ -15,7 +15,7 @@ use tidings::{
     config::{Config, ConfigFault, Flags, LogFormat, Origins, settings_table},
     demo, receive, shutdown, telemetry,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime;
 
 /// The exit code for wrong arguments or a wrong configuration, as `sysexits.h` has it.
 const EX_USAGE: u8 = 64;
@@ -85,7 +85,7 @@ fn tell(faults: &[ConfigFault]) {
 fn serve(config: Config) -> ExitCode {
     let run = || {
         telemetry::start(config.log_format, &config.log_level).context("cannot write log lines")?;
-        run_until_signal(|shutdown| app::run(config, shutdown))
+        run_until_signal(config.delivery_threads, |shutdown| app::run(config, shutdown))
     };
     match run() {
         // Whoever reads the log as JSON must not find a line that is none.
@@ -100,19 +100,27 @@ fn serve(config: Config) -> ExitCode {
 fn receive(matches: &ArgMatches) -> anyhow::Result<()> {
     let arguments = receive::Arguments::from_arg_matches(matches)?;
     telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
-    run_until_signal(|shutdown| receive::run(arguments, shutdown))
+    run_until_signal(0, |shutdown| receive::run(arguments, shutdown))
 }
 
 fn demo() -> anyhow::Result<()> {
     telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
-    run_until_signal(async |shutdown| demo::run(&mut io::stdout(), shutdown).await)
+    run_until_signal(0, async |shutdown| demo::run(&mut io::stdout(), shutdown).await)
 }
 
-fn run_until_signal<F>(run: impl FnOnce(tokio_util::sync::CancellationToken) -> F) -> anyhow::Result<()>
+/// Runs on so many threads; 0 for as many as there are cores.
+fn run_until_signal<F>(
+    threads: usize,
+    run: impl FnOnce(tokio_util::sync::CancellationToken) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let runtime = Runtime::new().context("cannot start threads")?;
+    let mut builder = runtime::Builder::new_multi_thread();
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build().context("cannot start threads")?;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signals().context("cannot listen for signals")?;
         run(shutdown).await

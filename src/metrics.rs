@@ -112,6 +112,8 @@ pub struct Metrics {
     pub lanes_out_of_order_keys: IntGauge,
     /// Connections to endpoints.
     pub endpoint_connections: Open,
+    /// Calls that are being answered.
+    pub grpc_calls: Open,
     /// Connections of gRPC clients.
     pub grpc_connections: Open,
     commits: IntCounter,
@@ -233,6 +235,11 @@ impl Metrics {
                 r,
                 "tidings_endpoint_connections",
                 "Connections to endpoints, in use and kept.",
+            )),
+            grpc_calls: Open(gauge(
+                r,
+                "tidings_grpc_calls_in_flight",
+                "Calls that are being answered, but for open streams.",
             )),
             grpc_connections: Open(gauge(r, "tidings_grpc_connections", "Connections of gRPC clients.")),
             commits: counter(r, "tidings_commits_total", "Commits of events and settlements to the disk."),

@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest wait for an answer. No measure takes as long.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest wait for an answer. No order takes as long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What `/proc` counts a process's time in; the same on every Linux that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -66,6 +66,13 @@ impl Process {
         Usage::of(self.child.id())
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end, and waits for that as long as for an answer.
     pub fn end(&mut self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
@@ -101,8 +108,13 @@ impl Helper {
 
     /// Gives an order and waits for its answer.
     pub fn ask<A: DeserializeOwned>(&mut self, order: &impl Serialize) -> anyhow::Result<A> {
-        writeln!(self.orders, "{}", serde_json::to_string(order)?).context("a helper has ended")?;
+        self.order(order)?;
         self.answer()
+    }
+
+    /// Gives an order, whose answer is to be waited for later.
+    pub fn order(&mut self, order: &impl Serialize) -> anyhow::Result<()> {
+        writeln!(self.orders, "{}", serde_json::to_string(order)?).context("a helper has ended")
     }
 
     /// Waits for what it has to say.

@@ -2,59 +2,106 @@
 
 use std::{
     env,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 use tidings::proto::v1::{
     self, delivery::State, delivery_service_client::DeliveryServiceClient,
-    subscription_service_client::SubscriptionServiceClient,
+    event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     children::{Process, Usage},
-    load::account,
+    load::{account, now_micros, stamped},
 };
 
 /// How often it is asked whether everything is settled.
 const SETTLED_POLL: Duration = Duration::from_millis(2);
+/// How often it is asked whether it serves.
+const READY_POLL: Duration = Duration::from_millis(1);
+/// Longest wait for that.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Most subscriptions that are made at once.
+const SUBSCRIBING_MAX: usize = 64;
+
+/// How gateways are started.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// By this command, a profiler for example.
+    pub under: Option<String>,
+    /// Flags beyond those that every run needs.
+    pub flags: Vec<String>,
+}
+
+impl Start {
+    /// The same with one more setting.
+    pub fn with(&self, setting: &str, value: &str) -> Self {
+        let mut start = self.clone();
+        start.flags.extend([format!("--{}", setting.replace('_', "-")), value.to_owned()]);
+        start
+    }
+}
 
 /// A running gateway. Its data directory goes with it.
 pub struct Gateway {
+    start: Start,
     process: Process,
-    /// Whether it may end in its own time, and write what it found out.
-    asked_to_end: bool,
     address: SocketAddr,
+    http: SocketAddr,
     channel: Channel,
     runtime: Runtime,
-    _data_dir: TempDir,
+    data_dir: TempDir,
 }
 
 impl Gateway {
-    /// Starts one with the default settings, allowed to POST to this machine; by the command `under`, if there is one.
-    pub fn start(under: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts one with the default settings, allowed to POST to this machine.
+    pub fn start(start: &Start) -> anyhow::Result<Self> {
         // Where the build is, there is a disk; a system's temporary directory may be memory.
         let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("no room for data")?;
-        let mut words = under.unwrap_or_default().split_whitespace().chain([env!("CARGO_BIN_EXE_tidings")]);
-        let mut command = Command::new(words.next().expect("there is the gateway's own"));
-        command.args(words);
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
-            command.env_remove(name);
+        let process = spawn(start, data_dir.path(), "127.0.0.1:0")?;
+        let (address, http) = listening_at(&process)?;
+        // A thread of its own: the connection is asked whether it is still there while nobody uses it.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let channel = runtime.block_on(connect(address))?;
+        Ok(Self { start: start.clone(), process, address, http, channel, runtime, data_dir })
+    }
+
+    /// Ends the process as a crash would, starts another one on the same data, and tells how long that takes from the
+    /// start of the process until it says that it serves.
+    pub fn crash_and_start(&mut self) -> anyhow::Result<Duration> {
+        self.process.kill()?;
+        // A port that was free a moment ago: it must be known before the gateway tells.
+        let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let begin = Instant::now();
+        let process = spawn(&self.start, self.data_dir.path(), &http.to_string())?;
+        while !get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            ensure!(begin.elapsed() < READY_TIMEOUT, "it does not serve after {READY_TIMEOUT:?}");
+            std::thread::sleep(READY_POLL);
         }
-        command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
-        command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json", "--data-dir"]);
-        command.arg(data_dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let process = Process::start(command, |child| Box::new(child.stderr.take().expect("it is piped")))?;
-        let address = listening_at(&process)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-        let channel = runtime.block_on(endpoint.connect()).context("the gateway does not answer")?;
-        Ok(Self { process, asked_to_end: under.is_some(), address, channel, runtime, _data_dir: data_dir })
+        let took = begin.elapsed();
+        (self.address, self.http) = listening_at(&process)?;
+        self.process = process;
+        self.channel = self.runtime.block_on(connect(self.address))?;
+        Ok(took)
+    }
+
+    /// The sum of the series of this name, as `/metrics` has it.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = get(self.http, "/metrics")?;
+        let of_name = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        let values: Vec<f64> = of_name.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        ensure!(!values.is_empty(), "there is no {name} at /metrics");
+        Ok(values.iter().sum())
     }
 
     /// Where gRPC is served.
@@ -68,26 +115,87 @@ impl Gateway {
     }
 
     /// Subscribes an endpoint to the messages of the account of `place`, with the default settings.
-    pub fn subscribe(&self, place: usize, endpoint: SocketAddr) -> anyhow::Result<()> {
+    pub fn subscribe(&self, place: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
+        let request = subscription(place, format!("http://{endpoint}/webhooks"));
         let mut client = SubscriptionServiceClient::new(self.channel.clone());
-        let request = v1::CreateSubscriptionRequest {
-            parent: format!("accounts/{}", account(place)),
-            subscription: Some(v1::Subscription {
-                url: format!("http://{endpoint}/webhooks"),
-                event_types: vec![v1::EventType::MessageCreated.into()],
-                ..v1::Subscription::default()
-            }),
-            ..v1::CreateSubscriptionRequest::default()
-        };
-        self.runtime.block_on(client.create_subscription(request)).context("cannot subscribe")?;
+        let answer =
+            self.runtime.block_on(client.create_subscription(request)).context("cannot subscribe")?;
+        Ok(answer.into_inner().subscription.context("an answer without its subscription")?.name)
+    }
+
+    /// Makes `count` subscriptions to which nothing is published, `per_account` in each account.
+    pub fn subscribe_idle(&self, count: usize, per_account: usize) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let mut calls = JoinSet::new();
+            for number in 0..count {
+                let mut client = SubscriptionServiceClient::new(self.channel.clone());
+                let url = format!("http://127.0.0.1:9/{number}");
+                let request = subscription(number / per_account, url);
+                if calls.len() >= SUBSCRIBING_MAX
+                    && let Some(ended) = calls.join_next().await
+                {
+                    ended??;
+                }
+                calls.spawn(async move { client.create_subscription(request).await });
+            }
+            while let Some(ended) = calls.join_next().await {
+                ended??;
+            }
+            Ok(())
+        })
+    }
+
+    /// Publishes a batch to the account of `place`, beside every load.
+    pub fn publish(&self, place: usize, events: u64) -> anyhow::Result<()> {
+        let mut client = EventServiceClient::new(self.channel.clone());
+        let parent = format!("accounts/{}", account(place));
+        let event = |number| Some(stamped(account(place), number, now_micros()));
+        let requests =
+            (1..=events).map(|number| v1::PublishEventRequest { event: event(number), ..Default::default() });
+        let request = v1::BatchPublishEventsRequest { parent, requests: requests.collect() };
+        self.runtime.block_on(client.batch_publish_events(request)).context("cannot publish")?;
         Ok(())
     }
 
-    /// Waits until nothing is owed to the subscriptions of the first `accounts` accounts.
-    pub fn wait_settled(&self, accounts: usize, timeout: Duration) -> anyhow::Result<()> {
+    /// Holds back what is owed to a subscription.
+    pub fn pause(&self, name: &str) -> anyhow::Result<()> {
+        let mut client = SubscriptionServiceClient::new(self.channel.clone());
+        let request = v1::PauseSubscriptionRequest { name: name.to_owned() };
+        self.runtime.block_on(client.pause_subscription(request)).context("cannot pause")?;
+        Ok(())
+    }
+
+    /// Goes on delivering to it.
+    pub fn resume(&self, name: &str) -> anyhow::Result<()> {
+        let mut client = SubscriptionServiceClient::new(self.channel.clone());
+        let request = v1::ResumeSubscriptionRequest { name: name.to_owned() };
+        self.runtime.block_on(client.resume_subscription(request)).context("cannot resume")?;
+        Ok(())
+    }
+
+    /// How many deliveries are owed to the subscriptions of the account of `place`.
+    pub fn owed(&self, place: usize) -> anyhow::Result<u64> {
+        self.runtime.block_on(async {
+            let mut client = DeliveryServiceClient::new(self.channel.clone());
+            let parent = format!("accounts/{}/subscriptions/-", account(place));
+            let request = v1::SummarizeDeliveriesRequest { parent };
+            let summary = client.summarize_deliveries(request).await.context("cannot count deliveries")?;
+            let owed = [State::Pending, State::Retrying].map(i32::from);
+            let counts = summary.into_inner().counts;
+            let owed = counts.iter().filter(|count| owed.contains(&count.state)).map(|count| count.count);
+            Ok(u64::try_from(owed.sum::<i64>())?)
+        })
+    }
+
+    /// Waits until nothing is owed to the subscriptions of the accounts of these places.
+    pub fn wait_settled(
+        &self,
+        accounts: impl IntoIterator<Item = usize>,
+        timeout: Duration,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + timeout;
-        for place in 0..accounts {
-            while self.runtime.block_on(self.owes(place))? {
+        for place in accounts {
+            while self.owed(place)? > 0 {
                 if Instant::now() > deadline {
                     bail!("everything arrived, but some of it is still owed after {timeout:?}");
                 }
@@ -96,38 +204,69 @@ impl Gateway {
         }
         Ok(())
     }
-
-    async fn owes(&self, place: usize) -> anyhow::Result<bool> {
-        let mut client = DeliveryServiceClient::new(self.channel.clone());
-        let request = v1::ListDeliveriesRequest {
-            parent: format!("accounts/{}/subscriptions/-", account(place)),
-            page_size: 1,
-            states: [State::Pending, State::Retrying].map(Into::into).to_vec(),
-            ..v1::ListDeliveriesRequest::default()
-        };
-        let page = client.list_deliveries(request).await.context("cannot list deliveries")?;
-        Ok(!page.into_inner().deliveries.is_empty())
-    }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if self.asked_to_end {
+        if self.start.under.is_some() {
+            // So that a profiler writes what it found out.
             self.process.end();
         }
     }
 }
 
-/// The address in the line that says that it listens.
-fn listening_at(process: &Process) -> anyhow::Result<SocketAddr> {
+fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
+    let under = start.under.as_deref().unwrap_or_default();
+    let mut words = under.split_whitespace().chain([env!("CARGO_BIN_EXE_tidings")]);
+    let mut command = Command::new(words.next().expect("there is the gateway's own"));
+    command.args(words);
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+        command.env_remove(name);
+    }
+    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http]);
+    command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
+    command.arg("--data-dir").arg(data_dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Process::start(command, |child| Box::new(child.stderr.take().expect("it is piped")))
+}
+
+async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+    endpoint.connect().await.context("the gateway does not answer")
+}
+
+/// What is answered to a GET, head and all.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn subscription(place: usize, url: String) -> v1::CreateSubscriptionRequest {
+    v1::CreateSubscriptionRequest {
+        parent: format!("accounts/{}", account(place)),
+        subscription: Some(v1::Subscription {
+            url,
+            event_types: vec![v1::EventType::MessageCreated.into()],
+            ..v1::Subscription::default()
+        }),
+        ..v1::CreateSubscriptionRequest::default()
+    }
+}
+
+/// The addresses of gRPC and HTTP in the line that says that it listens.
+fn listening_at(process: &Process) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     loop {
         let line = process.line().context("the gateway did not start")?;
         let line: serde_json::Value =
             serde_json::from_str(&line).with_context(|| format!("the gateway said {line:?}"))?;
         if line["message"] == "listening" {
-            let address =
-                line["grpc.listen"].as_str().context("the gateway does not say where it listens")?;
-            return Ok(address.parse()?);
+            let address = |key: &str| -> anyhow::Result<SocketAddr> {
+                Ok(line[key].as_str().context("the gateway does not say where it listens")?.parse()?)
+            };
+            return Ok((address("grpc.listen")?, address("http.listen")?));
         }
     }
 }

@@ -9,6 +9,8 @@ use tidings::{
 
 /// Connections of the publisher: one alone does not use two cores well.
 pub const CHANNELS: usize = 4;
+/// Connections of a flood, which must not be held back by how many calls a connection may have.
+pub const FLOOD_CHANNELS: usize = 16;
 /// The account of the first endpoint; where events are spread, each endpoint has an account of its own.
 const FIRST_ACCOUNT: i64 = 1001;
 
@@ -42,6 +44,13 @@ pub enum Way {
     Streams {
         /// Streams at once.
         count: usize,
+    },
+    /// Calls at a rate that is more than can be served, whatever becomes of those before. Refused ones are not repeated.
+    Flood {
+        /// Events a second.
+        rate: u64,
+        /// Events of a call.
+        size: u64,
     },
     /// One event a call at a steady rate, whether or not those before are answered.
     Steady {

@@ -5,6 +5,7 @@
 //! measure gets a fresh gateway, and fails the run unless every delivery arrived exactly once and is settled.
 //! docs/benchmarks.md says how to read the figures.
 
+mod cases;
 mod children;
 mod gateway;
 mod limits;
@@ -21,23 +22,37 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use anyhow::Context;
 use clap::Parser;
 
-use self::{children::Role, plan::Plan, report::Report};
+use self::{
+    children::Role,
+    gateway::Start,
+    plan::{Plan, Scale},
+    report::Report,
+};
 
 /// Measures the gateway end to end.
 #[derive(Parser)]
 struct Arguments {
-    /// Less of everything: under 30 seconds, for checks that nothing is broken.
-    #[arg(long)]
+    /// Less of everything: under a minute, for checks that nothing is broken.
+    #[arg(long, conflicts_with = "long")]
     quick: bool,
+    /// A backlog and a soak of ten million events and 100,000 subscriptions: an hour, and 40 GB of disk.
+    #[arg(long)]
+    long: bool,
+    /// Events of a backlog and of a soak.
+    #[arg(long, value_name = "COUNT")]
+    events: Option<u64>,
+    /// Further flags of the gateway, separated by spaces.
+    #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
+    flags: Option<String>,
     /// Only the measures whose names contain this.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
     /// Run the gateway under this command, a profiler for example, and end it by SIGTERM. Figures are then worth nothing.
     #[arg(long, value_name = "COMMAND")]
     under: Option<String>,
-    /// Write the figures to this file as well.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Where the figures are written as JSON.
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/end_to_end.json"))]
+    json: PathBuf,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -66,7 +81,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
-    let plan = if arguments.quick { Plan::quick() } else { Plan::full() };
+    let scale = match (arguments.quick, arguments.long) {
+        (true, _) => Scale::Quick,
+        (false, true) => Scale::Long,
+        (false, false) => Scale::Full,
+    };
+    let plan = Plan::of(scale, arguments.events);
+    let flags = arguments.flags.iter().flat_map(|flags| flags.split_whitespace()).map(str::to_owned);
+    let how = Start { under: arguments.under.clone(), flags: flags.collect() };
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|words| name.contains(words.as_str()));
 
     let mut report = Report::new(arguments.quick);
@@ -76,14 +98,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     for measure in plan.measures.iter().filter(|measure| wanted(measure.name)) {
         eprintln!("measure: {}", measure.name);
-        let measured = measure::run(measure, arguments.under.as_deref());
-        report.measures.push(measured.context(measure.name)?);
+        report.measures.push(measure::run(measure, &how).context(measure.name)?);
+    }
+    for case in plan.cases.iter().filter(|case| wanted(&case.name())) {
+        eprintln!("case: {}", case.name());
+        let figures = case.run(&how).with_context(|| case.name())?;
+        // A run may take long, and the next case may fail.
+        eprintln!("{}", figures.to_markdown());
+        report.cases.push(figures);
     }
     report.seconds = start.elapsed().as_secs_f64();
     print!("{}", report.to_markdown());
-    if let Some(file) = &arguments.json {
-        let json = serde_json::to_vec_pretty(&report).context("cannot write the figures as JSON")?;
-        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    let json = serde_json::to_vec_pretty(&report).context("cannot write the figures as JSON")?;
+    std::fs::write(&arguments.json, json)
+        .with_context(|| format!("cannot write {}", arguments.json.display()))?;
+    eprintln!("the same as JSON: {}", arguments.json.display());
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! One measure: a fresh gateway, a load, and what came of it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::ensure;
 use serde::Serialize;
 
 use crate::{
-    children::{Helper, Role},
-    gateway::Gateway,
+    children::{Helper, Role, Usage},
+    gateway::{Gateway, Start},
     load::{Load, Way, now_micros},
     wire::{Arrived, Expected, Latency, Listening, PublishOrder, Published, ReceiverOrder},
 };
@@ -15,7 +15,7 @@ use crate::{
 /// Events that open connections and fill caches before the load begins.
 const WARM_UP_EVENTS: u64 = 500;
 /// Longest wait for the last arrival, and for the last settlement after it.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -63,77 +63,146 @@ pub struct Measured {
     pub written_bytes_per_delivery: f64,
 }
 
-/// Measures, with the gateway run by the command `under`, if there is one.
+/// Measures with a gateway that is started so.
 ///
 /// # Errors
 ///
 /// Something did not arrive, arrived twice, is still owed or was not expected; or a process failed.
-pub fn run(measure: &Measure, under: Option<&str>) -> anyhow::Result<Measured> {
-    let (gateway, mut publisher) = (Gateway::start(under)?, Helper::start(Role::Publisher)?);
-    let mut receiver = Helper::start(Role::Receiver)?;
-    let listening: Listening = receiver.answer()?;
-    for (place, endpoint) in listening.endpoints.iter().take(measure.endpoints).enumerate() {
-        gateway.subscribe(if measure.fan_out { 0 } else { place }, *endpoint)?;
-    }
-    let idle = gateway.usage()?;
-    let warm_up = Measure { way: Way::Unary { in_flight: 16 }, events: WARM_UP_EVENTS, ..*measure };
-    round(&warm_up, &gateway, &mut publisher, &mut receiver)?;
+pub fn run(measure: &Measure, start: &Start) -> anyhow::Result<Measured> {
+    let &Measure { way, events, endpoints, fan_out, .. } = measure;
+    let mut rig = Rig::start(start)?;
+    rig.subscribe(endpoints, fan_out)?;
+    let idle = rig.gateway.usage()?;
+    let expected = Expected { events, endpoints, fan_out, hanging: None };
+    rig.warm_up(expected)?;
 
-    let before = (gateway.usage()?, publisher.usage()?, receiver.usage()?);
-    let Round { published, arrived, settled } = round(measure, &gateway, &mut publisher, &mut receiver)?;
-    let after = (gateway.usage()?, publisher.usage()?, receiver.usage()?);
+    let before = rig.usage()?;
+    let Round { published, arrived, settled } = rig.round(way, expected)?;
+    let after = rig.usage()?;
 
     let deliveries = arrived.deliveries;
     let per_second = |count: u64, until: i64| count as f64 / ((until - published.first) as f64 / 1e6);
     let per_10_000 = |seconds: f64| seconds / deliveries as f64 * 10_000.0;
-    let others = after.1.cpu_seconds - before.1.cpu_seconds + after.2.cpu_seconds - before.2.cpu_seconds;
     Ok(Measured {
         name: measure.name,
-        events: measure.events,
+        events,
         deliveries,
-        published_per_second: per_second(measure.events, published.last),
+        published_per_second: per_second(events, published.last),
         arrived_per_second: per_second(deliveries, arrived.last),
         settled_per_second: per_second(deliveries, settled),
         answer_micros: published.answer,
         arrival_micros: arrived.latency,
-        cpu_seconds_per_10_000: per_10_000(after.0.cpu_seconds - before.0.cpu_seconds),
-        others_cpu_seconds_per_10_000: per_10_000(others),
+        cpu_seconds_per_10_000: per_10_000(after.gateway.cpu_seconds - before.gateway.cpu_seconds),
+        others_cpu_seconds_per_10_000: per_10_000(after.others_cpu_seconds - before.others_cpu_seconds),
         idle_bytes: idle.resident_bytes,
-        peak_bytes: after.0.resident_bytes_max,
-        written_bytes_per_delivery: (after.0.written_bytes - before.0.written_bytes) as f64
+        peak_bytes: after.gateway.resident_bytes_max,
+        written_bytes_per_delivery: (after.gateway.written_bytes - before.gateway.written_bytes) as f64
             / deliveries as f64,
     })
 }
 
-struct Round {
-    published: Published,
-    arrived: Arrived,
-    /// When nothing was owed any more, in microseconds since the epoch.
-    settled: i64,
+/// A gateway, a publisher and a receiver.
+pub struct Rig {
+    /// The gateway under test.
+    pub gateway: Gateway,
+    /// Who publishes to it.
+    pub publisher: Helper,
+    /// Who has its endpoints.
+    pub receiver: Helper,
+    /// Where they are.
+    pub endpoints: Vec<SocketAddr>,
 }
 
-/// Publishes, waits until everything is there and settled, and counts.
-fn round(
-    measure: &Measure,
-    gateway: &Gateway,
-    publisher: &mut Helper,
-    receiver: &mut Helper,
-) -> anyhow::Result<Round> {
-    let &Measure { way, events, endpoints, fan_out, .. } = measure;
-    let accounts = if fan_out { 1 } else { endpoints };
-    let expected = Expected { events, endpoints, fan_out };
-    let _: Arrived = receiver.ask(&ReceiverOrder::Expect(expected))?;
-    let load = Load { way, events, accounts };
-    let published: Published = publisher.ask(&PublishOrder { address: gateway.address(), load })?;
-    let timeout_ms = u64::try_from(ARRIVAL_TIMEOUT.as_millis())?;
-    let arrived: Arrived = receiver.ask(&ReceiverOrder::Wait { timeout_ms })?;
-    let missing = expected.deliveries() - arrived.deliveries;
-    ensure!(missing == 0, "{missing} of {} deliveries did not arrive", expected.deliveries());
-    gateway.wait_settled(accounts, ARRIVAL_TIMEOUT)?;
-    let settled = now_micros();
-    // Once more, for what came after the last that was expected.
-    let arrived: Arrived = receiver.ask(&ReceiverOrder::Tell)?;
-    let Arrived { again, unexpected, .. } = arrived;
-    ensure!(again == 0 && unexpected == 0, "{again} deliveries came twice, {unexpected} were not expected");
-    Ok(Round { published, arrived, settled })
+/// One load, from its first call until nothing is owed.
+pub struct Round {
+    /// What was published.
+    pub published: Published,
+    /// What arrived.
+    pub arrived: Arrived,
+    /// When nothing was owed any more, in microseconds since the epoch.
+    pub settled: i64,
+}
+
+/// What the processes of a rig have used so far.
+#[derive(Clone, Copy, Debug)]
+pub struct RigUsage {
+    /// The gateway.
+    pub gateway: Usage,
+    /// Publisher and receiver together: time of a core.
+    pub others_cpu_seconds: f64,
+}
+
+impl Rig {
+    /// Starts all three.
+    pub fn start(start: &Start) -> anyhow::Result<Self> {
+        let (gateway, publisher) = (Gateway::start(start)?, Helper::start(Role::Publisher)?);
+        let mut receiver = Helper::start(Role::Receiver)?;
+        let Listening { endpoints } = receiver.answer()?;
+        Ok(Self { gateway, publisher, receiver, endpoints })
+    }
+
+    /// Subscribes the first endpoints, each in an account of its own or all in one, and tells the subscriptions' names.
+    pub fn subscribe(&self, endpoints: usize, fan_out: bool) -> anyhow::Result<Vec<String>> {
+        let endpoints = self.endpoints.iter().take(endpoints).enumerate();
+        let subscribe = endpoints
+            .map(|(place, endpoint)| self.gateway.subscribe(if fan_out { 0 } else { place }, *endpoint));
+        subscribe.collect()
+    }
+
+    /// Opens connections and fills caches, before a load that is `expected`.
+    pub fn warm_up(&mut self, expected: Expected) -> anyhow::Result<()> {
+        let events = WARM_UP_EVENTS.max(expected.endpoints as u64);
+        self.round(Way::Unary { in_flight: 16 }, Expected { events, ..expected })?;
+        Ok(())
+    }
+
+    /// Publishes, waits until everything is there and settled, and counts.
+    pub fn round(&mut self, way: Way, expected: Expected) -> anyhow::Result<Round> {
+        self.begin(way, expected)?;
+        let published: Published = self.publisher.answer()?;
+        self.end(published, expected)
+    }
+
+    /// Begins to publish. Whoever calls this waits for the publisher's answer.
+    pub fn begin(&mut self, way: Way, expected: Expected) -> anyhow::Result<()> {
+        let _: Arrived = self.receiver.ask(&ReceiverOrder::Expect(expected))?;
+        let load = Load { way, events: expected.events, accounts: accounts(expected) };
+        self.publisher.order(&PublishOrder { address: self.gateway.address(), load })
+    }
+
+    /// Waits until everything that was acknowledged is there and settled, and counts.
+    pub fn end(&mut self, published: Published, expected: Expected) -> anyhow::Result<Round> {
+        let deliveries = match published.refused + published.held_back {
+            0 => expected.deliveries(),
+            _ => published.acknowledged, // Only where each event is owed to one.
+        };
+        let _: Arrived = self.receiver.ask(&ReceiverOrder::ExpectOnly { deliveries })?;
+        let timeout_ms = u64::try_from(ARRIVAL_TIMEOUT.as_millis())?;
+        let arrived: Arrived = self.receiver.ask(&ReceiverOrder::Wait { timeout_ms })?;
+        let missing = deliveries.saturating_sub(arrived.deliveries);
+        ensure!(missing == 0, "{missing} of {deliveries} deliveries did not arrive");
+        let settling = (0..accounts(expected)).filter(|place| Some(*place) != expected.hanging);
+        self.gateway.wait_settled(settling, ARRIVAL_TIMEOUT)?;
+        let settled = now_micros();
+        // Once more, for what came after the last that was expected.
+        let arrived: Arrived = self.receiver.ask(&ReceiverOrder::Tell)?;
+        let Arrived { again, unexpected, .. } = arrived;
+        ensure!(
+            again == 0 && unexpected == 0 && arrived.deliveries == deliveries,
+            "{again} deliveries came twice, {unexpected} were not expected, {} instead of {deliveries} came",
+            arrived.deliveries
+        );
+        Ok(Round { published, arrived, settled })
+    }
+
+    /// What has been used so far.
+    pub fn usage(&self) -> anyhow::Result<RigUsage> {
+        let (publisher, receiver) = (self.publisher.usage()?, self.receiver.usage()?);
+        let others_cpu_seconds = publisher.cpu_seconds + receiver.cpu_seconds;
+        Ok(RigUsage { gateway: self.gateway.usage()?, others_cpu_seconds })
+    }
+}
+
+fn accounts(expected: Expected) -> usize {
+    if expected.fan_out { 1 } else { expected.endpoints }
 }

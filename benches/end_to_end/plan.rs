@@ -1,6 +1,11 @@
 //! What a run measures, and how much of it. Everything is bounded in count, so that a run is bounded in time.
 
-use crate::{limits::Limit, load::Way, measure::Measure};
+use crate::{
+    cases::{Backlog, Case, Hanging, Idle, Overload, Refusals, Soak},
+    limits::Limit,
+    load::Way,
+    measure::Measure,
+};
 
 /// Endpoints that a load is spread over, each of an account of its own, as publishers with several customers have it.
 const SPREAD: usize = 8;
@@ -11,20 +16,25 @@ pub struct Plan {
     pub limits: Vec<Limit>,
     /// What the gateway does.
     pub measures: Vec<Measure>,
+    /// How it stands what is not usual.
+    pub cases: Vec<Case>,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Enough to see that everything works, too little for figures to be compared: under a minute.
+    Quick,
+    /// What fits into some minutes.
+    Full,
+    /// As much as makes a difference only then: an hour, and 40 GB of disk.
+    Long,
 }
 
 impl Plan {
-    /// About two minutes.
-    pub fn full() -> Self {
-        Self::scaled(1)
-    }
-
-    /// Under half a minute: enough to see that everything works, too little for figures to be compared.
-    pub fn quick() -> Self {
-        Self::scaled(10)
-    }
-
-    fn scaled(divisor: u64) -> Self {
+    /// A run of this scale; `events` of a backlog and a soak, if it is said how many.
+    pub fn of(scale: Scale, events: Option<u64>) -> Self {
+        let divisor = if scale == Scale::Quick { 10 } else { 1 };
         let spread = |name, way, events: u64| Measure {
             name,
             way,
@@ -54,6 +64,34 @@ impl Plan {
             Limit::Echo { in_flight: 1, count: 5_000 / divisor },
             Limit::Echo { in_flight: 64, count: 60_000 / divisor },
         ];
-        Self { limits, measures }
+        Self { limits, measures, cases: cases(scale, events) }
     }
+}
+
+fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
+    // Of each, what a quick, a full and a long run have.
+    let choose = |quick: u64, full: u64, long: u64| match scale {
+        Scale::Quick => quick,
+        Scale::Full => full,
+        Scale::Long => long,
+    };
+    let few = |number: u64| usize::try_from(number).expect("it is small");
+    let overload = |size| {
+        let (saturating_events, seconds) = (choose(4_000, 40_000, 40_000), choose(2, 20, 20));
+        Case::Overload(Overload { size, saturating_events, seconds })
+    };
+    let stored = events.unwrap_or(choose(10_000, 300_000, 10_000_000));
+    vec![
+        overload(1),
+        overload(100),
+        Case::Refusals(Refusals { calls: choose(1_000, 20_000, 20_000) }),
+        Case::Hanging(Hanging {
+            endpoints: few(choose(100, 1000, 1000)),
+            rate: if scale == Scale::Quick { 100 } else { 500 },
+            rounds: if scale == Scale::Quick { 1 } else { 7 },
+        }),
+        Case::Backlog(Backlog { events: stored }),
+        Case::Idle(Idle { subscriptions: few(choose(200, 5_000, 100_000)) }),
+        Case::Soak(Soak { events: stored, kept: choose(5_000, 50_000, 500_000) }),
+    ]
 }

@@ -4,25 +4,33 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures_util::stream;
 use hdrhistogram::Histogram;
 use tidings::proto::v1::{self, event_service_client::EventServiceClient};
 use tokio::{sync::mpsc, task::JoinSet};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     children,
-    load::{CHANNELS, Load, Way, now_micros},
+    load::{CHANNELS, FLOOD_CHANNELS, Load, Way, now_micros},
     wire::{Latency, PublishOrder, Published},
 };
+
+/// Calls of a flood that may wait for their answer. A publisher with more would be of no use to anybody.
+const FLOOD_CALLS_MAX: usize = 10_000;
+/// How often a flood sends what is due.
+const FLOOD_BEAT: Duration = Duration::from_millis(1);
 
 type Client = EventServiceClient<Channel>;
 
@@ -34,7 +42,8 @@ pub fn serve() -> anyhow::Result<()> {
 }
 
 async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result<Published> {
-    let clients = Arc::new(connect(address).await?);
+    let channels = if matches!(load.way, Way::Flood { .. }) { FLOOD_CHANNELS } else { CHANNELS };
+    let clients = Arc::new(connect(address, channels).await?);
     let log = Arc::new(Log::new(load));
     let first = now_micros();
     match load.way {
@@ -47,17 +56,18 @@ async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result
         Way::Streams { count } => {
             side_by_side(count, |place| stream_events(client(&clients, place), Arc::clone(&log))).await?;
         }
+        Way::Flood { rate, size } => flood(&clients, rate, size, &log).await?,
         Way::Steady { rate } => steady(&clients, rate, &log).await?,
     }
     let last = now_micros();
     log.check_complete()?;
-    Ok(Published { first, last, answer: log.latency() })
+    Ok(log.published(first, last))
 }
 
 /// Connections that are there before the first event.
-async fn connect(address: SocketAddr) -> anyhow::Result<Vec<Client>> {
-    let mut clients = Vec::with_capacity(CHANNELS);
-    for _ in 0..CHANNELS {
+async fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         clients
             .push(EventServiceClient::new(endpoint.connect().await.context("the server does not listen")?));
@@ -129,6 +139,73 @@ async fn stream_events(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Sends what is due, whatever became of what was sent before.
+async fn flood(clients: &[Client], rate: u64, size: u64, log: &Arc<Log>) -> anyhow::Result<()> {
+    let (beat, mut beats) = mpsc::unbounded_channel();
+    let events = log.load.events;
+    let metronome = thread::spawn(move || {
+        let (start, mut sent) = (Instant::now(), 0);
+        while sent < events {
+            thread::sleep(FLOOD_BEAT);
+            let elapsed = u64::try_from(start.elapsed().as_micros()).expect("a run is short");
+            let due = (elapsed * rate / 1_000_000).min(events);
+            if beat.send(due - sent).is_err() {
+                return;
+            }
+            sent = due;
+        }
+    });
+    let (mut calls, mut due, mut place) = (JoinSet::new(), 0, 0);
+    while let Some(more) = beats.recv().await {
+        due += more;
+        while due >= size.min(log.left()).max(1) {
+            let numbers = std::iter::from_fn(|| log.take()).take(usize::try_from(size)?);
+            let numbers: Vec<_> = numbers.collect();
+            if numbers.is_empty() {
+                break;
+            }
+            due -= numbers.len() as u64;
+            place += 1;
+            if calls.len() >= FLOOD_CALLS_MAX {
+                log.held_back.fetch_add(numbers.len() as u64, Ordering::Relaxed);
+            } else {
+                calls.spawn(flood_call(client(clients, place), numbers, Arc::clone(log)));
+            }
+        }
+        while let Some(ended) = calls.try_join_next() {
+            ended.context("a publisher's task panicked")??;
+        }
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended.context("a publisher's task panicked")??;
+    }
+    metronome.join().map_err(|_| anyhow::anyhow!("the metronome panicked"))
+}
+
+async fn flood_call(mut client: Client, numbers: Vec<u64>, log: Arc<Log>) -> anyhow::Result<()> {
+    let (at_micros, count) = (now_micros(), numbers.len());
+    let mut requests: Vec<_> =
+        numbers.into_iter().map(|number| log.load.request(number, at_micros)).collect();
+    let answer = if count == 1 {
+        client.publish_event(requests.remove(0)).await.map(drop)
+    } else {
+        let request = v1::BatchPublishEventsRequest { requests, ..Default::default() };
+        client.batch_publish_events(request).await.map(drop)
+    };
+    for _ in 0..count {
+        match &answer {
+            Ok(()) => log.answered(at_micros),
+            Err(status) if is_refusal(status) => log.refused(at_micros),
+            Err(status) => bail!("a call of a flood failed: {status:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+}
+
 /// Every event has its time, whatever became of those before: a call that is late counts from when it was due.
 async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result<()> {
     let (beat, mut beats) = mpsc::unbounded_channel();
@@ -164,11 +241,19 @@ struct Log {
     load: Load,
     next: AtomicU64,
     answers: Mutex<Histogram<u64>>,
+    refusals: Mutex<Histogram<u64>>,
+    held_back: AtomicU64,
 }
 
 impl Log {
     fn new(load: Load) -> Self {
-        Self { load, next: AtomicU64::new(1), answers: Mutex::new(histogram()) }
+        Self {
+            load,
+            next: AtomicU64::new(1),
+            answers: Mutex::new(histogram()),
+            refusals: Mutex::new(histogram()),
+            held_back: AtomicU64::new(0),
+        }
     }
 
     fn take(&self) -> Option<u64> {
@@ -177,19 +262,44 @@ impl Log {
     }
 
     fn answered(&self, at_micros: i64) {
-        let micros = u64::try_from(now_micros() - at_micros).unwrap_or(0);
-        self.answers.lock().expect("no code panics while it holds this lock").saturating_record(micros);
+        record(&self.answers, at_micros);
+    }
+
+    fn refused(&self, at_micros: i64) {
+        record(&self.refusals, at_micros);
+    }
+
+    fn left(&self) -> u64 {
+        (self.load.events + 1).saturating_sub(self.next.load(Ordering::Relaxed))
     }
 
     fn check_complete(&self) -> anyhow::Result<()> {
-        let answered = self.answers.lock().expect("no code panics while it holds this lock").len();
+        let held_back = self.held_back.load(Ordering::Relaxed);
+        let answered = look(&self.answers).len() + look(&self.refusals).len() + held_back;
         ensure!(answered == self.load.events, "{answered} of {} events were answered", self.load.events);
         Ok(())
     }
 
-    fn latency(&self) -> Latency {
-        Latency::of(&self.answers.lock().expect("no code panics while it holds this lock"))
+    fn published(&self, first: i64, last: i64) -> Published {
+        let (answers, refusals) = (look(&self.answers), look(&self.refusals));
+        Published {
+            first,
+            last,
+            answer: Latency::of(&answers),
+            acknowledged: answers.len(),
+            refused: refusals.len(),
+            held_back: self.held_back.load(Ordering::Relaxed),
+            refusal: Latency::of(&refusals),
+        }
     }
+}
+
+fn look(histogram: &Mutex<Histogram<u64>>) -> MutexGuard<'_, Histogram<u64>> {
+    histogram.lock().expect("no code panics while it holds this lock")
+}
+
+fn record(histogram: &Mutex<Histogram<u64>>, since_micros: i64) {
+    look(histogram).saturating_record(u64::try_from(now_micros() - since_micros).unwrap_or(0));
 }
 
 /// From a microsecond to ten minutes.

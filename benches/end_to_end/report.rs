@@ -4,7 +4,12 @@ use std::{fmt::Write, thread};
 
 use serde::Serialize;
 
-use crate::{children::processor, limits::Found, measure::Measured};
+use crate::{
+    cases::{Figure, Figures},
+    children::processor,
+    limits::Found,
+    measure::Measured,
+};
 
 /// The figures of a run.
 #[derive(Serialize)]
@@ -23,6 +28,8 @@ pub struct Report {
     pub limits: Vec<Found>,
     /// The gateway.
     pub measures: Vec<Measured>,
+    /// How it stands what is not usual.
+    pub cases: Vec<Figures>,
 }
 
 impl Report {
@@ -36,6 +43,7 @@ impl Report {
             seconds: 0.0,
             limits: Vec::new(),
             measures: Vec::new(),
+            cases: Vec::new(),
         }
     }
 
@@ -58,6 +66,14 @@ impl Report {
             let cpu = cpu_seconds_per_10_000.map_or(String::new(), |seconds| format!("{seconds:.2}"));
             writeln!(text, "| {name} | {} | {cpu} |", thousands(*per_second))?;
         }
+        self.write_measures(text)?;
+        for figures in &self.cases {
+            figures.write(text)?;
+        }
+        Ok(())
+    }
+
+    fn write_measures(&self, text: &mut String) -> std::fmt::Result {
         if self.measures.is_empty() {
             return Ok(());
         }
@@ -87,6 +103,29 @@ impl Report {
                 measured.peak_bytes as f64 / 1e6,
                 measured.written_bytes_per_delivery / 1e3,
             )?;
+        }
+        Ok(())
+    }
+}
+
+impl Figures {
+    /// As a table.
+    pub fn to_markdown(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text).expect("a String grows as needed");
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "\n| {} | |\n|---|--:|", self.name)?;
+        for Figure { what, value, unit } in &self.figures {
+            let number = if value.abs() < 100.0 && value.fract() != 0.0 {
+                format!("{value:.2}")
+            } else {
+                thousands(*value)
+            };
+            let space = if unit.is_empty() || unit.starts_with('/') { "" } else { " " };
+            writeln!(text, "| {what} | {number}{space}{unit} |")?;
         }
         Ok(())
     }

@@ -22,8 +22,16 @@ pub struct Published {
     pub first: i64,
     /// When the last answer came, likewise.
     pub last: i64,
-    /// From the beginning of a call to its answer.
+    /// From the beginning of a call to its answer, of those that were not refused.
     pub answer: Latency,
+    /// Events that were acknowledged.
+    pub acknowledged: u64,
+    /// Events that were refused with RESOURCE_EXHAUSTED.
+    pub refused: u64,
+    /// Events that were not sent, since too many calls were under way.
+    pub held_back: u64,
+    /// From the beginning of a call to its refusal.
+    pub refusal: Latency,
 }
 
 /// To the receiver.
@@ -35,6 +43,11 @@ pub enum ReceiverOrder {
     Wait {
         /// The bound.
         timeout_ms: u64,
+    },
+    /// Expect only so many deliveries: others were not acknowledged.
+    ExpectOnly {
+        /// How many.
+        deliveries: u64,
     },
     /// Answer at once.
     Tell,
@@ -49,12 +62,22 @@ pub struct Expected {
     pub endpoints: usize,
     /// Whether every endpoint gets every event; otherwise each event goes to endpoint `number % endpoints`.
     pub fan_out: bool,
+    /// An endpoint that never answers, and of which nothing is expected.
+    pub hanging: Option<usize>,
 }
 
 impl Expected {
     /// Deliveries in all.
     pub fn deliveries(&self) -> u64 {
-        if self.fan_out { self.events * self.endpoints as u64 } else { self.events }
+        let endpoints = self.endpoints as u64;
+        match (self.fan_out, self.hanging) {
+            (true, hanging) => self.events * (endpoints - u64::from(hanging.is_some())),
+            (false, None) => self.events,
+            (false, Some(hanging)) => {
+                let hanging = hanging as u64;
+                self.events - (1..=self.events).filter(|number| number % endpoints == hanging).count() as u64
+            }
+        }
     }
 }
 

@@ -79,6 +79,19 @@ pub const SETTINGS: &[Setting] = &[
         default: "10s",
     },
     Setting {
+        key: "intake_threads",
+        doc: "Threads that answer gRPC calls; 0 for half as many as there are cores. Deliveries have threads of their own, so \
+              that a flood of calls leaves them their share of the machine.",
+        kind: Kind::Count { min: 0, max: 1_024 },
+        default: "0",
+    },
+    Setting {
+        key: "delivery_threads",
+        doc: "Threads that make deliveries, and do everything else; 0 for as many as there are cores.",
+        kind: Kind::Count { min: 0, max: 1_024 },
+        default: "0",
+    },
+    Setting {
         key: "event_bytes_max",
         doc: "The largest event that is accepted, encoded as protobuf. At most grpc_message_bytes_max; no more than \
               3 MiB, so that clients can take an answer that holds it.",
@@ -89,7 +102,14 @@ pub const SETTINGS: &[Setting] = &[
         key: "publish_events_in_flight_max",
         doc: "Events being published at once, over all calls. Past it calls are answered with RESOURCE_EXHAUSTED.",
         kind: Kind::Count { min: BATCH_EVENTS_MAX, max: 1_000_000 },
-        default: "20000",
+        default: "10000",
+    },
+    Setting {
+        key: "publish_events_storing_max",
+        doc: "Events among these that are with the store at a time; the others wait for their turn. Fewer leave more of each \
+              commit to the outcomes of deliveries, more make commits larger.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "512",
     },
     Setting {
         key: "publish_bytes_in_flight_max",
@@ -115,6 +135,13 @@ pub const SETTINGS: &[Setting] = &[
         doc: "The most bytes of headers that a gRPC call may have.",
         kind: Kind::Bytes { min: 4 * KIB, max: MIB },
         default: "16KiB",
+    },
+    Setting {
+        key: "grpc_calls_in_flight_max",
+        doc: "Calls that are answered at once, over all connections, open streams not counted. Past it calls are answered with \
+              RESOURCE_EXHAUSTED before their message is read.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "8192",
     },
     Setting {
         key: "grpc_streams_per_connection_max",

@@ -34,6 +34,13 @@ impl Admission {
         }
     }
 
+    /// Errors if there is hardly any room: what comes now would be refused, whatever it is.
+    pub(super) fn check(&self) -> Result<(), GatewayError> {
+        self.events.check(0)?;
+        // Events have some size: close to the bound the next one is over it.
+        self.bytes.check(self.bytes.max / 16)
+    }
+
     /// Takes room for so much, or says that there is none.
     pub(super) fn admit(&self, events: usize, bytes: usize) -> Result<Admitted, GatewayError> {
         Ok(Admitted { _events: self.events.take(events)?, _bytes: self.bytes.take(bytes)? })
@@ -46,11 +53,21 @@ impl Bound {
         Self { name, free: Arc::new(Semaphore::new(usize::try_from(max).expect("a u32 fits"))), max }
     }
 
+    /// Errors unless there is room for more than `least`.
+    fn check(&self, least: u32) -> Result<(), GatewayError> {
+        let least = usize::try_from(least).expect("a u32 fits");
+        if self.free.available_permits() > least { Ok(()) } else { Err(self.reached()) }
+    }
+
+    fn reached(&self) -> GatewayError {
+        GatewayError::overloaded(self.name, usize::try_from(self.max).expect("a u32 fits"))
+    }
+
     fn take(&self, count: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
         // What is larger than the whole bound gets in when it is alone; its own size is bounded elsewhere.
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.max);
         let taken = Arc::clone(&self.free).try_acquire_many_owned(count);
-        taken.map_err(|_| GatewayError::overloaded(self.name, usize::try_from(self.max).expect("a u32 fits")))
+        taken.map_err(|_| self.reached())
     }
 }
 
@@ -67,6 +84,15 @@ mod tests {
         let second = admission.admit(1, 40).unwrap();
         drop((first, second));
         assert!(admission.admit(2, 100).is_ok(), "a refusal kept room");
+    }
+
+    #[test]
+    fn there_is_hardly_any_room_close_to_a_bound() {
+        let admission = Admission::new(2, 160);
+        for (events, bytes, is_room) in [(0, 0, true), (1, 149, true), (1, 150, false), (2, 10, false)] {
+            let _taken = admission.admit(events, bytes).unwrap();
+            assert_eq!(admission.check().is_ok(), is_room, "{events} events, {bytes} bytes");
+        }
     }
 
     #[test]

@@ -141,8 +141,8 @@ impl fmt::Display for Resource {
 }
 
 impl GatewayError {
-    /// So much is under way as this setting allows.
-    pub(super) fn overloaded(name: &'static str, max: usize) -> Self {
+    /// As much is under way as this setting allows.
+    pub fn overloaded(name: &'static str, max: usize) -> Self {
         let limit = Some(Limit { name, max: max as u64 });
         Self::Overloaded { limit, retry_after: OVERLOADED_RETRY_AFTER }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Gateway, GatewayError, Resource, admission::Admitted};
+use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
         delivery::webhook_id,
@@ -27,7 +27,7 @@ use crate::{
     },
     metrics::Metrics,
     proto::v1,
-    store::{Accepted, Commit, EventQuery, NewEvent, Page, StoreError},
+    store::{EventQuery, NewEvent, Page, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -69,7 +69,7 @@ pub struct Published {
 
 /// Events on their way to the disk. Resolves when they are there; dropping it does not call them back.
 pub struct Publishing {
-    commit: Commit<Vec<Accepted>>,
+    stored: InLine,
     accounts: Vec<AccountId>,
     start: Instant,
     metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ impl Future for Publishing {
     type Output = Result<Vec<Published>, GatewayError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let accepted = match ready!(Pin::new(&mut self.commit).poll(context)) {
+        let accepted = match ready!(Pin::new(&mut self.stored).poll(context)) {
             Ok(accepted) => accepted,
             Err(StoreError::EventExists { index, id }) => {
                 let name = EventName { account: self.accounts[index], id };
@@ -137,6 +137,12 @@ impl Gateway {
         Ok(CheckedEvent { fingerprint: fingerprint(&encoded), address, event, encoded, facts })
     }
 
+    /// Errors if a publish would be refused now, whatever it is of. Cheap: to be asked before an event is even read.
+    pub fn check_load(&self) -> Result<(), GatewayError> {
+        self.check_not_full()?;
+        self.0.admission.check()
+    }
+
     /// Begins to store events, all or none, each owed to the subscriptions that want it now. Calls one after another
     /// are stored in their order, whether or not each is waited for.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
@@ -159,8 +165,8 @@ impl Gateway {
             });
         let new: Vec<_> = new.collect();
         self.check_backlog(&new)?;
-        let commit = self.0.store.accept(new);
-        Ok(Publishing { commit, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
+        let stored = self.0.line.enter(new);
+        Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 
     /// What [`Gateway::publish`] would answer now; nothing is stored. The count of a duplicate is that of the

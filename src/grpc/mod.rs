@@ -1,6 +1,7 @@
 //! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
 //! the wire: paths of fields, pages, statuses, streams.
 
+mod bounded;
 mod convert;
 mod deliveries;
 mod events;

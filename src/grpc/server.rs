@@ -18,6 +18,7 @@ use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
+    bounded::Bounded,
     deliveries::Deliveries,
     events::Events,
     health::{Health, HealthService},
@@ -61,6 +62,8 @@ pub struct GrpcSettings {
     pub header_bytes_max: u32,
     /// Most connections; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Most calls that are answered at once, over all connections.
+    pub calls_in_flight_max: usize,
     /// Most calls at once on one connection.
     pub calls_per_connection_max: u32,
     /// Most events of one StreamPublishEvents call that are taken but not yet answered, at least 1.
@@ -112,6 +115,8 @@ pub async fn serve(
         .layer(CatchPanicLayer::custom(panicked))
         // Before the routes, whose own answer to an unknown method says nothing.
         .layer(Known::described_by(&DESCRIBED))
+        // Before anything of a message is read.
+        .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout))
         .add_routes(routes(gateway, &settings, &health, &shutdown))
         .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);

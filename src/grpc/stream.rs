@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, Stream, StreamExt, future::Either, stream};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -78,11 +79,21 @@ fn begin(
         async move { gateway.check_publish(vec![event]).await }.left_future()
     } else {
         match gateway.publish(vec![event]) {
-            Ok(publishing) => publishing.right_future(),
+            // A task of its own: it gives back its room also while the client does not read its answers.
+            Ok(publishing) => tokio::spawn(publishing).map(joined).right_future(),
             Err(error) => return ready(Err(error.into())).left_future(),
         }
     };
     publishing.map(|published| Ok(one(published)?)).right_future()
+}
+
+fn joined(
+    ended: Result<Result<Vec<Published>, GatewayError>, JoinError>,
+) -> Result<Vec<Published>, GatewayError> {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_cancelled) => Err(GatewayError::ShuttingDown),
+    })
 }
 
 fn one(published: Result<Vec<Published>, GatewayError>) -> Result<Published, GatewayError> {

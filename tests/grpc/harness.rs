@@ -66,6 +66,7 @@ impl Default for Setup {
             gateway: GatewaySettings {
                 event_bytes_max: 1024 * 1024,
                 events_in_flight_max: 10_000,
+                events_storing_max: 512,
                 bytes_in_flight_max: 64 * 1024 * 1024,
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,
@@ -82,6 +83,7 @@ impl Default for Setup {
                 header_bytes_max: 16 * 1024,
                 message_bytes_max: 4 * 1024 * 1024,
                 connections_max: 100,
+                calls_in_flight_max: 1000,
                 calls_per_connection_max: 512,
                 stream_events_in_flight_max: 64,
                 call_timeout: PATIENCE,

@@ -5,6 +5,7 @@ mod events;
 mod harness;
 mod held_store;
 mod limits;
+mod overload;
 mod pressure;
 mod refusals;
 mod server;

@@ -1,0 +1,70 @@
+//! One endpoint of many never answers: what the others notice of it.
+
+use super::{Figure, figure, millis};
+use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
+
+/// Events that wait for the one that hangs before the others are measured.
+const STUCK_EVENTS: u64 = 1_000;
+
+/// One endpoint that hangs beside others.
+#[derive(Clone, Copy, Debug)]
+pub struct Hanging {
+    /// Endpoints in all, each of an account of its own.
+    pub endpoints: usize,
+    /// Events a second to all of them.
+    pub rate: u32,
+    /// Rounds with and as many without, in turn, each of two seconds.
+    pub rounds: u32,
+}
+
+impl Hanging {
+    pub(super) fn name(&self) -> String {
+        format!("one endpoint hangs beside {}, {}/s", self.endpoints - 1, self.rate)
+    }
+
+    pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
+        const ROUND_SECONDS: u64 = 2;
+        let hanging = self.endpoints - 1;
+        let expected = |hanging| Expected {
+            events: u64::from(self.rate) * ROUND_SECONDS,
+            endpoints: self.endpoints,
+            fan_out: false,
+            hanging,
+        };
+        // Two gateways that are there all the time, loaded in turn, so that the machine's moods hit both.
+        let mut rigs = [(None, Rig::start(start)?), (Some(hanging), Rig::start(start)?)];
+        for (hanging, rig) in &mut rigs {
+            rig.subscribe(self.endpoints, false)?;
+            rig.warm_up(expected(*hanging))?;
+            if let Some(hanging) = hanging {
+                // So that it has as many POSTs in flight all the time as it may have.
+                rig.gateway.publish(*hanging, STUCK_EVENTS)?;
+            }
+        }
+        let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for _ in 0..self.rounds {
+            for (which, (hanging, rig)) in rigs.iter_mut().enumerate() {
+                let round = rig.round(Way::Steady { rate: self.rate }, expected(*hanging))?;
+                p50[which].push(round.arrived.latency.p50);
+                p99[which].push(round.arrived.latency.p99);
+            }
+        }
+        let owed = rigs[1].1.gateway.owed(hanging)?;
+        let ([p50_without, p50_with], [p99_without, p99_with]) = (p50.map(median), p99.map(median));
+        Ok(vec![
+            figure("publish to arrival without, p50", millis(p50_without), "ms"),
+            figure("with, p50", millis(p50_with), "ms"),
+            figure("ratio", p50_with as f64 / p50_without as f64, ""),
+            figure("publish to arrival without, p99", millis(p99_without), "ms"),
+            figure("with, p99", millis(p99_with), "ms"),
+            figure("ratio", p99_with as f64 / p99_without as f64, ""),
+            figure("owed to the one that hangs", owed as f64, "deliveries"),
+        ])
+    }
+}
+
+/// The middle one of the rounds.
+fn median(mut rounds: Vec<u64>) -> u64 {
+    rounds.sort_unstable();
+    rounds[rounds.len() / 2]
+}

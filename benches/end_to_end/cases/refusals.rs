@@ -1,0 +1,59 @@
+//! What a refusal costs: everything is refused, since the store is full of what is owed.
+
+use anyhow::ensure;
+
+use super::{Figure, figure, millis};
+use crate::{
+    gateway::Start,
+    load::{Load, Way},
+    measure::Rig,
+    wire::{PublishOrder, Published},
+};
+
+/// Calls that are all refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusals {
+    /// How many, in each way.
+    pub calls: u64,
+}
+
+/// The least that can be configured, and events of which it holds less.
+const KEPT_BYTES: u64 = 16 << 20;
+const FILLING_EVENTS: u64 = 40_000;
+/// Events a second that fill the store: it has time to notice.
+const FILLING_RATE: u64 = 10_000;
+
+impl Refusals {
+    pub(super) fn name(&self) -> String {
+        "refusals".to_owned()
+    }
+
+    pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
+        let start =
+            start.with("retention_bytes_max", &KEPT_BYTES.to_string()).with("retention_interval", "100ms");
+        let mut rig = Rig::start(&start)?;
+        let name = rig.gateway.subscribe(0, rig.endpoints[0])?;
+        rig.gateway.pause(&name)?;
+        let filling = Way::Flood { rate: FILLING_RATE, size: 100 };
+        publish(&mut rig, filling, FILLING_EVENTS)?;
+
+        let mut figures = Vec::new();
+        for (what, size) in [("unary", 1), ("batch of 100", 100)] {
+            let before = rig.gateway.usage()?;
+            let way = Way::Flood { rate: 4_000 * size, size };
+            let refused = publish(&mut rig, way, self.calls * size)?;
+            let cpu_seconds = rig.gateway.usage()?.cpu_seconds - before.cpu_seconds;
+            let all = self.calls * size;
+            ensure!(refused.refused == all, "{} of {all} events were refused", refused.refused);
+            let per_call = cpu_seconds / self.calls as f64;
+            figures.push(figure(format!("{what}: CPU of the gateway for 10,000"), per_call * 1e4, "s"));
+            figures.push(figure(format!("{what}: to refusal, p50"), millis(refused.refusal.p50), "ms"));
+        }
+        Ok(figures)
+    }
+}
+
+fn publish(rig: &mut Rig, way: Way, events: u64) -> anyhow::Result<Published> {
+    let load = Load { way, events, accounts: 1 };
+    rig.publisher.ask(&PublishOrder { address: rig.gateway.address(), load })
+}

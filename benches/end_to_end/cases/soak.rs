@@ -1,0 +1,59 @@
+//! Events come and go for a long time, and retention keeps a bounded part of them: whether anything creeps up.
+
+use super::{Figure, figure, megabytes};
+use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
+
+/// A long load.
+#[derive(Clone, Copy, Debug)]
+pub struct Soak {
+    /// Events in all.
+    pub events: u64,
+    /// How many of them are kept, about.
+    pub kept: u64,
+}
+
+const PARTS: u64 = 10;
+/// What an event and its attempt take up, encoded, about: makes a bound of bytes from a count of events.
+const EVENT_BYTES: u64 = 1_000;
+/// The least that can be configured.
+const KEPT_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+impl Soak {
+    pub(super) fn name(&self) -> String {
+        format!("soak of {}, {} kept", self.events, self.kept)
+    }
+
+    pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
+        const ENDPOINTS: usize = 8;
+        let kept_bytes = (self.kept * EVENT_BYTES).max(KEPT_BYTES_MIN);
+        let start =
+            start.with("retention_bytes_max", &kept_bytes.to_string()).with("retention_interval", "1s");
+        let mut rig = Rig::start(&start)?;
+        rig.subscribe(ENDPOINTS, false)?;
+        let events = self.events / PARTS;
+        let expected = Expected { events, endpoints: ENDPOINTS, fan_out: false, hanging: None };
+        rig.warm_up(expected)?;
+        let (mut figures, mut rates, mut disks) = (Vec::new(), Vec::new(), Vec::new());
+        for part in 1..=PARTS {
+            let round = rig.round(Way::Batches { size: 100, in_flight: 8 }, expected)?;
+            let took = (round.settled - round.published.first) as f64 / 1e6;
+            let (rate, disk) = (events as f64 / took, rig.gateway.metric("tidings_store_disk_bytes")?);
+            let memory = rig.gateway.usage()?.resident_bytes;
+            figures.push(figure(format!("part {part}: settled"), rate, "/s"));
+            figures.push(figure(format!("part {part}: disk"), disk / 1e6, "MB"));
+            figures.push(figure(format!("part {part}: memory"), megabytes(memory), "MB"));
+            rates.push(rate);
+            disks.push(disk);
+        }
+        let (first, last) = (rates[0], rates[rates.len() - 1]);
+        let disk_max = disks.iter().copied().fold(0.0, f64::max);
+        figures.extend([
+            figure("last part's rate of the first's", last / first, ""),
+            figure("bytes kept at most, encoded", megabytes(kept_bytes), "MB"),
+            figure("largest disk of the bytes kept", disk_max / kept_bytes as f64, ""),
+            figure("disk at the end of the bytes kept", disks[disks.len() - 1] / kept_bytes as f64, ""),
+            figure("memory, peak", megabytes(rig.gateway.usage()?.resident_bytes_max), "MB"),
+        ]);
+        Ok(figures)
+    }
+}

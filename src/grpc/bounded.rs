@@ -1,0 +1,116 @@
+//! How many calls are answered at once. One more is refused before its message is read: that costs its frames and a few
+//! headers, and leaves the machine to what was taken on.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::{Status, body::Body, server::NamedService};
+use tonic_health::pb::health_server::HealthServer;
+use tower::{Layer, Service};
+
+use super::{health::HealthService, status::Refusal};
+use crate::gateway::{Gateway, GatewayError};
+
+/// The methods that publish in one message. A stream is bounded event by event.
+const PUBLISHING: [&str; 2] =
+    ["/tidings.v1.EventService/PublishEvent", "/tidings.v1.EventService/BatchPublishEvents"];
+/// The longest that a handler takes which [`super::GrpcSettings::call_timeout`] does not bound: TestSubscription, as long as a
+/// POST may take.
+const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a message may take to arrive. Without it, whoever opens calls and sends nothing would take up all places.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bounds the calls of all connections together, but for those of health checks: overloaded is not dead.
+#[derive(Clone)]
+pub(super) struct Bounded {
+    gateway: Gateway,
+    places: Arc<Semaphore>,
+    calls_max: usize,
+    timeout: Duration,
+}
+
+impl Bounded {
+    /// At most `calls_max` calls, each with `call_timeout` for its handler.
+    pub(super) fn new(gateway: Gateway, calls_max: usize, call_timeout: Duration) -> Self {
+        let timeout = call_timeout.max(HANDLER_TIME_MAX) + MESSAGE_TIMEOUT;
+        Self { gateway, places: Arc::new(Semaphore::new(calls_max)), calls_max, timeout }
+    }
+
+    fn refused(&self, publishes: bool, error: GatewayError) -> Response<Body> {
+        let refusal = Refusal::from(error);
+        if publishes {
+            self.gateway.metrics().publish_refused(refusal.reason());
+        }
+        Status::from(refusal).into_http()
+    }
+}
+
+impl<S> Layer<S> for Bounded {
+    type Service = BoundedCalls<S>;
+
+    fn layer(&self, inner: S) -> BoundedCalls<S> {
+        BoundedCalls { bounded: self.clone(), inner }
+    }
+}
+
+/// Passes calls on as long as there is room, and answers the others.
+#[derive(Clone)]
+pub(super) struct BoundedCalls<S> {
+    bounded: Bounded,
+    inner: S,
+}
+
+type Answer = Result<Response<Body>, Infallible>;
+
+impl<S> Service<Request<Body>> for BoundedCalls<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<std::future::Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if is_of_health(path) {
+            return Either::Right(Box::pin(self.inner.call(request)));
+        }
+        let bounded = &self.bounded;
+        let publishes = PUBLISHING.contains(&path);
+        let place = Arc::clone(&bounded.places).try_acquire_owned();
+        let place =
+            place.map_err(|_| GatewayError::overloaded("grpc_calls_in_flight_max", bounded.calls_max));
+        let room = if publishes { bounded.gateway.check_load() } else { Ok(()) };
+        let place = match room.and(place) {
+            Ok(place) => place,
+            Err(error) => return Either::Left(std::future::ready(Ok(bounded.refused(publishes, error)))),
+        };
+        let counted = bounded.gateway.metrics().grpc_calls.one();
+        let (call, timeout) = (self.inner.call(request), bounded.timeout);
+        Either::Right(Box::pin(async move {
+            // Until the answer begins: a stream is a call that is answered for long, and bounded elsewhere.
+            let _taken = (place, counted);
+            tokio::time::timeout(timeout, call)
+                .await
+                .unwrap_or_else(|_| Ok(Status::from(Refusal::too_slow(timeout)).into_http()))
+        }))
+    }
+}
+
+fn is_of_health(path: &str) -> bool {
+    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(HealthServer::<HealthService>::NAME));
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
