@@ -109,9 +109,14 @@ impl Gateway {
         Self { child, log, http, grpc, client, _dir: dir }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.child.id().expect("it runs");
+        let pid = self.pid();
         // The shell's own `kill`: the command of that name is not everywhere.
         let mut kill = std::process::Command::new("sh");
         assert!(

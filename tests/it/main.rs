@@ -14,6 +14,7 @@ mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
 mod metrics;
+mod peers;
 mod publishing;
 mod receiver;
 mod restarts;
