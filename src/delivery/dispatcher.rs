@@ -7,6 +7,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, hash_map::Entry},
     convert::Infallible,
+    ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -33,7 +34,7 @@ use crate::{
         time::UnixMicros,
     },
     metrics::Metrics,
-    store::{DuePage, Fed, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
+    store::{self, DuePage, Fed, FedEvent, Owed, PendingPage, Settlement, Store, StoreError},
 };
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
@@ -116,24 +117,39 @@ impl Dispatcher {
             self.metrics.lanes_active.set(i64::try_from(self.lanes.len()).unwrap_or(i64::MAX));
             let due = self.next_look();
             tokio::select! {
+                // Never by chance, so that a simulation can be repeated. What can be ready all the time comes last.
+                biased;
                 () = shutdown.cancelled() => break,
-                // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
-                Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
-                Some(Ok((lane, read, result))) = self.reads.join_next() => self.read_ended(lane, read, result),
-                fed = feed.recv() => match fed {
-                    Ok(Fed::Events(events)) => self.accepted(&events),
-                    Ok(Fed::Due(lane, due)) => self.made_due(lane, due),
-                    Err(RecvError::Lagged(_)) => self.look_at_everything(),
-                    Err(RecvError::Closed) => break,
-                },
                 changed = changes.changed() => match changed {
                     Ok(()) => self.registry_changed(),
                     Err(_) => break,
                 },
                 () = sleep_until(due) => self.look_at_timers(),
+                Some(Ok((lane, read, result))) = self.reads.join_next() => self.read_ended(lane, read, result),
+                // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
+                Some(Ok(ended)) = self.attempts.join_next() => {
+                    self.attempt_ended(&ended);
+                    // In turn with the feed: neither keeps the other waiting.
+                    if let Some(fed) = feed.recv().now_or_never() && self.hear(fed).is_break() {
+                        break;
+                    }
+                }
+                fed = feed.recv() => if self.hear(fed).is_break() {
+                    break;
+                },
             }
         }
         while self.attempts.join_next().await.is_some() {}
+    }
+
+    fn hear(&mut self, fed: Result<Fed, RecvError>) -> ControlFlow<()> {
+        match fed {
+            Ok(Fed::Events(events)) => self.accepted(&events),
+            Ok(Fed::Due(lane, due)) => self.made_due(lane, due),
+            Err(RecvError::Lagged(_)) => self.look_at_everything(),
+            Err(RecvError::Closed) => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
     }
 
     /// Every lane that owes something may have more in the store than is known here.
@@ -168,7 +184,8 @@ impl Dispatcher {
     }
 
     fn registry_changed(&mut self) {
-        let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
+        let mut ids: Vec<LaneId> = self.lanes.keys().copied().collect();
+        ids.sort_unstable();
         for id in ids {
             self.pump(id);
         }
@@ -259,11 +276,11 @@ fn spawn_read(
     read: Read,
 ) {
     reads.spawn(async move {
-        let look = move || match read.kind {
+        let look = move |store: &dyn Store| match read.kind {
             ReadKind::Pending(after) => store.pending(id, after, read.limit).map(ReadResult::Pending),
             ReadKind::Due => store.due(id, now, read.limit).map(ReadResult::Due),
         };
-        let result = match tokio::task::spawn_blocking(look).await {
+        let result = match store::read(&store, look).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 tracing::error!(lane = id.0, %error, "cannot read what is owed; trying again");
