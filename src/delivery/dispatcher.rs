@@ -225,7 +225,8 @@ impl Dispatcher {
                 return;
             }
             self.timers.pop();
-            if self.lanes.contains_key(&id) {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.rang();
                 self.pump(id);
             }
         }
@@ -262,7 +263,7 @@ impl Dispatcher {
         }
         if lane.is_idle() {
             place.remove();
-        } else if let Some(due) = lane.arm() {
+        } else if let Some(due) = lane.arm(self.clock.now()) {
             self.timers.push(Reverse((due, id)));
         }
     }

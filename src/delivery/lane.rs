@@ -174,13 +174,18 @@ impl Lane {
         self.stay += 1;
     }
 
-    /// The time to set a timer to, if none is set to it yet.
-    pub fn arm(&mut self) -> Option<UnixMicros> {
-        if self.next_due == self.armed {
+    /// The time to set a timer to, if none is set to it yet. What is due already needs none: it is read once there is room.
+    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
+        if self.next_due == self.armed || self.next_due.is_some_and(|due| due <= now) {
             return None;
         }
         self.armed = self.next_due;
         self.armed
+    }
+
+    /// Notes that a timer rang: it is set no more. If the clock steps back before there is room, it must be set again.
+    pub fn rang(&mut self) {
+        self.armed = None;
     }
 
     /// Whether nothing is held, under way or known to wait.
@@ -307,6 +312,23 @@ mod tests {
         lane.take(1).unwrap();
         lane.settled(Seq(1), None);
         assert!(lane.is_idle());
+    }
+
+    #[test]
+    fn a_retry_that_was_due_before_the_clock_stepped_back_is_waited_for_again() {
+        let mut lane = Lane::up_to_date(Seq(0));
+        (1..=4).for_each(|seq| lane.offer(owed(seq), WINDOW));
+        lane.take(1).unwrap();
+        let due = UnixMicros(NOW.0 + 5);
+        lane.settled(Seq(1), Some(due));
+        assert_eq!(lane.arm(NOW), Some(due));
+        assert_eq!(lane.arm(NOW), None, "it is set already");
+        lane.rang();
+        assert_eq!(lane.next_read(due, WINDOW), None, "the window is too full");
+        assert_eq!(lane.arm(due), None, "it would ring at once, again and again");
+        drain(&mut lane);
+        assert_eq!(lane.next_read(NOW, WINDOW), None, "it is not due any more");
+        assert_eq!(lane.arm(NOW), Some(due));
     }
 
     #[test]

@@ -22,11 +22,11 @@ use tidings::{
         dispatcher::{DispatchSettings, Dispatcher},
         egress::EgressPolicy,
     },
-    domain::{retry::RetryPolicy, time::UnixMicros},
+    domain::{delivery::DeliveryState, retry::RetryPolicy, time::UnixMicros},
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
-    store::{Store, memory::MemoryStore},
+    store::{DeliveryQuery, DeliveryRecord, Store, TimeRange, memory::MemoryStore},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,19 @@ impl Machine {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         Arc::new(Self { clock, engine, seed, starts: AtomicU64::new(0) })
+    }
+
+    /// The deliveries that are not over.
+    pub fn owed(&self) -> Vec<DeliveryRecord> {
+        let query = DeliveryQuery {
+            lanes: self.engine.registry().lanes(),
+            states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
+            event: None,
+            time: TimeRange::default(),
+            after: None,
+            limit: usize::MAX - 1,
+        };
+        self.engine.deliveries(&query).expect("the reference answers").rows
     }
 }
 

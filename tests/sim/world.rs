@@ -91,7 +91,7 @@ pub fn run(seed: u64) -> History {
     let endpoints = endpoints.collect();
     sim.client(PUBLISHER, Arc::clone(&publisher).run(endpoints));
 
-    let mut faults = Faults::new(seed, machine, receivers.clone(), trace.clone());
+    let mut faults = Faults::new(seed, Arc::clone(&machine), receivers.clone(), trace.clone());
     let mut healed = false;
     loop {
         if sim.elapsed() < FAULTS_UNTIL {
@@ -100,20 +100,19 @@ pub fn run(seed: u64) -> History {
             faults.heal(&mut sim);
             healed = true;
         }
-        if sim.step().unwrap_or_else(|error| panic!("{error}; {:?}", owed(&trace))) {
-            break;
+        match sim.step() {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(error) => {
+                let lines = trace.0.lock().unwrap().join("\n");
+                panic!("{lines}\n{error}; owed are {:#?}", machine.owed());
+            }
         }
     }
     drop(sim);
     check(&publisher.known.lock().unwrap(), &receivers);
     let lines = std::mem::take(&mut *trace.0.lock().unwrap());
     History { seed, lines }
-}
-
-/// The end of a history that does not end.
-fn owed(trace: &Trace) -> Vec<String> {
-    let lines = trace.0.lock().unwrap();
-    lines[lines.len().saturating_sub(20)..].to_vec()
 }
 
 fn check(known: &Known, receivers: &[Arc<Receiver>]) {
