@@ -6,6 +6,7 @@
 mod bodies;
 mod client;
 mod crash;
+mod disk;
 mod ending;
 mod failures;
 mod gateway;
