@@ -92,13 +92,21 @@ impl Client {
 
     /// Adds a subscription to the account.
     pub async fn subscribe(&self, account: i64, subscription: v1::Subscription) -> Subscribed {
+        self.try_subscribe(account, subscription).await.unwrap()
+    }
+
+    pub async fn try_subscribe(
+        &self,
+        account: i64,
+        subscription: v1::Subscription,
+    ) -> Result<Subscribed, Status> {
         let request = v1::CreateSubscriptionRequest {
             parent: format!("accounts/{account}"),
             subscription: Some(subscription),
             ..Default::default()
         };
-        let created = self.subscriptions.clone().create_subscription(request).await.unwrap().into_inner();
-        Subscribed { name: created.subscription.unwrap().name, secret: created.signing_secret }
+        let created = self.subscriptions.clone().create_subscription(request).await?.into_inner();
+        Ok(Subscribed { name: created.subscription.unwrap().name, secret: created.signing_secret })
     }
 
     pub async fn subscription(&self, name: &str) -> v1::Subscription {
