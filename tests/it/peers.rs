@@ -4,29 +4,13 @@
 //! Machines are noisy. So these tests look at what happens in which order, and at medians with a wide margin; how far a
 //! healthy endpoint's latency may move at most is measured by the benchmark.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use tidings::{
     domain::{ids::AccountId, samples},
     proto::v1::{self, delivery::State, delivery_attempt::Outcome},
 };
-use tokio::{
-    io::{AsyncWriteExt, copy},
-    net::{TcpListener, TcpStream},
-    sync::Mutex,
-    task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep},
-};
-use tonic::transport::Endpoint;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     client::{Client, attempts, duration, publish_request, subscription},
@@ -34,104 +18,20 @@ use crate::{
     receiver::{Answer, Receiver, Request},
 };
 
+mod healthy;
+mod relay;
+
+use healthy::Healthy;
+use relay::Relay;
+
 /// The account of the healthy endpoint, and another one.
 const ACCOUNT: i64 = 1;
 const OTHER_ACCOUNT: i64 = 2;
-/// One event of the healthy load in so much time.
-const EVERY: Duration = Duration::from_millis(10);
-/// The time that latencies are measured over.
-const MEASURED: Duration = Duration::from_secs(2);
 /// The longest timeout that a subscription may have: what hangs does so until the end of the test.
 const HANGS: Duration = Duration::from_secs(30);
 /// A healthy median has moved if it is so many times what it was, and this long.
 const MOVED_FACTOR: u32 = 10;
 const MOVED: Duration = Duration::from_millis(250);
-
-/// Publishes 100 events a second to an account that a healthy endpoint listens to, until it is told to end.
-struct Healthy {
-    receiver: Receiver,
-    /// When each event began to be published.
-    published: Arc<Mutex<BTreeMap<i64, Instant>>>,
-    over: Arc<AtomicBool>,
-    publishing: JoinHandle<()>,
-}
-
-impl Healthy {
-    /// Subscribes to the account, and publishes to it and to `also`.
-    async fn beside(gateway: &Gateway, also: &'static [i64]) -> Self {
-        let receiver = Receiver::start().await;
-        gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/healthy"))).await;
-        let (published, over) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<AtomicBool>::default());
-        let publishing = tokio::spawn(publish_steadily(
-            gateway.client.clone(),
-            also,
-            Arc::clone(&published),
-            Arc::clone(&over),
-        ));
-        Self { receiver, published, over, publishing }
-    }
-
-    /// The median from publish to arrival of the events of some time from now on. Waits until all have arrived.
-    async fn median(&self) -> Duration {
-        let from = Instant::now();
-        sleep(MEASURED).await;
-        let until = Instant::now();
-        let published = self.published.lock().await.clone();
-        let count = published.len();
-        let measured: BTreeMap<_, _> =
-            published.into_iter().filter(|(_, at)| (from..until).contains(at)).collect();
-        assert!(measured.len() > 20, "only {} events were published", measured.len());
-        let is_there = |seen: &[Request]| {
-            let numbers = || seen.iter().map(number_of).collect::<BTreeSet<_>>();
-            seen.len() >= count && measured.keys().copied().collect::<BTreeSet<_>>().is_subset(&numbers())
-        };
-        let seen = self.receiver.wait_until("everything at the healthy endpoint", is_there).await;
-        let arrived: BTreeMap<_, _> =
-            seen.iter().rev().map(|request| (number_of(request), request.at)).collect();
-        let mut latencies: Vec<_> =
-            measured.iter().map(|(number, at)| arrived[number].saturating_duration_since(*at)).collect();
-        latencies.sort();
-        latencies[latencies.len() / 2]
-    }
-
-    /// Ends the load. Everything that was published has arrived then, each once.
-    async fn end(self) {
-        self.over.store(true, Relaxed);
-        self.publishing.await.unwrap();
-        let published = self.published.lock().await.len();
-        let seen = self.receiver.wait_for(published).await;
-        assert_eq!(seen.len(), published, "something arrived twice");
-    }
-}
-
-async fn publish_steadily(
-    client: Client,
-    also: &'static [i64],
-    published: Arc<Mutex<BTreeMap<i64, Instant>>>,
-    over: Arc<AtomicBool>,
-) {
-    let (mut ticks, mut calls) = (interval(EVERY), JoinSet::new());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for number in 1.. {
-        ticks.tick().await;
-        if over.load(Relaxed) {
-            break;
-        }
-        for account in also.iter().copied().chain([ACCOUNT]) {
-            let client = client.clone();
-            let published = Arc::clone(&published);
-            calls.spawn(async move {
-                if account == ACCOUNT {
-                    published.lock().await.insert(number, Instant::now());
-                }
-                client.publish(account, message(account, number)).await;
-            });
-        }
-    }
-    while let Some(call) = calls.join_next().await {
-        call.unwrap();
-    }
-}
 
 /// A message whose number a receiver can tell. Eleven conversations, in turn.
 fn message(account: i64, number: i64) -> v1::Event {
@@ -362,50 +262,6 @@ async fn a_kill_beside_a_hanging_endpoint_repeats_only_what_was_in_flight() {
     let again = seen.len() - usize::try_from(COUNT).unwrap();
     assert!(again <= MAX_IN_FLIGHT, "{again} were sent twice to an endpoint that took all of them");
     gateway.stop().await;
-}
-
-/// A relay in front of a gateway, to be cut at any moment.
-struct Relay {
-    address: SocketAddr,
-    relaying: JoinSet<()>,
-}
-
-impl Relay {
-    /// Passes one connection on to `gateway`, and nothing back unless `answers`.
-    async fn to(gateway: SocketAddr, answers: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut relaying = JoinSet::new();
-        relaying.spawn(async move {
-            let (client, _) = listener.accept().await.unwrap();
-            let gateway = TcpStream::connect(gateway).await.unwrap();
-            let ((mut from_client, mut to_client), (mut from_gateway, mut to_gateway)) =
-                (client.into_split(), gateway.into_split());
-            let back = async {
-                let mut nowhere = tokio::io::sink();
-                let passed = if answers {
-                    copy(&mut from_gateway, &mut to_client).await
-                } else {
-                    copy(&mut from_gateway, &mut nowhere).await
-                };
-                // However that ended, the connection is over.
-                drop(passed);
-                drop(to_client.shutdown().await);
-            };
-            let (there, ()) = tokio::join!(copy(&mut from_client, &mut to_gateway), back);
-            drop(there);
-        });
-        Self { address, relaying }
-    }
-
-    async fn client(&self) -> Client {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        Client::new(endpoint.connect().await.unwrap())
-    }
-
-    async fn cut(mut self) {
-        self.relaying.shutdown().await;
-    }
 }
 
 /// How a client loses its answer.

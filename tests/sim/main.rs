@@ -25,9 +25,9 @@ use std::{env, panic, thread};
 use world::{History, run};
 
 /// Seeds that are run unless it is said otherwise.
-const SEEDS_DEFAULT: u64 = 40;
+const SEEDS_DEFAULT: u64 = 20;
 /// Of these one is run twice.
-const REPEATED_EVERY: u64 = 20;
+const REPEATED_EVERY: u64 = 10;
 
 fn setting(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
