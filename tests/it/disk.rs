@@ -1,18 +1,23 @@
 //! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
 //! more, which its system refuses as it refuses to write to a disk that is full.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 
 use rlimit::Resource;
 use tidings::{
     domain::{ids::AccountId, samples},
     proto::v1,
 };
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{ChildStderr, Command},
+    time::timeout,
+};
 use tonic::Code;
 
 use crate::{
     client::{Client, Counts, publish_request, subscription},
-    gateway::{Gateway, Home},
+    gateway::{Gateway, Home, PATIENCE},
     receiver::{Receiver, Request},
 };
 
@@ -123,6 +128,8 @@ async fn a_full_disk_loses_nothing(how: End) {
         }
     }
 
+    start_without_room(&home).await;
+
     // A start with room again. What was refused may be there as a whole, or not at all.
     let gateway = home.start().await;
     gateway.client.resume(&paused.name).await;
@@ -148,6 +155,43 @@ async fn a_full_disk_loses_nothing(how: End) {
         assert_eq!(bodies.len(), count, "{path}");
     }
     gateway.stop().await;
+}
+
+/// Starts a gateway whose files may not grow at all. It may not be able to; then it says why. Either way it does no harm.
+async fn start_without_room(home: &Home) {
+    /// What `ulimit -f` counts in, in a shell that does as POSIX says.
+    const BLOCK_BYTES: u64 = 512;
+    let command = home.command();
+    let mut limited = Command::new("sh");
+    limited.args([
+        "-c",
+        r#"ulimit -f "$0"; exec "$@""#,
+        &(largest_file(home.dir()) / BLOCK_BYTES).to_string(),
+    ]);
+    limited.arg(command.as_std().get_program()).args(command.as_std().get_args());
+    for (name, _) in command.as_std().get_envs() {
+        limited.env_remove(name);
+    }
+    limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut starting = limited.spawn().unwrap();
+    let mut lines = BufReader::new(starting.stderr.take().unwrap()).lines();
+    let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it says something");
+    if first.contains("listening") {
+        starting.kill().await.unwrap();
+        return;
+    }
+    let ended = timeout(PATIENCE, starting.wait()).await.expect("it ends").unwrap();
+    assert_eq!(ended.code(), Some(1), "{first}");
+    let log = std::iter::once(first).chain(rest(lines).await).collect::<Vec<_>>();
+    assert!(log.iter().any(|line| line.contains("File too large")), "{log:#?}");
+}
+
+async fn rest(mut lines: Lines<BufReader<ChildStderr>>) -> Vec<String> {
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        rest.push(line);
+    }
+    rest
 }
 
 #[tokio::test]
