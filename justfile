@@ -23,6 +23,10 @@ clippy:
 test *words:
     cargo test {{words}}
 
+# Simulates the gateway from so many seeds.
+simulate seeds="200":
+    TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim
+
 # Checks licences, sources, bans and advisories of what we depend on. Needs cargo-deny.
 deny:
     cargo deny check

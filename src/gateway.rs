@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     domain::{delivery::Poster, retry::RetryPolicy},
     metrics::Metrics,
-    store::{Store, StoreError},
+    store::{self, Store, StoreError},
 };
 
 mod admission;
@@ -151,17 +151,13 @@ impl Gateway {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, GatewayError> {
         let turn = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
-        let store = Arc::clone(&self.0.store);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = store::read(&self.0.store, move |store| {
             let _turn = turn; // Kept until the read is over, even if nobody waits for it any more.
-            read(&*store)
+            read(store)
         });
         match reading.await {
             Ok(result) => Ok(result?),
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => Err(GatewayError::ShuttingDown),
-            },
+            Err(_ending) => Err(GatewayError::ShuttingDown),
         }
     }
 }

@@ -123,6 +123,7 @@ where
     let runtime = builder.enable_all().build().context("cannot start threads")?;
     let ended = runtime.block_on(async {
         let shutdown = shutdown::on_signals().context("cannot listen for signals")?;
+        shutdown::survive_file_size_limit().context("cannot listen for signals")?;
         run(shutdown).await
     });
     runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);

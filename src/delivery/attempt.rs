@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tower::{Service, ServiceBuilder, layer::layer_fn, util::BoxCloneSyncService};
 
-use super::{client::HttpClient, connect::Answered, failure::Failure};
+use super::{connect::Answered, failure::Failure};
 use crate::{
     clock::Clock,
     domain::{
@@ -31,12 +31,20 @@ use crate::{
 };
 
 /// The stack. From the outside in: what stands further out sees everything that those within do.
-pub(super) fn poster(
-    client: HttpClient,
+pub(super) fn poster<C>(
+    client: C,
     default_timeout: Duration,
     answer_bytes_max: usize,
     clock: Arc<dyn Clock>,
-) -> Poster {
+) -> Poster
+where
+    C: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error: Into<Failure>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    C::Future: 'static,
+{
     let now = Arc::clone(&clock);
     let stack = ServiceBuilder::new()
         // Outermost: its clock covers everything, and whatever went wrong within becomes a value here.

@@ -1,12 +1,12 @@
 //! The HTTP client: settings, TLS, kept connections; and the whole that makes POSTs.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
-    client::legacy::Client,
+    client::legacy::{Client, connect::Connect},
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{
@@ -14,10 +14,11 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, pem, pem::PemObject},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     attempt,
-    connect::{ConnectWithin, Connector},
+    connect::{self, ConnectWithin, Connector},
     egress::EgressPolicy,
 };
 use crate::{clock::Clock, domain::delivery::Poster, metrics::Open};
@@ -102,7 +103,28 @@ pub enum PosterError {
 /// What makes POSTs with these settings. Clones share the kept connections. To be called within a runtime's reach; reads
 /// the system's certificate authorities from disk.
 pub fn poster(settings: &PosterSettings, clock: Arc<dyn Clock>) -> Result<Poster, PosterError> {
-    let client = client(settings)?;
+    poster_over(connect::dial, settings, clock)
+}
+
+/// The same over connections that `dial` opens: for a simulated network. Names are still looked up by the system.
+pub fn poster_over<D, F, T>(
+    dial: D,
+    settings: &PosterSettings,
+    clock: Arc<dyn Clock>,
+) -> Result<Poster, PosterError>
+where
+    D: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connector =
+        Connector::new(dial, settings.egress.clone(), settings.connect_timeout, settings.connections.clone());
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(&settings.extra_roots)?)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    let client = client(ConnectWithin { inner: https, timeout: settings.connect_timeout }, settings);
     Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
 
@@ -112,19 +134,8 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
 }
 
 /// Sends requests over kept connections.
-pub(super) type HttpClient = Client<ConnectWithin<HttpsConnector<Connector>>, Full<Bytes>>;
-
-fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
-    let connector =
-        Connector::new(settings.egress.clone(), settings.connect_timeout, settings.connections.clone());
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls(&settings.extra_roots)?)
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(connector);
-    let connector = ConnectWithin { inner: https, timeout: settings.connect_timeout };
-
-    Ok(Client::builder(TokioExecutor::new())
+fn client<C: Connect + Clone>(connector: C, settings: &PosterSettings) -> Client<C, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle_timeout)
@@ -135,7 +146,7 @@ fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
         .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(H2_PING_AFTER)
         .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(connector))
+        .build(connector)
 }
 
 fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {

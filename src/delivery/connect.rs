@@ -1,6 +1,7 @@
 //! Connects: resolves a URL's host, asks for the verdict on every address, and connects to one that was judged.
 
 use std::{
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -20,6 +21,7 @@ use hyper_util::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -69,8 +71,10 @@ pub enum ConnectError {
 ///
 /// There is one look-up per connection, and the address that was judged is the address that is connected to: a name that
 /// leads elsewhere a moment later changes nothing.
-#[derive(Clone, Debug)]
-pub(super) struct Connector {
+#[derive(Clone)]
+pub(super) struct Connector<D> {
+    /// Opens a connection to an address: [`dial`], but in a simulation.
+    dial: D,
     resolver: Resolver,
     egress: Arc<EgressPolicy>,
     /// For the look-up and all addresses together.
@@ -78,12 +82,29 @@ pub(super) struct Connector {
     connections: Open,
 }
 
-impl Connector {
-    pub(super) fn new(egress: EgressPolicy, timeout: Duration, connections: Open) -> Self {
-        Self { resolver: Resolver::new(), egress: Arc::new(egress), timeout, connections }
+/// Opens a TCP connection, as the gateway wants it.
+pub(super) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A POST is written in one go: waiting for more to send would only delay it.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+impl<D> Connector<D> {
+    pub(super) fn new(dial: D, egress: EgressPolicy, timeout: Duration, connections: Open) -> Self {
+        Self { dial, resolver: Resolver::new(), egress: Arc::new(egress), timeout, connections }
     }
 
-    async fn connect(self, url: Uri) -> Result<Stream, ConnectError> {
+    async fn connect<F, T>(self, url: Uri) -> Result<Stream<T>, ConnectError>
+    where
+        D: Fn(SocketAddr) -> F,
+        F: Future<Output = io::Result<T>>,
+    {
         let host = url.host().expect("the client asks for absolute URLs only");
         let default_port = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
         let port = url.port_u16().unwrap_or(default_port);
@@ -102,11 +123,11 @@ impl Connector {
             let left = u32::try_from(allowed.len() - tried).expect("a name's addresses are few");
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             let address = SocketAddr::new(*address, port);
-            match timeout(share, TcpStream::connect(address)).await {
+            match timeout(share, (self.dial)(address)).await {
                 Ok(Ok(stream)) => {
+                    let answered = Answered::default();
                     let opened = self.connections.one();
-                    return Stream::new(stream, opened)
-                        .map_err(|source| ConnectError::Refused { address, source });
+                    return Ok(Stream { inner: TokioIo::new(stream), answered, _opened: opened });
                 }
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
                 Err(_) => last = ConnectError::Timeout(self.timeout),
@@ -135,10 +156,15 @@ impl Connector {
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-impl Service<Uri> for Connector {
-    type Response = Stream;
+impl<D, F, T> Service<Uri> for Connector<D>
+where
+    D: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    type Response = Stream<T>;
     type Error = ConnectError;
-    type Future = Connecting<Stream, ConnectError>;
+    type Future = Connecting<Stream<T>, ConnectError>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
@@ -177,8 +203,8 @@ where
 }
 
 /// A connection, and whether it has carried an answer yet.
-pub(super) struct Stream {
-    inner: TokioIo<TcpStream>,
+pub(super) struct Stream<T> {
+    inner: TokioIo<T>,
     answered: Answered,
     _opened: Opened,
 }
@@ -198,26 +224,13 @@ impl Answered {
     }
 }
 
-impl Stream {
-    fn new(stream: TcpStream, opened: Opened) -> io::Result<Self> {
-        // A POST is written in one go: waiting for more to send would only delay it.
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_EVERY)
-            .with_retries(KEEPALIVE_TRIES);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Self { inner: TokioIo::new(stream), answered: Answered::default(), _opened: opened })
-    }
-}
-
-impl Connection for Stream {
+impl<T> Connection for Stream<T> {
     fn connected(&self) -> Connected {
         Connected::new().extra(self.answered.clone())
     }
 }
 
-impl Read for Stream {
+impl<T: AsyncRead + Unpin> Read for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -227,7 +240,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl<T: AsyncWrite + Unpin> Write for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -261,18 +274,24 @@ impl Write for Stream {
 mod tests {
     use super::*;
 
-    fn connector(allowed: &[&str]) -> Connector {
-        let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
-        Connector::new(EgressPolicy::new(allowed), Duration::from_secs(5), Open::default())
+    fn policy(allowed: &[&str]) -> EgressPolicy {
+        EgressPolicy::new(allowed.iter().map(|net| net.parse().unwrap()).collect())
+    }
+
+    /// Connects as the gateway does. A macro, since the type of an `async fn` has no name.
+    macro_rules! connector {
+        ($allowed:expr) => {
+            Connector::new(dial, policy($allowed), Duration::from_secs(5), Open::default())
+        };
     }
 
     #[test]
     fn only_allowed_addresses_are_left_and_if_there_are_none_the_first_says_why() {
         let addresses: Vec<IpAddr> =
             ["10.0.0.1", "1.1.1.1", "::1"].iter().map(|a| a.parse().unwrap()).collect();
-        assert_eq!(connector(&[]).allowed(&addresses).unwrap(), [addresses[1]]);
-        assert_eq!(connector(&["::1/128"]).allowed(&addresses).unwrap(), [addresses[1], addresses[2]]);
-        let blocked = connector(&[]).allowed(&addresses[..1]).unwrap_err();
+        assert_eq!(connector!(&[]).allowed(&addresses).unwrap(), [addresses[1]]);
+        assert_eq!(connector!(&["::1/128"]).allowed(&addresses).unwrap(), [addresses[1], addresses[2]]);
+        let blocked = connector!(&[]).allowed(&addresses[..1]).unwrap_err();
         assert_eq!(blocked.to_string(), "10.0.0.1 is not posted to: it is a private address");
     }
 
@@ -280,7 +299,7 @@ mod tests {
     async fn the_next_address_is_tried_when_one_refuses() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connector = connector(&["127.0.0.0/8", "::1/128"]);
+        let connector = connector!(&["127.0.0.0/8", "::1/128"]);
         // Nobody listens on ::1 and 127.0.0.2; localhost may stand for ::1 first.
         for (host, connects) in
             [("localhost", true), ("127.0.0.1", true), ("127.0.0.2", false), ("[::1]", false)]
@@ -296,7 +315,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let url = Uri::try_from(format!("http://{address}/secret?token=secret")).unwrap();
-        let Err(error) = connector(&["127.0.0.0/8"]).connect(url).await else { panic!("connected") };
+        let Err(error) = connector!(&["127.0.0.0/8"]).connect(url).await else { panic!("connected") };
         assert_eq!(error.to_string(), format!("could not connect to {address}: connection refused"));
     }
 }

@@ -5,11 +5,13 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+    ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::broadcast::error::RecvError,
@@ -170,32 +172,49 @@ impl Dispatcher {
             self.show();
             let due = self.next_look();
             tokio::select! {
+                // Never by chance, so that a simulation can be repeated. What can be ready all the time comes last.
+                biased;
                 () = shutdown.cancelled() => break,
-                // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
-                Some(Ok(ended)) = self.attempts.join_next() => self.attempt_ended(&ended),
-                Some(Ok(ended)) = self.reads.join_next() => self.read_ended(ended),
-                Some(Ok(oldest)) = self.oldest.join_next() => self.oldest_read(oldest),
-                Some(Ok(id)) = self.changes.join_next() => {
-                    self.changing.remove(&id);
-                    self.pump(id);
-                }
-                Some(_) = self.notes.join_next() => {}
-                fed = feed.recv() => match fed {
-                    Ok(Fed::Events(events)) => self.accepted(&events),
-                    Ok(Fed::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
-                    Ok(Fed::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
-                    Ok(Fed::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
-                    Err(RecvError::Lagged(_)) => self.look_at_everything(),
-                    Err(RecvError::Closed) => break,
-                },
                 changed = changes.changed() => match changed {
                     Ok(()) => self.registry_changed(),
                     Err(_) => break,
                 },
                 () = sleep_until(due) => self.look_at_timers(),
+                Some(Ok(id)) = self.changes.join_next() => {
+                    self.changing.remove(&id);
+                    self.pump(id);
+                }
+                Some(_) = self.notes.join_next() => {}
+                Some(Ok(oldest)) = self.oldest.join_next() => self.oldest_read(oldest),
+                Some(Ok(ended)) = self.reads.join_next() => self.read_ended(ended),
+                // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
+                Some(Ok(ended)) = self.attempts.join_next() => {
+                    self.attempt_ended(&ended);
+                    // In turns with the feed: neither keeps the other waiting.
+                    if let Some(fed) = feed.recv().now_or_never()
+                        && self.hear(fed).is_break()
+                    {
+                        break;
+                    }
+                }
+                fed = feed.recv() => if self.hear(fed).is_break() {
+                    break;
+                },
             }
         }
         while self.attempts.join_next().await.is_some() {}
+    }
+
+    fn hear(&mut self, fed: Result<Fed, RecvError>) -> ControlFlow<()> {
+        match fed {
+            Ok(Fed::Events(events)) => self.accepted(&events),
+            Ok(Fed::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
+            Ok(Fed::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
+            Ok(Fed::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
+            Err(RecvError::Lagged(_)) => self.look_at_everything(),
+            Err(RecvError::Closed) => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
     }
 
     /// Every lane that owes something may have more in the store than is known here.
@@ -267,13 +286,9 @@ impl Dispatcher {
         let (seen, changed) = self.means.store.registry().changed_since(self.changes_seen);
         self.changes_seen = seen;
         let known = || {
-            self.slots
-                .keys()
-                .chain(&self.parked)
-                .chain(self.paces.keys())
-                .chain(self.probes.keys())
-                .copied()
-                .collect()
+            let known =
+                self.slots.keys().chain(&self.parked).chain(self.paces.keys()).chain(self.probes.keys());
+            known.copied().collect::<BTreeSet<_>>().into_iter().collect()
         };
         for id in changed.unwrap_or_else(known) {
             self.subscription_changed(id);
@@ -358,7 +373,9 @@ impl Dispatcher {
             }
             self.timers.pop();
             self.look_at_probe(id);
-            if self.slots.contains_key(&id) {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.armed = None;
+                slot.lane.rang();
                 self.pump(id);
             } else if self.paces.get(&id).is_some_and(|pace| pace.is_free(now)) {
                 self.set_pace(id, None);

@@ -234,11 +234,19 @@ impl Lane {
         }
     }
 
-    /// The time to set a timer to, if none is set to it yet.
-    pub fn arm(&mut self) -> Option<UnixMicros> {
+    /// The time to set a timer to, if none is set to it yet. What is due already needs none: it is read once there is room.
+    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
         match self {
-            Self::Unordered(lane) => lane.arm(),
-            Self::Ordered(lane) => lane.arm(),
+            Self::Unordered(lane) => lane.arm(now),
+            Self::Ordered(lane) => lane.arm(now),
+        }
+    }
+
+    /// Notes that a timer rang: none is set any more. If the clock steps back before there is room, it must be set again.
+    pub fn rang(&mut self) {
+        match self {
+            Self::Unordered(lane) => lane.rang(),
+            Self::Ordered(lane) => lane.rang(),
         }
     }
 

@@ -145,7 +145,7 @@ mod tests {
     use crate::{
         clock::SystemClock,
         domain::{
-            event::EventAddress,
+            event::{EventAddress, OrderTag},
             ids::{AccountId, EventId, Seq},
             samples,
         },
@@ -163,6 +163,8 @@ mod tests {
             event: samples::typical_message(account(), 1, 1),
             encoded: vec![1],
             event_type: EventType::MessageCreated,
+            inbox_id: None,
+            order_tag: OrderTag(0),
             fingerprint: 1,
             lanes: Vec::new(),
         }

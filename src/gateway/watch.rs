@@ -128,6 +128,7 @@ async fn sort_out(
     let (mut told, mut skipped) = (None, 0);
     loop {
         let group = tokio::select! {
+            biased;
             () = sender.closed() => return,
             group = changes.recv() => match group {
                 Ok(group) => group,

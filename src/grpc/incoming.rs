@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::metrics::{Open, Opened};
 
@@ -23,23 +23,28 @@ use crate::metrics::{Open, Opened};
 /// spin until one is.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that `listener` accepts, at most `connections_max` at a time; further ones wait in its backlog. Once
-/// `cut` is cancelled all of them break.
-pub(super) fn connections(
-    listener: TcpListener,
+/// The connections that `accepted` yields, taken out at most `connections_max` at a time. Once `cut` is cancelled all of
+/// them break.
+pub(super) fn connections<T>(
+    accepted: impl Stream<Item = T>,
     connections_max: usize,
     open: Open,
     cut: CancellationToken,
-) -> impl Stream<Item = Result<Connection, io::Error>> {
+) -> impl Stream<Item = Result<Connection<T>, io::Error>> {
     let places = Arc::new(Semaphore::new(connections_max));
-    stream::unfold((listener, places, open, cut), async |(listener, places, open, cut)| {
+    stream::unfold((Box::pin(accepted), places, open, cut), async |(mut accepted, places, open, cut)| {
         let place = Arc::clone(&places).acquire_owned().await.expect("this semaphore is never closed");
-        let stream = accept(&listener).await;
+        let stream = accepted.next().await?;
         let opened = open.one();
         let cut_off = Box::pin(cut.clone().cancelled_owned());
         let connection = Connection { stream, cut: cut_off, _place: place, _opened: opened };
-        Some((Ok(connection), (listener, places, open, cut)))
+        Some((Ok(connection), (accepted, places, open, cut)))
     })
+}
+
+/// What `listener` accepts. Each is accepted when it is asked for; those that are not wait in the listener's backlog.
+pub(super) fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
+    stream::unfold(listener, async |listener| Some((accept(&listener).await, listener)))
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -59,14 +64,14 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// An accepted connection. Takes up a place until it is dropped.
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<T> {
+    stream: T,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
     _opened: Opened,
 }
 
-impl Connection {
+impl<T> Connection<T> {
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Result<(), io::Error> {
         match self.cut.as_mut().poll(context) {
             Poll::Ready(()) => {
@@ -77,15 +82,15 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl<T: Connected> Connected for Connection<T> {
+    type ConnectInfo = T::ConnectInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
+    fn connect_info(&self) -> T::ConnectInfo {
         self.stream.connect_info()
     }
 }
 
-impl AsyncRead for Connection {
+impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -97,7 +102,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -16,5 +16,5 @@ mod stream;
 mod subscriptions;
 
 pub use health::Health;
-pub use server::{Drain, GrpcSettings, serve};
+pub use server::{Drain, GrpcSettings, serve, serve_accepted};
 pub use status::{DETAILS_BYTES_MAX, DOMAIN, MESSAGE_BYTES_MAX, VIOLATIONS_MAX};

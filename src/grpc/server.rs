@@ -2,8 +2,12 @@
 
 use std::{any::Any, time::Duration};
 
+use futures_util::Stream;
 use http::Response;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
@@ -11,7 +15,7 @@ use tonic::{
     codec::CompressionEncoding::{Gzip, Zstd},
     server::NamedService,
     service::{Routes, RoutesBuilder},
-    transport::Server,
+    transport::{Server, server::Connected},
 };
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
@@ -94,10 +98,24 @@ pub async fn serve(
     health: Health,
     shutdown: CancellationToken,
 ) -> Result<Drain, tonic::transport::Error> {
+    serve_accepted(incoming::accepted(listener), gateway, settings, health, shutdown).await
+}
+
+/// The same on connections that are `accepted` elsewhere, such as those of a simulated network.
+pub async fn serve_accepted<T>(
+    accepted: impl Stream<Item = T>,
+    gateway: Gateway,
+    settings: GrpcSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<Drain, tonic::transport::Error>
+where
+    T: AsyncRead + AsyncWrite + Connected<ConnectInfo: Clone + Send + Sync> + Send + Unpin + 'static,
+{
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let _cut_on_drop = cut.clone().drop_guard();
     let connections = incoming::connections(
-        listener,
+        accepted,
         settings.connections_max,
         gateway.metrics().grpc_connections.clone(),
         cut.clone(),
@@ -123,6 +141,7 @@ pub async fn serve(
 
     health.set_serving();
     tokio::select! {
+        biased;
         // Only an error ends it before it is told to stop.
         ended = &mut serving => {
             health.set_not_serving();

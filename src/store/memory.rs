@@ -410,6 +410,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn reads_wait(&self) -> bool {
+        false
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         self.lock().closed = true;
         Ok(())

@@ -52,7 +52,7 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 /// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::lane_summary`] add up
 ///   to the deliveries ever made for the lane.
 ///
-/// Reads may wait for the disk: call them where blocking is allowed.
+/// Reads may wait for the disk, but for those that say otherwise: make them with [`read`].
 pub trait Store: Send + Sync + 'static {
     /// The subscriptions, in memory and always current.
     fn registry(&self) -> &Registry;
@@ -146,8 +146,40 @@ pub trait Store: Send + Sync + 'static {
     /// in one piece with something that stays.
     fn purge(&self, keep: Keep) -> Commit<Purged>;
 
+    /// Whether reads may wait for the disk. If not, they are quick, and may be made anywhere.
+    fn reads_wait(&self) -> bool {
+        true
+    }
+
     /// Makes everything durable and stops; every later write fails with [`StoreError::Closed`]. Safe to repeat.
     fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Reads from a store: on a thread that may wait for the disk, if the store's reads do. The read is finished then whether
+/// or not its end is waited for.
+///
+/// # Errors
+///
+/// The runtime is ending.
+///
+/// # Panics
+///
+/// As `read` does.
+pub async fn read<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    read: impl FnOnce(&dyn Store) -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    if !store.reads_wait() {
+        return Ok(read(&**store));
+    }
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || read(&*store)).await {
+        Ok(result) => Ok(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => Err(StoreError::Closed),
+        },
+    }
 }
 
 /// Why the store did not do as asked. A caller acts differently on each.

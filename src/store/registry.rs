@@ -102,9 +102,11 @@ impl Registry {
         }
     }
 
-    /// All lanes.
+    /// All lanes, the oldest first.
     pub fn lanes(&self) -> Vec<LaneId> {
-        self.read().by_lane.keys().copied().collect()
+        let mut lanes: Vec<LaneId> = self.read().by_lane.keys().copied().collect();
+        lanes.sort_unstable();
+        lanes
     }
 
     /// How many subscriptions there are.

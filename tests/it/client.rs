@@ -38,6 +38,28 @@ impl Subscribed {
     }
 }
 
+/// How many deliveries are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub pending: usize,
+    pub retrying: usize,
+    pub succeeded: usize,
+    pub failed: usize,
+    pub cancelled: usize,
+}
+
+impl Counts {
+    /// Deliveries that are not over.
+    pub fn owed(self) -> usize {
+        self.pending + self.retrying
+    }
+
+    /// Deliveries in any state.
+    pub fn all(self) -> usize {
+        self.pending + self.retrying + self.succeeded + self.failed + self.cancelled
+    }
+}
+
 /// A subscription of every kind of event.
 pub fn subscription(url: String) -> v1::Subscription {
     let event_types = (1..=12).collect();
@@ -70,13 +92,21 @@ impl Client {
 
     /// Adds a subscription to the account.
     pub async fn subscribe(&self, account: i64, subscription: v1::Subscription) -> Subscribed {
+        self.try_subscribe(account, subscription).await.unwrap()
+    }
+
+    pub async fn try_subscribe(
+        &self,
+        account: i64,
+        subscription: v1::Subscription,
+    ) -> Result<Subscribed, Status> {
         let request = v1::CreateSubscriptionRequest {
             parent: format!("accounts/{account}"),
             subscription: Some(subscription),
             ..Default::default()
         };
-        let created = self.subscriptions.clone().create_subscription(request).await.unwrap().into_inner();
-        Subscribed { name: created.subscription.unwrap().name, secret: created.signing_secret }
+        let created = self.subscriptions.clone().create_subscription(request).await?.into_inner();
+        Ok(Subscribed { name: created.subscription.unwrap().name, secret: created.signing_secret })
     }
 
     pub async fn subscription(&self, name: &str) -> v1::Subscription {
@@ -236,6 +266,39 @@ impl Client {
                 return deliveries;
             }
             request.page_token = page.next_page_token;
+        }
+    }
+
+    /// The deliveries of a subscription by state; `accounts/1/subscriptions/-` stands for all of the account.
+    pub async fn counts(&self, parent: &str) -> Counts {
+        use v1::delivery::State;
+        let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
+        let summary = self.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
+        let mut counts = Counts::default();
+        for row in summary.counts {
+            let count = match row.state() {
+                State::Pending => &mut counts.pending,
+                State::Retrying => &mut counts.retrying,
+                State::Succeeded => &mut counts.succeeded,
+                State::Failed => &mut counts.failed,
+                State::Cancelled => &mut counts.cancelled,
+                State::Unspecified => panic!("no state: {row:?}"),
+            };
+            *count += usize::try_from(row.count).unwrap();
+        }
+        counts
+    }
+
+    /// Waits until the deliveries of a subscription are as `wanted` wants them.
+    pub async fn counts_when(&self, parent: &str, what: &str, wanted: impl Fn(Counts) -> bool) -> Counts {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let counts = self.counts(parent).await;
+            if wanted(counts) {
+                return counts;
+            }
+            assert!(Instant::now() < deadline, "not {what} in time, but {counts:?}");
+            sleep(LOOK_EVERY).await;
         }
     }
 

@@ -1,89 +1,87 @@
-//! Kills the gateway with SIGKILL while it takes in and delivers, again and again, and counts afterwards: everything that
-//! was acknowledged is stored once and has arrived.
+//! Kills the gateway with SIGKILL while it takes in, delivers, tries again and removes what is over, again and again, and
+//! counts after each start and in the end: everything that was acknowledged has arrived, and is shown until retention
+//! removes it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    future::Future,
-    ops::Range,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{
-        self, delivery::State, stream_publish_events_response::Outcome, subscription::PayloadFormat,
-    },
-};
+use tidings::proto::v1::{self, delivery::State, subscription::PayloadFormat};
 use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status};
+use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    client::{Client, duration, id_of, publish_request, subscription},
+    client::{Client, LOOK_EVERY, duration, id_of, subscription},
     gateway::{Home, PATIENCE},
     receiver::{Answer, Receiver, Request},
 };
 
+mod load;
+
+use load::{Load, conversation_of, event_id, request};
+
 const ACCOUNT: i64 = 1;
-/// Acknowledged events of each round, after which the gateway is killed.
+/// Conversations that the events are of.
+const CONVERSATIONS: i64 = 10;
+const KILLS: usize = 50;
+/// Acknowledged events of each round, after which the gateway is killed; over and over.
 const KILLED_AFTER: [usize; 10] = [1, 150, 40, 300, 5, 200, 90, 250, 20, 120];
-/// Callers that publish one event at a time.
-const SINGLE_CALLERS: usize = 6;
-/// Callers that publish batches, and how many events a batch has.
-const BATCH_CALLERS: usize = 2;
-const BATCH_EVENTS: i64 = 20;
-/// Events on their way in the stream at once.
-const STREAM_WINDOW: usize = 16;
-/// Of so many requests the receiver fails one, and in every third round it fails them all.
+/// Of so many requests the receiver fails one, and in every third round so many in a row.
 const FAILS_ONE_IN: usize = 5;
+const FAILS_IN_A_ROW: usize = 300;
 /// POSTs of one subscription under way at once: what a kill may make the receiver see twice.
 const MAX_IN_FLIGHT: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_kills_under_load_lose_nothing_that_was_acknowledged() {
-    let (receiver, healthy) = unsteady_receiver().await;
-    let home = Home::new();
+async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
+    let endpoint = Endpoint::start().await;
+    // The least that may be kept is less than what is published.
+    let home = Home::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms");
     let mut gateway = home.start().await;
-    let mut subscriptions = Vec::new();
-    for (format, path) in [(PayloadFormat::Documented, "/documented"), (PayloadFormat::Sample, "/sample")] {
-        let asked = asked(receiver.url(path), format);
-        let name = gateway.client.subscribe(ACCOUNT, asked).await.name;
-        subscriptions.push((path, gateway.client.subscription(&name).await));
-    }
+    let subscriptions = endpoint.subscribe(&gateway.client).await;
 
     let clients = watch::Sender::new(gateway.client.clone());
-    let load = Arc::new(Load::new(clients.subscribe()));
+    let load = Arc::new(Load::new(clients.subscribe(), subscriptions.len()));
     let mut callers = load.start();
-    for (round, events) in KILLED_AFTER.into_iter().enumerate() {
-        healthy.store(round % 3 != 2, Relaxed);
+    let rounds = KILLED_AFTER.into_iter().cycle().take(KILLS);
+    for (round, events) in rounds.clone().enumerate() {
+        endpoint.failing.store(if round % 3 == 2 { FAILS_IN_A_ROW } else { 0 }, Relaxed);
         load.acknowledged_more(events).await;
         gateway.kill().await;
         gateway = home.start().await;
+        let acknowledged = load.acknowledged.borrow().len();
+        assert_counts_add_up(&gateway.client, &subscriptions, &endpoint, acknowledged).await;
         clients.send_replace(gateway.client.clone());
     }
-    healthy.store(true, Relaxed);
     load.over.store(true, Relaxed);
     while let Some(ended) = timeout(PATIENCE, callers.join_next()).await.expect("the callers end") {
         ended.unwrap();
     }
-    gateway.client.nothing_owed(ACCOUNT).await;
+    for Subscribed { subscription, .. } in &subscriptions {
+        gateway.client.counts_when(&subscription.name, "nothing owed", |counts| counts.owed() == 0).await;
+    }
 
     let acknowledged = load.acknowledged.borrow().clone();
-    assert!(acknowledged.len() >= KILLED_AFTER.iter().sum());
-    assert_stored_once(&gateway.client, &acknowledged).await;
-    let seen = receiver.seen();
-    for (path, subscription) in subscriptions {
-        let sent = by_webhook_id(&seen, path);
-        assert_arrived(&gateway.client, &subscription, &sent, &acknowledged).await;
+    assert!(acknowledged.len() >= rounds.sum());
+    let stored = stored_once(&gateway.client, &acknowledged).await;
+    assert!(stored.len() < acknowledged.len(), "retention had nothing to do");
+    let seen = endpoint.receiver.seen();
+    for subscribed in &subscriptions {
+        let sent = by_webhook_id(&seen, subscribed.path);
+        assert_arrived(&sent, subscribed, &acknowledged);
+        assert_shown(&gateway.client, subscribed, &sent, &stored).await;
+        if subscribed.subscription.ordered {
+            assert_in_order(&seen, subscribed.path, &stored);
+        }
     }
     gateway.stop().await;
 }
@@ -113,16 +111,63 @@ async fn a_gateway_that_was_killed_while_it_started_starts_again() {
     gateway.stop().await;
 }
 
-/// A receiver that fails some of the requests, and all of them while it is not healthy.
-async fn unsteady_receiver() -> (Receiver, Arc<AtomicBool>) {
-    let healthy = Arc::new(AtomicBool::new(true));
-    let (is_healthy, mut count) = (Arc::clone(&healthy), 0_usize);
-    let receiver = Receiver::with(move |_| {
-        count += 1;
-        let fails = !is_healthy.load(Relaxed) || count.is_multiple_of(FAILS_ONE_IN);
-        Answer::status(if fails { 500 } else { 200 })
-    });
-    (receiver.await, healthy)
+/// A receiver that fails some of the requests, and now and then all of them.
+struct Endpoint {
+    receiver: Receiver,
+    /// How many requests it still fails in a row.
+    failing: Arc<AtomicUsize>,
+    /// The webhook-ids, by path, of what was to be answered with 200.
+    taken: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+}
+
+/// A subscription of the endpoint's.
+struct Subscribed {
+    path: &'static str,
+    subscription: v1::Subscription,
+}
+
+impl Endpoint {
+    async fn start() -> Self {
+        let failing = Arc::new(AtomicUsize::new(0));
+        let taken = Arc::<Mutex<HashMap<_, HashSet<_>>>>::default();
+        let (fails, takes, mut count) = (Arc::clone(&failing), Arc::clone(&taken), 0_usize);
+        let receiver = Receiver::with(move |request| {
+            count += 1;
+            let in_a_row = fails.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+            if in_a_row || count.is_multiple_of(FAILS_ONE_IN) {
+                return Answer::status(500);
+            }
+            let id = request.webhook_id().to_owned();
+            takes.lock().unwrap().entry(request.path.clone()).or_default().insert(id);
+            Answer::status(200)
+        });
+        Self { receiver: receiver.await, failing, taken }
+    }
+
+    /// How many deliveries this path was to take.
+    fn taken(&self, path: &str) -> usize {
+        self.taken.lock().unwrap().get(path).map_or(0, HashSet::len)
+    }
+
+    /// One subscription in each form, and an ordered one where the gateway takes such.
+    async fn subscribe(&self, client: &Client) -> Vec<Subscribed> {
+        let asked =
+            |path, format, ordered| v1::Subscription { ordered, ..asked(self.receiver.url(path), format) };
+        let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
+        let wanted =
+            [("/documented", documented, false), ("/sample", sample, false), ("/ordered", documented, true)];
+        let mut subscriptions = Vec::new();
+        for (path, format, ordered) in wanted {
+            match client.try_subscribe(ACCOUNT, asked(path, format, ordered)).await {
+                Ok(made) => {
+                    let subscription = client.subscription(&made.name).await;
+                    subscriptions.push(Subscribed { path, subscription });
+                }
+                Err(status) => assert!(ordered && status.code() == Code::InvalidArgument, "{status:?}"),
+            }
+        }
+        subscriptions
+    }
 }
 
 fn asked(url: String, format: PayloadFormat) -> v1::Subscription {
@@ -139,158 +184,38 @@ fn asked(url: String, format: PayloadFormat) -> v1::Subscription {
     }
 }
 
-/// Callers that publish, each until its events are acknowledged, whatever becomes of the gateway meanwhile.
-struct Load {
-    /// The gateway that runs now.
-    client: watch::Receiver<Client>,
-    /// The number of the next event.
-    next: Mutex<i64>,
-    /// The numbers of the events that were acknowledged.
-    acknowledged: watch::Sender<BTreeSet<i64>>,
-    /// No new events are to be published.
-    over: AtomicBool,
-}
-
-impl Load {
-    fn new(client: watch::Receiver<Client>) -> Self {
-        let acknowledged = watch::Sender::new(BTreeSet::new());
-        Self { client, next: Mutex::new(1), acknowledged, over: AtomicBool::new(false) }
-    }
-
-    fn start(self: &Arc<Self>) -> JoinSet<()> {
-        let mut callers = JoinSet::new();
-        for _ in 0..SINGLE_CALLERS {
-            callers.spawn(Arc::clone(self).publish_singly());
+/// While nobody publishes: each event is in one state for each subscription, and what was acknowledged and not taken is
+/// owed. Retention may remove some meanwhile.
+async fn assert_counts_add_up(
+    client: &Client,
+    subscriptions: &[Subscribed],
+    endpoint: &Endpoint,
+    acknowledged: usize,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (mut counts, mut all) = (Vec::new(), 0);
+        for Subscribed { path, subscription } in subscriptions {
+            let of_one = client.counts(&subscription.name).await;
+            assert_eq!((of_one.failed, of_one.cancelled), (0, 0), "{path}: {of_one:?}");
+            let taken = endpoint.taken(path);
+            assert!(
+                of_one.owed() + taken >= acknowledged,
+                "{path}: {taken} of {acknowledged} were taken: {of_one:?}"
+            );
+            counts.push(of_one.all());
+            all += of_one.all();
         }
-        for _ in 0..BATCH_CALLERS {
-            callers.spawn(Arc::clone(self).publish_batches());
+        let of_account = client.counts(&format!("accounts/{ACCOUNT}/subscriptions/-")).await.all();
+        if counts.iter().all(|count| *count == counts[0]) && of_account == all {
+            return;
         }
-        callers.spawn(Arc::clone(self).publish_streaming());
-        callers
+        assert!(
+            Instant::now() < deadline,
+            "the counts do not add up: {counts:?}, {of_account} of the account"
+        );
+        sleep(LOOK_EVERY).await;
     }
-
-    /// The numbers of the next events; none at the end of the load.
-    fn take(&self, count: i64) -> Option<Range<i64>> {
-        let mut next = self.next.lock().unwrap();
-        let numbers = *next..*next + count;
-        let more = !self.over.load(Relaxed);
-        more.then(|| {
-            *next = numbers.end;
-            numbers
-        })
-    }
-
-    fn acknowledge(&self, number: i64, result: &v1::PublishResult) {
-        assert_eq!((id_of(&result.event), result.delivery_count), (&*event_id(number), 2));
-        self.acknowledged.send_modify(|acknowledged| assert!(acknowledged.insert(number)));
-    }
-
-    /// Waits until so many more events are acknowledged.
-    async fn acknowledged_more(&self, count: usize) {
-        let mut acknowledged = self.acknowledged.subscribe();
-        let before = acknowledged.borrow().len();
-        let waited = timeout(PATIENCE, acknowledged.wait_for(|all| all.len() >= before + count)).await;
-        waited.expect("events are acknowledged").expect("the load is there");
-    }
-
-    async fn publish_singly(self: Arc<Self>) {
-        while let Some(numbers) = self.take(1) {
-            let call = |client: Client| {
-                let request = request(numbers.start);
-                async move { client.events.clone().publish_event(request).await }
-            };
-            let result = self.until_answered(call).await.result.unwrap();
-            self.acknowledge(numbers.start, &result);
-        }
-    }
-
-    async fn publish_batches(self: Arc<Self>) {
-        while let Some(numbers) = self.take(BATCH_EVENTS) {
-            let call = |client: Client| {
-                let requests = numbers.clone().map(request).collect();
-                let batch = v1::BatchPublishEventsRequest { requests, ..Default::default() };
-                async move { client.events.clone().batch_publish_events(batch).await }
-            };
-            let results = self.until_answered(call).await.results;
-            let duplicates = results.iter().filter(|result| result.duplicate).count();
-            assert!(duplicates == 0 || duplicates == results.len(), "a batch is stored as a whole");
-            for (number, result) in numbers.zip(&results) {
-                self.acknowledge(number, result);
-            }
-        }
-    }
-
-    async fn publish_streaming(self: Arc<Self>) {
-        let mut client = self.client.clone();
-        let mut unanswered = VecDeque::new();
-        loop {
-            let now = client.borrow_and_update().clone();
-            match self.stream(&now, &mut unanswered).await {
-                Ok(()) => return,
-                Err(status) => next_gateway(&mut client, &status).await,
-            }
-        }
-    }
-
-    /// One stream: sends again what another one left unanswered, and goes on until the load or the stream ends.
-    async fn stream(&self, client: &Client, unanswered: &mut VecDeque<i64>) -> Result<(), Status> {
-        let (sender, messages) = mpsc::channel(STREAM_WINDOW);
-        let message =
-            |sequence| v1::StreamPublishEventsRequest { sequence, request: Some(request(sequence)) };
-        for number in &*unanswered {
-            sender.try_send(message(*number)).expect("there is room for a window");
-        }
-        let answers = client.events.clone().stream_publish_events(ReceiverStream::new(messages)).await?;
-        let mut answers = answers.into_inner();
-        loop {
-            while unanswered.len() < STREAM_WINDOW
-                && let Some(numbers) = self.take(1)
-            {
-                unanswered.push_back(numbers.start);
-                sender
-                    .try_send(message(numbers.start))
-                    .map_err(|_| Status::unavailable("the stream is closed"))?;
-            }
-            let Some(first) = unanswered.front() else { return Ok(()) };
-            let answer = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
-            let Some(Outcome::Result(result)) = &answer.outcome else { panic!("{answer:?}") };
-            assert_eq!(answer.sequence, *first, "answers come in the order of the messages");
-            self.acknowledge(*first, result);
-            unanswered.pop_front();
-        }
-    }
-
-    /// Makes the same call on one gateway after another until there is an answer.
-    async fn until_answered<T, F>(&self, call: impl Fn(Client) -> F) -> T
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-    {
-        let mut client = self.client.clone();
-        loop {
-            let now = client.borrow_and_update().clone();
-            match call(now).await {
-                Ok(response) => return response.into_inner(),
-                Err(status) => next_gateway(&mut client, &status).await,
-            }
-        }
-    }
-}
-
-/// Waits for the gateway that comes after the one whose answer was lost so.
-async fn next_gateway(client: &mut watch::Receiver<Client>, lost: &Status) {
-    let by_a_kill = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
-    assert!(by_a_kill.contains(&lost.code()), "the gateway refused: {lost:?}");
-    let next = timeout(PATIENCE, client.changed()).await;
-    next.unwrap_or_else(|_| panic!("the gateway runs, and says {lost:?}")).expect("the test runs");
-}
-
-fn event_id(number: i64) -> String {
-    format!("e{number}")
-}
-
-fn request(number: i64) -> v1::PublishEventRequest {
-    let event = samples::typical_message(AccountId::new(ACCOUNT).unwrap(), number % 10 + 1, number);
-    publish_request(ACCOUNT, &event_id(number), event)
 }
 
 /// What the receiver saw on this path, by the id that tells deliveries apart. Checks that all that it saw of a delivery is
@@ -305,53 +230,111 @@ fn by_webhook_id<'a>(seen: &'a [Request], path: &str) -> BTreeMap<&'a str, Vec<&
     sent
 }
 
-/// The events that are stored are those that were acknowledged: no fewer, and no more, since every caller went on until
-/// it had its answer.
-async fn assert_stored_once(client: &Client, acknowledged: &BTreeSet<i64>) {
+/// The numbers of the events that are stored, in their order: all were acknowledged, since every caller went on until it had
+/// its answer, and each is there once.
+async fn stored_once(client: &Client, acknowledged: &BTreeSet<i64>) -> Vec<i64> {
+    let numbers: HashMap<String, i64> =
+        acknowledged.iter().map(|number| (event_name(*number), *number)).collect();
     let stored = client.stored_events(ACCOUNT).await;
-    let names: BTreeSet<_> = stored.iter().map(|event| event.name.clone()).collect();
-    assert_eq!(names.len(), stored.len(), "an event is stored twice");
-    let expected =
-        acknowledged.iter().map(|number| format!("accounts/{ACCOUNT}/events/{}", event_id(*number)));
-    assert_eq!(names, expected.collect());
+    let known = |name| *numbers.get(name).unwrap_or_else(|| panic!("{name} was never acknowledged"));
+    let stored: Vec<i64> = stored.iter().rev().map(|event| known(&event.name)).collect();
+    assert_eq!(stored.iter().collect::<HashSet<_>>().len(), stored.len(), "an event is stored twice");
+    stored
 }
 
-/// Every acknowledged event arrived, was taken, and is shown as such; and little was sent in vain.
-async fn assert_arrived(
-    client: &Client,
-    subscription: &v1::Subscription,
+fn event_name(number: i64) -> String {
+    format!("accounts/{ACCOUNT}/events/{}", event_id(number))
+}
+
+/// What tells the delivery of this event from others.
+fn webhook_id(subscription: &v1::Subscription, number: i64) -> String {
+    let uid = Uuid::parse_str(&subscription.uid).unwrap();
+    Uuid::new_v5(&uid, event_name(number).as_bytes()).to_string()
+}
+
+/// Every acknowledged event arrived and was taken; and little was sent in vain.
+fn assert_arrived(
     sent: &BTreeMap<&str, Vec<&Request>>,
+    Subscribed { path, subscription }: &Subscribed,
     acknowledged: &BTreeSet<i64>,
 ) {
-    let own = |delivery: &v1::Delivery| delivery.name.starts_with(&subscription.name);
-    let deliveries = client.deliveries_in(ACCOUNT, &[]).await;
-    let deliveries: BTreeMap<_, _> =
-        deliveries.iter().filter(|d| own(d)).map(|delivery| (id_of(&delivery.name), delivery)).collect();
-    assert_eq!(deliveries.len(), acknowledged.len(), "one delivery for each event");
     assert_eq!(sent.len(), acknowledged.len(), "one webhook-id for each event");
-
-    let uid = Uuid::parse_str(&subscription.uid).unwrap();
     let mut taken_again = 0;
     for number in acknowledged {
-        let name = format!("accounts/{ACCOUNT}/events/{}", event_id(*number));
-        let webhook_id = Uuid::new_v5(&uid, name.as_bytes()).to_string();
-        let requests = sent.get(&*webhook_id).unwrap_or_else(|| panic!("{name} did not arrive"));
+        let webhook_id = webhook_id(subscription, *number);
+        let requests = sent.get(&*webhook_id).unwrap_or_else(|| panic!("{path}: {number} did not arrive"));
         assert_eq!(number_in(&requests[0].body), *number);
         let taken = requests.iter().filter(|request| request.taken).count();
-        assert!(taken > 0, "{name} was never taken: {requests:?}");
+        assert!(taken > 0, "{path}: {number} was never taken: {requests:?}");
         taken_again += taken - 1;
+    }
+    let in_flight_at_kills = MAX_IN_FLIGHT * KILLS;
+    assert!(taken_again <= in_flight_at_kills, "{taken_again} were sent again though they had arrived");
+}
 
+/// What is stored is shown as it went.
+async fn assert_shown(
+    client: &Client,
+    Subscribed { subscription, .. }: &Subscribed,
+    sent: &BTreeMap<&str, Vec<&Request>>,
+    stored: &[i64],
+) {
+    let deliveries = client.deliveries_in(ACCOUNT, &[]).await;
+    let own = deliveries.iter().filter(|delivery| delivery.name.starts_with(&subscription.name));
+    let deliveries: HashMap<_, _> = own.map(|delivery| (id_of(&delivery.name), delivery)).collect();
+    assert_eq!(deliveries.len(), stored.len(), "one delivery for each event");
+    for number in stored {
         let delivery = deliveries[&*event_id(*number)];
         assert_eq!(delivery.state(), State::Succeeded);
         let attempts = usize::try_from(delivery.attempt_count).unwrap();
-        assert!((1..=requests.len()).contains(&attempts), "{attempts} attempts, {} requests", requests.len());
+        let requests = sent[&*webhook_id(subscription, *number)].len();
+        assert!((1..=requests).contains(&attempts), "{attempts} attempts, {requests} requests");
     }
-    let in_flight_at_kills = MAX_IN_FLIGHT * KILLED_AFTER.len();
-    assert!(taken_again <= in_flight_at_kills, "{taken_again} were sent again though they had arrived");
+}
+
+/// The events of each conversation came in their stored order: none before the one before it was taken. The last one may
+/// come again after a kill, an earlier one not.
+fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
+    let places: HashMap<i64, usize> =
+        stored.iter().enumerate().map(|(place, number)| (*number, place)).collect();
+    let mut last: HashMap<i64, (usize, bool)> = HashMap::new();
+    for request in seen.iter().filter(|request| request.path == path) {
+        let number = number_in(&request.body);
+        // Where those stood that retention removed is not known any more.
+        let Some(place) = places.get(&number).copied() else { continue };
+        let (before, taken) = last.entry(conversation_of(number)).or_insert((place, false));
+        assert!(place >= *before, "{number} came after a later one of its conversation");
+        if place > *before {
+            assert!(*taken, "{number} came before the one before it was taken");
+            (*before, *taken) = (place, false);
+        }
+        *taken |= request.taken;
+    }
 }
 
 /// The id of the message in a body of either form.
 fn number_in(body: &str) -> i64 {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     body["id"].as_i64().unwrap_or_else(|| body["id"].as_str().unwrap().parse().unwrap())
+}
+
+/// The checker of the order, on requests of conversations 2 and 3 as they come in.
+#[test]
+fn what_comes_out_of_order_is_noticed() {
+    let came = |number: i64, taken| Request {
+        method: "POST".into(),
+        path: "/ordered".into(),
+        headers: http::HeaderMap::new(),
+        body: format!(r#"{{"id":{number}}}"#),
+        at: Instant::now(),
+        taken,
+    };
+    let holds = |seen: &[Request]| {
+        std::panic::catch_unwind(|| assert_in_order(seen, "/ordered", &[1, 11, 2, 21])).is_ok()
+    };
+    let (a, b, c, other) = (came(1, true), came(11, true), came(21, true), came(2, false));
+    assert!(holds(&[a.clone(), other.clone(), came(11, false), b.clone(), b.clone(), c.clone()]));
+    assert!(!holds(&[b.clone(), a.clone()]), "the second before the first");
+    assert!(!holds(&[came(1, false), b.clone()]), "the second before the first was taken");
+    assert!(!holds(&[a.clone(), b, c, a, other]), "the first again after the second");
 }

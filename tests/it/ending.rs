@@ -7,7 +7,6 @@ use tidings::{
     proto::v1::{self, EventType, delivery::State},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     time::{Instant, timeout},
@@ -29,20 +28,10 @@ fn contact() -> v1::Event {
     samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
 }
 
-/// What /readyz answers: the status line's number and the body.
-async fn readiness(gateway: &Gateway) -> (u16, String) {
-    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
-}
-
 async fn becomes(gateway: &Gateway, status: u16, body: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let seen = readiness(gateway).await;
+        let seen = gateway.readiness().await;
         if (seen.0, &*seen.1) == (status, body) {
             return;
         }

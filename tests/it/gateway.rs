@@ -1,11 +1,15 @@
 //! Runs the gateway's real binary on a data directory of its own: starts it, stops it, kills it, starts it again.
 
-use std::{collections::BTreeMap, env, net::SocketAddr, process::Stdio, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap, env, net::SocketAddr, path::Path, process::Stdio, sync::Arc, thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
     process::{Child, Command},
     sync::watch,
     time::timeout,
@@ -49,6 +53,11 @@ impl Home {
     pub fn without(mut self, flag: &str) -> Self {
         self.flags.remove(flag).expect("it is set");
         self
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The command that runs a gateway here, away from any settings of whoever runs the tests.
@@ -109,9 +118,24 @@ impl Gateway {
         Self { child, log, http, grpc, client, _dir: dir }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// What /readyz answers: the status line's number and the body.
+    pub async fn readiness(&self) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.child.id().expect("it runs");
+        let pid = self.pid();
         // The shell's own `kill`: the command of that name is not everywhere.
         let mut kill = std::process::Command::new("sh");
         assert!(

@@ -6,6 +6,7 @@
 mod bodies;
 mod client;
 mod crash;
+mod disk;
 mod ending;
 mod failures;
 mod gateway;
@@ -16,6 +17,7 @@ mod golden_events;
 mod metrics;
 mod order;
 mod pace;
+mod peers;
 mod publishing;
 mod receiver;
 mod replay;

@@ -10,7 +10,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, repeat},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -49,6 +49,12 @@ pub enum Answer {
     HalfBody,
     /// A 200 with a body without end.
     EndlessBody,
+    /// A 200 and the start of its body, then nothing until the other end gives up.
+    StalledBody,
+    /// A 200 with a body without end, a few bytes in so much time.
+    TrickledBody(Duration),
+    /// A 200 with a body of so many bytes.
+    Long(usize),
     /// Bytes that are no HTTP.
     Garbage,
 }
@@ -221,6 +227,22 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 loop {
                     stream.write_all(b"10\r\nno end in sight!\r\n").await?;
                 }
+            }
+            Answer::StalledBody => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await?;
+                return drain(&mut stream).await;
+            }
+            Answer::TrickledBody(every) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+                loop {
+                    stream.write_all(b"1\r\n.\r\n").await?;
+                    sleep(every).await;
+                }
+            }
+            Answer::Long(length) => {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                copy(&mut repeat(b'x').take(u64::try_from(length).unwrap()), &mut stream).await?;
             }
             Answer::Garbage => return stream.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n").await,
         }

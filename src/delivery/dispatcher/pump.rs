@@ -16,7 +16,7 @@ use crate::{
         subscription::{State, Subscription},
         time::UnixMicros,
     },
-    store::{Owed, Store},
+    store::{self, Owed, Store},
 };
 
 /// A read of the store for a lane. Once it is over, it failed if there is no page.
@@ -98,7 +98,7 @@ impl Dispatcher {
             }
             return;
         }
-        if let Some(due) = lane.arm() {
+        if let Some(due) = lane.arm(now) {
             self.timers.push(Reverse((due, id)));
         }
         self.weigh(id);
@@ -164,7 +164,7 @@ impl Reading {
     /// Reads, and is over with that.
     async fn run(mut self, store: Arc<dyn Store>, now: UnixMicros) -> Self {
         let (read, lane) = (self.read.clone(), self.lane);
-        self.page = match tokio::task::spawn_blocking(move || read.run(&*store, lane, now)).await {
+        self.page = match store::read(&store, move |store| read.run(store, lane, now)).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
                 tracing::error!(lane = lane.0, %error, "cannot read what is owed; trying again");

@@ -15,7 +15,7 @@ use crate::{
         subscription::{Health, State, Subscription},
         time::UnixMicros,
     },
-    store::{Change, OrderFilter, Owed, OwedQuery, StoreError},
+    store::{self, Change, OrderFilter, Owed, OwedQuery, StoreError},
 };
 
 /// How often a change of state is made again, when others change the same subscription at the same time.
@@ -141,7 +141,7 @@ impl Dispatcher {
         let store = Arc::clone(&self.means.store);
         self.oldest.spawn(async move {
             let query = OwedQuery { lane: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
-            let owed = match tokio::task::spawn_blocking(move || store.owed(&query)).await {
+            let owed = match store::read(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
                     tracing::error!(lane = id.0, %error, "cannot read what to probe with; trying again later");

@@ -249,13 +249,18 @@ impl OrderedLane {
     }
 
     /// See [`super::Lane::arm`].
-    pub fn arm(&mut self) -> Option<UnixMicros> {
+    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
         let next_due = self.waiting.first().map(|(due, _)| *due);
-        if next_due == self.armed {
+        if next_due == self.armed || next_due.is_some_and(|due| due <= now) {
             return None;
         }
         self.armed = next_due;
         self.armed
+    }
+
+    /// See [`super::Lane::rang`].
+    pub fn rang(&mut self) {
+        self.armed = None;
     }
 
     /// See [`super::Lane::can_take`].

@@ -210,13 +210,18 @@ impl UnorderedLane {
         self.stay += 1;
     }
 
-    /// The time to set a timer to, if none is set to it yet.
-    pub fn arm(&mut self) -> Option<UnixMicros> {
-        if self.next_due == self.armed {
+    /// See [`super::Lane::arm`].
+    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
+        if self.next_due == self.armed || self.next_due.is_some_and(|due| due <= now) {
             return None;
         }
         self.armed = self.next_due;
         self.armed
+    }
+
+    /// See [`super::Lane::rang`].
+    pub fn rang(&mut self) {
+        self.armed = None;
     }
 
     /// See [`super::Lane::can_take`].

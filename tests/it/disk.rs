@@ -1,0 +1,205 @@
+//! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
+//! more, which its system refuses as it refuses to write to a disk that is full.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
+
+use rlimit::Resource;
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{ChildStderr, Command},
+    time::timeout,
+};
+use tonic::Code;
+
+use crate::{
+    client::{Client, Counts, publish_request, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    receiver::{Receiver, Request},
+};
+
+const ACCOUNT: i64 = 1;
+/// Callers that publish at the same time, and how long each message is: the room is soon used up.
+const CALLERS: i64 = 8;
+const MESSAGE_BYTES: usize = 20_000;
+/// How much the files may still grow when the room gets scarce.
+const ROOM_BYTES: u64 = 1 << 20;
+
+/// From now on no file of the process gets larger than this.
+fn limit_files(gateway: &Gateway, bytes: u64) {
+    let pid = i32::try_from(gateway.pid()).unwrap();
+    rlimit::prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).unwrap();
+}
+
+/// The size of the largest file below a directory.
+fn largest_file(dir: &Path) -> u64 {
+    let sizes = fs::read_dir(dir).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        // Files come and go.
+        entry.metadata().map_or(0, |of| if of.is_dir() { largest_file(&entry.path()) } else { of.len() })
+    });
+    sizes.max().unwrap_or(0)
+}
+
+fn message(number: i64) -> v1::Event {
+    let mut event = samples::typical_message(AccountId::new(ACCOUNT).unwrap(), 1, number);
+    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
+    created.message.as_mut().unwrap().content = Some("x".repeat(MESSAGE_BYTES));
+    event
+}
+
+fn event_id(number: i64) -> String {
+    format!("e{number}")
+}
+
+/// Publishes, several at a time, until every caller is refused. Tells by number what came of each.
+async fn publish_until_refused(client: &Client) -> BTreeMap<i64, Result<(), tonic::Status>> {
+    const EACH_MAX: i64 = 1_000;
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let client = client.clone();
+        callers.spawn(async move {
+            let mut published = Vec::new();
+            for number in (1..=EACH_MAX).map(|nth| nth * CALLERS + caller) {
+                let result = client.try_publish(ACCOUNT, &event_id(number), message(number)).await;
+                let refused = result.is_err();
+                published.push((number, result.map(drop)));
+                if refused {
+                    return published;
+                }
+            }
+            panic!("{EACH_MAX} events of {MESSAGE_BYTES} bytes were taken where there is no room for them");
+        });
+    }
+    callers.join_all().await.into_iter().flatten().collect()
+}
+
+/// How a gateway whose disk takes no more ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Term,
+    Kill,
+}
+
+async fn a_full_disk_loses_nothing(how: End) {
+    let receiver = Receiver::start().await;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    let paused = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/paused"))).await;
+    gateway.client.pause(&paused.name).await;
+    gateway.client.publish_as(ACCOUNT, "before", message(1)).await;
+    limit_files(&gateway, largest_file(home.dir()) + ROOM_BYTES);
+
+    let published = publish_until_refused(&gateway.client).await;
+    let acknowledged: Vec<i64> = published.iter().filter_map(|(n, r)| r.is_ok().then_some(*n)).collect();
+    assert!(acknowledged.len() > 5, "there was room for some");
+    for status in published.values().filter_map(|result| result.as_ref().err()) {
+        assert!([Code::Unavailable, Code::ResourceExhausted].contains(&status.code()), "{status:?}");
+        assert!(!status.message().is_empty() && !status.details().is_empty(), "{status:?}");
+    }
+    // It lives, says how it is, refuses, and still tells what it has.
+    let (status, told) = gateway.readiness().await;
+    assert_eq!((status, &*told), (503, "store failed\n"));
+    let refused = gateway.client.try_publish(ACCOUNT, "late", message(2)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert_eq!(gateway.client.subscription(&paused.name).await.state(), v1::subscription::State::Paused);
+    let counts = gateway.client.counts(&paused.name).await;
+    assert_eq!(counts, Counts { pending: acknowledged.len() + 1, ..Counts::default() });
+    // Of what is not in memory, sled may read no more once it could not write: that is said, then.
+    let request = v1::ListEventsRequest {
+        parent: format!("accounts/{ACCOUNT}"),
+        page_size: 1000,
+        ..Default::default()
+    };
+    match gateway.client.events.clone().list_events(request).await {
+        Ok(page) => assert_eq!(page.into_inner().events.len(), acknowledged.len() + 1),
+        Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+    }
+    match how {
+        End::Kill => gateway.kill().await,
+        End::Term => {
+            gateway.terminate();
+            let stopped = gateway.wait().await;
+            assert_eq!(stopped.code, Some(0), "it ends as it is told: {:#?}", stopped.log);
+        }
+    }
+
+    start_without_room(&home).await;
+
+    // A start with room again. What was refused may be there as a whole, or not at all.
+    let gateway = home.start().await;
+    gateway.client.resume(&paused.name).await;
+    let names: Vec<String> =
+        gateway.client.stored_events(ACCOUNT).await.into_iter().map(|event| event.name).collect();
+    for id in acknowledged.iter().map(|number| event_id(*number)).chain(["before".to_owned()]) {
+        let name = format!("accounts/{ACCOUNT}/events/{id}");
+        assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{how:?}: {name}");
+    }
+    let again = publish_request(ACCOUNT, "after", message(3));
+    gateway.client.events.clone().publish_event(again).await.unwrap();
+    let count = names.len() + 1;
+    for subscribed in [&subscribed, &paused] {
+        let counts = gateway.client.counts_when(&subscribed.name, "all there", |c| c.owed() == 0).await;
+        assert_eq!(counts, Counts { succeeded: count, ..Counts::default() });
+    }
+    for path in ["/", "/paused"] {
+        let seen = receiver.seen();
+        let mut bodies = BTreeMap::new();
+        for Request { body, .. } in seen.iter().filter(|request| request.path == path) {
+            *bodies.entry(body).or_insert(0) += 1;
+        }
+        assert_eq!(bodies.len(), count, "{path}");
+    }
+    gateway.stop().await;
+}
+
+/// Starts a gateway whose files may not grow at all. It may not be able to; then it says why. Either way it does no harm.
+async fn start_without_room(home: &Home) {
+    /// What `ulimit -f` counts in, in a shell that does as POSIX says.
+    const BLOCK_BYTES: u64 = 512;
+    let command = home.command();
+    let mut limited = Command::new("sh");
+    limited.args([
+        "-c",
+        r#"ulimit -f "$0"; exec "$@""#,
+        &(largest_file(home.dir()) / BLOCK_BYTES).to_string(),
+    ]);
+    limited.arg(command.as_std().get_program()).args(command.as_std().get_args());
+    for (name, _) in command.as_std().get_envs() {
+        limited.env_remove(name);
+    }
+    limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut starting = limited.spawn().unwrap();
+    let mut lines = BufReader::new(starting.stderr.take().unwrap()).lines();
+    let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it says something");
+    if first.contains("listening") {
+        starting.kill().await.unwrap();
+        return;
+    }
+    let ended = timeout(PATIENCE, starting.wait()).await.expect("it ends").unwrap();
+    assert_eq!(ended.code(), Some(1), "{first}");
+    let log = std::iter::once(first).chain(rest(lines).await).collect::<Vec<_>>();
+    assert!(log.iter().any(|line| line.contains("File too large")), "{log:#?}");
+}
+
+async fn rest(mut lines: Lines<BufReader<ChildStderr>>) -> Vec<String> {
+    let mut rest = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        rest.push(line);
+    }
+    rest
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_loses_nothing_over_sigterm() {
+    a_full_disk_loses_nothing(End::Term).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_loses_nothing_over_sigkill() {
+    a_full_disk_loses_nothing(End::Kill).await;
+}

@@ -1,0 +1,345 @@
+//! What stops other gateways must not move this one: endpoints that hang, never end, flood or ask for patience, gateways
+//! that are killed, and clients that break off. Beside each, healthy receivers get 100 events a second all the while.
+//!
+//! Machines are noisy. So these tests look at what happens in which order, and at medians with a wide margin; how far a
+//! healthy endpoint's latency may move at most is measured by the benchmark.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1::{self, delivery::State, delivery_attempt::Outcome},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    client::{Client, attempts, duration, publish_request, subscription},
+    gateway::{Gateway, Home},
+    receiver::{Answer, Receiver, Request},
+};
+
+mod healthy;
+mod relay;
+
+use healthy::Healthy;
+use relay::Relay;
+
+/// The account of the healthy endpoint, and another one.
+const ACCOUNT: i64 = 1;
+const OTHER_ACCOUNT: i64 = 2;
+/// The longest timeout that a subscription may have: what hangs does so until the end of the test.
+const HANGS: Duration = Duration::from_secs(30);
+/// A healthy median has moved if it is so many times what it was, and this long.
+const MOVED_FACTOR: u32 = 10;
+const MOVED: Duration = Duration::from_millis(250);
+
+/// A message whose number a receiver can tell. Eleven conversations, in turn.
+fn message(account: i64, number: i64) -> v1::Event {
+    samples::typical_message(AccountId::new(account).unwrap(), number % 11 + 1, number)
+}
+
+/// The number of the message that was POSTed.
+fn number_of(request: &Request) -> i64 {
+    let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+    body["id"].as_i64().unwrap()
+}
+
+#[track_caller]
+fn assert_not_moved(without: Duration, with: Duration) {
+    assert!(
+        with <= MOVED || with <= without * MOVED_FACTOR,
+        "the median of healthy deliveries went from {without:?} to {with:?}"
+    );
+}
+
+/// What is cut off at the end of these tests need not be waited for.
+fn home() -> Home {
+    Home::new().with("drain-timeout", "100ms")
+}
+
+/// An endpoint of `account` hangs for the whole timeout; the healthy endpoint's deliveries go on beside it.
+async fn a_hanging_endpoint_moves_nobody(account: i64) {
+    const MAX_IN_FLIGHT: usize = 64;
+    let (hanging, gateway) = (Receiver::always(Answer::Nothing).await, home().start().await);
+    let healthy = Healthy::beside(&gateway, &[OTHER_ACCOUNT]).await;
+    let without = healthy.median().await;
+    let asked = v1::Subscription {
+        timeout: duration(HANGS),
+        max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
+        ..subscription(hanging.url("/hangs"))
+    };
+    let subscribed = gateway.client.subscribe(account, asked).await;
+    let since = Instant::now();
+    hanging.wait_for(MAX_IN_FLIGHT).await;
+    let with = healthy.median().await;
+    // All of it arrived while the other one hung, with as much as may be in flight in vain.
+    let counts = gateway.client.counts(&subscribed.name).await;
+    assert!(since.elapsed() < HANGS, "too slow a machine for this test");
+    assert!(counts.pending > MAX_IN_FLIGHT && counts.all() == counts.pending, "{counts:?}");
+    assert_eq!(hanging.seen().len(), MAX_IN_FLIGHT);
+    assert_not_moved(without, with);
+    healthy.end().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_of_the_account_that_hangs_moves_nobody_else() {
+    a_hanging_endpoint_moves_nobody(ACCOUNT).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_of_another_account_that_hangs_moves_nobody_else() {
+    a_hanging_endpoint_moves_nobody(OTHER_ACCOUNT).await;
+}
+
+/// Answers 200 and never ends the body; the events of one lane run into its timeout, hundreds of them.
+async fn bodies_without_an_end_move_nobody(answer: Answer) {
+    const COUNT: i64 = 600;
+    let (endless, gateway) = (Receiver::always(answer).await, home().start().await);
+    let healthy = Healthy::beside(&gateway, &[]).await;
+    let without = healthy.median().await;
+    let asked = v1::Subscription {
+        timeout: duration(Duration::from_secs(1)),
+        max_in_flight: 100,
+        retry_policy: attempts(1),
+        ..subscription(endless.url("/endless"))
+    };
+    let subscribed = gateway.client.subscribe(OTHER_ACCOUNT, asked).await;
+    publish_batch(&gateway.client, OTHER_ACCOUNT, 1..=COUNT).await;
+    let with = healthy.median().await;
+    assert!(!endless.seen().is_empty());
+    gateway.client.nothing_owed(OTHER_ACCOUNT).await;
+    let failed = gateway.client.deliveries_in(OTHER_ACCOUNT, &[State::Failed]).await;
+    assert_eq!(i64::try_from(failed.len()), Ok(COUNT));
+    for delivery in &failed {
+        let [attempt] = &*delivery.attempts else { panic!("{delivery:#?}") };
+        assert_eq!((attempt.outcome(), attempt.http_status), (Outcome::Timeout, 200), "{delivery:#?}");
+    }
+    assert_eq!(gateway.client.counts(&subscribed.name).await.failed, failed.len());
+    assert_not_moved(without, with);
+    healthy.end().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn answers_that_stop_in_their_body_are_timeouts_and_move_nobody_else() {
+    bodies_without_an_end_move_nobody(Answer::StalledBody).await;
+}
+
+#[tokio::test]
+async fn answers_that_trickle_without_an_end_are_timeouts_and_move_nobody_else() {
+    bodies_without_an_end_move_nobody(Answer::TrickledBody(Duration::from_millis(100))).await;
+}
+
+#[tokio::test]
+async fn huge_answers_take_no_memory() {
+    const ANSWER_BYTES: usize = 100 << 20;
+    const COUNT: i64 = 20;
+    const GROWTH_BYTES_MAX: u64 = 10_000_000;
+    let (huge, gateway) = (Receiver::always(Answer::Long(ANSWER_BYTES)).await, home().start().await);
+    let healthy = Healthy::beside(&gateway, &[]).await;
+    let without = healthy.median().await;
+    let asked = v1::Subscription { max_in_flight: 20, ..subscription(huge.url("/huge")) };
+    gateway.client.subscribe(OTHER_ACCOUNT, asked).await;
+    let before = peak_resident_bytes(gateway.pid());
+    publish_batch(&gateway.client, OTHER_ACCOUNT, 1..=COUNT).await;
+    huge.wait_for(usize::try_from(COUNT).unwrap()).await;
+    let with = healthy.median().await;
+    gateway.client.nothing_owed(OTHER_ACCOUNT).await;
+    // The status counts, whatever is left of the body.
+    let taken = gateway.client.deliveries_in(OTHER_ACCOUNT, &[State::Succeeded]).await;
+    assert_eq!(i64::try_from(taken.len()), Ok(COUNT));
+    let grown = peak_resident_bytes(gateway.pid()) - before;
+    assert!(
+        grown <= GROWTH_BYTES_MAX,
+        "{COUNT} answers of {ANSWER_BYTES} bytes took {grown} bytes of memory"
+    );
+    assert_not_moved(without, with);
+    healthy.end().await;
+    gateway.stop().await;
+}
+
+/// The most memory that the process has ever had resident.
+fn peak_resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
+    kib * 1024
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_patience_gets_what_it_asks_for() {
+    const ASKED: Duration = Duration::from_secs(3);
+    let cases = [
+        (OTHER_ACCOUNT, Some(Answer::with_header(429, "retry-after", ASKED.as_secs()))),
+        // No word of how long: the subscription's own policy says it, at most 50 ms here.
+        (OTHER_ACCOUNT + 1, None),
+    ];
+    let gateway = home().start().await;
+    let healthy = Healthy::beside(&gateway, &[]).await;
+    let without = healthy.median().await;
+    let mut receivers = Vec::new();
+    for (account, first) in cases {
+        let asks = first.is_some();
+        let receiver = Receiver::first([first.unwrap_or(Answer::status(429))]).await;
+        gateway.client.subscribe(account, subscription(receiver.url("/busy"))).await;
+        gateway.client.publish(account, message(account, 1)).await;
+        receivers.push((account, asks, receiver));
+    }
+    let with = healthy.median().await;
+    for (account, asks, receiver) in receivers {
+        let seen = receiver.wait_for(2).await;
+        let waited = seen[1].at - seen[0].at;
+        assert_eq!(waited >= ASKED, asks, "came back after {waited:?}");
+        assert_eq!((seen[0].webhook_id(), &seen[0].body), (seen[1].webhook_id(), &seen[1].body));
+        gateway.client.nothing_owed(account).await;
+        assert_eq!(receiver.seen().len(), 2);
+    }
+    assert_not_moved(without, with);
+    healthy.end().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
+    const BACKLOG: i64 = 3_000;
+    const MAX_IN_FLIGHT: usize = 32;
+    const WITHIN: Duration = Duration::from_secs(3);
+    let (receiver, home) = (Receiver::always(Answer::Nothing).await, home());
+    let gateway = home.start().await;
+    let asked = v1::Subscription {
+        timeout: duration(HANGS),
+        max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
+        ..subscription(receiver.url("/"))
+    };
+    gateway.client.subscribe(ACCOUNT, asked).await;
+    publish_batch(&gateway.client, ACCOUNT, 1..=BACKLOG).await;
+    let before = receiver.wait_for(MAX_IN_FLIGHT).await;
+    gateway.kill().await;
+    receiver.now(|_| Answer::status(200));
+
+    let started = Instant::now();
+    let gateway = home.start().await;
+    let in_flight: BTreeSet<_> = before.iter().map(number_of).collect();
+    let are_back = |seen: &[Request]| {
+        let again = || seen[MAX_IN_FLIGHT..].iter().map(number_of).collect();
+        seen.len() >= 2 * MAX_IN_FLIGHT && in_flight.is_subset(&again())
+    };
+    let seen = receiver.wait_until("those in flight again", are_back).await;
+    let again = seen[MAX_IN_FLIGHT..].iter().filter(|request| in_flight.contains(&number_of(request)));
+    let took = again.map(|request| request.at - started).max().unwrap();
+    assert!(took <= WITHIN, "those in flight came back after {took:?}");
+    gateway.client.nothing_owed(ACCOUNT).await;
+    assert_eq!(receiver.seen().len(), MAX_IN_FLIGHT + usize::try_from(BACKLOG).unwrap());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_kill_beside_a_hanging_endpoint_repeats_only_what_was_in_flight() {
+    const COUNT: i64 = 1_000;
+    const MAX_IN_FLIGHT: usize = 32;
+    let (healthy, hanging) = (Receiver::start().await, Receiver::always(Answer::Nothing).await);
+    let home = home();
+    let gateway = home.start().await;
+    let asked = |url| v1::Subscription {
+        timeout: duration(HANGS),
+        max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
+        ..subscription(url)
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked(healthy.url("/"))).await;
+    gateway.client.subscribe(ACCOUNT, asked(hanging.url("/"))).await;
+    publish_batch(&gateway.client, ACCOUNT, 1..=COUNT).await;
+    hanging.wait_for(MAX_IN_FLIGHT).await;
+    healthy.wait_for(usize::try_from(COUNT / 2).unwrap()).await;
+    gateway.kill().await;
+
+    let gateway = home.start().await;
+    gateway.client.counts_when(&subscribed.name, "all delivered", |counts| counts.owed() == 0).await;
+    hanging.wait_for(2 * MAX_IN_FLIGHT).await;
+    let seen = healthy.seen();
+    let taken = seen.iter().filter(|request| request.taken).map(number_of);
+    assert_eq!(taken.collect::<BTreeSet<_>>(), (1..=COUNT).collect());
+    let again = seen.len() - usize::try_from(COUNT).unwrap();
+    assert!(again <= MAX_IN_FLIGHT, "{again} were sent twice to an endpoint that took all of them");
+    gateway.stop().await;
+}
+
+/// How a client loses its answer.
+#[derive(Clone, Copy, Debug)]
+enum Loses {
+    /// It gives the call up, so long after it began.
+    Call(Duration),
+    /// Its connection breaks, so long after the call began.
+    Connection(Duration),
+    /// Its connection breaks once the event is stored, before a word of the answer.
+    Answer,
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
+    let gateway = home().start().await;
+    let healthy = Healthy::beside(&gateway, &[]).await;
+    let receiver = Receiver::start().await;
+    gateway.client.subscribe(OTHER_ACCOUNT, subscription(receiver.url("/"))).await;
+    let without = healthy.median().await;
+    let mut stored_first = 0;
+    for number in 1..=40_i64 {
+        let moment = Duration::from_micros(50) * u32::try_from(number).unwrap();
+        let loses = match number % 3 {
+            0 => Loses::Answer,
+            1 => Loses::Call(moment),
+            _ => Loses::Connection(moment),
+        };
+        break_off(&gateway, &receiver, number, loses).await;
+        let id = format!("e{number}");
+        let repeated = gateway.client.publish_as(OTHER_ACCOUNT, &id, message(OTHER_ACCOUNT, number)).await;
+        assert!(repeated.duplicate || !matches!(loses, Loses::Answer), "{repeated:?}");
+        stored_first += usize::from(repeated.duplicate);
+        let again = gateway.client.publish_as(OTHER_ACCOUNT, &id, message(OTHER_ACCOUNT, number)).await;
+        assert_eq!(again, v1::PublishResult { duplicate: true, ..repeated }, "{loses:?}");
+        assert_eq!(again.delivery_count, 1);
+    }
+    assert!(stored_first >= 13, "only {stored_first} had been stored when their client broke off");
+    let with = healthy.median().await;
+    gateway.client.nothing_owed(OTHER_ACCOUNT).await;
+    assert_eq!(gateway.client.stored_events(OTHER_ACCOUNT).await.len(), 40);
+    assert_eq!(receiver.seen().len(), 40);
+    assert_not_moved(without, with);
+    healthy.end().await;
+    gateway.stop().await;
+}
+
+/// Publishes an event by a client that never gets its answer.
+async fn break_off(gateway: &Gateway, receiver: &Receiver, number: i64, loses: Loses) {
+    let relay = Relay::to(gateway.grpc, !matches!(loses, Loses::Answer)).await;
+    let client = relay.client().await;
+    let call = tokio::spawn(async move {
+        let request = publish_request(OTHER_ACCOUNT, &format!("e{number}"), message(OTHER_ACCOUNT, number));
+        drop(client.events.clone().publish_event(request).await);
+    });
+    match loses {
+        Loses::Call(moment) => {
+            sleep(moment).await;
+            call.abort();
+        }
+        Loses::Connection(moment) => {
+            sleep(moment).await;
+            relay.cut().await;
+        }
+        Loses::Answer => {
+            let arrived = |seen: &[Request]| seen.iter().any(|request| number_of(request) == number);
+            receiver.wait_until("the event", arrived).await;
+            relay.cut().await;
+        }
+    }
+}
+
+async fn publish_batch(client: &Client, account: i64, numbers: impl Iterator<Item = i64>) {
+    const BATCH: usize = 500;
+    let numbers: Vec<_> = numbers.collect();
+    for part in numbers.chunks(BATCH) {
+        let requests = part.iter().map(|number| publish_request(account, "", message(account, *number)));
+        let batch = v1::BatchPublishEventsRequest { requests: requests.collect(), ..Default::default() };
+        client.events.clone().batch_publish_events(batch).await.unwrap();
+    }
+}

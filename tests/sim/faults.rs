@@ -1,0 +1,163 @@
+//! What goes wrong, drawn from the seed: now and then something does, for a while. In the end all of it heals.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use turmoil::Sim;
+
+use crate::{
+    gateway::{GATEWAY, Machine},
+    publisher::PUBLISHER,
+    receiver::{Mood, Receiver},
+    world::Trace,
+};
+
+/// The longest time until the next thing goes wrong, and that it lasts.
+const NEXT_MAX: Duration = Duration::from_millis(800);
+const LASTS_MAX: Duration = Duration::from_secs(3);
+/// The farthest that the clock is wrong.
+const STEP_MAX: Duration = Duration::from_secs(10);
+
+/// One thing that is wrong, by the number of the receiver where it is about one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    GatewayDown,
+    ReceiverDown(usize),
+    /// Whatever is sent is lost, to the publisher or a receiver.
+    Parted(Option<usize>),
+    /// Whatever is sent is delayed until the fault is over.
+    Held(Option<usize>),
+    Moody(usize, Mood),
+    ClockWrong(i64),
+}
+
+impl Fault {
+    /// What cannot go wrong twice at once.
+    fn concerns(self) -> (u8, Option<usize>) {
+        match self {
+            Self::GatewayDown => (0, None),
+            Self::ReceiverDown(receiver) => (1, Some(receiver)),
+            Self::Parted(receiver) | Self::Held(receiver) => (2, receiver),
+            Self::Moody(receiver, _) => (3, Some(receiver)),
+            Self::ClockWrong(_) => (4, None),
+        }
+    }
+}
+
+/// Makes things go wrong.
+pub struct Faults {
+    random: StdRng,
+    next: Duration,
+    /// With the times of their ends.
+    present: Vec<(Duration, Fault)>,
+    machine: Arc<Machine>,
+    receivers: Vec<Arc<Receiver>>,
+    trace: Trace,
+}
+
+impl Faults {
+    pub fn new(seed: u64, machine: Arc<Machine>, receivers: Vec<Arc<Receiver>>, trace: Trace) -> Self {
+        let random = StdRng::seed_from_u64(seed);
+        Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, trace }
+    }
+
+    /// Begins and ends what is to begin and end by now.
+    pub fn step(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        let over: Vec<_> = self.present.extract_if(.., |(end, _)| *end <= now).collect();
+        for (_, fault) in over {
+            self.end(sim, fault);
+        }
+        if now >= self.next {
+            self.next = now + NEXT_MAX.mul_f64(self.random.random());
+            let fault = self.draw();
+            let free = self.present.iter().all(|(_, other)| other.concerns() != fault.concerns());
+            if free {
+                self.begin(sim, fault);
+                self.present.push((now + LASTS_MAX.mul_f64(self.random.random()), fault));
+            }
+        }
+    }
+
+    /// Ends everything.
+    pub fn heal(&mut self, sim: &mut Sim<'_>) {
+        for (_, fault) in std::mem::take(&mut self.present) {
+            self.end(sim, fault);
+        }
+    }
+
+    fn draw(&mut self) -> Fault {
+        let receiver = self.random.random_range(0..self.receivers.len());
+        let peer = Some(receiver).filter(|_| self.random.random_ratio(2, 3));
+        match self.random.random_range(0..10) {
+            0 | 1 => Fault::GatewayDown,
+            2 => Fault::ReceiverDown(receiver),
+            3 => Fault::Parted(peer),
+            4 => Fault::Held(peer),
+            5 => Fault::ClockWrong(self.random.random_range(-micros(STEP_MAX)..=micros(STEP_MAX))),
+            6 => Fault::Moody(receiver, Mood::Failing),
+            7 => Fault::Moody(receiver, Mood::Hanging),
+            8 => Fault::Moody(receiver, Mood::Busy(self.random.random_range(0..4))),
+            _ => {
+                Fault::Moody(receiver, Mood::Slow(Duration::from_millis(self.random.random_range(1..4_000))))
+            }
+        }
+    }
+
+    fn begin(&self, sim: &mut Sim<'_>, fault: Fault) {
+        self.trace.note_at(sim.elapsed(), "fault", format_args!("{fault:?}"));
+        match fault {
+            Fault::GatewayDown => {
+                let peers = (0..self.receivers.len()).map(Some).chain([None]);
+                self.pull_the_plug(sim, GATEWAY, peers);
+            }
+            Fault::ReceiverDown(receiver) => {
+                let receiver = Some(receiver);
+                self.pull_the_plug(sim, self.host(receiver), [receiver]);
+            }
+            Fault::Parted(peer) => sim.partition(GATEWAY, self.host(peer)),
+            Fault::Held(peer) => sim.hold(GATEWAY, self.host(peer)),
+            Fault::Moody(receiver, mood) => self.receivers[receiver].is_now(mood),
+            Fault::ClockWrong(micros) => self.machine.clock.step(micros),
+        }
+    }
+
+    /// Crashes a host, to which these links lead. Nothing that is on them arrives any more, nor what the host's tasks would
+    /// say in dying, which they do in no order.
+    fn pull_the_plug(&self, sim: &mut Sim<'_>, host: &str, links: impl IntoIterator<Item = Option<usize>>) {
+        let links: Vec<_> = links.into_iter().collect();
+        for link in &links {
+            sim.partition(GATEWAY, self.host(*link));
+        }
+        sim.crash(host);
+        for link in links {
+            let is_present = |fault| self.present.iter().any(|(_, present)| *present == fault);
+            if !is_present(Fault::Parted(link)) {
+                sim.repair(GATEWAY, self.host(link));
+            }
+            if is_present(Fault::Held(link)) {
+                sim.hold(GATEWAY, self.host(link));
+            }
+        }
+    }
+
+    fn end(&self, sim: &mut Sim<'_>, fault: Fault) {
+        self.trace.note_at(sim.elapsed(), "over", format_args!("{fault:?}"));
+        match fault {
+            Fault::GatewayDown => sim.bounce(GATEWAY),
+            Fault::ReceiverDown(receiver) => sim.bounce(self.host(Some(receiver))),
+            Fault::Parted(peer) => sim.repair(GATEWAY, self.host(peer)),
+            Fault::Held(peer) => sim.release(GATEWAY, self.host(peer)),
+            Fault::Moody(receiver, _) => self.receivers[receiver].is_now(Mood::Well),
+            Fault::ClockWrong(_) => self.machine.clock.step(0),
+        }
+    }
+
+    fn host(&self, peer: Option<usize>) -> &str {
+        peer.map_or(PUBLISHER, |receiver| &self.receivers[receiver].name)
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap()
+}

@@ -1,0 +1,92 @@
+//! The whole gateway in a simulated world: a publisher, a gateway and receivers on a network of turmoil's, all of it from
+//! one seed. The network parts and delays, receivers fail, hang and die, the gateway crashes, clocks step. Then everything
+//! heals, and what was acknowledged must have arrived, nothing may be owed, and the counts must add up.
+//!
+//! The same seed twice is the same history: what every host saw, and when. So a seed that found something can be looked at
+//! again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows what happened in it.
+//! `TIDINGS_SIM_SEEDS` says how many seeds are run.
+//!
+//! Real are the gRPC server and its client, the gateway, the dispatcher and the HTTP client. Simulated are sockets, timers,
+//! the clock, and the disk: sled writes with threads of its own, which nothing can put into an order. In its place stands
+//! the reference engine behind a disk that takes its time (`disk`): what is on its way there at a crash is lost, unanswered,
+//! and a dead incarnation writes nothing any more. What sled makes of a real crash is the subject of the tests in `it`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
+mod disk;
+mod faults;
+mod gateway;
+mod publisher;
+mod receiver;
+mod world;
+
+use std::{env, panic, thread};
+
+use world::{History, run};
+
+/// Seeds that are run unless it is said otherwise.
+const SEEDS_DEFAULT: u64 = 20;
+/// Of these one is run twice.
+const REPEATED_EVERY: u64 = 10;
+
+fn setting(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+#[test]
+fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_same_history() {
+    let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    thread::scope(|scope| {
+        for first in 0..threads {
+            scope.spawn(move || {
+                for seed in (first..seeds).step_by(usize::try_from(threads).unwrap()) {
+                    let history = checked(seed);
+                    if seed % REPEATED_EVERY == 0 {
+                        assert_same(&history, &checked(seed));
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn one_seed() {
+    let history = checked(setting("TIDINGS_SIM_SEED").unwrap_or(0));
+    println!("{}", history.lines.join("\n"));
+    assert_same(&history, &checked(history.seed));
+}
+
+#[test]
+fn another_seed_is_another_history() {
+    assert_ne!(checked(0).digest(), checked(1).digest());
+}
+
+/// Runs a seed, and says which one it was if it fails.
+fn checked(seed: u64) -> History {
+    let failed = |panic| {
+        eprintln!(
+            "seed {seed} failed; TIDINGS_SIM_SEED={seed} cargo test --test sim one_seed shows it again"
+        );
+        panic::resume_unwind(panic)
+    };
+    panic::catch_unwind(|| run(seed)).unwrap_or_else(failed)
+}
+
+#[track_caller]
+fn assert_same(first: &History, second: &History) {
+    if first.digest() == second.digest() {
+        return;
+    }
+    let same = first.lines.iter().zip(&second.lines).take_while(|(one, other)| one == other).count();
+    let show = |history: &History| {
+        history.lines[same.saturating_sub(3)..].iter().take(6).cloned().collect::<Vec<_>>()
+    };
+    panic!(
+        "seed {} is not the same twice; from line {same} on:\n{:#?}\n{:#?}",
+        first.seed,
+        show(first),
+        show(second)
+    );
+}
