@@ -13,7 +13,7 @@ use crate::{
 /// Calls that are all refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusals {
-    /// How many, in each way.
+    /// How many of one event; of batches a tenth.
     pub calls: u64,
 }
 
@@ -38,14 +38,15 @@ impl Refusals {
         publish(&mut rig, filling, FILLING_EVENTS)?;
 
         let mut figures = Vec::new();
-        for (what, size) in [("unary", 1), ("batch of 100", 100)] {
+        for (what, size, calls, rate) in
+            [("unary", 1, self.calls, 4_000), ("batch of 100", 100, self.calls / 10, 300)]
+        {
             let before = rig.gateway.usage()?;
-            let way = Way::Flood { rate: 4_000 * size, size };
-            let refused = publish(&mut rig, way, self.calls * size)?;
+            let way = Way::Flood { rate: rate * size, size };
+            let refused = publish(&mut rig, way, calls * size)?;
             let cpu_seconds = rig.gateway.usage()?.cpu_seconds - before.cpu_seconds;
-            let all = self.calls * size;
-            ensure!(refused.refused == all, "{} of {all} events were refused", refused.refused);
-            let per_call = cpu_seconds / self.calls as f64;
+            ensure!(refused.acknowledged == 0, "{} events were taken", refused.acknowledged);
+            let per_call = cpu_seconds / (refused.refused / size) as f64;
             figures.push(figure(format!("{what}: CPU of the gateway for 10,000"), per_call * 1e4, "s"));
             figures.push(figure(format!("{what}: to refusal, p50"), millis(refused.refusal.p50), "ms"));
         }
