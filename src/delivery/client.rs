@@ -111,8 +111,8 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
-/// Sends requests over kept connections.
-pub(super) type HttpClient = Client<ConnectWithin<HttpsConnector<Connector>>, Full<Bytes>>;
+/// Sends requests over kept connections. It clones itself and its connector for every request.
+pub(super) type HttpClient = Arc<Client<ConnectWithin<HttpsConnector<Connector>>, Full<Bytes>>>;
 
 fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
     let connector =
@@ -122,9 +122,9 @@ fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
-    let connector = ConnectWithin { inner: https, timeout: settings.connect_timeout };
+    let connector = ConnectWithin { inner: Arc::new(https), timeout: settings.connect_timeout };
 
-    Ok(Client::builder(TokioExecutor::new())
+    let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle_timeout)
@@ -135,7 +135,8 @@ fn client(settings: &PosterSettings) -> Result<HttpClient, PosterError> {
         .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(H2_PING_AFTER)
         .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(connector))
+        .build(connector);
+    Ok(Arc::new(client))
 }
 
 fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {
