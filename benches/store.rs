@@ -245,7 +245,7 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
     NewEvent {
         address: EventAddress { account, id: None },
         encoded: event.encode_to_vec(),
-        event,
+        event: event.into(),
         event_type: EventType::MessageCreated,
         fingerprint: number.unsigned_abs().into(),
         lanes,

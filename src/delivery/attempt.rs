@@ -249,9 +249,9 @@ fn assemble(client: HttpClient, clock: Arc<dyn Clock>) -> impl Posts<Response<In
 
 fn request_of(post: &Post, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
     let subscription = &post.subscription;
-    let url = Uri::try_from(subscription.settings.url.as_str())
-        .map_err(|error| Failure::unusable_url(&error))?;
-    let id = webhook_id(subscription.uid, &post.event.name.to_string());
+    let url =
+        Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
+    let id = webhook_id(subscription.uid, &post.event.name.to_text());
     let body = post.event.body(subscription.settings.payload_format);
     let headers = request::headers(subscription, id, at, &body);
     let mut request = Request::new(Full::new(body));

@@ -48,14 +48,14 @@ pub struct StoredEvent {
     /// When it was stored.
     pub create_time: UnixMicros,
     /// What was published, checked, with `name`, `type` and `create_time` unset.
-    pub event: v1::Event,
+    pub event: Box<v1::Event>,
     bodies: [OnceLock<Bytes>; 2],
 }
 
 impl StoredEvent {
     /// An event at its place in the store.
-    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: v1::Event) -> Self {
-        Self { seq, name, create_time, event, bodies: Default::default() }
+    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: impl Into<Box<v1::Event>>) -> Self {
+        Self { seq, name, create_time, event: event.into(), bodies: Default::default() }
     }
 
     /// The body that is POSTed in `format`. Rendered once, however many subscriptions share it.
@@ -80,7 +80,7 @@ impl StoredEvent {
             name: self.name.to_string(),
             r#type: self.event_type().into(),
             create_time: Some(self.create_time.into()),
-            ..self.event.clone()
+            ..v1::Event::clone(&self.event)
         }
     }
 }

@@ -178,7 +178,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
     NewEvent {
         address: EventAddress { account: account(of), id: id.map(|id| id.parse().unwrap()) },
         encoded: event.encode_to_vec(),
-        event,
+        event: event.into(),
         event_type: EventType::ContactCreated,
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
         lanes: lanes.to_vec(),
