@@ -11,6 +11,7 @@ mod known;
 mod page;
 mod server;
 mod status;
+mod straight;
 mod stream;
 mod subscriptions;
 
