@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::lane::{Lane, Read, ReadKind};
 use crate::{
@@ -235,7 +235,7 @@ impl Dispatcher {
                 settings: self.settings,
                 metrics: Arc::clone(&self.metrics),
                 subscription: Arc::clone(&subscription),
-                random: StdRng::seed_from_u64(self.random.random()),
+                seed: self.random.random(),
                 owed,
             };
             self.attempts.spawn(attempt.run());
@@ -285,7 +285,8 @@ struct AttemptTask {
     settings: DispatchSettings,
     metrics: Arc<Metrics>,
     subscription: Arc<Subscription>,
-    random: StdRng,
+    /// For the jitter of what follows.
+    seed: u64,
     owed: Owed,
 }
 
@@ -303,8 +304,8 @@ impl AttemptTask {
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(self.settings.retry);
         let now = self.clock.now();
-        let state =
-            policy.next_state(&attempt, attempts, now, self.settings.retry_after_max, &mut self.random);
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let state = policy.next_state(&attempt, attempts, now, self.settings.retry_after_max, &mut random);
         self.log(&attempt, attempts, state);
         let due = match state {
             DeliveryState::Retrying { due } => Some(due),
@@ -317,7 +318,7 @@ impl AttemptTask {
     async fn post(&mut self) -> Attempt {
         let post = Post { subscription: Arc::clone(&self.subscription), event: Arc::clone(&self.owed.event) };
         let start_time = self.clock.now();
-        let posting = AssertUnwindSafe(self.poster.clone().oneshot(post)).catch_unwind();
+        let posting = AssertUnwindSafe(async { self.poster.ready().await?.call(post).await }).catch_unwind();
         match posting.await {
             Ok(Ok::<_, Infallible>(attempt)) => attempt,
             // A panic costs this attempt and nothing else.
