@@ -24,6 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")
+        // Two KB, which every step from the socket to the store would copy.
+        .boxed(".tidings.v1.PublishEventRequest.event")
+        .codec_path("crate::proto::codec::ProtobufCodec")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -249,7 +249,7 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
         address: EventAddress { account, id: None },
         encoded: event.encode_to_vec(),
         order_tag: event::order_tag(&event).expect("it has a payload"),
-        event,
+        event: event.into(),
         event_type: EventType::MessageCreated,
         inbox_id: None,
         fingerprint: number.unsigned_abs().into(),

@@ -183,7 +183,7 @@ impl<'a, W: Write> Round<'a, W> {
         let account = AccountId::new(ACCOUNT).expect("it is positive");
         let request = PublishEventRequest {
             parent: format!("accounts/{ACCOUNT}"),
-            event: Some(samples::sample(event_type, account)),
+            event: Some(samples::sample(event_type, account).into()),
             ..PublishEventRequest::default()
         };
         let response = self.events.publish_event(request).await;

@@ -10,12 +10,17 @@ use std::{
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use mimalloc::MiMalloc;
 use tidings::{
     app,
     config::{Config, ConfigFault, Flags, LogFormat, Origins, settings_table},
     demo, receive, shutdown, telemetry,
 };
 use tokio::runtime;
+
+/// An event is many small allocations that one thread makes and another frees, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The exit code for wrong arguments or a wrong configuration, as `sysexits.h` has it.
 const EX_USAGE: u8 = 64;

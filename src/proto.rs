@@ -11,5 +11,7 @@ pub mod v1 {
     tonic::include_proto!("tidings.v1");
 }
 
+pub mod codec;
+
 /// The contract as an encoded `FileDescriptorSet`, comments included, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidings_descriptor.bin"));

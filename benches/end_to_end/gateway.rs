@@ -150,8 +150,10 @@ impl Gateway {
         let mut client = EventServiceClient::new(self.channel.clone());
         let parent = format!("accounts/{}", account(place));
         let event = |number| Some(stamped(account(place), number, now_micros()));
-        let requests =
-            (1..=events).map(|number| v1::PublishEventRequest { event: event(number), ..Default::default() });
+        let requests = (1..=events).map(|number| v1::PublishEventRequest {
+            event: event(number).map(Box::new),
+            ..Default::default()
+        });
         let request = v1::BatchPublishEventsRequest { parent, requests: requests.collect() };
         self.runtime.block_on(client.batch_publish_events(request)).context("cannot publish")?;
         Ok(())

@@ -77,7 +77,7 @@ impl Load {
         let account = account(usize::try_from(number % accounts).expect("accounts are few"));
         v1::PublishEventRequest {
             parent: format!("accounts/{account}"),
-            event: Some(stamped(account, number, at_micros)),
+            event: Some(stamped(account, number, at_micros).into()),
             ..v1::PublishEventRequest::default()
         }
     }

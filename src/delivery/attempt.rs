@@ -5,7 +5,6 @@
 use std::{
     convert::Infallible,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,81 +12,72 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::Connect;
 use tokio::time::{Instant, Sleep};
-use tower::{Service, ServiceBuilder, layer::layer_fn, util::BoxCloneSyncService};
+use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn, util::BoxCloneSyncService};
 
-use super::{connect::Answered, failure::Failure};
+use super::{client::HttpClient, connect::Answered, failure::Failure};
 use crate::{
     clock::Clock,
     domain::{
         answer,
         delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome, Post, Poster, webhook_id},
         request,
+        time::UnixMicros,
     },
 };
 
 /// The stack. From the outside in: what stands further out sees everything that those within do.
+///
+/// Each layer is a function of what it stands around, so that the futures of all are one, and a POST is one task's. None
+/// waits to be ready: the client always is.
 pub(super) fn poster<C>(
-    client: C,
+    client: HttpClient<C>,
     default_timeout: Duration,
     answer_bytes_max: usize,
     clock: Arc<dyn Clock>,
 ) -> Poster
 where
-    C: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Error: Into<Failure>, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    C::Future: 'static,
+    C: Connect + Clone + Send + Sync + 'static,
 {
     let now = Arc::clone(&clock);
     let stack = ServiceBuilder::new()
         // Outermost: its clock covers everything, and whatever went wrong within becomes a value here.
-        .layer(layer_fn(move |inner| Record { inner, clock: Arc::clone(&clock) }))
+        .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
         // Outside the deadline, which reaches it through the body: an answer that stops half-way keeps its status.
-        .layer(layer_fn(move |inner| ReadAnswer { inner, bytes_max: answer_bytes_max }))
+        .layer(layer_fn(|inner| read_answer(inner, answer_bytes_max)))
         // Around everything that waits for the receiver, a second try included: it covers the attempt as a whole.
-        .layer(layer_fn(move |inner| Deadline { inner, default: default_timeout }))
+        .layer(layer_fn(|inner| deadline(inner, default_timeout)))
         // Around the assembly, so that a second try is signed with its own time.
-        .layer(layer_fn(|inner| TryStaleAgain { inner }))
+        .layer(layer_fn(try_stale_again))
         // Innermost: the timestamp is that of the sending.
-        .layer(layer_fn(move |inner| Assemble { inner, clock: Arc::clone(&now) }))
+        .layer(layer_fn(move |client| assemble(client, Arc::clone(&clock))))
         .service(client);
     BoxCloneSyncService::new(stack)
 }
 
-type Waiting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
-
-/// Makes an [`Attempt`] of whatever came of a POST.
-#[derive(Clone)]
-struct Record<S> {
-    inner: S,
-    clock: Arc<dyn Clock>,
+/// A service that takes POSTs, as each layer is one and stands around one.
+trait Posts<T, E>:
+    Service<Post, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
+{
 }
 
-impl<S> Service<Post> for Record<S>
-where
-    S: Service<Post, Response = Answer, Error = Failure, Future: Send + 'static>,
+impl<S, T, E> Posts<T, E> for S where
+    S: Service<Post, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
-    type Response = Attempt;
-    type Error = Infallible;
-    type Future = Waiting<Attempt, Infallible>;
+}
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        ready!(self.inner.poll_ready(context)).expect("the client is always ready");
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, post: Post) -> Self::Future {
-        let (clock, start_time, start) = (Arc::clone(&self.clock), self.clock.now(), Instant::now());
-        let url = post.subscription.settings.url.to_string();
-        let answering = self.inner.call(post);
-        Box::pin(async move {
+/// Makes an [`Attempt`] of whatever came of a POST.
+fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl Posts<Attempt, Infallible> {
+    service_fn(move |post: Post| {
+        let (clock, start_time, start) = (Arc::clone(&clock), clock.now(), Instant::now());
+        let url = post.subscription.settings.url.as_str().to_owned();
+        let answering = inner.call(post);
+        async move {
             let mut attempt = Attempt {
                 start_time,
                 duration: Duration::ZERO,
@@ -119,8 +109,8 @@ where
             }
             attempt.duration = start.elapsed();
             Ok(attempt)
-        })
-    }
+        }
+    })
 }
 
 /// What is kept of an answer.
@@ -134,28 +124,16 @@ struct Answer {
 }
 
 /// Reads an answer's body to its end, so that the connection can be kept; or to a bound.
-#[derive(Clone)]
-struct ReadAnswer<S> {
-    inner: S,
+fn read_answer<B>(
+    mut inner: impl Posts<Response<B>, Failure>,
     bytes_max: usize,
-}
-
-impl<S, B> Service<Post> for ReadAnswer<S>
+) -> impl Posts<Answer, Failure>
 where
-    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
-    B: Body<Data = Bytes, Error = Failure> + Send + Unpin,
+    B: Body<Data = Bytes, Error = Failure> + Send + Unpin + 'static,
 {
-    type Response = Answer;
-    type Error = Failure;
-    type Future = Waiting<Answer, Failure>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, post: Post) -> Self::Future {
-        let (bytes_max, responding) = (self.bytes_max, self.inner.call(post));
-        Box::pin(async move {
+    service_fn(move |post: Post| {
+        let responding = inner.call(post);
+        async move {
             let (mut head, body) = responding.await?.into_parts();
             let (body, failure) = read(body, bytes_max).await;
             Ok(Answer {
@@ -165,8 +143,8 @@ where
                 body,
                 failure,
             })
-        })
-    }
+        }
+    })
 }
 
 /// The start of a body, and why it did not come to its end. Gives up at `bytes_max`, which is no failure: dropping a body
@@ -196,28 +174,14 @@ where
 }
 
 /// Ends an attempt that takes too long, be it in the middle of the answer's body.
-#[derive(Clone)]
-struct Deadline<S> {
-    inner: S,
+fn deadline<B: 'static>(
+    mut inner: impl Posts<Response<B>, Failure>,
     default: Duration,
-}
-
-impl<S, B> Service<Post> for Deadline<S>
-where
-    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
-{
-    type Response = Response<Timed<B>>;
-    type Error = Failure;
-    type Future = Waiting<Response<Timed<B>>, Failure>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, post: Post) -> Self::Future {
-        let limit = post.subscription.settings.timeout.unwrap_or(self.default);
-        let responding = self.inner.call(post);
-        Box::pin(async move {
+) -> impl Posts<Response<Timed<B>>, Failure> {
+    service_fn(move |post: Post| {
+        let limit = post.subscription.settings.timeout.unwrap_or(default);
+        let responding = inner.call(post);
+        async move {
             let mut end = Box::pin(tokio::time::sleep(limit));
             tokio::select! {
                 // An answer that is there counts, however late it is looked at.
@@ -225,8 +189,8 @@ where
                 response = responding => Ok(response?.map(|inner| Timed { inner, end, limit })),
                 () = &mut end => Err(Failure::timeout(limit)),
             }
-        })
-    }
+        }
+    })
 }
 
 /// A body under the deadline of its attempt.
@@ -259,29 +223,12 @@ where
 ///
 /// Receivers close idle connections, and one may do so in the moment in which a POST is on its way. That says nothing
 /// about the receiver and should not cost an attempt. Sending twice is safe: the delivery's id is the same.
-#[derive(Clone)]
-struct TryStaleAgain<S> {
-    inner: S,
-}
-
-impl<S, B> Service<Post> for TryStaleAgain<S>
-where
-    S: Service<Post, Response = Response<B>, Error = Failure, Future: Send + 'static>,
-    S: Clone + Send + 'static,
-    B: Send + 'static,
-{
-    type Response = Response<B>;
-    type Error = Failure;
-    type Future = Waiting<Response<B>, Failure>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, post: Post) -> Self::Future {
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
-        Box::pin(async move {
+fn try_stale_again<B: Send + 'static>(
+    inner: impl Posts<Response<B>, Failure>,
+) -> impl Posts<Response<B>, Failure> {
+    service_fn(move |post: Post| {
+        let mut inner = inner.clone();
+        async move {
             let mut result = inner.call(post.clone()).await;
             if result.as_ref().is_err_and(|failure| failure.kept_connection_broke) {
                 result = inner.call(post).await;
@@ -292,48 +239,31 @@ where
                 answered.set();
             }
             result
-        })
-    }
+        }
+    })
 }
 
 /// Makes the request of a POST.
-#[derive(Clone)]
-struct Assemble<S> {
-    inner: S,
-    clock: Arc<dyn Clock>,
-}
-
-impl<S> Service<Post> for Assemble<S>
+fn assemble<C>(client: HttpClient<C>, clock: Arc<dyn Clock>) -> impl Posts<Response<Incoming>, Failure>
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>, Future: Send + 'static>,
-    S::Error: Into<Failure>,
+    C: Connect + Clone + Send + Sync + 'static,
 {
-    type Response = Response<Incoming>;
-    type Error = Failure;
-    type Future = Waiting<Response<Incoming>, Failure>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, post: Post) -> Self::Future {
-        let subscription = &post.subscription;
-        let url = match Uri::try_from(subscription.settings.url.as_str()) {
-            Ok(url) => url,
-            Err(error) => return Box::pin(std::future::ready(Err(Failure::unusable_url(&error)))),
-        };
-        let id = webhook_id(subscription.uid, &post.event.name.to_string());
-        let body = post.event.body(subscription.settings.payload_format);
-        let headers = request::headers(subscription, id, self.clock.now(), &body);
-        let responding = self.inner.call(assembled(url, headers, body));
-        Box::pin(async move { responding.await.map_err(Into::into) })
-    }
+    service_fn(move |post: Post| {
+        let responding = request_of(&post, clock.now()).map(|request| client.request(request));
+        async move { Ok(responding?.await?) }
+    })
 }
 
-fn assembled(url: Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+fn request_of(post: &Post, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
+    let subscription = &post.subscription;
+    let url =
+        Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
+    let id = webhook_id(subscription.uid, &post.event.name.to_text());
+    let body = post.event.body(subscription.settings.payload_format);
+    let headers = request::headers(subscription, id, at, &body);
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url;
     *request.headers_mut() = headers;
-    request
+    Ok(request)
 }

@@ -124,7 +124,8 @@ where
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
-    let client = client(ConnectWithin { inner: https, timeout: settings.connect_timeout }, settings);
+    let client =
+        client(ConnectWithin { inner: Arc::new(https), timeout: settings.connect_timeout }, settings);
     Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
 
@@ -133,9 +134,12 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
-/// Sends requests over kept connections.
-fn client<C: Connect + Clone>(connector: C, settings: &PosterSettings) -> Client<C, Full<Bytes>> {
-    Client::builder(TokioExecutor::new())
+/// Sends requests over the connections that `C` opens.
+pub(super) type HttpClient<C> = Arc<Client<C, Full<Bytes>>>;
+
+/// Sends requests over kept connections. It clones itself and its connector for every request.
+fn client<C: Connect + Clone>(connector: C, settings: &PosterSettings) -> HttpClient<C> {
+    let client = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(settings.idle_timeout)
@@ -146,7 +150,8 @@ fn client<C: Connect + Clone>(connector: C, settings: &PosterSettings) -> Client
         .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(H2_PING_AFTER)
         .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(connector)
+        .build(connector);
+    Arc::new(client)
 }
 
 fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {

@@ -25,7 +25,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     egress::{Blocked, EgressPolicy},
@@ -176,28 +176,36 @@ where
 }
 
 /// Bounds the time until a connection can be used. Stands around TLS, whose handshake may hang as well as TCP's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct ConnectWithin<S> {
-    pub(super) inner: S,
+    /// Shared: the client clones its connector for every request, and needs few of them.
+    pub(super) inner: Arc<S>,
     pub(super) timeout: Duration,
+}
+
+impl<S> Clone for ConnectWithin<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), timeout: self.timeout }
+    }
 }
 
 impl<S> Service<Uri> for ConnectWithin<S>
 where
-    S: Service<Uri, Error = BoxError, Future: Send + 'static>,
+    S: Service<Uri, Error = BoxError, Response: Send, Future: Send> + Clone + Send + 'static,
 {
     type Response = S::Response;
     type Error = BoxError;
     type Future = Connecting<S::Response, BoxError>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
-        let (limit, connecting) = (self.timeout, self.inner.call(url));
+        let (limit, connector) = (self.timeout, S::clone(&self.inner));
         Box::pin(async move {
-            timeout(limit, connecting).await.unwrap_or_else(|_| Err(ConnectError::Timeout(limit).into()))
+            let connecting = timeout(limit, connector.oneshot(url)).await;
+            connecting.unwrap_or_else(|_| Err(ConnectError::Timeout(limit).into()))
         })
     }
 }

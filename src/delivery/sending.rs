@@ -3,8 +3,8 @@
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use rand::rngs::StdRng;
-use tower::ServiceExt;
+use rand::{SeedableRng, rngs::StdRng};
+use tower::{Service, ServiceExt};
 
 use super::dispatcher::{DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
@@ -32,7 +32,8 @@ pub(super) struct Means {
 pub(super) struct Sending {
     pub(super) means: Means,
     pub(super) subscription: Arc<Subscription>,
-    pub(super) random: StdRng,
+    /// For the jitter of what follows.
+    pub(super) seed: u64,
     pub(super) owed: Owed,
     /// Whether a suspended subscription is tried with it.
     pub(super) is_probe: bool,
@@ -63,7 +64,8 @@ impl Sending {
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry);
-        let (now, random) = (self.means.clock.now(), &mut self.random);
+        let now = self.means.clock.now();
+        let random = &mut StdRng::seed_from_u64(self.seed);
         let state = if self.is_probe {
             policy.next_state_of_probe(&attempt, attempts, now, settings.retry_after_max, random)
         } else {
@@ -76,10 +78,10 @@ impl Sending {
     }
 
     async fn post(&mut self) -> Attempt {
-        let Means { poster, clock, .. } = &self.means;
+        let Means { poster, clock, .. } = &mut self.means;
         let post = Post { subscription: Arc::clone(&self.subscription), event: Arc::clone(&self.owed.event) };
         let start_time = clock.now();
-        let posting = AssertUnwindSafe(poster.clone().oneshot(post)).catch_unwind();
+        let posting = AssertUnwindSafe(async { poster.ready().await?.call(post).await }).catch_unwind();
         match posting.await {
             Ok(Ok::<_, Infallible>(attempt)) => attempt,
             // A panic costs this attempt and nothing else.

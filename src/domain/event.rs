@@ -73,7 +73,7 @@ pub struct StoredEvent {
     /// When it was stored.
     pub create_time: UnixMicros,
     /// What was published, checked, with `name`, `type` and `create_time` unset.
-    pub event: v1::Event,
+    pub event: Box<v1::Event>,
     bodies: [OnceLock<Bytes>; 2],
     weight: OnceLock<usize>,
 }
@@ -84,7 +84,8 @@ const WEIGHT_PER_ENCODED_BYTE: usize = 4;
 
 impl StoredEvent {
     /// An event at its place in the store.
-    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: v1::Event) -> Self {
+    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: impl Into<Box<v1::Event>>) -> Self {
+        let event = event.into();
         Self { seq, name, create_time, event, bodies: Default::default(), weight: OnceLock::new() }
     }
 
@@ -120,7 +121,7 @@ impl StoredEvent {
             name: self.name.to_string(),
             r#type: self.event_type().into(),
             create_time: Some(self.create_time.into()),
-            ..self.event.clone()
+            ..v1::Event::clone(&self.event)
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct CheckedEvent {
     address: EventAddress,
-    event: v1::Event,
+    event: Box<v1::Event>,
     encoded: Vec<u8>,
     facts: EventFacts,
     fingerprint: u128,
@@ -123,7 +123,7 @@ impl Gateway {
     pub fn check_event(
         &self,
         address: EventAddress,
-        mut event: v1::Event,
+        mut event: Box<v1::Event>,
         path: &str,
     ) -> Result<CheckedEvent, Faults> {
         let mut faults = Faults::default();

@@ -160,7 +160,7 @@ mod tests {
     fn event(id: usize) -> NewEvent {
         NewEvent {
             address: EventAddress { account: account(), id: Some(format!("e{id}").parse().unwrap()) },
-            event: samples::typical_message(account(), 1, 1),
+            event: samples::typical_message(account(), 1, 1).into(),
             encoded: vec![1],
             event_type: EventType::MessageCreated,
             inbox_id: None,

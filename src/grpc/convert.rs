@@ -85,7 +85,7 @@ pub(super) fn state_asked(state: v1::subscription::State) -> Option<State> {
 pub(super) fn publish_result(published: Published) -> v1::PublishResult {
     let Published { account, id, create_time, duplicate, delivery_count } = published;
     v1::PublishResult {
-        event: id.map(|id| EventName { account, id }.to_string()).unwrap_or_default(),
+        event: id.map(|id| EventName { account, id }.to_text()).unwrap_or_default(),
         create_time: create_time.map(Into::into),
         duplicate,
         delivery_count: int32(delivery_count),

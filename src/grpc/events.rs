@@ -1,6 +1,6 @@
 //! `EventService`.
 
-use std::{collections::HashMap, pin::Pin, time::Duration};
+use std::{borrow::Cow, collections::HashMap, pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
@@ -190,7 +190,7 @@ impl Events {
                 account
                     .and_then(|account| {
                         let address = EventAddress { account, id: None };
-                        let checked = self.gateway.check_event(address, event, "event");
+                        let checked = self.gateway.check_event(address, event.into(), "event");
                         checked.map_err(|faults| fields.faults.extend(faults)).ok()
                     })
                     .map(|checked| RenderSource::New(Box::new(checked)))
@@ -213,7 +213,12 @@ pub(super) fn check_publish(
     prefix: &str,
 ) -> Result<CheckedEvent, Faults> {
     let mut fields = Fields::default();
-    let parent = format!("{prefix}parent");
+    // Most calls publish one event, whose paths have no prefix.
+    let path = |field: &'static str| match prefix {
+        "" => Cow::Borrowed(field),
+        prefix => Cow::Owned(format!("{prefix}{field}")),
+    };
+    let parent = path("parent");
     let account = match batch {
         Some(batch) if request.parent.is_empty() => Some(batch),
         _ => fields.account(&parent, &request.parent),
@@ -223,8 +228,8 @@ pub(super) fn check_publish(
     {
         fields.faults.push(FaultKind::AccountMismatch, parent, "must be equal to the batch's parent");
     }
-    let id = fields.optional(&format!("{prefix}event_id"), &request.event_id);
-    let event_path = format!("{prefix}event");
+    let id = fields.optional(&path("event_id"), &request.event_id);
+    let event_path = path("event");
     let checked = match (account, request.event) {
         (_, None) => {
             fields.faults.required(event_path);

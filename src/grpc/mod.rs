@@ -12,6 +12,7 @@ mod known;
 mod page;
 mod server;
 mod status;
+mod straight;
 mod stream;
 mod subscriptions;
 

@@ -19,6 +19,7 @@ use tonic::{
 };
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
+use tower::layer::layer_fn;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
@@ -29,6 +30,7 @@ use super::{
     incoming,
     known::Known,
     status::Refusal,
+    straight::Straight,
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -135,7 +137,9 @@ where
         .layer(Known::described_by(&DESCRIBED))
         // Before anything of a message is read.
         .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout))
-        .add_routes(routes(gateway, &settings, &health, &shutdown))
+        // Most calls publish: the router, which takes every call and its answer apart, is for the others.
+        .layer(layer_fn(|others| Straight { service: events(gateway.clone(), &settings, &shutdown), others }))
+        .add_routes(routes(gateway.clone(), &settings, &health, &shutdown))
         .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
 
@@ -191,13 +195,7 @@ fn routes(
 ) -> Routes {
     let call_timeout = settings.call_timeout;
     let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway: gateway.clone(), call_timeout, shutdown: shutdown.clone() };
-    let events = Events {
-        gateway,
-        call_timeout,
-        stream_events_in_flight_max: settings.stream_events_in_flight_max.max(1),
-        shutdown: shutdown.clone(),
-    };
+    let deliveries = Deliveries { gateway, call_timeout, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
         services: vec![
@@ -210,12 +208,25 @@ fn routes(
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
-        .add_service(tuned!(EventServiceServer::new(events), settings))
         .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
         .add_service(tuned!(HealthServer::new(health), settings))
         .add_service(tuned!(reflection_v1(), settings))
         .add_service(tuned!(reflection_v1alpha(), settings));
     routes.routes()
+}
+
+fn events(
+    gateway: Gateway,
+    settings: &GrpcSettings,
+    shutdown: &CancellationToken,
+) -> EventServiceServer<Events> {
+    let events = Events {
+        gateway,
+        call_timeout: settings.call_timeout,
+        stream_events_in_flight_max: settings.stream_events_in_flight_max.max(1),
+        shutdown: shutdown.clone(),
+    };
+    tuned!(EventServiceServer::new(events), settings)
 }
 
 fn reflection() -> Reflection<'static> {

@@ -184,7 +184,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
         address: EventAddress { account: account(of), id: id.map(|id| id.parse().unwrap()) },
         encoded: event.encode_to_vec(),
         order_tag: event::order_tag(&event).unwrap(),
-        event,
+        event: event.into(),
         event_type: EventType::ContactCreated,
         inbox_id: None,
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,

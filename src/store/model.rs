@@ -113,7 +113,7 @@ pub struct NewEvent {
     /// Where it belongs.
     pub address: EventAddress,
     /// What was published, checked, with `name`, `type` and `create_time` unset.
-    pub event: v1::Event,
+    pub event: Box<v1::Event>,
     /// Its encoding: what is written.
     pub encoded: Vec<u8>,
     /// Its kind.

@@ -53,7 +53,7 @@ async fn an_event_is_owed_to_those_who_want_it_when_it_is_stored() {
     client.delete_subscription(delete).await.unwrap();
     assert_eq!(server.publish("after").await.delivery_count, 1);
 
-    let event = Some(samples::sample(EventType::ContactCreated, account()));
+    let event = Some(samples::sample(EventType::ContactCreated, account()).into());
     let other = v1::PublishEventRequest { event, ..publish("other") };
     assert_eq!(batch(&server, vec![other]).await.unwrap()[0].delivery_count, 0);
     server.stop().await;
@@ -68,7 +68,7 @@ async fn a_repeated_event_is_answered_as_the_first_was() {
     let second = server.publish("e1").await;
     assert_eq!(second, v1::PublishResult { duplicate: true, ..first });
 
-    let other = v1::PublishEventRequest { event: Some(message(8)), ..publish("e1") };
+    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("e1") };
     let status = server.events().await.publish_event(other).await.unwrap_err();
     assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
     assert_eq!(details(&status).resource_info().unwrap().resource_name, "accounts/1/events/e1");
@@ -86,7 +86,7 @@ async fn a_batch_is_stored_wholly_or_not_at_all() {
     assert_eq!(duplicates, [false, false, true, true]);
     assert_eq!(results[0].event, results[2].event);
 
-    let other = v1::PublishEventRequest { event: Some(message(8)), ..publish("b") };
+    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("b") };
     let status = batch(&server, vec![publish("c"), other]).await.unwrap_err();
     assert_eq!(
         told(&status),
@@ -128,7 +128,7 @@ async fn what_is_only_validated_is_answered_as_if_and_not_stored() {
     let first = server.publish("e1").await;
     let result = client.publish_event(validate("e1")).await.unwrap().into_inner().result.unwrap();
     assert_eq!(result, v1::PublishResult { duplicate: true, ..first });
-    let other = v1::PublishEventRequest { event: Some(message(8)), ..validate("e1") };
+    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..validate("e1") };
     let status = client.publish_event(other).await.unwrap_err();
     assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
     server.stop().await;
@@ -138,7 +138,7 @@ async fn what_is_only_validated_is_answered_as_if_and_not_stored() {
 async fn lists_show_the_latest_first_by_type_and_time() {
     let server = Server::start().await;
     server.publish("e1").await;
-    let event = Some(samples::sample(EventType::ContactCreated, account()));
+    let event = Some(samples::sample(EventType::ContactCreated, account()).into());
     batch(&server, vec![v1::PublishEventRequest { event, ..publish("c1") }]).await.unwrap();
     let last = server.publish("e2").await;
     let list = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
@@ -164,7 +164,7 @@ async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_tak
         let mut event = message(number);
         let Some(v1::event::Payload::MessageCreated(payload)) = &mut event.payload else { unreachable!() };
         payload.message.as_mut().unwrap().content = Some("x".repeat(900_000));
-        v1::PublishEventRequest { event: Some(event), ..publish(&format!("e{number}")) }
+        v1::PublishEventRequest { event: Some(event.into()), ..publish(&format!("e{number}")) }
     };
     for number in 1..=9 {
         batch(&server, vec![large(number)]).await.unwrap();

@@ -201,7 +201,7 @@ pub fn create(id: &str, url: &str) -> v1::CreateSubscriptionRequest {
 pub fn publish(id: &str) -> v1::PublishEventRequest {
     v1::PublishEventRequest {
         parent: PARENT.into(),
-        event: Some(message(7)),
+        event: Some(message(7).into()),
         event_id: id.into(),
         ..Default::default()
     }

@@ -128,7 +128,7 @@ async fn a_subscription_that_is_owed_as_much_as_it_may_is_named_and_the_event_is
 
     // Whoever has room is not concerned.
     let request = v1::PublishEventRequest { parent: "accounts/2".into(), ..publish("c") };
-    let request = v1::PublishEventRequest { event: Some(message_of(2)), ..request };
+    let request = v1::PublishEventRequest { event: Some(message_of(2).into()), ..request };
     server
         .events()
         .await
@@ -165,7 +165,7 @@ async fn what_is_owed_in_all_is_bounded_and_events_for_nobody_are_taken() {
     check(&status, "BACKLOG_FULL", EVERYBODY, "backlog_max", "3");
     assert_eq!(server.store.owed_in_all(), 2);
     let request = v1::PublishEventRequest { parent: "accounts/2".into(), ..publish("b") };
-    let request = v1::PublishEventRequest { event: Some(message_of(2)), ..request };
+    let request = v1::PublishEventRequest { event: Some(message_of(2).into()), ..request };
     server.events().await.publish_event(request).await.expect("it is owed to nobody");
     server.stop().await;
 }

@@ -29,7 +29,7 @@ async fn next(answers: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::S
 async fn a_stream_is_answered_in_order_and_one_bad_event_fails_alone() {
     let server = Server::start().await;
     server.publish("taken").await;
-    let other = v1::PublishEventRequest { event: Some(message(8)), ..publish("taken") };
+    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("taken") };
     let messages = vec![
         numbered(10, publish("a")),
         numbered(20, v1::PublishEventRequest { event: None, ..publish("b") }),

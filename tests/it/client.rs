@@ -322,7 +322,7 @@ pub fn publish_request(account: i64, id: &str, event: v1::Event) -> v1::PublishE
     v1::PublishEventRequest {
         parent: format!("accounts/{account}"),
         event_id: id.into(),
-        event: Some(event),
+        event: Some(event.into()),
         ..Default::default()
     }
 }

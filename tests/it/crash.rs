@@ -106,7 +106,7 @@ async fn a_gateway_that_was_killed_while_it_started_starts_again() {
         fresh.start().await.stop().await;
     }
     let gateway = home.start().await;
-    gateway.client.publish(ACCOUNT, request(1).event.unwrap()).await;
+    gateway.client.publish(ACCOUNT, *request(1).event.unwrap()).await;
     assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
     gateway.stop().await;
 }

@@ -234,7 +234,7 @@ fn request(account: i64, number: i64) -> v1::PublishEventRequest {
     v1::PublishEventRequest {
         parent: format!("accounts/{account}"),
         event_id: format!("e{number}"),
-        event: Some(event),
+        event: Some(event.into()),
         ..Default::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 
 use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
 use crate::{
@@ -140,9 +140,8 @@ impl Dispatcher {
 
     fn send(&mut self, subscription: Arc<Subscription>, owed: Owed, is_probe: bool) {
         self.places.take(subscription.lane);
-        let random = StdRng::seed_from_u64(self.random.random());
-        self.attempts
-            .spawn(Sending { means: self.means.clone(), subscription, random, owed, is_probe }.run());
+        let seed = self.random.random();
+        self.attempts.spawn(Sending { means: self.means.clone(), subscription, seed, owed, is_probe }.run());
     }
 
     /// How much a lane may hold now: less when all of them together hold much, and one delivery at least.

@@ -33,7 +33,7 @@ pub fn events() -> Vec<Line> {
         invalid("an event id of 129 characters", published(|r| r.event_id = "x".repeat(129)), &["event_id"]),
         line(
             "an event id of another event",
-            published(|r| (r.event_id, r.event) = ("taken".into(), Some(message(8)))),
+            published(|r| (r.event_id, r.event) = ("taken".into(), Some(message(8).into()))),
             AlreadyExists,
             "EVENT_EXISTS",
             &["event_id"],
@@ -150,12 +150,12 @@ pub fn events() -> Vec<Line> {
         ),
         invalid(
             "an id for two events of a batch",
-            batch("", |r| (r[2].event_id, r[2].event) = ("b0".into(), Some(message(8)))),
+            batch("", |r| (r[2].event_id, r[2].event) = ("b0".into(), Some(message(8).into()))),
             &["requests[2].event_id"],
         ),
         line(
             "a stored id for another event in a batch",
-            batch("", |r| (r[1].event_id, r[1].event) = ("taken".into(), Some(message(8)))),
+            batch("", |r| (r[1].event_id, r[1].event) = ("taken".into(), Some(message(8).into()))),
             AlreadyExists,
             "EVENT_EXISTS",
             &["requests[1].event_id"],
@@ -192,7 +192,7 @@ fn spoilt_message(spoil: impl FnOnce(&mut v1::Message)) -> Call {
 }
 
 fn of_event(event: v1::Event) -> Call {
-    published(|request| request.event = Some(event))
+    published(|request| request.event = Some(event.into()))
 }
 
 fn batch(parent: &str, change: impl FnOnce(&mut Vec<v1::PublishEventRequest>)) -> Call {

@@ -114,7 +114,7 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
     let event = message_event(|message| *message = deepest);
     assert_eq!(faults(event.clone()), []);
 
-    let request = v1::PublishEventRequest { event: Some(event), ..v1::PublishEventRequest::default() };
+    let request = v1::PublishEventRequest { event: Some(event.into()), ..v1::PublishEventRequest::default() };
     let batch =
         v1::BatchPublishEventsRequest { requests: vec![request], ..v1::BatchPublishEventsRequest::default() };
     let bytes = batch.encode_to_vec();
