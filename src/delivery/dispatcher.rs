@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+    collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
     ops::ControlFlow,
     sync::Arc,
     time::Duration,
@@ -50,8 +50,10 @@ use suspended::{Oldest, Probe};
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
 /// Wait before a read or a settlement that the store refused is tried again.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
-/// What an event is taken to weigh before the first one was seen, in bytes of memory.
-const FIRST_WEIGHT: usize = 4096;
+/// Reads of the store for lanes at once. At the start every lane that owes something wants one.
+pub const READS_IN_FLIGHT_MAX: usize = 16;
+/// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
+const FIRST_WEIGHT: usize = 1 << 20;
 
 /// How the dispatcher works. The defaults are the configuration's.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +112,9 @@ pub struct Dispatcher {
     changes_seen: u64,
     attempts: JoinSet<Ended>,
     reads: JoinSet<Reading>,
+    /// Lanes that may want to read, and wait until fewer do; each once.
+    readers: VecDeque<LaneId>,
+    waiting_readers: HashSet<LaneId>,
 }
 
 /// A lane with something to do.
@@ -156,6 +161,8 @@ impl Dispatcher {
             changes_seen: 0,
             attempts: JoinSet::new(),
             reads: JoinSet::new(),
+            readers: VecDeque::new(),
+            waiting_readers: HashSet::new(),
         }
     }
 
@@ -242,7 +249,7 @@ impl Dispatcher {
 
     fn accepted(&mut self, group: &[FedEvent]) {
         for fed in group {
-            self.typical_weight = (self.typical_weight * 15 + fed.event.weight()) / 16;
+            self.note_weight(fed.event.weight());
             for &id in &fed.lanes {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
@@ -346,14 +353,29 @@ impl Dispatcher {
 
     fn read_ended(&mut self, ended: Reading) {
         self.reserved_bytes -= ended.reserved;
+        if let Some(page) = &ended.page {
+            page.owed().for_each(|owed| self.note_weight(owed.event.weight()));
+        }
         let slot = self.slots.get_mut(&ended.lane);
         if let Some(slot) = slot.filter(|slot| slot.number == ended.slot) {
             match ended.page {
                 Some(page) => slot.lane.take_page(&ended.read, page, self.means.clock.now()),
                 None => slot.lane.read_failed(&ended.read),
             }
-            self.pump(ended.lane);
         }
+        // Those who wait come before the lane that has just read.
+        while self.reads.len() < READS_IN_FLIGHT_MAX
+            && let Some(next) = self.readers.pop_front()
+        {
+            self.waiting_readers.remove(&next);
+            self.pump(next);
+        }
+        self.pump(ended.lane);
+    }
+
+    /// Notes what an event weighs.
+    fn note_weight(&mut self, weight: usize) {
+        self.typical_weight = (self.typical_weight * 15 + weight) / 16;
     }
 
     /// When to look at the timers.

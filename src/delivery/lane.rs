@@ -11,7 +11,7 @@ use crate::{
         ids::{LaneId, Seq},
         time::UnixMicros,
     },
-    store::{DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
+    store::{Debt, DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
 };
 
 mod ordered;
@@ -76,6 +76,18 @@ pub enum ReadPage {
     Due(DuePage),
     /// Both.
     Owed(OwedPage),
+}
+
+impl ReadPage {
+    /// What is in it.
+    pub fn owed(&self) -> impl Iterator<Item = &Owed> {
+        let (owed, debts): (&[Owed], &[Debt]) = match self {
+            Self::Pending(page) => (&page.owed, &[]),
+            Self::Due(page) => (&page.owed, &[]),
+            Self::Owed(page) => (&[], &page.debts),
+        };
+        owed.iter().chain(debts.iter().map(|debt| &debt.owed))
+    }
 }
 
 impl Read {

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use rand::RngExt;
 
-use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
+use super::{DispatchSettings, Dispatcher, READS_IN_FLIGHT_MAX, STORE_RETRY_WAIT};
 use crate::{
     delivery::{
         lane::{LaneLimits, Read, ReadPage},
@@ -75,7 +75,11 @@ impl Dispatcher {
             }
             None => {}
         }
-        if let Some(read) = lane.next_read(now, limits) {
+        if self.reads.len() >= READS_IN_FLIGHT_MAX {
+            if self.waiting_readers.insert(id) {
+                self.readers.push_back(id);
+            }
+        } else if let Some(read) = lane.next_read(now, limits) {
             let reserved = read.limit * self.typical_weight;
             self.reserved_bytes += reserved;
             let reading = Reading { lane: id, slot: slot.number, read, reserved, page: None };

@@ -92,3 +92,24 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
     assert_eq!(dispatcher.window_bytes, held);
 }
+
+#[tokio::test]
+async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let mut lanes = Vec::new();
+    for number in 0..100 {
+        let new = new_subscription(1, &format!("s{number}"));
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+    }
+    store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
+    let mut dispatcher = dispatcher(&store);
+    dispatcher.look_at_everything();
+    assert_eq!(dispatcher.reads.len(), READS_IN_FLIGHT_MAX);
+    while let Some(ended) = dispatcher.reads.join_next().await {
+        dispatcher.read_ended(ended.unwrap());
+        assert!(dispatcher.reads.len() <= READS_IN_FLIGHT_MAX);
+    }
+    assert_eq!(dispatcher.slots.len(), lanes.len());
+    assert!(dispatcher.slots.values().all(|slot| slot.lane.window_bytes() > 0));
+    assert_eq!(dispatcher.reserved_bytes, 0);
+}
