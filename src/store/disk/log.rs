@@ -312,7 +312,7 @@ impl Log {
     /// Whether events may be written: not while there is no next file and what is left of this one is for settlements.
     pub fn has_room_for_events(&self) -> bool {
         let left = self.capacity.saturating_sub(self.used[&self.active_no]);
-        left > self.file_bytes / RESERVE_SHARE || !self.preparer.is_disk_full()
+        left > self.capacity / RESERVE_SHARE || !self.preparer.is_disk_full()
     }
 
     /// Begins a record: what the caller adds to it is the payload.
@@ -337,7 +337,7 @@ impl Log {
         write_all_at(&self.active, &self.record, pos.offset().into())?;
         *self.used.get_mut(&self.active_no).expect("it is there") += bytes;
         self.number += 1;
-        if self.capacity.saturating_sub(self.used[&self.active_no]) < self.file_bytes / PREPARE_AT_SHARE {
+        if self.capacity.saturating_sub(self.used[&self.active_no]) < self.capacity / PREPARE_AT_SHARE {
             self.preparer.want();
         }
         Ok(pos.plus(HEAD_BYTES))

@@ -14,8 +14,9 @@ use std::{
 pub(super) const SPARE: &str = "spare";
 /// Wait before a preparation that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Bytes written at a time.
-const CHUNK_BYTES: u32 = 256 * 1024;
+/// Bytes written at a time. A page: what is written at once is kept together by the kernel, and is dirty as a whole when a commit changes
+/// some bytes of it.
+const CHUNK_BYTES: u32 = 4 * 1024;
 
 pub(super) struct Preparer {
     shared: Arc<Shared>,
