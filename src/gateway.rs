@@ -69,7 +69,7 @@ pub struct GatewaySettings {
     pub backlog_max: u64,
     /// How long events are kept.
     pub retention_age: Duration,
-    /// Most bytes of events and attempts that are kept, as they are encoded.
+    /// Most bytes of events, attempts and what describes them that are kept.
     pub retention_bytes_max: u64,
     /// How often what is no longer kept is removed.
     pub retention_interval: Duration,

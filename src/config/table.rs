@@ -319,9 +319,9 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "retention_bytes_max",
-        doc: "The most bytes of events and attempts that are kept, as they are encoded; the disk holds more. Past it the \
-              oldest that are over are removed; when nothing more can be removed, publishing is answered with \
-              RESOURCE_EXHAUSTED.",
+        doc: "The most bytes of the log that are kept: events, attempts and what describes them; two files more are on the \
+              disk. Past it the oldest events that are over are removed; when nothing more can be removed, publishing is \
+              answered with RESOURCE_EXHAUSTED.",
         kind: Kind::Bytes { min: 16 * MIB, max: 16_384 * GIB },
         default: "10GiB",
     },

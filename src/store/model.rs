@@ -434,7 +434,7 @@ impl LaneSummary {
 pub struct Keep {
     /// Events stored at this time or later.
     pub since: UnixMicros,
-    /// At most so many bytes of events and attempts, as they are encoded.
+    /// At most so many bytes of events, attempts and what describes them.
     pub bytes_max: u64,
 }
 
