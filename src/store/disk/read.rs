@@ -27,6 +27,8 @@ const READ_BYTES: usize = 256 * 1024;
 const TRIES_MAX: usize = 10;
 /// In front of an attempt: its length and what it adds up to.
 pub const ATTEMPT_HEAD: usize = 8;
+/// Most bytes of an attempt: what is kept of an answer and an error, and an URL, is far less.
+const ATTEMPT_BYTES_MAX: u32 = 1024 * 1024;
 
 /// An event that is to be read.
 #[derive(Clone, Debug)]
@@ -197,6 +199,9 @@ pub fn read_attempts(log: &LogReader, last: Pos, limit: usize) -> Result<Vec<Att
         };
         let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
         let span = Span { pos: pos.plus(ATTEMPT_HEAD), len: number(0), sum: number(4) };
+        if span.len > ATTEMPT_BYTES_MAX {
+            return Err(damaged(pos).into());
+        }
         let record = match log.read_span(span) {
             Err(ReadError::Gone) => break,
             record => AttemptRecord::decode(&*record?).map_err(RecordError::from)?,

@@ -342,7 +342,6 @@ impl Writer {
         payload.extend(&group.bodies);
         let payload = self.append(Kind::Commit)?;
         let metrics = &self.shared.metrics;
-        metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());
 
         let mut ledger = self.shared.ledger_mut();
@@ -379,8 +378,11 @@ impl Writer {
 
     /// Makes durable what the registry's tree was told. sled's flush only starts the writing; the file must be synced as well.
     fn sync_registry(&self) -> Result<(), StoreError> {
+        let start = Instant::now();
         self.db.flush().map_err(failed)?;
-        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
+        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
+        self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.

@@ -1,6 +1,6 @@
 //! Checkpoints: what the writer knows in memory alone is described in the log, and the manifest says where.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use prost::Message;
 
@@ -162,7 +162,9 @@ impl Writer {
     /// Writes the record that was begun, durably.
     pub(super) fn append(&mut self, kind: Kind) -> Result<Pos, StoreError> {
         let pos = self.log.append(kind).map_err(super::write_failed)?;
+        let start = Instant::now();
         self.log.sync().map_err(super::write_failed)?;
+        self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         Ok(pos)
     }
 }

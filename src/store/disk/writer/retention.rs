@@ -33,6 +33,8 @@ impl Writer {
     /// Removes log files with all in them that is not owed. Returns how many events are gone.
     fn remove_files(&mut self, files: Vec<u32>) -> Result<u64, StoreError> {
         let mut events = 0;
+        // What is written anew is a volume of its own: none of them takes events any more.
+        self.shared.ledger_mut().is_open = false;
         let (within, described): (Vec<Seq>, Vec<Seq>) = {
             let ledger = self.shared.ledger();
             let within = ledger.volumes.iter().filter(|volume| files.contains(&volume.file));
