@@ -10,7 +10,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use self::{
     ledger::Ledger,
     log::{LogReader, ReadError},
-    writer::{Write, bytes_of},
+    writer::{Settling, Write, bytes_of},
 };
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
@@ -105,6 +105,8 @@ pub struct Shared {
     log: Arc<LogReader>,
     /// The ledger's count of what is owed.
     owed: Arc<AtomicU64>,
+    /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
+    settling: Mutex<Vec<Settling>>,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     failed: watch::Sender<bool>,
@@ -153,6 +155,10 @@ impl DiskStore {
 }
 
 impl Shared {
+    fn settling(&self) -> MutexGuard<'_, Vec<Settling>> {
+        self.settling.lock().expect("no code panics while it holds this lock")
+    }
+
     fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
         self.ledger.read().expect("no code panics while it holds this lock")
     }
@@ -206,7 +212,19 @@ impl Store for DiskStore {
     }
 
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
-        self.write(|answer| Write::Settle(settlements, answer))
+        let (answer, commit) = Commit::pair();
+        let is_first = {
+            let mut waiting = self.shared.settling();
+            waiting.push((settlements, answer));
+            waiting.len() == 1
+        };
+        // The writer takes all that wait at once: the first of them calls it.
+        if is_first && let Err(error) = self.send(Write::Settle) {
+            for (_, answer) in std::mem::take(&mut *self.shared.settling()) {
+                drop(answer.send(Err(error.clone())));
+            }
+        }
+        commit
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {

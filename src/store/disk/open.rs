@@ -32,7 +32,7 @@ use crate::{
     clock::Clock,
     domain::ids::{LaneId, Seq},
     metrics::Metrics,
-    store::{FEED_GROUPS_MAX, Registry, changes::ChangeFeed},
+    store::{FEED_GROUPS_MAX, Registry, StoreError, changes::ChangeFeed},
 };
 
 /// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
@@ -128,6 +128,7 @@ pub fn open(
         owed: ledger.owed(),
         ledger: RwLock::new(ledger),
         log: Arc::clone(log.reader()),
+        settling: Mutex::default(),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),
         failed: watch::Sender::new(false),
@@ -148,11 +149,16 @@ pub fn open(
         failure: None,
     };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let failed = shared.failed.clone();
+    let (failed, ended) = (shared.failed.clone(), Arc::clone(&shared));
     let write = move || {
         if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
             tracing::error!("the store's writer panicked and takes no more writes until a restart");
             failed.send_replace(true);
+        }
+        // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
+        drop(waiting);
+        for (_, answer) in std::mem::take(&mut *ended.settling()) {
+            drop(answer.send(Err(StoreError::Closed)));
         }
     };
     let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);

@@ -8,7 +8,7 @@ use super::{
     ledger::lane_number,
     log::ReadError,
     read::{Found, Way, read_attempts},
-    volume::Volume,
+    volume::{LaneCounts, Volume},
 };
 use crate::{
     domain::{
@@ -66,59 +66,53 @@ impl Shared {
 
     /// See [`crate::store::Store::pending`].
     pub fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, ReadError> {
-        // Looked at first: what is stored meanwhile is past it.
-        let last = Seq(self.ledger().next_seq.0 - 1);
-        let mut waiting = Vec::new();
-        let wanted = |volume: &Volume| volume.end.0 > after.0 + 1 && volume.has(lane, SlotState::Pending);
-        self.walk(Way::Up, wanted, |volume, detail| {
-            for event in detail.event_from(volume.first, Seq(after.0 + 1))..detail.len() {
-                let key = DeliveryKey { seq: detail.seq(volume.first, event), lane };
-                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
-                if let Some(slot) = slot.filter(|slot| slot.state == SlotState::Pending) {
-                    waiting.push((Found::new(volume, detail, event), slot.attempts_now()));
-                    if waiting.len() > limit {
-                        return ControlFlow::Break(());
-                    }
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        let more = waiting.len() > limit;
-        waiting.truncate(limit);
-        let newest = waiting.last().map_or(after, |(found, _)| found.seq);
-        let until = if more { newest } else { newest.max(last) };
-        Ok(PendingPage { owed: self.owed_of(waiting)?, until, more })
+        let has = |counts: &LaneCounts| counts.count(SlotState::Pending) > 0;
+        let is_wanted = |slot: &Slot, _: &EventMeta| slot.state == SlotState::Pending;
+        let Waiting { found, until, more, .. } = self.waiting(lane, after, limit, has, is_wanted)?;
+        Ok(PendingPage { owed: self.owed_of(found)?, until, more })
     }
 
     /// See [`crate::store::Store::owed`].
     pub fn owed(&self, query: &OwedQuery) -> Result<OwedPage, ReadError> {
-        let &OwedQuery { lane, after, limit, .. } = query;
+        let has = |counts: &LaneCounts| counts.owed() > 0;
+        let is_wanted = |slot: &Slot, event: &EventMeta| slot.state.is_owed() && query.order.wants(event.tag);
+        let Waiting { found, dues, until, more } =
+            self.waiting(query.lane, query.after, query.limit, has, is_wanted)?;
+        let owed = self.owed_of(found)?.into_iter().zip(dues);
+        Ok(OwedPage { debts: owed.map(|(owed, due)| Debt { owed, due }).collect(), until, more })
+    }
+
+    /// A page of a lane's deliveries after a place that are wanted, in stored order. `has` tells volumes that may have some.
+    fn waiting(
+        &self,
+        lane: LaneId,
+        after: Seq,
+        limit: usize,
+        has: impl Fn(&LaneCounts) -> bool,
+        is_wanted: impl Fn(&Slot, &EventMeta) -> bool,
+    ) -> Result<Waiting, ReadError> {
+        // Looked at first: what is stored meanwhile is past it.
         let last = Seq(self.ledger().next_seq.0 - 1);
-        let (mut found, mut dues) = (Vec::new(), Vec::new());
-        let owes = |volume: &Volume| volume.of_lane(lane).is_some_and(|counts| counts.owed() > 0);
-        let wanted = |volume: &Volume| volume.end.0 > after.0 + 1 && owes(volume);
-        self.walk(Way::Up, wanted, |volume, detail| {
+        let mut waiting =
+            Waiting { found: Vec::new(), dues: Vec::new(), until: after.max(last), more: false };
+        let may_have = |volume: &Volume| volume.end.0 > after.0 + 1 && volume.of_lane(lane).is_some_and(&has);
+        self.walk(Way::Up, may_have, |volume, detail| {
             for event in detail.event_from(volume.first, Seq(after.0 + 1))..detail.len() {
                 let key = DeliveryKey { seq: detail.seq(volume.first, event), lane };
                 let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
-                let slot =
-                    slot.filter(|slot| slot.state.is_owed() && query.order.wants(detail.events[event].tag));
-                if let Some(slot) = slot {
-                    found.push((Found::new(volume, detail, event), slot.attempts_now()));
-                    dues.push(slot.delivery_state().due());
-                    if found.len() > limit {
-                        return ControlFlow::Break(());
-                    }
+                let Some(slot) = slot.filter(|slot| is_wanted(slot, &detail.events[event])) else { continue };
+                if waiting.found.len() == limit {
+                    waiting.more = true;
+                    return ControlFlow::Break(());
                 }
+                waiting.found.push((Found::new(volume, detail, event), slot.attempts_now()));
+                waiting.dues.push(slot.delivery_state().due());
             }
             ControlFlow::Continue(())
         })?;
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let newest = found.last().map_or(after, |(found, _)| found.seq);
-        let until = if more { newest } else { newest.max(last) };
-        let owed = self.owed_of(found)?.into_iter().zip(dues);
-        Ok(OwedPage { debts: owed.map(|(owed, due)| Debt { owed, due }).collect(), until, more })
+        let newest = waiting.found.last().map_or(after, |(found, _)| found.seq);
+        waiting.until = if waiting.more { newest } else { newest.max(waiting.until) };
+        Ok(waiting)
     }
 
     /// See [`crate::store::Store::due`].
@@ -373,6 +367,16 @@ pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &Detail, even
         Some(slot) => query.wants_over(slot.delivery_state(), slot.changed.max(meta.time)),
         None => query.wants_new(event_type, (meta.inbox != 0).then_some(meta.inbox)),
     }
+}
+
+/// A page of what waits in a lane.
+struct Waiting {
+    /// The events, and the attempts made of each.
+    found: Vec<(Found, u32)>,
+    /// When each is due, if it is retried.
+    dues: Vec<Option<UnixMicros>>,
+    until: Seq,
+    more: bool,
 }
 
 /// When a delivery was made.

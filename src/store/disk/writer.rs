@@ -53,12 +53,15 @@ pub const BYTES_WAITING_MAX: usize = 128 * 1024 * 1024;
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 type AcceptResult = Result<Vec<Accepted>, StoreError>;
 
+/// How attempts ended, and who waits until that is written down.
+pub type Settling = (Vec<Settlement>, Answer<()>);
+
 /// Something to be written, and who waits for it.
 pub enum Write {
     /// Events with their deliveries.
     Accept(Vec<NewEvent>, Answer<Vec<Accepted>>),
-    /// How attempts ended.
-    Settle(Vec<Settlement>, Answer<()>),
+    /// How attempts ended: there are some in [`Shared::settling`].
+    Settle,
     /// What a caller decides about a delivery.
     Decide(DeliveryKey, Decision, Answer<DeliveryState>),
     /// Deliveries to be queued once more.
@@ -130,14 +133,14 @@ impl Writer {
     /// One commit. False if the thread shall end.
     fn commit(&mut self, first: Write, writes: &mpsc::Receiver<Write>) -> bool {
         let mut group = self.begin();
+        // First, so that a flood of events does not keep places in flight from being free again.
+        self.gather_waiting_settlements(&mut group);
         let mut next = Some(first);
         while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
             self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
             match write {
                 Write::Accept(events, answer) => self.gather_events(&mut group, events, answer),
-                Write::Settle(settlements, answer) => {
-                    self.gather_settlements(&mut group, settlements, answer);
-                }
+                Write::Settle => self.gather_waiting_settlements(&mut group),
                 // Everything else is rare: it ends the commit and makes one of its own.
                 other => {
                     self.finish(group);
@@ -245,6 +248,13 @@ impl Writer {
             let answer = Accepted { id, create_time, duplicate: true, delivery_count: meta.delivery_count };
             (meta.fingerprint, answer)
         }))
+    }
+
+    fn gather_waiting_settlements(&mut self, group: &mut Group) {
+        let waiting = mem::take(&mut *self.shared.settling());
+        for (settlements, answer) in waiting {
+            self.gather_settlements(group, settlements, answer);
+        }
     }
 
     fn gather_settlements(&mut self, group: &mut Group, settlements: Vec<Settlement>, answer: Answer<()>) {

@@ -55,7 +55,7 @@ impl Writer {
                 self.answer(answer, result);
                 return false;
             }
-            Write::Accept(..) | Write::Settle(..) => unreachable!("these are gathered"),
+            Write::Accept(..) | Write::Settle => unreachable!("these are gathered"),
         }
         true
     }
