@@ -219,6 +219,11 @@ impl Ledger {
         self.volumes.get(after.checked_sub(1)?).filter(|volume| seq < volume.end)
     }
 
+    /// The first place of the volume that a delivery is in, if its lane has a book.
+    pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
+        self.lanes.contains_key(&key.lane).then(|| self.volume_of(key.seq).map(|volume| volume.first))?
+    }
+
     /// The volume that begins at this place.
     pub fn volume(&self, first: Seq) -> Option<&Volume> {
         self.index_of(first).map(|index| &self.volumes[index])

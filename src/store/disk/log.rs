@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
@@ -19,9 +18,13 @@ use super::records::RecordError;
 use prepare::Preparer;
 
 mod prepare;
+mod record;
 mod replay;
 
+pub use record::Kind;
 pub use replay::{Replayed, replay};
+
+use record::{HEAD_BYTES, Head, padded};
 
 /// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -86,26 +89,6 @@ pub fn sum(bytes: &[u8]) -> u32 {
     u32::try_from(xxh3_64(bytes) & u64::from(u32::MAX)).expect("32 bits are left")
 }
 
-/// What a record holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Events and settlements: the only one that counts by itself.
-    Commit = 1,
-    /// What a volume knows of its events; the manifest points to it.
-    Index = 2,
-    /// How far a volume's deliveries are; the manifest points to it.
-    State = 3,
-    /// Events that are kept when the file that they were in goes; the manifest points to them.
-    Kept = 4,
-}
-
-impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Commit, Self::Index, Self::State, Self::Kept].into_iter().find(|kind| *kind as u8 == byte)
-    }
-}
-
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -140,61 +123,6 @@ impl From<io::Error> for WriteError {
             _ => Self::Failed(error),
         }
     }
-}
-
-/// Bytes in front of a record's payload: magic, kind, length, file, offset, number, checksum.
-const HEAD_BYTES: usize = 40;
-const MAGIC: [u8; 4] = *b"Tdgs";
-/// Records begin at multiples of this.
-const ALIGN: usize = 8;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    kind: Kind,
-    len: u32,
-    number: u64,
-    sum: u64,
-}
-
-impl Head {
-    /// Fills the head of `record`, whose payload is complete.
-    fn fill(record: &mut [u8], kind: Kind, pos: Pos, number: u64) {
-        let len = u32::try_from(record.len() - HEAD_BYTES).expect("a record is below 4 GiB");
-        record[..4].copy_from_slice(&MAGIC);
-        record[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
-        record[8..12].copy_from_slice(&len.to_le_bytes());
-        record[12..20].copy_from_slice(&pos.raw().to_le_bytes());
-        record[20..28].copy_from_slice(&number.to_le_bytes());
-        record[28..HEAD_BYTES].fill(0);
-        let sum = checksum(record);
-        record[32..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
-    }
-
-    /// The head that stands at `pos`, if one does. The checksum is still to be compared.
-    fn read(bytes: &[u8; HEAD_BYTES], pos: Pos) -> Option<Self> {
-        if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || bytes[28..32] != [0; 4] {
-            return None;
-        }
-        let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
-        if number(12) != pos.raw() {
-            return None;
-        }
-        let len = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
-        Some(Self { kind: Kind::from_byte(bytes[4])?, len, number: number(20), sum: number(32) })
-    }
-}
-
-/// Of everything but the checksum itself.
-fn checksum(record: &[u8]) -> u64 {
-    let payload = xxh3_64(&record[HEAD_BYTES..]);
-    let mut head = [0; HEAD_BYTES];
-    head[..32].copy_from_slice(&record[..32]);
-    head[32..].copy_from_slice(&payload.to_le_bytes());
-    xxh3_64(&head)
-}
-
-fn padded(len: usize) -> usize {
-    len.next_multiple_of(ALIGN)
 }
 
 /// Where the log is read.
@@ -441,11 +369,6 @@ fn file_path(dir: &Path, number: u32) -> PathBuf {
 
 fn file_number(name: &str) -> Option<u32> {
     name.strip_suffix(".log").filter(|digits| digits.len() == 10)?.parse().ok()
-}
-
-/// The numbers of the files that are missing in a range.
-pub fn missing(reader: &LogReader, range: RangeInclusive<u32>) -> Option<u32> {
-    range.into_iter().find(|number| !reader.has(*number))
 }
 
 #[cfg(unix)]

@@ -50,14 +50,8 @@ impl Shared {
 
     /// See [`crate::store::Store::state`].
     pub fn state(&self, key: DeliveryKey) -> Result<Option<DeliveryState>, ReadError> {
-        let first = {
-            let ledger = self.ledger();
-            if !ledger.knows(lane_number(key.lane)) {
-                return Ok(None);
-            }
-            let Some(volume) = ledger.volume_of(key.seq) else { return Ok(None) };
-            volume.first
-        };
+        let volume = self.ledger().volume_of_delivery(key);
+        let Some(first) = volume else { return Ok(None) };
         let state = self.look_at(first, |volume, detail| {
             detail.slot(volume.first, key).map(|slot| detail.slots[slot].delivery_state())
         })?;
@@ -243,14 +237,8 @@ impl Shared {
 
     /// See [`crate::store::Store::delivery`].
     pub fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, ReadError> {
-        let first = {
-            let ledger = self.ledger();
-            if !ledger.knows(lane_number(key.lane)) {
-                return Ok(None);
-            }
-            let Some(volume) = ledger.volume_of(key.seq) else { return Ok(None) };
-            volume.first
-        };
+        let volume = self.ledger().volume_of_delivery(key);
+        let Some(first) = volume else { return Ok(None) };
         let row = self.look_at(first, |volume, detail| {
             let slot = detail.slots[detail.slot(volume.first, key)?];
             let event = detail.event_at(volume.first, key.seq)?;

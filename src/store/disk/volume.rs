@@ -167,11 +167,6 @@ impl Volume {
         self.place_of(lane).ok().map(|place| &self.lanes[place])
     }
 
-    /// Whether it has a delivery to this lane in this state.
-    pub fn has(&self, lane: LaneId, state: SlotState) -> bool {
-        self.of_lane(lane).is_some_and(|counts| counts.count(state) > 0)
-    }
-
     /// Counts the deliveries to a lane no longer: its subscription is gone.
     pub fn forget(&mut self, lane: u32) {
         if let Ok(place) = self.place_of(lane) {

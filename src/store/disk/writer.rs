@@ -16,7 +16,6 @@ use tokio::sync::oneshot;
 use super::{
     Shared, apply,
     detail::{Slot, SlotState},
-    ledger::lane_number,
     log::{Kind, Log, WriteError, sum},
     read::ATTEMPT_HEAD,
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
@@ -287,13 +286,7 @@ impl Writer {
 
     /// A delivery as it stands, with its volume's detail in memory until the next checkpoint; `None` if there is none.
     fn slot(&self, key: DeliveryKey) -> Result<Option<Slot>, StoreError> {
-        let volume = {
-            let ledger = self.shared.ledger();
-            if !ledger.knows(lane_number(key.lane)) {
-                return Ok(None);
-            }
-            ledger.volume_of(key.seq).map(|volume| volume.first)
-        };
+        let volume = self.shared.ledger().volume_of_delivery(key);
         let Some(first) = volume else { return Ok(None) };
         self.load_and_keep(first)?;
         Ok(self.shared.ledger().slot(key).copied())

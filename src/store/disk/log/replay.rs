@@ -1,6 +1,9 @@
 //! Reading the log from some place to its end.
 
-use super::{HEAD_BYTES, Head, Kind, LogReader, MAGIC, Pos, ReadError, checksum, damaged, padded};
+use super::{
+    LogReader, Pos, ReadError, damaged,
+    record::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, checksum, padded},
+};
 use crate::store::disk::records::RecordError;
 
 /// Bytes looked at at once for what should not be there.
@@ -82,19 +85,19 @@ fn record_at(reader: &LogReader, pos: Pos) -> Result<Option<(Head, Vec<u8>)>, Re
 fn holds_later(reader: &LogReader, pos: Pos, number: u64) -> Result<bool, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(false) };
     let len = file.metadata()?.len();
-    let mut from = u64::from(pos.offset()) + super::ALIGN as u64;
+    let mut from = u64::from(pos.offset()) + ALIGN as u64;
     while from + (HEAD_BYTES as u64) <= len {
         let place = Pos::new(pos.file(), u32::try_from(from).expect("a log file is below 4 GiB"));
         let look = usize::try_from(len - from).unwrap_or(usize::MAX).min(LOOK_BYTES);
         let bytes = reader.read(place, look)?;
-        for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(super::ALIGN) {
+        for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(ALIGN) {
             if bytes[at..at + MAGIC.len()] == MAGIC
                 && record_at(reader, place.plus(at))?.is_some_and(|(head, _)| head.number >= number)
             {
                 return Ok(true);
             }
         }
-        from += look.next_multiple_of(super::ALIGN) as u64;
+        from += look.next_multiple_of(ALIGN) as u64;
     }
     Ok(false)
 }

@@ -1,0 +1,80 @@
+//! How a record of the log is framed: the head in front of its payload.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Pos;
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Events and settlements: the only one that counts by itself.
+    Commit = 1,
+    /// What a volume knows of its events; the manifest points to it.
+    Index = 2,
+    /// How far a volume's deliveries are; the manifest points to it.
+    State = 3,
+    /// Events that are kept when the file that they were in goes; the manifest points to them.
+    Kept = 4,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Commit, Self::Index, Self::State, Self::Kept].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Bytes in front of a record's payload: magic, kind, length, file, offset, number, checksum.
+pub(super) const HEAD_BYTES: usize = 40;
+pub(super) const MAGIC: [u8; 4] = *b"Tdgs";
+/// Records begin at multiples of this.
+pub(super) const ALIGN: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) kind: Kind,
+    pub(super) len: u32,
+    pub(super) number: u64,
+    pub(super) sum: u64,
+}
+
+impl Head {
+    /// Fills the head of `record`, whose payload is complete.
+    pub(super) fn fill(record: &mut [u8], kind: Kind, pos: Pos, number: u64) {
+        let len = u32::try_from(record.len() - HEAD_BYTES).expect("a record is below 4 GiB");
+        record[..4].copy_from_slice(&MAGIC);
+        record[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
+        record[8..12].copy_from_slice(&len.to_le_bytes());
+        record[12..20].copy_from_slice(&pos.raw().to_le_bytes());
+        record[20..28].copy_from_slice(&number.to_le_bytes());
+        record[28..HEAD_BYTES].fill(0);
+        let sum = checksum(record);
+        record[32..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    /// The head that stands at `pos`, if one does. The checksum is still to be compared.
+    pub(super) fn read(bytes: &[u8; HEAD_BYTES], pos: Pos) -> Option<Self> {
+        if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || bytes[28..32] != [0; 4] {
+            return None;
+        }
+        let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        if number(12) != pos.raw() {
+            return None;
+        }
+        let len = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
+        Some(Self { kind: Kind::from_byte(bytes[4])?, len, number: number(20), sum: number(32) })
+    }
+}
+
+/// Of everything but the checksum itself.
+pub(super) fn checksum(record: &[u8]) -> u64 {
+    let payload = xxh3_64(&record[HEAD_BYTES..]);
+    let mut head = [0; HEAD_BYTES];
+    head[..32].copy_from_slice(&record[..32]);
+    head[32..].copy_from_slice(&payload.to_le_bytes());
+    xxh3_64(&head)
+}
+
+pub(super) fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
