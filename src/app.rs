@@ -321,6 +321,7 @@ fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterS
         answer_bytes_max: config.answer_bytes_max,
         idle_timeout: config.idle_connection_timeout,
         idle_connections_per_endpoint_max: config.idle_connections_per_endpoint_max,
+        idle_connections_max: config.idle_connections_max,
         extra_roots: config.egress_ca_file.as_deref().map(extra_roots).transpose()?.unwrap_or_default(),
     })
 }

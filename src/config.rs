@@ -105,6 +105,8 @@ pub struct Config {
     pub idle_connection_timeout: Duration,
     /// How many unused connections to an endpoint are kept.
     pub idle_connections_per_endpoint_max: usize,
+    /// How many unused connections are kept in all.
+    pub idle_connections_max: usize,
     /// Attempts in all.
     pub retry_max_attempts: u32,
     /// The bound of the first wait.
@@ -273,6 +275,7 @@ impl Origins {
             lane_order_keys_max: value("lane_order_keys_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
+            idle_connections_max: value("idle_connections_max").number(),
             retry_max_attempts: value("retry_max_attempts").number(),
             retry_min_backoff: value("retry_min_backoff").duration(),
             retry_max_backoff: value("retry_max_backoff").duration(),

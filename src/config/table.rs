@@ -250,6 +250,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "32",
     },
     Setting {
+        key: "idle_connections_max",
+        doc: "Connections to all endpoints together that are kept open unused. Once there are more, the half that was not \
+              used for longest is closed.",
+        kind: Kind::Count { min: 0, max: 1_000_000 },
+        default: "4096",
+    },
+    Setting {
         key: "retry_max_attempts",
         doc: "Attempts made for a delivery in all, where the subscription does not say.",
         kind: Kind::Count { min: 1, max: 50 },

@@ -44,6 +44,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("lane_order_keys_max", "7", "7"),
     ("idle_connection_timeout", "1h", r#""60m""#),
     ("idle_connections_per_endpoint_max", "0", "0"),
+    ("idle_connections_max", "10", "10"),
     ("retry_max_attempts", "50", "50"),
     ("retry_min_backoff", "10ms", r#""10ms""#),
     ("retry_max_backoff", "7d", r#""7d""#),

@@ -15,12 +15,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::Connect;
 use tokio::time::{Instant, Sleep};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn, util::BoxCloneSyncService};
 
-use super::{client::HttpClient, connect::Answered, failure::Failure};
+use super::{
+    failure::Failure,
+    pool::{AnswerBody, Connects, HttpClient},
+};
 use crate::{
     clock::Clock,
     domain::{
@@ -42,7 +43,7 @@ pub(super) fn poster<C>(
     clock: Arc<dyn Clock>,
 ) -> Poster
 where
-    C: Connect + Clone + Send + Sync + 'static,
+    C: Connects,
 {
     let now = Arc::clone(&clock);
     let stack = ServiceBuilder::new()
@@ -233,24 +234,20 @@ fn try_stale_again<B: Send + 'static>(
             if result.as_ref().is_err_and(|failure| failure.kept_connection_broke) {
                 result = inner.call(post).await;
             }
-            if let Some(answered) =
-                result.as_ref().ok().and_then(|response| response.extensions().get::<Answered>())
-            {
-                answered.set();
-            }
             result
         }
     })
 }
 
 /// Makes the request of a POST.
-fn assemble<C>(client: HttpClient<C>, clock: Arc<dyn Clock>) -> impl Posts<Response<Incoming>, Failure>
-where
-    C: Connect + Clone + Send + Sync + 'static,
-{
+fn assemble<C: Connects>(
+    client: HttpClient<C>,
+    clock: Arc<dyn Clock>,
+) -> impl Posts<Response<AnswerBody<C>>, Failure> {
     service_fn(move |post: Post| {
-        let responding = request_of(&post, clock.now()).map(|request| client.request(request));
-        async move { Ok(responding?.await?) }
+        let (client, request) = (client.clone(), request_of(&post, clock.now()));
+        // In a box: the layers around it would move it about.
+        Box::pin(async move { Ok(client.send(request?).await?) })
     })
 }
 

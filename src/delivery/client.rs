@@ -2,13 +2,9 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{
-    client::legacy::{Client, connect::Connect},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -20,6 +16,7 @@ use super::{
     attempt,
     connect::{self, ConnectWithin, Connector},
     egress::EgressPolicy,
+    pool::{HttpClient, PoolSettings},
 };
 use crate::{clock::Clock, domain::delivery::Poster, metrics::Open};
 
@@ -33,6 +30,8 @@ pub const ANSWER_BYTES_MAX_DEFAULT: usize = 64 * 1024;
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
 /// Most unused connections kept per scheme, host and port.
 pub const IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT: usize = 32;
+/// Most unused connections kept in all.
+pub const IDLE_CONNECTIONS_MAX_DEFAULT: usize = 4096;
 
 /// Most bytes of an answer's headers. More than 100 headers are refused as well, by hyper's own bound.
 const ANSWER_HEADERS_BYTES_MAX: usize = 16 * 1024;
@@ -64,6 +63,8 @@ pub struct PosterSettings {
     pub idle_timeout: Duration,
     /// Most unused connections kept per scheme, host and port.
     pub idle_connections_per_endpoint_max: usize,
+    /// Most unused connections kept in all. Once there are more, the half that was not used for longest is closed.
+    pub idle_connections_max: usize,
     /// Certificate authorities that are trusted besides those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
 }
@@ -79,6 +80,7 @@ impl Default for PosterSettings {
             answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
+            idle_connections_max: IDLE_CONNECTIONS_MAX_DEFAULT,
             extra_roots: Vec::new(),
         }
     }
@@ -124,8 +126,8 @@ where
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(connector);
-    let client =
-        client(ConnectWithin { inner: Arc::new(https), timeout: settings.connect_timeout }, settings);
+    let connector = ConnectWithin { inner: Arc::new(https), timeout: settings.connect_timeout };
+    let client = HttpClient::new(connector, pool_settings(settings));
     Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
 
@@ -134,24 +136,24 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
-/// Sends requests over the connections that `C` opens.
-pub(super) type HttpClient<C> = Arc<Client<C, Full<Bytes>>>;
-
-/// Sends requests over kept connections. It clones itself and its connector for every request.
-fn client<C: Connect + Clone>(connector: C, settings: &PosterSettings) -> HttpClient<C> {
-    let client = Client::builder(TokioExecutor::new())
+fn pool_settings(settings: &PosterSettings) -> PoolSettings {
+    let mut http1 = http1::Builder::new();
+    http1.max_buf_size(ANSWER_HEADERS_BYTES_MAX);
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
         .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(settings.idle_timeout)
-        .pool_max_idle_per_host(settings.idle_connections_per_endpoint_max)
-        .http1_max_buf_size(ANSWER_HEADERS_BYTES_MAX)
-        .http2_max_header_list_size(u32::try_from(ANSWER_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
-        .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(H2_PING_AFTER)
-        .http2_keep_alive_timeout(H2_PING_TIMEOUT)
-        .build(connector);
-    Arc::new(client)
+        .max_header_list_size(u32::try_from(ANSWER_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(H2_PING_AFTER)
+        .keep_alive_timeout(H2_PING_TIMEOUT);
+    PoolSettings {
+        http1,
+        http2,
+        idle_timeout: settings.idle_timeout,
+        idle_per_origin_max: settings.idle_connections_per_endpoint_max,
+        idle_max: settings.idle_connections_max,
+    }
 }
 
 fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {

@@ -5,10 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -125,9 +122,7 @@ impl<D> Connector<D> {
             let address = SocketAddr::new(*address, port);
             match timeout(share, (self.dial)(address)).await {
                 Ok(Ok(stream)) => {
-                    let answered = Answered::default();
-                    let opened = self.connections.one();
-                    return Ok(Stream { inner: TokioIo::new(stream), answered, _opened: opened });
+                    return Ok(Stream { inner: TokioIo::new(stream), _opened: self.connections.one() });
                 }
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
                 Err(_) => last = ConnectError::Timeout(self.timeout),
@@ -178,7 +173,7 @@ where
 /// Bounds the time until a connection can be used. Stands around TLS, whose handshake may hang as well as TCP's.
 #[derive(Debug)]
 pub(super) struct ConnectWithin<S> {
-    /// Shared: the client clones its connector for every request, and needs few of them.
+    /// Shared: it is cloned for every connection.
     pub(super) inner: Arc<S>,
     pub(super) timeout: Duration,
 }
@@ -210,31 +205,15 @@ where
     }
 }
 
-/// A connection, and whether it has carried an answer yet.
+/// A connection that is counted.
 pub(super) struct Stream<T> {
     inner: TokioIo<T>,
-    answered: Answered,
     _opened: Opened,
-}
-
-/// Whether a connection has carried an answer: it was good once, and may have been closed since for being idle. The
-/// client puts it into every response, and into the errors of the connection.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answered(Arc<AtomicBool>);
-
-impl Answered {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl<T> Connection for Stream<T> {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.answered.clone())
+        Connected::new()
     }
 }
 

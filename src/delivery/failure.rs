@@ -2,10 +2,7 @@
 
 use std::{error::Error, fmt::Write, io, time::Duration};
 
-use http::Extensions;
-use hyper_util::client::legacy;
-
-use super::connect::{Answered, ConnectError};
+use super::{connect::ConnectError, pool::SendError};
 use crate::domain::delivery::Outcome;
 
 /// Why there is no complete answer. The text is for people, without anything that was sent.
@@ -33,21 +30,15 @@ impl Failure {
     }
 }
 
-impl From<legacy::Error> for Failure {
-    fn from(error: legacy::Error) -> Self {
-        if error.is_connect() {
-            return no_connection(&error);
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Connect(error) => no_connection(&*error),
+            SendError::Broken { error, kept } => {
+                let may_be_stale = !error.is_parse() && !error.is_user();
+                Self { kept_connection_broke: kept && may_be_stale, ..Self::from(error) }
+            }
         }
-        let broken = find::<hyper::Error>(&error);
-        let text = broken.map_or_else(|| describe(&error), broken_text);
-        // Of HTTP/2 the client itself repeats what the receiver says that it has not begun.
-        let may_be_stale = broken.is_none_or(|error| !error.is_parse() && !error.is_user());
-        let kept = error.connect_info().is_some_and(|info| {
-            let mut extras = Extensions::new();
-            info.get_extras(&mut extras);
-            !info.is_negotiated_h2() && extras.get::<Answered>().is_some_and(Answered::get)
-        });
-        Self { outcome: Outcome::Io, text, kept_connection_broke: kept && may_be_stale }
     }
 }
 
@@ -58,7 +49,7 @@ impl From<hyper::Error> for Failure {
     }
 }
 
-fn no_connection(error: &legacy::Error) -> Failure {
+fn no_connection(error: &(dyn Error + 'static)) -> Failure {
     let outcome = match find::<ConnectError>(error) {
         Some(ConnectError::Blocked(_)) => Outcome::Blocked,
         Some(ConnectError::Timeout(_)) => Outcome::Timeout,

@@ -1,9 +1,9 @@
 //! Sends: reads from the store what is owed, attempts it, and settles it there.
 //!
 //! `dispatcher` serves all subscriptions, `lane` is what it knows of one; `pace`, `places` and `suspension` decide how fast it
-//! goes, and `sending` makes one attempt and settles it. The rest is one POST: `client` holds the settings and the kept
-//! connections, `attempt` the tower stack, `connect` and `resolve` the way to a socket, `egress` the verdict on its address,
-//! `failure` what there is instead of an answer.
+//! goes, and `sending` makes one attempt and settles it. The rest is one POST: `client` holds the settings, `attempt` the tower
+//! stack, `pool` the kept connections, `http1` one of them, `connect` and `resolve` the way to a socket, `egress` the verdict on
+//! its address, `failure` what there is instead of an answer.
 
 mod attempt;
 pub mod client;
@@ -11,9 +11,11 @@ pub mod connect;
 pub mod dispatcher;
 pub mod egress;
 mod failure;
+mod http1;
 mod lane;
 mod pace;
 mod places;
+mod pool;
 mod resolve;
 mod sending;
 pub mod suspension;

@@ -5,6 +5,7 @@
 mod blocked;
 mod bodies;
 mod breaks;
+mod kept;
 mod receiver;
 mod statuses;
 mod support;

@@ -1,0 +1,139 @@
+//! HTTP/1 connections that have no task of their own: whoever uses one drives it.
+//!
+//! A task per connection would be woken for every answer, only to wake the attempt that waits for it. Nobody drives a
+//! connection that is kept unused; the pool looks at those from time to time.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+    rt::{Read, Write},
+};
+
+/// A connection that no request is under way on.
+pub(super) struct Http1<T: Read + Write + Unpin> {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: http1::Connection<T, Full<Bytes>>,
+}
+
+impl<T: Read + Write + Unpin + 'static> Http1<T> {
+    pub(super) async fn new(builder: &http1::Builder, stream: T) -> hyper::Result<Self> {
+        let (sender, connection) = builder.handshake(stream).await?;
+        Ok(Self { sender, connection })
+    }
+
+    /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.
+    pub(super) fn is_usable(&mut self) -> bool {
+        // Nothing is waited for, so there is nobody to wake. Forgets whoever used it before, too.
+        self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer. The connection comes back with the answer.
+    pub(super) async fn send(
+        mut self: Box<Self>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Box<Self>), TrySendError<Request<Full<Bytes>>>> {
+        let response = {
+            let mut answering = pin!(self.sender.try_send_request(request));
+            let connection = &mut self.connection;
+            let mut is_over = false;
+            std::future::poll_fn(|context| {
+                if !is_over {
+                    // Why it ended, the answer says.
+                    is_over = Pin::new(&mut *connection).poll(context).is_ready();
+                }
+                answering.as_mut().poll(context)
+            })
+            .await?
+        };
+        Ok((response, self))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(&mut self.connection).poll(context)
+    }
+}
+
+/// What takes back connections that can be used again.
+pub(super) trait TakesBack<T: Read + Write + Unpin>: Send {
+    /// Takes one back.
+    fn take_back(self, connection: Box<Http1<T>>);
+}
+
+/// The body of an answer, and the connection that it comes on.
+pub(super) struct DrivenBody<T: Read + Write + Unpin, H> {
+    incoming: Incoming,
+    /// `None` once the connection has ended or been given back; or if somebody else drives it.
+    driven: Option<(Box<Http1<T>>, H)>,
+}
+
+impl<T, H> DrivenBody<T, H>
+where
+    T: Read + Write + Unpin + 'static,
+    H: TakesBack<T>,
+{
+    /// A body that drives its connection until it has ended, and gives it to `home` then.
+    pub(super) fn new(incoming: Incoming, connection: Box<Http1<T>>, home: H) -> Self {
+        Self { incoming, driven: Some((connection, home)) }
+    }
+
+    /// A body whose connection is driven by somebody else.
+    pub(super) fn of_shared(incoming: Incoming) -> Self {
+        Self { incoming, driven: None }
+    }
+
+    fn end(&mut self) {
+        if let Some((mut connection, home)) = self.driven.take()
+            && connection.is_usable()
+        {
+            home.take_back(connection);
+        }
+    }
+}
+
+impl<T, H> Body for DrivenBody<T, H>
+where
+    T: Read + Write + Unpin + 'static,
+    H: TakesBack<T> + Unpin,
+{
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(context);
+        if polled.is_pending()
+            && let Some((connection, _)) = &mut self.driven
+        {
+            if connection.poll(context).is_ready() {
+                self.driven = None;
+            }
+            // What the connection read is there now.
+            polled = Pin::new(&mut self.incoming).poll_frame(context);
+        }
+        if let Poll::Ready(None) = polled {
+            self.end();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Never before it was polled to its end, since the connection is given back there.
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

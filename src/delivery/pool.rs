@@ -1,0 +1,352 @@
+//! Sends requests over kept connections, and keeps them: for every origin a few, and so many in all.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::HOST,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::Full;
+use hyper::{
+    client::conn::{http1, http2},
+    rt::{Read, Write},
+};
+use hyper_util::{client::legacy::connect::Connection, rt::TokioExecutor};
+use tokio::time::Instant;
+use tower::{BoxError, Service, ServiceExt};
+
+use super::http1::{DrivenBody, Http1, TakesBack};
+
+/// How often unused connections are looked at: those that the other end has closed, or that were not used for long, are
+/// dropped.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Opens connections to the origins of URLs.
+pub(super) trait Connects:
+    Service<Uri, Response: Stream, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Connects for S where
+    S: Service<Uri, Response: Stream, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+/// What requests are sent over. It knows which protocol was agreed upon.
+pub(super) trait Stream: Read + Write + Connection + Unpin + Send + 'static {}
+
+impl<T: Read + Write + Connection + Unpin + Send + 'static> Stream for T {}
+
+/// How connections are used and kept.
+#[derive(Clone, Debug)]
+pub(super) struct PoolSettings {
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<TokioExecutor>,
+    /// How long an unused one is kept.
+    pub(super) idle_timeout: Duration,
+    /// Most unused ones of an origin.
+    pub(super) idle_per_origin_max: usize,
+    /// Most unused ones of all origins.
+    pub(super) idle_max: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(BoxError),
+    /// The connection broke before the answer.
+    #[error("{error}")]
+    Broken {
+        /// How.
+        error: hyper::Error,
+        /// It had been used before, and nobody watched it meanwhile.
+        kept: bool,
+    },
+}
+
+/// The body of an answer.
+pub(super) type AnswerBody<C> = DrivenBody<<C as Service<Uri>>::Response, Home<C>>;
+
+/// Sends requests. Clones share the kept connections.
+pub(super) struct HttpClient<C: Connects>(Arc<Shared<C>>);
+
+struct Shared<C: Connects> {
+    connector: C,
+    settings: PoolSettings,
+    kept: Mutex<Kept<C::Response>>,
+}
+
+/// What a connection leads to. Names are compared without regard to case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Origin {
+    scheme: Scheme,
+    authority: Authority,
+}
+
+/// All connections that are kept.
+struct Kept<T: Stream> {
+    origins: HashMap<Origin, OfOrigin<T>>,
+    /// Unused HTTP/1 connections of all origins.
+    idle: usize,
+}
+
+struct OfOrigin<T: Stream> {
+    /// Unused HTTP/1 connections, the one that was used last at the end.
+    idle: Vec<Idle<T>>,
+    /// An HTTP/2 connection, which is used by many at once.
+    shared: Option<SharedConnection>,
+}
+
+struct Idle<T: Stream> {
+    connection: Box<Http1<T>>,
+    since: Instant,
+}
+
+#[derive(Clone)]
+struct SharedConnection {
+    sender: http2::SendRequest<Full<Bytes>>,
+    used: Instant,
+    /// It has carried an answer.
+    answered: Arc<AtomicBool>,
+}
+
+/// A connection to send a request over.
+enum Taken<T: Stream> {
+    Own(Box<Http1<T>>),
+    Shared(SharedConnection),
+}
+
+/// Where an HTTP/1 connection is kept when it is not used.
+pub(super) struct Home<C: Connects> {
+    pool: Arc<Shared<C>>,
+    origin: Origin,
+}
+
+impl<C: Connects> Clone for HttpClient<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connects> HttpClient<C> {
+    /// A client that keeps no connection yet. To be called within a runtime's reach.
+    pub(super) fn new(connector: C, settings: PoolSettings) -> Self {
+        let kept = Mutex::new(Kept { origins: HashMap::new(), idle: 0 });
+        let look_every = settings.idle_timeout.min(LOOK_EVERY);
+        let shared = Arc::new(Shared { connector, settings, kept });
+        tokio::spawn(look_after(Arc::downgrade(&shared), look_every));
+        Self(shared)
+    }
+
+    /// Sends a request to the origin of its URL, which is absolute, and waits for the head of the answer.
+    ///
+    /// A kept connection may turn out to be closed before anything was sent over it; another one is taken then.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<AnswerBody<C>>, SendError> {
+        let url = request.uri().clone();
+        let origin = Origin::of(&url);
+        loop {
+            let (taken, kept) = match self.0.take(&origin) {
+                Some(taken) => (taken, true),
+                // In a box: it is large and rare, and would make every request's future as large.
+                None => (Box::pin(self.0.connect(&origin, url.clone())).await?, false),
+            };
+            let (sent, kept) = match taken {
+                Taken::Own(connection) => {
+                    make_plain(&mut request, &url);
+                    let sent = connection.send(request).await.map(|(response, connection)| {
+                        let home = Home { pool: Arc::clone(&self.0), origin: origin.clone() };
+                        response.map(|incoming| DrivenBody::new(incoming, connection, home))
+                    });
+                    (sent, kept)
+                }
+                Taken::Shared(mut shared) => {
+                    let sent = shared.sender.try_send_request(request).await;
+                    let kept = shared.answered.fetch_or(sent.is_ok(), Ordering::Relaxed);
+                    (sent.map(|response| response.map(DrivenBody::of_shared)), kept)
+                }
+            };
+            let mut error = match sent {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            match error.take_message().filter(|_| kept) {
+                Some(unsent) => {
+                    request = unsent;
+                    *request.uri_mut() = url.clone();
+                    request.headers_mut().remove(HOST);
+                }
+                None => {
+                    if kept {
+                        // One was found to be dead: the others will be, too.
+                        self.0.forget_idle(&origin);
+                    }
+                    return Err(SendError::Broken { error: error.into_error(), kept });
+                }
+            }
+        }
+    }
+}
+
+impl<C: Connects> Shared<C> {
+    fn kept(&self) -> MutexGuard<'_, Kept<C::Response>> {
+        self.kept.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// A kept connection that can be used, as far as is known. Drops those that cannot.
+    fn take(&self, origin: &Origin) -> Option<Taken<C::Response>> {
+        loop {
+            let mut idle = {
+                let mut kept = self.kept();
+                let of_origin = kept.origins.get_mut(origin)?;
+                if let Some(shared) = of_origin.open_shared() {
+                    return Some(Taken::Shared(shared));
+                }
+                let idle = of_origin.idle.pop()?;
+                kept.idle -= 1;
+                idle
+            };
+            let is_fresh = idle.since.elapsed() < self.settings.idle_timeout;
+            if is_fresh && idle.connection.is_usable() {
+                return Some(Taken::Own(idle.connection));
+            }
+        }
+    }
+
+    /// Drops the unused HTTP/1 connections of an origin.
+    fn forget_idle(&self, origin: &Origin) {
+        let forgotten = {
+            let mut kept = self.kept();
+            let idle =
+                kept.origins.get_mut(origin).map(|of| std::mem::take(&mut of.idle)).unwrap_or_default();
+            kept.idle -= idle.len();
+            idle
+        };
+        // Connections are closed without the lock.
+        drop(forgotten);
+    }
+
+    /// Opens a connection.
+    async fn connect(&self, origin: &Origin, url: Uri) -> Result<Taken<C::Response>, SendError> {
+        let stream = self.connector.clone().oneshot(url).await.map_err(SendError::Connect)?;
+        let broken = |error| SendError::Broken { error, kept: false };
+        if !stream.connected().is_negotiated_h2() {
+            let connection = Http1::new(&self.settings.http1, stream).await.map_err(broken)?;
+            return Ok(Taken::Own(Box::new(connection)));
+        }
+        let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
+        // Whoever waits for an answer learns of its end.
+        tokio::spawn(async move { drop(connection.await) });
+        let shared = SharedConnection { sender, used: Instant::now(), answered: Arc::default() };
+        // Several may have been opened at the same time: the first is kept, the others end with this request.
+        self.kept().of(origin).shared.get_or_insert_with(|| shared.clone());
+        Ok(Taken::Shared(shared))
+    }
+}
+
+impl<T: Stream> Kept<T> {
+    fn of(&mut self, origin: &Origin) -> &mut OfOrigin<T> {
+        self.origins.entry(origin.clone()).or_insert_with(|| OfOrigin { idle: Vec::new(), shared: None })
+    }
+
+    /// Takes out what is not to be kept any longer.
+    fn outdated(&mut self, timeout: Duration) -> Vec<Idle<T>> {
+        let mut outdated = Vec::new();
+        for of_origin in self.origins.values_mut() {
+            outdated.extend(
+                of_origin
+                    .idle
+                    .extract_if(.., |idle| idle.since.elapsed() >= timeout || !idle.connection.is_usable()),
+            );
+            of_origin.shared.take_if(|shared| shared.used.elapsed() >= timeout || shared.sender.is_closed());
+        }
+        self.origins.retain(|_, of_origin| !of_origin.idle.is_empty() || of_origin.shared.is_some());
+        self.idle -= outdated.len();
+        outdated
+    }
+
+    /// Takes out that half of the unused connections that was not used for longest.
+    fn older_half(&mut self) -> Vec<Idle<T>> {
+        let mut times: Vec<_> =
+            self.origins.values().flat_map(|of| &of.idle).map(|idle| idle.since).collect();
+        let middle = (times.len() - 1) / 2;
+        let (_, &mut middle, _) = times.select_nth_unstable(middle);
+        let mut older = Vec::new();
+        for of_origin in self.origins.values_mut() {
+            older.extend(of_origin.idle.extract_if(.., |idle| idle.since <= middle));
+        }
+        self.idle -= older.len();
+        older
+    }
+}
+
+impl<T: Stream> OfOrigin<T> {
+    /// The connection that is used by many, if it is open.
+    fn open_shared(&mut self) -> Option<SharedConnection> {
+        self.shared.take_if(|shared| shared.sender.is_closed());
+        let shared = self.shared.as_mut()?;
+        shared.used = Instant::now();
+        Some(shared.clone())
+    }
+}
+
+impl<C: Connects> TakesBack<C::Response> for Home<C> {
+    fn take_back(self, connection: Box<Http1<C::Response>>) {
+        let settings = &self.pool.settings;
+        let mut kept = self.pool.kept();
+        let idle = &mut kept.of(&self.origin).idle;
+        if idle.len() >= settings.idle_per_origin_max {
+            return;
+        }
+        idle.push(Idle { connection, since: Instant::now() });
+        kept.idle += 1;
+        let too_many = if kept.idle > settings.idle_max { kept.older_half() } else { Vec::new() };
+        // Connections are closed without the lock.
+        drop(kept);
+        drop(too_many);
+    }
+}
+
+impl Origin {
+    fn of(url: &Uri) -> Self {
+        let scheme = url.scheme().expect("the client is asked for absolute URLs only").clone();
+        let authority = url.authority().expect("an absolute URL has one").clone();
+        Self { scheme, authority }
+    }
+}
+
+/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header.
+fn make_plain(request: &mut Request<Full<Bytes>>, url: &Uri) {
+    let host = url.host().expect("an absolute URL has one");
+    let default_port = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let value = match url.port_u16().filter(|port| *port != default_port) {
+        Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
+        None => HeaderValue::from_str(host),
+    };
+    request.headers_mut().insert(HOST, value.expect("a host is made of visible characters"));
+    let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+}
+
+/// Looks at the unused connections from time to time, as long as there is somebody who could use them.
+async fn look_after<C: Connects>(pool: Weak<Shared<C>>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let outdated = pool.kept().outdated(pool.settings.idle_timeout);
+        drop(outdated);
+    }
+}
