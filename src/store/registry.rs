@@ -32,7 +32,7 @@ struct Inner {
     changed: VecDeque<LaneId>,
     /// How many changes there were in all.
     change_count: u64,
-    by_lane: HashMap<LaneId, Arc<Subscription>>,
+    by_lane: foldhash::HashMap<LaneId, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
     by_url: HashMap<(AccountId, Url), SubscriptionName>,

@@ -1,7 +1,7 @@
 //! The one thread that writes: it gathers what waits, writes it as one commit, syncs, and then answers everybody.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
     mem,
     path::PathBuf,
@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use foldhash::HashSet;
 use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
