@@ -3,22 +3,21 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{
     Shared, describe,
     detail::{Detail, EventMeta},
     log::{LogReader, Pos, ReadError, Span, damaged, sum},
+    query::type_of,
     records::{AttemptRecord, RecordError},
     volume::{Stored, Volume},
 };
-use crate::{
-    domain::{
-        delivery::Attempt,
-        event::StoredEvent,
-        ids::{AccountId, EventName, Seq},
-    },
-    proto::v1,
+use crate::domain::{
+    delivery::Attempt,
+    event::{EventContent, StoredEvent},
+    ids::{AccountId, EventName, Seq},
 };
 
 /// Encodings that lie together are read together, up to so many bytes.
@@ -151,7 +150,7 @@ impl Shared {
             for Found { seq, meta } in &rest[..together] {
                 let from =
                     usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
-                events.push(Arc::new(decode_event(*seq, meta, &bytes[from..from + meta.len as usize])?));
+                events.push(Arc::new(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?));
             }
             rest = &rest[together..];
         }
@@ -173,14 +172,16 @@ fn together(found: &[Found]) -> usize {
     1 + found.windows(2).take_while(|pair| follows(pair)).count()
 }
 
-fn decode_event(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
+/// The event whose encoding was read.
+fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
     if sum(encoded) != meta.sum {
         return Err(damaged(meta.pos).into());
     }
-    let event = v1::Event::decode(encoded).map_err(RecordError::from)?;
     let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
     let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
-    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, event))
+    // Copied: it must not hold on to what was read beside it.
+    let content = EventContent::new(type_of(meta.event_type), meta.tag, Bytes::copy_from_slice(encoded));
+    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
 }
 
 /// A volume's detail, from the disk.
