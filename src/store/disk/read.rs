@@ -137,8 +137,22 @@ impl Shared {
         Ok(())
     }
 
-    /// The events that were found, in their order.
+    /// The events that were found, in their order. Those that somebody holds are not read.
     pub fn load(&self, found: &[Found]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let mut events: Vec<Option<Arc<StoredEvent>>> = {
+            let held = self.held();
+            found.iter().map(|found| held.get(found.seq)).collect()
+        };
+        let missing = found.iter().zip(&events).filter(|(_, event)| event.is_none());
+        let missing: Vec<&Found> = missing.map(|(found, _)| found).collect();
+        let read = self.read_events(&missing)?;
+        let mut held = self.held();
+        let places = events.iter_mut().filter(|event| event.is_none());
+        places.zip(read).for_each(|(place, event)| *place = Some(held.share(event)));
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    fn read_events(&self, found: &[&Found]) -> Result<Vec<StoredEvent>, ReadError> {
         let mut events = Vec::with_capacity(found.len());
         let mut rest = found;
         while let Some(first) = rest.first() {
@@ -150,7 +164,7 @@ impl Shared {
             for Found { seq, meta } in &rest[..together] {
                 let from =
                     usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
-                events.push(Arc::new(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?));
+                events.push(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?);
             }
             rest = &rest[together..];
         }
@@ -159,9 +173,9 @@ impl Shared {
 }
 
 /// How many of the first of these lie close together, one after another in one file.
-fn together(found: &[Found]) -> usize {
+fn together(found: &[&Found]) -> usize {
     let start = found[0].meta.pos;
-    let follows = |pair: &[Found]| {
+    let follows = |pair: &[&Found]| {
         let (one, next) = (&pair[0].meta, &pair[1].meta);
         let end = one.pos.plus(one.len as usize);
         let is_close = next.pos >= end && next.pos.raw() - end.raw() <= u64::from(one.len);
