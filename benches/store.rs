@@ -18,12 +18,11 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Parser;
 use futures_util::future::try_join_all;
-use prost::Message;
 use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::{self, EventAddress},
+        event::EventAddress,
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
         secret::Secret,
@@ -83,7 +82,7 @@ fn main() -> anyhow::Result<()> {
 fn append(batch: usize, writes: u64) -> anyhow::Result<f64> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let mut file = File::create(dir.path().join("appended"))?;
-    let write = new_event(1, Vec::new()).event.encode_to_vec().repeat(batch);
+    let write = new_event(1, Vec::new()).content.encoded.repeat(batch);
     let start = Instant::now();
     for _ in 0..writes {
         file.write_all(&write)?;
@@ -138,7 +137,7 @@ async fn run(store: &Arc<DiskStore>, lane: LaneId, load: Load, settle: bool) -> 
                     return anyhow::Ok(bytes);
                 }
                 let events: Vec<_> = numbers.map(|number| new_event(number, vec![lane])).collect();
-                bytes += events.iter().map(|new| new.event.encoded_len() as u64).sum::<u64>();
+                bytes += events.iter().map(|new| new.content.encoded.len() as u64).sum::<u64>();
                 store.accept(events).await?;
             }
         })
@@ -247,10 +246,7 @@ fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
     let event = samples::typical_message(account, 1 + number % 1000, number);
     NewEvent {
         address: EventAddress { account, id: None },
-        encoded: event.encode_to_vec(),
-        order_tag: event::order_tag(&event).expect("it has a payload"),
-        event: event.into(),
-        event_type: EventType::MessageCreated,
+        content: event.into(),
         inbox_id: None,
         fingerprint: number.unsigned_abs().into(),
         lanes,

@@ -5,12 +5,13 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, BinaryHeap, VecDeque},
     ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{

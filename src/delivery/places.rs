@@ -5,7 +5,9 @@
 //! place of such a lane. So a thousand endpoints that hang hold half of the places, and whoever's last attempt
 //! succeeded never waits for them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use crate::domain::ids::LaneId;
 

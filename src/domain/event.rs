@@ -1,21 +1,19 @@
 //! An event as Tidings knows it: what was published, and the few facts that decide where it goes.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
-use prost::Message;
 
 use super::{
     ids::{AccountId, EventId, EventName, Seq},
-    json,
     subscription::PayloadFormat,
     time::UnixMicros,
 };
 use crate::proto::v1::{self, EventType};
 
 mod check;
+mod content;
 
 pub use check::{FAULTS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
+pub use content::EventContent;
 
 /// What decides which subscriptions an event is for, and after which other events it must arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,47 +70,34 @@ pub struct StoredEvent {
     pub name: EventName,
     /// When it was stored.
     pub create_time: UnixMicros,
-    /// What was published, checked, with `name`, `type` and `create_time` unset.
-    pub event: Box<v1::Event>,
-    bodies: [OnceLock<Bytes>; 2],
-    weight: OnceLock<usize>,
+    /// What was published.
+    pub content: EventContent,
 }
-
-/// How many times its encoding an event takes up in memory, roughly: its parts are allocated one by one, and its bodies
-/// are kept beside it once they are rendered.
-const WEIGHT_PER_ENCODED_BYTE: usize = 4;
 
 impl StoredEvent {
     /// An event at its place in the store.
-    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, event: impl Into<Box<v1::Event>>) -> Self {
-        let event = event.into();
-        Self { seq, name, create_time, event, bodies: Default::default(), weight: OnceLock::new() }
+    pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, content: impl Into<EventContent>) -> Self {
+        Self { seq, name, create_time, content: content.into() }
     }
 
     /// The body that is POSTed in `format`. Rendered once, however many subscriptions share it.
     pub fn body(&self, format: PayloadFormat) -> Bytes {
-        // Where the sample has no form of its own, both share one rendering.
-        let format = if json::has_sample_form(&self.event) { format } else { PayloadFormat::Documented };
-        let slot = match format {
-            PayloadFormat::Documented => &self.bodies[0],
-            PayloadFormat::Sample => &self.bodies[1],
-        };
-        slot.get_or_init(|| json::render(&self.event, format).into()).clone()
+        self.content.body(format)
     }
 
     /// Its kind.
     pub fn event_type(&self) -> EventType {
-        event_type(&self.event).expect("a stored event has a payload: it was checked before")
-    }
-
-    /// About how many bytes of memory it takes up.
-    pub fn weight(&self) -> usize {
-        *self.weight.get_or_init(|| WEIGHT_PER_ENCODED_BYTE * self.event.encoded_len())
+        self.content.event_type
     }
 
     /// What it keeps its order within.
     pub fn order_tag(&self) -> OrderTag {
-        order_tag(&self.event).expect("a stored event has a payload: it was checked before")
+        self.content.order_tag
+    }
+
+    /// How many bytes of memory it takes up, about.
+    pub fn weight(&self) -> usize {
+        self.content.weight()
     }
 
     /// As the API shows it: with its name, kind and time.
@@ -121,7 +106,7 @@ impl StoredEvent {
             name: self.name.to_string(),
             r#type: self.event_type().into(),
             create_time: Some(self.create_time.into()),
-            ..v1::Event::clone(&self.event)
+            ..self.content.decode()
         }
     }
 }
@@ -133,11 +118,6 @@ pub struct EventAddress {
     pub account: AccountId,
     /// The publisher's id; the store makes one where there is none.
     pub id: Option<EventId>,
-}
-
-/// What an event keeps its order within, by its payload; `None` without one.
-pub fn order_tag(event: &v1::Event) -> Option<OrderTag> {
-    event.payload.as_ref().map(|payload| check::order_key(payload).into())
 }
 
 /// The kind of an event by its payload; `None` without one.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Gateway, GatewayError, Limit};
-use crate::{domain::ids::LaneId, store::NewEvent};
+use crate::{domain::ids::LaneId, store::Matching};
 
 /// How long a caller is asked to wait while too much is owed. Deliveries must be made before there is room again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -23,9 +23,9 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Told(AtomicI64);
 
 impl Gateway {
-    /// Errors if these events would make one subscription, or all together, be owed more than the settings allow. What is
+    /// Errors if events that so many want would make one subscription, or all together, be owed more than the settings allow. What is
     /// being stored at this moment is not counted: a bound may be passed by as much as is in flight.
-    pub(super) fn check_backlog(&self, events: &[NewEvent]) -> Result<(), GatewayError> {
+    pub(super) fn check_backlog(&self, events: &[Matching]) -> Result<(), GatewayError> {
         let new = events.iter().map(|event| event.lanes.len() as u64).sum();
         if self.check_backlog_in_all(new)? {
             return Ok(());

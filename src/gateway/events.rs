@@ -17,7 +17,7 @@ use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
         delivery::webhook_id,
-        event::{self, EventAddress, EventFacts, StoredEvent},
+        event::{self, EventAddress, EventContent, EventFacts, StoredEvent},
         fault::Faults,
         ids::{AccountId, EventId, EventName, Seq, SubscriptionName},
         request,
@@ -27,7 +27,7 @@ use crate::{
     },
     metrics::Metrics,
     proto::v1,
-    store::{EventQuery, NewEvent, Page, StoreError},
+    store::{EventQuery, Matching, NewEvent, Page, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -35,7 +35,7 @@ use crate::{
 pub struct CheckedEvent {
     address: EventAddress,
     event: Box<v1::Event>,
-    encoded: Vec<u8>,
+    content: EventContent,
     facts: EventFacts,
     fingerprint: u128,
 }
@@ -49,6 +49,14 @@ impl CheckedEvent {
     /// Whether `other` has the same content.
     pub fn is_same_event(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
+    }
+
+    /// What is to be stored. The bodies that are sent at once are rendered here, while the message is decoded, and it is
+    /// dropped by the thread that made it.
+    fn into_new(self, Matching { lanes, formats }: Matching) -> NewEvent {
+        let Self { address, event, content, facts, fingerprint } = self;
+        formats.into_iter().for_each(|format| content.render(&event, format));
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, lanes }
     }
 }
 
@@ -133,8 +141,10 @@ impl Gateway {
             return Err(faults);
         }
         let facts = event::check(&mut event, address.account, path)?;
-        let encoded = event.encode_to_vec();
-        Ok(CheckedEvent { fingerprint: fingerprint(&encoded), address, event, encoded, facts })
+        let encoded = Bytes::from(event.encode_to_vec());
+        let fingerprint = fingerprint(&encoded);
+        let content = EventContent::new(facts.event_type, facts.order_key.into(), encoded);
+        Ok(CheckedEvent { address, event, content, facts, fingerprint })
     }
 
     /// Errors if a publish would be refused now, whatever it is of. Cheap: to be asked before an event is even read.
@@ -148,24 +158,15 @@ impl Gateway {
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
         let start = Instant::now();
-        let bytes = events.iter().map(|event| event.encoded.len()).sum();
+        let bytes = events.iter().map(|event| event.content.encoded.len()).sum();
         let room = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
         let registry = self.0.store.registry();
-        let new =
-            events.into_iter().map(|CheckedEvent { address, event, encoded, facts, fingerprint }| NewEvent {
-                lanes: registry.matching(address.account, &facts),
-                event_type: facts.event_type,
-                inbox_id: facts.inbox_id,
-                order_tag: facts.order_key.into(),
-                address,
-                event,
-                encoded,
-                fingerprint,
-            });
-        let new: Vec<_> = new.collect();
-        self.check_backlog(&new)?;
-        let stored = self.0.line.enter(new);
+        let matching = events.iter().map(|event| registry.matching(event.address.account, &event.facts));
+        let matching: Vec<_> = matching.collect();
+        self.check_backlog(&matching)?;
+        let new = events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching));
+        let stored = self.0.line.enter(new.collect());
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 
@@ -187,11 +188,11 @@ impl Gateway {
         let mut published = Vec::with_capacity(events.len());
         for (index, (event, stored)) in events.into_iter().zip(stored).enumerate() {
             if let Some(stored) = &stored
-                && fingerprint(&stored.event.encode_to_vec()) != event.fingerprint
+                && fingerprint(&stored.content.encoded) != event.fingerprint
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let lanes = registry.matching(event.address.account, &event.facts).len();
+            let lanes = registry.matching(event.address.account, &event.facts).lanes.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,
@@ -231,7 +232,7 @@ impl Gateway {
                 let EventAddress { account, id } = checked.address;
                 let id = id.unwrap_or_else(|| EventId::from(self.draw_uuid()));
                 let name = EventName { account, id };
-                Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), checked.event))
+                Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), checked.content))
             }
         };
         let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
@@ -259,4 +260,26 @@ fn fingerprint(encoded: &[u8]) -> u128 {
     let digest = Sha256::digest(encoded);
     let half = digest.first_chunk().expect("a SHA-256 has 32 bytes");
     u128::from_be_bytes(*half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ids::LaneId, samples};
+
+    #[test]
+    fn what_is_sent_at_once_is_rendered_before_it_is_stored_and_nothing_else() {
+        const FORMATS: [PayloadFormat; 2] = [PayloadFormat::Documented, PayloadFormat::Sample];
+        for wanted in [&FORMATS[..0], &FORMATS[..1], &FORMATS[1..], &FORMATS] {
+            let account = AccountId::new(1).unwrap();
+            let mut event = Box::new(samples::typical_message(account, 1, 1));
+            let facts = event::check(&mut event, account, "event").unwrap();
+            let content = EventContent::from(&*event);
+            let address = EventAddress { account, id: None };
+            let checked = CheckedEvent { address, event, content, facts, fingerprint: 1 };
+            let new = checked.into_new(Matching { lanes: vec![LaneId(1)], formats: wanted.to_vec() });
+            let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
+            assert_eq!(rendered.collect::<Vec<_>>(), wanted);
+        }
+    }
 }

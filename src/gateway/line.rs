@@ -145,11 +145,10 @@ mod tests {
     use crate::{
         clock::SystemClock,
         domain::{
-            event::{EventAddress, OrderTag},
+            event::EventAddress,
             ids::{AccountId, EventId, Seq},
             samples,
         },
-        proto::v1::EventType,
         store::{EventQuery, TimeRange, memory::MemoryStore},
     };
 
@@ -160,11 +159,8 @@ mod tests {
     fn event(id: usize) -> NewEvent {
         NewEvent {
             address: EventAddress { account: account(), id: Some(format!("e{id}").parse().unwrap()) },
-            event: samples::typical_message(account(), 1, 1).into(),
-            encoded: vec![1],
-            event_type: EventType::MessageCreated,
+            content: samples::typical_message(account(), 1, 1).into(),
             inbox_id: None,
-            order_tag: OrderTag(0),
             fingerprint: 1,
             lanes: Vec::new(),
         }

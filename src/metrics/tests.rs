@@ -1,7 +1,10 @@
 //! Counts arrive in the text under the names that they should have.
 
 use super::*;
-use crate::domain::ids::{EventName, Seq};
+use crate::domain::{
+    ids::{AccountId, EventName, Seq},
+    samples,
+};
 
 fn sample(text: &str, series: &str) -> f64 {
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -22,8 +25,9 @@ fn attempt(outcome: Outcome) -> Attempt {
 }
 
 fn event() -> StoredEvent {
-    let name: EventName = "accounts/1/events/e".parse().unwrap();
-    StoredEvent::new(Seq(1), name, UnixMicros(1_000_000), crate::proto::v1::Event::default())
+    let account = AccountId::new(1).unwrap();
+    let name = EventName { account, id: "e".parse().unwrap() };
+    StoredEvent::new(Seq(1), name, UnixMicros(1_000_000), samples::typical_message(account, 1, 1))
 }
 
 #[test]

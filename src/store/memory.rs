@@ -428,15 +428,8 @@ impl Inner {
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
-        let NewEvent {
-            address: EventAddress { account, id },
-            event,
-            encoded,
-            inbox_id,
-            fingerprint,
-            lanes,
-            ..
-        } = new;
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, lanes } = new;
+        let bytes = content.encoded.len() as u64;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
             if row.fingerprint != fingerprint {
@@ -450,14 +443,8 @@ impl Inner {
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
         let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
-        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, event));
-        self.events.push(Row {
-            event: Arc::clone(&event),
-            fingerprint,
-            delivery_count,
-            bytes: encoded.len() as u64,
-            inbox_id,
-        });
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
+        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
         Ok((answer, Some(FedEvent { event, lanes })))
     }
 

@@ -29,7 +29,7 @@ mod model;
 pub mod registry;
 
 pub use model::*;
-pub use registry::Registry;
+pub use registry::{Matching, Registry};
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
 pub const FEED_GROUPS_MAX: usize = 64;

@@ -8,13 +8,13 @@ use super::StoreError;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{EventAddress, OrderTag, StoredEvent},
+        event::{EventAddress, EventContent, OrderTag, StoredEvent},
         ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
         secret::Secret,
         subscription::{Health, Settings, State, Subscription},
         time::UnixMicros,
     },
-    proto::v1::{self, EventType},
+    proto::v1::EventType,
 };
 
 /// A subscription to be added.
@@ -112,16 +112,10 @@ impl Change {
 pub struct NewEvent {
     /// Where it belongs.
     pub address: EventAddress,
-    /// What was published, checked, with `name`, `type` and `create_time` unset.
-    pub event: Box<v1::Event>,
-    /// Its encoding: what is written.
-    pub encoded: Vec<u8>,
-    /// Its kind.
-    pub event_type: EventType,
+    /// What was published, checked, and rendered in the forms that it is sent in at once.
+    pub content: EventContent,
     /// The inbox that it belongs to, if it belongs to one.
     pub inbox_id: Option<i64>,
-    /// What it keeps its order within: [`StoredEvent::order_tag`] of what is stored.
-    pub order_tag: OrderTag,
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
     /// To whom it is owed; each once, rising.

@@ -13,7 +13,7 @@ use super::StoreError;
 use crate::domain::{
     event::EventFacts,
     ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
-    subscription::{State, Subscription},
+    subscription::{PayloadFormat, State, Subscription},
 };
 
 /// Every subscription, by lane, by name and by account.
@@ -21,6 +21,15 @@ use crate::domain::{
 pub struct Registry {
     inner: RwLock<Inner>,
     changes: watch::Sender<u64>,
+}
+
+/// The subscriptions that want an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matching {
+    /// Their lanes, in the order of their creation.
+    pub lanes: Vec<LaneId>,
+    /// In which forms those of them get it that are delivered to now; each once.
+    pub formats: Vec<PayloadFormat>,
 }
 
 /// Changes that are remembered by lane. Who is further behind looks at everything.
@@ -32,7 +41,7 @@ struct Inner {
     changed: VecDeque<LaneId>,
     /// How many changes there were in all.
     change_count: u64,
-    by_lane: HashMap<LaneId, Arc<Subscription>>,
+    by_lane: foldhash::HashMap<LaneId, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
     by_url: HashMap<(AccountId, Url), SubscriptionName>,
@@ -62,11 +71,19 @@ impl Registry {
         self.read().by_url.get(&(account, url.clone())).cloned()
     }
 
-    /// The lanes of the account's subscriptions that want such an event, in the order of their creation.
-    pub fn matching(&self, account: AccountId, facts: &EventFacts) -> Vec<LaneId> {
+    /// The account's subscriptions that want such an event.
+    pub fn matching(&self, account: AccountId, facts: &EventFacts) -> Matching {
         let inner = self.read();
         let subscriptions = inner.by_account.get(&account).map_or(&[][..], Vec::as_slice);
-        subscriptions.iter().filter(|s| s.wants(facts)).map(|s| s.lane).collect()
+        let mut matching = Matching::default();
+        for subscription in subscriptions.iter().filter(|subscription| subscription.wants(facts)) {
+            matching.lanes.push(subscription.lane);
+            let format = subscription.settings.payload_format;
+            if subscription.state == State::Active && !matching.formats.contains(&format) {
+                matching.formats.push(format);
+            }
+        }
+        matching
     }
 
     /// Leaves out the lanes whose subscriptions are gone.
@@ -240,7 +257,11 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::time::UnixMicros, store::conformance::new_subscription};
+    use crate::{
+        domain::{event::OrderKey, time::UnixMicros},
+        proto::v1::EventType,
+        store::conformance::new_subscription,
+    };
 
     #[test]
     fn changes_are_told_by_lane_as_long_as_they_are_remembered() {
@@ -259,5 +280,31 @@ mod tests {
         assert_eq!(registry.changed_since(4).1.unwrap().len(), CHANGES_REMEMBERED);
         assert_eq!(registry.changed_since(3), (all, None));
         assert_eq!(registry.changed_since(all), (all, Some(vec![])));
+    }
+    #[test]
+    fn an_event_is_rendered_for_those_alone_that_are_delivered_to() {
+        let registry = Registry::default();
+        let facts = EventFacts {
+            event_type: EventType::MessageCreated,
+            inbox_id: None,
+            order_key: OrderKey::Conversation(1),
+        };
+        let put = |lane: u64, format: PayloadFormat, state: State| {
+            let mut new = new_subscription(1, &format!("s{lane}"));
+            new.settings.event_types = vec![facts.event_type];
+            new.settings.inbox_ids = Vec::new();
+            new.settings.payload_format = format;
+            let subscription = new.into_subscription(LaneId(lane), uuid::Uuid::nil(), UnixMicros(0));
+            registry.put(Arc::new(Subscription { state, ..subscription }));
+            registry.matching(AccountId::new(1).unwrap(), &facts).formats
+        };
+        let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
+        assert_eq!(put(1, sample, State::Paused), []);
+        assert_eq!(put(2, sample, State::Suspended), []);
+        assert_eq!(put(3, documented, State::Active), [documented]);
+        assert_eq!(put(4, documented, State::Active), [documented]);
+        assert_eq!(put(1, sample, State::Active), [sample, documented]);
+        let matching = registry.matching(AccountId::new(1).unwrap(), &facts);
+        assert_eq!(matching.lanes, [1, 2, 3, 4].map(LaneId), "all of them are owed it");
     }
 }

@@ -1,6 +1,6 @@
 //! The dispatcher's hands: what is done for one lane at a time, and how places are given.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use rand::RngExt;
 
@@ -13,10 +13,10 @@ use crate::{
     },
     domain::{
         ids::LaneId,
-        subscription::{State, Subscription},
+        subscription::{PayloadFormat, State, Subscription},
         time::UnixMicros,
     },
-    store::{self, Owed, Store},
+    store::{self, Owed, Store, StoreError},
 };
 
 /// A read of the store for a lane. Once it is over, it failed if there is no page.
@@ -24,6 +24,8 @@ pub(super) struct Reading {
     pub(super) lane: LaneId,
     pub(super) slot: u64,
     pub(super) read: Read,
+    /// In which form the lane sends what is read.
+    pub(super) format: PayloadFormat,
     pub(super) reserved: usize,
     pub(super) page: Option<ReadPage>,
 }
@@ -82,7 +84,8 @@ impl Dispatcher {
         } else if let Some(read) = lane.next_read(now, limits) {
             let reserved = read.limit * self.typical_weight;
             self.reserved_bytes += reserved;
-            let reading = Reading { lane: id, slot: slot.number, read, reserved, page: None };
+            let format = subscription.settings.payload_format;
+            let reading = Reading { lane: id, slot: slot.number, read, format, reserved, page: None };
             self.reads.spawn(reading.run(Arc::clone(&self.means.store), now));
         }
         if lane.is_out_of_order_keys(limits) {
@@ -164,10 +167,15 @@ impl Dispatcher {
 }
 
 impl Reading {
-    /// Reads, and is over with that.
+    /// Reads and renders, and is over with that.
     async fn run(mut self, store: Arc<dyn Store>, now: UnixMicros) -> Self {
-        let (read, lane) = (self.read.clone(), self.lane);
-        self.page = match store::read(&store, move |store| read.run(store, lane, now)).await {
+        let (read, lane, format) = (self.read.clone(), self.lane, self.format);
+        let read_and_render = move |store: &dyn Store| {
+            let page = read.run(store, lane, now)?;
+            page.owed().for_each(|owed| render(owed, format));
+            Ok::<_, StoreError>(page)
+        };
+        self.page = match store::read(&store, read_and_render).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
                 tracing::error!(lane = lane.0, %error, "cannot read what is owed; trying again");
@@ -179,6 +187,12 @@ impl Reading {
         };
         self
     }
+}
+
+/// Renders what is about to be sent, so that its attempt need not decode it. If that panics, so does the attempt: it costs that one
+/// and not the whole read.
+fn render(owed: &Owed, format: PayloadFormat) {
+    drop(std::panic::catch_unwind(AssertUnwindSafe(|| owed.event.body(format))));
 }
 
 fn max_in_flight(subscription: &Subscription, settings: &DispatchSettings) -> u16 {

@@ -7,8 +7,16 @@ use tower::{service_fn, util::BoxCloneSyncService};
 use super::*;
 use crate::{
     clock::SystemClock,
-    domain::delivery::{Attempt, Post},
+    domain::{
+        delivery::{Attempt, Post},
+        event::EventContent,
+        ids::AccountId,
+        samples,
+        subscription::PayloadFormat,
+    },
+    proto::v1::event::Payload,
     store::{
+        NewEvent,
         conformance::{new_event, new_subscription},
         memory::MemoryStore,
     },
@@ -75,12 +83,11 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     let weight = settings().lane_windows_bytes_max / 20;
     let mut feed = store.feed();
     for number in 0..30 {
-        let mut new = new_event(1, None, number, &lanes);
-        let Some(crate::proto::v1::event::Payload::ContactCreated(created)) = &mut new.event.payload else {
-            unreachable!()
-        };
-        created.contact.as_mut().unwrap().name = "x".repeat(weight / 4);
-        store.accept(vec![new]).await.unwrap();
+        let new = new_event(1, None, number, &lanes);
+        let mut event = new.content.decode();
+        let Some(Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
+        created.contact.as_mut().unwrap().name = "x".repeat(weight / 3);
+        store.accept(vec![NewEvent { content: event.into(), ..new }]).await.unwrap();
     }
     let mut dispatcher = dispatcher(&store);
     for _ in 0..30 {
@@ -91,6 +98,22 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     assert!(dispatcher.window_bytes <= most, "{} bytes in windows", dispatcher.window_bytes);
     let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
     assert_eq!(dispatcher.window_bytes, held);
+}
+
+#[tokio::test]
+async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let mut new = new_subscription(1, "s");
+    new.settings.payload_format = PayloadFormat::Sample;
+    let lane = store.create_subscription(new).await.unwrap().subscription.lane;
+    let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
+    store.accept(vec![NewEvent { content, ..new_event(1, None, 1, &[lane]) }]).await.unwrap();
+    let mut dispatcher = dispatcher(&store);
+    dispatcher.look_at_everything();
+    let ended = dispatcher.reads.join_next().await.expect("the lane reads").unwrap();
+    let page = ended.page.expect("it can be read");
+    let content = &page.owed().next().expect("it is owed").event.content;
+    assert!(content.is_rendered(PayloadFormat::Sample) && !content.is_rendered(PayloadFormat::Documented));
 }
 
 #[tokio::test]

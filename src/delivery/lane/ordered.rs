@@ -6,10 +6,12 @@
 //! lane has passed by and left in the store. So a stuck tag costs a few bytes, whatever waits behind it.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     mem,
     sync::Arc,
 };
+
+use foldhash::HashSet;
 
 use super::{
     LaneLimits, Read, ReadKind, before,
@@ -36,7 +38,7 @@ pub struct OrderedLane {
     waiting: BTreeSet<(UnixMicros, OrderTag)>,
     /// Tags of which nothing is held, that are to be read on from a place.
     unread: BTreeSet<(Seq, OrderTag)>,
-    in_flight: HashMap<Seq, OrderTag>,
+    in_flight: foldhash::HashMap<Seq, OrderTag>,
     /// Deliveries in all queues.
     held: usize,
     /// What these take up.

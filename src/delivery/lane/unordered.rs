@@ -1,6 +1,8 @@
 //! A lane that sends whatever is owed, first attempts in stored order, retries as they become due.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashSet, HashSetExt};
 
 use super::{Read, ReadKind, before};
 use crate::{

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::subscription::PayloadFormat;
-use crate::proto::v1::{self, MessageType, event::Payload};
+use crate::proto::v1::{self, EventType, MessageType};
 
 mod documented;
 mod sample;
@@ -32,9 +32,9 @@ pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     }
 }
 
-/// Whether [`PayloadFormat::Sample`] has a form of its own for `event`; where it has none, it is the documented one.
-pub fn has_sample_form(event: &v1::Event) -> bool {
-    matches!(event.payload, Some(Payload::MessageCreated(_) | Payload::MessageUpdated(_)))
+/// Whether [`PayloadFormat::Sample`] has a form of its own for events of this kind; where it has none, it is the documented one.
+pub fn has_sample_form(event_type: EventType) -> bool {
+    matches!(event_type, EventType::MessageCreated | EventType::MessageUpdated)
 }
 
 /// The JSON text of `body`.

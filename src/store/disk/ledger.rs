@@ -2,12 +2,14 @@
 //! put details into it which they have read from the disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::{
     detail::{Detail, EventMeta, Slot, SlotState},

@@ -20,6 +20,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot, watch};
 
 use self::{
+    held::HeldEvents,
     ledger::Ledger,
     log::{LogReader, ReadError},
     writer::{Settling, Write, bytes_of},
@@ -45,6 +46,7 @@ mod apply;
 mod describe;
 mod detail;
 mod files;
+mod held;
 mod ids;
 mod ledger;
 mod log;
@@ -103,6 +105,7 @@ pub struct Shared {
     registry: Registry,
     ledger: RwLock<Ledger>,
     log: Arc<LogReader>,
+    held: Mutex<HeldEvents>,
     /// The ledger's count of what is owed.
     owed: Arc<AtomicU64>,
     /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
@@ -157,6 +160,10 @@ impl DiskStore {
 impl Shared {
     fn settling(&self) -> MutexGuard<'_, Vec<Settling>> {
         self.settling.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn held(&self) -> MutexGuard<'_, HeldEvents> {
+        self.held.lock().expect("no code panics while it holds this lock")
     }
 
     fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {

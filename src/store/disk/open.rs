@@ -128,6 +128,7 @@ pub fn open(
         owed: ledger.owed(),
         ledger: RwLock::new(ledger),
         log: Arc::clone(log.reader()),
+        held: Mutex::default(),
         settling: Mutex::default(),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),

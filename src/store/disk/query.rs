@@ -1,6 +1,8 @@
 //! Answers to questions about events and deliveries.
 
-use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc};
+
+use foldhash::HashSet;
 
 use super::{
     Shared,

@@ -3,22 +3,21 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{
     Shared, describe,
     detail::{Detail, EventMeta},
     log::{LogReader, Pos, ReadError, Span, damaged, sum},
+    query::type_of,
     records::{AttemptRecord, RecordError},
     volume::{Stored, Volume},
 };
-use crate::{
-    domain::{
-        delivery::Attempt,
-        event::StoredEvent,
-        ids::{AccountId, EventName, Seq},
-    },
-    proto::v1,
+use crate::domain::{
+    delivery::Attempt,
+    event::{EventContent, StoredEvent},
+    ids::{AccountId, EventName, Seq},
 };
 
 /// Encodings that lie together are read together, up to so many bytes.
@@ -138,8 +137,22 @@ impl Shared {
         Ok(())
     }
 
-    /// The events that were found, in their order.
+    /// The events that were found, in their order. Those that somebody holds are not read.
     pub fn load(&self, found: &[Found]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let mut events: Vec<Option<Arc<StoredEvent>>> = {
+            let held = self.held();
+            found.iter().map(|found| held.get(found.seq)).collect()
+        };
+        let missing = found.iter().zip(&events).filter(|(_, event)| event.is_none());
+        let missing: Vec<&Found> = missing.map(|(found, _)| found).collect();
+        let read = self.read_events(&missing)?;
+        let mut held = self.held();
+        let places = events.iter_mut().filter(|event| event.is_none());
+        places.zip(read).for_each(|(place, event)| *place = Some(held.share(event)));
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    fn read_events(&self, found: &[&Found]) -> Result<Vec<StoredEvent>, ReadError> {
         let mut events = Vec::with_capacity(found.len());
         let mut rest = found;
         while let Some(first) = rest.first() {
@@ -151,7 +164,7 @@ impl Shared {
             for Found { seq, meta } in &rest[..together] {
                 let from =
                     usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
-                events.push(Arc::new(decode_event(*seq, meta, &bytes[from..from + meta.len as usize])?));
+                events.push(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?);
             }
             rest = &rest[together..];
         }
@@ -160,9 +173,9 @@ impl Shared {
 }
 
 /// How many of the first of these lie close together, one after another in one file.
-fn together(found: &[Found]) -> usize {
+fn together(found: &[&Found]) -> usize {
     let start = found[0].meta.pos;
-    let follows = |pair: &[Found]| {
+    let follows = |pair: &[&Found]| {
         let (one, next) = (&pair[0].meta, &pair[1].meta);
         let end = one.pos.plus(one.len as usize);
         let is_close = next.pos >= end && next.pos.raw() - end.raw() <= u64::from(one.len);
@@ -173,14 +186,16 @@ fn together(found: &[Found]) -> usize {
     1 + found.windows(2).take_while(|pair| follows(pair)).count()
 }
 
-fn decode_event(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
+/// The event whose encoding was read.
+fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
     if sum(encoded) != meta.sum {
         return Err(damaged(meta.pos).into());
     }
-    let event = v1::Event::decode(encoded).map_err(RecordError::from)?;
     let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
     let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
-    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, event))
+    // Copied: it must not hold on to what was read beside it.
+    let content = EventContent::new(type_of(meta.event_type), meta.tag, Bytes::copy_from_slice(encoded));
+    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
 }
 
 /// A volume's detail, from the disk.

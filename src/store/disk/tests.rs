@@ -50,6 +50,40 @@ async fn closed_store() -> tempfile::TempDir {
 }
 
 #[tokio::test]
+async fn what_one_lane_holds_is_not_read_again_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let mut lanes = Vec::new();
+    for name in ["a", "b"] {
+        let created = store.create_subscription(conformance::new_subscription(1, name)).await.unwrap();
+        lanes.push(created.subscription.lane);
+    }
+    let events = (0..10).map(|number| conformance::new_event(1, None, number, &lanes));
+    store.accept(events.collect()).await.unwrap();
+    let read = |lane, limit| -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        let page = store.pending(lane, Seq(0), limit)?;
+        Ok(page.owed.into_iter().map(|owed| owed.event).collect())
+    };
+    let mut of_a = read(lanes[0], 6).unwrap();
+    of_a.remove(2);
+    let of_b = read(lanes[1], 10).unwrap();
+    assert_eq!(of_b.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+    for event in &of_a {
+        assert!(of_b.iter().any(|other| Arc::ptr_eq(event, other)), "{:?} was read again", event.seq);
+    }
+
+    let log = dir.path().join("ledger/0000000001.log");
+    let len = usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
+    fs::write(&log, vec![0x5a; len]).unwrap();
+    assert_eq!(read(lanes[0], 10).expect("all of it is held").len(), 10);
+    drop((of_a, of_b));
+    assert!(
+        matches!(read(lanes[0], 10), Err(StoreError::Failed(_))),
+        "nobody holds it, and the disk is damaged"
+    );
+}
+
+#[tokio::test]
 async fn a_second_opening_is_refused_while_the_first_lasts() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path()).unwrap();

@@ -1,7 +1,7 @@
 //! The one thread that writes: it gathers what waits, writes it as one commit, syncs, and then answers everybody.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
     mem,
     path::PathBuf,
@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use foldhash::HashSet;
 use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
@@ -109,7 +110,8 @@ struct Group {
     settles: Vec<Answer<()>>,
     entries: Vec<EventEntry>,
     stored: Vec<FedEvent>,
-    bodies: Vec<u8>,
+    /// Bytes of the encodings of `stored`.
+    bodies_len: usize,
     /// By account and publisher's id, the events of this commit: where they are in `entries`.
     ids: HashMap<(AccountId, EventId), usize>,
     outcomes: Vec<OutcomeRecord>,
@@ -173,7 +175,7 @@ impl Writer {
             drop(answer.send(Err(StoreError::Full)));
             return;
         }
-        let before = (group.entries.len(), group.bodies.len());
+        let before = (group.entries.len(), group.bodies_len);
         let events = events.into_iter().enumerate();
         let accepted: Result<_, _> =
             events.map(|(index, new)| self.gather_event(group, index, new)).collect();
@@ -189,9 +191,8 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address, event, encoded, event_type, inbox_id, order_tag, fingerprint, mut lanes } =
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, mut lanes } =
             new;
-        let EventAddress { account, id } = address;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
         {
@@ -209,22 +210,23 @@ impl Writer {
         if id_given {
             group.ids.insert((account, id.clone()), group.entries.len());
         }
-        group.bodies.extend(&encoded);
+        let encoded = &content.encoded;
+        group.bodies_len += encoded.len();
         group.entries.push(EventEntry {
             account: account.get(),
             id: id.as_str().to_owned(),
-            event_type: event_type.into(),
+            event_type: content.event_type.into(),
             fingerprint_high: high_half(fingerprint),
             fingerprint_low: low_half(fingerprint),
             body_len: u32::try_from(encoded.len()).expect("an event is below 4 GiB"),
             lanes: lanes.iter().map(|lane| lane.0).collect(),
             id_given,
             inbox: inbox_id.unwrap_or(0),
-            tag: order_tag.0,
-            sum: sum(&encoded),
+            tag: content.order_tag.0,
+            sum: sum(encoded),
         });
         let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
-        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, event));
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, content));
         group.stored.push(FedEvent { event, lanes });
         Ok(answer)
     }
@@ -342,7 +344,7 @@ impl Writer {
         payload.extend(u32::try_from(len).expect("a commit is below 4 GiB").to_le_bytes());
         record.encode(payload).expect("a vector grows");
         payload.extend(&group.attempts);
-        payload.extend(&group.bodies);
+        group.stored.iter().for_each(|fed| payload.extend_from_slice(&fed.event.content.encoded));
         let payload = self.append(Kind::Commit)?;
         let metrics = &self.shared.metrics;
         metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());
@@ -400,8 +402,7 @@ impl Writer {
 
 impl Group {
     fn is_full(&self) -> bool {
-        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX
-            || self.bodies.len() >= COMMIT_BYTES_MAX
+        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
     }
 
     /// Adds how far a delivery got, by this attempt or by what a caller decided.
@@ -427,17 +428,17 @@ impl Group {
     }
 
     /// Takes back the events of a call that failed: all or none.
-    fn take_back(&mut self, (entries, bodies): (usize, usize)) {
+    fn take_back(&mut self, (entries, bodies_len): (usize, usize)) {
         self.entries.truncate(entries);
         self.stored.truncate(entries);
-        self.bodies.truncate(bodies);
+        self.bodies_len = bodies_len;
         self.ids.retain(|_, place| *place < entries);
     }
 }
 
 /// How much of [`BYTES_WAITING_MAX`] a call takes.
 pub fn bytes_of(events: &[NewEvent]) -> usize {
-    events.iter().map(|event| event.encoded.len()).sum()
+    events.iter().map(|event| event.content.encoded.len()).sum()
 }
 
 fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{
-    domain::{event::StoredEvent, ids::EventName},
-    proto::v1,
+use crate::domain::{
+    event::StoredEvent,
+    ids::{AccountId, EventName},
+    samples,
 };
 
 const WINDOW: usize = 4;
 const NOW: UnixMicros = UnixMicros(1_000);
 
 fn owed(seq: u64) -> Owed {
-    let name: EventName = format!("accounts/1/events/e{seq}").parse().unwrap();
-    Owed { event: Arc::new(StoredEvent::new(Seq(seq), name, NOW, v1::Event::default())), attempts: 0 }
+    let account = AccountId::new(1).unwrap();
+    let name = EventName { account, id: format!("e{seq}").parse().unwrap() };
+    Owed {
+        event: Arc::new(StoredEvent::new(Seq(seq), name, NOW, samples::typical_message(account, 1, 1))),
+        attempts: 0,
+    }
 }
 
 fn page(seqs: std::ops::RangeInclusive<u64>, more: bool) -> PendingPage {
