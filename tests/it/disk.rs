@@ -1,7 +1,7 @@
 //! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
 //! more, which its system refuses as it refuses to write to a disk that is full.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
 
 use rlimit::Resource;
 use tidings::{
@@ -11,14 +11,15 @@ use tidings::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{ChildStderr, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
     client::{Client, Counts, subscription},
-    gateway::{Gateway, Home, PATIENCE},
+    gateway::{Gateway, Home, PATIENCE, Stopped},
+    metrics::Scrape,
     receiver::{Receiver, Request},
 };
 
@@ -214,4 +215,44 @@ async fn a_disk_that_takes_no_more_loses_nothing_over_sigterm() {
 #[tokio::test]
 async fn a_disk_that_takes_no_more_loses_nothing_over_sigkill() {
     a_full_disk_loses_nothing(End::Kill).await;
+}
+
+#[tokio::test]
+async fn a_store_that_failed_is_told_once_and_in_the_exit_code_and_a_restart_reads_what_is_there() {
+    /// Least time between two lines that tell how many calls failed.
+    const TELL_INTERVAL: Duration = Duration::from_secs(10);
+    const CALLS: u32 = 50;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let receiver = Receiver::start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    gateway.client.pause(&subscribed.name).await;
+    gateway.client.publish_as(ACCOUNT, "before", message(1)).await;
+    // There is room, as far as can be told, and the write fails all the same.
+    limit_files(&gateway, 0);
+    let failed = Instant::now();
+    let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+
+    for number in 1..=CALLS {
+        let refused = gateway.client.try_publish(ACCOUNT, "late", message(number.into())).await.unwrap_err();
+        let reason = refused.get_error_details().error_info().unwrap().reason.clone();
+        assert_eq!((refused.code(), &*reason), (Code::Unavailable, "STORAGE_FAILED"));
+    }
+    let counted = Scrape::of(&gateway).await;
+    let series = r#"tidings_publishes_refused_total{reason="STORAGE_FAILED"}"#;
+    assert_eq!(counted.value(series), f64::from(CALLS), "every one is counted");
+    assert_eq!(gateway.readiness().await, (503, "store failed\n".to_owned()));
+    gateway.terminate();
+    let Stopped { code, log } = gateway.wait().await;
+    let told = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((code, told("the store failed and takes no more writes")), (Some(1), 1), "{log:#?}");
+    assert_eq!(told("stopped: the store failed while the gateway ran"), 1, "{log:#?}");
+    let lines = 1 + failed.elapsed().as_secs() / TELL_INTERVAL.as_secs();
+    assert!((1..=lines).contains(&(told("calls fail since storage failed") as u64)), "{log:#?}");
+
+    let gateway = home.start().await;
+    let counts = gateway.client.counts(&subscribed.name).await;
+    assert_eq!(counts, Counts { pending: 1, ..Counts::default() }, "what was acknowledged is there");
+    gateway.stop().await;
 }

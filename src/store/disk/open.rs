@@ -131,7 +131,7 @@ pub fn open(
         settling: Mutex::default(),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),
-        failed: watch::Sender::new(false),
+        failure: watch::Sender::new(None),
         waiting_bytes: AtomicUsize::new(0),
         waiting_writes: AtomicUsize::new(0),
         metrics,
@@ -149,11 +149,11 @@ pub fn open(
         failure: None,
     };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let (failed, ended) = (shared.failed.clone(), Arc::clone(&shared));
+    let ended = Arc::clone(&shared);
     let write = move || {
         if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
             tracing::error!("the store's writer panicked and takes no more writes until a restart");
-            failed.send_replace(true);
+            ended.failure.send_replace(Some(StoreError::Failed("the writing thread panicked".to_owned())));
         }
         // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
         drop(waiting);
