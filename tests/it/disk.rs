@@ -125,7 +125,8 @@ async fn a_full_disk_loses_nothing(how: End) {
         }
         End::Kill | End::Term => {
             end(gateway, how).await;
-            start_without_room(&home).await;
+            // It may be able to or not; either way it does no harm.
+            drop(start_with_files_up_to(&home, largest_file(home.dir())).await);
             home.start().await
         }
     };
@@ -165,17 +166,14 @@ async fn end(gateway: Gateway, how: End) {
     assert_eq!(stopped.code, Some(0), "it ends as it is told: {:#?}", stopped.log);
 }
 
-/// Starts a gateway whose files may not grow at all. It may not be able to; then it says why. Either way it does no harm.
-async fn start_without_room(home: &Home) {
+/// Starts a gateway no file of which may get larger than this, and ends it as soon as it listens. If it cannot start: its log, which
+/// says why.
+async fn start_with_files_up_to(home: &Home, bytes: u64) -> Result<(), Vec<String>> {
     /// What `ulimit -f` counts in, in a shell that does as POSIX says.
     const BLOCK_BYTES: u64 = 512;
     let command = home.command();
     let mut limited = Command::new("sh");
-    limited.args([
-        "-c",
-        r#"ulimit -f "$0"; exec "$@""#,
-        &(largest_file(home.dir()) / BLOCK_BYTES).to_string(),
-    ]);
+    limited.args(["-c", r#"ulimit -f "$0"; exec "$@""#, &(bytes / BLOCK_BYTES).to_string()]);
     limited.arg(command.as_std().get_program()).args(command.as_std().get_args());
     for (name, _) in command.as_std().get_envs() {
         limited.env_remove(name);
@@ -186,12 +184,18 @@ async fn start_without_room(home: &Home) {
     let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it says something");
     if first.contains("listening") {
         starting.kill().await.unwrap();
-        return;
+        return Ok(());
     }
     let ended = timeout(PATIENCE, starting.wait()).await.expect("it ends").unwrap();
-    assert_eq!(ended.code(), Some(1), "{first}");
     let log = std::iter::once(first).chain(rest(lines).await).collect::<Vec<_>>();
-    assert!(log.iter().any(|line| line.contains("File too large")), "{log:#?}");
+    assert_eq!(ended.code(), Some(1), "{log:#?}");
+    let said = format!("data directory {}: there is no room on the disk for a start", home.dir().display());
+    let last = log.last().unwrap();
+    assert!(
+        last.contains(&said) && last.contains("Nothing is damaged") && !last.contains("backup"),
+        "{log:#?}"
+    );
+    Err(log)
 }
 
 async fn rest(mut lines: Lines<BufReader<ChildStderr>>) -> Vec<String> {
@@ -215,6 +219,24 @@ async fn a_disk_that_takes_no_more_loses_nothing_over_sigterm() {
 #[tokio::test]
 async fn a_disk_that_takes_no_more_loses_nothing_over_sigkill() {
     a_full_disk_loses_nothing(End::Kill).await;
+}
+
+#[tokio::test]
+async fn a_start_without_room_says_so_and_harms_nothing() {
+    let home = Home::new();
+    // To make a store takes more than to open one.
+    for bytes in [0, 1024, 1 << 20] {
+        start_with_files_up_to(&home, bytes).await.unwrap_err();
+    }
+    let gateway = home.start().await;
+    gateway.client.publish(ACCOUNT, message(1)).await;
+    gateway.stop().await;
+    for bytes in [0, 1024] {
+        start_with_files_up_to(&home, bytes).await.unwrap_err();
+    }
+    let gateway = home.start().await;
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
+    gateway.stop().await;
 }
 
 #[tokio::test]
