@@ -276,6 +276,8 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         lane_window: config.lane_window,
         lane_windows_bytes_max: config.lane_windows_bytes_max,
         lane_order_keys_max: config.lane_order_keys_max,
+        lane_order_key_window: config.lane_order_key_window,
+        reads_in_flight_max: config.lane_reads_in_flight_max,
         attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,

@@ -101,6 +101,10 @@ pub struct Config {
     pub attempts_in_flight_max: usize,
     /// Conversations and the like that an ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
+    /// Deliveries of each of these kept in memory.
+    pub lane_order_key_window: usize,
+    /// Reads of the store for subscriptions at once.
+    pub lane_reads_in_flight_max: usize,
     /// How long an unused connection to an endpoint is kept.
     pub idle_connection_timeout: Duration,
     /// How many unused connections to an endpoint are kept.
@@ -271,6 +275,8 @@ impl Origins {
             lane_windows_bytes_max: value("lane_windows_bytes_max").number(),
             attempts_in_flight_max: value("attempts_in_flight_max").number(),
             lane_order_keys_max: value("lane_order_keys_max").number(),
+            lane_order_key_window: value("lane_order_key_window").number(),
+            lane_reads_in_flight_max: value("lane_reads_in_flight_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
             retry_max_attempts: value("retry_max_attempts").number(),

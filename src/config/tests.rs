@@ -42,6 +42,8 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("lane_windows_bytes_max", "1MiB", "1048576"),
     ("attempts_in_flight_max", "16", "16"),
     ("lane_order_keys_max", "7", "7"),
+    ("lane_order_key_window", "9", "9"),
+    ("lane_reads_in_flight_max", "4", "4"),
     ("idle_connection_timeout", "1h", r#""60m""#),
     ("idle_connections_per_endpoint_max", "0", "0"),
     ("retry_max_attempts", "50", "50"),

@@ -50,8 +50,6 @@ use suspended::{Oldest, Probe};
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
 /// Wait before a read or a settlement that the store refused is tried again.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
-/// Reads of the store for lanes at once. At the start every lane that owes something wants one.
-pub const READS_IN_FLIGHT_MAX: usize = 16;
 /// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
 const FIRST_WEIGHT: usize = 1 << 20;
 
@@ -66,6 +64,10 @@ pub struct DispatchSettings {
     pub lane_windows_bytes_max: usize,
     /// Conversations and the like that the lane of one ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
+    /// Deliveries of each of these kept in memory.
+    pub lane_order_key_window: usize,
+    /// Reads of the store for lanes at once. At the start every lane that owes something wants one.
+    pub reads_in_flight_max: usize,
     /// Attempts under way at once, over all subscriptions.
     pub attempts_in_flight_max: usize,
     /// Where a subscription does not say itself.
@@ -356,15 +358,16 @@ impl Dispatcher {
         if let Some(page) = &ended.page {
             page.owed().for_each(|owed| self.note_weight(owed.event.weight()));
         }
+        let (now, limits) = (self.means.clock.now(), self.limits());
         let slot = self.slots.get_mut(&ended.lane);
         if let Some(slot) = slot.filter(|slot| slot.number == ended.slot) {
             match ended.page {
-                Some(page) => slot.lane.take_page(&ended.read, page, self.means.clock.now()),
+                Some(page) => slot.lane.take_page(&ended.read, page, now, limits),
                 None => slot.lane.read_failed(&ended.read),
             }
         }
         // Those who wait come before the lane that has just read.
-        while self.reads.len() < READS_IN_FLIGHT_MAX
+        while self.reads.len() < self.means.settings.reads_in_flight_max
             && let Some(next) = self.readers.pop_front()
         {
             self.waiting_readers.remove(&next);
@@ -424,6 +427,7 @@ impl Dispatcher {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.lanes_active.set(number(self.slots.len()));
         metrics.lanes_waiting.set(number(self.places.waiting()));
+        metrics.lanes_waiting_to_read.set(number(self.readers.len()));
         metrics.lanes_out_of_order_keys.set(number(self.out_of_order_keys.len()));
         metrics.lane_windows_bytes.set(number(self.window_bytes));
     }

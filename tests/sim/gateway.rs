@@ -130,6 +130,8 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
             lane_window: 8,
             lane_windows_bytes_max: 1 << 20,
             lane_order_keys_max: 100,
+            lane_order_key_window: 8,
+            reads_in_flight_max: 16,
             attempts_in_flight_max: 64,
             retry: RETRY,
             retry_after_max: Duration::from_secs(5),
