@@ -281,6 +281,7 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
+        pace_wait_max: config.pace_wait_max,
         suspension: SuspensionSettings {
             suspend_after: config.suspend_after,
             suspend_attempts_min: config.suspend_attempts_min,

@@ -117,6 +117,8 @@ pub struct Config {
     pub retry_max_backoff: Duration,
     /// The longest wait that an endpoint may ask for.
     pub retry_after_max: Duration,
+    /// The longest wait of a lane that slows down by itself.
+    pub pace_wait_max: Duration,
     /// How long every attempt must have failed before a subscription is suspended.
     pub suspend_after: Duration,
     /// How many attempts must have failed.
@@ -283,6 +285,7 @@ impl Origins {
             retry_min_backoff: value("retry_min_backoff").duration(),
             retry_max_backoff: value("retry_max_backoff").duration(),
             retry_after_max: value("retry_after_max").duration(),
+            pace_wait_max: value("pace_wait_max").duration(),
             suspend_after: value("suspend_after").duration(),
             suspend_attempts_min: value("suspend_attempts_min").number(),
             probe_interval_min: value("probe_interval_min").duration(),

@@ -289,6 +289,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "1d",
     },
     Setting {
+        key: "pace_wait_max",
+        doc: "Longest wait of a subscription between its POSTs, while its endpoint gives no answer, or answers 429 or 503 \
+              without Retry-After.",
+        kind: duration(100, 300_000),
+        default: "5s",
+    },
+    Setting {
         key: "backlog_per_subscription_max",
         doc: "Deliveries that one subscription may be owed. An event that would make it more is refused as a whole, with \
               RESOURCE_EXHAUSTED. What is being stored at that moment is not counted.",

@@ -50,6 +50,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("retry_min_backoff", "10ms", r#""10ms""#),
     ("retry_max_backoff", "7d", r#""7d""#),
     ("retry_after_max", "0s", r#""0s""#),
+    ("pace_wait_max", "100ms", r#""100ms""#),
     ("backlog_per_subscription_max", "1000", "1000"),
     ("backlog_max", "60000000", "60000000"),
     ("suspend_after", "1h", r#""60m""#),

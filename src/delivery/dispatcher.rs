@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lane::Lane,
-    pace::Pace,
+    pace::{Pace, WaitLimits},
     places::Places,
     sending::{Ended, Means},
     suspension::{Failing, SuspensionSettings},
@@ -74,6 +74,8 @@ pub struct DispatchSettings {
     pub retry: RetryPolicy,
     /// The longest wait that an answer can ask for with `Retry-After`.
     pub retry_after_max: Duration,
+    /// The longest wait of a lane whose endpoint gives no answer, or is busy and does not say for how long.
+    pub pace_wait_max: Duration,
     /// When a subscription is suspended, and when it is probed.
     pub suspension: SuspensionSettings,
 }
@@ -339,8 +341,9 @@ impl Dispatcher {
         if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
             if !is_probe {
                 let mut pace = self.paces.get(&id).copied().unwrap_or_default();
-                let retry_after_max = self.means.settings.retry_after_max;
-                pace.ended(attempt, now, self.max_in_flight(&subscription), retry_after_max);
+                let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;
+                let waits = WaitLimits { asked_max: retry_after_max, unasked_max: pace_wait_max };
+                pace.ended(attempt, now, self.max_in_flight(&subscription), waits);
                 self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
             }
             self.judge(&subscription, attempt, key.seq, *is_probe);

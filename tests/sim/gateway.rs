@@ -135,6 +135,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
             attempts_in_flight_max: 64,
             retry: RETRY,
             retry_after_max: Duration::from_secs(5),
+            pace_wait_max: Duration::from_secs(5),
             // Nothing is suspended: who is dead for long must be served as soon as it is well.
             suspension: tidings::delivery::suspension::SuspensionSettings {
                 suspend_after: Duration::from_hours(24),

@@ -27,6 +27,7 @@ fn settings() -> DispatchSettings {
         attempts_in_flight_max: 64,
         retry: RetryPolicy::default(),
         retry_after_max: Duration::from_hours(1),
+        pace_wait_max: Duration::from_secs(5),
         suspension: SuspensionSettings {
             suspend_after: Duration::from_hours(1),
             suspend_attempts_min: 20,
