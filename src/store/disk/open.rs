@@ -83,18 +83,16 @@ pub fn open(
     if fresh {
         RegistryTree::create_store(&tree, store).map_err(of_registry)?;
     }
-    let (registry_tree, subscriptions) = RegistryTree::open(tree).map_err(of_registry)?;
-    let lanes: Vec<LaneId> = subscriptions.iter().map(|subscription| subscription.lane).collect();
-    for subscription in subscriptions {
-        registry.put(Arc::new(subscription));
-    }
+    // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
+    let take = |subscription| registry.put(Arc::new(subscription));
+    let registry_tree = RegistryTree::open(tree, take).map_err(of_registry)?;
     let ledger_dir = data_dir.join(LEDGER_DIR);
     if fresh {
         create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
     }
     let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
     let Opened { ledger, files, end, checkpoint_file } =
-        read_ledger(&ledger_dir, registry_tree.store(), lanes, cache_bytes)
+        read_ledger(&ledger_dir, registry_tree.store(), registry.lanes(), cache_bytes)
             .map_err(|e| unreadable(e.to_string()))?;
     check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
     let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
