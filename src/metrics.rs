@@ -124,6 +124,8 @@ pub struct Metrics {
     commit_seconds: Histogram,
     commit_events: Histogram,
     commit_settlements: Histogram,
+    /// Volumes whose detail was read from the disk.
+    pub volumes_read: IntCounter,
     /// How long the sync alone takes, of any commit, in seconds.
     pub sync_seconds: Histogram,
 }
@@ -262,6 +264,11 @@ impl Metrics {
                 "tidings_commit_duration_seconds",
                 "How long a commit takes, from the first write to the end of fdatasync.",
                 COMMIT_SECONDS,
+            ),
+            volumes_read: counter(
+                r,
+                "tidings_volumes_read_total",
+                "Volumes of some thousand events that were read back into memory, mostly to answer lists.",
             ),
             sync_seconds: histogram(
                 r,

@@ -7,12 +7,17 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::{
     metrics::StoreReport,
-    store::conformance::{self, Engine, TestClock},
+    proto::v1::{self, EventType},
+    store::{
+        TimeRange,
+        conformance::{self, Engine, TestClock},
+    },
 };
 
 /// So little that details come and go, and files follow one another.
@@ -363,4 +368,79 @@ fn report_of(store: &DiskStore) -> StoreReport {
     let mut shown = None;
     store.report(&mut |report| shown = Some(*report));
     shown.expect("it is shown once")
+}
+
+/// Events enough for more volumes than one page looks at, the newest of which are of no interest, and the rare ones far apart.
+const EVENTS: u64 = 12_000;
+const RARE_EVERY: u64 = 2_000;
+
+/// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
+async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, LaneId) {
+    let store = DiskStore::open(dir, SETTINGS, TestClock::new(), 1, Arc::clone(metrics)).unwrap();
+    let mut lanes = Vec::new();
+    for number in 0..=1000 {
+        let new = conformance::new_subscription(1, &format!("s{number}"));
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+    }
+    let rare = lanes.pop().unwrap();
+    for numbers in (0..EVENTS).collect::<Vec<_>>().chunks(100) {
+        let events = numbers.iter().map(|&number| {
+            let is_rare = number % RARE_EVERY == 1;
+            let lane = if is_rare { rare } else { lanes[usize::try_from(number).unwrap() % lanes.len()] };
+            let mut new = conformance::new_event(1, None, i64::try_from(number).unwrap() + 1, &[lane]);
+            let Some(v1::event::Payload::ContactCreated(created)) = &mut new.event.payload else {
+                unreachable!()
+            };
+            created.contact.as_mut().unwrap().name = "x".repeat(1000);
+            new.encoded = new.event.encode_to_vec();
+            if is_rare {
+                new.event_type = EventType::ContactUpdated;
+            }
+            new
+        });
+        store.accept(events.collect()).await.unwrap();
+    }
+    (store, rare)
+}
+
+#[tokio::test]
+async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many() {
+    let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
+    let (store, rare) = store_of_a_thousand_lanes(dir.path(), &metrics).await;
+    let volumes = store.shared.ledger().volumes.len();
+    assert!(volumes > query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
+    let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
+
+    let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
+    let all = DeliveryQuery {
+        lanes: vec![rare],
+        states: vec![],
+        event: None,
+        time: TimeRange::default(),
+        after: None,
+        limit: 50,
+    };
+    let before = read();
+    assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
+    assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
+    let before = read();
+    let failed = DeliveryQuery { states: vec![DeliveryState::Failed], ..all };
+    assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    assert_eq!(read(), before, "it is known of every volume that it has none");
+
+    let types = vec![EventType::ContactUpdated];
+    let account = AccountId::new(1).unwrap();
+    let mut query = EventQuery { account, types, time: TimeRange::default(), before: None, limit: 50 };
+    let (mut found, mut pages) = (0, 0);
+    loop {
+        let before = read();
+        let page = store.events(&query).unwrap();
+        assert!(read() - before <= query::VOLUMES_OF_PAGE_MAX, "{} volumes for a page", read() - before);
+        (found, pages) = (found + page.rows.len(), pages + 1);
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    assert!(found == rare_count && pages > 1, "{found} in {pages} pages");
 }
