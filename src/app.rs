@@ -58,6 +58,10 @@ struct Ops {
 /// cores between the threads, and so a flood of calls cannot take more than the share of these.
 struct Intake(Option<Runtime>);
 
+/// What is said at the end of a gateway whose store failed while it ran.
+const STORE_FAILED: &str = "the store failed while the gateway ran, and took no more writes; \
+                            what was acknowledged is on disk, and the next start reads it";
+
 /// Runs the gateway until `shutdown`.
 ///
 /// # Errors
@@ -113,7 +117,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// The store could not be closed properly, or a server failed.
+    /// The store failed while it ran or could not be closed properly, or a server failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tracing::info!(
             grpc.listen = %self.grpc.local_addr()?, http.listen = %self.ops.address,
@@ -150,6 +154,7 @@ impl App {
         let (served, ()) =
             tokio::join!(serving, drain_attempts(sending, self.config.drain_timeout, shutdown.clone()));
         watch.abort();
+        let failure = self.store.failure();
         let closing = Arc::clone(&self.store);
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
         self.ops.end().await;
@@ -157,6 +162,9 @@ impl App {
         served
             .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
             .context("the gRPC server failed")?;
+        if let Some(failure) = failure.borrow().clone() {
+            return Err(failure).context(STORE_FAILED);
+        }
         closed.context("the store was not closed properly")?;
         tracing::info!("stopped");
         Ok(())
@@ -245,9 +253,9 @@ async fn tell_readiness(readiness: Readiness, shutdown: CancellationToken) {
 
 /// Takes the gateway out of service once its store takes no more.
 fn watch_store(store: &DiskStore, readiness: Readiness, health: Health) -> JoinHandle<()> {
-    let mut failed = store.failed();
+    let mut failure = store.failure();
     tokio::spawn(async move {
-        if failed.wait_for(|failed| *failed).await.is_ok() {
+        if failure.wait_for(Option::is_some).await.is_ok() {
             readiness.advance(Phase::StoreFailed);
             health.set_not_serving();
         }
@@ -268,9 +276,12 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         lane_window: config.lane_window,
         lane_windows_bytes_max: config.lane_windows_bytes_max,
         lane_order_keys_max: config.lane_order_keys_max,
+        lane_order_key_window: config.lane_order_key_window,
+        reads_in_flight_max: config.lane_reads_in_flight_max,
         attempts_in_flight_max: config.attempts_in_flight_max,
         retry: retry_policy(config),
         retry_after_max: config.retry_after_max,
+        pace_wait_max: config.pace_wait_max,
         suspension: SuspensionSettings {
             suspend_after: config.suspend_after,
             suspend_attempts_min: config.suspend_attempts_min,

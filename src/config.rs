@@ -101,6 +101,10 @@ pub struct Config {
     pub attempts_in_flight_max: usize,
     /// Conversations and the like that an ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
+    /// Deliveries of each of these kept in memory.
+    pub lane_order_key_window: usize,
+    /// Reads of the store for subscriptions at once.
+    pub lane_reads_in_flight_max: usize,
     /// How long an unused connection to an endpoint is kept.
     pub idle_connection_timeout: Duration,
     /// How many unused connections to an endpoint are kept.
@@ -115,6 +119,8 @@ pub struct Config {
     pub retry_max_backoff: Duration,
     /// The longest wait that an endpoint may ask for.
     pub retry_after_max: Duration,
+    /// The longest wait of a lane that slows down by itself.
+    pub pace_wait_max: Duration,
     /// How long every attempt must have failed before a subscription is suspended.
     pub suspend_after: Duration,
     /// How many attempts must have failed.
@@ -273,6 +279,8 @@ impl Origins {
             lane_windows_bytes_max: value("lane_windows_bytes_max").number(),
             attempts_in_flight_max: value("attempts_in_flight_max").number(),
             lane_order_keys_max: value("lane_order_keys_max").number(),
+            lane_order_key_window: value("lane_order_key_window").number(),
+            lane_reads_in_flight_max: value("lane_reads_in_flight_max").number(),
             idle_connection_timeout: value("idle_connection_timeout").duration(),
             idle_connections_per_endpoint_max: value("idle_connections_per_endpoint_max").number(),
             idle_connections_max: value("idle_connections_max").number(),
@@ -280,6 +288,7 @@ impl Origins {
             retry_min_backoff: value("retry_min_backoff").duration(),
             retry_max_backoff: value("retry_max_backoff").duration(),
             retry_after_max: value("retry_after_max").duration(),
+            pace_wait_max: value("pace_wait_max").duration(),
             suspend_after: value("suspend_after").duration(),
             suspend_attempts_min: value("suspend_attempts_min").number(),
             probe_interval_min: value("probe_interval_min").duration(),

@@ -106,6 +106,10 @@ pub struct Metrics {
     pub lanes_slowed: IntGauge,
     /// Lanes that wait for a place among the attempts under way.
     pub lanes_waiting: IntGauge,
+    /// Lanes that have more in the store, and wait until fewer read.
+    pub lanes_waiting_to_read: IntGauge,
+    /// Reads of the next deliveries of one conversation, contact or inbox.
+    pub lane_order_key_reads: IntCounter,
     /// What the windows of all lanes take up, in bytes.
     pub lane_windows_bytes: IntGauge,
     /// Ordered lanes that read no further, since they keep as many conversations apart as they may.
@@ -120,6 +124,8 @@ pub struct Metrics {
     commit_seconds: Histogram,
     commit_events: Histogram,
     commit_settlements: Histogram,
+    /// Volumes whose detail was read from the disk.
+    pub volumes_read: IntCounter,
     /// How long the sync alone takes, of any commit, in seconds.
     pub sync_seconds: Histogram,
 }
@@ -221,6 +227,16 @@ impl Metrics {
                 "tidings_lanes_waiting",
                 "Subscriptions with something to send that wait until fewer attempts are under way in all.",
             ),
+            lanes_waiting_to_read: gauge(
+                r,
+                "tidings_lanes_waiting_to_read",
+                "Subscriptions with more to send than is in memory that wait until fewer read, at lane_reads_in_flight_max.",
+            ),
+            lane_order_key_reads: counter(
+                r,
+                "tidings_lane_order_key_reads_total",
+                "Reads of the next deliveries of one conversation of an ordered subscription, past lane_order_key_window or stuck.",
+            ),
             lane_windows_bytes: gauge(
                 r,
                 "tidings_lane_windows_bytes",
@@ -248,6 +264,11 @@ impl Metrics {
                 "tidings_commit_duration_seconds",
                 "How long a commit takes, from the first write to the end of fdatasync.",
                 COMMIT_SECONDS,
+            ),
+            volumes_read: counter(
+                r,
+                "tidings_volumes_read_total",
+                "Volumes of some thousand events that were read back into memory, mostly to answer lists.",
             ),
             sync_seconds: histogram(
                 r,

@@ -7,6 +7,7 @@ use crate::gateway::Start;
 mod backlog;
 mod hanging;
 mod idle;
+mod lists;
 mod overload;
 mod refusals;
 mod soak;
@@ -24,12 +25,15 @@ pub enum Case {
     Backlog(backlog::Backlog),
     /// Many subscriptions to which nothing is published.
     Idle(idle::Idle),
+    /// Pages of what is stored.
+    Lists(lists::Lists),
     /// Events come and go for a long time.
     Soak(soak::Soak),
 }
 
 pub use self::{
-    backlog::Backlog, hanging::Hanging, idle::Idle, overload::Overload, refusals::Refusals, soak::Soak,
+    backlog::Backlog, hanging::Hanging, idle::Idle, lists::Lists, overload::Overload, refusals::Refusals,
+    soak::Soak,
 };
 
 /// What came of a case.
@@ -61,6 +65,7 @@ impl Case {
             Self::Hanging(hanging) => hanging.name(),
             Self::Backlog(backlog) => backlog.name(),
             Self::Idle(idle) => idle.name(),
+            Self::Lists(lists) => lists.name(),
             Self::Soak(soak) => soak.name(),
         }
     }
@@ -73,6 +78,7 @@ impl Case {
             Self::Hanging(hanging) => hanging.run(start)?,
             Self::Backlog(backlog) => backlog.run(start)?,
             Self::Idle(idle) => idle.run(start)?,
+            Self::Lists(lists) => lists.run(start)?,
             Self::Soak(soak) => soak.run(start)?,
         };
         Ok(Figures { name: self.name(), figures })

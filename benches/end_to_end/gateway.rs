@@ -50,6 +50,12 @@ impl Start {
     }
 }
 
+/// A page of a list.
+pub struct Listed {
+    /// Where the next one goes on; empty at the end.
+    pub next_page_token: String,
+}
+
 /// A running gateway. Its data directory goes with it.
 pub struct Gateway {
     start: Start,
@@ -173,6 +179,21 @@ impl Gateway {
         let request = v1::ResumeSubscriptionRequest { name: name.to_owned() };
         self.runtime.block_on(client.resume_subscription(request)).context("cannot resume")?;
         Ok(())
+    }
+
+    /// Asks for a page of deliveries.
+    pub fn list_deliveries(&self, request: v1::ListDeliveriesRequest) -> anyhow::Result<Listed> {
+        let mut client = DeliveryServiceClient::new(self.channel.clone());
+        let answer =
+            self.runtime.block_on(client.list_deliveries(request)).context("cannot list deliveries")?;
+        Ok(Listed { next_page_token: answer.into_inner().next_page_token })
+    }
+
+    /// Asks for a page of events.
+    pub fn list_events(&self, request: v1::ListEventsRequest) -> anyhow::Result<Listed> {
+        let mut client = EventServiceClient::new(self.channel.clone());
+        let answer = self.runtime.block_on(client.list_events(request)).context("cannot list events")?;
+        Ok(Listed { next_page_token: answer.into_inner().next_page_token })
     }
 
     /// How many deliveries are owed to the subscriptions of the account of `place`.

@@ -35,10 +35,10 @@ struct Arguments {
     /// Less of everything: under a minute, for checks that nothing is broken.
     #[arg(long, conflicts_with = "long")]
     quick: bool,
-    /// A backlog and a soak of ten million events and 100,000 subscriptions: an hour, and 40 GB of disk.
+    /// A backlog, lists and a soak of ten million events and 100,000 subscriptions: an hour, and 40 GB of disk.
     #[arg(long)]
     long: bool,
-    /// Events of a backlog and of a soak.
+    /// Events of a backlog, of lists and of a soak.
     #[arg(long, value_name = "COUNT")]
     events: Option<u64>,
     /// Further flags of the gateway, separated by spaces.

@@ -1,7 +1,7 @@
 //! What a run measures, and how much of it. Everything is bounded in count, so that a run is bounded in time.
 
 use crate::{
-    cases::{Backlog, Case, Hanging, Idle, Overload, Refusals, Soak},
+    cases::{Backlog, Case, Hanging, Idle, Lists, Overload, Refusals, Soak},
     limits::Limit,
     load::Way,
     measure::Measure,
@@ -32,7 +32,7 @@ pub enum Scale {
 }
 
 impl Plan {
-    /// A run of this scale; `events` of a backlog and a soak, if it is said how many.
+    /// A run of this scale; `events` of a backlog, of lists and of a soak, if it is said how many.
     pub fn of(scale: Scale, events: Option<u64>) -> Self {
         let divisor = if scale == Scale::Quick { 10 } else { 1 };
         let spread = |name, way, events: u64| Measure {
@@ -92,6 +92,10 @@ fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
         }),
         Case::Backlog(Backlog { events: stored }),
         Case::Idle(Idle { subscriptions: few(choose(200, 5_000, 100_000)) }),
+        Case::Lists(Lists {
+            events: events.unwrap_or(choose(20_000, 300_000, 10_000_000)),
+            subscriptions: few(choose(100, 1_000, 1_000)),
+        }),
         Case::Soak(Soak { events: stored, kept: choose(5_000, 50_000, 500_000) }),
     ]
 }

@@ -238,6 +238,20 @@ pub const SETTINGS: &[Setting] = &[
         default: "10000",
     },
     Setting {
+        key: "lane_order_key_window",
+        doc: "Deliveries of one conversation, contact or inbox of an ordered subscription kept in memory before they are \
+              sent. Past it they stay on disk and are read again.",
+        kind: Kind::Count { min: 1, max: 1_024 },
+        default: "8",
+    },
+    Setting {
+        key: "lane_reads_in_flight_max",
+        doc: "Reads of the store for subscriptions that have more to send than is in memory, at once. Further ones wait for \
+              their turn.",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: "16",
+    },
+    Setting {
         key: "idle_connection_timeout",
         doc: "How long a connection to an endpoint is kept open unused.",
         kind: duration(1_000, 3_600_000),
@@ -280,6 +294,13 @@ pub const SETTINGS: &[Setting] = &[
         doc: "The longest wait that an endpoint may ask for with Retry-After.",
         kind: duration(0, 7 * 24 * 3_600_000),
         default: "1d",
+    },
+    Setting {
+        key: "pace_wait_max",
+        doc: "Longest wait of a subscription between its POSTs, while its endpoint gives no answer, or answers 429 or 503 \
+              without Retry-After.",
+        kind: duration(100, 300_000),
+        default: "5s",
     },
     Setting {
         key: "backlog_per_subscription_max",

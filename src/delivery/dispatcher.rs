@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lane::Lane,
-    pace::Pace,
+    pace::{Pace, WaitLimits},
     places::Places,
     sending::{Ended, Means},
     suspension::{Failing, SuspensionSettings},
@@ -51,8 +51,6 @@ use suspended::{Oldest, Probe};
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
 /// Wait before a read or a settlement that the store refused is tried again.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
-/// Reads of the store for lanes at once. At the start every lane that owes something wants one.
-pub const READS_IN_FLIGHT_MAX: usize = 16;
 /// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
 const FIRST_WEIGHT: usize = 1 << 20;
 
@@ -67,12 +65,18 @@ pub struct DispatchSettings {
     pub lane_windows_bytes_max: usize,
     /// Conversations and the like that the lane of one ordered subscription keeps apart.
     pub lane_order_keys_max: usize,
+    /// Deliveries of each of these kept in memory.
+    pub lane_order_key_window: usize,
+    /// Reads of the store for lanes at once. At the start every lane that owes something wants one.
+    pub reads_in_flight_max: usize,
     /// Attempts under way at once, over all subscriptions.
     pub attempts_in_flight_max: usize,
     /// Where a subscription does not say itself.
     pub retry: RetryPolicy,
     /// The longest wait that an answer can ask for with `Retry-After`.
     pub retry_after_max: Duration,
+    /// The longest wait of a lane whose endpoint gives no answer, or is busy and does not say for how long.
+    pub pace_wait_max: Duration,
     /// When a subscription is suspended, and when it is probed.
     pub suspension: SuspensionSettings,
 }
@@ -338,8 +342,9 @@ impl Dispatcher {
         if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
             if !is_probe {
                 let mut pace = self.paces.get(&id).copied().unwrap_or_default();
-                let retry_after_max = self.means.settings.retry_after_max;
-                pace.ended(attempt, now, self.max_in_flight(&subscription), retry_after_max);
+                let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;
+                let waits = WaitLimits { asked_max: retry_after_max, unasked_max: pace_wait_max };
+                pace.ended(attempt, now, self.max_in_flight(&subscription), waits);
                 self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
             }
             self.judge(&subscription, attempt, key.seq, *is_probe);
@@ -357,15 +362,16 @@ impl Dispatcher {
         if let Some(page) = &ended.page {
             page.owed().for_each(|owed| self.note_weight(owed.event.weight()));
         }
+        let (now, limits) = (self.means.clock.now(), self.limits());
         let slot = self.slots.get_mut(&ended.lane);
         if let Some(slot) = slot.filter(|slot| slot.number == ended.slot) {
             match ended.page {
-                Some(page) => slot.lane.take_page(&ended.read, page, self.means.clock.now()),
+                Some(page) => slot.lane.take_page(&ended.read, page, now, limits),
                 None => slot.lane.read_failed(&ended.read),
             }
         }
         // Those who wait come before the lane that has just read.
-        while self.reads.len() < READS_IN_FLIGHT_MAX
+        while self.reads.len() < self.means.settings.reads_in_flight_max
             && let Some(next) = self.readers.pop_front()
         {
             self.waiting_readers.remove(&next);
@@ -425,6 +431,7 @@ impl Dispatcher {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.lanes_active.set(number(self.slots.len()));
         metrics.lanes_waiting.set(number(self.places.waiting()));
+        metrics.lanes_waiting_to_read.set(number(self.readers.len()));
         metrics.lanes_out_of_order_keys.set(number(self.out_of_order_keys.len()));
         metrics.lane_windows_bytes.set(number(self.window_bytes));
     }

@@ -30,6 +30,8 @@ pub struct LaneLimits {
     pub window: usize,
     /// Conversations and the like that an ordered lane keeps apart.
     pub order_keys_max: usize,
+    /// Deliveries in memory of each of these.
+    pub order_key_window: usize,
 }
 
 /// What is about to be sent to one subscription.
@@ -220,11 +222,11 @@ impl Lane {
     }
 
     /// Takes what was read.
-    pub fn take_page(&mut self, read: &Read, page: ReadPage, now: UnixMicros) {
+    pub fn take_page(&mut self, read: &Read, page: ReadPage, now: UnixMicros, limits: LaneLimits) {
         match (self, page) {
             (Self::Unordered(lane), ReadPage::Pending(page)) => lane.take_pending(read, page),
             (Self::Unordered(lane), ReadPage::Due(page)) => lane.take_due(read, page),
-            (Self::Ordered(lane), ReadPage::Owed(page)) => lane.take_owed(read, page, now),
+            (Self::Ordered(lane), ReadPage::Owed(page)) => lane.take_owed(read, page, now, limits),
             // Read for a lane of the other kind, before it was changed.
             (Self::Unordered(_), ReadPage::Owed(_)) | (Self::Ordered(_), _) => {}
         }

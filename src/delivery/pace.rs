@@ -13,16 +13,27 @@ use crate::domain::{
     time::UnixMicros,
 };
 
-/// Attempts in a row without any answer, after which a lane is slowed.
+// What follows is the shape of the curve and no limit: how slow a lane becomes in the end is for `WaitLimits` to say.
+
+/// Attempts in a row without any answer, after which a lane is slowed. Fewer would take a burst of errors for a dead endpoint.
 pub const NO_ANSWERS_IN_ROW: u32 = 10;
-/// What is left to a lane whose endpoint gives no answer: attempts under way at once.
+/// What is left to a lane whose endpoint gives no answer: attempts under way at once. With one alone, a lane would be held up by the
+/// one delivery that its endpoint cannot stand.
 pub const NO_ANSWER_FLOOR: u16 = 2;
-/// The first wait of a lane that is slowed, between one round of attempts and the next.
+/// The first wait of a lane that is slowed, between one round of attempts and the next. It doubles from there.
 pub const WAIT_MIN: Duration = Duration::from_millis(100);
-/// The longest such wait. A dead endpoint costs [`NO_ANSWER_FLOOR`] attempts in that time, whatever waits for it.
-pub const WAIT_MAX: Duration = Duration::from_secs(5);
-/// A pace that nothing was heard of for so long is forgotten.
+/// A pace that nothing was heard of for so long is forgotten: it tells nothing of the endpoint any more.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+
+/// The longest waits between one round of attempts of a lane and the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitLimits {
+    /// What an endpoint can ask for with `Retry-After`.
+    pub asked_max: Duration,
+    /// What a lane waits that was not asked; at least [`WAIT_MIN`]. A dead endpoint costs [`NO_ANSWER_FLOOR`] attempts in that time,
+    /// whatever waits for it.
+    pub unasked_max: Duration,
+}
 
 /// How fast one lane may go. The default is as fast as its subscription allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,7 +84,7 @@ impl Pace {
     }
 
     /// Takes what came of an attempt at `now`, of a lane that may have `max` under way.
-    pub fn ended(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, retry_after_max: Duration) {
+    pub fn ended(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
         self.heard_at = Some(now);
         if self.not_before.is_some_and(|time| time <= now) {
             self.not_before = None;
@@ -84,14 +95,14 @@ impl Pace {
                 self.no_answers = 0;
                 let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
                 if busy.iter().any(|status| status.as_u16() == attempt.http_status) {
-                    self.asked_to_wait(attempt, now, max, retry_after_max);
+                    self.asked_to_wait(attempt, now, max, waits);
                 }
             }
             Outcome::Timeout | Outcome::Connect | Outcome::Io | Outcome::Blocked => {
                 self.no_answers = self.no_answers.saturating_add(1);
                 if self.no_answers >= NO_ANSWERS_IN_ROW && self.is_news(attempt) {
                     self.slow_down(now, max, NO_ANSWER_FLOOR);
-                    self.wait_longer(now);
+                    self.wait_longer(now, waits);
                 }
             }
         }
@@ -105,15 +116,15 @@ impl Pace {
             self.allowed.map(|allowed| allowed + 1.0 / allowed).filter(|allowed| *allowed < f64::from(max));
     }
 
-    fn asked_to_wait(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, retry_after_max: Duration) {
+    fn asked_to_wait(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
         if self.is_news(attempt) {
             self.slow_down(now, max, 1);
             if attempt.retry_after.is_none() {
-                self.wait_longer(now);
+                self.wait_longer(now, waits);
             }
         }
         if let Some(asked) = attempt.retry_after {
-            self.not_before = self.not_before.max(Some(now.plus(asked.min(retry_after_max))));
+            self.not_before = self.not_before.max(Some(now.plus(asked.min(waits.asked_max))));
         }
     }
 
@@ -128,8 +139,8 @@ impl Pace {
         self.slowed_at = Some(now);
     }
 
-    fn wait_longer(&mut self, now: UnixMicros) {
-        self.wait = (self.wait * 2).clamp(WAIT_MIN, WAIT_MAX);
+    fn wait_longer(&mut self, now: UnixMicros, waits: WaitLimits) {
+        self.wait = (self.wait * 2).max(WAIT_MIN).min(waits.unasked_max);
         self.not_before = self.not_before.max(Some(now.plus(self.wait)));
     }
 }
@@ -141,7 +152,8 @@ mod tests {
     use super::*;
 
     const MAX: u16 = 32;
-    const HOUR: Duration = Duration::from_hours(1);
+    const WAITS: WaitLimits =
+        WaitLimits { asked_max: Duration::from_hours(1), unasked_max: Duration::from_secs(5) };
 
     fn at(millis: i64) -> UnixMicros {
         UnixMicros(1_700_000_000_000_000 + millis * 1000)
@@ -161,7 +173,7 @@ mod tests {
     }
 
     fn ended(pace: &mut Pace, start: i64, end: i64, outcome: Outcome, status: u16, after: Option<u64>) {
-        pace.ended(&attempt(at(start), outcome, status, after), at(end), MAX, HOUR);
+        pace.ended(&attempt(at(start), outcome, status, after), at(end), MAX, WAITS);
     }
 
     #[test]
@@ -265,7 +277,7 @@ mod tests {
                     _ => (Outcome::Connect, 0),
                 };
                 let after = (after > 15).then_some(after);
-                pace.ended(&attempt(at(now - took), outcome, status, after), at(now), max, HOUR);
+                pace.ended(&attempt(at(now - took), outcome, status, after), at(now), max, WAITS);
                 prop_assert!((1..=usize::from(max)).contains(&pace.allows(max)));
                 let wait = pace.waits_until(at(now)).map_or(Duration::ZERO, |until| until.since(at(now)));
                 prop_assert!(wait <= Duration::from_secs(20));
@@ -273,7 +285,7 @@ mod tests {
             // It comes back to full speed.
             for _ in 0..40_000 {
                 now += 20_000;
-                pace.ended(&attempt(at(now), Outcome::Ok, 200, None), at(now), max, HOUR);
+                pace.ended(&attempt(at(now), Outcome::Ok, 200, None), at(now), max, WAITS);
             }
             prop_assert!(pace.is_free(at(now)));
         }

@@ -7,12 +7,12 @@ pub const REDACTED: &str = "***";
 
 /// A string that prints as `***`. Only [`Secret::expose`] gives it away.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Box<str>);
 
 impl Secret {
     /// Guards `text`.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// The guarded text. To be used only where it is sent, signed with or stored.

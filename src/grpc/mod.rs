@@ -10,6 +10,7 @@ mod health;
 mod incoming;
 mod known;
 mod page;
+mod seldom;
 mod server;
 mod status;
 mod straight;

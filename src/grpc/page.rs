@@ -130,7 +130,10 @@ where
     let mut page = Vec::new();
     let mut bytes = 0;
     loop {
-        let part = read(after.clone(), (size - page.len()).min(ROWS_READ_MAX)).await?;
+        let limit = (size - page.len()).min(ROWS_READ_MAX);
+        let part = read(after.clone(), limit).await?;
+        // The store looked at as much as it does for one page, and there may be more.
+        let broken_off = part.rows.len() < limit;
         for row in &part.rows {
             let (place, row) = show(row);
             bytes += row.encoded_len() + ROW_OVERHEAD_BYTES;
@@ -142,7 +145,7 @@ where
             after = Some(place);
         }
         match part.next {
-            Some(next) if page.len() < size => after = Some(next),
+            Some(next) if page.len() < size && !broken_off => after = Some(next),
             next => return Ok((page, next)),
         }
     }
@@ -198,6 +201,21 @@ mod tests {
         assert_eq!(fill_numbers(0, 3, 1, None).await, (vec![], None));
         let (page, next) = fill_numbers(1000, 999, 1, None).await;
         assert_eq!((page.len(), next), (999, Some(998)));
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_where_the_store_breaks_off() {
+        let read = |after: Option<u64>, _| async move {
+            Ok(Page { rows: after.into_iter().collect(), next: Some(after.unwrap_or(0) + 10) })
+        };
+        let show = |n: &u64| (*n, Cursor { seq: *n, ..Cursor::default() });
+        assert_eq!(fill(50, None, read, show).await.unwrap(), (vec![], Some(10)));
+        let (page, next) = fill(50, Some(10), read, show).await.unwrap();
+        assert_eq!(
+            (page[0].seq, next),
+            (10, Some(20)),
+            "not after the last row, but where it was broken off"
+        );
     }
 
     #[tokio::test]

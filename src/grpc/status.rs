@@ -1,11 +1,15 @@
 //! The one place where a refusal becomes a `google.rpc.Status`: code, stable reason, details, all within what fits into
 //! the headers that carry them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::seldom::Seldom;
 use crate::{
     domain::fault::{Fault, FaultKind, Faults},
     gateway::{GatewayError, Limit, Resource},
@@ -28,6 +32,9 @@ const VIOLATIONS_BYTES_MAX: usize = 1600;
 const VIOLATION_TEXT_BYTES_MAX: usize = 240;
 /// How long a caller is asked to wait for a server that stops or whose disk fails.
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Calls that failed since storage did. Once it has failed, that is every call.
+static STORAGE_FAILURES: Seldom = Seldom::new();
 
 /// The subject of a quota that all accounts use up together.
 const EVERYBODY: &str = "accounts/-";
@@ -263,7 +270,9 @@ impl From<GatewayError> for Refusal {
             GatewayError::ShuttingDown => Self::new(Code::Unavailable, "SHUTTING_DOWN", message)
                 .about(About::Wait(UNAVAILABLE_RETRY_AFTER)),
             GatewayError::Storage(why) => {
-                tracing::error!(error = %why, "a call failed since storage failed");
+                if let Some(calls) = STORAGE_FAILURES.happens(Instant::now()) {
+                    tracing::error!(error = %why, calls, "calls fail since storage failed");
+                }
                 let message = "storage failed; the server's log says more. A write may have taken effect";
                 Self::new(Code::Unavailable, "STORAGE_FAILED", message)
                     .about(About::Wait(UNAVAILABLE_RETRY_AFTER))

@@ -8,8 +8,8 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
+use self::inner::{Inner, change_of, new_delivery, shown};
 use super::{
     Accepted, Change, Changes, Commit, Created, Debt, Decision, DeliveryChange, DeliveryQuery,
     DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent,
@@ -19,13 +19,15 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{ATTEMPTS_SHOWN_MAX, Attempt, DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
-        ids::{AccountId, EventId, EventName, LaneId, Seq},
+        delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
+        event::StoredEvent,
+        ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
 };
+
+mod inner;
 
 /// Keeps everything in memory.
 pub struct MemoryStore {
@@ -34,28 +36,6 @@ pub struct MemoryStore {
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     inner: Mutex<Inner>,
-}
-
-struct Inner {
-    random: StdRng,
-    closed: bool,
-    last_lane: u64,
-    last_time: UnixMicros,
-    last_seq: u64,
-    requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
-    /// In stored order.
-    events: Vec<Row>,
-    deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
-    /// The attempts that were made of a delivery before it was replayed.
-    attempts_before: HashMap<DeliveryKey, u32>,
-}
-
-struct Row {
-    event: Arc<StoredEvent>,
-    fingerprint: u128,
-    delivery_count: u32,
-    bytes: u64,
-    inbox_id: Option<i64>,
 }
 
 impl MemoryStore {
@@ -147,6 +127,7 @@ impl Store for MemoryStore {
                 return Err(StoreError::Owed(owed as u64));
             }
             inner.deliveries.retain(|key, _| key.lane != lane);
+            inner.attempts_before.retain(|key, _| key.lane != lane);
             self.registry.remove(lane);
             Ok(())
         })
@@ -390,7 +371,7 @@ impl Store for MemoryStore {
     fn purge(&self, keep: Keep) -> Commit<Purged> {
         self.write(|inner| {
             let mut purged = Purged { events: 0, bytes_left: inner.events.iter().map(|row| row.bytes).sum() };
-            let Inner { events, deliveries, .. } = inner;
+            let Inner { events, deliveries, attempts_before, .. } = inner;
             let owed: HashSet<Seq> =
                 deliveries.values().filter(|d| d.state.is_owed()).map(|d| d.key.seq).collect();
             let mut gone = HashSet::new();
@@ -406,6 +387,7 @@ impl Store for MemoryStore {
                 false
             });
             deliveries.retain(|key, _| !gone.contains(&key.seq));
+            attempts_before.retain(|key, _| !gone.contains(&key.seq));
             Ok(purged)
         })
     }
@@ -418,71 +400,6 @@ impl Store for MemoryStore {
         self.lock().closed = true;
         Ok(())
     }
-}
-
-impl Inner {
-    /// Adds one event; what is fed is `None` for a duplicate.
-    fn accept_one(
-        &mut self,
-        index: usize,
-        new: NewEvent,
-        now: UnixMicros,
-    ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, lanes } = new;
-        let bytes = content.encoded.len() as u64;
-        if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
-            let id = row.event.name.id.clone();
-            if row.fingerprint != fingerprint {
-                return Err(StoreError::EventExists { index, id });
-            }
-            let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
-            return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
-        }
-        self.last_seq += 1;
-        let seq = Seq(self.last_seq);
-        let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
-        let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
-        let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
-        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
-        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
-        Ok((answer, Some(FedEvent { event, lanes })))
-    }
-
-    fn is_replayable(&self, query: &ReplayQuery, row: &Row) -> bool {
-        let event = &row.event;
-        let event_type = event.event_type();
-        let key = DeliveryKey { seq: event.seq, lane: query.lane };
-        query.wants_event(event.seq, event.name.account, event_type, event.create_time)
-            && match self.deliveries.get(&key) {
-                Some(delivery) => query.wants_over(delivery.state, delivery.update_time),
-                None => query.wants_new(event_type, row.inbox_id),
-            }
-    }
-
-    fn owed_of(&self, delivery: &DeliveryRecord) -> Owed {
-        let before = self.attempts_before.get(&delivery.key).copied().unwrap_or(0);
-        Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count - before }
-    }
-
-    fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {
-        self.events.iter().find(|row| row.event.name.account == account && row.event.name.id == *id)
-    }
-}
-
-fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
-    let (create_time, update_time) = (event.create_time, event.create_time);
-    let state = DeliveryState::Pending;
-    DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), create_time, update_time }
-}
-
-fn change_of(delivery: &DeliveryRecord) -> DeliveryChange {
-    DeliveryChange { key: delivery.key, state: delivery.state, attempts: delivery.attempt_count }
-}
-
-fn shown(delivery: &DeliveryRecord, attempts_max: usize) -> DeliveryRecord {
-    let from = delivery.attempts.len().saturating_sub(attempts_max);
-    let attempts: Vec<Attempt> = delivery.attempts[from..].to_vec();
-    DeliveryRecord { attempts, ..delivery.clone() }
 }
 
 #[cfg(test)]

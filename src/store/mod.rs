@@ -132,13 +132,15 @@ pub trait Store: Send + Sync + 'static {
     /// One event by its name.
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;
 
-    /// Events of an account, newest first.
+    /// Events of an account, newest first. A page may have fewer than its limit and tell all the same where the next one goes on: no
+    /// page looks at more than a bounded part of what is stored, however rare it is what the query wants.
     fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError>;
 
     /// One delivery with its latest attempts, the latest last.
     fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError>;
 
-    /// Deliveries, those of the newest events first, each with its last attempt only.
+    /// Deliveries, those of the newest events first, each with its last attempt only. Pages may be short, as those of
+    /// [`Store::events`].
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError>;
 
     /// Removes events with their deliveries, the oldest first: those that are older than `keep` says, and more as long as the

@@ -511,6 +511,12 @@ pub struct Page<T, C> {
 }
 
 impl<T, C> Page<T, C> {
+    /// The same of a list that was broken off: what comes after `broken_off` was not looked at.
+    pub fn cut_at(rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C, broken_off: Option<C>) -> Self {
+        let page = Self::cut(rows, limit, cursor);
+        Self { next: page.next.or(broken_off), ..page }
+    }
+
     /// The first `limit` of `rows`; that there were more tells that a page follows.
     pub fn cut(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Self {
         let more = rows.len() > limit;

@@ -1,13 +1,14 @@
 //! The subscriptions in memory, always as they are on disk. Engines write it; everybody reads it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Bound,
     sync::{Arc, RwLock, RwLockReadGuard},
 };
 
 use tokio::sync::watch;
 use url::Url;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
 use crate::domain::{
@@ -35,6 +36,9 @@ pub struct Matching {
 /// Changes that are remembered by lane. Who is further behind looks at everything.
 pub const CHANGES_REMEMBERED: usize = 4096;
 
+/// Tells most URLs from each other.
+type UrlHash = u64;
+
 #[derive(Debug, Default)]
 struct Inner {
     /// The lanes of the last changes, the latest last.
@@ -44,7 +48,8 @@ struct Inner {
     by_lane: foldhash::HashMap<LaneId, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
-    by_url: HashMap<(AccountId, Url), SubscriptionName>,
+    /// Where to look for a URL: the URL itself, which is long, is with its subscription alone.
+    by_url: BTreeSet<(AccountId, UrlHash, LaneId)>,
     /// How many are active, paused and suspended.
     by_state: [usize; 3],
 }
@@ -68,7 +73,7 @@ impl Registry {
 
     /// The name of the account's subscription with this URL.
     pub fn by_url(&self, account: AccountId, url: &Url) -> Option<SubscriptionName> {
-        self.read().by_url.get(&(account, url.clone())).cloned()
+        self.read().by_url(account, url).map(|subscription| subscription.name.clone())
     }
 
     /// The account's subscriptions that want such an event.
@@ -219,11 +224,25 @@ fn place_of(state: State) -> usize {
     }
 }
 
+fn url_hash(url: &Url) -> UrlHash {
+    xxh3_64(url.as_str().as_bytes())
+}
+
+fn url_key(subscription: &Subscription) -> (AccountId, UrlHash, LaneId) {
+    (subscription.name.account, url_hash(&subscription.settings.url), subscription.lane)
+}
+
 impl Inner {
+    fn by_url(&self, account: AccountId, url: &Url) -> Option<&Arc<Subscription>> {
+        let hash = url_hash(url);
+        let maybe = self.by_url.range((account, hash, LaneId(0))..=(account, hash, LaneId(u64::MAX)));
+        maybe.map(|(_, _, lane)| &self.by_lane[lane]).find(|subscription| subscription.settings.url == *url)
+    }
+
     fn insert(&mut self, subscription: Arc<Subscription>) {
         self.by_state[place_of(subscription.state)] += 1;
         let name = &subscription.name;
-        self.by_url.insert((name.account, subscription.settings.url.clone()), name.clone());
+        self.by_url.insert(url_key(&subscription));
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
         self.by_lane.insert(subscription.lane, Arc::clone(&subscription));
         let of_account = self.by_account.entry(name.account).or_default();
@@ -244,7 +263,7 @@ impl Inner {
         self.by_state[place_of(subscription.state)] -= 1;
         let account = subscription.name.account;
         self.by_name.remove(&subscription.name);
-        self.by_url.remove(&(account, subscription.settings.url.clone()));
+        self.by_url.remove(&url_key(&subscription));
         if let Some(of_account) = self.by_account.get_mut(&account) {
             of_account.retain(|other| other.lane != lane);
             if of_account.is_empty() {

@@ -1,7 +1,7 @@
 //! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
 //! more, which its system refuses as it refuses to write to a disk that is full.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
 
 use rlimit::Resource;
 use tidings::{
@@ -11,14 +11,15 @@ use tidings::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{ChildStderr, Command},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::{
     client::{Client, Counts, subscription},
-    gateway::{Gateway, Home, PATIENCE},
+    gateway::{Gateway, Home, PATIENCE, Stopped},
+    metrics::Scrape,
     receiver::{Receiver, Request},
 };
 
@@ -124,7 +125,8 @@ async fn a_full_disk_loses_nothing(how: End) {
         }
         End::Kill | End::Term => {
             end(gateway, how).await;
-            start_without_room(&home).await;
+            // It may be able to or not; either way it does no harm.
+            drop(start_with_files_up_to(&home, largest_file(home.dir())).await);
             home.start().await
         }
     };
@@ -164,17 +166,14 @@ async fn end(gateway: Gateway, how: End) {
     assert_eq!(stopped.code, Some(0), "it ends as it is told: {:#?}", stopped.log);
 }
 
-/// Starts a gateway whose files may not grow at all. It may not be able to; then it says why. Either way it does no harm.
-async fn start_without_room(home: &Home) {
+/// Starts a gateway no file of which may get larger than this, and ends it as soon as it listens. If it cannot start: its log, which
+/// says why.
+async fn start_with_files_up_to(home: &Home, bytes: u64) -> Result<(), Vec<String>> {
     /// What `ulimit -f` counts in, in a shell that does as POSIX says.
     const BLOCK_BYTES: u64 = 512;
     let command = home.command();
     let mut limited = Command::new("sh");
-    limited.args([
-        "-c",
-        r#"ulimit -f "$0"; exec "$@""#,
-        &(largest_file(home.dir()) / BLOCK_BYTES).to_string(),
-    ]);
+    limited.args(["-c", r#"ulimit -f "$0"; exec "$@""#, &(bytes / BLOCK_BYTES).to_string()]);
     limited.arg(command.as_std().get_program()).args(command.as_std().get_args());
     for (name, _) in command.as_std().get_envs() {
         limited.env_remove(name);
@@ -185,12 +184,18 @@ async fn start_without_room(home: &Home) {
     let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it says something");
     if first.contains("listening") {
         starting.kill().await.unwrap();
-        return;
+        return Ok(());
     }
     let ended = timeout(PATIENCE, starting.wait()).await.expect("it ends").unwrap();
-    assert_eq!(ended.code(), Some(1), "{first}");
     let log = std::iter::once(first).chain(rest(lines).await).collect::<Vec<_>>();
-    assert!(log.iter().any(|line| line.contains("File too large")), "{log:#?}");
+    assert_eq!(ended.code(), Some(1), "{log:#?}");
+    let said = format!("data directory {}: there is no room on the disk for a start", home.dir().display());
+    let last = log.last().unwrap();
+    assert!(
+        last.contains(&said) && last.contains("Nothing is damaged") && !last.contains("backup"),
+        "{log:#?}"
+    );
+    Err(log)
 }
 
 async fn rest(mut lines: Lines<BufReader<ChildStderr>>) -> Vec<String> {
@@ -214,4 +219,62 @@ async fn a_disk_that_takes_no_more_loses_nothing_over_sigterm() {
 #[tokio::test]
 async fn a_disk_that_takes_no_more_loses_nothing_over_sigkill() {
     a_full_disk_loses_nothing(End::Kill).await;
+}
+
+#[tokio::test]
+async fn a_start_without_room_says_so_and_harms_nothing() {
+    let home = Home::new();
+    // To make a store takes more than to open one.
+    for bytes in [0, 1024, 1 << 20] {
+        start_with_files_up_to(&home, bytes).await.unwrap_err();
+    }
+    let gateway = home.start().await;
+    gateway.client.publish(ACCOUNT, message(1)).await;
+    gateway.stop().await;
+    for bytes in [0, 1024] {
+        start_with_files_up_to(&home, bytes).await.unwrap_err();
+    }
+    let gateway = home.start().await;
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_failed_is_told_once_and_in_the_exit_code_and_a_restart_reads_what_is_there() {
+    /// Least time between two lines that tell how many calls failed.
+    const TELL_INTERVAL: Duration = Duration::from_secs(10);
+    const CALLS: u32 = 50;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let receiver = Receiver::start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    gateway.client.pause(&subscribed.name).await;
+    gateway.client.publish_as(ACCOUNT, "before", message(1)).await;
+    // There is room, as far as can be told, and the write fails all the same.
+    limit_files(&gateway, 0);
+    let failed = Instant::now();
+    let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+
+    for number in 1..=CALLS {
+        let refused = gateway.client.try_publish(ACCOUNT, "late", message(number.into())).await.unwrap_err();
+        let reason = refused.get_error_details().error_info().unwrap().reason.clone();
+        assert_eq!((refused.code(), &*reason), (Code::Unavailable, "STORAGE_FAILED"));
+    }
+    let counted = Scrape::of(&gateway).await;
+    let series = r#"tidings_publishes_refused_total{reason="STORAGE_FAILED"}"#;
+    assert_eq!(counted.value(series), f64::from(CALLS), "every one is counted");
+    assert_eq!(gateway.readiness().await, (503, "store failed\n".to_owned()));
+    gateway.terminate();
+    let Stopped { code, log } = gateway.wait().await;
+    let told = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((code, told("the store failed and takes no more writes")), (Some(1), 1), "{log:#?}");
+    assert_eq!(told("stopped: the store failed while the gateway ran"), 1, "{log:#?}");
+    let lines = 1 + failed.elapsed().as_secs() / TELL_INTERVAL.as_secs();
+    assert!((1..=lines).contains(&(told("calls fail since storage failed") as u64)), "{log:#?}");
+
+    let gateway = home.start().await;
+    let counts = gateway.client.counts(&subscribed.name).await;
+    assert_eq!(counts, Counts { pending: 1, ..Counts::default() }, "what was acknowledged is there");
+    gateway.stop().await;
 }

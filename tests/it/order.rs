@@ -19,6 +19,7 @@ use tidings::{
 use crate::{
     client::{Client, Subscribed, attempts, duration, publish_request, subscription},
     gateway::Home,
+    metrics::Scrape,
     receiver::{Answer, Receiver, Request},
 };
 
@@ -269,4 +270,20 @@ async fn what_is_cancelled_while_it_waits_lets_the_next_go_at_once() {
     gateway.client.cancel(&first).await;
     gateway.client.delivery_in(&subscribed.delivery("m1-2"), State::Succeeded).await;
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn of_one_conversation_as_much_is_in_memory_as_the_operator_allows() {
+    const MESSAGES: i64 = 40;
+    for (window, reads) in [("1", 20.0..=40.0), ("64", 0.0..=0.0)] {
+        let receiver = Receiver::start().await;
+        let gateway = Home::new().with("lane-order-key-window", window).start().await;
+        subscribe(&gateway.client, &receiver).await;
+        publish(&gateway.client, &[2], 1, MESSAGES).await;
+        gateway.client.nothing_owed(ACCOUNT).await;
+        assert_eq!(assert_order(&receiver.seen())[&2], MESSAGES);
+        let counted = Scrape::of(&gateway).await.value("tidings_lane_order_key_reads_total");
+        assert!(reads.contains(&counted), "{counted} reads with a window of {window}");
+        gateway.stop().await;
+    }
 }

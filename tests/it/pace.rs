@@ -84,3 +84,19 @@ async fn a_dead_endpoint_with_much_waiting_costs_few_attempts_and_recovers() {
     gateway.client.nothing_owed(ACCOUNT).await;
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_slowed_lane_waits_no_longer_than_the_operator_allows() {
+    const REFUSED: usize = 12;
+    let longest = Duration::from_millis(100);
+    let receiver = Receiver::first(vec![Answer::status(429); REFUSED]).await;
+    let gateway = Home::new().with("pace-wait-max", "100ms").start().await;
+    gateway.client.subscribe(ACCOUNT, asked(receiver.url("/"), 4)).await;
+    publish(&gateway.client, 1).await;
+    let seen = receiver.wait_for(REFUSED + 1).await;
+    // Doubling up to 5 s, as it is otherwise, they would take half a minute.
+    let took = seen[REFUSED].at - seen[0].at;
+    assert!(took >= longest * 11 && took < longest * 100, "{took:?}");
+    gateway.client.nothing_owed(ACCOUNT).await;
+    gateway.stop().await;
+}

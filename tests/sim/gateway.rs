@@ -130,9 +130,12 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
             lane_window: 8,
             lane_windows_bytes_max: 1 << 20,
             lane_order_keys_max: 100,
+            lane_order_key_window: 8,
+            reads_in_flight_max: 16,
             attempts_in_flight_max: 64,
             retry: RETRY,
             retry_after_max: Duration::from_secs(5),
+            pace_wait_max: Duration::from_secs(5),
             // Nothing is suspended: who is dead for long must be served as soon as it is well.
             suspension: tidings::delivery::suspension::SuspensionSettings {
                 suspend_after: Duration::from_hours(24),

@@ -4,10 +4,10 @@ use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use rand::RngExt;
 
-use super::{DispatchSettings, Dispatcher, READS_IN_FLIGHT_MAX, STORE_RETRY_WAIT};
+use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
 use crate::{
     delivery::{
-        lane::{LaneLimits, Read, ReadPage},
+        lane::{LaneLimits, Read, ReadKind, ReadPage},
         pace::FORGOTTEN_AFTER,
         sending::Sending,
     },
@@ -77,11 +77,14 @@ impl Dispatcher {
             }
             None => {}
         }
-        if self.reads.len() >= READS_IN_FLIGHT_MAX {
+        if self.reads.len() >= self.means.settings.reads_in_flight_max {
             if self.waiting_readers.insert(id) {
                 self.readers.push_back(id);
             }
         } else if let Some(read) = lane.next_read(now, limits) {
+            if matches!(read.kind, ReadKind::Tag(..)) {
+                self.means.metrics.lane_order_key_reads.inc();
+            }
             let reserved = read.limit * self.typical_weight;
             self.reserved_bytes += reserved;
             let format = subscription.settings.payload_format;
@@ -158,6 +161,7 @@ impl Dispatcher {
         LaneLimits {
             window: (free / self.typical_weight.max(1)).clamp(1, settings.lane_window),
             order_keys_max: settings.lane_order_keys_max,
+            order_key_window: settings.lane_order_key_window,
         }
     }
 

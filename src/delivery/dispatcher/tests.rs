@@ -30,9 +30,12 @@ fn settings() -> DispatchSettings {
         lane_window: 1024,
         lane_windows_bytes_max: 1 << 20,
         lane_order_keys_max: 100,
+        lane_order_key_window: 8,
+        reads_in_flight_max: 16,
         attempts_in_flight_max: 64,
         retry: RetryPolicy::default(),
         retry_after_max: Duration::from_hours(1),
+        pace_wait_max: Duration::from_secs(5),
         suspension: SuspensionSettings {
             suspend_after: Duration::from_hours(1),
             suspend_attempts_min: 20,
@@ -127,10 +130,14 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
     store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);
     dispatcher.look_at_everything();
-    assert_eq!(dispatcher.reads.len(), READS_IN_FLIGHT_MAX);
+    let most = settings().reads_in_flight_max;
+    assert_eq!(dispatcher.reads.len(), most);
+    dispatcher.show();
+    let waiting = i64::try_from(lanes.len() - most).unwrap();
+    assert_eq!(dispatcher.means.metrics.lanes_waiting_to_read.get(), waiting);
     while let Some(ended) = dispatcher.reads.join_next().await {
         dispatcher.read_ended(ended.unwrap());
-        assert!(dispatcher.reads.len() <= READS_IN_FLIGHT_MAX);
+        assert!(dispatcher.reads.len() <= most);
     }
     assert_eq!(dispatcher.slots.len(), lanes.len());
     assert!(dispatcher.slots.values().all(|slot| slot.lane.window_bytes() > 0));

@@ -15,7 +15,7 @@ use foldhash::HashSet;
 
 use super::{
     LaneLimits, Read, ReadKind, before,
-    tag::{Place, TAG_QUEUE_MAX, Tag},
+    tag::{Place, Tag},
 };
 use crate::{
     domain::{event::OrderTag, ids::Seq, time::UnixMicros},
@@ -100,7 +100,7 @@ impl OrderedLane {
             return;
         }
         self.cursor = seq;
-        self.change(tag, |tag| tag.push(owed));
+        self.change(tag, |tag| tag.push(owed, limits.order_key_window));
     }
 
     /// See [`super::Lane::missed`].
@@ -207,7 +207,7 @@ impl OrderedLane {
             (kind, room.min(limits.order_keys_max - self.tags.len()))
         } else {
             let &(from, tag) = self.unread.first()?;
-            (ReadKind::Tag(tag, from), room.min(TAG_QUEUE_MAX))
+            (ReadKind::Tag(tag, from), room.min(limits.order_key_window))
         };
         self.scanned = matches!(kind, ReadKind::Scan(..));
         self.reading = Some(kind.clone());
@@ -216,13 +216,13 @@ impl OrderedLane {
     }
 
     /// See [`super::Lane::take_page`].
-    pub fn take_owed(&mut self, read: &Read, page: OwedPage, now: UnixMicros) {
+    pub fn take_owed(&mut self, read: &Read, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
         if !self.end_read(read) {
             return;
         }
         match read.kind {
-            ReadKind::Scan(..) => self.take_scanned(page, now),
-            ReadKind::Tag(tag, _) => self.take_of_tag(tag, page, now),
+            ReadKind::Scan(..) => self.take_scanned(page, now, limits),
+            ReadKind::Tag(tag, _) => self.take_of_tag(tag, page, now, limits),
             ReadKind::Visit(seq) => self.take_visited(seq, &page),
             ReadKind::Pending(_) | ReadKind::Due => unreachable!("an ordered lane asks for no such read"),
         }
@@ -294,7 +294,7 @@ impl OrderedLane {
         self.behind && self.tags.len() >= limits.order_keys_max
     }
 
-    fn take_scanned(&mut self, page: OwedPage, now: UnixMicros) {
+    fn take_scanned(&mut self, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
         for debt in page.debts {
             let seq = debt.owed.event.seq;
             if self.in_flight.contains_key(&seq) {
@@ -303,21 +303,21 @@ impl OrderedLane {
             let ended = self.ended_since.contains(&seq);
             self.change(debt.owed.event.order_tag(), |tag| {
                 // If it ended meanwhile, only the store knows how.
-                if ended { tag.skip_from(seq) } else { tag.push_debt(debt, now) }
+                if ended { tag.skip_from(seq) } else { tag.push_debt(debt, now, limits.order_key_window) }
             });
         }
         self.cursor = self.cursor.max(page.until);
         self.behind |= page.more;
     }
 
-    fn take_of_tag(&mut self, tag: OrderTag, page: OwedPage, now: UnixMicros) {
+    fn take_of_tag(&mut self, tag: OrderTag, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
         let cursor = self.cursor;
         let rest = Seq(page.until.0 + 1);
         self.change(tag, |tag| {
             tag.skipped = None;
             // What lies past the cursor is found by the scan.
             let debts = page.debts.into_iter().take_while(|debt| debt.owed.event.seq <= cursor);
-            debts.for_each(|debt| tag.push_debt(debt, now));
+            debts.for_each(|debt| tag.push_debt(debt, now, limits.order_key_window));
             if page.more && rest <= cursor && tag.skipped.is_none() {
                 tag.skipped = Some(rest);
             }

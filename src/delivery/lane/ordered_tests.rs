@@ -18,7 +18,7 @@ use crate::{
     store::{Debt, OrderFilter, Owed, OwedPage},
 };
 
-const LIMITS: LaneLimits = LaneLimits { window: 16, order_keys_max: 5 };
+const LIMITS: LaneLimits = LaneLimits { window: 16, order_keys_max: 5, order_key_window: 8 };
 
 fn event(seq: u64, contact: i64) -> Arc<StoredEvent> {
     let name: EventName = format!("accounts/1/events/e{seq}").parse().unwrap();
@@ -143,7 +143,7 @@ impl Model {
         if fails {
             self.lane.read_failed(&read);
         } else {
-            self.lane.take_owed(&read, page.unwrap(), UnixMicros(self.now));
+            self.lane.take_owed(&read, page.unwrap(), UnixMicros(self.now), LIMITS);
         }
     }
 

@@ -7,9 +7,6 @@ use crate::{
     store::{Debt, Owed},
 };
 
-/// Deliveries of one tag that are held in the window; the rest is skipped.
-pub const TAG_QUEUE_MAX: usize = 8;
-
 /// How far the deliveries of one tag are.
 #[derive(Debug, Default)]
 pub(super) struct Tag {
@@ -43,12 +40,12 @@ impl Tag {
         }
     }
 
-    /// Adds what comes after everything that is queued or skipped.
-    pub(super) fn push(&mut self, owed: Owed) {
+    /// Adds what comes after everything that is queued or skipped. No more than `max` are queued; the rest is skipped.
+    pub(super) fn push(&mut self, owed: Owed, max: usize) {
         if self.skipped.is_some() {
             return;
         }
-        if self.queue.len() >= TAG_QUEUE_MAX {
+        if self.queue.len() >= max {
             self.skipped = Some(owed.event.seq);
         } else {
             self.queue.push_back(owed);
@@ -56,7 +53,7 @@ impl Tag {
     }
 
     /// The same, but what is not due yet waits: alone if it is the next, else in the store.
-    pub(super) fn push_debt(&mut self, debt: Debt, now: UnixMicros) {
+    pub(super) fn push_debt(&mut self, debt: Debt, now: UnixMicros, max: usize) {
         match debt.due {
             Some(due) if due > now && self.skipped.is_none() => {
                 self.skipped = Some(debt.owed.event.seq);
@@ -64,7 +61,7 @@ impl Tag {
                     self.retry = Some(due);
                 }
             }
-            _ => self.push(debt.owed),
+            _ => self.push(debt.owed, max),
         }
     }
 

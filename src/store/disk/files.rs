@@ -20,6 +20,12 @@ pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Whether it is for want of room that the file system refused.
+pub fn is_for_want_of_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// Bytes that are free on the file system of a directory, for this process; `None` where that cannot be told.
 pub fn free_bytes(dir: &Path) -> Option<u64> {
     #[cfg(unix)]

@@ -45,7 +45,10 @@ pub struct Ledger {
     /// Most bytes of details that are kept while they are on disk as well.
     cache_bytes: usize,
     uses: AtomicU64,
-    lanes: HashMap<LaneId, LaneBook>,
+    /// Those that somebody has.
+    lanes: HashSet<LaneId>,
+    /// Of those that ever had a delivery: most never do.
+    books: HashMap<LaneId, LaneBook>,
     /// How many deliveries are owed to all lanes; read without the ledger's lock.
     owed: Arc<AtomicU64>,
     /// When something was last written to each log file.
@@ -90,32 +93,33 @@ impl Ledger {
             ids: IdIndex::default(),
             cache_bytes,
             uses: AtomicU64::new(0),
-            lanes: lanes.into_iter().map(|lane| (lane, LaneBook::default())).collect(),
+            lanes: lanes.into_iter().collect(),
+            books: HashMap::new(),
             owed: Arc::default(),
             file_times: BTreeMap::new(),
         }
     }
 
-    /// Opens the book of a new lane.
+    /// Knows a new lane from now on.
     pub fn add_lane(&mut self, lane: LaneId) {
-        self.lanes.insert(lane, LaneBook::default());
+        self.lanes.insert(lane);
     }
 
-    /// Whether a lane has a book.
+    /// Whether somebody has a lane.
     pub fn knows(&self, lane: u32) -> bool {
-        self.lanes.contains_key(&LaneId(lane.into()))
+        self.lanes.contains(&LaneId(lane.into()))
     }
 
     /// Takes over a volume, after the others.
     pub fn add_volume(&mut self, mut volume: Volume) {
-        volume.lanes.retain(|counts| self.lanes.contains_key(&LaneId(counts.lane.into())));
-        volume.dues.retain(|lane, _| self.lanes.contains_key(&LaneId((*lane).into())));
+        volume.lanes.retain(|counts| self.lanes.contains(&LaneId(counts.lane.into())));
+        volume.dues.retain(|lane, _| self.lanes.contains(&LaneId((*lane).into())));
         for (lane, due) in &volume.dues {
-            let book = self.lanes.get_mut(&LaneId((*lane).into())).expect("the others are gone");
+            let book = self.books.entry(LaneId((*lane).into())).or_default();
             book.due.insert((*due, volume.first));
         }
         for counts in &volume.lanes {
-            let book = self.lanes.get_mut(&LaneId(counts.lane.into())).expect("the others are gone");
+            let book = self.books.entry(LaneId(counts.lane.into())).or_default();
             book.counts.pending += u64::from(counts.count(SlotState::Pending));
             book.counts.retrying += u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
@@ -153,7 +157,7 @@ impl Ledger {
     fn uncount(&mut self, index: usize) {
         let volume = &self.volumes[index];
         for counts in &volume.lanes {
-            let Some(book) = self.lanes.get_mut(&LaneId(counts.lane.into())) else { continue };
+            let Some(book) = self.books.get_mut(&LaneId(counts.lane.into())) else { continue };
             book.counts.pending -= u64::from(counts.count(SlotState::Pending));
             book.counts.retrying -= u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
@@ -168,7 +172,8 @@ impl Ledger {
 
     /// Closes the book of a lane; its deliveries are no longer anybody's.
     pub fn remove_lane(&mut self, lane: LaneId) {
-        if let Some(book) = self.lanes.remove(&lane) {
+        self.lanes.remove(&lane);
+        if let Some(book) = self.books.remove(&lane) {
             self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
         }
         let number = lane_number(lane);
@@ -194,8 +199,9 @@ impl Ledger {
         volume.bytes += u64::from(event.len);
         volume.last_time = event.time;
         for lane in lanes {
-            // One whose subscription is gone meanwhile has no book, and nobody counts it.
-            if let Some(book) = self.lanes.get_mut(lane) {
+            // Of one whose subscription is gone meanwhile nobody counts anything.
+            if self.lanes.contains(lane) {
+                let book = self.books.entry(*lane).or_default();
                 book.counts.pending += 1;
                 self.owed.fetch_add(1, Ordering::Relaxed);
                 volume.enter(lane_number(*lane), SlotState::Pending);
@@ -221,9 +227,9 @@ impl Ledger {
         self.volumes.get(after.checked_sub(1)?).filter(|volume| seq < volume.end)
     }
 
-    /// The first place of the volume that a delivery is in, if its lane has a book.
+    /// The first place of the volume that a delivery is in, if somebody has its lane.
     pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
-        self.lanes.contains_key(&key.lane).then(|| self.volume_of(key.seq).map(|volume| volume.first))?
+        self.lanes.contains(&key.lane).then(|| self.volume_of(key.seq).map(|volume| volume.first))?
     }
 
     /// The volume that begins at this place.
@@ -290,7 +296,7 @@ impl Ledger {
 
     /// How far a delivery is, if its volume's detail is in memory; `None` within if there is none, or its subscription is gone.
     pub fn slot(&self, key: DeliveryKey) -> Option<&Slot> {
-        if !self.lanes.contains_key(&key.lane) {
+        if !self.lanes.contains(&key.lane) {
             return None;
         }
         let volume = self.volume_of(key.seq)?;
@@ -313,7 +319,7 @@ impl Ledger {
         let detail = self.details.get_mut(&first).ok_or_else(missing)?;
         let event = detail.event_at(first, key.seq).ok_or_else(missing)?;
         let lane = lane_number(key.lane);
-        let known = self.lanes.contains_key(&key.lane);
+        let known = self.lanes.contains(&key.lane);
         let volume = &mut self.volumes[index];
         let (place, before) = match detail.slot(first, key) {
             Some(place) => (place, Some(detail.slots[place].state)),
@@ -336,7 +342,7 @@ impl Ledger {
         }
         volume.enter(lane, state.into());
         let due_after = detail.next_due(lane);
-        let book = self.lanes.get_mut(&key.lane).expect("it is known");
+        let book = self.books.entry(key.lane).or_default();
         if let Some(before) = before {
             *book.count_mut(before) -= 1;
             self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
@@ -358,7 +364,7 @@ impl Ledger {
 
     /// What a lane owes and has settled.
     pub fn summary(&self, lane: LaneId) -> LaneSummary {
-        self.lanes.get(&lane).map_or_else(LaneSummary::default, |book| LaneSummary {
+        self.books.get(&lane).map_or_else(LaneSummary::default, |book| LaneSummary {
             next_due: book.due.first().map(|(due, _)| *due),
             ..book.counts
         })
@@ -371,7 +377,7 @@ impl Ledger {
 
     /// The volumes with retries to a lane, by when the next one is due.
     pub fn due_volumes(&self, lane: LaneId) -> impl Iterator<Item = (UnixMicros, Seq)> {
-        self.lanes.get(&lane).into_iter().flat_map(|book| book.due.iter().copied())
+        self.books.get(&lane).into_iter().flat_map(|book| book.due.iter().copied())
     }
 
     /// The first volume that owes something to one of these lanes.

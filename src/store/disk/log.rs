@@ -14,7 +14,7 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::records::RecordError;
+use super::{files::is_for_want_of_room, records::RecordError};
 use prepare::Preparer;
 
 mod prepare;
@@ -32,6 +32,8 @@ pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
 pub const FILE_BYTES_MIN: u32 = 1024 * 1024;
 /// The first file of a log is so much shorter than the others: a store that holds little stays small.
 const FIRST_FILE_SHARE: u32 = 8;
+/// Most bytes of the first file.
+pub const FIRST_FILE_BYTES_MAX: u32 = FILE_BYTES_MAX / FIRST_FILE_SHARE;
 /// The next file is prepared once the last one has less than this part of its bytes left: one in so many.
 const PREPARE_AT_SHARE: u32 = 2;
 /// While the disk is full, this part of a file is left for settlements: one byte in so many.
@@ -116,12 +118,7 @@ pub enum WriteError {
 
 impl From<io::Error> for WriteError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::Full
-            }
-            _ => Self::Failed(error),
-        }
+        if is_for_want_of_room(&error) { Self::Full } else { Self::Failed(error) }
     }
 }
 

@@ -112,7 +112,8 @@ pub struct Shared {
     settling: Mutex<Vec<Settling>>,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
-    failed: watch::Sender<bool>,
+    /// Why nothing can be written any more, once that is so.
+    failure: watch::Sender<Option<StoreError>>,
     /// Bytes of events that wait for the writer.
     waiting_bytes: AtomicUsize,
     /// Writes that wait for it.
@@ -134,9 +135,9 @@ impl DiskStore {
         open::open(data_dir, settings, clock, seed, metrics)
     }
 
-    /// Whether a write failed, after which the store takes no more.
-    pub fn failed(&self) -> watch::Receiver<bool> {
-        self.shared.failed.subscribe()
+    /// Why a write failed, after which the store takes no more; `None` as long as it does.
+    pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.shared.failure.subscribe()
     }
 
     fn write<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Commit<T> {
@@ -329,7 +330,7 @@ impl Store for DiskStore {
         sent.map_err(|_| StoreError::Closed)?;
         joined.map_err(|_| StoreError::Failed("the writing thread panicked".to_owned()))?;
         let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
-        if !*self.shared.failed.borrow() {
+        if self.shared.failure.borrow().is_none() {
             let next_seq = self.shared.ledger().next_seq;
             open::note_clean_end(&self.data_dir, next_seq, next_record)
                 .map_err(|error| StoreError::Failed(error.to_string()))?;

@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicUsize, mpsc},
     thread,
 };
@@ -25,7 +25,7 @@ use super::{
     manifest::{MANIFEST, Manifest},
     read::read_detail,
     records::{FORMAT, RecordError},
-    registry_tree::{RegistryError, RegistryTree},
+    registry_tree::RegistryTree,
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
@@ -34,6 +34,10 @@ use crate::{
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, changes::ChangeFeed},
 };
+
+mod error;
+
+pub use error::OpenError;
 
 /// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
 /// `flush` does not sync.
@@ -53,28 +57,6 @@ pub(super) const BLOBS_DIR: &str = "blobs";
 /// Where the log and its manifest are.
 pub(super) const LEDGER_DIR: &str = "ledger";
 
-/// Why a data directory was not opened. Shown to the operator as it is.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error(
-        "data directory {0} is in use by another process ({1}): stop that one, or choose another with --data-dir"
-    )]
-    Locked(PathBuf, String),
-    /// It is of another version.
-    #[error("data directory {0} has format {1}, and this version of tidings reads format {FORMAT} only")]
-    Format(PathBuf, String),
-    /// What is there cannot be read, or does not add up.
-    #[error(
-        "data directory {0} cannot be read: {1}. Nothing was made anew. Copy the directory before anything else; then \
-         restore it from a backup, or start with another --data-dir"
-    )]
-    Unreadable(PathBuf, String),
-    /// The file system refused.
-    #[error("data directory {0}: {1}")]
-    Io(PathBuf, io::Error),
-}
-
 /// See [`DiskStore::open`].
 pub fn open(
     data_dir: &Path,
@@ -83,40 +65,39 @@ pub fn open(
     seed: u64,
     metrics: Arc<Metrics>,
 ) -> Result<DiskStore, OpenError> {
-    let io = |error| OpenError::Io(data_dir.to_owned(), error);
+    let io = |error| OpenError::of_file_system(data_dir, error);
     let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
+    let of_engine = |error| OpenError::of_engine(data_dir, error);
+    let of_registry = |error| OpenError::of_registry(data_dir, error);
     create_private_dir(data_dir).map_err(io)?;
     let lock = take_lock(data_dir)?;
     let fresh = prepare(data_dir)?;
     let engine_dir = data_dir.join(ENGINE_DIR);
-    let db = open_engine(&engine_dir, fresh).map_err(unreadable)?;
+    let db = open_engine(data_dir, fresh)?;
     let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
 
     let registry = Registry::default();
-    let tree = db.open_tree(REGISTRY_TREE).map_err(|e| unreadable(e.to_string()))?;
+    let tree = db.open_tree(REGISTRY_TREE).map_err(of_engine)?;
     let mut random = StdRng::seed_from_u64(seed);
     let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
     if fresh {
-        RegistryTree::create_store(&tree, store).map_err(|e| unreadable(e.to_string()))?;
+        RegistryTree::create_store(&tree, store).map_err(of_registry)?;
     }
-    let (registry_tree, subscriptions) =
-        RegistryTree::open(tree).map_err(|e: RegistryError| unreadable(e.to_string()))?;
-    let lanes: Vec<LaneId> = subscriptions.iter().map(|subscription| subscription.lane).collect();
-    for subscription in subscriptions {
-        registry.put(Arc::new(subscription));
-    }
+    // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
+    let take = |subscription| registry.put(Arc::new(subscription));
+    let registry_tree = RegistryTree::open(tree, take).map_err(of_registry)?;
     let ledger_dir = data_dir.join(LEDGER_DIR);
     if fresh {
         create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
     }
     let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
     let Opened { ledger, files, end, checkpoint_file } =
-        read_ledger(&ledger_dir, registry_tree.store(), lanes, cache_bytes)
+        read_ledger(&ledger_dir, registry_tree.store(), registry.lanes(), cache_bytes)
             .map_err(|e| unreadable(e.to_string()))?;
     check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
     let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
     if fresh {
-        db.flush().map_err(|e| unreadable(e.to_string()))?;
+        db.flush().map_err(of_engine)?;
         db_file.sync_all().map_err(io)?;
         sync_dir(&engine_dir).map_err(io)?;
         write_marker(data_dir, READY).map_err(io)?;
@@ -132,7 +113,7 @@ pub fn open(
         settling: Mutex::default(),
         feed: broadcast::Sender::new(FEED_GROUPS_MAX),
         changes: ChangeFeed::default(),
-        failed: watch::Sender::new(false),
+        failure: watch::Sender::new(None),
         waiting_bytes: AtomicUsize::new(0),
         waiting_writes: AtomicUsize::new(0),
         metrics,
@@ -150,11 +131,11 @@ pub fn open(
         failure: None,
     };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let (failed, ended) = (shared.failed.clone(), Arc::clone(&shared));
+    let ended = Arc::clone(&shared);
     let write = move || {
         if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
             tracing::error!("the store's writer panicked and takes no more writes until a restart");
-            failed.send_replace(true);
+            ended.failure.send_replace(Some(StoreError::Failed("the writing thread panicked".to_owned())));
         }
         // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
         drop(waiting);
@@ -192,7 +173,7 @@ fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result
 }
 
 fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
-    let io = |error| OpenError::Io(data_dir.to_owned(), error);
+    let io = |error| OpenError::of_file_system(data_dir, error);
     let path = data_dir.join(LOCK);
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
@@ -218,7 +199,7 @@ const READY: &str = "ready";
 
 /// Looks at what is there before sled does. True if the store is to be made.
 fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
-    let io = |error| OpenError::Io(data_dir.to_owned(), error);
+    let io = |error| OpenError::of_file_system(data_dir, error);
     let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
     let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
     let engine_exists = engine_dir.try_exists().map_err(io)?;
@@ -263,18 +244,19 @@ fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-fn open_engine(engine_dir: &Path, fresh: bool) -> Result<::sled::Db, String> {
+fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
+    let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
     let config = ::sled::Config::new()
-        .path(engine_dir)
+        .path(data_dir.join(ENGINE_DIR))
         .segment_size(SEGMENT_BYTES)
         .cache_capacity(ENGINE_CACHE_BYTES)
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     // sled panics on some damages that it does not expect.
     let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    let db =
-        opened.map_err(|_| "sled cannot make sense of it".to_owned())?.map_err(|error| error.to_string())?;
+    let opened = opened.map_err(|_| unreadable("sled cannot make sense of it"))?;
+    let db = opened.map_err(|error| OpenError::of_engine(data_dir, error))?;
     if !fresh && !db.was_recovered() {
-        return Err("sled found nothing to recover".to_owned());
+        return Err(unreadable("sled found nothing to recover"));
     }
     Ok(db)
 }

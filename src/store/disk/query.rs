@@ -26,8 +26,33 @@ use crate::{
     },
 };
 
+/// Volumes that one page of a list looks at. A page of 50 deliveries of one subscription among a thousand takes 13.
+pub const VOLUMES_OF_PAGE_MAX: usize = 64;
 /// Past this, when a volume has to be looked at.
 const NEVER: UnixMicros = UnixMicros(i64::MAX);
+
+/// A delivery: its event, to whom, and how far it is.
+type Row = (Found, LaneId, Slot);
+
+/// How much a page has looked at, from the newest volume back.
+#[derive(Debug, Default)]
+struct Looking {
+    volumes: usize,
+    /// The first place of the last volume, if that was as much as one page looks at.
+    broken_off: Option<Seq>,
+}
+
+impl Looking {
+    /// Notes that everything of a volume was looked at. Breaks off if that is enough.
+    fn looked_at(&mut self, volume: &Volume) -> ControlFlow<()> {
+        self.volumes += 1;
+        if self.volumes < VOLUMES_OF_PAGE_MAX {
+            return ControlFlow::Continue(());
+        }
+        self.broken_off = Some(volume.first);
+        ControlFlow::Break(())
+    }
+}
 
 impl Shared {
     /// The event of this id.
@@ -211,6 +236,7 @@ impl Shared {
     /// See [`crate::store::Store::events`].
     pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, ReadError> {
         let mut found = Vec::new();
+        let mut looking = Looking::default();
         let account = query.account.get();
         let wanted = |volume: &Volume| {
             volume.accounts.binary_search(&account).is_ok()
@@ -232,9 +258,9 @@ impl Shared {
                     }
                 }
             }
-            ControlFlow::Continue(())
+            looking.looked_at(volume)
         })?;
-        Ok(Page::cut(self.load(&found)?, query.limit, |event| event.seq))
+        Ok(Page::cut_at(self.load(&found)?, query.limit, |event| event.seq, looking.broken_off))
     }
 
     /// See [`crate::store::Store::delivery`].
@@ -259,16 +285,18 @@ impl Shared {
                 None => return Ok(Page { rows: Vec::new(), next: None }),
             },
         };
-        let rows = self.delivery_rows(query, event)?;
-        Ok(Page::cut(self.records(rows, 1)?, query.limit, |row| row.key))
+        let (rows, broken_off) = self.delivery_rows(query, event)?;
+        // No lane has this number: everything of that event is still to come.
+        let broken_off = broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), lane: LaneId(0) });
+        Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, broken_off))
     }
 
-    /// One more than a page of the deliveries that are wanted.
+    /// One more than a page of the deliveries that are wanted, and the place before which nothing was looked at, if something is there.
     fn delivery_rows(
         &self,
         query: &DeliveryQuery,
         event: Option<Seq>,
-    ) -> Result<Vec<(Found, LaneId, Slot)>, ReadError> {
+    ) -> Result<(Vec<Row>, Option<Seq>), ReadError> {
         let mut lanes = query.lanes.clone();
         lanes.sort_unstable();
         let is_lane = |lane: LaneId| lanes.binary_search(&lane).is_ok();
@@ -295,7 +323,7 @@ impl Shared {
                 && (volume.has_added || overlaps(&query.time, volume))
                 && has_wanted()
         };
-        let mut rows = Vec::new();
+        let (mut rows, mut looking) = (Vec::new(), Looking::default());
         self.walk(Way::Down, wanted, |volume, detail| {
             for number in (0..detail.len()).rev() {
                 let seq = detail.seq(volume.first, number);
@@ -315,17 +343,13 @@ impl Shared {
                     }
                 }
             }
-            ControlFlow::Continue(())
+            looking.looked_at(volume)
         })?;
-        Ok(rows)
+        Ok((rows, looking.broken_off))
     }
 
     /// The deliveries with so many of their latest attempts.
-    fn records(
-        &self,
-        rows: Vec<(Found, LaneId, Slot)>,
-        attempts_max: usize,
-    ) -> Result<Vec<DeliveryRecord>, ReadError> {
+    fn records(&self, rows: Vec<Row>, attempts_max: usize) -> Result<Vec<DeliveryRecord>, ReadError> {
         let found: Vec<Found> = rows.iter().map(|(found, ..)| found.clone()).collect();
         let events = self.load(&found)?;
         let mut records = Vec::with_capacity(rows.len());

@@ -128,6 +128,7 @@ impl Shared {
     fn try_fetch(&self, first: Seq, stored: Option<Stored>, tries: &mut usize) -> Result<(), ReadError> {
         let stored = stored.expect("a volume that is not stored is in memory");
         *tries += 1;
+        self.metrics.volumes_read.inc();
         match read_detail(&self.log, stored) {
             Ok(detail) => self.ledger_mut().offer(first, stored, detail),
             // It was moved meanwhile: the ledger knows where to.

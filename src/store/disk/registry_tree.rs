@@ -54,9 +54,9 @@ impl RegistryTree {
         self.store
     }
 
-    /// Reads the tree, with all subscriptions.
-    pub fn open(tree: Tree) -> Result<(Self, Vec<Subscription>), RegistryError> {
-        let mut subscriptions = Vec::new();
+    /// Reads the tree, and gives `take` one subscription after another, the oldest first.
+    pub fn open(tree: Tree, mut take: impl FnMut(Subscription)) -> Result<Self, RegistryError> {
+        let mut highest = 0;
         let mut requests = Vec::new();
         for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
             let (key, value) = row?;
@@ -65,7 +65,8 @@ impl RegistryTree {
                 let message = format!("{} is stored under another lane's key", subscription.name);
                 return Err(RecordError(message).into());
             }
-            subscriptions.push(subscription);
+            highest = subscription.lane.0;
+            take(subscription);
         }
         for row in tree.scan_prefix([RegistryKind::Request as u8]) {
             let (key, value) = row?;
@@ -80,13 +81,13 @@ impl RegistryTree {
                 value.as_ref().try_into().map_err(|_| RecordError("the last lane's number".to_owned()))?,
             ),
         };
-        if let Some(high) = subscriptions.iter().map(|s| s.lane.0).max().filter(|&lane| lane > last_lane) {
-            return Err(RecordError(format!("lane {high} is past the last one, {last_lane}")).into());
+        if highest > last_lane {
+            return Err(RecordError(format!("lane {highest} is past the last one, {last_lane}")).into());
         }
         let store = tree.get([RegistryKind::Store as u8])?;
         let store = store.and_then(|id| Uuid::from_slice(&id).ok());
         let store = store.ok_or_else(|| RecordError("the store's id is missing".to_owned()))?;
-        Ok((Self { tree, store, last_lane, requests: requests.into() }, subscriptions))
+        Ok(Self { tree, store, last_lane, requests: requests.into() })
     }
 
     /// A lane number that was never given away.

@@ -12,7 +12,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::*;
 use crate::{
     metrics::StoreReport,
-    store::conformance::{self, Engine, TestClock},
+    proto::v1::{self, EventType},
+    store::{
+        TimeRange,
+        conformance::{self, Engine, TestClock},
+    },
 };
 
 /// So little that details come and go, and files follow one another.
@@ -189,6 +193,21 @@ fn log_files(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
+/// The same data directory once more, with this in place of one of its log files.
+fn copy_with(data_dir: &Path, log: &Path, bytes: &[u8]) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for dir in ["", "store", "store/blobs", "ledger"] {
+        fs::create_dir_all(copy.path().join(dir)).unwrap();
+        for file in fs::read_dir(data_dir.join(dir)).unwrap().map(|file| file.unwrap()) {
+            if file.file_type().unwrap().is_file() {
+                fs::copy(file.path(), copy.path().join(dir).join(file.file_name())).unwrap();
+            }
+        }
+    }
+    fs::write(copy.path().join("ledger").join(log.file_name().unwrap()), bytes).unwrap();
+    copy
+}
+
 #[tokio::test]
 async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -210,7 +229,8 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
     for cut in [last + 1, last + 39, last + 41, end - 1] {
         let mut torn = whole.clone();
         torn[cut..].fill(0);
-        fs::write(&log, &torn).unwrap();
+        // Of its own: what follows may begin a file, and write a manifest that is past the tear.
+        let dir = copy_with(dir.path(), &log, &torn);
         let store = open(dir.path()).unwrap();
         let now = store.lane_summary(lane);
         assert_eq!(
@@ -223,8 +243,6 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
         drop(store);
         let store = open(dir.path()).unwrap();
         assert_eq!(store.lane_summary(lane).pending, before.pending + 45 + 5);
-        drop(store);
-        fs::remove_file(dir.path().join("clean")).unwrap();
     }
     // What lies before the manifest's place is read when it is asked for.
     let replayed = manifest::Manifest::read(&dir.path().join("ledger")).unwrap().pos.offset() as usize;
@@ -233,7 +251,7 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
     for record in records {
         let mut damaged = whole.clone();
         damaged[record + 50] ^= 1;
-        fs::write(&log, &damaged).unwrap();
+        let dir = copy_with(dir.path(), &log, &damaged);
         let refused = open(dir.path()).err().unwrap_or_else(|| panic!("damaged at {record}, and opened"));
         assert!(refused.to_string().contains("later ones are there"), "{refused}");
     }
@@ -397,4 +415,80 @@ fn report_of(store: &DiskStore) -> StoreReport {
     let mut shown = None;
     store.report(&mut |report| shown = Some(*report));
     shown.expect("it is shown once")
+}
+
+/// Events enough for more volumes than one page looks at, the newest of which are of no interest, and the rare ones far apart.
+const EVENTS: u64 = 12_000;
+const RARE_EVERY: u64 = 2_000;
+
+/// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
+async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, LaneId) {
+    let store = DiskStore::open(dir, SETTINGS, TestClock::new(), 1, Arc::clone(metrics)).unwrap();
+    let mut lanes = Vec::new();
+    for number in 0..=1000 {
+        let new = conformance::new_subscription(1, &format!("s{number}"));
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+    }
+    let rare = lanes.pop().unwrap();
+    for numbers in (0..EVENTS).collect::<Vec<_>>().chunks(100) {
+        let events = numbers.iter().map(|&number| {
+            let is_rare = number % RARE_EVERY == 1;
+            let lane = if is_rare { rare } else { lanes[usize::try_from(number).unwrap() % lanes.len()] };
+            let mut new = conformance::new_event(1, None, i64::try_from(number).unwrap() + 1, &[lane]);
+            let mut event = new.content.decode();
+            let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else {
+                unreachable!()
+            };
+            created.contact.as_mut().unwrap().name = "x".repeat(1000);
+            new.content = event.into();
+            if is_rare {
+                new.content.event_type = EventType::ContactUpdated;
+            }
+            new
+        });
+        store.accept(events.collect()).await.unwrap();
+    }
+    (store, rare)
+}
+
+#[tokio::test]
+async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many() {
+    let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
+    let (store, rare) = store_of_a_thousand_lanes(dir.path(), &metrics).await;
+    let volumes = store.shared.ledger().volumes.len();
+    assert!(volumes > query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
+    let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
+
+    let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
+    let all = DeliveryQuery {
+        lanes: vec![rare],
+        states: vec![],
+        event: None,
+        time: TimeRange::default(),
+        after: None,
+        limit: 50,
+    };
+    let before = read();
+    assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
+    assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
+    let before = read();
+    let failed = DeliveryQuery { states: vec![DeliveryState::Failed], ..all };
+    assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    assert_eq!(read(), before, "it is known of every volume that it has none");
+
+    let types = vec![EventType::ContactUpdated];
+    let account = AccountId::new(1).unwrap();
+    let mut query = EventQuery { account, types, time: TimeRange::default(), before: None, limit: 50 };
+    let (mut found, mut pages) = (0, 0);
+    loop {
+        let before = read();
+        let page = store.events(&query).unwrap();
+        assert!(read() - before <= query::VOLUMES_OF_PAGE_MAX, "{} volumes for a page", read() - before);
+        (found, pages) = (found + page.rows.len(), pages + 1);
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    assert!(found == rare_count && pages > 1, "{found} in {pages} pages");
 }

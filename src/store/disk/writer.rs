@@ -394,7 +394,7 @@ impl Writer {
     fn fail(&mut self, failure: StoreError) {
         if self.failure.is_none() {
             tracing::error!(error = %failure, "the store failed and takes no more writes until a restart");
-            self.shared.failed.send_replace(true);
+            self.shared.failure.send_replace(Some(failure.clone()));
             self.failure = Some(failure);
         }
     }

@@ -1,0 +1,109 @@
+//! What the reference engine remembers, and what is asked of it more than once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use rand::{RngExt, rngs::StdRng};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState},
+        event::{EventAddress, StoredEvent},
+        ids::{AccountId, EventId, EventName, Seq},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    store::{Accepted, DeliveryChange, DeliveryRecord, FedEvent, NewEvent, Owed, ReplayQuery, StoreError},
+};
+
+/// What is remembered.
+pub(super) struct Inner {
+    pub(super) random: StdRng,
+    pub(super) closed: bool,
+    pub(super) last_lane: u64,
+    pub(super) last_time: UnixMicros,
+    pub(super) last_seq: u64,
+    pub(super) requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
+    /// In stored order.
+    pub(super) events: Vec<Row>,
+    pub(super) deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
+    /// The attempts that were made of a delivery before it was replayed.
+    pub(super) attempts_before: HashMap<DeliveryKey, u32>,
+}
+
+/// An event.
+pub(super) struct Row {
+    pub(super) event: Arc<StoredEvent>,
+    pub(super) fingerprint: u128,
+    pub(super) delivery_count: u32,
+    pub(super) bytes: u64,
+    pub(super) inbox_id: Option<i64>,
+}
+
+impl Inner {
+    /// Adds one event; what is fed is `None` for a duplicate.
+    pub(super) fn accept_one(
+        &mut self,
+        index: usize,
+        new: NewEvent,
+        now: UnixMicros,
+    ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, lanes } = new;
+        let bytes = content.encoded.len() as u64;
+        if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
+            let id = row.event.name.id.clone();
+            if row.fingerprint != fingerprint {
+                return Err(StoreError::EventExists { index, id });
+            }
+            let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
+            return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
+        }
+        self.last_seq += 1;
+        let seq = Seq(self.last_seq);
+        let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
+        let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
+        let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
+        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
+        Ok((answer, Some(FedEvent { event, lanes })))
+    }
+
+    pub(super) fn is_replayable(&self, query: &ReplayQuery, row: &Row) -> bool {
+        let event = &row.event;
+        let event_type = event.event_type();
+        let key = DeliveryKey { seq: event.seq, lane: query.lane };
+        query.wants_event(event.seq, event.name.account, event_type, event.create_time)
+            && match self.deliveries.get(&key) {
+                Some(delivery) => query.wants_over(delivery.state, delivery.update_time),
+                None => query.wants_new(event_type, row.inbox_id),
+            }
+    }
+
+    pub(super) fn owed_of(&self, delivery: &DeliveryRecord) -> Owed {
+        let before = self.attempts_before.get(&delivery.key).copied().unwrap_or(0);
+        Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count - before }
+    }
+
+    pub(super) fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {
+        self.events.iter().find(|row| row.event.name.account == account && row.event.name.id == *id)
+    }
+}
+
+pub(super) fn new_delivery(key: DeliveryKey, event: Arc<StoredEvent>) -> DeliveryRecord {
+    let (create_time, update_time) = (event.create_time, event.create_time);
+    let state = DeliveryState::Pending;
+    DeliveryRecord { key, event, state, attempt_count: 0, attempts: Vec::new(), create_time, update_time }
+}
+
+pub(super) fn change_of(delivery: &DeliveryRecord) -> DeliveryChange {
+    DeliveryChange { key: delivery.key, state: delivery.state, attempts: delivery.attempt_count }
+}
+
+pub(super) fn shown(delivery: &DeliveryRecord, attempts_max: usize) -> DeliveryRecord {
+    let from = delivery.attempts.len().saturating_sub(attempts_max);
+    let attempts: Vec<Attempt> = delivery.attempts[from..].to_vec();
+    DeliveryRecord { attempts, ..delivery.clone() }
+}
