@@ -23,9 +23,9 @@ clippy:
 test *words:
     cargo test {{words}}
 
-# Simulates the gateway from so many seeds.
+# Simulates the gateway from so many seeds, and counts what happened.
 simulate seeds="200":
-    TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim
+    TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim whatever_happens -- --nocapture
 
 # Checks licences, sources, bans and advisories of what we depend on. Needs cargo-deny.
 deny:

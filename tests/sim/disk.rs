@@ -1,7 +1,11 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
 //! it, and take effect at the end of a commit. At a crash those that are on their way are lost, and nobody was told of them.
+//! What is written, and what the gateway asks before it makes an attempt, goes into the ledger of the simulation.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -19,25 +23,40 @@ use tidings::{
         PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, memory::MemoryStore,
     },
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+};
+
+use crate::{
+    gateway::STOPS_AFTER,
+    ledger::{Entry, Ledger},
+    world::TICK,
+};
 
 /// The longest that a commit takes.
-const COMMIT_MAX: Duration = Duration::from_millis(20);
+const COMMIT_MAX_MILLIS: u64 = 20;
+
+/// Why a commit of the engine's is there.
+const AT_ONCE: &str = "the reference answers at once";
 
 type Write = Box<dyn FnOnce(&MemoryStore) + Send>;
 
 /// What one incarnation of the gateway sees of the disk. It writes as long as the host that it was started on lives.
 pub struct Disk {
     engine: Arc<MemoryStore>,
-    writes: mpsc::UnboundedSender<Write>,
+    ledger: Arc<Ledger>,
+    /// `None` once it is closed.
+    writes: Mutex<Option<mpsc::UnboundedSender<Write>>>,
 }
 
 impl Disk {
-    /// To be called on the gateway's host.
-    pub fn start(engine: Arc<MemoryStore>, seed: u64) -> Arc<Self> {
+    /// To be called on the gateway's host. What is returned beside it ends when the disk is closed and everything is written.
+    pub fn start(engine: Arc<MemoryStore>, ledger: Arc<Ledger>, seed: u64) -> (Arc<Self>, JoinHandle<()>) {
         let (writes, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(commit(Arc::clone(&engine), waiting, StdRng::seed_from_u64(seed)));
-        Arc::new(Self { engine, writes })
+        let random = StdRng::seed_from_u64(seed);
+        let writing = tokio::spawn(commit(Arc::clone(&engine), Arc::clone(&ledger), waiting, random));
+        (Arc::new(Self { engine, ledger, writes: Mutex::new(Some(writes)) }), writing)
     }
 
     fn write<T: Send + 'static>(
@@ -46,27 +65,43 @@ impl Disk {
     ) -> Commit<T> {
         let (answer, commit) = Commit::pair();
         let write: Write = Box::new(move |engine| {
-            let done = write(engine).now_or_never().expect("the reference answers at once");
+            let done = write(engine).now_or_never().expect(AT_ONCE);
             // Whoever asked may be gone.
             drop(answer.send(done));
         });
-        drop(self.writes.send(write));
+        if let Some(writes) = &*self.writes.lock().unwrap() {
+            drop(writes.send(write));
+        }
         commit
     }
 }
 
 /// Makes one commit after another of what waits.
-async fn commit(engine: Arc<MemoryStore>, mut waiting: mpsc::UnboundedReceiver<Write>, mut random: StdRng) {
+async fn commit(
+    engine: Arc<MemoryStore>,
+    ledger: Arc<Ledger>,
+    mut waiting: mpsc::UnboundedReceiver<Write>,
+    mut random: StdRng,
+) {
     while let Some(first) = waiting.recv().await {
         let mut group = vec![first];
         while let Ok(next) = waiting.try_recv() {
             group.push(next);
         }
-        tokio::time::sleep(COMMIT_MAX.mul_f64(random.random())).await;
+        tokio::time::sleep(commit_time(&mut random)).await;
         for write in group {
             write(&engine);
+            ledger.listen();
         }
     }
+}
+
+/// How long a commit takes from now on. None ends when a gateway may stop.
+fn commit_time(random: &mut StdRng) -> Duration {
+    let drawn = Duration::from_millis(random.random_range(0..=COMMIT_MAX_MILLIS));
+    let end = turmoil::sim_elapsed().expect("a commit is made on a host") + drawn;
+    let stops = end.as_millis() % TICK.as_millis() == STOPS_AFTER.as_millis();
+    if stops { drawn + Duration::from_millis(1) } else { drawn }
 }
 
 impl Store for Disk {
@@ -75,11 +110,24 @@ impl Store for Disk {
     }
 
     fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
-        self.write(|engine| engine.create_subscription(new))
+        let ledger = Arc::clone(&self.ledger);
+        self.write(move |engine| {
+            let created = engine.create_subscription(new).now_or_never().expect(AT_ONCE);
+            created.iter().for_each(|created| ledger.subscribed(&created.subscription));
+            Commit::ready(created)
+        })
     }
 
     fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
-        self.write(move |engine| engine.update_subscription(lane, version, change))
+        let ledger = Arc::clone(&self.ledger);
+        self.write(move |engine| {
+            let is_told = !matches!(change, Change::Health(_));
+            let commit = engine.update_subscription(lane, version, change);
+            if is_told {
+                ledger.subscribed(&engine.registry().by_lane(lane).unwrap());
+            }
+            commit
+        })
     }
 
     fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()> {
@@ -127,7 +175,12 @@ impl Store for Disk {
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        self.engine.state(key)
+        // Asked for at the start of an attempt, and at no other time.
+        let state = self.engine.state(key);
+        if state.is_some_and(DeliveryState::is_owed) {
+            self.ledger.note(Entry::Began { key });
+        }
+        state
     }
 
     fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
@@ -171,6 +224,7 @@ impl Store for Disk {
     }
 
     fn close(&self) -> Result<(), StoreError> {
+        *self.writes.lock().unwrap() = None;
         Ok(())
     }
 }

@@ -9,19 +9,22 @@ use crate::{
     gateway::{GATEWAY, Machine},
     publisher::PUBLISHER,
     receiver::{Mood, Receiver},
+    tally::{Kind, Tally},
     world::Trace,
 };
 
 /// The longest time until the next thing goes wrong, and that it lasts.
 const NEXT_MAX: Duration = Duration::from_millis(800);
-const LASTS_MAX: Duration = Duration::from_secs(3);
+const LASTS_MAX: Duration = Duration::from_secs(4);
 /// The farthest that the clock is wrong.
-const STEP_MAX: Duration = Duration::from_secs(10);
+pub const STEP_MAX: Duration = Duration::from_secs(10);
 
 /// One thing that is wrong, by the number of the receiver where it is about one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     GatewayDown,
+    /// It is told to stop. If it has not by the end of the fault, it is ended as by a crash.
+    GatewayStopped,
     ReceiverDown(usize),
     /// Whatever is sent is lost, to the publisher or a receiver.
     Parted(Option<usize>),
@@ -35,7 +38,7 @@ impl Fault {
     /// What cannot go wrong twice at once.
     fn concerns(self) -> (u8, Option<usize>) {
         match self {
-            Self::GatewayDown => (0, None),
+            Self::GatewayDown | Self::GatewayStopped => (0, None),
             Self::ReceiverDown(receiver) => (1, Some(receiver)),
             Self::Parted(receiver) | Self::Held(receiver) => (2, receiver),
             Self::Moody(receiver, _) => (3, Some(receiver)),
@@ -52,13 +55,20 @@ pub struct Faults {
     present: Vec<(Duration, Fault)>,
     machine: Arc<Machine>,
     receivers: Vec<Arc<Receiver>>,
+    tally: Tally,
     trace: Trace,
 }
 
 impl Faults {
-    pub fn new(seed: u64, machine: Arc<Machine>, receivers: Vec<Arc<Receiver>>, trace: Trace) -> Self {
+    pub fn new(
+        seed: u64,
+        machine: Arc<Machine>,
+        receivers: Vec<Arc<Receiver>>,
+        tally: Tally,
+        trace: Trace,
+    ) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, trace }
+        Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, tally, trace }
     }
 
     /// Begins and ends what is to begin and end by now.
@@ -89,15 +99,17 @@ impl Faults {
     fn draw(&mut self) -> Fault {
         let receiver = self.random.random_range(0..self.receivers.len());
         let peer = Some(receiver).filter(|_| self.random.random_ratio(2, 3));
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..13) {
             0 | 1 => Fault::GatewayDown,
-            2 => Fault::ReceiverDown(receiver),
-            3 => Fault::Parted(peer),
-            4 => Fault::Held(peer),
-            5 => Fault::ClockWrong(self.random.random_range(-micros(STEP_MAX)..=micros(STEP_MAX))),
-            6 => Fault::Moody(receiver, Mood::Failing),
-            7 => Fault::Moody(receiver, Mood::Hanging),
-            8 => Fault::Moody(receiver, Mood::Busy(self.random.random_range(0..4))),
+            2 | 3 => Fault::GatewayStopped,
+            4 => Fault::ReceiverDown(receiver),
+            5 => Fault::Parted(peer),
+            6 => Fault::Held(peer),
+            7 => Fault::ClockWrong(self.random.random_range(-micros(STEP_MAX)..=micros(STEP_MAX))),
+            8 => Fault::Moody(receiver, Mood::Failing),
+            9 => Fault::Moody(receiver, Mood::Hanging),
+            10 => Fault::Moody(receiver, Mood::Busy(self.random.random_range(0..4))),
+            11 => Fault::Moody(receiver, Mood::Gone),
             _ => {
                 Fault::Moody(receiver, Mood::Slow(Duration::from_millis(self.random.random_range(1..4_000))))
             }
@@ -107,29 +119,39 @@ impl Faults {
     fn begin(&self, sim: &mut Sim<'_>, fault: Fault) {
         self.trace.note_at(sim.elapsed(), "fault", format_args!("{fault:?}"));
         match fault {
-            Fault::GatewayDown => {
-                let peers = (0..self.receivers.len()).map(Some).chain([None]);
-                self.pull_the_plug(sim, GATEWAY, peers);
-            }
+            Fault::GatewayDown => self.cut_off(sim, None, |sim| sim.crash(GATEWAY)),
+            Fault::GatewayStopped => self.machine.stop(),
             Fault::ReceiverDown(receiver) => {
                 let receiver = Some(receiver);
-                self.pull_the_plug(sim, self.host(receiver), [receiver]);
+                self.cut_off(sim, receiver, |sim| sim.crash(self.host(receiver)));
             }
             Fault::Parted(peer) => sim.partition(GATEWAY, self.host(peer)),
             Fault::Held(peer) => sim.hold(GATEWAY, self.host(peer)),
             Fault::Moody(receiver, mood) => self.receivers[receiver].is_now(mood),
             Fault::ClockWrong(micros) => self.machine.clock.step(micros),
         }
+        match fault {
+            Fault::GatewayDown => self.tally.add(Kind::GatewayCrashed),
+            Fault::ReceiverDown(_) => self.tally.add(Kind::ReceiverCrashed),
+            Fault::Parted(_) => self.tally.add(Kind::Parted),
+            Fault::Held(_) => self.tally.add(Kind::Held),
+            Fault::ClockWrong(_) => self.tally.add(Kind::ClockStepped),
+            // Counted where it shows.
+            Fault::GatewayStopped | Fault::Moody(..) => {}
+        }
     }
 
-    /// Crashes a host, to which these links lead. Nothing that is on them arrives any more, nor what the host's tasks would
-    /// say in dying, which they do in no order.
-    fn pull_the_plug(&self, sim: &mut Sim<'_>, host: &str, links: impl IntoIterator<Item = Option<usize>>) {
-        let links: Vec<_> = links.into_iter().collect();
+    /// Ends a receiver or the gateway. Nothing that is on the links to it arrives any more, nor
+    /// what the host's tasks would say in dying, which they do in no order.
+    fn cut_off(&self, sim: &mut Sim<'_>, receiver: Option<usize>, end: impl FnOnce(&mut Sim<'_>)) {
+        let links = match receiver {
+            Some(receiver) => vec![Some(receiver)],
+            None => (0..self.receivers.len()).map(Some).chain([None]).collect(),
+        };
         for link in &links {
             sim.partition(GATEWAY, self.host(*link));
         }
-        sim.crash(host);
+        end(sim);
         for link in links {
             let is_present = |fault| self.present.iter().any(|(_, present)| *present == fault);
             if !is_present(Fault::Parted(link)) {
@@ -145,6 +167,16 @@ impl Faults {
         self.trace.note_at(sim.elapsed(), "over", format_args!("{fault:?}"));
         match fault {
             Fault::GatewayDown => sim.bounce(GATEWAY),
+            Fault::GatewayStopped => {
+                if sim.is_host_running(GATEWAY) {
+                    self.tally.add(Kind::GatewayCutShort);
+                }
+                // What has stopped still has connections that it kept for later.
+                self.cut_off(sim, None, |sim| {
+                    sim.crash(GATEWAY);
+                    sim.bounce(GATEWAY);
+                });
+            }
             Fault::ReceiverDown(receiver) => sim.bounce(self.host(Some(receiver))),
             Fault::Parted(peer) => sim.repair(GATEWAY, self.host(peer)),
             Fault::Held(peer) => sim.release(GATEWAY, self.host(peer)),

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -21,19 +21,33 @@ use tidings::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
         egress::EgressPolicy,
+        suspension::SuspensionSettings,
     },
-    domain::{delivery::DeliveryState, retry::RetryPolicy, time::UnixMicros},
+    domain::{
+        delivery::{DeliveryKey, DeliveryState, Poster},
+        retry::RetryPolicy,
+        time::UnixMicros,
+    },
     gateway::{Gateway, GatewaySettings},
-    grpc::{self, GrpcSettings, Health},
+    grpc::{self, Drain, GrpcSettings, Health},
     metrics::Metrics,
-    store::{DeliveryQuery, DeliveryRecord, Store, TimeRange, memory::MemoryStore},
+    store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
-use crate::disk::Disk;
+use crate::{
+    disk::Disk,
+    ledger::Ledger,
+    plan::{Keeping, Plan},
+    tally::{Kind, Tally},
+    world::Trace,
+};
 
 /// The host's name, and where it serves gRPC.
 pub const GATEWAY: &str = "gateway";
@@ -43,12 +57,13 @@ pub const POST_TIMEOUT: Duration = Duration::from_secs(2);
 /// POSTs of one subscription under way at once, few enough that a window fills up.
 pub const MAX_IN_FLIGHT: u16 = 4;
 
-/// Enough attempts for all that a simulation has in store.
-const RETRY: RetryPolicy = RetryPolicy {
-    max_attempts: 50,
-    min_backoff: Duration::from_millis(100),
-    max_backoff: Duration::from_secs(2),
-};
+/// How often what is no longer kept is removed.
+pub const RETENTION_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the gateway takes at most to stop: longer than most POSTs.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is told to stop while a
+/// connection has something to do does the one or the other first, as chance will have it.
+pub const STOPS_AFTER: Duration = Duration::from_millis(1);
 /// When every simulation begins.
 const EPOCH_MICROS: i64 = 1_700_000_000_000_000;
 
@@ -78,19 +93,42 @@ impl Clock for SimClock {
 pub struct Machine {
     pub clock: Arc<SimClock>,
     pub engine: Arc<MemoryStore>,
+    pub ledger: Arc<Ledger>,
+    plan: Arc<Plan>,
+    tally: Tally,
     seed: u64,
     starts: AtomicU64,
+    /// Tells the incarnation that runs to stop.
+    stop: Mutex<CancellationToken>,
+    /// What it POSTs with, kept until it starts again: its idle connections are closed in no order.
+    poster: Mutex<Option<Poster>>,
 }
 
 impl Machine {
-    pub fn new(seed: u64) -> Arc<Self> {
+    pub fn new(seed: u64, plan: Arc<Plan>, tally: Tally, trace: Trace) -> Arc<Self> {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
-        Arc::new(Self { clock, engine, seed, starts: AtomicU64::new(0) })
+        let ledger = Ledger::of(&engine, trace);
+        let (starts, stop, poster) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, engine, ledger, plan, tally, seed, starts, stop, poster })
+    }
+
+    /// Tells the gateway to stop, as the system does.
+    pub fn stop(&self) {
+        self.stop.lock().unwrap().cancel();
+    }
+
+    /// Whether an event is stored that is older than one that was removed.
+    fn kept_older_events(&self) -> bool {
+        let is_there = |key: &DeliveryKey| self.engine.state(*key).is_some();
+        let keys = self.ledger.firsts();
+        let first_kept = keys.iter().position(is_there);
+        let last_removed = keys.iter().rposition(|key| !is_there(key));
+        first_kept < last_removed && first_kept.is_some()
     }
 
     /// The deliveries that are not over.
-    pub fn owed(&self) -> Vec<DeliveryRecord> {
+    pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
             lanes: self.engine.registry().lanes(),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
@@ -99,17 +137,20 @@ impl Machine {
             after: None,
             limit: usize::MAX - 1,
         };
-        self.engine.deliveries(&query).expect("the reference answers").rows
+        let rows = self.engine.deliveries(&query).expect("the reference answers").rows;
+        rows.into_iter().map(|row| (row.key, row.state)).collect()
     }
 }
 
-/// One incarnation of the gateway, from its start until its host crashes.
+/// One incarnation of the gateway, from its start until it is told to stop or its host crashes.
 pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let start = machine.starts.fetch_add(1, Relaxed);
     let mut random = StdRng::seed_from_u64(machine.seed ^ (start << 32));
     let clock: Arc<dyn Clock> = Arc::clone(&machine.clock) as Arc<dyn Clock>;
     let metrics = Metrics::new(clock.now());
-    let store: Arc<dyn Store> = Disk::start(Arc::clone(&machine.engine), random.random());
+    let (disk, mut writing) =
+        Disk::start(Arc::clone(&machine.engine), Arc::clone(&machine.ledger), random.random());
+    let store: Arc<dyn Store> = disk;
     let settings = PosterSettings {
         egress: EgressPolicy::new(vec!["192.168.0.0/16".parse().unwrap()]),
         default_timeout: POST_TIMEOUT,
@@ -119,60 +160,103 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
         ..PosterSettings::default()
     };
     let poster = client::poster_over(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;
-    let shutdown = CancellationToken::new();
+    *machine.poster.lock().unwrap() = Some(poster.clone());
+    let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    *machine.stop.lock().unwrap() = stop.clone();
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
         poster.clone(),
         Arc::clone(&clock),
-        DispatchSettings {
-            max_in_flight: MAX_IN_FLIGHT,
-            // Small, so that lanes read on from the store.
-            lane_window: 8,
-            lane_windows_bytes_max: 1 << 20,
-            lane_order_keys_max: 100,
-            lane_order_key_window: 8,
-            reads_in_flight_max: 16,
-            attempts_in_flight_max: 64,
-            retry: RETRY,
-            retry_after_max: Duration::from_secs(5),
-            pace_wait_max: Duration::from_secs(5),
-            // Nothing is suspended: who is dead for long must be served as soon as it is well.
-            suspension: tidings::delivery::suspension::SuspensionSettings {
-                suspend_after: Duration::from_hours(24),
-                suspend_attempts_min: 1_000_000,
-                probe_interval_min: Duration::from_secs(1),
-                probe_interval_max: Duration::from_secs(5),
-            },
-        },
+        dispatch_settings(&machine.plan),
         Arc::clone(&metrics),
         random.random(),
     );
-    let sending = tokio::spawn(dispatcher.run(shutdown.clone()));
-    let gateway = Gateway::new(store, poster, clock, gateway_settings(), metrics, random);
-    let keeping = tokio::spawn(enforce_retention(gateway.clone()));
+    let mut sending = tokio::spawn(dispatcher.run(shutdown.clone()));
+    let settings = gateway_settings(&machine.plan);
+    let gateway = Gateway::new(Arc::clone(&store), poster, clock, settings, metrics, random);
+    let mut keeping =
+        tokio::spawn(enforce_retention(gateway.clone(), Arc::clone(&machine), shutdown.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let accepted = stream::unfold(listener, async |listener| {
         let (stream, _) = listener.accept().await.expect("the network takes connections");
         Some((Accepted(stream), listener))
     });
-    let serving = grpc::serve_accepted(accepted, gateway, grpc_settings(), Health::default(), shutdown);
-    // Nothing of it ends before the host does.
-    tokio::select! {
-        biased;
-        ended = sending => panic!("the dispatcher ended: {ended:?}"),
-        ended = keeping => panic!("the retention ended: {ended:?}"),
-        ended = serving => panic!("the server ended: {ended:?}"),
+    let serving =
+        grpc::serve_accepted(accepted, gateway, grpc_settings(), Health::default(), shutdown.clone());
+    // As the program does it: calls and attempts share one bound.
+    let draining = async {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            ended = &mut sending => panic!("the dispatcher ended: {ended:?}"),
+            ended = &mut keeping => panic!("the retention ended: {ended:?}"),
+            ended = &mut writing => panic!("the disk ended: {ended:?}"),
+        }
+        tokio::time::sleep(STOPS_AFTER).await;
+        shutdown.cancel();
+        let drained = timeout(DRAIN_TIMEOUT, &mut sending).await.is_ok();
+        sending.abort();
+        drained
+    };
+    let (served, drained) = tokio::join!(serving, draining);
+    keeping.await?;
+    store.close()?;
+    writing.await?;
+    let complete = drained && served? == Drain::Complete;
+    machine.tally.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
+    Ok(())
+}
+
+async fn enforce_retention(gateway: Gateway, machine: Arc<Machine>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(gateway.retention_interval());
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let purged = gateway.enforce_retention().await.expect("the store works");
+        machine.tally.add_many(Kind::Removed, purged.events);
+        if purged.events > 0 && machine.kept_older_events() {
+            machine.tally.add(Kind::KeptAsOwed);
+        }
     }
 }
 
-async fn enforce_retention(gateway: Gateway) {
-    loop {
-        tokio::time::sleep(gateway.retention_interval()).await;
-        gateway.enforce_retention().await.expect("the store works");
+fn retry_policy(plan: &Plan) -> RetryPolicy {
+    RetryPolicy {
+        max_attempts: plan.attempts_max,
+        min_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(2),
     }
 }
 
-fn gateway_settings() -> GatewaySettings {
+fn dispatch_settings(plan: &Plan) -> DispatchSettings {
+    let (suspend_after, suspend_attempts_min) =
+        if plan.suspends { (Duration::from_millis(800), 3) } else { (Duration::from_hours(24), 1_000_000) };
+    DispatchSettings {
+        max_in_flight: MAX_IN_FLIGHT,
+        // Small, so that lanes read on from the store.
+        lane_window: 8,
+        lane_windows_bytes_max: 1 << 20,
+        lane_order_keys_max: 3,
+        lane_order_key_window: 8,
+        reads_in_flight_max: 16,
+        attempts_in_flight_max: 64,
+        retry: retry_policy(plan),
+        retry_after_max: Duration::from_secs(5),
+        pace_wait_max: Duration::from_secs(5),
+        suspension: SuspensionSettings {
+            suspend_after,
+            suspend_attempts_min,
+            probe_interval_min: Duration::from_millis(300),
+            probe_interval_max: Duration::from_secs(2),
+        },
+    }
+}
+
+fn gateway_settings(plan: &Plan) -> GatewaySettings {
+    let (mut retention_age, mut retention_bytes_max) = (Duration::from_hours(24), 16 << 20);
+    match plan.keeping {
+        Keeping::Everything => {}
+        Keeping::Bytes(bytes) => retention_bytes_max = bytes,
+        Keeping::For(age) => retention_age = age,
+    }
     GatewaySettings {
         event_bytes_max: 1 << 20,
         events_in_flight_max: 10_000,
@@ -183,11 +267,11 @@ fn gateway_settings() -> GatewaySettings {
         watches_max: 8,
         backlog_per_subscription_max: 1_000_000,
         backlog_max: 1_000_000,
-        retention_age: Duration::from_hours(24),
-        retention_bytes_max: 16 << 20,
-        retention_interval: Duration::from_secs(1),
+        retention_age,
+        retention_bytes_max,
+        retention_interval: RETENTION_INTERVAL,
         subscriptions_per_account_max: 100,
-        retry_defaults: RETRY,
+        retry_defaults: retry_policy(plan),
     }
 }
 
@@ -200,7 +284,7 @@ fn grpc_settings() -> GrpcSettings {
         calls_per_connection_max: 512,
         stream_events_in_flight_max: 64,
         call_timeout: Duration::from_secs(30),
-        drain_timeout: Duration::from_secs(10),
+        drain_timeout: DRAIN_TIMEOUT,
     }
 }
 

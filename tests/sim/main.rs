@@ -1,6 +1,9 @@
 //! The whole gateway in a simulated world: a publisher, a gateway and receivers on a network of turmoil's, all of it from
-//! one seed. The network parts and delays, receivers fail, hang and die, the gateway crashes, clocks step. Then everything
-//! heals, and what was acknowledged must have arrived, nothing may be owed, and the counts must add up.
+//! one seed. The network parts and delays, receivers fail, hang, are slow, ask for patience, are gone and die, the gateway
+//! crashes, stops and starts, clocks step, and retention removes what is over. Meanwhile an administrator pauses, moves,
+//! cancels, retries and replays. What of it happens is drawn from the seed (`plan`). Then everything heals, and everything
+//! that was acknowledged must have arrived, in its order where that was asked for, or have been cancelled; nothing may be owed;
+//! the counts must add up (`check`). What has happened is counted (`tally`), so that none of it vanishes unnoticed.
 //!
 //! The same seed twice is the same history: what every host saw, and when. So a seed that found something can be looked at
 //! again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows what happened in it.
@@ -13,15 +16,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
+mod administrator;
+mod calls;
+mod check;
 mod disk;
 mod faults;
 mod gateway;
+mod ledger;
+mod plan;
 mod publisher;
 mod receiver;
+mod tally;
 mod world;
 
 use std::{env, panic, thread};
 
+use tally::Tally;
 use world::{History, run};
 
 /// Seeds that are run unless it is said otherwise.
@@ -37,11 +47,14 @@ fn setting(name: &str) -> Option<u64> {
 fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_same_history() {
     let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let tally = Tally::default();
     thread::scope(|scope| {
         for first in 0..threads {
+            let tally = &tally;
             scope.spawn(move || {
                 for seed in (first..seeds).step_by(usize::try_from(threads).unwrap()) {
                     let history = checked(seed);
+                    tally.add_all(&history.tally);
                     if seed % REPEATED_EVERY == 0 {
                         assert_same(&history, &checked(seed));
                     }
@@ -49,6 +62,7 @@ fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_sam
             });
         }
     });
+    tally.check(seeds);
 }
 
 #[test]

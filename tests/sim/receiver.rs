@@ -15,7 +15,11 @@ use hyper_util::rt::TokioIo;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::net::TcpListener;
 
-use crate::world::Trace;
+use crate::{
+    ledger::{Arrival, Entry, Ledger},
+    tally::{Kind, Tally},
+    world::Trace,
+};
 
 /// Where a receiver listens.
 pub const PORT: u16 = 80;
@@ -33,33 +37,30 @@ pub enum Mood {
     Busy(u32),
     /// Does not answer.
     Hanging,
-}
-
-/// A request as it came in.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    pub webhook_id: String,
-    pub body: Bytes,
-    /// It was answered with 200.
-    pub taken: bool,
+    /// Answers 410.
+    Gone,
 }
 
 /// What outlives a receiver's crashes.
 pub struct Receiver {
     pub name: String,
-    pub seen: Mutex<Vec<Seen>>,
+    number: usize,
     mood: Mutex<Mood>,
     random: Mutex<StdRng>,
+    ledger: Arc<Ledger>,
+    tally: Tally,
     trace: Trace,
 }
 
 impl Receiver {
-    pub fn new(name: String, seed: u64, trace: Trace) -> Arc<Self> {
+    pub fn new(number: usize, seed: u64, ledger: Arc<Ledger>, tally: Tally, trace: Trace) -> Arc<Self> {
         Arc::new(Self {
-            name,
-            seen: Mutex::default(),
+            name: format!("receiver-{number}"),
+            number,
             mood: Mutex::new(Mood::Well),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            random: Mutex::new(StdRng::seed_from_u64(seed + number as u64)),
+            ledger,
+            tally,
             trace,
         })
     }
@@ -91,21 +92,25 @@ impl Receiver {
         let header = |name: &str| head.headers[name].to_str().unwrap().to_owned();
         let (webhook_id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
         let mood = *self.mood.lock().unwrap();
-        let (wait, status) = match mood {
-            Mood::Well => (Duration::ZERO, 200),
-            Mood::Slow(wait) => (wait, 200),
-            Mood::Failing if self.random.lock().unwrap().random_ratio(1, 4) => (Duration::ZERO, 200),
-            Mood::Failing => (Duration::ZERO, 500),
-            Mood::Busy(_) => (Duration::ZERO, 429),
-            Mood::Hanging => (Duration::MAX, 0),
+        let (wait, status, kind) = match mood {
+            Mood::Failing if self.random.lock().unwrap().random_ratio(1, 4) => (Duration::ZERO, 200, None),
+            Mood::Well => (Duration::ZERO, 200, None),
+            Mood::Slow(wait) => (wait, 200, Some(Kind::AnsweredSlowly)),
+            Mood::Failing => (Duration::ZERO, 500, Some(Kind::AnsweredWithAnError)),
+            Mood::Busy(_) => (Duration::ZERO, 429, Some(Kind::AskedToWait)),
+            Mood::Hanging => (Duration::MAX, 0, Some(Kind::Hung)),
+            Mood::Gone => (Duration::ZERO, 410, Some(Kind::AnsweredGone)),
         };
+        kind.into_iter().for_each(|kind| self.tally.add(kind));
         self.trace
             .note(&self.name, format_args!("{webhook_id} at {timestamp}, {} bytes: {status}", body.len()));
+        // Slow ones count as taken before they answer: that the answer is lost makes a repetition, and no loss.
+        let path = head.uri.path().to_owned();
+        let arrival = Arrival { receiver: self.number, path, webhook_id, body, taken: status == 200 };
+        self.ledger.note(Entry::Arrived(arrival));
         if wait == Duration::MAX {
             pending::<Infallible>().await;
         }
-        // Slow ones count as taken before they answer: that the answer is lost makes a repetition, and no loss.
-        self.seen.lock().unwrap().push(Seen { webhook_id, body, taken: status == 200 });
         tokio::time::sleep(wait).await;
         let mut response = Response::builder().status(status);
         if let Mood::Busy(seconds) = mood {

@@ -47,6 +47,8 @@ pub struct OrderedLane {
     visits: BTreeSet<Seq>,
     /// Those of them that were in flight: they are visited once the attempt is over.
     visit_later: HashSet<Seq>,
+    /// Those of them that are owed, and for whose tag there was no room. Nothing else is held of that tag.
+    put_off: BTreeSet<Seq>,
     cursor: Seq,
     /// The store may have more past the cursor.
     behind: bool,
@@ -57,6 +59,8 @@ pub struct OrderedLane {
     /// The read under way; what it returns belongs to this stay.
     reading: Option<ReadKind>,
     stay: u64,
+    /// There was room for another tag when that read began.
+    has_room: bool,
     /// The last read was a scan: a tag has its turn.
     scanned: bool,
     /// Events whose attempt ended since that read began: it may have seen them as they were before.
@@ -93,7 +97,12 @@ impl OrderedLane {
         let fits = match self.tags.get(&tag) {
             Some(known) if known.skipped.is_some() => true,
             Some(_) => self.held < limits.window,
-            None => self.held < limits.window && self.tags.len() < limits.order_keys_max,
+            // What was put off may be of the same tag, and comes first.
+            None => {
+                self.held < limits.window
+                    && self.tags.len() < limits.order_keys_max
+                    && self.put_off.is_empty()
+            }
         };
         if self.behind || self.reading.is_some() || !fits {
             self.behind = true;
@@ -116,7 +125,7 @@ impl OrderedLane {
         } else {
             // Also past the cursor: a scan under way may have seen it as it was before.
             self.visits.insert(seq);
-            if self.visits.len() > VISITS_MAX {
+            if self.visits.len() + self.put_off.len() > VISITS_MAX {
                 self.rewind(Seq(0));
             }
         }
@@ -137,7 +146,7 @@ impl OrderedLane {
 
     /// See [`super::Lane::take`].
     pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
-        if self.in_flight.len() >= max_in_flight {
+        if !self.can_take(max_in_flight) {
             return None;
         }
         let &(seq, tag) = self.ready.first()?;
@@ -177,6 +186,10 @@ impl OrderedLane {
         {
             self.change(tag, |tag| tag.retry = None);
         }
+        let has_room = self.tags.len() < limits.order_keys_max;
+        if has_room {
+            self.visits.append(&mut self.put_off);
+        }
         if self.reading.is_some() {
             return None;
         }
@@ -185,12 +198,13 @@ impl OrderedLane {
             self.missed = false;
         }
         let has_room = self.tags.len() < limits.order_keys_max;
-        let visits = has_room && self.visits.first().is_some_and(|seq| *seq <= self.cursor);
+        // Visits take no place in the window, and what comes after them waits for them.
+        let visits = self.first_visit().is_some();
         let scans = has_room && self.behind;
         if !visits && !scans && self.unread.is_empty() {
             return None;
         }
-        if self.held > limits.window / 2 {
+        if !visits && self.held > limits.window / 2 {
             if !self.ready.is_empty() {
                 return None;
             }
@@ -209,6 +223,7 @@ impl OrderedLane {
             let &(from, tag) = self.unread.first()?;
             (ReadKind::Tag(tag, from), room.min(limits.order_key_window))
         };
+        self.has_room = has_room;
         self.scanned = matches!(kind, ReadKind::Scan(..));
         self.reading = Some(kind.clone());
         self.ended_since.clear();
@@ -267,7 +282,9 @@ impl OrderedLane {
 
     /// See [`super::Lane::can_take`].
     pub fn can_take(&self, max_in_flight: usize) -> bool {
-        self.in_flight.len() < max_in_flight && !self.ready.is_empty()
+        let first_visit = self.first_visit();
+        let goes_first = |seq: Seq| first_visit.is_none_or(|visit| seq <= visit);
+        self.in_flight.len() < max_in_flight && self.ready.first().is_some_and(|(seq, _)| goes_first(*seq))
     }
 
     /// See [`super::Lane::window_bytes`].
@@ -284,6 +301,7 @@ impl OrderedLane {
     pub fn is_idle(&self) -> bool {
         self.tags.is_empty()
             && self.visits.is_empty()
+            && self.put_off.is_empty()
             && !self.behind
             && !self.missed
             && self.reading.is_none()
@@ -326,9 +344,22 @@ impl OrderedLane {
 
     fn take_visited(&mut self, seq: Seq, page: &OwedPage) {
         let found = page.debts.first().filter(|debt| debt.owed.event.seq == seq);
-        if let Some(debt) = found {
-            self.change(debt.owed.event.order_tag(), |tag| tag.skip_from(seq));
+        let Some(tag) = found.map(|debt| debt.owed.event.order_tag()) else { return };
+        if self.has_room || self.tags.contains_key(&tag) {
+            self.change(tag, |tag| tag.skip_from(seq));
+        } else {
+            self.put_off.insert(seq);
         }
+    }
+
+    /// The first delivery that is to be visited now, or is being visited. What follows it may be of the same tag.
+    fn first_visit(&self) -> Option<Seq> {
+        let visiting = match self.reading {
+            Some(ReadKind::Visit(seq)) => Some(seq),
+            _ => None,
+        };
+        let next = self.visits.first().copied().filter(|seq| *seq <= self.cursor);
+        visiting.into_iter().chain(next).min()
     }
 
     /// Whether the read still counts.
@@ -368,6 +399,7 @@ impl OrderedLane {
             self.visits.insert(seq);
         }
         let cursor = self.cursor;
+        self.visits.append(&mut self.put_off);
         self.visits.retain(|seq| *seq <= cursor);
         self.behind = true;
         self.stay += 1;

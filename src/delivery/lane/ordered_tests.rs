@@ -45,8 +45,10 @@ struct Row {
     event: Arc<StoredEvent>,
     state: State,
     attempts: u32,
-    /// A caller made it owed again: it may come later than its place says.
+    /// A caller made it owed again.
     reopened: bool,
+    /// The lane was told so, and what comes after it waits for it.
+    told: bool,
 }
 
 /// What the lane is told late, in order.
@@ -85,7 +87,8 @@ impl Model {
     fn publish(&mut self, contact: i64) {
         let seq = self.rows.len() as u64 + 1;
         let event = event(seq, contact);
-        self.rows.insert(Seq(seq), Row { event, state: State::Pending, attempts: 0, reopened: false });
+        let row = Row { event, state: State::Pending, attempts: 0, reopened: false, told: true };
+        self.rows.insert(Seq(seq), row);
         self.told.push_back(Told::Offer(Seq(seq)));
     }
 
@@ -95,9 +98,15 @@ impl Model {
                 let event = Arc::clone(&self.rows[&seq].event);
                 self.lane.offer(Owed { event, attempts: 0 }, LIMITS);
             }
-            Some(Told::Due(seq)) => self.lane.made_due(seq),
+            Some(Told::Due(seq)) => {
+                self.lane.made_due(seq);
+                self.rows.get_mut(&seq).unwrap().told = true;
+            }
             Some(Told::Cancelled(seq)) => self.lane.cancelled(seq),
-            Some(Told::Requeued(from)) => self.lane.requeued(from),
+            Some(Told::Requeued(from)) => {
+                self.lane.requeued(from);
+                self.rows.range_mut(from..).for_each(|(_, row)| row.told = true);
+            }
             Some(Told::Missed) => self.lane.missed(),
             None => {}
         }
@@ -160,7 +169,7 @@ impl Model {
             assert_ne!(self.rows[other].event.order_tag(), key, "{seq:?} goes beside {other:?}");
         }
         for (earlier, row) in self.rows.range(..seq) {
-            let waits = matches!(row.state, State::Pending | State::Retrying(_)) && !row.reopened;
+            let waits = matches!(row.state, State::Pending | State::Retrying(_)) && row.told;
             assert!(
                 !waits || row.event.order_tag() != key,
                 "{seq:?} goes before {earlier:?}, which is still owed"
@@ -208,7 +217,7 @@ impl Model {
         let Some(seq) = self.some(which) else { return };
         let row = self.rows.get_mut(&seq).unwrap();
         row.state = State::Retrying(self.now);
-        row.reopened = true;
+        (row.reopened, row.told) = (true, false);
         self.told.push_back(Told::Due(seq));
     }
 
@@ -227,7 +236,7 @@ impl Model {
             self.rows.range_mut(from..).filter(|(seq, row)| row.state == State::Over && seq.0 % 2 == 0)
         {
             row.state = State::Pending;
-            row.reopened = true;
+            (row.reopened, row.told) = (true, false);
         }
         self.told.push_back(Told::Requeued(from));
     }
@@ -384,6 +393,43 @@ fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
     }
     let seqs: Vec<u64> = model.in_flight.keys().map(|seq| seq.0).collect();
     assert_eq!(seqs, [1, 2, 4, 5, 6]);
+    model.finish();
+}
+
+#[test]
+fn what_is_retried_by_hand_goes_first_however_much_the_lane_holds() {
+    // A window that is full of others, and as many contacts as are kept apart: the lane has no room to read anything.
+    for contacts in [[1, 1, 1, 1, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]] {
+        let mut model = Model::new();
+        contacts.into_iter().for_each(|contact| model.publish(contact));
+        model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
+        for _ in 0..20 {
+            model.tell();
+            model.read();
+            model.answer(false);
+        }
+        model.retry(0);
+        model.tell();
+        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "it is looked at first");
+        for _ in 0..2 {
+            model.read();
+            model.answer(false);
+        }
+        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), Some(Seq(1)));
+    }
+}
+
+#[test]
+fn what_is_retried_by_hand_waits_while_no_other_contact_can_be_kept_apart() {
+    let mut model = Model::new();
+    (1..=6).for_each(|contact| model.publish(contact));
+    model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
+    run(&mut model, 0, 1);
+    model.retry(0);
+    for contact in 2..=6 {
+        model.publish(contact);
+    }
+    model.publish(1);
     model.finish();
 }
 

@@ -1,0 +1,143 @@
+//! What all callers on the publisher's host share: connections to the gateway, and patience.
+
+use std::{
+    fmt::Display,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use tidings::proto::v1::{
+    self, delivery::State, delivery_service_client::DeliveryServiceClient,
+    event_service_client::EventServiceClient,
+};
+use tokio::time::{sleep, timeout};
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
+use turmoil::net::TcpStream;
+
+use crate::{
+    gateway::{GATEWAY, PORT},
+    world::Trace,
+};
+
+/// How long an answer is waited for.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection may give no sign of life.
+const BROKEN_AFTER: Duration = Duration::from_secs(1);
+/// Rows of a list that are asked for: more than there are.
+const EVERYTHING: i32 = 1000;
+
+/// The answer, if it comes in time.
+pub async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    let answer = timeout(CALL_TIMEOUT, call).await;
+    answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))).map(Response::into_inner)
+}
+
+/// An answer in a word.
+pub fn told<T>(answer: &Result<T, Status>) -> String {
+    answer.as_ref().map_or_else(|status| format!("{:?}", status.code()), |_| "ok".to_owned())
+}
+
+/// One who calls the gateway.
+#[derive(Clone)]
+pub struct Caller {
+    name: &'static str,
+    trace: Trace,
+    channel: Arc<OnceLock<Channel>>,
+}
+
+impl Caller {
+    pub fn new(name: &'static str, trace: Trace) -> Self {
+        Self { name, trace, channel: Arc::default() }
+    }
+
+    /// Another one, on the same connection.
+    pub fn another(&self, name: &'static str) -> Self {
+        Self { name, ..self.clone() }
+    }
+
+    /// The connection to the gateway: one for all callers, and another one once it is broken. A server that stops tells its
+    /// connections so in no order, and they would not be told from one history to the next in the same one.
+    pub fn channel(&self) -> Channel {
+        let connect = tower::service_fn(|_| async {
+            Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect((GATEWAY, PORT)).await?))
+        });
+        let endpoint = Endpoint::from_static("http://gateway")
+            .connect_timeout(CALL_TIMEOUT)
+            .http2_keep_alive_interval(BROKEN_AFTER / 2)
+            .keep_alive_timeout(BROKEN_AFTER / 2)
+            .keep_alive_while_idle(true);
+        self.channel.get_or_init(|| endpoint.connect_with_connector_lazy(connect)).clone()
+    }
+
+    /// Notes what this caller did.
+    pub fn note(&self, what: impl Display) {
+        self.trace.note(self.name, what);
+    }
+
+    /// Calls once.
+    pub async fn once<T, F>(&self, what: &str, call: impl FnOnce(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let answer = within(call(self.channel())).await;
+        self.note(format_args!("{what}: {}", told(&answer)));
+        answer
+    }
+
+    /// Makes the same call until there is an answer.
+    pub async fn until_answered<T, F>(&self, what: &str, call: impl Fn(Channel) -> F) -> T
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        loop {
+            if let Ok(answer) = self.once(what, &call).await {
+                return answer;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub async fn summarize(&self, parent: &str) -> v1::SummarizeDeliveriesResponse {
+        let request = v1::SummarizeDeliveriesRequest { parent: parent.to_owned() };
+        self.until_answered("summarize", |channel| {
+            let request = request.clone();
+            async move { DeliveryServiceClient::new(channel).summarize_deliveries(request).await }
+        })
+        .await
+    }
+
+    /// All events of an account.
+    pub async fn events(&self, account: i64) -> Vec<v1::Event> {
+        let parent = format!("accounts/{account}");
+        let request = v1::ListEventsRequest { parent, page_size: EVERYTHING, ..Default::default() };
+        let list = |channel| {
+            let request = request.clone();
+            async move { EventServiceClient::new(channel).list_events(request).await }
+        };
+        let page = self.until_answered("list events", list).await;
+        assert_eq!(page.next_page_token, "", "one page holds them all");
+        page.events
+    }
+
+    /// All deliveries in these states.
+    pub async fn deliveries(&self, parent: &str, states: &[State]) -> Vec<v1::Delivery> {
+        let request = v1::ListDeliveriesRequest {
+            parent: parent.to_owned(),
+            page_size: EVERYTHING,
+            states: states.iter().map(|state| (*state).into()).collect(),
+            ..Default::default()
+        };
+        let list = |channel| {
+            let request = request.clone();
+            async move { DeliveryServiceClient::new(channel).list_deliveries(request).await }
+        };
+        let page = self.until_answered("list deliveries", list).await;
+        assert_eq!(page.next_page_token, "", "one page holds them all");
+        page.deliveries
+    }
+}

@@ -1,0 +1,338 @@
+//! What must be true in the end, of every line of the ledger and of what the gateway says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tidings::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{LaneId, Seq},
+        subscription::State,
+    },
+    proto::v1,
+};
+use uuid::Uuid;
+
+use crate::{
+    administrator::Decided,
+    ledger::{Arrival, Entry},
+    plan::{Keeping, Plan},
+    publisher::{Known, Subscribed, conversation_of},
+    tally::{Kind, Tally},
+};
+
+/// Of what [`Keeping::Bytes`] is about, an event has more than this.
+const EVENT_BYTES_MIN: u64 = 800;
+
+/// What is known when a simulation is over.
+pub struct Outcome<'a> {
+    pub plan: &'a Plan,
+    pub known: &'a Known,
+    pub decided: &'a Decided,
+    pub lines: &'a [(Duration, Entry)],
+    /// Where each receiver is POSTed to, but for the path.
+    pub receivers: &'a [String],
+    pub tally: &'a Tally,
+}
+
+/// The lines up to one of them.
+struct Check<'a> {
+    outcome: &'a Outcome<'a>,
+    lanes: BTreeMap<LaneId, Lane<'a>>,
+    events: BTreeMap<Seq, &'a str>,
+    deliveries: BTreeMap<DeliveryKey, Delivery>,
+    /// By what a receiver sees, of all that was stored.
+    posts: BTreeMap<String, Post>,
+}
+
+struct Lane<'a> {
+    subscribed: &'a Subscribed,
+    uid: Uuid,
+    state: State,
+    changed: Duration,
+    ordered: bool,
+    /// Whether it was so all the time.
+    always_ordered: bool,
+    /// Whether something succeeded since it was suspended.
+    answered: bool,
+}
+
+struct Delivery {
+    state: DeliveryState,
+    owed_since: Duration,
+    was_over: bool,
+}
+
+struct Post {
+    key: DeliveryKey,
+    receiver: Option<usize>,
+    body: Option<Bytes>,
+    arrivals: usize,
+    taken: bool,
+}
+
+impl Outcome<'_> {
+    /// Demands what must be true.
+    pub fn check(&self) {
+        let mut check = Check {
+            outcome: self,
+            lanes: BTreeMap::new(),
+            events: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            posts: BTreeMap::new(),
+        };
+        for (at, entry) in self.lines {
+            match entry {
+                Entry::Stored { seq, account, name, lanes } => check.stored(*seq, *account, name, lanes),
+                Entry::Became { key, state } => check.became(*at, *key, *state),
+                Entry::Subscribed { lane, state, reason, ordered } => {
+                    check.subscribed(*at, *lane, *state, reason, *ordered);
+                }
+                Entry::Began { key } => check.began(*at, *key),
+                Entry::Arrived(arrival) => check.arrived(*at, arrival),
+            }
+        }
+        check.everything_is_over();
+        check.what_was_acknowledged_is_there();
+        check.the_rest_is_kept();
+        check.counts_add_up();
+    }
+}
+
+impl<'a> Check<'a> {
+    fn stored(&mut self, seq: Seq, account: i64, name: &'a str, lanes: &[LaneId]) {
+        let wanting = self.lanes.iter().filter(|(_, lane)| lane.subscribed.account == account);
+        assert!(wanting.map(|(id, _)| id).eq(lanes), "{name} is owed to {lanes:?}");
+        self.events.insert(seq, name);
+        for id in lanes {
+            let lane = &self.lanes[id];
+            match lane.state {
+                State::Active => {}
+                State::Paused => self.outcome.tally.add(Kind::CollectedWhilePaused),
+                State::Suspended => self.outcome.tally.add(Kind::CollectedWhileSuspended),
+            }
+            let webhook_id = Uuid::new_v5(&lane.uid, name.as_bytes()).to_string();
+            let key = DeliveryKey { seq, lane: *id };
+            let post = Post { key, receiver: None, body: None, arrivals: 0, taken: false };
+            self.posts.entry(webhook_id).or_insert(post);
+        }
+    }
+
+    fn became(&mut self, at: Duration, key: DeliveryKey, state: DeliveryState) {
+        if state == DeliveryState::Succeeded {
+            assert!(self.post(key).taken, "{at:?}: {} never took {}", key.lane.0, self.events[&key.seq]);
+            self.lanes.get_mut(&key.lane).unwrap().answered = true;
+        }
+        if state == DeliveryState::Failed {
+            self.outcome.tally.add(Kind::GaveUp);
+        }
+        let new = Delivery { state, owed_since: at, was_over: false };
+        let delivery = self.deliveries.entry(key).or_insert(new);
+        if state.is_owed() && !delivery.state.is_owed() {
+            delivery.owed_since = at;
+        }
+        delivery.was_over |= !state.is_owed();
+        delivery.state = state;
+    }
+
+    fn subscribed(&mut self, at: Duration, id: LaneId, state: State, reason: &str, ordered: bool) {
+        let number = usize::try_from(id.0 - 1).unwrap();
+        let lane = self.lanes.entry(id).or_insert_with(|| {
+            let subscribed = &self.outcome.known.subscriptions[number];
+            let uid = Uuid::parse_str(&subscribed.subscription.uid).unwrap();
+            Lane {
+                subscribed,
+                uid,
+                state: State::Active,
+                changed: at,
+                ordered,
+                always_ordered: ordered,
+                answered: false,
+            }
+        });
+        let kind = match (lane.state, state) {
+            (State::Active, State::Suspended) if reason.contains("410") => Some(Kind::SuspendedAsGone),
+            (State::Active, State::Suspended) => Some(Kind::SuspendedAsFailing),
+            (State::Suspended, State::Active) if lane.answered => Some(Kind::Recovered),
+            (State::Suspended, State::Active) => Some(Kind::ResumedFromSuspension),
+            _ => None,
+        };
+        kind.into_iter().for_each(|kind| self.outcome.tally.add(kind));
+        if lane.state != state || lane.ordered != ordered {
+            lane.changed = at;
+            lane.answered = false;
+        }
+        lane.always_ordered &= ordered;
+        (lane.state, lane.ordered) = (state, ordered);
+    }
+
+    /// Nothing is begun for who is paused, nor before what must come before. What the store is told in the same moment may be
+    /// known or not.
+    fn began(&self, at: Duration, key: DeliveryKey) {
+        let lane = &self.lanes[&key.lane];
+        let name = self.events[&key.seq];
+        match lane.state {
+            State::Suspended => self.outcome.tally.add(Kind::Probed),
+            State::Paused => assert_eq!(lane.changed, at, "{name} was begun for {}, paused", key.lane.0),
+            State::Active => {}
+        }
+        if !lane.ordered || lane.changed == at {
+            return;
+        }
+        for (earlier, other) in self.earlier(key) {
+            let owed = other.state.is_owed() && other.owed_since < at;
+            assert!(!owed || !self.is_of_one(earlier, key), "{at:?}: {name} was begun before {earlier:?}");
+        }
+    }
+
+    fn arrived(&mut self, at: Duration, arrival: &Arrival) {
+        let Arrival { receiver, path, webhook_id, body, taken } = arrival;
+        let post = self.posts.get(webhook_id);
+        let post = post.unwrap_or_else(|| panic!("{at:?}: {webhook_id} was never stored"));
+        let (key, is_first, tally) = (post.key, post.arrivals == 0, self.outcome.tally);
+        let (lane, name) = (&self.lanes[&key.lane], self.events[&key.seq]);
+        let url = format!("{}{path}", self.outcome.receivers[*receiver]);
+        assert!(lane.subscribed.urls.contains(&url), "{at:?}: {name} arrived at {url}");
+        if is_first && lane.always_ordered {
+            let mut waits = false;
+            for (earlier, other) in self.earlier(key) {
+                if self.is_of_one(earlier, key) {
+                    let is_through = other.was_over || self.post(earlier).taken;
+                    assert!(is_through, "{at:?}: {name} arrived at {url} before {earlier:?}");
+                } else {
+                    waits |= other.state.is_owed();
+                }
+            }
+            tally.add(Kind::ArrivedInOrder);
+            if waits {
+                tally.add(Kind::PassedAStuckConversation);
+            }
+        }
+        let post = self.posts.get_mut(webhook_id).unwrap();
+        if post.receiver.replace(*receiver).is_some_and(|before| before != *receiver) {
+            tally.add(Kind::ArrivedAfterAMove);
+        }
+        assert_eq!(post.body.get_or_insert_with(|| body.clone()), body, "one delivery of {name}, one body");
+        post.arrivals += 1;
+        post.taken |= taken;
+    }
+
+    /// What the lane was given before this delivery.
+    fn earlier(&self, key: DeliveryKey) -> impl Iterator<Item = (DeliveryKey, &Delivery)> {
+        let earlier = self.deliveries.range(..key).map(|(earlier, delivery)| (*earlier, delivery));
+        earlier.filter(move |(earlier, _)| earlier.lane == key.lane && earlier.seq < key.seq)
+    }
+
+    fn is_of_one(&self, one: DeliveryKey, other: DeliveryKey) -> bool {
+        conversation_of(self.events[&one.seq]) == conversation_of(self.events[&other.seq])
+    }
+
+    /// What is known of the POSTs of a delivery. An event that was removed and published again has the same.
+    fn post(&self, key: DeliveryKey) -> &Post {
+        let webhook_id = Uuid::new_v5(&self.lanes[&key.lane].uid, self.events[&key.seq].as_bytes());
+        &self.posts[&webhook_id.to_string()]
+    }
+
+    /// Every delivery that was ever made has succeeded, and so arrived, or was cancelled by the administrator.
+    fn everything_is_over(&self) {
+        let Decided { cancelled, over, .. } = self.outcome.decided;
+        for (key, delivery) in &self.deliveries {
+            let name = self.delivery_name(*key);
+            match delivery.state {
+                DeliveryState::Succeeded => {
+                    assert!(!over.contains_key(&name), "{name} was cancelled, and succeeded");
+                }
+                DeliveryState::Cancelled => {
+                    assert!(cancelled.contains(&name), "{name} is cancelled, and nobody wanted it");
+                    self.outcome.tally.add(Kind::StayedCancelled);
+                }
+                other => panic!("{name} is {other:?} in the end"),
+            }
+        }
+    }
+
+    /// What is stored is what was acknowledged, perhaps with some of what was given up.
+    fn what_was_acknowledged_is_there(&self) {
+        let Known { acknowledged, given_up, .. } = self.outcome.known;
+        assert!(acknowledged.len() > 10, "too few for a test");
+        let stored: BTreeSet<_> = self.events.values().copied().collect();
+        let unknown =
+            stored.iter().filter(|name| !acknowledged.contains_key(**name) && !given_up.contains(**name));
+        assert_eq!(unknown.collect::<Vec<_>>(), Vec::<&&str>::new(), "stored, but never published");
+        for (name, count) in acknowledged {
+            assert!(stored.contains(name.as_str()), "{name} was acknowledged and lost");
+            let of_account = |of: &&Subscribed| name.starts_with(&format!("accounts/{}/", of.account));
+            let wanted = self.outcome.known.subscriptions.iter().filter(of_account).count();
+            assert_eq!(usize::try_from(*count).unwrap(), wanted, "{name}");
+        }
+    }
+
+    /// Of what was stored, the store still has what it was to keep, each once.
+    fn the_rest_is_kept(&self) {
+        let kept: BTreeSet<_> = self.outcome.decided.stored.iter().map(String::as_str).collect();
+        assert_eq!(kept.len(), self.outcome.decided.stored.len(), "something is stored twice");
+        let stored: BTreeSet<_> = self.events.values().copied().collect();
+        match self.outcome.plan.keeping {
+            Keeping::Everything => {
+                assert_eq!(stored.len(), self.events.len(), "something was stored twice");
+                assert_eq!(kept, stored);
+            }
+            Keeping::Bytes(bytes) => {
+                assert!(kept.is_subset(&stored));
+                assert!(kept.len() as u64 * EVENT_BYTES_MIN <= bytes, "{} events are kept", kept.len());
+            }
+            Keeping::For(_) => assert!(kept.is_empty(), "kept for too long: {kept:?}"),
+        }
+    }
+
+    /// The gateway's lists and counts are those of the ledger, and no attempt was made that it does not know of, but for those
+    /// that were under way when it crashed.
+    fn counts_add_up(&self) {
+        let Decided { stored, deliveries, counts, over, .. } = self.outcome.decided;
+        let mut expected: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for delivery in deliveries {
+            let (subscription, _) = delivery.name.split_once("/deliveries/").unwrap();
+            let (account, _) = subscription.rsplit_once('/').unwrap();
+            for parent in [subscription.to_owned(), format!("{account}/-")] {
+                *expected.entry(parent).or_default().entry(delivery.state).or_default() += 1;
+            }
+            assert!(names.insert(delivery.name.clone()), "{} is there twice", delivery.name);
+            if let Some(attempts) = over.get(&delivery.name) {
+                // One was under way, perhaps.
+                assert!(delivery.attempt_count <= attempts + 1, "{} was cancelled", delivery.name);
+            }
+        }
+        let counts: BTreeMap<_, _> = counts
+            .iter()
+            .filter(|(_, counts)| !counts.is_empty())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        assert_eq!(counts, expected);
+
+        let kept: BTreeSet<_> = stored.iter().map(String::as_str).collect();
+        let of_kept = self.deliveries.keys().filter(|key| kept.contains(self.events[&key.seq]));
+        assert_eq!(of_kept.map(|key| self.delivery_name(*key)).collect::<BTreeSet<_>>(), names);
+        if self.outcome.plan.keeping == Keeping::Everything {
+            deliveries.iter().for_each(|delivery| self.attempts_are_known(delivery));
+        }
+    }
+
+    fn attempts_are_known(&self, delivery: &v1::Delivery) {
+        let (key, _) =
+            self.deliveries.iter().find(|(key, _)| self.delivery_name(**key) == delivery.name).unwrap();
+        let arrivals = self.post(*key).arrivals;
+        let crashes =
+            self.outcome.tally.of(Kind::GatewayCrashed) + self.outcome.tally.of(Kind::GatewayCutShort);
+        let most = u64::try_from(delivery.attempt_count).unwrap() + crashes;
+        assert!(arrivals as u64 <= most, "{} arrived {arrivals} times: {delivery:#?}", delivery.name);
+    }
+
+    fn delivery_name(&self, key: DeliveryKey) -> String {
+        let (_, event) = self.events[&key.seq].rsplit_once('/').unwrap();
+        format!("{}/deliveries/{event}", self.lanes[&key.lane].subscribed.subscription.name)
+    }
+}

@@ -1,0 +1,138 @@
+//! What became of every delivery, line by line in the order in which it did: what the store wrote down, which attempts the
+//! gateway began, and what arrived. In the end the demands are made of these lines.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tidings::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{LaneId, Seq},
+        subscription::{State, Subscription},
+    },
+    store::{Changes, Fed, Store, memory::MemoryStore},
+};
+use tokio::sync::broadcast::{Receiver, error::TryRecvError};
+
+use crate::world::Trace;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// An event was stored, owed to these.
+    Stored { seq: Seq, account: i64, name: String, lanes: Vec<LaneId> },
+    /// The store wrote down how far a delivery is, perhaps as far as before.
+    Became { key: DeliveryKey, state: DeliveryState },
+    /// A subscription was created or changed by its owner, or suspended, or made active again.
+    Subscribed { lane: LaneId, state: State, reason: String, ordered: bool },
+    /// The gateway began an attempt.
+    Began { key: DeliveryKey },
+    /// An attempt arrived.
+    Arrived(Arrival),
+}
+
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The receiver's number.
+    pub receiver: usize,
+    pub path: String,
+    pub webhook_id: String,
+    pub body: Bytes,
+    /// It was answered with 200, or is going to be.
+    pub taken: bool,
+}
+
+/// Keeps the lines, with their times.
+pub struct Ledger {
+    told: Mutex<(Receiver<Fed>, Receiver<Arc<Changes>>)>,
+    lines: Mutex<Vec<(Duration, Entry)>>,
+    trace: Trace,
+}
+
+impl Ledger {
+    /// Of what this store writes from now on.
+    pub fn of(engine: &MemoryStore, trace: Trace) -> Arc<Self> {
+        let told = Mutex::new((engine.feed(), engine.changes()));
+        Arc::new(Self { told, lines: Mutex::default(), trace })
+    }
+
+    /// Takes down what the store has told since. To be called after each write.
+    pub fn listen(&self) {
+        let (feed, changes) = &mut *self.told.lock().unwrap();
+        while let Some(fed) = next(feed) {
+            let Fed::Events(events) = fed else { continue };
+            for fed in &*events {
+                let (seq, name) = (fed.event.seq, &fed.event.name);
+                let (account, name) = (name.account.get(), name.to_string());
+                self.note(Entry::Stored { seq, account, name, lanes: fed.lanes.clone() });
+            }
+        }
+        while let Some(group) = next(changes) {
+            for change in &group.deliveries {
+                self.note(Entry::Became { key: change.key, state: change.state });
+            }
+        }
+    }
+
+    /// Takes down a subscription as it is now.
+    pub fn subscribed(&self, subscription: &Subscription) {
+        let (lane, state, reason) =
+            (subscription.lane, subscription.state, subscription.state_reason.clone());
+        self.note(Entry::Subscribed { lane, state, reason, ordered: subscription.settings.ordered });
+    }
+
+    /// Takes down what happens on this host now.
+    pub fn note(&self, entry: Entry) {
+        match &entry {
+            Entry::Stored { seq, name, .. } => self.trace.note("store", format_args!("{} is {name}", seq.0)),
+            Entry::Became { key, state } => {
+                self.trace.note("store", format_args!("{} to {}: {state:?}", key.seq.0, key.lane.0));
+            }
+            Entry::Began { key } => {
+                self.trace.note("gateway", format_args!("attempts {} to {}", key.seq.0, key.lane.0));
+            }
+            Entry::Subscribed { .. } => self.trace.note("store", format_args!("{entry:?}")),
+            // The receiver says more of it.
+            Entry::Arrived(_) => {}
+        }
+        let now = turmoil::sim_elapsed().expect("a host notes");
+        self.lines.lock().unwrap().push((now, entry));
+    }
+
+    /// Of each event that was stored, one of its deliveries.
+    pub fn firsts(&self) -> Vec<DeliveryKey> {
+        let lines = self.lines.lock().unwrap();
+        let firsts = lines.iter().filter_map(|(_, entry)| match entry {
+            Entry::Stored { seq, lanes, .. } => Some(DeliveryKey { seq: *seq, lane: lanes[0] }),
+            _ => None,
+        });
+        firsts.collect()
+    }
+
+    /// How many deliveries were ever made for the subscriptions of an account.
+    pub fn deliveries_of(&self, of: i64) -> usize {
+        let lines = self.lines.lock().unwrap();
+        let stored = lines.iter().map(|(_, entry)| match entry {
+            Entry::Stored { account, lanes, .. } if *account == of => lanes.len(),
+            _ => 0,
+        });
+        stored.sum()
+    }
+
+    /// Everything, in its order.
+    pub fn lines(&self) -> Vec<(Duration, Entry)> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+fn next<T: Clone>(told: &mut Receiver<T>) -> Option<T> {
+    match told.try_recv() {
+        Ok(value) => Some(value),
+        Err(TryRecvError::Empty) => None,
+        Err(other) => panic!("something of the store was missed: {other}"),
+    }
+}
