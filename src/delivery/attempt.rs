@@ -17,6 +17,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, Sleep};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn, util::BoxCloneSyncService};
+use url::Position;
 
 use super::{
     failure::Failure,
@@ -247,7 +248,10 @@ fn assemble<C: Connects>(
     service_fn(move |post: Post| {
         let (client, request) = (client.clone(), request_of(&post, clock.now()));
         // In a box: the layers around it would move it about.
-        Box::pin(async move { Ok(client.send(request?).await?) })
+        Box::pin(async move {
+            let origin = &post.subscription.settings.url[..Position::BeforePath];
+            Ok(client.send(origin, request?).await?)
+        })
     })
 }
 

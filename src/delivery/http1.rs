@@ -6,11 +6,12 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{
@@ -23,12 +24,21 @@ use hyper::{
 pub(super) struct Http1<T: Read + Write + Unpin> {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: http1::Connection<T, Full<Bytes>>,
+    /// What it leads to.
+    pub(super) origin: Arc<str>,
+    /// How the other end is called in requests.
+    pub(super) host: HeaderValue,
 }
 
 impl<T: Read + Write + Unpin + 'static> Http1<T> {
-    pub(super) async fn new(builder: &http1::Builder, stream: T) -> hyper::Result<Self> {
+    pub(super) async fn new(
+        builder: &http1::Builder,
+        stream: T,
+        origin: Arc<str>,
+        host: HeaderValue,
+    ) -> hyper::Result<Self> {
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection })
+        Ok(Self { sender, connection, origin, host })
     }
 
     /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.

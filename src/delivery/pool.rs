@@ -1,7 +1,7 @@
 //! Sends requests over kept connections, and keeps them: for every origin a few, and so many in all.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, Uri,
     header::HOST,
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::{PathAndQuery, Scheme},
 };
 use http_body_util::Full;
 use hyper::{
@@ -87,16 +87,9 @@ struct Shared<C: Connects> {
     kept: Mutex<Kept<C::Response>>,
 }
 
-/// What a connection leads to. Names are compared without regard to case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Origin {
-    scheme: Scheme,
-    authority: Authority,
-}
-
 /// All connections that are kept.
 struct Kept<T: Stream> {
-    origins: HashMap<Origin, OfOrigin<T>>,
+    origins: BTreeMap<Arc<str>, OfOrigin<T>>,
     /// Unused HTTP/1 connections of all origins.
     idle: usize,
 }
@@ -128,10 +121,7 @@ enum Taken<T: Stream> {
 }
 
 /// Where an HTTP/1 connection is kept when it is not used.
-pub(super) struct Home<C: Connects> {
-    pool: Arc<Shared<C>>,
-    origin: Origin,
-}
+pub(super) struct Home<C: Connects>(Arc<Shared<C>>);
 
 impl<C: Connects> Clone for HttpClient<C> {
     fn clone(&self) -> Self {
@@ -142,33 +132,34 @@ impl<C: Connects> Clone for HttpClient<C> {
 impl<C: Connects> HttpClient<C> {
     /// A client that keeps no connection yet. To be called within a runtime's reach.
     pub(super) fn new(connector: C, settings: PoolSettings) -> Self {
-        let kept = Mutex::new(Kept { origins: HashMap::new(), idle: 0 });
+        let kept = Mutex::new(Kept { origins: BTreeMap::new(), idle: 0 });
         let look_every = settings.idle_timeout.min(LOOK_EVERY);
         let shared = Arc::new(Shared { connector, settings, kept });
         tokio::spawn(look_after(Arc::downgrade(&shared), look_every));
         Self(shared)
     }
 
-    /// Sends a request to the origin of its URL, which is absolute, and waits for the head of the answer.
+    /// Sends a request to `origin`, which is that of its absolute URL, and waits for the head of the answer. Requests with
+    /// the same origin, spelled in the same way, share connections.
     ///
     /// A kept connection may turn out to be closed before anything was sent over it; another one is taken then.
     pub(super) async fn send(
         &self,
+        origin: &str,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<AnswerBody<C>>, SendError> {
         let url = request.uri().clone();
-        let origin = Origin::of(&url);
         loop {
-            let (taken, kept) = match self.0.take(&origin) {
+            let (taken, kept) = match self.0.take(origin) {
                 Some(taken) => (taken, true),
                 // In a box: it is large and rare, and would make every request's future as large.
-                None => (Box::pin(self.0.connect(&origin, url.clone())).await?, false),
+                None => (Box::pin(self.0.connect(origin, &url)).await?, false),
             };
             let (sent, kept) = match taken {
                 Taken::Own(connection) => {
-                    make_plain(&mut request, &url);
+                    make_plain(&mut request, &url, connection.host.clone());
                     let sent = connection.send(request).await.map(|(response, connection)| {
-                        let home = Home { pool: Arc::clone(&self.0), origin: origin.clone() };
+                        let home = Home(Arc::clone(&self.0));
                         response.map(|incoming| DrivenBody::new(incoming, connection, home))
                     });
                     (sent, kept)
@@ -192,7 +183,7 @@ impl<C: Connects> HttpClient<C> {
                 None => {
                     if kept {
                         // One was found to be dead: the others will be, too.
-                        self.0.forget_idle(&origin);
+                        self.0.forget_idle(origin);
                     }
                     return Err(SendError::Broken { error: error.into_error(), kept });
                 }
@@ -207,7 +198,7 @@ impl<C: Connects> Shared<C> {
     }
 
     /// A kept connection that can be used, as far as is known. Drops those that cannot.
-    fn take(&self, origin: &Origin) -> Option<Taken<C::Response>> {
+    fn take(&self, origin: &str) -> Option<Taken<C::Response>> {
         loop {
             let mut idle = {
                 let mut kept = self.kept();
@@ -227,7 +218,7 @@ impl<C: Connects> Shared<C> {
     }
 
     /// Drops the unused HTTP/1 connections of an origin.
-    fn forget_idle(&self, origin: &Origin) {
+    fn forget_idle(&self, origin: &str) {
         let forgotten = {
             let mut kept = self.kept();
             let idle =
@@ -240,26 +231,26 @@ impl<C: Connects> Shared<C> {
     }
 
     /// Opens a connection.
-    async fn connect(&self, origin: &Origin, url: Uri) -> Result<Taken<C::Response>, SendError> {
-        let stream = self.connector.clone().oneshot(url).await.map_err(SendError::Connect)?;
+    async fn connect(&self, origin: &str, url: &Uri) -> Result<Taken<C::Response>, SendError> {
+        let stream = self.connector.clone().oneshot(url.clone()).await.map_err(SendError::Connect)?;
         let broken = |error| SendError::Broken { error, kept: false };
         if !stream.connected().is_negotiated_h2() {
-            let connection = Http1::new(&self.settings.http1, stream).await.map_err(broken)?;
-            return Ok(Taken::Own(Box::new(connection)));
+            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(url));
+            return Ok(Taken::Own(Box::new(connecting.await.map_err(broken)?)));
         }
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // Whoever waits for an answer learns of its end.
         tokio::spawn(async move { drop(connection.await) });
         let shared = SharedConnection { sender, used: Instant::now(), answered: Arc::default() };
         // Several may have been opened at the same time: the first is kept, the others end with this request.
-        self.kept().of(origin).shared.get_or_insert_with(|| shared.clone());
+        self.kept().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
         Ok(Taken::Shared(shared))
     }
 }
 
 impl<T: Stream> Kept<T> {
-    fn of(&mut self, origin: &Origin) -> &mut OfOrigin<T> {
-        self.origins.entry(origin.clone()).or_insert_with(|| OfOrigin { idle: Vec::new(), shared: None })
+    fn of(&mut self, origin: &Arc<str>) -> &mut OfOrigin<T> {
+        self.origins.entry(Arc::clone(origin)).or_insert_with(|| OfOrigin { idle: Vec::new(), shared: None })
     }
 
     /// Takes out what is not to be kept any longer.
@@ -305,9 +296,9 @@ impl<T: Stream> OfOrigin<T> {
 
 impl<C: Connects> TakesBack<C::Response> for Home<C> {
     fn take_back(self, connection: Box<Http1<C::Response>>) {
-        let settings = &self.pool.settings;
-        let mut kept = self.pool.kept();
-        let idle = &mut kept.of(&self.origin).idle;
+        let settings = &self.0.settings;
+        let mut kept = self.0.kept();
+        let idle = &mut kept.of(&connection.origin).idle;
         if idle.len() >= settings.idle_per_origin_max {
             return;
         }
@@ -320,25 +311,22 @@ impl<C: Connects> TakesBack<C::Response> for Home<C> {
     }
 }
 
-impl Origin {
-    fn of(url: &Uri) -> Self {
-        let scheme = url.scheme().expect("the client is asked for absolute URLs only").clone();
-        let authority = url.authority().expect("an absolute URL has one").clone();
-        Self { scheme, authority }
-    }
+/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header.
+fn make_plain(request: &mut Request<Full<Bytes>>, url: &Uri, host: HeaderValue) {
+    request.headers_mut().insert(HOST, host);
+    let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
 }
 
-/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header.
-fn make_plain(request: &mut Request<Full<Bytes>>, url: &Uri) {
-    let host = url.host().expect("an absolute URL has one");
+/// The host of a URL as HTTP/1's header: the port only if it is not the scheme's own.
+fn host_header(url: &Uri) -> HeaderValue {
+    let host = url.host().expect("the client is asked for absolute URLs only");
     let default_port = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let value = match url.port_u16().filter(|port| *port != default_port) {
         Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
         None => HeaderValue::from_str(host),
     };
-    request.headers_mut().insert(HOST, value.expect("a host is made of visible characters"));
-    let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::from(path);
+    value.expect("a host is made of visible characters")
 }
 
 /// Looks at the unused connections from time to time, as long as there is somebody who could use them.

@@ -13,6 +13,9 @@ pub struct Soak {
 }
 
 const PARTS: u64 = 10;
+/// One event a call, so that publishing is not faster than delivering: what is kept would soon be all owed, and publishing
+/// refused.
+const WAY: Way = Way::Unary { in_flight: 256 };
 /// What an event and its attempt take up, encoded, about: makes a bound of bytes from a count of events.
 const EVENT_BYTES: u64 = 1_000;
 /// The least that can be configured.
@@ -35,7 +38,7 @@ impl Soak {
         rig.warm_up(expected)?;
         let (mut figures, mut rates, mut disks) = (Vec::new(), Vec::new(), Vec::new());
         for part in 1..=PARTS {
-            let round = rig.round(Way::Batches { size: 100, in_flight: 8 }, expected)?;
+            let round = rig.round(WAY, expected)?;
             let took = (round.settled - round.published.first) as f64 / 1e6;
             let (rate, disk) = (events as f64 / took, rig.gateway.metric("tidings_store_disk_bytes")?);
             let memory = rig.gateway.usage()?.resident_bytes;
