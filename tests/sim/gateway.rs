@@ -20,9 +20,8 @@ use tidings::{
     delivery::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
-        egress::EgressPolicy,
     },
-    domain::{delivery::DeliveryState, retry::RetryPolicy, time::UnixMicros},
+    domain::{delivery::DeliveryState, egress::EgressPolicy, retry::RetryPolicy, time::UnixMicros},
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
@@ -111,7 +110,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let metrics = Metrics::new(clock.now());
     let store: Arc<dyn Store> = Disk::start(Arc::clone(&machine.engine), random.random());
     let settings = PosterSettings {
-        egress: EgressPolicy::new(vec!["192.168.0.0/16".parse().unwrap()]),
+        egress: egress_policy(),
         default_timeout: POST_TIMEOUT,
         connections: metrics.endpoint_connections.clone(),
         // Longer than a simulation: the client closes idle connections in no order.
@@ -188,7 +187,13 @@ fn gateway_settings() -> GatewaySettings {
         retention_interval: Duration::from_secs(1),
         subscriptions_per_account_max: 100,
         retry_defaults: RETRY,
+        egress: egress_policy(),
     }
+}
+
+/// The simulated network is a private one.
+fn egress_policy() -> EgressPolicy {
+    EgressPolicy::new(vec!["192.168.0.0/16".parse().unwrap()])
 }
 
 fn grpc_settings() -> GrpcSettings {
