@@ -20,10 +20,9 @@ use crate::{
     delivery::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
-        egress::EgressPolicy,
         suspension::SuspensionSettings,
     },
-    domain::{delivery::Poster, retry::RetryPolicy},
+    domain::{delivery::Poster, egress::EgressPolicy, retry::RetryPolicy},
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
@@ -270,6 +269,10 @@ fn retry_policy(config: &Config) -> RetryPolicy {
     }
 }
 
+fn egress_policy(config: &Config) -> EgressPolicy {
+    EgressPolicy::new(config.egress_allow.clone()).denying(config.egress_deny.clone())
+}
+
 fn dispatch_settings(config: &Config) -> DispatchSettings {
     DispatchSettings {
         max_in_flight: config.max_in_flight,
@@ -307,6 +310,7 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         retention_interval: config.retention_interval,
         subscriptions_per_account_max: config.subscriptions_per_account_max,
         retry_defaults: retry_policy(config),
+        egress: egress_policy(config),
     }
 }
 
@@ -325,7 +329,7 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
 
 fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterSettings> {
     Ok(PosterSettings {
-        egress: EgressPolicy::new(config.egress_allow.clone()),
+        egress: egress_policy(config),
         default_timeout: config.delivery_timeout,
         connect_timeout: config.connect_timeout,
         connections: metrics.endpoint_connections.clone(),

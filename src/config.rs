@@ -33,6 +33,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Networks that endpoints may be in though they are not public.
     pub egress_allow: Vec<IpNet>,
+    /// Networks that endpoints may not be in, even if they are public or allowed.
+    pub egress_deny: Vec<IpNet>,
     /// More certificate authorities for https endpoints.
     pub egress_ca_file: Option<PathBuf>,
     /// How log lines are written.
@@ -245,6 +247,7 @@ impl Origins {
             grpc_listen: value("grpc_listen").address(),
             http_listen: value("http_listen").address(),
             egress_allow: value("egress_allow").networks(),
+            egress_deny: value("egress_deny").networks(),
             egress_ca_file: Some(value("egress_ca_file").path()).filter(|path| !path.as_os_str().is_empty()),
             log_format: if value("log_format").text() == "json" { LogFormat::Json } else { LogFormat::Text },
             log_level: value("log_level").text(),

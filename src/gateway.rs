@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    domain::{delivery::Poster, retry::RetryPolicy},
+    domain::{delivery::Poster, egress::EgressPolicy, retry::RetryPolicy},
     metrics::Metrics,
     store::{self, Store, StoreError},
 };
@@ -77,6 +77,8 @@ pub struct GatewaySettings {
     pub subscriptions_per_account_max: usize,
     /// When deliveries are tried again where a subscription does not say.
     pub retry_defaults: RetryPolicy,
+    /// Which addresses a subscription's URL may name: those that may be POSTed to.
+    pub egress: EgressPolicy,
 }
 
 /// The use cases. Cheap to clone; every clone is the same gateway.

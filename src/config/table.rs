@@ -59,6 +59,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
     },
     Setting {
+        key: "egress_deny",
+        doc: "Networks that endpoints may not be in, even if they are public or within egress_allow. \
+              Written as egress_allow is.",
+        kind: Kind::Networks,
+        default: "",
+    },
+    Setting {
         key: "egress_ca_file",
         doc: "A PEM file with certificates of authorities to trust for https endpoints, beside the system's.",
         kind: Kind::OptionalFile,

@@ -13,6 +13,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("grpc_listen", "[::1]:1", r#""[::1]:1""#),
     ("http_listen", "0.0.0.0:2", r#""0.0.0.0:2""#),
     ("egress_allow", "127.0.0.0/8,::1/128", r#"["127.0.0.0/8", "::1"]"#),
+    ("egress_deny", "10.1.0.0/16", r#"["10.1.0.0/16"]"#),
     ("egress_ca_file", "ca.pem", r#""ca.pem""#),
     ("log_format", "json", r#""json""#),
     ("log_level", "warn,tidings=debug", r#""warn,tidings=debug""#),

@@ -15,10 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     attempt,
     connect::{self, ConnectWithin, Connector},
-    egress::EgressPolicy,
     pool::{HttpClient, PoolSettings},
 };
-use crate::{clock::Clock, domain::delivery::Poster, metrics::Open};
+use crate::{
+    clock::Clock,
+    domain::{delivery::Poster, egress::EgressPolicy},
+    metrics::Open,
+};
 
 /// How long one POST may take, where the subscription does not say: until the answer's body is read.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

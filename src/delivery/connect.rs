@@ -24,11 +24,11 @@ use tokio::{
 };
 use tower::{BoxError, Service, ServiceExt};
 
-use super::{
-    egress::{Blocked, EgressPolicy},
-    resolve::Resolver,
+use super::resolve::Resolver;
+use crate::{
+    domain::egress::{Blocked, EgressPolicy},
+    metrics::{Open, Opened},
 };
-use crate::metrics::{Open, Opened};
 
 /// How long a kept connection is silent before the system asks whether the other end is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);

@@ -2,14 +2,13 @@
 //!
 //! `dispatcher` serves all subscriptions, `lane` is what it knows of one; `pace`, `places` and `suspension` decide how fast it
 //! goes, and `sending` makes one attempt and settles it. The rest is one POST: `client` holds the settings, `attempt` the tower
-//! stack, `pool` the kept connections, `http1` one of them, `connect` and `resolve` the way to a socket, `egress` the verdict on
-//! its address, `failure` what there is instead of an answer.
+//! stack, `pool` the kept connections, `http1` one of them, `connect` and `resolve` the way to a socket, `failure` what there
+//! is instead of an answer.
 
 mod attempt;
 pub mod client;
 pub mod connect;
 pub mod dispatcher;
-pub mod egress;
 mod failure;
 mod http1;
 mod lane;

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod delivery;
+pub mod egress;
 pub mod event;
 pub mod fault;
 pub mod ids;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tower::ServiceExt;
+use url::Url;
 
 use super::{Gateway, GatewayError};
 use crate::{
     domain::{
         delivery::{Attempt, Post},
+        egress::Blocked,
         event::StoredEvent,
         fault::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
@@ -110,7 +112,9 @@ pub struct Tested {
 impl Gateway {
     /// The settings that `message` asks for, or every fault, with paths that start with `path`. Pure.
     pub fn check_subscription(&self, message: &v1::Subscription, path: &str) -> Result<Settings, Faults> {
-        subscription::check_new(message, path, self.0.settings.retry_defaults)
+        let settings = subscription::check_new(message, path, self.0.settings.retry_defaults)?;
+        self.check_egress(&settings.url, path)?;
+        Ok(settings)
     }
 
     /// Adds a subscription.
@@ -178,6 +182,10 @@ impl Gateway {
             let settings = subscription::check_update(&current.settings, &message, &mask, path, defaults)?;
             if settings == current.settings {
                 return Ok(None);
+            }
+            if settings.url != current.settings.url {
+                // Not otherwise: the policy may have changed since, which is no fault of this request.
+                self.check_egress(&settings.url, path)?;
             }
             let holder = self.0.store.registry().by_url(name.account, &settings.url);
             match holder.filter(|holder| *holder != name) {
@@ -248,6 +256,15 @@ impl Gateway {
             Err(never) => match never {},
         };
         Ok(Tested { body, attempt })
+    }
+
+    /// The verdict that a POST to the URL would meet. It is left to the POST where the URL has a name, not an address.
+    fn check_egress(&self, url: &Url, path: &str) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
+            faults.invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
+        }
+        faults.into_result(())
     }
 
     fn check_room(&self, account: AccountId) -> Result<(), GatewayError> {

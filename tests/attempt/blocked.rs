@@ -1,6 +1,6 @@
 //! Addresses that are not POSTed to.
 
-use tidings::{delivery::egress::EgressPolicy, domain::delivery::Outcome};
+use tidings::domain::{delivery::Outcome, egress::EgressPolicy};
 
 use crate::{
     receiver::{OK, Receiver},

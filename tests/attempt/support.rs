@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidings::{
     clock::Clock,
-    delivery::{
-        client::{PosterSettings, poster},
-        egress::EgressPolicy,
-    },
+    delivery::client::{PosterSettings, poster},
     domain::{
         delivery::{Attempt, Outcome, Post, Poster},
+        egress::EgressPolicy,
         event::StoredEvent,
         ids::{LaneId, Seq},
         secret::Secret,

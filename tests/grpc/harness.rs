@@ -6,11 +6,10 @@ use axum::{Router, body::Bytes, http::HeaderMap, routing::any};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::{
-        client::{PosterSettings, poster},
-        egress::EgressPolicy,
+    delivery::client::{PosterSettings, poster},
+    domain::{
+        delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros,
     },
-    domain::{delivery::Poster, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros},
     gateway::{Gateway, GatewaySettings},
     grpc::{DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
     metrics::Metrics,
@@ -78,6 +77,7 @@ impl Default for Setup {
                 retention_interval: Duration::from_secs(10),
                 subscriptions_per_account_max: 100,
                 retry_defaults,
+                egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]),
             },
             grpc: GrpcSettings {
                 header_bytes_max: 16 * 1024,
@@ -104,7 +104,7 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = || Arc::new(MemoryStore::new(Arc::clone(&clock), 1)) as Arc<dyn Store>;
         let store = setup.store.unwrap_or_else(memory);
-        let egress = EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]);
+        let egress = setup.gateway.egress.clone();
         let settings = PosterSettings { egress, ..PosterSettings::default() };
         let real = || poster(&settings, Arc::clone(&clock)).expect("TLS can be set up");
         let poster = setup.poster.unwrap_or_else(real);

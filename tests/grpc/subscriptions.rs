@@ -404,12 +404,11 @@ async fn a_test_of_an_endpoint_that_cannot_be_reached_is_an_answer() {
     let server = Server::start().await;
     let mut client = server.subscriptions().await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for (id, url) in [("gone", format!("http://{closed}/")), ("private", "http://10.0.0.1/".into())] {
-        let stored = client.create_subscription(create(id, &url)).await.unwrap().into_inner();
-        let request = v1::TestSubscriptionRequest { name: stored.subscription.unwrap().name, event_type: 0 };
-        let tested = in_time(client.test_subscription(request)).await.unwrap().into_inner();
-        assert_eq!(tested.http_status, 0);
-        assert!(!tested.error.is_empty(), "{id}");
-    }
+    let created = client.create_subscription(create("gone", &format!("http://{closed}/"))).await;
+    let stored = created.unwrap().into_inner().subscription.unwrap();
+    let request = v1::TestSubscriptionRequest { name: stored.name, event_type: 0 };
+    let tested = in_time(client.test_subscription(request)).await.unwrap().into_inner();
+    assert_eq!(tested.http_status, 0);
+    assert!(!tested.error.is_empty(), "{tested:?}");
     server.stop().await;
 }

@@ -130,9 +130,13 @@ impl Client {
 
     /// Changes what is set in `change`, whose name says which subscription.
     pub async fn update(&self, change: v1::Subscription) -> v1::Subscription {
+        self.try_update(change).await.unwrap()
+    }
+
+    pub async fn try_update(&self, change: v1::Subscription) -> Result<v1::Subscription, Status> {
         let request = v1::UpdateSubscriptionRequest { subscription: Some(change), ..Default::default() };
-        let updated = self.subscriptions.clone().update_subscription(request).await.unwrap();
-        updated.into_inner().subscription.unwrap()
+        let updated = self.subscriptions.clone().update_subscription(request).await?;
+        Ok(updated.into_inner().subscription.unwrap())
     }
 
     pub async fn pause(&self, name: &str) {

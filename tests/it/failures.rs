@@ -9,7 +9,7 @@ use tidings::domain::{delivery::webhook_id, ids::AccountId, samples};
 use tidings::proto::v1::{
     self, EventType,
     delivery::State,
-    delivery_attempt::Outcome::{self, Blocked, Connect, HttpStatus, Io, Ok, Timeout},
+    delivery_attempt::Outcome::{self, Connect, HttpStatus, Io, Ok, Timeout},
 };
 
 use crate::{
@@ -210,30 +210,6 @@ async fn a_receiver_may_ask_to_wait_until_a_date() {
 async fn no_receiver_may_ask_to_wait_for_longer_than_the_operator_lets_it() {
     let home = Home::new().with("retry-after-max", "2s");
     waits(home, 503, 1_000_000, NEARLY_2S, WELL_2S).await;
-}
-
-#[tokio::test]
-async fn a_network_that_is_not_allowed_is_never_connected_to() {
-    let receiver = Receiver::start().await;
-    let gateway = Home::new().without("egress-allow").start().await;
-    let port = receiver.address().port();
-    let hosts = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"];
-    for (host, account) in hosts.into_iter().zip(ACCOUNT..) {
-        let asked =
-            v1::Subscription { retry_policy: attempts(2), ..subscription(format!("http://{host}:{port}/")) };
-        let subscribed = gateway.client.subscribe(account, asked).await;
-        let event = samples::sample(KIND, AccountId::new(account).unwrap());
-        let published = gateway.client.publish(account, event).await;
-        let name = subscribed.delivery(id_of(&published.event));
-        let delivery = gateway.client.delivery_in(&name, State::Failed).await;
-        assert_attempts(&delivery, 2, Blocked, 0, "is not posted to");
-
-        let tested = gateway.client.test(&subscribed.name, KIND).await;
-        assert_eq!(tested.http_status, 0, "{host}");
-        assert!(tested.error.contains("is not posted to"), "{tested:?}");
-    }
-    assert_eq!(receiver.seen().len(), 0);
-    gateway.stop().await;
 }
 
 /// What a test comes to is what an attempt would have come to.

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
-use crate::client::Client;
+use crate::{client::Client, names::Names};
 
 /// A test that waits for longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ impl Home {
         for (flag, value) in &self.flags {
             command.arg(format!("--{flag}")).arg(value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        pipe(&mut command);
         command
     }
 
@@ -78,6 +78,18 @@ impl Home {
     pub async fn start(&self) -> Gateway {
         Gateway::start(self.command(), Arc::clone(&self.dir)).await
     }
+
+    /// Starts a gateway that looks names up at `names`, and waits until it listens.
+    pub async fn start_asking(&self, names: &Names) -> Gateway {
+        let mut command = names.asked_by(&self.command());
+        pipe(&mut command);
+        Gateway::start(command, Arc::clone(&self.dir)).await
+    }
+}
+
+/// Its log is for the test to read, and it ends with the test.
+fn pipe(command: &mut Command) {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
 }
 
 /// A gateway that runs. Killed when it is dropped.

@@ -7,6 +7,7 @@ mod bodies;
 mod client;
 mod crash;
 mod disk;
+mod egress;
 mod ending;
 mod failures;
 mod gateway;
@@ -15,6 +16,7 @@ mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
 mod metrics;
+mod names;
 mod order;
 mod pace;
 mod peers;

@@ -109,10 +109,18 @@ impl Receiver {
 
     /// A receiver that asks `script` about every request.
     pub async fn with(script: impl FnMut(&Request) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on("127.0.0.1:0", Box::new(script)).await
+    }
+
+    /// A receiver at this address that answers 200.
+    pub async fn at(address: &str) -> Self {
+        Self::on(address, Box::new(|_| Answer::status(200))).await
+    }
+
+    async fn on(address: &str, script: Script) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared =
-            Arc::new(Shared { seen: watch::Sender::new(Vec::new()), script: Mutex::new(Box::new(script)) });
+        let shared = Arc::new(Shared { seen: watch::Sender::new(Vec::new()), script: Mutex::new(script) });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
         tasks.spawn(async move {

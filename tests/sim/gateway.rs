@@ -20,11 +20,11 @@ use tidings::{
     delivery::{
         client::{self, PosterSettings},
         dispatcher::{DispatchSettings, Dispatcher},
-        egress::EgressPolicy,
         suspension::SuspensionSettings,
     },
     domain::{
         delivery::{DeliveryKey, DeliveryState, Poster},
+        egress::EgressPolicy,
         retry::RetryPolicy,
         time::UnixMicros,
     },
@@ -152,7 +152,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
         Disk::start(Arc::clone(&machine.engine), Arc::clone(&machine.ledger), random.random());
     let store: Arc<dyn Store> = disk;
     let settings = PosterSettings {
-        egress: EgressPolicy::new(vec!["192.168.0.0/16".parse().unwrap()]),
+        egress: egress_policy(),
         default_timeout: POST_TIMEOUT,
         connections: metrics.endpoint_connections.clone(),
         // Longer than a simulation: the client closes idle connections in no order.
@@ -272,7 +272,13 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
         retention_interval: RETENTION_INTERVAL,
         subscriptions_per_account_max: 100,
         retry_defaults: retry_policy(plan),
+        egress: egress_policy(),
     }
+}
+
+/// The simulated network is a private one.
+fn egress_policy() -> EgressPolicy {
+    EgressPolicy::new(vec!["192.168.0.0/16".parse().unwrap()])
 }
 
 fn grpc_settings() -> GrpcSettings {

@@ -336,7 +336,7 @@ fn to_duration(duration: prost_types::Duration) -> Option<Duration> {
 
 /// Reads the URL of an endpoint, or says which rule it breaks. The rule never repeats the URL: it may hold a password.
 ///
-/// Which addresses are POSTed to is not decided here but when a connection is made, once the name is resolved.
+/// Which addresses are POSTed to is not decided here: [`EgressPolicy`](crate::domain::egress::EgressPolicy) knows.
 fn parse_url(text: &str) -> Result<Url, String> {
     const FORM: &str = "must be an absolute http or https URL, for example https://example.com/webhooks";
     let too_long = || format!("must have at most {URL_BYTES_MAX} bytes");

@@ -72,6 +72,8 @@ pub fn subscriptions() -> Vec<Line> {
             &["subscription.url"],
         ),
         invalid("a URL with port 0", url("http://example.com:0/"), &["subscription.url"]),
+        invalid("a URL with a private address", url("http://10.0.0.1/"), &["subscription.url"]),
+        invalid("a URL with a private address in IPv6", url("http://[::ffff:a00:1]/"), &["subscription.url"]),
         required("no event types", spoilt(|s| s.event_types.clear()), &["subscription.event_types"]),
         invalid(
             "an event type twice",
@@ -279,6 +281,11 @@ pub fn changes() -> Vec<Line> {
         invalid(
             "a bad URL in an update",
             update(&["url"], |s| s.url = "http://u:p@h/".into()),
+            &["subscription.url"],
+        ),
+        invalid(
+            "another URL, with a private address",
+            update(&["url"], |s| s.url = "http://10.0.0.1/".into()),
             &["subscription.url"],
         ),
         invalid(

@@ -1,20 +1,21 @@
 //! Which addresses may be POSTed to.
 //!
 //! A URL comes from a caller, and names lead wherever their owner lets them lead, at any time. So the verdict is about
-//! the address that is about to be connected to: public, or explicitly allowed.
+//! the address that is about to be connected to: public, or explicitly allowed, and not denied.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{fmt, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
-/// Which addresses may be POSTed to: those of the public internet, and those of the networks that are allowed.
+mod special;
+
+/// Which addresses may be POSTed to: those of the public internet and those of the networks that are allowed, but none
+/// of the networks that are denied.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
+    denied: Vec<IpNet>,
 }
 
 /// An address that is not POSTed to.
@@ -30,13 +31,17 @@ pub struct Blocked {
 /// Why an address is not POSTed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedReason {
+    /// In a network that the operator denies.
+    Denied,
+    /// Of a service that tells a cloud's machines their secrets.
+    CloudMetadata,
     /// This machine.
     Loopback,
     /// No address at all, or "this network".
     Unspecified,
     /// Of a private network: RFC 1918, unique local, site local.
     Private,
-    /// Of the local link, where clouds keep their metadata services.
+    /// Of the local link.
     LinkLocal,
     /// Behind a carrier's NAT.
     CarrierNat,
@@ -57,20 +62,24 @@ pub enum BlockedReason {
 impl EgressPolicy {
     /// Public addresses, and those within `allowed`.
     pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed: allowed.into_iter().map(unmapped).collect() }
+        Self { allowed: allowed.into_iter().map(unmapped).collect(), denied: Vec::new() }
     }
 
-    /// Whether `address` may be POSTed to. An IPv4-mapped IPv6 address is judged by its IPv4 address, since that is
-    /// what a socket connects to.
+    /// The same, but nothing within `denied`, whether it is public or allowed.
+    #[must_use]
+    pub fn denying(self, denied: Vec<IpNet>) -> Self {
+        Self { denied: denied.into_iter().map(unmapped).collect(), ..self }
+    }
+
+    /// Whether `address` may be POSTed to.
+    ///
+    /// An IPv4-mapped IPv6 address is judged by its IPv4 address, since that is what a socket connects to. Another IPv6
+    /// address that has an IPv4 one in it needs both: it must be allowed as it is written, and the IPv4 address must be
+    /// one that may be POSTed to.
     pub fn verdict(&self, address: IpAddr) -> Result<(), Blocked> {
         let canonical = address.to_canonical();
-        if self.allowed.iter().any(|network| network.contains(&canonical)) {
-            return Ok(());
-        }
-        let reason = match canonical {
-            IpAddr::V4(v4) => reason_v4(v4),
-            IpAddr::V6(v6) => reason_v6(v6),
-        };
+        let wrapped = special::wrapped(canonical).map(IpAddr::V4);
+        let reason = self.reason(canonical).or_else(|| self.reason(wrapped?));
         reason.map_or(Ok(()), |reason| Err(Blocked { address, reason }))
     }
 
@@ -81,6 +90,18 @@ impl EgressPolicy {
             Some(Host::Ipv4(address)) => self.verdict(address.into()),
             Some(Host::Ipv6(address)) => self.verdict(address.into()),
             Some(Host::Domain(_)) | None => Ok(()),
+        }
+    }
+
+    /// Why the address is not POSTed to, whatever may be wrapped in it.
+    fn reason(&self, address: IpAddr) -> Option<BlockedReason> {
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        if within(&self.denied) {
+            Some(BlockedReason::Denied)
+        } else if within(&self.allowed) {
+            None
+        } else {
+            special::reason(address)
         }
     }
 }
@@ -96,86 +117,11 @@ fn unmapped(network: IpNet) -> IpNet {
     }
 }
 
-/// The parts of IPv4 that are not the public internet, from IANA's registry of special-purpose addresses.
-const SPECIAL_V4: [(Ipv4Net, BlockedReason); 18] = [
-    (v4([0, 0, 0, 0], 8), BlockedReason::Unspecified),
-    (v4([10, 0, 0, 0], 8), BlockedReason::Private),
-    (v4([100, 64, 0, 0], 10), BlockedReason::CarrierNat),
-    (v4([127, 0, 0, 0], 8), BlockedReason::Loopback),
-    (v4([169, 254, 0, 0], 16), BlockedReason::LinkLocal),
-    (v4([172, 16, 0, 0], 12), BlockedReason::Private),
-    (v4([192, 0, 0, 0], 24), BlockedReason::Reserved),
-    (v4([192, 0, 2, 0], 24), BlockedReason::Documentation),
-    (v4([192, 31, 196, 0], 24), BlockedReason::Reserved),
-    (v4([192, 52, 193, 0], 24), BlockedReason::Reserved),
-    (v4([192, 88, 99, 0], 24), BlockedReason::Translated),
-    (v4([192, 168, 0, 0], 16), BlockedReason::Private),
-    (v4([192, 175, 48, 0], 24), BlockedReason::Reserved),
-    (v4([198, 18, 0, 0], 15), BlockedReason::Benchmarking),
-    (v4([198, 51, 100, 0], 24), BlockedReason::Documentation),
-    (v4([203, 0, 113, 0], 24), BlockedReason::Documentation),
-    (v4([224, 0, 0, 0], 4), BlockedReason::Multicast),
-    (v4([240, 0, 0, 0], 4), BlockedReason::Reserved),
-];
-
-/// The only part of IPv6 that is handed out for public use.
-const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0, 0], 3);
-
-/// The parts of IPv6 that are not the public internet. Those outside of [`GLOBAL_UNICAST`] would be refused anyway; here
-/// they have their reasons.
-const SPECIAL_V6: [(Ipv6Net, BlockedReason); 14] = [
-    // IPv4-compatible addresses; the unspecified address and loopback, which lie among them, are judged before.
-    (v6([0, 0, 0, 0], 96), BlockedReason::Translated),
-    // NAT64, the well-known prefix and the one for local use.
-    (v6([0x64, 0xff9b, 0, 0], 96), BlockedReason::Translated),
-    (v6([0x64, 0xff9b, 1, 0], 48), BlockedReason::Translated),
-    (v6([0x100, 0, 0, 0], 64), BlockedReason::Reserved),
-    (v6([0x2001, 0, 0, 0], 32), BlockedReason::Translated),
-    (v6([0x2001, 2, 0, 0], 48), BlockedReason::Benchmarking),
-    (v6([0x2001, 0, 0, 0], 23), BlockedReason::Reserved),
-    (v6([0x2001, 0xdb8, 0, 0], 32), BlockedReason::Documentation),
-    (v6([0x2002, 0, 0, 0], 16), BlockedReason::Translated),
-    (v6([0x3fff, 0, 0, 0], 20), BlockedReason::Documentation),
-    (v6([0xfc00, 0, 0, 0], 7), BlockedReason::Private),
-    (v6([0xfe80, 0, 0, 0], 10), BlockedReason::LinkLocal),
-    (v6([0xfec0, 0, 0, 0], 10), BlockedReason::Private),
-    (v6([0xff00, 0, 0, 0], 8), BlockedReason::Multicast),
-];
-
-const fn v4(octets: [u8; 4], bits: u8) -> Ipv4Net {
-    let [a, b, c, d] = octets;
-    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits)
-}
-
-const fn v6(start: [u16; 4], bits: u8) -> Ipv6Net {
-    let [a, b, c, d] = start;
-    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), bits)
-}
-
-fn reason_v4(address: Ipv4Addr) -> Option<BlockedReason> {
-    if address.is_broadcast() {
-        return Some(BlockedReason::Broadcast);
-    }
-    SPECIAL_V4.iter().find(|(network, _)| network.contains(&address)).map(|(_, reason)| *reason)
-}
-
-fn reason_v6(address: Ipv6Addr) -> Option<BlockedReason> {
-    if address.is_loopback() {
-        return Some(BlockedReason::Loopback);
-    }
-    if address.is_unspecified() {
-        return Some(BlockedReason::Unspecified);
-    }
-    match SPECIAL_V6.iter().find(|(network, _)| network.contains(&address)) {
-        Some((_, reason)) => Some(*reason),
-        None if GLOBAL_UNICAST.contains(&address) => None,
-        None => Some(BlockedReason::Reserved),
-    }
-}
-
 impl fmt::Display for BlockedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Denied => "in a network that is denied",
+            Self::CloudMetadata => "the address of a cloud's metadata service",
             Self::Loopback => "a loopback address",
             Self::Unspecified => "an unspecified address",
             Self::Private => "a private address",
@@ -197,6 +143,10 @@ mod tests {
 
     fn verdict(policy: &EgressPolicy, address: &str) -> Option<BlockedReason> {
         policy.verdict(address.parse().unwrap()).err().map(|blocked| blocked.reason)
+    }
+
+    fn networks(networks: &[&str]) -> Vec<IpNet> {
+        networks.iter().map(|network| network.parse().unwrap()).collect()
     }
 
     #[test]
@@ -241,12 +191,17 @@ mod tests {
             ("10.255.255.255", Private),
             ("100.64.0.0", CarrierNat),
             ("100.127.255.255", CarrierNat),
+            ("100.100.100.200", CloudMetadata),
             ("127.0.0.1", Loopback),
             ("127.255.255.255", Loopback),
-            ("169.254.169.254", LinkLocal),
+            ("169.254.169.253", LinkLocal),
+            ("169.254.169.254", CloudMetadata),
+            ("169.254.170.2", CloudMetadata),
+            ("168.63.129.16", CloudMetadata),
             ("172.16.0.0", Private),
             ("172.31.255.255", Private),
             ("192.0.0.1", Reserved),
+            ("192.0.0.192", CloudMetadata),
             ("192.0.2.1", Documentation),
             ("192.31.196.1", Reserved),
             ("192.52.193.1", Reserved),
@@ -269,25 +224,34 @@ mod tests {
             ("::8.8.8.8", Translated),
             ("::ffff:127.0.0.1", Loopback),
             ("::ffff:10.1.2.3", Private),
-            ("::ffff:169.254.169.254", LinkLocal),
-            ("::ffff:0:127.0.0.1", Reserved),
+            ("::ffff:169.254.169.254", CloudMetadata),
+            ("::ffff:0:127.0.0.1", Translated),
+            ("::fffe:127.0.0.1", Reserved),
             ("64:ff9b::127.0.0.1", Translated),
             ("64:ff9b::8.8.8.8", Translated),
             ("64:ff9b:1::1", Translated),
             ("64:ff9b:2::1", Reserved),
             ("100::1", Reserved),
+            ("100:0:0:1::1", Reserved),
             ("2001::1", Translated),
             ("2001:2::1", Benchmarking),
+            ("2001:3::1", Reserved),
+            ("2001:4:112::1", Reserved),
             ("2001:10::1", Reserved),
             ("2001:20::1", Reserved),
             ("2001:db8::1", Documentation),
             ("2002:7f00:1::", Translated),
+            ("2620:4f:8000::1", Reserved),
+            ("2a00:1450::5efe:7f00:1", Translated),
+            ("2a00:1450::200:5efe:808:808", Translated),
             ("3fff::1", Documentation),
             ("3fff:fff::1", Documentation),
             ("4000::1", Reserved),
             ("5f00::1", Reserved),
             ("fc00::1", Private),
             ("fd12:3456::1", Private),
+            ("fd00:ec2::254", CloudMetadata),
+            ("fd20:ce::254", CloudMetadata),
             ("fe00::1", Reserved),
             ("fe80::1", LinkLocal),
             ("febf::1", LinkLocal),
@@ -301,8 +265,7 @@ mod tests {
 
     #[test]
     fn an_allowed_network_is_posted_to_and_its_neighbours_are_not() {
-        let nets = ["127.0.0.0/8", "10.1.0.0/16", "fd00::/8", "64:ff9b::/96"];
-        let policy = EgressPolicy::new(nets.iter().map(|net| net.parse().unwrap()).collect());
+        let policy = EgressPolicy::new(networks(&["127.0.0.0/8", "10.1.0.0/16", "fd00::/8", "64:ff9b::/96"]));
         for address in ["127.0.0.1", "::ffff:127.0.0.1", "10.1.255.255", "fd00::1", "64:ff9b::8.8.8.8"] {
             assert_eq!(verdict(&policy, address), None, "{address}");
         }
@@ -312,13 +275,48 @@ mod tests {
     }
 
     #[test]
+    fn a_denied_network_is_not_posted_to_though_it_is_public_or_allowed() {
+        let policy = EgressPolicy::new(networks(&["10.0.0.0/8", "fd00::/8", "64:ff9b::/96"]))
+            .denying(networks(&["10.1.0.0/16", "fd00:1::/32", "1.1.1.0/24", "::ffff:8.8.8.8/128"]));
+        for address in ["10.1.0.1", "::ffff:10.1.0.1", "fd00:1::1", "1.1.1.1", "8.8.8.8", "64:ff9b::8.8.8.8"]
+        {
+            assert_eq!(verdict(&policy, address), Some(BlockedReason::Denied), "{address}");
+        }
+        for address in ["10.2.0.1", "fd00:2::1", "1.1.2.1", "8.8.4.4", "64:ff9b::8.8.4.4"] {
+            assert_eq!(verdict(&policy, address), None, "{address}");
+        }
+        assert_eq!(verdict(&policy, "127.0.0.1"), Some(BlockedReason::Loopback));
+    }
+
+    #[test]
+    fn a_wrapped_address_must_be_allowed_as_it_is_written_and_by_what_is_in_it() {
+        use BlockedReason::*;
+        let inside = EgressPolicy::new(networks(&["127.0.0.0/8"]));
+        let outside = EgressPolicy::new(networks(&["::/0"]));
+        let both = EgressPolicy::new(networks(&["127.0.0.0/8", "::/0"]));
+        for wrapped in [
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::127.0.0.1",
+            "2001:0:808:808::80ff:fffe",
+            "2002:7f00:1::1",
+            "2a00:1450::5efe:127.0.0.1",
+        ] {
+            assert_eq!(verdict(&inside, wrapped), Some(Translated), "{wrapped}");
+            assert_eq!(verdict(&outside, wrapped), Some(Loopback), "{wrapped}");
+            assert_eq!(verdict(&both, wrapped), None, "{wrapped}");
+        }
+    }
+
+    #[test]
     fn a_network_of_mapped_addresses_is_the_network_that_they_stand_for() {
-        let policy = EgressPolicy::new(vec!["::ffff:10.0.0.0/104".parse().unwrap()]);
+        let policy = EgressPolicy::new(networks(&["::ffff:10.0.0.0/104"]));
         assert_eq!(verdict(&policy, "10.9.8.7"), None);
         assert_eq!(verdict(&policy, "::ffff:10.9.8.7"), None);
         assert!(verdict(&policy, "127.0.0.1").is_some());
         // Everything in IPv6 is not everything in IPv4.
-        let v6 = EgressPolicy::new(vec!["::/0".parse().unwrap()]);
+        let v6 = EgressPolicy::new(networks(&["::/0"]));
         assert_eq!(verdict(&v6, "::1"), None);
         assert!(verdict(&v6, "127.0.0.1").is_some());
         assert!(verdict(&v6, "::ffff:127.0.0.1").is_some());
