@@ -472,9 +472,15 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
     assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
     let before = read();
-    let failed = DeliveryQuery { states: vec![DeliveryState::Failed], ..all };
-    assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    let everybody: Vec<LaneId> = (0..=rare.0).map(LaneId).collect();
+    for lanes in [all.lanes.clone(), everybody.clone()] {
+        let failed = DeliveryQuery { lanes, states: vec![DeliveryState::Failed], ..all.clone() };
+        assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    }
     assert_eq!(read(), before, "it is known of every volume that it has none");
+    let page = store.deliveries(&DeliveryQuery { lanes: everybody, ..all }).unwrap();
+    let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
+    assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
 
     let types = vec![EventType::ContactUpdated];
     let account = AccountId::new(1).unwrap();
