@@ -322,6 +322,32 @@ async fn retention_frees_files_whoever_holds_on_to_an_event_in_them() {
 }
 
 #[tokio::test]
+async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let lane =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
+    const EVENTS: u64 = 6000;
+    let keys: Vec<DeliveryKey> = (1..=EVENTS).map(|seq| DeliveryKey { seq: Seq(seq), lane }).collect();
+    let state = DeliveryState::Retrying { due: store.shared.clock.now() };
+    for _ in keys.chunks(50) {
+        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[lane])).collect();
+        store.accept(events).await.unwrap();
+    }
+    // Files without events: what is described in them is described anew when they go.
+    for keys in [keys.clone(), keys].concat().chunks(50) {
+        let attempt = conformance::attempt(store.shared.clock.now(), state);
+        let settlements = keys.iter().map(|&key| Settlement { key, attempt: attempt.clone(), state });
+        store.settle(settlements.collect()).await.unwrap();
+    }
+    let purge = store.purge(Keep { since: UnixMicros(0), bytes_max: 1 });
+    let purged = tokio::time::timeout(Duration::from_secs(20), purge).await;
+    purged.expect("it writes the same anew for ever").unwrap();
+    assert_eq!(store.lane_summary(lane).retrying, EVENTS);
+    assert_eq!(store.owed_in_all(), EVENTS);
+}
+
+#[tokio::test]
 async fn an_interrupted_creation_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("TIDINGS"), "tidings format 2 creating\n").unwrap();
