@@ -42,10 +42,13 @@ impl From<DeliveryState> for SlotState {
 }
 
 impl SlotState {
+    /// Each of them.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled];
+
     /// Of what was stored.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        let all = [Self::Pending, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled];
-        all.into_iter().find(|state| *state as u8 == byte)
+        Self::ALL.into_iter().find(|state| *state as u8 == byte)
     }
 
     /// Whether an attempt is still to be made.

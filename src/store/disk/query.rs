@@ -26,8 +26,9 @@ use crate::{
     },
 };
 
-/// Volumes that one page of a list looks at. A page of 50 deliveries of one subscription among a thousand takes 13.
-pub const VOLUMES_OF_PAGE_MAX: usize = 64;
+/// Volumes that one page of a list looks at. A page of 50 deliveries of one subscription among a thousand takes 13; to read one
+/// that is not in memory takes some 0.4 ms.
+pub const VOLUMES_OF_PAGE_MAX: usize = 16;
 /// Past this, when a volume has to be looked at.
 const NEVER: UnixMicros = UnixMicros(i64::MAX);
 
@@ -300,28 +301,16 @@ impl Shared {
         let mut lanes = query.lanes.clone();
         lanes.sort_unstable();
         let is_lane = |lane: LaneId| lanes.binary_search(&lane).is_ok();
-        let is_state = |state: SlotState| {
-            query.states.is_empty() || query.states.iter().any(|&s| SlotState::from(s) == state)
+        let states: Vec<SlotState> = match query.states.is_empty() {
+            true => SlotState::ALL.to_vec(),
+            false => query.states.iter().map(|state| SlotState::from(*state)).collect(),
         };
         let upper = event.or(query.after.map(|after| after.seq));
-        let all_states = [
-            SlotState::Pending,
-            SlotState::Retrying,
-            SlotState::Succeeded,
-            SlotState::Failed,
-            SlotState::Cancelled,
-        ];
         let wanted = |volume: &Volume| {
-            let has_wanted = || {
-                volume.lanes.iter().any(|counts| {
-                    is_lane(LaneId(counts.lane.into()))
-                        && all_states.iter().any(|state| counts.count(*state) > 0 && is_state(*state))
-                })
-            };
             upper.is_none_or(|upper| volume.first <= upper)
                 && event.is_none_or(|event| event < volume.end)
                 && (volume.has_added || overlaps(&query.time, volume))
-                && has_wanted()
+                && volume.has_any(&lanes, &states)
         };
         let (mut rows, mut looking) = (Vec::new(), Looking::default());
         self.walk(Way::Down, wanted, |volume, detail| {
@@ -335,7 +324,11 @@ impl Shared {
                         .after
                         .is_none_or(|after| DeliveryQuery::order(after) < DeliveryQuery::order(key));
                     let created = created(slot, &detail.events[number]);
-                    if is_after && is_lane(key.lane) && is_state(slot.state) && query.time.contains(created) {
+                    if is_after
+                        && is_lane(key.lane)
+                        && states.contains(&slot.state)
+                        && query.time.contains(created)
+                    {
                         rows.push((Found::new(volume, detail, number), key.lane, *slot));
                         if rows.len() > query.limit {
                             return ControlFlow::Break(());

@@ -322,6 +322,32 @@ async fn retention_frees_files_whoever_holds_on_to_an_event_in_them() {
 }
 
 #[tokio::test]
+async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let lane =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
+    const EVENTS: u64 = 6000;
+    let keys: Vec<DeliveryKey> = (1..=EVENTS).map(|seq| DeliveryKey { seq: Seq(seq), lane }).collect();
+    let state = DeliveryState::Retrying { due: store.shared.clock.now() };
+    for _ in keys.chunks(50) {
+        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[lane])).collect();
+        store.accept(events).await.unwrap();
+    }
+    // Files without events: what is described in them is described anew when they go.
+    for keys in [keys.clone(), keys].concat().chunks(50) {
+        let attempt = conformance::attempt(store.shared.clock.now(), state);
+        let settlements = keys.iter().map(|&key| Settlement { key, attempt: attempt.clone(), state });
+        store.settle(settlements.collect()).await.unwrap();
+    }
+    let purge = store.purge(Keep { since: UnixMicros(0), bytes_max: 1 });
+    let purged = tokio::time::timeout(Duration::from_secs(20), purge).await;
+    purged.expect("it writes the same anew for ever").unwrap();
+    assert_eq!(store.lane_summary(lane).retrying, EVENTS);
+    assert_eq!(store.owed_in_all(), EVENTS);
+}
+
+#[tokio::test]
 async fn an_interrupted_creation_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("TIDINGS"), "tidings format 2 creating\n").unwrap();
@@ -472,9 +498,15 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
     assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
     let before = read();
-    let failed = DeliveryQuery { states: vec![DeliveryState::Failed], ..all };
-    assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    let everybody: Vec<LaneId> = (0..=rare.0).map(LaneId).collect();
+    for lanes in [all.lanes.clone(), everybody.clone()] {
+        let failed = DeliveryQuery { lanes, states: vec![DeliveryState::Failed], ..all.clone() };
+        assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    }
     assert_eq!(read(), before, "it is known of every volume that it has none");
+    let page = store.deliveries(&DeliveryQuery { lanes: everybody, ..all }).unwrap();
+    let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
+    assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
 
     let types = vec![EventType::ContactUpdated];
     let account = AccountId::new(1).unwrap();

@@ -22,6 +22,9 @@ pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
 /// The last lane number that a store can give away.
 pub const LANES_MAX: u64 = u32::MAX as u64;
 
+/// So few lanes are looked up one by one; for more, all that a volume has are gone through.
+const LANES_LOOKED_UP_MAX: usize = 32;
+
 /// What is always known of a volume.
 #[derive(Clone, Debug)]
 pub struct Volume {
@@ -165,6 +168,16 @@ impl Volume {
     pub fn of_lane(&self, lane: LaneId) -> Option<&LaneCounts> {
         let lane = u32::try_from(lane.0).ok()?;
         self.place_of(lane).ok().map(|place| &self.lanes[place])
+    }
+
+    /// Whether it has deliveries to one of these lanes, which rise, in one of these states.
+    pub fn has_any(&self, lanes: &[LaneId], states: &[SlotState]) -> bool {
+        let has = |counts: &LaneCounts| states.iter().any(|state| counts.count(*state) > 0);
+        if lanes.len() <= LANES_LOOKED_UP_MAX {
+            return lanes.iter().any(|lane| self.of_lane(*lane).is_some_and(has));
+        }
+        let is_one = |counts: &LaneCounts| lanes.binary_search(&LaneId(counts.lane.into())).is_ok();
+        self.lanes.iter().any(|counts| has(counts) && is_one(counts))
     }
 
     /// Counts the deliveries to a lane no longer: its subscription is gone.

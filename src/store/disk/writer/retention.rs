@@ -21,12 +21,16 @@ impl Writer {
         self.working()?;
         let mut events = 0;
         loop {
-            let files = self.files_to_remove(keep);
-            if files.is_empty() {
-                return Ok(Purged { events, bytes_left: self.log.bytes() });
+            let (files, before) = (self.files_to_remove(keep), self.log.bytes());
+            if !files.is_empty() {
+                events += self.remove_files(files)?;
             }
-            // What is written anew takes up some room itself: look again.
-            events += self.remove_files(files)?;
+            // What is written anew takes up some room itself: look again, unless it took up all that was freed. Of what is owed
+            // the same would be written anew for ever.
+            let bytes_left = self.log.bytes();
+            if bytes_left >= before {
+                return Ok(Purged { events, bytes_left });
+            }
         }
     }
 
