@@ -24,6 +24,7 @@ mod replay;
 mod restarts;
 mod retention;
 mod shares;
+mod signing;
 mod subscriptions;
 mod suspension;
 mod tidy;
