@@ -1,14 +1,14 @@
 //! What POSTs are signed with: verified as receivers do it, from the headers, the body and the secret, and while secrets are
 //! rotated.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tidings::{
     clock::{Clock, SystemClock},
-    domain::{ids::AccountId, samples},
+    domain::{ids::AccountId, samples, time::UnixMicros},
     proto::v1::{self, EventType, delivery::State},
 };
 use tokio::time::sleep;
@@ -59,10 +59,11 @@ fn verify(key: &[u8], signed: &str, signature: &[u8]) {
 }
 
 /// Rotates the secret. Returns the new one, and when the old one ends.
-async fn rotate(client: &Client, name: &str, overlap: Duration) -> (String, SystemTime) {
+async fn rotate(client: &Client, name: &str, overlap: Duration) -> (String, UnixMicros) {
     let request = v1::RotateSigningSecretRequest { name: name.into(), overlap: duration(overlap) };
     let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
-    (rotated.signing_secret, rotated.old_secret_expire_time.unwrap().try_into().unwrap())
+    let end = rotated.old_secret_expire_time.unwrap();
+    (rotated.signing_secret, UnixMicros(end.seconds * 1_000_000 + i64::from(end.nanos) / 1000))
 }
 
 fn contact() -> v1::Event {
@@ -91,7 +92,7 @@ async fn older_secrets_sign_until_their_overlap_is_over_and_are_told_to_nobody()
 
     let (third, end) = rotate(&gateway.client, &name, Duration::from_millis(200)).await;
     // The gateway has the same clock.
-    sleep(end.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    sleep(end.since(SystemClock.now())).await;
     gateway.client.publish(1, contact()).await;
     assert_signed(&receiver.wait_for(4).await[3], &[&third]);
     gateway.client.nothing_owed(1).await;
