@@ -35,7 +35,7 @@ pub use error::{GatewayError, Limit, Resource};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use replay::{ReplayDeliveries, ReplayPlace, Replayed};
 pub use subscriptions::{
-    CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Tested, UpdateSubscription,
+    CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Rotated, Tested, UpdateSubscription,
 };
 // The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};

@@ -80,10 +80,10 @@ pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, bo
     headers.insert(WEBHOOK_TIMESTAMP, seconds.clone());
     headers.insert(CHATWOOT_TIMESTAMP, seconds);
 
-    let secret = &subscription.signing_secret;
-    let standard = signature::standard(std::slice::from_ref(secret), webhook_id, timestamp, body);
+    let secrets = subscription.signing_secrets.at(at);
+    let standard = signature::standard(&secrets, webhook_id, timestamp, body);
     headers.insert(WEBHOOK_SIGNATURE, sensitive(standard));
-    headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(secret, timestamp, body)));
+    headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(&secrets[0], timestamp, body)));
 
     for (name, secret) in own {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header took the name");

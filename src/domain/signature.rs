@@ -1,6 +1,6 @@
 //! How POSTs are signed: Standard Webhooks' `webhook-signature` and Chatwoot's `X-Chatwoot-Signature`.
 //!
-//! Where several secrets are given, the newest comes first. During a rotation there are two.
+//! Where several secrets are given, the newest comes first. While a rotation's overlap lasts there are several.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};

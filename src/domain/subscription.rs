@@ -16,9 +16,13 @@ use crate::proto::v1::EventType;
 
 mod check;
 mod mask;
+mod secrets;
 
 pub use check::{check_new, check_update};
 pub use mask::{Field, Mask};
+pub use secrets::{
+    OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,
+};
 
 /// A stored subscription. Its values have been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +44,7 @@ pub struct Subscription {
     /// How its endpoint does.
     pub health: Health,
     /// What POSTs are signed with.
-    pub signing_secret: Secret,
+    pub signing_secrets: SigningSecrets,
     /// When it was created.
     pub create_time: UnixMicros,
     /// When it last changed.

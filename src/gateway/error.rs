@@ -49,6 +49,17 @@ pub enum GatewayError {
         /// How many, at least 1.
         count: u64,
     },
+    /// The subscription signs with as many older secrets as it may: wait, or rotate without an overlap.
+    #[error(
+        "{subscription} still signs with {max} older secrets, which is as many as there may be; wait until the first of them \
+         ends, or set overlap to 0s, which ends them all"
+    )]
+    TooManySecrets {
+        /// Whose they are.
+        subscription: SubscriptionName,
+        /// How many there may be.
+        max: usize,
+    },
     /// The delivery is over, and its state does not allow what was asked.
     #[error("{name} is over: it {}", over(*.state))]
     DeliveryOver {

@@ -1,6 +1,6 @@
 //! The use cases about subscriptions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tower::ServiceExt;
@@ -17,7 +17,8 @@ use crate::{
         samples,
         secret::Secret,
         signature,
-        subscription::{self, Mask, Settings, State, Subscription},
+        subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, State, Subscription},
+        time::UnixMicros,
     },
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
@@ -98,6 +99,15 @@ pub struct ListSubscriptions {
     pub after: Option<SubscriptionName>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// What came of a rotation.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// What POSTs are signed with from now on.
+    pub signing_secret: Secret,
+    /// Until when they are signed with the secret before it as well.
+    pub old_until: UnixMicros,
 }
 
 /// What came of a test.
@@ -210,6 +220,30 @@ impl Gateway {
         name: &SubscriptionName,
     ) -> Result<Arc<Subscription>, GatewayError> {
         self.set_state(name, State::Active).await
+    }
+
+    /// Signs with a new secret from the next attempt on, and for `overlap` with the ones so far as well.
+    ///
+    /// A call whose answer was lost may be made again: what receivers know signs on, whichever of the secrets that is.
+    pub async fn rotate_signing_secret(
+        &self,
+        name: &SubscriptionName,
+        overlap: Duration,
+    ) -> Result<Rotated, GatewayError> {
+        let new = self.draw(signature::new_secret);
+        let rotated = self.change(name, None, false, |current| {
+            // The one so far becomes the newest of them.
+            let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
+            if !overlap.is_zero() && older > OLDER_SECRETS_MAX {
+                return Err(GatewayError::TooManySecrets {
+                    subscription: name.clone(),
+                    max: OLDER_SECRETS_MAX,
+                });
+            }
+            Ok(Some(Change::Secret { new: new.clone(), overlap }))
+        });
+        let old_until = rotated.await?.update_time.plus(overlap);
+        Ok(Rotated { signing_secret: new, old_until })
     }
 
     /// Removes a subscription and its deliveries.

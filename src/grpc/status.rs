@@ -118,12 +118,6 @@ impl Refusal {
             .with_violation("page_token", rule)
     }
 
-    /// A method of the contract that this version does not have yet.
-    pub(super) fn not_implemented(method: &str) -> Self {
-        let message = format!("{method} is not implemented in this version of tidings");
-        Self::new(Code::Unimplemented, "NOT_IMPLEMENTED", message)
-    }
-
     /// A method that is not in the contract.
     pub(super) fn unknown_method(message: String) -> Self {
         Self::new(Code::Unimplemented, "METHOD_UNKNOWN", message)
@@ -241,6 +235,11 @@ impl From<GatewayError> for Refusal {
             GatewayError::OwedDeliveries { subscription, count } => {
                 Self::new(Code::FailedPrecondition, "UNDELIVERED_EVENTS", message)
                     .with_metadata("count", count.to_string())
+                    .about(About::Precondition { subject: subscription.to_string() })
+            }
+            GatewayError::TooManySecrets { subscription, max } => {
+                Self::new(Code::FailedPrecondition, "ROTATIONS_OVERLAP", message)
+                    .with_metadata("max", max.to_string())
                     .about(About::Precondition { subject: subscription.to_string() })
             }
             GatewayError::DeliveryOver { name, .. } => {

@@ -18,7 +18,7 @@ use crate::{
         ids::{AccountScope, SubscriptionName},
         secret::Secret,
         signature::check_secret,
-        subscription::Mask,
+        subscription::{Mask, check_overlap},
     },
     gateway::{
         CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
@@ -104,9 +104,9 @@ impl SubscriptionService for Subscriptions {
 
     async fn rotate_signing_secret(
         &self,
-        _request: Request<v1::RotateSigningSecretRequest>,
+        request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
-        Err(Refusal::not_implemented("RotateSigningSecret").into())
+        within(self.call_timeout, self.rotate(request.into_inner())).await
     }
 
     async fn test_subscription(
@@ -160,13 +160,29 @@ impl Subscriptions {
         Ok(match self.gateway.create_subscription(create).await? {
             Creation::Stored(stored) => v1::CreateSubscriptionResponse {
                 subscription: Some(convert::subscription(&stored)),
-                signing_secret: stored.signing_secret.expose().to_owned(),
+                signing_secret: stored.signing_secrets.newest.expose().to_owned(),
             },
             Creation::Checked { name, settings } => {
                 let name = name.map(|name| name.to_string()).unwrap_or_default();
                 let subscription = v1::Subscription { name, ..convert::settings(&settings) };
                 v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }
             }
+        })
+    }
+
+    async fn rotate(
+        &self,
+        request: v1::RotateSigningSecretRequest,
+    ) -> Result<v1::RotateSigningSecretResponse, Refusal> {
+        let mut fields = Fields::default();
+        let name: Option<SubscriptionName> = fields.required("name", &request.name);
+        let overlap = check_overlap(request.overlap);
+        let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
+        let (name, overlap) = fields.finish(name.zip(overlap))?;
+        let rotated = self.gateway.rotate_signing_secret(&name, overlap).await?;
+        Ok(v1::RotateSigningSecretResponse {
+            signing_secret: rotated.signing_secret.expose().to_owned(),
+            old_secret_expire_time: Some(rotated.old_until.into()),
         })
     }
 

@@ -25,7 +25,9 @@ use crate::{
         event::{EventAddress, OrderKey, OrderTag},
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
-        subscription::{Health, PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State, Subscription,
+        },
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
@@ -68,6 +70,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     a_repeated_request_gets_the_first_answer(engine()).await;
     a_change_needs_the_current_version(engine()).await;
     what_is_noted_of_an_endpoint_is_no_change_of_the_owner(engine()).await;
+    a_secret_is_rotated(engine()).await;
     events_are_found_again(engine()).await;
     a_repeated_event_is_stored_once(engine()).await;
     a_batch_is_all_or_none(engine()).await;
@@ -318,6 +321,39 @@ async fn what_is_noted_of_an_endpoint_is_no_change_of_the_owner<E: Engine>(engin
         let changed = bench.store.update_subscription(a.lane, version, change).await.unwrap();
         assert_eq!(changed.health, health);
     }
+}
+
+async fn a_secret_is_rotated<E: Engine>(engine: E) {
+    const SECOND: i64 = 1_000_000;
+    let mut bench = Bench::new(engine);
+    let a = bench.subscribe(1, "a").await;
+    let rotate =
+        |new: &str, seconds| Change::Secret { new: Secret::new(new), overlap: Duration::from_secs(seconds) };
+    bench.clock.step(10);
+    let second = bench.store.update_subscription(a.lane, a.version, rotate("second", 20)).await.unwrap();
+    let older = OlderSecret {
+        secret: a.signing_secrets.newest.clone(),
+        until: second.update_time.plus(Duration::from_secs(20)),
+    };
+    assert!(second.update_time > a.update_time);
+    let expected = Subscription {
+        version: a.version + 1,
+        update_time: second.update_time,
+        signing_secrets: SigningSecrets { newest: Secret::new("second"), older: vec![older] },
+        ..(*a).clone()
+    };
+    assert_eq!(*second, expected, "nothing else changes");
+    let third = bench.store.update_subscription(a.lane, second.version, rotate("third", 30)).await.unwrap();
+    assert_eq!(third.signing_secrets.older.len(), 2);
+    bench.reopen();
+    assert_eq!(bench.store.registry().by_lane(a.lane), Some(third.clone()), "it comes back as it was");
+    // Any change forgets what does not sign any more.
+    bench.clock.step(25 * SECOND);
+    let pause = Change::State(State::Paused, String::new());
+    let paused = bench.store.update_subscription(a.lane, third.version, pause).await.unwrap();
+    assert_eq!(paused.signing_secrets.older, third.signing_secrets.older[..1]);
+    bench.reopen();
+    assert_eq!(bench.store.registry().by_lane(a.lane), Some(paused));
 }
 
 async fn events_are_found_again<E: Engine>(engine: E) {

@@ -1,6 +1,6 @@
 //! What the store is told and what it tells: the values that [`super::Store`] speaks of.
 
-use std::{cmp::Reverse, collections::HashSet, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ impl NewSubscription {
             state: State::Active,
             state_reason: String::new(),
             health: Health::default(),
-            signing_secret: self.signing_secret,
+            signing_secrets: self.signing_secret.into(),
             create_time: now,
             update_time: now,
         }
@@ -74,6 +74,13 @@ pub enum Change {
     Settings(Box<Settings>),
     /// Whether deliveries are made, and why.
     State(State, String),
+    /// What POSTs are signed with from now on.
+    Secret {
+        /// The new secret.
+        new: Secret,
+        /// For how long the one so far signs as well.
+        overlap: Duration,
+    },
     /// How its endpoint does. The version stays.
     Health(Health),
 }
@@ -96,11 +103,13 @@ impl Change {
                 changed.state = state;
                 changed.state_reason = reason;
             }
+            Self::Secret { new, overlap } => changed.signing_secrets.rotate(new, overlap, now),
             Self::Health(health) => {
                 changed.health = health;
                 return changed;
             }
         }
+        changed.signing_secrets.forget_old(now);
         changed.version += 1;
         changed.update_time = now;
         changed

@@ -92,7 +92,7 @@ pub fn subscription(url: &str) -> Subscription {
         state: State::Active,
         state_reason: String::new(),
         health: Health::default(),
-        signing_secret: Secret::new(SECRET),
+        signing_secrets: Secret::new(SECRET).into(),
         create_time: UnixMicros(0),
         update_time: UnixMicros(0),
     }

@@ -269,14 +269,3 @@ async fn a_slow_watch_is_told_how_much_it_missed_and_holds_up_nobody() {
     drop(changes);
     server.ended().await;
 }
-
-#[tokio::test]
-async fn what_comes_in_a_later_version_says_so() {
-    let server = Server::start().await;
-    let mut subscriptions = server.subscriptions().await;
-    let rotation = subscriptions.rotate_signing_secret(v1::RotateSigningSecretRequest::default()).await;
-    let status = rotation.unwrap_err();
-    assert_eq!(told(&status), (Code::Unimplemented, "NOT_IMPLEMENTED".into(), vec![]));
-    assert!(status.message().contains("not implemented in this version"), "{}", status.message());
-    server.stop().await;
-}

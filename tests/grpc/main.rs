@@ -8,6 +8,7 @@ mod limits;
 mod overload;
 mod pressure;
 mod refusals;
+mod rotation;
 mod server;
 mod streams;
 mod subscriptions;

@@ -26,6 +26,7 @@ mod replay;
 mod restarts;
 mod retention;
 mod shares;
+mod signing;
 mod subscriptions;
 mod suspension;
 mod tidy;

@@ -328,7 +328,7 @@ fn header_path(name: &str) -> String {
 }
 
 /// A duration of the wire, if it is well-formed and not negative.
-fn to_duration(duration: prost_types::Duration) -> Option<Duration> {
+pub(super) fn to_duration(duration: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(duration.seconds).ok()?;
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))

@@ -11,7 +11,9 @@ use crate::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         ids::{LaneId, Seq, SubscriptionName},
         secret::Secret,
-        subscription::{Health, PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State, Subscription,
+        },
         time::UnixMicros,
     },
     proto::v1::EventType,
@@ -331,6 +333,18 @@ pub struct SubscriptionRecord {
     probed: Option<u64>,
     #[prost(uint32, tag = "26")]
     probes: u32,
+    /// The newest first. Rows from before secrets could be rotated have none.
+    #[prost(message, repeated, tag = "27")]
+    older_secrets: Vec<OlderSecretRecord>,
+}
+
+/// A secret that signs for a while beside the newest.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OlderSecretRecord {
+    #[prost(string, tag = "1")]
+    secret: String,
+    #[prost(int64, tag = "2")]
+    until: i64,
 }
 
 impl From<&Subscription> for SubscriptionRecord {
@@ -347,7 +361,7 @@ impl From<&Subscription> for SubscriptionRecord {
                 State::Suspended => 3,
             },
             state_reason: subscription.state_reason.clone(),
-            signing_secret: subscription.signing_secret.expose().to_owned(),
+            signing_secret: subscription.signing_secrets.newest.expose().to_owned(),
             create_time: subscription.create_time.0,
             update_time: subscription.update_time.0,
             display_name: settings.display_name.clone(),
@@ -370,6 +384,7 @@ impl From<&Subscription> for SubscriptionRecord {
             failures: subscription.health.failures,
             probed: subscription.health.probed.map(|seq| seq.0),
             probes: subscription.health.probes,
+            older_secrets: subscription.signing_secrets.older.iter().map(OlderSecretRecord::from).collect(),
         }
     }
 }
@@ -424,10 +439,25 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 probed: record.probed.map(Seq),
                 probes: record.probes,
             },
-            signing_secret: Secret::new(record.signing_secret),
+            signing_secrets: SigningSecrets {
+                newest: Secret::new(record.signing_secret),
+                older: record.older_secrets.into_iter().map(OlderSecret::from).collect(),
+            },
             create_time: UnixMicros(record.create_time),
             update_time: UnixMicros(record.update_time),
         })
+    }
+}
+
+impl From<&OlderSecret> for OlderSecretRecord {
+    fn from(older: &OlderSecret) -> Self {
+        Self { secret: older.secret.expose().to_owned(), until: older.until.0 }
+    }
+}
+
+impl From<OlderSecretRecord> for OlderSecret {
+    fn from(record: OlderSecretRecord) -> Self {
+        Self { secret: Secret::new(record.secret), until: UnixMicros(record.until) }
     }
 }
 

@@ -10,10 +10,11 @@ const grpc = require("@grpc/grpc-js");
 const protoLoader = require("@grpc/proto-loader");
 const { getProtoPath } = require("google-proto-files");
 const protobuf = require("protobufjs");
-const { Receiver, checkSigned } = require("./receiver");
+const { AGE_MAX_MS, Receiver, checkRefused, checkSigned, standard } = require("./receiver");
 
 const CALL_TIMEOUT_MS = 30_000;
 const LOOK_INTERVAL_MS = 20;
+const OTHER_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 const { tidings } = grpc.loadPackageDefinition(
   protoLoader.loadSync(
@@ -94,6 +95,11 @@ async function subscribe({ subscriptions, receiver, parent }) {
   return { subscription: created.subscription, secret: created.signingSecret };
 }
 
+// Rotates the secret. Returns the new one.
+async function rotate({ subscriptions }, { name }, seconds) {
+  return (await call(subscriptions, "rotateSigningSecret", { name, overlap: { seconds } })).signingSecret;
+}
+
 function publishRequest({ parent, account }, number, eventId = "") {
   const message = {
     id: number,
@@ -150,6 +156,41 @@ function suite(options) {
     assert.equal(delivery.name, `${subscription.name}/deliveries/a-message`);
     assert.deepEqual([delivery.attemptCount, delivery.attempts[0].httpStatus], [1, 200]);
     assert.equal(setup.receiver.arrivals.length, 0);
+  });
+
+  test("what is not genuine is refused", async (t) => {
+    const setup = await setUp(t, options);
+    const { secret } = await subscribe(setup);
+    await publish(setup, publishRequest(setup, 1));
+    const arrival = await setup.receiver.next();
+    checkSigned(arrival, secret);
+
+    const changed = { ...arrival, body: Buffer.from(arrival.body.toString().replace('"Hi"', '"Ho"')) };
+    assert.notDeepEqual(changed.body, arrival.body);
+    checkRefused(changed, secret, /No matching signature/);
+    checkRefused(arrival, OTHER_SECRET, /No matching signature/);
+    const late = Date.now() + AGE_MAX_MS + 1000;
+    const clock = t.mock.method(Date, "now", () => late);
+    try {
+      checkRefused(arrival, secret, /too old/);
+    } finally {
+      clock.mock.restore();
+    }
+  });
+
+  test("both secrets hold during a rotation, and the new one alone after it", async (t) => {
+    const setup = await setUp(t, options);
+    const { subscription, secret: first } = await subscribe(setup);
+    const second = await rotate(setup, subscription, 3600);
+    await publish(setup, publishRequest(setup, 1));
+    const during = await setup.receiver.next();
+    assert.deepEqual(checkSigned(during, second), standard(during, first));
+
+    const third = await rotate(setup, subscription, 0);
+    await publish(setup, publishRequest(setup, 2));
+    const after = await setup.receiver.next();
+    assert.equal(checkSigned(after, third).id, 2);
+    for (const secret of [first, second]) checkRefused(after, secret, /No matching signature/);
   });
 
   test("a batch arrives whole", async (t) => {

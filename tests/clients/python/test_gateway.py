@@ -6,11 +6,12 @@ import time
 import unittest
 
 import grpc
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from receiver import Receiver, check_signed
+from receiver import AGE_MAX_S, Receiver, check_refused, check_signed, standard
 from tidings.v1 import (
     chatwoot_pb2,
     delivery_pb2,
@@ -26,6 +27,7 @@ from tidings.v1 import (
 
 CALL_TIMEOUT_S = 30
 LOOK_INTERVAL_S = 0.02
+OTHER_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 Delivery = delivery_pb2.Delivery
 accounts = itertools.count(1001)
@@ -71,6 +73,12 @@ class GatewayTest(unittest.TestCase):
         request = subscription_service_pb2.CreateSubscriptionRequest(parent=self.parent, subscription=subscription)
         created = self.subscriptions.CreateSubscription(request, timeout=CALL_TIMEOUT_S)
         return created.subscription, created.signing_secret
+
+    def rotate(self, subscription, overlap_s):
+        """Rotates the secret. Returns the new one."""
+        overlap = duration_pb2.Duration(seconds=overlap_s)
+        request = subscription_service_pb2.RotateSigningSecretRequest(name=subscription.name, overlap=overlap)
+        return self.subscriptions.RotateSigningSecret(request, timeout=CALL_TIMEOUT_S).signing_secret
 
     def request(self, number, **fields):
         event = message_created(self.account, number)
@@ -129,6 +137,32 @@ class GatewayTest(unittest.TestCase):
         self.assertEqual(delivery.name, f"{subscription.name}/deliveries/a-message")
         self.assertEqual((delivery.attempt_count, delivery.attempts[0].http_status), (1, 200))
         self.assertTrue(self.receiver.arrivals.empty())
+
+    def test_what_is_not_genuine_is_refused(self):
+        _, secret = self.subscribe()
+        self.publish(self.request(1))
+        arrival = self.receiver.next()
+        check_signed(self, arrival, secret)
+
+        changed = arrival._replace(body=arrival.body.replace(b'"Hi"', b'"Ho"'))
+        self.assertNotEqual(changed.body, arrival.body)
+        check_refused(self, changed, secret, "No matching signature")
+        check_refused(self, arrival, OTHER_SECRET, "No matching signature")
+        check_refused(self, arrival, secret, "too old", ahead_s=AGE_MAX_S + 1)
+
+    def test_both_secrets_hold_during_a_rotation_and_the_new_one_alone_after_it(self):
+        subscription, first = self.subscribe()
+        second = self.rotate(subscription, overlap_s=3600)
+        self.publish(self.request(1))
+        arrival = self.receiver.next()
+        self.assertEqual(check_signed(self, arrival, second), standard(arrival, first))
+
+        third = self.rotate(subscription, overlap_s=0)
+        self.publish(self.request(2))
+        arrival = self.receiver.next()
+        self.assertEqual(check_signed(self, arrival, third)["id"], 2)
+        for secret in (first, second):
+            check_refused(self, arrival, secret, "No matching signature")
 
     def test_a_batch_arrives_whole(self):
         _, secret = self.subscribe()

@@ -18,6 +18,7 @@ pub enum Call {
     Delete(v1::DeleteSubscriptionRequest),
     Pause(&'static str),
     Resume(&'static str),
+    Rotate(v1::RotateSigningSecretRequest),
     Test(v1::TestSubscriptionRequest),
     Publish(v1::PublishEventRequest),
     Batch(v1::BatchPublishEventsRequest),
@@ -51,6 +52,7 @@ impl Call {
                 .resume_subscription(v1::ResumeSubscriptionRequest { name: name.into() })
                 .await
                 .map(drop),
+            Self::Rotate(request) => subscriptions.rotate_signing_secret(request).await.map(drop),
             Self::Test(request) => subscriptions.test_subscription(request).await.map(drop),
             Self::Publish(request) => events.publish_event(request).await.map(drop),
             Self::Batch(request) => events.batch_publish_events(request).await.map(drop),

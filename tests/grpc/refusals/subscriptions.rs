@@ -234,6 +234,20 @@ pub fn subscriptions() -> Vec<Line> {
             }),
             "SUBSCRIPTION_NOT_FOUND",
         ),
+        required("a rotation of no name", rotation("", None), &["name"]),
+        missing(
+            "a rotation of nothing",
+            rotation("accounts/1/subscriptions/none", None),
+            "SUBSCRIPTION_NOT_FOUND",
+        ),
+        invalid("an overlap before now", rotation(CRM, Some((-1, 0))), &["overlap"]),
+        invalid("an overlap of more than 30 days", rotation(CRM, Some((2_592_000, 1))), &["overlap"]),
+        invalid("an overlap with too many nanos", rotation(CRM, Some((0, 1_000_000_000))), &["overlap"]),
+        invalid(
+            "a rotation of what is no name, with a bad overlap",
+            rotation("crm", Some((-1, 0))),
+            &["name", "overlap"],
+        ),
         invalid(
             "a test with an unknown type",
             Call::Test(v1::TestSubscriptionRequest { name: CRM.into(), event_type: 99 }),
@@ -361,6 +375,11 @@ fn retry(max_attempts: i32, min_backoff: Option<i64>, max_backoff: Option<i64>) 
     spoilt(|subscription| {
         subscription.retry_policy = Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff });
     })
+}
+
+fn rotation(name: &str, overlap: Option<(i64, i32)>) -> Call {
+    let overlap = overlap.map(|(seconds, nanos)| Duration { seconds, nanos });
+    Call::Rotate(v1::RotateSigningSecretRequest { name: name.into(), overlap })
 }
 
 fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {
