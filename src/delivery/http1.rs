@@ -4,7 +4,7 @@
 //! connection that is kept unused; the pool looks at those from time to time.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -28,6 +28,8 @@ pub(super) struct Http1<T: Read + Write + Unpin> {
     pub(super) origin: Arc<str>,
     /// How the other end is called in requests.
     pub(super) host: HeaderValue,
+    /// The connection has ended, and is not to be driven any more.
+    is_over: bool,
 }
 
 impl<T: Read + Write + Unpin + 'static> Http1<T> {
@@ -38,13 +40,14 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
         host: HeaderValue,
     ) -> hyper::Result<Self> {
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection, origin, host })
+        Ok(Self { sender, connection, origin, host, is_over: false })
     }
 
     /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.
     pub(super) fn is_usable(&mut self) -> bool {
         // Nothing is waited for, so there is nobody to wake. Forgets whoever used it before, too.
-        self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.is_over && self.sender.is_ready()
     }
 
     /// Sends a request and waits for the head of its answer. The connection comes back with the answer.
@@ -52,24 +55,20 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
         mut self: Box<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Box<Self>), TrySendError<Request<Full<Bytes>>>> {
-        let response = {
-            let mut answering = pin!(self.sender.try_send_request(request));
-            let connection = &mut self.connection;
-            let mut is_over = false;
-            std::future::poll_fn(|context| {
-                if !is_over {
-                    // Why it ended, the answer says.
-                    is_over = Pin::new(&mut *connection).poll(context).is_ready();
-                }
-                answering.as_mut().poll(context)
-            })
-            .await?
-        };
+        let mut answering = pin!(self.sender.try_send_request(request));
+        let answer = poll_fn(|context| {
+            self.drive(context);
+            answering.as_mut().poll(context)
+        });
+        let response = answer.await?;
         Ok((response, self))
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Pin::new(&mut self.connection).poll(context)
+    /// Reads and writes what it can. Why a connection ended, the answer says.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if !self.is_over {
+            self.is_over = Pin::new(&mut self.connection).poll(context).is_ready();
+        }
     }
 }
 
@@ -82,7 +81,7 @@ pub(super) trait TakesBack<T: Read + Write + Unpin>: Send {
 /// The body of an answer, and the connection that it comes on.
 pub(super) struct DrivenBody<T: Read + Write + Unpin, H> {
     incoming: Incoming,
-    /// `None` once the connection has ended or been given back; or if somebody else drives it.
+    /// `None` once the connection has been given back, or if somebody else drives it.
     driven: Option<(Box<Http1<T>>, H)>,
 }
 
@@ -126,9 +125,7 @@ where
         if polled.is_pending()
             && let Some((connection, _)) = &mut self.driven
         {
-            if connection.poll(context).is_ready() {
-                self.driven = None;
-            }
+            connection.drive(context);
             // What the connection read is there now.
             polled = Pin::new(&mut self.incoming).poll_frame(context);
         }

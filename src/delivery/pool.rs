@@ -70,7 +70,7 @@ pub(super) enum SendError {
     Broken {
         /// How.
         error: hyper::Error,
-        /// It had been used before, and nobody watched it meanwhile.
+        /// It had been kept unused before, and nobody watched it meanwhile. Never so of HTTP/2.
         kept: bool,
     },
 }
@@ -155,39 +155,36 @@ impl<C: Connects> HttpClient<C> {
                 // In a box: it is large and rare, and would make every request's future as large.
                 None => (Box::pin(self.0.connect(origin, &url)).await?, false),
             };
-            let (sent, kept) = match taken {
+            let (sent, kept, is_shared) = match taken {
                 Taken::Own(connection) => {
                     make_plain(&mut request, &url, connection.host.clone());
                     let sent = connection.send(request).await.map(|(response, connection)| {
                         let home = Home(Arc::clone(&self.0));
                         response.map(|incoming| DrivenBody::new(incoming, connection, home))
                     });
-                    (sent, kept)
+                    (sent, kept, false)
                 }
                 Taken::Shared(mut shared) => {
                     let sent = shared.sender.try_send_request(request).await;
                     let kept = shared.answered.fetch_or(sent.is_ok(), Ordering::Relaxed);
-                    (sent.map(|response| response.map(DrivenBody::of_shared)), kept)
+                    (sent.map(|response| response.map(DrivenBody::of_shared)), kept, true)
                 }
             };
             let mut error = match sent {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            match error.take_message().filter(|_| kept) {
-                Some(unsent) => {
-                    request = unsent;
-                    *request.uri_mut() = url.clone();
-                    request.headers_mut().remove(HOST);
-                }
-                None => {
-                    if kept {
-                        // One was found to be dead: the others will be, too.
-                        self.0.forget_idle(origin);
-                    }
-                    return Err(SendError::Broken { error: error.into_error(), kept });
-                }
+            let unsent = error.take_message().filter(|_| kept);
+            if kept && (unsent.is_some() || !is_shared) {
+                // One was found to be dead: the others will be, too.
+                self.0.forget(origin);
             }
+            let Some(unsent) = unsent else {
+                return Err(SendError::Broken { error: error.into_error(), kept: kept && !is_shared });
+            };
+            request = unsent;
+            *request.uri_mut() = url.clone();
+            request.headers_mut().remove(HOST);
         }
     }
 }
@@ -217,14 +214,13 @@ impl<C: Connects> Shared<C> {
         }
     }
 
-    /// Drops the unused HTTP/1 connections of an origin.
-    fn forget_idle(&self, origin: &str) {
+    /// Drops the kept connections of an origin. One that is used by others ends with their requests.
+    fn forget(&self, origin: &str) {
         let forgotten = {
             let mut kept = self.kept();
-            let idle =
-                kept.origins.get_mut(origin).map(|of| std::mem::take(&mut of.idle)).unwrap_or_default();
-            kept.idle -= idle.len();
-            idle
+            let forgotten = kept.origins.remove(origin);
+            kept.idle -= forgotten.as_ref().map_or(0, |of_origin| of_origin.idle.len());
+            forgotten
         };
         // Connections are closed without the lock.
         drop(forgotten);

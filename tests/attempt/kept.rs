@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tidings::domain::delivery::Outcome;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Barrier, mpsc},
+    time::timeout,
+};
 
 use crate::{
     receiver::{OK, PATIENCE, Receiver},
@@ -81,21 +84,25 @@ async fn of_too_many_in_all_those_go_that_were_not_used_for_longest() {
 async fn many_that_broke_together_cost_one_second_try() {
     // All connections of the first round are reset when they are used again.
     const AT_ONCE: usize = 8;
-    let mut receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        if connection.number >= AT_ONCE {
+    let all_there = Arc::new(Barrier::new(AT_ONCE));
+    let mut receiver = Receiver::start(move |mut connection| {
+        let all_there = Arc::clone(&all_there);
+        async move {
+            connection.request().await;
+            if connection.number >= AT_ONCE {
+                connection.send(OK).await;
+                connection.wait_for_end().await;
+                return;
+            }
+            // So that no connection is used twice in the first round.
+            all_there.wait().await;
             connection.send(OK).await;
-            connection.wait_for_end().await;
-            return;
+            connection.request().await;
+            connection.reset();
         }
-        // Answers once all of them are there, so that none is used twice.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        connection.send(OK).await;
-        connection.request().await;
-        connection.reset();
     })
     .await;
-    let sender = Arc::new(Sender::new());
+    let sender = Sender::new();
     let url = receiver.url("/");
     let posts = (0..AT_ONCE).map(|_| sender.post(&url));
     let attempts = futures_util::future::join_all(posts).await;

@@ -1,7 +1,7 @@
 //! Receivers behind TLS, over HTTP/1.1 and HTTP/2.
 
 use std::{
-    convert::Infallible,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -29,6 +29,9 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::Sender;
+
+/// Where requests are read and then reset.
+const RESET: &str = "/reset";
 
 /// A request as hyper understood it.
 struct Understood {
@@ -120,15 +123,19 @@ async fn understand(
     request: Request<Incoming>,
     understood: Arc<Mutex<Vec<Understood>>>,
     length: usize,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
+    let is_reset = head.uri.path() == RESET;
     understood.lock().unwrap().push(Understood {
         version: head.version,
         authority: head.uri.authority().map(ToString::to_string),
         headers: head.headers,
         body,
     });
+    if is_reset {
+        return Err(io::Error::other("the stream is reset instead of an answer"));
+    }
     Ok(Response::new(Full::new(Bytes::from(vec![b'x'; length]))))
 }
 
@@ -184,6 +191,19 @@ async fn posts_share_one_http_2_connection() {
     sender.post(&url).await;
     let attempts = futures_util::future::join_all((0..20).map(|_| sender.post(&url))).await;
     assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Ok), "{attempts:?}");
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_http_2_stream_that_is_reset_fails_without_a_second_try_and_the_connection_is_kept() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let sender = receiver.trusting_sender();
+    let url = receiver.url();
+    assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
+    let attempt = sender.post(&url.replace("/hook", RESET)).await;
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{attempt:?}");
+    assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
+    assert_eq!(receiver.understood.lock().unwrap().len(), 3);
     assert_eq!(receiver.connections(), 1);
 }
 
