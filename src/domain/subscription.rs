@@ -15,6 +15,7 @@ use super::{
 use crate::proto::v1::EventType;
 
 mod check;
+mod endpoint_url;
 mod mask;
 mod secrets;
 

@@ -300,6 +300,7 @@ mod tests {
         assert_eq!(registry.changed_since(3), (all, None));
         assert_eq!(registry.changed_since(all), (all, Some(vec![])));
     }
+
     #[test]
     fn an_event_is_rendered_for_those_alone_that_are_delivered_to() {
         let registry = Registry::default();

@@ -1,7 +1,6 @@
 //! The one thread that writes: it gathers what waits, writes it as one commit, syncs, and then answers everybody.
 
 use std::{
-    collections::HashMap,
     fs::File,
     mem,
     path::PathBuf,
@@ -9,16 +8,15 @@ use std::{
     time::Instant,
 };
 
-use foldhash::HashSet;
 use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 
+use self::group::Group;
 use super::{
     Shared, apply,
     detail::{Slot, SlotState},
     log::{Kind, Log, WriteError, sum},
-    read::ATTEMPT_HEAD,
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
     registry_tree::{self, RegistryTree},
 };
@@ -38,6 +36,7 @@ use crate::{
 
 mod alone;
 mod checkpoint;
+mod group;
 mod retention;
 
 /// A commit gathers no more once it has this many events and settlements.
@@ -100,25 +99,6 @@ pub struct Writer {
     pub random: StdRng,
     /// Why nothing can be written any more, once that is so.
     pub failure: Option<StoreError>,
-}
-
-/// What one commit gathers.
-#[derive(Default)]
-struct Group {
-    /// Refusals wait as well: what they are based on may be of this commit.
-    accepts: Vec<(AcceptResult, Answer<Vec<Accepted>>)>,
-    settles: Vec<Answer<()>>,
-    entries: Vec<EventEntry>,
-    stored: Vec<FedEvent>,
-    /// Bytes of the encodings of `stored`.
-    bodies_len: usize,
-    /// By account and publisher's id, the events of this commit: where they are in `entries`.
-    ids: HashMap<(AccountId, EventId), usize>,
-    outcomes: Vec<OutcomeRecord>,
-    attempts: Vec<u8>,
-    settled: HashSet<DeliveryKey>,
-    time: UnixMicros,
-    first: Seq,
 }
 
 impl Writer {
@@ -397,42 +377,6 @@ impl Writer {
             self.shared.failure.send_replace(Some(failure.clone()));
             self.failure = Some(failure);
         }
-    }
-}
-
-impl Group {
-    fn is_full(&self) -> bool {
-        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
-    }
-
-    /// Adds how far a delivery got, by this attempt or by what a caller decided.
-    fn settle(
-        &mut self,
-        key: DeliveryKey,
-        state: DeliveryState,
-        attempts: u32,
-        attempt: Option<&AttemptRecord>,
-    ) {
-        let before = self.attempts.len();
-        if let Some(attempt) = attempt {
-            let encoded = attempt.encode_to_vec();
-            let len = u32::try_from(encoded.len()).expect("what is kept of an answer is bounded");
-            self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
-            self.attempts.extend(len.to_le_bytes());
-            self.attempts.extend(sum(&encoded).to_le_bytes());
-            self.attempts.extend(encoded);
-        }
-        let attempt_len =
-            u32::try_from(self.attempts.len() - before).expect("what is kept of an answer is bounded");
-        self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
-    }
-
-    /// Takes back the events of a call that failed: all or none.
-    fn take_back(&mut self, (entries, bodies_len): (usize, usize)) {
-        self.entries.truncate(entries);
-        self.stored.truncate(entries);
-        self.bodies_len = bodies_len;
-        self.ids.retain(|_, place| *place < entries);
     }
 }
 

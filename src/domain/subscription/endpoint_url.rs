@@ -1,0 +1,86 @@
+//! What the URL of an endpoint may look like.
+
+use url::Url;
+
+/// Longest `url` in bytes, as it was sent and as it is stored.
+pub const URL_BYTES_MAX: usize = 2048;
+
+/// Reads the URL of an endpoint, or says which rule it breaks. The rule never repeats the URL: it may hold a password.
+///
+/// Which addresses are POSTed to is not decided here: [`EgressPolicy`](crate::domain::egress::EgressPolicy) knows.
+pub fn parse_url(text: &str) -> Result<Url, String> {
+    const FORM: &str = "must be an absolute http or https URL, for example https://example.com/webhooks";
+    let too_long = || format!("must have at most {URL_BYTES_MAX} bytes");
+    if text.len() > URL_BYTES_MAX {
+        return Err(too_long());
+    }
+    // The parser of browsers is lenient: it drops tabs and spaces, and takes "http:x" and "http:\\x".
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err("must not contain spaces, control characters or backslashes".into());
+    }
+    let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err(FORM.into());
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        return Err("must name a host".into());
+    }
+    if authority.contains('@') {
+        return Err("must not contain user info: put credentials into headers".into());
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".into());
+    }
+    if url.port() == Some(0) {
+        return Err("must not name port 0".into());
+    }
+    if url.as_str().len() > URL_BYTES_MAX {
+        return Err(too_long());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_browsers_would_forgive_are_refused() {
+        for text in [
+            "example.com",
+            "/hook",
+            "http:example.com",
+            "http:///hook",
+            "http://",
+            "ftp://example.com",
+            "file:///etc/passwd",
+            "http://user@example.com",
+            "http://user:password@example.com",
+            "http://@example.com",
+            "http://example.com/#part",
+            "http://example.com/#",
+            "http://exa mple.com",
+            "http://example.com\\@other",
+            "http://example.com:0",
+            "http://example.com:99999",
+            "http://[::1",
+            " http://example.com",
+            "http://example.com/\n",
+            &format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX)),
+            &format!("http://example.com/{}", "ä".repeat(URL_BYTES_MAX / 4)),
+        ] {
+            let error = parse_url(text).expect_err(text);
+            assert!(!error.contains("password"), "{error}");
+        }
+        for text in [
+            "http://example.com",
+            "HTTPS://Example.com:8443/a?b=c@d",
+            "http://[::1]:3000/",
+            "http://ä.example",
+        ] {
+            assert!(parse_url(text).is_ok(), "{text}");
+        }
+    }
+}
