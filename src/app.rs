@@ -302,6 +302,7 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         bytes_in_flight_max: config.publish_bytes_in_flight_max,
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
+        lane_window: config.lane_window,
         watches_max: config.watches_max,
         backlog_per_subscription_max: config.backlog_per_subscription_max,
         backlog_max: config.backlog_max,

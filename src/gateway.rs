@@ -61,6 +61,8 @@ pub struct GatewaySettings {
     pub reads_in_flight_max: usize,
     /// Most TestSubscription calls under way.
     pub tests_in_flight_max: usize,
+    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are made.
+    pub lane_window: usize,
     /// Most WatchDeliveries calls under way.
     pub watches_max: usize,
     /// Most deliveries that one subscription may be owed.

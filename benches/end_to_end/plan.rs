@@ -88,7 +88,7 @@ fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
         Case::Hanging(Hanging {
             endpoints: few(choose(100, 1000, 1000)),
             rate: if scale == Scale::Quick { 100 } else { 500 },
-            rounds: if scale == Scale::Quick { 1 } else { 7 },
+            rounds: if scale == Scale::Quick { 1 } else { 21 },
         }),
         Case::Backlog(Backlog { events: stored }),
         Case::Idle(Idle { subscriptions: few(choose(200, 5_000, 100_000)) }),

@@ -1,7 +1,7 @@
 //! The use cases about events.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -19,7 +19,7 @@ use crate::{
         delivery::webhook_id,
         event::{self, EventAddress, EventContent, EventFacts, StoredEvent},
         fault::Faults,
-        ids::{AccountId, EventId, EventName, Seq, SubscriptionName},
+        ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
         request,
         secret::REDACTED,
         subscription::PayloadFormat,
@@ -51,11 +51,16 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
-    /// What is to be stored. The bodies that are sent at once are rendered here, while the message is decoded, and it is
+    /// What is to be stored. The bodies that are sent `soon` are rendered here, while the message is decoded, and it is
     /// dropped by the thread that made it.
-    fn into_new(self, Matching { lanes, formats }: Matching) -> NewEvent {
+    fn into_new(self, matching: Matching, mut soon: impl FnMut(LaneId) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        formats.into_iter().for_each(|format| content.render(&event, format));
+        let Matching { lanes, active } = matching;
+        for (lane, format) in active {
+            if soon(lane) {
+                content.render(&event, format);
+            }
+        }
         NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, lanes }
     }
 }
@@ -165,9 +170,23 @@ impl Gateway {
         let matching = events.iter().map(|event| registry.matching(event.address.account, &event.facts));
         let matching: Vec<_> = matching.collect();
         self.check_backlog(&matching)?;
-        let new = events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching));
+        let mut soon = self.sent_soon();
+        let new =
+            events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
         let stored = self.0.line.enter(new.collect());
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
+    }
+
+    /// Tells whether what a lane is owed from now on is sent soon. What comes after more than a window of others is not kept in
+    /// memory until its turn: it is read then, and rendered by who reads it.
+    fn sent_soon(&self) -> impl FnMut(LaneId) -> bool {
+        let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
+        // No lane is owed more than all together.
+        let all_soon = store.owed_in_all() <= window;
+        let mut known = HashMap::new();
+        move |lane| {
+            all_soon || *known.entry(lane).or_insert_with(|| store.lane_summary(lane).owed() <= window)
+        }
     }
 
     /// What [`Gateway::publish`] would answer now; nothing is stored. The count of a duplicate is that of the
@@ -265,10 +284,10 @@ fn fingerprint(encoded: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ids::LaneId, samples};
+    use crate::domain::samples;
 
     #[test]
-    fn what_is_sent_at_once_is_rendered_before_it_is_stored_and_nothing_else() {
+    fn what_is_sent_soon_is_rendered_before_it_is_stored_and_nothing_else() {
         const FORMATS: [PayloadFormat; 2] = [PayloadFormat::Documented, PayloadFormat::Sample];
         for wanted in [&FORMATS[..0], &FORMATS[..1], &FORMATS[1..], &FORMATS] {
             let account = AccountId::new(1).unwrap();
@@ -277,7 +296,11 @@ mod tests {
             let content = EventContent::from(&*event);
             let address = EventAddress { account, id: None };
             let checked = CheckedEvent { address, event, content, facts, fingerprint: 1 };
-            let new = checked.into_new(Matching { lanes: vec![LaneId(1)], formats: wanted.to_vec() });
+            let (soon, late) = (LaneId(1), LaneId(2));
+            let active =
+                wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));
+            let matching = Matching { lanes: vec![soon, late], active: active.collect() };
+            let new = checked.into_new(matching, |lane| lane == soon);
             let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
             assert_eq!(rendered.collect::<Vec<_>>(), wanted);
         }

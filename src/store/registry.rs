@@ -29,8 +29,8 @@ pub struct Registry {
 pub struct Matching {
     /// Their lanes, in the order of their creation.
     pub lanes: Vec<LaneId>,
-    /// In which forms those of them get it that are delivered to now; each once.
-    pub formats: Vec<PayloadFormat>,
+    /// Those of them that are delivered to now, and in which form they get it.
+    pub active: Vec<(LaneId, PayloadFormat)>,
 }
 
 /// Changes that are remembered by lane. Who is further behind looks at everything.
@@ -83,9 +83,8 @@ impl Registry {
         let mut matching = Matching::default();
         for subscription in subscriptions.iter().filter(|subscription| subscription.wants(facts)) {
             matching.lanes.push(subscription.lane);
-            let format = subscription.settings.payload_format;
-            if subscription.state == State::Active && !matching.formats.contains(&format) {
-                matching.formats.push(format);
+            if subscription.state == State::Active {
+                matching.active.push((subscription.lane, subscription.settings.payload_format));
             }
         }
         matching
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_rendered_for_those_alone_that_are_delivered_to() {
+    fn who_wants_an_event_is_owed_it_and_who_is_active_gets_it() {
         let registry = Registry::default();
         let facts = EventFacts {
             event_type: EventType::MessageCreated,
@@ -316,14 +315,15 @@ mod tests {
             new.settings.payload_format = format;
             let subscription = new.into_subscription(LaneId(lane), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(Subscription { state, ..subscription }));
-            registry.matching(AccountId::new(1).unwrap(), &facts).formats
+            registry.matching(AccountId::new(1).unwrap(), &facts).active
         };
         let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
         assert_eq!(put(1, sample, State::Paused), []);
         assert_eq!(put(2, sample, State::Suspended), []);
-        assert_eq!(put(3, documented, State::Active), [documented]);
-        assert_eq!(put(4, documented, State::Active), [documented]);
-        assert_eq!(put(1, sample, State::Active), [sample, documented]);
+        assert_eq!(put(3, documented, State::Active), [(LaneId(3), documented)]);
+        assert_eq!(put(4, documented, State::Active), [(LaneId(3), documented), (LaneId(4), documented)]);
+        let all = [(LaneId(1), sample), (LaneId(3), documented), (LaneId(4), documented)];
+        assert_eq!(put(1, sample, State::Active), all);
         let matching = registry.matching(AccountId::new(1).unwrap(), &facts);
         assert_eq!(matching.lanes, [1, 2, 3, 4].map(LaneId), "all of them are owed it");
     }

@@ -69,6 +69,7 @@ impl Default for Setup {
                 bytes_in_flight_max: 64 * 1024 * 1024,
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,
+                lane_window: 1024,
                 watches_max: 2,
                 backlog_per_subscription_max: 1_000_000,
                 backlog_max: 1_000_000,

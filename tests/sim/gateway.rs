@@ -264,6 +264,7 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
         bytes_in_flight_max: 64 << 20,
         reads_in_flight_max: 8,
         tests_in_flight_max: 8,
+        lane_window: 8,
         watches_max: 8,
         backlog_per_subscription_max: 1_000_000,
         backlog_max: 1_000_000,

@@ -42,8 +42,10 @@ impl Hanging {
             }
         }
         let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for _ in 0..self.rounds {
-            for (which, (hanging, rig)) in rigs.iter_mut().enumerate() {
+        for round in 0..self.rounds {
+            // Neither is always the first of the two.
+            for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let (hanging, rig) = &mut rigs[which];
                 let round = rig.round(Way::Steady { rate: self.rate }, expected(*hanging))?;
                 p50[which].push(round.arrived.latency.p50);
                 p99[which].push(round.arrived.latency.p99);
