@@ -232,6 +232,7 @@ async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
         max_in_flight: None,
         ordered: false,
         annotations: Default::default(),
+        tls: None,
     };
     let name: SubscriptionName = format!("accounts/{ACCOUNT}/subscriptions/receiver").parse()?;
     let signing_secret = Secret::new("whsec_c2VjcmV0".to_owned());

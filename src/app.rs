@@ -22,7 +22,11 @@ use crate::{
         dispatcher::{DispatchSettings, Dispatcher},
         suspension::SuspensionSettings,
     },
-    domain::{delivery::Poster, egress::EgressPolicy, retry::RetryPolicy},
+    domain::{
+        delivery::Poster,
+        egress::{EgressPolicy, Proxy, ProxyRules},
+        retry::RetryPolicy,
+    },
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
@@ -85,6 +89,7 @@ impl App {
         // Opening a large store takes a while: who asks is told so meanwhile.
         let ops = Ops::start(http, readiness.clone(), Arc::clone(&metrics))?;
         raise_open_files_limit();
+        tell_proxies(&config.egress_proxies);
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
@@ -216,6 +221,21 @@ fn raise_open_files_limit() {
     }
 }
 
+/// An operator may not know of a proxy that the environment names.
+fn tell_proxies(rules: &ProxyRules) {
+    let shown = |proxy: &Option<Proxy>| proxy.as_ref().map_or("none".to_owned(), Proxy::to_string);
+    if rules.http.is_some() || rules.https.is_some() {
+        let direct: Vec<_> = rules.direct.iter().map(ToString::to_string).collect();
+        let (http, https) = (shown(&rules.http), shown(&rules.https));
+        tracing::info!(
+            proxy.http = http,
+            proxy.https = https,
+            direct = direct.join(","),
+            "POSTs go by a proxy"
+        );
+    }
+}
+
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
 }
@@ -331,6 +351,7 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
 fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterSettings> {
     Ok(PosterSettings {
         egress: egress_policy(config),
+        proxies: config.egress_proxies.clone(),
         default_timeout: config.delivery_timeout,
         connect_timeout: config.connect_timeout,
         connections: metrics.endpoint_connections.clone(),
@@ -339,6 +360,7 @@ fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterS
         idle_connections_per_endpoint_max: config.idle_connections_per_endpoint_max,
         idle_connections_max: config.idle_connections_max,
         extra_roots: config.egress_ca_file.as_deref().map(extra_roots).transpose()?.unwrap_or_default(),
+        tls_profiles_max: config.egress_tls_profiles_max,
     })
 }
 

@@ -9,16 +9,19 @@ use std::{
 
 use ipnet::IpNet;
 
+mod proxies;
 mod show;
 mod source;
 mod suggest;
 pub mod table;
 pub mod value;
 
+pub use proxies::ProxySetting;
 pub use show::settings_table;
 pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin};
 pub use value::parse_duration;
 
+use crate::domain::egress::{HostPattern, ProxyRules};
 use table::{NOT_MORE_THAN, SETTINGS, Setting};
 use value::Value;
 
@@ -37,6 +40,10 @@ pub struct Config {
     pub egress_deny: Vec<IpNet>,
     /// More certificate authorities for https endpoints.
     pub egress_ca_file: Option<PathBuf>,
+    /// Which endpoints are reached by a proxy: of `egress_proxy`, `egress_no_proxy`, and the environment.
+    pub egress_proxies: ProxyRules,
+    /// TLS options of subscriptions that are kept ready.
+    pub egress_tls_profiles_max: usize,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written: a filter that `tracing_subscriber::EnvFilter` takes.
@@ -167,7 +174,8 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut faults = Vec::new();
-        let entries = source::read_all(flags, environment, &mut faults);
+        let environment: Vec<_> = environment.into_iter().collect();
+        let entries = source::read_all(flags, environment.iter().cloned(), &mut faults);
 
         let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
         let mut unknown: Vec<&str> = Vec::new();
@@ -186,7 +194,11 @@ impl Config {
         let origins = Origins(rows);
         // A value that could not be read cannot be compared either.
         origins.check_together(|key| !unknown.contains(&key), &mut faults);
-        if faults.is_empty() { Ok((origins.to_config(), origins)) } else { Err(faults) }
+        let proxies = origins.proxies(&environment, &mut faults);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok((Self { egress_proxies: proxies, ..origins.to_config() }, origins))
     }
 }
 
@@ -240,6 +252,12 @@ impl Origins {
         }
     }
 
+    fn proxies(&self, environment: &[(OsString, OsString)], faults: &mut Vec<ConfigFault>) -> ProxyRules {
+        let direct = self.row("egress_no_proxy").value.hosts();
+        self.row("egress_proxy").value.proxy().rules(direct, environment, faults)
+    }
+
+    /// All but the proxies, for which the environment counts as well.
     fn to_config(&self) -> Config {
         let value = |key| &self.row(key).value;
         Config {
@@ -249,6 +267,8 @@ impl Origins {
             egress_allow: value("egress_allow").networks(),
             egress_deny: value("egress_deny").networks(),
             egress_ca_file: Some(value("egress_ca_file").path()).filter(|path| !path.as_os_str().is_empty()),
+            egress_proxies: ProxyRules::default(),
+            egress_tls_profiles_max: value("egress_tls_profiles_max").number(),
             log_format: if value("log_format").text() == "json" { LogFormat::Json } else { LogFormat::Text },
             log_level: value("log_level").text(),
             drain_timeout: value("drain_timeout").duration(),
@@ -327,6 +347,20 @@ impl Value {
         match self {
             Self::Networks(networks) => networks.clone(),
             other => panic!("{other:?} is no list of networks"),
+        }
+    }
+
+    fn proxy(&self) -> &ProxySetting {
+        match self {
+            Self::Proxy(proxy) => proxy,
+            other => panic!("{other:?} is no proxy"),
+        }
+    }
+
+    fn hosts(&self) -> Vec<HostPattern> {
+        match self {
+            Self::Hosts(hosts) => hosts.clone(),
+            other => panic!("{other:?} is no list of hosts"),
         }
     }
 

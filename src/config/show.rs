@@ -29,7 +29,11 @@ pub fn settings_table() -> String {
         let Setting { key, doc, kind, .. } = setting;
         let default = match (kind, setting.default_value().to_toml()) {
             // Nothing set, rather than how TOML writes it.
-            (Kind::OptionalFile | Kind::Networks, _) if setting.default.is_empty() => "none".to_owned(),
+            (Kind::Proxy | Kind::OptionalFile | Kind::Networks | Kind::Hosts, _)
+                if setting.default.is_empty() =>
+            {
+                setting.default_shown().to_owned()
+            }
             (_, toml) => format!("`{toml}`"),
         };
         writeln!(table, "| `{key}` | {default} | {} | {doc} |", kind.bounds())

@@ -87,7 +87,7 @@ impl Flags {
         let entry = |setting: &'static Setting| {
             let mut values: Vec<String> = matches.get_many(setting.key)?.cloned().collect();
             let raw = match setting.kind {
-                Kind::Networks => Raw::List(values),
+                Kind::Networks | Kind::Hosts => Raw::List(values),
                 _ => Raw::Text(values.pop()?),
             };
             Some(Entry { setting, raw, origin: Origin::Flag(setting.flag()) })
@@ -100,7 +100,7 @@ impl Flags {
 }
 
 fn flag(setting: &'static Setting) -> Arg {
-    let default = if setting.default.is_empty() { "none" } else { setting.default };
+    let default = setting.default_shown();
     let values = match setting.kind {
         // Their placeholder says as much.
         Kind::Directory | Kind::OptionalFile | Kind::Address | Kind::Networks => String::new(),
@@ -109,7 +109,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let help = format!("{}{values} [default: {default}] [env: {}]", setting.doc, setting.environment());
     let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.kind.placeholder()).help(help);
     match setting.kind {
-        Kind::Networks => arg.action(ArgAction::Append).value_delimiter(','),
+        Kind::Networks | Kind::Hosts => arg.action(ArgAction::Append).value_delimiter(','),
         _ => arg,
     }
 }

@@ -72,6 +72,28 @@ pub const SETTINGS: &[Setting] = &[
         default: "",
     },
     Setting {
+        key: "egress_proxy",
+        doc: "An HTTP proxy for endpoints of both schemes. Empty: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment \
+              count, in lower case too. `none`: there is none. The proxy looks names up. Others on this machine can read \
+              a flag: a password is better in the file.",
+        kind: Kind::Proxy,
+        default: "",
+    },
+    Setting {
+        key: "egress_no_proxy",
+        doc: "Endpoints that are reached without the proxy: names with all below them, addresses, networks. \
+              The flag may be repeated.",
+        kind: Kind::Hosts,
+        default: "",
+    },
+    Setting {
+        key: "egress_tls_profiles_max",
+        doc: "TLS options of subscriptions that are kept ready for the next connection. Past it those that were not used for \
+              longest are made anew when they are wanted.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "1024",
+    },
+    Setting {
         key: "log_format",
         doc: "How log lines are written to standard error.",
         kind: Kind::Choice(&["text", "json"]),
@@ -406,6 +428,15 @@ impl Setting {
     /// Its environment variable: `TIDINGS_GRPC_LISTEN`.
     pub fn environment(&self) -> String {
         format!("{ENVIRONMENT_PREFIX}{}", self.key.to_ascii_uppercase())
+    }
+
+    /// What its help says of its default.
+    pub fn default_shown(&self) -> &'static str {
+        match self.kind {
+            Kind::Proxy => "the environment's",
+            _ if self.default.is_empty() => "none",
+            _ => self.default,
+        }
     }
 
     /// Its value when nobody sets it.

@@ -5,6 +5,9 @@ use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::proxies::ProxySetting;
+use crate::domain::egress::HostPattern;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -27,6 +30,10 @@ pub enum Kind {
     Address,
     /// Networks in CIDR notation.
     Networks,
+    /// The URL of an HTTP proxy; the empty one stands for what the environment says.
+    Proxy,
+    /// Names, addresses and networks, each with a port or without.
+    Hosts,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Which log lines are written, as `tracing` filters are.
@@ -76,6 +83,10 @@ pub enum Value {
     Address(SocketAddr),
     /// Networks, without host bits.
     Networks(Vec<IpNet>),
+    /// A proxy; it is not shown how one asks it.
+    Proxy(ProxySetting),
+    /// Hosts.
+    Hosts(Vec<HostPattern>),
     /// A word or a filter.
     Text(String),
     /// A span of time, in whole milliseconds.
@@ -96,6 +107,8 @@ impl Kind {
         match (self, raw) {
             (Self::Networks, Raw::Text(text)) => read_networks(text.split(',')),
             (Self::Networks, Raw::List(items)) => read_networks(items.iter().map(String::as_str)),
+            (Self::Hosts, Raw::Text(text)) => read_hosts(text.split(',')),
+            (Self::Hosts, Raw::List(items)) => read_hosts(items.iter().map(String::as_str)),
             (Self::Count { min, max } | Self::Bytes { min, max }, Raw::Integer(number)) => {
                 let number = u64::try_from(*number).map_err(|_| format!("{number} is negative"))?;
                 self.number(number, min, max)
@@ -119,6 +132,8 @@ impl Kind {
                 .map(Value::Address)
                 .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:50051 or [::]:50051")),
             Self::Networks => read_networks(text.split(',')),
+            Self::Proxy => ProxySetting::parse(text).map(Value::Proxy),
+            Self::Hosts => read_hosts(text.split(',')),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => Err(format!("{text:?} is not one of {}", words.join(", "))),
             Self::LogFilter => read_log_filter(text),
@@ -147,7 +162,7 @@ impl Kind {
 
     fn wanted(self) -> &'static str {
         match self {
-            Self::Networks => "an array of strings",
+            Self::Networks | Self::Hosts => "an array of strings",
             Self::Count { .. } => "a whole number",
             Self::Bytes { .. } => "a size such as \"64KiB\"",
             Self::Duration { .. } => "a duration such as \"10s\"",
@@ -162,6 +177,8 @@ impl Kind {
             Self::OptionalFile => "FILE",
             Self::Address => "ADDRESS",
             Self::Networks => "CIDR",
+            Self::Proxy => "URL",
+            Self::Hosts => "HOST",
             Self::Choice(_) => "WORD",
             Self::LogFilter => "FILTER",
             Self::Duration { .. } => "DURATION",
@@ -177,6 +194,8 @@ impl Kind {
             Self::OptionalFile => "a file, or empty".to_owned(),
             Self::Address => "IP:port".to_owned(),
             Self::Networks => "CIDRs or addresses".to_owned(),
+            Self::Proxy => "http://user:password@host:port, none, or empty".to_owned(),
+            Self::Hosts => "names, addresses or CIDRs, with or without :port, or *".to_owned(),
             Self::Choice(words) => words.join(", "),
             Self::LogFilter => "off, error, warn, info, debug, trace, or target=level,…".to_owned(),
             Self::Duration { min, max } => format!("{} to {}", Value::Duration(min), Value::Duration(max)),
@@ -196,6 +215,10 @@ impl Value {
                 let networks: Vec<_> = networks.iter().map(|network| quoted(&network.to_string())).collect();
                 format!("[{}]", networks.join(", "))
             }
+            Self::Hosts(hosts) => {
+                let hosts: Vec<_> = hosts.iter().map(|host| quoted(&host.to_string())).collect();
+                format!("[{}]", hosts.join(", "))
+            }
             other => quoted(&other.to_string()),
         }
     }
@@ -214,6 +237,11 @@ impl fmt::Display for Value {
             Self::Networks(networks) => {
                 let networks: Vec<_> = networks.iter().map(IpNet::to_string).collect();
                 f.write_str(&networks.join(","))
+            }
+            Self::Proxy(proxy) => proxy.fmt(f),
+            Self::Hosts(hosts) => {
+                let hosts: Vec<_> = hosts.iter().map(HostPattern::to_string).collect();
+                f.write_str(&hosts.join(","))
             }
         }
     }
@@ -277,6 +305,17 @@ fn parse_network(item: &str) -> Option<IpNet> {
     network.ok().map(|network| network.trunc())
 }
 
+/// Reads hosts; empty items count for nothing.
+fn read_hosts<'a>(items: impl Iterator<Item = &'a str>) -> Result<Value, String> {
+    let mut hosts = Vec::new();
+    for item in items.map(str::trim).filter(|item| !item.is_empty()) {
+        let wrong =
+            || format!("{item:?} is not a host such as example.com, example.com:8443, 10.0.0.0/8 or *");
+        hosts.push(HostPattern::parse(item).ok_or_else(wrong)?);
+    }
+    Ok(Value::Hosts(hosts))
+}
+
 fn read_log_filter(text: &str) -> Result<Value, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {
@@ -327,6 +366,10 @@ mod tests {
             (Kind::Networks, "", ""),
             (Kind::LogFilter, "warn,tidings::delivery=debug", "warn,tidings::delivery=debug"),
             (Kind::OptionalFile, "", ""),
+            (Kind::Proxy, "", ""),
+            (Kind::Proxy, "none", "none"),
+            (Kind::Proxy, "http://user:hunter2@proxy.example:3128", "http://***:***@proxy.example:3128"),
+            (Kind::Hosts, ".Example.com, 10.1.2.3,*,", "example.com,10.1.2.3/32,*"),
         ];
         for (kind, text, expected) in cases {
             assert_eq!(read(kind, text).as_deref(), Ok(expected), "{text:?}");
@@ -357,6 +400,9 @@ mod tests {
             (Kind::LogFilter, "", r#""" is not one of off"#),
             (Kind::LogFilter, "tidings=loud", r#""tidings=loud" is not a log filter"#),
             (Kind::Directory, "", "is empty"),
+            (Kind::Proxy, "ftp://proxy.example", "is a proxy of the scheme ftp"),
+            (Kind::Proxy, "http://***:***@proxy.example", "has *** for a password"),
+            (Kind::Hosts, "a b", r#""a b" is not a host such as"#),
         ];
         for (kind, text, expected) in cases {
             let problem = read(kind, text).expect_err(text);

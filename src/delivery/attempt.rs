@@ -249,8 +249,9 @@ fn assemble<C: Connects>(
         let (client, request) = (client.clone(), request_of(&post, clock.now()));
         // In a box: the layers around it would move it about.
         Box::pin(async move {
-            let origin = &post.subscription.settings.url[..Position::BeforePath];
-            Ok(client.send(origin, request?).await?)
+            let settings = &post.subscription.settings;
+            let origin = &settings.url[..Position::BeforePath];
+            Ok(client.send(origin, settings.tls.as_ref(), request?).await?)
         })
     })
 }

@@ -3,38 +3,39 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper::client::conn::{http1, http2};
-use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem, pem::PemObject},
-};
+use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     attempt,
-    connect::{self, ConnectWithin, Connector},
+    connect::{self, ConnectSettings, Connector},
     pool::{HttpClient, PoolSettings},
+    tls::Tls,
 };
 use crate::{
     clock::Clock,
-    domain::{delivery::Poster, egress::EgressPolicy},
+    domain::{
+        delivery::Poster,
+        egress::{EgressPolicy, ProxyRules},
+    },
     metrics::Open,
 };
 
 /// How long one POST may take, where the subscription does not say: until the answer's body is read.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// How long it may take until a connection can be used: look-up, TCP and TLS together.
+/// How long it may take until a connection can be used: look-up, TCP, proxy and TLS together.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Most bytes read of an answer's body.
 pub const ANSWER_BYTES_MAX_DEFAULT: usize = 64 * 1024;
 /// How long an unused connection is kept.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
-/// Most unused connections kept per scheme, host and port.
+/// Most unused connections kept per scheme, host, port and TLS profile.
 pub const IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT: usize = 32;
 /// Most unused connections kept in all.
 pub const IDLE_CONNECTIONS_MAX_DEFAULT: usize = 4096;
+/// Most TLS profiles of subscriptions that are kept ready.
+pub const TLS_PROFILES_MAX_DEFAULT: usize = 1024;
 
 /// Most bytes of an answer's headers. More than 100 headers are refused as well, by hyper's own bound.
 const ANSWER_HEADERS_BYTES_MAX: usize = 16 * 1024;
@@ -53,9 +54,11 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 pub struct PosterSettings {
     /// Which addresses may be POSTed to.
     pub egress: EgressPolicy,
+    /// Which endpoints are reached by a proxy.
+    pub proxies: ProxyRules,
     /// How long one POST may take, where the subscription does not say.
     pub default_timeout: Duration,
-    /// How long look-up, TCP and TLS may take together.
+    /// How long look-up, TCP, proxy and TLS may take together.
     pub connect_timeout: Duration,
     /// Counts the connections.
     pub connections: Open,
@@ -64,19 +67,23 @@ pub struct PosterSettings {
     pub answer_bytes_max: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Most unused connections kept per scheme, host and port.
+    /// Most unused connections kept per scheme, host, port and TLS profile.
     pub idle_connections_per_endpoint_max: usize,
     /// Most unused connections kept in all. Once there are more, the half that was not used for longest is closed.
     pub idle_connections_max: usize,
     /// Certificate authorities that are trusted besides those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Most TLS profiles of subscriptions that are kept ready. The one that was not used for longest goes, and is made anew
+    /// when it is wanted again.
+    pub tls_profiles_max: usize,
 }
 
 impl Default for PosterSettings {
-    /// Public addresses only, the system's certificate authorities only, and the `_DEFAULT`s of this module.
+    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of this module.
     fn default() -> Self {
         Self {
             egress: EgressPolicy::default(),
+            proxies: ProxyRules::default(),
             default_timeout: TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             connections: Open::default(),
@@ -85,6 +92,7 @@ impl Default for PosterSettings {
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
             idle_connections_max: IDLE_CONNECTIONS_MAX_DEFAULT,
             extra_roots: Vec::new(),
+            tls_profiles_max: TLS_PROFILES_MAX_DEFAULT,
         }
     }
 }
@@ -122,14 +130,14 @@ where
     F: Future<Output = io::Result<T>> + Send + 'static,
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let connector =
-        Connector::new(dial, settings.egress.clone(), settings.connect_timeout, settings.connections.clone());
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls(&settings.extra_roots)?)
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(connector);
-    let connector = ConnectWithin { inner: Arc::new(https), timeout: settings.connect_timeout };
+    let connecting = ConnectSettings {
+        egress: settings.egress.clone(),
+        proxies: settings.proxies.clone(),
+        tls: Tls::new(&settings.extra_roots, settings.tls_profiles_max)?,
+        timeout: settings.connect_timeout,
+        connections: settings.connections.clone(),
+    };
+    let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
     Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
@@ -156,35 +164,5 @@ fn pool_settings(settings: &PosterSettings) -> PoolSettings {
         idle_timeout: settings.idle_timeout,
         idle_per_origin_max: settings.idle_connections_per_endpoint_max,
         idle_max: settings.idle_connections_max,
-    }
-}
-
-fn tls(extra_roots: &[CertificateDer<'static>]) -> Result<ClientConfig, PosterError> {
-    let mut roots = RootCertStore::empty();
-    for (index, root) in extra_roots.iter().enumerate() {
-        roots.add(root.clone()).map_err(|source| PosterError::ExtraRoot { number: index + 1, source })?;
-    }
-    add_system_roots(&mut roots);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(PosterError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
-}
-
-/// Adds the system's certificate authorities. A system without any is no reason not to start: plain http works, and an
-/// https attempt says what is wrong with its certificate.
-fn add_system_roots(roots: &mut RootCertStore) {
-    let system = rustls_native_certs::load_native_certs();
-    // A bundle may hold certificates of forms that are not in use any more.
-    let (added, unusable) = roots.add_parsable_certificates(system.certs);
-    if added == 0 {
-        tracing::warn!(
-            errors = ?system.errors,
-            "the system has no certificate authorities: no https endpoint will be trusted unless its authority is set"
-        );
-    } else if unusable > 0 || !system.errors.is_empty() {
-        tracing::debug!(added, unusable, errors = ?system.errors, "not all certificate authorities can be used");
     }
 }

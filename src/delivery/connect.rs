@@ -1,4 +1,5 @@
-//! Connects: resolves a URL's host, asks for the verdict on every address, and connects to one that was judged.
+//! Connects: resolves a URL's host, asks for the verdict on every address, and connects to one that was judged; or to a
+//! proxy, which does the rest.
 
 use std::{
     future::Future,
@@ -11,23 +12,26 @@ use std::{
 };
 
 use http::{Uri, uri::Scheme};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::{
-    client::legacy::connect::{Connected, Connection},
-    rt::TokioIo,
-};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tower::{BoxError, Service, ServiceExt};
+use tower::Service;
 
-use super::resolve::Resolver;
+use super::{
+    proxy::{self, Forwarding, ProxyError},
+    resolve::Resolver,
+    stream::Stream,
+    tls::{Tls, TlsError},
+};
 use crate::{
-    domain::egress::{Blocked, EgressPolicy},
-    metrics::{Open, Opened},
+    domain::{
+        egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
+        subscription::TlsProfile,
+    },
+    metrics::Open,
 };
 
 /// How long a kept connection is silent before the system asks whether the other end is still there.
@@ -37,9 +41,18 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How often it asks in vain before the connection counts as dead.
 const KEEPALIVE_TRIES: u32 = 3;
 
+/// Where a connection is to lead.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    /// An absolute URL; its path does not matter.
+    pub(super) url: Uri,
+    /// What the subscription says about TLS.
+    pub(super) tls: Option<Arc<TlsProfile>>,
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(super) enum ConnectError {
     /// The name leads nowhere.
     #[error("{host} did not resolve: {reason}")]
     Lookup {
@@ -59,24 +72,47 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The proxy leads nowhere.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The proxy took longer than this.
+    #[error("no connection by the proxy within {0:?}")]
+    ProxyTimeout(Duration),
+    /// There is no TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// It took longer than this.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
+}
+
+/// How connections are made.
+pub(super) struct ConnectSettings {
+    pub(super) egress: EgressPolicy,
+    pub(super) proxies: ProxyRules,
+    pub(super) tls: Tls,
+    /// For look-up, all addresses, proxy and TLS together.
+    pub(super) timeout: Duration,
+    pub(super) connections: Open,
 }
 
 /// Connects to the hosts of URLs, as far as the policy lets it.
 ///
 /// There is one look-up per connection, and the address that was judged is the address that is connected to: a name that
 /// leads elsewhere a moment later changes nothing.
-#[derive(Clone)]
 pub(super) struct Connector<D> {
     /// Opens a connection to an address: [`dial`], but in a simulation.
     dial: D,
     resolver: Resolver,
-    egress: Arc<EgressPolicy>,
-    /// For the look-up and all addresses together.
-    timeout: Duration,
-    connections: Open,
+    /// Shared: it is cloned for every connection.
+    settings: Arc<ConnectSettings>,
+}
+
+impl<D: Clone> Clone for Connector<D> {
+    fn clone(&self) -> Self {
+        let (resolver, settings) = (self.resolver.clone(), Arc::clone(&self.settings));
+        Self { dial: self.dial.clone(), resolver, settings }
+    }
 }
 
 /// Opens a TCP connection, as the gateway wants it.
@@ -92,168 +128,133 @@ pub(super) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-impl<D> Connector<D> {
-    pub(super) fn new(dial: D, egress: EgressPolicy, timeout: Duration, connections: Open) -> Self {
-        Self { dial, resolver: Resolver::new(), egress: Arc::new(egress), timeout, connections }
+impl<D, F, T> Connector<D>
+where
+    D: Fn(SocketAddr) -> F,
+    F: Future<Output = io::Result<T>>,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(super) fn new(dial: D, settings: ConnectSettings) -> Self {
+        Self { dial, resolver: Resolver::new(), settings: Arc::new(settings) }
     }
 
-    async fn connect<F, T>(self, url: Uri) -> Result<Stream<T>, ConnectError>
-    where
-        D: Fn(SocketAddr) -> F,
-        F: Future<Output = io::Result<T>>,
-    {
-        let host = url.host().expect("the client asks for absolute URLs only");
-        let default_port = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-        let port = url.port_u16().unwrap_or(default_port);
+    async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
+        let settings = &self.settings;
+        let deadline = Instant::now() + settings.timeout;
+        let host = to.url.host().expect("the client asks for absolute URLs only");
+        let is_https = to.url.scheme() == Some(&Scheme::HTTPS);
+        let port = to.url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
 
-        let deadline = Instant::now() + self.timeout;
+        let proxy = settings.proxies.route(is_https, host, port);
+        let stream = match proxy {
+            None => self.reach(host, port, deadline).await?,
+            Some(proxy) => self.reach_by(proxy, is_https, host, port, deadline).await?,
+        };
+        let opened = settings.connections.one();
+        if !is_https {
+            return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
+        }
+        let securing = settings.tls.connect(stream, host, to.tls.as_deref());
+        match timeout_at(deadline, securing).await {
+            Ok(secured) => Ok(Stream::secured(secured?, opened)),
+            Err(_) => Err(ConnectError::Timeout(settings.timeout)),
+        }
+    }
+
+    /// Connects to the endpoint itself, at an address that passed the verdict.
+    async fn reach(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
         let found = timeout_at(deadline, self.resolver.resolve(host)).await;
         let addresses = found
-            .map_err(|_| ConnectError::Timeout(self.timeout))?
+            .map_err(|_| ConnectError::Timeout(self.settings.timeout))?
             .map_err(|reason| ConnectError::Lookup { host: host.to_owned(), reason })?;
-        let allowed = self.allowed(&addresses)?;
+        let allowed = allowed(&self.settings.egress, &addresses)?;
+        self.try_each(&allowed, port, deadline).await
+    }
 
-        // In the order in which the system gave them, which knows what can be reached from here. Each address gets its
-        // share of what is left, so that one that is silent leaves time for the next.
-        let mut last = ConnectError::Timeout(self.timeout);
-        for (tried, address) in allowed.iter().enumerate() {
-            let left = u32::try_from(allowed.len() - tried).expect("a name's addresses are few");
+    /// Connects to the proxy, and has it connect to the endpoint if that is an https one: an http one is told with each
+    /// request.
+    async fn reach_by(
+        &self,
+        proxy: &Proxy,
+        is_https: bool,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<T, ConnectError> {
+        let limit = self.settings.timeout;
+        // The proxy looks names up. An address that the URL itself names is judged here.
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = literal.parse::<IpAddr>() {
+            self.settings.egress.verdict(address)?;
+        }
+        let found = timeout_at(deadline, self.resolver.resolve(proxy.host())).await;
+        let addresses =
+            found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|_| ProxyError::Lookup)?;
+        // Its operator chose the proxy: there is no verdict on its address.
+        let reached = self.try_each(&addresses, proxy.port(), deadline).await;
+        let mut stream = reached.map_err(|error| match error {
+            ConnectError::Refused { source, .. } => ProxyError::Unreachable(source).into(),
+            ConnectError::Timeout(limit) => ConnectError::ProxyTimeout(limit),
+            other => other,
+        })?;
+        if is_https {
+            let tunneling = timeout_at(deadline, proxy::tunnel(&mut stream, proxy, host, port)).await;
+            tunneling.map_err(|_| ConnectError::ProxyTimeout(limit))??;
+        }
+        Ok(stream)
+    }
+
+    /// Connects to one of the addresses, in the order in which the system gave them, which knows what can be reached from
+    /// here. Each gets its share of what is left, so that one that is silent leaves time for the next.
+    async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
+        let mut last = ConnectError::Timeout(self.settings.timeout);
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).expect("a name's addresses are few");
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             let address = SocketAddr::new(*address, port);
             match timeout(share, (self.dial)(address)).await {
-                Ok(Ok(stream)) => {
-                    return Ok(Stream { inner: TokioIo::new(stream), _opened: self.connections.one() });
-                }
+                Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
-                Err(_) => last = ConnectError::Timeout(self.timeout),
+                Err(_) => last = ConnectError::Timeout(self.settings.timeout),
             }
         }
         Err(last)
     }
+}
 
-    /// Those of a host's addresses that may be connected to. If none may, why the first may not.
-    fn allowed(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, ConnectError> {
-        let (mut allowed, mut blocked) = (Vec::with_capacity(addresses.len()), None);
-        for address in addresses {
-            match self.egress.verdict(*address) {
-                Ok(()) => allowed.push(*address),
-                Err(reason) => {
-                    blocked.get_or_insert(reason);
-                }
+/// Those of a host's addresses that may be connected to. If none may, why the first may not.
+fn allowed(egress: &EgressPolicy, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Blocked> {
+    let (mut allowed, mut blocked) = (Vec::with_capacity(addresses.len()), None);
+    for address in addresses {
+        match egress.verdict(*address) {
+            Ok(()) => allowed.push(*address),
+            Err(reason) => {
+                blocked.get_or_insert(reason);
             }
         }
-        match blocked {
-            Some(blocked) if allowed.is_empty() => Err(blocked.into()),
-            _ => Ok(allowed),
-        }
+    }
+    match blocked {
+        Some(blocked) if allowed.is_empty() => Err(blocked),
+        _ => Ok(allowed),
     }
 }
 
-type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
-
-impl<D, F, T> Service<Uri> for Connector<D>
+impl<D, F, T> Service<Destination> for Connector<D>
 where
     D: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
-    T: Send + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     type Response = Stream<T>;
     type Error = ConnectError;
-    type Future = Connecting<Stream<T>, ConnectError>;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream<T>, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, url: Uri) -> Self::Future {
-        Box::pin(self.clone().connect(url))
-    }
-}
-
-/// Bounds the time until a connection can be used. Stands around TLS, whose handshake may hang as well as TCP's.
-#[derive(Debug)]
-pub(super) struct ConnectWithin<S> {
-    /// Shared: it is cloned for every connection.
-    pub(super) inner: Arc<S>,
-    pub(super) timeout: Duration,
-}
-
-impl<S> Clone for ConnectWithin<S> {
-    fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), timeout: self.timeout }
-    }
-}
-
-impl<S> Service<Uri> for ConnectWithin<S>
-where
-    S: Service<Uri, Error = BoxError, Response: Send, Future: Send> + Clone + Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Connecting<S::Response, BoxError>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, url: Uri) -> Self::Future {
-        let (limit, connector) = (self.timeout, S::clone(&self.inner));
-        Box::pin(async move {
-            let connecting = timeout(limit, connector.oneshot(url)).await;
-            connecting.unwrap_or_else(|_| Err(ConnectError::Timeout(limit).into()))
-        })
-    }
-}
-
-/// A connection that is counted.
-pub(super) struct Stream<T> {
-    inner: TokioIo<T>,
-    _opened: Opened,
-}
-
-impl<T> Connection for Stream<T> {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl<T: AsyncRead + Unpin> Read for Stream<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> Write for Stream<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+    fn call(&mut self, to: Destination) -> Self::Future {
+        Box::pin(self.clone().connect(to))
     }
 }
 
@@ -265,20 +266,27 @@ mod tests {
         EgressPolicy::new(allowed.iter().map(|net| net.parse().unwrap()).collect())
     }
 
-    /// Connects as the gateway does. A macro, since the type of an `async fn` has no name.
-    macro_rules! connector {
-        ($allowed:expr) => {
-            Connector::new(dial, policy($allowed), Duration::from_secs(5), Open::default())
-        };
+    fn settings(allowed: &[&str]) -> ConnectSettings {
+        ConnectSettings {
+            egress: policy(allowed),
+            proxies: ProxyRules::default(),
+            tls: Tls::new(&[], 1).unwrap(),
+            timeout: Duration::from_secs(5),
+            connections: Open::default(),
+        }
+    }
+
+    fn to(url: String) -> Destination {
+        Destination { url: Uri::try_from(url).unwrap(), tls: None }
     }
 
     #[test]
     fn only_allowed_addresses_are_left_and_if_there_are_none_the_first_says_why() {
         let addresses: Vec<IpAddr> =
             ["10.0.0.1", "1.1.1.1", "::1"].iter().map(|a| a.parse().unwrap()).collect();
-        assert_eq!(connector!(&[]).allowed(&addresses).unwrap(), [addresses[1]]);
-        assert_eq!(connector!(&["::1/128"]).allowed(&addresses).unwrap(), [addresses[1], addresses[2]]);
-        let blocked = connector!(&[]).allowed(&addresses[..1]).unwrap_err();
+        assert_eq!(allowed(&policy(&[]), &addresses).unwrap(), [addresses[1]]);
+        assert_eq!(allowed(&policy(&["::1/128"]), &addresses).unwrap(), [addresses[1], addresses[2]]);
+        let blocked = allowed(&policy(&[]), &addresses[..1]).unwrap_err();
         assert_eq!(blocked.to_string(), "10.0.0.1 is not posted to: it is a private address");
     }
 
@@ -286,13 +294,13 @@ mod tests {
     async fn the_next_address_is_tried_when_one_refuses() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connector = connector!(&["127.0.0.0/8", "::1/128"]);
+        let connector = Connector::new(dial, settings(&["127.0.0.0/8", "::1/128"]));
         // Nobody listens on ::1 and 127.0.0.2; localhost may stand for ::1 first.
         for (host, connects) in
             [("localhost", true), ("127.0.0.1", true), ("127.0.0.2", false), ("[::1]", false)]
         {
-            let url = Uri::try_from(format!("http://{host}:{port}/")).unwrap();
-            assert_eq!(connector.clone().connect(url).await.is_ok(), connects, "{host}");
+            let to = to(format!("http://{host}:{port}/"));
+            assert_eq!(connector.clone().connect(to).await.is_ok(), connects, "{host}");
         }
     }
 
@@ -301,8 +309,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let url = Uri::try_from(format!("http://{address}/secret?token=secret")).unwrap();
-        let Err(error) = connector!(&["127.0.0.0/8"]).connect(url).await else { panic!("connected") };
+        let to = to(format!("http://{address}/secret?token=secret"));
+        let Err(error) = Connector::new(dial, settings(&["127.0.0.0/8"])).connect(to).await else {
+            panic!("connected")
+        };
         assert_eq!(error.to_string(), format!("could not connect to {address}: connection refused"));
     }
 }

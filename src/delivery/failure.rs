@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Write, io, time::Duration};
 
-use super::{connect::ConnectError, pool::SendError};
+use super::{connect::ConnectError, pool::SendError, proxy::ProxyError, tls::TlsError};
 use crate::domain::delivery::Outcome;
 
 /// Why there is no complete answer. The text is for people, without anything that was sent.
@@ -33,7 +33,11 @@ impl Failure {
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Connect(error) => no_connection(&*error),
+            SendError::Connect(error) => no_connection(&error),
+            // The endpoint's verdict on a client's certificate comes after the handshake.
+            SendError::Broken { error, kept: false } if tls_text(&error).is_some() => {
+                Self::new(Outcome::Connect, broken_text(&error))
+            }
             SendError::Broken { error, kept } => {
                 let may_be_stale = !error.is_parse() && !error.is_user();
                 Self { kept_connection_broke: kept && may_be_stale, ..Self::from(error) }
@@ -49,25 +53,30 @@ impl From<hyper::Error> for Failure {
     }
 }
 
-fn no_connection(error: &(dyn Error + 'static)) -> Failure {
-    let outcome = match find::<ConnectError>(error) {
-        Some(ConnectError::Blocked(_)) => Outcome::Blocked,
-        Some(ConnectError::Timeout(_)) => Outcome::Timeout,
-        Some(ConnectError::Refused { source, .. }) if source.kind() == io::ErrorKind::TimedOut => {
+fn no_connection(error: &ConnectError) -> Failure {
+    use ConnectError as E;
+    let outcome = match error {
+        E::Blocked(_) => Outcome::Blocked,
+        E::Timeout(_) | E::ProxyTimeout(_) => Outcome::Timeout,
+        E::Refused { source, .. }
+        | E::Proxy(ProxyError::Unreachable(source) | ProxyError::Broken(source))
+            if source.kind() == io::ErrorKind::TimedOut =>
+        {
             Outcome::Timeout
         }
         _ => Outcome::Connect,
     };
-    let text = match (find::<ConnectError>(error), find::<rustls::Error>(error)) {
-        (Some(ours), _) => ours.to_string(),
-        (None, Some(tls)) => format!("tls failed: {tls}"),
-        (None, None) => format!("no connection: {}", describe(error)),
+    let text = match error {
+        E::Tls(TlsError::Handshake(error)) => format!("tls failed: {}", describe(error)),
+        error => error.to_string(),
     };
     Failure::new(outcome, text)
 }
 
 fn broken_text(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
+    if let Some(tls) = tls_text(error) {
+        format!("tls failed: {tls}")
+    } else if error.is_incomplete_message() {
         "the connection was closed before the answer was complete".to_owned()
     } else if error.is_parse_too_large() {
         "the answer's headers are too large".to_owned()
@@ -76,6 +85,15 @@ fn broken_text(error: &hyper::Error) -> String {
     } else {
         format!("the connection broke: {}", describe(error))
     }
+}
+
+/// What TLS says of a connection that broke, if that is why it broke.
+fn tls_text(error: &hyper::Error) -> Option<String> {
+    // Of HTTP/2 nothing but the text is left.
+    const ALERT: &str = "received fatal alert: ";
+    let text = find::<rustls::Error>(error).map_or_else(|| describe(error), ToString::to_string);
+    let is_tls = find::<rustls::Error>(error).is_some() || text.starts_with(ALERT);
+    is_tls.then_some(text)
 }
 
 /// The most telling part of an error: what lies at its bottom.

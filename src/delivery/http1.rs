@@ -20,6 +20,8 @@ use hyper::{
     rt::{Read, Write},
 };
 
+use super::proxy::Forwarding;
+
 /// A connection that no request is under way on.
 pub(super) struct Http1<T: Read + Write + Unpin> {
     sender: http1::SendRequest<Full<Bytes>>,
@@ -28,6 +30,8 @@ pub(super) struct Http1<T: Read + Write + Unpin> {
     pub(super) origin: Arc<str>,
     /// How the other end is called in requests.
     pub(super) host: HeaderValue,
+    /// How requests are put, where the other end is a proxy that passes them on.
+    pub(super) forwarding: Option<Forwarding>,
     /// The connection has ended, and is not to be driven any more.
     is_over: bool,
 }
@@ -40,7 +44,7 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
         host: HeaderValue,
     ) -> hyper::Result<Self> {
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection, origin, host, is_over: false })
+        Ok(Self { sender, connection, origin, host, forwarding: None, is_over: false })
     }
 
     /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.

@@ -2,12 +2,12 @@
 //!
 //! `dispatcher` serves all subscriptions, `lane` is what it knows of one; `pace`, `places` and `suspension` decide how fast it
 //! goes, and `sending` makes one attempt and settles it. The rest is one POST: `client` holds the settings, `attempt` the tower
-//! stack, `pool` the kept connections, `http1` one of them, `connect` and `resolve` the way to a socket, `failure` what there
-//! is instead of an answer.
+//! stack, `pool` the kept connections, `http1` one of them, `connect`, `resolve`, `proxy` and `tls` the way to a `stream`,
+//! `failure` what there is instead of an answer.
 
 mod attempt;
 pub mod client;
-pub mod connect;
+mod connect;
 pub mod dispatcher;
 mod failure;
 mod http1;
@@ -15,6 +15,9 @@ mod lane;
 mod pace;
 mod places;
 mod pool;
+mod proxy;
 mod resolve;
 mod sending;
+mod stream;
 pub mod suspension;
+mod tls;

@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, Uri,
-    header::HOST,
+    HeaderValue, Request, Response, StatusCode, Uri,
+    header::{HOST, PROXY_AUTHORIZATION},
     uri::{PathAndQuery, Scheme},
 };
 use http_body_util::Full;
@@ -20,11 +20,16 @@ use hyper::{
     client::conn::{http1, http2},
     rt::{Read, Write},
 };
-use hyper_util::{client::legacy::connect::Connection, rt::TokioExecutor};
+use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
-use tower::{BoxError, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
-use super::http1::{DrivenBody, Http1, TakesBack};
+use super::{
+    connect::{ConnectError, Destination},
+    http1::{DrivenBody, Http1, TakesBack},
+    proxy::{Forwarding, ProxyError},
+};
+use crate::domain::subscription::TlsProfile;
 
 /// How often unused connections are looked at: those that the other end has closed, or that were not used for long, are
 /// dropped.
@@ -32,19 +37,27 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Opens connections to the origins of URLs.
 pub(super) trait Connects:
-    Service<Uri, Response: Stream, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+    Service<Destination, Response: Stream, Error = ConnectError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S> Connects for S where
-    S: Service<Uri, Response: Stream, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static
+    S: Service<Destination, Response: Stream, Error = ConnectError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 
-/// What requests are sent over. It knows which protocol was agreed upon.
-pub(super) trait Stream: Read + Write + Connection + Unpin + Send + 'static {}
+/// What requests are sent over.
+pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
+    /// Whether HTTP/2 was agreed upon.
+    fn is_http2(&self) -> bool;
 
-impl<T: Read + Write + Connection + Unpin + Send + 'static> Stream for T {}
+    /// How requests are put, where the other end is a proxy that passes them on.
+    fn forwarding(&self) -> Option<&Forwarding>;
+}
 
 /// How connections are used and kept.
 #[derive(Clone, Debug)]
@@ -64,7 +77,7 @@ pub(super) struct PoolSettings {
 pub(super) enum SendError {
     /// There is no connection.
     #[error(transparent)]
-    Connect(BoxError),
+    Connect(ConnectError),
     /// The connection broke before the answer.
     #[error("{error}")]
     Broken {
@@ -76,7 +89,7 @@ pub(super) enum SendError {
 }
 
 /// The body of an answer.
-pub(super) type AnswerBody<C> = DrivenBody<<C as Service<Uri>>::Response, Home<C>>;
+pub(super) type AnswerBody<C> = DrivenBody<<C as Service<Destination>>::Response, Home<C>>;
 
 /// Sends requests. Clones share the kept connections.
 pub(super) struct HttpClient<C: Connects>(Arc<Shared<C>>);
@@ -140,25 +153,34 @@ impl<C: Connects> HttpClient<C> {
     }
 
     /// Sends a request to `origin`, which is that of its absolute URL, and waits for the head of the answer. Requests with
-    /// the same origin, spelled in the same way, share connections.
+    /// the same origin, spelled in the same way, and the same TLS profile share connections; others never do.
     ///
     /// A kept connection may turn out to be closed before anything was sent over it; another one is taken then.
     pub(super) async fn send(
         &self,
         origin: &str,
+        tls: Option<&Arc<TlsProfile>>,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<AnswerBody<C>>, SendError> {
-        let url = request.uri().clone();
+        let to = Destination { url: request.uri().clone(), tls: tls.cloned() };
+        let url = &to.url;
+        // No origin has a space in it.
+        let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));
+        let origin = of_profile.as_deref().unwrap_or(origin);
         loop {
             let (taken, kept) = match self.0.take(origin) {
                 Some(taken) => (taken, true),
                 // In a box: it is large and rare, and would make every request's future as large.
-                None => (Box::pin(self.0.connect(origin, &url)).await?, false),
+                None => (Box::pin(self.0.connect(origin, &to)).await?, false),
             };
             let (sent, kept, is_shared) = match taken {
                 Taken::Own(connection) => {
-                    make_plain(&mut request, &url, connection.host.clone());
-                    let sent = connection.send(request).await.map(|(response, connection)| {
+                    put_plainly(&mut request, url, &connection);
+                    let sent = connection.send(request).await;
+                    if let Ok((response, connection)) = &sent {
+                        refused_by_proxy(response.status(), connection.forwarding.as_ref())?;
+                    }
+                    let sent = sent.map(|(response, connection)| {
                         let home = Home(Arc::clone(&self.0));
                         response.map(|incoming| DrivenBody::new(incoming, connection, home))
                     });
@@ -185,6 +207,7 @@ impl<C: Connects> HttpClient<C> {
             request = unsent;
             *request.uri_mut() = url.clone();
             request.headers_mut().remove(HOST);
+            request.headers_mut().remove(PROXY_AUTHORIZATION);
         }
     }
 }
@@ -227,12 +250,15 @@ impl<C: Connects> Shared<C> {
     }
 
     /// Opens a connection.
-    async fn connect(&self, origin: &str, url: &Uri) -> Result<Taken<C::Response>, SendError> {
-        let stream = self.connector.clone().oneshot(url.clone()).await.map_err(SendError::Connect)?;
+    async fn connect(&self, origin: &str, to: &Destination) -> Result<Taken<C::Response>, SendError> {
+        let stream = self.connector.clone().oneshot(to.clone()).await.map_err(SendError::Connect)?;
         let broken = |error| SendError::Broken { error, kept: false };
-        if !stream.connected().is_negotiated_h2() {
-            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(url));
-            return Ok(Taken::Own(Box::new(connecting.await.map_err(broken)?)));
+        if !stream.is_http2() {
+            let forwarding = stream.forwarding().cloned();
+            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(&to.url));
+            let mut connection = connecting.await.map_err(broken)?;
+            connection.forwarding = forwarding;
+            return Ok(Taken::Own(Box::new(connection)));
         }
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // Whoever waits for an answer learns of its end.
@@ -307,11 +333,26 @@ impl<C: Connects> TakesBack<C::Response> for Home<C> {
     }
 }
 
-/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header.
-fn make_plain(request: &mut Request<Full<Bytes>>, url: &Uri, host: HeaderValue) {
-    request.headers_mut().insert(HOST, host);
+/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header. A proxy
+/// that passes it on gets the whole URL.
+fn put_plainly<T: Stream>(request: &mut Request<Full<Bytes>>, url: &Uri, connection: &Http1<T>) {
+    request.headers_mut().insert(HOST, connection.host.clone());
+    if let Some(Forwarding { authorization }) = &connection.forwarding {
+        if let Some(authorization) = authorization {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
+        return;
+    }
     let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
+}
+
+/// Whether the answer is the proxy's own: it wants to be told who asks. Any other may come from the endpoint.
+fn refused_by_proxy(status: StatusCode, forwarding: Option<&Forwarding>) -> Result<(), SendError> {
+    if forwarding.is_some() && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Err(SendError::Connect(ProxyError::Refused(status).into()));
+    }
+    Ok(())
 }
 
 /// The host of a URL as HTTP/1's header: the port only if it is not the scheme's own.

@@ -35,20 +35,44 @@ pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duratio
 }
 
 /// What an answer with another status than 2xx says to people. Names the place that a redirect leads to, without its
-/// query, where there may be secrets.
+/// query and its user info, where there may be secrets.
 pub fn status_text(status: StatusCode, location: Option<&HeaderValue>) -> String {
     let name = status.canonical_reason().map(|name| format!(" {name}")).unwrap_or_default();
     let mut text = format!("answered {}{name}", status.as_u16());
     if status.is_redirection() {
         if let Some(location) = location {
             text.push_str(" to ");
-            let location = String::from_utf8_lossy(location.as_bytes());
+            let location = String::from_utf8_lossy(location.as_bytes()).replace(char::is_control, "");
             let place = location.split(['?', '#']).next().unwrap_or_default();
-            text.extend(place.chars().filter(|c| !c.is_control()).take(LOCATION_CHARS_MAX));
+            text.extend(without_user_info(place).chars().take(LOCATION_CHARS_MAX));
         }
         text.push_str(", and redirects are not followed");
     }
     fit_error(text)
+}
+
+/// A URL without its user info, however browsers may be made to find one: they take `\\` for `/`, and need neither slash.
+fn without_user_info(url: &str) -> String {
+    let is_slash = |c| matches!(c, '/' | '\\');
+    let is_scheme = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    };
+    let trimmed = url.trim_start();
+    let scheme = trimmed
+        .split_once(':')
+        .filter(|(scheme, _)| is_scheme(scheme))
+        .map_or(0, |(scheme, _)| scheme.len() + 1);
+    let rest = &trimmed[scheme..];
+    let slashes = rest.len() - rest.trim_start_matches(is_slash).len();
+    if scheme == 0 && slashes < 2 {
+        // A path.
+        return trimmed.to_owned();
+    }
+    let (start, rest) = trimmed.split_at(scheme + slashes);
+    let end = rest.find(is_slash).unwrap_or(rest.len());
+    let host = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    format!("{start}{}", &rest[host..])
 }
 
 /// An error's text within [`ERROR_BYTES_KEPT`] and without control characters.
@@ -102,6 +126,27 @@ mod tests {
         for status in 100..1000 {
             let expected = if (200..300).contains(&status) { Outcome::Ok } else { Outcome::HttpStatus };
             assert_eq!(classify(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_shown_without_its_user_info() {
+        for (location, shown) in [
+            ("https://user:secret@example.com/a@b", "https://example.com/a@b"),
+            ("https://user:secret@example.com?secret", "https://example.com"),
+            ("https://secret@user:secret@example.com", "https://example.com"),
+            ("//user:secret@example.com/a", "//example.com/a"),
+            ("  https:\\\\user:secret@example.com\\a", "https:\\\\example.com\\a"),
+            ("https:user:secret@example.com/a", "https:example.com/a"),
+            ("ht\ttps://user:secret@example.com/", "https://example.com/"),
+            ("https://example.com/a?b=c@d", "https://example.com/a"),
+            ("/users/@me", "/users/@me"),
+            ("@me", "@me"),
+            ("a@b/c", "a@b/c"),
+        ] {
+            let value = HeaderValue::from_bytes(location.as_bytes()).unwrap();
+            let text = status_text(StatusCode::FOUND, Some(&value));
+            assert_eq!(text, format!("answered 302 Found to {shown}, and redirects are not followed"));
         }
     }
 

@@ -8,7 +8,10 @@ use std::{fmt, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
+mod proxy;
 mod special;
+
+pub use proxy::{HostPattern, PROXY_URL_BYTES_MAX, Proxy, ProxyRules};
 
 /// Which addresses may be POSTed to: those of the public internet and those of the networks that are allowed, but none
 /// of the networks that are denied.

@@ -32,7 +32,9 @@ pub const CHATWOOT_TIMESTAMP: HeaderName = HeaderName::from_static("x-chatwoot-t
 pub const CHATWOOT_SIGNATURE: HeaderName = HeaderName::from_static("x-chatwoot-signature");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
+/// How the gateway calls itself.
+pub const AGENT_NAME: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
+const AGENT: HeaderValue = HeaderValue::from_static(AGENT_NAME);
 
 /// How many headers every POST has of Tidings' own.
 const OWN_HEADERS: usize = 9;

@@ -1,6 +1,6 @@
 //! A subscription: who wants which events, and how they are sent.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use url::Url;
 use uuid::Uuid;
@@ -18,12 +18,14 @@ mod check;
 mod endpoint_url;
 mod mask;
 mod secrets;
+pub mod tls;
 
 pub use check::{check_new, check_update};
 pub use mask::{Field, Mask};
 pub use secrets::{
     OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,
 };
+pub use tls::{TlsOptions, TlsProfile};
 
 /// A stored subscription. Its values have been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +79,8 @@ pub struct Settings {
     pub ordered: bool,
     /// For the client's own use.
     pub annotations: BTreeMap<String, String>,
+    /// How an https endpoint is known; `None` is the server's way. Never there with an http URL.
+    pub tls: Option<Arc<TlsProfile>>,
 }
 
 /// How the endpoint of a subscription does, as far as that is to survive a restart. No decision of anybody's: a change of

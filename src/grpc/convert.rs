@@ -7,7 +7,7 @@ use crate::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
         secret::REDACTED,
-        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription, TlsOptions},
     },
     gateway::{DeliveryRecord, Published, Summary},
     proto::v1,
@@ -45,6 +45,7 @@ pub(super) fn settings(settings: &Settings) -> v1::Subscription {
         max_in_flight: settings.max_in_flight.map_or(0, i32::from),
         ordered: settings.ordered,
         annotations: settings.annotations.clone(),
+        tls: settings.tls.as_ref().map(|tls| tls_options(tls.options())),
         ..Default::default()
     }
 }
@@ -56,6 +57,15 @@ fn retry_policy(retry: RetryOverrides) -> Option<v1::RetryPolicy> {
         max_backoff: retry.max_backoff.map(duration),
     };
     (retry != RetryOverrides::default()).then_some(policy)
+}
+
+fn tls_options(options: &TlsOptions) -> v1::TlsOptions {
+    v1::TlsOptions {
+        server_name: options.server_name.clone(),
+        ca_certificates: options.ca_certificates.clone(),
+        client_certificate: options.client_certificate.clone(),
+        client_key: options.client_key.as_ref().map_or_else(String::new, |_| REDACTED.to_owned()),
+    }
 }
 
 fn state(state: State) -> v1::subscription::State {

@@ -26,7 +26,8 @@ use crate::{
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
         subscription::{
-            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State, Subscription,
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State,
+            Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
@@ -166,6 +167,13 @@ fn settings(id: &str) -> Settings {
         max_in_flight: Some(7),
         ordered: true,
         annotations: [("team".to_owned(), "crm".to_owned())].into(),
+        tls: TlsProfile::new(TlsOptions {
+            server_name: "crm.example".to_owned(),
+            ca_certificates: "authorities".to_owned(),
+            client_certificate: "certificate".to_owned(),
+            client_key: Some(Secret::new("key")),
+        })
+        .map(Arc::new),
     }
 }
 

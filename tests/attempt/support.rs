@@ -88,6 +88,7 @@ pub fn subscription(url: &str) -> Subscription {
             max_in_flight: None,
             ordered: false,
             annotations: BTreeMap::new(),
+            tls: None,
         },
         state: State::Active,
         state_reason: String::new(),

@@ -1,142 +1,24 @@
 //! Receivers behind TLS, over HTTP/1.1 and HTTP/2.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, Version};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
-};
+use http::Version;
+use rustls::pki_types::CertificateDer;
 use tidings::{
     delivery::client::{PosterError, PosterSettings, certificates, poster},
     domain::delivery::Outcome,
 };
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_rustls::TlsAcceptor;
 
-use crate::support::Sender;
-
-/// Where requests are read and then reset.
-const RESET: &str = "/reset";
-
-/// A request as hyper understood it.
-struct Understood {
-    version: Version,
-    authority: Option<String>,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-/// Listens on loopback with a certificate for localhost of an authority of its own.
-struct TlsReceiver {
-    address: SocketAddr,
-    authority: CertificateDer<'static>,
-    authority_pem: String,
-    understood: Arc<Mutex<Vec<Understood>>>,
-    connections: Arc<AtomicUsize>,
-    _tasks: JoinSet<()>,
-}
+use crate::{
+    support::Sender,
+    tls_receiver::{RESET, TlsReceiver, Understood},
+};
 
 impl TlsReceiver {
-    /// Speaks `protocols` and answers with `length` bytes.
-    async fn start(protocols: &[&str], length: usize) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &authority).unwrap();
-
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(
-                    vec![certificate.der().clone()],
-                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-                )
-                .unwrap();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut receiver = Self {
-            address: listener.local_addr().unwrap(),
-            authority: authority.der().clone(),
-            authority_pem: authority.pem(),
-            understood: Arc::default(),
-            connections: Arc::default(),
-            _tasks: JoinSet::new(),
-        };
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let (understood, connections) = (Arc::clone(&receiver.understood), Arc::clone(&receiver.connections));
-        receiver._tasks.spawn(async move {
-            let mut serving = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.fetch_add(1, Ordering::Relaxed);
-                let (acceptor, understood) = (acceptor.clone(), Arc::clone(&understood));
-                serving.spawn(async move {
-                    // A client that does not trust the certificate ends here.
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(move |request| {
-                        understand(request, Arc::clone(&understood), length)
-                    });
-                    let server = auto::Builder::new(TokioExecutor::new());
-                    // Ends with an error when the client goes away in the middle.
-                    drop(server.serve_connection(TokioIo::new(stream), service).await);
-                });
-            }
-        });
-        receiver
-    }
-
-    fn url(&self) -> String {
-        format!("https://localhost:{}/hook", self.address.port())
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
     /// A sender that trusts this receiver's authority.
     fn trusting_sender(&self) -> Sender {
-        Sender::with(|settings| settings.extra_roots = vec![self.authority.clone()])
+        Sender::with(|settings| settings.extra_roots = vec![self.authority.der()])
     }
-}
-
-async fn understand(
-    request: Request<Incoming>,
-    understood: Arc<Mutex<Vec<Understood>>>,
-    length: usize,
-) -> io::Result<Response<Full<Bytes>>> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    let is_reset = head.uri.path() == RESET;
-    understood.lock().unwrap().push(Understood {
-        version: head.version,
-        authority: head.uri.authority().map(ToString::to_string),
-        headers: head.headers,
-        body,
-    });
-    if is_reset {
-        return Err(io::Error::other("the stream is reset instead of an answer"));
-    }
-    Ok(Response::new(Full::new(Bytes::from(vec![b'x'; length]))))
 }
 
 #[tokio::test]
@@ -250,11 +132,11 @@ async fn a_receiver_without_tls_is_no_connection_over_https() {
 #[tokio::test]
 async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
     let receiver = TlsReceiver::start(&["h2"], 2).await;
-    let roots = certificates(receiver.authority_pem.as_bytes()).unwrap();
-    assert_eq!(roots.as_slice(), std::slice::from_ref(&receiver.authority));
+    let roots = certificates(receiver.authority.pem().as_bytes()).unwrap();
+    assert_eq!(roots.as_slice(), [receiver.authority.der()]);
     assert!(certificates(b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").is_err());
 
-    let extra_roots = vec![receiver.authority.clone(), CertificateDer::from(vec![1, 2, 3])];
+    let extra_roots = vec![receiver.authority.der(), CertificateDer::from(vec![1, 2, 3])];
     let settings = PosterSettings { extra_roots, ..PosterSettings::default() };
     let error = poster(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
     assert!(matches!(error, PosterError::ExtraRoot { number: 2, .. }), "{error}");

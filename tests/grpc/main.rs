@@ -12,3 +12,4 @@ mod rotation;
 mod server;
 mod streams;
 mod subscriptions;
+mod tls_options;

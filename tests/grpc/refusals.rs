@@ -10,6 +10,7 @@ mod call;
 mod events;
 mod lists;
 mod subscriptions;
+mod tls;
 
 /// Everything that a caller can see.
 async fn seen(server: &Server) -> (Vec<v1::Subscription>, Vec<v1::Event>, Vec<v1::Delivery>) {
@@ -35,11 +36,16 @@ async fn every_refusal_tells_code_reason_and_fields_and_changes_nothing() {
     server.subscribe("other").await;
     let before = seen(&server).await;
 
-    let table: Vec<Line> =
-        [subscriptions::subscriptions(), subscriptions::changes(), events::events(), lists::lists()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let table: Vec<Line> = [
+        subscriptions::subscriptions(),
+        subscriptions::changes(),
+        tls::tls_options(),
+        events::events(),
+        lists::lists(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     assert!(table.len() >= 60, "{} refusals", table.len());
     let mut wrong = Vec::new();
     for (what, call, code, reason, fields) in table {

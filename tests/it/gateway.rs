@@ -22,6 +22,7 @@ use crate::{client::Client, names::Names};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A data directory and the settings that gateways are run with on it, one after another.
+#[derive(Clone)]
 pub struct Home {
     dir: Arc<TempDir>,
     flags: BTreeMap<&'static str, String>,
@@ -63,7 +64,7 @@ impl Home {
     /// The command that runs a gateway here, away from any settings of whoever runs the tests.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+        for (name, _) in env::vars_os().filter(|(name, _)| is_a_setting(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.arg("serve").arg("--data-dir").arg(self.dir.path());
@@ -79,12 +80,25 @@ impl Home {
         Gateway::start(self.command(), Arc::clone(&self.dir)).await
     }
 
+    /// Starts a gateway with these environment variables, and waits until it listens.
+    pub async fn start_with(&self, variables: &[(&str, String)]) -> Gateway {
+        let mut command = self.command();
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        Gateway::start(command, Arc::clone(&self.dir)).await
+    }
+
     /// Starts a gateway that looks names up at `names`, and waits until it listens.
     pub async fn start_asking(&self, names: &Names) -> Gateway {
         let mut command = names.asked_by(&self.command());
         pipe(&mut command);
         Gateway::start(command, Arc::clone(&self.dir)).await
     }
+}
+
+/// Whether the gateway reads the environment variable.
+fn is_a_setting(name: &str) -> bool {
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+    name.starts_with("TIDINGS_") || proxies.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
 }
 
 /// Its log is for the test to read, and it ends with the test.

@@ -20,13 +20,19 @@ mod names;
 mod order;
 mod pace;
 mod peers;
+#[path = "../attempt/proxy.rs"]
+mod proxy;
 mod publishing;
 mod receiver;
 mod replay;
 mod restarts;
 mod retention;
+mod secured;
 mod shares;
 mod signing;
 mod subscriptions;
 mod suspension;
 mod tidy;
+#[path = "../attempt/tls_receiver.rs"]
+#[expect(dead_code, reason = "some of it is for the tests beside it")]
+mod tls_receiver;

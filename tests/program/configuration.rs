@@ -16,7 +16,7 @@ fn help_names_every_setting_in_its_spellings_with_its_default() {
     assert_eq!(ended.code, Some(0));
     let help: String = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in SETTINGS {
-        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        let default = setting.default_shown();
         assert!(help.contains(&format!("--{} <", setting.flag())), "{help}");
         assert!(help.contains(&format!("[default: {default}] [env: {}]", setting.environment())), "{help}");
     }

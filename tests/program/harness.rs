@@ -16,11 +16,17 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The binary with these arguments, away from any settings of whoever runs the tests.
 pub fn tidings(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+    for (name, _) in env::vars_os().filter(|(name, _)| is_a_setting(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.args(arguments).stdin(Stdio::null());
     command
+}
+
+/// Whether the program reads the environment variable.
+fn is_a_setting(name: &str) -> bool {
+    let proxies = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+    name.starts_with("TIDINGS_") || proxies.iter().any(|proxy| name.eq_ignore_ascii_case(proxy))
 }
 
 /// What came of a run that ends by itself.

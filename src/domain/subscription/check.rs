@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings, endpoint_url::parse_url};
+use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings, TlsOptions, endpoint_url::parse_url};
 use crate::{
     domain::{
         fault::Faults,
@@ -14,6 +14,8 @@ use crate::{
     },
     proto::v1::{self, EventType, subscription::PayloadFormat as WirePayloadFormat},
 };
+
+mod tls;
 
 /// Longest `display_name`, in characters.
 pub const DISPLAY_NAME_CHARS_MAX: usize = 63;
@@ -55,8 +57,13 @@ pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) 
         max_in_flight: check.max_in_flight(),
         ordered: message.ordered,
         annotations: check.annotations(),
+        tls: {
+            let options = check.tls(&TlsOptions::default());
+            check.tls_profile(options)
+        },
     };
     check.backoffs_go_together(settings.retry, defaults);
+    check.tls_needs_https(&settings, "tls");
     check.faults.into_result(settings)
 }
 
@@ -70,6 +77,8 @@ pub fn check_update(
 ) -> Result<Settings, Faults> {
     let mut check = Check::new(message, path);
     let mut new = stored.clone();
+    let stored_tls = stored.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default();
+    let mut tls = stored_tls.clone();
     for field in mask.fields(message) {
         match field {
             Field::DisplayName => new.display_name = check.display_name(),
@@ -86,7 +95,18 @@ pub fn check_update(
             Field::MaxInFlight => new.max_in_flight = check.max_in_flight(),
             Field::Ordered => new.ordered = message.ordered,
             Field::Annotations => new.annotations = check.annotations(),
+            Field::Tls => tls = check.tls(&stored_tls),
+            Field::TlsServerName => tls.server_name = check.tls_message().server_name,
+            Field::TlsCaCertificates => tls.ca_certificates = check.tls_message().ca_certificates,
+            Field::TlsClientCertificate => tls.client_certificate = check.tls_message().client_certificate,
+            Field::TlsClientKey => tls.client_key = check.tls_key(&stored_tls),
         }
+    }
+    if tls != stored_tls {
+        new.tls = check.tls_profile(tls);
+        check.tls_needs_https(&new, "tls");
+    } else {
+        check.tls_needs_https(&new, "url");
     }
     if new.retry != stored.retry {
         // Not otherwise: the server's defaults may have changed since, which is no fault of this request.

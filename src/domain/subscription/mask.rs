@@ -36,11 +36,22 @@ pub enum Field {
     Ordered,
     /// `annotations`
     Annotations,
+    /// `tls`, whole
+    Tls,
+    /// `tls.server_name`
+    TlsServerName,
+    /// `tls.ca_certificates`
+    TlsCaCertificates,
+    /// `tls.client_certificate`
+    TlsClientCertificate,
+    /// `tls.client_key`
+    TlsClientKey,
 }
 
 impl Field {
-    /// Every field that stands for itself; those of the retry policy are within [`Field::RetryPolicy`].
-    const WHOLE: [Self; 11] = [
+    /// Every field that stands for itself; those of the retry policy are within [`Field::RetryPolicy`], and
+    /// those of TLS within [`Field::Tls`].
+    const WHOLE: [Self; 12] = [
         Self::DisplayName,
         Self::Url,
         Self::EventTypes,
@@ -52,10 +63,14 @@ impl Field {
         Self::MaxInFlight,
         Self::Ordered,
         Self::Annotations,
+        Self::Tls,
     ];
 
     fn is_set_in(self, message: &v1::Subscription) -> bool {
         let policy = message.retry_policy.unwrap_or_default();
+        let tls = |part: fn(&v1::TlsOptions) -> &String| {
+            message.tls.as_ref().is_some_and(|tls| !part(tls).is_empty())
+        };
         match self {
             Self::DisplayName => !message.display_name.is_empty(),
             Self::Url => !message.url.is_empty(),
@@ -71,6 +86,11 @@ impl Field {
             Self::MaxInFlight => message.max_in_flight != 0,
             Self::Ordered => message.ordered,
             Self::Annotations => !message.annotations.is_empty(),
+            Self::Tls => message.tls.is_some(),
+            Self::TlsServerName => tls(|tls| &tls.server_name),
+            Self::TlsCaCertificates => tls(|tls| &tls.ca_certificates),
+            Self::TlsClientCertificate => tls(|tls| &tls.client_certificate),
+            Self::TlsClientKey => tls(|tls| &tls.client_key),
         }
     }
 }
@@ -133,6 +153,11 @@ fn field(path: &str) -> Result<Field, &'static str> {
         "max_in_flight" => Field::MaxInFlight,
         "ordered" => Field::Ordered,
         "annotations" => Field::Annotations,
+        "tls" => Field::Tls,
+        "tls.server_name" => Field::TlsServerName,
+        "tls.ca_certificates" => Field::TlsCaCertificates,
+        "tls.client_certificate" => Field::TlsClientCertificate,
+        "tls.client_key" => Field::TlsClientKey,
         "*" => return Err("must be the only path if it is \"*\""),
         "name" => return Err("cannot be changed: it says which subscription is meant"),
         "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" => {
@@ -171,6 +196,7 @@ mod tests {
             ("display_name", "displayName"),
             ("event_types", "eventTypes"),
             ("retry_policy.max_attempts", "retryPolicy.maxAttempts"),
+            ("tls.ca_certificates", "tls.caCertificates"),
         ] {
             assert_eq!(parse(&[snake]).unwrap(), parse(&[camel]).unwrap());
         }

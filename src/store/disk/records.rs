@@ -1,7 +1,7 @@
 //! What is written to disk. Every key and value of the store is listed here; numbers are never used again for another
 //! meaning, since old data directories carry them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use url::Url;
 use uuid::Uuid;
@@ -12,7 +12,8 @@ use crate::{
         ids::{LaneId, Seq, SubscriptionName},
         secret::Secret,
         subscription::{
-            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State, Subscription,
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State,
+            Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
@@ -336,6 +337,22 @@ pub struct SubscriptionRecord {
     /// The newest first. Rows from before secrets could be rotated have none.
     #[prost(message, repeated, tag = "27")]
     older_secrets: Vec<OlderSecretRecord>,
+    /// Rows from before there were any have none.
+    #[prost(message, optional, tag = "28")]
+    tls: Option<TlsRecord>,
+}
+
+/// What an owner says about TLS; empty is not set.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TlsRecord {
+    #[prost(string, tag = "1")]
+    server_name: String,
+    #[prost(string, tag = "2")]
+    ca_certificates: String,
+    #[prost(string, tag = "3")]
+    client_certificate: String,
+    #[prost(string, tag = "4")]
+    client_key: String,
 }
 
 /// A secret that signs for a while beside the newest.
@@ -385,6 +402,7 @@ impl From<&Subscription> for SubscriptionRecord {
             probed: subscription.health.probed.map(|seq| seq.0),
             probes: subscription.health.probes,
             older_secrets: subscription.signing_secrets.older.iter().map(OlderSecretRecord::from).collect(),
+            tls: settings.tls.as_ref().map(|tls| TlsRecord::from(tls.options())),
         }
     }
 }
@@ -419,6 +437,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 .map_err(|e| unreadable("max_in_flight", e))?,
             ordered: record.ordered,
             annotations: record.annotations,
+            tls: record.tls.map(TlsOptions::from).and_then(TlsProfile::new).map(Arc::new),
         };
         Ok(Self {
             lane: LaneId(record.lane),
@@ -458,6 +477,25 @@ impl From<&OlderSecret> for OlderSecretRecord {
 impl From<OlderSecretRecord> for OlderSecret {
     fn from(record: OlderSecretRecord) -> Self {
         Self { secret: Secret::new(record.secret), until: UnixMicros(record.until) }
+    }
+}
+
+impl From<&TlsOptions> for TlsRecord {
+    fn from(options: &TlsOptions) -> Self {
+        Self {
+            server_name: options.server_name.clone(),
+            ca_certificates: options.ca_certificates.clone(),
+            client_certificate: options.client_certificate.clone(),
+            client_key: options.client_key.as_ref().map_or("", Secret::expose).to_owned(),
+        }
+    }
+}
+
+impl From<TlsRecord> for TlsOptions {
+    fn from(record: TlsRecord) -> Self {
+        let TlsRecord { server_name, ca_certificates, client_certificate, client_key } = record;
+        let client_key = Some(client_key).filter(|key| !key.is_empty()).map(Secret::new);
+        Self { server_name, ca_certificates, client_certificate, client_key }
     }
 }
 

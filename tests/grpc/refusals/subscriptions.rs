@@ -389,7 +389,7 @@ fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {
 }
 
 /// An update of the stored subscription by what `change` sets, with a mask of `paths`.
-fn update(paths: &[&str], change: impl FnOnce(&mut v1::Subscription)) -> Call {
+pub fn update(paths: &[&str], change: impl FnOnce(&mut v1::Subscription)) -> Call {
     let mut subscription = v1::Subscription { name: CRM.into(), ..Default::default() };
     change(&mut subscription);
     let paths = paths.iter().map(ToString::to_string).collect();

@@ -1,0 +1,92 @@
+//! A connection to an endpoint, plain or over TLS, as hyper uses it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use super::{pool, proxy::Forwarding};
+use crate::metrics::Opened;
+
+/// A connection that is counted.
+pub(super) struct Stream<T> {
+    inner: TokioIo<Either<T, Box<TlsStream<T>>>>,
+    is_http2: bool,
+    forwarding: Option<Forwarding>,
+    _opened: Opened,
+}
+
+impl<T> Stream<T> {
+    /// One to an http endpoint, or to a proxy that passes requests on to it.
+    pub(super) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
+        Self { inner: TokioIo::new(Either::Left(stream)), is_http2: false, forwarding, _opened: opened }
+    }
+
+    /// One to an https endpoint.
+    pub(super) fn secured(stream: TlsStream<T>, opened: Opened) -> Self {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Self {
+            inner: TokioIo::new(Either::Right(Box::new(stream))),
+            is_http2,
+            forwarding: None,
+            _opened: opened,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> pool::Stream for Stream<T> {
+    fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
+    fn forwarding(&self) -> Option<&Forwarding> {
+        self.forwarding.as_ref()
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Read for Stream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Write for Stream<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,179 @@
+//! What a subscription says about TLS: whom it trusts, which name it asks for, and the certificate that is shown for it.
+
+use std::sync::Arc;
+
+use tidings::domain::{
+    delivery::{Attempt, Outcome},
+    secret::Secret,
+    subscription::{Subscription, TlsOptions, TlsProfile},
+};
+
+use crate::{
+    proxy::HttpProxy,
+    support::{Sender, subscription},
+    tls_receiver::{Authority, Issued, Setup, TlsReceiver},
+};
+
+/// The protocols that an endpoint may speak.
+const EACH: [&[&str]; 2] = [&["h2"], &["http/1.1"]];
+
+fn with(url: &str, tls: TlsOptions) -> Subscription {
+    let mut subscription = subscription(url);
+    subscription.settings.tls = TlsProfile::new(tls).map(Arc::new);
+    subscription
+}
+
+fn trusting(authority: &Authority) -> TlsOptions {
+    TlsOptions { ca_certificates: authority.pem(), ..TlsOptions::default() }
+}
+
+/// The same, with a certificate to show.
+fn showing(authority: &Authority, issued: &Issued) -> TlsOptions {
+    TlsOptions {
+        client_certificate: issued.pem.clone(),
+        client_key: Some(Secret::new(issued.key.serialize_pem())),
+        ..trusting(authority)
+    }
+}
+
+#[track_caller]
+fn assert_no_tls(attempt: &Attempt, why: &str) {
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Connect, 0), "{attempt:?}");
+    assert!(attempt.error.starts_with("tls failed: ") && attempt.error.contains(why), "{}", attempt.error);
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_by_its_subscription_alone() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let sender = Sender::new();
+    let trusted = sender.post_to(with(&receiver.url(), trusting(&receiver.authority))).await;
+    assert_eq!(trusted.outcome, Outcome::Ok, "{}", trusted.error);
+    // The connection is there, and is not for others.
+    assert_no_tls(&sender.post(&receiver.url()).await, "UnknownIssuer");
+    assert_no_tls(&sender.post_to(with(&receiver.url(), trusting(&Authority::new()))).await, "UnknownIssuer");
+    assert_eq!(receiver.understood.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_private_authority_stands_in_place_of_all_others() {
+    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let sender = Sender::with(|settings| settings.extra_roots = vec![receiver.authority.der()]);
+    assert_eq!(sender.post(&receiver.url()).await.outcome, Outcome::Ok);
+    assert_no_tls(&sender.post_to(with(&receiver.url(), trusting(&Authority::new()))).await, "UnknownIssuer");
+    // Several may be trusted.
+    let both = Authority::new().pem() + &receiver.authority.pem();
+    let both = TlsOptions { ca_certificates: both, ..TlsOptions::default() };
+    assert_eq!(sender.post_to(with(&receiver.url(), both)).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn the_name_that_a_subscription_gives_is_asked_for_and_checked() {
+    let receiver = TlsReceiver::with(Setup { name: "inner.example", ..Setup::default() }).await;
+    let sender = Sender::new();
+    let named = |name: &str| TlsOptions { server_name: name.to_owned(), ..trusting(&receiver.authority) };
+    assert_no_tls(&sender.post_to(with(&receiver.url(), named(""))).await, "not valid for name");
+    assert_no_tls(&sender.post_to(with(&receiver.url(), named("other.example"))).await, "not valid for name");
+    let attempt = sender.post_to(with(&receiver.url(), named("inner.example"))).await;
+    assert_eq!(attempt.outcome, Outcome::Ok, "{}", attempt.error);
+    // By an address as well, which has no name of its own.
+    let by_address = receiver.url_at("127.0.0.1");
+    assert_eq!(sender.post_to(with(&by_address, named("inner.example"))).await.outcome, Outcome::Ok);
+    let understood = receiver.understood.lock().unwrap();
+    let names: Vec<_> = understood.iter().map(|request| request.server_name.as_deref()).collect();
+    assert_eq!(names, [Some("inner.example"); 2]);
+    // HTTP speaks of the host of the URL nevertheless.
+    let host = format!("localhost:{}", receiver.address.port());
+    assert_eq!(understood[0].authority.as_deref(), Some(host.as_str()));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_those_who_ask() {
+    let (clients, others) = (Authority::new(), Authority::new());
+    let issued = clients.issue("client.example");
+    for protocols in EACH {
+        let receiver =
+            TlsReceiver::with(Setup { protocols, clients: Some(&clients), ..Setup::default() }).await;
+        let (sender, url) = (Sender::new(), receiver.url());
+        let shown = sender.post_to(with(&url, showing(&receiver.authority, &issued))).await;
+        assert_eq!(shown.outcome, Outcome::Ok, "{}", shown.error);
+        assert_no_tls(
+            &sender.post_to(with(&url, trusting(&receiver.authority))).await,
+            "CertificateRequired",
+        );
+        let unknown = showing(&receiver.authority, &others.issue("client.example"));
+        assert_no_tls(&sender.post_to(with(&url, unknown)).await, "received fatal alert");
+        let understood = receiver.understood.lock().unwrap();
+        assert!(matches!(&**understood, [one] if one.client.as_ref() == Some(&issued.der)));
+    }
+}
+
+#[tokio::test]
+async fn different_profiles_never_share_a_connection_and_equal_ones_do() {
+    let clients = Authority::new();
+    let issued = [clients.issue("a.example"), clients.issue("b.example")];
+    for protocols in EACH {
+        let receiver =
+            TlsReceiver::with(Setup { protocols, clients: Some(&clients), ..Setup::default() }).await;
+        let sender = Sender::new();
+        for round in 0..3 {
+            for one in &issued {
+                let subscription = with(&receiver.url(), showing(&receiver.authority, one));
+                let attempt = sender.post_to(subscription).await;
+                assert_eq!(attempt.outcome, Outcome::Ok, "{round}: {}", attempt.error);
+            }
+        }
+        let understood = receiver.understood.lock().unwrap();
+        let seen: Vec<_> =
+            understood.iter().map(|request| (request.connection, request.client.clone())).collect();
+        let [a, b] = [(0, Some(issued[0].der.clone())), (1, Some(issued[1].der.clone()))];
+        assert_eq!(seen, [a.clone(), b.clone(), a.clone(), b.clone(), a, b], "{protocols:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_change_the_next_attempt_shows_the_new_certificate() {
+    let clients = Authority::new();
+    let (old, new) = (clients.issue("old.example"), clients.issue("new.example"));
+    for protocols in EACH {
+        let receiver =
+            TlsReceiver::with(Setup { protocols, clients: Some(&clients), ..Setup::default() }).await;
+        let sender = Sender::new();
+        for one in [&old, &old, &new, &new] {
+            let attempt = sender.post_to(with(&receiver.url(), showing(&receiver.authority, one))).await;
+            assert_eq!(attempt.outcome, Outcome::Ok, "{}", attempt.error);
+        }
+        let understood = receiver.understood.lock().unwrap();
+        let connections: Vec<_> = understood.iter().map(|request| request.connection).collect();
+        assert_eq!(connections, [0, 0, 1, 1]);
+        assert_eq!(understood[2].client.as_ref(), Some(&new.der));
+    }
+}
+
+#[tokio::test]
+async fn a_profile_that_was_forgotten_is_made_anew() {
+    let receivers = [TlsReceiver::start(&["http/1.1"], 2).await, TlsReceiver::start(&["http/1.1"], 2).await];
+    let sender = Sender::with(|settings| {
+        settings.tls_profiles_max = 1;
+        settings.idle_connections_per_endpoint_max = 0;
+    });
+    for receiver in receivers.iter().cycle().take(6) {
+        let attempt = sender.post_to(with(&receiver.url(), trusting(&receiver.authority))).await;
+        assert_eq!(attempt.outcome, Outcome::Ok, "{}", attempt.error);
+    }
+}
+
+#[tokio::test]
+async fn options_hold_through_a_proxy() {
+    let (clients, proxy) = (Authority::new(), HttpProxy::start(None).await);
+    let issued = clients.issue("client.example");
+    let setup = Setup { name: "inner.example", clients: Some(&clients), ..Setup::default() };
+    let receiver = TlsReceiver::with(setup).await;
+    let sender = Sender::by(&format!("http://{}", proxy.address));
+    let url = receiver.url_at("receiver.test");
+    let tls = TlsOptions { server_name: "inner.example".into(), ..showing(&receiver.authority, &issued) };
+    let attempt = sender.post_to(with(&url, tls)).await;
+    assert_eq!(attempt.outcome, Outcome::Ok, "{}", attempt.error);
+    assert_no_tls(&sender.post_to(with(&url, trusting(&receiver.authority))).await, "not valid for name");
+    assert_eq!(receiver.understood.lock().unwrap()[0].client.as_ref(), Some(&issued.der));
+    assert_eq!(proxy.connections(), 2);
+}
