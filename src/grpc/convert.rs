@@ -7,7 +7,7 @@ use crate::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
         secret::REDACTED,
-        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription},
+        subscription::{PayloadFormat, RetryOverrides, Settings, SignatureScheme, State, Subscription},
     },
     gateway::{DeliveryRecord, Published, Summary},
     proto::v1,
@@ -23,6 +23,7 @@ pub(super) fn subscription(subscription: &Subscription) -> v1::Subscription {
         create_time: Some(subscription.create_time.into()),
         update_time: Some(subscription.update_time.into()),
         etag: subscription.etag(),
+        public_key: subscription.public_key().unwrap_or_default(),
         ..settings(&subscription.settings)
     }
 }
@@ -45,6 +46,7 @@ pub(super) fn settings(settings: &Settings) -> v1::Subscription {
         max_in_flight: settings.max_in_flight.map_or(0, i32::from),
         ordered: settings.ordered,
         annotations: settings.annotations.clone(),
+        signature_scheme: signature_scheme(settings.signature_scheme).into(),
         ..Default::default()
     }
 }
@@ -56,6 +58,13 @@ fn retry_policy(retry: RetryOverrides) -> Option<v1::RetryPolicy> {
         max_backoff: retry.max_backoff.map(duration),
     };
     (retry != RetryOverrides::default()).then_some(policy)
+}
+
+fn signature_scheme(scheme: SignatureScheme) -> v1::subscription::SignatureScheme {
+    match scheme {
+        SignatureScheme::HmacSha256 => v1::subscription::SignatureScheme::HmacSha256,
+        SignatureScheme::Ed25519 => v1::subscription::SignatureScheme::Ed25519,
+    }
 }
 
 fn state(state: State) -> v1::subscription::State {

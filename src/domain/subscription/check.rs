@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings, endpoint_url::parse_url};
+use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings, SignatureScheme, endpoint_url::parse_url};
 use crate::{
     domain::{
         fault::Faults,
@@ -12,7 +12,10 @@ use crate::{
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
     },
-    proto::v1::{self, EventType, subscription::PayloadFormat as WirePayloadFormat},
+    proto::v1::{
+        self, EventType,
+        subscription::{PayloadFormat as WirePayloadFormat, SignatureScheme as WireSignatureScheme},
+    },
 };
 
 /// Longest `display_name`, in characters.
@@ -55,6 +58,7 @@ pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) 
         max_in_flight: check.max_in_flight(),
         ordered: message.ordered,
         annotations: check.annotations(),
+        signature_scheme: check.signature_scheme(),
     };
     check.backoffs_go_together(settings.retry, defaults);
     check.faults.into_result(settings)
@@ -86,6 +90,7 @@ pub fn check_update(
             Field::MaxInFlight => new.max_in_flight = check.max_in_flight(),
             Field::Ordered => new.ordered = message.ordered,
             Field::Annotations => new.annotations = check.annotations(),
+            Field::SignatureScheme => new.signature_scheme = check.signature_scheme(),
         }
     }
     if new.retry != stored.retry {
@@ -187,6 +192,19 @@ impl<'a> Check<'a> {
             Err(_) => self.invalid("payload_format", "is not a known payload format"),
         }
         PayloadFormat::Documented
+    }
+
+    fn signature_scheme(&mut self) -> SignatureScheme {
+        match WireSignatureScheme::try_from(self.message.signature_scheme) {
+            Ok(WireSignatureScheme::Unspecified | WireSignatureScheme::HmacSha256) => {
+                SignatureScheme::HmacSha256
+            }
+            Ok(WireSignatureScheme::Ed25519) => SignatureScheme::Ed25519,
+            Err(_) => {
+                self.invalid("signature_scheme", "is not a known signature scheme");
+                SignatureScheme::HmacSha256
+            }
+        }
     }
 
     /// `stored` is what `***` stands for.
@@ -380,6 +398,7 @@ mod tests {
             timeout: seconds(31),
             max_in_flight: 257,
             annotations: BTreeMap::from([(String::new(), String::new())]),
+            signature_scheme: 3,
             ..Default::default()
         };
         assert_eq!(
@@ -400,6 +419,7 @@ mod tests {
                 "s.timeout",
                 "s.max_in_flight",
                 "s.annotations",
+                "s.signature_scheme",
             ]
         );
     }

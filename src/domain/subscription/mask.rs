@@ -2,7 +2,10 @@
 
 use crate::{
     domain::fault::Faults,
-    proto::v1::{self, subscription::PayloadFormat},
+    proto::v1::{
+        self,
+        subscription::{PayloadFormat, SignatureScheme},
+    },
 };
 
 /// A field that an owner may change.
@@ -36,11 +39,13 @@ pub enum Field {
     Ordered,
     /// `annotations`
     Annotations,
+    /// `signature_scheme`
+    SignatureScheme,
 }
 
 impl Field {
     /// Every field that stands for itself; those of the retry policy are within [`Field::RetryPolicy`].
-    const WHOLE: [Self; 11] = [
+    const WHOLE: [Self; 12] = [
         Self::DisplayName,
         Self::Url,
         Self::EventTypes,
@@ -52,6 +57,7 @@ impl Field {
         Self::MaxInFlight,
         Self::Ordered,
         Self::Annotations,
+        Self::SignatureScheme,
     ];
 
     fn is_set_in(self, message: &v1::Subscription) -> bool {
@@ -71,6 +77,7 @@ impl Field {
             Self::MaxInFlight => message.max_in_flight != 0,
             Self::Ordered => message.ordered,
             Self::Annotations => !message.annotations.is_empty(),
+            Self::SignatureScheme => message.signature_scheme != i32::from(SignatureScheme::Unspecified),
         }
     }
 }
@@ -133,9 +140,10 @@ fn field(path: &str) -> Result<Field, &'static str> {
         "max_in_flight" => Field::MaxInFlight,
         "ordered" => Field::Ordered,
         "annotations" => Field::Annotations,
+        "signature_scheme" => Field::SignatureScheme,
         "*" => return Err("must be the only path if it is \"*\""),
         "name" => return Err("cannot be changed: it says which subscription is meant"),
-        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" => {
+        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key" => {
             return Err("is output only and cannot be changed here");
         }
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {
