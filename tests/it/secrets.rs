@@ -30,7 +30,11 @@ const HEADER: &str = "Bearer header-value-0123456789";
 const NEW_HEADER: &str = "Bearer another-value-0123456789";
 
 fn contact() -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
+    contact_of(1)
+}
+
+fn contact_of(account: i64) -> v1::Event {
+    samples::sample(EventType::ContactCreated, AccountId::new(account).unwrap())
 }
 
 /// A home whose files are soon looked through.
@@ -330,7 +334,7 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
         ..subscription("http://127.0.0.1:1/".into())
     };
     let unheard = client.subscribe(3, unheard).await;
-    client.publish(3, contact()).await;
+    client.publish(3, contact_of(3)).await;
     client.counts_when(&unheard.name, "one given up", |counts| counts.failed == 1).await;
     client.delete(&unheard.name, true).await.unwrap();
     let log = gateway.stop().await;

@@ -247,13 +247,14 @@ fn note_older_secrets(ends: &mut BTreeMap<LaneId, UnixMicros>, subscription: &Su
     }
 }
 
-/// A row of the tree, its secrets sealed with the first of the keys, whichever of them they are sealed with now, or none.
+/// A row of the tree, its secrets sealed with the first of the keys, whichever of them they are sealed with now, or none. `None` for the
+/// row that says which: it is written anew by [`RegistryTree::note_key`].
 pub fn seal_anew(
     key: &[u8],
     value: &[u8],
     keys: &SealingKeys,
     random: &mut StdRng,
-) -> Result<Vec<u8>, RecordError> {
+) -> Result<Option<Vec<u8>>, RecordError> {
     let seal = |record: &mut SubscriptionRecord, random: &mut StdRng| {
         record.open(keys)?;
         record.seal(keys, random)
@@ -262,14 +263,14 @@ pub fn seal_anew(
     if kind == Some(RegistryKind::Subscription as u8) {
         let mut record = SubscriptionRecord::decode(value)?;
         seal(&mut record, random)?;
-        return Ok(record.encode_to_vec());
+        return Ok(Some(record.encode_to_vec()));
     }
     if kind == Some(RegistryKind::Request as u8) {
         let mut record = RequestRecord::decode(value)?;
         seal(record.subscription_mut()?, random)?;
-        return Ok(record.encode_to_vec());
+        return Ok(Some(record.encode_to_vec()));
     }
-    Ok(value.to_vec())
+    Ok((kind != Some(RegistryKind::SecretsKey as u8)).then(|| value.to_vec()))
 }
 
 /// What the key's own row is in the place of.

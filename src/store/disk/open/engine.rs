@@ -52,11 +52,11 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
 /// Writes every tree a second time, in a new directory that takes the place of the old one once all of it is on disk. What a tree said
 /// before stays in sled's files for long; this is how it goes.
 ///
-/// `row` makes of a tree's name, a key and a value the new value; `last` is done before the two change places.
+/// `row` makes of a tree's name, a key and a value the new value, or leaves the row out; `last` is done before the two change places.
 pub(super) fn write_anew(
     data_dir: &Path,
     old: ::sled::Db,
-    mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Vec<u8>, OpenError>,
+    mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
     last: impl FnOnce(&::sled::Db) -> Result<(), OpenError>,
 ) -> Result<::sled::Db, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
@@ -67,7 +67,9 @@ pub(super) fn write_anew(
         let (from, to) = (old.open_tree(&name).map_err(of_engine)?, new.open_tree(&name).map_err(of_engine)?);
         for (count, found) in from.iter().enumerate() {
             let (key, value) = found.map_err(of_engine)?;
-            to.insert(&key, row(&name, &key, &value)?).map_err(of_engine)?;
+            if let Some(value) = row(&name, &key, &value)? {
+                to.insert(&key, value).map_err(of_engine)?;
+            }
             if count % ROWS_PER_FLUSH == ROWS_PER_FLUSH - 1 {
                 new.flush().map_err(of_engine)?;
             }

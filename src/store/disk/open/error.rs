@@ -91,6 +91,13 @@ impl OpenError {
         if is_for_want_of_room(&why) { Self::NoRoom { dir, why } } else { Self::Io(dir, why) }
     }
 
+    pub(super) fn of_key_file(dir: &Path, file: &Path, why: KeyFileError) -> Self {
+        match why {
+            KeyFileError::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
+            why => Self::KeyFile(file.to_owned(), why),
+        }
+    }
+
     pub(super) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
         match error {
             ::sled::Error::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),

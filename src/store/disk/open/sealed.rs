@@ -60,13 +60,13 @@ pub(super) fn rotate(
         Some(file) => {
             // Both are in the file before anything is sealed with the new one, and the new one alone once everything is.
             let both = given.after(new);
-            key_file::write(file, &both).map_err(|why| OpenError::KeyFile(file.clone(), why))?;
+            write_keys(data_dir, file, &both)?;
             both
         }
     };
     seal_store(data_dir, db, before, &keys, &mut random)?;
     if let Some(file) = &file {
-        keep_first(file, &keys)?;
+        keep_first(data_dir, file, &keys)?;
     }
     Ok(Rotation { key: keys.first().id(), before, file })
 }
@@ -80,7 +80,7 @@ pub(super) fn open_sealed(
 ) -> Result<(::sled::Db, SealingKeys), OpenError> {
     // Before sled touches anything: a key file that cannot be read is the likeliest fault.
     if let KeySource::File(path) = source {
-        key_file::read(path).map_err(|why| OpenError::KeyFile(path.clone(), why))?;
+        read_keys(data_dir, path)?;
     }
     let db = open_engine(data_dir, fresh)?;
     let before = key_of_store(data_dir, &db)?;
@@ -89,7 +89,7 @@ pub(super) fn open_sealed(
     let db = if is_current { db } else { seal_store(data_dir, db, before, &keys, random)? };
     if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
         // A rotation was interrupted; now it is over.
-        keep_first(&data_dir.join(KEY_FILE), &keys)?;
+        keep_first(data_dir, &data_dir.join(KEY_FILE), &keys)?;
     }
     Ok((db, SealingKeys::one(keys.first().clone())))
 }
@@ -101,7 +101,7 @@ fn keys_at_hand(
     of_store: Option<KeyId>,
 ) -> Result<SealingKeys, OpenError> {
     let read = |path: &Path| {
-        let keys = key_file::read(path).map_err(|why| OpenError::KeyFile(path.to_owned(), why))?;
+        let keys = read_keys(data_dir, path)?;
         tracing::info!(key.file = %path.display(), key.id = %keys.first().id(), "the key of the secrets in the store");
         Ok(keys)
     };
@@ -113,13 +113,14 @@ fn keys_at_hand(
         KeySource::File(path) => read(path),
         KeySource::Beside(new) => {
             let path = data_dir.join(KEY_FILE);
-            let exists = path.try_exists().map_err(|error| OpenError::KeyFile(path.clone(), error.into()))?;
+            let exists =
+                path.try_exists().map_err(|why| OpenError::of_key_file(data_dir, &path, why.into()))?;
             match of_store {
                 _ if exists => read(&path),
                 Some(id) => Err(OpenError::KeyLost(path, id)),
                 None => {
                     let keys = SealingKeys::one(new.clone());
-                    key_file::write(&path, &keys).map_err(|why| OpenError::KeyFile(path.clone(), why))?;
+                    write_keys(data_dir, &path, &keys)?;
                     tracing::info!(
                         key.file = %path.display(), key.id = %new.id(),
                         "made a key for the secrets in the store, since none is configured (secrets_key_file): keep a copy of \
@@ -140,9 +141,17 @@ fn file_of(data_dir: &Path, source: &KeySource) -> Option<PathBuf> {
     }
 }
 
-fn keep_first(file: &Path, keys: &SealingKeys) -> Result<(), OpenError> {
+fn keep_first(data_dir: &Path, file: &Path, keys: &SealingKeys) -> Result<(), OpenError> {
     let first = SealingKeys::one(keys.first().clone());
-    key_file::write(file, &first).map_err(|why| OpenError::KeyFile(file.to_owned(), why))
+    write_keys(data_dir, file, &first)
+}
+
+fn read_keys(data_dir: &Path, file: &Path) -> Result<SealingKeys, OpenError> {
+    key_file::read(file).map_err(|why| OpenError::of_key_file(data_dir, file, why))
+}
+
+fn write_keys(data_dir: &Path, file: &Path, keys: &SealingKeys) -> Result<(), OpenError> {
+    key_file::write(file, keys).map_err(|why| OpenError::of_key_file(data_dir, file, why))
 }
 
 fn key_of_store(data_dir: &Path, db: &::sled::Db) -> Result<Option<KeyId>, OpenError> {
@@ -184,7 +193,7 @@ fn seal_store(
         if tree == REGISTRY_TREE.as_bytes() {
             seal_anew(key, value, keys, &mut nonces_of_rows).map_err(|error| of_registry(error.into()))
         } else {
-            Ok(value.to_vec())
+            Ok(Some(value.to_vec()))
         }
     };
     let last = |new: &::sled::Db| {

@@ -12,7 +12,8 @@ use crate::domain::{
     secret::Secret,
 };
 
-/// The secrets of a subscription, sealed.
+/// The secrets of a subscription, sealed. Another secret gets a field here, a name below, and a line in [`SubscriptionRecord::seal`] and
+/// [`SubscriptionRecord::open`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SealedRecord {
     #[prost(bytes = "vec", tag = "1")]
