@@ -28,6 +28,9 @@ pub enum KeySource {
 /// Why a key file was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
+    /// There is none.
+    #[error("it is not there: make it with `openssl rand -base64 32`, readable by its owner alone")]
+    Missing,
     /// Others than its owner and its group may read it, or others than its owner write it.
     #[error(
         "it may be read or changed by others (its mode is {0:03o}): make it `chmod 600`, or 640 for a group of its own"
@@ -43,7 +46,10 @@ pub enum KeyFileError {
 
 /// Reads a key file.
 pub fn read(path: &Path) -> Result<SealingKeys, KeyFileError> {
-    let file = File::open(path)?;
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => KeyFileError::Missing,
+        _ => error.into(),
+    })?;
     #[cfg(unix)]
     {
         // Of the open file: it cannot be another one by the time it is read.
@@ -180,6 +186,6 @@ mod tests {
         }
         fs::write(&path, b"\xff\xfe").unwrap();
         assert!(matches!(read(&path), Err(KeyFileError::Malformed(_))));
-        assert!(matches!(read(&dir.path().join("nothing")), Err(KeyFileError::Io(_))));
+        assert!(matches!(read(&dir.path().join("nothing")), Err(KeyFileError::Missing)));
     }
 }

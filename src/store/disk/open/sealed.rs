@@ -66,7 +66,7 @@ pub(super) fn rotate(
     };
     seal_store(data_dir, db, before, &keys, &mut random)?;
     if let Some(file) = &file {
-        keep_first(data_dir, file, &keys)?;
+        keep_first(file, &keys);
     }
     Ok(Rotation { key: keys.first().id(), before, file })
 }
@@ -89,7 +89,7 @@ pub(super) fn open_sealed(
     let db = if is_current { db } else { seal_store(data_dir, db, before, &keys, random)? };
     if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
         // A rotation was interrupted; now it is over.
-        keep_first(data_dir, &data_dir.join(KEY_FILE), &keys)?;
+        keep_first(&data_dir.join(KEY_FILE), &keys);
     }
     Ok((db, SealingKeys::one(keys.first().clone())))
 }
@@ -141,9 +141,11 @@ fn file_of(data_dir: &Path, source: &KeySource) -> Option<PathBuf> {
     }
 }
 
-fn keep_first(data_dir: &Path, file: &Path, keys: &SealingKeys) -> Result<(), OpenError> {
-    let first = SealingKeys::one(keys.first().clone());
-    write_keys(data_dir, file, &first)
+/// Leaves the first key alone in the file. Where that cannot be done, whoever keeps the file has to.
+fn keep_first(file: &Path, keys: &SealingKeys) {
+    if let Err(why) = key_file::write(file, &SealingKeys::one(keys.first().clone())) {
+        tracing::warn!(key.file = %file.display(), error = %why, "older keys are left in the key file: take them out of it");
+    }
 }
 
 fn read_keys(data_dir: &Path, file: &Path) -> Result<SealingKeys, OpenError> {
