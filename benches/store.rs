@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Parser;
 use futures_util::future::try_join_all;
+use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
     domain::{
@@ -25,15 +26,16 @@ use tidings::{
         event::EventAddress,
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         samples,
+        seal::SealingKey,
         secret::Secret,
-        subscription::{PayloadFormat, RetryOverrides, Settings},
+        subscription::{PayloadFormat, RetryOverrides, Settings, SignatureScheme},
         time::UnixMicros,
     },
     metrics::Metrics,
     proto::v1::EventType,
     store::{
         Fed, NewEvent, NewSubscription, Settlement, Store,
-        disk::{CACHE_BYTES_DEFAULT, DiskStore, FILE_BYTES_MAX, StoreSettings},
+        disk::{CACHE_BYTES_DEFAULT, DiskStore, FILE_BYTES_MAX, KeySource, StoreSettings},
     },
 };
 use tokio::{
@@ -216,7 +218,8 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
 fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
     let metrics = Metrics::new(SystemClock.now());
     let settings = StoreSettings { cache_bytes: CACHE_BYTES_DEFAULT, file_bytes: FILE_BYTES_MAX };
-    Ok(Arc::new(DiskStore::open(dir, settings, Arc::new(SystemClock), 1, metrics)?))
+    let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
+    Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
 }
 
 async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
@@ -233,11 +236,11 @@ async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
         ordered: false,
         annotations: Default::default(),
         tls: None,
+        signature_scheme: SignatureScheme::default(),
     };
     let name: SubscriptionName = format!("accounts/{ACCOUNT}/subscriptions/receiver").parse()?;
-    let signing_secret = Secret::new("whsec_c2VjcmV0".to_owned());
-    let created =
-        store.create_subscription(NewSubscription { name, settings, signing_secret, request: None });
+    let signer = Secret::new("whsec_c2VjcmV0".to_owned()).into();
+    let created = store.create_subscription(NewSubscription { name, settings, signer, request: None });
     Ok(created.await?.subscription.lane)
 }
 

@@ -26,6 +26,7 @@ use crate::{
         delivery::Poster,
         egress::{EgressPolicy, Proxy, ProxyRules},
         retry::RetryPolicy,
+        seal::SealingKey,
     },
     gateway::{Gateway, GatewaySettings},
     grpc::{self, GrpcSettings, Health},
@@ -33,7 +34,7 @@ use crate::{
     ops::{self, Phase, Readiness},
     store::{
         Store,
-        disk::{DiskStore, StoreSettings},
+        disk::{self, DiskStore, KeySource, Rotation, StoreSettings},
     },
 };
 
@@ -74,6 +75,35 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     App::set_up(config).await?.run(shutdown).await
 }
 
+/// Seals the secrets of a gateway that does not run with another key. Returns what to tell.
+///
+/// # Errors
+///
+/// The store is in use or cannot be opened, or the key cannot be changed.
+pub fn rotate_secrets_key(config: &Config) -> anyhow::Result<String> {
+    let mut random: StdRng = rand::make_rng();
+    let source = key_source(config, &mut random);
+    let (new, seed) = (SealingKey::draw(&mut random), random.random());
+    let Rotation { key, before, file } = disk::rotate_secrets_key(&config.data_dir, &source, new, seed)?;
+    let dir = config.data_dir.display();
+    let before = before.map_or_else(|| "in the clear".to_owned(), |before| format!("with the key {before}"));
+    let then = match file {
+        Some(file) => format!("The key is in {}: keep a copy of it apart from the data.", file.display()),
+        None => "Leave it alone in TIDINGS_SECRETS_KEY.".to_owned(),
+    };
+    Ok(format!("The secrets in {dir} are sealed with the key {key} now, and were {before}. {then}\n"))
+}
+
+/// Where the key of the secrets in the store comes from.
+fn key_source(config: &Config, random: &mut StdRng) -> KeySource {
+    match (&config.secrets_key, &config.secrets_key_file) {
+        (Some(keys), _) => KeySource::Given(keys.clone()),
+        (None, Some(file)) => KeySource::File(file.clone()),
+        // With all the chance of the generator: a seed of 64 bits would be too little for a key.
+        (None, None) => KeySource::Beside(SealingKey::draw(random)),
+    }
+}
+
 impl App {
     /// Binds the addresses and opens the store.
     ///
@@ -94,9 +124,9 @@ impl App {
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
             let settings = StoreSettings::keeping(config.retention_bytes_max, config.store_cache_bytes);
-            let dir = config.data_dir.clone();
+            let (dir, keys) = (config.data_dir.clone(), key_source(&config, &mut random));
             let (clock, seed, metrics) = (Arc::clone(&clock), random.random(), Arc::clone(&metrics));
-            let open = move || DiskStore::open(&dir, settings, clock, seed, metrics);
+            let open = move || DiskStore::open(&dir, settings, &keys, clock, seed, metrics);
             Arc::new(tokio::task::spawn_blocking(open).await??)
         };
         let watched = Arc::downgrade(&store);

@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 mod proxies;
+mod secrets_key;
 mod show;
 mod source;
 mod suggest;
@@ -17,11 +18,15 @@ pub mod table;
 pub mod value;
 
 pub use proxies::ProxySetting;
+pub use secrets_key::SECRETS_KEY_ENVIRONMENT;
 pub use show::settings_table;
 pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin};
 pub use value::parse_duration;
 
-use crate::domain::egress::{HostPattern, ProxyRules};
+use crate::domain::{
+    egress::{HostPattern, ProxyRules},
+    seal::SealingKeys,
+};
 use table::{NOT_MORE_THAN, SETTINGS, Setting};
 use value::Value;
 
@@ -44,6 +49,10 @@ pub struct Config {
     pub egress_proxies: ProxyRules,
     /// TLS options of subscriptions that are kept ready.
     pub egress_tls_profiles_max: usize,
+    /// Where the key is that secrets in the store are sealed with.
+    pub secrets_key_file: Option<PathBuf>,
+    /// That key, from the environment. Not beside `secrets_key_file`.
+    pub secrets_key: Option<SealingKeys>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written: a filter that `tracing_subscriber::EnvFilter` takes.
@@ -174,7 +183,7 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut faults = Vec::new();
-        let environment: Vec<_> = environment.into_iter().collect();
+        let (secrets_key, environment) = secrets_key::take(environment, &mut faults);
         let entries = source::read_all(flags, environment.iter().cloned(), &mut faults);
 
         let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
@@ -195,10 +204,16 @@ impl Config {
         // A value that could not be read cannot be compared either.
         origins.check_together(|key| !unknown.contains(&key), &mut faults);
         let proxies = origins.proxies(&environment, &mut faults);
+        let key_file = origins.row("secrets_key_file");
+        if secrets_key.is_some() && key_file.value.file().is_some() {
+            let problem =
+                format!("cannot be given beside {}: keys come from one place", key_file.described());
+            faults.push(secrets_key::fault(problem));
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok((Self { egress_proxies: proxies, ..origins.to_config() }, origins))
+        Ok((Self { egress_proxies: proxies, secrets_key, ..origins.to_config() }, origins))
     }
 }
 
@@ -266,9 +281,11 @@ impl Origins {
             http_listen: value("http_listen").address(),
             egress_allow: value("egress_allow").networks(),
             egress_deny: value("egress_deny").networks(),
-            egress_ca_file: Some(value("egress_ca_file").path()).filter(|path| !path.as_os_str().is_empty()),
+            egress_ca_file: value("egress_ca_file").file(),
             egress_proxies: ProxyRules::default(),
             egress_tls_profiles_max: value("egress_tls_profiles_max").number(),
+            secrets_key_file: value("secrets_key_file").file(),
+            secrets_key: None,
             log_format: if value("log_format").text() == "json" { LogFormat::Json } else { LogFormat::Text },
             log_level: value("log_level").text(),
             drain_timeout: value("drain_timeout").duration(),
@@ -334,6 +351,10 @@ impl Value {
             Self::Path(path) => path.clone(),
             other => panic!("{other:?} is no path"),
         }
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        Some(self.path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     fn address(&self) -> SocketAddr {

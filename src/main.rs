@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Some(("serve", matches)) => with_config(matches, |config, _| serve(config)),
         Some(("config", matches)) if matches.get_flag("markdown") => exit_code(print(&settings_table())),
         Some(("config", matches)) => with_config(matches, |_, origins| exit_code(print(&origins.to_toml()))),
+        Some(("rotate-secrets-key", matches)) => with_config(matches, |config, _| exit_code(rotate(&config))),
         Some(("receive", matches)) => exit_code(receive(matches)),
         Some(("demo", _)) => exit_code(demo()),
         _ => unreachable!("clap lets nothing else through"),
@@ -61,6 +62,10 @@ fn command() -> Command {
                 .about("Print the settings in force and where each comes from, as a configuration file")
                 .arg(markdown),
         )
+        .subcommand(Flags::add_to(Command::new("rotate-secrets-key")).about(
+            "Encrypt the secrets in the store with another key, while the gateway does not run: with a new one that takes the place of \
+             the one in the key file, or with the first where several are given",
+        ))
         .subcommand(receive::Arguments::augment_args(Command::new("receive")))
         .subcommand(
             Command::new("demo")
@@ -100,6 +105,11 @@ fn serve(config: Config) -> ExitCode {
         }
         ended => exit_code(ended),
     }
+}
+
+fn rotate(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(config.log_format, "warn").context("cannot write log lines")?;
+    print(&app::rotate_secrets_key(config)?)
 }
 
 fn receive(matches: &ArgMatches) -> anyhow::Result<()> {

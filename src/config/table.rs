@@ -94,6 +94,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "1024",
     },
     Setting {
+        key: "secrets_key_file",
+        doc: "A file with the key that secrets are encrypted with in the store: the base64 of 32 bytes, readable by nobody else. The \
+              variable TIDINGS_SECRETS_KEY can hold the key itself instead. Without either, secrets.key in data_dir is made and used.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
         key: "log_format",
         doc: "How log lines are written to standard error.",
         kind: Kind::Choice(&["text", "json"]),

@@ -18,6 +18,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("egress_proxy", "http://proxy.example:3128", r#""proxy.example:3128""#),
     ("egress_no_proxy", "example.com,10.0.0.0/8", r#"[".example.com", "10.0.0.0/8"]"#),
     ("egress_tls_profiles_max", "1", "1"),
+    ("secrets_key_file", "secrets.key", r#""secrets.key""#),
     ("log_format", "json", r#""json""#),
     ("log_level", "warn,tidings=debug", r#""warn,tidings=debug""#),
     ("drain_timeout", "1500ms", r#""1500ms""#),
@@ -281,6 +282,29 @@ fn a_variable_that_is_not_utf8_is_a_fault() {
     let variables = [(OsString::from("TIDINGS_DATA_DIR"), OsString::from_vec(vec![0xff]))];
     let faults = Config::load(&Flags::default(), variables).expect_err("the value is not UTF-8");
     assert_eq!(faults[0].to_string(), "environment TIDINGS_DATA_DIR: is not UTF-8");
+}
+
+#[test]
+fn a_key_comes_from_the_environment_or_a_file_and_is_shown_nowhere() {
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let (config, origins) =
+        Config::load(&Flags::default(), environment(&[("TIDINGS_SECRETS_KEY", KEY)])).expect("it is a key");
+    let keys = config.secrets_key.clone().expect("it was given");
+    assert_eq!(keys.first().to_text().expose(), KEY);
+    assert!(!format!("{config:?}").contains(KEY) && !origins.to_toml().contains(KEY));
+
+    let both = faults_of(&["--secrets-key-file", "k"], &[("TIDINGS_SECRETS_KEY", KEY)]);
+    assert_eq!(
+        both,
+        [
+            "environment TIDINGS_SECRETS_KEY: cannot be given beside secrets_key_file = k (flag --secrets-key-file): \
+          keys come from one place"
+        ]
+    );
+    let wrong = faults_of(&[], &[("TIDINGS_SECRETS_KEY", "something-secret")]);
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].starts_with("environment TIDINGS_SECRETS_KEY: key 1 must be"), "{wrong:?}");
+    assert!(!wrong[0].contains("something-secret"), "{wrong:?}");
 }
 
 #[test]

@@ -82,10 +82,10 @@ pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, bo
     headers.insert(WEBHOOK_TIMESTAMP, seconds.clone());
     headers.insert(CHATWOOT_TIMESTAMP, seconds);
 
-    let secrets = subscription.signing_secrets.at(at);
-    let standard = signature::standard(&secrets, webhook_id, timestamp, body);
+    let signers = subscription.signing_secrets.at(at);
+    let standard = signature::standard(&signers, webhook_id, timestamp, body);
     headers.insert(WEBHOOK_SIGNATURE, sensitive(standard));
-    headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(&secrets[0], timestamp, body)));
+    headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(&signers[0].secret, timestamp, body)));
 
     for (name, secret) in own {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header took the name");

@@ -1,6 +1,6 @@
 //! How POSTs are signed: Standard Webhooks' `webhook-signature` and Chatwoot's `X-Chatwoot-Signature`.
 //!
-//! Where several secrets are given, the newest comes first. While a rotation's overlap lasts there are several.
+//! Where several signers are given, the newest comes first. While a rotation's overlap lasts there are several.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,7 +8,10 @@ use rand::CryptoRng;
 use sha2::Sha256;
 use uuid::Uuid;
 
-use super::secret::Secret;
+use super::{
+    key_pair::{KeyPair, SIGNATURE_BYTES},
+    secret::Secret,
+};
 
 /// Shortest signing secret in characters, from the contract (`CreateSubscriptionRequest.signing_secret`).
 pub const SECRET_CHARS_MIN: usize = 16;
@@ -25,6 +28,24 @@ const SECRET_PREFIX: &str = "whsec_";
 const NEW_SECRET_BYTES: usize = 32;
 /// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32 bytes, space.
 const SIGNATURE_CHARS: usize = 3 + 44 + 1;
+/// The same with Ed25519: `v1a,`, base64 of 64 bytes, space.
+const ASYMMETRIC_SIGNATURE_CHARS: usize = 4 + SIGNATURE_BYTES.div_ceil(3) * 4 + 1;
+
+/// What POSTs are signed with at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// The secret: for `X-Chatwoot-Signature`, and for `webhook-signature` unless there is a key pair.
+    pub secret: Secret,
+    /// What `webhook-signature` is made with where the scheme is Ed25519.
+    pub key_pair: Option<KeyPair>,
+}
+
+impl From<Secret> for Signer {
+    /// With this secret, by HMAC.
+    fn from(secret: Secret) -> Self {
+        Self { secret, key_pair: None }
+    }
+}
 
 /// A new secret: `whsec_` and the base64 of 32 random bytes.
 pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
@@ -49,20 +70,34 @@ pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The value of `webhook-signature`: for each secret `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, a
-/// space between two. `timestamp` is in seconds since the epoch, as in `webhook-timestamp`.
-pub fn standard(secrets: &[Secret], id: Uuid, timestamp: i64, body: &[u8]) -> String {
+/// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between two: `v1,` and the base64
+/// of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is in seconds since the epoch, as in
+/// `webhook-timestamp`.
+pub fn standard(signers: &[Signer], id: Uuid, timestamp: i64, body: &[u8]) -> String {
     let mut buffer = Uuid::encode_buffer();
     let head = format!("{}.{timestamp}.", id.hyphenated().encode_lower(&mut buffer));
-    let mut signatures = String::with_capacity(secrets.len() * SIGNATURE_CHARS);
-    for secret in secrets {
+    let mut signatures = String::with_capacity(signers.iter().map(signature_chars).sum());
+    for signer in signers {
         if !signatures.is_empty() {
             signatures.push(' ');
         }
-        signatures.push_str("v1,");
-        STANDARD.encode_string(hmac_sha256(&standard_key(secret), &head, body), &mut signatures);
+        match &signer.key_pair {
+            None => {
+                signatures.push_str("v1,");
+                let key = standard_key(&signer.secret);
+                STANDARD.encode_string(hmac_sha256(&key, &head, body), &mut signatures);
+            }
+            Some(key_pair) => {
+                signatures.push_str("v1a,");
+                STANDARD.encode_string(key_pair.sign(&[head.as_bytes(), body].concat()), &mut signatures);
+            }
+        }
     }
     signatures
+}
+
+fn signature_chars(signer: &Signer) -> usize {
+    if signer.key_pair.is_none() { SIGNATURE_CHARS } else { ASYMMETRIC_SIGNATURE_CHARS }
 }
 
 /// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of `timestamp.body`, the key
@@ -100,6 +135,10 @@ mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
+    use crate::domain::key_pair::{tests::PRIVATE, verifies};
+
+    const KNOWN: &str =
+        "v1a,C3d37Mta6AGrrOrEBv85rC+4jXFplb+zUI/SjCS86CFWxgroplSEAozaqGmA8hqtiHvPMGPcXq4qGm2DTd8bCw==";
 
     #[test]
     fn chatwoot_signs_the_timestamp_and_the_body_with_the_characters_of_the_secret() {
@@ -113,7 +152,7 @@ mod tests {
         let key = b"0123456789abcdef0123456789abcdef";
         let encoded = Secret::new(format!("whsec_{}", STANDARD.encode(key)));
         let plain = Secret::new(String::from_utf8(key.to_vec()).unwrap());
-        let sign = |secret: &Secret| standard(std::slice::from_ref(secret), Uuid::nil(), 1, b"{}");
+        let sign = |secret: &Secret| standard(&[secret.clone().into()], Uuid::nil(), 1, b"{}");
         assert_eq!(sign(&encoded), sign(&plain));
         assert_ne!(chatwoot(&encoded, 1, b"{}"), chatwoot(&plain, 1, b"{}"));
     }
@@ -123,16 +162,33 @@ mod tests {
         // Computed with `openssl dgst -sha256 -hmac test-secret-of-16 -binary | base64`.
         let secret = Secret::new("test-secret-of-16");
         let id = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
-        let signature = standard(&[secret], id, 1_700_000_000, br#"{"event":"message_created"}"#);
+        let signature = standard(&[secret.into()], id, 1_700_000_000, br#"{"event":"message_created"}"#);
         assert_eq!(signature, "v1,jPOUVQbonUe1TmN+H6yeouptrSLqXIIZHxhQ+HogsQ4=");
     }
 
     #[test]
     fn two_secrets_give_two_signatures_the_newest_first() {
         let (new, old) = (Secret::new("the-newer-secret"), Secret::new("the-older-secret"));
-        let one = |secret: &Secret| standard(std::slice::from_ref(secret), Uuid::nil(), 7, b"x");
-        let both = standard(&[new.clone(), old.clone()], Uuid::nil(), 7, b"x");
+        let one = |secret: &Secret| standard(&[secret.clone().into()], Uuid::nil(), 7, b"x");
+        let both = standard(&[new.clone().into(), old.clone().into()], Uuid::nil(), 7, b"x");
         assert_eq!(both, format!("{} {}", one(&new), one(&old)));
+    }
+
+    #[test]
+    fn a_key_pair_signs_the_same_in_place_of_the_secret() {
+        let key_pair = KeyPair::parse(&Secret::new(PRIVATE)).unwrap();
+        let id = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let body = br#"{"event":"message_created"}"#;
+        let signer = Signer { secret: Secret::new("test-secret-of-16"), key_pair: Some(key_pair.clone()) };
+        let signatures = standard(&[signer, Secret::new("the-older-secret").into()], id, 1_700_000_000, body);
+        let (asymmetric, older) = signatures.split_once(' ').unwrap();
+        assert_eq!(older, standard(&[Secret::new("the-older-secret").into()], id, 1_700_000_000, body));
+        assert_eq!(signatures.len() + 1, ASYMMETRIC_SIGNATURE_CHARS + SIGNATURE_CHARS);
+        // Computed with `crypto.sign` of Node.js.
+        assert_eq!(asymmetric, KNOWN);
+        let signature = STANDARD.decode(asymmetric.strip_prefix("v1a,").unwrap()).unwrap();
+        let signed = br#"01234567-89ab-cdef-0123-456789abcdef.1700000000.{"event":"message_created"}"#;
+        assert!(verifies(&key_pair.public(), signed, &signature));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     event::EventFacts,
     ids::{LaneId, Seq, SubscriptionName},
+    key_pair::KeyPair,
     retry::RetryPolicy,
     secret::Secret,
     time::UnixMicros,
@@ -81,6 +82,8 @@ pub struct Settings {
     pub annotations: BTreeMap<String, String>,
     /// How an https endpoint is known; `None` is the server's way. Never there with an http URL.
     pub tls: Option<Arc<TlsProfile>>,
+    /// How POSTs are signed; the newest of the signing secrets has a key pair if it is by Ed25519.
+    pub signature_scheme: SignatureScheme,
 }
 
 /// How the endpoint of a subscription does, as far as that is to survive a restart. No decision of anybody's: a change of
@@ -153,7 +156,33 @@ pub enum PayloadFormat {
     Sample,
 }
 
+/// How POSTs are signed (`Subscription.signature_scheme` of the contract).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignatureScheme {
+    /// `v1`: whoever verifies knows the secret.
+    #[default]
+    HmacSha256,
+    /// `v1a`: whoever verifies knows the public key.
+    Ed25519,
+}
+
 impl Subscription {
+    /// The same without the older secrets that do not sign at `now`, nor later; `None` if there are none. No decision of anybody's:
+    /// the version stays.
+    pub fn without_old_secrets(&self, now: UnixMicros) -> Option<Self> {
+        if self.signing_secrets.older_at(now).count() == self.signing_secrets.older.len() {
+            return None;
+        }
+        let mut changed = self.clone();
+        changed.signing_secrets.forget_old(now);
+        Some(changed)
+    }
+
+    /// The public key that belongs to the newest signatures; `None` where they are made with a secret.
+    pub fn public_key(&self) -> Option<String> {
+        self.signing_secrets.newest.key_pair.as_ref().map(KeyPair::public)
+    }
+
     /// Whether an event of its account is for it.
     ///
     /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.

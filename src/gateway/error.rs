@@ -52,7 +52,7 @@ pub enum GatewayError {
     /// The subscription signs with as many older secrets as it may: wait, or rotate without an overlap.
     #[error(
         "{subscription} still signs with {max} older secrets, which is as many as there may be; wait until the first of them \
-         ends, or set overlap to 0s, which ends them all"
+         ends, or rotate with an overlap of 0s, which ends them all"
     )]
     TooManySecrets {
         /// Whose they are.

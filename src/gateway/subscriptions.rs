@@ -14,10 +14,11 @@ use crate::{
         event::StoredEvent,
         fault::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
+        key_pair::KeyPair,
         samples,
         secret::Secret,
-        signature,
-        subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, State, Subscription},
+        signature::{self, Signer},
+        subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
@@ -106,6 +107,8 @@ pub struct ListSubscriptions {
 pub struct Rotated {
     /// What POSTs are signed with from now on.
     pub signing_secret: Secret,
+    /// What they are verified with, where that is not the secret.
+    pub public_key: Option<String>,
     /// Until when they are signed with the secret before it as well.
     pub old_until: UnixMicros,
 }
@@ -150,9 +153,10 @@ impl Gateway {
             self.check_room(account)?;
         }
         let id = id.unwrap_or_else(|| SubscriptionId::made_from(self.draw_uuid()));
-        let signing_secret = signing_secret.unwrap_or_else(|| self.draw(signature::new_secret));
+        let secret = signing_secret.unwrap_or_else(|| self.draw(signature::new_secret));
+        let signer = Signer { secret, key_pair: self.key_pair(settings.signature_scheme) };
         let name = SubscriptionName { account, id };
-        let new = NewSubscription { name, settings, signing_secret, request };
+        let new = NewSubscription { name, settings, signer, request };
         let created = self.0.store.create_subscription(new).await?;
         drop(adding);
         Ok(Creation::Stored(created.subscription))
@@ -200,6 +204,11 @@ impl Gateway {
             let holder = self.0.store.registry().by_url(name.account, &settings.url);
             match holder.filter(|holder| *holder != name) {
                 Some(other) => Err(GatewayError::UrlTaken(other)),
+                None if settings.signature_scheme != current.settings.signature_scheme => {
+                    self.check_older_secrets(current)?;
+                    let key_pair = self.key_pair(settings.signature_scheme);
+                    Ok(Some(Change::Scheme(Box::new(settings), key_pair)))
+                }
                 None => Ok(Some(Change::Settings(Box::new(settings)))),
             }
         })
@@ -230,20 +239,31 @@ impl Gateway {
         name: &SubscriptionName,
         overlap: Duration,
     ) -> Result<Rotated, GatewayError> {
-        let new = self.draw(signature::new_secret);
+        let secret = self.draw(signature::new_secret);
         let rotated = self.change(name, None, false, |current| {
-            // The one so far becomes the newest of them.
-            let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
-            if !overlap.is_zero() && older > OLDER_SECRETS_MAX {
-                return Err(GatewayError::TooManySecrets {
-                    subscription: name.clone(),
-                    max: OLDER_SECRETS_MAX,
-                });
+            if !overlap.is_zero() {
+                self.check_older_secrets(current)?;
             }
-            Ok(Some(Change::Secret { new: new.clone(), overlap }))
+            let key_pair = self.key_pair(current.settings.signature_scheme);
+            Ok(Some(Change::Secret { new: Signer { secret: secret.clone(), key_pair }, overlap }))
         });
-        let old_until = rotated.await?.update_time.plus(overlap);
-        Ok(Rotated { signing_secret: new, old_until })
+        let rotated = rotated.await?;
+        let old_until = rotated.update_time.plus(overlap);
+        Ok(Rotated { signing_secret: secret, public_key: rotated.public_key(), old_until })
+    }
+
+    /// Whether one more may sign beside the newest: the one so far becomes the newest of them.
+    fn check_older_secrets(&self, current: &Subscription) -> Result<(), GatewayError> {
+        let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
+        if older <= OLDER_SECRETS_MAX {
+            return Ok(());
+        }
+        Err(GatewayError::TooManySecrets { subscription: current.name.clone(), max: OLDER_SECRETS_MAX })
+    }
+
+    /// A key pair, where the scheme needs one.
+    fn key_pair(&self, scheme: SignatureScheme) -> Option<KeyPair> {
+        (scheme == SignatureScheme::Ed25519).then(|| self.draw(KeyPair::draw))
     }
 
     /// Removes a subscription and its deliveries.
@@ -346,7 +366,7 @@ impl Gateway {
             let current = self.current(name, etag)?;
             let change = match decide(&current)? {
                 None => return Ok(current),
-                Some(Change::Settings(settings)) if validate_only => {
+                Some(Change::Settings(settings) | Change::Scheme(settings, _)) if validate_only => {
                     return Ok(Arc::new(Subscription { settings: *settings, ..(*current).clone() }));
                 }
                 Some(change) => change,

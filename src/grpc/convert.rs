@@ -7,7 +7,9 @@ use crate::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
         secret::REDACTED,
-        subscription::{PayloadFormat, RetryOverrides, Settings, State, Subscription, TlsOptions},
+        subscription::{
+            PayloadFormat, RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions,
+        },
     },
     gateway::{DeliveryRecord, Published, Summary},
     proto::v1,
@@ -23,6 +25,7 @@ pub(super) fn subscription(subscription: &Subscription) -> v1::Subscription {
         create_time: Some(subscription.create_time.into()),
         update_time: Some(subscription.update_time.into()),
         etag: subscription.etag(),
+        public_key: subscription.public_key().unwrap_or_default(),
         ..settings(&subscription.settings)
     }
 }
@@ -46,6 +49,7 @@ pub(super) fn settings(settings: &Settings) -> v1::Subscription {
         ordered: settings.ordered,
         annotations: settings.annotations.clone(),
         tls: settings.tls.as_ref().map(|tls| tls_options(tls.options())),
+        signature_scheme: signature_scheme(settings.signature_scheme).into(),
         ..Default::default()
     }
 }
@@ -65,6 +69,13 @@ fn tls_options(options: &TlsOptions) -> v1::TlsOptions {
         ca_certificates: options.ca_certificates.clone(),
         client_certificate: options.client_certificate.clone(),
         client_key: options.client_key.as_ref().map_or_else(String::new, |_| REDACTED.to_owned()),
+    }
+}
+
+fn signature_scheme(scheme: SignatureScheme) -> v1::subscription::SignatureScheme {
+    match scheme {
+        SignatureScheme::HmacSha256 => v1::subscription::SignatureScheme::HmacSha256,
+        SignatureScheme::Ed25519 => v1::subscription::SignatureScheme::Ed25519,
     }
 }
 

@@ -160,7 +160,7 @@ impl Subscriptions {
         Ok(match self.gateway.create_subscription(create).await? {
             Creation::Stored(stored) => v1::CreateSubscriptionResponse {
                 subscription: Some(convert::subscription(&stored)),
-                signing_secret: stored.signing_secrets.newest.expose().to_owned(),
+                signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
             },
             Creation::Checked { name, settings } => {
                 let name = name.map(|name| name.to_string()).unwrap_or_default();
@@ -183,6 +183,7 @@ impl Subscriptions {
         Ok(v1::RotateSigningSecretResponse {
             signing_secret: rotated.signing_secret.expose().to_owned(),
             old_secret_expire_time: Some(rotated.old_until.into()),
+            public_key: rotated.public_key.unwrap_or_default(),
         })
     }
 
@@ -255,6 +256,7 @@ fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
         subscription.create_time = None;
         subscription.update_time = None;
         subscription.etag = String::new();
+        subscription.public_key = String::new();
     }
     Sha256::digest(request.encode_to_vec()).into()
 }

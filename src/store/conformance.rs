@@ -26,8 +26,8 @@ use crate::{
         ids::{AccountId, AccountScope, LaneId, Seq},
         secret::Secret,
         subscription::{
-            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State,
-            Subscription, TlsOptions, TlsProfile,
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SignatureScheme, SigningSecrets,
+            State, Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
@@ -174,6 +174,7 @@ fn settings(id: &str) -> Settings {
             client_key: Some(Secret::new("key")),
         })
         .map(Arc::new),
+        signature_scheme: SignatureScheme::default(),
     }
 }
 
@@ -181,7 +182,7 @@ pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     NewSubscription {
         name: format!("accounts/{of}/subscriptions/{id}").parse().unwrap(),
         settings: settings(id),
-        signing_secret: Secret::new("whsec_c2VjcmV0"),
+        signer: Secret::new("whsec_c2VjcmV0").into(),
         request: None,
     }
 }
@@ -335,19 +336,21 @@ async fn a_secret_is_rotated<E: Engine>(engine: E) {
     const SECOND: i64 = 1_000_000;
     let mut bench = Bench::new(engine);
     let a = bench.subscribe(1, "a").await;
-    let rotate =
-        |new: &str, seconds| Change::Secret { new: Secret::new(new), overlap: Duration::from_secs(seconds) };
+    let rotate = |new: &str, seconds| Change::Secret {
+        new: Secret::new(new).into(),
+        overlap: Duration::from_secs(seconds),
+    };
     bench.clock.step(10);
     let second = bench.store.update_subscription(a.lane, a.version, rotate("second", 20)).await.unwrap();
     let older = OlderSecret {
-        secret: a.signing_secrets.newest.clone(),
+        signer: a.signing_secrets.newest.clone(),
         until: second.update_time.plus(Duration::from_secs(20)),
     };
     assert!(second.update_time > a.update_time);
     let expected = Subscription {
         version: a.version + 1,
         update_time: second.update_time,
-        signing_secrets: SigningSecrets { newest: Secret::new("second"), older: vec![older] },
+        signing_secrets: SigningSecrets { newest: Secret::new("second").into(), older: vec![older] },
         ..(*a).clone()
     };
     assert_eq!(*second, expected, "nothing else changes");

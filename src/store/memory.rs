@@ -370,6 +370,13 @@ impl Store for MemoryStore {
 
     fn purge(&self, keep: Keep) -> Commit<Purged> {
         self.write(|inner| {
+            let now = self.clock.now();
+            for lane in self.registry.lanes() {
+                let current = self.registry.by_lane(lane);
+                if let Some(changed) = current.and_then(|current| current.without_old_secrets(now)) {
+                    self.registry.put(Arc::new(changed));
+                }
+            }
             let mut purged = Purged { events: 0, bytes_left: inner.events.iter().map(|row| row.bytes).sum() };
             let Inner { events, deliveries, attempts_before, .. } = inner;
             let owed: HashSet<Seq> =

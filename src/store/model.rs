@@ -10,7 +10,8 @@ use crate::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
         event::{EventAddress, EventContent, OrderTag, StoredEvent},
         ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
-        secret::Secret,
+        key_pair::KeyPair,
+        signature::Signer,
         subscription::{Health, Settings, State, Subscription},
         time::UnixMicros,
     },
@@ -25,7 +26,7 @@ pub struct NewSubscription {
     /// What its owner decided.
     pub settings: Settings,
     /// What POSTs are signed with.
-    pub signing_secret: Secret,
+    pub signer: Signer,
     /// Makes a repetition return the first answer.
     pub request: Option<RequestKey>,
 }
@@ -42,7 +43,7 @@ impl NewSubscription {
             state: State::Active,
             state_reason: String::new(),
             health: Health::default(),
-            signing_secrets: self.signing_secret.into(),
+            signing_secrets: self.signer.into(),
             create_time: now,
             update_time: now,
         }
@@ -70,14 +71,16 @@ pub struct Created {
 /// A change of a subscription.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Its owner's decisions.
+    /// Its owner's decisions; how POSTs are signed is as before.
     Settings(Box<Settings>),
+    /// Its owner's decisions, how POSTs are signed among them, and the key pair for it.
+    Scheme(Box<Settings>, Option<KeyPair>),
     /// Whether deliveries are made, and why.
     State(State, String),
     /// What POSTs are signed with from now on.
     Secret {
-        /// The new secret.
-        new: Secret,
+        /// The new secret, with a key pair where there was one.
+        new: Signer,
         /// For how long the one so far signs as well.
         overlap: Duration,
     },
@@ -90,11 +93,10 @@ impl Change {
     pub fn apply(self, current: &Subscription, now: UnixMicros) -> Subscription {
         let mut changed = current.clone();
         match self {
-            Self::Settings(settings) => {
-                if settings.url != changed.settings.url {
-                    changed.health = changed.health.forgiven();
-                }
-                changed.settings = *settings;
+            Self::Settings(settings) => changed.decide(*settings),
+            Self::Scheme(settings, key_pair) => {
+                changed.decide(*settings);
+                changed.signing_secrets.change_scheme(key_pair, now);
             }
             Self::State(state, reason) => {
                 if state == State::Active {
@@ -113,6 +115,15 @@ impl Change {
         changed.version += 1;
         changed.update_time = now;
         changed
+    }
+}
+
+impl Subscription {
+    fn decide(&mut self, settings: Settings) {
+        if settings.url != self.settings.url {
+            self.health = self.health.forgiven();
+        }
+        self.settings = settings;
     }
 }
 

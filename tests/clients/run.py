@@ -9,6 +9,7 @@ DIRECTORY is what tests/clients/install was given.
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,8 @@ def main(binary, directory):
         finally:
             if (code := gateway.end()) != 0:
                 failed.append(f"the gateway ({code})")
+    if key := re.search(r"whs(?:ec|k)_[A-Za-z0-9+/=]{24}", "".join(gateway.log)):
+        failed.append(f"the log, which shows {key[0]}")
     if failed:
         print("".join(gateway.log), file=sys.stderr)
         raise SystemExit("failed: " + ", ".join(failed))

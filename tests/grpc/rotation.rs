@@ -120,7 +120,7 @@ async fn a_rotation_made_again_leaves_receivers_what_they_know() {
     let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
     let (id, timestamp) = (id.parse().expect("a UUID"), timestamp.parse().expect("seconds"));
     for secret in [again.signing_secret, created.signing_secret] {
-        let signature = signature::standard(&[Secret::new(secret)], id, timestamp, &post.body);
+        let signature = signature::standard(&[Secret::new(secret).into()], id, timestamp, &post.body);
         assert!(signatures.contains(&signature.as_str()), "{signature} is not one of {signatures:?}");
     }
     server.stop().await;

@@ -7,14 +7,14 @@ use tidings::proto::v1::{
     event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
-use crate::gateway::PATIENCE;
+use crate::{gateway::PATIENCE, watched::Channel};
 
 /// How often a state is looked at that a test waits for.
 pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A client of a gateway.
+/// A client of a gateway. Every answer is watched for secrets.
 #[derive(Clone)]
 pub struct Client {
     pub subscriptions: SubscriptionServiceClient<Channel>,

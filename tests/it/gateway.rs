@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
     sync::watch,
@@ -16,7 +16,11 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
-use crate::{client::Client, names::Names};
+use crate::{
+    client::Client,
+    names::Names,
+    watched::{Channel, Secrets},
+};
 
 /// A test that waits for longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Home {
     dir: Arc<TempDir>,
     flags: BTreeMap<&'static str, String>,
+    environment: BTreeMap<&'static str, String>,
+    secrets: Secrets,
 }
 
 impl Home {
@@ -41,13 +47,30 @@ impl Home {
             ("retry-max-backoff", "50ms"),
         ];
         let flags = flags.into_iter().map(|(flag, value)| (flag, value.to_owned())).collect();
-        Self { dir, flags }
+        Self { dir, flags, environment: BTreeMap::new(), secrets: Secrets::default() }
     }
 
     /// The same with this flag set so.
     pub fn with(mut self, flag: &'static str, value: impl Into<String>) -> Self {
         self.flags.insert(flag, value.into());
         self
+    }
+
+    /// The same with this variable in the environment.
+    pub fn with_variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.insert(name, value.into());
+        self
+    }
+
+    /// The same without this variable.
+    pub fn without_variable(mut self, name: &str) -> Self {
+        self.environment.remove(name).expect("it is set");
+        self
+    }
+
+    /// What is watched for in everything that gateways print and answer here.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// The same without this flag.
@@ -63,11 +86,17 @@ impl Home {
 
     /// The command that runs a gateway here, away from any settings of whoever runs the tests.
     pub fn command(&self) -> Command {
+        self.command_to("serve")
+    }
+
+    /// The command that does something else with the data here, likewise.
+    pub fn command_to(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         for (name, _) in env::vars_os().filter(|(name, _)| is_a_setting(&name.to_string_lossy())) {
             command.env_remove(name);
         }
-        command.arg("serve").arg("--data-dir").arg(self.dir.path());
+        command.envs(&self.environment);
+        command.arg(subcommand).arg("--data-dir").arg(self.dir.path());
         for (flag, value) in &self.flags {
             command.arg(format!("--{flag}")).arg(value);
         }
@@ -77,7 +106,7 @@ impl Home {
 
     /// Starts a gateway, and waits until it listens.
     pub async fn start(&self) -> Gateway {
-        Gateway::start(self.command(), Arc::clone(&self.dir)).await
+        Gateway::start(self.command(), self).await
     }
 
     /// Starts a gateway with these environment variables, and waits until it listens.
@@ -91,7 +120,7 @@ impl Home {
     pub async fn start_asking(&self, names: &Names) -> Gateway {
         let mut command = names.asked_by(&self.command());
         pipe(&mut command);
-        Gateway::start(command, Arc::clone(&self.dir)).await
+        Gateway::start(command, self).await
     }
 }
 
@@ -103,7 +132,7 @@ fn is_a_setting(name: &str) -> bool {
 
 /// Its log is for the test to read, and it ends with the test.
 fn pipe(command: &mut Command) {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
 }
 
 /// A gateway that runs. Killed when it is dropped.
@@ -130,9 +159,9 @@ pub struct Stopped {
 }
 
 impl Gateway {
-    async fn start(mut command: Command, dir: Arc<TempDir>) -> Self {
+    async fn start(mut command: Command, home: &Home) -> Self {
         let mut child = command.spawn().expect("the binary is there");
-        let log = Log::of(&mut child);
+        let log = Log::of(&mut child, home.secrets.clone());
         let listening = log.wait_for(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             let address = |key: &str| line.get(key)?.as_str()?.parse().ok();
@@ -140,8 +169,8 @@ impl Gateway {
         });
         let (grpc, http) = listening.await;
         let channel = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect().await;
-        let client = Client::new(channel.expect("the gateway listens"));
-        Self { child, log, http, grpc, client, _dir: dir }
+        let channel = Channel::new(channel.expect("the gateway listens"), home.secrets.clone());
+        Self { child, log, http, grpc, client: Client::new(channel), _dir: Arc::clone(&home.dir) }
     }
 
     /// Its process.
@@ -195,22 +224,21 @@ impl Gateway {
     }
 }
 
-/// The lines that a program writes to standard error. Shown when the test fails.
+/// The lines that a program writes. Shown when the test fails, and watched for secrets.
 struct Log {
     lines: watch::Receiver<Vec<String>>,
+    secrets: Secrets,
 }
 
 impl Log {
-    fn of(child: &mut Child) -> Self {
+    fn of(child: &mut Child, secrets: Secrets) -> Self {
         let stderr = child.stderr.take().expect("it is piped");
+        let stdout = child.stdout.take().expect("it is piped");
         let (sender, lines) = watch::channel(Vec::new());
         tokio::spawn(async move {
-            let mut reader = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = reader.next_line().await {
-                sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
-            }
+            tokio::join!(read_lines(stderr, &sender), read_lines(stdout, &sender));
         });
-        Self { lines }
+        Self { lines, secrets }
     }
 
     /// Waits for a line that `wanted` makes something of.
@@ -232,10 +260,23 @@ impl Log {
     }
 }
 
+async fn read_lines(output: impl AsyncRead + Unpin, lines: &watch::Sender<Vec<String>>) {
+    let mut reader = BufReader::new(output).lines();
+    while let Ok(Some(line)) = reader.next_line().await {
+        lines.send_modify(|lines| lines.push(line));
+    }
+}
+
 impl Drop for Log {
     fn drop(&mut self) {
+        let lines = self.lines.borrow();
         if thread::panicking() {
-            eprintln!("the end of the gateway's log:\n{}", tail(&self.lines.borrow()).join("\n"));
+            eprintln!("the end of the gateway's log:\n{}", tail(&lines).join("\n"));
+            return;
+        }
+        if let Some(secret) = self.secrets.find_in(lines.join("\n").as_bytes(), "") {
+            let line = lines.iter().find(|line| self.secrets.find_in(line.as_bytes(), "").is_some());
+            panic!("the gateway printed the secret {secret}: {line:?}");
         }
     }
 }

@@ -27,6 +27,7 @@ mod receiver;
 mod replay;
 mod restarts;
 mod retention;
+mod secrets;
 mod secured;
 mod shares;
 mod signing;
@@ -36,3 +37,4 @@ mod tidy;
 #[path = "../attempt/tls_receiver.rs"]
 #[expect(dead_code, reason = "some of it is for the tests beside it")]
 mod tls_receiver;
+mod watched;

@@ -189,6 +189,13 @@ impl Request {
         value.to_str().unwrap()
     }
 
+    /// The same with another value of a header.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut other = self.clone();
+        other.headers.insert(name, value.parse().unwrap());
+        other
+    }
+
     /// What tells deliveries apart.
     #[track_caller]
     pub fn webhook_id(&self) -> &str {

@@ -44,11 +44,17 @@ pub fn assert_signed(request: &Request, secrets: &[&str]) {
         verify(&key, &signed, &STANDARD.decode(signature).unwrap());
     }
 
-    let signed = format!("{timestamp}.{}", request.body);
+    assert_chatwoot_signed(request, secrets[0]);
+}
+
+/// Verifies Chatwoot's signature.
+#[track_caller]
+pub fn assert_chatwoot_signed(request: &Request, secret: &str) {
+    let signed = format!("{}.{}", request.header("x-chatwoot-timestamp"), request.body);
     let chatwoot = request.header("x-chatwoot-signature").strip_prefix("sha256=").unwrap();
     let digits = |at| u8::from_str_radix(&chatwoot[at..at + 2], 16).unwrap();
     let chatwoot: Vec<u8> = (0..chatwoot.len()).step_by(2).map(digits).collect();
-    verify(secrets[0].as_bytes(), &signed, &chatwoot);
+    verify(secret.as_bytes(), &signed, &chatwoot);
 }
 
 #[track_caller]

@@ -39,8 +39,23 @@ pub struct Ended {
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Ended {
     let Output { status, stdout, stderr } = command.output().expect("the binary is there");
-    let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
+    let text = |bytes| {
+        let text = String::from_utf8(bytes).expect("the output is UTF-8");
+        shows_no_key(&text);
+        text
+    };
     Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Fails the test if there is a signing secret or a private key in what was printed.
+pub fn shows_no_key(text: &str) {
+    const CHARS_MIN: usize = 24;
+    for prefix in ["whsec_", "whsk_"] {
+        for rest in text.split(prefix).skip(1) {
+            let chars = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "+/=".contains(*c)).count();
+            assert!(chars < CHARS_MIN, "a key is printed: {text}");
+        }
+    }
 }
 
 /// A running program. Killed at the end of the test if it still runs.
@@ -82,6 +97,7 @@ impl Running {
     pub fn wait_for<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            shows_no_key(&line);
             let found = wanted(&line);
             self.seen.push(line);
             if let Some(found) = found {
@@ -102,6 +118,7 @@ impl Running {
     pub fn wait(mut self) -> (Option<i32>, Vec<String>) {
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            shows_no_key(&line);
             self.seen.push(line);
         }
         assert!(Instant::now() < deadline, "it runs on and on:\n{}", self.seen.join("\n"));

@@ -50,7 +50,7 @@ fn what_arrives_is_printed_and_every_third_request_fails() {
 fn whether_signatures_hold_is_printed() {
     let (mut running, address) = start(&["--secret", SECRET]);
     let (secret, id, timestamp, body) = (Secret::new(SECRET), Uuid::from_u128(7), 1_700_000_000, "{}");
-    let standard = signature::standard(std::slice::from_ref(&secret), id, timestamp, body.as_bytes());
+    let standard = signature::standard(&[secret.into()], id, timestamp, body.as_bytes());
     let headers = format!(
         "webhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {standard}\r\n\
          x-chatwoot-timestamp: {timestamp}\r\nx-chatwoot-signature: sha256=00\r\n"

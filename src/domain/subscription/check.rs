@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{Field, Mask, PayloadFormat, RetryOverrides, Settings, TlsOptions, endpoint_url::parse_url};
+use super::{
+    Field, Mask, PayloadFormat, RetryOverrides, Settings, SignatureScheme, TlsOptions,
+    endpoint_url::parse_url,
+};
 use crate::{
     domain::{
         fault::Faults,
@@ -12,7 +15,10 @@ use crate::{
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
     },
-    proto::v1::{self, EventType, subscription::PayloadFormat as WirePayloadFormat},
+    proto::v1::{
+        self, EventType,
+        subscription::{PayloadFormat as WirePayloadFormat, SignatureScheme as WireSignatureScheme},
+    },
 };
 
 mod tls;
@@ -61,6 +67,7 @@ pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) 
             let options = check.tls(&TlsOptions::default());
             check.tls_profile(options)
         },
+        signature_scheme: check.signature_scheme(),
     };
     check.backoffs_go_together(settings.retry, defaults);
     check.tls_needs_https(&settings, "tls");
@@ -100,6 +107,7 @@ pub fn check_update(
             Field::TlsCaCertificates => tls.ca_certificates = check.tls_message().ca_certificates,
             Field::TlsClientCertificate => tls.client_certificate = check.tls_message().client_certificate,
             Field::TlsClientKey => tls.client_key = check.tls_key(&stored_tls),
+            Field::SignatureScheme => new.signature_scheme = check.signature_scheme(),
         }
     }
     if tls != stored_tls {
@@ -207,6 +215,19 @@ impl<'a> Check<'a> {
             Err(_) => self.invalid("payload_format", "is not a known payload format"),
         }
         PayloadFormat::Documented
+    }
+
+    fn signature_scheme(&mut self) -> SignatureScheme {
+        match WireSignatureScheme::try_from(self.message.signature_scheme) {
+            Ok(WireSignatureScheme::Unspecified | WireSignatureScheme::HmacSha256) => {
+                SignatureScheme::HmacSha256
+            }
+            Ok(WireSignatureScheme::Ed25519) => SignatureScheme::Ed25519,
+            Err(_) => {
+                self.invalid("signature_scheme", "is not a known signature scheme");
+                SignatureScheme::HmacSha256
+            }
+        }
     }
 
     /// `stored` is what `***` stands for.
@@ -400,6 +421,7 @@ mod tests {
             timeout: seconds(31),
             max_in_flight: 257,
             annotations: BTreeMap::from([(String::new(), String::new())]),
+            signature_scheme: 3,
             ..Default::default()
         };
         assert_eq!(
@@ -420,6 +442,7 @@ mod tests {
                 "s.timeout",
                 "s.max_in_flight",
                 "s.annotations",
+                "s.signature_scheme",
             ]
         );
     }

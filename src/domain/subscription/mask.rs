@@ -2,7 +2,10 @@
 
 use crate::{
     domain::fault::Faults,
-    proto::v1::{self, subscription::PayloadFormat},
+    proto::v1::{
+        self,
+        subscription::{PayloadFormat, SignatureScheme},
+    },
 };
 
 /// A field that an owner may change.
@@ -46,12 +49,14 @@ pub enum Field {
     TlsClientCertificate,
     /// `tls.client_key`
     TlsClientKey,
+    /// `signature_scheme`
+    SignatureScheme,
 }
 
 impl Field {
     /// Every field that stands for itself; those of the retry policy are within [`Field::RetryPolicy`], and
     /// those of TLS within [`Field::Tls`].
-    const WHOLE: [Self; 12] = [
+    const WHOLE: [Self; 13] = [
         Self::DisplayName,
         Self::Url,
         Self::EventTypes,
@@ -64,6 +69,7 @@ impl Field {
         Self::Ordered,
         Self::Annotations,
         Self::Tls,
+        Self::SignatureScheme,
     ];
 
     fn is_set_in(self, message: &v1::Subscription) -> bool {
@@ -91,6 +97,7 @@ impl Field {
             Self::TlsCaCertificates => tls(|tls| &tls.ca_certificates),
             Self::TlsClientCertificate => tls(|tls| &tls.client_certificate),
             Self::TlsClientKey => tls(|tls| &tls.client_key),
+            Self::SignatureScheme => message.signature_scheme != i32::from(SignatureScheme::Unspecified),
         }
     }
 }
@@ -158,9 +165,10 @@ fn field(path: &str) -> Result<Field, &'static str> {
         "tls.ca_certificates" => Field::TlsCaCertificates,
         "tls.client_certificate" => Field::TlsClientCertificate,
         "tls.client_key" => Field::TlsClientKey,
+        "signature_scheme" => Field::SignatureScheme,
         "*" => return Err("must be the only path if it is \"*\""),
         "name" => return Err("cannot be changed: it says which subscription is meant"),
-        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" => {
+        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key" => {
             return Err("is output only and cannot be changed here");
         }
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {

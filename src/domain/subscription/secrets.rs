@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::check::to_duration;
-use crate::domain::{secret::Secret, time::UnixMicros};
+use crate::domain::{key_pair::KeyPair, signature::Signer, time::UnixMicros};
 
 /// For how long an older secret signs as well, where a rotation does not say.
 pub const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
@@ -16,7 +16,7 @@ pub const OLDER_SECRETS_MAX: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningSecrets {
     /// What every POST is signed with.
-    pub newest: Secret,
+    pub newest: Signer,
     /// What POSTs are signed with as well, each for a while, the newest first.
     pub older: Vec<OlderSecret>,
 }
@@ -24,8 +24,8 @@ pub struct SigningSecrets {
 /// A secret that was rotated away, and signs for a while beside the newest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OlderSecret {
-    /// The secret.
-    pub secret: Secret,
+    /// The secret, with the key pair that it had.
+    pub signer: Signer,
     /// From when on it does not sign any more.
     pub until: UnixMicros,
 }
@@ -41,11 +41,11 @@ pub fn check_overlap(overlap: Option<prost_types::Duration>) -> Result<Duration,
 
 impl SigningSecrets {
     /// What a POST at `at` is signed with, the newest first.
-    pub fn at(&self, at: UnixMicros) -> Cow<'_, [Secret]> {
+    pub fn at(&self, at: UnixMicros) -> Cow<'_, [Signer]> {
         if self.older.is_empty() {
             return Cow::Borrowed(std::slice::from_ref(&self.newest));
         }
-        let older = self.older_at(at).map(|older| &older.secret);
+        let older = self.older_at(at).map(|older| &older.signer);
         Cow::Owned(std::iter::once(&self.newest).chain(older).cloned().collect())
     }
 
@@ -58,13 +58,21 @@ impl SigningSecrets {
     ///
     /// Those that are older still sign until their own time is over, but no longer than that: whoever knows a secret that is
     /// to be given up can make use of it for no longer than the latest rotation says.
-    pub fn rotate(&mut self, new: Secret, overlap: Duration, now: UnixMicros) {
+    pub fn rotate(&mut self, new: Signer, overlap: Duration, now: UnixMicros) {
         let until = now.plus(overlap);
         for older in &mut self.older {
             older.until = older.until.min(until);
         }
-        let secret = std::mem::replace(&mut self.newest, new);
-        self.older.insert(0, OlderSecret { secret, until });
+        let signer = std::mem::replace(&mut self.newest, new);
+        self.older.insert(0, OlderSecret { signer, until });
+    }
+
+    /// Signs by another scheme from `now` on, with the same secret: with this key pair, or by HMAC. For [`OVERLAP_DEFAULT`] POSTs
+    /// are signed as before as well, since receivers learn of a new public key no sooner than it is there.
+    pub fn change_scheme(&mut self, key_pair: Option<KeyPair>, now: UnixMicros) {
+        let new = Signer { secret: self.newest.secret.clone(), key_pair };
+        let signer = std::mem::replace(&mut self.newest, new);
+        self.older.insert(0, OlderSecret { signer, until: now.plus(OVERLAP_DEFAULT) });
     }
 
     /// Forgets the older secrets that do not sign at `now`, nor later.
@@ -73,16 +81,19 @@ impl SigningSecrets {
     }
 }
 
-impl From<Secret> for SigningSecrets {
+impl From<Signer> for SigningSecrets {
     /// This one alone.
-    fn from(newest: Secret) -> Self {
+    fn from(newest: Signer) -> Self {
         Self { newest, older: Vec::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
     use super::*;
+    use crate::domain::secret::Secret;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -91,18 +102,22 @@ mod tests {
     }
 
     fn one() -> SigningSecrets {
-        Secret::new("first").into()
+        secret("first").into()
+    }
+
+    fn secret(text: &str) -> Signer {
+        Secret::new(text).into()
     }
 
     fn signing(secrets: &SigningSecrets, at: UnixMicros) -> Vec<String> {
-        secrets.at(at).iter().map(|secret| secret.expose().to_owned()).collect()
+        secrets.at(at).iter().map(|signer| signer.secret.expose().to_owned()).collect()
     }
 
     #[test]
     fn both_secrets_sign_until_the_overlap_is_over() {
         let mut secrets = one();
         assert_eq!(signing(&secrets, hour(0)), ["first"]);
-        secrets.rotate(Secret::new("second"), HOUR * 2, hour(1));
+        secrets.rotate(secret("second"), HOUR * 2, hour(1));
         assert_eq!(signing(&secrets, hour(1)), ["second", "first"]);
         assert_eq!(signing(&secrets, UnixMicros(hour(3).0 - 1)), ["second", "first"]);
         assert_eq!(signing(&secrets, hour(3)), ["second"]);
@@ -111,11 +126,11 @@ mod tests {
     #[test]
     fn a_second_rotation_leaves_older_secrets_their_time_and_no_more() {
         let mut secrets = one();
-        secrets.rotate(Secret::new("second"), HOUR * 4, hour(0));
-        secrets.rotate(Secret::new("third"), HOUR * 9, hour(1));
+        secrets.rotate(secret("second"), HOUR * 4, hour(0));
+        secrets.rotate(secret("third"), HOUR * 9, hour(1));
         assert_eq!(signing(&secrets, hour(2)), ["third", "second", "first"]);
         assert_eq!(signing(&secrets, hour(4)), ["third", "second"]);
-        secrets.rotate(Secret::new("fourth"), HOUR, hour(2));
+        secrets.rotate(secret("fourth"), HOUR, hour(2));
         assert_eq!(signing(&secrets, hour(2)), ["fourth", "third", "second", "first"]);
         assert_eq!(signing(&secrets, hour(3)), ["fourth"], "the latest overlap is the longest");
     }
@@ -123,11 +138,26 @@ mod tests {
     #[test]
     fn a_rotation_without_overlap_ends_every_older_secret() {
         let mut secrets = one();
-        secrets.rotate(Secret::new("second"), HOUR, hour(0));
-        secrets.rotate(Secret::new("third"), Duration::ZERO, hour(0));
+        secrets.rotate(secret("second"), HOUR, hour(0));
+        secrets.rotate(secret("third"), Duration::ZERO, hour(0));
         assert_eq!(signing(&secrets, hour(0)), ["third"]);
         secrets.forget_old(hour(0));
         assert_eq!(secrets.older, []);
+    }
+
+    #[test]
+    fn a_change_of_scheme_keeps_the_secret_and_signs_as_before_for_a_while() {
+        let key_pair = KeyPair::draw(&mut StdRng::seed_from_u64(1));
+        let mut secrets = one();
+        secrets.rotate(secret("second"), OVERLAP_MAX, hour(0));
+        secrets.change_scheme(Some(key_pair.clone()), hour(1));
+        let first = secret("first");
+        let second = secret("second");
+        let with_key = Signer { key_pair: Some(key_pair), ..second.clone() };
+        assert_eq!(*secrets.at(hour(1)), [with_key.clone(), second, first.clone()]);
+        assert_eq!(*secrets.at(hour(25)), [with_key.clone(), first], "the overlap of the rotation stays");
+        secrets.change_scheme(None, hour(26));
+        assert_eq!(*secrets.at(hour(26)), [secret("second"), with_key, secret("first")]);
     }
 
     #[test]
@@ -144,7 +174,7 @@ mod tests {
     #[test]
     fn no_secret_is_printed() {
         let mut secrets = one();
-        secrets.rotate(Secret::new("second"), HOUR, hour(0));
+        secrets.rotate(secret("second"), HOUR, hour(0));
         let printed = format!("{secrets:#?}");
         assert!(!printed.contains("first") && !printed.contains("second"), "{printed}");
     }

@@ -36,6 +36,7 @@ use crate::{
         delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
+        seal::SealingKey,
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -48,6 +49,7 @@ mod detail;
 mod files;
 mod held;
 mod ids;
+mod key_file;
 mod ledger;
 mod log;
 mod manifest;
@@ -60,8 +62,9 @@ mod report;
 mod volume;
 mod writer;
 
+pub use key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
 pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
-pub use open::OpenError;
+pub use open::{OpenError, Rotation};
 pub use registry_tree::REQUEST_MEMORY;
 pub use volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
@@ -99,6 +102,24 @@ pub struct DiskStore {
     data_dir: PathBuf,
 }
 
+/// Seals the secrets of the store in `data_dir`, which nobody has open, with another key: the first, where the source has several, else
+/// `new`, which takes the place of the only one in its file.
+///
+/// At every moment the keys in the file are enough to open the store; interrupted, it goes on when it is called again or the store is
+/// opened. Nothing that was written with the key before is left in the data directory.
+///
+/// # Errors
+///
+/// There is no store, another process has it open, or the key is not its key: then nothing is changed. Or the file system refused.
+pub fn rotate_secrets_key(
+    data_dir: &Path,
+    source: &KeySource,
+    new: SealingKey,
+    seed: u64,
+) -> Result<Rotation, OpenError> {
+    open::rotate_key(data_dir, source, new, seed)
+}
+
 /// What the writing thread shares with everybody.
 pub struct Shared {
     clock: Arc<dyn Clock>,
@@ -124,15 +145,18 @@ pub struct Shared {
 impl DiskStore {
     /// Opens the store in `data_dir`, and makes one where there is none.
     ///
+    /// Its secrets are sealed with the first of the keys from then on, if they are not yet.
+    ///
     /// Errors if another process has it open, or if what is there cannot be read; nothing is changed then.
     pub fn open(
         data_dir: &Path,
         settings: StoreSettings,
+        keys: &KeySource,
         clock: Arc<dyn Clock>,
         seed: u64,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        open::open(data_dir, settings, clock, seed, metrics)
+        open::open(data_dir, settings, keys, clock, seed, metrics)
     }
 
     /// Why a write failed, after which the store takes no more; `None` as long as it does.

@@ -1,8 +1,9 @@
 //! Opening a data directory: nothing is made anew where something was, and nothing is taken that does not add up.
 //!
 //! Beside sled's directory `store` and that of the log and its manifest, `ledger`, lie `TIDINGS` (says that this is a data directory,
-//! its format, and whether it was ever completed), `lock` (held by the process that has it open) and `clean` (how far the
-//! store had come at the last clean end: less than that on opening is a loss).
+//! its format, and whether it was ever completed), `lock` (held by the process that has it open), `clean` (how far the
+//! store had come at the last clean end: less than that on opening is a loss) and `secrets.key` (what secrets are sealed with, unless
+//! another key is configured).
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -20,32 +21,35 @@ use uuid::Uuid;
 use super::{
     DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply, describe,
     files::{replace_file, sync_dir},
+    key_file::KeySource,
     ledger::Ledger,
     log::{FIRST_FILE, Files, Kind, Log, Pos, ReadError, Replayed, replay},
     manifest::{MANIFEST, Manifest},
     read::read_detail,
-    records::{FORMAT, RecordError},
+    records::{FORMAT, FORMAT_IN_THE_CLEAR, RecordError},
     registry_tree::RegistryTree,
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::Clock,
-    domain::ids::{LaneId, Seq},
+    domain::{
+        ids::{LaneId, Seq},
+        seal::SealingKey,
+    },
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, changes::ChangeFeed},
 };
 
+mod engine;
 mod error;
+mod sealed;
 
 pub use error::OpenError;
+pub use sealed::Rotation;
 
 /// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
 /// `flush` does not sync.
 pub(super) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
-/// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
-const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
-/// How often sled flushes on its own, in milliseconds. Its garbage collector runs only then.
-const FLUSH_EVERY_MS: u64 = 500;
 
 const MARKER: &str = "TIDINGS";
 const LOCK: &str = "lock";
@@ -61,6 +65,7 @@ pub(super) const LEDGER_DIR: &str = "ledger";
 pub fn open(
     data_dir: &Path,
     settings: StoreSettings,
+    keys: &KeySource,
     clock: Arc<dyn Clock>,
     seed: u64,
     metrics: Arc<Metrics>,
@@ -71,21 +76,23 @@ pub fn open(
     let of_registry = |error| OpenError::of_registry(data_dir, error);
     create_private_dir(data_dir).map_err(io)?;
     let lock = take_lock(data_dir)?;
+    engine::finish_writing_anew(data_dir).map_err(io)?;
     let fresh = prepare(data_dir)?;
     let engine_dir = data_dir.join(ENGINE_DIR);
-    let db = open_engine(data_dir, fresh)?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let (db, keys) = sealed::open_sealed(data_dir, keys, fresh, &mut random)?;
     let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
 
     let registry = Registry::default();
     let tree = db.open_tree(REGISTRY_TREE).map_err(of_engine)?;
-    let mut random = StdRng::seed_from_u64(seed);
     let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
     if fresh {
-        RegistryTree::create_store(&tree, store).map_err(of_registry)?;
+        RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
     }
     // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
     let take = |subscription| registry.put(Arc::new(subscription));
-    let registry_tree = RegistryTree::open(tree, take).map_err(of_registry)?;
+    let nonces = StdRng::seed_from_u64(random.random());
+    let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
     let ledger_dir = data_dir.join(LEDGER_DIR);
     if fresh {
         create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
@@ -118,7 +125,7 @@ pub fn open(
         waiting_writes: AtomicUsize::new(0),
         metrics,
     });
-    let writer = Writer {
+    let mut writer = Writer {
         shared: Arc::clone(&shared),
         log,
         ledger_dir,
@@ -130,6 +137,10 @@ pub fn open(
         random,
         failure: None,
     };
+    if let Err(error) = writer.forget_secrets() {
+        // For want of room, or it will be told again; what is forgotten late is sealed.
+        tracing::warn!(%error, "old secrets were not removed");
+    }
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
     let ended = Arc::clone(&shared);
     let write = move || {
@@ -146,6 +157,16 @@ pub fn open(
     let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
     Ok(DiskStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
+}
+
+/// See [`super::rotate_secrets_key`].
+pub fn rotate_key(
+    data_dir: &Path,
+    source: &KeySource,
+    new: SealingKey,
+    seed: u64,
+) -> Result<Rotation, OpenError> {
+    sealed::rotate(data_dir, source, new, seed)
 }
 
 /// Notes how far the store had come when it was closed.
@@ -220,7 +241,7 @@ fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
     let mut words = marker.split_whitespace();
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some("tidings"), Some("format"), Some(format), Some(state)) => {
-            if format != FORMAT.to_string() {
+            if format != FORMAT.to_string() && format != FORMAT_IN_THE_CLEAR.to_string() {
                 return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
             }
             if state == CREATING {
@@ -242,23 +263,6 @@ fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
         }
     }
     Ok(false)
-}
-
-fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
-    let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
-    let config = ::sled::Config::new()
-        .path(data_dir.join(ENGINE_DIR))
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(ENGINE_CACHE_BYTES)
-        .flush_every_ms(Some(FLUSH_EVERY_MS));
-    // sled panics on some damages that it does not expect.
-    let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    let opened = opened.map_err(|_| unreadable("sled cannot make sense of it"))?;
-    let db = opened.map_err(|error| OpenError::of_engine(data_dir, error))?;
-    if !fresh && !db.was_recovered() {
-        return Err(unreadable("sled found nothing to recover"));
-    }
-    Ok(db)
 }
 
 fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {

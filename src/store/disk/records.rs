@@ -1,7 +1,7 @@
 //! What is written to disk. Every key and value of the store is listed here; numbers are never used again for another
 //! meaning, since old data directories carry them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use url::Url;
 use uuid::Uuid;
@@ -10,18 +10,26 @@ use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         ids::{LaneId, Seq, SubscriptionName},
+        key_pair::KeyPair,
         secret::Secret,
+        signature::Signer,
         subscription::{
-            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SigningSecrets, State,
-            Subscription, TlsOptions, TlsProfile,
+            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SignatureScheme, SigningSecrets,
+            State, Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
     proto::v1::EventType,
 };
 
+mod sealed;
+
+pub use sealed::SealedRecord;
+
 /// The layout that this version reads and writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The layout before it, whose secrets are not sealed. A start makes the present one of it.
+pub const FORMAT_IN_THE_CLEAR: u32 = 2;
 
 /// The first byte of a key in the registry's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +43,8 @@ pub enum RegistryKind {
     LastLane = 3,
     /// Alone: the id of the store, 16 bytes, which the manifest has too.
     Store = 5,
+    /// Alone: nothing, sealed with the key that every secret of the tree is sealed with. None in a tree with secrets in the clear.
+    SecretsKey = 6,
 }
 
 /// A value that cannot be read.
@@ -277,8 +287,9 @@ pub struct RequestRecord {
     pub subscription: Option<SubscriptionRecord>,
 }
 
-/// A subscription.
+/// A subscription. On disk its secrets are in [`SealedRecord`] alone: see [`SubscriptionRecord::seal`].
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct SubscriptionRecord {
     #[prost(uint64, tag = "1")]
     lane: u64,
@@ -340,10 +351,27 @@ pub struct SubscriptionRecord {
     /// Rows from before there were any have none.
     #[prost(message, optional, tag = "28")]
     tls: Option<TlsRecord>,
+    /// None in rows from before secrets were sealed.
+    #[prost(message, optional, tag = "29")]
+    sealed: Option<SealedRecord>,
+    /// 1 HMAC-SHA256, 2 Ed25519; 0 in rows from before there was a choice, for the first.
+    #[prost(uint32, tag = "30")]
+    signature_scheme: u32,
+    /// The private key; empty if there is none.
+    #[prost(string, tag = "31")]
+    key_pair: String,
+}
+
+impl fmt::Debug for SubscriptionRecord {
+    /// Its name alone: before it is sealed it has secrets in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubscriptionRecord({})", self.name)
+    }
 }
 
 /// What an owner says about TLS; empty is not set.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 struct TlsRecord {
     #[prost(string, tag = "1")]
     server_name: String,
@@ -355,13 +383,24 @@ struct TlsRecord {
     client_key: String,
 }
 
+impl fmt::Debug for TlsRecord {
+    /// The server's name alone: before it is sealed it has a key in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TlsRecord({})", self.server_name)
+    }
+}
+
 /// A secret that signs for a while beside the newest.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 struct OlderSecretRecord {
     #[prost(string, tag = "1")]
     secret: String,
     #[prost(int64, tag = "2")]
     until: i64,
+    /// The private key; empty if there is none.
+    #[prost(string, tag = "3")]
+    key_pair: String,
 }
 
 impl From<&Subscription> for SubscriptionRecord {
@@ -378,7 +417,7 @@ impl From<&Subscription> for SubscriptionRecord {
                 State::Suspended => 3,
             },
             state_reason: subscription.state_reason.clone(),
-            signing_secret: subscription.signing_secrets.newest.expose().to_owned(),
+            signing_secret: subscription.signing_secrets.newest.secret.expose().to_owned(),
             create_time: subscription.create_time.0,
             update_time: subscription.update_time.0,
             display_name: settings.display_name.clone(),
@@ -403,6 +442,12 @@ impl From<&Subscription> for SubscriptionRecord {
             probes: subscription.health.probes,
             older_secrets: subscription.signing_secrets.older.iter().map(OlderSecretRecord::from).collect(),
             tls: settings.tls.as_ref().map(|tls| TlsRecord::from(tls.options())),
+            sealed: None,
+            signature_scheme: match settings.signature_scheme {
+                SignatureScheme::HmacSha256 => 1,
+                SignatureScheme::Ed25519 => 2,
+            },
+            key_pair: private_key(&subscription.signing_secrets.newest),
         }
     }
 }
@@ -438,6 +483,11 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             ordered: record.ordered,
             annotations: record.annotations,
             tls: record.tls.map(TlsOptions::from).and_then(TlsProfile::new).map(Arc::new),
+            signature_scheme: match record.signature_scheme {
+                0 | 1 => SignatureScheme::HmacSha256,
+                2 => SignatureScheme::Ed25519,
+                other => return Err(unreadable("signature scheme", other)),
+            },
         };
         Ok(Self {
             lane: LaneId(record.lane),
@@ -459,8 +509,12 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 probes: record.probes,
             },
             signing_secrets: SigningSecrets {
-                newest: Secret::new(record.signing_secret),
-                older: record.older_secrets.into_iter().map(OlderSecret::from).collect(),
+                newest: signer(record.signing_secret, record.key_pair)?,
+                older: record
+                    .older_secrets
+                    .into_iter()
+                    .map(OlderSecret::try_from)
+                    .collect::<Result<_, _>>()?,
             },
             create_time: UnixMicros(record.create_time),
             update_time: UnixMicros(record.update_time),
@@ -470,13 +524,19 @@ impl TryFrom<SubscriptionRecord> for Subscription {
 
 impl From<&OlderSecret> for OlderSecretRecord {
     fn from(older: &OlderSecret) -> Self {
-        Self { secret: older.secret.expose().to_owned(), until: older.until.0 }
+        Self {
+            secret: older.signer.secret.expose().to_owned(),
+            until: older.until.0,
+            key_pair: private_key(&older.signer),
+        }
     }
 }
 
-impl From<OlderSecretRecord> for OlderSecret {
-    fn from(record: OlderSecretRecord) -> Self {
-        Self { secret: Secret::new(record.secret), until: UnixMicros(record.until) }
+impl TryFrom<OlderSecretRecord> for OlderSecret {
+    type Error = RecordError;
+
+    fn try_from(record: OlderSecretRecord) -> Result<Self, RecordError> {
+        Ok(Self { signer: signer(record.secret, record.key_pair)?, until: UnixMicros(record.until) })
     }
 }
 
@@ -497,6 +557,21 @@ impl From<TlsRecord> for TlsOptions {
         let client_key = Some(client_key).filter(|key| !key.is_empty()).map(Secret::new);
         Self { server_name, ca_certificates, client_certificate, client_key }
     }
+}
+
+impl fmt::Debug for OlderSecretRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OlderSecretRecord({})", self.until)
+    }
+}
+
+fn private_key(signer: &Signer) -> String {
+    signer.key_pair.as_ref().map_or_else(String::new, |pair| pair.private().expose().to_owned())
+}
+
+fn signer(secret: String, private_key: String) -> Result<Signer, RecordError> {
+    let key_pair = (!private_key.is_empty()).then(|| KeyPair::parse(&Secret::new(private_key))).transpose();
+    Ok(Signer { secret: Secret::new(secret), key_pair: key_pair.map_err(|e| unreadable("key pair", e))? })
 }
 
 fn unreadable(what: &str, why: impl std::fmt::Display) -> RecordError {

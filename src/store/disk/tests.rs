@@ -19,6 +19,8 @@ use crate::{
     },
 };
 
+mod secrets;
+
 /// So little that details come and go, and files follow one another.
 const SETTINGS: StoreSettings = StoreSettings { cache_bytes: 256 * 1024, file_bytes: 128 * 1024 };
 
@@ -26,7 +28,10 @@ struct Disk(tempfile::TempDir);
 
 impl Engine for Disk {
     fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store> {
-        Arc::new(DiskStore::open(self.0.path(), SETTINGS, clock, 1, Metrics::new(UnixMicros(0))).unwrap())
+        Arc::new(
+            DiskStore::open(self.0.path(), SETTINGS, &keys(1), clock, 1, Metrics::new(UnixMicros(0)))
+                .unwrap(),
+        )
     }
 
     fn keeps(&self) -> bool {
@@ -39,8 +44,13 @@ async fn the_disk_conforms() {
     conformance::run(|| Disk(tempfile::tempdir().unwrap())).await;
 }
 
+/// A key beside the data; a new store gets this one.
+fn keys(seed: u64) -> KeySource {
+    KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(seed)))
+}
+
 fn open(dir: &Path) -> Result<DiskStore, OpenError> {
-    DiskStore::open(dir, SETTINGS, TestClock::new(), 1, Metrics::new(UnixMicros(0)))
+    DiskStore::open(dir, SETTINGS, &keys(1), TestClock::new(), 1, Metrics::new(UnixMicros(0)))
 }
 
 /// A directory in which a store with an event was closed.
@@ -118,8 +128,14 @@ async fn a_damaged_directory_is_refused_and_never_made_anew() {
         }),
         ("another store's file is put in place", |dir| {
             let other = tempfile::tempdir().unwrap();
-            let opened =
-                DiskStore::open(other.path(), SETTINGS, TestClock::new(), 2, Metrics::new(UnixMicros(0)));
+            let opened = DiskStore::open(
+                other.path(),
+                SETTINGS,
+                &keys(1),
+                TestClock::new(),
+                2,
+                Metrics::new(UnixMicros(0)),
+            );
             opened.unwrap().close().unwrap();
             fs::copy(other.path().join("store/db"), dir.join("store/db")).unwrap();
             for snap in snapshots(dir) {
@@ -384,8 +400,10 @@ async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
     const SEED: u64 = 5;
     let (dir, clock, mut random) =
         (tempfile::tempdir().unwrap(), TestClock::new(), StdRng::seed_from_u64(SEED));
-    let open =
-        || DiskStore::open(dir.path(), SETTINGS, clock.clone(), 1, Metrics::new(UnixMicros(0))).unwrap();
+    let open = || {
+        DiskStore::open(dir.path(), SETTINGS, &keys(1), clock.clone(), 1, Metrics::new(UnixMicros(0)))
+            .unwrap()
+    };
     let (mut store, mut lanes, mut times) = (open(), Vec::new(), Vec::new());
     for step in 0..300 {
         clock.step(random.random_range(1..1000));
@@ -449,7 +467,7 @@ const RARE_EVERY: u64 = 2_000;
 
 /// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
 async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, LaneId) {
-    let store = DiskStore::open(dir, SETTINGS, TestClock::new(), 1, Arc::clone(metrics)).unwrap();
+    let store = DiskStore::open(dir, SETTINGS, &keys(1), TestClock::new(), 1, Arc::clone(metrics)).unwrap();
     let mut lanes = Vec::new();
     for number in 0..=1000 {
         let new = conformance::new_subscription(1, &format!("s{number}"));

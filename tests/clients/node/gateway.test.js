@@ -10,7 +10,7 @@ const grpc = require("@grpc/grpc-js");
 const protoLoader = require("@grpc/proto-loader");
 const { getProtoPath } = require("google-proto-files");
 const protobuf = require("protobufjs");
-const { AGE_MAX_MS, Receiver, checkRefused, checkSigned, standard } = require("./receiver");
+const { AGE_MAX_MS, Receiver, asymmetricHolds, chatwootHolds, checkRefused, checkSigned, standard } = require("./receiver");
 
 const CALL_TIMEOUT_MS = 30_000;
 const LOOK_INTERVAL_MS = 20;
@@ -89,8 +89,9 @@ async function setUp(t, options) {
 }
 
 // Subscribes the receiver to messages. Returns the subscription and its secret.
-async function subscribe({ subscriptions, receiver, parent }) {
-  const subscription = { url: `http://${receiver.address}/hook`, eventTypes: ["EVENT_TYPE_MESSAGE_CREATED"] };
+async function subscribe({ subscriptions, receiver, parent }, fields = {}) {
+  const url = `http://${receiver.address}/hook`;
+  const subscription = { url, eventTypes: ["EVENT_TYPE_MESSAGE_CREATED"], ...fields };
   const created = await call(subscriptions, "createSubscription", { parent, subscription });
   return { subscription: created.subscription, secret: created.signingSecret };
 }
@@ -191,6 +192,31 @@ function suite(options) {
     const after = await setup.receiver.next();
     assert.equal(checkSigned(after, third).id, 2);
     for (const secret of [first, second]) checkRefused(after, secret, /No matching signature/);
+  });
+
+  test("with Ed25519 the public key verifies, and during a rotation both do", async (t) => {
+    const setup = await setUp(t, options);
+    const { subscription, secret } = await subscribe(setup, { signatureScheme: "SIGNATURE_SCHEME_ED25519" });
+    const publicKey = async () =>
+      (await call(setup.subscriptions, "getSubscription", { name: subscription.name })).subscription.publicKey;
+    const first = await publicKey();
+    await publish(setup, publishRequest(setup, 1));
+    const arrival = await setup.receiver.next();
+    assert.match(arrival.headers["webhook-signature"], /^v1a,[A-Za-z0-9+/]{86}==$/);
+    assert.ok(asymmetricHolds(arrival, first) && chatwootHolds(arrival, secret));
+    const changed = { ...arrival, body: Buffer.from(arrival.body.toString().replace('"Hi"', '"Ho"')) };
+    assert.ok(!asymmetricHolds(changed, first));
+
+    await rotate(setup, subscription, 3600);
+    const second = await publicKey();
+    await publish(setup, publishRequest(setup, 2));
+    const during = await setup.receiver.next();
+    assert.deepEqual([asymmetricHolds(during, first), asymmetricHolds(during, second)], [true, true]);
+    await rotate(setup, subscription, 0);
+    const third = await publicKey();
+    await publish(setup, publishRequest(setup, 3));
+    const after = await setup.receiver.next();
+    assert.deepEqual([first, second, third].map((key) => asymmetricHolds(after, key)), [false, false, true]);
   });
 
   test("a batch arrives whole", async (t) => {

@@ -3,7 +3,7 @@
 // A receiver of webhooks that checks what it is sent.
 
 const assert = require("node:assert/strict");
-const { createHmac, timingSafeEqual } = require("node:crypto");
+const { createHmac, createPublicKey, timingSafeEqual, verify } = require("node:crypto");
 const http = require("node:http");
 const { Webhook } = require("standardwebhooks");
 
@@ -73,6 +73,18 @@ function standard({ headers, body }, secret) {
   return new Webhook(secret).verify(body.toString(), headers);
 }
 
+// In front of the 32 bytes of a public key of Ed25519, to make it SubjectPublicKeyInfo (RFC 8410).
+const SPKI_OF_ED25519 = Buffer.from("302a300506032b6570032100", "hex");
+
+// Whether one of the v1a signatures was made with the private key that belongs to this public one.
+function asymmetricHolds({ headers, body }, publicKey) {
+  const signed = Buffer.concat([Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.`), body]);
+  const der = Buffer.concat([SPKI_OF_ED25519, Buffer.from(publicKey.replace(/^whpk_/, ""), "base64")]);
+  const key = createPublicKey({ key: der, format: "der", type: "spki" });
+  const asymmetric = headers["webhook-signature"].split(" ").filter((signature) => signature.startsWith("v1a,"));
+  return asymmetric.some((signature) => verify(null, signed, key, Buffer.from(signature.slice(4), "base64")));
+}
+
 // Whether Chatwoot's documented check holds.
 function chatwootHolds({ headers, body }, secret) {
   const timestamp = headers["x-chatwoot-timestamp"];
@@ -82,4 +94,4 @@ function chatwootHolds({ headers, body }, secret) {
   return genuine && Date.now() - timestamp * 1000 <= AGE_MAX_MS;
 }
 
-module.exports = { AGE_MAX_MS, Receiver, checkRefused, checkSigned, standard };
+module.exports = { AGE_MAX_MS, Receiver, asymmetricHolds, chatwootHolds, checkRefused, checkSigned, standard };

@@ -1,5 +1,6 @@
 """A receiver of webhooks that checks what it is sent."""
 
+import base64
 import hashlib
 import hmac
 import queue
@@ -9,6 +10,8 @@ from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
 ARRIVAL_TIMEOUT_S = 30
@@ -85,6 +88,23 @@ def standard(arrival, secret, ahead_s=0):
 
     with mock.patch("standardwebhooks.webhooks.datetime", Ahead):
         return Webhook(secret).verify(arrival.body, dict(arrival.headers))
+
+
+def asymmetric_holds(arrival, public_key):
+    """Whether one of the v1a signatures was made with the private key that belongs to this public one."""
+    headers = arrival.headers
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + arrival.body
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_"), validate=True))
+    for signature in headers["webhook-signature"].split(" "):
+        version, _, encoded = signature.partition(",")
+        if version != "v1a":
+            continue
+        try:
+            key.verify(base64.b64decode(encoded, validate=True), signed)
+            return True
+        except InvalidSignature:
+            pass
+    return False
 
 
 def chatwoot_holds(arrival, secret, ahead_s=0):

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from receiver import AGE_MAX_S, Receiver, check_refused, check_signed, standard
+from receiver import AGE_MAX_S, Receiver, asymmetric_holds, check_refused, check_signed, chatwoot_holds, standard
 from tidings.v1 import (
     chatwoot_pb2,
     delivery_pb2,
@@ -163,6 +163,33 @@ class GatewayTest(unittest.TestCase):
         self.assertEqual(check_signed(self, arrival, third)["id"], 2)
         for secret in (first, second):
             check_refused(self, arrival, secret, "No matching signature")
+
+    def public_key(self, subscription):
+        request = subscription_service_pb2.GetSubscriptionRequest(name=subscription.name)
+        return self.subscriptions.GetSubscription(request, timeout=CALL_TIMEOUT_S).subscription.public_key
+
+    def test_with_ed25519_the_public_key_verifies_and_during_a_rotation_both_do(self):
+        subscription, secret = self.subscribe(signature_scheme=subscription_pb2.Subscription.SIGNATURE_SCHEME_ED25519)
+        first = self.public_key(subscription)
+        self.assertEqual(subscription.public_key, first)
+        self.publish(self.request(1))
+        arrival = self.receiver.next()
+        self.assertRegex(arrival.headers["webhook-signature"], "^v1a,[A-Za-z0-9+/]{86}==$")
+        self.assertTrue(asymmetric_holds(arrival, first))
+        self.assertTrue(chatwoot_holds(arrival, secret))
+        changed = arrival._replace(body=arrival.body.replace(b'"Hi"', b'"Ho"'))
+        self.assertFalse(asymmetric_holds(changed, first))
+
+        self.rotate(subscription, overlap_s=3600)
+        second = self.public_key(subscription)
+        self.publish(self.request(2))
+        arrival = self.receiver.next()
+        self.assertEqual([asymmetric_holds(arrival, key) for key in (first, second)], [True, True])
+        self.rotate(subscription, overlap_s=0)
+        third = self.public_key(subscription)
+        self.publish(self.request(3))
+        arrival = self.receiver.next()
+        self.assertEqual([asymmetric_holds(arrival, key) for key in (first, second, third)], [False, False, True])
 
     def test_a_batch_arrives_whole(self):
         _, secret = self.subscribe()

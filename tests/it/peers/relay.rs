@@ -9,7 +9,10 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
-use crate::client::Client;
+use crate::{
+    client::Client,
+    watched::{Channel, Secrets},
+};
 
 /// A relay in front of a gateway, to be cut at any moment.
 pub struct Relay {
@@ -47,7 +50,7 @@ impl Relay {
 
     pub async fn client(&self) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        Client::new(endpoint.connect().await.unwrap())
+        Client::new(Channel::new(endpoint.connect().await.unwrap(), Secrets::default()))
     }
 
     pub async fn cut(mut self) {

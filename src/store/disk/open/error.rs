@@ -6,11 +6,15 @@ use std::{
 };
 
 use super::SEGMENT_BYTES;
-use crate::store::disk::{
-    files::{free_bytes, is_for_want_of_room},
-    log::FIRST_FILE_BYTES_MAX,
-    records::FORMAT,
-    registry_tree::RegistryError,
+use crate::{
+    domain::seal::KeyId,
+    store::disk::{
+        files::{free_bytes, is_for_want_of_room},
+        key_file::KeyFileError,
+        log::FIRST_FILE_BYTES_MAX,
+        records::FORMAT,
+        registry_tree::RegistryError,
+    },
 };
 
 /// Most bytes that a start writes: sled begins a segment, and a store that is made begins its log.
@@ -25,7 +29,9 @@ pub enum OpenError {
     )]
     Locked(PathBuf, String),
     /// It is of another version.
-    #[error("data directory {0} has format {1}, and this version of tidings reads format {FORMAT} only")]
+    #[error(
+        "data directory {0} has format {1}, and this version of tidings reads format {FORMAT} and the one before it only"
+    )]
     Format(PathBuf, String),
     /// What is there cannot be read, or does not add up.
     #[error(
@@ -49,12 +55,47 @@ pub enum OpenError {
     /// The file system refused.
     #[error("data directory {0}: {1}")]
     Io(PathBuf, io::Error),
+    /// A key file cannot be read or written.
+    #[error("key file {0}: {1}")]
+    KeyFile(PathBuf, KeyFileError),
+    /// The key that secrets are sealed with is not among those that are given.
+    #[error(
+        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its place"
+    )]
+    WrongKey {
+        /// Whose secrets.
+        dir: PathBuf,
+        /// What they are sealed with.
+        of_store: KeyId,
+        /// The ids of the given keys.
+        given: String,
+    },
+    /// The key file beside the data is gone.
+    #[error(
+        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise.          Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
+    )]
+    KeyLost(PathBuf, KeyId),
+    /// A key is to be rotated that is given, not in a file, and there is no other.
+    #[error(
+        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them,          and repeat this; afterwards leave out the old one"
+    )]
+    NoNewKey,
+    /// There is no store whose key could be rotated.
+    #[error("data directory {0} has no store in it")]
+    NoStore(PathBuf),
 }
 
 impl OpenError {
     pub(super) fn of_file_system(dir: &Path, why: io::Error) -> Self {
         let dir = dir.to_owned();
         if is_for_want_of_room(&why) { Self::NoRoom { dir, why } } else { Self::Io(dir, why) }
+    }
+
+    pub(super) fn of_key_file(dir: &Path, file: &Path, why: KeyFileError) -> Self {
+        match why {
+            KeyFileError::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
+            why => Self::KeyFile(file.to_owned(), why),
+        }
     }
 
     pub(super) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {

@@ -177,7 +177,7 @@ impl Writer {
     }
 
     /// Errors while the disk has no room for what the registry's engine may take: it does not survive that.
-    fn registry_room(&self) -> Result<(), StoreError> {
+    pub(super) fn registry_room(&self) -> Result<(), StoreError> {
         self.working()?;
         let free = free_bytes(&self.ledger_dir);
         if free.is_some_and(|free| free < REGISTRY_ROOM_BYTES) { Err(StoreError::Full) } else { Ok(()) }

@@ -1,5 +1,7 @@
 //! Retention: whole log files go, the oldest first. What is owed and in one of them is written anew at the end of the log.
 
+use std::sync::Arc;
+
 use super::Writer;
 use crate::{
     domain::ids::Seq,
@@ -19,6 +21,7 @@ const OWED_HUNDREDTHS_MAX: u64 = 75;
 impl Writer {
     pub(super) fn purge(&mut self, keep: Keep) -> Result<Purged, StoreError> {
         self.working()?;
+        self.forget_secrets()?;
         let mut events = 0;
         loop {
             let (files, before) = (self.files_to_remove(keep), self.log.bytes());
@@ -32,6 +35,29 @@ impl Writer {
                 return Ok(Purged { events, bytes_left });
             }
         }
+    }
+
+    /// Removes secrets that do not sign any more, and remembered requests that are too old: their answers have secrets in them.
+    pub fn forget_secrets(&mut self) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        let lanes = self.registry_tree.with_old_secrets(now);
+        if lanes.is_empty() && !self.registry_tree.has_old_requests(now) {
+            return Ok(());
+        }
+        // Nobody waits for it: while there is no room, they stay.
+        if matches!(self.registry_room(), Err(StoreError::Full)) {
+            return Ok(());
+        }
+        self.registry_tree.forget_requests(now)?;
+        let subscriptions = lanes.into_iter().filter_map(|lane| self.shared.registry.by_lane(lane));
+        let changed: Vec<_> =
+            subscriptions.filter_map(|subscription| subscription.without_old_secrets(now)).collect();
+        for subscription in &changed {
+            self.registry_tree.put(subscription)?;
+        }
+        self.sync_registry()?;
+        changed.into_iter().for_each(|subscription| self.shared.registry.put(Arc::new(subscription)));
+        Ok(())
     }
 
     /// Removes log files with all in them that is not owed. Returns how many events are gone.

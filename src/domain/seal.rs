@@ -1,0 +1,342 @@
+//! Secrets at rest: how they are encrypted in the store, and with which keys.
+//!
+//! A sealed secret is a byte for the way in which it is sealed, the id of its key, a random nonce, and what XChaCha20-Poly1305 makes
+//! of it. The nonce is so long that random ones never meet. What the secret belongs to is authenticated with it.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use rand::CryptoRng;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::secret::Secret;
+
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+/// Most keys at a time: the one that seals, and those of before it.
+pub const KEYS_MAX: usize = 8;
+
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 24;
+/// The way in which secrets are sealed; another one would have another number.
+const VERSION: u8 = 1;
+/// In front of what is encrypted: the way, the key's id, the nonce.
+const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
+
+/// Tells keys apart, and nothing of the key. For people eight hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId([u8; KEY_ID_BYTES]);
+
+/// A key that secrets are sealed with. Its text is the base64 of 32 bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealingKey {
+    id: KeyId,
+    bytes: [u8; KEY_BYTES],
+}
+
+/// The keys at hand. The first seals; all of them open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealingKeys(Vec<SealingKey>);
+
+/// What a secret belongs to. Sealed there, it is opened nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The uid of the subscription, or of what else has it.
+    pub owner: Uuid,
+    /// Which of its secrets.
+    pub field: &'a str,
+}
+
+/// Why a secret was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// It is not what was sealed.
+    #[error("is not a sealed secret")]
+    Malformed,
+    /// Its key is not at hand.
+    #[error("is sealed with the key {0}, which is not given")]
+    UnknownKey(KeyId),
+    /// It was changed, moved from another place, or another key has this id.
+    #[error("was changed, or is not in its place")]
+    NotGenuine,
+}
+
+impl SealingKey {
+    /// A new key.
+    pub fn draw(random: &mut impl CryptoRng) -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        random.fill_bytes(&mut bytes);
+        Self::of(bytes)
+    }
+
+    fn of(bytes: [u8; KEY_BYTES]) -> Self {
+        let digest =
+            Sha256::new().chain_update(b"tidings: id of a secrets key\0").chain_update(bytes).finalize();
+        let mut id = [0; KEY_ID_BYTES];
+        id.copy_from_slice(&digest[..KEY_ID_BYTES]);
+        Self { id: KeyId(id), bytes }
+    }
+
+    /// Reads a key's text; if it is none, the rule that it breaks.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Self::of)
+            .ok_or("must be the padded base64 of 32 bytes, as `openssl rand -base64 32` prints it")
+    }
+
+    /// Its text.
+    pub fn to_text(&self) -> Secret {
+        Secret::new(STANDARD.encode(self.bytes))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&self.bytes.into())
+    }
+}
+
+impl SealingKeys {
+    /// This key alone.
+    pub fn one(key: SealingKey) -> Self {
+        Self(vec![key])
+    }
+
+    /// Reads keys, each on a line of its own or after a comma, the one that seals first. Empty lines and those that begin with `#`
+    /// count for nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, without anything of the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        let texts = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|text| !text.is_empty());
+        let mut keys: Vec<SealingKey> = Vec::new();
+        for (index, text) in texts.enumerate() {
+            let key = SealingKey::parse(text).map_err(|rule| format!("key {} {rule}", index + 1))?;
+            if keys.iter().any(|other| other.id == key.id) {
+                return Err(format!("key {} is there already", index + 1));
+            }
+            keys.push(key);
+        }
+        match keys.len() {
+            0 => Err("there is no key in it".to_owned()),
+            1..=KEYS_MAX => Ok(Self(keys)),
+            more => Err(format!("there are {more} keys in it, and {KEYS_MAX} may be")),
+        }
+    }
+
+    /// The one that seals.
+    pub fn first(&self) -> &SealingKey {
+        &self.0[0]
+    }
+
+    /// All of them, the one that seals first.
+    pub fn all(&self) -> &[SealingKey] {
+        &self.0
+    }
+
+    /// These, after a new one that seals from now on.
+    pub fn after(&self, new: SealingKey) -> Self {
+        Self(std::iter::once(new).chain(self.0.iter().cloned()).collect())
+    }
+
+    /// Seals a secret.
+    pub fn seal(&self, secret: &Secret, place: Place<'_>, random: &mut impl CryptoRng) -> Vec<u8> {
+        let key = self.first();
+        let mut nonce = [0; NONCE_BYTES];
+        random.fill_bytes(&mut nonce);
+        let payload = Payload { msg: secret.expose().as_bytes(), aad: &place.associated() };
+        let encrypted =
+            key.cipher().encrypt(&XNonce::from(nonce), payload).expect("a secret is shorter than 256 GiB");
+        let mut sealed = Vec::with_capacity(HEAD_BYTES + encrypted.len());
+        sealed.push(VERSION);
+        sealed.extend(key.id.0);
+        sealed.extend(nonce);
+        sealed.extend(encrypted);
+        sealed
+    }
+
+    /// Opens what was sealed in this place, by whichever of the keys.
+    ///
+    /// # Errors
+    ///
+    /// It was not sealed in this place by one of the keys.
+    pub fn open(&self, sealed: &[u8], place: Place<'_>) -> Result<Secret, SealError> {
+        let id = key_of(sealed)?;
+        let key = self.0.iter().find(|key| key.id == id).ok_or(SealError::UnknownKey(id))?;
+        let (head, encrypted) = sealed.split_first_chunk::<HEAD_BYTES>().ok_or(SealError::Malformed)?;
+        let nonce: [u8; NONCE_BYTES] =
+            head[1 + KEY_ID_BYTES..].try_into().expect("the head ends with the nonce");
+        let payload = Payload { msg: encrypted, aad: &place.associated() };
+        let opened =
+            key.cipher().decrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::NotGenuine)?;
+        String::from_utf8(opened).map(Secret::new).map_err(|_| SealError::Malformed)
+    }
+}
+
+/// The key that something is sealed with.
+///
+/// # Errors
+///
+/// It is not sealed.
+pub fn key_of(sealed: &[u8]) -> Result<KeyId, SealError> {
+    match sealed.split_first_chunk::<{ 1 + KEY_ID_BYTES }>() {
+        Some(([VERSION, id @ ..], _)) => Ok(KeyId(*id)),
+        _ => Err(SealError::Malformed),
+    }
+}
+
+impl Place<'_> {
+    /// What is authenticated beside the secret. The uid has one length, so no two places share it.
+    fn associated(self) -> Vec<u8> {
+        let mut associated = Vec::with_capacity(1 + 16 + self.field.len());
+        associated.push(VERSION);
+        associated.extend(self.owner.as_bytes());
+        associated.extend(self.field.as_bytes());
+        associated
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealingKey({})", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const HERE: Place<'_> = Place { owner: Uuid::from_u128(7), field: "signing_secret" };
+
+    fn random() -> StdRng {
+        StdRng::seed_from_u64(1)
+    }
+
+    fn keys() -> SealingKeys {
+        SealingKeys::one(SealingKey::draw(&mut random()))
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_in_its_place_alone() {
+        let (keys, secret) = (keys(), Secret::new("whsec_something"));
+        let sealed = keys.seal(&secret, HERE, &mut random());
+        assert_eq!(keys.open(&sealed, HERE), Ok(secret));
+        let elsewhere = [
+            Place { owner: Uuid::from_u128(8), ..HERE },
+            Place { field: "signing_secre", ..HERE },
+            Place { field: "headers.x", ..HERE },
+        ];
+        for place in elsewhere {
+            assert_eq!(keys.open(&sealed, place), Err(SealError::NotGenuine), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let keys = keys();
+        let sealed = keys.seal(&Secret::new("secret"), HERE, &mut random());
+        for bit in 0..8 * sealed.len() {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(keys.open(&changed, HERE).is_err(), "bit {bit}");
+        }
+        for len in 0..sealed.len() {
+            assert!(keys.open(&sealed[..len], HERE).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn the_same_secret_is_sealed_otherwise_each_time_and_shows_nothing_of_itself() {
+        let (keys, mut random) = (keys(), random());
+        let secret = Secret::new("a-secret-that-is-looked-for");
+        let (one, other) = (keys.seal(&secret, HERE, &mut random), keys.seal(&secret, HERE, &mut random));
+        assert_ne!(one[HEAD_BYTES..], other[HEAD_BYTES..]);
+        assert!(!one.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn an_older_key_opens_and_the_first_one_seals() {
+        let mut random = random();
+        let old = SealingKeys::one(SealingKey::draw(&mut random));
+        let sealed = old.seal(&Secret::new("secret"), HERE, &mut random);
+        let both = old.after(SealingKey::draw(&mut random));
+        assert_eq!(both.open(&sealed, HERE), Ok(Secret::new("secret")));
+        let anew = both.seal(&Secret::new("secret"), HERE, &mut random);
+        assert_eq!(key_of(&anew), Ok(both.first().id()));
+        assert_eq!(old.open(&anew, HERE), Err(SealError::UnknownKey(both.first().id())));
+    }
+
+    #[test]
+    fn what_was_sealed_before_is_opened_for_ever() {
+        // Computed with another implementation: see docs/security.md for the layout.
+        let key = SealingKey::parse("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        assert_eq!(key.id().to_string(), KNOWN_ID);
+        let sealed = STANDARD.decode(KNOWN_SEALED).unwrap();
+        assert_eq!(SealingKeys::one(key).open(&sealed, HERE), Ok(Secret::new("whsec_c2VjcmV0")));
+    }
+
+    const KNOWN_ID: &str = "b85a1a6c";
+    const KNOWN_SEALED: &str =
+        "AbhaGmxkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ensLG4rVnHHqsNFa/lLwX3FCDvp5NjbybOkzI4yFXyA=";
+
+    #[test]
+    fn keys_are_read_from_lines_and_lists() {
+        let (one, other) = (keys(), SealingKeys::one(SealingKey::of([9; KEY_BYTES])));
+        let text = |keys: &SealingKeys| keys.first().to_text().expose().to_owned();
+        let both = other.after(one.first().clone());
+        assert_eq!(
+            SealingKeys::parse(&format!("# a key, and another\n\n {} \n", text(&one))),
+            Ok(one.clone())
+        );
+        assert_eq!(SealingKeys::parse(&format!("{}\n{}", text(&one), text(&other))), Ok(both.clone()));
+        assert_eq!(SealingKeys::parse(&format!("{}, {},", text(&one), text(&other))), Ok(both));
+
+        let wrong = |text: String, expected: &str| {
+            let problem = SealingKeys::parse(&text).unwrap_err();
+            assert!(problem.contains(expected), "{problem}");
+        };
+        wrong(String::new(), "no key");
+        wrong("# only this\n".to_owned(), "no key");
+        wrong(format!("{}\n{}", text(&one), text(&one)), "key 2 is there already");
+        wrong(format!("{},short", text(&one)), "key 2 must be the padded base64 of 32 bytes");
+        wrong(STANDARD.encode([1; 31]), "key 1 must");
+        wrong(STANDARD.encode([1; 33]), "key 1 must");
+        let many: Vec<_> = (0..=8_u8).map(|n| STANDARD.encode([n; KEY_BYTES])).collect();
+        wrong(many.join("\n"), "9 keys in it, and 8 may be");
+    }
+
+    #[test]
+    fn no_key_is_printed() {
+        let keys = keys();
+        let printed = format!("{keys:?}");
+        assert!(printed.contains(&keys.first().id().to_string()), "{printed}");
+        assert!(!printed.contains(keys.first().to_text().expose()), "{printed}");
+        let bytes = format!("{:?}", keys.first().bytes);
+        assert!(!printed.contains(bytes.trim_matches(['[', ']'])), "{printed}");
+    }
+}

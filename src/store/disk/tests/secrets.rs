@@ -1,0 +1,367 @@
+//! Secrets at rest: that none is in the files, which key opens a store, and what a crash leaves while it is sealed anew.
+
+use prost::Message;
+
+use super::*;
+use crate::{
+    domain::{
+        key_pair::KeyPair,
+        seal::SealingKeys,
+        secret::Secret,
+        signature::Signer,
+        subscription::{SignatureScheme, Subscription},
+    },
+    store::{RequestKey, disk::records::*},
+};
+
+const GIVEN: &str = "a-signing-secret-to-be-looked-for";
+const ROTATED: &str = "whsec_cm90YXRlZC1hbmQtdG8tYmUtbG9va2VkLWZvcg==";
+const HEADER: &str = "Bearer header-value-to-be-looked-for";
+
+/// Everything that must not be in a file.
+fn looked_for(private: &Secret) -> Vec<Vec<u8>> {
+    let private = private.expose().strip_prefix("whsk_").unwrap();
+    vec![GIVEN.into(), ROTATED["whsec_".len()..].into(), HEADER.into(), private.into()]
+}
+
+/// How many of these are in some file of a directory.
+fn found_in(dir: &Path, wanted: &[Vec<u8>]) -> usize {
+    let files: Vec<_> = files_in(dir).into_iter().map(|file| fs::read(file).unwrap()).collect();
+    wanted.iter().filter(|text| files.iter().any(|file| contains(file, text))).count()
+}
+
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect()
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    match std::str::from_utf8(text) {
+        Ok(text) => String::from_utf8_lossy(bytes).contains(text),
+        Err(_) => bytes.windows(text.len()).any(|part| part == text),
+    }
+}
+
+fn one(seed: u64) -> SealingKey {
+    SealingKey::draw(&mut StdRng::seed_from_u64(seed))
+}
+
+fn given(seeds: &[u64]) -> KeySource {
+    let texts: Vec<_> = seeds.iter().map(|seed| one(*seed).to_text().expose().to_owned()).collect();
+    KeySource::Given(SealingKeys::parse(&texts.join(",")).unwrap())
+}
+
+fn open_with(dir: &Path, keys: &KeySource) -> Result<DiskStore, OpenError> {
+    DiskStore::open(dir, SETTINGS, keys, TestClock::new(), 1, Metrics::new(UnixMicros(0)))
+}
+
+fn private_key() -> KeyPair {
+    KeyPair::draw(&mut StdRng::seed_from_u64(5))
+}
+
+/// Makes a store with every kind of secret in it, and closes it. Returns the subscriptions.
+async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscription>> {
+    let store = open_with(dir, keys).unwrap();
+    let mut new = conformance::new_subscription(1, "a");
+    new.signer = Secret::new(GIVEN).into();
+    new.settings.headers = [("authorization".to_owned(), Secret::new(HEADER))].into();
+    new.request = Some(RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] });
+    let created = store.create_subscription(new).await.unwrap().subscription;
+    let rotate = Change::Secret { new: Secret::new(ROTATED).into(), overlap: Duration::from_secs(60) };
+    store.update_subscription(created.lane, created.version, rotate).await.unwrap();
+    let mut new = conformance::new_subscription(1, "b");
+    new.settings.signature_scheme = SignatureScheme::Ed25519;
+    new.settings.headers.clear();
+    new.signer = Signer { secret: Secret::new(GIVEN), key_pair: Some(private_key()) };
+    store.create_subscription(new).await.unwrap();
+    let subscriptions = all(&store);
+    store.close().unwrap();
+    subscriptions
+}
+
+fn all(store: &DiskStore) -> Vec<Arc<Subscription>> {
+    let registry = store.registry();
+    registry.lanes().into_iter().map(|lane| registry.by_lane(lane).unwrap()).collect()
+}
+
+fn raw(dir: &Path) -> ::sled::Db {
+    ::sled::Config::new().path(dir.join("store")).segment_size(16 * 1024 * 1024).open().unwrap()
+}
+
+/// Makes of a closed store what versions wrote before secrets were sealed.
+fn put_in_the_clear(dir: &Path, keys: &SealingKeys) {
+    let db = raw(dir);
+    let tree = db.open_tree(REGISTRY_TREE).unwrap();
+    for row in &tree {
+        let (key, value) = row.unwrap();
+        let value = if key[0] == RegistryKind::Subscription as u8 {
+            let mut record = SubscriptionRecord::decode(&*value).unwrap();
+            record.open(keys).unwrap();
+            record.encode_to_vec()
+        } else if key[0] == RegistryKind::Request as u8 {
+            let mut record = RequestRecord::decode(&*value).unwrap();
+            record.subscription_mut().unwrap().open(keys).unwrap();
+            record.encode_to_vec()
+        } else {
+            continue;
+        };
+        tree.insert(key, value).unwrap();
+    }
+    tree.remove([RegistryKind::SecretsKey as u8]).unwrap();
+    db.flush().unwrap();
+    drop((tree, db));
+    fs::write(dir.join("TIDINGS"), "tidings format 2 ready\n").unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_in_the_clear_is_sealed_and_nothing_of_it_stays_in_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    put_in_the_clear(dir.path(), &SealingKeys::one(one(1)));
+    let wanted = looked_for(private_key().private());
+    assert_eq!(found_in(dir.path(), &wanted), wanted.len(), "it is in the clear");
+
+    let store = open(dir.path()).unwrap();
+    assert_eq!(all(&store), subscriptions);
+    let request = RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] };
+    let again = NewSubscription { request: Some(request), ..conformance::new_subscription(1, "a") };
+    let repeated = store.create_subscription(again).await.unwrap();
+    assert!(repeated.repeated);
+    assert_eq!(repeated.subscription.signing_secrets.newest.secret, Secret::new(GIVEN));
+    assert_eq!(found_in(dir.path(), &wanted), 0, "while it is open");
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(found_in(dir.path(), &wanted), 0);
+    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 3 "));
+    assert_eq!(all(&open(dir.path()).unwrap()), subscriptions, "with the key that was made");
+}
+
+#[tokio::test]
+async fn a_crash_while_a_store_is_sealed_leaves_one_that_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    put_in_the_clear(dir.path(), &SealingKeys::one(one(1)));
+    let sealed = tempfile::tempdir().unwrap();
+    copy(dir.path(), sealed.path());
+    drop(open_with(sealed.path(), &given(&[1])).unwrap());
+
+    type Crash = fn(&Path, &Path);
+    let crashes: [(&str, Crash); 5] = [
+        ("the new one is not whole", |dir, _| {
+            fs::create_dir(dir.join("store.new")).unwrap();
+            fs::write(dir.join("store.new/db"), "half").unwrap();
+        }),
+        ("the new one is whole, and the format is noted", |dir, sealed| {
+            copy(&sealed.join("store"), &dir.join("store.new"));
+            fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
+        }),
+        ("between the renames", |dir, sealed| {
+            copy(&sealed.join("store"), &dir.join("store.new"));
+            fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
+            fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
+        }),
+        ("before the old one is removed", |dir, sealed| {
+            fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
+            copy(&sealed.join("store"), &dir.join("store"));
+            fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
+        }),
+        ("while the old one is removed", |dir, sealed| {
+            fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
+            fs::remove_file(dir.join("store.old/conf")).unwrap();
+            copy(&sealed.join("store"), &dir.join("store"));
+            fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
+        }),
+    ];
+    let wanted = looked_for(private_key().private());
+    for (what, crash) in crashes {
+        let after = tempfile::tempdir().unwrap();
+        copy(dir.path(), after.path());
+        crash(after.path(), sealed.path());
+        let store = open_with(after.path(), &given(&[1])).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(all(&store), subscriptions, "{what}");
+        drop(store);
+        assert_eq!(found_in(after.path(), &wanted), 0, "{what}");
+        for left in ["store.new", "store.old"] {
+            assert!(!after.path().join(left).exists(), "{what}: {left}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_key_opens_nothing_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    for wrong in [&[2][..], &[2, 3]] {
+        let refused = open_with(dir.path(), &given(wrong)).err().unwrap();
+        assert!(matches!(refused, OpenError::WrongKey { .. }), "{refused}");
+        let told = refused.to_string();
+        assert!(wrong.iter().all(|seed| told.contains(&one(*seed).id().to_string())), "{told}");
+        assert!(told.contains(&format!("sealed with the key {}", one(1).id())), "{told}");
+    }
+    let lost = open(dir.path()).err().unwrap();
+    assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
+    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its place");
+    let missing = KeySource::File(dir.path().join("elsewhere"));
+    assert!(matches!(open_with(dir.path(), &missing), Err(OpenError::KeyFile(..))));
+    assert_eq!(all(&open_with(dir.path(), &given(&[1])).unwrap()), subscriptions);
+}
+
+#[tokio::test]
+async fn the_first_of_several_keys_takes_the_place_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    assert_eq!(all(&open_with(dir.path(), &given(&[2, 1])).unwrap()), subscriptions);
+    assert!(matches!(open_with(dir.path(), &given(&[1])), Err(OpenError::WrongKey { .. })));
+    assert_eq!(all(&open_with(dir.path(), &given(&[2])).unwrap()), subscriptions);
+    assert_eq!(all(&open_with(dir.path(), &given(&[2, 1])).unwrap()), subscriptions);
+}
+
+#[tokio::test]
+async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let beside = KeySource::Beside(one(1));
+    let subscriptions = store_with_secrets(dir.path(), &beside).await;
+    let file = dir.path().join(KEY_FILE);
+    let rotated = rotate_secrets_key(dir.path(), &KeySource::Beside(one(9)), one(2), 1).unwrap();
+    let expected = Rotation { key: one(2).id(), before: Some(one(1).id()), file: Some(file.clone()) };
+    assert_eq!(rotated, expected);
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().filter(|line| !line.starts_with('#')).count(), 1);
+    assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
+    let old = [1].into_iter().chain(rows_head(one(1).id())).collect::<Vec<u8>>();
+    assert_eq!(found_in(&dir.path().join("store"), &[old]), 0, "something is sealed with the old key");
+    assert!(matches!(open_with(dir.path(), &given(&[1])), Err(OpenError::WrongKey { .. })));
+
+    // Wherever it was interrupted: the file has both keys, and the store one of them.
+    for of_store in [2, 3] {
+        let both = SealingKeys::one(one(2)).after(one(3));
+        key_file::write(&file, &both).unwrap();
+        if of_store == 3 {
+            drop(open_with(dir.path(), &given(&[3, 2])).unwrap());
+        }
+        let rotated = rotate_secrets_key(dir.path(), &beside, one(8), 1).unwrap();
+        assert_eq!((rotated.key, rotated.before), (one(3).id(), Some(one(of_store).id())));
+        assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+        assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
+        drop(rotate_secrets_key(dir.path(), &given(&[2, 3]), one(8), 1).unwrap());
+        key_file::write(&file, &SealingKeys::one(one(2))).unwrap();
+    }
+    // Or a start ends it.
+    key_file::write(&file, &SealingKeys::one(one(2)).after(one(4))).unwrap();
+    assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
+    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
+}
+
+/// What a sealed secret begins with, after its first byte.
+fn rows_head(id: crate::domain::seal::KeyId) -> Vec<u8> {
+    let digits = id.to_string();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_rotation_is_refused_where_it_cannot_be_done_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let rotate = |keys: &KeySource| rotate_secrets_key(dir.path(), keys, one(2), 1);
+    assert!(matches!(rotate(&given(&[1])), Err(OpenError::NoStore(_))));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    assert!(matches!(rotate(&given(&[1])), Err(OpenError::NoNewKey)));
+    assert!(matches!(rotate(&given(&[3])), Err(OpenError::WrongKey { .. })));
+    assert!(matches!(rotate(&KeySource::Beside(one(1))), Err(OpenError::KeyLost(..))));
+    let file = dir.path().join("another");
+    key_file::write(&file, &SealingKeys::one(one(3))).unwrap();
+    assert!(matches!(rotate(&KeySource::File(file.clone())), Err(OpenError::WrongKey { .. })));
+    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+    let store = open_with(dir.path(), &given(&[1])).unwrap();
+    assert!(matches!(rotate(&given(&[2, 1])), Err(OpenError::Locked(..))));
+    assert_eq!(all(&store), subscriptions);
+}
+
+#[tokio::test]
+async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    store_with_secrets(dir.path(), &given(&[1])).await;
+    let db = raw(dir.path());
+    let tree = db.open_tree(REGISTRY_TREE).unwrap();
+    let rows: Vec<_> = tree.scan_prefix([RegistryKind::Subscription as u8]).map(Result::unwrap).collect();
+    let decode = |row: usize| SubscriptionRecord::decode(&*rows[row].1).unwrap();
+    let mut moved = decode(1);
+    moved.take_sealed_of(decode(0));
+    tree.insert(&rows[1].0, moved.encode_to_vec()).unwrap();
+    db.flush().unwrap();
+    drop((tree, db));
+    let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
+    assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");
+    assert!(refused.to_string().contains("signing_secret: was changed, or is not in its place"), "{refused}");
+}
+
+#[tokio::test]
+async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let open = || {
+        let clock: Arc<TestClock> = Arc::clone(&clock);
+        DiskStore::open(dir.path(), SETTINGS, &given(&[1]), clock, 1, Metrics::new(UnixMicros(0))).unwrap()
+    };
+    let keep = Keep { since: UnixMicros(0), bytes_max: u64::MAX };
+    let second = |count: u64| Duration::from_secs(count);
+    let mut store = open();
+    let mut new = conformance::new_subscription(1, "a");
+    new.request = Some(RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] });
+    let created = store.create_subscription(new).await.unwrap().subscription;
+    let mut current = Arc::clone(&created);
+    for (rounds, restarts) in [(1, false), (2, true)] {
+        let new = Secret::new(format!("another-secret-{rounds}")).into();
+        let rotate = Change::Secret { new, overlap: second(60) };
+        current = store.update_subscription(current.lane, current.version, rotate).await.unwrap();
+        assert_eq!(current.signing_secrets.older.len(), 1);
+        store.purge(keep).await.unwrap();
+        assert_eq!(*store.registry().by_lane(current.lane).unwrap(), *current, "it still signs");
+        clock.step(60_000_000);
+        if restarts {
+            drop(store);
+            store = open();
+        } else {
+            store.purge(keep).await.unwrap();
+        }
+        let after = store.registry().by_lane(current.lane).unwrap();
+        assert_eq!(after.signing_secrets.older, []);
+        assert_eq!((after.version, after.update_time), (current.version, current.update_time));
+        drop(store);
+        assert_eq!(rows_of(dir.path(), RegistryKind::Subscription, SubscriptionRecord::older_count), [0]);
+        assert_eq!(rows_of(dir.path(), RegistryKind::Request, |_| 1), [1]);
+        store = open();
+    }
+    clock.step(24 * 3_600_000_000 + 1);
+    store.purge(keep).await.unwrap();
+    drop(store);
+    assert_eq!(
+        rows_of(dir.path(), RegistryKind::Request, |_| 1),
+        [0; 0],
+        "the answer had the first secret in it"
+    );
+}
+
+/// Of each row of a kind what `tell` makes of it.
+fn rows_of(dir: &Path, kind: RegistryKind, tell: impl Fn(&SubscriptionRecord) -> usize) -> Vec<usize> {
+    let db = raw(dir);
+    let tree = db.open_tree(REGISTRY_TREE).unwrap();
+    let rows = tree.scan_prefix([kind as u8]).map(|row| row.unwrap().1);
+    rows.map(|value| match kind {
+        RegistryKind::Subscription => tell(&SubscriptionRecord::decode(&*value).unwrap()),
+        _ => tell(RequestRecord::decode(&*value).unwrap().subscription_mut().unwrap()),
+    })
+    .collect()
+}

@@ -1,0 +1,471 @@
+//! Secrets: none is in a file, in a line of the log or in an answer, and the key that they are sealed with can be changed whatever
+//! happens meanwhile.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tidings::{
+    domain::{ids::AccountId, key_pair::verifies, samples},
+    proto::v1::{self, EventType, delivery::State, subscription::SignatureScheme},
+};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use crate::{
+    client::{Client, Subscribed, attempts, duration, subscription},
+    gateway::{Gateway, Home},
+    receiver::{Answer, Receiver, Request},
+    signing::{assert_chatwoot_signed, assert_signed},
+};
+
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+const GIVEN: &str = "given-signing-secret-0123456789";
+const HEADER: &str = "Bearer header-value-0123456789";
+const NEW_HEADER: &str = "Bearer another-value-0123456789";
+
+fn contact() -> v1::Event {
+    contact_of(1)
+}
+
+fn contact_of(account: i64) -> v1::Event {
+    samples::sample(EventType::ContactCreated, AccountId::new(account).unwrap())
+}
+
+/// A home whose files are soon looked through.
+fn small_home() -> Home {
+    Home::new().with("retention-bytes-max", "16MiB")
+}
+
+/// Every file of the data directory in which this is.
+fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(text) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn assert_nowhere(dir: &Path, secrets: &[String]) {
+    for secret in secrets {
+        let text = secret.strip_prefix("whsec_").unwrap_or(secret);
+        assert_eq!(files_with(dir, text), Vec::<PathBuf>::new(), "{secret}");
+        if let Ok(bytes) = STANDARD.decode(text) {
+            assert!(!files_with(dir, "").iter().any(|path| has_bytes(path, &bytes)), "the bytes of {secret}");
+        }
+    }
+}
+
+fn has_bytes(path: &Path, wanted: &[u8]) -> bool {
+    let bytes = fs::read(path).unwrap();
+    let first = |(at, byte): (usize, &u8)| (*byte == wanted[0]).then_some(at);
+    bytes.iter().enumerate().filter_map(first).any(|at| bytes[at..].starts_with(wanted))
+}
+
+/// Subscribes with a secret and a header that are known, changes both, and has another one signed with a key pair. Returns what must be
+/// in no file.
+async fn use_secrets(client: &Client, receiver: &Receiver) -> (Subscribed, Vec<String>) {
+    let request = v1::CreateSubscriptionRequest {
+        parent: "accounts/1".into(),
+        subscription: Some(v1::Subscription {
+            headers: [("authorization".to_owned(), HEADER.to_owned())].into(),
+            ..subscription(receiver.url("/given"))
+        }),
+        request_id: uuid::Uuid::from_u128(7).to_string(),
+        signing_secret: GIVEN.into(),
+        ..Default::default()
+    };
+    let created = client.subscriptions.clone().create_subscription(request).await.unwrap().into_inner();
+    let name = created.subscription.unwrap().name;
+    let subscribed = Subscribed { name: name.clone(), secret: created.signing_secret };
+    let headers =
+        [("authorization".to_owned(), "***".to_owned()), ("x-another".to_owned(), NEW_HEADER.to_owned())];
+    client
+        .update(v1::Subscription { name: name.clone(), headers: headers.into(), ..Default::default() })
+        .await;
+    let request =
+        v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::from_secs(3600)) };
+    let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
+    let asymmetric = v1::Subscription {
+        signature_scheme: SignatureScheme::Ed25519.into(),
+        ..subscription(receiver.url("/asymmetric"))
+    };
+    let asymmetric = client.subscribe(1, asymmetric).await;
+    let secrets = [GIVEN, HEADER, NEW_HEADER, &rotated.signing_secret, &asymmetric.secret];
+    (subscribed, secrets.map(str::to_owned).into())
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_file_of_the_data_directory() {
+    let receiver = Receiver::start().await;
+    let home = small_home();
+    let gateway = home.start().await;
+    let (given, secrets) = use_secrets(&gateway.client, &receiver).await;
+    gateway.client.publish(1, contact()).await;
+    gateway.client.nothing_owed(1).await;
+    assert_nowhere(home.dir(), &secrets);
+    gateway.kill().await;
+    assert_nowhere(home.dir(), &secrets);
+
+    let gateway = home.start().await;
+    gateway.client.publish(1, contact()).await;
+    let seen = receiver.wait_for(4).await;
+    let posted = seen.iter().rfind(|request| request.path == "/given").unwrap();
+    assert_eq!((posted.header("authorization"), posted.header("x-another")), (HEADER, NEW_HEADER));
+    assert_signed(posted, &[&secrets[3], GIVEN]);
+    gateway.client.delete(&given.name, true).await.unwrap();
+    let log = gateway.stop().await;
+    assert_nowhere(home.dir(), &secrets);
+    assert!(
+        !files_with(home.dir(), "accounts/1/subscriptions/").is_empty(),
+        "names are found, so secrets would be"
+    );
+    let told = log.iter().filter(|line| line.contains("secrets in the store")).count();
+    assert_eq!(told, 1, "a later start says little");
+}
+
+#[tokio::test]
+async fn without_a_key_one_is_made_for_its_owner_alone_and_told_of() {
+    let home = Home::new();
+    let log = home.start().await.stop().await;
+    let file = home.dir().join("secrets.key");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let told: Vec<_> = log.iter().filter(|line| line.contains("made a key")).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("secrets.key") && told[0].contains("keep a copy"),
+        "{told:?}"
+    );
+    let text = fs::read_to_string(&file).unwrap();
+    let key = text.lines().find(|line| !line.starts_with('#')).unwrap();
+    assert_eq!(STANDARD.decode(key).unwrap().len(), 32);
+    let log = home.start().await.stop().await;
+    assert!(!log.iter().any(|line| line.contains("made a key") || line.contains(key)));
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+}
+
+/// Runs a gateway that is refused. Returns what it says.
+async fn refused(home: &Home) -> String {
+    let output = home.command().output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn another_key_is_refused_and_the_right_one_goes_on() {
+    let receiver = Receiver::start().await;
+    let home = Home::new().with_variable("TIDINGS_SECRETS_KEY", KEY);
+    let gateway = home.start().await;
+    let (_, secrets) = use_secrets(&gateway.client, &receiver).await;
+    gateway.stop().await;
+    assert!(!home.dir().join("secrets.key").exists(), "none is made where one is given");
+
+    let home = home.with_variable("TIDINGS_SECRETS_KEY", OTHER_KEY);
+    let told = refused(&home).await;
+    assert!(told.contains("are sealed with the key b85a1a6c, and given is "), "{told}");
+    assert!(told.contains("Nothing was changed") && !told.contains(OTHER_KEY), "{told}");
+    let home = home.without_variable("TIDINGS_SECRETS_KEY");
+    let told = refused(&home).await;
+    assert!(told.contains("secrets.key is missing") && told.contains("b85a1a6c"), "{told}");
+
+    let keys = tempfile::tempdir().unwrap();
+    let file = keys.path().join("key");
+    fs::write(&file, format!("{KEY}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let home = home.with("secrets-key-file", file.to_str().unwrap());
+    let told = refused(&home).await;
+    assert!(told.contains("may be read or changed by others (its mode is 644)"), "{told}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+    let gateway = home.start().await;
+    gateway.client.publish(1, contact()).await;
+    let seen = receiver.wait_for(2).await;
+    let posted = seen.iter().find(|request| request.path == "/given").unwrap();
+    assert_signed(posted, &[&secrets[3], GIVEN]);
+    gateway.stop().await;
+
+    // Both, the new one first: the store is the new one's from then on.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, format!("{OTHER_KEY}\n{KEY}\n")).unwrap();
+    home.start().await.stop().await;
+    fs::write(&file, KEY).unwrap();
+    assert!(refused(&home).await.contains("given is b85a1a6c"));
+    fs::write(&file, OTHER_KEY).unwrap();
+    home.start().await.stop().await;
+}
+
+/// Whether what is POSTed now is signed as it was before.
+async fn still_signs(gateway: &Gateway, receiver: &Receiver, secrets: &[String]) {
+    let before = receiver.seen().len();
+    gateway.client.publish(1, contact()).await;
+    let seen = receiver.wait_for(before + 2).await;
+    let posted = seen[before..].iter().find(|request| request.path == "/given").unwrap();
+    assert_signed(posted, &[&secrets[3]]);
+    assert_eq!(posted.header("authorization"), HEADER);
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
+    const SUBSCRIPTIONS: usize = 200;
+    const KILLS: u32 = 16;
+    let receiver = Receiver::start().await;
+    let home = small_home();
+    let gateway = home.start().await;
+    let (given, mut secrets) = use_secrets(&gateway.client, &receiver).await;
+    let request = v1::RotateSigningSecretRequest { name: given.name, overlap: duration(Duration::ZERO) };
+    let rotated = gateway.client.subscriptions.clone().rotate_signing_secret(request).await.unwrap();
+    secrets[3] = rotated.into_inner().signing_secret;
+    for number in 0..SUBSCRIPTIONS {
+        let headers = [("x-token".to_owned(), format!("a-token-of-number-{number}"))].into();
+        let paused = v1::Subscription { headers, ..subscription(receiver.url(&format!("/{number}"))) };
+        gateway.client.subscribe(2, paused).await;
+    }
+    gateway.stop().await;
+
+    let key_of = || fs::read_to_string(home.dir().join("secrets.key")).unwrap();
+    let first = key_of();
+    let once = Instant::now();
+    let output = home.command_to("rotate-secrets-key").output().await.unwrap();
+    let takes = once.elapsed();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("are sealed with the key ") && told.contains("keep a copy"), "{told}");
+    assert_ne!(key_of(), first);
+    assert!(key_of().lines().all(|line| line.starts_with('#') || !told.contains(line)), "{told}");
+
+    let mut interrupted = 0;
+    for kill in 0..KILLS {
+        let mut rotating = home.command_to("rotate-secrets-key").spawn().unwrap();
+        sleep(takes * kill / KILLS).await;
+        rotating.kill().await.unwrap();
+        let keys = key_of().lines().filter(|line| !line.starts_with('#')).count();
+        interrupted += usize::from(keys == 2);
+        if kill % 2 == 0 {
+            let gateway = home.start().await;
+            still_signs(&gateway, &receiver, &secrets).await;
+            gateway.stop().await;
+        }
+    }
+    assert!(interrupted > 0, "none of the kills came in the middle");
+    let status = home.command_to("rotate-secrets-key").output().await.unwrap().status;
+    assert_eq!(status.code(), Some(0));
+    let gateway = home.start().await;
+    still_signs(&gateway, &receiver, &secrets).await;
+    gateway.stop().await;
+    assert_nowhere(home.dir(), &secrets);
+    assert_eq!(files_with(home.dir(), "a-token-of-number-"), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_rotation_is_refused_while_a_gateway_runs_and_where_there_is_none() {
+    let home = Home::new();
+    let rotate = async |home: &Home| {
+        let output = home.command_to("rotate-secrets-key").output().await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = rotate(&home).await;
+    assert!(code == Some(1) && told.contains("has no store in it"), "{told}");
+    let gateway = home.start().await;
+    let (code, told) = rotate(&home).await;
+    assert!(code == Some(1) && told.contains("in use by another process"), "{told}");
+    gateway.stop().await;
+}
+
+/// Everything that touches secrets, with the most that a log can tell; what is printed and answered is watched by the harness.
+#[tokio::test]
+async fn nothing_that_is_printed_or_answered_shows_a_secret() {
+    let receiver =
+        Receiver::with(
+            |request| {
+                if request.path == "/asymmetric" { Answer::status(500) } else { Answer::status(200) }
+            },
+        )
+        .await;
+    let home = Home::new().with("log-level", "trace").with("retry-max-attempts", "3");
+    let gateway = home.start().await;
+    let client = &gateway.client;
+    let (given, secrets) = use_secrets(client, &receiver).await;
+    secrets.iter().for_each(|secret| home.secrets().add(secret));
+
+    // What is wrong is told without what it is.
+    let refused = async |change: &dyn Fn(&mut v1::CreateSubscriptionRequest)| {
+        let mut request = v1::CreateSubscriptionRequest {
+            parent: "accounts/1".into(),
+            subscription: Some(subscription(receiver.url("/refused"))),
+            ..Default::default()
+        };
+        change(&mut request);
+        let status = client.subscriptions.clone().create_subscription(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    };
+    let headers = |request: &mut v1::CreateSubscriptionRequest, name: &str, value: &str| {
+        request.subscription.as_mut().unwrap().headers.insert(name.into(), value.into());
+    };
+    refused(&|request| request.signing_secret = "a-secret-that-is-no-ascii-ä".into()).await;
+    refused(&|request| request.signing_secret = "whsec_this-is-no-base64-of-anything".into()).await;
+    refused(&|request| headers(request, "host", "a-value-of-a-reserved-header")).await;
+    refused(&|request| headers(request, "x-lines", "a-value-with\r\na-line-break")).await;
+    refused(&|request| headers(request, "x-long", &"a-long-value".repeat(1000))).await;
+
+    client.publish(1, contact()).await;
+    client.test(&given.name, EventType::MessageCreated).await;
+    let event = client.stored_events(1).await.remove(0);
+    client.render(&event.name, &given.name).await;
+    client.subscription(&given.name).await;
+    let list = v1::ListSubscriptionsRequest { parent: "accounts/-".into(), ..Default::default() };
+    client.subscriptions.clone().list_subscriptions(list).await.unwrap();
+    client.pause(&given.name).await;
+    client.resume(&given.name).await;
+    client.counts_when("accounts/1/subscriptions/-", "one given up", |counts| counts.failed == 1).await;
+    client.deliveries_in(1, &[State::Failed]).await;
+    // Nobody listens there.
+    let unheard = v1::Subscription {
+        headers: [("x-api-key".to_owned(), "a-key-for-nobody".to_owned())].into(),
+        retry_policy: attempts(1),
+        ..subscription("http://127.0.0.1:1/".into())
+    };
+    let unheard = client.subscribe(3, unheard).await;
+    client.publish(3, contact_of(3)).await;
+    client.counts_when(&unheard.name, "one given up", |counts| counts.failed == 1).await;
+    client.delete(&unheard.name, true).await.unwrap();
+    let log = gateway.stop().await;
+    assert!(log.iter().any(|line| line.contains(r#""level":"TRACE""#)), "it tells all that it can");
+
+    let rotated = home.command_to("rotate-secrets-key").output().await.unwrap();
+    for printed in [rotated.stdout, rotated.stderr] {
+        assert_eq!(home.secrets().find_in(&printed, ""), None);
+    }
+    let mut wrong = home.command();
+    wrong.env("TIDINGS_SECRETS_KEY", OTHER_KEY);
+    let output = wrong.output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(home.secrets().find_in(&output.stderr, ""), None);
+    home.start().await.stop().await;
+}
+
+/// Verifies `webhook-signature`: it is made with these public keys, the newest first, and nothing else.
+#[track_caller]
+fn assert_signed_for(request: &Request, public_keys: &[&str]) {
+    let signatures: Vec<_> = request.header("webhook-signature").split(' ').collect();
+    assert_eq!(signatures.len(), public_keys.len(), "{signatures:?}");
+    let timestamp = request.header("webhook-timestamp");
+    let signed = format!("{}.{timestamp}.{}", request.webhook_id(), request.body);
+    for (signature, key) in signatures.iter().zip(public_keys) {
+        let signature = STANDARD.decode(signature.strip_prefix("v1a,").unwrap()).unwrap();
+        assert!(verifies(key, signed.as_bytes(), &signature));
+    }
+}
+
+#[tokio::test]
+async fn with_ed25519_the_public_key_verifies_and_both_do_during_a_rotation() {
+    let receiver = Receiver::start().await;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let client = &gateway.client;
+    let asked = v1::Subscription {
+        signature_scheme: SignatureScheme::Ed25519.into(),
+        public_key: "whpk_ignored".into(),
+        ..subscription(receiver.url("/hook"))
+    };
+    let Subscribed { name, secret } = client.subscribe(1, asked).await;
+    assert!(secret.starts_with("whsec_"));
+    let first = client.subscription(&name).await.public_key;
+    assert!(first.starts_with("whpk_"));
+    client.publish(1, contact()).await;
+    let seen = receiver.wait_for(1).await;
+    assert_signed_for(&seen[0], &[&first]);
+    let another = client.subscribe(
+        2,
+        v1::Subscription {
+            signature_scheme: SignatureScheme::Ed25519.into(),
+            ..subscription(receiver.url("/another"))
+        },
+    );
+    assert_ne!(client.subscription(&another.await.name).await.public_key, first, "each has its own");
+
+    let request =
+        v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::from_secs(3600)) };
+    let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
+    let second = client.subscription(&name).await.public_key;
+    assert_eq!(rotated.public_key, second);
+    assert_ne!(first, second);
+    assert_ne!(rotated.signing_secret, secret);
+    gateway.kill().await;
+
+    let gateway = home.start().await;
+    let client = &gateway.client;
+    client.publish(1, contact()).await;
+    let seen = receiver.wait_for(2).await;
+    assert_signed_for(&seen[1], &[&second, &first]);
+    assert_chatwoot_signed(&seen[1], &rotated.signing_secret);
+
+    let request = v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::ZERO) };
+    client.subscriptions.clone().rotate_signing_secret(request).await.unwrap();
+    let third = client.subscription(&name).await.public_key;
+    client.publish(1, contact()).await;
+    assert_signed_for(&receiver.wait_for(3).await[2], &[&third]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_scheme_signs_both_ways_for_a_while() {
+    let receiver = Receiver::start().await;
+    let gateway = Home::new().start().await;
+    let client = &gateway.client;
+    let Subscribed { name, secret } = client.subscribe(1, subscription(receiver.url("/hook"))).await;
+    assert_eq!(client.subscription(&name).await.public_key, "");
+    let scheme = |scheme: SignatureScheme| v1::Subscription {
+        name: name.clone(),
+        signature_scheme: scheme.into(),
+        ..Default::default()
+    };
+    let changed = client.update(scheme(SignatureScheme::Ed25519)).await;
+    assert!(changed.public_key.starts_with("whpk_"));
+    let again = client.update(scheme(SignatureScheme::Ed25519)).await;
+    assert_eq!(again, changed, "nothing changes the second time");
+    client.publish(1, contact()).await;
+    let seen = receiver.wait_for(1).await.remove(0);
+    let (asymmetric, symmetric) = seen.header("webhook-signature").split_once(' ').unwrap();
+    let with = |signature: &str| seen.with_header("webhook-signature", signature);
+    assert_signed_for(&with(asymmetric), &[&changed.public_key]);
+    assert_signed(&with(symmetric), &[&secret]);
+
+    let back = client.update(scheme(SignatureScheme::HmacSha256)).await;
+    assert_eq!(back.public_key, "");
+    client.publish(1, contact()).await;
+    let seen = receiver.wait_for(2).await.remove(1);
+    let signatures: Vec<_> = seen.header("webhook-signature").split(' ').collect();
+    assert_eq!(
+        signatures.iter().map(|one| &one[..one.find(',').unwrap()]).collect::<Vec<_>>(),
+        ["v1", "v1a", "v1"]
+    );
+
+    client.update(scheme(SignatureScheme::Ed25519)).await;
+    let refused = client.try_update(scheme(SignatureScheme::HmacSha256)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign beside the newest");
+    gateway.stop().await;
+}
+
+/// A start that is refused says so once, and is no panic.
+#[tokio::test]
+async fn a_key_in_the_environment_that_is_none_is_a_fault_of_the_configuration() {
+    let home = Home::new().with_variable("TIDINGS_SECRETS_KEY", "a-passphrase-instead");
+    let mut starting = home.command().spawn().unwrap();
+    assert_eq!(starting.wait().await.unwrap().code(), Some(64));
+    let output = home.command().output().await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("environment TIDINGS_SECRETS_KEY: key 1 must be the padded base64 of 32 bytes"),
+        "{told}"
+    );
+    assert!(!told.contains("a-passphrase-instead"), "{told}");
+}
