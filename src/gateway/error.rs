@@ -216,6 +216,7 @@ impl From<StoreError> for GatewayError {
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::Owed(_)
+            | StoreError::TokenNotFound
             | StoreError::DeliveryNotFound
             | StoreError::DeliveryOver(_)
             | StoreError::EventExists { .. }) => Self::Storage(misplaced.to_string()),

@@ -26,13 +26,14 @@ use super::{
     read::read_detail,
     records::{FORMAT, RecordError},
     registry_tree::RegistryTree,
+    tokens_tree::{TOKENS_TREE, TokensTree},
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::Clock,
     domain::ids::{LaneId, Seq},
     metrics::Metrics,
-    store::{FEED_GROUPS_MAX, Registry, StoreError, changes::ChangeFeed},
+    store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
 };
 
 mod error;
@@ -86,6 +87,9 @@ pub fn open(
     // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
     let take = |subscription| registry.put(Arc::new(subscription));
     let registry_tree = RegistryTree::open(tree, take).map_err(of_registry)?;
+    let tokens = Tokens::default();
+    let tree = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
+    let tokens_tree = TokensTree::open(tree, &tokens).map_err(of_registry)?;
     let ledger_dir = data_dir.join(LEDGER_DIR);
     if fresh {
         create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
@@ -106,6 +110,7 @@ pub fn open(
     let shared = Arc::new(Shared {
         clock,
         registry,
+        tokens,
         owed: ledger.owed(),
         ledger: RwLock::new(ledger),
         log: Arc::clone(log.reader()),
@@ -127,6 +132,7 @@ pub fn open(
         db,
         db_file,
         registry_tree,
+        tokens_tree,
         random,
         failure: None,
     };

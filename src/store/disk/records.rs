@@ -19,6 +19,10 @@ use crate::{
     proto::v1::EventType,
 };
 
+mod tokens;
+
+pub use tokens::{AccessTokenRecord, TokensKind};
+
 /// The layout that this version reads and writes.
 pub const FORMAT: u32 = 2;
 

@@ -49,6 +49,10 @@ impl Writer {
                 let result = self.delete(lane, version, force);
                 self.answer(answer, result);
             }
+            Write::Tokens(change, answer) => {
+                let result = self.change_tokens(change);
+                self.answer(answer, result);
+            }
             Write::Stop(answer) => {
                 let synced = if self.failure.is_none() { self.sync_registry() } else { Ok(()) };
                 let result = synced.map(|()| self.log.next_number());
@@ -177,7 +181,7 @@ impl Writer {
     }
 
     /// Errors while the disk has no room for what the registry's engine may take: it does not survive that.
-    fn registry_room(&self) -> Result<(), StoreError> {
+    pub(super) fn registry_room(&self) -> Result<(), StoreError> {
         self.working()?;
         let free = free_bytes(&self.ledger_dir);
         if free.is_some_and(|free| free < REGISTRY_ROOM_BYTES) { Err(StoreError::Full) } else { Ok(()) }
