@@ -23,12 +23,13 @@ use crate::{
         suspension::SuspensionSettings,
     },
     domain::{
+        access::TokenHash,
         delivery::Poster,
         egress::{EgressPolicy, Proxy, ProxyRules},
         retry::RetryPolicy,
         seal::SealingKey,
     },
-    gateway::{Gateway, GatewaySettings},
+    gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, GrpcSettings, Health},
     metrics::Metrics,
     ops::{self, Phase, Readiness},
@@ -38,6 +39,8 @@ use crate::{
     },
 };
 
+mod access;
+
 /// A gateway that is set up: its store is open and its addresses are bound, but nothing is served yet.
 pub struct App {
     config: Config,
@@ -46,6 +49,7 @@ pub struct App {
     store: Arc<DiskStore>,
     poster: Poster,
     random: StdRng,
+    admin: Option<TokenHash>,
     grpc: TcpListener,
     ops: Ops,
     readiness: Readiness,
@@ -109,8 +113,10 @@ impl App {
     ///
     /// # Errors
     ///
-    /// An address is taken, the store cannot be opened, or certificates cannot be read.
-    pub async fn set_up(config: Config) -> anyhow::Result<Self> {
+    /// An address is taken, the store cannot be opened, certificates or the administrator's token cannot be read, or everybody
+    /// in the network could call.
+    pub async fn set_up(mut config: Config) -> anyhow::Result<Self> {
+        let admin = access::admin(&mut config)?;
         let grpc = bind(config.grpc_listen, "grpc_listen").await?;
         let http = bind(config.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
@@ -129,13 +135,14 @@ impl App {
             let open = move || DiskStore::open(&dir, settings, &keys, clock, seed, metrics);
             Arc::new(tokio::task::spawn_blocking(open).await??)
         };
+        access::check_opening(&config, grpc.local_addr()?, admin.is_some(), store.tokens())?;
         let watched = Arc::downgrade(&store);
         metrics.watch_store(move |show| {
             if let Some(store) = watched.upgrade() {
                 store.report(show);
             }
         });
-        Ok(Self { config, clock, metrics, store, poster, random, grpc, ops, readiness })
+        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, ops, readiness })
     }
 
     /// Where gRPC is served.
@@ -169,15 +176,21 @@ impl App {
             self.random.random(),
         );
         let sending = tokio::spawn(dispatcher.run(shutdown.clone()));
-        let settings = gateway_settings(&self.config);
+        let settings = GatewaySettings {
+            tokens: access::token_settings(&self.config, self.admin),
+            ..gateway_settings(&self.config)
+        };
         let gateway =
             Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.metrics, self.random);
         tokio::spawn(enforce_retention(gateway.clone(), shutdown.clone()));
+        tokio::spawn(access::end_tokens(gateway.clone(), shutdown.clone()));
+        tokio::spawn(access::write_token_uses(gateway.clone(), shutdown.clone()));
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
         let settings = grpc_settings(&self.config);
         let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
-        let served = intake.spawn(grpc::serve(self.grpc, gateway, settings, health, shutdown.clone()));
+        let served =
+            intake.spawn(grpc::serve(self.grpc, gateway.clone(), settings, health, shutdown.clone()));
         let serving = async {
             let served = served.await;
             // A server that failed ends the rest as well.
@@ -188,6 +201,8 @@ impl App {
         let (served, ()) =
             tokio::join!(serving, drain_attempts(sending, self.config.drain_timeout, shutdown.clone()));
         watch.abort();
+        access::write_last_token_uses(&gateway).await;
+        drop(gateway);
         let failure = self.store.failure();
         let closing = Arc::clone(&self.store);
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
@@ -362,6 +377,7 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         subscriptions_per_account_max: config.subscriptions_per_account_max,
         retry_defaults: retry_policy(config),
         egress: egress_policy(config),
+        tokens: TokenSettings::default(),
     }
 }
 
@@ -375,6 +391,7 @@ fn grpc_settings(config: &Config) -> GrpcSettings {
         stream_events_in_flight_max: config.stream_events_in_flight_max,
         call_timeout: config.call_timeout,
         drain_timeout: config.drain_timeout,
+        access: access::settings(config),
     }
 }
 

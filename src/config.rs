@@ -26,6 +26,7 @@ pub use value::parse_duration;
 use crate::domain::{
     egress::{HostPattern, ProxyRules},
     seal::SealingKeys,
+    secret::Secret,
 };
 use table::{NOT_MORE_THAN, SETTINGS, Setting};
 use value::Value;
@@ -37,6 +38,22 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where gRPC is served.
     pub grpc_listen: SocketAddr,
+    /// A file that holds the administrator's access token.
+    pub admin_token_file: Option<PathBuf>,
+    /// The administrator's access token, from the environment.
+    pub admin_token: Option<Secret>,
+    /// gRPC may be served to everybody in the network.
+    pub insecure: bool,
+    /// Who may use reflection.
+    pub grpc_reflection: Exposed,
+    /// Who may ask for health over gRPC.
+    pub grpc_health: Exposed,
+    /// Access tokens, those included that count no more.
+    pub access_tokens_max: usize,
+    /// Calls without a token that counts from an address in a minute.
+    pub access_failures_per_minute_max: u32,
+    /// Addresses for which these are counted apart.
+    pub access_failure_addresses_max: usize,
     /// Where health is served.
     pub http_listen: SocketAddr,
     /// Networks that endpoints may be in though they are not public.
@@ -151,6 +168,17 @@ pub struct Config {
     pub store_cache_bytes: u64,
 }
 
+/// Who may use a service that is of no account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposed {
+    /// Everybody.
+    Open,
+    /// Whoever may call anything.
+    Token,
+    /// Nobody.
+    Off,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -184,6 +212,7 @@ impl Config {
     ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut faults = Vec::new();
         let (secrets_key, environment) = secrets_key::take(environment, &mut faults);
+        let admin_token = source::read_admin_token(&environment, &mut faults);
         let entries = source::read_all(flags, environment.iter().cloned(), &mut faults);
 
         let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
@@ -210,10 +239,16 @@ impl Config {
                 format!("cannot be given beside {}: keys come from one place", key_file.described());
             faults.push(secrets_key::fault(problem));
         }
+        if admin_token.is_some() && origins.of("admin_token_file") != Some(&Origin::Default) {
+            let problem =
+                "there is an access token in the environment as well, TIDINGS_ADMIN_TOKEN: leave one"
+                    .to_owned();
+            faults.push(ConfigFault { origin: origins.row("admin_token_file").origin.clone(), problem });
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok((Self { egress_proxies: proxies, secrets_key, ..origins.to_config() }, origins))
+        Ok((Self { egress_proxies: proxies, secrets_key, admin_token, ..origins.to_config() }, origins))
     }
 }
 
@@ -278,6 +313,15 @@ impl Origins {
         Config {
             data_dir: value("data_dir").path(),
             grpc_listen: value("grpc_listen").address(),
+            admin_token_file: Some(value("admin_token_file").path())
+                .filter(|path| !path.as_os_str().is_empty()),
+            admin_token: None,
+            insecure: value("insecure").switch(),
+            grpc_reflection: value("grpc_reflection").exposed(),
+            grpc_health: value("grpc_health").exposed(),
+            access_tokens_max: value("access_tokens_max").number(),
+            access_failures_per_minute_max: value("access_failures_per_minute_max").number(),
+            access_failure_addresses_max: value("access_failure_addresses_max").number(),
             http_listen: value("http_listen").address(),
             egress_allow: value("egress_allow").networks(),
             egress_deny: value("egress_deny").networks(),
@@ -389,6 +433,21 @@ impl Value {
         match self {
             Self::Text(text) => text.clone(),
             other => panic!("{other:?} is no text"),
+        }
+    }
+
+    fn switch(&self) -> bool {
+        match self {
+            Self::Switch(on) => *on,
+            other => panic!("{other:?} is no switch"),
+        }
+    }
+
+    fn exposed(&self) -> Exposed {
+        match self.text().as_str() {
+            "open" => Exposed::Open,
+            "token" => Exposed::Token,
+            _ => Exposed::Off,
         }
     }
 

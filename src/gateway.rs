@@ -19,6 +19,7 @@ use crate::{
     store::{self, Store, StoreError},
 };
 
+mod access;
 mod admission;
 mod backlog;
 mod deliveries;
@@ -30,6 +31,7 @@ mod retention;
 mod subscriptions;
 mod watch;
 
+pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
 pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Limit, Resource};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
@@ -40,8 +42,9 @@ pub use subscriptions::{
 // The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
-pub use crate::store::{DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
+pub use crate::store::{DeliveryRecord, EventQuery, Issued, Page, RequestKey, TimeRange};
 
+use access::Access;
 use admission::Admission;
 use backlog::Told;
 use line::Line;
@@ -81,6 +84,8 @@ pub struct GatewaySettings {
     pub retry_defaults: RetryPolicy,
     /// Which addresses a subscription's URL may name: those that may be POSTed to.
     pub egress: EgressPolicy,
+    /// Who may call.
+    pub tokens: TokenSettings,
 }
 
 /// The use cases. Cheap to clone; every clone is the same gateway.
@@ -95,6 +100,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     random: Mutex<StdRng>,
     admission: Admission,
+    access: Access,
     line: Arc<Line>,
     reads: Arc<Semaphore>,
     tests: Semaphore,
@@ -119,6 +125,7 @@ impl Gateway {
     ) -> Self {
         Self(Arc::new(Inner {
             admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
+            access: Access::new(&settings.tokens),
             line: Line::new(Arc::clone(&store), settings.events_storing_max),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),

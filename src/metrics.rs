@@ -20,9 +20,11 @@ use crate::{
     proto::v1::EventType,
 };
 
+mod denied;
 mod make;
 mod store;
 
+pub use denied::CallDenied;
 pub use store::StoreReport;
 
 use make::{counter, counters, event_types, gauge, histogram, labelled_gauges};
@@ -90,6 +92,8 @@ pub struct Metrics {
     attempts: Vec<IntCounter>,
     attempt_seconds: Histogram,
     arrival_seconds: Histogram,
+    /// In the order of [`CallDenied::ALL`].
+    calls_denied: Vec<IntCounter>,
     /// Events that were repeated and not stored again.
     pub events_duplicate: IntCounter,
     /// From the call of publish to its commit, in seconds; of those that were not refused.
@@ -163,6 +167,13 @@ impl Metrics {
                 "Calls of PublishEvent and BatchPublishEvents and events of streams that were refused, by reason.",
                 "reason",
                 &REFUSAL_REASONS,
+            ),
+            calls_denied: counters(
+                r,
+                "tidings_calls_denied_total",
+                "Calls that were not allowed to their caller, by reason.",
+                "reason",
+                &CallDenied::ALL.map(CallDenied::word),
             ),
             accept_seconds: histogram(
                 r,

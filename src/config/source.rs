@@ -15,6 +15,10 @@ use super::{
     table::{ENVIRONMENT_PREFIX, SETTINGS, Setting},
     value::{Kind, Raw},
 };
+use crate::domain::{
+    access::{ConfiguredTokenError, check_configured},
+    secret::Secret,
+};
 
 /// The largest configuration file that is read.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -22,6 +26,9 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The flag, and the end of the environment variable, that names the file.
 const CONFIG: &str = "config";
 const CONFIG_ENVIRONMENT: &str = "TIDINGS_CONFIG";
+
+/// The environment variable that holds the administrator's access token. It is no setting: settings are shown.
+const ADMIN_TOKEN_ENVIRONMENT: &str = "TIDINGS_ADMIN_TOKEN";
 
 /// Where a value comes from. Displayed as people look for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +117,8 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.kind.placeholder()).help(help);
     match setting.kind {
         Kind::Networks | Kind::Hosts => arg.action(ArgAction::Append).value_delimiter(','),
+        // Alone it means that it is on.
+        Kind::Switch => arg.num_args(0..=1).default_missing_value("true"),
         _ => arg,
     }
 }
@@ -142,6 +151,7 @@ fn read_environment(
         .into_iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && !is_kubernetes_service(name))
+        .filter(|(name, _)| name != ADMIN_TOKEN_ENVIRONMENT)
         .collect();
     // The environment has no order of its own; faults should.
     variables.sort();
@@ -163,6 +173,20 @@ fn read_environment(
         }
     }
     (entries, config)
+}
+
+/// The administrator's access token, if the environment has one. What is wrong with it is told without it.
+pub(super) fn read_admin_token(
+    environment: &[(OsString, OsString)],
+    faults: &mut Vec<ConfigFault>,
+) -> Option<Secret> {
+    let (_, value) = environment.iter().find(|(name, _)| name == ADMIN_TOKEN_ENVIRONMENT)?;
+    let token = check_configured(&value.to_string_lossy());
+    let fault = |problem: ConfiguredTokenError| ConfigFault {
+        origin: Origin::Environment(ADMIN_TOKEN_ENVIRONMENT.to_owned()),
+        problem: problem.to_string(),
+    };
+    token.map_err(|problem| faults.push(fault(problem))).ok()
 }
 
 /// Whether Kubernetes made the variable: for a service called `tidings` or `tidings-…` it puts the likes of
@@ -236,6 +260,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::String(text) => Raw::Text(text.to_string()),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map_or(Raw::Other("number past 64 bits"), Raw::Integer),
+        DeValue::Boolean(on) => Raw::Boolean(*on),
         DeValue::Array(items) => items
             .iter()
             .map(|item| item.get_ref().as_str().map(str::to_owned))

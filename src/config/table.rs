@@ -46,6 +46,52 @@ pub const SETTINGS: &[Setting] = &[
         default: "127.0.0.1:50051",
     },
     Setting {
+        key: "admin_token_file",
+        doc: "A file with an access token of scope admin, of your own choice: 32 characters or more. Read at the start. The \
+              environment variable TIDINGS_ADMIN_TOKEN may hold the token itself instead. With either, every call needs a token.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "insecure",
+        doc: "Lets gRPC be served without any access token on an address that is not a loopback one: whoever reaches it may \
+              call everything.",
+        kind: Kind::Switch,
+        default: "false",
+    },
+    Setting {
+        key: "grpc_reflection",
+        doc: "Who may use gRPC reflection: everybody (open), callers with an access token of any scope (token), nobody (off).",
+        kind: EXPOSURE,
+        default: "open",
+    },
+    Setting {
+        key: "grpc_health",
+        doc: "Who may use grpc.health.v1, likewise.",
+        kind: EXPOSURE,
+        default: "open",
+    },
+    Setting {
+        key: "access_tokens_max",
+        doc: "Access tokens that may be there, those included that were revoked or expired in the last 30 days. Past it \
+              CreateAccessToken is answered with RESOURCE_EXHAUSTED.",
+        kind: Kind::Count { min: 1, max: 100_000 },
+        default: "10000",
+    },
+    Setting {
+        key: "access_failures_per_minute_max",
+        doc: "Calls without a valid access token that an address (in IPv6 the first 64 bits) may make in a minute. Further ones \
+              are answered with RESOURCE_EXHAUSTED; those with a valid one always pass.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "60",
+    },
+    Setting {
+        key: "access_failure_addresses_max",
+        doc: "Addresses for which such calls are counted apart. All further ones share one count.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "10000",
+    },
+    Setting {
         key: "http_listen",
         doc: "Where /healthz, /readyz and /metrics are served. Port 0 takes any free one.",
         kind: Kind::Address,
@@ -416,6 +462,9 @@ pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
     ),
     ("backlog_per_subscription_max", "backlog_max", "what one subscription may be owed would not fit"),
 ];
+
+/// Who may use a service that is of no account.
+const EXPOSURE: Kind = Kind::Choice(&["open", "token", "off"]);
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms) }

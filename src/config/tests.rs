@@ -11,6 +11,13 @@ use super::*;
 const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("data_dir", "/var/lib/tidings \"x\"", r#"'/var/lib/tidings "x"'"#),
     ("grpc_listen", "[::1]:1", r#""[::1]:1""#),
+    ("admin_token_file", "admin.token", r#""admin.token""#),
+    ("insecure", "true", "true"),
+    ("grpc_reflection", "token", r#""token""#),
+    ("grpc_health", "off", r#""off""#),
+    ("access_tokens_max", "5", "5"),
+    ("access_failures_per_minute_max", "7", "7"),
+    ("access_failure_addresses_max", "9", "9"),
     ("http_listen", "0.0.0.0:2", r#""0.0.0.0:2""#),
     ("egress_allow", "127.0.0.0/8,::1/128", r#"["127.0.0.0/8", "::1"]"#),
     ("egress_deny", "10.1.0.0/16", r#"["10.1.0.0/16"]"#),
@@ -349,4 +356,49 @@ fn the_documentation_has_the_table_of_settings() {
         settings_table().trim(),
         "README.md is behind: put the output of `tidings config --markdown` between its markers"
     );
+}
+
+#[test]
+fn a_switch_is_on_by_its_flag_alone() {
+    let cases: [(&[&str], bool); 4] = [
+        (&[], false),
+        (&["--insecure"], true),
+        (&["--insecure", "false"], false),
+        (&["--insecure", "--lane-window", "300"], true),
+    ];
+    for (arguments, on) in cases {
+        let (config, _) = Config::load(&flags(arguments), []).expect("every value is sound");
+        assert_eq!(config.insecure, on, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_administrators_token_comes_from_the_environment_and_is_never_shown() {
+    let token = "0123456789abcdef0123456789abcdef";
+    let variables = environment(&[("TIDINGS_ADMIN_TOKEN", token)]);
+    let (config, origins) = Config::load(&Flags::default(), variables.clone()).expect("it is sound");
+    assert_eq!(config.admin_token, Some(Secret::new(token)));
+    assert!(!format!("{config:?}{}{origins:?}", origins.to_toml()).contains(token));
+
+    let faults =
+        Config::load(&flags(&["--admin-token-file", "f"]), variables).expect_err("there are two tokens");
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let told = faults[0].to_string();
+    assert!(
+        told.starts_with("flag --admin-token-file: there is an access token in the environment"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_token_that_is_none_is_a_fault_that_does_not_tell_it() {
+    for wrong in ["", "hunter2hunter2", "hunter2 hunter2 hunter2 hunter2 hunter2"] {
+        let faults = faults_of(&[], &[("TIDINGS_ADMIN_TOKEN", wrong)]);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(
+            faults[0].starts_with("environment TIDINGS_ADMIN_TOKEN: it must have 32 to 256"),
+            "{faults:?}"
+        );
+        assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
 }

@@ -36,6 +36,8 @@ pub enum Kind {
     Hosts,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Something that is on or off. Its flag may stand alone, and means that it is on.
+    Switch,
     /// Which log lines are written, as `tracing` filters are.
     LogFilter,
     /// A span of time, to the millisecond.
@@ -68,9 +70,11 @@ pub enum Raw {
     Text(String),
     /// A TOML integer.
     Integer(i64),
+    /// A TOML boolean.
+    Boolean(bool),
     /// TOML strings, or a flag given several times.
     List(Vec<String>),
-    /// Something in TOML that no setting takes, such as `true`: what it is called.
+    /// Something in TOML that no setting takes, such as a date: what it is called.
     Other(&'static str),
 }
 
@@ -89,6 +93,8 @@ pub enum Value {
     Hosts(Vec<HostPattern>),
     /// A word or a filter.
     Text(String),
+    /// On or off.
+    Switch(bool),
     /// A span of time, in whole milliseconds.
     Duration(Duration),
     /// A size in bytes.
@@ -113,6 +119,8 @@ impl Kind {
                 let number = u64::try_from(*number).map_err(|_| format!("{number} is negative"))?;
                 self.number(number, min, max)
             }
+            (Self::Switch, Raw::Boolean(on)) => Ok(Value::Switch(*on)),
+            (_, Raw::Boolean(_)) => Err(format!("is a boolean, not {}", self.wanted())),
             (_, Raw::Text(text)) => self.read_text(text),
             (Self::Duration { .. }, Raw::Integer(number)) => {
                 Err(format!("{number} has no unit: write \"{number}s\" or \"{number}ms\""))
@@ -136,6 +144,9 @@ impl Kind {
             Self::Hosts => read_hosts(text.split(',')),
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => Err(format!("{text:?} is not one of {}", words.join(", "))),
+            Self::Switch => {
+                text.parse().map(Value::Switch).map_err(|_| format!("{text:?} is neither true nor false"))
+            }
             Self::LogFilter => read_log_filter(text),
             Self::Duration { min, max } => {
                 let duration = parse_duration(text)?;
@@ -163,6 +174,7 @@ impl Kind {
     fn wanted(self) -> &'static str {
         match self {
             Self::Networks | Self::Hosts => "an array of strings",
+            Self::Switch => "true or false",
             Self::Count { .. } => "a whole number",
             Self::Bytes { .. } => "a size such as \"64KiB\"",
             Self::Duration { .. } => "a duration such as \"10s\"",
@@ -180,6 +192,7 @@ impl Kind {
             Self::Proxy => "URL",
             Self::Hosts => "HOST",
             Self::Choice(_) => "WORD",
+            Self::Switch => "true|false",
             Self::LogFilter => "FILTER",
             Self::Duration { .. } => "DURATION",
             Self::Bytes { .. } => "SIZE",
@@ -197,6 +210,7 @@ impl Kind {
             Self::Proxy => "http://user:password@host:port, none, or empty".to_owned(),
             Self::Hosts => "names, addresses or CIDRs, with or without :port, or *".to_owned(),
             Self::Choice(words) => words.join(", "),
+            Self::Switch => "true, false".to_owned(),
             Self::LogFilter => "off, error, warn, info, debug, trace, or target=level,…".to_owned(),
             Self::Duration { min, max } => format!("{} to {}", Value::Duration(min), Value::Duration(max)),
             Self::Bytes { min, max } => format!("{} to {}", Value::Bytes(min), Value::Bytes(max)),
@@ -211,6 +225,7 @@ impl Value {
         let quoted = |text: &str| toml::Value::from(text).to_string();
         match self {
             Self::Count(count) => count.to_string(),
+            Self::Switch(on) => on.to_string(),
             Self::Networks(networks) => {
                 let networks: Vec<_> = networks.iter().map(|network| quoted(&network.to_string())).collect();
                 format!("[{}]", networks.join(", "))
@@ -231,6 +246,7 @@ impl fmt::Display for Value {
             Self::Address(address) => address.fmt(f),
             Self::Text(text) => f.write_str(text),
             Self::Count(count) => count.fmt(f),
+            Self::Switch(on) => on.fmt(f),
             Self::Bytes(bytes) => write_in_units(f, u128::from(*bytes), &SIZE_UNITS),
             Self::Duration(duration) if duration.is_zero() => f.write_str("0s"),
             Self::Duration(duration) => write_in_units(f, duration.as_millis(), &DURATION_UNITS),
@@ -370,6 +386,7 @@ mod tests {
             (Kind::Proxy, "none", "none"),
             (Kind::Proxy, "http://user:hunter2@proxy.example:3128", "http://***:***@proxy.example:3128"),
             (Kind::Hosts, ".Example.com, 10.1.2.3,*,", "example.com,10.1.2.3/32,*"),
+            (Kind::Switch, "true", "true"),
         ];
         for (kind, text, expected) in cases {
             assert_eq!(read(kind, text).as_deref(), Ok(expected), "{text:?}");
@@ -403,6 +420,7 @@ mod tests {
             (Kind::Proxy, "ftp://proxy.example", "is a proxy of the scheme ftp"),
             (Kind::Proxy, "http://***:***@proxy.example", "has *** for a password"),
             (Kind::Hosts, "a b", r#""a b" is not a host such as"#),
+            (Kind::Switch, "yes", r#""yes" is neither true nor false"#),
         ];
         for (kind, text, expected) in cases {
             let problem = read(kind, text).expect_err(text);
@@ -418,7 +436,9 @@ mod tests {
             (COUNT, Raw::List(vec![]), "is an array, not a whole number"),
             (Kind::Address, Raw::Integer(80), "is an integer, not a string"),
             (Kind::Networks, Raw::Integer(80), "is an integer, not an array of strings"),
-            (SIZE, Raw::Other("boolean"), "is a boolean, not a size such as \"64KiB\""),
+            (SIZE, Raw::Boolean(true), "is a boolean, not a size such as \"64KiB\""),
+            (SIZE, Raw::Other("date-time"), "is a date-time, not a size such as \"64KiB\""),
+            (Kind::Switch, Raw::Integer(1), "is an integer, not true or false"),
         ];
         for (kind, raw, expected) in cases {
             assert_eq!(kind.read(&raw).expect_err(expected), expected);

@@ -11,6 +11,8 @@ pub enum FaultKind {
     Invalid,
     /// An account id differs from the parent's. `ACCOUNT_MISMATCH`
     AccountMismatch,
+    /// It names an account that the caller may not name. `ACCOUNT_DENIED`
+    AccountDenied,
 }
 
 /// One field at fault.

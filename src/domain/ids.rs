@@ -20,6 +20,13 @@ pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 63;
 #[error("{0}")]
 pub struct IdError(&'static str);
 
+impl IdError {
+    /// An error that tells this rule.
+    pub(super) const fn new(rule: &'static str) -> Self {
+        Self(rule)
+    }
+}
+
 /// An account, the tenant that everything belongs to. Always positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(i64);

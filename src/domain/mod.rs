@@ -1,6 +1,7 @@
 //! What Tidings knows: ids, events, subscriptions, deliveries, and the rules about them. Pure: no socket, no clock, no
 //! `async`. Everything here is a function of values.
 
+pub mod access;
 pub mod answer;
 pub mod caller;
 pub mod delivery;

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     domain::{
+        access::TokenId,
         delivery::DeliveryState,
         fault::Faults,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
@@ -78,6 +79,16 @@ pub enum GatewayError {
         /// How many it may have.
         max: usize,
     },
+    /// There are as many access tokens as there may be: revoke some that nobody needs, which makes room after a while, or allow
+    /// more.
+    #[error("there are as many access tokens as there may be: {}", reached(Some(.0)))]
+    TooManyTokens(Limit),
+    /// From the first access token on every call needs one; with this one nobody could make another.
+    #[error(
+        "the first access token must have the scope admin for all accounts: from then on every call needs a token, and nobody \
+         could make another"
+    )]
+    FirstTokenNotAdmin,
     /// Too much is under way: come back later.
     #[error("the gateway is overloaded: {}", reached(.limit.as_ref()))]
     Overloaded {
@@ -139,6 +150,8 @@ pub enum Resource {
     Event(EventName),
     /// A delivery.
     Delivery(DeliveryName),
+    /// An access token.
+    AccessToken(TokenId),
 }
 
 impl fmt::Display for Resource {
@@ -147,6 +160,7 @@ impl fmt::Display for Resource {
             Self::Subscription(name) => name.fmt(f),
             Self::Event(name) => name.fmt(f),
             Self::Delivery(name) => name.fmt(f),
+            Self::AccessToken(id) => f.write_str(&id.name()),
         }
     }
 }
@@ -216,6 +230,7 @@ impl From<StoreError> for GatewayError {
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::Owed(_)
+            | StoreError::TokenNotFound
             | StoreError::DeliveryNotFound
             | StoreError::DeliveryOver(_)
             | StoreError::EventExists { .. }) => Self::Storage(misplaced.to_string()),

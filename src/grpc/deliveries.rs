@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert,
-    fields::Fields,
+    fields::{Fields, Name},
     page::{self, Cursor, List, Tokens},
     server::within,
     status::Refusal,
@@ -40,7 +40,7 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::GetDeliveryRequest>,
     ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
         let name = fields.required("name", &request.get_ref().name);
         let name: DeliveryName = fields.finish(name)?;
         within(self.call_timeout, async {
@@ -54,7 +54,7 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
-        within(self.call_timeout, self.list(request.into_inner())).await
+        within(self.call_timeout, self.list(request)).await
     }
 
     type WatchDeliveriesStream =
@@ -64,8 +64,8 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
+        let mut fields = Fields::of(&request)?;
         let request = request.get_ref();
-        let mut fields = Fields::default();
         let parent = fields.required::<Parent>("parent", &request.parent);
         let states = fields.choices("states", &request.states, convert::delivery_state_asked);
         let Parent { account, subscription } = fields.finish(parent)?;
@@ -87,7 +87,7 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
         let name = fields.required("name", &request.get_ref().name);
         let name: DeliveryName = fields.finish(name)?;
         within(self.call_timeout, async {
@@ -101,7 +101,7 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
         let name = fields.required("name", &request.get_ref().name);
         let name: DeliveryName = fields.finish(name)?;
         within(self.call_timeout, async {
@@ -115,14 +115,14 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        within(self.call_timeout, self.replay(request.into_inner())).await
+        within(self.call_timeout, self.replay(request)).await
     }
 
     async fn summarize_deliveries(
         &self,
         request: Request<v1::SummarizeDeliveriesRequest>,
     ) -> Result<Response<v1::SummarizeDeliveriesResponse>, Status> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
         let parent = fields.required::<SummaryParent>("parent", &request.get_ref().parent);
         let SummaryParent { scope, subscription } = fields.finish(parent)?;
         within(self.call_timeout, async {
@@ -135,9 +135,10 @@ impl DeliveryService for Deliveries {
 impl Deliveries {
     async fn list(
         &self,
-        mut request: v1::ListDeliveriesRequest,
+        request: Request<v1::ListDeliveriesRequest>,
     ) -> Result<v1::ListDeliveriesResponse, Refusal> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
         let size = page::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let parent = fields.required::<Parent>("parent", &request.parent);
@@ -174,9 +175,10 @@ impl Deliveries {
 impl Deliveries {
     async fn replay(
         &self,
-        mut request: v1::ReplayDeliveriesRequest,
+        request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<v1::ReplayDeliveriesResponse, Refusal> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
         let limit = match std::mem::take(&mut request.page_size) {
             0 => REPLAY_SIZE_DEFAULT,
             size => usize::try_from(size).unwrap_or(usize::MAX),
@@ -245,6 +247,12 @@ impl std::str::FromStr for Parent {
     }
 }
 
+impl Name for Parent {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(AccountScope::One(self.account))
+    }
+}
+
 /// As [`Parent`]; `accounts/-/subscriptions/-` means everything.
 struct SummaryParent {
     scope: AccountScope,
@@ -260,6 +268,12 @@ impl std::str::FromStr for SummaryParent {
         }
         let Parent { account, subscription } = text.parse()?;
         Ok(Self { scope: AccountScope::One(account), subscription })
+    }
+}
+
+impl Name for SummaryParent {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(self.scope)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    access::Grant,
     convert,
     fields::Fields,
     page::{self, Cursor, List, Tokens},
@@ -18,7 +19,7 @@ use crate::{
     domain::{
         event::{EventAddress, FAULTS_MAX},
         fault::{FaultKind, Faults},
-        ids::{AccountId, EventName, Seq, SubscriptionName},
+        ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
     gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
     proto::v1::{self, event_service_server::EventService},
@@ -41,14 +42,14 @@ impl EventService for Events {
         &self,
         request: Request<v1::PublishEventRequest>,
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
-        self.count_refusal(self.publish(request.into_inner())).await
+        self.count_refusal(self.publish(request)).await
     }
 
     async fn batch_publish_events(
         &self,
         request: Request<v1::BatchPublishEventsRequest>,
     ) -> Result<Response<v1::BatchPublishEventsResponse>, Status> {
-        self.count_refusal(self.publish_batch(request.into_inner())).await
+        self.count_refusal(self.publish_batch(request)).await
     }
 
     type StreamPublishEventsStream =
@@ -60,6 +61,7 @@ impl EventService for Events {
     ) -> Result<Response<Self::StreamPublishEventsStream>, Status> {
         let answers = stream::publish(
             self.gateway.clone(),
+            Grant::of(&request)?,
             request.into_inner(),
             self.stream_events_in_flight_max,
             self.shutdown.clone(),
@@ -71,7 +73,7 @@ impl EventService for Events {
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
         let name = fields.required("name", &request.get_ref().name);
         let name: EventName = fields.finish(name)?;
         within(self.call_timeout, async {
@@ -85,14 +87,14 @@ impl EventService for Events {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        within(self.call_timeout, self.list(request.into_inner())).await
+        within(self.call_timeout, self.list(request)).await
     }
 
     async fn render_event(
         &self,
         request: Request<v1::RenderEventRequest>,
     ) -> Result<Response<v1::RenderEventResponse>, Status> {
-        within(self.call_timeout, self.render(request.into_inner())).await
+        within(self.call_timeout, self.render(request)).await
     }
 }
 
@@ -107,9 +109,14 @@ impl Events {
         Ok(counted.map(Response::new)?)
     }
 
-    async fn publish(&self, request: v1::PublishEventRequest) -> Result<v1::PublishEventResponse, Refusal> {
+    async fn publish(
+        &self,
+        request: Request<v1::PublishEventRequest>,
+    ) -> Result<v1::PublishEventResponse, Refusal> {
+        let grant = Grant::of(&request)?;
+        let request = request.into_inner();
         let validate_only = request.validate_only;
-        let event = check_publish(&self.gateway, request, None, "")?;
+        let event = check_publish(&self.gateway, &grant, request, None, "")?;
         let published = match validate_only {
             true => self.gateway.check_publish(vec![event]).await?,
             false => self.gateway.publish(vec![event])?.await?,
@@ -120,9 +127,10 @@ impl Events {
 
     async fn publish_batch(
         &self,
-        request: v1::BatchPublishEventsRequest,
+        request: Request<v1::BatchPublishEventsRequest>,
     ) -> Result<v1::BatchPublishEventsResponse, Refusal> {
-        let (events, validate_only) = check_batch(&self.gateway, request)?;
+        let grant = Grant::of(&request)?;
+        let (events, validate_only) = check_batch(&self.gateway, &grant, request.into_inner())?;
         let published = match validate_only {
             true => self.gateway.check_publish(events).await,
             false => match self.gateway.publish(events) {
@@ -138,8 +146,9 @@ impl Events {
         Ok(v1::BatchPublishEventsResponse { results })
     }
 
-    async fn list(&self, mut request: v1::ListEventsRequest) -> Result<v1::ListEventsResponse, Refusal> {
-        let mut fields = Fields::default();
+    async fn list(&self, request: Request<v1::ListEventsRequest>) -> Result<v1::ListEventsResponse, Refusal> {
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
         let size = page::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let account = fields.account("parent", &request.parent);
@@ -157,8 +166,12 @@ impl Events {
         Ok(v1::ListEventsResponse { events, next_page_token: tokens.write(next) })
     }
 
-    async fn render(&self, request: v1::RenderEventRequest) -> Result<v1::RenderEventResponse, Refusal> {
-        let mut fields = Fields::default();
+    async fn render(
+        &self,
+        request: Request<v1::RenderEventRequest>,
+    ) -> Result<v1::RenderEventResponse, Refusal> {
+        let mut fields = Fields::of(&request)?;
+        let request = request.into_inner();
         let subscription: Option<SubscriptionName> = fields.optional("subscription", &request.subscription);
         let asked = subscription.as_ref().map(|name| name.account);
         let source = match request.source {
@@ -180,6 +193,7 @@ impl Events {
             Some(v1::render_event_request::Source::Event(event)) => {
                 // Nothing else says whose event it is: the subscription's account, or the one that the payload names.
                 let account = asked.or_else(|| account_named_in(&event));
+                let account = account.filter(|account| fields.permit("event", AccountScope::One(*account)));
                 if account.is_none() && fields.faults.is_empty() {
                     fields.faults.push(
                         FaultKind::Required,
@@ -208,11 +222,12 @@ impl Events {
 /// Checks one request to publish, found at `prefix` in the call; `batch` is the batch's own parent, if it has one.
 pub(super) fn check_publish(
     gateway: &Gateway,
+    grant: &Grant,
     request: v1::PublishEventRequest,
     batch: Option<AccountId>,
     prefix: &str,
 ) -> Result<CheckedEvent, Faults> {
-    let mut fields = Fields::default();
+    let mut fields = Fields::by(grant.clone());
     // Most calls publish one event, whose paths have no prefix.
     let path = |field: &'static str| match prefix {
         "" => Cow::Borrowed(field),
@@ -259,9 +274,10 @@ pub(super) fn check_publish(
 /// Checks a whole batch. Also says whether it is to be checked only.
 fn check_batch(
     gateway: &Gateway,
+    grant: &Grant,
     request: v1::BatchPublishEventsRequest,
 ) -> Result<(Vec<CheckedEvent>, bool), Faults> {
-    let mut fields = Fields::default();
+    let mut fields = Fields::by(grant.clone());
     let batch = match request.parent.as_str() {
         "" => None,
         parent => fields.account("parent", parent),
@@ -284,7 +300,7 @@ fn check_batch(
         if request.validate_only != validate_only {
             faults.invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
         }
-        let event = match check_publish(gateway, request, batch, &prefix) {
+        let event = match check_publish(gateway, grant, request, batch, &prefix) {
             Ok(event) => event,
             Err(found) => {
                 faults.extend(found);

@@ -1,15 +1,22 @@
 //! Reads the fields of requests, noting every fault under its path.
+//!
+//! Every name in a request is read here, and here alone it is seen to that its account is one that the caller may name.
 
 use std::str::FromStr;
 
 use prost_types::Timestamp;
+use tonic::Request;
 use uuid::Uuid;
 
-use super::status::Refusal;
+use super::{access::Grant, status::Refusal};
 use crate::{
     domain::{
-        fault::Faults,
-        ids::{AccountId, IdError, parse_account_name},
+        access::TokenId,
+        fault::{FaultKind, Faults},
+        ids::{
+            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, SubscriptionId,
+            SubscriptionName, parse_account_name,
+        },
         time::UnixMicros,
     },
     gateway::TimeRange,
@@ -17,25 +24,63 @@ use crate::{
 };
 
 /// The faults found so far. A reader returns `None` for a field at fault, or for one that is optional and not set.
-#[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) faults: Faults,
+    grant: Grant,
+}
+
+/// A name or id in a request.
+pub(super) trait Name: FromStr<Err = IdError> {
+    /// The accounts that it is of; `None` if it has none, as what stands within something else.
+    fn accounts(&self) -> Option<AccountScope>;
 }
 
 impl Fields {
+    /// For the fields of a request, by the caller that makes it.
+    ///
+    /// # Errors
+    ///
+    /// The caller's token has ended since the call began.
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+        Ok(Self::by(Grant::of(request)?))
+    }
+
+    /// For fields that a caller with this grant fills in.
+    pub(super) fn by(grant: Grant) -> Self {
+        Self { faults: Faults::default(), grant }
+    }
+
+    /// Whether the caller may name these accounts.
+    pub(super) fn permit(&mut self, field: &str, accounts: AccountScope) -> bool {
+        let permitted = self.grant.accounts().cover(accounts);
+        if !permitted {
+            if !self.faults.iter().any(|fault| fault.kind == FaultKind::AccountDenied) {
+                self.grant.count_denied();
+            }
+            self.faults.push(
+                FaultKind::AccountDenied,
+                field,
+                "is not of an account that the access token is for",
+            );
+        }
+        permitted
+    }
+
     /// A name or id that must be set.
-    pub(super) fn required<T: FromStr<Err = IdError>>(&mut self, field: &str, text: &str) -> Option<T> {
-        self.parse(field, text, str::parse)
+    pub(super) fn required<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
+        let name = self.parse(field, text, str::parse::<T>)?;
+        name.accounts().is_none_or(|accounts| self.permit(field, accounts)).then_some(name)
     }
 
     /// A name or id that may be unset.
-    pub(super) fn optional<T: FromStr<Err = IdError>>(&mut self, field: &str, text: &str) -> Option<T> {
+    pub(super) fn optional<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
         if text.is_empty() { None } else { self.required(field, text) }
     }
 
     /// `accounts/{account}`, which must be set.
     pub(super) fn account(&mut self, field: &str, text: &str) -> Option<AccountId> {
-        self.parse(field, text, parse_account_name)
+        let account = self.parse(field, text, parse_account_name)?;
+        self.permit(field, AccountScope::One(account)).then_some(account)
     }
 
     /// A UUID that may be unset.
@@ -110,7 +155,7 @@ impl Fields {
     }
 
     /// Rounded up to a microsecond: times are stored in whole ones, and a bound between two of them is the later one.
-    fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
+    pub(super) fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
         /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the range of `google.protobuf.Timestamp`.
         const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
         if !SECONDS.contains(&time.seconds) || !(0..1_000_000_000).contains(&time.nanos) {
@@ -119,5 +164,48 @@ impl Fields {
             return None;
         }
         Some(UnixMicros(time.seconds * 1_000_000 + (i64::from(time.nanos) + 999) / 1000))
+    }
+}
+
+impl Name for AccountScope {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(*self)
+    }
+}
+
+impl Name for SubscriptionName {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(AccountScope::One(self.account))
+    }
+}
+
+impl Name for EventName {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(AccountScope::One(self.account))
+    }
+}
+
+impl Name for DeliveryName {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(AccountScope::One(self.subscription.account))
+    }
+}
+
+impl Name for SubscriptionId {
+    fn accounts(&self) -> Option<AccountScope> {
+        None
+    }
+}
+
+impl Name for EventId {
+    fn accounts(&self) -> Option<AccountScope> {
+        None
+    }
+}
+
+/// Tokens are of no account; which of them a caller sees is the gateway's to say.
+impl Name for TokenId {
+    fn accounts(&self) -> Option<AccountScope> {
+        None
     }
 }

@@ -1,6 +1,7 @@
 //! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
 //! the wire: paths of fields, pages, statuses, streams.
 
+mod access;
 mod bounded;
 mod convert;
 mod deliveries;
@@ -16,7 +17,9 @@ mod status;
 mod straight;
 mod stream;
 mod subscriptions;
+mod tokens;
 
+pub use access::{AccessSettings, Exposure};
 pub use health::Health;
 pub use server::{Drain, GrpcSettings, serve, serve_accepted};
 pub use status::{DETAILS_BYTES_MAX, DOMAIN, MESSAGE_BYTES_MAX, VIOLATIONS_MAX};

@@ -23,6 +23,7 @@ use tower::layer::layer_fn;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
+    access::{Access, AccessSettings},
     bounded::Bounded,
     deliveries::Deliveries,
     events::Events,
@@ -32,12 +33,14 @@ use super::{
     status::Refusal,
     straight::Straight,
     subscriptions::Subscriptions,
+    tokens::AccessTokens,
 };
 use crate::{
     gateway::Gateway,
     proto::{
         self,
         v1::{
+            access_token_service_server::AccessTokenServiceServer,
             delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
             subscription_service_server::SubscriptionServiceServer,
         },
@@ -78,6 +81,8 @@ pub struct GrpcSettings {
     pub call_timeout: Duration,
     /// How long what is under way may take to end once the server is told to stop.
     pub drain_timeout: Duration,
+    /// Who may call, beside what the gateway knows of tokens.
+    pub access: AccessSettings,
 }
 
 /// How a server ended.
@@ -135,6 +140,8 @@ where
         .layer(CatchPanicLayer::custom(panicked))
         // Before the routes, whose own answer to an unknown method says nothing.
         .layer(Known::described_by(&DESCRIBED))
+        // Before it takes up a place: who may not call must not keep others from it.
+        .layer(Access::new(gateway.clone(), settings.access, &DESCRIBED))
         // Before anything of a message is read.
         .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout))
         // Most calls publish: the router, which takes every call and its answer apart, is for the others.
@@ -168,7 +175,7 @@ where
 }
 
 /// What is served and spoken of: the contract, the details of errors, health, and reflection itself.
-static DESCRIBED: [&[u8]; 5] = [
+pub(super) static DESCRIBED: [&[u8]; 5] = [
     proto::DESCRIPTORS,
     tonic_types::pb::FILE_DESCRIPTOR_SET,
     tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -195,6 +202,7 @@ fn routes(
 ) -> Routes {
     let call_timeout = settings.call_timeout;
     let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
+    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout };
     let deliveries = Deliveries { gateway, call_timeout, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
@@ -202,6 +210,7 @@ fn routes(
             SubscriptionServiceServer::<Subscriptions>::NAME,
             EventServiceServer::<Events>::NAME,
             DeliveryServiceServer::<Deliveries>::NAME,
+            AccessTokenServiceServer::<AccessTokens>::NAME,
         ],
         shutdown: shutdown.clone(),
     };
@@ -209,6 +218,7 @@ fn routes(
     routes
         .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
         .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
+        .add_service(tuned!(AccessTokenServiceServer::new(tokens), settings))
         .add_service(tuned!(HealthServer::new(health), settings))
         .add_service(tuned!(reflection_v1(), settings))
         .add_service(tuned!(reflection_v1alpha(), settings));

@@ -64,7 +64,7 @@ enum About {
 }
 
 impl Refusal {
-    fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let (metadata, violations) = (HashMap::new(), Vec::new());
         let message = message.into();
         Self(Box::new(Parts { code, reason, message, metadata, violations, about: About::Nothing }))
@@ -75,7 +75,7 @@ impl Refusal {
         self
     }
 
-    fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
+    pub(super) fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
         self.0.metadata.insert(key.into(), value.into());
         self
     }
@@ -86,7 +86,7 @@ impl Refusal {
     }
 
     /// A bound of the gateway is reached; `subject` uses it up.
-    fn exhausted(
+    pub(super) fn exhausted(
         reason: &'static str,
         message: String,
         subject: String,
@@ -207,6 +207,7 @@ impl From<GatewayError> for Refusal {
         const SUBSCRIPTION: &str = "tidings.v1.Subscription";
         const EVENT: &str = "tidings.v1.Event";
         const DELIVERY: &str = "tidings.v1.Delivery";
+        const ACCESS_TOKEN: &str = "tidings.v1.AccessToken";
 
         let message = error.to_string();
         match error {
@@ -216,6 +217,7 @@ impl From<GatewayError> for Refusal {
                     Resource::Subscription(_) => ("SUBSCRIPTION_NOT_FOUND", SUBSCRIPTION),
                     Resource::Event(_) => ("EVENT_NOT_FOUND", EVENT),
                     Resource::Delivery(_) => ("DELIVERY_NOT_FOUND", DELIVERY),
+                    Resource::AccessToken(_) => ("ACCESS_TOKEN_NOT_FOUND", ACCESS_TOKEN),
                 };
                 let name = resource.to_string();
                 Self::new(Code::NotFound, reason, message).about(About::Resource { kind, name })
@@ -252,6 +254,15 @@ impl From<GatewayError> for Refusal {
                     .with_metadata("max", max.to_string())
                     .about(About::Quota { subject: format!("accounts/{account}"), wait: None })
             }
+            GatewayError::TooManyTokens(limit) => Self::new(Code::ResourceExhausted, "TOKEN_LIMIT", message)
+                .with_metadata("limit", limit.name)
+                .with_metadata("max", limit.max.to_string())
+                .about(About::Quota { subject: EVERYBODY.to_owned(), wait: None }),
+            GatewayError::FirstTokenNotAdmin => {
+                Self::new(Code::FailedPrecondition, "FIRST_TOKEN_NOT_ADMIN", message)
+                    .with_violation("access_token.scopes", "must have SCOPE_ADMIN in the first token")
+                    .about(About::Precondition { subject: "accessTokens".to_owned() })
+            }
             GatewayError::Overloaded { limit, retry_after } => {
                 Self::exhausted("OVERLOADED", message, EVERYBODY.to_owned(), limit, retry_after)
             }
@@ -282,6 +293,11 @@ impl From<GatewayError> for Refusal {
 
 impl From<Faults> for Refusal {
     fn from(faults: Faults) -> Self {
+        if let Some(denied) = faults.iter().find(|fault| fault.kind == FaultKind::AccountDenied) {
+            // Of anything else that is wrong nobody speaks: it could tell of what is there.
+            let message = cut(&format!("{} {}", denied.field, denied.rule), VIOLATION_TEXT_BYTES_MAX);
+            return Self::new(Code::PermissionDenied, "ACCOUNT_DENIED", message);
+        }
         let all = |kind| faults.iter().all(|fault| fault.kind == kind);
         let reason = if all(FaultKind::Required) {
             "FIELD_REQUIRED"

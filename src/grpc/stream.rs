@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{convert, events::check_publish, status::Refusal};
+use super::{access::Grant, convert, events::check_publish, status::Refusal};
 use crate::{
     domain::fault::Faults,
     gateway::{Gateway, GatewayError, Published},
@@ -22,6 +22,7 @@ use crate::{
 /// client. Ends when they do, or, once `shutdown` is cancelled and what was taken is answered, with UNAVAILABLE.
 pub(super) fn publish(
     gateway: Gateway,
+    grant: Grant,
     messages: impl Stream<Item = Result<v1::StreamPublishEventsRequest, Status>> + Send,
     in_flight_max: usize,
     shutdown: CancellationToken,
@@ -33,7 +34,7 @@ pub(super) fn publish(
         .take_until(shutdown.cancelled_owned())
         // Called in the order of the messages, and what it begins is begun when it returns.
         .map(move |message| match message {
-            Ok(message) => Either::Left(answer(&gateway, message)),
+            Ok(message) => Either::Left(answer(&gateway, &grant, message)),
             Err(status) => Either::Right(ready(Err(status))),
         })
         .buffered(in_flight_max)
@@ -43,11 +44,12 @@ pub(super) fn publish(
 /// Begins to store the event of a message; resolves to the answer.
 fn answer(
     gateway: &Gateway,
+    grant: &Grant,
     message: v1::StreamPublishEventsRequest,
 ) -> impl Future<Output = Result<v1::StreamPublishEventsResponse, Status>> + Send + use<> {
     let sequence = message.sequence;
     let metrics = Arc::clone(gateway.metrics());
-    begin(gateway, message.request).map(move |outcome| {
+    begin(gateway, grant, message.request).map(move |outcome| {
         let outcome = match outcome {
             Ok(published) => Outcome::Result(convert::publish_result(published)),
             Err(refusal) => {
@@ -62,6 +64,7 @@ fn answer(
 /// Paths of faults start at the request to publish, as in a call of its own.
 fn begin(
     gateway: &Gateway,
+    grant: &Grant,
     request: Option<v1::PublishEventRequest>,
 ) -> impl Future<Output = Result<Published, Refusal>> + Send + use<> {
     let Some(request) = request else {
@@ -70,7 +73,7 @@ fn begin(
         return ready(Err(faults.into())).left_future();
     };
     let validate_only = request.validate_only;
-    let event = match check_publish(gateway, request, None, "") {
+    let event = match check_publish(gateway, grant, request, None, "") {
         Ok(event) => event,
         Err(faults) => return ready(Err(faults.into())).left_future(),
     };

@@ -39,14 +39,14 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
-        within(self.call_timeout, self.create(request.into_inner())).await
+        within(self.call_timeout, self.create(request)).await
     }
 
     async fn get_subscription(
         &self,
         request: Request<v1::GetSubscriptionRequest>,
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
-        let found = self.gateway.get_subscription(&name(&request.get_ref().name)?)?;
+        let found = self.gateway.get_subscription(&name(&request, &request.get_ref().name)?)?;
         let subscription = Some(convert::subscription(&found));
         Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
     }
@@ -55,22 +55,23 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::ListSubscriptionsRequest>,
     ) -> Result<Response<v1::ListSubscriptionsResponse>, Status> {
-        within(self.call_timeout, self.list(request.into_inner())).await
+        within(self.call_timeout, self.list(request)).await
     }
 
     async fn update_subscription(
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
-        within(self.call_timeout, self.update(request.into_inner())).await
+        within(self.call_timeout, self.update(request)).await
     }
 
     async fn delete_subscription(
         &self,
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
-        let v1::DeleteSubscriptionRequest { name: text, etag, force } = request.into_inner();
-        let delete = DeleteSubscription { name: name(&text)?, etag: etag_asked(etag), force };
+        let name = name(&request, &request.get_ref().name)?;
+        let v1::DeleteSubscriptionRequest { etag, force, .. } = request.into_inner();
+        let delete = DeleteSubscription { name, etag: etag_asked(etag), force };
         within(self.call_timeout, async {
             self.gateway.delete_subscription(delete).await?;
             Ok(v1::DeleteSubscriptionResponse {})
@@ -82,7 +83,7 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::PauseSubscriptionRequest>,
     ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
-        let name = name(&request.get_ref().name)?;
+        let name = name(&request, &request.get_ref().name)?;
         within(self.call_timeout, async {
             let paused = self.gateway.pause_subscription(&name).await?;
             Ok(v1::PauseSubscriptionResponse { subscription: Some(convert::subscription(&paused)) })
@@ -94,7 +95,7 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::ResumeSubscriptionRequest>,
     ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
-        let name = name(&request.get_ref().name)?;
+        let name = name(&request, &request.get_ref().name)?;
         within(self.call_timeout, async {
             let resumed = self.gateway.resume_subscription(&name).await?;
             Ok(v1::ResumeSubscriptionResponse { subscription: Some(convert::subscription(&resumed)) })
@@ -106,15 +107,15 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
-        within(self.call_timeout, self.rotate(request.into_inner())).await
+        within(self.call_timeout, self.rotate(request)).await
     }
 
     async fn test_subscription(
         &self,
         request: Request<v1::TestSubscriptionRequest>,
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
+        let mut fields = Fields::of(&request)?;
         let request = request.into_inner();
-        let mut fields = Fields::default();
         let name: Option<SubscriptionName> = fields.required("name", &request.name);
         let event_type = fields.event_type("event_type", request.event_type);
         let name = fields.finish(name)?;
@@ -133,9 +134,10 @@ impl SubscriptionService for Subscriptions {
 impl Subscriptions {
     async fn create(
         &self,
-        request: v1::CreateSubscriptionRequest,
+        request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<v1::CreateSubscriptionResponse, Refusal> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let request = request.into_inner();
         let account = fields.account("parent", &request.parent);
         let settings = match &request.subscription {
             Some(subscription) => self.gateway.check_subscription(subscription, "subscription"),
@@ -172,9 +174,10 @@ impl Subscriptions {
 
     async fn rotate(
         &self,
-        request: v1::RotateSigningSecretRequest,
+        request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<v1::RotateSigningSecretResponse, Refusal> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let request = request.into_inner();
         let name: Option<SubscriptionName> = fields.required("name", &request.name);
         let overlap = check_overlap(request.overlap);
         let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
@@ -189,9 +192,10 @@ impl Subscriptions {
 
     async fn list(
         &self,
-        mut request: v1::ListSubscriptionsRequest,
+        request: Request<v1::ListSubscriptionsRequest>,
     ) -> Result<v1::ListSubscriptionsResponse, Refusal> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
         let size = page::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let scope = fields.required::<AccountScope>("parent", &request.parent);
@@ -216,10 +220,10 @@ impl Subscriptions {
 
     async fn update(
         &self,
-        request: v1::UpdateSubscriptionRequest,
+        request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<v1::UpdateSubscriptionResponse, Refusal> {
-        let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(&request)?;
+        let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request.into_inner();
         let Some(mut message) = subscription else {
             fields.faults.required("subscription");
             return Err(fields.faults.into());
@@ -235,8 +239,8 @@ impl Subscriptions {
     }
 }
 
-fn name(text: &str) -> Result<SubscriptionName, Refusal> {
-    let mut fields = Fields::default();
+fn name<T>(request: &Request<T>, text: &str) -> Result<SubscriptionName, Refusal> {
+    let mut fields = Fields::of(request)?;
     let name = fields.required("name", text);
     fields.finish(name)
 }

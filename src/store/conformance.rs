@@ -34,6 +34,8 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+mod tokens;
+
 /// A clock that a test sets.
 #[derive(Debug)]
 pub struct TestClock(AtomicI64);
@@ -86,6 +88,9 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     what_is_owed_in_all_follows_every_change(engine()).await;
     retention_removes_what_is_over_and_keeps_what_is_owed(engine()).await;
     times_never_step_back(engine()).await;
+    tokens::tokens_are_given_out_and_end(engine()).await;
+    tokens::tokens_expire_and_are_forgotten(engine()).await;
+    tokens::the_last_use_of_a_token_is_written_down(engine()).await;
     a_closed_store_takes_nothing(engine()).await;
     for seed in 0..6 {
         random_work_ends_as_in_the_reference(engine(), seed).await;

@@ -14,7 +14,7 @@ use super::{
     Accepted, Change, Changes, Commit, Created, Debt, Decision, DeliveryChange, DeliveryQuery,
     DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent,
     NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement,
-    Store, StoreError, changes::ChangeFeed, registry,
+    Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -33,6 +33,7 @@ mod inner;
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     registry: Registry,
+    tokens: Tokens,
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     inner: Mutex<Inner>,
@@ -55,6 +56,7 @@ impl MemoryStore {
         Self {
             clock,
             registry: Registry::default(),
+            tokens: Tokens::default(),
             feed: broadcast::Sender::new(FEED_GROUPS_MAX),
             changes: ChangeFeed::default(),
             inner: Mutex::new(inner),
@@ -129,6 +131,17 @@ impl Store for MemoryStore {
             inner.deliveries.retain(|key, _| key.lane != lane);
             inner.attempts_before.retain(|key, _| key.lane != lane);
             self.registry.remove(lane);
+            Ok(())
+        })
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+        self.write(|_| {
+            self.tokens.apply(self.tokens.rows_of(change, self.clock.now())?);
             Ok(())
         })
     }

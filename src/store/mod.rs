@@ -1,4 +1,4 @@
-//! What Tidings remembers: the registry of subscriptions, and the ledger of events, deliveries and attempts.
+//! What Tidings remembers: the registry of subscriptions, the access tokens, and the ledger of events, deliveries and attempts.
 //!
 //! [`Store`] is the contract; `conformance` is its proof, run against every engine. `disk` is the engine of the
 //! gateway, `memory` the reference that says in the plainest way what an engine must do.
@@ -27,9 +27,11 @@ pub mod disk;
 pub mod memory;
 mod model;
 pub mod registry;
+pub mod tokens;
 
 pub use model::*;
 pub use registry::{Matching, Registry};
+pub use tokens::{Issued, TokenChange, TokenRow, Tokens};
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
 pub const FEED_GROUPS_MAX: usize = 64;
@@ -48,7 +50,8 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 /// * *Idempotent*: within an account, an event id is stored once.
 /// * *Ordered*: events get rising [`Seq`]s in the order in which they are stored, and rising (or equal) times. A
 ///   reader that sees an event sees every earlier one.
-/// * *Read your writes*: what a resolved commit stored is visible to every later call, and to [`Registry`] before.
+/// * *Read your writes*: what a resolved commit stored is visible to every later call, and to [`Registry`] and [`Tokens`]
+///   before.
 /// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::lane_summary`] add up
 ///   to the deliveries ever made for the lane.
 ///
@@ -70,6 +73,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a subscription with its deliveries. [`StoreError::Owed`] if some are owed, unless `force`.
     fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()>;
+
+    /// The access tokens, in memory and always current.
+    fn tokens(&self) -> &Tokens;
+
+    /// Changes the access tokens. [`StoreError::TokenNotFound`] if there is none to be revoked.
+    fn change_tokens(&self, change: TokenChange) -> Commit<()>;
 
     /// Stores events with the deliveries that they owe: all, or none. The answers are in the order of the events.
     ///
@@ -213,6 +222,9 @@ pub enum StoreError {
         /// Its id.
         id: EventId,
     },
+    /// There is no such access token.
+    #[error("there is no such access token")]
+    TokenNotFound,
     /// There is no such delivery.
     #[error("there is no such delivery")]
     DeliveryNotFound,

@@ -21,13 +21,16 @@ HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 CLIENT_TIMEOUT_S = 300
+# Of the gateway that asks for tokens.
+ADMIN_TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 class Gateway:
     """The real binary on ports of its own and a store of its own."""
 
-    def __init__(self, binary, data_dir):
+    def __init__(self, binary, data_dir, **settings):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+        environment |= settings
         arguments = ["--data-dir", data_dir, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
         arguments += ["--egress-allow", "127.0.0.0/8", "--log-format", "json"]
         self.process = subprocess.Popen(
@@ -91,10 +94,13 @@ def main(binary, directory):
     failed = []
     # So that a signal, too, ends the gateway.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory() as data_dir:
+    with tempfile.TemporaryDirectory() as data_dir, tempfile.TemporaryDirectory() as guarded_dir:
         gateway = Gateway(binary, data_dir)
+        guarded = Gateway(binary, guarded_dir, TIDINGS_ADMIN_TOKEN=ADMIN_TOKEN)
         environment = os.environ | {
             "GATEWAY": gateway.address,
+            "GUARDED_GATEWAY": guarded.address,
+            "ADMIN_TOKEN": ADMIN_TOKEN,
             "BUF": str(HERE / "node/node_modules/.bin/buf"),
             "PYTHONPATH": str(directory / "stubs"),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -105,12 +111,13 @@ def main(binary, directory):
                 if (code := run(command, where, environment)) != 0:
                     failed.append(f"{name} ({code})")
         finally:
-            if (code := gateway.end()) != 0:
-                failed.append(f"the gateway ({code})")
-    if key := re.search(r"whs(?:ec|k)_[A-Za-z0-9+/=]{24}", "".join(gateway.log)):
+            for name, ending in {"the gateway": gateway, "the guarded gateway": guarded}.items():
+                if (code := ending.end()) != 0:
+                    failed.append(f"{name} ({code})")
+    if key := re.search(r"whs(?:ec|k)_[A-Za-z0-9+/=]{24}", "".join(gateway.log + guarded.log)):
         failed.append(f"the log, which shows {key[0]}")
     if failed:
-        print("".join(gateway.log), file=sys.stderr)
+        print("".join(gateway.log + guarded.log), file=sys.stderr)
         raise SystemExit("failed: " + ", ".join(failed))
 
 

@@ -10,8 +10,8 @@ use tidings::{
     domain::{
         delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros,
     },
-    gateway::{Gateway, GatewaySettings},
-    grpc::{DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
+    gateway::{Gateway, GatewaySettings, TokenSettings},
+    grpc::{AccessSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
     metrics::Metrics,
     proto::v1::{
         self, EventType, delivery_service_client::DeliveryServiceClient,
@@ -42,6 +42,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub store: Arc<dyn Store>,
     pub health: Health,
+    pub metrics: Arc<Metrics>,
     pub shutdown: CancellationToken,
     serving: JoinHandle<Result<Drain, tonic::transport::Error>>,
 }
@@ -79,6 +80,7 @@ impl Default for Setup {
                 subscriptions_per_account_max: 100,
                 retry_defaults,
                 egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]),
+                tokens: TokenSettings::default(),
             },
             grpc: GrpcSettings {
                 header_bytes_max: 16 * 1024,
@@ -89,6 +91,7 @@ impl Default for Setup {
                 stream_events_in_flight_max: 64,
                 call_timeout: PATIENCE,
                 drain_timeout: PATIENCE,
+                access: AccessSettings::default(),
             },
             poster: None,
             store: None,
@@ -110,20 +113,15 @@ impl Server {
         let real = || poster(&settings, Arc::clone(&clock)).expect("TLS can be set up");
         let poster = setup.poster.unwrap_or_else(real);
         let random = StdRng::seed_from_u64(1);
-        let gateway = Gateway::new(
-            Arc::clone(&store),
-            poster,
-            clock,
-            setup.gateway,
-            Metrics::new(UnixMicros(0)),
-            random,
-        );
+        let metrics = Metrics::new(UnixMicros(0));
+        let gateway =
+            Gateway::new(Arc::clone(&store), poster, clock, setup.gateway, Arc::clone(&metrics), random);
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let serving = tokio::spawn(serve(listener, gateway, setup.grpc, health.clone(), shutdown.clone()));
-        Self { address, store, health, shutdown, serving }
+        Self { address, store, health, metrics, shutdown, serving }
     }
 
     pub async fn channel(&self) -> Channel {

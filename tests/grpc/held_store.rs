@@ -15,7 +15,8 @@ use tidings::{
     store::{
         Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
         EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
-        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, memory::MemoryStore,
+        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens,
+        memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -82,6 +83,14 @@ impl Store for HeldStore {
 
     fn registry(&self) -> &Registry {
         self.inner.registry()
+    }
+
+    fn tokens(&self) -> &Tokens {
+        self.inner.tokens()
+    }
+
+    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+        self.inner.change_tokens(change)
     }
 
     fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {

@@ -116,6 +116,13 @@ impl Home {
         Gateway::start(command, Arc::clone(&self.dir)).await
     }
 
+    /// Starts a gateway with a variable in its environment, and waits until it listens.
+    pub async fn start_with_environment(&self, name: &str, value: &str) -> Gateway {
+        let mut command = self.command();
+        command.env(name, value);
+        Gateway::start(command, Arc::clone(&self.dir)).await
+    }
+
     /// Starts a gateway that looks names up at `names`, and waits until it listens.
     pub async fn start_asking(&self, names: &Names) -> Gateway {
         let mut command = names.asked_by(&self.command());

@@ -17,7 +17,10 @@ fn help_names_every_setting_in_its_spellings_with_its_default() {
     let help: String = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in SETTINGS {
         let default = setting.default_shown();
-        assert!(help.contains(&format!("--{} <", setting.flag())), "{help}");
+        let flag = setting.flag();
+        // A switch may stand alone.
+        let shown = [format!("--{flag} <"), format!("--{flag} [<")];
+        assert!(shown.iter().any(|shown| help.contains(shown)), "{help}");
         assert!(help.contains(&format!("[default: {default}] [env: {}]", setting.environment())), "{help}");
     }
 }

@@ -20,7 +20,8 @@ use tidings::{
     store::{
         Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
         EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
-        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, memory::MemoryStore,
+        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens,
+        memory::MemoryStore,
     },
 };
 use tokio::{
@@ -107,6 +108,14 @@ fn commit_time(random: &mut StdRng) -> Duration {
 impl Store for Disk {
     fn registry(&self) -> &Registry {
         self.engine.registry()
+    }
+
+    fn tokens(&self) -> &Tokens {
+        self.engine.tokens()
+    }
+
+    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+        self.write(|engine| engine.change_tokens(change))
     }
 
     fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {

@@ -28,8 +28,8 @@ use tidings::{
         retry::RetryPolicy,
         time::UnixMicros,
     },
-    gateway::{Gateway, GatewaySettings},
-    grpc::{self, Drain, GrpcSettings, Health},
+    gateway::{Gateway, GatewaySettings, TokenSettings},
+    grpc::{self, AccessSettings, Drain, GrpcSettings, Health},
     metrics::Metrics,
     store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
@@ -274,6 +274,7 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
         subscriptions_per_account_max: 100,
         retry_defaults: retry_policy(plan),
         egress: egress_policy(),
+        tokens: TokenSettings::default(),
     }
 }
 
@@ -292,6 +293,7 @@ fn grpc_settings() -> GrpcSettings {
         stream_events_in_flight_max: 64,
         call_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN_TIMEOUT,
+        access: AccessSettings::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The engine of the gateway: subscriptions on sled, events and deliveries in a log of their own.
 //!
-//! sled keeps the subscriptions: few, small, and changed rarely. Events come by the thousand and are gone a week later; for them sled
+//! sled keeps the subscriptions and the access tokens: few, small, and changed rarely. Events come by the thousand and are gone a week later; for them sled
 //! reads all that was written since the last start before it serves again, which is half a minute for ten million
 //! (docs/benchmarks.md). So they are in a log (`log`): a commit is one record, written and synced at once. Which delivery is how far is
 //! kept in memory by volumes of some thousand events (`volume`, `detail`), described in the log from time to time (`describe`,
@@ -28,7 +28,7 @@ use self::{
 use super::{
     Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
     Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page, PendingPage, Purged,
-    Registry, ReplayQuery, Settlement, Store, StoreError, changes::ChangeFeed,
+    Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
@@ -59,6 +59,7 @@ mod read;
 pub mod records;
 mod registry_tree;
 mod report;
+mod tokens_tree;
 mod volume;
 mod writer;
 
@@ -124,6 +125,7 @@ pub fn rotate_secrets_key(
 pub struct Shared {
     clock: Arc<dyn Clock>,
     registry: Registry,
+    tokens: Tokens,
     ledger: RwLock<Ledger>,
     log: Arc<LogReader>,
     held: Mutex<HeldEvents>,
@@ -220,6 +222,14 @@ impl Store for DiskStore {
 
     fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
         self.write(|answer| Write::Delete(lane, expected_version, force, answer))
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
+    }
+
+    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+        self.write(|answer| Write::Tokens(change, answer))
     }
 
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {

@@ -28,6 +28,7 @@ use super::{
     read::read_detail,
     records::{FORMAT, FORMAT_IN_THE_CLEAR, RecordError},
     registry_tree::RegistryTree,
+    tokens_tree::{TOKENS_TREE, TokensTree},
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
@@ -37,7 +38,7 @@ use crate::{
         seal::SealingKey,
     },
     metrics::Metrics,
-    store::{FEED_GROUPS_MAX, Registry, StoreError, changes::ChangeFeed},
+    store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
 };
 
 mod engine;
@@ -93,6 +94,9 @@ pub fn open(
     let take = |subscription| registry.put(Arc::new(subscription));
     let nonces = StdRng::seed_from_u64(random.random());
     let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
+    let tokens = Tokens::default();
+    let tree = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
+    let tokens_tree = TokensTree::open(tree, &tokens).map_err(of_registry)?;
     let ledger_dir = data_dir.join(LEDGER_DIR);
     if fresh {
         create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
@@ -113,6 +117,7 @@ pub fn open(
     let shared = Arc::new(Shared {
         clock,
         registry,
+        tokens,
         owed: ledger.owed(),
         ledger: RwLock::new(ledger),
         log: Arc::clone(log.reader()),
@@ -134,6 +139,7 @@ pub fn open(
         db,
         db_file,
         registry_tree,
+        tokens_tree,
         random,
         failure: None,
     };

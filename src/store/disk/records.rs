@@ -23,8 +23,10 @@ use crate::{
 };
 
 mod sealed;
+mod tokens;
 
 pub use sealed::SealedRecord;
+pub use tokens::{AccessTokenRecord, TokensKind};
 
 /// The layout that this version reads and writes.
 pub const FORMAT: u32 = 3;

@@ -19,6 +19,7 @@ use super::{
     log::{Kind, Log, WriteError, sum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
     registry_tree::{self, RegistryTree},
+    tokens_tree::TokensTree,
 };
 use crate::{
     domain::{
@@ -30,7 +31,7 @@ use crate::{
     },
     store::{
         Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
-        Purged, ReplayQuery, Settlement, StoreError,
+        Purged, ReplayQuery, Settlement, StoreError, TokenChange,
     },
 };
 
@@ -38,6 +39,7 @@ mod alone;
 mod checkpoint;
 mod group;
 mod retention;
+mod tokens;
 
 /// A commit gathers no more once it has this many events and settlements.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
@@ -73,6 +75,8 @@ pub enum Write {
     Update(LaneId, u64, Change, Answer<Arc<Subscription>>),
     /// A subscription to be removed.
     Delete(LaneId, u64, bool, Answer<()>),
+    /// Access tokens to be changed.
+    Tokens(TokenChange, Answer<()>),
     /// Nothing more; the thread ends. Tells the number of the next record.
     Stop(Answer<u64>),
 }
@@ -95,6 +99,8 @@ pub struct Writer {
     pub db_file: File,
     /// The subscriptions on disk.
     pub registry_tree: RegistryTree,
+    /// The access tokens on disk.
+    pub tokens_tree: TokensTree,
     /// For ids.
     pub random: StdRng,
     /// Why nothing can be written any more, once that is so.

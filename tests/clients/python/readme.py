@@ -21,6 +21,8 @@ RUN_TIMEOUT_S = 120
 
 # A field mask as grpcurl takes it: the message in place of the string that it has in JSON.
 MASK = re.compile(r'("update_mask": *)\{"paths": *(\[[^]]*\])\}')
+# As CreateAccessToken answers.
+TOKEN = re.compile(r'"token": *"(tdg_[^"]+)"')
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -39,13 +41,37 @@ def main():
         cat = Path(commands) / "cat"
         cat.symlink_to("/bin/cat")
         environment = os.environ | {"PATH": commands, "PATH_OF_BUF": os.environ["PATH"], "RECEIVER": receiver.address}
-        script = "set -eu\n" + "\n".join(blocks)
-        ended = subprocess.run(["/bin/bash", "-c", script], env=environment, timeout=RUN_TIMEOUT_S)
-    if ended.returncode != 0:
-        raise SystemExit("a line of the README did not do what it says")
+        run(["\n".join(block for block in blocks if not needs_token(block))], environment)
+        # Where the README has the administrator's token.
+        (Path(commands) / "admin.token").write_text(os.environ["ADMIN_TOKEN"] + "\n")
+        environment["GATEWAY"] = os.environ["GUARDED_GATEWAY"]
+        run([block for block in blocks if needs_token(block)], environment, commands)
     arrival = receiver.next()
     print(f"The receiver got {json.loads(arrival.body)['event']}.")
     receiver.close()
+
+
+def needs_token(block):
+    """Whether its calls are for a gateway that asks for tokens."""
+    return "authorization: Bearer" in block
+
+
+def run(scripts, environment, where=None):
+    """Runs one after another. An access token that one of them is answered is $TOKEN to the next."""
+    for script in scripts:
+        ended = subprocess.run(
+            ["/bin/bash", "-c", "set -eu\n" + script],
+            env=environment,
+            cwd=where,
+            timeout=RUN_TIMEOUT_S,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        print(ended.stdout, end="", flush=True)
+        if ended.returncode != 0:
+            raise SystemExit("a line of the README did not do what it says")
+        if answered := TOKEN.search(ended.stdout):
+            environment["TOKEN"] = answered[1]
 
 
 def grpcurl(arguments):

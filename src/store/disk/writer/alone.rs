@@ -49,6 +49,10 @@ impl Writer {
                 let result = self.delete(lane, version, force);
                 self.answer(answer, result);
             }
+            Write::Tokens(change, answer) => {
+                let result = self.change_tokens(change);
+                self.answer(answer, result);
+            }
             Write::Stop(answer) => {
                 let synced = if self.failure.is_none() { self.sync_registry() } else { Ok(()) };
                 let result = synced.map(|()| self.log.next_number());

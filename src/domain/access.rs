@@ -1,0 +1,150 @@
+//! What a caller may do: the scopes that calls need, the accounts that they are about, and the tokens that stand for both.
+
+use super::ids::{AccountId, AccountScope};
+
+mod opening;
+mod token;
+
+pub use opening::{Asked, Opening, Unguarded, opening};
+pub use token::{
+    ACCOUNTS_MAX, AccessToken, ConfiguredTokenError, DISPLAY_NAME_CHARS_MAX, TOKEN_CHARS_MAX,
+    TOKENS_REMEMBERED, TokenHash, TokenId, TokenState, check_configured, new_secret,
+};
+
+/// What a method needs. docs/security.md says which needs which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Publishing events. No other scope includes it: who administers need not be able to make events up.
+    Publish,
+    /// Reading subscriptions, events and deliveries.
+    Read,
+    /// Changing subscriptions and deliveries; includes reading.
+    Manage,
+    /// Making and revoking tokens; includes managing.
+    Admin,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Read, Self::Manage, Self::Admin];
+
+    /// As it is called in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Manage => "manage",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether whoever has this one may do what needs `other`.
+    const fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Publish => matches!(other, Self::Publish),
+            Self::Read => matches!(other, Self::Read),
+            Self::Manage => matches!(other, Self::Read | Self::Manage),
+            Self::Admin => matches!(other, Self::Read | Self::Manage | Self::Admin),
+        }
+    }
+}
+
+/// The accounts that a caller may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accounts {
+    /// All, those to come too.
+    All,
+    /// These: sorted, each once, at least one.
+    Only(Vec<AccountId>),
+}
+
+impl Accounts {
+    /// These accounts; all if there are none.
+    pub fn of(mut accounts: Vec<AccountId>) -> Self {
+        accounts.sort_unstable();
+        accounts.dedup();
+        if accounts.is_empty() { Self::All } else { Self::Only(accounts) }
+    }
+
+    /// Whether everything that `scope` stands for is of these accounts.
+    pub fn cover(&self, scope: AccountScope) -> bool {
+        match (self, scope) {
+            (Self::All, _) => true,
+            (Self::Only(_), AccountScope::All) => false,
+            (Self::Only(accounts), AccountScope::One(account)) => accounts.binary_search(&account).is_ok(),
+        }
+    }
+
+    /// Whether every one of `others` is among these.
+    pub fn cover_all(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::All, _) => true,
+            (Self::Only(_), Self::All) => false,
+            (Self::Only(_), Self::Only(others)) => {
+                others.iter().all(|account| self.cover(AccountScope::One(*account)))
+            }
+        }
+    }
+
+    /// Those that are named; none for all.
+    pub fn named(&self) -> &[AccountId] {
+        match self {
+            Self::All => &[],
+            Self::Only(accounts) => accounts,
+        }
+    }
+}
+
+/// What a caller may do, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// The scopes that were given: sorted, each once.
+    pub scopes: Vec<Scope>,
+    /// The accounts that the calls may be about.
+    pub accounts: Accounts,
+}
+
+impl Rights {
+    /// Everything, with everything.
+    pub fn all() -> Self {
+        Self { scopes: Scope::ALL.into(), accounts: Accounts::All }
+    }
+
+    /// Whether a method that needs `scope` may be called.
+    pub fn allow(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|given| given.includes(scope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts(numbers: &[i64]) -> Accounts {
+        Accounts::of(numbers.iter().map(|number| AccountId::new(*number).unwrap()).collect())
+    }
+
+    #[test]
+    fn admin_includes_manage_includes_read_and_publish_stands_apart() {
+        let allowed = |given: Scope| {
+            let rights = Rights { scopes: vec![given], accounts: Accounts::All };
+            Scope::ALL.into_iter().filter(|scope| rights.allow(*scope)).collect::<Vec<_>>()
+        };
+        use Scope::{Admin, Manage, Publish, Read};
+        assert_eq!(allowed(Publish), [Publish]);
+        assert_eq!(allowed(Read), [Read]);
+        assert_eq!(allowed(Manage), [Read, Manage]);
+        assert_eq!(allowed(Admin), [Read, Manage, Admin]);
+        assert!(Scope::ALL.into_iter().all(|scope| Rights::all().allow(scope)));
+    }
+
+    #[test]
+    fn some_accounts_cover_no_others_and_never_all() {
+        let (some, one) = (accounts(&[7, 3, 7]), AccountScope::One(AccountId::new(3).unwrap()));
+        assert_eq!(some.named().len(), 2);
+        assert!(some.cover(one) && !some.cover(AccountScope::One(AccountId::new(4).unwrap())));
+        assert!(!some.cover(AccountScope::All) && accounts(&[]).cover(AccountScope::All));
+        assert!(some.cover_all(&accounts(&[7])) && !some.cover_all(&accounts(&[7, 8])));
+        assert!(!some.cover_all(&Accounts::All) && Accounts::All.cover_all(&some));
+    }
+}

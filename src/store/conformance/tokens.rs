@@ -1,0 +1,142 @@
+//! What every engine must do with access tokens.
+
+use std::sync::Arc;
+
+use super::{Bench, Engine};
+use crate::{
+    clock::Clock,
+    domain::{
+        access::{AccessToken, Accounts, Rights, Scope, TOKENS_REMEMBERED, TokenHash, TokenId},
+        ids::AccountId,
+        time::UnixMicros,
+    },
+    store::{Issued, Store, StoreError, TokenChange},
+};
+
+fn token(number: u64, now: UnixMicros) -> AccessToken {
+    AccessToken {
+        id: TokenId::made_of(number),
+        display_name: format!("token {number}"),
+        hash: TokenHash::of(&format!("text {number}")),
+        rights: Rights {
+            scopes: vec![Scope::Publish, Scope::Admin],
+            accounts: Accounts::of(vec![AccountId::new(3).unwrap(), AccountId::new(1).unwrap()]),
+        },
+        create_time: now,
+        expire_time: Some(UnixMicros(now.0 + 60_000_000)),
+        revoke_time: None,
+        last_use_time: None,
+    }
+}
+
+fn found(store: &dyn Store, number: u64) -> Option<Arc<Issued>> {
+    let by_hash = store.tokens().by_hash(&TokenHash::of(&format!("text {number}")));
+    let by_id = store.tokens().by_id(&TokenId::made_of(number));
+    assert_eq!(by_hash.as_ref().map(|issued| &issued.token), by_id.as_ref().map(|issued| &issued.token));
+    by_id
+}
+
+fn ids(store: &dyn Store, after: Option<&TokenId>, limit: usize) -> Vec<TokenId> {
+    let mut ids = Vec::new();
+    store.tokens().walk(after, |issued| {
+        ids.push(issued.token.id.clone());
+        ids.len() < limit
+    });
+    ids
+}
+
+pub async fn tokens_are_given_out_and_end<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    assert!(!bench.store.tokens().are_asked_for());
+    let now = bench.clock.now();
+    let tokens = [2, 1, 3].map(|number| token(number, now));
+    for token in &tokens {
+        bench.store.change_tokens(TokenChange::Add(token.clone())).await.unwrap();
+    }
+    bench.reopen();
+    assert!(bench.store.tokens().are_asked_for());
+    let [id2, id1, id3] = tokens.each_ref().map(|token| token.id.clone());
+    assert_eq!(found(&*bench.store, 2).unwrap().token, tokens[0]);
+    assert!(found(&*bench.store, 4).is_none());
+    assert_eq!(ids(&*bench.store, None, 2), [id1.clone(), id2.clone()]);
+    assert_eq!(ids(&*bench.store, Some(&id1), 9), [id2.clone(), id3]);
+
+    // Whoever has it in hand notices its end.
+    let held = found(&*bench.store, 2).unwrap();
+    held.use_at(UnixMicros(now.0 + 5_000_000));
+    bench.clock.step(7_000_000);
+    bench.store.change_tokens(TokenChange::Revoke(id2.clone())).await.unwrap();
+    assert!(held.ended().is_cancelled());
+    let revoked = found(&*bench.store, 2).unwrap();
+    assert_eq!(revoked.token.revoke_time, Some(bench.clock.now()));
+    assert_eq!(revoked.token.last_use_time, Some(UnixMicros(now.0 + 5_000_000)), "it went along");
+    // Again is no change.
+    bench.clock.step(1_000_000);
+    bench.store.change_tokens(TokenChange::Revoke(id2)).await.unwrap();
+    bench.reopen();
+    let again = found(&*bench.store, 2).unwrap();
+    assert_eq!(again.token, revoked.token);
+    assert!(again.ended().is_cancelled());
+    let unknown = bench.store.change_tokens(TokenChange::Revoke(TokenId::made_of(9))).await;
+    assert!(matches!(unknown, Err(StoreError::TokenNotFound)), "{unknown:?}");
+}
+
+pub async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let start = bench.clock.now();
+    for number in 1..=2 {
+        bench.store.change_tokens(TokenChange::Add(token(number, start))).await.unwrap();
+        bench.clock.step(1_000_000);
+    }
+    let endless = AccessToken { expire_time: None, ..token(3, start) };
+    bench.store.change_tokens(TokenChange::Add(endless)).await.unwrap();
+    bench.reopen();
+    let held = [1, 2, 3].map(|number| found(&*bench.store, number).unwrap());
+    let ended = || held.each_ref().map(|issued| issued.ended().is_cancelled());
+    let expire = start.0 + 60_000_000;
+    bench.store.tokens().expire(UnixMicros(expire - 1));
+    assert_eq!(ended(), [false, false, false]);
+    bench.store.tokens().expire(UnixMicros(expire));
+    assert_eq!(ended(), [true, true, false]);
+
+    bench.clock.step(i64::try_from(TOKENS_REMEMBERED.as_micros()).unwrap() + 61_000_000);
+    let now = bench.clock.now();
+    assert_eq!(bench.store.tokens().remembered(now), 1);
+    bench.store.change_tokens(TokenChange::Add(token(4, now))).await.unwrap();
+    bench.reopen();
+    let left = [1, 2, 3, 4].map(|number| found(&*bench.store, number).is_some());
+    assert_eq!(left, [false, false, true, true]);
+
+    // Without one that is left, calls need one all the same.
+    bench.store.change_tokens(TokenChange::Revoke(TokenId::made_of(3))).await.unwrap();
+    bench.clock.step(2 * i64::try_from(TOKENS_REMEMBERED.as_micros()).unwrap());
+    bench.store.change_tokens(TokenChange::Add(token(5, start))).await.unwrap();
+    bench.reopen();
+    assert!(bench.store.tokens().are_asked_for());
+    assert_eq!(ids(&*bench.store, None, 9), [TokenId::made_of(5)]);
+}
+
+pub async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let now = bench.clock.now();
+    bench.store.change_tokens(TokenChange::Add(token(1, now))).await.unwrap();
+    let held = found(&*bench.store, 1).unwrap();
+    assert_eq!(held.last_use(), None);
+    held.use_at(UnixMicros(now.0 + 5_000_000));
+    assert_eq!(held.last_use(), Some(UnixMicros(now.0 + 5_000_000)));
+    let uses = vec![
+        (TokenId::made_of(1), UnixMicros(now.0 + 5_000_000)),
+        (TokenId::made_of(9), UnixMicros(now.0 + 5_000_000)),
+    ];
+    bench.store.change_tokens(TokenChange::Used(uses)).await.unwrap();
+    // The token itself goes on: who has it in hand still does.
+    assert!(!held.ended().is_cancelled());
+    bench.reopen();
+    let read = found(&*bench.store, 1).unwrap();
+    assert_eq!(read.token.last_use_time, Some(UnixMicros(now.0 + 5_000_000)));
+    assert_eq!(read.last_use(), read.token.last_use_time);
+    assert!(found(&*bench.store, 9).is_none());
+    bench.store.close().unwrap();
+    let closed = bench.store.change_tokens(TokenChange::Revoke(TokenId::made_of(1))).await;
+    assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+}

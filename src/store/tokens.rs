@@ -1,0 +1,233 @@
+//! The access tokens in memory, always as they are on disk. Engines write them; everybody reads them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+use crate::domain::{
+    access::{AccessToken, TokenHash, TokenId},
+    time::UnixMicros,
+};
+
+/// A change of the tokens.
+#[derive(Clone, Debug)]
+pub enum TokenChange {
+    /// One more. Those that are to be forgotten go.
+    Add(AccessToken),
+    /// This one counts no more. One that was revoked before stays as it is.
+    Revoke(TokenId),
+    /// When calls were last made with these. Those that are gone count for nothing.
+    Used(Vec<(TokenId, UnixMicros)>),
+}
+
+/// A row to be written. For engines.
+#[derive(Clone, Debug)]
+pub enum TokenRow {
+    /// The token as it is from now on.
+    Put(AccessToken),
+    /// It is gone.
+    Remove(TokenId),
+}
+
+/// A token that was given out: what is stored of it, and how it does since.
+#[derive(Debug)]
+pub struct Issued {
+    /// What is stored.
+    pub token: AccessToken,
+    /// Cancelled once it counts no more.
+    ended: CancellationToken,
+    /// In microseconds since the epoch; 0 for never.
+    last_use: AtomicI64,
+}
+
+impl Issued {
+    /// A token that counts from now on.
+    pub fn new(token: AccessToken) -> Self {
+        let last_use = AtomicI64::new(token.last_use_time.map_or(0, |time| time.0));
+        Self { ended: CancellationToken::new(), last_use, token }
+    }
+
+    /// What is cancelled once the token counts no more.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// Notes that a call is made with it. Nothing is written down by this.
+    pub fn use_at(&self, now: UnixMicros) {
+        /// Calls of the same second need not touch memory that all of them share.
+        const GRAIN_MICROS: i64 = 1_000_000;
+        if now.0.saturating_sub(self.last_use.load(Ordering::Relaxed)) >= GRAIN_MICROS {
+            self.last_use.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// When a call was last made with it.
+    pub fn last_use(&self) -> Option<UnixMicros> {
+        Some(UnixMicros(self.last_use.load(Ordering::Relaxed))).filter(|time| time.0 > 0)
+    }
+
+    /// The same with what is stored now. Who holds the one before notices its end.
+    fn changed(&self, token: AccessToken) -> Self {
+        let last_use = AtomicI64::new(self.last_use.load(Ordering::Relaxed));
+        Self { ended: self.ended.clone(), last_use, token }
+    }
+}
+
+/// Every token that is remembered, by hash and by id.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_key: foldhash::HashMap<u128, Arc<Issued>>,
+    by_id: BTreeMap<TokenId, Arc<Issued>>,
+    /// Those that count and end by themselves.
+    expiring: BTreeSet<(UnixMicros, TokenId)>,
+}
+
+impl Tokens {
+    /// Whether calls need a token: from the first one on, for ever, also if all are revoked. The last one is never forgotten,
+    /// since tokens are forgotten only when one is added.
+    pub fn are_asked_for(&self) -> bool {
+        !self.read().by_id.is_empty()
+    }
+
+    /// The token with this hash, whether or not it still counts.
+    pub fn by_hash(&self, hash: &TokenHash) -> Option<Arc<Issued>> {
+        let found = self.read().by_key.get(&hash.key()).cloned();
+        found.filter(|issued| issued.token.hash == *hash)
+    }
+
+    /// The token of this id, whether or not it still counts.
+    pub fn by_id(&self, id: &TokenId) -> Option<Arc<Issued>> {
+        self.read().by_id.get(id).cloned()
+    }
+
+    /// Tokens by id, after `after`, as long as `take` wants more.
+    ///
+    /// `take` is given each in turn, and ends the walk by returning false.
+    pub fn walk(&self, after: Option<&TokenId>, mut take: impl FnMut(&Arc<Issued>) -> bool) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for issued in
+            self.read().by_id.range::<TokenId, _>((from, Bound::Unbounded)).map(|(_, issued)| issued)
+        {
+            if !take(issued) {
+                return;
+            }
+        }
+    }
+
+    /// How many there are that will not be forgotten with the next one that is added.
+    pub fn remembered(&self, now: UnixMicros) -> usize {
+        self.read().by_id.values().filter(|issued| !issued.token.is_forgotten(now)).count()
+    }
+
+    /// Ends those whose time is over. Looks at no others.
+    pub fn expire(&self, now: UnixMicros) {
+        // Most of the time none is: then nobody is kept from reading.
+        if self.read().expiring.first().is_none_or(|(time, _)| *time > now) {
+            return;
+        }
+        let mut inner = self.write();
+        while let Some((time, id)) = inner.expiring.pop_first() {
+            if time > now {
+                inner.expiring.insert((time, id));
+                return;
+            }
+            if let Some(issued) = inner.by_id.get(&id) {
+                issued.ended.cancel();
+            }
+        }
+    }
+
+    /// The rows that a change is made of; nothing has changed yet. For engines.
+    pub(super) fn rows_of(&self, change: TokenChange, now: UnixMicros) -> Result<Vec<TokenRow>, StoreError> {
+        let inner = self.read();
+        match change {
+            TokenChange::Add(token) => {
+                let forgotten = inner.by_id.values().filter(|issued| issued.token.is_forgotten(now));
+                let mut rows: Vec<_> =
+                    forgotten.map(|issued| TokenRow::Remove(issued.token.id.clone())).collect();
+                rows.push(TokenRow::Put(token));
+                Ok(rows)
+            }
+            TokenChange::Revoke(id) => {
+                let issued = inner.by_id.get(&id).ok_or(StoreError::TokenNotFound)?;
+                if issued.token.revoke_time.is_some() {
+                    return Ok(Vec::new());
+                }
+                let (revoke_time, last_use_time) = (Some(now), issued.last_use());
+                Ok(vec![TokenRow::Put(AccessToken { revoke_time, last_use_time, ..issued.token.clone() })])
+            }
+            TokenChange::Used(uses) => {
+                let row = |(id, time): (TokenId, UnixMicros)| {
+                    let token = inner.by_id.get(&id)?.token.clone();
+                    Some(TokenRow::Put(AccessToken { last_use_time: Some(time), ..token }))
+                };
+                Ok(uses.into_iter().filter_map(row).collect())
+            }
+        }
+    }
+
+    /// Takes over rows that are on disk. For engines.
+    pub(super) fn apply(&self, rows: Vec<TokenRow>) {
+        let mut inner = self.write();
+        for row in rows {
+            match row {
+                TokenRow::Put(token) => inner.put(token),
+                TokenRow::Remove(id) => inner.remove(&id),
+            }
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect("no code panics while it holds this lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no code panics while it holds this lock")
+    }
+}
+
+impl Inner {
+    fn put(&mut self, token: AccessToken) {
+        let (id, key) = (token.id.clone(), token.hash.key());
+        let issued = match self.by_id.get(&id) {
+            Some(before) => before.changed(token),
+            None => Issued::new(token),
+        };
+        if let Some(time) = issued.token.expire_time {
+            if issued.token.revoke_time.is_some() || issued.ended.is_cancelled() {
+                self.expiring.remove(&(time, id.clone()));
+            } else {
+                self.expiring.insert((time, id.clone()));
+            }
+        }
+        if issued.token.revoke_time.is_some() {
+            issued.ended.cancel();
+        }
+        let issued = Arc::new(issued);
+        self.by_key.insert(key, Arc::clone(&issued));
+        self.by_id.insert(id, issued);
+    }
+
+    fn remove(&mut self, id: &TokenId) {
+        if let Some(issued) = self.by_id.remove(id) {
+            issued.ended.cancel();
+            self.by_key.remove(&issued.token.hash.key());
+            if let Some(time) = issued.token.expire_time {
+                self.expiring.remove(&(time, id.clone()));
+            }
+        }
+    }
+}

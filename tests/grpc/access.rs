@@ -1,0 +1,453 @@
+//! Who may call: tokens, scopes, accounts, and how they end. Over real sockets, on every method of the contract.
+
+use std::time::{Duration, Instant};
+
+use tidings::{
+    domain::access::TokenHash,
+    grpc::Exposure,
+    proto::v1::{self, access_token::Scope, access_token_service_client::AccessTokenServiceClient},
+};
+use tonic::{
+    Code::{
+        self, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
+        Unauthenticated,
+    },
+    Request, Status,
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use self::call::{Caller, methods};
+use crate::harness::*;
+
+mod accounts;
+mod call;
+
+/// The administrator's token of every server here.
+const ADMIN: &str = "an-administrators-token-of-46-characters-0123";
+
+/// A server that asks for tokens, and takes any number of failed tries.
+fn guarded() -> Setup {
+    let mut setup = Setup::default();
+    setup.gateway.tokens.admin = Some(TokenHash::of(ADMIN));
+    setup.grpc.access.failures_per_minute_max = 1_000_000;
+    setup
+}
+
+async fn start() -> (Server, Caller) {
+    let server = Server::start_with(guarded()).await;
+    let admin = Caller::new(&server, ADMIN).await;
+    (server, admin)
+}
+
+/// A token of these scopes for these accounts.
+fn token(scopes: &[Scope], accounts: &[&str]) -> v1::AccessToken {
+    v1::AccessToken {
+        scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
+        accounts: accounts.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";
+const CREATE_SUBSCRIPTION: &str = "/tidings.v1.SubscriptionService/CreateSubscription";
+
+const ALL: [Scope; 4] = [Scope::Publish, Scope::Read, Scope::Manage, Scope::Admin];
+
+/// The method's scope, as docs/security.md says.
+fn documented_scope(method: &str) -> Scope {
+    let document = include_str!("../../docs/security.md");
+    let word = method.rsplit('/').next().expect("a path");
+    let names = |line: &str| line.split('`').any(|name| name == word);
+    let rows: Vec<_> = document.lines().filter(|line| line.starts_with("| `") && names(line)).collect();
+    assert_eq!(rows.len(), 1, "{method}: {rows:?}");
+    match rows[0].split('`').nth(1).expect("a row") {
+        "publish" => Scope::Publish,
+        "read" => Scope::Read,
+        "manage" => Scope::Manage,
+        "admin" => Scope::Admin,
+        other => panic!("{other} is no scope"),
+    }
+}
+
+fn includes(given: Scope, needed: Scope) -> bool {
+    given == needed || given != Scope::Publish && needed != Scope::Publish && given as i32 > needed as i32
+}
+
+#[tokio::test]
+async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
+    let (server, admin) = start().await;
+    let (mut tries, mut refused) = (0, 0);
+    for given in ALL {
+        let (_, text) = admin.create(token(&[given], &[])).await.unwrap();
+        let caller = Caller::new(&server, &text).await;
+        for method in methods() {
+            tries += 1;
+            let answer = caller.call(&method, Vec::new()).await;
+            let denied = answer.as_ref().err().filter(|status| status.code() == PermissionDenied);
+            let needed = documented_scope(&method);
+            assert_eq!(denied.is_none(), includes(given, needed), "{method} with {given:?}: {answer:?}");
+            if let Some(status) = denied {
+                refused += 1;
+                assert_eq!(told(status).1, "SCOPE_DENIED", "{method}");
+            }
+        }
+    }
+    assert_eq!((tries, refused), (104, 51), "docs/security.md has these numbers");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_method_is_answered_without_a_token_that_counts() {
+    let (server, admin) = start().await;
+    let (revoked, revoked_text) = admin.create(token(&ALL, &[])).await.unwrap();
+    admin.revoke(&revoked.name).await.unwrap();
+    let soon = std::time::Duration::from_millis(100);
+    let expire_time = Some(after(soon));
+    let (_, expired_text) = admin.create(v1::AccessToken { expire_time, ..token(&ALL, &[]) }).await.unwrap();
+    tokio::time::sleep(soon).await;
+    let headers = [
+        (None, "TOKEN_MISSING"),
+        (Some(String::new()), "TOKEN_INVALID"),
+        (Some("Bearer".to_owned()), "TOKEN_INVALID"),
+        (Some("Bearer ".to_owned()), "TOKEN_INVALID"),
+        (Some(ADMIN.to_owned()), "TOKEN_INVALID"),
+        (Some(format!("Basic {ADMIN}")), "TOKEN_INVALID"),
+        (Some(format!("Bearer {}", &ADMIN[1..])), "TOKEN_INVALID"),
+        (Some(format!("Bearer {ADMIN} {ADMIN}")), "TOKEN_INVALID"),
+        (Some(format!("Bearer {}", "x".repeat(10_000))), "TOKEN_INVALID"),
+        (Some(format!("Bearer {revoked_text}")), "TOKEN_REVOKED"),
+        (Some(format!("Bearer {expired_text}")), "TOKEN_EXPIRED"),
+    ];
+    let mut tries = 0;
+    for (header, reason) in headers {
+        let caller = Caller::with_header(&server, header.as_deref()).await;
+        for method in methods() {
+            tries += 1;
+            let status = caller.call(&method, Vec::new()).await.expect_err(&method);
+            assert_eq!(told(&status), (Unauthenticated, reason.to_owned(), vec![]), "{method} {header:?}");
+            assert!(!status.message().contains("administrators"), "{}", status.message());
+        }
+    }
+    assert_eq!(tries, 286, "docs/security.md has this number");
+    // The scheme has no case.
+    let caller = Caller::with_header(&server, Some(&format!("bEARER {ADMIN}"))).await;
+    caller.list().await.expect("it is a token");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_headers_are_none() {
+    let (server, _) = start().await;
+    let mut client = AccessTokenServiceClient::new(server.channel().await);
+    let mut request = Request::new(v1::ListAccessTokensRequest::default());
+    for _ in 0..2 {
+        request.metadata_mut().append("authorization", format!("Bearer {ADMIN}").parse().unwrap());
+    }
+    let status = client.list_access_tokens(request).await.unwrap_err();
+    assert_eq!(told(&status).1, "TOKEN_INVALID");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_its_text_never_again() {
+    let (server, admin) = start().await;
+    let asked = v1::AccessToken {
+        display_name: "the publisher".into(),
+        expire_time: Some(after(Duration::from_secs(3600))),
+        ..token(&[Scope::Read, Scope::Publish], &["accounts/2", "accounts/1"])
+    };
+    let (made, text) = admin.create(asked.clone()).await.unwrap();
+    assert!(text.starts_with("tdg_") && text.len() == 47, "{text}");
+    assert!(made.name.starts_with("accessTokens/t"), "{}", made.name);
+    assert_eq!(made.scopes, [Scope::Publish, Scope::Read].map(i32::from));
+    assert_eq!(made.accounts, ["accounts/1", "accounts/2"]);
+    assert_eq!(
+        (&made.display_name, made.expire_time),
+        (&asked.display_name, asked.expire_time.map(whole_micros))
+    );
+    assert_eq!(made.state(), v1::access_token::State::Active);
+    assert_eq!((made.last_use_time, made.revoke_time), (None, None));
+
+    assert_eq!(admin.get(&made.name).await.unwrap(), made);
+    assert_eq!(admin.list().await.unwrap(), std::slice::from_ref(&made));
+    let caller = Caller::new(&server, &text).await;
+    caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
+    let used = admin.get(&made.name).await.unwrap();
+    assert!(used.last_use_time.is_some());
+    let revoked = admin.revoke(&made.name).await.unwrap();
+    assert_eq!(revoked.state(), v1::access_token::State::Revoked);
+    assert_eq!(admin.revoke(&made.name).await.unwrap(), revoked, "again is the same");
+    assert!(!format!("{revoked:?} {:?}", server.store.tokens()).contains(&text));
+    let status = admin.get("accessTokens/t0").await.unwrap_err();
+    assert_eq!(told(&status), (NotFound, "ACCESS_TOKEN_NOT_FOUND".into(), vec![]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lists_have_pages() {
+    let (server, admin) = start().await;
+    let mut made = Vec::new();
+    for _ in 0..5 {
+        made.push(admin.create(token(&[Scope::Read], &[])).await.unwrap().0.name);
+    }
+    made.sort();
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = admin.page(2, &page_token).await.unwrap();
+        assert!(page.len() <= 2);
+        names.extend(page.into_iter().map(|token| token.name));
+        if next.is_empty() {
+            break;
+        }
+        page_token = next;
+    }
+    assert_eq!(names, made);
+    let status = admin.page(2, "x").await.unwrap_err();
+    assert_eq!(told(&status).1, "PAGE_TOKEN_INVALID");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_token_is_told_by_field() {
+    let (server, admin) = start().await;
+    let many: Vec<_> = (1..=101).map(|id| format!("accounts/{id}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let read = [Scope::Read];
+    let with = |change: fn(&mut v1::AccessToken)| {
+        let mut token = token(&read, &[]);
+        change(&mut token);
+        token
+    };
+    let cases: [(v1::AccessToken, &str, &[&str]); 10] = [
+        (token(&[], &[]), "FIELD_REQUIRED", &["access_token.scopes"]),
+        (token(&[Scope::Unspecified], &[]), "FIELD_INVALID", &["access_token.scopes[0]"]),
+        (with(|token| token.scopes.push(9)), "FIELD_INVALID", &["access_token.scopes[1]"]),
+        (token(&[Scope::Read, Scope::Read], &[]), "FIELD_INVALID", &["access_token.scopes"]),
+        (token(&read, &["accounts/1", "accounts/-"]), "FIELD_INVALID", &["access_token.accounts[1]"]),
+        (token(&read, &["accounts/1", "accounts/1"]), "FIELD_INVALID", &["access_token.accounts[1]"]),
+        (token(&read, &many), "FIELD_INVALID", &["access_token.accounts"]),
+        (with(|token| token.display_name = "x".repeat(64)), "FIELD_INVALID", &["access_token.display_name"]),
+        (with(|token| token.display_name = "a\nb".into()), "FIELD_INVALID", &["access_token.display_name"]),
+        (
+            with(|token| token.expire_time = Some(after(Duration::ZERO))),
+            "FIELD_INVALID",
+            &["access_token.expire_time"],
+        ),
+    ];
+    for (token, reason, fields) in cases {
+        let status = admin.create(token.clone()).await.expect_err(reason);
+        let expected: Vec<_> = fields.iter().map(ToString::to_string).collect();
+        assert_eq!(told(&status), (InvalidArgument, reason.to_owned(), expected), "{token:?}");
+    }
+    let status = admin.create_request(v1::CreateAccessTokenRequest::default()).await.unwrap_err();
+    assert_eq!(told(&status), (InvalidArgument, "FIELD_REQUIRED".into(), vec!["access_token".into()]));
+    assert_eq!(admin.list().await.unwrap(), []);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_within_a_second_on_every_connection() {
+    let mut setup = guarded();
+    setup.gateway.watches_max = 3;
+    let server = Server::start_with(setup).await;
+    let admin = Caller::new(&server, ADMIN).await;
+    admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
+    let (made, text) = admin.create(token(&ALL, &["accounts/1"])).await.unwrap();
+    let callers = [Caller::new(&server, &text).await, Caller::new(&server, &text).await];
+    let (mut streams, mut open) = (Vec::new(), Vec::new());
+    for caller in &callers {
+        let (sender, mut answers) = caller.publish_stream().await;
+        sender.send(v1::StreamPublishEventsRequest { sequence: 1, request: Some(publish("")) }).unwrap();
+        in_time(answers.message()).await.unwrap().expect("it is answered");
+        streams.push((sender, answers));
+        open.push(caller.watch("accounts/1/subscriptions/-").await.unwrap());
+    }
+    // Another's goes on.
+    let (_, other_text) = admin.create(token(&[Scope::Read], &[])).await.unwrap();
+    let mut other =
+        Caller::new(&server, &other_text).await.watch("accounts/1/subscriptions/crm").await.unwrap();
+
+    let begin = Instant::now();
+    admin.revoke(&made.name).await.unwrap();
+    let ended = (Unauthenticated, "TOKEN_ENDED".to_owned(), vec![]);
+    for (sender, answers) in &mut streams {
+        let status = in_time(answers.message()).await.expect_err("the stream ends");
+        assert_eq!(told(&status), ended);
+        // What comes after it is not taken.
+        drop(sender.send(v1::StreamPublishEventsRequest { sequence: 2, request: Some(publish("late")) }));
+    }
+    for watch in &mut open {
+        loop {
+            match in_time(watch.message()).await {
+                Ok(change) => assert!(change.is_some(), "it ends with a status"),
+                Err(status) => break assert_eq!(told(&status), ended),
+            }
+        }
+    }
+    for caller in &callers {
+        let status = caller.call(PUBLISH, encoded(&publish("late"))).await.unwrap_err();
+        assert_eq!(told(&status).1, "TOKEN_REVOKED");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "it took {:?}", begin.elapsed());
+
+    let id = "late".parse().unwrap();
+    assert!(server.store.event(account(), &id).unwrap().is_none(), "it was stored");
+    let publisher = admin.create(token(&[Scope::Publish], &[])).await.unwrap().1;
+    let publisher = Caller::new(&server, &publisher).await;
+    publisher.call(PUBLISH, encoded(&publish("more"))).await.unwrap();
+    in_time(other.message()).await.unwrap().expect("it hears of the event");
+    drop(other);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn failed_tries_are_limited_and_do_not_keep_others_waiting() {
+    let mut setup = guarded();
+    setup.grpc.access.failures_per_minute_max = 3;
+    let server = Server::start_with(setup).await;
+    let admin = Caller::new(&server, ADMIN).await;
+    let stranger = Caller::new(&server, "tdg_0000000000000000000000000000000000000000000").await;
+    for attempt in 0..6 {
+        let status = stranger.list().await.unwrap_err();
+        let expected = if attempt < 3 {
+            (Unauthenticated, "TOKEN_INVALID")
+        } else {
+            (ResourceExhausted, "RATE_LIMITED")
+        };
+        assert_eq!((status.code(), &*told(&status).1), expected, "{attempt}");
+        if attempt >= 3 {
+            let details = details(&status);
+            let wait = details.retry_info().unwrap().retry_delay.unwrap();
+            assert!(!wait.is_zero() && wait <= Duration::from_secs(60), "{wait:?}");
+            assert_eq!(details.quota_failure().unwrap().violations[0].subject, "127.0.0.1");
+            assert_eq!(details.error_info().unwrap().metadata["limit"], "access_failures_per_minute_max");
+        }
+    }
+    admin.list().await.expect("a token that counts passes from the same address");
+    let denied = |reason: &str| format!("tidings_calls_denied_total{{reason=\"{reason}\"}} 3\n");
+    let text = server.metrics.text();
+    for reason in ["invalid", "rate_limited"] {
+        assert!(text.contains(&denied(reason)), "{text}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_and_health_are_open_unless_they_are_closed() {
+    const REFLECTION: [&str; 2] = [
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ];
+    for exposure in [Exposure::Open, Exposure::Token, Exposure::Off] {
+        let mut setup = guarded();
+        setup.grpc.access.reflection = exposure;
+        setup.grpc.access.health = exposure;
+        let server = Server::start_with(setup).await;
+        let publisher =
+            Caller::new(&server, ADMIN).await.create(token(&[Scope::Publish], &["accounts/1"])).await;
+        for (header, known) in [(None, false), (Some(format!("Bearer {}", publisher.unwrap().1)), true)] {
+            let caller = Caller::with_header(&server, header.as_deref()).await;
+            let expected = match exposure {
+                Exposure::Open => Code::Ok,
+                Exposure::Token if known => Code::Ok,
+                Exposure::Token => Unauthenticated,
+                Exposure::Off => Code::Unimplemented,
+            };
+            let health = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+            for path in REFLECTION.into_iter().chain(health) {
+                let answer = caller.call(path, Vec::new()).await;
+                // What reflection makes of an empty message does not matter.
+                let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+                let code = if code == InvalidArgument { Code::Ok } else { code };
+                assert_eq!(code, expected, "{path} {exposure:?}, with a token: {known}");
+            }
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administrators() {
+    let server = Server::start().await;
+    let nobody = Caller::with_header(&server, None).await;
+    // What was sent before there was any is of no account.
+    let stale = Caller::new(&server, "tdg_0000000000000000000000000000000000000000000").await;
+    assert_eq!(stale.list().await.unwrap(), []);
+    for wrong in [token(&[Scope::Manage], &[]), token(&[Scope::Admin], &["accounts/1"])] {
+        let status = nobody.create(wrong).await.unwrap_err();
+        assert_eq!((status.code(), &*told(&status).1), (FailedPrecondition, "FIRST_TOKEN_NOT_ADMIN"));
+    }
+    let mut watch = nobody.watch("accounts/1/subscriptions/-").await.unwrap();
+    let (_, text) = nobody.create(token(&ALL, &[])).await.expect("it is an administrator's");
+    let admin = Caller::new(&server, &text).await;
+    for method in methods() {
+        let status = nobody.call(&method, Vec::new()).await.expect_err(&method);
+        assert_eq!(told(&status).1, "TOKEN_MISSING", "{method}");
+        let answer = admin.call(&method, Vec::new()).await;
+        assert!(
+            !answer.is_err_and(|status| [PermissionDenied, Unauthenticated].contains(&status.code())),
+            "{method}"
+        );
+    }
+    admin.create(token(&[Scope::Read], &["accounts/1"])).await.expect("others may be anything");
+    // What was open before any token was there has none that could end.
+    admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
+    admin.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
+    in_time(watch.message()).await.unwrap().expect("it goes on");
+    drop(watch);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn there_is_a_bound_on_tokens() {
+    let mut setup = guarded();
+    setup.gateway.tokens.tokens_max = 2;
+    let server = Server::start_with(setup).await;
+    let admin = Caller::new(&server, ADMIN).await;
+    let (first, _) = admin.create(token(&ALL, &[])).await.unwrap();
+    admin.create(token(&ALL, &[])).await.unwrap();
+    admin.revoke(&first.name).await.unwrap();
+    let status = admin.create(token(&ALL, &[])).await.unwrap_err();
+    assert_eq!((status.code(), &*told(&status).1), (ResourceExhausted, "TOKEN_LIMIT"));
+    assert_eq!(details(&status).error_info().unwrap().metadata["limit"], "access_tokens_max");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_arrives_after_its_tokens_end_changes_nothing() {
+    let (server, admin) = start().await;
+    let (made, text) = admin.create(token(&[Scope::Publish], &[])).await.unwrap();
+    let caller = Caller::new(&server, &text).await;
+    let (message, pending) = caller.slow_call(&server, PUBLISH).await;
+    admin.revoke(&made.name).await.unwrap();
+    message.send(encoded(&publish("late"))).expect("the call is open");
+    let status: Status = in_time(pending).await.unwrap().expect_err("its token has ended");
+    assert_eq!(told(&status).1, "TOKEN_ENDED");
+    assert!(server.store.event(account(), &"late".parse().unwrap()).unwrap().is_none(), "it was stored");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_told_for_the_service_of_tokens() {
+    let server = Server::start().await;
+    let mut client = HealthClient::new(server.channel().await);
+    client
+        .check(HealthCheckRequest { service: "tidings.v1.AccessTokenService".into() })
+        .await
+        .expect("it is known");
+    server.stop().await;
+}
+
+/// A time to come.
+fn after(wait: Duration) -> prost_types::Timestamp {
+    use tidings::clock::{Clock, SystemClock};
+    SystemClock.now().plus(wait).into()
+}
+
+fn whole_micros(time: prost_types::Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { nanos: time.nanos / 1000 * 1000, ..time }
+}
+
+fn encoded(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}

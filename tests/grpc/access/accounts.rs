@@ -1,0 +1,292 @@
+//! Limits by account: whatever a caller names that is not of its accounts is refused in the same words, whether or not it is
+//! there.
+
+use std::collections::BTreeSet;
+
+use tidings::{
+    domain::ids::{AccountId, AccountScope},
+    proto::v1::{self, access_token::Scope, stream_publish_events_response::Outcome},
+};
+use tonic::{
+    Code::{self, InvalidArgument, NotFound, PermissionDenied},
+    Status,
+};
+
+use super::{
+    ALL, CREATE_SUBSCRIPTION, PUBLISH,
+    call::{Caller, methods},
+    encoded, start, token,
+};
+use crate::harness::*;
+
+/// What a call names of the first account: what is there, or what is not.
+#[derive(Clone, Copy)]
+struct Things {
+    subscription: &'static str,
+    event: &'static str,
+    delivery: &'static str,
+}
+
+const THERE: Things = Things {
+    subscription: "accounts/1/subscriptions/crm",
+    event: "accounts/1/events/e",
+    delivery: "accounts/1/subscriptions/crm/deliveries/e",
+};
+const NOT_THERE: Things = Things {
+    subscription: "accounts/1/subscriptions/other",
+    event: "accounts/1/events/other",
+    delivery: "accounts/1/subscriptions/other/deliveries/other",
+};
+
+/// A call: its method, its message, and the field that is refused.
+type Try = (&'static str, Vec<u8>, &'static str);
+
+fn named(method: &'static str, name: &str) -> Try {
+    // Every message of these methods has the name in its first field.
+    (method, encoded(&v1::GetEventRequest { name: name.into() }), "name")
+}
+
+/// Every way to name something of the first account, in every method that names anything of an account.
+fn tries(things: Things) -> Vec<Try> {
+    let Things { subscription, event, delivery } = things;
+    let mut tries = Vec::new();
+    for method in ["Get", "Delete", "Pause", "Resume"] {
+        let path = format!("/tidings.v1.SubscriptionService/{method}Subscription");
+        tries.push(named(path.leak(), subscription));
+    }
+    tries.push(named("/tidings.v1.SubscriptionService/RotateSigningSecret", subscription));
+    tries.push(named("/tidings.v1.SubscriptionService/TestSubscription", subscription));
+    tries.push(named("/tidings.v1.EventService/GetEvent", event));
+    for method in ["GetDelivery", "RetryDelivery", "CancelDelivery"] {
+        tries.push(named(format!("/tidings.v1.DeliveryService/{method}").leak(), delivery));
+    }
+    let id = subscription.rsplit('/').next().expect("it has an id");
+    let update = v1::UpdateSubscriptionRequest {
+        subscription: Some(v1::Subscription {
+            name: subscription.into(),
+            display_name: "x".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let event_id = event.rsplit('/').next().expect("it has an id");
+    let list = |parent: &str| encoded(&v1::ListEventsRequest { parent: parent.into(), ..Default::default() });
+    tries.extend([
+        (CREATE_SUBSCRIPTION, encoded(&create(id, "https://crm.example.com/")), "parent"),
+        // Wrong in another way as well, of which nothing is told.
+        (CREATE_SUBSCRIPTION, encoded(&create(id, "nowhere")), "parent"),
+        ("/tidings.v1.SubscriptionService/UpdateSubscription", encoded(&update), "subscription.name"),
+        ("/tidings.v1.SubscriptionService/ListSubscriptions", list("accounts/1"), "parent"),
+        ("/tidings.v1.SubscriptionService/ListSubscriptions", list("accounts/-"), "parent"),
+        (PUBLISH, encoded(&publish(event_id)), "parent"),
+        (PUBLISH, encoded(&v1::PublishEventRequest { validate_only: true, ..publish(event_id) }), "parent"),
+        ("/tidings.v1.EventService/ListEvents", list("accounts/1"), "parent"),
+        ("/tidings.v1.DeliveryService/ListDeliveries", list(subscription), "parent"),
+        ("/tidings.v1.DeliveryService/ListDeliveries", list("accounts/1/subscriptions/-"), "parent"),
+        ("/tidings.v1.DeliveryService/WatchDeliveries", list(subscription), "parent"),
+        ("/tidings.v1.DeliveryService/WatchDeliveries", list("accounts/1/subscriptions/-"), "parent"),
+        ("/tidings.v1.DeliveryService/ReplayDeliveries", list(subscription), "parent"),
+        ("/tidings.v1.DeliveryService/SummarizeDeliveries", list(subscription), "parent"),
+        ("/tidings.v1.DeliveryService/SummarizeDeliveries", list("accounts/1/subscriptions/-"), "parent"),
+        ("/tidings.v1.DeliveryService/SummarizeDeliveries", list("accounts/-/subscriptions/-"), "parent"),
+    ]);
+    let mine = || v1::PublishEventRequest {
+        parent: "accounts/2".into(),
+        event: Some(
+            tidings::domain::samples::typical_message(AccountId::new(2).expect("2 is positive"), 3, 7).into(),
+        ),
+        ..Default::default()
+    };
+    let batch =
+        |parent: &str, requests| encoded(&v1::BatchPublishEventsRequest { parent: parent.into(), requests });
+    let path = "/tidings.v1.EventService/BatchPublishEvents";
+    tries.extend([
+        (path, batch("accounts/1", vec![publish(event_id)]), "parent"),
+        (path, batch("", vec![mine(), publish(event_id)]), "requests[1].parent"),
+        (path, batch("accounts/2", vec![mine(), publish(event_id)]), "requests[1].parent"),
+    ]);
+    use v1::render_event_request::Source;
+    let render = |source, subscription: &str| {
+        encoded(&v1::RenderEventRequest { source: Some(source), subscription: subscription.into() })
+    };
+    let path = "/tidings.v1.EventService/RenderEvent";
+    tries.extend([
+        (path, render(Source::Name(event.into()), ""), "name"),
+        (path, render(Source::Name(event.into()), subscription), "subscription"),
+        (path, render(Source::Name("accounts/2/events/e".into()), subscription), "subscription"),
+        (path, render(Source::Event(message(7)), subscription), "subscription"),
+        (path, render(Source::Event(message(7)), ""), "event"),
+    ]);
+    let asked = |accounts: &[&str]| {
+        encoded(&v1::CreateAccessTokenRequest { access_token: Some(token(&[Scope::Read], accounts)) })
+    };
+    let path = "/tidings.v1.AccessTokenService/CreateAccessToken";
+    tries.extend([
+        (path, asked(&[]), "access_token.accounts"),
+        (path, asked(&["accounts/1"]), "access_token.accounts[0]"),
+        (path, asked(&["accounts/2", "accounts/1"]), "access_token.accounts[1]"),
+    ]);
+    tries
+}
+
+fn everything(server: &Server) -> String {
+    let mut subscriptions = Vec::new();
+    server.store.registry().walk(AccountScope::All, None, |subscription| {
+        subscriptions.push(format!("{subscription:?}"));
+        true
+    });
+    format!(
+        "{subscriptions:?} {:?} {:?}",
+        server.store.newest(),
+        server.store.tokens().remembered(Default::default())
+    )
+}
+
+#[tokio::test]
+async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there() {
+    let (server, admin) = start().await;
+    let publisher = admin.create(token(&[Scope::Publish], &[])).await.unwrap().1;
+    let publisher = Caller::new(&server, &publisher).await;
+    admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
+    publisher.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
+    let (_, text) = admin.create(token(&ALL, &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = Caller::new(&server, &text).await;
+
+    let before = everything(&server);
+    let (mut tried, mut count) = (BTreeSet::new(), 0);
+    for ((method, there, field), (_, not_there, _)) in tries(THERE).into_iter().zip(tries(NOT_THERE)) {
+        let mut answers = Vec::new();
+        for message in [there, not_there] {
+            count += 1;
+            let status = caller.call(method, message).await.expect_err(method);
+            assert_eq!(
+                (status.code(), &*told(&status).1),
+                (PermissionDenied, "ACCOUNT_DENIED"),
+                "{method}: {status:?}"
+            );
+            assert!(status.message().starts_with(&format!("{field} ")), "{method}: {}", status.message());
+            answers.push((status.message().to_owned(), status.details().to_vec()));
+        }
+        assert_eq!(answers[0], answers[1], "{method} tells whether it is there");
+        tried.insert(method.to_owned());
+    }
+    assert_eq!(everything(&server), before, "something has changed");
+    assert_eq!(count, 74, "docs/security.md has this number");
+    // These have tests of their own below.
+    let elsewhere = ["StreamPublishEvents", "GetAccessToken", "ListAccessTokens", "RevokeAccessToken"];
+    for method in methods() {
+        let known =
+            tried.contains(&method) || elsewhere.iter().any(|name| method.ends_with(&format!("/{name}")));
+        assert!(known, "{method} was not tried");
+    }
+    let counted = format!("tidings_calls_denied_total{{reason=\"account\"}} {count}\n");
+    assert!(server.metrics.text().contains(&counted), "{}", server.metrics.text());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
+    let (server, admin) = start().await;
+    let (_, text) = admin.create(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
+    let caller = Caller::new(&server, &text).await;
+    caller.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
+    caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
+    let mut denied = Vec::new();
+    // A watch has nothing to tell yet.
+    for (method, message, field) in tries(THERE).into_iter().filter(|(method, ..)| !method.contains("Watch"))
+    {
+        if caller.call(method, message).await.is_err_and(|status| status.code() == PermissionDenied) {
+            denied.push((method.rsplit('/').next().unwrap(), field));
+        }
+    }
+    // What is of all accounts alone.
+    let all = [
+        ("ListSubscriptions", "parent"),
+        ("SummarizeDeliveries", "parent"),
+        ("CreateAccessToken", "access_token.accounts"),
+    ];
+    assert_eq!(denied, all);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn each_message_of_a_stream_is_looked_at_for_itself() {
+    let (server, admin) = start().await;
+    let (_, text) = admin.create(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
+    let (sender, mut answers) = Caller::new(&server, &text).await.publish_stream().await;
+    for (sequence, parent) in [(1, "accounts/1"), (2, "accounts/2"), (3, "accounts/1")] {
+        let request = v1::PublishEventRequest { parent: parent.into(), ..publish(&format!("e{sequence}")) };
+        sender.send(v1::StreamPublishEventsRequest { sequence, request: Some(request) }).unwrap();
+    }
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let answer = in_time(answers.message()).await.unwrap().unwrap();
+        told.push(match answer.outcome.unwrap() {
+            Outcome::Result(result) => result.event,
+            Outcome::Error(error) => format!("{:?} {}", Code::from(error.code), error.reason),
+        });
+    }
+    assert_eq!(told, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
+    drop((sender, answers));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_token_opens_no_other_account() {
+    let (server, admin) = start().await;
+    let (_, one) = admin.create(token(&ALL, &["accounts/1"])).await.unwrap();
+    let (_, two) = admin.create(token(&ALL, &["accounts/2"])).await.unwrap();
+    let (one, two) = (Caller::new(&server, &one).await, Caller::new(&server, &two).await);
+    for id in ["a", "b"] {
+        one.call(PUBLISH, encoded(&publish(id))).await.unwrap();
+    }
+    let path = "/tidings.v1.EventService/ListEvents";
+    let request = v1::ListEventsRequest { parent: PARENT.into(), page_size: 1, ..Default::default() };
+    let page: v1::ListEventsResponse =
+        prost::Message::decode(&*one.call(path, encoded(&request)).await.unwrap()).unwrap();
+    assert!(!page.next_page_token.is_empty());
+    let next = v1::ListEventsRequest { page_token: page.next_page_token, ..request };
+    one.call(path, encoded(&next)).await.expect("it is its own");
+    let status = two.call(path, encoded(&next)).await.unwrap_err();
+    assert_eq!(told(&status), (PermissionDenied, "ACCOUNT_DENIED".into(), vec![]));
+    let next = v1::ListEventsRequest { parent: "accounts/2".into(), ..next };
+    let status = two.call(path, encoded(&next)).await.unwrap_err();
+    assert_eq!(told(&status), (InvalidArgument, "PAGE_TOKEN_INVALID".into(), vec!["page_token".into()]));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_administrator_of_some_accounts_rules_over_their_tokens_alone() {
+    let (server, admin) = start().await;
+    let (wide, _) = admin.create(token(&[Scope::Read], &[])).await.unwrap();
+    let (other, _) = admin.create(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
+    let (mixed, _) = admin.create(token(&[Scope::Read], &["accounts/1", "accounts/2"])).await.unwrap();
+    let (own, text) = admin.create(token(&[Scope::Admin], &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = Caller::new(&server, &text).await;
+    let (made, _) = caller.create(token(&ALL, &["accounts/3"])).await.unwrap();
+
+    let mut visible: Vec<_> = caller.list().await.unwrap().into_iter().map(|token| token.name).collect();
+    visible.sort();
+    let mut expected = [own.name.clone(), made.name.clone()];
+    expected.sort();
+    assert_eq!(visible, expected);
+    assert_eq!(caller.get(&made.name).await.unwrap().name, made.name);
+    let unknown = "accessTokens/t0000000000000000";
+    let without_name = |status: &Status, name: &str| {
+        (told(status), status.message().replace(name, ""), status.details().len() - name.len())
+    };
+    for name in [&wide.name, &other.name, &mixed.name] {
+        for (known, unknown_told) in [
+            (caller.get(name).await.unwrap_err(), caller.get(unknown).await.unwrap_err()),
+            (caller.revoke(name).await.unwrap_err(), caller.revoke(unknown).await.unwrap_err()),
+        ] {
+            assert_eq!(known.code(), NotFound);
+            assert_eq!(without_name(&known, name), without_name(&unknown_told, unknown));
+        }
+        assert_eq!(admin.get(name).await.unwrap().revoke_time, None, "{name} was revoked");
+    }
+    caller.revoke(&made.name).await.expect("it is its own to end");
+    caller.revoke(&own.name).await.expect("even itself");
+    assert_eq!(told(&caller.list().await.unwrap_err()).1, "TOKEN_REVOKED");
+    server.stop().await;
+}
