@@ -5,10 +5,11 @@ use std::{env, fs, path::PathBuf};
 use protox::Compiler;
 
 /// Every file of the contract; protox reads what they import.
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "tidings/v1/subscription_service.proto",
     "tidings/v1/event_service.proto",
     "tidings/v1/delivery_service.proto",
+    "tidings/v1/audit_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

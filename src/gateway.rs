@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod admission;
+mod audit;
 mod backlog;
 mod deliveries;
 mod error;
@@ -40,7 +41,7 @@ pub use subscriptions::{
 // The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
-pub use crate::store::{DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
+pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Page, RequestKey, TimeRange};
 
 use admission::Admission;
 use backlog::Told;

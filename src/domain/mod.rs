@@ -2,6 +2,7 @@
 //! `async`. Everything here is a function of values.
 
 pub mod answer;
+pub mod audit;
 pub mod caller;
 pub mod delivery;
 pub mod egress;

@@ -1,7 +1,9 @@
 //! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
 //! the wire: paths of fields, pages, statuses, streams.
 
+mod audit;
 mod bounded;
+mod changes;
 mod convert;
 mod deliveries;
 mod events;

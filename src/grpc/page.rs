@@ -28,6 +28,7 @@ pub(super) enum List {
     Events = 2,
     Deliveries = 3,
     Replay = 4,
+    AuditRecords = 7,
 }
 
 /// Where a page goes on. Each list uses the fields that it needs.

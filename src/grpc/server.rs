@@ -23,7 +23,9 @@ use tower::layer::layer_fn;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
+    audit::Audit,
     bounded::Bounded,
+    changes::Changes,
     deliveries::Deliveries,
     events::Events,
     health::{Health, HealthService},
@@ -38,8 +40,8 @@ use crate::{
     proto::{
         self,
         v1::{
-            delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
-            subscription_service_server::SubscriptionServiceServer,
+            audit_service_server::AuditServiceServer, delivery_service_server::DeliveryServiceServer,
+            event_service_server::EventServiceServer, subscription_service_server::SubscriptionServiceServer,
         },
     },
 };
@@ -194,14 +196,17 @@ fn routes(
     shutdown: &CancellationToken,
 ) -> Routes {
     let call_timeout = settings.call_timeout;
-    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway, call_timeout, shutdown: shutdown.clone() };
+    let changes = Changes::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
+    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
+    let audit = Audit { gateway: gateway.clone(), call_timeout };
+    let deliveries = Deliveries { gateway, call_timeout, changes, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
         services: vec![
             SubscriptionServiceServer::<Subscriptions>::NAME,
             EventServiceServer::<Events>::NAME,
             DeliveryServiceServer::<Deliveries>::NAME,
+            AuditServiceServer::<Audit>::NAME,
         ],
         shutdown: shutdown.clone(),
     };
@@ -209,6 +214,7 @@ fn routes(
     routes
         .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
         .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
+        .add_service(tuned!(AuditServiceServer::new(audit), settings))
         .add_service(tuned!(HealthServer::new(health), settings))
         .add_service(tuned!(reflection_v1(), settings))
         .add_service(tuned!(reflection_v1alpha(), settings));

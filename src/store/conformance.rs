@@ -33,6 +33,10 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+mod audit;
+
+pub use audit::AUDIT_BYTES_MAX;
+
 /// A clock that a test sets.
 #[derive(Debug)]
 pub struct TestClock(AtomicI64);
@@ -85,6 +89,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     what_is_owed_in_all_follows_every_change(engine()).await;
     retention_removes_what_is_over_and_keeps_what_is_owed(engine()).await;
     times_never_step_back(engine()).await;
+    audit::run(&engine).await;
     a_closed_store_takes_nothing(engine()).await;
     for seed in 0..6 {
         random_work_ends_as_in_the_reference(engine(), seed).await;

@@ -1,5 +1,6 @@
 //! The contract over real sockets: a server on port 0 with the reference store, called by a real client.
 
+mod audit;
 mod deliveries;
 mod events;
 mod harness;

@@ -18,7 +18,9 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use super::{
-    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply, describe,
+    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply,
+    audit::{AuditLog, AuditSettings},
+    describe,
     files::{replace_file, sync_dir},
     ledger::Ledger,
     log::{FIRST_FILE, Files, Kind, Log, Pos, ReadError, Replayed, replay},
@@ -118,6 +120,13 @@ pub fn open(
         waiting_writes: AtomicUsize::new(0),
         metrics,
     });
+    let audit = AuditSettings {
+        db: db.clone(),
+        db_file: db_file.try_clone().map_err(io)?,
+        dir: ledger_dir.clone(),
+        bytes_max: settings.audit_bytes_max,
+    };
+    let audit = AuditLog::open(audit, Arc::clone(&shared)).map_err(of_registry)?;
     let writer = Writer {
         shared: Arc::clone(&shared),
         log,
@@ -128,7 +137,6 @@ pub fn open(
         db_file,
         registry_tree,
         random,
-        failure: None,
     };
     let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
     let ended = Arc::clone(&shared);
@@ -145,7 +153,7 @@ pub fn open(
     };
     let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
-    Ok(DiskStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
+    Ok(DiskStore { shared, writes, writer, audit, _lock: lock, data_dir: data_dir.to_owned() })
 }
 
 /// Notes how far the store had come when it was closed.
