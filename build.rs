@@ -5,11 +5,12 @@ use std::{env, fs, path::PathBuf};
 use protox::Compiler;
 
 /// Every file of the contract; protox reads what they import.
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "tidings/v1/access_token_service.proto",
     "tidings/v1/subscription_service.proto",
     "tidings/v1/event_service.proto",
     "tidings/v1/delivery_service.proto",
+    "tidings/v1/audit_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

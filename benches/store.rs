@@ -35,7 +35,7 @@ use tidings::{
     proto::v1::EventType,
     store::{
         Fed, NewEvent, NewSubscription, Settlement, Store,
-        disk::{CACHE_BYTES_DEFAULT, DiskStore, FILE_BYTES_MAX, KeySource, StoreSettings},
+        disk::{CACHE_BYTES_DEFAULT, DiskStore, KeySource, StoreSettings},
     },
 };
 use tokio::{
@@ -217,7 +217,7 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
 
 fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
     let metrics = Metrics::new(SystemClock.now());
-    let settings = StoreSettings { cache_bytes: CACHE_BYTES_DEFAULT, file_bytes: FILE_BYTES_MAX };
+    let settings = StoreSettings::keeping(u64::MAX, CACHE_BYTES_DEFAULT);
     let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
     Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
 }

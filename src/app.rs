@@ -129,7 +129,8 @@ impl App {
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
-            let settings = StoreSettings::keeping(config.retention_bytes_max, config.store_cache_bytes);
+            let settings = StoreSettings::keeping(config.retention_bytes_max, config.store_cache_bytes)
+                .auditing(config.audit_bytes_max);
             let (dir, keys) = (config.data_dir.clone(), key_source(&config, &mut random));
             let (clock, seed, metrics) = (Arc::clone(&clock), random.random(), Arc::clone(&metrics));
             let open = move || DiskStore::open(&dir, settings, &keys, clock, seed, metrics);

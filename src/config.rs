@@ -118,6 +118,8 @@ pub struct Config {
     pub retention_bytes_max: u64,
     /// How often old events are removed.
     pub retention_interval: Duration,
+    /// How much is kept of audit records.
+    pub audit_bytes_max: u64,
     /// Subscriptions of one account.
     pub subscriptions_per_account_max: usize,
     /// How long one POST may take.
@@ -354,6 +356,7 @@ impl Origins {
             retention_age: value("retention_age").duration(),
             retention_bytes_max: value("retention_bytes_max").number(),
             retention_interval: value("retention_interval").duration(),
+            audit_bytes_max: value("audit_bytes_max").number(),
             subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
             delivery_timeout: value("delivery_timeout").duration(),
             connect_timeout: value("connect_timeout").duration(),

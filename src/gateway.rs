@@ -21,6 +21,7 @@ use crate::{
 
 mod access;
 mod admission;
+mod audit;
 mod backlog;
 mod deliveries;
 mod error;
@@ -42,7 +43,7 @@ pub use subscriptions::{
 // The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
-pub use crate::store::{DeliveryRecord, EventQuery, Issued, Page, RequestKey, TimeRange};
+pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, RequestKey, TimeRange};
 
 use access::Access;
 use admission::Admission;

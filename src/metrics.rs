@@ -13,6 +13,7 @@ use prometheus::{Encoder, Histogram, IntCounter, IntGauge, Registry, TextEncoder
 
 use crate::{
     domain::{
+        audit::AuditOutcome,
         delivery::{Attempt, DeliveryState, Outcome},
         event::StoredEvent,
         time::UnixMicros,
@@ -54,6 +55,7 @@ pub const REFUSAL_REASONS: [&str; 14] = [
 
 const OUTCOMES: [&str; 6] = ["ok", "http_status", "timeout", "connect", "io", "blocked"];
 const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
+const AUDIT_OUTCOMES: [&str; 3] = ["unknown", "ok", "refused"];
 
 /// From a quarter of a millisecond, which a commit takes at least, up to the longest wait of a caller.
 const ACCEPT_SECONDS: &[f64] = &[
@@ -132,6 +134,14 @@ pub struct Metrics {
     pub volumes_read: IntCounter,
     /// How long the sync alone takes, of any commit, in seconds.
     pub sync_seconds: Histogram,
+    /// In the order of [`AUDIT_OUTCOMES`].
+    audit_records: Vec<IntCounter>,
+    /// Calls that were refused and left no record, since none could be written.
+    pub audit_unrecorded: IntCounter,
+    /// Audit records that were removed since they are old.
+    pub audit_removed_for_age: IntCounter,
+    /// Audit records that were removed since there were too many.
+    pub audit_removed_for_size: IntCounter,
 }
 
 impl Metrics {
@@ -148,6 +158,13 @@ impl Metrics {
         build[0].set(1);
         gauge(r, "process_start_time_seconds", "When the process began, in seconds since 1970.")
             .set(start.seconds());
+        let audit_removed = counters(
+            r,
+            "tidings_audit_records_removed_total",
+            "Audit records that were removed, for their age or since there were more than audit_bytes_max.",
+            "reason",
+            &["age", "size"],
+        );
         Arc::new(Self {
             events_accepted: counters(
                 r,
@@ -294,6 +311,20 @@ impl Metrics {
                 "Settlements in a commit.",
                 COMMIT_RECORDS,
             ),
+            audit_records: counters(
+                r,
+                "tidings_audit_records_total",
+                "Calls that change something and left an audit record, by outcome.",
+                "outcome",
+                &AUDIT_OUTCOMES,
+            ),
+            audit_unrecorded: counter(
+                r,
+                "tidings_audit_unrecorded_total",
+                "Refused calls that left no audit record: the disk is full, or too many wait to be written.",
+            ),
+            audit_removed_for_age: audit_removed[0].clone(),
+            audit_removed_for_size: audit_removed[1].clone(),
             store: OnceLock::new(),
             registry: r.clone(),
         })
@@ -312,6 +343,16 @@ impl Metrics {
     pub fn publish_refused(&self, reason: &str) {
         let listed = REFUSAL_REASONS.iter().position(|listed| *listed == reason);
         self.publishes_refused[listed.unwrap_or(REFUSAL_REASONS.len() - 1)].inc();
+    }
+
+    /// Counts a call that was written down with this outcome.
+    pub fn audited(&self, outcome: AuditOutcome) {
+        let place = match outcome {
+            AuditOutcome::Unknown => 0,
+            AuditOutcome::Ok => 1,
+            AuditOutcome::Refused => 2,
+        };
+        self.audit_records[place].inc();
     }
 
     /// Counts an attempt to deliver `event`.

@@ -442,6 +442,13 @@ pub const SETTINGS: &[Setting] = &[
         default: "10s",
     },
     Setting {
+        key: "audit_bytes_max",
+        doc: "The most bytes of audit records that are kept, for at most retention_age; the disk may hold some times as much. Past \
+              it the oldest are removed: those of refused calls once they take up a quarter, then any.",
+        kind: Kind::Bytes { min: MIB, max: GIB },
+        default: "32MiB",
+    },
+    Setting {
         key: "store_cache_bytes",
         doc: "Memory that the store may use to keep what it has read or written.",
         kind: Kind::Bytes { min: MIB, max: 64 * GIB },

@@ -73,6 +73,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("retention_age", "30d", r#""30d""#),
     ("retention_bytes_max", "1GiB", r#""1GiB""#),
     ("retention_interval", "1s", r#""1s""#),
+    ("audit_bytes_max", "2MiB", r#""2MiB""#),
     ("store_cache_bytes", "1GiB", r#""1GiB""#),
 ];
 

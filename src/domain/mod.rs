@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod answer;
+pub mod audit;
 pub mod caller;
 pub mod delivery;
 pub mod egress;

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{Gateway, GatewayError, Limit};
 use crate::{
     domain::time::UnixMicros,
-    store::{Keep, Purged},
+    store::{Keep, Purged, StoreError},
 };
 
 /// How long a caller is asked to wait while the store is full. Deliveries must be made before there is room again.
@@ -17,7 +17,7 @@ impl Gateway {
         self.0.settings.retention_interval
     }
 
-    /// Removes events that are older, or more, than the settings keep. What is owed stays: if that alone is more than the
+    /// Removes events that are older, or more, than the settings keep, and audit records that are older. What is owed stays: if that alone is more than the
     /// settings keep, nothing more is accepted until some of it is delivered, cancelled or deleted.
     pub async fn enforce_retention(&self) -> Result<Purged, GatewayError> {
         let settings = &self.0.settings;
@@ -25,6 +25,11 @@ impl Gateway {
         let since = UnixMicros(self.0.clock.now().0.saturating_sub(age));
         let bytes_max = settings.retention_bytes_max;
         let purged = self.0.store.purge(Keep { since, bytes_max }).await?;
+        match self.0.store.purge_audit(since).await {
+            // On a full disk they stay a while longer.
+            Ok(_) | Err(StoreError::Full | StoreError::Busy) => {}
+            Err(error) => return Err(error.into()),
+        }
         let is_full = purged.bytes_left > bytes_max;
         let was_full = self.0.full.swap(is_full, Ordering::Relaxed);
         match (was_full, is_full) {

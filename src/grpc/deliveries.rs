@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
+    changes::Changes,
     convert,
     fields::{Fields, Name},
     page::{self, Cursor, List, Tokens},
@@ -31,6 +32,7 @@ use crate::{
 pub(super) struct Deliveries {
     pub(super) gateway: Gateway,
     pub(super) call_timeout: Duration,
+    pub(super) changes: Changes,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -87,35 +89,21 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        let mut fields = Fields::of(&request)?;
-        let name = fields.required("name", &request.get_ref().name);
-        let name: DeliveryName = fields.finish(name)?;
-        within(self.call_timeout, async {
-            let (subscription, record) = self.gateway.retry_delivery(&name).await?;
-            Ok(v1::RetryDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
-        })
-        .await
+        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), retry).await
     }
 
     async fn cancel_delivery(
         &self,
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        let mut fields = Fields::of(&request)?;
-        let name = fields.required("name", &request.get_ref().name);
-        let name: DeliveryName = fields.finish(name)?;
-        within(self.call_timeout, async {
-            let (subscription, record) = self.gateway.cancel_delivery(&name).await?;
-            Ok(v1::CancelDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
-        })
-        .await
+        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), cancel).await
     }
 
     async fn replay_deliveries(
         &self,
         request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        within(self.call_timeout, self.replay(request)).await
+        self.changes.make(request, replay_asked, replay).await
     }
 
     async fn summarize_deliveries(
@@ -172,53 +160,71 @@ impl Deliveries {
     }
 }
 
-impl Deliveries {
-    async fn replay(
-        &self,
-        request: Request<v1::ReplayDeliveriesRequest>,
-    ) -> Result<v1::ReplayDeliveriesResponse, Refusal> {
-        let mut fields = Fields::of(&request)?;
-        let mut request = request.into_inner();
-        let limit = match std::mem::take(&mut request.page_size) {
-            0 => REPLAY_SIZE_DEFAULT,
-            size => usize::try_from(size).unwrap_or(usize::MAX),
-        };
-        if limit > REPLAY_SIZE_MAX {
-            fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
-        }
-        let token = std::mem::take(&mut request.page_token);
-        let subscription = fields.required("parent", &request.parent);
-        let types = fields.choices("event_types", &request.event_types, convert::event_type_asked);
-        let states = fields.choices("states", &request.states, convert::delivery_state_asked);
-        for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
-            fields.faults.invalid(
-                format!("states[{index}]"),
-                "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
-            );
-        }
-        let time = fields.time_range(request.start_time, request.end_time);
-        let subscription = fields.finish(subscription)?;
+fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, Refusal> {
+    let name = fields.required("name", name);
+    fields.finish(name)
+}
 
-        let validate_only = std::mem::take(&mut request.validate_only);
-        let tokens = Tokens::of(List::Replay, &request);
-        let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
-            after: Seq(cursor.seq),
-            until: Seq(cursor.until),
-            began: UnixMicros(cursor.time),
-        });
-        let replay = ReplayDeliveries { subscription, time, types, states, place, limit, validate_only };
-        let replayed = self.gateway.replay_deliveries(replay).await?;
-        let next = replayed.next.map(|place| Cursor {
-            seq: place.after.0,
-            until: place.until.0,
-            time: place.began.0,
-            ..Cursor::default()
-        });
-        Ok(v1::ReplayDeliveriesResponse {
-            replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
-            next_page_token: tokens.write(next),
-        })
+async fn retry(gateway: Gateway, name: DeliveryName) -> Result<v1::RetryDeliveryResponse, Refusal> {
+    let (subscription, record) = gateway.retry_delivery(&name).await?;
+    Ok(v1::RetryDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
+}
+
+async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDeliveryResponse, Refusal> {
+    let (subscription, record) = gateway.cancel_delivery(&name).await?;
+    Ok(v1::CancelDeliveryResponse { delivery: Some(convert::delivery(&subscription, &record)) })
+}
+
+fn replay_asked(
+    _gateway: &Gateway,
+    mut fields: Fields,
+    mut request: v1::ReplayDeliveriesRequest,
+) -> Result<(ReplayDeliveries, Tokens), Refusal> {
+    let limit = match std::mem::take(&mut request.page_size) {
+        0 => REPLAY_SIZE_DEFAULT,
+        size => usize::try_from(size).unwrap_or(usize::MAX),
+    };
+    if limit > REPLAY_SIZE_MAX {
+        fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
     }
+    let token = std::mem::take(&mut request.page_token);
+    let subscription = fields.required("parent", &request.parent);
+    let types = fields.choices("event_types", &request.event_types, convert::event_type_asked);
+    let states = fields.choices("states", &request.states, convert::delivery_state_asked);
+    for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
+        fields.faults.invalid(
+            format!("states[{index}]"),
+            "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
+        );
+    }
+    let time = fields.time_range(request.start_time, request.end_time);
+    let subscription = fields.finish(subscription)?;
+
+    let validate_only = std::mem::take(&mut request.validate_only);
+    let tokens = Tokens::of(List::Replay, &request);
+    let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
+        after: Seq(cursor.seq),
+        until: Seq(cursor.until),
+        began: UnixMicros(cursor.time),
+    });
+    Ok((ReplayDeliveries { subscription, time, types, states, place, limit, validate_only }, tokens))
+}
+
+async fn replay(
+    gateway: Gateway,
+    (replay, tokens): (ReplayDeliveries, Tokens),
+) -> Result<v1::ReplayDeliveriesResponse, Refusal> {
+    let replayed = gateway.replay_deliveries(replay).await?;
+    let next = replayed.next.map(|place| Cursor {
+        seq: place.after.0,
+        until: place.until.0,
+        time: place.began.0,
+        ..Cursor::default()
+    });
+    Ok(v1::ReplayDeliveriesResponse {
+        replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
+        next_page_token: tokens.write(next),
+    })
 }
 
 /// Events that one call of ReplayDeliveries queues where it does not say.

@@ -50,6 +50,11 @@ impl Fields {
         Self { faults: Faults::default(), grant }
     }
 
+    /// What the caller may do.
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
     /// Whether the caller may name these accounts.
     pub(super) fn permit(&mut self, field: &str, accounts: AccountScope) -> bool {
         let permitted = self.grant.accounts().cover(accounts);

@@ -2,7 +2,9 @@
 //! the wire: paths of fields, pages, statuses, streams.
 
 mod access;
+mod audit;
 mod bounded;
+mod changes;
 mod convert;
 mod deliveries;
 mod events;

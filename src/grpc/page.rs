@@ -29,6 +29,7 @@ pub(super) enum List {
     Deliveries = 3,
     Replay = 4,
     AccessTokens = 5,
+    AuditRecords = 7,
 }
 
 /// Where a page goes on. Each list uses the fields that it needs.

@@ -24,7 +24,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
     access::{Access, AccessSettings},
+    audit::Audit,
     bounded::Bounded,
+    changes::Changes,
     deliveries::Deliveries,
     events::Events,
     health::{Health, HealthService},
@@ -40,7 +42,7 @@ use crate::{
     proto::{
         self,
         v1::{
-            access_token_service_server::AccessTokenServiceServer,
+            access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
             delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
             subscription_service_server::SubscriptionServiceServer,
         },
@@ -201,9 +203,11 @@ fn routes(
     shutdown: &CancellationToken,
 ) -> Routes {
     let call_timeout = settings.call_timeout;
-    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout };
-    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway, call_timeout, shutdown: shutdown.clone() };
+    let changes = Changes::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
+    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
+    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
+    let audit = Audit { gateway: gateway.clone(), call_timeout };
+    let deliveries = Deliveries { gateway, call_timeout, changes, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
         services: vec![
@@ -211,6 +215,7 @@ fn routes(
             EventServiceServer::<Events>::NAME,
             DeliveryServiceServer::<Deliveries>::NAME,
             AccessTokenServiceServer::<AccessTokens>::NAME,
+            AuditServiceServer::<Audit>::NAME,
         ],
         shutdown: shutdown.clone(),
     };
@@ -219,6 +224,7 @@ fn routes(
         .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
         .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
         .add_service(tuned!(AccessTokenServiceServer::new(tokens), settings))
+        .add_service(tuned!(AuditServiceServer::new(audit), settings))
         .add_service(tuned!(HealthServer::new(health), settings))
         .add_service(tuned!(reflection_v1(), settings))
         .add_service(tuned!(reflection_v1alpha(), settings));

@@ -139,6 +139,11 @@ impl Refusal {
         Self::new(Code::Internal, "INTERNAL", "an internal error; the server's log says more")
     }
 
+    /// The kind of it.
+    pub(super) fn code(&self) -> Code {
+        self.0.code
+    }
+
     /// The stable word for why.
     pub(super) fn reason(&self) -> &'static str {
         self.0.reason

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{
+    changes::Changes,
     convert,
     fields::Fields,
     page::{self, Cursor, List, Tokens},
@@ -24,13 +25,14 @@ use crate::{
         CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
         UpdateSubscription,
     },
-    proto::v1::{self, subscription_service_server::SubscriptionService},
+    proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
 };
 
 /// Answers the calls about subscriptions.
 pub(super) struct Subscriptions {
     pub(super) gateway: Gateway,
     pub(super) call_timeout: Duration,
+    pub(super) changes: Changes,
 }
 
 #[tonic::async_trait]
@@ -39,7 +41,7 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
-        within(self.call_timeout, self.create(request)).await
+        self.changes.make(request, creation_asked, create).await
     }
 
     async fn get_subscription(
@@ -62,134 +64,46 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
-        within(self.call_timeout, self.update(request)).await
+        self.changes.make(request, update_asked, update).await
     }
 
     async fn delete_subscription(
         &self,
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
-        let name = name(&request, &request.get_ref().name)?;
-        let v1::DeleteSubscriptionRequest { etag, force, .. } = request.into_inner();
-        let delete = DeleteSubscription { name, etag: etag_asked(etag), force };
-        within(self.call_timeout, async {
-            self.gateway.delete_subscription(delete).await?;
-            Ok(v1::DeleteSubscriptionResponse {})
-        })
-        .await
+        self.changes.make(request, deletion_asked, delete).await
     }
 
     async fn pause_subscription(
         &self,
         request: Request<v1::PauseSubscriptionRequest>,
     ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
-        let name = name(&request, &request.get_ref().name)?;
-        within(self.call_timeout, async {
-            let paused = self.gateway.pause_subscription(&name).await?;
-            Ok(v1::PauseSubscriptionResponse { subscription: Some(convert::subscription(&paused)) })
-        })
-        .await
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), pause).await
     }
 
     async fn resume_subscription(
         &self,
         request: Request<v1::ResumeSubscriptionRequest>,
     ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
-        let name = name(&request, &request.get_ref().name)?;
-        within(self.call_timeout, async {
-            let resumed = self.gateway.resume_subscription(&name).await?;
-            Ok(v1::ResumeSubscriptionResponse { subscription: Some(convert::subscription(&resumed)) })
-        })
-        .await
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), resume).await
     }
 
     async fn rotate_signing_secret(
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
-        within(self.call_timeout, self.rotate(request)).await
+        self.changes.make(request, |_, fields, request| rotation_asked(fields, &request), rotate).await
     }
 
     async fn test_subscription(
         &self,
         request: Request<v1::TestSubscriptionRequest>,
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
-        let mut fields = Fields::of(&request)?;
-        let request = request.into_inner();
-        let name: Option<SubscriptionName> = fields.required("name", &request.name);
-        let event_type = fields.event_type("event_type", request.event_type);
-        let name = fields.finish(name)?;
-        // No limit of ours: the POST has the subscription's own.
-        let tested = self.gateway.test_subscription(&name, event_type).await?;
-        Ok(Response::new(v1::TestSubscriptionResponse {
-            request_body: String::from_utf8_lossy(&tested.body).into_owned(),
-            http_status: tested.attempt.http_status.into(),
-            response_body: tested.attempt.response_body,
-            error: tested.attempt.error,
-            duration: Some(convert::duration(tested.attempt.duration)),
-        }))
+        self.changes.make(request, |_, fields, request| test_asked(fields, &request), test).await
     }
 }
 
 impl Subscriptions {
-    async fn create(
-        &self,
-        request: Request<v1::CreateSubscriptionRequest>,
-    ) -> Result<v1::CreateSubscriptionResponse, Refusal> {
-        let mut fields = Fields::of(&request)?;
-        let request = request.into_inner();
-        let account = fields.account("parent", &request.parent);
-        let settings = match &request.subscription {
-            Some(subscription) => self.gateway.check_subscription(subscription, "subscription"),
-            None => {
-                fields.faults.required("subscription");
-                Err(Default::default())
-            }
-        };
-        let settings = settings.map_err(|faults| fields.faults.extend(faults)).ok();
-        let id = fields.optional("subscription_id", &request.subscription_id);
-        let request_id = fields.uuid("request_id", &request.request_id);
-        let signing_secret = (!request.signing_secret.is_empty()).then_some(&request.signing_secret);
-        if let Some(Err(rule)) = signing_secret.map(|secret| check_secret(secret)) {
-            fields.faults.invalid("signing_secret", rule);
-        }
-        let signing_secret = signing_secret.map(|secret| Secret::new(secret.as_str()));
-        let (account, settings) = fields.finish(account.zip(settings))?;
-
-        let validate_only = request.validate_only;
-        let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(request) });
-        let create = CreateSubscription { account, id, settings, signing_secret, request, validate_only };
-        Ok(match self.gateway.create_subscription(create).await? {
-            Creation::Stored(stored) => v1::CreateSubscriptionResponse {
-                subscription: Some(convert::subscription(&stored)),
-                signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
-            },
-            Creation::Checked { name, settings } => {
-                let name = name.map(|name| name.to_string()).unwrap_or_default();
-                let subscription = v1::Subscription { name, ..convert::settings(&settings) };
-                v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }
-            }
-        })
-    }
-
-    async fn rotate(
-        &self,
-        request: Request<v1::RotateSigningSecretRequest>,
-    ) -> Result<v1::RotateSigningSecretResponse, Refusal> {
-        let mut fields = Fields::of(&request)?;
-        let request = request.into_inner();
-        let name: Option<SubscriptionName> = fields.required("name", &request.name);
-        let overlap = check_overlap(request.overlap);
-        let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
-        let (name, overlap) = fields.finish(name.zip(overlap))?;
-        let rotated = self.gateway.rotate_signing_secret(&name, overlap).await?;
-        Ok(v1::RotateSigningSecretResponse {
-            signing_secret: rotated.signing_secret.expose().to_owned(),
-            old_secret_expire_time: Some(rotated.old_until.into()),
-            public_key: rotated.public_key.unwrap_or_default(),
-        })
-    }
-
     async fn list(
         &self,
         request: Request<v1::ListSubscriptionsRequest>,
@@ -217,30 +131,156 @@ impl Subscriptions {
         let next = next.map(|name| Cursor { name: name.to_string(), ..Default::default() });
         Ok(v1::ListSubscriptionsResponse { subscriptions, next_page_token: tokens.write(next) })
     }
+}
 
-    async fn update(
-        &self,
-        request: Request<v1::UpdateSubscriptionRequest>,
-    ) -> Result<v1::UpdateSubscriptionResponse, Refusal> {
-        let mut fields = Fields::of(&request)?;
-        let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request.into_inner();
-        let Some(mut message) = subscription else {
+fn creation_asked(
+    gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::CreateSubscriptionRequest,
+) -> Result<CreateSubscription, Refusal> {
+    let account = fields.account("parent", &request.parent);
+    let settings = match &request.subscription {
+        Some(subscription) => gateway.check_subscription(subscription, "subscription"),
+        None => {
             fields.faults.required("subscription");
-            return Err(fields.faults.into());
-        };
-        let name = fields.required("subscription.name", &message.name);
-        let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
-        let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
-        let (name, mask) = fields.finish(name.zip(mask))?;
-        let etag = etag_asked(std::mem::take(&mut message.etag));
-        let update = UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only };
-        let updated = self.gateway.update_subscription(update).await?;
-        Ok(v1::UpdateSubscriptionResponse { subscription: Some(convert::subscription(&updated)) })
+            Err(Default::default())
+        }
+    };
+    let settings = settings.map_err(|faults| fields.faults.extend(faults)).ok();
+    let id = fields.optional("subscription_id", &request.subscription_id);
+    let request_id = fields.uuid("request_id", &request.request_id);
+    let signing_secret = (!request.signing_secret.is_empty()).then_some(&request.signing_secret);
+    if let Some(Err(rule)) = signing_secret.map(|secret| check_secret(secret)) {
+        fields.faults.invalid("signing_secret", rule);
     }
+    let signing_secret = signing_secret.map(|secret| Secret::new(secret.as_str()));
+    let (account, settings) = fields.finish(account.zip(settings))?;
+
+    let validate_only = request.validate_only;
+    let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(request) });
+    Ok(CreateSubscription { account, id, settings, signing_secret, request, validate_only })
+}
+
+async fn create(
+    gateway: Gateway,
+    create: CreateSubscription,
+) -> Result<v1::CreateSubscriptionResponse, Refusal> {
+    Ok(match gateway.create_subscription(create).await? {
+        Creation::Stored(stored) => v1::CreateSubscriptionResponse {
+            subscription: Some(convert::subscription(&stored)),
+            signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
+        },
+        Creation::Checked { name, settings } => {
+            let name = name.map(|name| name.to_string()).unwrap_or_default();
+            let subscription = v1::Subscription { name, ..convert::settings(&settings) };
+            v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }
+        }
+    })
+}
+
+fn update_asked(
+    _gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::UpdateSubscriptionRequest,
+) -> Result<UpdateSubscription, Refusal> {
+    let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
+    let Some(mut message) = subscription else {
+        fields.faults.required("subscription");
+        return Err(fields.faults.into());
+    };
+    let name = fields.required("subscription.name", &message.name);
+    let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+    let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
+    let (name, mask) = fields.finish(name.zip(mask))?;
+    let etag = etag_asked(std::mem::take(&mut message.etag));
+    Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
+}
+
+async fn update(
+    gateway: Gateway,
+    update: UpdateSubscription,
+) -> Result<v1::UpdateSubscriptionResponse, Refusal> {
+    let updated = gateway.update_subscription(update).await?;
+    Ok(v1::UpdateSubscriptionResponse { subscription: Some(convert::subscription(&updated)) })
+}
+
+fn deletion_asked(
+    _gateway: &Gateway,
+    fields: Fields,
+    request: v1::DeleteSubscriptionRequest,
+) -> Result<DeleteSubscription, Refusal> {
+    let v1::DeleteSubscriptionRequest { name: text, etag, force } = request;
+    Ok(DeleteSubscription { name: named(fields, &text)?, etag: etag_asked(etag), force })
+}
+
+async fn delete(
+    gateway: Gateway,
+    delete: DeleteSubscription,
+) -> Result<v1::DeleteSubscriptionResponse, Refusal> {
+    gateway.delete_subscription(delete).await?;
+    Ok(v1::DeleteSubscriptionResponse {})
+}
+
+async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, Refusal> {
+    let paused = gateway.pause_subscription(&name).await?;
+    Ok(v1::PauseSubscriptionResponse { subscription: Some(convert::subscription(&paused)) })
+}
+
+async fn resume(gateway: Gateway, name: SubscriptionName) -> Result<v1::ResumeSubscriptionResponse, Refusal> {
+    let resumed = gateway.resume_subscription(&name).await?;
+    Ok(v1::ResumeSubscriptionResponse { subscription: Some(convert::subscription(&resumed)) })
+}
+
+fn rotation_asked(
+    mut fields: Fields,
+    request: &v1::RotateSigningSecretRequest,
+) -> Result<(SubscriptionName, Duration), Refusal> {
+    let name: Option<SubscriptionName> = fields.required("name", &request.name);
+    let overlap = check_overlap(request.overlap);
+    let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
+    fields.finish(name.zip(overlap))
+}
+
+async fn rotate(
+    gateway: Gateway,
+    (name, overlap): (SubscriptionName, Duration),
+) -> Result<v1::RotateSigningSecretResponse, Refusal> {
+    let rotated = gateway.rotate_signing_secret(&name, overlap).await?;
+    Ok(v1::RotateSigningSecretResponse {
+        signing_secret: rotated.signing_secret.expose().to_owned(),
+        old_secret_expire_time: Some(rotated.old_until.into()),
+        public_key: rotated.public_key.unwrap_or_default(),
+    })
+}
+
+fn test_asked(
+    mut fields: Fields,
+    request: &v1::TestSubscriptionRequest,
+) -> Result<(SubscriptionName, Option<EventType>), Refusal> {
+    let name = fields.required("name", &request.name);
+    let event_type = fields.event_type("event_type", request.event_type);
+    Ok((fields.finish(name)?, event_type))
+}
+
+async fn test(
+    gateway: Gateway,
+    (name, event_type): (SubscriptionName, Option<EventType>),
+) -> Result<v1::TestSubscriptionResponse, Refusal> {
+    let tested = gateway.test_subscription(&name, event_type).await?;
+    Ok(v1::TestSubscriptionResponse {
+        request_body: String::from_utf8_lossy(&tested.body).into_owned(),
+        http_status: tested.attempt.http_status.into(),
+        response_body: tested.attempt.response_body,
+        error: tested.attempt.error,
+        duration: Some(convert::duration(tested.attempt.duration)),
+    })
 }
 
 fn name<T>(request: &Request<T>, text: &str) -> Result<SubscriptionName, Refusal> {
-    let mut fields = Fields::of(request)?;
+    named(Fields::of(request)?, text)
+}
+
+fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, Refusal> {
     let name = fields.required("name", text);
     fields.finish(name)
 }

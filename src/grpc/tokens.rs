@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Grant,
+    changes::Changes,
     fields::Fields,
     page::{self, Cursor, List, Tokens},
     server::within,
@@ -24,6 +25,7 @@ use crate::{
 pub(super) struct AccessTokens {
     pub(super) gateway: Gateway,
     pub(super) call_timeout: Duration,
+    pub(super) changes: Changes,
 }
 
 #[tonic::async_trait]
@@ -32,16 +34,16 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::CreateAccessTokenRequest>,
     ) -> Result<Response<v1::CreateAccessTokenResponse>, Status> {
-        within(self.call_timeout, self.create(request)).await
+        self.changes.make(request, creation_asked, create).await
     }
 
     async fn get_access_token(
         &self,
         request: Request<v1::GetAccessTokenRequest>,
     ) -> Result<Response<v1::GetAccessTokenResponse>, Status> {
-        let (grant, id) = named(&request, &request.get_ref().name)?;
+        let (grant, id) = named(Fields::of(&request)?, &request.get_ref().name)?;
         let issued = self.gateway.get_access_token(&id, grant.accounts())?;
-        Ok(Response::new(v1::GetAccessTokenResponse { access_token: Some(self.shown(&issued)) }))
+        Ok(Response::new(v1::GetAccessTokenResponse { access_token: Some(shown(&self.gateway, &issued)) }))
     }
 
     async fn list_access_tokens(
@@ -55,49 +57,11 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::RevokeAccessTokenRequest>,
     ) -> Result<Response<v1::RevokeAccessTokenResponse>, Status> {
-        let (grant, id) = named(&request, &request.get_ref().name)?;
-        within(self.call_timeout, async {
-            let issued = self.gateway.revoke_access_token(&id, grant.accounts()).await?;
-            Ok(v1::RevokeAccessTokenResponse { access_token: Some(self.shown(&issued)) })
-        })
-        .await
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), revoke).await
     }
 }
 
 impl AccessTokens {
-    async fn create(
-        &self,
-        request: Request<v1::CreateAccessTokenRequest>,
-    ) -> Result<v1::CreateAccessTokenResponse, Refusal> {
-        let mut fields = Fields::of(&request)?;
-        let Some(message) = request.into_inner().access_token else {
-            fields.faults.required("access_token");
-            return Err(fields.faults.into());
-        };
-        let rights = Rights {
-            scopes: scopes(&mut fields, &message.scopes),
-            accounts: accounts(&mut fields, &message.accounts),
-        };
-        let display_name = message.display_name;
-        let printable = display_name.chars().all(|c| !c.is_control());
-        if display_name.chars().count() > DISPLAY_NAME_CHARS_MAX || !printable {
-            let rule = format_args!(
-                "must be at most {DISPLAY_NAME_CHARS_MAX} characters, none of them a control character"
-            );
-            fields.faults.invalid("access_token.display_name", rule);
-        }
-        let expire_time = message.expire_time.and_then(|time| fields.time("access_token.expire_time", time));
-        if expire_time.is_some_and(|time| time <= self.gateway.now()) {
-            fields.faults.invalid("access_token.expire_time", "must be in the future");
-        }
-        let create = fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))?;
-        let made = self.gateway.create_access_token(create).await?;
-        Ok(v1::CreateAccessTokenResponse {
-            access_token: Some(self.shown(&made.issued)),
-            token: made.secret.expose().to_owned(),
-        })
-    }
-
     async fn list(
         &self,
         request: Request<v1::ListAccessTokensRequest>,
@@ -117,37 +81,83 @@ impl AccessTokens {
         let read = |after: Option<TokenId>, limit| {
             std::future::ready(Ok(self.gateway.list_access_tokens(grant.accounts(), after.as_ref(), limit)))
         };
-        let show = |issued: &std::sync::Arc<Issued>| (issued.token.id.clone(), self.shown(issued));
+        let show = |issued: &std::sync::Arc<Issued>| (issued.token.id.clone(), shown(&self.gateway, issued));
         let (access_tokens, next) = page::fill(size, after, read, show).await?;
         let next = next.map(|id| Cursor { name: id.name(), ..Default::default() });
         Ok(v1::ListAccessTokensResponse { access_tokens, next_page_token: tokens.write(next) })
     }
+}
 
-    /// A token as it is shown: nothing of its secret.
-    fn shown(&self, issued: &Issued) -> v1::AccessToken {
-        let token = &issued.token;
-        let state = match token.state(self.gateway.now()) {
-            TokenState::Active => access_token::State::Active,
-            TokenState::Expired => access_token::State::Expired,
-            TokenState::Revoked => access_token::State::Revoked,
-        };
-        v1::AccessToken {
-            name: token.id.name(),
-            display_name: token.display_name.clone(),
-            scopes: token.rights.scopes.iter().map(|scope| scope_shown(*scope).into()).collect(),
-            accounts: token.rights.accounts.named().iter().map(|id| format!("accounts/{id}")).collect(),
-            create_time: Some(token.create_time.into()),
-            expire_time: token.expire_time.map(Into::into),
-            last_use_time: issued.last_use().map(Into::into),
-            revoke_time: token.revoke_time.map(Into::into),
-            state: state.into(),
-        }
+fn creation_asked(
+    gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::CreateAccessTokenRequest,
+) -> Result<CreateAccessToken, Refusal> {
+    let Some(message) = request.access_token else {
+        fields.faults.required("access_token");
+        return Err(fields.faults.into());
+    };
+    let rights = Rights {
+        scopes: scopes(&mut fields, &message.scopes),
+        accounts: accounts(&mut fields, &message.accounts),
+    };
+    let display_name = message.display_name;
+    let printable = display_name.chars().all(|c| !c.is_control());
+    if display_name.chars().count() > DISPLAY_NAME_CHARS_MAX || !printable {
+        let rule = format_args!(
+            "must be at most {DISPLAY_NAME_CHARS_MAX} characters, none of them a control character"
+        );
+        fields.faults.invalid("access_token.display_name", rule);
+    }
+    let expire_time = message.expire_time.and_then(|time| fields.time("access_token.expire_time", time));
+    if expire_time.is_some_and(|time| time <= gateway.now()) {
+        fields.faults.invalid("access_token.expire_time", "must be in the future");
+    }
+    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))
+}
+
+async fn create(
+    gateway: Gateway,
+    create: CreateAccessToken,
+) -> Result<v1::CreateAccessTokenResponse, Refusal> {
+    let made = gateway.create_access_token(create).await?;
+    Ok(v1::CreateAccessTokenResponse {
+        access_token: Some(shown(&gateway, &made.issued)),
+        token: made.secret.expose().to_owned(),
+    })
+}
+
+async fn revoke(
+    gateway: Gateway,
+    (grant, id): (Grant, TokenId),
+) -> Result<v1::RevokeAccessTokenResponse, Refusal> {
+    let issued = gateway.revoke_access_token(&id, grant.accounts()).await?;
+    Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
+}
+
+/// A token as it is shown: nothing of its secret.
+fn shown(gateway: &Gateway, issued: &Issued) -> v1::AccessToken {
+    let token = &issued.token;
+    let state = match token.state(gateway.now()) {
+        TokenState::Active => access_token::State::Active,
+        TokenState::Expired => access_token::State::Expired,
+        TokenState::Revoked => access_token::State::Revoked,
+    };
+    v1::AccessToken {
+        name: token.id.name(),
+        display_name: token.display_name.clone(),
+        scopes: token.rights.scopes.iter().map(|scope| scope_shown(*scope).into()).collect(),
+        accounts: token.rights.accounts.named().iter().map(|id| format!("accounts/{id}")).collect(),
+        create_time: Some(token.create_time.into()),
+        expire_time: token.expire_time.map(Into::into),
+        last_use_time: issued.last_use().map(Into::into),
+        revoke_time: token.revoke_time.map(Into::into),
+        state: state.into(),
     }
 }
 
-fn named<T>(request: &Request<T>, text: &str) -> Result<(Grant, TokenId), Refusal> {
-    let grant = Grant::of(request)?;
-    let mut fields = Fields::by(grant.clone());
+fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), Refusal> {
+    let grant = fields.grant().clone();
     let id = fields.required("name", text);
     Ok((grant, fields.finish(id)?))
 }

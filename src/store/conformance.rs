@@ -34,7 +34,10 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+mod audit;
 mod tokens;
+
+pub use audit::AUDIT_BYTES_MAX;
 
 /// A clock that a test sets.
 #[derive(Debug)]
@@ -91,6 +94,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     tokens::tokens_are_given_out_and_end(engine()).await;
     tokens::tokens_expire_and_are_forgotten(engine()).await;
     tokens::the_last_use_of_a_token_is_written_down(engine()).await;
+    audit::run(&engine).await;
     a_closed_store_takes_nothing(engine()).await;
     for seed in 0..6 {
         random_work_ends_as_in_the_reference(engine(), seed).await;

@@ -9,16 +9,20 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::broadcast;
 
-use self::inner::{Inner, change_of, new_delivery, shown};
+use self::{
+    audit::Audit,
+    inner::{Inner, change_of, new_delivery, shown},
+};
 use super::{
-    Accepted, Change, Changes, Commit, Created, Debt, Decision, DeliveryChange, DeliveryQuery,
-    DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep, LaneSummary, NewEvent,
-    NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement,
-    Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Debt, Decision,
+    DeliveryChange, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep,
+    LaneSummary, NewEvent, NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry,
+    ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
     domain::{
+        audit::{AuditKey, AuditRecord},
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
@@ -27,6 +31,7 @@ use crate::{
     },
 };
 
+mod audit;
 mod inner;
 
 /// Keeps everything in memory.
@@ -37,11 +42,17 @@ pub struct MemoryStore {
     feed: broadcast::Sender<Fed>,
     changes: ChangeFeed,
     inner: Mutex<Inner>,
+    audit: Mutex<Audit>,
 }
 
 impl MemoryStore {
     /// An empty store. Ids are made from `seed`.
     pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Self {
+        Self::auditing(clock, seed, AUDIT_BYTES_DEFAULT)
+    }
+
+    /// The same, that keeps so many bytes of audit records.
+    pub fn auditing(clock: Arc<dyn Clock>, seed: u64, audit_bytes_max: u64) -> Self {
         let inner = Inner {
             random: StdRng::seed_from_u64(seed),
             closed: false,
@@ -60,6 +71,7 @@ impl MemoryStore {
             feed: broadcast::Sender::new(FEED_GROUPS_MAX),
             changes: ChangeFeed::default(),
             inner: Mutex::new(inner),
+            audit: Mutex::new(Audit::new(audit_bytes_max)),
         }
     }
 
@@ -412,6 +424,19 @@ impl Store for MemoryStore {
         })
     }
 
+    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+        let now = self.clock.now();
+        self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").note(note, now)))
+    }
+
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
+        Ok(self.audit.lock().expect("nothing panics under this lock").records(query))
+    }
+
+    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+        self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").purge(since)))
+    }
+
     fn reads_wait(&self) -> bool {
         false
     }
@@ -431,7 +456,7 @@ mod tests {
 
     impl Engine for Memory {
         fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store> {
-            Arc::new(MemoryStore::new(clock, 1))
+            Arc::new(MemoryStore::auditing(clock, 1, conformance::AUDIT_BYTES_MAX))
         }
 
         fn keeps(&self) -> bool {

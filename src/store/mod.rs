@@ -13,6 +13,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::domain::{
+    audit::{AuditKey, AuditRecord},
     delivery::{DeliveryKey, DeliveryState},
     event::StoredEvent,
     ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
@@ -20,6 +21,7 @@ use crate::domain::{
     time::UnixMicros,
 };
 
+mod audit;
 mod changes;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -29,6 +31,7 @@ mod model;
 pub mod registry;
 pub mod tokens;
 
+pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditNote, AuditQuery};
 pub use model::*;
 pub use registry::{Matching, Registry};
 pub use tokens::{Issued, TokenChange, TokenRow, Tokens};
@@ -156,6 +159,18 @@ pub trait Store: Send + Sync + 'static {
     /// store holds more bytes than `keep` says. What is still owed stays. More may stay than was asked for: what is stored
     /// in one piece with something that stays.
     fn purge(&self, keep: Keep) -> Commit<Purged>;
+
+    /// Writes down a call that changes something: before it does, and how it ended. Tells under which key. Beyond the engine's bound
+    /// on their bytes the oldest records go, those of refusals first once they take up more than their part
+    /// ([`AUDIT_REFUSED_PART`]). Never waits for events, nor do they wait for it.
+    fn audit(&self, note: AuditNote) -> Commit<AuditKey>;
+
+    /// Audit records, newest first. Pages may be short, as those of [`Store::events`].
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError>;
+
+    /// Removes audit records that were written down before `since`. Tells how many; one call removes a bounded number of them, and
+    /// further calls the rest.
+    fn purge_audit(&self, since: UnixMicros) -> Commit<u64>;
 
     /// Whether reads may wait for the disk. If not, they are quick, and may be made anywhere.
     fn reads_wait(&self) -> bool {

@@ -5,6 +5,7 @@
 mod blocked;
 mod bodies;
 mod breaks;
+mod hostile;
 mod kept;
 mod profiles;
 mod proxies;

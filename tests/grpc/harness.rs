@@ -1,6 +1,13 @@
 //! A real server on a port of its own, real clients, and the words that the tests are written in.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Router, body::Bytes, http::HeaderMap, routing::any};
 use rand::{SeedableRng, rngs::StdRng};
@@ -8,10 +15,14 @@ use tidings::{
     clock::{Clock, SystemClock},
     delivery::client::{PosterSettings, poster},
     domain::{
-        delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros,
+        caller::Peer, delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples,
+        time::UnixMicros,
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{AccessSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
+    grpc::{
+        AccessSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve,
+        serve_accepted,
+    },
     metrics::Metrics,
     proto::v1::{
         self, EventType, delivery_service_client::DeliveryServiceClient,
@@ -19,11 +30,17 @@ use tidings::{
     },
     store::{Store, memory::MemoryStore},
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, server::Connected},
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -99,12 +116,80 @@ impl Default for Setup {
     }
 }
 
+/// What a server needs beside its gateway and its listener.
+struct Prepared {
+    grpc: GrpcSettings,
+    store: Arc<dyn Store>,
+    health: Health,
+    shutdown: CancellationToken,
+    address: SocketAddr,
+}
+
+/// A connection that seems to come from a peer.
+struct Faked {
+    stream: TcpStream,
+    peer: Peer,
+}
+
+impl Connected for Faked {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Faked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Faked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 impl Server {
     pub async fn start() -> Self {
         Self::start_with(Setup::default()).await
     }
 
     pub async fn start_with(setup: Setup) -> Self {
+        let (listener, gateway, server) = Self::prepare(setup).await;
+        let Prepared { grpc, store, health, shutdown, address } = server;
+        let serving = tokio::spawn(serve(listener, gateway, grpc, health.clone(), shutdown.clone()));
+        Self { address, store, health, shutdown, serving }
+    }
+
+    /// A server whose clients all seem to be this one.
+    pub async fn start_on(setup: Setup, peer: Peer) -> Self {
+        let (listener, gateway, server) = Self::prepare(setup).await;
+        let Prepared { grpc, store, health, shutdown, address } = server;
+        let accepted = TcpListenerStream::new(listener)
+            .map(move |stream| Faked { stream: stream.expect("it is accepted"), peer: peer.clone() });
+        let serving = tokio::spawn(serve_accepted(accepted, gateway, grpc, health.clone(), shutdown.clone()));
+        Self { address, store, health, shutdown, serving }
+    }
+
+    async fn prepare(setup: Setup) -> (TcpListener, Gateway, Prepared) {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = || Arc::new(MemoryStore::new(Arc::clone(&clock), 1)) as Arc<dyn Store>;
         let store = setup.store.unwrap_or_else(memory);
@@ -120,8 +205,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        let serving = tokio::spawn(serve(listener, gateway, setup.grpc, health.clone(), shutdown.clone()));
-        Self { address, store, health, metrics, shutdown, serving }
+        (listener, gateway, Prepared { grpc: setup.grpc, store, health, shutdown, address })
     }
 
     pub async fn channel(&self) -> Channel {

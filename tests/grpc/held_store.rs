@@ -1,11 +1,12 @@
 //! The reference store behind a gate: what is accepted is stored at once, but answered only when a test lets it, or
-//! refused as a failing disk would.
+//! refused as a failing disk would; audit records likewise.
 
 use std::sync::{Arc, Mutex};
 
 use tidings::{
     clock::SystemClock,
     domain::{
+        audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
@@ -13,10 +14,10 @@ use tidings::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
-        EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
-        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens,
-        memory::MemoryStore,
+        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
+        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
+        TokenChange, Tokens, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -29,6 +30,7 @@ pub struct HeldStore {
     held: watch::Sender<bool>,
     accepts: watch::Sender<usize>,
     failure: Mutex<Option<StoreError>>,
+    audit_failure: Mutex<Option<StoreError>>,
 }
 
 impl HeldStore {
@@ -38,6 +40,7 @@ impl HeldStore {
             held: watch::Sender::new(true),
             accepts: watch::Sender::new(0),
             failure: Mutex::default(),
+            audit_failure: Mutex::default(),
         })
     }
 
@@ -49,6 +52,11 @@ impl HeldStore {
     /// Refuses every event from now on.
     pub fn fail_with(&self, error: StoreError) {
         *self.failure.lock().expect("no test panics while it holds this lock") = Some(error);
+    }
+
+    /// Refuses every audit record from now on.
+    pub fn fail_audit_with(&self, error: StoreError) {
+        *self.audit_failure.lock().expect("no test panics while it holds this lock") = Some(error);
     }
 
     /// How many calls of `accept` there were.
@@ -179,6 +187,21 @@ impl Store for HeldStore {
 
     fn purge(&self, keep: Keep) -> Commit<Purged> {
         self.inner.purge(keep)
+    }
+
+    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+        match self.audit_failure.lock().expect("no test panics while it holds this lock").clone() {
+            Some(error) => Commit::ready(Err(error)),
+            None => self.inner.audit(note),
+        }
+    }
+
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
+        self.inner.audit_records(query)
+    }
+
+    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+        self.inner.purge_audit(since)
     }
 
     fn close(&self) -> Result<(), StoreError> {

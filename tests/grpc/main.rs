@@ -1,6 +1,7 @@
 //! The contract over real sockets: a server on port 0 with the reference store, called by a real client.
 
 mod access;
+mod audit;
 mod deliveries;
 mod events;
 mod harness;

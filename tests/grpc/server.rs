@@ -26,8 +26,12 @@ use tower::util::BoxCloneSyncService;
 
 use crate::harness::*;
 
-const SERVICES: [&str; 3] =
-    ["tidings.v1.DeliveryService", "tidings.v1.EventService", "tidings.v1.SubscriptionService"];
+const SERVICES: [&str; 4] = [
+    "tidings.v1.AuditService",
+    "tidings.v1.DeliveryService",
+    "tidings.v1.EventService",
+    "tidings.v1.SubscriptionService",
+];
 
 fn health_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tidings::proto::v1::{
-    self, EventType, delivery_service_client::DeliveryServiceClient,
-    event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
+    self, EventType, audit_service_client::AuditServiceClient,
+    delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
@@ -20,6 +21,7 @@ pub struct Client {
     pub subscriptions: SubscriptionServiceClient<Channel>,
     pub events: EventServiceClient<Channel>,
     pub deliveries: DeliveryServiceClient<Channel>,
+    pub audit: AuditServiceClient<Channel>,
 }
 
 /// A subscription that was made.
@@ -86,7 +88,8 @@ impl Client {
         Self {
             subscriptions: SubscriptionServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),
-            deliveries: DeliveryServiceClient::new(channel),
+            deliveries: DeliveryServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel),
         }
     }
 

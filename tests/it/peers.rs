@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod healthy;
+mod hostile;
 mod relay;
 
 use healthy::Healthy;

@@ -57,6 +57,10 @@ pub enum Answer {
     Long(usize),
     /// Bytes that are no HTTP.
     Garbage,
+    /// The first, and then the second as long as it is taken, some hundred kilobytes a second.
+    Flood(String, String),
+    /// These bytes, and then nothing until the other end gives up.
+    Raw(Vec<u8>),
 }
 
 impl Answer {
@@ -258,6 +262,19 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await?;
                 copy(&mut repeat(b'x').take(u64::try_from(length).unwrap()), &mut stream).await?;
+            }
+            Answer::Flood(first, then) => {
+                let piece = then.repeat(4 * 1024 / then.len() + 1);
+                stream.write_all(first.as_bytes()).await?;
+                loop {
+                    stream.write_all(piece.as_bytes()).await?;
+                    // Others run on this thread, too.
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+            Answer::Raw(bytes) => {
+                stream.write_all(&bytes).await?;
+                return drain(&mut stream).await;
             }
             Answer::Garbage => return stream.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n").await,
         }

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     domain::{
+        audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
@@ -18,10 +19,10 @@ use tidings::{
         time::UnixMicros,
     },
     store::{
-        Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage,
-        EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page,
-        PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens,
-        memory::MemoryStore,
+        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
+        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
+        TokenChange, Tokens, memory::MemoryStore,
     },
 };
 use tokio::{
@@ -226,6 +227,18 @@ impl Store for Disk {
 
     fn purge(&self, keep: Keep) -> Commit<Purged> {
         self.write(move |engine| engine.purge(keep))
+    }
+
+    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+        self.write(move |engine| engine.audit(note))
+    }
+
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
+        self.engine.audit_records(query)
+    }
+
+    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+        self.write(move |engine| engine.purge_audit(since))
     }
 
     fn reads_wait(&self) -> bool {

@@ -72,6 +72,32 @@ impl Field {
         Self::SignatureScheme,
     ];
 
+    /// Its path in a mask, as the contract spells it.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::DisplayName => "display_name",
+            Self::Url => "url",
+            Self::EventTypes => "event_types",
+            Self::InboxIds => "inbox_ids",
+            Self::PayloadFormat => "payload_format",
+            Self::Headers => "headers",
+            Self::RetryPolicy => "retry_policy",
+            Self::RetryMaxAttempts => "retry_policy.max_attempts",
+            Self::RetryMinBackoff => "retry_policy.min_backoff",
+            Self::RetryMaxBackoff => "retry_policy.max_backoff",
+            Self::Timeout => "timeout",
+            Self::MaxInFlight => "max_in_flight",
+            Self::Ordered => "ordered",
+            Self::Annotations => "annotations",
+            Self::Tls => "tls",
+            Self::TlsServerName => "tls.server_name",
+            Self::TlsCaCertificates => "tls.ca_certificates",
+            Self::TlsClientCertificate => "tls.client_certificate",
+            Self::TlsClientKey => "tls.client_key",
+            Self::SignatureScheme => "signature_scheme",
+        }
+    }
+
     fn is_set_in(self, message: &v1::Subscription) -> bool {
         let policy = message.retry_policy.unwrap_or_default();
         let tls = |part: fn(&v1::TlsOptions) -> &String| {
@@ -207,6 +233,14 @@ mod tests {
             ("tls.ca_certificates", "tls.caCertificates"),
         ] {
             assert_eq!(parse(&[snake]).unwrap(), parse(&[camel]).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let of_policy = [Field::RetryMaxAttempts, Field::RetryMinBackoff, Field::RetryMaxBackoff];
+        for known in Field::WHOLE.into_iter().chain(of_policy) {
+            assert_eq!(field(known.path()), Ok(known));
         }
     }
 

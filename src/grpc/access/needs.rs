@@ -46,6 +46,7 @@ const NEEDS: &[(&str, Need)] = &[
     scope("/tidings.v1.AccessTokenService/GetAccessToken", Admin),
     scope("/tidings.v1.AccessTokenService/ListAccessTokens", Admin),
     scope("/tidings.v1.AccessTokenService/RevokeAccessToken", Admin),
+    scope("/tidings.v1.AuditService/ListAuditRecords", Manage),
     ("/grpc.health.v1.Health/Check", Need::Health),
     ("/grpc.health.v1.Health/Watch", Need::Health),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Reflection),

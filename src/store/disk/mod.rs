@@ -20,19 +20,22 @@ use std::{
 use tokio::sync::{broadcast, oneshot, watch};
 
 use self::{
+    audit::AuditLog,
     held::HeldEvents,
     ledger::Ledger,
     log::{LogReader, ReadError},
     writer::{Settling, Write, bytes_of},
 };
 use super::{
-    Accepted, Change, Changes, Commit, Created, Decision, DeliveryQuery, DeliveryRecord, DuePage, EventQuery,
-    Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage, OwedQuery, Page, PendingPage, Purged,
-    Registry, ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed,
+    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision,
+    DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription,
+    OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
+    TokenChange, Tokens, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
     domain::{
+        audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
@@ -44,6 +47,7 @@ use crate::{
 };
 
 mod apply;
+pub mod audit;
 mod describe;
 mod detail;
 mod files;
@@ -83,13 +87,21 @@ pub struct StoreSettings {
     pub cache_bytes: u64,
     /// Bytes of a log file. What retention removes is whole files.
     pub file_bytes: u32,
+    /// Bytes of audit records that are kept.
+    pub audit_bytes_max: u64,
 }
 
 impl StoreSettings {
     /// Settings for a store of which retention keeps so many bytes.
     pub fn keeping(retention_bytes_max: u64, cache_bytes: u64) -> Self {
         let share = u32::try_from(retention_bytes_max / FILES).unwrap_or(u32::MAX);
-        Self { cache_bytes, file_bytes: share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX) }
+        let file_bytes = share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
+        Self { cache_bytes, file_bytes, audit_bytes_max: AUDIT_BYTES_DEFAULT }
+    }
+
+    /// The same, with so many bytes of audit records.
+    pub fn auditing(self, audit_bytes_max: u64) -> Self {
+        Self { audit_bytes_max, ..self }
     }
 }
 
@@ -98,6 +110,7 @@ pub struct DiskStore {
     shared: Arc<Shared>,
     writes: mpsc::SyncSender<Write>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
+    audit: AuditLog,
     /// Held as long as the store is open, so that no second process opens it.
     _lock: File,
     data_dir: PathBuf,
@@ -185,6 +198,23 @@ impl DiskStore {
 }
 
 impl Shared {
+    /// Errors once nothing can be written any more.
+    fn working(&self) -> Result<(), StoreError> {
+        self.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
+    fn fail(&self, failure: StoreError) {
+        self.failure.send_if_modified(|known| {
+            let is_first = known.is_none();
+            if is_first {
+                tracing::error!(error = %failure, "the store failed and takes no more writes until a restart");
+                *known = Some(failure);
+            }
+            is_first
+        });
+    }
+
     fn settling(&self) -> MutexGuard<'_, Vec<Settling>> {
         self.settling.lock().expect("no code panics while it holds this lock")
     }
@@ -352,7 +382,20 @@ impl Store for DiskStore {
         self.write(|answer| Write::Purge(keep, answer))
     }
 
+    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+        self.audit.note(note)
+    }
+
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
+        self.audit.records(query)
+    }
+
+    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+        self.audit.purge(since)
+    }
+
     fn close(&self) -> Result<(), StoreError> {
+        self.audit.close();
         let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else {
             return Ok(());
         };

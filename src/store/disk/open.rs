@@ -19,7 +19,9 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use super::{
-    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply, describe,
+    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply,
+    audit::{AuditLog, AuditSettings},
+    describe,
     files::{replace_file, sync_dir},
     key_file::KeySource,
     ledger::Ledger,
@@ -130,6 +132,13 @@ pub fn open(
         waiting_writes: AtomicUsize::new(0),
         metrics,
     });
+    let audit = AuditSettings {
+        db: db.clone(),
+        db_file: db_file.try_clone().map_err(io)?,
+        dir: ledger_dir.clone(),
+        bytes_max: settings.audit_bytes_max,
+    };
+    let audit = AuditLog::open(audit, Arc::clone(&shared)).map_err(of_registry)?;
     let mut writer = Writer {
         shared: Arc::clone(&shared),
         log,
@@ -141,7 +150,6 @@ pub fn open(
         registry_tree,
         tokens_tree,
         random,
-        failure: None,
     };
     if let Err(error) = writer.forget_secrets() {
         // For want of room, or it will be told again; what is forgotten late is sealed.
@@ -162,7 +170,7 @@ pub fn open(
     };
     let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
     let writer = Mutex::new(Some(writer.map_err(io)?));
-    Ok(DiskStore { shared, writes, writer, _lock: lock, data_dir: data_dir.to_owned() })
+    Ok(DiskStore { shared, writes, writer, audit, _lock: lock, data_dir: data_dir.to_owned() })
 }
 
 /// See [`super::rotate_secrets_key`].

@@ -22,7 +22,11 @@ use crate::{
 mod secrets;
 
 /// So little that details come and go, and files follow one another.
-const SETTINGS: StoreSettings = StoreSettings { cache_bytes: 256 * 1024, file_bytes: 128 * 1024 };
+const SETTINGS: StoreSettings = StoreSettings {
+    cache_bytes: 256 * 1024,
+    file_bytes: 128 * 1024,
+    audit_bytes_max: conformance::AUDIT_BYTES_MAX,
+};
 
 struct Disk(tempfile::TempDir);
 

@@ -103,8 +103,6 @@ pub struct Writer {
     pub tokens_tree: TokensTree,
     /// For ids.
     pub random: StdRng,
-    /// Why nothing can be written any more, once that is so.
-    pub failure: Option<StoreError>,
 }
 
 impl Writer {
@@ -153,8 +151,8 @@ impl Writer {
 
     fn gather_events(&mut self, group: &mut Group, events: Vec<NewEvent>, answer: Answer<Vec<Accepted>>) {
         self.shared.waiting_bytes.fetch_sub(bytes_of(&events), Ordering::Relaxed);
-        if let Some(failure) = &self.failure {
-            drop(answer.send(Err(failure.clone())));
+        if let Err(failure) = self.shared.working() {
+            drop(answer.send(Err(failure)));
             return;
         }
         if !self.log.has_room_for_events() {
@@ -245,8 +243,8 @@ impl Writer {
     }
 
     fn gather_settlements(&mut self, group: &mut Group, settlements: Vec<Settlement>, answer: Answer<()>) {
-        if let Some(failure) = &self.failure {
-            drop(answer.send(Err(failure.clone())));
+        if let Err(failure) = self.shared.working() {
+            drop(answer.send(Err(failure)));
             return;
         }
         for Settlement { key, attempt, state } in settlements {
@@ -299,7 +297,7 @@ impl Writer {
     fn finish(&mut self, mut group: Group) {
         let written = self.write_group(&mut group);
         if let Err(failure @ StoreError::Failed(_)) = &written {
-            self.fail(failure.clone());
+            self.shared.fail(failure.clone());
         }
         for (accepted, answer) in group.accepts {
             if let (Ok(()), Ok(accepted)) = (&written, &accepted) {
@@ -374,15 +372,6 @@ impl Writer {
         self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
         self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         Ok(())
-    }
-
-    /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
-    fn fail(&mut self, failure: StoreError) {
-        if self.failure.is_none() {
-            tracing::error!(error = %failure, "the store failed and takes no more writes until a restart");
-            self.shared.failure.send_replace(Some(failure.clone()));
-            self.failure = Some(failure);
-        }
     }
 }
 

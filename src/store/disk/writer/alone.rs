@@ -54,7 +54,7 @@ impl Writer {
                 self.answer(answer, result);
             }
             Write::Stop(answer) => {
-                let synced = if self.failure.is_none() { self.sync_registry() } else { Ok(()) };
+                let synced = if self.working().is_ok() { self.sync_registry() } else { Ok(()) };
                 let result = synced.map(|()| self.log.next_number());
                 self.answer(answer, result);
                 return false;
@@ -66,7 +66,7 @@ impl Writer {
 
     fn answer<T>(&mut self, answer: Answer<T>, result: Result<T, StoreError>) {
         if let Err(failure @ StoreError::Failed(_)) = &result {
-            self.fail(failure.clone());
+            self.shared.fail(failure.clone());
         }
         drop(answer.send(result));
     }
@@ -188,6 +188,6 @@ impl Writer {
     }
 
     pub(super) fn working(&self) -> Result<(), StoreError> {
-        self.failure.clone().map_or(Ok(()), Err)
+        self.shared.working()
     }
 }

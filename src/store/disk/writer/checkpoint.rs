@@ -43,7 +43,7 @@ impl Writer {
     /// What is to be done between commits: full volumes are described, and a checkpoint is made when the log has begun a file or too
     /// much is in memory alone. On a full disk that waits; nothing depends on it but how long the next start takes.
     pub(super) fn maintain(&mut self) {
-        if self.failure.is_some() {
+        if self.working().is_err() {
             return;
         }
         let (begun, memory) = {
@@ -63,7 +63,7 @@ impl Writer {
             Ok(()) => {}
             Err(StoreError::Full) if is_due => self.checkpoint_file = self.log.end().file(),
             Err(StoreError::Full) => {}
-            Err(error) => self.fail(error),
+            Err(error) => self.shared.fail(error),
         }
     }
 

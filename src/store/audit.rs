@@ -1,0 +1,121 @@
+//! What engines share about audit records: what is noted, what is asked for, and what is kept.
+
+use crate::{
+    domain::{
+        audit::{AuditEnd, AuditKey, AuditOutcome, AuditRecord, AuditedCall},
+        ids::AccountScope,
+        time::UnixMicros,
+    },
+    store::TimeRange,
+};
+
+/// Bytes of audit records that are kept, unless configured.
+pub const AUDIT_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
+/// What refusals may take up of that, as a part of it: a flood of them leaves the records of what was changed.
+pub const AUDIT_REFUSED_PART: u64 = 4;
+
+/// What is to be written down of a call.
+#[derive(Clone, Debug)]
+pub enum AuditNote {
+    /// It begins: nothing is changed before this is on disk.
+    Begun(AuditedCall),
+    /// The call that was noted under this key has ended. Without effect if it is not kept any more, or has ended before.
+    Ended(AuditKey, AuditEnd),
+    /// It was refused before anything began.
+    Refused(AuditedCall, AuditEnd),
+}
+
+/// Which audit records.
+#[derive(Clone, Debug)]
+pub struct AuditQuery {
+    /// About these accounts.
+    pub scope: AccountScope,
+    /// About this resource, or what belongs to it.
+    pub resource: Option<String>,
+    /// Of calls by this principal.
+    pub principal: Option<String>,
+    /// Of calls of this method.
+    pub method: Option<String>,
+    /// Written down within this time.
+    pub time: TimeRange,
+    /// Only those before this one.
+    pub before: Option<AuditKey>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl AuditQuery {
+    /// Whether a record is wanted, wherever the page before ended.
+    pub fn wants(&self, record: &AuditRecord) -> bool {
+        let is = |asked: &Option<String>, text: &str| asked.as_deref().is_none_or(|asked| asked == text);
+        record.is_of(self.scope)
+            && self.resource.as_deref().is_none_or(|resource| record.is_about(resource))
+            && is(&self.principal, &record.call.principal)
+            && is(&self.method, &record.call.method)
+            && self.time.contains(record.key.time)
+    }
+
+    /// The first key that is past the wanted ones; `None` if there is no such bound.
+    pub fn end(&self) -> Option<AuditKey> {
+        let by_time = self.time.end.map(|time| AuditKey { time, number: 0 });
+        by_time.into_iter().chain(self.before).min()
+    }
+
+    /// The lowest key that may be wanted.
+    pub fn start(&self) -> AuditKey {
+        AuditKey { time: self.time.start.unwrap_or(UnixMicros(i64::MIN)), number: 0 }
+    }
+}
+
+/// What is known of all records together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AuditBook {
+    /// What all of them take up.
+    pub bytes: u64,
+    /// What those of refusals take up.
+    pub refused_bytes: u64,
+    /// The last key that was given away.
+    pub last: AuditKey,
+}
+
+/// Which record goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuditExcess {
+    /// The oldest of a refusal.
+    Refused,
+    /// The oldest.
+    Any,
+}
+
+impl AuditBook {
+    /// The key of the next record.
+    pub fn next(&mut self, now: UnixMicros) -> AuditKey {
+        self.last = AuditKey { time: now.max(self.last.time), number: self.last.number + 1 };
+        self.last
+    }
+
+    pub fn add(&mut self, record: &AuditRecord) {
+        self.bytes += record.bytes();
+        if record.outcome == AuditOutcome::Refused {
+            self.refused_bytes += record.bytes();
+        }
+    }
+
+    pub fn remove(&mut self, record: &AuditRecord) {
+        self.bytes = self.bytes.saturating_sub(record.bytes());
+        if record.outcome == AuditOutcome::Refused {
+            self.refused_bytes = self.refused_bytes.saturating_sub(record.bytes());
+        }
+    }
+
+    /// What has to go, if more is kept than may be.
+    pub fn excess(&self, bytes_max: u64) -> Option<AuditExcess> {
+        if self.refused_bytes > bytes_max / AUDIT_REFUSED_PART {
+            Some(AuditExcess::Refused)
+        } else if self.bytes > bytes_max {
+            Some(AuditExcess::Any)
+        } else {
+            None
+        }
+    }
+}

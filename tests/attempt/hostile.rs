@@ -1,0 +1,388 @@
+//! Receivers that mean harm: answers that are wrong in every place, that have no end, that lie, and that stop at every byte. Each
+//! attempt ends in its time, with the outcome that is told here, and the next one to somebody else goes its way.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tidings::domain::delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome};
+
+use crate::{
+    receiver::{Connection, OK, Receiver},
+    support::{Sender, impatient},
+};
+
+/// The time of an attempt that is to run out of it.
+const SHORT: Duration = Duration::from_millis(400);
+/// The time of all others, on a machine that has much else to do.
+const LONG: Duration = Duration::from_secs(8);
+
+/// What a receiver does once it has the request.
+#[derive(Clone)]
+enum Does {
+    /// Sends this, and waits.
+    Sends(Vec<u8>),
+    /// Sends this, and closes.
+    Ends(Vec<u8>),
+    /// Sends the first, and then the second for ever.
+    Floods(Vec<u8>, Vec<u8>),
+    /// Sends the first, and then the second for ever, a byte at a time.
+    Drips(Vec<u8>, Vec<u8>),
+}
+
+impl Does {
+    async fn to(self, connection: &mut Connection) {
+        match self {
+            Self::Sends(bytes) => {
+                connection.send(bytes).await;
+                connection.wait_for_end().await;
+            }
+            Self::Ends(bytes) => {
+                connection.send(bytes).await;
+            }
+            Self::Floods(first, then) => {
+                // In pieces of some size: the system's calls would be the bound otherwise.
+                let piece = then.repeat(16 * 1024 / then.len().max(1) + 1);
+                connection.send(first).await;
+                while connection.send(&piece).await {}
+            }
+            Self::Drips(first, then) => {
+                let mut tick = tokio::time::interval(Duration::from_millis(2));
+                connection.send(first).await;
+                for byte in then.iter().cycle() {
+                    tick.tick().await;
+                    if !connection.send([*byte]).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is expected of an attempt: its outcome and its status.
+type Expected = (Outcome, u16);
+
+/// Nothing of an answer could be made use of.
+const BROKEN: Expected = (Outcome::Io, 0);
+/// The head was good, the rest was not.
+const CUT: Expected = (Outcome::Io, 200);
+const TAKEN: Expected = (Outcome::Ok, 200);
+const LATE_HEAD: Expected = (Outcome::Timeout, 0);
+const LATE_BODY: Expected = (Outcome::Timeout, 200);
+
+type Try = (&'static str, Does, Expected);
+
+fn sends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
+    (what, Does::Sends(bytes.as_ref().to_vec()), expected)
+}
+
+fn ends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
+    (what, Does::Ends(bytes.as_ref().to_vec()), expected)
+}
+
+fn floods(what: &'static str, first: &str, then: impl AsRef<[u8]>, expected: Expected) -> Try {
+    (what, Does::Floods(first.into(), then.as_ref().to_vec()), expected)
+}
+
+fn drips(what: &'static str, first: &str, then: &str, expected: Expected) -> Try {
+    (what, Does::Drips(first.into(), then.into()), expected)
+}
+
+/// An answer of status 200 with these headers, and what follows them.
+fn with(headers: &str, rest: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n{rest}")
+}
+
+fn chunked(rest: &str) -> String {
+    with("transfer-encoding: chunked", rest)
+}
+
+async fn attempt(does: Does, time: Duration) -> Attempt {
+    let receiver = Receiver::start(move |mut connection| {
+        let does = does.clone();
+        async move {
+            if connection.request().await {
+                does.to(&mut connection).await;
+            }
+        }
+    })
+    .await;
+    Sender::new().post_to(impatient(&receiver.url("/"), time)).await
+}
+
+/// Makes all of these tries, and tells every one that did not end as it should.
+async fn try_all(tries: Vec<Try>) {
+    let count = tries.len();
+    let mut wrong = Vec::new();
+    for (what, does, expected) in tries {
+        let time = if expected.0 == Outcome::Timeout { SHORT } else { LONG };
+        let attempt = attempt(does, time).await;
+        if (attempt.outcome, attempt.http_status) != expected {
+            wrong.push(format!("{what}: expected {expected:?}, got {attempt:?}"));
+        }
+        if attempt.duration > time * 8 || attempt.response_body.len() > ANSWER_BYTES_KEPT * 3 {
+            wrong.push(format!("{what}: took {:?}, kept {}", attempt.duration, attempt.response_body.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    println!("{count} tries");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_no_answer() {
+    let binary: Vec<u8> = (0..=255).cycle().take(4096).collect();
+    try_all(vec![
+        sends("bytes of all values", binary, BROKEN),
+        sends("zeros", vec![0; 4096], BROKEN),
+        sends("spaces", vec![b' '; 64], BROKEN),
+        sends("a greeting of SMTP", "220 mail.example.com ESMTP\r\n", BROKEN),
+        sends("a greeting of SSH", "SSH-2.0-OpenSSH_9.2\r\n", BROKEN),
+        sends("a greeting of FTP", "220 ready\r\n\r\n", BROKEN),
+        sends("an alert of TLS", b"\x15\x03\x01\x00\x02\x02\x28", BROKEN),
+        sends("frames of HTTP/2", b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", BROKEN),
+        sends("a request", "GET / HTTP/1.1\r\nhost: x\r\n\r\n", BROKEN),
+        sends("HTML alone", "<html></html>\r\n\r\n", BROKEN),
+        sends("HTTP/0.9", "HTTP/0.9 200 OK\r\n\r\n", BROKEN),
+        sends("HTTP/2.0", "HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("HTTP/9.9", "HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("ICY", "ICY 200 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a status of two digits", "HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a status of four digits", "HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a status below 100", "HTTP/1.1 099 x\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a negative status", "HTTP/1.1 -20 x\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a status that is none", "HTTP/1.1 OK 200\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a reason with a NUL", "HTTP/1.1 200 O\0K\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("a header without a colon", with("nothing", ""), BROKEN),
+        sends("a header without a name", with(": x", ""), BROKEN),
+        sends("a name with a space", with("x y: z", ""), BROKEN),
+        sends("a space before the colon", with("x : y\r\ncontent-length: 0", ""), BROKEN),
+        sends("a value with a NUL", with("x: a\0b", ""), BROKEN),
+        sends("a folded value", with("x: a\r\n b\r\ncontent-length: 0", ""), BROKEN),
+        sends("a lone CR", with("x: a\rb", ""), BROKEN),
+        ends("nothing at all", "", BROKEN),
+        ends("an empty line", "\r\n", BROKEN),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn lengths_that_lie_and_chunks_that_are_none_are_told_from_answers() {
+    let huge = format!("{}\r\n", "f".repeat(17));
+    try_all(vec![
+        ends("less than was said", with("content-length: 9", "half"), CUT),
+        ends("nothing of what was said", with("content-length: 9", ""), CUT),
+        sends("less than was said, and silence", with("content-length: 9", "half"), LATE_BODY),
+        // Of what was not announced nothing is read: the next answer cannot be forged with it.
+        sends("more than was said", with("content-length: 2", "okHTTP/1.1 500 x\r\n\r\n"), TAKEN),
+        sends("all that a number can say", with("content-length: 18446744073709551615", "x"), BROKEN),
+        sends("more than a number can say", with("content-length: 18446744073709551616", "x"), BROKEN),
+        sends("a negative length", with("content-length: -1", "x"), BROKEN),
+        sends("a length with a sign", with("content-length: +1", "x"), BROKEN),
+        sends("a length in hexadecimal", with("content-length: 0x1", "x"), BROKEN),
+        sends("a length with a unit", with("content-length: 1 byte", "x"), BROKEN),
+        sends("an empty length", with("content-length: ", "x"), BROKEN),
+        sends("two lengths", with("content-length: 1\r\ncontent-length: 2", "xy"), BROKEN),
+        sends("a length twice", with("content-length: 2\r\ncontent-length: 2", "ok"), TAKEN),
+        sends("two lengths in one", with("content-length: 1, 2", "xy"), BROKEN),
+        // The chunks count, says RFC 9112, and whoever counts otherwise could be lied to.
+        sends(
+            "chunks with a length",
+            with("content-length: 99\r\ntransfer-encoding: chunked", "2\r\nok\r\n0\r\n\r\n"),
+            TAKEN,
+        ),
+        ends("a coding that nobody knows", with("transfer-encoding: zip", "x"), TAKEN),
+        sends("a size that is none", chunked("x\r\n"), CUT),
+        sends("a negative size", chunked("-1\r\nx\r\n"), CUT),
+        sends("a size with a prefix", chunked("0x1\r\nx\r\n0\r\n\r\n"), CUT),
+        sends("a size that no number holds", chunked(&huge), CUT),
+        sends("the largest size", chunked("ffffffffffffffff\r\nx"), LATE_BODY),
+        sends("a chunk that is longer than its size", chunked("1\r\nxx\r\n0\r\n\r\n"), CUT),
+        sends("a chunk without its end", chunked("1\r\nx0\r\n\r\n"), CUT),
+        sends("a size without a line feed", chunked("1\rx"), CUT),
+        sends("an empty size", chunked("\r\nx\r\n"), CUT),
+        ends("no last chunk", chunked("1\r\nx\r\n"), CUT),
+        sends("no last chunk, and silence", chunked("1\r\nx\r\n"), LATE_BODY),
+        ends("a last chunk without its end", chunked("0\r\n"), CUT),
+        sends("trailers", chunked("0\r\nx: y\r\n\r\n"), TAKEN),
+        sends("a trailer that is none", chunked("0\r\nnothing\r\n\r\n"), CUT),
+        sends("a trailer that changes the length", chunked("0\r\ncontent-length: 99\r\n\r\n"), TAKEN),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_no_end_is_cut_off() {
+    let long_line = "y".repeat(1000);
+    try_all(vec![
+        floods("a status line without an end", "HTTP/1.1 200 ", "x", BROKEN),
+        floods("spaces before a status", "", " ", BROKEN),
+        floods("empty lines before a status", "", "\r\n", BROKEN),
+        floods("a header's name without an end", "HTTP/1.1 200 OK\r\n", "x", BROKEN),
+        floods("a header's value without an end", "HTTP/1.1 200 OK\r\nx: ", "y", BROKEN),
+        floods("headers without an end", "HTTP/1.1 200 OK\r\n", "x: y\r\n", BROKEN),
+        floods("long headers without an end", "HTTP/1.1 200 OK\r\n", format!("x: {long_line}\r\n"), BROKEN),
+        sends("101 headers", with(&vec!["x: y"; 101].join("\r\n"), ""), BROKEN),
+        sends("10,000 headers", with(&vec!["x: y"; 10_000].join("\r\n"), ""), BROKEN),
+        sends("a header of 20,000 bytes", with(&format!("x: {}", "y".repeat(20_000)), ""), BROKEN),
+        sends("a header of 20 MB", with(&format!("x: {}", "y".repeat(20_000_000)), ""), BROKEN),
+        floods("garbage without an end", "", "\0\u{1}", BROKEN),
+        floods("100 Continue for ever", "", "HTTP/1.1 100 Continue\r\n\r\n", LATE_HEAD),
+        floods("103 Early Hints for ever", "", "HTTP/1.1 103 x\r\nlink: </>\r\n\r\n", LATE_HEAD),
+        floods(
+            "long hints for ever",
+            "",
+            format!("HTTP/1.1 103 x\r\n{}\r\n", format!("l: {long_line}\r\n").repeat(10)),
+            LATE_HEAD,
+        ),
+        drips("100 Continue for ever, slowly", "", "HTTP/1.1 100 Continue\r\n\r\n", LATE_HEAD),
+        drips("a status line for ever, slowly", "HTTP/1.1 200 ", "x", LATE_HEAD),
+        drips("headers for ever, slowly", "HTTP/1.1 200 OK\r\n", "x: y\r\n", LATE_HEAD),
+        drips("a body for ever, slowly", "HTTP/1.1 200 OK\r\n\r\n", "x", LATE_BODY),
+        drips("chunks for ever, slowly", &chunked(""), "1\r\nx\r\n", LATE_BODY),
+        drips("the size of a chunk for ever, slowly", &chunked(""), "0", LATE_BODY),
+        drips("an extension for ever, slowly", &chunked("1;"), "x", LATE_BODY),
+        drips("trailers for ever, slowly", &chunked("0\r\n"), "x: y\r\n", LATE_BODY),
+        // The status counts once as much was read as is.
+        floods("a body for ever", "HTTP/1.1 200 OK\r\n\r\n", "x", TAKEN),
+        floods("all the body that was said", &with("content-length: 9000000000", ""), "x", TAKEN),
+        floods("chunks for ever", &chunked(""), "4\r\nxxxx\r\n", TAKEN),
+        floods("tiny chunks for ever", &chunked(""), "1\r\nx\r\n", TAKEN),
+        floods("one chunk for ever", &chunked("fffffffffffffff\r\n"), "x", TAKEN),
+        // Zeros make no number larger.
+        floods("the size of a chunk for ever", &chunked(""), "0", LATE_BODY),
+        floods("a size that grows for ever", &chunked(""), "f", CUT),
+        floods("an extension for ever", &chunked("1;"), "x", CUT),
+        floods("extensions for ever", &chunked(""), "1;xxxxxxxxxxxxxxxx\r\nx\r\n", CUT),
+        floods("a trailer for ever", &chunked("0\r\nx: "), "y", CUT),
+        floods("trailers for ever", &chunked("0\r\n"), "x: y\r\n", CUT),
+        sends("1,000 trailers", chunked(&format!("0\r\n{}\r\n", "x: y\r\n".repeat(1000))), CUT),
+    ])
+    .await;
+}
+
+/// Whole answers, of each kind.
+fn answers() -> Vec<String> {
+    vec![
+        with("content-length: 5\r\nx-a: b", "hello"),
+        chunked("5;x=y\r\nhello\r\n0\r\nx: y\r\n\r\n"),
+        format!("HTTP/1.1 100 Continue\r\n\r\n{OK}"),
+        "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+    ]
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
+    let mut tries = 0;
+    for answer in answers() {
+        for length in 0..answer.len() {
+            for is_reset in [false, true] {
+                let part = answer.as_bytes()[..length].to_vec();
+                let receiver = Receiver::start(move |mut connection| {
+                    let part = part.clone();
+                    async move {
+                        connection.request().await;
+                        connection.send(part).await;
+                        if is_reset {
+                            connection.reset();
+                        }
+                    }
+                })
+                .await;
+                let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
+                assert_eq!(attempt.outcome, Outcome::Io, "{length} of {answer:?}: {attempt:?}");
+                assert!([0, 200].contains(&attempt.http_status), "{attempt:?}");
+                tries += 1;
+            }
+        }
+        let whole = attempt(Does::Ends(answer.clone().into_bytes()), LONG).await;
+        assert_eq!(whole.outcome, Outcome::Ok, "{answer:?}: {whole:?}");
+    }
+    println!("{tries} tries");
+}
+
+#[tokio::test]
+async fn an_answer_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_delivery() {
+    let answer = with("content-length: 5\r\nx-a: b", "hello");
+    for length in 0..answer.len() {
+        let part = answer.as_bytes()[..length].to_vec();
+        let mut receiver = Receiver::start(move |mut connection| {
+            let part = part.clone();
+            async move {
+                connection.request().await;
+                connection.send(OK).await;
+                if connection.number == 0 && connection.request().await {
+                    connection.send(part).await;
+                }
+            }
+        })
+        .await;
+        let sender = Sender::new();
+        assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+        let cut = sender.post(&receiver.url("/")).await;
+        // Before anything of the answer is there, the receiver may have closed it in the same moment: that is tried again, once.
+        let has_head = length > answer.find("hello").unwrap();
+        if has_head {
+            assert_eq!((cut.outcome, cut.http_status), CUT, "{length}: {cut:?}");
+        }
+        assert!([Outcome::Ok, Outcome::Io].contains(&cut.outcome), "{length}: {cut:?}");
+        let requests = 2 + usize::from(cut.outcome == Outcome::Ok);
+        assert_eq!(receiver.so_far().len(), requests, "{length}: {cut:?}");
+        assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok, "{length}");
+    }
+    println!("{} tries", answer.len());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_request_was_read_is_an_answer_or_none_but_nothing_else() {
+    let mut outcomes = std::collections::BTreeMap::new();
+    for answer in [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "garbage\r\n\r\n"] {
+        for ends in [false, true] {
+            for _ in 0..10 {
+                let receiver = Receiver::start(move |mut connection| async move {
+                    connection.send(answer).await;
+                    if !ends {
+                        connection.wait_for_end().await;
+                    }
+                })
+                .await;
+                let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
+                // Whether it was there before the request began is a matter of luck.
+                let expected = match answer {
+                    OK => [Outcome::Ok, Outcome::Io],
+                    _ => [Outcome::HttpStatus, Outcome::Io],
+                };
+                assert!(expected.contains(&attempt.outcome), "{answer:?}: {attempt:?}");
+                *outcomes.entry(format!("{:?}", attempt.outcome)).or_insert(0) += 1;
+            }
+        }
+    }
+    println!("60 tries: {outcomes:?}");
+}
+
+/// 100 MB of zeros, compressed three times with gzip.
+const BOMB: &str = "H4sIAAAAAAACA5Pv5mAAASbmt3e0/VgCBdouznP3YD/o3OPk0JTIKTHpYIIBxwYBsQNSL1oWGEgIlTUmMVqo5B04y8TBZMiVsaxa8ru9e2zsuzCt+99iY0vbFp+ffjDhZ8a7//P2vbrKBTRYI+ZzofGraYxX/aytrSyZgSJe5Tv3mb2bzmQvHt1+jBEocHS37Y37L/RZ9q1ffwwiMFvn2eU68Q+37PLnzWIHCoi8jzUAuXIRBxuQdBA7COKcUJIAUYksIEMVuhNAnBRBHiDZoNMEMkbADaxpE+WaPm2YYX438cCXtXP/XpsM9NUCh+eHj9/d+/jp9fSn8m09SzhN+xgZAHJnSctLAQAA";
+
+#[tokio::test]
+async fn what_comes_compressed_stays_so() {
+    let bomb = Arc::new(STANDARD.decode(BOMB).unwrap());
+    for coding in ["gzip", "gzip, gzip, gzip", "deflate", "br", "zstd"] {
+        let bomb = Arc::clone(&bomb);
+        let mut receiver = Receiver::start(move |mut connection| {
+            let bomb = Arc::clone(&bomb);
+            async move {
+                connection.request().await;
+                let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");
+                connection.send([head.as_bytes(), &bomb].concat()).await;
+                connection.wait_for_end().await;
+            }
+        })
+        .await;
+        let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
+        assert_eq!((attempt.outcome, attempt.http_status), TAKEN, "{attempt:?}");
+        assert!(attempt.response_body.starts_with('\u{1f}'), "as it came: {:?}", attempt.response_body);
+        assert!(attempt.response_body.len() < 1024);
+        let request = receiver.next().await;
+        assert!(!request.head.to_lowercase().contains("accept-encoding"), "nobody asked for it");
+    }
+    println!("5 tries");
+}

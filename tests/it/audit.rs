@@ -1,0 +1,178 @@
+//! Audit records over kills and restarts of the real binary.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tidings::proto::v1::{
+    self,
+    audit_record::Outcome,
+    subscription::State::{Active, Paused},
+};
+use tokio::{task::JoinSet, time::sleep};
+use tonic::Code;
+
+use crate::{
+    client::{Client, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    metrics::Scrape,
+};
+
+const ACCOUNT: i64 = 1;
+const KILLS: u64 = 12;
+/// Callers that change things at the same time.
+const CALLERS: u64 = 8;
+
+/// Everything that is on record, the oldest first.
+async fn records(client: &Client) -> Vec<v1::AuditRecord> {
+    let mut request =
+        v1::ListAuditRecordsRequest { parent: "accounts/-".into(), page_size: 1000, ..Default::default() };
+    let mut records = Vec::new();
+    loop {
+        let page = client.audit.clone().list_audit_records(request.clone()).await.unwrap().into_inner();
+        records.extend(page.audit_records);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            records.reverse();
+            return records;
+        }
+    }
+}
+
+/// Subscribes and pauses under names of its own until the gateway is gone. Tells of which names it was told that they were made, and
+/// that they were paused.
+async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Vec<String>) {
+    let (mut created, mut paused) = (Vec::new(), Vec::new());
+    for nth in 0.. {
+        let id = format!("{caller}-{nth}");
+        let request = v1::CreateSubscriptionRequest {
+            parent: format!("accounts/{ACCOUNT}"),
+            subscription: Some(subscription(format!("https://{id}.example.com/"))),
+            subscription_id: id,
+            ..Default::default()
+        };
+        let Ok(made) = client.subscriptions.clone().create_subscription(request).await else { break };
+        let name = made.into_inner().subscription.unwrap().name;
+        created.push(name.clone());
+        let pause = v1::PauseSubscriptionRequest { name: name.clone() };
+        if client.subscriptions.clone().pause_subscription(pause).await.is_err() {
+            break;
+        }
+        paused.push(name);
+    }
+    (created, paused)
+}
+
+async fn subscriptions(client: &Client) -> Vec<v1::Subscription> {
+    let mut request = v1::ListSubscriptionsRequest {
+        parent: format!("accounts/{ACCOUNT}"),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let mut all = Vec::new();
+    loop {
+        let page =
+            client.subscriptions.clone().list_subscriptions(request.clone()).await.unwrap().into_inner();
+        all.extend(page.subscriptions);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return all;
+        }
+    }
+}
+
+/// What is on record of each resource, by method.
+fn outcomes<'a>(records: &'a [v1::AuditRecord], method: &str) -> BTreeMap<&'a str, Outcome> {
+    let of_method = records.iter().filter(|record| record.method.ends_with(method));
+    of_method.map(|record| (&*record.resource, record.outcome())).collect()
+}
+
+#[tokio::test]
+async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_as_done_has_changed() {
+    let home = Home::new().with("subscriptions-per-account-max", "1000000");
+    let mut gateway = home.start().await;
+    let (mut created, mut paused) = (BTreeSet::new(), BTreeSet::new());
+    for kill in 0..KILLS {
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            callers.spawn(change_until_killed(gateway.client.clone(), format!("k{kill}c{caller}")));
+        }
+        sleep(Duration::from_millis(60 + 23 * kill)).await;
+        gateway.kill().await;
+        for (made, stopped) in callers.join_all().await {
+            created.extend(made);
+            paused.extend(stopped);
+        }
+        gateway = home.start().await;
+    }
+    let (records, there) = (records(&gateway.client).await, subscriptions(&gateway.client).await);
+    let (creates, pauses) =
+        (outcomes(&records, "/CreateSubscription"), outcomes(&records, "/PauseSubscription"));
+    assert!(created.len() > 20 && !paused.is_empty(), "{} were made", created.len());
+    for name in &created {
+        assert_eq!(creates.get(&**name), Some(&Outcome::Ok), "{name} was acknowledged");
+    }
+    for name in &paused {
+        assert_eq!(pauses.get(&**name), Some(&Outcome::Ok), "{name} was acknowledged");
+    }
+    for subscription in &there {
+        assert!(creates.contains_key(&*subscription.name), "{} is there", subscription.name);
+        if subscription.state() == Paused {
+            assert!(pauses.contains_key(&*subscription.name), "{} is paused", subscription.name);
+        }
+    }
+    let states: BTreeMap<_, _> = there.iter().map(|one| (&*one.name, one.state())).collect();
+    for (name, _) in creates.iter().filter(|(_, outcome)| **outcome == Outcome::Ok) {
+        assert!(states.contains_key(name), "{name} is on record as made");
+    }
+    for (name, _) in pauses.iter().filter(|(_, outcome)| **outcome == Outcome::Ok) {
+        assert_eq!(states.get(name), Some(&Paused), "{name} is on record as paused");
+    }
+    // Whoever was cut off has left at most one call without an end; and numbers are given away once.
+    let unknown = records.iter().filter(|record| record.outcome() == Outcome::Unknown).count() as u64;
+    assert!(unknown <= KILLS * CALLERS, "{unknown} without an end");
+    let numbers: Vec<i64> = records.iter().map(|record| record.number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[0] == 1, "{numbers:?}");
+    println!("{} calls on record, {unknown} of them cut off by {KILLS} kills", records.len());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_leaves_what_was_done_and_stays_within_its_bound() {
+    const CALLS: u32 = 4000;
+    let home = Home::new().with("audit-bytes-max", "1MiB");
+    let gateway = home.start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription("https://a.example.com/".into())).await;
+    gateway.client.pause(&subscribed.name).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let client = gateway.client.clone();
+        callers.spawn(async move {
+            for _ in 0..u64::from(CALLS) / CALLERS {
+                let name = format!("accounts/{ACCOUNT}/subscriptions/none-{}", "x".repeat(50));
+                let status = client.delete(&name, true).await.unwrap_err();
+                assert_eq!(status.code(), Code::NotFound, "{status:?}");
+            }
+        });
+    }
+    tokio::time::timeout(PATIENCE, callers.join_all()).await.expect("in time");
+    let seen = records(&gateway.client).await;
+    assert!((500..2000).contains(&seen.len()), "{} records", seen.len());
+    let done: Vec<&str> =
+        seen.iter().filter(|one| one.outcome() == Outcome::Ok).map(|one| &*one.method).collect();
+    assert!(done.len() == 2 && done[0].ends_with("/CreateSubscription"), "{done:?}");
+    assert_eq!(seen.last().unwrap().number, 2 + i64::from(CALLS), "the newest is there");
+    let counted = Scrape::of(&gateway).await;
+    assert_eq!(counted.value(r#"tidings_audit_records_total{outcome="ok"}"#), 2.0);
+    assert_eq!(counted.value(r#"tidings_audit_records_total{outcome="refused"}"#), f64::from(CALLS));
+    let removed = counted.value(r#"tidings_audit_records_removed_total{reason="size"}"#);
+    assert_eq!(removed, f64::from(2 + CALLS - u32::try_from(seen.len()).unwrap()));
+
+    gateway.stop().await;
+    let gateway: Gateway = home.start().await;
+    assert_eq!(records(&gateway.client).await, seen, "all of it is there after a restart");
+    gateway.client.resume(&subscribed.name).await;
+    assert_eq!(gateway.client.subscription(&subscribed.name).await.state(), Active);
+    gateway.stop().await;
+}
