@@ -9,6 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod show;
 mod source;
 mod suggest;
@@ -168,7 +170,14 @@ impl Config {
     ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut faults = Vec::new();
         let entries = source::read_all(flags, environment, &mut faults);
+        Self::of(entries, faults)
+    }
 
+    /// The same from what the sources said, the weakest first, and from what was wrong with them.
+    fn of(
+        entries: Vec<source::Entry>,
+        mut faults: Vec<ConfigFault>,
+    ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
         let mut unknown: Vec<&str> = Vec::new();
         for entry in entries {

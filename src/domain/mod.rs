@@ -7,6 +7,8 @@ pub mod delivery;
 pub mod egress;
 pub mod event;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ids;
 pub mod json;
 pub mod request;

@@ -20,6 +20,7 @@ mod mask;
 mod secrets;
 
 pub use check::{check_new, check_update};
+pub use endpoint_url::parse_url;
 pub use mask::{Field, Mask};
 pub use secrets::{
     OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,

@@ -46,6 +46,8 @@ mod apply;
 mod describe;
 mod detail;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod held;
 mod ids;
 mod ledger;

@@ -60,19 +60,13 @@ impl RegistryTree {
         let mut requests = Vec::new();
         for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
             let (key, value) = row?;
-            let subscription = decode(&value)?;
-            if *key != lane_key(subscription.lane) {
-                let message = format!("{} is stored under another lane's key", subscription.name);
-                return Err(RecordError(message).into());
-            }
+            let subscription = subscription_of(&key, &value)?;
             highest = subscription.lane.0;
             take(subscription);
         }
         for row in tree.scan_prefix([RegistryKind::Request as u8]) {
             let (key, value) = row?;
-            let key = key.as_ref().try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
-            let record = RequestRecord::decode(&*value).map_err(RecordError::from)?;
-            requests.push((UnixMicros(record.time), key));
+            requests.push(request_of(&key, &value)?);
         }
         requests.sort_unstable();
         let last_lane = match tree.get([RegistryKind::LastLane as u8])? {
@@ -147,29 +141,47 @@ impl RegistryTree {
         now: UnixMicros,
     ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
         let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
-        let record = RequestRecord::decode(&*value).map_err(RecordError::from)?;
-        if now.since(UnixMicros(record.time)) > REQUEST_MEMORY {
-            return Ok(None);
-        }
-        let subscription =
-            record.subscription.ok_or_else(|| RecordError("a request without an answer".to_owned()))?;
-        Ok(Some((record.fingerprint, subscription.try_into()?)))
+        let (time, fingerprint, subscription) = answer_of(&value)?;
+        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
     }
 }
 
-fn decode(value: &[u8]) -> Result<Subscription, RecordError> {
-    SubscriptionRecord::decode(value)?.try_into()
+/// The subscription of a row.
+pub(super) fn subscription_of(key: &[u8], value: &[u8]) -> Result<Subscription, RecordError> {
+    let subscription = Subscription::try_from(SubscriptionRecord::decode(value)?)?;
+    if key != lane_key(subscription.lane) {
+        return Err(RecordError(format!("{} is stored under another lane's key", subscription.name)));
+    }
+    Ok(subscription)
 }
 
-fn lane_key(lane: LaneId) -> [u8; 9] {
+/// When the request of a row was made, and its key.
+pub(super) fn request_of(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(UnixMicros, [u8; REQUEST_KEY_BYTES]), RecordError> {
+    let key = key.try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
+    Ok((UnixMicros(RequestRecord::decode(value)?.time), key))
+}
+
+/// When a request was made, its digest, and its answer.
+pub(super) fn answer_of(value: &[u8]) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {
+    let record = RequestRecord::decode(value)?;
+    let subscription =
+        record.subscription.ok_or_else(|| RecordError("a request without an answer".to_owned()))?;
+    Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
+}
+
+pub(super) fn lane_key(lane: LaneId) -> [u8; 9] {
     let mut key = [RegistryKind::Subscription as u8; 9];
     key[1..].copy_from_slice(&lane.0.to_be_bytes());
     key
 }
 
-const REQUEST_KEY_BYTES: usize = 25;
+/// Bytes of the key of a request.
+pub(super) const REQUEST_KEY_BYTES: usize = 25;
 
-fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+pub(super) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
     let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
     key[1..9].copy_from_slice(&account.get().to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());
