@@ -45,6 +45,14 @@ clients:
     tests/clients/install target/clients
     tests/clients/run.py target/debug/tidings target/clients
 
+# Fuzzes every decoder: each target, or those named, for so many seconds. Needs a C++ compiler.
+fuzz seconds="10" *targets:
+    fuzz/run {{seconds}} {{targets}}
+
+# Takes into fuzz/corpus what fuzzing found, as few inputs as reach as much of the code.
+fuzz-minimise *targets:
+    fuzz/run --minimise {{targets}}
+
 # Shows the whole round: publish, deliver, list.
 demo:
     cargo run --release -- demo

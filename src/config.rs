@@ -9,6 +9,8 @@ use std::{
 
 use ipnet::IpNet;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod proxies;
 mod secrets_key;
 mod show;
@@ -201,6 +203,15 @@ struct Row {
     origin: Origin,
 }
 
+/// What counts beside the settings.
+#[derive(Default)]
+struct Beside {
+    /// All of it but the keys, for the variables that other programs read too.
+    environment: Vec<(OsString, OsString)>,
+    secrets_key: Option<SealingKeys>,
+    admin_token: Option<Secret>,
+}
+
 impl Config {
     /// Makes the configuration of what the sources say. Flags go before the environment, that before the file that
     /// either of them names, and that before the defaults.
@@ -216,7 +227,15 @@ impl Config {
         let (secrets_key, environment) = secrets_key::take(environment, &mut faults);
         let admin_token = source::read_admin_token(&environment, &mut faults);
         let entries = source::read_all(flags, environment.iter().cloned(), &mut faults);
+        Self::of(entries, Beside { environment, secrets_key, admin_token }, faults)
+    }
 
+    /// The same from what the sources said, the weakest first, and from what was wrong with them.
+    fn of(
+        entries: Vec<source::Entry>,
+        beside: Beside,
+        mut faults: Vec<ConfigFault>,
+    ) -> Result<(Self, Origins), Vec<ConfigFault>> {
         let mut rows: Vec<_> = SETTINGS.iter().map(Row::default_of).collect();
         let mut unknown: Vec<&str> = Vec::new();
         for entry in entries {
@@ -234,6 +253,7 @@ impl Config {
         let origins = Origins(rows);
         // A value that could not be read cannot be compared either.
         origins.check_together(|key| !unknown.contains(&key), &mut faults);
+        let Beside { environment, secrets_key, admin_token } = beside;
         let proxies = origins.proxies(&environment, &mut faults);
         let key_file = origins.row("secrets_key_file");
         if secrets_key.is_some() && key_file.value.file().is_some() {

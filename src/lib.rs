@@ -9,6 +9,8 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod domain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
 pub mod listen;

@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use prost::Message;
 use tidings::{
     domain::{event, ids::AccountId, json, subscription::PayloadFormat},
     proto::v1::{self, EventType},
@@ -51,6 +52,21 @@ fn message_events_have_the_body_of_the_sample() {
 fn other_events_have_their_documented_body_in_the_sample_form() {
     for kind in events::kinds().filter(|kind| !json::has_sample_form(*kind)) {
         assert_body(events::full(kind), PayloadFormat::Sample, &format!("documented/{}", name_of(kind)));
+    }
+}
+
+/// Writes the events into the corpus of the fuzz target: `cargo test --test golden seeds -- --ignored`.
+#[test]
+#[ignore = "it writes into the source"]
+fn seeds_for_fuzzing_are_written() {
+    for kind in events::kinds() {
+        let variants = [Some(events::full(kind)), Some(events::unset(kind)), events::empty(kind)];
+        for (event, variant) in variants.into_iter().zip(["full", "unset", "empty"]) {
+            let Some(event) = event else { continue };
+            let file =
+                format!("{}/fuzz/corpus/event/{}.{variant}", env!("CARGO_MANIFEST_DIR"), name_of(kind));
+            fs::write(file, event.encode_to_vec()).unwrap();
+        }
     }
 }
 

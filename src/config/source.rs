@@ -89,6 +89,12 @@ impl Flags {
         )
     }
 
+    /// Whether a configuration file was named.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn names_a_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// Takes the flags from what a command prepared by [`Flags::add_to`] was called with.
     pub fn from_matches(matches: &ArgMatches) -> Self {
         let entry = |setting: &'static Setting| {
@@ -198,7 +204,7 @@ fn is_kubernetes_service(name: &str) -> bool {
         || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// What a file says. Lines that are no TOML are faults, and everything else is read nevertheless.
+/// What a file says.
 fn read_file(path: &Path, named_by: Origin, faults: &mut Vec<ConfigFault>) -> Vec<Entry> {
     let text = match read_to_bound(path) {
         Ok(text) => text,
@@ -208,11 +214,16 @@ fn read_file(path: &Path, named_by: Origin, faults: &mut Vec<ConfigFault>) -> Ve
             return Vec::new();
         }
     };
+    read_text(path, &text, faults)
+}
+
+/// What the text of a file says. Lines that are no TOML are faults, and everything else is read nevertheless.
+pub(super) fn read_text(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Vec<Entry> {
     let at = |offset: usize, key: Option<&str>| {
         let line = 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
         Origin::File { path: path.to_owned(), line, key: key.map(str::to_owned) }
     };
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    let (table, errors) = DeTable::parse_recoverable(text);
     let broken: Vec<_> = errors
         .iter()
         .map(|error| ConfigFault {

@@ -10,6 +10,8 @@ pub mod client;
 mod connect;
 pub mod dispatcher;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http1;
 mod lane;
 mod pace;

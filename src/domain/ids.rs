@@ -115,6 +115,12 @@ impl EventId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a text is an id.
+    pub fn fits(text: &str) -> bool {
+        (1..=EVENT_ID_CHARS_MAX).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+    }
 }
 
 impl EventId {
@@ -158,9 +164,7 @@ impl FromStr for EventId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let fits = (1..=EVENT_ID_CHARS_MAX).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
-        if fits {
+        if Self::fits(text) {
             Ok(Self(text.into()))
         } else {
             Err(IdError("must have an event id of 1 to 128 characters of [A-Za-z0-9._~-]"))

@@ -9,6 +9,8 @@ pub mod delivery;
 pub mod egress;
 pub mod event;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ids;
 pub mod json;
 pub mod key_pair;

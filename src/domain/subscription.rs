@@ -22,6 +22,7 @@ mod secrets;
 pub mod tls;
 
 pub use check::{check_new, check_update};
+pub use endpoint_url::parse_url;
 pub use mask::{Field, Mask};
 pub use secrets::{
     OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,

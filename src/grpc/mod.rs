@@ -9,6 +9,8 @@ mod convert;
 mod deliveries;
 mod events;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod health;
 mod incoming;
 mod known;

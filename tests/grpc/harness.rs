@@ -121,6 +121,7 @@ struct Prepared {
     grpc: GrpcSettings,
     store: Arc<dyn Store>,
     health: Health,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     address: SocketAddr,
 }
@@ -174,19 +175,19 @@ impl Server {
 
     pub async fn start_with(setup: Setup) -> Self {
         let (listener, gateway, server) = Self::prepare(setup).await;
-        let Prepared { grpc, store, health, shutdown, address } = server;
+        let Prepared { grpc, store, health, metrics, shutdown, address } = server;
         let serving = tokio::spawn(serve(listener, gateway, grpc, health.clone(), shutdown.clone()));
-        Self { address, store, health, shutdown, serving }
+        Self { address, store, health, metrics, shutdown, serving }
     }
 
     /// A server whose clients all seem to be this one.
     pub async fn start_on(setup: Setup, peer: Peer) -> Self {
         let (listener, gateway, server) = Self::prepare(setup).await;
-        let Prepared { grpc, store, health, shutdown, address } = server;
+        let Prepared { grpc, store, health, metrics, shutdown, address } = server;
         let accepted = TcpListenerStream::new(listener)
             .map(move |stream| Faked { stream: stream.expect("it is accepted"), peer: peer.clone() });
         let serving = tokio::spawn(serve_accepted(accepted, gateway, grpc, health.clone(), shutdown.clone()));
-        Self { address, store, health, shutdown, serving }
+        Self { address, store, health, metrics, shutdown, serving }
     }
 
     async fn prepare(setup: Setup) -> (TcpListener, Gateway, Prepared) {
@@ -205,7 +206,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (health, shutdown) = (Health::default(), CancellationToken::new());
-        (listener, gateway, Prepared { grpc: setup.grpc, store, health, shutdown, address })
+        (listener, gateway, Prepared { grpc: setup.grpc, store, health, metrics, shutdown, address })
     }
 
     pub async fn channel(&self) -> Channel {

@@ -113,14 +113,14 @@ impl Home {
     pub async fn start_with(&self, variables: &[(&str, String)]) -> Gateway {
         let mut command = self.command();
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        Gateway::start(command, Arc::clone(&self.dir)).await
+        Gateway::start(command, self).await
     }
 
     /// Starts a gateway with a variable in its environment, and waits until it listens.
     pub async fn start_with_environment(&self, name: &str, value: &str) -> Gateway {
         let mut command = self.command();
         command.env(name, value);
-        Gateway::start(command, Arc::clone(&self.dir)).await
+        Gateway::start(command, self).await
     }
 
     /// Starts a gateway that looks names up at `names`, and waits until it listens.

@@ -6,11 +6,13 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    env, fs,
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr},
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
+    thread,
 };
 
 use tempfile::TempDir;
@@ -50,7 +52,7 @@ impl Names {
         let (address, socket) = match bind().await {
             Ok(bound) => bound,
             Err(error) => {
-                eprintln!("SKIPPED: port 53 cannot be had: {error}");
+                skipped(&format!("port 53 cannot be had: {error}"));
                 return None;
             }
         };
@@ -58,7 +60,7 @@ impl Names {
         fs::write(files.path().join("resolv.conf"), format!("nameserver {address}\n")).unwrap();
         fs::write(files.path().join("nsswitch.conf"), "hosts: files dns\n").unwrap();
         let Some(before) = in_namespace(files.path()).await else {
-            eprintln!("SKIPPED: files in /etc cannot be replaced for a gateway alone");
+            skipped("files in /etc cannot be replaced for a gateway alone");
             return None;
         };
         let shared = Arc::new(Mutex::new(HashMap::new()));
@@ -87,6 +89,16 @@ impl Names {
             asking.env_remove(variable);
         }
         asking
+    }
+}
+
+/// Says that a test was skipped, and why: also in the file that `SKIPPED_TESTS` names, since cargo shows nothing of a test that passed.
+fn skipped(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED: {test}: {why}");
+    if let Some(path) = env::var_os("SKIPPED_TESTS") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{test}: {why}").unwrap();
     }
 }
 

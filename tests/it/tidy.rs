@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("receive", &["config", "domain", "listen"]),
     ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "store"]),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

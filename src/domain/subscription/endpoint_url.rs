@@ -1,5 +1,6 @@
 //! What the URL of an endpoint may look like.
 
+use http::Uri;
 use url::Url;
 
 /// Longest `url` in bytes, as it was sent and as it is stored.
@@ -39,6 +40,8 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     if url.as_str().len() > URL_BYTES_MAX {
         return Err(too_long());
     }
+    // Browsers take a host with the likes of `"` and `{`, and HTTP does not.
+    Uri::try_from(url.as_str()).map_err(|error| format!("cannot be POSTed to: {error}"))?;
     Ok(url)
 }
 
@@ -67,6 +70,9 @@ mod tests {
             "http://example.com:99999",
             "http://[::1",
             " http://example.com",
+            "http://exa\"mple.com",
+            "http://exa`mple.com",
+            "http://{example}.com",
             "http://example.com/\n",
             &format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX)),
             &format!("http://example.com/{}", "ä".repeat(URL_BYTES_MAX / 4)),

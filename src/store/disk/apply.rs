@@ -7,11 +7,20 @@ use super::{
     ledger::{Ledger, Settled},
     log::{Pos, ReadError},
     records::{CommitRecord, EventEntry, RecordError},
+    volume::{LANES_MAX, VOLUME_EVENTS},
 };
-use crate::domain::{delivery::DeliveryState, event::OrderTag, ids::LaneId, time::UnixMicros};
+use crate::domain::{
+    delivery::DeliveryState,
+    event::OrderTag,
+    ids::{AccountId, EventId, LaneId},
+    time::UnixMicros,
+};
 
 /// In front of a commit's record: its length.
 pub const COMMIT_HEAD: usize = 4;
+
+/// More events than that in one commit, and a volume could not count its deliveries. No commit has nearly as many.
+const EVENTS_MAX: usize = u16::MAX as usize - VOLUME_EVENTS;
 
 /// The record of a commit and its length, from the payload.
 pub fn decode(payload: &[u8]) -> Result<(CommitRecord, usize), ReadError> {
@@ -35,6 +44,9 @@ pub fn apply(
     let mut attempt = payload.plus(COMMIT_HEAD + len);
     let mut body = attempt.plus(record.attempts_len as usize);
     ledger.file_times.insert(payload.file(), time);
+    if record.events.len() > EVENTS_MAX {
+        return Err(RecordError(format!("a commit of {} events", record.events.len())));
+    }
     if !record.events.is_empty() {
         if record.first != ledger.next_seq.0 {
             let message =
@@ -48,6 +60,7 @@ pub fn apply(
             ledger.begin_volume(time, payload.file());
         }
         for entry in &record.events {
+            check(entry)?;
             let lanes: Vec<LaneId> = entry.lanes.iter().copied().map(LaneId).collect();
             ledger.push(meta_of(entry, time, body), &lanes);
             body = body.plus(entry.body_len as usize);
@@ -55,6 +68,9 @@ pub fn apply(
         ledger.is_open = ledger.volumes.back().is_some_and(|volume| !volume.is_full());
     }
     for outcome in &record.outcomes {
+        if outcome.lane > LANES_MAX {
+            return Err(RecordError(format!("an outcome for lane {}, which is none", outcome.lane)));
+        }
         let state = outcome.delivery_state()?;
         let before = ledger.settle(Settled {
             key: outcome.key(),
@@ -67,6 +83,18 @@ pub fn apply(
         })?;
         attempt = attempt.plus(outcome.attempt_len as usize);
         settled(before, state);
+    }
+    Ok(())
+}
+
+/// That an event has a name, and its deliveries are those of lanes, each once, in order.
+fn check(entry: &EventEntry) -> Result<(), RecordError> {
+    if AccountId::new(entry.account).is_err() || !EventId::fits(&entry.id) {
+        return Err(RecordError("a commit of an event that has no name".to_owned()));
+    }
+    let is_in_order = entry.lanes.is_sorted_by(|one, next| one < next);
+    if !is_in_order || entry.lanes.last().is_some_and(|last| *last > LANES_MAX) {
+        return Err(RecordError(format!("a commit of {} with deliveries out of order", entry.id)));
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ pub fn encode_index(detail: &Detail) -> (IndexRecord, Vec<u8>) {
         inboxes: events.iter().map(|event| event.inbox).collect(),
         times: events
             .iter()
-            .map(|event| event.time.0 - std::mem::replace(&mut before, event.time.0))
+            .map(|event| event.time.0.wrapping_sub(std::mem::replace(&mut before, event.time.0)))
             .collect(),
         fingerprints: events.iter().flat_map(|event| event.fingerprint.to_le_bytes()).collect(),
         places: events.iter().map(|event| event.pos.raw()).collect(),
@@ -141,7 +141,6 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
     let columns = [
         index.inboxes.len(),
         index.times.len(),
-        index.fingerprints.len() / 16,
         index.places.len(),
         index.lens.len(),
         index.sums.len(),
@@ -153,6 +152,7 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
         state.counts.len(),
     ];
     if columns.iter().any(|column| *column != count)
+        || index.fingerprints.len() != count * 16
         || !index.offsets.is_empty() && index.offsets.len() != count
     {
         return Err(RecordError("an index with columns of different lengths".to_owned()));
@@ -167,6 +167,9 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
             .get(id_from..id_end)
             .ok_or_else(|| RecordError("an index with too few ids".to_owned()))?;
         id_from = id_end;
+        if AccountId::new(index.accounts[event]).is_err() || !EventId::fits(id) {
+            return Err(RecordError("an index with an event that has no name".to_owned()));
+        }
         let fingerprint = index.fingerprints[event * 16..][..16].try_into().expect("16 bytes");
         detail.events.push(EventMeta {
             account: index.accounts[event],
@@ -182,6 +185,9 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
             id_given: index.ids_given[event],
             delivery_count: index.delivery_counts[event],
         });
+    }
+    if id_from != index.ids.len() || !index.offsets.is_sorted_by(|one, next| one < next) {
+        return Err(RecordError("an index with too many ids, or out of order".to_owned()));
     }
     detail.offsets = index.offsets;
     decode_slots(&mut detail, state)?;
@@ -220,11 +226,20 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
             changed: UnixMicros(state.changed[slot]),
             added: UnixMicros(state.added.get(slot).copied().unwrap_or(0)),
             last: if attempts > 0 {
-                Pos::from_raw(last.next().ok_or_else(unreadable)?)
+                let last = last.next().filter(|last| *last != Pos::default().raw());
+                Pos::from_raw(last.ok_or_else(unreadable)?)
             } else {
                 Pos::default()
             },
         });
+    }
+    if dues.next().is_some() || last.next().is_some() {
+        return Err(unreadable());
+    }
+    if (0..detail.len())
+        .any(|event| !detail.slots[detail.range(event)].is_sorted_by(|one, next| one.lane < next.lane))
+    {
+        return Err(RecordError("a state with deliveries out of order".to_owned()));
     }
     detail.note_retries();
     Ok(())

@@ -330,7 +330,10 @@ impl Ledger {
         let slot = detail.slots[place];
         let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
         let last = attempt.unwrap_or(slot.last);
-        let attempts_before = if queued { attempts } else { slot.attempts_before };
+        let attempts_before = if queued { attempts } else { slot.attempts_before.min(attempts) };
+        if (attempts == 0) != (last == Pos::default()) {
+            return Err(missing_attempt(key));
+        }
         let slot = Slot { state: state.into(), attempts, attempts_before, due, changed: time, last, ..slot };
         detail.set(event, place, slot);
         volume.has_added |= before.is_none();
@@ -402,6 +405,11 @@ impl LaneBook {
             SlotState::Cancelled => &mut self.counts.cancelled,
         }
     }
+}
+
+fn missing_attempt(key: DeliveryKey) -> RecordError {
+    let DeliveryKey { seq, lane } = key;
+    RecordError(format!("an outcome of event {} for lane {} whose attempts do not add up", seq.0, lane.0))
 }
 
 /// The number of a lane, as volumes keep it.

@@ -17,6 +17,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{files::is_for_want_of_room, records::RecordError};
 use prepare::Preparer;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod prepare;
 mod record;
 mod replay;
@@ -149,6 +151,12 @@ impl LogReader {
     /// Whether a file is there.
     pub fn has(&self, number: u32) -> bool {
         self.file(number).is_some()
+    }
+
+    /// Where the files begin that follow this one.
+    fn files_after(&self, number: u32) -> Vec<Pos> {
+        let files = self.files.read().expect(NO_PANIC);
+        files.keys().filter(|other| **other > number).map(|other| Pos::new(*other, 0)).collect()
     }
 
     fn file(&self, number: u32) -> Option<Arc<File>> {

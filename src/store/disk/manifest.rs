@@ -109,6 +109,9 @@ struct SpanRecord {
 /// In front of the record: what it is, and its checksum.
 const MAGIC: [u8; 8] = *b"tidings1";
 
+/// No store has come to an event or a record of this number: ids that the server makes have room for so many.
+const COUNT_MAX: u64 = 1 << 50;
+
 impl Manifest {
     /// Of a log without records.
     pub fn empty(store: Uuid, pos: Pos) -> Self {
@@ -127,12 +130,20 @@ impl Manifest {
     /// Reads the one in `dir`.
     pub fn read(dir: &Path) -> Result<Self, RecordError> {
         let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
-        let bytes = fs::read(dir.join(MANIFEST)).map_err(|error| unreadable(&error.to_string()))?;
+        Self::decode(&fs::read(dir.join(MANIFEST)).map_err(|error| unreadable(&error.to_string()))?)
+    }
+
+    /// Reads the bytes of one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
         let (head, record) = bytes.split_at_checked(16).ok_or_else(|| unreadable("it is cut off"))?;
         if head[..8] != MAGIC || head[8..] != xxh3_64(record).to_le_bytes() {
             return Err(unreadable("it is not what was written"));
         }
         let record = ManifestRecord::decode(record)?;
+        if !(1..=COUNT_MAX).contains(&record.next_seq) || !(1..=COUNT_MAX).contains(&record.number) {
+            return Err(unreadable("it counts from nowhere"));
+        }
         Ok(Self {
             store: Uuid::from_slice(&record.store).map_err(|error| unreadable(&error.to_string()))?,
             pos: Pos::from_raw(record.pos),
@@ -151,6 +162,11 @@ impl Manifest {
         place: &Self,
         volumes: impl Iterator<Item = &'a Volume>,
     ) -> std::io::Result<()> {
+        replace_file(dir, MANIFEST, &Self::encode(place, volumes))
+    }
+
+    /// The bytes of one.
+    pub fn encode<'a>(place: &Self, volumes: impl Iterator<Item = &'a Volume>) -> Vec<u8> {
         let record = ManifestRecord {
             store: place.store.as_bytes().to_vec(),
             pos: place.pos.raw(),
@@ -161,9 +177,12 @@ impl Manifest {
             file_times: place.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
             volumes: volumes.map(VolumeRecord::from).collect(),
         };
-        let record = record.encode_to_vec();
-        let bytes = [&MAGIC[..], &xxh3_64(&record).to_le_bytes(), &record].concat();
-        replace_file(dir, MANIFEST, &bytes)
+        Self::framed(&record.encode_to_vec())
+    }
+
+    /// A record behind what it is and its checksum.
+    pub(super) fn framed(record: &[u8]) -> Vec<u8> {
+        [&MAGIC[..], &xxh3_64(record).to_le_bytes(), record].concat()
     }
 }
 

@@ -51,6 +51,8 @@ pub mod audit;
 mod describe;
 mod detail;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod held;
 mod ids;
 mod key_file;

@@ -106,20 +106,14 @@ impl RegistryTree {
         let (mut requests, mut older_secrets) = (Vec::new(), BTreeMap::new());
         for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
             let (key, value) = row?;
-            let subscription = decode(&value, &keys)?;
-            if *key != lane_key(subscription.lane) {
-                let message = format!("{} is stored under another lane's key", subscription.name);
-                return Err(RecordError(message).into());
-            }
+            let subscription = subscription_of(&key, &value, &keys)?;
             highest = subscription.lane.0;
             note_older_secrets(&mut older_secrets, &subscription);
             take(subscription);
         }
         for row in tree.scan_prefix([RegistryKind::Request as u8]) {
             let (key, value) = row?;
-            let key = key.as_ref().try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
-            let record = RequestRecord::decode(&*value).map_err(RecordError::from)?;
-            requests.push((UnixMicros(record.time), key));
+            requests.push(request_of(&key, &value)?);
         }
         requests.sort_unstable();
         let last_lane = match tree.get([RegistryKind::LastLane as u8])? {
@@ -224,20 +218,24 @@ impl RegistryTree {
         now: UnixMicros,
     ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
         let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
-        let mut record = RequestRecord::decode(&*value).map_err(RecordError::from)?;
-        if now.since(UnixMicros(record.time)) > REQUEST_MEMORY {
-            return Ok(None);
-        }
-        let mut subscription = std::mem::take(record.subscription_mut()?);
-        subscription.open(&self.keys)?;
-        Ok(Some((record.fingerprint, subscription.try_into()?)))
+        let (time, fingerprint, subscription) = answer_of(&value, &self.keys)?;
+        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
     }
 }
 
-fn decode(value: &[u8], keys: &SealingKeys) -> Result<Subscription, RecordError> {
+/// The subscription of a row.
+pub(super) fn subscription_of(
+    key: &[u8],
+    value: &[u8],
+    keys: &SealingKeys,
+) -> Result<Subscription, RecordError> {
     let mut record = SubscriptionRecord::decode(value)?;
     record.open(keys)?;
-    record.try_into()
+    let subscription = Subscription::try_from(record)?;
+    if key != lane_key(subscription.lane) {
+        return Err(RecordError(format!("{} is stored under another lane's key", subscription.name)));
+    }
+    Ok(subscription)
 }
 
 fn note_older_secrets(ends: &mut BTreeMap<LaneId, UnixMicros>, subscription: &Subscription) {
@@ -286,15 +284,36 @@ fn unreadable_key(why: SealError) -> RecordError {
     RecordError(format!("which key secrets are sealed with: {why}"))
 }
 
-fn lane_key(lane: LaneId) -> [u8; 9] {
+/// When the request of a row was made, and its key.
+pub(super) fn request_of(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(UnixMicros, [u8; REQUEST_KEY_BYTES]), RecordError> {
+    let key = key.try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
+    Ok((UnixMicros(RequestRecord::decode(value)?.time), key))
+}
+
+/// When a request was made, its digest, and its answer.
+pub(super) fn answer_of(
+    value: &[u8],
+    keys: &SealingKeys,
+) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {
+    let mut record = RequestRecord::decode(value)?;
+    let mut subscription = std::mem::take(record.subscription_mut()?);
+    subscription.open(keys)?;
+    Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
+}
+
+pub(super) fn lane_key(lane: LaneId) -> [u8; 9] {
     let mut key = [RegistryKind::Subscription as u8; 9];
     key[1..].copy_from_slice(&lane.0.to_be_bytes());
     key
 }
 
-const REQUEST_KEY_BYTES: usize = 25;
+/// Bytes of the key of a request.
+pub(super) const REQUEST_KEY_BYTES: usize = 25;
 
-fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+pub(super) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
     let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
     key[1..9].copy_from_slice(&account.get().to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());

@@ -39,8 +39,8 @@ pub fn replay(
             (end.pos, end.number) = (end.pos.plus(len), end.number + 1);
             continue;
         }
-        let next = Pos::new(end.pos.file() + 1, 0);
-        let follows = if reader.has(next.file()) { record_at(reader, next)? } else { None };
+        let Some(next) = end.pos.file().checked_add(1).map(|file| Pos::new(file, 0)) else { break };
+        let follows = record_at(reader, next)?;
         match follows {
             Some((head, _)) if head.number == end.number => {
                 end.ends.push(end.pos);
@@ -50,8 +50,11 @@ pub fn replay(
             _ => break,
         }
     }
-    if holds_later(reader, end.pos, end.number)? {
-        return Err(lost(end.pos, end.number));
+    // In the rest of the file, and in those that follow it.
+    for place in [end.pos].into_iter().chain(reader.files_after(end.pos.file())) {
+        if holds_later(reader, place, end.number)? {
+            return Err(lost(end.pos, end.number));
+        }
     }
     end.ends.push(end.pos);
     Ok(end)
@@ -81,11 +84,11 @@ fn record_at(reader: &LogReader, pos: Pos) -> Result<Option<(Head, Vec<u8>)>, Re
     Ok((checksum(&record) == head.sum).then_some((head, record)))
 }
 
-/// Whether a record of this number or a later one stands behind `pos` in its file.
+/// Whether a record of this number or a later one stands at `pos` or behind it in its file.
 fn holds_later(reader: &LogReader, pos: Pos, number: u64) -> Result<bool, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(false) };
     let len = file.metadata()?.len();
-    let mut from = u64::from(pos.offset()) + ALIGN as u64;
+    let mut from = u64::from(pos.offset());
     while from + (HEAD_BYTES as u64) <= len {
         let place = Pos::new(pos.file(), u32::try_from(from).expect("a log file is below 4 GiB"));
         let look = usize::try_from(len - from).unwrap_or(usize::MAX).min(LOOK_BYTES);

@@ -1,0 +1,42 @@
+//! What fuzzing throws bytes at: one function for each decoder. There in builds for fuzzing and in those of the tests only.
+//!
+//! Each function takes any bytes, and panics where something does not hold that must. It stands beside what it is about, where it sees
+//! what nobody else does. `fuzz/` runs them with libFuzzer; the tests here run every file of the corpus, with plain cargo.
+
+use crate::{config, delivery, domain, grpc, store};
+
+/// A decoder, by the name of its target and of its corpus.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 15] = [
+    ("answer", domain::fuzz::answer),
+    ("attempt", store::disk::fuzz::attempt),
+    ("commit", store::disk::fuzz::commit),
+    ("config_file", config::fuzz::config_file),
+    ("config_values", config::fuzz::config_values),
+    ("event", domain::fuzz::event),
+    ("log", store::disk::fuzz::log),
+    ("manifest", store::disk::fuzz::manifest),
+    ("names", domain::fuzz::names),
+    ("page_token", grpc::fuzz::page_token),
+    ("registry", store::disk::fuzz::registry),
+    ("secrets", domain::fuzz::secrets),
+    ("settings", grpc::fuzz::settings),
+    ("url", delivery::fuzz::url),
+    ("volume", store::disk::fuzz::volume),
+];
+
+/// Runs the target of this name once.
+///
+/// # Panics
+///
+/// If there is none, or if something does not hold that must.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name);
+    let (_, run) = target.expect("every target is in the table");
+    run(data);
+}
+
+#[cfg(test)]
+mod tests;

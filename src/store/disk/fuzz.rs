@@ -1,0 +1,295 @@
+//! What fuzzing checks of what is on disk.
+
+use prost::Message;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{
+    apply, describe,
+    detail::{Detail, SlotState},
+    ledger::Ledger,
+    log::Pos,
+    manifest::Manifest,
+    records::{AttemptRecord, CommitRecord, SubscriptionRecord},
+    registry_tree,
+    volume::Volume,
+};
+use crate::domain::{
+    delivery::Attempt,
+    ids::{LaneId, Seq},
+    seal::{SealingKey, SealingKeys},
+    subscription::Subscription,
+    time::UnixMicros,
+};
+
+pub use super::log::fuzz::log;
+
+/// A row of the registry: the value of a subscription or of a request; and a key.
+pub fn registry(data: &[u8]) {
+    let keys = &SealingKeys::one(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
+    let subscription =
+        SubscriptionRecord::decode(data).ok().and_then(|record| Subscription::try_from(record).ok());
+    if let Some(subscription) = subscription {
+        let encoded = SubscriptionRecord::from(&subscription).encode_to_vec();
+        let again = SubscriptionRecord::decode(&*encoded).map(Subscription::try_from);
+        assert!(matches!(again, Ok(Ok(again)) if again == subscription), "it is read as it was written");
+        let key = registry_tree::lane_key(subscription.lane);
+        assert_eq!(registry_tree::subscription_of(&key, &encoded, keys).ok().as_ref(), Some(&subscription));
+        assert!(registry_tree::subscription_of(&key[1..], &encoded, keys).is_err());
+        assert!(!format!("{subscription:?}").contains("whsec_"), "a secret is printed");
+    }
+    let (key, value) = data.split_at(data.len().min(registry_tree::REQUEST_KEY_BYTES));
+    if let Ok((_, same)) = registry_tree::request_of(key, value) {
+        assert_eq!(same, key);
+    }
+    drop(registry_tree::answer_of(value, keys));
+    drop(registry_tree::answer_of(data, keys));
+}
+
+/// An attempt.
+pub fn attempt(data: &[u8]) {
+    let Ok(record) = AttemptRecord::decode(data) else { return };
+    let Ok(attempt) = Attempt::try_from(record.clone()) else { return };
+    let written = AttemptRecord { before: record.before, ..AttemptRecord::from(&attempt) };
+    assert_eq!(written, record, "nothing of it was lost");
+}
+
+/// Payloads of commits, one after another, each behind its length (two bytes): what they make of an empty ledger adds up, and its
+/// volumes come back as they were when they are written and read.
+pub fn commit(data: &[u8]) {
+    let lanes = || (1..=3).map(LaneId);
+    let mut ledger = Ledger::new(lanes(), usize::MAX);
+    let (mut rest, mut pos) = (data, Pos::new(1, 40));
+    while let Some((len, more)) = rest.split_first_chunk::<2>() {
+        let (record, more) = more.split_at(usize::from(u16::from_le_bytes(*len)).min(more.len()));
+        rest = more;
+        drop(apply::decode(record));
+        let len = u32::try_from(record.len()).expect("it is short");
+        let payload = [&len.to_le_bytes()[..], record].concat();
+        let Ok((commit, len)) = apply::decode(&payload) else { return };
+        let again = CommitRecord::decode(&*commit.encode_to_vec());
+        assert_eq!(again.as_ref(), Ok(&commit));
+        if apply::apply(&mut ledger, &commit, pos, len, |_, _| {}).is_err() {
+            break; // The start is refused.
+        }
+        pos = pos.plus(payload.len() + 40);
+        adds_up(&ledger, lanes());
+    }
+}
+
+fn adds_up(ledger: &Ledger, lanes: impl Iterator<Item = LaneId>) {
+    let mut owed = 0;
+    for volume in &ledger.volumes {
+        let detail = ledger.detail(volume.first).expect("everything is in memory");
+        comes_back(detail);
+        let mut anew = volume.clone();
+        anew.count_anew(detail, |lane| ledger.knows(lane));
+        let counts =
+            |volume: &Volume| (volume.events, volume.bytes, volume.accounts.clone(), volume.dues.clone());
+        assert_eq!(counts(&anew), counts(volume));
+        let kept = volume.lanes.iter().filter(|counts| counts.raw() != [0; 5]);
+        assert!(kept.eq(&anew.lanes), "{:?} {:?}", volume.lanes, anew.lanes);
+        owed += volume.owed().pending + volume.owed().retrying;
+    }
+    assert_eq!(owed, ledger.owed().load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(owed, lanes.map(|lane| ledger.summary(lane).owed()).sum::<u64>());
+}
+
+/// The index of a volume behind its length (two bytes), then its state.
+pub fn volume(data: &[u8]) {
+    let Some((len, rest)) = data.split_first_chunk::<2>() else { return };
+    let (index, state) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));
+    let Ok(detail) = describe::decode(index, state) else { return };
+    comes_back(&detail);
+}
+
+/// That what is known of a volume's events is the same when it was written and read, and that each is found.
+fn comes_back(detail: &Detail) {
+    let (index, hashes) = describe::encode_index(detail);
+    let state = describe::encode_state(detail);
+    let again = match describe::decode(&index.encode_to_vec(), &state.encode_to_vec()) {
+        Ok(again) => again,
+        Err(error) => panic!("{error}: {detail:?}"),
+    };
+    assert_eq!((&again.events, &again.slots, &again.bases), (&detail.events, &detail.slots, &detail.bases));
+    assert_eq!((&again.offsets, &again.retries), (&detail.offsets, &detail.retries));
+    let given = detail.events.iter().filter(|event| event.id_given).count();
+    assert_eq!(describe::decode_hashes(&hashes).count(), given);
+
+    let first = Seq(7);
+    for event in 0..detail.len() {
+        let seq = detail.seq(first, event);
+        assert_eq!(detail.event_at(first, seq), Some(event));
+        assert_eq!(detail.event_from(first, seq), event);
+        for (key, slot) in detail.deliveries(first, event) {
+            let found = detail.slot(first, key).map(|place| detail.slots[place]);
+            assert_eq!(found.as_ref(), Some(slot));
+            assert!(slot.attempts_now() <= slot.attempts);
+            assert_eq!(SlotState::from(slot.delivery_state()), slot.state);
+        }
+    }
+    for (lane, due) in detail.lanes_retried() {
+        assert_eq!(detail.next_due(lane), Some(due));
+        assert!(detail.retries_of(lane).all(|(at, event)| at >= due && event < detail.len()));
+    }
+    let mut volume = Volume::new(first, UnixMicros(0), 1);
+    volume.count_anew(detail, |_| true);
+    assert_eq!(
+        volume.lanes.iter().map(|counts| counts.raw().map(u64::from).iter().sum::<u64>()).sum::<u64>(),
+        detail.slots.len() as u64
+    );
+}
+
+/// The record of a manifest, without its checksum.
+pub fn manifest(data: &[u8]) {
+    drop(Manifest::decode(data));
+    let Ok(manifest) = Manifest::decode(&Manifest::framed(data)) else { return };
+    let written = Manifest::encode(&manifest, manifest.volumes.iter());
+    let again = Manifest::decode(&written).expect("it is read as it was written");
+    assert_eq!(Manifest::encode(&again, again.volumes.iter()), written);
+    let mut ledger = Ledger::new((1..=3).map(LaneId), usize::MAX);
+    for volume in manifest.volumes {
+        ledger.add_volume(volume);
+    }
+}
+
+#[cfg(test)]
+pub(crate) use seeds::seeds;
+
+/// Where fuzzing begins: what a real store writes.
+#[cfg(test)]
+mod seeds {
+    use std::{collections::BTreeMap, path::Path, time::Duration};
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        domain::{
+            delivery::{DeliveryKey, DeliveryState},
+            secret::Secret,
+        },
+        metrics::Metrics,
+        store::{
+            Settlement, Store,
+            conformance::{TestClock, attempt, new_event, new_subscription},
+            disk::{
+                DiskStore, KeySource, StoreSettings,
+                log::{FIRST_FILE, Files, Kind, replay},
+                read::ATTEMPT_HEAD,
+                records::RequestRecord,
+            },
+        },
+    };
+
+    /// Bytes that targets begin with, by target.
+    pub(crate) async fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            StoreSettings { cache_bytes: 1 << 20, file_bytes: 128 * 1024, audit_bytes_max: 1 << 20 };
+        let clock = TestClock::new();
+        let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
+        let open = || {
+            DiskStore::open(dir.path(), settings, &keys, clock.clone(), 1, Metrics::new(UnixMicros(0)))
+                .unwrap()
+        };
+        let store = open();
+        let mut lanes = Vec::new();
+        let mut seeds = Vec::new();
+        for id in ["a", "b", "c"] {
+            let created = store.create_subscription(new_subscription(1, id)).await.unwrap();
+            seeds.extend(rows(&created.subscription));
+            lanes.push(created.subscription.lane);
+        }
+        for round in 0..12 {
+            let ids = ["x", "y", "z"].map(|id| format!("{id}{round}"));
+            let events = ids.iter().enumerate().map(|(number, id)| {
+                let id = (number > 0).then_some(id.as_str());
+                new_event(1, id, round * 3 + 1, &lanes[number..])
+            });
+            store.accept(events.collect()).await.unwrap();
+            let seq = store.newest();
+            let due = clock.now().plus(Duration::from_secs(9));
+            let states = [DeliveryState::Retrying { due }, DeliveryState::Succeeded, DeliveryState::Failed];
+            let state = states[usize::try_from(round).unwrap() % 3];
+            let settled = Settlement {
+                key: DeliveryKey { seq, lane: lanes[2] },
+                attempt: attempt(clock.now(), state),
+                state,
+            };
+            store.settle(vec![settled]).await.unwrap();
+            clock.step(1_234);
+        }
+        // Past the first file, a checkpoint is made.
+        let filling = (0..400).map(|number| new_event(1, None, number, &[]));
+        store.accept(filling.collect()).await.unwrap();
+        store.close().unwrap();
+        drop(store);
+        seeds.extend(of_the_log(dir.path()));
+        seeds
+    }
+
+    fn rows(subscription: &Subscription) -> Vec<(&'static str, Vec<u8>)> {
+        let mut rotated = subscription.clone();
+        rotated.signing_secrets.rotate(
+            Secret::new("another secret...").into(),
+            Duration::from_secs(60),
+            UnixMicros(0),
+        );
+        let record = SubscriptionRecord::from(&rotated);
+        let key = registry_tree::request_key(subscription.name.account, subscription.uid);
+        let fingerprint = vec![7; 32];
+        let request = RequestRecord { time: 1, fingerprint, subscription: Some(record.clone()) };
+        vec![
+            ("registry", SubscriptionRecord::from(subscription).encode_to_vec()),
+            ("registry", record.encode_to_vec()),
+            ("registry", [&key[..], &request.encode_to_vec()].concat()),
+        ]
+    }
+
+    fn of_the_log(dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
+        let (mut seeds, mut commits, mut log) = (Vec::new(), Vec::new(), vec![0]);
+        let dir = dir.join("ledger");
+        let files = Files::open(&dir, BTreeMap::new()).unwrap();
+        let reader = files.reader();
+        let replayed = replay(reader, Pos::new(FIRST_FILE, 0), 1, |kind, _, payload| {
+            if kind == Kind::Commit {
+                let (commit, len) = apply::decode(&payload)?;
+                let (record, behind) = payload[4..].split_at(len);
+                if record.len() < 2_000 {
+                    commits.extend(u16::try_from(record.len()).unwrap().to_le_bytes());
+                    commits.extend(record);
+                    seeds.push(("commit", commits.clone()));
+                }
+                if commit.attempts_len > 0 {
+                    seeds.push(("attempt", behind[ATTEMPT_HEAD..commit.attempts_len as usize].to_vec()));
+                }
+            }
+            if log.len() < 1_000 {
+                let part = &payload[..payload.len().min(200)];
+                log.extend([kind as u8 - 1, u8::try_from(part.len()).unwrap()]);
+                log.extend(part);
+                seeds.push(("log", log.clone()));
+                // Two damages, and then the same.
+                seeds.push(("log", [&[2, 45, 0, 3, 90, 0, 0xff][..], &log[1..]].concat()));
+            }
+            Ok(())
+        });
+        assert!(replayed.unwrap().number > 24, "the store wrote a commit for each call");
+
+        let manifest = Manifest::read(&dir).unwrap();
+        seeds.push(("manifest", Manifest::encode(&manifest, manifest.volumes.iter())[16..].to_vec()));
+        let first = manifest.volumes.first().expect("a checkpoint was made").clone();
+        let stored = first.stored().unwrap();
+        let span = |span| reader.read_span(span).unwrap();
+        let (index, state) = (span(stored.index.events), span(stored.state));
+        let detail = describe::decode(&index, &state).unwrap();
+        for kept in [3, 20, detail.len()] {
+            let kept: Vec<usize> = (0..detail.len()).rev().take(kept).rev().collect();
+            let detail = detail.only(first.first, &kept, |lane| lane != 2);
+            let index = describe::encode_index(&detail).0.encode_to_vec();
+            let state = describe::encode_state(&detail).encode_to_vec();
+            let len = u16::try_from(index.len()).unwrap().to_le_bytes();
+            seeds.push(("volume", [&len[..], &index, &state].concat()));
+        }
+        seeds
+    }
+}
