@@ -11,7 +11,7 @@ use tidings::{
         delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples, time::UnixMicros,
     },
     gateway::{Gateway, GatewaySettings},
-    grpc::{DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
+    grpc::{ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve},
     metrics::Metrics,
     proto::v1::{
         self, EventType, delivery_service_client::DeliveryServiceClient,
@@ -43,7 +43,7 @@ pub struct Server {
     pub store: Arc<dyn Store>,
     pub health: Health,
     pub shutdown: CancellationToken,
-    serving: JoinHandle<Result<Drain, tonic::transport::Error>>,
+    serving: JoinHandle<Drain>,
 }
 
 /// What a test wants otherwise than usual.
@@ -82,7 +82,7 @@ impl Default for Setup {
             grpc: GrpcSettings {
                 header_bytes_max: 16 * 1024,
                 message_bytes_max: 4 * 1024 * 1024,
-                connections_max: 100,
+                connections: ConnectionSettings { connections_max: 100, ..ConnectionSettings::default() },
                 calls_in_flight_max: 1000,
                 calls_per_connection_max: 512,
                 stream_events_in_flight_max: 64,
@@ -163,7 +163,7 @@ impl Server {
 
     /// Waits for the end of a server that was told to stop.
     pub async fn ended(self) -> Drain {
-        in_time(self.serving).await.expect("the server does not panic").expect("the transport serves")
+        in_time(self.serving).await.expect("the server does not panic")
     }
 
     /// Stops the server, which must have nothing under way.

@@ -14,9 +14,9 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
-use crate::{client::Client, names::Names};
+use crate::{client::Client, names::Names, tls::pki};
 
 /// A test that waits for longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,14 +76,19 @@ impl Home {
 
     /// Starts a gateway, and waits until it listens.
     pub async fn start(&self) -> Gateway {
-        Gateway::start(self.command(), Arc::clone(&self.dir)).await
+        Gateway::start(self.command(), Arc::clone(&self.dir), None).await
+    }
+
+    /// Starts a gateway that speaks TLS, and waits until it listens. Its client speaks TLS as `client` does.
+    pub async fn start_with_tls(&self, client: &pki::Client) -> Gateway {
+        Gateway::start(self.command(), Arc::clone(&self.dir), Some(client)).await
     }
 
     /// Starts a gateway that looks names up at `names`, and waits until it listens.
     pub async fn start_asking(&self, names: &Names) -> Gateway {
         let mut command = names.asked_by(&self.command());
         pipe(&mut command);
-        Gateway::start(command, Arc::clone(&self.dir)).await
+        Gateway::start(command, Arc::clone(&self.dir), None).await
     }
 }
 
@@ -116,7 +121,7 @@ pub struct Stopped {
 }
 
 impl Gateway {
-    async fn start(mut command: Command, dir: Arc<TempDir>) -> Self {
+    async fn start(mut command: Command, dir: Arc<TempDir>, tls: Option<&pki::Client>) -> Self {
         let mut child = command.spawn().expect("the binary is there");
         let log = Log::of(&mut child);
         let listening = log.wait_for(|line| {
@@ -125,9 +130,17 @@ impl Gateway {
             Some((address("grpc.listen")?, address("http.listen")?))
         });
         let (grpc, http) = listening.await;
-        let channel = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect().await;
-        let client = Client::new(channel.expect("the gateway listens"));
+        let channel = match tls {
+            Some(client) => client.channel(grpc).await.expect("the gateway listens"),
+            None => channel(grpc).await,
+        };
+        let client = Client::new(channel);
         Self { child, log, http, grpc, client, _dir: dir }
+    }
+
+    /// Another connection to it.
+    pub async fn channel(&self) -> Channel {
+        channel(self.grpc).await
     }
 
     /// Its process.
@@ -147,11 +160,16 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
         let pid = self.pid();
         // The shell's own `kill`: the command of that name is not everywhere.
         let mut kill = std::process::Command::new("sh");
         assert!(
-            kill.args(["-c", &format!("kill -TERM {pid}")]).status().expect("there is a shell").success()
+            kill.args(["-c", &format!("kill -{name} {pid}")]).status().expect("there is a shell").success()
         );
     }
 
@@ -179,6 +197,11 @@ impl Gateway {
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it runs");
     }
+}
+
+async fn channel(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.expect("the gateway listens")
 }
 
 /// The lines that a program writes to standard error. Shown when the test fails.

@@ -5,6 +5,7 @@
 
 mod bodies;
 mod client;
+mod connections;
 mod crash;
 mod disk;
 mod egress;
@@ -15,12 +16,14 @@ mod gateway;
 mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
+mod hostile_clients;
 mod metrics;
 mod names;
 mod order;
 mod pace;
 mod peers;
 mod publishing;
+mod raw;
 mod receiver;
 mod replay;
 mod restarts;
@@ -30,3 +33,4 @@ mod signing;
 mod subscriptions;
 mod suspension;
 mod tidy;
+mod tls;
