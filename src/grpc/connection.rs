@@ -1,7 +1,13 @@
 //! Serves connections: never more than a bound, each with an end. What is not open in time, does nothing for long, or does
 //! not take its answers is closed; all of them end with the server.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
@@ -25,7 +31,7 @@ use super::{
     held::{Arriving, Bound},
     incoming::{Accepted, NotOpened},
     places::{Place, Places},
-    preface::begun,
+    preface::{Begun, Turn, begun},
     tls::Tls,
 };
 use crate::{
@@ -188,7 +194,7 @@ where
         self.serve_open(opened.0, opened.1).await;
     }
 
-    async fn serve_open<T>(&self, stream: T, peer: Peer)
+    async fn serve_open<T>(&self, stream: Begun<T>, peer: Peer)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -201,12 +207,14 @@ where
             let (answering, held) = (self.calls.clone().oneshot(request), unread.held());
             async move { Ok::<_, Infallible>(call.answered(answering.await?, held).await) }
         });
-        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(stream), answers));
+        let turn = stream.turn();
+        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), answers));
+        let mut connection = InTurns { connection, turn };
         tokio::select! {
             biased;
             ended = &mut connection => return ended_early(ended),
             () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
+                connection.connection.as_mut().graceful_shutdown();
                 return ended_early(connection.await);
             }
             () = activity.stalled(self.settings.answer_timeout) => {
@@ -215,7 +223,7 @@ where
             () = activity.idle(self.settings.idle_timeout) => {}
         }
         self.metrics.connections.closed(CloseReason::Idle);
-        connection.as_mut().graceful_shutdown();
+        connection.connection.as_mut().graceful_shutdown();
         // Calls that came in the meantime are answered.
         loop {
             match timeout(GOODBYE_TIMEOUT, &mut connection).await {
@@ -231,6 +239,21 @@ where
             self.metrics.connections.closed(reason);
         }
         tracing::debug!(error, "a connection was closed");
+    }
+}
+
+/// A connection that begins a turn whenever it is polled.
+struct InTurns<'a, C> {
+    connection: Pin<&'a mut C>,
+    turn: Turn,
+}
+
+impl<C: Future> Future for InTurns<'_, C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        self.turn.begin();
+        self.connection.as_mut().poll(context)
     }
 }
 

@@ -4,6 +4,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -17,11 +21,23 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// So much is read of a connection before the others have their turn. A flood of small frames would keep its thread to itself.
 const TURN_BYTES: usize = 8 * 1024;
 
+/// What a connection has read in its turn, in bytes. Whoever polls the connection begins each turn: what is polled may ask to
+/// read many times in one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    /// The others have had theirs.
+    pub(super) fn begin(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
 /// A connection on which the preface was read, and is there to be read again.
 pub(super) struct Begun<T> {
     unread: &'static [u8],
     /// What was read since the others had their turn.
-    read_in_turn: usize,
+    turn: Turn,
     stream: T,
 }
 
@@ -42,22 +58,23 @@ pub(super) async fn begun<T: AsyncRead + Unpin>(mut stream: T) -> Result<Begun<T
             return Err(NotOpened::because(CloseReason::NotHttp2, "it does not begin as HTTP/2 does"));
         }
     }
-    Ok(Begun { unread: PREFACE, read_in_turn: 0, stream })
+    Ok(Begun { unread: PREFACE, turn: Turn::default(), stream })
 }
 
 impl<T: AsyncRead + Unpin> Begun<T> {
+    /// Its turn.
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+
     fn poll_in_turn(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_in_turn >= TURN_BYTES {
-            self.read_in_turn = 0;
+        if self.turn.0.load(Relaxed) >= TURN_BYTES {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.read_in_turn = match polled {
-            Poll::Ready(_) => self.read_in_turn + (buffer.filled().len() - before),
-            Poll::Pending => 0,
-        };
+        self.turn.0.fetch_add(buffer.filled().len() - before, Relaxed);
         polled
     }
 }

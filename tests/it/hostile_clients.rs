@@ -38,7 +38,7 @@ const EVERY: Duration = Duration::from_millis(5);
 /// A healthy median has moved if it is so many times what it was, and this long: attackers and gateway share the cores, and a
 /// build for tests spends many times as much on a frame as one that is served.
 const MOVED_FACTOR: u32 = 10;
-const MOVED: Duration = Duration::from_secs(3);
+const MOVED: Duration = Duration::from_secs(1);
 /// How much memory an attack may take that no setting gives it.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
