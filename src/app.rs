@@ -30,9 +30,10 @@ use crate::{
         seal::SealingKey,
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{self, GrpcSettings, Health},
+    grpc::{self, ConnectionSettings, GrpcSettings, Health, Tls, TlsFiles},
     metrics::Metrics,
     ops::{self, Phase, Readiness},
+    shutdown::on_hangup,
     store::{
         Store,
         disk::{self, DiskStore, KeySource, Rotation, StoreSettings},
@@ -51,6 +52,7 @@ pub struct App {
     random: StdRng,
     admin: Option<TokenHash>,
     grpc: TcpListener,
+    tls: Option<Tls>,
     ops: Ops,
     readiness: Readiness,
 }
@@ -126,6 +128,7 @@ impl App {
         let ops = Ops::start(http, readiness.clone(), Arc::clone(&metrics))?;
         raise_open_files_limit();
         tell_proxies(&config.egress_proxies);
+        let tls = tls_files(&config).map(|files| Tls::load(files, Arc::clone(&metrics))).transpose()?;
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
@@ -143,7 +146,7 @@ impl App {
                 store.report(show);
             }
         });
-        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, ops, readiness })
+        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, tls, ops, readiness })
     }
 
     /// Where gRPC is served.
@@ -162,7 +165,7 @@ impl App {
     /// The store failed while it ran or could not be closed properly, or a server failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tracing::info!(
-            grpc.listen = %self.grpc.local_addr()?, http.listen = %self.ops.address,
+            grpc.listen = %self.grpc.local_addr()?, grpc.tls = told(self.tls.as_ref()), http.listen = %self.ops.address,
             data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
         );
         let health = Health::default();
@@ -188,7 +191,11 @@ impl App {
         tokio::spawn(access::write_token_uses(gateway.clone(), shutdown.clone()));
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
-        let settings = grpc_settings(&self.config);
+        let settings = grpc_settings(&self.config, self.tls.clone());
+        if let Some(tls) = self.tls {
+            let asked = on_hangup().context("cannot listen for signals")?;
+            tokio::spawn(tls.keep_current(self.config.grpc_tls_reload_interval, asked, shutdown.clone()));
+        }
         let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
         let served =
             intake.spawn(grpc::serve(self.grpc, gateway.clone(), settings, health, shutdown.clone()));
@@ -209,9 +216,7 @@ impl App {
         let closed = tokio::task::spawn_blocking(move || closing.close()).await?;
         self.ops.end().await;
         drop(intake);
-        served
-            .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
-            .context("the gRPC server failed")?;
+        served.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         if let Some(failure) = failure.borrow().clone() {
             return Err(failure).context(STORE_FAILED);
         }
@@ -382,11 +387,35 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
     }
 }
 
-fn grpc_settings(config: &Config) -> GrpcSettings {
+fn tls_files(config: &Config) -> Option<TlsFiles> {
+    let (certificate, key) = (config.grpc_tls_cert_file.clone()?, config.grpc_tls_key_file.clone()?);
+    Some(TlsFiles { certificate, key, client_ca: config.grpc_client_ca_file.clone() })
+}
+
+/// What is said of it at the start.
+fn told(tls: Option<&Tls>) -> &'static str {
+    match tls {
+        None => "off",
+        Some(tls) if tls.is_mutual() => "mutual",
+        Some(_) => "on",
+    }
+}
+
+fn grpc_settings(config: &Config, tls: Option<Tls>) -> GrpcSettings {
     GrpcSettings {
         message_bytes_max: config.grpc_message_bytes_max,
         header_bytes_max: config.grpc_header_bytes_max,
-        connections_max: config.grpc_connections_max,
+        connections: ConnectionSettings {
+            connections_max: config.grpc_connections_max,
+            per_address_max: config.grpc_connections_per_address_max,
+            half_open_max: config.grpc_half_open_max,
+            handshake_timeout: config.grpc_handshake_timeout,
+            idle_timeout: config.grpc_idle_timeout,
+            answer_timeout: config.grpc_answer_timeout,
+            unfinished_bytes_max: config.grpc_unfinished_bytes_max,
+            unread_bytes_max: config.grpc_unread_bytes_max,
+            tls,
+        },
         calls_in_flight_max: config.grpc_calls_in_flight_max,
         calls_per_connection_max: config.grpc_streams_per_connection_max,
         stream_events_in_flight_max: config.stream_events_in_flight_max,

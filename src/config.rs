@@ -30,7 +30,7 @@ use crate::domain::{
     seal::SealingKeys,
     secret::Secret,
 };
-use table::{NOT_MORE_THAN, SETTINGS, Setting};
+use table::{NOT_MORE_THAN, NOT_WITHOUT, SETTINGS, Setting};
 use value::Value;
 
 /// The settings in force. [`table::SETTINGS`] says what each does and its bounds, which hold here.
@@ -102,6 +102,28 @@ pub struct Config {
     pub grpc_streams_per_connection_max: u32,
     /// gRPC connections at once.
     pub grpc_connections_max: usize,
+    /// gRPC connections of one address.
+    pub grpc_connections_per_address_max: usize,
+    /// gRPC connections that are not open yet.
+    pub grpc_half_open_max: usize,
+    /// How long a gRPC connection may take to open.
+    pub grpc_handshake_timeout: Duration,
+    /// How long a gRPC connection may be without a call.
+    pub grpc_idle_timeout: Duration,
+    /// How long an answer may wait for its client.
+    pub grpc_answer_timeout: Duration,
+    /// Bytes of messages that have not arrived whole.
+    pub grpc_unfinished_bytes_max: usize,
+    /// Bytes of answers that their clients have not taken.
+    pub grpc_unread_bytes_max: usize,
+    /// The certificate that gRPC is served with; with it, its key is set too.
+    pub grpc_tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    pub grpc_tls_key_file: Option<PathBuf>,
+    /// Authorities of the certificates that gRPC clients must show.
+    pub grpc_client_ca_file: Option<PathBuf>,
+    /// How often these files are looked at.
+    pub grpc_tls_reload_interval: Duration,
     /// How long a call may take.
     pub call_timeout: Duration,
     /// Reads of the store by calls at once.
@@ -316,6 +338,12 @@ impl Origins {
                 fault(less, more, problem);
             }
         }
+        for (one, other) in NOT_WITHOUT.iter().filter(|(one, other)| known(one) && known(other)) {
+            let (row, needed) = (self.row(one), self.row(other));
+            if row.value.file().is_some() && needed.value.file().is_none() {
+                fault(row, needed, format!("{} needs {other}, which is not set", row.described()));
+            }
+        }
         let (grpc, http) = (self.row("grpc_listen"), self.row("http_listen"));
         if known("grpc_listen") && known("http_listen") && collide(grpc.value.address(), http.value.address())
         {
@@ -367,6 +395,17 @@ impl Origins {
             grpc_calls_in_flight_max: value("grpc_calls_in_flight_max").number(),
             grpc_streams_per_connection_max: value("grpc_streams_per_connection_max").number(),
             grpc_connections_max: value("grpc_connections_max").number(),
+            grpc_connections_per_address_max: value("grpc_connections_per_address_max").number(),
+            grpc_half_open_max: value("grpc_half_open_max").number(),
+            grpc_handshake_timeout: value("grpc_handshake_timeout").duration(),
+            grpc_idle_timeout: value("grpc_idle_timeout").duration(),
+            grpc_answer_timeout: value("grpc_answer_timeout").duration(),
+            grpc_unfinished_bytes_max: value("grpc_unfinished_bytes_max").number(),
+            grpc_unread_bytes_max: value("grpc_unread_bytes_max").number(),
+            grpc_tls_cert_file: value("grpc_tls_cert_file").file(),
+            grpc_tls_key_file: value("grpc_tls_key_file").file(),
+            grpc_client_ca_file: value("grpc_client_ca_file").file(),
+            grpc_tls_reload_interval: value("grpc_tls_reload_interval").duration(),
             call_timeout: value("call_timeout").duration(),
             reads_in_flight_max: value("reads_in_flight_max").number(),
             tests_in_flight_max: value("tests_in_flight_max").number(),
@@ -420,6 +459,7 @@ impl Value {
         }
     }
 
+    /// A file that need not be named.
     fn file(&self) -> Option<PathBuf> {
         Some(self.path()).filter(|path| !path.as_os_str().is_empty())
     }

@@ -21,10 +21,12 @@ use crate::{
     proto::v1::EventType,
 };
 
+mod connections;
 mod denied;
 mod make;
 mod store;
 
+pub use connections::{CloseReason, ConnectionMetrics};
 pub use denied::CallDenied;
 pub use store::StoreReport;
 
@@ -126,6 +128,8 @@ pub struct Metrics {
     pub grpc_calls: Open,
     /// Connections of gRPC clients.
     pub grpc_connections: Open,
+    /// What became of these, and the certificates that they are shown.
+    pub connections: ConnectionMetrics,
     commits: IntCounter,
     commit_seconds: Histogram,
     commit_events: Histogram,
@@ -286,6 +290,7 @@ impl Metrics {
                 "Calls that are being answered, but for open streams.",
             )),
             grpc_connections: Open(gauge(r, "tidings_grpc_connections", "Connections of gRPC clients.")),
+            connections: ConnectionMetrics::new(r),
             commits: counter(r, "tidings_commits_total", "Commits of events and settlements to the disk."),
             commit_seconds: histogram(
                 r,

@@ -96,9 +96,9 @@ pub(super) fn check_opening(
     Ok(())
 }
 
-/// Whether clients must prove with a certificate who they are. No setting of this version asks for one.
-const fn certificates_required(_config: &Config) -> bool {
-    false
+/// Whether clients must prove with a certificate who they are.
+const fn certificates_required(config: &Config) -> bool {
+    config.grpc_client_ca_file.is_some()
 }
 
 pub(super) fn token_settings(config: &Config, admin: Option<TokenHash>) -> TokenSettings {

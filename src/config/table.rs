@@ -238,6 +238,77 @@ pub const SETTINGS: &[Setting] = &[
         default: "4096",
     },
     Setting {
+        key: "grpc_connections_per_address_max",
+        doc: "gRPC connections of one address at once, in IPv6 of one /64. Further ones are closed.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "1024",
+    },
+    Setting {
+        key: "grpc_half_open_max",
+        doc: "gRPC connections on which TLS and HTTP/2 have not begun, a quarter of them of one address. Further ones are \
+              closed.",
+        kind: Kind::Count { min: 4, max: 1_000_000 },
+        default: "512",
+    },
+    Setting {
+        key: "grpc_handshake_timeout",
+        doc: "How long TLS and the beginning of HTTP/2 may take on a gRPC connection.",
+        kind: duration(100, 60_000),
+        default: "10s",
+    },
+    Setting {
+        key: "grpc_idle_timeout",
+        doc: "How long a gRPC connection may be without a call, up to a quarter longer, before its client is told to go.",
+        kind: duration(100, 365 * 86_400_000),
+        default: "1h",
+    },
+    Setting {
+        key: "grpc_answer_timeout",
+        doc: "How long an answer may wait for its client to take more of it, up to a quarter longer, before the connection is \
+              cut.",
+        kind: duration(100, 3_600_000),
+        default: "1m",
+    },
+    Setting {
+        key: "grpc_unfinished_bytes_max",
+        doc: "Bytes of gRPC messages that have not arrived whole, a quarter of them on one connection. Past it calls are \
+              answered with RESOURCE_EXHAUSTED. At least four times grpc_message_bytes_max is of use.",
+        kind: Kind::Bytes { min: MIB, max: 64 * GIB },
+        default: "256MiB",
+    },
+    Setting {
+        key: "grpc_unread_bytes_max",
+        doc: "Bytes of answers of more than 16 KiB that their clients have not taken, a quarter of them on one connection. \
+              Past it calls are answered with RESOURCE_EXHAUSTED.",
+        kind: Kind::Bytes { min: 16 * MIB, max: 64 * GIB },
+        default: "256MiB",
+    },
+    Setting {
+        key: "grpc_tls_cert_file",
+        doc: "A PEM file with the certificate that gRPC clients are shown, then those up to its authority. With it gRPC is \
+              served over TLS alone. Changes of the file are noticed.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "grpc_tls_key_file",
+        doc: "A PEM file with the private key of that certificate.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "grpc_client_ca_file",
+        doc: "A PEM file with certificates of authorities: every gRPC client must show a certificate of one of them.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "grpc_tls_reload_interval",
+        doc: "How often these files are looked at for changes. SIGHUP has them looked at as well.",
+        kind: duration(100, 86_400_000),
+        default: "5s",
+    },
+    Setting {
         key: "call_timeout",
         doc: "How long a call may take on the server, but for streams and TestSubscription. A longer one is answered with \
               DEADLINE_EXCEEDED; what it wrote may be stored all the same.",
@@ -472,6 +543,12 @@ pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
 
 /// Who may use a service that is of no account.
 const EXPOSURE: Kind = Kind::Choice(&["open", "token", "off"]);
+/// Pairs of files of which the first is of no use without the second.
+pub(super) const NOT_WITHOUT: &[(&str, &str)] = &[
+    ("grpc_tls_cert_file", "grpc_tls_key_file"),
+    ("grpc_tls_key_file", "grpc_tls_cert_file"),
+    ("grpc_client_ca_file", "grpc_tls_cert_file"),
+];
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms) }

@@ -41,6 +41,17 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("grpc_calls_in_flight_max", "1", "1"),
     ("grpc_streams_per_connection_max", "100", "100"),
     ("grpc_connections_max", "9", "9"),
+    ("grpc_connections_per_address_max", "8", "8"),
+    ("grpc_half_open_max", "4", "4"),
+    ("grpc_handshake_timeout", "100ms", r#""100ms""#),
+    ("grpc_idle_timeout", "1d", r#""24h""#),
+    ("grpc_answer_timeout", "1s", r#""1s""#),
+    ("grpc_unfinished_bytes_max", "64MiB", r#""64MiB""#),
+    ("grpc_unread_bytes_max", "64MiB", r#""64MiB""#),
+    ("grpc_tls_cert_file", "cert.pem", r#""cert.pem""#),
+    ("grpc_tls_key_file", "key.pem", r#""key.pem""#),
+    ("grpc_client_ca_file", "clients.pem", r#""clients.pem""#),
+    ("grpc_tls_reload_interval", "1m", r#""60s""#),
     ("call_timeout", "2s", r#""2s""#),
     ("reads_in_flight_max", "2", "2"),
     ("tests_in_flight_max", "5", "5"),
@@ -94,6 +105,18 @@ fn file(text: &str) -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// Variables for the files without which the one of this key is of no use, and for what these need.
+fn needed_by(key: &'static str) -> Vec<(OsString, OsString)> {
+    let mut keys = vec![key];
+    while let Some((_, more)) =
+        NOT_WITHOUT.iter().find(|(one, other)| keys.contains(one) && !keys.contains(other))
+    {
+        keys.push(more);
+    }
+    let variable = |key: &&str| (Setting::by_key(key).expect(key).environment().into(), "needed.pem".into());
+    keys[1..].iter().map(variable).collect()
+}
+
 fn faults_of(arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
     let faults = Config::load(&flags(arguments), environment(variables)).expect_err("something is wrong");
     faults.iter().map(ConfigFault::to_string).collect()
@@ -113,15 +136,17 @@ fn every_setting_takes_effect_from_every_source() {
         let (_directory, path) = file(&format!("{key} = {toml}"));
         let path = path.to_str().expect("temporary paths are UTF-8");
         let from_flag = flags(&[&format!("--{}", setting.flag()), text]);
-        let from_environment = environment(&[(&setting.environment(), text)]);
+        let needed = needed_by(key);
+        let mut from_environment = environment(&[(&setting.environment(), text)]);
+        from_environment.extend(needed.clone());
 
         let cases = [
-            (Config::load(&from_flag, []), format!("flag --{}", setting.flag())),
+            (Config::load(&from_flag, needed.clone()), format!("flag --{}", setting.flag())),
             (
                 Config::load(&Flags::default(), from_environment),
                 format!("environment {}", setting.environment()),
             ),
-            (Config::load(&flags(&["--config", path]), []), format!("file {path} line 1 key {key}")),
+            (Config::load(&flags(&["--config", path]), needed), format!("file {path} line 1 key {key}")),
         ];
         for (loaded, expected) in &cases {
             let (config, origins) = loaded.as_ref().expect(key);
@@ -402,4 +427,19 @@ fn a_token_that_is_none_is_a_fault_that_does_not_tell_it() {
         );
         assert!(!faults[0].contains("hunter2"), "{faults:?}");
     }
+}
+
+#[test]
+fn a_file_that_is_of_no_use_without_another_is_a_fault_of_whoever_named_it() {
+    let faults = faults_of(&["--grpc-tls-cert-file", "c.pem"], &[("TIDINGS_GRPC_CLIENT_CA_FILE", "a.pem")]);
+    let expected = "flag --grpc-tls-cert-file: grpc_tls_cert_file = c.pem (flag --grpc-tls-cert-file) needs \
+                    grpc_tls_key_file, which is not set";
+    assert_eq!(faults, [expected]);
+    let faults =
+        faults_of(&[], &[("TIDINGS_GRPC_CLIENT_CA_FILE", "a.pem"), ("TIDINGS_GRPC_TLS_KEY_FILE", "k.pem")]);
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(
+        faults.iter().all(|fault| fault.ends_with("needs grpc_tls_cert_file, which is not set")),
+        "{faults:?}"
+    );
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::sync::Semaphore;
 use tonic::{Status, body::Body, server::NamedService};
 use tonic_health::pb::health_server::HealthServer;
@@ -99,7 +99,8 @@ where
             Err(error) => return Either::Left(std::future::ready(Ok(bounded.refused(publishes, error)))),
         };
         let counted = bounded.gateway.metrics().grpc_calls.one();
-        let (call, timeout) = (self.inner.call(request), bounded.timeout);
+        let timeout = asked(request.headers()).map_or(bounded.timeout, |asked| asked.min(bounded.timeout));
+        let call = self.inner.call(request);
         Either::Right(Box::pin(async move {
             // Until the answer begins: a stream is a call that is answered for long, and bounded elsewhere.
             let _taken = (place, counted);
@@ -113,4 +114,57 @@ where
 fn is_of_health(path: &str) -> bool {
     let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(HealthServer::<HealthService>::NAME));
     rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// How long the client is going to wait: one to eight digits and a unit, as gRPC over HTTP/2 has it. Something else counts for
+/// nothing.
+fn asked(headers: &HeaderMap) -> Option<Duration> {
+    const DIGITS_MAX: usize = 8;
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if number.len() > DIGITS_MAX || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_patience_is_read_as_grpc_writes_it() {
+        let asked = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", value.parse().unwrap());
+            asked(&headers)
+        };
+        for (value, expected) in [
+            ("2H", Some(Duration::from_hours(2))),
+            ("3M", Some(Duration::from_mins(3))),
+            ("4S", Some(Duration::from_secs(4))),
+            ("5m", Some(Duration::from_millis(5))),
+            ("6u", Some(Duration::from_micros(6))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("0n", Some(Duration::ZERO)),
+            ("100000000S", None),
+            ("+5S", None),
+            ("S", None),
+            ("5", None),
+            ("5s", None),
+            ("", None),
+        ] {
+            assert_eq!(asked(value), expected, "{value}");
+        }
+        assert_eq!(super::asked(&HeaderMap::new()), None);
+    }
 }

@@ -1,57 +1,80 @@
-//! Accepts connections: never more than a bound, never ending for an error, and each to be cut when the drain is over.
+//! Accepts connections, never ending for an error, and opens them: TLS, and who the other end is.
 
 use std::{
+    future::{Ready, ready},
     io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use crate::metrics::{Open, Opened};
+use super::tls::{Tls, subject};
+use crate::{domain::caller::Peer, metrics::CloseReason};
 
 /// How long to wait after an accept that failed, for example since no file descriptor is free. Without it the loop would
 /// spin until one is.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What every TLS connection begins with: the type of a handshake's record.
+const TLS_HANDSHAKE: u8 = 22;
 
-/// The connections that `accepted` yields, taken out at most `connections_max` at a time. Once `cut` is cancelled all of
-/// them break.
-pub(super) fn connections<T>(
-    accepted: impl Stream<Item = T>,
-    connections_max: usize,
-    open: Open,
-    cut: CancellationToken,
-) -> impl Stream<Item = Result<Connection<T>, io::Error>> {
-    let places = Arc::new(Semaphore::new(connections_max));
-    stream::unfold((Box::pin(accepted), places, open, cut), async |(mut accepted, places, open, cut)| {
-        let place = Arc::clone(&places).acquire_owned().await.expect("this semaphore is never closed");
-        let stream = accepted.next().await?;
-        let opened = open.one();
-        let cut_off = Box::pin(cut.clone().cancelled_owned());
-        let connection = Connection { stream, cut: cut_off, _place: place, _opened: opened };
-        Some((Ok(connection), (accepted, places, open, cut)))
+/// A connection that was accepted and is not open yet.
+pub(super) struct Accepted<F> {
+    /// Whose it is, if the transport knows.
+    pub(super) address: Option<IpAddr>,
+    /// Comes to the open connection.
+    pub(super) opening: F,
+}
+
+/// Why a connection did not open.
+#[derive(Debug)]
+pub(super) struct NotOpened {
+    /// What it counts as; `None` if the client just went away.
+    pub(super) reason: Option<CloseReason>,
+    pub(super) error: String,
+}
+
+/// A connection over TCP, with TLS or without.
+pub(super) type TcpConnection = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What `listener` accepts. Each is accepted when it is asked for; those that are not wait in the listener's backlog.
+pub(super) fn accepted(
+    listener: TcpListener,
+    tls: Option<Tls>,
+) -> impl Stream<Item = Accepted<impl Future<Output = Result<(TcpConnection, Peer), NotOpened>> + Send>> {
+    stream::unfold((listener, tls), async |(listener, tls)| {
+        let (stream, address) = accept(&listener).await;
+        let opening = open(stream, address, tls.clone());
+        Some((Accepted { address: Some(address.ip()), opening }, (listener, tls)))
     })
 }
 
-/// What `listener` accepts. Each is accepted when it is asked for; those that are not wait in the listener's backlog.
-pub(super) fn accepted(listener: TcpListener) -> impl Stream<Item = TcpStream> {
-    stream::unfold(listener, async |listener| Some((accept(&listener).await, listener)))
+/// Connections that are open from the start.
+pub(super) fn opened<T>(
+    accepted: impl Stream<Item = T>,
+) -> impl Stream<Item = Accepted<Ready<Result<(T, Peer), NotOpened>>>>
+where
+    T: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer>,
+{
+    accepted.map(|stream| {
+        let peer = stream.connect_info();
+        let address = peer.address.map(|address| address.ip());
+        Accepted { address, opening: ready(Ok((stream, peer))) }
+    })
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => match stream.set_nodelay(true) {
-                Ok(()) => return stream,
+            Ok((stream, address)) => match stream.set_nodelay(true) {
+                Ok(()) => return (stream, address),
                 // Gone before it was served.
                 Err(error) => tracing::debug!(%error, "a connection broke as it was accepted"),
             },
@@ -63,71 +86,38 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// An accepted connection. Takes up a place until it is dropped.
-pub(super) struct Connection<T> {
-    stream: T,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    _place: OwnedSemaphorePermit,
-    _opened: Opened,
-}
-
-impl<T> Connection<T> {
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> Result<(), io::Error> {
-        match self.cut.as_mut().poll(context) {
-            Poll::Ready(()) => {
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped"))
-            }
-            Poll::Pending => Ok(()),
-        }
+async fn open(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Tls>,
+) -> Result<(TcpConnection, Peer), NotOpened> {
+    let peer = Peer { address: Some(address), certificate: None };
+    let Some(tls) = tls else { return Ok((Either::Left(stream), peer)) };
+    // Whoever does not speak TLS says so with the first byte, and need not send as many as a record's head has.
+    let mut first = [0];
+    let sent = stream.peek(&mut first).await?;
+    if sent == 1 && first[0] != TLS_HANDSHAKE {
+        return Err(NotOpened::because(CloseReason::HandshakeFailed, "it does not begin as TLS does"));
     }
+    let stream = tls.acceptor().accept(stream).await.map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => error.into(),
+        _ => NotOpened::because(CloseReason::HandshakeFailed, error.to_string()),
+    })?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate = shown.map(subject).transpose().map_err(|problem| {
+        NotOpened::because(CloseReason::HandshakeFailed, format!("the certificate {problem}"))
+    })?;
+    Ok((Either::Right(Box::new(stream)), Peer { certificate, ..peer }))
 }
 
-impl<T: Connected> Connected for Connection<T> {
-    type ConnectInfo = T::ConnectInfo;
-
-    fn connect_info(&self) -> T::ConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Reads alone look for the cut: a connection that is served always has one under way.
-        self.poll_cut(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+impl NotOpened {
+    pub(super) fn because(reason: CloseReason, error: impl Into<String>) -> Self {
+        Self { reason: Some(reason), error: error.into() }
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+impl From<io::Error> for NotOpened {
+    fn from(error: io::Error) -> Self {
+        Self { reason: None, error: error.to_string() }
     }
 }

@@ -1,6 +1,6 @@
 //! The server: which services, with which settings, and how it comes to its end.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use http::Response;
@@ -15,11 +15,11 @@ use tonic::{
     codec::CompressionEncoding::{Gzip, Zstd},
     server::NamedService,
     service::{Routes, RoutesBuilder},
-    transport::{Server, server::Connected},
+    transport::server::Connected,
 };
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
-use tower::layer::layer_fn;
+use tower::{ServiceBuilder, layer::layer_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
@@ -27,10 +27,11 @@ use super::{
     audit::Audit,
     bounded::Bounded,
     changes::Changes,
+    connection::{ConnectionSettings, Connections, http2},
     deliveries::Deliveries,
     events::Events,
     health::{Health, HealthService},
-    incoming,
+    incoming::{self, Accepted, NotOpened},
     known::Known,
     status::Refusal,
     straight::Straight,
@@ -38,6 +39,7 @@ use super::{
     tokens::AccessTokens,
 };
 use crate::{
+    domain::caller::Peer,
     gateway::Gateway,
     proto::{
         self,
@@ -71,8 +73,8 @@ pub struct GrpcSettings {
     pub message_bytes_max: usize,
     /// Longest list of request headers, in bytes.
     pub header_bytes_max: u32,
-    /// Most connections; further ones wait to be accepted.
-    pub connections_max: usize,
+    /// What bounds connections.
+    pub connections: ConnectionSettings,
     /// Most calls that are answered at once, over all connections.
     pub calls_in_flight_max: usize,
     /// Most calls at once on one connection.
@@ -99,45 +101,54 @@ pub enum Drain {
 /// Serves `gateway` on `listener` until `shutdown` is cancelled, then ends what is under way: open streams with
 /// UNAVAILABLE at once, calls when they are done, everything else after [`GrpcSettings::drain_timeout`].
 ///
-/// `health` says that calls are served until the moment of the shutdown. Errors are those of the transport's set-up.
+/// `health` says that calls are served until the moment of the shutdown.
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,
     settings: GrpcSettings,
     health: Health,
     shutdown: CancellationToken,
-) -> Result<Drain, tonic::transport::Error> {
-    serve_accepted(incoming::accepted(listener), gateway, settings, health, shutdown).await
+) -> Drain {
+    let accepted = incoming::accepted(listener, settings.connections.tls.clone());
+    serve_opening(accepted, gateway, settings, health, shutdown).await
 }
 
-/// The same on connections that are `accepted` elsewhere, such as those of a simulated network.
+/// The same on connections that are `accepted` and opened elsewhere, such as those of a simulated network.
 pub async fn serve_accepted<T>(
     accepted: impl Stream<Item = T>,
     gateway: Gateway,
     settings: GrpcSettings,
     health: Health,
     shutdown: CancellationToken,
-) -> Result<Drain, tonic::transport::Error>
+) -> Drain
 where
-    T: AsyncRead + AsyncWrite + Connected<ConnectInfo: Clone + Send + Sync> + Send + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Send + Unpin + 'static,
 {
-    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-    let _cut_on_drop = cut.clone().drop_guard();
-    let connections = incoming::connections(
-        accepted,
-        settings.connections_max,
-        gateway.metrics().grpc_connections.clone(),
-        cut.clone(),
-    );
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    serve_opening(incoming::opened(accepted), gateway, settings, health, shutdown).await
+}
+
+async fn serve_opening<F, T>(
+    accepted: impl Stream<Item = Accepted<F>>,
+    gateway: Gateway,
+    settings: GrpcSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Drain
+where
+    F: Future<Output = Result<(T, Peer), NotOpened>> + Send + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut http2 = http2();
+    http2
+        .keep_alive_interval(Some(KEEPALIVE_INTERVAL))
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(settings.calls_per_connection_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(settings.header_bytes_max)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .max_header_list_size(settings.header_bytes_max)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(ERROR_RESETS_MAX);
+    let calls = ServiceBuilder::new()
         // Outermost, so that it catches what panics anywhere below.
         .layer(CatchPanicLayer::custom(panicked))
         // Before the routes, whose own answer to an unknown method says nothing.
@@ -148,32 +159,36 @@ where
         .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout))
         // Most calls publish: the router, which takes every call and its answer apart, is for the others.
         .layer(layer_fn(|others| Straight { service: events(gateway.clone(), &settings, &shutdown), others }))
-        .add_routes(routes(gateway.clone(), &settings, &health, &shutdown))
-        .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+        .service(routes(gateway.clone(), &settings, &health, &shutdown).prepare());
+    let connections =
+        Connections::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
+    let (stop, cut) = (connections.stop(), connections.cut());
+    let _cut_on_drop = cut.clone().drop_guard();
+    let serving = connections.serve(accepted);
     let mut serving = std::pin::pin!(serving);
 
     health.set_serving();
     tokio::select! {
         biased;
-        // Only an error ends it before it is told to stop.
-        ended = &mut serving => {
+        // There is nothing more to accept.
+        () = &mut serving => {
             health.set_not_serving();
-            return ended.map(|()| Drain::Complete);
+            return Drain::Complete;
         }
         () = shutdown.cancelled() => {}
     }
     // Before anything is closed: who asks now is still answered, and goes elsewhere.
     health.set_not_serving();
     stop.cancel();
-    if let Ok(ended) = tokio::time::timeout(settings.drain_timeout, &mut serving).await {
-        return ended.map(|()| Drain::Complete);
+    if tokio::time::timeout(settings.drain_timeout, &mut serving).await.is_ok() {
+        return Drain::Complete;
     }
     tracing::warn!(timeout = ?settings.drain_timeout, "connections were still open at the end of the drain; cut");
     cut.cancel();
-    match tokio::time::timeout(CUT_TIMEOUT, &mut serving).await {
-        Ok(ended) => ended.map(|()| Drain::Cut),
-        Err(_) => Ok(Drain::Cut),
+    if tokio::time::timeout(CUT_TIMEOUT, &mut serving).await.is_err() {
+        tracing::debug!("connections that were cut are not gone yet");
     }
+    Drain::Cut
 }
 
 /// What is served and spoken of: the contract, the details of errors, health, and reflection itself.

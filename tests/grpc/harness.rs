@@ -20,8 +20,8 @@ use tidings::{
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{
-        AccessSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve,
-        serve_accepted,
+        AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,
+        MESSAGE_BYTES_MAX, serve, serve_accepted,
     },
     metrics::Metrics,
     proto::v1::{
@@ -61,7 +61,7 @@ pub struct Server {
     pub health: Health,
     pub metrics: Arc<Metrics>,
     pub shutdown: CancellationToken,
-    serving: JoinHandle<Result<Drain, tonic::transport::Error>>,
+    serving: JoinHandle<Drain>,
 }
 
 /// What a test wants otherwise than usual.
@@ -102,7 +102,7 @@ impl Default for Setup {
             grpc: GrpcSettings {
                 header_bytes_max: 16 * 1024,
                 message_bytes_max: 4 * 1024 * 1024,
-                connections_max: 100,
+                connections: ConnectionSettings { connections_max: 100, ..ConnectionSettings::default() },
                 calls_in_flight_max: 1000,
                 calls_per_connection_max: 512,
                 stream_events_in_flight_max: 64,
@@ -247,7 +247,7 @@ impl Server {
 
     /// Waits for the end of a server that was told to stop.
     pub async fn ended(self) -> Drain {
-        in_time(self.serving).await.expect("the server does not panic").expect("the transport serves")
+        in_time(self.serving).await.expect("the server does not panic")
     }
 
     /// Stops the server, which must have nothing under way.

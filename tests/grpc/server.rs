@@ -204,7 +204,7 @@ async fn a_panic_costs_its_own_call_and_nothing_else() {
 #[tokio::test]
 async fn more_connections_than_the_bound_wait_for_a_place() {
     let mut setup = Setup::default();
-    setup.grpc.connections_max = 1;
+    setup.grpc.connections.connections_max = 1;
     let server = Server::start_with(setup).await;
     let first = TcpStream::connect(server.address).await.unwrap();
     let waiting = {

@@ -14,12 +14,13 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     client::Client,
     names::Names,
-    watched::{Channel, Secrets},
+    tls::pki,
+    watched::{self, Secrets},
 };
 
 /// A test that waits for longer than this has failed.
@@ -106,28 +107,33 @@ impl Home {
 
     /// Starts a gateway, and waits until it listens.
     pub async fn start(&self) -> Gateway {
-        Gateway::start(self.command(), self).await
+        Gateway::start(self.command(), self, None).await
     }
 
     /// Starts a gateway with these environment variables, and waits until it listens.
     pub async fn start_with(&self, variables: &[(&str, String)]) -> Gateway {
         let mut command = self.command();
         command.envs(variables.iter().map(|(name, value)| (name, value)));
-        Gateway::start(command, self).await
+        Gateway::start(command, self, None).await
     }
 
     /// Starts a gateway with a variable in its environment, and waits until it listens.
     pub async fn start_with_environment(&self, name: &str, value: &str) -> Gateway {
         let mut command = self.command();
         command.env(name, value);
-        Gateway::start(command, self).await
+        Gateway::start(command, self, None).await
+    }
+
+    /// Starts a gateway that speaks TLS, and waits until it listens. Its client speaks TLS as `client` does.
+    pub async fn start_with_tls(&self, client: &pki::Client) -> Gateway {
+        Gateway::start(self.command(), self, Some(client)).await
     }
 
     /// Starts a gateway that looks names up at `names`, and waits until it listens.
     pub async fn start_asking(&self, names: &Names) -> Gateway {
         let mut command = names.asked_by(&self.command());
         pipe(&mut command);
-        Gateway::start(command, self).await
+        Gateway::start(command, self, None).await
     }
 }
 
@@ -166,7 +172,7 @@ pub struct Stopped {
 }
 
 impl Gateway {
-    async fn start(mut command: Command, home: &Home) -> Self {
+    async fn start(mut command: Command, home: &Home, tls: Option<&pki::Client>) -> Self {
         let mut child = command.spawn().expect("the binary is there");
         let log = Log::of(&mut child, home.secrets.clone());
         let listening = log.wait_for(|line| {
@@ -175,9 +181,17 @@ impl Gateway {
             Some((address("grpc.listen")?, address("http.listen")?))
         });
         let (grpc, http) = listening.await;
-        let channel = Endpoint::from_shared(format!("http://{grpc}")).unwrap().connect().await;
-        let channel = Channel::new(channel.expect("the gateway listens"), home.secrets.clone());
+        let channel = match tls {
+            Some(client) => client.channel(grpc).await.expect("the gateway listens"),
+            None => channel(grpc).await,
+        };
+        let channel = watched::Channel::new(channel, home.secrets.clone());
         Self { child, log, http, grpc, client: Client::new(channel), _dir: Arc::clone(&home.dir) }
+    }
+
+    /// Another connection to it.
+    pub async fn channel(&self) -> watched::Channel {
+        watched::Channel::new(channel(self.grpc).await, self.log.secrets.clone())
     }
 
     /// Its process.
@@ -197,11 +211,16 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
         let pid = self.pid();
         // The shell's own `kill`: the command of that name is not everywhere.
         let mut kill = std::process::Command::new("sh");
         assert!(
-            kill.args(["-c", &format!("kill -TERM {pid}")]).status().expect("there is a shell").success()
+            kill.args(["-c", &format!("kill -{name} {pid}")]).status().expect("there is a shell").success()
         );
     }
 
@@ -229,6 +248,11 @@ impl Gateway {
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it runs");
     }
+}
+
+async fn channel(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.expect("the gateway listens")
 }
 
 /// The lines that a program writes. Shown when the test fails, and watched for secrets.

@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod bodies;
 mod client;
+mod connections;
 mod crash;
 mod disk;
 mod egress;
@@ -17,6 +18,7 @@ mod gateway;
 mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
+mod hostile_clients;
 mod metrics;
 mod names;
 mod order;
@@ -25,6 +27,7 @@ mod peers;
 #[path = "../attempt/proxy.rs"]
 mod proxy;
 mod publishing;
+mod raw;
 mod receiver;
 mod replay;
 mod restarts;
@@ -36,6 +39,7 @@ mod signing;
 mod subscriptions;
 mod suspension;
 mod tidy;
+mod tls;
 #[path = "../attempt/tls_receiver.rs"]
 #[expect(dead_code, reason = "some of it is for the tests beside it")]
 mod tls_receiver;

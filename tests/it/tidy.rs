@@ -23,7 +23,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("telemetry", &["config"]),
     ("ops", &["listen", "metrics"]),
     ("receive", &["config", "domain", "listen"]),
-    ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "store"]),
+    (
+        "app",
+        &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "shutdown", "store"],
+    ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
     ("fuzzing", &["config", "delivery", "domain", "grpc", "store"]),
 ];

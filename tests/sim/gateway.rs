@@ -23,13 +23,14 @@ use tidings::{
         suspension::SuspensionSettings,
     },
     domain::{
+        caller::Peer,
         delivery::{DeliveryKey, DeliveryState, Poster},
         egress::EgressPolicy,
         retry::RetryPolicy,
         time::UnixMicros,
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{self, AccessSettings, Drain, GrpcSettings, Health},
+    grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
     metrics::Metrics,
     store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
@@ -202,7 +203,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     keeping.await?;
     store.close()?;
     writing.await?;
-    let complete = drained && served? == Drain::Complete;
+    let complete = drained && served == Drain::Complete;
     machine.tally.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
     Ok(())
 }
@@ -287,7 +288,7 @@ fn grpc_settings() -> GrpcSettings {
     GrpcSettings {
         message_bytes_max: 4 << 20,
         header_bytes_max: 16 << 10,
-        connections_max: 100,
+        connections: ConnectionSettings { connections_max: 100, ..ConnectionSettings::default() },
         calls_in_flight_max: 1000,
         calls_per_connection_max: 512,
         stream_events_in_flight_max: 64,
@@ -301,9 +302,11 @@ fn grpc_settings() -> GrpcSettings {
 struct Accepted(TcpStream);
 
 impl Connected for Accepted {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        Peer::default()
+    }
 }
 
 impl AsyncRead for Accepted {

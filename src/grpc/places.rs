@@ -1,0 +1,170 @@
+//! How many connections there may be of one address, and how many that are not open yet.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::metrics::CloseReason;
+
+/// One address may have so many of the half-open connections: one part in so many of the whole bound.
+const HALF_OPEN_SHARE: usize = 4;
+
+/// The places of connections. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    per_address_max: usize,
+    half_open_max: usize,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    half_open: usize,
+    /// Only of those that have any.
+    by_origin: HashMap<IpAddr, Counts>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    all: usize,
+    half_open: usize,
+}
+
+impl Places {
+    /// At most so many of one address, and so many half-open ones in all.
+    pub(super) fn new(per_address_max: usize, half_open_max: usize) -> Self {
+        Self { per_address_max, half_open_max, taken: Arc::default() }
+    }
+
+    /// A place for a connection that is not open yet.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) fn take(&self, address: Option<IpAddr>) -> Result<Place, CloseReason> {
+        let origin = address.map(origin);
+        let mut taken = self.lock();
+        let of_origin = origin.and_then(|origin| taken.by_origin.get(&origin)).copied().unwrap_or_default();
+        if of_origin.all >= self.per_address_max {
+            return Err(CloseReason::Address);
+        }
+        let share = self.half_open_max.div_ceil(HALF_OPEN_SHARE);
+        if taken.half_open >= self.half_open_max || of_origin.half_open >= share {
+            return Err(CloseReason::HalfOpen);
+        }
+        taken.half_open += 1;
+        if let Some(origin) = origin {
+            let counts = taken.by_origin.entry(origin).or_default();
+            counts.all += 1;
+            counts.half_open += 1;
+        }
+        drop(taken);
+        Ok(Place { places: self.clone(), origin, is_half_open: true })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    origin: Option<IpAddr>,
+    is_half_open: bool,
+}
+
+impl Place {
+    /// The connection is open now.
+    pub(super) fn open(&mut self) {
+        if !std::mem::take(&mut self.is_half_open) {
+            return;
+        }
+        let mut taken = self.places.lock();
+        taken.half_open -= 1;
+        if let Some(counts) = self.origin.and_then(|origin| taken.by_origin.get_mut(&origin)) {
+            counts.half_open -= 1;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open();
+        let Some(origin) = self.origin else { return };
+        let mut taken = self.places.lock();
+        if let Some(counts) = taken.by_origin.get_mut(&origin) {
+            counts.all -= 1;
+            if counts.all == 0 {
+                taken.by_origin.remove(&origin);
+            }
+        }
+    }
+}
+
+/// What counts as one address: in IPv6 a /64, of which every host has as many addresses as it likes.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn one_address_takes_its_share_and_leaves_the_others_theirs() {
+        let places = Places::new(2, 100);
+        let one = places.take(address("192.0.2.1")).unwrap();
+        // The same in another spelling.
+        let _two = places.take(address("::ffff:192.0.2.1")).unwrap();
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), CloseReason::Address);
+        let _other = places.take(address("192.0.2.2")).unwrap();
+        drop(one);
+        places.take(address("192.0.2.1")).expect("one is gone");
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address() {
+        let places = Places::new(1, 100);
+        let _one = places.take(address("2001:db8:0:1::1")).unwrap();
+        assert_eq!(places.take(address("2001:db8:0:1:ffff::")).unwrap_err(), CloseReason::Address);
+        places.take(address("2001:db8:0:2::1")).expect("another network");
+    }
+
+    #[test]
+    fn half_open_ones_are_bounded_in_all_and_by_address_until_they_open() {
+        let places = Places::new(100, 4);
+        let mut one = places.take(address("192.0.2.1")).unwrap();
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), CloseReason::HalfOpen);
+        one.open();
+        one.open();
+        let _two = places.take(address("192.0.2.1")).unwrap();
+        let _others: Vec<_> =
+            (2..5).map(|n| places.take(address(&format!("192.0.2.{n}"))).unwrap()).collect();
+        assert_eq!(places.take(address("192.0.2.9")).unwrap_err(), CloseReason::HalfOpen);
+        assert_eq!(places.take(None).unwrap_err(), CloseReason::HalfOpen);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_address_without_connections() {
+        let places = Places::new(100, 100);
+        for n in 0..=255 {
+            let mut place = places.take(address(&format!("192.0.2.{n}"))).unwrap();
+            if n % 2 == 0 {
+                place.open();
+            }
+        }
+        let taken = places.lock();
+        assert_eq!((taken.half_open, taken.by_origin.len()), (0, 0));
+    }
+}

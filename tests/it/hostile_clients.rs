@@ -1,0 +1,204 @@
+//! What clients throw at the gRPC port: bytes that are no HTTP/2, floods of frames, calls that are never finished, answers
+//! that are never taken, bombs. Beside each a healthy client publishes all the while, and keeps its latency; the memory of
+//! the gateway stays within a bound that is stated; and the gateway complains of nothing.
+//!
+//! Machines are noisy: medians count, with a wide margin, as beside hostile receivers.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use tidings::{
+    domain::{ids::AccountId, samples},
+    proto::v1,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    client::Client,
+    gateway::{Gateway, Home},
+    metrics::Scrape,
+    raw::Raw,
+};
+
+mod bombs;
+mod calls;
+mod floods;
+mod http_port;
+mod malformed;
+mod waiting;
+
+/// The account of the healthy client.
+const ACCOUNT: i64 = 1;
+/// How long latencies are measured.
+const MEASURED: Duration = Duration::from_secs(2);
+/// How often the healthy client calls.
+const EVERY: Duration = Duration::from_millis(5);
+/// A healthy median has moved if it is so many times what it was, and this long: attackers and gateway share the cores, and a
+/// build for tests spends many times as much on a frame as one that is served.
+const MOVED_FACTOR: u32 = 10;
+const MOVED: Duration = Duration::from_secs(1);
+/// How much memory an attack may take that no setting gives it.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+const MIB: u64 = 1 << 20;
+
+/// A gateway under attack, and a healthy client of it.
+struct Attacked {
+    gateway: Gateway,
+    healthy: Client,
+    without: Duration,
+}
+
+/// What an attack was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tried {
+    /// How often it was tried: connections, frames, or calls.
+    tries: u64,
+    /// How often the gateway ended it: closed the connection, reset the stream, or refused the call.
+    refused: u64,
+}
+
+impl std::ops::AddAssign for Tried {
+    fn add_assign(&mut self, other: Self) {
+        self.tries += other.tries;
+        self.refused += other.refused;
+    }
+}
+
+impl Attacked {
+    async fn start(home: &Home) -> Self {
+        let gateway = home.start().await;
+        let healthy = Client::new(gateway.channel().await);
+        // What is set up at the first calls is there then.
+        median(&healthy, MEASURED / 4).await;
+        let without = median(&healthy, MEASURED).await;
+        Self { gateway, healthy, without }
+    }
+
+    /// Runs an attack for as long as latencies are measured. Besides what every attack may take, it may take so many bytes.
+    async fn under<F>(
+        &self,
+        name: &str,
+        allowed_bytes: u64,
+        attack: impl FnOnce(SocketAddr, Instant) -> F,
+    ) -> Tried
+    where
+        F: Future<Output = Tried> + Send + 'static,
+    {
+        let before = self.resident_from_now_on();
+        let attacking = tokio::spawn(attack(self.gateway.grpc, Instant::now() + MEASURED));
+        let with = median(&self.healthy, MEASURED).await;
+        let tried = attacking.await.unwrap();
+        let grown = peak_resident_bytes(self.gateway.pid()).saturating_sub(before);
+        println!(
+            "{name}: {} tries, {} refused; the median went from {:?} to {with:?}, memory up by {} MiB",
+            tried.tries,
+            tried.refused,
+            self.without,
+            grown / MIB
+        );
+        assert!(tried.tries > 0, "{name} was not tried");
+        assert!(
+            with <= MOVED || with <= self.without * MOVED_FACTOR,
+            "{name}: the median of healthy calls went from {:?} to {with:?}",
+            self.without
+        );
+        assert!(grown <= allowed_bytes + GROWTH_BYTES_MAX, "{name} took {} MiB of memory", grown / MIB);
+        tried
+    }
+
+    /// What is resident now. The peak is counted anew from here.
+    fn resident_from_now_on(&self) -> u64 {
+        let pid = self.gateway.pid();
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        peak_resident_bytes(pid)
+    }
+
+    /// The gateway must be as it was: calls are answered, nothing hangs on, nothing was logged as an error.
+    async fn end(self) {
+        median(&self.healthy, MEASURED / 4).await;
+        Scrape::when(&self.gateway, "without the attackers' connections", |scrape| {
+            scrape.value("tidings_grpc_connections") <= 2.0
+                && scrape.value("tidings_grpc_calls_in_flight") == 0.0
+        })
+        .await;
+        let log = self.gateway.stop().await;
+        let panicked = log.iter().find(|line| line.contains("panicked"));
+        assert_eq!(panicked, None);
+    }
+}
+
+/// The median of calls that publish, one after another.
+async fn median(client: &Client, during: Duration) -> Duration {
+    let (mut latencies, until) = (Vec::new(), Instant::now() + during);
+    for number in 1.. {
+        let since = Instant::now();
+        if since >= until {
+            break;
+        }
+        client.publish(ACCOUNT, message(number)).await;
+        latencies.push(since.elapsed());
+        sleep(EVERY).await;
+    }
+    latencies.sort();
+    latencies[latencies.len() / 2]
+}
+
+fn message(number: i64) -> v1::Event {
+    samples::typical_message(AccountId::new(ACCOUNT).unwrap(), 1, number)
+}
+
+/// The most memory that the process had resident since it was last asked to count anew.
+fn peak_resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
+    kib * 1024
+}
+
+/// So many attackers side by side.
+async fn side_by_side<F>(count: usize, attacker: impl Fn(usize) -> F) -> Tried
+where
+    F: Future<Output = Tried> + Send + 'static,
+{
+    let (mut attackers, mut tried) = (JoinSet::new(), Tried::default());
+    for number in 0..count {
+        attackers.spawn(attacker(number));
+    }
+    while let Some(one) = attackers.join_next().await {
+        tried += one.unwrap();
+    }
+    tried
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn idle_and_silent_connections_by_the_thousand_move_nobody() {
+    const CONNECTIONS: usize = 1500;
+    let attacked = Attacked::start(&Home::new()).await;
+    let tried = attacked
+        .under("1500 connections, half of them silent and half of them idle", 0, async |address, until| {
+            let mut kept = Vec::new();
+            for number in 0..CONNECTIONS {
+                let greets = number % 2 == 0;
+                kept.push(if greets {
+                    Raw::greeted_if_taken(address).await
+                } else {
+                    Raw::connect(address).await
+                });
+            }
+            tokio::time::sleep_until(until).await;
+            let mut closed = 0;
+            for raw in &mut kept {
+                closed += u64::from(raw.is_closed());
+            }
+            Tried { tries: CONNECTIONS as u64, refused: closed }
+        })
+        .await;
+    let scrape = Scrape::of(&attacked.gateway).await;
+    let closed =
+        |reason: &str| scrape.value(&format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}"));
+    assert!(closed("half_open") > 0.0 && closed("half_open") + closed("address") > 300.0, "{scrape:?}");
+    assert!(tried.refused > 300, "{tried:?}");
+    attacked.end().await;
+}

@@ -1,0 +1,67 @@
+//! Calls with bodies that no gRPC library would send, over a connection that a library looks after.
+
+use std::{convert::Infallible, net::SocketAddr, pin::Pin};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+type Sent = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+
+/// A connection for calls.
+#[derive(Clone)]
+pub struct Calls(SendRequest<Sent>);
+
+/// What is sent of a body that does not end by itself.
+pub type Parts = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+impl Calls {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (calls, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(calls)
+    }
+
+    /// Calls with a whole body. Returns the status that gRPC gives the answer, if it gives one.
+    pub async fn call(&self, path: &str, encoding: &str, body: Vec<u8>) -> Option<u32> {
+        let body: Sent = Box::pin(Full::new(Bytes::from(body)));
+        let answer = self.0.clone().send_request(request(path, encoding, body)).await.ok()?;
+        status(answer).await
+    }
+
+    /// Calls with a body that is sent part by part.
+    pub fn open(
+        &self,
+        path: &str,
+    ) -> (Parts, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>) {
+        let (parts, frames) = mpsc::unbounded_channel();
+        let body: Sent = Box::pin(StreamBody::new(UnboundedReceiverStream::new(frames)));
+        (parts, self.0.clone().send_request(request(path, "identity", body)))
+    }
+}
+
+/// The status that gRPC gives an answer.
+pub async fn status(answer: Response<Incoming>) -> Option<u32> {
+    let of = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    if let Some(status) = of(answer.headers()) {
+        return Some(status);
+    }
+    of(answer.into_body().collect().await.ok()?.trailers()?)
+}
+
+fn request(path: &str, encoding: &str, body: Sent) -> Request<Sent> {
+    Request::post(format!("http://localhost{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", encoding)
+        .body(body)
+        .unwrap()
+}

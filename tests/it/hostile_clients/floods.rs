@@ -1,0 +1,166 @@
+//! Floods: frames of one kind as fast as they go, from clients that read what comes back and from those that do not.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, timeout_at},
+};
+
+use super::{Attacked, Tried, side_by_side};
+use crate::{
+    gateway::Home,
+    raw::{
+        self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
+        WINDOW_UPDATE, frame, header,
+    },
+};
+
+/// Connections of an attacker.
+const CONNECTIONS: usize = 2;
+/// Frames that are written at a time.
+const FRAMES: u32 = 500;
+const METHOD: &str = "/tidings.v1.SubscriptionService/ListSubscriptions";
+
+/// Makes the next frames of a connection, from the number of the frames that it had before. The first also open what the
+/// others need.
+type Frames = fn(u32) -> Vec<u8>;
+
+/// What a connection of an attacker is flooded with.
+const FLOODS: [(&str, Frames); 12] = [
+    ("settings", |_| raw::settings(&[(4, 65_535)]).repeat(FRAMES as usize)),
+    ("pings", |_| frame(PING, 0, 0, &[7; 8]).repeat(FRAMES as usize)),
+    ("priorities", |_| frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]).repeat(FRAMES as usize)),
+    ("window updates of one byte", |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(FRAMES as usize)),
+    ("empty data", |sent| in_a_stream(sent, &frame(DATA, 0, 1, &[]))),
+    ("data of one byte", |sent| in_a_stream(sent, &frame(DATA, 0, 1, b"x"))),
+    ("empty continuations", |sent| in_headers(sent, &frame(CONTINUATION, 0, 1, &[]))),
+    ("continuations of headers without an end", |sent| {
+        in_headers(sent, &frame(CONTINUATION, 0, 1, &header("x-flood", &"x".repeat(8000))))
+    }),
+    ("calls that are reset at once", |sent| {
+        let call = raw::call_headers(METHOD, None);
+        streams(sent, |id| {
+            [frame(HEADERS, END_HEADERS, id, &call), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
+        })
+    }),
+    ("whole calls that are reset at once", |sent| {
+        let call = raw::call_headers(METHOD, None);
+        streams(sent, |id| {
+            [
+                frame(HEADERS, END_HEADERS, id, &call),
+                raw::data(id, END_STREAM, &raw::message(false, 0, &[])),
+                frame(RST_STREAM, 0, id, &[0, 0, 0, 8]),
+            ]
+            .concat()
+        })
+    }),
+    ("streams past the bound on streams", |sent| {
+        let call = raw::call_headers(METHOD, None);
+        streams(sent, |id| frame(HEADERS, END_HEADERS, id, &call))
+    }),
+    ("headers that unpack to many times their size", |sent| {
+        // One large header is remembered, and then repeated with a byte each.
+        let mut remembered = vec![0x40];
+        remembered.extend(&header("x-bomb", &"x".repeat(3900))[1..]);
+        let call = raw::call_headers(METHOD, None);
+        let first = [call.clone(), if sent == 0 { remembered } else { vec![] }].concat();
+        let begin = frame(HEADERS, END_HEADERS | END_STREAM, 2 * sent + 1, &first);
+        let bomb = [call, vec![0xbe; 15_000]].concat();
+        [begin, frame(HEADERS, END_HEADERS | END_STREAM, 2 * sent + 3, &bomb)].concat()
+    }),
+];
+
+/// Frames within a call.
+fn in_a_stream(sent: u32, repeated: &[u8]) -> Vec<u8> {
+    let open = frame(HEADERS, END_HEADERS, 1, &raw::call_headers(METHOD, None));
+    [if sent == 0 { open } else { vec![] }, repeated.repeat(FRAMES as usize)].concat()
+}
+
+/// Frames within the headers of a call.
+fn in_headers(sent: u32, repeated: &[u8]) -> Vec<u8> {
+    const COUNT: usize = 20;
+    let open = frame(HEADERS, 0, 1, &raw::call_headers(METHOD, None));
+    [if sent == 0 { open } else { vec![] }, repeated.repeat(COUNT)].concat()
+}
+
+/// Frames of streams of their own.
+fn streams(sent: u32, of_one: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
+    (sent..sent + FRAMES).flat_map(|number| of_one(2 * number + 1)).collect()
+}
+
+/// Floods one connection after another until the time is up. A refusal is a connection that the gateway ended.
+async fn flood(address: std::net::SocketAddr, until: Instant, frames: Frames, reads: bool) -> Tried {
+    let mut tried = Tried::default();
+    while Instant::now() < until {
+        let raw = Raw::greeted(address, &[]).await;
+        let (mut read, mut write) = raw.0.into_split();
+        let reading = tokio::spawn(async move {
+            let mut nowhere = vec![0; 65_536];
+            // One that does not read keeps the connection open all the same.
+            while !reads || read.read(&mut nowhere).await.is_ok_and(|count| count > 0) {
+                if !reads {
+                    std::future::pending::<()>().await;
+                }
+            }
+        });
+        let mut sent = 0;
+        loop {
+            let bytes = frames(sent);
+            match timeout_at(until, write.write_all(&bytes)).await {
+                Ok(Ok(())) => {
+                    sent += FRAMES;
+                    tried.tries += u64::from(FRAMES);
+                }
+                Ok(Err(_)) => {
+                    tried.refused += 1;
+                    break;
+                }
+                // It is not read on, or the time is up.
+                Err(_) => break,
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        reading.abort();
+    }
+    tried
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn floods_of_frames_move_nobody_and_take_no_memory() {
+    let attacked = Attacked::start(&Home::new()).await;
+    for (name, frames) in FLOODS {
+        attacked
+            .under(name, 0, move |address, until| {
+                // Half of them read what comes back.
+                side_by_side(CONNECTIONS, move |number| flood(address, until, frames, number % 2 == 0))
+            })
+            .await;
+    }
+    attacked.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_that_come_and_go_move_nobody() {
+    let attacked = Attacked::start(&Home::new()).await;
+    attacked
+        .under("connections that come and go", 0, |address, until| {
+            side_by_side(CONNECTIONS, move |number| async move {
+                let mut tried = Tried::default();
+                while Instant::now() < until {
+                    let raw = if number % 2 == 0 {
+                        Raw::connect(address).await
+                    } else {
+                        Raw::greeted(address, &[]).await
+                    };
+                    drop(raw);
+                    tried.tries += 1;
+                    // Ports are used up otherwise, on this side.
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                tried
+            })
+        })
+        .await;
+    attacked.end().await;
+}

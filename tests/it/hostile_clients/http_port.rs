@@ -1,0 +1,66 @@
+//! The port of the probes: whoever holds on to it loses it, and probes are answered all the while.
+
+use std::time::Duration;
+
+use tidings::ops::{CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEADER_TIMEOUT};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::gateway::{Home, PATIENCE};
+
+/// What comes back on a connection to the HTTP port until it is closed, and how long that takes.
+async fn answer(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Duration) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let since = Instant::now();
+    drop(stream.write_all(bytes).await);
+    let mut answer = Vec::new();
+    // It may be reset: there are bytes that nobody reads.
+    drop(timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is closed"));
+    (String::from_utf8_lossy(&answer).into_owned(), since.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_http_port_closes_whoever_holds_on_to_it_and_answers_probes() {
+    /// What a noisy machine may add.
+    const SLACK: Duration = Duration::from_secs(5);
+    let gateway = Home::new().start().await;
+    let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000));
+    let many = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(1000));
+    for (bytes, status) in [
+        ("\x16\x03\x01\x02\x00\x01", "400"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"),
+        ("GET\r\n\r\n", "400"),
+        (&long, "431"),
+        (&many, "431"),
+        ("DELETE /metrics HTTP/1.1\r\nhost: x\r\n\r\n", "405"),
+    ] {
+        let (answer, took) = answer(gateway.http, bytes.as_bytes()).await;
+        let refused = answer.is_empty() || answer.get(9..12) == Some(status);
+        assert!(refused && took < HEADER_TIMEOUT + SLACK, "{answer:?} after {took:?}");
+    }
+    let (answer, took) = answer(gateway.http, b"GET /healthz HTTP/1.1\r\nhost:").await;
+    assert!(answer.is_empty() && took >= HEADER_TIMEOUT && took < CONNECTION_TIMEOUT + SLACK, "{took:?}");
+
+    // More than there are places, each with a byte of headers now and then.
+    let mut slow = JoinSet::new();
+    for _ in 0..CONNECTIONS_MAX * 3 {
+        let address = gateway.http;
+        slow.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            drop(stream.write_all(b"GET /metrics HTTP/1.1\r\n").await);
+            while stream.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    let since = Instant::now();
+    assert_eq!(gateway.readiness().await.0, 200);
+    assert!(since.elapsed() < CONNECTION_TIMEOUT * 3 + SLACK, "probes wait for {:?}", since.elapsed());
+    let all = async { while slow.join_next().await.is_some() {} };
+    timeout(PATIENCE, all).await.expect("all of them are closed");
+    gateway.stop().await;
+}

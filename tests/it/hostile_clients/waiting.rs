@@ -1,0 +1,170 @@
+//! Clients that do not go on: messages that never arrive whole, a byte a second, answers that nobody takes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Frame;
+use prost::Message;
+use tidings::{domain::samples, proto::v1};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{ACCOUNT, Attacked, MIB, Tried, calls, calls::Calls, message, side_by_side};
+use crate::{
+    client::{Client, publish_request},
+    gateway::Home,
+    metrics::Scrape,
+    raw::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw},
+};
+
+const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";
+const LIST: &str = "/tidings.v1.EventService/ListEvents";
+const CONNECTIONS: usize = 6;
+const STREAMS: u32 = 40;
+/// Lists that a connection asks for.
+const PAGES: u32 = 20;
+/// As large as a message may be.
+const MESSAGE_BYTES: usize = 4 << 20;
+const RESOURCE_EXHAUSTED: u32 = 8;
+/// What is not refused by then is held.
+const LONGER: Duration = Duration::from_secs(5);
+/// The setting of how much of an answer may be sent before its client asks for more.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn messages_that_never_arrive_whole_take_no_more_memory_than_they_may() {
+    const BOUND: u64 = 64 * MIB;
+    let attacked = Attacked::start(&Home::new().with("grpc-unfinished-bytes-max", "64MiB")).await;
+    let tried = attacked
+        .under("48 messages of 4 MiB but for the last byte", BOUND, |address, until| {
+            side_by_side(CONNECTIONS, move |_| async move {
+                let (calls, mut waiting) = (Calls::connect(address).await, JoinSet::new());
+                for _ in 0..8 {
+                    let (parts, answer) = calls.open(PUBLISH);
+                    let most = raw::message(false, MESSAGE_BYTES, &vec![10; MESSAGE_BYTES - 1]);
+                    parts.send(Ok(Frame::data(Bytes::from(most)))).unwrap();
+                    waiting.spawn(async move {
+                        let answer = timeout_at(until + LONGER, answer).await;
+                        drop(parts);
+                        calls::status(answer.ok()?.ok()?).await
+                    });
+                }
+                let mut tried = Tried::default();
+                while let Some(status) = waiting.join_next().await {
+                    tried.tries += 1;
+                    tried.refused += u64::from(status.unwrap() == Some(RESOURCE_EXHAUSTED));
+                }
+                tried
+            })
+        })
+        .await;
+    assert!(tried.refused > tried.tries / 2, "{tried:?}");
+    attacked.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_send_a_byte_at_a_time_move_nobody() {
+    let attacked = Attacked::start(&Home::new()).await;
+    attacked
+        .under("240 calls that come a byte at a time", 0, |address, until| {
+            side_by_side(CONNECTIONS, move |_| async move {
+                let (calls, mut slow) = (Calls::connect(address).await, JoinSet::new());
+                for _ in 0..STREAMS {
+                    let (parts, answer) = calls.open(PUBLISH);
+                    slow.spawn(async move {
+                        let request = publish_request(ACCOUNT, "", message(1)).encode_to_vec();
+                        let bytes = raw::message(false, request.len(), &request);
+                        for byte in bytes {
+                            if Instant::now() >= until
+                                || parts.send(Ok(Frame::data(Bytes::from(vec![byte])))).is_err()
+                            {
+                                break;
+                            }
+                            sleep(Duration::from_millis(20)).await;
+                        }
+                        drop(answer);
+                    });
+                }
+                let tries = slow.len() as u64;
+                while slow.join_next().await.is_some() {}
+                Tried { tries, refused: 0 }
+            })
+        })
+        .await;
+    attacked
+        .under("100 connections that send their frames a byte at a time", 0, |address, until| {
+            side_by_side(100, move |_| async move {
+                let mut raw = Raw::connect(address).await;
+                let call = raw::frame(HEADERS, END_HEADERS, 1, &raw::call_headers(PUBLISH, None));
+                for byte in [raw::hello(), call].concat() {
+                    if Instant::now() >= until || raw.send(&[byte]).await.is_err() {
+                        break;
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+                Tried { tries: 1, refused: 0 }
+            })
+        })
+        .await;
+    attacked.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn answers_that_nobody_takes_take_no_more_memory_than_they_may() {
+    const BOUND: u64 = 32 * MIB;
+    let home = Home::new().with("grpc-unread-bytes-max", "32MiB").with("grpc-answer-timeout", "3s");
+    let attacked = Attacked::start(&home).await;
+    large_events(&attacked.healthy).await;
+    let tried = attacked
+        .under("120 pages of 3 MiB that nobody takes", BOUND, |address, until| {
+            side_by_side(CONNECTIONS, move |_| async move {
+                let request = v1::ListEventsRequest {
+                    parent: format!("accounts/{LARGE}"),
+                    page_size: 1000,
+                    ..Default::default()
+                };
+                let request = request.encode_to_vec();
+                let mut raw = Raw::greeted(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+                for number in 0..PAGES {
+                    let id = 2 * number + 1;
+                    let call = raw::frame(HEADERS, END_HEADERS, id, &raw::call_headers(LIST, None));
+                    let body = raw::data(id, END_STREAM, &raw::message(false, request.len(), &request));
+                    raw.send(&[call, body].concat()).await.unwrap();
+                }
+                // A refusal needs no room, and ends its stream.
+                let mut refused = 0;
+                while let Ok(Some(frame)) = timeout_at(until + LONGER, raw.next()).await {
+                    let ends = frame.flags & END_STREAM != 0 && frame.kind == HEADERS;
+                    refused += u64::from(ends || frame.kind == RST_STREAM);
+                }
+                // Held until the gateway has had enough.
+                raw.end_within(Duration::from_secs(20)).await;
+                Tried { tries: PAGES.into(), refused }
+            })
+        })
+        .await;
+    assert!(tried.refused > 0, "{tried:?}");
+    let stalled = Scrape::when(&attacked.gateway, "cut", |scrape| {
+        scrape.value("tidings_grpc_connections_closed_total{reason=\"stalled\"}") >= 6.0
+    });
+    stalled.await;
+    attacked.end().await;
+}
+
+/// The account with large events.
+const LARGE: i64 = 2;
+
+/// Enough of them for a page of the largest size.
+async fn large_events(client: &Client) {
+    const COUNT: i64 = 16;
+    for number in 1..=COUNT {
+        let account = tidings::domain::ids::AccountId::new(LARGE).unwrap();
+        let mut event = samples::typical_message(account, 1, number);
+        if let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload {
+            created.message.as_mut().unwrap().content = Some("x".repeat(250_000));
+        }
+        client.publish(LARGE, event).await;
+    }
+}
