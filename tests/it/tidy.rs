@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("receive", &["config", "domain", "listen"]),
     ("app", &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "store"]),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.
