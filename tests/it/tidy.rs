@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "shutdown", "store"],
     ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.
