@@ -35,7 +35,7 @@ impl From<SendError> for Failure {
         match error {
             SendError::Connect(error) => no_connection(&error),
             // The endpoint's verdict on a client's certificate comes after the handshake.
-            SendError::Broken { error, kept: false } if tls_text(&error).is_some() => {
+            SendError::Broken { error, kept: false } if find::<rustls::Error>(&error).is_some() => {
                 Self::new(Outcome::Connect, broken_text(&error))
             }
             SendError::Broken { error, kept } => {
@@ -74,7 +74,7 @@ fn no_connection(error: &ConnectError) -> Failure {
 }
 
 fn broken_text(error: &hyper::Error) -> String {
-    if let Some(tls) = tls_text(error) {
+    if let Some(tls) = find::<rustls::Error>(error) {
         format!("tls failed: {tls}")
     } else if error.is_incomplete_message() {
         "the connection was closed before the answer was complete".to_owned()
@@ -85,15 +85,6 @@ fn broken_text(error: &hyper::Error) -> String {
     } else {
         format!("the connection broke: {}", describe(error))
     }
-}
-
-/// What TLS says of a connection that broke, if that is why it broke.
-fn tls_text(error: &hyper::Error) -> Option<String> {
-    // Of HTTP/2 nothing but the text is left.
-    const ALERT: &str = "received fatal alert: ";
-    let text = find::<rustls::Error>(error).map_or_else(|| describe(error), ToString::to_string);
-    let is_tls = find::<rustls::Error>(error).is_some() || text.starts_with(ALERT);
-    is_tls.then_some(text)
 }
 
 /// The most telling part of an error: what lies at its bottom.

@@ -28,6 +28,8 @@ use super::{
     connect::{ConnectError, Destination},
     http1::{DrivenBody, Http1, TakesBack},
     proxy::{Forwarding, ProxyError},
+    stream::TlsFailure,
+    tls::TlsError,
 };
 use crate::domain::subscription::TlsProfile;
 
@@ -57,6 +59,9 @@ pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
 
     /// How requests are put, where the other end is a proxy that passes them on.
     fn forwarding(&self) -> Option<&Forwarding>;
+
+    /// Why TLS ended, to be looked at later. HTTP/2 does not always tell.
+    fn tls_failure(&self) -> &TlsFailure;
 }
 
 /// How connections are used and kept.
@@ -123,6 +128,7 @@ struct Idle<T: Stream> {
 struct SharedConnection {
     sender: http2::SendRequest<Full<Bytes>>,
     used: Instant,
+    tls_failure: TlsFailure,
     /// It has carried an answer.
     answered: Arc<AtomicBool>,
 }
@@ -189,6 +195,9 @@ impl<C: Connects> HttpClient<C> {
                 Taken::Shared(mut shared) => {
                     let sent = shared.sender.try_send_request(request).await;
                     let kept = shared.answered.fetch_or(sent.is_ok(), Ordering::Relaxed);
+                    if let (Err(_), false, Some(tls)) = (&sent, kept, shared.tls_failure.get()) {
+                        return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()));
+                    }
                     (sent.map(|response| response.map(DrivenBody::of_shared)), kept, true)
                 }
             };
@@ -260,10 +269,11 @@ impl<C: Connects> Shared<C> {
             connection.forwarding = forwarding;
             return Ok(Taken::Own(Box::new(connection)));
         }
+        let tls_failure = Arc::clone(stream.tls_failure());
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // Whoever waits for an answer learns of its end.
         tokio::spawn(async move { drop(connection.await) });
-        let shared = SharedConnection { sender, used: Instant::now(), answered: Arc::default() };
+        let shared = SharedConnection { sender, used: Instant::now(), tls_failure, answered: Arc::default() };
         // Several may have been opened at the same time: the first is kept, the others end with this request.
         self.kept().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
         Ok(Taken::Shared(shared))

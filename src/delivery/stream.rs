@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -15,18 +16,28 @@ use tokio_util::either::Either;
 use super::{pool, proxy::Forwarding};
 use crate::metrics::Opened;
 
+/// Why TLS ended, once it has by a failure.
+pub(super) type TlsFailure = Arc<OnceLock<rustls::Error>>;
+
 /// A connection that is counted.
 pub(super) struct Stream<T> {
     inner: TokioIo<Either<T, Box<TlsStream<T>>>>,
     is_http2: bool,
     forwarding: Option<Forwarding>,
+    tls_failure: TlsFailure,
     _opened: Opened,
 }
 
 impl<T> Stream<T> {
     /// One to an http endpoint, or to a proxy that passes requests on to it.
     pub(super) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
-        Self { inner: TokioIo::new(Either::Left(stream)), is_http2: false, forwarding, _opened: opened }
+        Self {
+            inner: TokioIo::new(Either::Left(stream)),
+            is_http2: false,
+            forwarding,
+            tls_failure: TlsFailure::default(),
+            _opened: opened,
+        }
     }
 
     /// One to an https endpoint.
@@ -36,6 +47,7 @@ impl<T> Stream<T> {
             inner: TokioIo::new(Either::Right(Box::new(stream))),
             is_http2,
             forwarding: None,
+            tls_failure: TlsFailure::default(),
             _opened: opened,
         }
     }
@@ -49,6 +61,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> pool::Stream for Stream
     fn forwarding(&self) -> Option<&Forwarding> {
         self.forwarding.as_ref()
     }
+
+    fn tls_failure(&self) -> &TlsFailure {
+        &self.tls_failure
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Read for Stream<T> {
@@ -57,7 +73,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for Stream<T> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            // The first counts.
+            drop(self.tls_failure.set(tls.clone()));
+        }
+        read
     }
 }
 

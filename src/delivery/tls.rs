@@ -35,6 +35,9 @@ pub(super) enum TlsError {
     /// No certificate can be for the URL's host.
     #[error("the url's host is no name that a certificate could be for")]
     Name(#[from] InvalidDnsNameError),
+    /// The endpoint ended it after the handshake, as it does with a client that it does not trust.
+    #[error("tls failed: {0}")]
+    Ended(rustls::Error),
     /// The two do not come together.
     #[error(transparent)]
     Handshake(io::Error),
