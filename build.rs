@@ -23,12 +23,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("tidings_descriptor.bin");
     fs::write(&descriptors, compiler.encode_file_descriptor_set())?;
 
+    // What a call's message is called: see `src/proto/codec.rs`.
+    let mut names = tonic_prost_build::Config::new();
+    names.enable_type_names();
     tonic_prost_build::configure()
         .build_transport(false)
         .btree_map(".")
         // Two KB, which every step from the socket to the store would copy.
         .boxed(".tidings.v1.PublishEventRequest.event")
         .codec_path("crate::proto::codec::ProtobufCodec")
-        .compile_fds(compiler.file_descriptor_set())?;
+        .compile_fds_with_config(compiler.file_descriptor_set(), names)?;
     Ok(())
 }

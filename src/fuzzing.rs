@@ -9,13 +9,15 @@ use crate::{config, delivery, domain, grpc, store};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 19] = [
     ("answer", domain::fuzz::answer),
     ("attempt", store::disk::fuzz::attempt),
+    ("audit", store::disk::fuzz::audit),
     ("commit", store::disk::fuzz::commit),
     ("config_file", config::fuzz::config_file),
     ("config_values", config::fuzz::config_values),
     ("event", domain::fuzz::event),
+    ("keys", domain::fuzz::keys),
     ("log", store::disk::fuzz::log),
     ("manifest", store::disk::fuzz::manifest),
     ("names", domain::fuzz::names),
@@ -23,6 +25,8 @@ pub const TARGETS: [Target; 15] = [
     ("registry", store::disk::fuzz::registry),
     ("secrets", domain::fuzz::secrets),
     ("settings", grpc::fuzz::settings),
+    ("tls", domain::fuzz::tls),
+    ("tokens", store::disk::fuzz::tokens),
     ("url", delivery::fuzz::url),
     ("volume", store::disk::fuzz::volume),
 ];

@@ -12,6 +12,7 @@ pub mod v1 {
 }
 
 pub mod codec;
+pub mod elements;
 
 /// The contract as an encoded `FileDescriptorSet`, comments included, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidings_descriptor.bin"));

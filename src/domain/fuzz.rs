@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     answer as receiver,
     delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
+    egress::{HostPattern, Proxy},
     event::{EventContent, OrderTag, check},
     ids::{
         AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
@@ -26,9 +27,10 @@ use super::{
     },
     json, request,
     retry::{RetryPolicy, RetryPolicyError},
+    seal::{self, SealingKey, SealingKeys},
     secret::Secret,
     signature,
-    subscription::PayloadFormat,
+    subscription::{PayloadFormat, TlsOptions, TlsProfile},
     time::UnixMicros,
 };
 use crate::proto::v1;
@@ -217,6 +219,45 @@ fn same<T: FromStr + Display>(text: &str) -> Option<T> {
     let parsed: T = text.parse().ok()?;
     assert_eq!(parsed.to_string(), text);
     Some(parsed)
+}
+
+/// Keys that secrets are sealed with, a sealed secret, and a proxy: none of them is shown, and none is taken for another.
+pub fn keys(data: &[u8]) {
+    let place = seal::Place { owner: Uuid::nil(), field: "signing_secret" };
+    let given = SealingKeys::one(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
+    assert!(given.open(data, place).is_err(), "nobody sealed it");
+    let Ok(text) = str::from_utf8(data) else { return };
+    if let Ok(keys) = SealingKeys::parse(text) {
+        let secret = Secret::new("a secret");
+        let sealed = keys.seal(&secret, place, &mut StdRng::seed_from_u64(2));
+        assert_eq!(keys.open(&sealed, place).as_ref(), Ok(&secret));
+        assert!(given.open(&sealed, place).is_err(), "another key opens it");
+        assert!(keys.all().iter().all(|key| !format!("{keys:?}").contains(key.to_text().expose())));
+    }
+    if let Ok(proxy) = Proxy::parse(text) {
+        let shown = format!("{proxy}{proxy:?}");
+        let secret = proxy.authorization().map(|value| value.expose().to_owned());
+        assert!(secret.is_none_or(|secret| !shown.contains(&secret)), "how it is asked is shown");
+    }
+    if let Some(pattern) = HostPattern::parse(text) {
+        assert_eq!(HostPattern::parse(&pattern.to_string()), Some(pattern));
+    }
+}
+
+/// TLS options, each in a part of its own, with a zero byte in between.
+pub fn tls(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut parts = text.split('\0').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    let (server_name, ca_certificates, client_certificate) = (part(), part(), part());
+    let client_key = Some(part()).filter(|key| !key.is_empty()).map(Secret::new);
+    let options = TlsOptions { server_name, ca_certificates, client_certificate, client_key };
+    let Some(profile) = TlsProfile::new(options.clone()) else { return };
+    let usable = options.name().is_ok() && options.authorities().is_ok() && options.identity().is_ok();
+    assert_eq!(usable, options.faults().is_empty(), "what has no fault can be used");
+    let shown = format!("{profile:?}{options:?}{:?}", options.faults());
+    let key = options.client_key.filter(|key| key.expose().len() > 16);
+    assert!(key.is_none_or(|key| !shown.contains(key.expose())), "a key is shown");
 }
 
 /// A signing secret in the first line, and headers of a subscription's own in the others: what is taken can be signed with and sent.

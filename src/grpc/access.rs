@@ -18,7 +18,7 @@ use futures_util::future::Either;
 use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use self::{ending::Ending, failures::Failures, needs::Need};
@@ -212,11 +212,7 @@ fn is_near(peer: &Peer) -> bool {
 }
 
 fn peer(extensions: &Extensions) -> Peer {
-    if let Some(peer) = extensions.get::<Peer>() {
-        return peer.clone();
-    }
-    let address = extensions.get::<TcpConnectInfo>().and_then(|connection| connection.remote_addr);
-    Peer { address, certificate: None }
+    extensions.get::<Peer>().cloned().unwrap_or_default()
 }
 
 /// What the metadata `authorization` has.

@@ -156,7 +156,7 @@ fn caller<Q>(request: &Request<Q>) -> Caller {
         return caller.clone();
     }
     let peer = request.extensions().get::<Peer>().cloned();
-    let peer = peer.unwrap_or_else(|| Peer { address: request.remote_addr(), certificate: None });
+    let peer = peer.unwrap_or_default();
     let principal = peer.certificate.clone().map_or(Principal::Anonymous, Principal::Certificate);
     Caller { principal, peer }
 }

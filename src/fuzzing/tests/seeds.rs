@@ -67,6 +67,14 @@ const SECRETS: [&str; 4] = [
     "\nx:ü\n:path:x\nwebhook-id:1",
 ];
 
+const KEYS: [&str; 5] = [
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "# one\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+    "http://user:password@proxy.example:3128",
+    ".example.com:8443",
+    "10.0.0.0/8",
+];
+
 const VALUES: [&str; 5] = [
     "--grpc-listen=[::1]:1\nTIDINGS_GRPC_LISTEN=127.0.0.1:2\nTIDINGS_LOG_FORMAT=json",
     "--egress-allow=127.0.0.0/8,::1\n--egress-allow=10.0.0.0/8\nTIDINGS_EGRESS_DENY=fd00::/8",
@@ -100,6 +108,8 @@ async fn seeds_are_written() {
     NAMES.iter().for_each(|text| add("names", text.as_bytes()));
     URLS.iter().for_each(|text| add("url", text.as_bytes()));
     SECRETS.iter().for_each(|text| add("secrets", text.as_bytes()));
+    KEYS.iter().for_each(|text| add("keys", text.as_bytes()));
+    add("tls", b"example.com\0-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n\0\0");
     VALUES.iter().for_each(|text| add("config_values", text.as_bytes()));
     FILES.iter().for_each(|text| add("config_file", text.as_bytes()));
     let (_, origins) = Config::load(&Flags::default(), []).unwrap();

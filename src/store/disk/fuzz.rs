@@ -4,16 +4,19 @@ use prost::Message;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    apply, describe,
+    apply,
+    audit::record as audit_record,
+    describe,
     detail::{Detail, SlotState},
     ledger::Ledger,
     log::Pos,
     manifest::Manifest,
-    records::{AttemptRecord, CommitRecord, SubscriptionRecord},
+    records::{AccessTokenRecord, AttemptRecord, CommitRecord, SubscriptionRecord},
     registry_tree,
     volume::Volume,
 };
 use crate::domain::{
+    access::AccessToken,
     delivery::Attempt,
     ids::{LaneId, Seq},
     seal::{SealingKey, SealingKeys},
@@ -43,6 +46,24 @@ pub fn registry(data: &[u8]) {
     }
     drop(registry_tree::answer_of(value, keys));
     drop(registry_tree::answer_of(data, keys));
+}
+
+/// An access token.
+pub fn tokens(data: &[u8]) {
+    let Ok(record) = AccessTokenRecord::decode(data) else { return };
+    let Ok(token) = AccessToken::try_from(record) else { return };
+    let again = AccessToken::try_from(AccessTokenRecord::from(&token));
+    assert_eq!(again.as_ref(), Ok(&token), "it is read as it was written");
+}
+
+/// The key of an audit record, and its row.
+pub fn audit(data: &[u8]) {
+    let (key, value) = data.split_at(data.len().min(audit_record::KEY_BYTES));
+    let Ok(record) = audit_record::decode(key, value) else { return };
+    let written = audit_record::AuditRow::from(record.clone()).encode_to_vec();
+    let again =
+        audit_record::decode(&audit_record::key_in(audit_record::AuditKind::Record, record.key), &written);
+    assert_eq!(again.as_ref(), Ok(&record), "it is read as it was written");
 }
 
 /// An attempt.
@@ -164,6 +185,7 @@ mod seeds {
     use crate::{
         clock::Clock,
         domain::{
+            audit::{AuditKey, AuditOutcome, AuditRecord, AuditSubject, AuditedCall},
             delivery::{DeliveryKey, DeliveryState},
             secret::Secret,
         },
@@ -193,7 +215,7 @@ mod seeds {
         };
         let store = open();
         let mut lanes = Vec::new();
-        let mut seeds = Vec::new();
+        let mut seeds = vec![("audit", audit_seed()), ("tokens", token_seed())];
         for id in ["a", "b", "c"] {
             let created = store.create_subscription(new_subscription(1, id)).await.unwrap();
             seeds.extend(rows(&created.subscription));
@@ -225,6 +247,39 @@ mod seeds {
         drop(store);
         seeds.extend(of_the_log(dir.path()));
         seeds
+    }
+
+    fn token_seed() -> Vec<u8> {
+        let record = AccessTokenRecord {
+            name: "accessTokens/ci".to_owned(),
+            display_name: "CI".to_owned(),
+            hash: vec![7; 32],
+            scopes: vec![1, 3],
+            accounts: vec![1, 7],
+            create_time: 1,
+            expire_time: Some(9),
+            revoke_time: None,
+            last_use_time: Some(2),
+        };
+        record.encode_to_vec()
+    }
+
+    fn audit_seed() -> Vec<u8> {
+        let call = AuditedCall {
+            principal: "accessTokens/ci".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            method: "tidings.v1.SubscriptionService/PauseSubscription".to_owned(),
+            subject: AuditSubject {
+                resource: "accounts/1/subscriptions/a".to_owned(),
+                fields: vec!["url".to_owned()],
+                parameters: [("force".to_owned(), "true".to_owned())].into(),
+            },
+        };
+        let key = AuditKey { time: UnixMicros(5), number: 3 };
+        let (outcome, reason) = (AuditOutcome::Refused, "ETAG_MISMATCH".to_owned());
+        let record = AuditRecord { key, call, outcome, code: 10, reason, end_time: Some(UnixMicros(6)) };
+        let key = audit_record::key_in(audit_record::AuditKind::Record, key);
+        [&key[..], &audit_record::AuditRow::from(record).encode_to_vec()].concat()
     }
 
     fn rows(subscription: &Subscription) -> Vec<(&'static str, Vec<u8>)> {

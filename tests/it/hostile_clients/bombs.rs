@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Attacked, Tried, calls::Calls, side_by_side};
 use crate::{gateway::Home, raw};
 
+const BATCH: &str = "/tidings.v1.EventService/BatchPublishEvents";
 const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";
 const CONNECTIONS: usize = 2;
 /// Between two bombs of a connection.
@@ -29,6 +30,21 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     raw::message(true, bytes.len(), bytes)
 }
 
+/// A batch as large as it may be: of requests of nothing, or of one whose conversation has messages of nothing.
+fn requests(within: usize) -> Vec<u8> {
+    if within == 0 {
+        return [0x12, 0].repeat(MESSAGE_BYTES / 2);
+    }
+    let field = |number: u8, bytes: Vec<u8>| {
+        let mut field = vec![number << 3 | 2];
+        prost::encoding::encode_varint(bytes.len() as u64, &mut field);
+        [field, bytes].concat()
+    };
+    let conversation = [0x3a, 0].repeat(within - 20);
+    // requests[0].event.conversation_created.conversation.messages
+    field(2, field(2, field(10, field(1, conversation))))
+}
+
 fn bombs() -> Vec<Bomb> {
     let zeros = vec![0; 64 << 20];
     vec![
@@ -40,6 +56,19 @@ fn bombs() -> Vec<Bomb> {
             PUBLISH,
             "gzip",
             compressed(&gzip(&zeros[..MESSAGE_BYTES])),
+        ),
+        (
+            "two million requests of nothing",
+            BATCH,
+            "identity",
+            raw::message(false, MESSAGE_BYTES, &requests(0)),
+        ),
+        ("the same in gzip", BATCH, "gzip", compressed(&gzip(&requests(0)))),
+        (
+            "two million messages within messages",
+            BATCH,
+            "gzip",
+            compressed(&gzip(&requests(MESSAGE_BYTES / 2))),
         ),
         ("what is not gzip", PUBLISH, "gzip", compressed(&[7; 1000])),
         ("half of a gzip", PUBLISH, "gzip", compressed(&gzip(&zeros[..1 << 20])[..500])),

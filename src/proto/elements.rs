@@ -1,0 +1,203 @@
+//! How many parts a message has: the messages, entries and texts of lists in it. Each takes two bytes on the wire and some hundred
+//! once it is decoded, so they are counted before.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use prost::{
+    Message,
+    encoding::{WireType, decode_key, decode_varint},
+};
+use prost_types::{
+    DescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
+
+/// Most parts of a message that is decoded, over all its depths. A batch of 1,000 events may have a hundred in each.
+pub const ELEMENTS_MAX: usize = 100_000;
+
+/// Messages within messages that are looked into: prost reads no deeper.
+const DEPTH_MAX: usize = 100;
+
+/// What stands behind the number of a field: a message of this shape, or text in a list.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Message(usize),
+    Text,
+}
+
+/// The fields of a message that are parts, by number.
+type Shape = foldhash::HashMap<u32, Part>;
+
+/// Every message of the contract and of what it imports.
+struct Shapes {
+    by_name: HashMap<String, usize>,
+    all: Vec<Shape>,
+}
+
+static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
+    let set =
+        FileDescriptorSet::decode(super::DESCRIPTORS).expect("descriptors that were built in are valid");
+    let mut messages = Vec::new();
+    for file in &set.file {
+        for message in &file.message_type {
+            gather(file.package(), message, &mut messages);
+        }
+    }
+    let by_name: HashMap<_, _> =
+        messages.iter().enumerate().map(|(index, (name, _))| (name.clone(), index)).collect();
+    let shape = |message: &DescriptorProto| {
+        let parts = message.field.iter().filter_map(|field| {
+            let number = u32::try_from(field.number()).ok()?;
+            match field.r#type() {
+                Type::Message => {
+                    Some((number, Part::Message(*by_name.get(field.type_name().trim_start_matches('.'))?)))
+                }
+                Type::String | Type::Bytes if field.label() == Label::Repeated => Some((number, Part::Text)),
+                _ => None,
+            }
+        });
+        parts.collect()
+    };
+    let all = messages.iter().map(|(_, message)| shape(message)).collect();
+    Shapes { by_name, all }
+});
+
+fn gather<'a>(within: &str, message: &'a DescriptorProto, messages: &mut Vec<(String, &'a DescriptorProto)>) {
+    let name = format!("{within}.{}", message.name());
+    for nested in &message.nested_type {
+        gather(&name, nested, messages);
+    }
+    messages.push((name, message));
+}
+
+/// Whether an encoded message of this name (`tidings.v1.Event`) has more parts than [`ELEMENTS_MAX`]. What is no message at all is
+/// left to who decodes it, and so is one that the contract does not have.
+pub fn are_too_many(name: &str, encoded: &[u8]) -> bool {
+    let Some(shape) = SHAPES.by_name.get(name) else { return false };
+    let mut left = ELEMENTS_MAX;
+    count(&SHAPES.all, *shape, encoded, DEPTH_MAX, &mut left).is_none()
+}
+
+/// Takes the parts off `left`; `None` if there are more. Stops where the bytes make no sense: decoding does as well.
+fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &mut usize) -> Option<()> {
+    while let Ok((number, wire)) = decode_key(&mut rest) {
+        let skipped = match wire {
+            WireType::Varint => {
+                if decode_varint(&mut rest).is_err() {
+                    break;
+                }
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            // A group is passed over key by key: what is in it is counted for more than it is.
+            WireType::StartGroup | WireType::EndGroup => 0,
+            WireType::LengthDelimited => {
+                let Some(len) = decode_varint(&mut rest).ok().and_then(|len| usize::try_from(len).ok())
+                else {
+                    break;
+                };
+                let Some(part) = rest.get(..len) else { break };
+                if let Some(known) = shapes[shape].get(&number) {
+                    *left = left.checked_sub(1)?;
+                    if let Part::Message(shape) = known
+                        && depth > 0
+                    {
+                        count(shapes, *shape, part, depth - 1, left)?;
+                    }
+                }
+                len
+            }
+        };
+        let Some(more) = rest.get(skipped..) else { break };
+        rest = more;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Name;
+
+    use super::*;
+    use crate::proto::v1;
+
+    fn too_many<M: Message + Name>(message: &M) -> bool {
+        are_too_many(&M::full_name(), &message.encode_to_vec())
+    }
+
+    fn batch(requests: Vec<v1::PublishEventRequest>) -> v1::BatchPublishEventsRequest {
+        v1::BatchPublishEventsRequest { requests, ..Default::default() }
+    }
+
+    #[test]
+    fn the_largest_lawful_batch_of_usual_events_is_far_from_the_bound() {
+        let meta = v1::ConversationMeta { sender: Some(v1::Contact::default()), ..Default::default() };
+        let message = v1::Message {
+            account: Some(v1::Account::default()),
+            inbox: Some(v1::Inbox::default()),
+            sender: Some(v1::Sender { kind: Some(v1::sender::Kind::User(v1::User::default())) }),
+            conversation: Some(v1::Conversation {
+                meta: Some(meta),
+                contact_inbox: Some(v1::ContactInbox::default()),
+                labels: vec!["a".to_owned(); 10],
+                ..Default::default()
+            }),
+            attachments: vec![v1::Attachment::default(); 10],
+            ..Default::default()
+        };
+        let payload = v1::event::Payload::MessageCreated(v1::MessageCreated { message: Some(message) });
+        let event = v1::Event { payload: Some(payload), ..Default::default() };
+        let request = v1::PublishEventRequest { event: Some(event.into()), ..Default::default() };
+        assert!(!too_many(&batch(vec![request.clone(); 1_000])));
+        assert!(!too_many(&batch(vec![request; 2_000])));
+    }
+
+    #[test]
+    fn parts_are_counted_to_one_wherever_they_are() {
+        let empty = v1::PublishEventRequest::default();
+        assert!(!too_many(&batch(vec![empty.clone(); ELEMENTS_MAX])));
+        assert!(too_many(&batch(vec![empty; ELEMENTS_MAX + 1])));
+
+        // The event, its payload, the conversation, and so on, each count one.
+        let within = |conversation: v1::Conversation| v1::PublishEventRequest {
+            event: Some(Box::new(v1::Event {
+                payload: Some(v1::event::Payload::ConversationCreated(v1::ConversationCreated {
+                    conversation: Some(conversation),
+                })),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let above = 3;
+        let messages =
+            |count| v1::Conversation { messages: vec![v1::Message::default(); count], ..Default::default() };
+        assert!(!too_many(&within(messages(ELEMENTS_MAX - above))));
+        assert!(too_many(&within(messages(ELEMENTS_MAX - above + 1))));
+        let labels = |count| v1::Conversation { labels: vec![String::new(); count], ..Default::default() };
+        assert!(!too_many(&within(labels(ELEMENTS_MAX - above))));
+        assert!(too_many(&within(labels(ELEMENTS_MAX - above + 1))));
+        // A list of a free object: an entry, its value and the list count as well.
+        let nothing = prost_types::Value { kind: None };
+        let list = |count| {
+            let list = prost_types::ListValue { values: vec![nothing.clone(); count] };
+            let value = prost_types::Value { kind: Some(prost_types::value::Kind::ListValue(list)) };
+            let object = prost_types::Struct { fields: [("a".to_owned(), value)].into() };
+            v1::Conversation { custom_attributes: Some(object), ..Default::default() }
+        };
+        assert!(!too_many(&within(list(ELEMENTS_MAX - above - 4))));
+        assert!(too_many(&within(list(ELEMENTS_MAX - above - 3))));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_left_to_who_decodes_it() {
+        let name = v1::BatchPublishEventsRequest::full_name();
+        for bytes in [&[0xff; 20][..], &[0x12, 0x7f], &[0x12], &[0x09, 1], &[0x08]] {
+            assert!(!are_too_many(&name, bytes));
+        }
+        assert!(!are_too_many("tidings.v1.None", &[0x12, 0].repeat(ELEMENTS_MAX + 1)));
+        // A group does not hide what follows.
+        let hidden = [&[0x7b][..], &[0x12, 0].repeat(ELEMENTS_MAX + 1), &[0x7c]].concat();
+        assert!(are_too_many(&name, &hidden));
+    }
+}
