@@ -27,9 +27,19 @@ const NEW_DIR: &str = "store.new";
 /// What it is called between the two renames, and until it is removed.
 const OLD_DIR: &str = "store.old";
 
-/// Opens sled's directory.
+/// Opens sled's directory. It may just have been closed in this process: nobody else has it, since the data directory's own lock is taken
+/// before.
 pub(super) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
-    let db = open_at(data_dir, ENGINE_DIR)?;
+    let mut tries = 0;
+    let db = loop {
+        match open_at(data_dir, ENGINE_DIR) {
+            Err(OpenError::Unreadable(_, why)) if why.contains("acquire lock") && tries < REOPEN_TRIES => {
+                tries += 1;
+                thread::sleep(REOPEN_AFTER);
+            }
+            opened => break opened?,
+        }
+    };
     if !fresh && !db.was_recovered() {
         return Err(OpenError::Unreadable(data_dir.to_owned(), "sled found nothing to recover".to_owned()));
     }
@@ -80,7 +90,7 @@ pub(super) fn write_anew(
     drop((old, new));
     sync_all_in(&data_dir.join(NEW_DIR)).map_err(io)?;
     change_places(data_dir).map_err(io)?;
-    open_again(data_dir)
+    open_engine(data_dir, false)
 }
 
 /// Ends what a crash interrupted in [`write_anew`].
@@ -112,19 +122,6 @@ fn change_places(data_dir: &Path) -> io::Result<()> {
 fn remove(data_dir: &Path, dir: &str) -> io::Result<()> {
     fs::remove_dir_all(data_dir.join(dir))?;
     sync_dir(data_dir)
-}
-
-fn open_again(data_dir: &Path) -> Result<::sled::Db, OpenError> {
-    let mut tries = 0;
-    loop {
-        match open_engine(data_dir, false) {
-            Err(OpenError::Unreadable(_, why)) if why.contains("acquire lock") && tries < REOPEN_TRIES => {
-                tries += 1;
-                thread::sleep(REOPEN_AFTER);
-            }
-            opened => return opened,
-        }
-    }
 }
 
 fn check_room(data_dir: &Path, old: &::sled::Db) -> Result<(), OpenError> {
