@@ -173,7 +173,10 @@ impl HostPattern {
         }
         let name = host.strip_prefix("*.").or(host.strip_prefix('.')).unwrap_or(host);
         match Host::parse(name).ok()? {
-            Host::Domain(name) => Some(Self::Name(bare(&name).filter(|name| !name.is_empty())?, port)),
+            Host::Domain(name) => {
+                // Another full stop in front would stand for a name that there is not.
+                Some(Self::Name(bare(&name).filter(|name| !name.is_empty() && !name.starts_with('.'))?, port))
+            }
             Host::Ipv4(_) | Host::Ipv6(_) => None,
         }
     }
