@@ -8,6 +8,7 @@ pub mod egress;
 pub mod event;
 pub mod fault;
 pub mod ids;
+pub mod import;
 pub mod json;
 pub mod request;
 pub mod retry;

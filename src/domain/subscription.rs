@@ -147,6 +147,8 @@ pub enum PayloadFormat {
     Documented,
     /// The documentation's first sample for message events; other events as documented.
     Sample,
+    /// What Chatwoot 4 really sends.
+    Chatwoot,
 }
 
 impl Subscription {
