@@ -18,7 +18,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Code,
     transport::{Channel, Endpoint},
 };
 
@@ -162,15 +161,8 @@ impl<'a, W: Write> Round<'a, W> {
             subscription_id: name.clone(),
             ..CreateSubscriptionRequest::default()
         };
-        let created = match self.subscriptions.create_subscription(request).await {
-            Ok(response) => response.into_inner(),
-            // This form comes with a later version.
-            Err(refused) if form == PayloadFormat::Chatwoot && refused.code() == Code::InvalidArgument => {
-                writeln!(self.output, "{name:<10}  is refused: {}", refused.message())?;
-                return Ok(());
-            }
-            Err(refused) => return Err(refused).with_context(|| format!("cannot subscribe {name}")),
-        };
+        let created = self.subscriptions.create_subscription(request).await;
+        let created = created.with_context(|| format!("cannot subscribe {name}"))?.into_inner();
         writeln!(self.output, "{name:<10}  goes to {url}")?;
         self.secrets.insert(path, Secret::new(created.signing_secret));
         tokio::spawn(receive::serve(listener, Answers::default(), sink.clone(), end.clone()));

@@ -12,6 +12,7 @@ pub mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod ids;
+pub mod import;
 pub mod json;
 pub mod key_pair;
 pub mod request;

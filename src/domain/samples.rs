@@ -170,6 +170,7 @@ fn webwidget_triggered(account: AccountId) -> v1::WebwidgetTriggered {
             widget_language: "en".into(),
             browser_language: "en".into(),
             browser: Some(browser()),
+            extra: None,
         }),
     }
 }

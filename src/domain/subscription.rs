@@ -155,6 +155,8 @@ pub enum PayloadFormat {
     Documented,
     /// The documentation's first sample for message events; other events as documented.
     Sample,
+    /// What Chatwoot 4 really sends.
+    Chatwoot,
 }
 
 /// How POSTs are signed (`Subscription.signature_scheme` of the contract).

@@ -35,6 +35,7 @@ pub(super) fn settings(settings: &Settings) -> v1::Subscription {
     let format = match settings.payload_format {
         PayloadFormat::Documented => v1::subscription::PayloadFormat::Documented,
         PayloadFormat::Sample => v1::subscription::PayloadFormat::Sample,
+        PayloadFormat::Chatwoot => v1::subscription::PayloadFormat::Chatwoot,
     };
     v1::Subscription {
         display_name: settings.display_name.clone(),

@@ -6,6 +6,7 @@ use crate::{
     proto::v1::{self, event::Payload},
 };
 
+mod beside;
 mod checker;
 mod facts;
 mod path;
@@ -132,6 +133,10 @@ impl Checker {
         }
         if let Some(conversation) = &mut event.current_conversation {
             self.conversation(conversation, 1, &at.field("current_conversation"));
+        }
+        if let Some(info) = &event.event_info {
+            let at = &at.field("event_info");
+            self.object(info.extra.as_ref(), &beside::EVENT_INFO, &at.field("extra"));
         }
     }
 

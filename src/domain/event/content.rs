@@ -25,7 +25,7 @@ pub struct EventContent {
     pub order_tag: OrderTag,
     /// What is on disk: the event, checked, with `name`, `type` and `create_time` unset.
     pub encoded: Bytes,
-    bodies: [OnceLock<Bytes>; 2],
+    bodies: [OnceLock<Bytes>; 3],
     weight: OnceLock<usize>,
 }
 
@@ -56,6 +56,7 @@ impl EventContent {
             PayloadFormat::Sample if json::has_sample_form(self.event_type) => &self.bodies[1],
             // Where the sample has no form of its own, both share one rendering.
             PayloadFormat::Documented | PayloadFormat::Sample => &self.bodies[0],
+            PayloadFormat::Chatwoot => &self.bodies[2],
         }
     }
 
@@ -106,7 +107,8 @@ mod tests {
     use super::*;
     use crate::domain::{ids::AccountId, samples};
 
-    const FORMATS: [PayloadFormat; 2] = [PayloadFormat::Documented, PayloadFormat::Sample];
+    const FORMATS: [PayloadFormat; 3] =
+        [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
 
     /// One event of each kind.
     fn events() -> impl Iterator<Item = v1::Event> {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::subscription::PayloadFormat;
 use crate::proto::v1::{self, EventType, MessageType};
 
+mod chatwoot;
 mod documented;
 mod sample;
 mod time;
@@ -29,6 +30,7 @@ pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     match format {
         PayloadFormat::Sample => sample::render(payload).unwrap_or_else(|| documented::render(payload)),
         PayloadFormat::Documented => documented::render(payload),
+        PayloadFormat::Chatwoot => chatwoot::render(payload),
     }
 }
 

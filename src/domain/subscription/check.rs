@@ -207,11 +207,7 @@ impl<'a> Check<'a> {
         match WirePayloadFormat::try_from(self.message.payload_format) {
             Ok(WirePayloadFormat::Unspecified | WirePayloadFormat::Documented) => return PayloadFormat::Documented,
             Ok(WirePayloadFormat::Sample) => return PayloadFormat::Sample,
-            Ok(WirePayloadFormat::Chatwoot) => self.invalid(
-                "payload_format",
-                "PAYLOAD_FORMAT_CHATWOOT is not available in this version: choose PAYLOAD_FORMAT_DOCUMENTED or \
-                 PAYLOAD_FORMAT_SAMPLE",
-            ),
+            Ok(WirePayloadFormat::Chatwoot) => return PayloadFormat::Chatwoot,
             Err(_) => self.invalid("payload_format", "is not a known payload format"),
         }
         PayloadFormat::Documented

@@ -429,6 +429,7 @@ impl From<&Subscription> for SubscriptionRecord {
             payload_format: match settings.payload_format {
                 PayloadFormat::Documented => 1,
                 PayloadFormat::Sample => 2,
+                PayloadFormat::Chatwoot => 3,
             },
             headers: settings.headers.iter().map(|(k, v)| (k.clone(), v.expose().to_owned())).collect(),
             max_attempts: settings.retry.max_attempts,
@@ -468,6 +469,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             payload_format: match record.payload_format {
                 1 => PayloadFormat::Documented,
                 2 => PayloadFormat::Sample,
+                3 => PayloadFormat::Chatwoot,
                 other => return Err(unreadable("payload format", other)),
             },
             headers: record.headers.into_iter().map(|(k, v)| (k, Secret::new(v))).collect(),

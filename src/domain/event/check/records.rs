@@ -1,6 +1,6 @@
 //! The rules for the document's objects.
 
-use super::{checker::Checker, path::Path};
+use super::{beside, checker::Checker, path::Path};
 use crate::proto::v1::{self, MessageType, sender::Kind};
 
 /// Most records (messages and conversations, which contain each other) that may lie within one another.
@@ -8,24 +8,6 @@ pub const NESTING_MAX: usize = 8;
 
 /// Content types that make a message without a type a template.
 const TEMPLATE_CONTENT_TYPES: [&str; 3] = ["input_select", "cards", "form"];
-
-/// Keys that come out beside those of `ConversationAttributes.extra`.
-const BESIDE_CONVERSATION_EXTRA: [&str; 3] = ["browser", "referer", "initiated_at"];
-
-/// Keys that come out beside those of `Attachment.extra`.
-const BESIDE_ATTACHMENT_EXTRA: [&str; 11] = [
-    "id",
-    "message_id",
-    "file_type",
-    "account_id",
-    "extension",
-    "data_url",
-    "thumb_url",
-    "file_size",
-    "width",
-    "height",
-    "meta",
-];
 
 impl Checker {
     /// The conversation at `at`, which is the `depth`th record, itself counted.
@@ -43,11 +25,13 @@ impl Checker {
         }
         if let Some(attributes) = &conversation.additional_attributes {
             let at = &at.field("additional_attributes");
-            self.object(attributes.extra.as_ref(), &BESIDE_CONVERSATION_EXTRA, &at.field("extra"));
+            self.object(attributes.extra.as_ref(), &beside::CONVERSATION_ATTRIBUTES, &at.field("extra"));
         }
         self.object(conversation.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
+        self.object(conversation.extra.as_ref(), &beside::CONVERSATION, &at.field("extra"));
         if let Some(link) = &conversation.contact_inbox {
             let at = &at.field("contact_inbox");
+            self.object(link.extra.as_ref(), &beside::CONTACT_INBOX, &at.field("extra"));
             self.time(link.created_at.as_ref(), at, "created_at");
             self.time(link.updated_at.as_ref(), at, "updated_at");
         }
@@ -77,11 +61,11 @@ impl Checker {
             self.contact(sender, &at.field("sender"));
         }
         if let Some(assignee) = &meta.assignee {
-            self.id(assignee.id, &at.field("assignee"));
+            self.user(assignee, &at.field("assignee"));
         }
         if let Some(bot) = &meta.assignee_agent_bot {
             let at = &at.field("assignee_agent_bot");
-            self.id(bot.id, at);
+            self.bot(bot, at);
             if meta.assignee.is_some() {
                 self.invalid(at, "must not be set together with assignee");
             }
@@ -89,6 +73,7 @@ impl Checker {
         if let Some(team) = &meta.team {
             self.id(team.id, &at.field("team"));
         }
+        self.object(meta.extra.as_ref(), &beside::META, &at.field("extra"));
     }
 
     /// The message at `at`, which is the `depth`th record, itself counted.
@@ -104,6 +89,7 @@ impl Checker {
         self.object(message.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
         self.object(message.external_source_ids.as_ref(), &[], &at.field("external_source_ids"));
         self.object(message.sentiment.as_ref(), &[], &at.field("sentiment"));
+        self.object(message.extra.as_ref(), &beside::MESSAGE, &at.field("extra"));
         if let Some(sender) = &message.sender {
             self.sender(sender, &at.field("sender"));
         }
@@ -138,17 +124,27 @@ impl Checker {
             self.same_account(attachment.account_id, &at.field("account_id"));
         }
         self.object(attachment.meta.as_ref(), &[], &at.field("meta"));
-        self.object(attachment.extra.as_ref(), &BESIDE_ATTACHMENT_EXTRA, &at.field("extra"));
+        self.object(attachment.extra.as_ref(), &beside::ATTACHMENT, &at.field("extra"));
     }
 
     /// The sender at `at`.
     pub(super) fn sender(&mut self, sender: &v1::Sender, at: &Path<'_>) {
         match &sender.kind {
             Some(Kind::Contact(contact)) => self.contact(contact, &at.field("contact")),
-            Some(Kind::User(user)) => self.id(user.id, &at.field("user")),
-            Some(Kind::AgentBot(bot)) => self.id(bot.id, &at.field("agent_bot")),
+            Some(Kind::User(user)) => self.user(user, &at.field("user")),
+            Some(Kind::AgentBot(bot)) => self.bot(bot, &at.field("agent_bot")),
             None => self.required(&at.field("kind")),
         }
+    }
+
+    fn user(&mut self, user: &v1::User, at: &Path<'_>) {
+        self.id(user.id, at);
+        self.object(user.extra.as_ref(), &beside::USER, &at.field("extra"));
+    }
+
+    fn bot(&mut self, bot: &v1::AgentBot, at: &Path<'_>) {
+        self.id(bot.id, at);
+        self.object(bot.extra.as_ref(), &beside::AGENT_BOT, &at.field("extra"));
     }
 
     /// The contact at `at`.
@@ -159,6 +155,7 @@ impl Checker {
         }
         self.object(contact.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
         self.object(contact.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
+        self.object(contact.extra.as_ref(), &beside::CONTACT, &at.field("extra"));
     }
 
     /// The account at `at`.

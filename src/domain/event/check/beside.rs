@@ -1,0 +1,150 @@
+//! The keys that come out beside those of a record's `extra`, in whichever form and place: none of them may be in it.
+
+/// Of what is known of the place a conversation came from.
+pub(super) const CONVERSATION_ATTRIBUTES: [&str; 3] = [
+    "browser",
+    "initiated_at",
+    "referer",
+];
+
+/// Of an attachment.
+pub(super) const ATTACHMENT: [&str; 11] = [
+    "id",
+    "message_id",
+    "file_type",
+    "account_id",
+    "extension",
+    "data_url",
+    "thumb_url",
+    "file_size",
+    "width",
+    "height",
+    "meta",
+];
+
+/// Of a conversation.
+pub(super) const CONVERSATION: [&str; 26] = [
+    "account",
+    "account_id",
+    "additional_attributes",
+    "agent_last_seen_at",
+    "can_reply",
+    "changed_attributes",
+    "channel",
+    "contact_inbox",
+    "contact_last_seen_at",
+    "created_at",
+    "custom_attributes",
+    "event",
+    "first_reply_created_at",
+    "id",
+    "inbox_id",
+    "labels",
+    "last_activity_at",
+    "messages",
+    "meta",
+    "priority",
+    "snoozed_until",
+    "status",
+    "timestamp",
+    "unread_count",
+    "updated_at",
+    "waiting_since",
+];
+
+/// Of a message, at the top and within its conversation.
+pub(super) const MESSAGE: [&str; 25] = [
+    "account",
+    "account_id",
+    "additional_attributes",
+    "attachments",
+    "content",
+    "content_attributes",
+    "content_type",
+    "conversation",
+    "conversation_id",
+    "created_at",
+    "event",
+    "external_source_ids",
+    "id",
+    "inbox",
+    "inbox_id",
+    "message_type",
+    "private",
+    "processed_message_content",
+    "sender",
+    "sender_id",
+    "sender_type",
+    "sentiment",
+    "source_id",
+    "status",
+    "updated_at",
+];
+
+/// Of a contact.
+pub(super) const CONTACT: [&str; 14] = [
+    "account",
+    "additional_attributes",
+    "avatar",
+    "blocked",
+    "changed_attributes",
+    "custom_attributes",
+    "email",
+    "event",
+    "id",
+    "identifier",
+    "name",
+    "phone_number",
+    "thumbnail",
+    "type",
+];
+
+/// Of a user.
+pub(super) const USER: [&str; 8] = [
+    "availability_status",
+    "available_name",
+    "avatar_url",
+    "email",
+    "id",
+    "name",
+    "thumbnail",
+    "type",
+];
+
+/// Of a bot.
+pub(super) const AGENT_BOT: [&str; 4] = [
+    "avatar_url",
+    "id",
+    "name",
+    "type",
+];
+
+/// Of the link between a contact and an inbox.
+pub(super) const CONTACT_INBOX: [&str; 8] = [
+    "contact_id",
+    "created_at",
+    "hmac_verified",
+    "id",
+    "inbox_id",
+    "pubsub_token",
+    "source_id",
+    "updated_at",
+];
+
+/// Of the two sides of a conversation.
+pub(super) const META: [&str; 5] = [
+    "assignee",
+    "assignee_type",
+    "hmac_verified",
+    "sender",
+    "team",
+];
+
+/// Of what the widget knew.
+pub(super) const EVENT_INFO: [&str; 5] = [
+    "browser",
+    "browser_language",
+    "initiated_at",
+    "referer",
+    "widget_language",
+];
