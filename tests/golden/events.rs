@@ -171,6 +171,7 @@ fn contact() -> v1::Contact {
         blocked: true,
         additional_attributes: Some(undocumented()),
         custom_attributes: Some(undocumented()),
+        extra: Some(undocumented()),
     }
 }
 
@@ -183,11 +184,17 @@ fn user() -> v1::User {
         avatar_url: "https://example.com/agent.png".into(),
         availability_status: Some("online".into()),
         thumbnail: "https://example.com/agent-thumbnail.png".into(),
+        extra: Some(undocumented()),
     }
 }
 
 fn bot() -> v1::AgentBot {
-    v1::AgentBot { id: 4, name: "Bot".into(), avatar_url: "https://example.com/bot.png".into() }
+    v1::AgentBot {
+        id: 4,
+        name: "Bot".into(),
+        avatar_url: "https://example.com/bot.png".into(),
+        extra: Some(undocumented()),
+    }
 }
 
 fn sent_by(kind: sender::Kind) -> Option<v1::Sender> {
@@ -229,6 +236,7 @@ fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
             updated_at: time(1_583_240_760, 250_999_999),
             hmac_verified: true,
             pubsub_token: "token".into(),
+            extra: Some(undocumented()),
         }),
         messages,
         meta: Some(v1::ConversationMeta {
@@ -237,6 +245,7 @@ fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
             assignee_agent_bot: None,
             team: Some(v1::Team { id: 6, name: "Team".into() }),
             hmac_verified: Some(true),
+            extra: Some(undocumented()),
         }),
         status: "open".into(),
         unread_count: 2,
@@ -254,6 +263,7 @@ fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
         created_at: time(3, 0),
         updated_at: time(3, 0),
         account: Some(account()),
+        extra: Some(undocumented()),
     }
 }
 
@@ -287,6 +297,7 @@ fn message(sender: sender::Kind, message_type: MessageType, content_type: &str) 
         processed_message_content: Some("Hi".into()),
         external_source_ids: Some(undocumented()),
         sentiment: Some(undocumented()),
+        extra: Some(undocumented()),
     }
 }
 
@@ -317,6 +328,7 @@ fn webwidget_triggered() -> v1::WebwidgetTriggered {
             widget_language: "en".into(),
             browser_language: "de".into(),
             browser: Some(browser()),
+            extra: Some(undocumented()),
         }),
     }
 }
