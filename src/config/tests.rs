@@ -5,7 +5,10 @@ use std::{ffi::OsString, fs, path::PathBuf};
 use clap::Command;
 use tempfile::TempDir;
 
-use super::*;
+use super::{
+    table::{NOT_WITHOUT, Setting},
+    *,
+};
 
 /// For every setting a value that is not its default, as a flag or a variable has it, and as TOML has it.
 const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [

@@ -4,25 +4,19 @@
 //! The accounts themselves stand in the messages. They are looked at in one place as well, where names are read from
 //! requests: [`super::fields::Fields`].
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    future::{Future, Ready, ready},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use futures_util::future::Either;
-use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{Extensions, HeaderMap, Request, header::AUTHORIZATION};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
+use tonic::{Code, body::Body};
 
 use self::{ending::Ending, failures::Failures, needs::Need};
-use super::{seldom::Seldom, status::Refusal};
+use super::{
+    gate::{Behind, Gate, Passing, refused, through, watched},
+    seldom::Seldom,
+    status::Refusal,
+};
 use crate::{
     domain::{
         access::{Asked, Scope},
@@ -273,46 +267,15 @@ impl Fault {
     }
 }
 
-impl<S> Layer<S> for Access {
-    type Service = AccessChecked<S>;
-
-    fn layer(&self, inner: S) -> AccessChecked<S> {
-        AccessChecked { access: self.clone(), inner }
-    }
-}
-
-/// Passes on the calls that may be made, and answers the others.
-#[derive(Clone)]
-pub(super) struct AccessChecked<S> {
-    access: Access,
-    inner: S,
-}
-
-type Answer = Result<Response<Body>, Infallible>;
-
-impl<S> Service<Request<Body>> for AccessChecked<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<Either<Ready<Answer>, S::Future>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match self.access.0.admit(&mut request) {
-            Err(refusal) => Either::Left(Either::Left(ready(Ok(Status::from(refusal).into_http())))),
-            Ok(None) => Either::Left(Either::Right(self.inner.call(request))),
+impl Gate for Access {
+    fn call<S: Behind>(&self, behind: &mut S, mut request: Request<Body>) -> Passing<S::Future> {
+        match self.0.admit(&mut request) {
+            Err(refusal) => refused(refusal),
+            Ok(None) => through(behind.call(request)),
             Ok(Some(issued)) => {
-                let call = self.inner.call(request);
+                let call = behind.call(request);
                 let ended = issued.ended().clone();
-                Either::Right(Box::pin(async move {
-                    call.await.map(|answer| answer.map(|body| Ending::of(body, ended)))
-                }))
+                watched(async move { call.await.map(|answer| answer.map(|body| Ending::of(body, ended))) })
             }
         }
     }

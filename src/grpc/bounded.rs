@@ -1,22 +1,18 @@
 //! How many calls are answered at once. One more is refused before its message is read: that costs its frames and a few
 //! headers, and leaves the machine to what was taken on.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::Either;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use tokio::sync::Semaphore;
 use tonic::{Status, body::Body, server::NamedService};
 use tonic_health::pb::health_server::HealthServer;
-use tower::{Layer, Service};
 
-use super::{health::HealthService, status::Refusal};
+use super::{
+    gate::{Behind, Gate, Passing, refused, through, watched},
+    health::HealthService,
+    status::Refusal,
+};
 use crate::gateway::{Gateway, GatewayError};
 
 /// The methods that publish in one message. A stream is bounded event by event.
@@ -44,70 +40,39 @@ impl Bounded {
         Self { gateway, places: Arc::new(Semaphore::new(calls_max)), calls_max, timeout }
     }
 
-    fn refused(&self, publishes: bool, error: GatewayError) -> Response<Body> {
+    fn refused<F>(&self, publishes: bool, error: GatewayError) -> Passing<F> {
         let refusal = Refusal::from(error);
         if publishes {
             self.gateway.metrics().publish_refused(refusal.reason());
         }
-        Status::from(refusal).into_http()
+        refused(refusal)
     }
 }
 
-impl<S> Layer<S> for Bounded {
-    type Service = BoundedCalls<S>;
-
-    fn layer(&self, inner: S) -> BoundedCalls<S> {
-        BoundedCalls { bounded: self.clone(), inner }
-    }
-}
-
-/// Passes calls on as long as there is room, and answers the others.
-#[derive(Clone)]
-pub(super) struct BoundedCalls<S> {
-    bounded: Bounded,
-    inner: S,
-}
-
-type Answer = Result<Response<Body>, Infallible>;
-
-impl<S> Service<Request<Body>> for BoundedCalls<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<std::future::Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+impl Gate for Bounded {
+    fn call<S: Behind>(&self, behind: &mut S, request: Request<Body>) -> Passing<S::Future> {
         let path = request.uri().path();
         if is_of_health(path) {
-            return Either::Right(Box::pin(self.inner.call(request)));
+            return through(behind.call(request));
         }
-        let bounded = &self.bounded;
         let publishes = PUBLISHING.contains(&path);
-        let place = Arc::clone(&bounded.places).try_acquire_owned();
-        let place =
-            place.map_err(|_| GatewayError::overloaded("grpc_calls_in_flight_max", bounded.calls_max));
-        let room = if publishes { bounded.gateway.check_load() } else { Ok(()) };
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max));
+        let room = if publishes { self.gateway.check_load() } else { Ok(()) };
         let place = match room.and(place) {
             Ok(place) => place,
-            Err(error) => return Either::Left(std::future::ready(Ok(bounded.refused(publishes, error)))),
+            Err(error) => return self.refused(publishes, error),
         };
-        let counted = bounded.gateway.metrics().grpc_calls.one();
-        let timeout = asked(request.headers()).map_or(bounded.timeout, |asked| asked.min(bounded.timeout));
-        let call = self.inner.call(request);
-        Either::Right(Box::pin(async move {
+        let counted = self.gateway.metrics().grpc_calls.one();
+        let timeout = asked(request.headers()).map_or(self.timeout, |asked| asked.min(self.timeout));
+        let call = behind.call(request);
+        watched(async move {
             // Until the answer begins: a stream is a call that is answered for long, and bounded elsewhere.
             let _taken = (place, counted);
             tokio::time::timeout(timeout, call)
                 .await
                 .unwrap_or_else(|_| Ok(Status::from(Refusal::too_slow(timeout)).into_http()))
-        }))
+        })
     }
 }
 

@@ -2,19 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use futures_util::future::Either;
-use http::{Request, Response};
+use http::Request;
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tonic::{Status, body::Body};
-use tower::{Layer, Service};
+use tonic::body::Body;
 
-use super::status::Refusal;
+use super::{
+    gate::{Behind, Gate, Passing, refused, through},
+    status::Refusal,
+};
 
 /// Longest part of an unknown name that is repeated in the answer.
 const NAME_CHARS_MAX: usize = 100;
@@ -58,37 +57,11 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-impl<S> Layer<S> for Known {
-    type Service = KnownOnly<S>;
-
-    fn layer(&self, inner: S) -> KnownOnly<S> {
-        KnownOnly { known: self.clone(), inner }
-    }
-}
-
-/// Passes calls of known methods on, and answers the others.
-#[derive(Clone, Debug)]
-pub(super) struct KnownOnly<S> {
-    known: Known,
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for KnownOnly<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<S::Future, std::future::Ready<Result<Response<Body>, Infallible>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.known.refusal(request.uri().path()) {
-            None => Either::Left(self.inner.call(request)),
-            Some(refusal) => Either::Right(std::future::ready(Ok(Status::from(refusal).into_http()))),
+impl Gate for Known {
+    fn call<S: Behind>(&self, behind: &mut S, request: Request<Body>) -> Passing<S::Future> {
+        match self.refusal(request.uri().path()) {
+            None => through(behind.call(request)),
+            Some(refusal) => refused(refusal),
         }
     }
 }

@@ -13,6 +13,7 @@ mod events;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod gate;
 mod health;
 mod held;
 mod incoming;

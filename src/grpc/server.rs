@@ -30,6 +30,7 @@ use super::{
     connection::{ConnectionSettings, Connections, http2},
     deliveries::Deliveries,
     events::Events,
+    gate::Gate,
     health::{Health, HealthService},
     incoming::{self, Accepted, NotOpened},
     known::Known,
@@ -152,11 +153,11 @@ where
         // Outermost, so that it catches what panics anywhere below.
         .layer(CatchPanicLayer::custom(panicked))
         // Before the routes, whose own answer to an unknown method says nothing.
-        .layer(Known::described_by(&DESCRIBED))
+        .layer(Known::described_by(&DESCRIBED).layer())
         // Before it takes up a place: who may not call must not keep others from it.
-        .layer(Access::new(gateway.clone(), settings.access, &DESCRIBED))
+        .layer(Access::new(gateway.clone(), settings.access, &DESCRIBED).layer())
         // Before anything of a message is read.
-        .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout))
+        .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout).layer())
         // Most calls publish: the router, which takes every call and its answer apart, is for the others.
         .layer(layer_fn(|others| Straight { service: events(gateway.clone(), &settings, &shutdown), others }))
         .service(routes(gateway.clone(), &settings, &health, &shutdown).prepare());

@@ -24,6 +24,8 @@ use pki::{Authority, Certificate, Client, Holds, TLS_1_2, TLS_1_3, put};
 
 /// How long a connection that is none may stay.
 const QUICKLY: Duration = Duration::from_secs(1);
+/// How often the gateways here look at their files.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The files of a gateway with TLS.
 struct Files {
@@ -47,7 +49,7 @@ impl Files {
         Home::new()
             .with("grpc-tls-cert-file", self.path("cert.pem").to_str().unwrap())
             .with("grpc-tls-key-file", self.path("key.pem").to_str().unwrap())
-            .with("grpc-tls-reload-interval", "100ms")
+            .with("grpc-tls-reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
             .with("drain-timeout", "1s")
     }
 
@@ -158,7 +160,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_live_on() {
     let before = refused(&gateway).await;
     put(&files.path("cert.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     refused_in_time(&gateway, before + 1.0).await;
-    sleep(Duration::from_millis(500)).await;
+    sleep(RELOAD_INTERVAL * 5).await;
     assert_eq!(refused(&gateway).await, before + 1.0);
     assert_eq!(trusting.shown(gateway.grpc).await, *second.der());
     // A certificate without its key.

@@ -174,8 +174,10 @@ impl HostPattern {
         let name = host.strip_prefix("*.").or(host.strip_prefix('.')).unwrap_or(host);
         match Host::parse(name).ok()? {
             Host::Domain(name) => {
-                // Another full stop in front would stand for a name that there is not.
-                Some(Self::Name(bare(&name).filter(|name| !name.is_empty() && !name.starts_with('.'))?, port))
+                let name = bare(&name)?;
+                // No host is called so: the pattern would be taken, and fit nothing.
+                let is_name = name.split('.').all(|label| !label.is_empty() && !label.contains('*'));
+                is_name.then_some(Self::Name(name, port))
             }
             Host::Ipv4(_) | Host::Ipv6(_) => None,
         }
@@ -357,7 +359,21 @@ mod tests {
         ] {
             assert!(!is_direct(pattern, host, port), "{pattern} {host}:{port}");
         }
-        for text in ["", ".", "a b", "example.com:0", "example.com:http", "10.0.0.0/33", "exa/mple"] {
+        for text in [
+            "",
+            ".",
+            "..",
+            "..example.com",
+            "a..example",
+            "*.*.example",
+            ".*.example",
+            "ex*mple",
+            "a b",
+            "example.com:0",
+            "example.com:http",
+            "10.0.0.0/33",
+            "exa/mple",
+        ] {
             assert_eq!(HostPattern::parse(text), None, "{text}");
         }
     }

@@ -13,6 +13,12 @@ use crate::{
     store::{Issued, Store, StoreError, TokenChange},
 };
 
+pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
+    tokens_are_given_out_and_end(engine()).await;
+    tokens_expire_and_are_forgotten(engine()).await;
+    the_last_use_of_a_token_is_written_down(engine()).await;
+}
+
 fn token(number: u64, now: UnixMicros) -> AccessToken {
     AccessToken {
         id: TokenId::made_of(number),
@@ -45,7 +51,7 @@ fn ids(store: &dyn Store, after: Option<&TokenId>, limit: usize) -> Vec<TokenId>
     ids
 }
 
-pub async fn tokens_are_given_out_and_end<E: Engine>(engine: E) {
+async fn tokens_are_given_out_and_end<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     assert!(!bench.store.tokens().are_asked_for());
     let now = bench.clock.now();
@@ -81,7 +87,7 @@ pub async fn tokens_are_given_out_and_end<E: Engine>(engine: E) {
     assert!(matches!(unknown, Err(StoreError::TokenNotFound)), "{unknown:?}");
 }
 
-pub async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
+async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let start = bench.clock.now();
     for number in 1..=2 {
@@ -116,7 +122,7 @@ pub async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
     assert_eq!(ids(&*bench.store, None, 9), [TokenId::made_of(5)]);
 }
 
-pub async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
+async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let now = bench.clock.now();
     bench.store.change_tokens(TokenChange::Add(token(1, now))).await.unwrap();

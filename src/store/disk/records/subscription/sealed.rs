@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, mem};
 use rand::CryptoRng;
 use uuid::Uuid;
 
-use super::{OlderSecretRecord, RecordError, RequestRecord, SubscriptionRecord, unreadable};
-use crate::domain::{
-    seal::{Place, SealingKeys},
-    secret::Secret,
+use super::{OlderSecretRecord, RequestRecord, SubscriptionRecord};
+use crate::{
+    domain::{
+        seal::{Place, SealingKeys},
+        secret::Secret,
+    },
+    store::disk::records::{RecordError, unreadable},
 };
 
 /// The secrets of a subscription, sealed. Another secret gets a field here, a name below, and a line in [`SubscriptionRecord::seal`] and

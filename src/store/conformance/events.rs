@@ -1,0 +1,117 @@
+//! What every engine must do with events.
+
+use super::{Bench, Engine, account, new_event};
+use crate::{
+    proto::v1::EventType,
+    store::{Accepted, EventQuery, Fed, StoreError, TimeRange},
+};
+
+pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
+    events_are_found_again(engine()).await;
+    a_repeated_event_is_stored_once(engine()).await;
+    a_batch_is_all_or_none(engine()).await;
+    the_feed_tells_of_every_event(engine()).await;
+    times_never_step_back(engine()).await;
+}
+
+async fn events_are_found_again<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let lane = bench.subscribe(1, "a").await.lane;
+    let given = bench.publish(1, Some("given.1"), 1, &[lane]).await;
+    bench.clock.step(1_000_000);
+    let made = bench.publish(1, None, 2, &[]).await;
+    bench.publish(2, Some("given.1"), 3, &[]).await;
+    assert_eq!((given.id.as_str(), given.delivery_count, given.duplicate), ("given.1", 1, false));
+    assert_eq!((made.delivery_count, made.duplicate), (0, false));
+    bench.reopen();
+    for (accepted, number) in [(&given, 1), (&made, 2)] {
+        let event = bench.store.event(account(1), &accepted.id).unwrap().expect("it was stored");
+        assert_eq!((&event.name.id, event.create_time), (&accepted.id, accepted.create_time));
+        let published = new_event(1, None, number, &[]).content;
+        assert_eq!(event.content.encoded, published.encoded, "it comes back as it was published");
+        assert_eq!((event.event_type(), event.order_tag()), (published.event_type, published.order_tag));
+    }
+    assert!(bench.store.event(account(3), &given.id).unwrap().is_none());
+    assert!(
+        bench.store.event(account(2), &made.id).unwrap().is_none(),
+        "a made id is found in its account only"
+    );
+
+    let query = |time| EventQuery { account: account(1), types: Vec::new(), time, before: None, limit: 1 };
+    let newest = bench.store.events(&query(TimeRange::default())).unwrap();
+    assert_eq!(newest.rows[0].name.id, made.id);
+    let next = EventQuery { before: newest.next, ..query(TimeRange::default()) };
+    let oldest = bench.store.events(&next).unwrap();
+    assert_eq!((&oldest.rows[0].name.id, oldest.next), (&given.id, None));
+    let until = TimeRange { start: None, end: Some(made.create_time) };
+    assert_eq!(bench.store.events(&query(until)).unwrap().rows[0].name.id, given.id);
+    let from = TimeRange { start: Some(made.create_time), end: None };
+    assert_eq!(bench.store.events(&query(from)).unwrap().next, None);
+    let messages = EventQuery { types: vec![EventType::MessageCreated], ..query(TimeRange::default()) };
+    assert!(bench.store.events(&messages).unwrap().rows.is_empty());
+}
+
+async fn a_repeated_event_is_stored_once<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let lane = bench.subscribe(1, "a").await.lane;
+    let first = bench.publish(1, Some("e"), 1, &[lane]).await;
+    for _ in 0..2 {
+        bench.clock.step(5);
+        let again = bench.publish(1, Some("e"), 1, &[]).await;
+        assert_eq!(again, Accepted { duplicate: true, ..first.clone() });
+        let other = bench.store.accept(vec![new_event(1, Some("e"), 2, &[lane])]).await.unwrap_err();
+        assert!(matches!(other, StoreError::EventExists { index: 0, id } if id == first.id));
+        bench.reopen();
+    }
+    let twice = vec![new_event(1, Some("f"), 3, &[lane]), new_event(1, Some("f"), 3, &[lane])];
+    let answers = bench.store.accept(twice).await.unwrap();
+    assert_eq!((answers[0].duplicate, answers[1].duplicate), (false, true), "also within one call");
+    let made = bench.publish(1, None, 4, &[]).await;
+    assert!(bench.publish(1, Some(made.id.as_str()), 4, &[]).await.duplicate, "a made id counts as well");
+    assert_eq!(bench.store.lane_summary(lane).pending, 2);
+}
+
+async fn a_batch_is_all_or_none<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let lane = bench.subscribe(1, "a").await.lane;
+    bench.publish(1, Some("old"), 1, &[]).await;
+    let batch = vec![new_event(1, Some("new"), 2, &[lane]), new_event(1, Some("old"), 3, &[lane])];
+    let error = bench.store.accept(batch).await.unwrap_err();
+    assert!(matches!(error, StoreError::EventExists { index: 1, .. }));
+    let within = vec![new_event(1, Some("new"), 2, &[lane]), new_event(1, Some("new"), 3, &[lane])];
+    assert!(bench.store.accept(within).await.is_err());
+    bench.reopen();
+    assert!(bench.store.event(account(1), &"new".parse().unwrap()).unwrap().is_none());
+    assert_eq!(bench.store.lane_summary(lane).pending, 0);
+    let answers =
+        bench.store.accept((0..300).map(|n| new_event(1, None, n, &[lane])).collect()).await.unwrap();
+    assert!(answers.iter().all(|answer| !answer.duplicate));
+    bench.reopen();
+    assert_eq!(bench.store.lane_summary(lane).pending, 300);
+}
+
+async fn the_feed_tells_of_every_event<E: Engine>(engine: E) {
+    let bench = Bench::new(engine);
+    let lane = bench.subscribe(1, "a").await.lane;
+    let mut feed = bench.store.feed();
+    bench.store.accept((0..3).map(|n| new_event(1, None, n, &[lane])).collect()).await.unwrap();
+    bench.publish(1, Some("e"), 7, &[]).await;
+    bench.publish(1, Some("e"), 7, &[]).await;
+    bench.publish(1, Some("f"), 8, &[lane]).await;
+    let mut seqs = Vec::new();
+    while seqs.len() < 5 {
+        let Fed::Events(group) = feed.recv().await.unwrap() else { panic!("nobody decided anything") };
+        seqs.extend(group.iter().map(|fed| (fed.event.seq.0, fed.lanes.len())));
+    }
+    assert_eq!(seqs, [(1, 1), (2, 1), (3, 1), (4, 0), (5, 1)], "in order, and nothing twice");
+}
+
+async fn times_never_step_back<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let first = bench.publish(1, None, 1, &[]).await;
+    bench.clock.step(-5_000_000);
+    let second = bench.publish(1, None, 2, &[]).await;
+    bench.reopen();
+    let third = bench.publish(1, None, 3, &[]).await;
+    assert!(first.create_time <= second.create_time && second.create_time <= third.create_time);
+}

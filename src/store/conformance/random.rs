@@ -1,0 +1,214 @@
+//! The same random work on an engine and on the one in memory.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    Bench, Engine, account, attempt,
+    deliveries::{contact_tag, owed},
+    new_event, new_subscription,
+    replays::replay_query,
+};
+use crate::{
+    clock::Clock,
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{LaneId, Seq},
+        time::UnixMicros,
+    },
+    store::{
+        Accepted, Decision, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, OrderFilter, ReplayQuery,
+        Settlement, Store, TimeRange, memory::MemoryStore,
+    },
+};
+
+pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
+    for seed in 0..6 {
+        random_work_ends_as_in_the_reference(engine(), seed).await;
+    }
+}
+
+/// Does the same random work on the engine and on the reference, and compares everything that can be asked.
+async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
+    let mut bench = Bench::new(engine);
+    let reference = MemoryStore::new(bench.clock.clone(), seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut lanes: Vec<LaneId> = Vec::new();
+    for step in 0..250 {
+        bench.clock.step(random.random_range(0..1000));
+        match random.random_range(0..20) {
+            0 if lanes.len() < 8 => {
+                let new = new_subscription(random.random_range(1..3), &format!("s{step}"));
+                let lane = bench.store.create_subscription(new.clone()).await.unwrap().subscription.lane;
+                assert_eq!(lane, reference.create_subscription(new).await.unwrap().subscription.lane);
+                lanes.push(lane);
+            }
+            1 if !lanes.is_empty() => {
+                let lane = lanes[random.random_range(0..lanes.len())];
+                let force = random.random();
+                let deleted = bench.store.delete_subscription(lane, 1, force).await;
+                assert_eq!(deleted.is_ok(), reference.delete_subscription(lane, 1, force).await.is_ok());
+                lanes.retain(|other| *other != lane || deleted.is_err());
+            }
+            2 => bench.reopen(),
+            3 if !lanes.is_empty() => {
+                let lane = lanes[random.random_range(0..lanes.len())];
+                let key = DeliveryKey { seq: Seq(random.random_range(1..200)), lane };
+                let decision = if random.random() { Decision::Retry } else { Decision::Cancel };
+                let (ours, theirs) =
+                    (bench.store.decide(key, decision).await, reference.decide(key, decision).await);
+                assert_eq!(ours.is_ok(), theirs.is_ok(), "seed {seed}, step {step}");
+                assert_eq!(bench.store.oldest_owed(&lanes), reference.oldest_owed(&lanes));
+            }
+            4 if !lanes.is_empty() => {
+                let lane = lanes[random.random_range(0..lanes.len())];
+                let limit = random.random_range(1..100);
+                let of = random.random_range(1..3);
+                let query =
+                    ReplayQuery { limit, ..replay_query(of, lane, reference.newest(), bench.clock.now()) };
+                let (ours, theirs) =
+                    (bench.store.replayable(&query).unwrap(), reference.replayable(&query).unwrap());
+                assert_eq!((&ours.rows, ours.next), (&theirs.rows, theirs.next), "seed {seed}, step {step}");
+                let count = bench.store.replay(query.clone(), ours.rows).await.unwrap();
+                assert_eq!(count, reference.replay(query, theirs.rows).await.unwrap());
+            }
+            4..10 => {
+                let count = random.random_range(1..40);
+                let events: Vec<NewEvent> = (0..count).map(|_| random_event(&mut random, &lanes)).collect();
+                let ours = bench.store.accept(events.clone()).await;
+                let theirs = reference.accept(events).await;
+                let shown = |answer: &Accepted| (answer.create_time, answer.duplicate, answer.delivery_count);
+                match (ours, theirs) {
+                    (Ok(ours), Ok(theirs)) => {
+                        let (ours, theirs): (Vec<_>, Vec<_>) =
+                            (ours.iter().map(shown).collect(), theirs.iter().map(shown).collect());
+                        assert_eq!(ours, theirs, "seed {seed}, step {step}");
+                    }
+                    (Err(ours), Err(theirs)) => assert_eq!(ours.to_string(), theirs.to_string()),
+                    (ours, theirs) => panic!("seed {seed}, step {step}: {ours:?} but {theirs:?}"),
+                }
+            }
+            _ => {
+                let settlements = random_settlements(&mut random, &reference, &lanes, bench.clock.now());
+                bench.store.settle(settlements.clone()).await.unwrap();
+                reference.settle(settlements).await.unwrap();
+            }
+        }
+    }
+    bench.reopen();
+    compare(&bench, &reference, &lanes, seed);
+}
+
+fn random_event(random: &mut StdRng, lanes: &[LaneId]) -> NewEvent {
+    let number = random.random_range(0..200);
+    let id = random.random_bool(0.7).then(|| format!("e{}", number / 2 * 2));
+    let lanes: Vec<LaneId> = lanes.iter().copied().filter(|_| random.random()).collect();
+    new_event(
+        random.random_range(1..3),
+        id.as_deref(),
+        number - number % 2 * i64::from(random.random_bool(0.9)),
+        &lanes,
+    )
+}
+
+fn random_settlements(
+    random: &mut StdRng,
+    reference: &MemoryStore,
+    lanes: &[LaneId],
+    now: UnixMicros,
+) -> Vec<Settlement> {
+    let query = DeliveryQuery {
+        lanes: lanes.to_vec(),
+        states: Vec::new(),
+        event: None,
+        time: TimeRange::default(),
+        after: None,
+        limit: usize::MAX - 1,
+    };
+    let rows = reference.deliveries(&query).unwrap().rows;
+    let mut settlements = Vec::new();
+    for row in rows {
+        if random.random_bool(0.1) {
+            let state = match random.random_range(0..4) {
+                0 => DeliveryState::Failed,
+                1 => DeliveryState::Retrying { due: UnixMicros(now.0 + random.random_range(0..100_000)) },
+                _ => DeliveryState::Succeeded,
+            };
+            settlements.push(Settlement { key: row.key, attempt: attempt(now, state), state });
+        }
+    }
+    settlements
+}
+
+fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId], seed: u64) {
+    let shown = |row: &DeliveryRecord| {
+        (
+            row.key,
+            row.state,
+            row.attempt_count,
+            row.attempts.clone(),
+            row.create_time,
+            row.update_time,
+            row.event.content.encoded.clone(),
+        )
+    };
+    let ours = bench.deliveries(lanes);
+    let theirs = reference.deliveries(&bench.query(lanes)).unwrap().rows;
+    assert!(ours.iter().map(shown).eq(theirs.iter().map(shown)), "seed {seed}");
+    for row in ours.iter().take(40) {
+        let ours = bench.store.delivery(row.key).unwrap().unwrap();
+        assert_eq!(shown(&ours), shown(&reference.delivery(row.key).unwrap().unwrap()), "seed {seed}");
+    }
+    assert_eq!(bench.store.owed_in_all(), reference.owed_in_all(), "seed {seed}");
+    for &lane in lanes {
+        assert_eq!(bench.store.lane_summary(lane), reference.lane_summary(lane), "seed {seed}");
+        for limit in [3, 1000] {
+            let (ours, theirs) = (
+                bench.store.pending(lane, Seq(10), limit).unwrap(),
+                reference.pending(lane, Seq(10), limit).unwrap(),
+            );
+            let seqs = |owed: &[crate::store::Owed]| {
+                owed.iter().map(|o| (o.event.seq, o.attempts)).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                (seqs(&ours.owed), ours.until, ours.more),
+                (seqs(&theirs.owed), theirs.until, theirs.more)
+            );
+            let some = (0..200).step_by(3).map(contact_tag).collect();
+            let filters = (0..20).map(|id| OrderFilter::Only(contact_tag(id)));
+            for order in filters.chain([OrderFilter::Any, OrderFilter::Except(Arc::new(some))]) {
+                let ours = owed(&*bench.store, lane, 10, limit, order.clone());
+                assert_eq!(ours, owed(reference, lane, 10, limit, order), "seed {seed}");
+            }
+            let now = UnixMicros(bench.clock.now().0 + 50_000);
+            let (ours, theirs) =
+                (bench.store.due(lane, now, limit).unwrap(), reference.due(lane, now, limit).unwrap());
+            assert_eq!(
+                (seqs(&ours.owed), ours.next_due),
+                (seqs(&theirs.owed), theirs.next_due),
+                "seed {seed}"
+            );
+        }
+    }
+    for of in 1..3 {
+        let mut query = EventQuery {
+            account: account(of),
+            types: Vec::new(),
+            time: TimeRange::default(),
+            before: None,
+            limit: 7,
+        };
+        loop {
+            let (ours, theirs) = (bench.store.events(&query).unwrap(), reference.events(&query).unwrap());
+            let seqs = |rows: &[Arc<crate::domain::event::StoredEvent>]| {
+                rows.iter().map(|e| e.seq).collect::<Vec<_>>()
+            };
+            assert_eq!((seqs(&ours.rows), ours.next), (seqs(&theirs.rows), theirs.next), "seed {seed}");
+            query.before = ours.next;
+            if ours.next.is_none() {
+                break;
+            }
+        }
+    }
+}

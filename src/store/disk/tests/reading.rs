@@ -1,0 +1,210 @@
+//! What is told of many deliveries, and how little is read for it.
+
+use super::*;
+use crate::{metrics::StoreReport, proto::v1, store::TimeRange};
+
+#[tokio::test]
+async fn what_one_lane_holds_is_not_read_again_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let mut lanes = Vec::new();
+    for name in ["a", "b"] {
+        let created = store.create_subscription(conformance::new_subscription(1, name)).await.unwrap();
+        lanes.push(created.subscription.lane);
+    }
+    let events = (0..10).map(|number| conformance::new_event(1, None, number, &lanes));
+    store.accept(events.collect()).await.unwrap();
+    let read = |lane, limit| -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        let page = store.pending(lane, Seq(0), limit)?;
+        Ok(page.owed.into_iter().map(|owed| owed.event).collect())
+    };
+    let mut of_a = read(lanes[0], 6).unwrap();
+    of_a.remove(2);
+    let of_b = read(lanes[1], 10).unwrap();
+    assert_eq!(of_b.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+    for event in &of_a {
+        assert!(of_b.iter().any(|other| Arc::ptr_eq(event, other)), "{:?} was read again", event.seq);
+    }
+
+    let log = dir.path().join("ledger/0000000001.log");
+    let len = usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
+    fs::write(&log, vec![0x5a; len]).unwrap();
+    assert_eq!(read(lanes[0], 10).expect("all of it is held").len(), 10);
+    drop((of_a, of_b));
+    assert!(
+        matches!(read(lanes[0], 10), Err(StoreError::Failed(_))),
+        "nobody holds it, and the disk is damaged"
+    );
+}
+
+/// What a report should say, from what the store says of each delivery.
+fn expected_backlog(
+    store: &DiskStore,
+    lanes: &[LaneId],
+    times: &[UnixMicros],
+    now: UnixMicros,
+) -> [(u64, Duration); 2] {
+    let mut backlog = [(0, Duration::ZERO); 2];
+    for (seq, time) in (1..).map(Seq).zip(times) {
+        for &lane in lanes {
+            let place = match store.state(DeliveryKey { seq, lane }) {
+                Some(DeliveryState::Pending) => 0,
+                Some(DeliveryState::Retrying { .. }) => 1,
+                _ => continue,
+            };
+            let (count, age) = &mut backlog[place];
+            *count += 1;
+            *age = now.since(*time).max(*age);
+        }
+    }
+    backlog
+}
+
+#[tokio::test]
+async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
+    const SEED: u64 = 5;
+    let (dir, clock, mut random) =
+        (tempfile::tempdir().unwrap(), TestClock::new(), StdRng::seed_from_u64(SEED));
+    let open = || {
+        DiskStore::open(dir.path(), SETTINGS, &keys(1), clock.clone(), 1, Metrics::new(UnixMicros(0)))
+            .unwrap()
+    };
+    let (mut store, mut lanes, mut times) = (open(), Vec::new(), Vec::new());
+    for step in 0..300 {
+        clock.step(random.random_range(1..1000));
+        match random.random_range(0..12) {
+            0 => {
+                let new = conformance::new_subscription(1, &format!("s{step}"));
+                lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+            }
+            1 if lanes.len() > 2 => {
+                let lane = lanes.swap_remove(random.random_range(0..lanes.len()));
+                store.delete_subscription(lane, 1, true).await.unwrap();
+            }
+            2 if random.random() => {
+                drop(store);
+                store = open();
+            }
+            3..6 => {
+                // Enough for several volumes.
+                let mut to = lanes.clone();
+                to.sort_unstable();
+                let events = (0..60).map(|number| conformance::new_event(1, None, number, &to)).collect();
+                times.extend(store.accept(events).await.unwrap().iter().map(|accepted| accepted.create_time));
+            }
+            _ if !lanes.is_empty() && !times.is_empty() => {
+                let states = [
+                    DeliveryState::Succeeded,
+                    DeliveryState::Retrying { due: clock.now() },
+                    DeliveryState::Failed,
+                ];
+                let settlements = (0..200).map(|_| {
+                    let seq = Seq(random.random_range(0..times.len() as u64) + 1);
+                    let key = DeliveryKey { seq, lane: lanes[random.random_range(0..lanes.len())] };
+                    let state = states[random.random_range(0..states.len())];
+                    Settlement { key, attempt: conformance::attempt(clock.now(), state), state }
+                });
+                store.settle(settlements.collect()).await.unwrap();
+            }
+            _ => continue,
+        }
+        let report = report_of(&store);
+        let said =
+            [(report.pending, report.oldest_pending_age), (report.retrying, report.oldest_retrying_age)];
+        let expected = expected_backlog(&store, &lanes, &times, clock.now());
+        assert_eq!(said, expected, "seed {SEED}, step {step}");
+        assert_eq!(report.subscriptions, [lanes.len() as u64, 0, 0]);
+        assert_eq!((report.waiting_writes, report.waiting_bytes), (0, 0));
+    }
+    let report = report_of(&store);
+    assert!(report.volumes > 1 && report.disk_bytes > 0, "{report:?}");
+}
+
+fn report_of(store: &DiskStore) -> StoreReport {
+    let mut shown = None;
+    store.report(&mut |report| shown = Some(*report));
+    shown.expect("it is shown once")
+}
+
+/// Events enough for more volumes than one page looks at, the newest of which are of no interest, and the rare ones far apart.
+const EVENTS: u64 = 12_000;
+
+const RARE_EVERY: u64 = 2_000;
+
+/// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
+async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, LaneId) {
+    let store = DiskStore::open(dir, SETTINGS, &keys(1), TestClock::new(), 1, Arc::clone(metrics)).unwrap();
+    let mut lanes = Vec::new();
+    for number in 0..=1000 {
+        let new = conformance::new_subscription(1, &format!("s{number}"));
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+    }
+    let rare = lanes.pop().unwrap();
+    for numbers in (0..EVENTS).collect::<Vec<_>>().chunks(100) {
+        let events = numbers.iter().map(|&number| {
+            let is_rare = number % RARE_EVERY == 1;
+            let lane = if is_rare { rare } else { lanes[usize::try_from(number).unwrap() % lanes.len()] };
+            let mut new = conformance::new_event(1, None, i64::try_from(number).unwrap() + 1, &[lane]);
+            let mut event = new.content.decode();
+            let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else {
+                unreachable!()
+            };
+            created.contact.as_mut().unwrap().name = "x".repeat(1000);
+            new.content = event.into();
+            if is_rare {
+                new.content.event_type = EventType::ContactUpdated;
+            }
+            new
+        });
+        store.accept(events.collect()).await.unwrap();
+    }
+    (store, rare)
+}
+
+#[tokio::test]
+async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many() {
+    let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
+    let (store, rare) = store_of_a_thousand_lanes(dir.path(), &metrics).await;
+    let volumes = store.shared.ledger().volumes.len();
+    assert!(volumes > query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
+    let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
+
+    let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
+    let all = DeliveryQuery {
+        lanes: vec![rare],
+        states: vec![],
+        event: None,
+        time: TimeRange::default(),
+        after: None,
+        limit: 50,
+    };
+    let before = read();
+    assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
+    assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
+    let before = read();
+    let everybody: Vec<LaneId> = (0..=rare.0).map(LaneId).collect();
+    for lanes in [all.lanes.clone(), everybody.clone()] {
+        let failed = DeliveryQuery { lanes, states: vec![DeliveryState::Failed], ..all.clone() };
+        assert!(store.deliveries(&failed).unwrap().rows.is_empty());
+    }
+    assert_eq!(read(), before, "it is known of every volume that it has none");
+    let page = store.deliveries(&DeliveryQuery { lanes: everybody, ..all }).unwrap();
+    let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
+    assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
+
+    let types = vec![EventType::ContactUpdated];
+    let account = AccountId::new(1).unwrap();
+    let mut query = EventQuery { account, types, time: TimeRange::default(), before: None, limit: 50 };
+    let (mut found, mut pages) = (0, 0);
+    loop {
+        let before = read();
+        let page = store.events(&query).unwrap();
+        assert!(read() - before <= query::VOLUMES_OF_PAGE_MAX, "{} volumes for a page", read() - before);
+        (found, pages) = (found + page.rows.len(), pages + 1);
+        match page.next {
+            Some(next) => query.before = Some(next),
+            None => break,
+        }
+    }
+    assert!(found == rare_count && pages > 1, "{found} in {pages} pages");
+}

@@ -1,0 +1,178 @@
+//! What is asked of events and deliveries, and a page of the answer.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use crate::{
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState},
+        event::StoredEvent,
+        ids::{AccountId, EventId, LaneId, Seq},
+        time::UnixMicros,
+    },
+    proto::v1::EventType,
+};
+
+/// Which events are to be owed to a subscription once more.
+#[derive(Clone, Debug)]
+pub struct ReplayQuery {
+    /// To this one.
+    pub lane: LaneId,
+    /// Events of this account.
+    pub account: AccountId,
+    /// Of these kinds; empty means all.
+    pub types: Vec<EventType>,
+    /// Stored within this time.
+    pub time: TimeRange,
+    /// Whose delivery is over in one of these states, and has been since `changed_until`.
+    pub states: Vec<DeliveryState>,
+    /// A replay that is repeated does not take again what it queued itself.
+    pub changed_until: UnixMicros,
+    /// That were never queued for this subscription, if they are like this.
+    pub never_queued: Option<Wanted>,
+    /// After this place.
+    pub after: Seq,
+    /// Up to this place.
+    pub until: Seq,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What a subscription wants.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Events of these kinds.
+    pub types: Vec<EventType>,
+    /// Of these inboxes; empty means all.
+    pub inbox_ids: Vec<i64>,
+}
+
+impl ReplayQuery {
+    /// Whether an event is wanted, whatever became of it.
+    pub fn wants_event(&self, seq: Seq, account: AccountId, event_type: EventType, time: UnixMicros) -> bool {
+        account == self.account
+            && seq > self.after
+            && seq <= self.until
+            && self.time.contains(time)
+            && (self.types.is_empty() || self.types.contains(&event_type))
+    }
+
+    /// Whether an event that was never queued is wanted.
+    pub fn wants_new(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
+        self.never_queued.as_ref().is_some_and(|wanted| {
+            wanted.types.contains(&event_type)
+                && (wanted.inbox_ids.is_empty()
+                    || inbox_id.is_some_and(|inbox| wanted.inbox_ids.contains(&inbox)))
+        })
+    }
+
+    /// Whether an event is wanted whose delivery is in this state since then.
+    pub fn wants_over(&self, state: DeliveryState, changed: UnixMicros) -> bool {
+        !state.is_owed()
+            && changed <= self.changed_until
+            && self.states.iter().any(|wanted| wanted.is_same_kind(state))
+    }
+}
+
+/// Which events.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    /// Of this account.
+    pub account: AccountId,
+    /// Of these kinds; empty means all.
+    pub types: Vec<EventType>,
+    /// Stored within this time.
+    pub time: TimeRange,
+    /// Only those before this one.
+    pub before: Option<Seq>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which deliveries.
+#[derive(Clone, Debug)]
+pub struct DeliveryQuery {
+    /// Of these lanes.
+    pub lanes: Vec<LaneId>,
+    /// In these states (the time of a retry does not matter); empty means all.
+    pub states: Vec<DeliveryState>,
+    /// Of this event only.
+    pub event: Option<(AccountId, EventId)>,
+    /// Of events stored within this time.
+    pub time: TimeRange,
+    /// Only those after this one in the order of the list: lower seq first, then higher lane.
+    pub after: Option<DeliveryKey>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl DeliveryQuery {
+    /// Sorts deliveries as they are listed: the newest event first, then by lane.
+    pub fn order(key: DeliveryKey) -> (Reverse<Seq>, LaneId) {
+        (Reverse(key.seq), key.lane)
+    }
+
+    /// Whether deliveries in this state are wanted.
+    pub fn wants_state(&self, state: DeliveryState) -> bool {
+        self.states.is_empty() || self.states.iter().any(|wanted| wanted.is_same_kind(state))
+    }
+}
+
+/// From `start` on and before `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeRange {
+    /// The first time that is in it.
+    pub start: Option<UnixMicros>,
+    /// The first time that is no longer in it.
+    pub end: Option<UnixMicros>,
+}
+
+impl TimeRange {
+    /// Whether `time` is in it.
+    pub fn contains(&self, time: UnixMicros) -> bool {
+        self.start.is_none_or(|start| start <= time) && self.end.is_none_or(|end| time < end)
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T, C> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where the next page goes on; `None` at the end.
+    pub next: Option<C>,
+}
+
+impl<T, C> Page<T, C> {
+    /// The same of a list that was broken off: what comes after `broken_off` was not looked at.
+    pub fn cut_at(rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C, broken_off: Option<C>) -> Self {
+        let page = Self::cut(rows, limit, cursor);
+        Self { next: page.next.or(broken_off), ..page }
+    }
+
+    /// The first `limit` of `rows`; that there were more tells that a page follows.
+    pub fn cut(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = if more { rows.last().map(cursor) } else { None };
+        Self { rows, next }
+    }
+}
+
+/// A delivery as it stands.
+#[derive(Clone, Debug)]
+pub struct DeliveryRecord {
+    /// Which.
+    pub key: DeliveryKey,
+    /// The event.
+    pub event: Arc<StoredEvent>,
+    /// How far it is.
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempt_count: u32,
+    /// The latest attempts, the latest last.
+    pub attempts: Vec<Attempt>,
+    /// When the event was stored, or first replayed to this subscription.
+    pub create_time: UnixMicros,
+    /// When it last changed.
+    pub update_time: UnixMicros,
+}
