@@ -87,6 +87,7 @@ def main(binary, directory):
     tests = [python, "-m", "unittest", "--verbose"]
     clients = {
         "Python": ([*tests, "test_gateway"], HERE / "python"),
+        "celai-chatwoot": ([*tests, "test_celai"], HERE / "python"),
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
         "README": ([python, "readme.py"], HERE / "python"),

@@ -23,9 +23,10 @@ Arrival = namedtuple("Arrival", ["path", "headers", "body"])
 
 
 class Receiver:
-    """Listens on a port of its own and answers 200 to every POST."""
+    """Listens on a port of its own and answers 200 to every POST, with this JSON if there is some."""
 
-    def __init__(self):
+    def __init__(self, answer=b""):
+        self.answer = answer
         self.arrivals = queue.Queue()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.server.daemon_threads = True
@@ -41,8 +42,11 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.arrivals.put(Arrival(self.path, self.headers, body))
                 self.send_response(200)
-                self.send_header("content-length", "0")
+                if receiver.answer:
+                    self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(receiver.answer)))
                 self.end_headers()
+                self.wfile.write(receiver.answer)
 
             def log_message(self, *_):
                 pass
