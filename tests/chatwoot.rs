@@ -17,6 +17,8 @@ mod exceptions;
 mod fixtures;
 #[path = "chatwoot/json.rs"]
 mod json;
+#[path = "chatwoot/kinds.rs"]
+mod kinds;
 
 use exceptions::{EXCEPTIONS, NONE_OF_THE_TWELVE};
 use fixtures::Fixture;
