@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a gateway, and against it the clients in other languages, buf by reflection alone, and the lines of the README.
+"""Runs a gateway, and against it the clients in other languages, buf by reflection alone, and the lines of documents.
 
     tests/clients/run.py BINARY DIRECTORY
 
@@ -87,9 +87,11 @@ def main(binary, directory):
     tests = [python, "-m", "unittest", "--verbose"]
     clients = {
         "Python": ([*tests, "test_gateway"], HERE / "python"),
+        "celai-chatwoot": ([*tests, "test_celai"], HERE / "python"),
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
         "README": ([python, "readme.py"], HERE / "python"),
+        "docs/chatwoot.md": ([python, "readme.py", "../../../docs/chatwoot.md"], HERE / "python"),
     }
     failed = []
     # So that a signal, too, ends the gateway.

@@ -3,25 +3,17 @@
 // Tidings as @grpc/grpc-js sees it, by the stubs that @grpc/proto-loader makes of proto/.
 
 const assert = require("node:assert/strict");
-const path = require("node:path");
 const { setTimeout: sleep } = require("node:timers/promises");
 const { describe, test } = require("node:test");
 const grpc = require("@grpc/grpc-js");
-const protoLoader = require("@grpc/proto-loader");
 const { getProtoPath } = require("google-proto-files");
 const protobuf = require("protobufjs");
+const { CALL_TIMEOUT_MS, call, tidings } = require("./client");
 const { AGE_MAX_MS, Receiver, asymmetricHolds, chatwootHolds, checkRefused, checkSigned, standard } = require("./receiver");
 
-const CALL_TIMEOUT_MS = 30_000;
 const LOOK_INTERVAL_MS = 20;
 const OTHER_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-const { tidings } = grpc.loadPackageDefinition(
-  protoLoader.loadSync(
-    ["subscription_service", "event_service", "delivery_service"].map((name) => `tidings/v1/${name}.proto`),
-    { includeDirs: [path.join(__dirname, "../../../proto")], longs: String, enums: String, defaults: true, oneofs: true },
-  ),
-);
 // The health service as grpc.health.v1 has it.
 const Health = grpc.makeGenericClientConstructor({
   check: {
@@ -42,14 +34,6 @@ rpc.resolvePath = (_, target) => (target.startsWith("google/") ? getProtoPath(".
 rpc.loadSync(["google/rpc/status.proto", "google/rpc/error_details.proto"]);
 
 let accounts = 2000;
-
-// Calls a method that gives one answer.
-function call(client, method, request) {
-  return new Promise((resolve, reject) => {
-    const deadline = Date.now() + CALL_TIMEOUT_MS;
-    client[method](request, new grpc.Metadata(), { deadline }, (error, answer) => (error ? reject(error) : resolve(answer)));
-  });
-}
 
 // The code of a call that is refused, and its details by the name of their type.
 async function refusal(client, method, request) {

@@ -1,4 +1,6 @@
-"""Runs the lines with grpcurl in the README, as they stand, against a gateway and a receiver.
+"""Runs the lines with grpcurl in the README, or in another document, as they stand, against a gateway and a receiver.
+
+    readme.py [DOCUMENT]
 
 The shell itself reads them, so quotes, variables and heredocs mean what they mean to a reader. In place of grpcurl stands
 this very file, which makes a call of `buf curl` of it; a field mask is the one thing that the two take differently.
@@ -26,12 +28,12 @@ TOKEN = re.compile(r'"token": *"(tdg_[^"]+)"')
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def main():
+def main(document=README):
     from receiver import Receiver
 
-    blocks = [block for block in BLOCK.findall(README.read_text()) if "grpcurl" in block]
+    blocks = [block for block in BLOCK.findall(Path(document).read_text()) if "grpcurl" in block]
     if not blocks:
-        raise SystemExit(f"{README.name} has no block of sh with grpcurl")
+        raise SystemExit(f"{document} has no block of sh with grpcurl")
     receiver = Receiver()
     with tempfile.TemporaryDirectory() as commands:
         # Nothing else is at hand: the README should need nothing else.
@@ -69,7 +71,7 @@ def run(scripts, environment, where=None):
         )
         print(ended.stdout, end="", flush=True)
         if ended.returncode != 0:
-            raise SystemExit("a line of the README did not do what it says")
+            raise SystemExit("a line of the document did not do what it says")
         if answered := TOKEN.search(ended.stdout):
             environment["TOKEN"] = answered[1]
 
@@ -143,4 +145,4 @@ def buf_curl(*arguments, capture=False):
 
 
 if __name__ == "__main__":
-    sys.exit(grpcurl(sys.argv[2:]) if sys.argv[1:2] == ["grpcurl"] else main())
+    sys.exit(grpcurl(sys.argv[2:]) if sys.argv[1:2] == ["grpcurl"] else main(*sys.argv[1:]))

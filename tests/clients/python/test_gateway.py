@@ -1,7 +1,11 @@
 """Tidings as grpcio sees it, by the stubs that grpcio-tools generates."""
 
+import hashlib
+import hmac
 import itertools
+import json
 import os
+import re
 import time
 import unittest
 
@@ -11,7 +15,17 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from receiver import AGE_MAX_S, Receiver, asymmetric_holds, check_refused, check_signed, chatwoot_holds, standard
+from receiver import (
+    AGE_MAX_S,
+    DOCUMENT,
+    Arrival,
+    Receiver,
+    asymmetric_holds,
+    check_refused,
+    check_signed,
+    chatwoot_holds,
+    standard,
+)
 from tidings.v1 import (
     chatwoot_pb2,
     delivery_pb2,
@@ -149,6 +163,27 @@ class GatewayTest(unittest.TestCase):
         check_refused(self, changed, secret, "No matching signature")
         check_refused(self, arrival, OTHER_SECRET, "No matching signature")
         check_refused(self, arrival, secret, "too old", ahead_s=AGE_MAX_S + 1)
+
+    def test_the_signature_is_over_timestamp_and_body_as_they_came(self):
+        _, secret = self.subscribe(payload_format=subscription_pb2.Subscription.PAYLOAD_FORMAT_CHATWOOT)
+        self.publish(self.request(1))
+        arrival = self.receiver.next()
+        check_signed(self, arrival, secret)
+
+        # The same JSON in other bytes.
+        self.assertFalse(chatwoot_holds(arrival._replace(body=json.dumps(json.loads(arrival.body)).encode()), secret))
+        signature = "sha256=" + hmac.new(secret.encode(), arrival.body, hashlib.sha256).hexdigest()
+        timestamp = arrival.headers["x-chatwoot-timestamp"]
+        headers = {"X-Chatwoot-Timestamp": timestamp, "X-Chatwoot-Signature": signature}
+        self.assertFalse(chatwoot_holds(arrival._replace(headers=headers), secret))
+        self.assertFalse(chatwoot_holds(arrival._replace(headers={}), secret))
+
+    def test_the_values_in_the_document_hold(self):
+        values = r"secret `(.*?)`, timestamp `(\d+)`, body `(.*?)` give\s`(.*?)`"
+        secret, timestamp, body, signature = re.search(values, DOCUMENT).groups()
+        headers = {"X-Chatwoot-Timestamp": timestamp, "X-Chatwoot-Signature": signature}
+        ahead_s = int(timestamp) - time.time()
+        self.assertTrue(chatwoot_holds(Arrival("/", headers, body.encode()), secret, ahead_s))
 
     def test_both_secrets_hold_during_a_rotation_and_the_new_one_alone_after_it(self):
         subscription, first = self.subscribe()
