@@ -144,7 +144,9 @@ impl Publisher {
             Err(CallError::Events(status)) => Ok(Err(status)),
             Err(CallError::Interrupted) => Err(Ending::Interrupted),
             Err(CallError::Unavailable(error)) => Err(Ending::Unavailable(error)),
-            Err(CallError::Denied(error)) => Err(Ending::Denied(error)),
+            Err(CallError::Denied(error)) => {
+                Err(Ending::Denied(error.context(format!("publishing from {}", places[0]))))
+            }
             Err(CallError::Failed(error)) => Err(Ending::Failed(error)),
         }
     }
