@@ -19,7 +19,7 @@ pub use origins::Origins;
 pub use proxies::ProxySetting;
 pub use secrets_key::SECRETS_KEY_ENVIRONMENT;
 pub use show::settings_table;
-pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin};
+pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin, TOKEN_ENVIRONMENT};
 pub use value::parse_duration;
 
 use self::{origins::Row, table::SETTINGS};

@@ -13,6 +13,7 @@ pub mod domain;
 pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
+pub mod import;
 pub mod listen;
 pub mod metrics;
 pub mod ops;

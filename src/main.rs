@@ -13,8 +13,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use mimalloc::MiMalloc;
 use tidings::{
     app,
-    config::{Config, ConfigFault, Flags, LogFormat, Origins, settings_table},
-    demo, receive, shutdown, telemetry,
+    config::{Config, ConfigFault, Flags, LogFormat, Origins, TOKEN_ENVIRONMENT, settings_table},
+    demo, import, receive, shutdown, telemetry,
 };
 use tokio::runtime;
 
@@ -41,6 +41,10 @@ fn main() -> ExitCode {
         Some(("config", matches)) => with_config(matches, |_, origins| exit_code(print(&origins.to_toml()))),
         Some(("rotate-secrets-key", matches)) => with_config(matches, |config, _| exit_code(rotate(&config))),
         Some(("receive", matches)) => exit_code(receive(matches)),
+        Some(("import", matches)) => match import(matches) {
+            Ok(ending) => ExitCode::from(ending.code()),
+            Err(error) => exit_code(Err(error)),
+        },
         Some(("demo", _)) => exit_code(demo()),
         _ => unreachable!("clap lets nothing else through"),
     }
@@ -67,6 +71,7 @@ fn command() -> Command {
              the one in the key file, or with the first where several are given",
         ))
         .subcommand(receive::Arguments::augment_args(Command::new("receive")))
+        .subcommand(import::Arguments::augment_args(Command::new("import")))
         .subcommand(
             Command::new("demo")
                 .about("Show the whole round on a store that goes away: publish, deliver, list"),
@@ -118,18 +123,24 @@ fn receive(matches: &ArgMatches) -> anyhow::Result<()> {
     run_until_signal(0, |shutdown| receive::run(arguments, shutdown))
 }
 
+fn import(matches: &ArgMatches) -> anyhow::Result<import::Ending> {
+    let arguments = import::Arguments::from_arg_matches(matches)?;
+    let token = env::var_os(TOKEN_ENVIRONMENT);
+    run_until_signal(1, async |shutdown| Ok(import::run(arguments, token, shutdown).await))
+}
+
 fn demo() -> anyhow::Result<()> {
     telemetry::start(LogFormat::Text, "warn").context("cannot write log lines")?;
     run_until_signal(0, async |shutdown| demo::run(&mut io::stdout(), shutdown).await)
 }
 
 /// Runs on so many threads; 0 for as many as there are cores.
-fn run_until_signal<F>(
+fn run_until_signal<T, F>(
     threads: usize,
     run: impl FnOnce(tokio_util::sync::CancellationToken) -> F,
-) -> anyhow::Result<()>
+) -> anyhow::Result<T>
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<T>>,
 {
     let mut builder = runtime::Builder::new_multi_thread();
     if threads > 0 {

@@ -30,6 +30,9 @@ const CONFIG_ENVIRONMENT: &str = "TIDINGS_CONFIG";
 /// The environment variable that holds the administrator's access token. It is no setting: settings are shown.
 const ADMIN_TOKEN_ENVIRONMENT: &str = "TIDINGS_ADMIN_TOKEN";
 
+/// The environment variable that holds the access token of a command that calls a gateway. It is no setting of a gateway either.
+pub const TOKEN_ENVIRONMENT: &str = "TIDINGS_TOKEN";
+
 /// Where a value comes from. Displayed as people look for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -157,7 +160,7 @@ fn read_environment(
         .into_iter()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX) && !is_kubernetes_service(name))
-        .filter(|(name, _)| name != ADMIN_TOKEN_ENVIRONMENT)
+        .filter(|(name, _)| name != ADMIN_TOKEN_ENVIRONMENT && name != TOKEN_ENVIRONMENT)
         .collect();
     // The environment has no order of its own; faults should.
     variables.sort();

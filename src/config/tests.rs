@@ -420,6 +420,13 @@ fn the_administrators_token_comes_from_the_environment_and_is_never_shown() {
 }
 
 #[test]
+fn the_token_of_whoever_calls_a_gateway_is_no_setting_of_one() {
+    let variables = environment(&[("TIDINGS_TOKEN", "tdg_word")]);
+    let (config, _) = Config::load(&Flags::default(), variables).expect("it is left alone");
+    assert_eq!(config.admin_token, None);
+}
+
+#[test]
 fn a_token_that_is_none_is_a_fault_that_does_not_tell_it() {
     for wrong in ["", "hunter2hunter2", "hunter2 hunter2 hunter2 hunter2 hunter2"] {
         let faults = faults_of(&[], &[("TIDINGS_ADMIN_TOKEN", wrong)]);

@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("telemetry", &["config"]),
     ("ops", &["listen", "metrics"]),
     ("receive", &["config", "domain", "listen"]),
+    ("import", &["config", "domain", "proto"]),
     (
         "app",
         &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "shutdown", "store"],

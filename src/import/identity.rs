@@ -1,0 +1,151 @@
+//! How the command shows who it is, and knows the gateway: the token, certificates, authorities.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, ensure};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::Arguments;
+use crate::{
+    config::TOKEN_ENVIRONMENT,
+    domain::{access::TOKEN_CHARS_MAX, secret::Secret, subscription::tls::provider},
+};
+
+/// Most bytes of a file with a token. It may have white space around it.
+const TOKEN_FILE_BYTES_MAX: u64 = 4 * TOKEN_CHARS_MAX as u64;
+/// Most bytes of a PEM file. The bundles of systems have some hundred thousand.
+const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// The metadata that calls carry, if there is a token. The token is in no error.
+///
+/// # Errors
+///
+/// There are two, or the one that there is cannot be read or be sent.
+pub(super) fn token(
+    file: Option<&Path>,
+    variable: Option<OsString>,
+) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
+    let variable = variable.filter(|value| !value.is_empty());
+    let text = match (file, variable) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            anyhow::bail!("there is a token in --token-file and one in {TOKEN_ENVIRONMENT}: leave one")
+        }
+        (Some(file), None) => {
+            let context = || format!("cannot read the token file {}", file.display());
+            let bytes = read(file, TOKEN_FILE_BYTES_MAX).with_context(context)?;
+            Secret::new(
+                String::from_utf8(bytes)
+                    .map_err(|_| anyhow::anyhow!("it is not UTF-8"))
+                    .with_context(context)?,
+            )
+        }
+        (None, Some(value)) => {
+            Secret::new(value.into_string().map_err(|_| anyhow::anyhow!("{TOKEN_ENVIRONMENT} is not UTF-8"))?)
+        }
+    };
+    let token = text.expose().trim();
+    ensure!(
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "the access token must be one word of visible ASCII characters"
+    );
+    let mut value: MetadataValue<Ascii> =
+        format!("Bearer {token}").parse().context("the access token cannot be sent")?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// What is trusted and shown, if TLS is spoken.
+///
+/// # Errors
+///
+/// A file cannot be read or does not hold what it should, or the system has no authorities.
+pub(super) fn tls(arguments: &Arguments) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+    if !arguments.address.is_https() {
+        return Ok(None);
+    }
+    let roots = match &arguments.ca {
+        Some(file) => authorities(file).with_context(|| format!("cannot use --ca {}", file.display()))?,
+        None => system_authorities()?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut config = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => {
+            let chain =
+                certificates(cert).with_context(|| format!("cannot use --cert {}", cert.display()))?;
+            let context = || format!("cannot use --key {}", key.display());
+            let pem = read(key, PEM_FILE_BYTES_MAX).with_context(context)?;
+            let key = PrivateKeyDer::from_pem_slice(&pem)
+                .context("it holds no private key")
+                .with_context(context)?;
+            builder.with_client_auth_cert(chain, key).with_context(context)?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Some(Arc::new(config)))
+}
+
+fn authorities(file: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for (index, certificate) in certificates(file)?.into_iter().enumerate() {
+        roots
+            .add(certificate)
+            .with_context(|| format!("its certificate {} is none of an authority", index + 1))?;
+    }
+    Ok(roots)
+}
+
+fn system_authorities() -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    // A bundle may hold certificates of forms that are not in use any more.
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    ensure!(added > 0, "the system has no certificate authorities: name those to trust with --ca");
+    Ok(roots)
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = read(file, PEM_FILE_BYTES_MAX)?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().context("it is not PEM")?;
+    ensure!(!found.is_empty(), "it holds no certificate");
+    Ok(found)
+}
+
+fn read(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_cannot_be_sent_is_refused_without_being_told() {
+        for wrong in ["two words", "  ", "caf\u{e9}-secret", "a\nsecret"] {
+            let error = format!("{:#}", token(None, Some(wrong.into())).unwrap_err());
+            assert!(!error.contains("secret") && !error.contains("words"), "{error}");
+        }
+        assert_eq!(token(None, Some("".into())).unwrap(), None);
+        let value = token(None, Some(" word\n".into())).unwrap().unwrap();
+        assert_eq!(value.to_str().unwrap(), "Bearer word");
+        assert!(!format!("{value:?}").contains("word"));
+    }
+}

@@ -1,0 +1,127 @@
+//! What is taken for an object, on which line, and how what is broken is passed by.
+
+use std::cmp::min;
+
+use super::*;
+
+/// Gives so many bytes at a time.
+struct Slowly<'a>(&'a [u8], usize);
+
+impl Read for Slowly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = min(min(self.0.len(), self.1), buffer.len());
+        buffer[..count].copy_from_slice(&self.0[..count]);
+        self.0 = &self.0[count..];
+        Ok(count)
+    }
+}
+
+fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
+    let mut objects = Objects::new(input);
+    let mut all = Vec::new();
+    while let Some(Found { line, object }) = objects.next().unwrap() {
+        all.push((line, object.map(|object| String::from_utf8(object).unwrap())));
+    }
+    all
+}
+
+/// The same, however it is read.
+#[track_caller]
+fn found(text: &str) -> Vec<(u64, Result<String, String>)> {
+    let expected = all(text.as_bytes());
+    for size in [1, 2, 3, 7] {
+        assert_eq!(all(Slowly(text.as_bytes(), size)), expected, "{size} at a time");
+    }
+    expected
+}
+
+fn lines(found: &[(u64, Result<String, String>)]) -> Vec<(u64, bool)> {
+    found.iter().map(|(line, object)| (*line, object.is_ok())).collect()
+}
+
+#[test]
+fn objects_are_found_on_lines_over_lines_and_beside_one_another() {
+    let text = "\u{feff}\r\n{\"a\":1}\r\n\n  {\n  \"b\": [\n{}\n, {\"c\": \"}\\\"{\"}]\n}{} {\"d\":[[]]}\n";
+    let found = found(text);
+    let objects: Vec<_> = found.iter().map(|(line, object)| (*line, object.as_deref().unwrap())).collect();
+    let pretty = "{\n  \"b\": [\n{}\n, {\"c\": \"}\\\"{\"}]\n}";
+    assert_eq!(objects, [(2, "{\"a\":1}"), (4, pretty), (8, "{}"), (8, "{\"d\":[[]]}")]);
+}
+
+#[test]
+fn nothing_is_found_in_nothing() {
+    for text in ["", " \r\n\t\n", "\u{feff}"] {
+        assert_eq!(found(text), []);
+    }
+}
+
+#[test]
+fn a_broken_line_costs_itself_alone() {
+    for broken in [
+        "{\"a\":1",
+        "{\"a\":",
+        "{\"a\"",
+        "{",
+        "{\"a\":[",
+        "{\"a\":[1,",
+        "{\"a\":\"text",
+        "{\"a\":\"text\\",
+        "{\"a\":[1}",
+        "{\"a\":{}]}",
+        "nothing",
+        "\"text\"",
+        "}",
+        "17",
+    ] {
+        let found = found(&format!("{{}}\n{broken}\n{{\"b\":2}}\n{{\"c\":{{}}}}\n{{}}\n"));
+        let expected = [(1, true), (2, false), (3, true), (4, true), (5, true)];
+        assert_eq!(lines(&found), expected, "{broken}: {found:?}");
+    }
+}
+
+#[test]
+fn a_broken_object_over_several_lines_costs_itself_alone_and_says_where_reading_goes_on() {
+    let found = found("{\n  \"a\": {\n    \"b\": 1]\n  },\n  \"c\": {\"d\": 1}\n}\n{}\n");
+    assert_eq!(lines(&found), [(1, false), (7, true)]);
+    let problem = found[0].1.as_ref().unwrap_err();
+    assert!(problem.ends_with("; reading goes on at line 7"), "{problem}");
+}
+
+#[test]
+fn an_array_is_told_as_one_and_nothing_in_it_is_taken() {
+    let found = found("[\n  {\"a\": 1},\n  {\"b\": 2}\n]\n");
+    assert_eq!(lines(&found), [(1, false)]);
+    let problem = found[0].1.as_ref().unwrap_err();
+    assert!(problem.contains("is an array") && problem.ends_with("no further object was found"), "{problem}");
+}
+
+#[test]
+fn an_end_in_the_middle_is_told() {
+    let found = found("{}\n{\n  \"a\": 1,\n");
+    assert_eq!(lines(&found), [(1, true), (2, false)]);
+    assert_eq!(found[1].1, Err("ends before it is complete; no further object was found".to_owned()));
+}
+
+#[test]
+fn an_object_may_be_as_long_as_the_bound_and_not_longer() {
+    let text = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8));
+    assert_eq!(text(OBJECT_BYTES_MAX).len(), OBJECT_BYTES_MAX);
+    let input = format!("{}\n{}\n{{}}\n", text(OBJECT_BYTES_MAX), text(OBJECT_BYTES_MAX + 1));
+    let found = all(input.as_bytes());
+    assert_eq!(lines(&found), [(1, true), (2, false), (3, true)]);
+    assert_eq!(found[1].1, Err("is longer than 1 MiB".to_owned()));
+    // Without a brace that closes anything.
+    let found = all(format!("{}\n{{}}\n", "{\"a\":[".repeat(OBJECT_BYTES_MAX / 4)).as_bytes());
+    assert_eq!(lines(&found), [(1, false), (2, true)]);
+}
+
+#[test]
+fn memory_is_bounded_however_long_a_line_is() {
+    let mut objects = Objects::new(io::repeat(b'x').take(64 << 20));
+    assert!(objects.next().unwrap().unwrap().object.is_err());
+    assert!(objects.buffer.capacity() < 2 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());
+    let text = io::Read::chain(&b"{\"a\":\""[..], io::repeat(b'x').take(64 << 20));
+    let mut objects = Objects::new(text);
+    assert!(objects.next().unwrap().unwrap().object.is_err());
+    assert!(objects.buffer.capacity() < 3 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());
+}
