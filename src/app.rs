@@ -203,7 +203,7 @@ impl App {
             tokio::spawn(tls.keep_current(self.config.grpc_tls_reload_interval, asked, shutdown.clone()));
         }
         if let Some(ingest) = &self.ingest {
-            ingest.keep_current(&self.config, &shutdown)?;
+            ingest.keep_current(&self.config, &shutdown);
         }
         let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
         let served =

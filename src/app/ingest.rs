@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::bind;
@@ -21,6 +21,8 @@ use crate::{
 pub(super) struct Ingest {
     listener: TcpListener,
     sources: SourcesFile,
+    /// Notified at every SIGHUP, from before anybody is told that the gateway listens.
+    asked: Arc<Notify>,
 }
 
 impl Ingest {
@@ -28,7 +30,7 @@ impl Ingest {
     ///
     /// # Errors
     ///
-    /// The address is taken, or the sources file cannot be used.
+    /// The address is taken, the sources file cannot be used, or the signal cannot be listened for.
     pub(super) async fn set_up(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
         let Some(address) = config.ingest.listen else { return Ok(None) };
         let listener = bind(address, "ingest_listen").await?;
@@ -36,7 +38,8 @@ impl Ingest {
         let file = file.context("ingest_listen needs ingest_sources_file, which is not set")?;
         let is_exposed = !Asked::is_loopback(listener.local_addr()?.ip());
         let sources = SourcesFile::load(file, is_exposed, Arc::clone(metrics))?;
-        Ok(Some(Self { listener, sources }))
+        let asked = on_hangup().context("cannot listen for signals")?;
+        Ok(Some(Self { listener, sources, asked }))
     }
 
     /// Where it listens, if the system tells.
@@ -45,15 +48,10 @@ impl Ingest {
     }
 
     /// Has the sources looked at for changes from now on. To be called within a runtime.
-    ///
-    /// # Errors
-    ///
-    /// The signal cannot be listened for.
-    pub(super) fn keep_current(&self, config: &Config, shutdown: &CancellationToken) -> anyhow::Result<()> {
-        let asked = on_hangup().context("cannot listen for signals")?;
+    pub(super) fn keep_current(&self, config: &Config, shutdown: &CancellationToken) {
+        let asked = Arc::clone(&self.asked);
         let (interval, shutdown) = (config.ingest.sources_reload_interval, shutdown.clone());
         tokio::spawn(self.sources.clone().keep_current(interval, asked, shutdown));
-        Ok(())
     }
 
     /// Takes webhooks until `shutdown`.

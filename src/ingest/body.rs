@@ -10,6 +10,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::metrics::Metrics;
+
 /// How much is read of a body that nobody wants, and for how long: a client that is still sending when its connection is closed
 /// may never see the answer.
 const LINGER_BYTES_MAX: usize = 256 << 10;
@@ -28,17 +30,52 @@ pub(super) enum Unread {
     NoRoom,
 }
 
+/// The room that all bodies together take up.
+pub(super) struct Room {
+    free: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
 /// A body that arrived, and the room that it takes up.
 pub(super) struct Arrived {
     pub(super) bytes: Vec<u8>,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
+    metrics: Arc<Metrics>,
+}
+
+impl Room {
+    /// For so many bytes.
+    pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self { free: Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS))), metrics }
+    }
+}
+
+impl Arrived {
+    fn take(&mut self, data: &[u8], room: &Room) -> Result<(), Unread> {
+        let count = u32::try_from(data.len()).map_err(|_| Unread::TooLarge)?;
+        let permit = Arc::clone(&room.free).try_acquire_many_owned(count).map_err(|_| Unread::NoRoom)?;
+        match &mut self.room {
+            Some(room) => room.merge(permit),
+            None => self.room = Some(permit),
+        }
+        self.metrics.ingest.bytes_in_flight.add(count.into());
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        let bytes = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
+        self.metrics.ingest.bytes_in_flight.sub(bytes);
+    }
 }
 
 /// Reads all of it.
 pub(super) async fn read(
     body: &mut Incoming,
     bytes_max: usize,
-    room: &Arc<Semaphore>,
+    room: &Room,
     limit: Duration,
 ) -> Result<Arrived, Unread> {
     if body.size_hint().lower() > bytes_max as u64 {
@@ -47,21 +84,15 @@ pub(super) async fn read(
     timeout(limit, read_on(body, bytes_max, room)).await.unwrap_or(Err(Unread::TooSlow))
 }
 
-async fn read_on(body: &mut Incoming, bytes_max: usize, room: &Arc<Semaphore>) -> Result<Arrived, Unread> {
-    let mut arrived = Arrived { bytes: Vec::new(), _room: None };
+async fn read_on(body: &mut Incoming, bytes_max: usize, room: &Room) -> Result<Arrived, Unread> {
+    let mut arrived = Arrived { bytes: Vec::new(), room: None, metrics: Arc::clone(&room.metrics) };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Unread::Broken)?;
         let Some(data) = frame.data_ref() else { continue };
         if arrived.bytes.len() + data.len() > bytes_max {
             return Err(Unread::TooLarge);
         }
-        let count = u32::try_from(data.len()).map_err(|_| Unread::TooLarge)?;
-        let taken = Arc::clone(room).try_acquire_many_owned(count).map_err(|_| Unread::NoRoom)?;
-        match &mut arrived._room {
-            Some(room) => room.merge(taken),
-            None => arrived._room = Some(taken),
-        }
-        arrived.bytes.extend_from_slice(data);
+        arrived.take(data, room)?;
     }
     Ok(arrived)
 }

@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{
     IngestSettings,
     answer::{self, Refusal},
-    body::{self, Arrived, Unread},
+    body::{self, Arrived, Room, Unread},
     bulk,
     file::SourcesFile,
     signed,
@@ -46,7 +46,7 @@ pub(super) struct Ingest {
     sources: SourcesFile,
     settings: IngestSettings,
     places: Semaphore,
-    room: Arc<Semaphore>,
+    room: Room,
     failures: Failures,
     told: Seldom,
 }
@@ -65,12 +65,13 @@ impl Ingest {
         sources: SourcesFile,
         settings: IngestSettings,
     ) -> Self {
+        let room = Room::new(settings.bytes_in_flight_max, Arc::clone(gateway.metrics()));
         Self {
             gateway,
             clock,
             sources,
             places: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
-            room: Arc::new(Semaphore::new(settings.bytes_in_flight_max.min(Semaphore::MAX_PERMITS))),
+            room,
             failures: Failures::new(settings.failures_per_minute_max, settings.failure_addresses_max),
             told: Seldom::new(),
             settings,

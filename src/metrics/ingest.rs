@@ -81,6 +81,8 @@ pub struct IngestMetrics {
     requests: Vec<IntCounter>,
     /// Requests from a known source that are being answered.
     pub requests_in_flight: Open,
+    /// Bytes of their bodies.
+    pub bytes_in_flight: IntGauge,
     /// Connections of senders.
     pub connections: Open,
     /// Connections that were closed since their address has as many as it may.
@@ -108,6 +110,11 @@ impl IngestMetrics {
                 "tidings_ingest_requests_in_flight",
                 "Webhooks from known sources that are being answered.",
             )),
+            bytes_in_flight: gauge(
+                r,
+                "tidings_ingest_bytes_in_flight",
+                "Bytes of bodies of webhooks that have arrived and are not answered.",
+            ),
             connections: Open(gauge(r, "tidings_ingest_connections", "Connections of senders of webhooks.")),
             connections_refused: counter(
                 r,
