@@ -17,9 +17,7 @@ use tokio::{
     time::{Instant, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     app::App,

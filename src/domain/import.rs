@@ -5,51 +5,53 @@
 
 use serde_json::Value;
 
-use self::fields::Fields;
+use self::{faults::Found, fields::Fields, path::Path};
 use super::{event, fault::Faults, ids::AccountId, json, subscription::PayloadFormat};
 use crate::proto::v1::{self, event::Payload};
 
+mod faults;
 mod fields;
 mod lossless;
+mod parse;
+mod path;
 mod records;
 
 /// Reads the body of one of Chatwoot's webhooks, of this account. The event has passed the [`check`](event::check).
 ///
 /// # Errors
 ///
-/// It is no JSON object, or none of the twelve events, or it has something that an event cannot say: each with its path.
+/// It is no JSON object, or none of the twelve events, or of another account, or it has something that an event cannot say: each with
+/// its path in the body, up to [`FAULTS_MAX`](event::FAULTS_MAX).
 pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, Faults> {
-    let mut faults = Faults::default();
-    let object = match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => {
-            faults.invalid("body", "must be a JSON object");
-            return Err(faults);
-        }
-        Err(error) => {
-            faults.invalid("body", format_args!("is not JSON: {error}"));
-            return Err(faults);
-        }
-    };
-    let payload = payload(Fields::new(object.clone(), String::new(), &mut faults));
+    let mut found = Found::new(account);
+    let came = parse::parse(body).unwrap_or_else(|error| {
+        found.invalid(&Path::Top, format_args!("is not JSON that can be read: {error}"));
+        Value::Null
+    });
+    if !came.is_object() {
+        found.invalid(&Path::Top, "must be a JSON object");
+    }
+    let Value::Object(object) = came.clone() else { return found.into_result(v1::Event::default()) };
+    let payload = payload(Fields::new(object, &mut found));
+    found.into_result(())?;
     let mut event = v1::Event { payload, ..v1::Event::default() };
-    faults.into_result(())?;
-    event::check(&mut event, account, "event")?;
+    let name = came["event"].as_str().unwrap_or_default();
+    event::check(&mut event, account, "event").map_err(|faults| faults::in_body(&faults, name))?;
 
-    let mut faults = Faults::default();
-    let rendered = json::render(&event, PayloadFormat::Chatwoot);
-    let rendered = serde_json::from_slice(&rendered).expect("what is rendered is JSON");
-    lossless::compare(&Value::Object(object), &rendered, "", &mut faults);
-    faults.into_result(event)
+    let mut found = Found::new(account);
+    let goes = json::render(&event, PayloadFormat::Chatwoot);
+    let goes = serde_json::from_slice(&goes).expect("what is rendered is JSON");
+    lossless::compare(&came, &goes, &Path::Top, &mut found);
+    found.into_result(event)
 }
 
 fn payload(mut fields: Fields<'_>) -> Option<Payload> {
     let event = fields.text("event");
     let changed_attributes = fields.changes("changed_attributes");
     Some(match event.as_str() {
-        "conversation_created" => {
-            Payload::ConversationCreated(v1::ConversationCreated { conversation: Some(fields.into_conversation()) })
-        }
+        "conversation_created" => Payload::ConversationCreated(v1::ConversationCreated {
+            conversation: Some(fields.into_conversation()),
+        }),
         "conversation_updated" => Payload::ConversationUpdated(v1::ConversationUpdated {
             conversation: Some(fields.into_conversation()),
             changed_attributes,
@@ -61,9 +63,10 @@ fn payload(mut fields: Fields<'_>) -> Option<Payload> {
         "message_created" => {
             Payload::MessageCreated(v1::MessageCreated { message: Some(fields.into_message()) })
         }
-        "message_updated" => {
-            Payload::MessageUpdated(v1::MessageUpdated { message: Some(fields.into_message()) })
-        }
+        "message_updated" => Payload::MessageUpdated(v1::MessageUpdated {
+            message: Some(fields.into_message()),
+            changed_attributes,
+        }),
         "webwidget_triggered" => Payload::WebwidgetTriggered(v1::WebwidgetTriggered {
             id: fields.integer("id"),
             contact: fields.record("contact").map(Fields::into_contact),
@@ -72,6 +75,7 @@ fn payload(mut fields: Fields<'_>) -> Option<Payload> {
             current_conversation: fields.record("current_conversation").map(Fields::into_conversation),
             source_id: fields.text("source_id"),
             event_info: fields.record("event_info").map(Fields::into_event_info),
+            extra: fields.rest(),
         }),
         "contact_created" => {
             Payload::ContactCreated(v1::ContactCreated { contact: Some(fields.into_contact()) })
@@ -81,11 +85,11 @@ fn payload(mut fields: Fields<'_>) -> Option<Payload> {
             changed_attributes,
         }),
         "inbox_created" => Payload::InboxCreated(v1::InboxCreated {
-            inbox: Some(v1::Inbox { id: fields.inbox_of_hours(), name: String::new() }),
+            inbox: fields.inbox_of_settings(),
             settings: fields.rest(),
         }),
         "inbox_updated" => Payload::InboxUpdated(v1::InboxUpdated {
-            inbox: Some(v1::Inbox { id: fields.inbox_of_hours(), name: String::new() }),
+            inbox: fields.inbox_of_settings(),
             settings: fields.rest(),
             changed_attributes,
         }),
@@ -93,14 +97,16 @@ fn payload(mut fields: Fields<'_>) -> Option<Payload> {
             user: fields.record("user").and_then(Fields::into_sender),
             conversation: fields.record("conversation").map(Fields::into_conversation),
             is_private: fields.boolean("is_private"),
+            extra: fields.rest(),
         }),
         "conversation_typing_off" => Payload::ConversationTypingOff(v1::ConversationTypingOff {
             user: fields.record("user").and_then(Fields::into_sender),
             conversation: fields.record("conversation").map(Fields::into_conversation),
             is_private: fields.boolean("is_private"),
+            extra: fields.rest(),
         }),
         _ => {
-            fields.fault("event", "is none of the twelve events");
+            fields.invalid("event", "is none of the twelve events");
             return None;
         }
     })

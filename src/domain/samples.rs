@@ -31,9 +31,10 @@ pub fn sample(event_type: EventType, account: AccountId) -> v1::Event {
         EventType::MessageCreated | EventType::Unspecified => {
             Payload::MessageCreated(v1::MessageCreated { message: Some(message(account)) })
         }
-        EventType::MessageUpdated => {
-            Payload::MessageUpdated(v1::MessageUpdated { message: Some(message(account)) })
-        }
+        EventType::MessageUpdated => Payload::MessageUpdated(v1::MessageUpdated {
+            message: Some(message(account)),
+            changed_attributes: Vec::new(),
+        }),
         EventType::WebwidgetTriggered => Payload::WebwidgetTriggered(webwidget_triggered(account)),
         EventType::ContactCreated => {
             Payload::ContactCreated(v1::ContactCreated { contact: Some(contact(account)) })
@@ -54,11 +55,13 @@ pub fn sample(event_type: EventType, account: AccountId) -> v1::Event {
             user: Some(agent()),
             conversation,
             is_private: false,
+            extra: None,
         }),
         EventType::ConversationTypingOff => Payload::ConversationTypingOff(v1::ConversationTypingOff {
             user: Some(agent()),
             conversation,
             is_private: false,
+            extra: None,
         }),
     };
     v1::Event { payload: Some(payload), ..v1::Event::default() }
@@ -172,15 +175,16 @@ fn webwidget_triggered(account: AccountId) -> v1::WebwidgetTriggered {
             browser: Some(browser()),
             extra: None,
         }),
+        extra: None,
     }
 }
 
 fn account_of(account: AccountId) -> v1::Account {
-    v1::Account { id: account.get(), name: "Chatwoot".into() }
+    v1::Account { id: account.get(), name: "Chatwoot".into(), extra: None }
 }
 
 fn inbox() -> v1::Inbox {
-    v1::Inbox { id: 1, name: "Website".into() }
+    v1::Inbox { id: 1, name: "Website".into(), extra: None }
 }
 
 fn contact(account: AccountId) -> v1::Contact {
@@ -207,11 +211,15 @@ fn browser() -> v1::Browser {
         platform_name: "Macintosh".into(),
         browser_version: "80.0.3987.122".into(),
         platform_version: "10.15.2".into(),
+        extra: None,
     }
 }
 
 fn initiated_at() -> v1::InitiatedAt {
-    v1::InitiatedAt { timestamp: "Tue Mar 03 2020 18:37:38 GMT-0700 (Mountain Standard Time)".into() }
+    v1::InitiatedAt {
+        timestamp: "Tue Mar 03 2020 18:37:38 GMT-0700 (Mountain Standard Time)".into(),
+        extra: None,
+    }
 }
 
 fn settings() -> Struct {

@@ -35,7 +35,7 @@ pub fn full(kind: EventType) -> v1::Event {
         }
         EventType::MessageUpdated => {
             let message = message(sender::Kind::AgentBot(bot()), MessageType::Unspecified, "cards");
-            Payload::MessageUpdated(v1::MessageUpdated { message: Some(message) })
+            Payload::MessageUpdated(v1::MessageUpdated { message: Some(message), changed_attributes })
         }
         EventType::WebwidgetTriggered => Payload::WebwidgetTriggered(webwidget_triggered()),
         EventType::ContactCreated => Payload::ContactCreated(v1::ContactCreated { contact: Some(contact()) }),
@@ -54,11 +54,13 @@ pub fn full(kind: EventType) -> v1::Event {
             user: sent_by(sender::Kind::User(user())),
             conversation,
             is_private: true,
+            extra: Some(undocumented()),
         }),
         EventType::ConversationTypingOff => Payload::ConversationTypingOff(v1::ConversationTypingOff {
             user: sent_by(sender::Kind::Contact(contact())),
             conversation,
             is_private: true,
+            extra: Some(undocumented()),
         }),
         EventType::Unspecified => unreachable!("not among the kinds"),
     })
@@ -84,7 +86,9 @@ pub fn unset(kind: EventType) -> v1::Event {
             })
         }
         EventType::MessageCreated => Payload::MessageCreated(v1::MessageCreated { message }),
-        EventType::MessageUpdated => Payload::MessageUpdated(v1::MessageUpdated { message }),
+        EventType::MessageUpdated => {
+            Payload::MessageUpdated(v1::MessageUpdated { message, ..Default::default() })
+        }
         EventType::WebwidgetTriggered => Payload::WebwidgetTriggered(v1::WebwidgetTriggered {
             contact: Some(contact),
             inbox,
@@ -151,11 +155,11 @@ fn event(payload: Payload) -> v1::Event {
 }
 
 fn account() -> v1::Account {
-    v1::Account { id: ACCOUNT, name: "Chatwoot".into() }
+    v1::Account { id: ACCOUNT, name: "Chatwoot".into(), extra: Some(undocumented()) }
 }
 
 fn inbox() -> v1::Inbox {
-    v1::Inbox { id: 3, name: "Website".into() }
+    v1::Inbox { id: 3, name: "Website".into(), extra: Some(undocumented()) }
 }
 
 fn contact() -> v1::Contact {
@@ -208,11 +212,15 @@ fn browser() -> v1::Browser {
         platform_name: "Macintosh".into(),
         browser_version: "80.0.3987.122".into(),
         platform_version: "10.15.2".into(),
+        extra: Some(undocumented()),
     }
 }
 
 fn initiated_at() -> v1::InitiatedAt {
-    v1::InitiatedAt { timestamp: "Tue Mar 03 2020 18:37:38 GMT-0700 (Mountain Standard Time)".into() }
+    v1::InitiatedAt {
+        timestamp: "Tue Mar 03 2020 18:37:38 GMT-0700 (Mountain Standard Time)".into(),
+        extra: Some(undocumented()),
+    }
 }
 
 fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
@@ -243,7 +251,7 @@ fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
             sender: Some(contact()),
             assignee: Some(user()),
             assignee_agent_bot: None,
-            team: Some(v1::Team { id: 6, name: "Team".into() }),
+            team: Some(v1::Team { id: 6, name: "Team".into(), extra: Some(undocumented()) }),
             hmac_verified: Some(true),
             extra: Some(undocumented()),
         }),
@@ -264,6 +272,7 @@ fn conversation(messages: Vec<v1::Message>) -> v1::Conversation {
         updated_at: time(3, 0),
         account: Some(account()),
         extra: Some(undocumented()),
+        no_messages: false,
     }
 }
 
@@ -298,6 +307,17 @@ fn message(sender: sender::Kind, message_type: MessageType, content_type: &str) 
         external_source_ids: Some(undocumented()),
         sentiment: Some(undocumented()),
         extra: Some(undocumented()),
+        conversation_told: Some(v1::MessageConversation {
+            assignee_id: Some(4),
+            unread_count: 1,
+            last_activity_at: time(4, 0),
+            source_id: "as the message tells it".into(),
+            extra: Some(undocumented()),
+        }),
+        // Not beside a sender.
+        sender_type: None,
+        sender_id: None,
+        status_at_top: true,
     }
 }
 
@@ -330,6 +350,7 @@ fn webwidget_triggered() -> v1::WebwidgetTriggered {
             browser: Some(browser()),
             extra: Some(undocumented()),
         }),
+        extra: Some(undocumented()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whether an event may be stored: every rule of the contract about a payload, and every fault at once.
 
+use prost_types::Struct;
+
 use super::{EventFacts, event_type};
 use crate::{
     domain::{fault::Faults, ids::AccountId},
@@ -62,7 +64,11 @@ impl Checker {
                 self.changes(&e.changed_attributes, at);
             }
             Payload::MessageCreated(e) => self.top_message(&mut e.message, &at.field("message_created")),
-            Payload::MessageUpdated(e) => self.top_message(&mut e.message, &at.field("message_updated")),
+            Payload::MessageUpdated(e) => {
+                let at = &at.field("message_updated");
+                self.top_message(&mut e.message, at);
+                self.changes(&e.changed_attributes, at);
+            }
             Payload::WebwidgetTriggered(e) => self.webwidget_triggered(e, &at.field("webwidget_triggered")),
             Payload::ContactCreated(e) => {
                 self.required_contact(e.contact.as_ref(), &at.field("contact_created"));
@@ -84,10 +90,12 @@ impl Checker {
                 self.changes(&e.changed_attributes, at);
             }
             Payload::ConversationTypingOn(e) => {
-                self.typing(e.user.as_ref(), &mut e.conversation, &at.field("conversation_typing_on"));
+                let at = &at.field("conversation_typing_on");
+                self.typing(e.user.as_ref(), &mut e.conversation, e.extra.as_ref(), at);
             }
             Payload::ConversationTypingOff(e) => {
-                self.typing(e.user.as_ref(), &mut e.conversation, &at.field("conversation_typing_off"));
+                let at = &at.field("conversation_typing_off");
+                self.typing(e.user.as_ref(), &mut e.conversation, e.extra.as_ref(), at);
             }
         }
     }
@@ -119,7 +127,7 @@ impl Checker {
     fn required_inbox(&mut self, inbox: Option<&v1::Inbox>, at: &Path<'_>) {
         let at = &at.field("inbox");
         match inbox {
-            Some(inbox) => self.id(inbox.id, at),
+            Some(inbox) => self.inbox(inbox, at),
             None => self.required(at),
         }
     }
@@ -136,14 +144,17 @@ impl Checker {
         }
         if let Some(info) = &event.event_info {
             let at = &at.field("event_info");
+            self.browser_and_time(info.browser.as_ref(), info.initiated_at.as_ref(), at);
             self.object(info.extra.as_ref(), &beside::EVENT_INFO, &at.field("extra"));
         }
+        self.object(event.extra.as_ref(), &beside::WEBWIDGET_TRIGGERED, &at.field("extra"));
     }
 
     fn typing(
         &mut self,
         user: Option<&v1::Sender>,
         conversation: &mut Option<v1::Conversation>,
+        extra: Option<&Struct>,
         at: &Path<'_>,
     ) {
         match user {
@@ -151,6 +162,7 @@ impl Checker {
             None => self.required(&at.field("user")),
         }
         self.top_conversation(conversation, at);
+        self.object(extra, &beside::TYPING, &at.field("extra"));
     }
 
     fn changes(&mut self, changes: &[v1::AttributeChange], at: &Path<'_>) {

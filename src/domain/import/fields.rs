@@ -6,7 +6,8 @@ use jiff::Timestamp as Instant;
 use prost_types::{ListValue, Struct, Timestamp, value::Kind};
 use serde_json::{Map, Number, Value};
 
-use crate::{domain::fault::Faults, proto::v1};
+use super::{faults::Found, path::Path};
+use crate::proto::v1;
 
 /// The whole numbers that a `google.protobuf.Value` keeps exact: it is a float.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -14,18 +15,24 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// The keys of an object that were not yet read.
 pub(super) struct Fields<'f> {
     object: Map<String, Value>,
-    path: String,
-    faults: &'f mut Faults,
+    path: Path<'f>,
+    found: &'f mut Found,
 }
 
 impl<'f> Fields<'f> {
-    pub(super) fn new(object: Map<String, Value>, path: String, faults: &'f mut Faults) -> Self {
-        Self { object, path, faults }
+    /// Those of a body.
+    pub(super) fn new(object: Map<String, Value>, found: &'f mut Found) -> Self {
+        Self { object, path: Path::Top, found }
     }
 
     /// Notes that the value of `key` breaks `rule`.
-    pub(super) fn fault(&mut self, key: &str, rule: &str) {
-        self.faults.invalid(join(&self.path, key), rule);
+    pub(super) fn invalid(&mut self, key: &str, rule: &str) {
+        self.found.invalid(&Path::Key(&self.path, key), rule);
+    }
+
+    /// Whether there is such a key, which was not yet read.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.contains_key(key)
     }
 
     /// Takes the value of `key`; none if it is null.
@@ -37,7 +44,7 @@ impl<'f> Fields<'f> {
         match self.take(key)? {
             Value::String(text) => Some(text),
             _ => {
-                self.fault(key, "must be a string");
+                self.invalid(key, "must be a string");
                 None
             }
         }
@@ -51,7 +58,7 @@ impl<'f> Fields<'f> {
         match self.take(key)? {
             Value::Bool(value) => Some(value),
             _ => {
-                self.fault(key, "must be a boolean");
+                self.invalid(key, "must be a boolean");
                 None
             }
         }
@@ -62,10 +69,9 @@ impl<'f> Fields<'f> {
     }
 
     pub(super) fn optional_integer(&mut self, key: &str) -> Option<i64> {
-        let value = self.take(key)?;
-        let integer = value.as_i64();
+        let integer = self.take(key)?.as_i64();
         if integer.is_none() {
-            self.fault(key, "must be an integer of 64 bits");
+            self.invalid(key, "must be an integer of 64 bits");
         }
         integer
     }
@@ -77,9 +83,16 @@ impl<'f> Fields<'f> {
     pub(super) fn optional_small(&mut self, key: &str) -> Option<i32> {
         let small = i32::try_from(self.optional_integer(key)?).ok();
         if small.is_none() {
-            self.fault(key, "must be an integer of 32 bits");
+            self.invalid(key, "must be an integer of 32 bits");
         }
         small
+    }
+
+    /// The number of an account, which must be the one that the body is read for.
+    pub(super) fn account_number(&mut self, key: &str) -> i64 {
+        let number = self.integer(key);
+        self.found.account(number, &Path::Key(&self.path, key));
+        number
     }
 
     /// A string, or an integer.
@@ -96,14 +109,11 @@ impl<'f> Fields<'f> {
         let value = self.take(key)?;
         let time = match &value {
             Value::Number(number) => unix_time(number),
-            Value::String(text) => text.parse::<Instant>().ok().map(|time| Timestamp {
-                seconds: time.as_second(),
-                nanos: time.subsec_nanosecond(),
-            }),
+            Value::String(text) => text.parse().ok().map(timestamp),
             _ => None,
         };
         if time.is_none() {
-            self.fault(key, "must be a time: unix seconds, or ISO 8601");
+            self.invalid(key, "must be a time: unix seconds, or ISO 8601");
         }
         time
     }
@@ -114,14 +124,13 @@ impl<'f> Fields<'f> {
     }
 
     /// An object with keys of its own.
-    pub(super) fn record(&mut self, key: &str) -> Option<Fields<'_>> {
+    pub(super) fn record<'s>(&'s mut self, key: &'s str) -> Option<Fields<'s>> {
         match self.take(key)? {
             Value::Object(object) => {
-                let path = join(&self.path, key);
-                Some(Fields { object, path, faults: self.faults })
+                Some(Fields { object, path: Path::Key(&self.path, key), found: &mut *self.found })
             }
             _ => {
-                self.fault(key, "must be an object");
+                self.invalid(key, "must be an object");
                 None
             }
         }
@@ -131,17 +140,16 @@ impl<'f> Fields<'f> {
     pub(super) fn records<T>(&mut self, key: &str, read: impl Fn(Fields<'_>) -> T) -> Vec<T> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Value::Array(items) = value else {
-            self.fault(key, "must be an array");
+            self.invalid(key, "must be an array");
             return Vec::new();
         };
+        let path = Path::Key(&self.path, key);
         let mut records = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            let path = format!("{}[{index}]", join(&self.path, key));
+            let path = Path::Item(&path, index);
             match item {
-                Value::Object(object) => {
-                    records.push(read(Fields { object, path, faults: &mut *self.faults }));
-                }
-                _ => self.faults.invalid(path, "must be an object"),
+                Value::Object(object) => records.push(read(Fields { object, path, found: &mut *self.found })),
+                _ => self.found.invalid(&path, "must be an object"),
             }
         }
         records
@@ -149,13 +157,14 @@ impl<'f> Fields<'f> {
 
     /// An array of strings.
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        let is_text = |item: &Value| item.is_string();
         match self.take(key) {
             None => Vec::new(),
-            Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
+            Some(Value::Array(items)) if items.iter().all(is_text) => {
                 items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
             }
             Some(_) => {
-                self.fault(key, "must be an array of strings");
+                self.invalid(key, "must be an array of strings");
                 Vec::new()
             }
         }
@@ -165,12 +174,9 @@ impl<'f> Fields<'f> {
     pub(super) fn object(&mut self, key: &str) -> Option<Struct> {
         match self.take(key)? {
             Value::Object(object) if object.is_empty() => None,
-            Value::Object(object) => {
-                let path = join(&self.path, key);
-                Some(self.to_struct(object, &path))
-            }
+            Value::Object(object) => Some(to_struct(object, &Path::Key(&self.path, key), self.found)),
             _ => {
-                self.fault(key, "must be an object");
+                self.invalid(key, "must be an object");
                 None
             }
         }
@@ -178,65 +184,88 @@ impl<'f> Fields<'f> {
 
     /// `[{"<name>": {"previous_value": ..., "current_value": ...}}]`
     pub(super) fn changes(&mut self, key: &str) -> Vec<v1::AttributeChange> {
-        let changes = self.records(key, |mut change| {
+        self.records(key, |mut change| {
             let name = change.object.keys().next().cloned().unwrap_or_default();
             let mut values = change.record(&name);
-            let mut value = |key: &str| {
-                let values = values.as_mut()?;
-                let value = values.take(key)?;
-                let path = join(&values.path, key);
-                Some(values.to_value(value, &path))
-            };
+            let mut value = |key: &str| values.as_mut()?.value(key);
             let (current_value, previous_value) = (value("current_value"), value("previous_value"));
             v1::AttributeChange { name, current_value, previous_value }
-        });
-        changes
+        })
+    }
+
+    fn value(&mut self, key: &str) -> Option<prost_types::Value> {
+        let value = self.take(key)?;
+        Some(to_value(value, &Path::Key(&self.path, key), self.found))
     }
 
     /// The inbox that the working hours are of. Nothing else in an inbox event tells which inbox it is about.
-    pub(super) fn inbox_of_hours(&self) -> i64 {
-        let hours = self.object.get("working_hours").and_then(Value::as_array).and_then(|hours| hours.first());
-        hours.and_then(|day| day.get("inbox_id")).and_then(Value::as_i64).unwrap_or_default()
+    pub(super) fn inbox_of_hours(&mut self) -> i64 {
+        let hours = self.object.get("working_hours").and_then(|hours| hours.get(0));
+        let inbox = hours.and_then(|day| day.get("inbox_id")).and_then(Value::as_i64).unwrap_or_default();
+        if inbox <= 0 {
+            let hours = Path::Key(&self.path, "working_hours");
+            let rule = "must be an inbox: nothing else tells which one the event is about";
+            self.found.required(&Path::Key(&Path::Item(&hours, 0), "inbox_id"), rule);
+        }
+        inbox
+    }
+
+    /// Looks at the account that settings of an inbox are of, which they tell in up to three places.
+    pub(super) fn look_at_account_of_settings(&mut self) {
+        let told =
+            |value: Option<&Value>, key: &str| value.and_then(|value| value.get(key)).and_then(Value::as_i64);
+        let [account, channel, hours] = ["account", "channel", "working_hours"]
+            .map(|key| (self.object.get(key), Path::Key(&self.path, key)));
+        let day = (hours.0.and_then(|hours| hours.get(0)), Path::Item(&hours.1, 0));
+        for ((value, path), key) in [(account, "id"), (channel, "account_id"), (day, "account_id")] {
+            self.found.account(told(value, key).unwrap_or_default(), &Path::Key(&path, key));
+        }
     }
 
     /// What was not read; none if nothing is left.
-    pub(super) fn rest(mut self) -> Option<Struct> {
+    pub(super) fn rest(&mut self) -> Option<Struct> {
         let rest = std::mem::take(&mut self.object);
-        let path = self.path.clone();
-        (!rest.is_empty()).then(|| self.to_struct(rest, &path))
+        (!rest.is_empty()).then(|| to_struct(rest, &self.path, self.found))
     }
+}
 
-    fn to_struct(&mut self, object: Map<String, Value>, path: &str) -> Struct {
-        let fields = object.into_iter().map(|(key, value)| {
-            let path = join(path, &key);
-            let value = self.to_value(value, &path);
-            (key, value)
-        });
-        Struct { fields: fields.collect::<BTreeMap<_, _>>() }
-    }
+fn to_struct(object: Map<String, Value>, path: &Path<'_>, found: &mut Found) -> Struct {
+    let fields = object.into_iter().map(|(key, value)| {
+        let value = to_value(value, &Path::Key(path, &key), found);
+        (key, value)
+    });
+    Struct { fields: fields.collect::<BTreeMap<_, _>>() }
+}
 
-    fn to_value(&mut self, value: Value, path: &str) -> prost_types::Value {
-        let kind = match value {
-            Value::Null => Kind::NullValue(0),
-            Value::Bool(value) => Kind::BoolValue(value),
-            Value::String(text) => Kind::StringValue(text),
-            Value::Object(object) => Kind::StructValue(self.to_struct(object, path)),
-            Value::Array(items) => Kind::ListValue(ListValue {
-                values: items.into_iter().map(|item| self.to_value(item, path)).collect(),
-            }),
-            Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_else(|| {
-                self.faults.invalid(path, "must be a number that a float holds");
-                0.0
-            })),
-        };
-        if let Kind::NumberValue(number) = &kind
-            && number.fract() == 0.0
-            && number.abs() > EXACT_MAX
-        {
-            self.faults.invalid(path, "must be a whole number of at most 2^53: free objects hold floats");
+fn to_value(value: Value, path: &Path<'_>, found: &mut Found) -> prost_types::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(value) => Kind::BoolValue(value),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Object(object) => Kind::StructValue(to_struct(object, path, found)),
+        Value::Array(items) => {
+            let items = items.into_iter().enumerate();
+            let values = items.map(|(index, item)| to_value(item, &Path::Item(path, index), found));
+            Kind::ListValue(ListValue { values: values.collect() })
         }
-        prost_types::Value { kind: Some(kind) }
+        Value::Number(number) => {
+            let float = number.as_f64().unwrap_or_default();
+            if !number.is_f64() && float.abs() >= EXACT_MAX {
+                found.invalid(path, "must be a whole number below 2^53: free objects hold floats");
+            }
+            Kind::NumberValue(float)
+        }
+    };
+    prost_types::Value { kind: Some(kind) }
+}
+
+fn timestamp(time: Instant) -> Timestamp {
+    let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
+    // Before the epoch jiff has both negative, protobuf the seconds alone.
+    if nanos < 0 {
+        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
     }
+    Timestamp { seconds, nanos }
 }
 
 /// Unix seconds, with a fraction of microseconds.
@@ -244,17 +273,11 @@ fn unix_time(number: &Number) -> Option<Timestamp> {
     if let Some(seconds) = number.as_i64() {
         return Some(Timestamp { seconds, nanos: 0 });
     }
-    let time = Instant::from_microsecond(exact((number.as_f64()? * 1e6).round())?).ok()?;
-    // Before the epoch the two would differ in sign.
-    (time.as_second() >= 0)
-        .then(|| Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() })
+    let micros = exact((number.as_f64()? * 1e6).round())?;
+    Instant::from_microsecond(micros).ok().map(timestamp)
 }
 
 fn exact(number: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "it is a whole number within the bounds of one")]
     (number.abs() <= EXACT_MAX).then_some(number as i64)
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

@@ -6,11 +6,21 @@ use crate::proto::v1::{self, MessageType, sender::Kind};
 
 impl Fields<'_> {
     pub(super) fn into_account(mut self) -> v1::Account {
-        v1::Account { id: self.integer("id"), name: self.text("name") }
+        v1::Account { id: self.account_number("id"), name: self.text("name"), extra: self.rest() }
     }
 
     pub(super) fn into_inbox(mut self) -> v1::Inbox {
-        v1::Inbox { id: self.integer("id"), name: self.text("name") }
+        v1::Inbox { id: self.integer("id"), name: self.text("name"), extra: self.rest() }
+    }
+
+    fn into_team(mut self) -> v1::Team {
+        v1::Team { id: self.integer("id"), name: self.text("name"), extra: self.rest() }
+    }
+
+    /// The inbox that settings are of.
+    pub(super) fn inbox_of_settings(&mut self) -> Option<v1::Inbox> {
+        self.look_at_account_of_settings();
+        Some(v1::Inbox { id: self.inbox_of_hours(), ..v1::Inbox::default() })
     }
 
     pub(super) fn into_contact(mut self) -> v1::Contact {
@@ -55,14 +65,27 @@ impl Fields<'_> {
         }
     }
 
+    fn into_assistant(mut self) -> v1::CaptainAssistant {
+        self.optional_text("type");
+        v1::CaptainAssistant {
+            id: self.integer("id"),
+            name: self.text("name"),
+            avatar_url: self.text("avatar_url"),
+            description: self.text("description"),
+            created_at: self.time("created_at"),
+            extra: self.rest(),
+        }
+    }
+
     /// Whoever wrote or types: told by the type, which a contact at the top has not.
     pub(super) fn into_sender(mut self) -> Option<v1::Sender> {
         let kind = match self.optional_text("type").as_deref() {
             None | Some("contact") => Kind::Contact(self.into_contact()),
             Some("user") => Kind::User(self.into_user()),
             Some("agent_bot") => Kind::AgentBot(self.into_bot()),
+            Some("captain_assistant") => Kind::CaptainAssistant(self.into_assistant()),
             Some(_) => {
-                self.fault("type", "must be contact, user or agent_bot");
+                self.invalid("type", "must be contact, user, agent_bot or captain_assistant");
                 return None;
             }
         };
@@ -76,11 +99,12 @@ impl Fields<'_> {
             platform_name: self.text("platform_name"),
             browser_version: self.text("browser_version"),
             platform_version: self.text("platform_version"),
+            extra: self.rest(),
         }
     }
 
     fn into_initiated_at(mut self) -> v1::InitiatedAt {
-        v1::InitiatedAt { timestamp: self.text("timestamp") }
+        v1::InitiatedAt { timestamp: self.text("timestamp"), extra: self.rest() }
     }
 
     fn into_attributes(mut self) -> v1::ConversationAttributes {
@@ -122,7 +146,9 @@ impl Fields<'_> {
         match self.record("assignee").and_then(Fields::into_sender).and_then(|sender| sender.kind) {
             Some(Kind::User(user)) => assignee = Some(user),
             Some(Kind::AgentBot(bot)) => assignee_agent_bot = Some(bot),
-            Some(Kind::Contact(_)) => self.fault("assignee.type", "must be user or agent_bot"),
+            Some(Kind::Contact(_) | Kind::CaptainAssistant(_)) => {
+                self.invalid("assignee", "must be of the type user or agent_bot");
+            }
             None => {}
         }
         // Told by the assignee itself.
@@ -131,34 +157,27 @@ impl Fields<'_> {
             sender: self.record("sender").map(Fields::into_contact),
             assignee,
             assignee_agent_bot,
-            team: self
-                .record("team")
-                .map(|mut team| v1::Team { id: team.integer("id"), name: team.text("name") }),
+            team: self.record("team").map(Fields::into_team),
             hmac_verified: self.optional_boolean("hmac_verified"),
             extra: self.rest(),
         }
     }
 
     pub(super) fn into_conversation(mut self) -> v1::Conversation {
-        let account = self.record("account").map(Fields::into_account);
-        let mut messages = self.records("messages", |message| message.into_inner_message());
-        let numbered = messages.last().map_or(0, |message| message.account_id);
-        let account_id = account.as_ref().map_or(numbered, |account| account.id);
-        v1::Conversation {
+        let mut conversation = v1::Conversation {
+            account: self.record("account").map(Fields::into_account),
             additional_attributes: self.record("additional_attributes").map(Fields::into_attributes),
             can_reply: self.boolean("can_reply"),
             channel: self.text("channel"),
             id: self.integer("id"),
             inbox_id: self.integer("inbox_id"),
             contact_inbox: self.record("contact_inbox").map(Fields::into_contact_inbox),
-            messages: messages.drain(..).map(|inner| inner.message).collect(),
             meta: self.record("meta").map(Fields::into_meta),
             status: self.text("status"),
             unread_count: self.optional_small("unread_count").unwrap_or_default(),
             agent_last_seen_at: self.time_or_never("agent_last_seen_at"),
             contact_last_seen_at: self.time_or_never("contact_last_seen_at"),
             timestamp: self.time_or_never("timestamp"),
-            account_id,
             labels: self.texts("labels"),
             custom_attributes: self.object("custom_attributes"),
             snoozed_until: self.time("snoozed_until"),
@@ -168,34 +187,62 @@ impl Fields<'_> {
             last_activity_at: self.time_or_never("last_activity_at"),
             created_at: self.time_or_never("created_at"),
             updated_at: self.time_or_never("updated_at"),
-            account,
-            extra: self.rest(),
-        }
+            ..v1::Conversation::default()
+        };
+        let has_messages = self.has("messages");
+        conversation.messages = self.records("messages", |message| message.into_inner_message(&conversation));
+        conversation.no_messages = has_messages && conversation.messages.is_empty();
+        conversation.extra = self.rest();
+        conversation
     }
 
     /// A message at the top.
     pub(super) fn into_message(mut self) -> v1::Message {
-        let account = self.record("account").map(Fields::into_account);
-        let inbox = self.record("inbox").map(Fields::into_inbox);
-        let mut conversation = self.record("conversation").map(Fields::into_conversation);
-        if let (Some(conversation), Some(account)) = (&mut conversation, &account)
-            && conversation.account_id == 0
-        {
-            conversation.account_id = account.id;
+        v1::Message {
+            account: self.record("account").map(Fields::into_account),
+            inbox: self.record("inbox").map(Fields::into_inbox),
+            conversation: self.record("conversation").map(Fields::into_conversation),
+            status_at_top: self.has("status") || self.has("updated_at"),
+            ..self.into_either_message()
         }
-        v1::Message { account, inbox, conversation, ..self.into_either_message() }
     }
 
     /// A message within its conversation: which account, inbox and conversation it is of is told again, and who wrote it.
-    fn into_inner_message(mut self) -> InnerMessage {
-        let account_id = self.integer("account_id");
-        for told_again in ["inbox_id", "conversation_id", "sender_id"] {
-            self.optional_integer(told_again);
+    fn into_inner_message(mut self, conversation: &v1::Conversation) -> v1::Message {
+        self.account_number("account_id");
+        self.optional_integer("inbox_id");
+        self.optional_integer("conversation_id");
+        let (sender_type, sender_id) =
+            (self.optional_text("sender_type"), self.optional_integer("sender_id"));
+        let as_it_is = conversation_told(conversation);
+        let told = self.record("conversation").map(|told| told.into_conversation_told(&as_it_is));
+        let mut message = v1::Message {
+            conversation_told: told.filter(|told| *told != as_it_is),
+            ..self.into_either_message()
+        };
+        if message.sender.is_none() {
+            (message.sender_type, message.sender_id) = (sender_type, sender_id);
         }
-        self.optional_text("sender_type");
-        // It has the assignee, and what else is in the conversation around it.
-        drop(self.record("conversation"));
-        InnerMessage { message: self.into_either_message(), account_id }
+        message
+    }
+
+    /// What a message tells of its conversation; what it leaves out is as in `as_it_is`.
+    fn into_conversation_told(mut self, as_it_is: &v1::MessageConversation) -> v1::MessageConversation {
+        let mut told = as_it_is.clone();
+        if self.has("assignee_id") {
+            told.assignee_id = self.optional_integer("assignee_id");
+        }
+        if self.has("unread_count") {
+            told.unread_count = self.optional_small("unread_count").unwrap_or_default();
+        }
+        if self.has("last_activity_at") {
+            told.last_activity_at = self.time_or_never("last_activity_at");
+        }
+        if let Some(mut link) = self.record("contact_inbox") {
+            told.source_id = link.text("source_id");
+        }
+        told.extra = self.rest();
+        told
     }
 
     fn into_either_message(mut self) -> v1::Message {
@@ -209,7 +256,7 @@ impl Fields<'_> {
             content_type: self.text("content_type"),
             content_attributes: self.object("content_attributes"),
             sender: self.record("sender").and_then(Fields::into_sender),
-            attachments: self.records("attachments", |attachment| attachment.into_attachment()),
+            attachments: self.records("attachments", attachment),
             additional_attributes: self.object("additional_attributes"),
             updated_at: self.time("updated_at"),
             status: self.text("status"),
@@ -233,31 +280,38 @@ impl Fields<'_> {
         };
         let known = number.and_then(|number| MessageType::try_from(number).ok());
         known.filter(|known| *known != MessageType::Unspecified).unwrap_or_else(|| {
-            self.fault("message_type", "must be incoming, outgoing, activity or template, or 0 to 3");
+            self.invalid("message_type", "must be incoming, outgoing, activity or template, or 0 to 3");
             MessageType::Unspecified
         })
     }
+}
 
-    fn into_attachment(mut self) -> v1::Attachment {
-        v1::Attachment {
-            id: self.integer("id"),
-            message_id: self.integer("message_id"),
-            file_type: self.text("file_type"),
-            account_id: self.integer("account_id"),
-            extension: self.optional_text("extension"),
-            data_url: self.text("data_url"),
-            thumb_url: self.text("thumb_url"),
-            file_size: self.integer("file_size"),
-            width: self.optional_small("width"),
-            height: self.optional_small("height"),
-            meta: self.object("meta"),
-            extra: self.rest(),
-        }
+fn attachment(mut fields: Fields<'_>) -> v1::Attachment {
+    v1::Attachment {
+        id: fields.integer("id"),
+        message_id: fields.integer("message_id"),
+        file_type: fields.text("file_type"),
+        account_id: fields.account_number("account_id"),
+        extension: fields.optional_text("extension"),
+        data_url: fields.text("data_url"),
+        thumb_url: fields.text("thumb_url"),
+        file_size: fields.integer("file_size"),
+        width: fields.optional_small("width"),
+        height: fields.optional_small("height"),
+        meta: fields.object("meta"),
+        extra: fields.rest(),
     }
 }
 
-/// A message of `conversation.messages`, with the account that it tells.
-struct InnerMessage {
-    message: v1::Message,
-    account_id: i64,
+/// What the messages of a conversation tell of it, unless they say otherwise.
+fn conversation_told(conversation: &v1::Conversation) -> v1::MessageConversation {
+    let assignee = conversation.meta.as_ref().and_then(|meta| meta.assignee.as_ref());
+    let source_id = conversation.contact_inbox.as_ref().map(|link| link.source_id.clone());
+    v1::MessageConversation {
+        assignee_id: assignee.map(|user| user.id),
+        unread_count: conversation.unread_count,
+        last_activity_at: conversation.last_activity_at.or(conversation.timestamp),
+        source_id: source_id.unwrap_or_default(),
+        extra: None,
+    }
 }

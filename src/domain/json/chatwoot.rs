@@ -4,14 +4,18 @@
 //! live connection, which webhooks carry in `conversation.messages` and `conversation.meta`. The record's keys come first, in the order
 //! of Chatwoot's source, then `event`, then `changed_attributes`.
 //!
-//! Where the publisher left out what Chatwoot always has, it is taken from what is there: the account of a conversation from its
-//! message, the one element of `conversation.messages` from the message itself.
+//! Where the publisher left out what Chatwoot always has, it is taken from what is there: the account and the inbox of a message from
+//! its conversation and the other way round, the contact of a conversation from the message that it sent, the one element of
+//! `conversation.messages` from the message itself.
 
 use serde::Serialize;
 
-use self::outer::{Contact, Conversation, Message, Sender};
+use self::{
+    outer::{Contact, Conversation, Message, Sender},
+    small::{InitiatedAt, Named, Settings, WidgetBrowser},
+};
 use super::{
-    documented::objects::{Account, Inbox, InitiatedAt, some},
+    documented::objects::some,
     required,
     value::{Object, Value},
     write,
@@ -20,11 +24,14 @@ use crate::proto::v1::{self, event::Payload};
 
 mod inner;
 mod outer;
+mod small;
 
 /// The body that Chatwoot would send for an event.
 pub(super) fn render(payload: &Payload) -> Vec<u8> {
     match payload {
-        Payload::ConversationCreated(e) => conversation("conversation_created", e.conversation.as_ref(), None),
+        Payload::ConversationCreated(e) => {
+            conversation("conversation_created", e.conversation.as_ref(), None)
+        }
         Payload::ConversationUpdated(e) => {
             let changes = Some(Changes::Listed(&e.changed_attributes));
             conversation("conversation_updated", e.conversation.as_ref(), changes)
@@ -33,8 +40,8 @@ pub(super) fn render(payload: &Payload) -> Vec<u8> {
             let changes = Some(Changes::ListedOrNull(&e.changed_attributes));
             conversation("conversation_status_changed", e.conversation.as_ref(), changes)
         }
-        Payload::MessageCreated(e) => message("message_created", e.message.as_ref()),
-        Payload::MessageUpdated(e) => message("message_updated", e.message.as_ref()),
+        Payload::MessageCreated(e) => message("message_created", e.message.as_ref(), &[]),
+        Payload::MessageUpdated(e) => message("message_updated", e.message.as_ref(), &e.changed_attributes),
         Payload::WebwidgetTriggered(e) => write(&WebwidgetTriggered::from(e)),
         Payload::ContactCreated(e) => contact("contact_created", e.contact.as_ref(), None),
         Payload::ContactUpdated(e) => {
@@ -45,10 +52,12 @@ pub(super) fn render(payload: &Payload) -> Vec<u8> {
             inbox("inbox_updated", e.settings.as_ref(), Some(Changes::Listed(&e.changed_attributes)))
         }
         Payload::ConversationTypingOn(e) => {
-            typing("conversation_typing_on", e.user.as_ref(), e.conversation.as_ref(), e.is_private)
+            let extra = Object(e.extra.as_ref());
+            typing("conversation_typing_on", e.user.as_ref(), e.conversation.as_ref(), e.is_private, extra)
         }
         Payload::ConversationTypingOff(e) => {
-            typing("conversation_typing_off", e.user.as_ref(), e.conversation.as_ref(), e.is_private)
+            let extra = Object(e.extra.as_ref());
+            typing("conversation_typing_off", e.user.as_ref(), e.conversation.as_ref(), e.is_private, extra)
         }
     }
 }
@@ -61,8 +70,10 @@ fn conversation(
     write(&Flat { record: Conversation::new(required(record), None), event, changed_attributes })
 }
 
-fn message(event: &'static str, record: Option<&v1::Message>) -> Vec<u8> {
-    write(&Flat { record: Message::from(required(record)), event, changed_attributes: None })
+/// What changed of a message is told only where there is something: Chatwoot does not tell it.
+fn message(event: &'static str, record: Option<&v1::Message>, changes: &[v1::AttributeChange]) -> Vec<u8> {
+    let changed_attributes = (!changes.is_empty()).then_some(Changes::Listed(changes));
+    write(&Flat { record: Message::from(required(record)), event, changed_attributes })
 }
 
 fn contact(
@@ -79,7 +90,7 @@ fn inbox(
     settings: Option<&prost_types::Struct>,
     changed_attributes: Option<Changes<'_>>,
 ) -> Vec<u8> {
-    write(&Flat { record: Object(settings), event, changed_attributes })
+    write(&Flat { record: Settings(settings), event, changed_attributes })
 }
 
 fn typing(
@@ -87,10 +98,11 @@ fn typing(
     user: Option<&v1::Sender>,
     conversation: Option<&v1::Conversation>,
     is_private: bool,
+    extra: Object<'_>,
 ) -> Vec<u8> {
     let conversation = required(conversation);
-    let user = outer::sender(user, conversation.account.as_ref());
-    write(&Typing { event, user, conversation: Conversation::new(conversation, None), is_private })
+    let user = outer::sender(user, outer::account_of(conversation, None));
+    write(&Typing { event, user, conversation: Conversation::new(conversation, None), is_private, extra })
 }
 
 /// One flat object: the record's keys, the event's name, and what changed where the event tells it.
@@ -143,28 +155,30 @@ impl Serialize for Change<'_> {
 struct WebwidgetTriggered<'a> {
     id: i64,
     contact: Contact<'a>,
-    inbox: Inbox<'a>,
-    account: Account<'a>,
+    inbox: Named<'a>,
+    account: Named<'a>,
     current_conversation: Option<Conversation<'a>>,
     source_id: &'a str,
     event: &'static str,
     event_info: EventInfo<'a>,
+    #[serde(flatten)]
+    extra: Object<'a>,
 }
 
 impl<'a> From<&'a v1::WebwidgetTriggered> for WebwidgetTriggered<'a> {
     fn from(e: &'a v1::WebwidgetTriggered) -> Self {
+        let account = Named::from(required(e.account.as_ref()));
+        let conversation = e.current_conversation.as_ref();
         Self {
             id: e.id,
-            contact: Contact::new(required(e.contact.as_ref()), e.account.as_ref()),
+            contact: Contact::new(required(e.contact.as_ref()), Some(account)),
             inbox: required(e.inbox.as_ref()).into(),
-            account: required(e.account.as_ref()).into(),
-            current_conversation: e
-                .current_conversation
-                .as_ref()
-                .map(|conversation| Conversation::new(conversation, e.account.as_ref())),
+            account,
+            current_conversation: conversation.map(|told| Conversation::new(told, Some(account))),
             source_id: &e.source_id,
             event: "webwidget_triggered",
             event_info: e.event_info.as_ref().into(),
+            extra: Object(e.extra.as_ref()),
         }
     }
 }
@@ -178,7 +192,7 @@ struct EventInfo<'a> {
     referer: Option<&'a str>,
     widget_language: Option<&'a str>,
     browser_language: Option<&'a str>,
-    browser: Option<super::documented::WidgetBrowser<'a>>,
+    browser: Option<WidgetBrowser<'a>>,
     #[serde(flatten)]
     extra: Object<'a>,
 }
@@ -202,9 +216,16 @@ struct Typing<'a> {
     user: Option<Sender<'a>>,
     conversation: Conversation<'a>,
     is_private: bool,
+    #[serde(flatten)]
+    extra: Object<'a>,
 }
 
 /// A text, unless it is empty: that is how the contract says that there is none.
 fn told(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// A text, or another one if it is empty.
+fn or_else<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
 }

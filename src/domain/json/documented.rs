@@ -178,7 +178,7 @@ impl<'a> From<&'a v1::WidgetEventInfo> for EventInfo<'a> {
 
 /// A [`Browser`] in the order in which the document lists its keys for this event.
 #[derive(Serialize)]
-pub(super) struct WidgetBrowser<'a> {
+struct WidgetBrowser<'a> {
     browser_name: &'a str,
     browser_version: &'a str,
     device_name: &'a str,

@@ -111,7 +111,8 @@ fn agent(sender: &Kind) -> Option<Agent<'_>> {
     match sender {
         Kind::User(user) => Some(Agent { id: TextId(user.id), name: &user.name, email: &user.email }),
         Kind::AgentBot(bot) => Some(Agent { id: TextId(bot.id), name: &bot.name, email: "" }),
-        Kind::Contact(_) => None,
+        // The contract has assistants for Chatwoot's own form alone.
+        Kind::Contact(_) | Kind::CaptainAssistant(_) => None,
     }
 }
 

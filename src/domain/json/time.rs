@@ -39,7 +39,10 @@ pub(super) fn unix_seconds(time: Option<&Timestamp>) -> i64 {
 
 /// Seconds since the epoch with a fraction of microseconds; 0.0 when unset.
 pub(super) fn unix_fraction(time: Option<&Timestamp>) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "seconds of the years 1 to 9999 are whole numbers of a float")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds of the years 1 to 9999 are whole numbers of a float"
+    )]
     time.map_or(0.0, |time| {
         // As one quotient: a sum of the two would be rounded twice.
         let micros = time.seconds as f64 * 1e6 + f64::from(time.nanos / 1_000);

@@ -205,7 +205,9 @@ impl<'a> Check<'a> {
 
     fn payload_format(&mut self) -> PayloadFormat {
         match WirePayloadFormat::try_from(self.message.payload_format) {
-            Ok(WirePayloadFormat::Unspecified | WirePayloadFormat::Documented) => return PayloadFormat::Documented,
+            Ok(WirePayloadFormat::Unspecified | WirePayloadFormat::Documented) => {
+                return PayloadFormat::Documented;
+            }
             Ok(WirePayloadFormat::Sample) => return PayloadFormat::Sample,
             Ok(WirePayloadFormat::Chatwoot) => return PayloadFormat::Chatwoot,
             Err(_) => self.invalid("payload_format", "is not a known payload format"),
@@ -407,7 +409,7 @@ mod tests {
             display_name: "x".repeat(64),
             event_types: vec![0, 4, 4, 99],
             inbox_ids: vec![0, 7, 7],
-            payload_format: 3,
+            payload_format: 4,
             headers: BTreeMap::from([("host".into(), "h".into()), ("x-a".into(), "***".into())]),
             retry_policy: Some(v1::RetryPolicy {
                 max_attempts: 51,

@@ -107,7 +107,6 @@ pub fn subscriptions() -> Vec<Line> {
             spoilt(|s| s.display_name = "a\nb".into()),
             &["subscription.display_name"],
         ),
-        invalid("the form of Chatwoot", spoilt(|s| s.payload_format = 3), &["subscription.payload_format"]),
         invalid("an unknown form", spoilt(|s| s.payload_format = 9), &["subscription.payload_format"]),
         invalid("a header name with a space", header("x y", "v"), &["subscription.headers[\"x y\"]"]),
         invalid("an empty header name", header("", "v"), &["subscription.headers[\"\"]"]),

@@ -1,11 +1,7 @@
 //! The keys that come out beside those of a record's `extra`, in whichever form and place: none of them may be in it.
 
 /// Of what is known of the place a conversation came from.
-pub(super) const CONVERSATION_ATTRIBUTES: [&str; 3] = [
-    "browser",
-    "initiated_at",
-    "referer",
-];
+pub(super) const CONVERSATION_ATTRIBUTES: [&str; 3] = ["browser", "initiated_at", "referer"];
 
 /// Of an attachment.
 pub(super) const ATTACHMENT: [&str; 11] = [
@@ -53,11 +49,12 @@ pub(super) const CONVERSATION: [&str; 26] = [
 ];
 
 /// Of a message, at the top and within its conversation.
-pub(super) const MESSAGE: [&str; 25] = [
+pub(super) const MESSAGE: [&str; 26] = [
     "account",
     "account_id",
     "additional_attributes",
     "attachments",
+    "changed_attributes",
     "content",
     "content_attributes",
     "content_type",
@@ -100,24 +97,11 @@ pub(super) const CONTACT: [&str; 14] = [
 ];
 
 /// Of a user.
-pub(super) const USER: [&str; 8] = [
-    "availability_status",
-    "available_name",
-    "avatar_url",
-    "email",
-    "id",
-    "name",
-    "thumbnail",
-    "type",
-];
+pub(super) const USER: [&str; 8] =
+    ["availability_status", "available_name", "avatar_url", "email", "id", "name", "thumbnail", "type"];
 
 /// Of a bot.
-pub(super) const AGENT_BOT: [&str; 4] = [
-    "avatar_url",
-    "id",
-    "name",
-    "type",
-];
+pub(super) const AGENT_BOT: [&str; 4] = ["avatar_url", "id", "name", "type"];
 
 /// Of the link between a contact and an inbox.
 pub(super) const CONTACT_INBOX: [&str; 8] = [
@@ -132,19 +116,33 @@ pub(super) const CONTACT_INBOX: [&str; 8] = [
 ];
 
 /// Of the two sides of a conversation.
-pub(super) const META: [&str; 5] = [
-    "assignee",
-    "assignee_type",
-    "hmac_verified",
-    "sender",
-    "team",
-];
+pub(super) const META: [&str; 5] = ["assignee", "assignee_type", "hmac_verified", "sender", "team"];
 
 /// Of what the widget knew.
-pub(super) const EVENT_INFO: [&str; 5] = [
-    "browser",
-    "browser_language",
-    "initiated_at",
-    "referer",
-    "widget_language",
-];
+pub(super) const EVENT_INFO: [&str; 5] =
+    ["browser", "browser_language", "initiated_at", "referer", "widget_language"];
+
+/// Of an assistant.
+pub(super) const CAPTAIN_ASSISTANT: [&str; 6] =
+    ["avatar_url", "created_at", "description", "id", "name", "type"];
+
+/// Of an account, an inbox or a team.
+pub(super) const NAMED: [&str; 2] = ["id", "name"];
+
+/// Of a browser.
+pub(super) const BROWSER: [&str; 5] =
+    ["browser_name", "browser_version", "device_name", "platform_name", "platform_version"];
+
+/// Of when a visitor came.
+pub(super) const INITIATED_AT: [&str; 1] = ["timestamp"];
+
+/// Of what a message tells of its conversation.
+pub(super) const CONVERSATION_TOLD: [&str; 4] =
+    ["assignee_id", "contact_inbox", "last_activity_at", "unread_count"];
+
+/// Of the event that the widget was opened.
+pub(super) const WEBWIDGET_TRIGGERED: [&str; 8] =
+    ["account", "contact", "current_conversation", "event", "event_info", "id", "inbox", "source_id"];
+
+/// Of the events that somebody types.
+pub(super) const TYPING: [&str; 4] = ["conversation", "event", "is_private", "user"];

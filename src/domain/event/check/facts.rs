@@ -123,11 +123,13 @@ mod tests {
                 user: user.clone(),
                 conversation: conversation(),
                 is_private: false,
+                extra: None,
             }),
             Payload::ConversationTypingOff(v1::ConversationTypingOff {
                 user,
                 conversation: conversation(),
                 is_private: false,
+                extra: None,
             }),
         ];
         for payload in payloads {

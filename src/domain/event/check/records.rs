@@ -25,6 +25,7 @@ impl Checker {
         }
         if let Some(attributes) = &conversation.additional_attributes {
             let at = &at.field("additional_attributes");
+            self.browser_and_time(attributes.browser.as_ref(), attributes.initiated_at.as_ref(), at);
             self.object(attributes.extra.as_ref(), &beside::CONVERSATION_ATTRIBUTES, &at.field("extra"));
         }
         self.object(conversation.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
@@ -39,6 +40,9 @@ impl Checker {
             self.meta(meta, &at.field("meta"));
         }
         self.conversation_times(conversation, at);
+        if conversation.no_messages && !conversation.messages.is_empty() {
+            self.invalid(&at.field("no_messages"), "must not be set together with messages");
+        }
         for (index, message) in conversation.messages.iter_mut().enumerate() {
             self.message(message, depth + 1, &at.item("messages", index));
         }
@@ -71,7 +75,9 @@ impl Checker {
             }
         }
         if let Some(team) = &meta.team {
-            self.id(team.id, &at.field("team"));
+            let at = &at.field("team");
+            self.id(team.id, at);
+            self.object(team.extra.as_ref(), &beside::NAMED, &at.field("extra"));
         }
         self.object(meta.extra.as_ref(), &beside::META, &at.field("extra"));
     }
@@ -90,14 +96,17 @@ impl Checker {
         self.object(message.external_source_ids.as_ref(), &[], &at.field("external_source_ids"));
         self.object(message.sentiment.as_ref(), &[], &at.field("sentiment"));
         self.object(message.extra.as_ref(), &beside::MESSAGE, &at.field("extra"));
-        if let Some(sender) = &message.sender {
-            self.sender(sender, &at.field("sender"));
+        self.sender_of(message, at);
+        if let Some(told) = &message.conversation_told {
+            let at = &at.field("conversation_told");
+            self.time(told.last_activity_at.as_ref(), at, "last_activity_at");
+            self.object(told.extra.as_ref(), &beside::CONVERSATION_TOLD, &at.field("extra"));
         }
         if let Some(account) = &message.account {
             self.account(account, &at.field("account"));
         }
         if let Some(inbox) = &message.inbox {
-            self.id(inbox.id, &at.field("inbox"));
+            self.inbox(inbox, &at.field("inbox"));
         }
         for (index, attachment) in message.attachments.iter().enumerate() {
             self.attachment(attachment, &at.item("attachments", index));
@@ -127,12 +136,27 @@ impl Checker {
         self.object(attachment.extra.as_ref(), &beside::ATTACHMENT, &at.field("extra"));
     }
 
+    fn sender_of(&mut self, message: &v1::Message, at: &Path<'_>) {
+        let Some(sender) = &message.sender else { return };
+        self.sender(sender, &at.field("sender"));
+        for (is_set, field) in
+            [(message.sender_type.is_some(), "sender_type"), (message.sender_id.is_some(), "sender_id")]
+        {
+            if is_set {
+                self.invalid(&at.field(field), "must not be set together with sender");
+            }
+        }
+    }
+
     /// The sender at `at`.
     pub(super) fn sender(&mut self, sender: &v1::Sender, at: &Path<'_>) {
         match &sender.kind {
             Some(Kind::Contact(contact)) => self.contact(contact, &at.field("contact")),
             Some(Kind::User(user)) => self.user(user, &at.field("user")),
             Some(Kind::AgentBot(bot)) => self.bot(bot, &at.field("agent_bot")),
+            Some(Kind::CaptainAssistant(assistant)) => {
+                self.assistant(assistant, &at.field("captain_assistant"));
+            }
             None => self.required(&at.field("kind")),
         }
     }
@@ -145,6 +169,31 @@ impl Checker {
     fn bot(&mut self, bot: &v1::AgentBot, at: &Path<'_>) {
         self.id(bot.id, at);
         self.object(bot.extra.as_ref(), &beside::AGENT_BOT, &at.field("extra"));
+    }
+
+    fn assistant(&mut self, assistant: &v1::CaptainAssistant, at: &Path<'_>) {
+        self.id(assistant.id, at);
+        self.time(assistant.created_at.as_ref(), at, "created_at");
+        self.object(assistant.extra.as_ref(), &beside::CAPTAIN_ASSISTANT, &at.field("extra"));
+    }
+
+    /// The inbox at `at`.
+    pub(super) fn inbox(&mut self, inbox: &v1::Inbox, at: &Path<'_>) {
+        self.id(inbox.id, at);
+        self.object(inbox.extra.as_ref(), &beside::NAMED, &at.field("extra"));
+    }
+
+    /// The browser and the beginning of the visit, of what is at `at`.
+    pub(super) fn browser_and_time(
+        &mut self,
+        browser: Option<&v1::Browser>,
+        initiated_at: Option<&v1::InitiatedAt>,
+        at: &Path<'_>,
+    ) {
+        let extra = browser.and_then(|browser| browser.extra.as_ref());
+        self.object(extra, &beside::BROWSER, &at.field("browser").field("extra"));
+        let extra = initiated_at.and_then(|initiated_at| initiated_at.extra.as_ref());
+        self.object(extra, &beside::INITIATED_AT, &at.field("initiated_at").field("extra"));
     }
 
     /// The contact at `at`.
@@ -164,6 +213,7 @@ impl Checker {
         if account.id > 0 {
             self.same_account(account.id, &at.field("id"));
         }
+        self.object(account.extra.as_ref(), &beside::NAMED, &at.field("extra"));
     }
 
     fn is_too_deep(&mut self, depth: usize, at: &Path<'_>) -> bool {

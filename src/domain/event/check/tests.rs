@@ -72,7 +72,7 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Option<Struct> {
 }
 
 fn other_account() -> Option<v1::Account> {
-    Some(v1::Account { id: ACCOUNT + 1, name: String::new() })
+    Some(v1::Account { id: ACCOUNT + 1, ..v1::Account::default() })
 }
 
 fn time(seconds: i64, nanos: i32) -> Option<Timestamp> {

@@ -2,10 +2,14 @@
 
 use serde::Serialize;
 
-use super::super::{
-    content_type, message_type,
-    time::{Iso, unix_seconds},
-    value::Object,
+use super::{
+    super::{
+        content_type, message_type,
+        time::{Iso, unix_seconds},
+        value::Object,
+    },
+    or_else,
+    small::{Attachment, CaptainAssistant},
 };
 use crate::proto::v1::{self, sender::Kind};
 
@@ -64,19 +68,23 @@ enum Sender<'a> {
     Contact(Contact<'a>),
     User(User<'a>),
     AgentBot(AgentBot<'a>),
+    CaptainAssistant(CaptainAssistant<'a>),
 }
 
+/// What a message tells of the conversation that it is in.
 #[derive(Serialize)]
-struct WithinConversation<'a> {
+struct ConversationTold<'a> {
     assignee_id: Option<i64>,
     unread_count: i32,
     last_activity_at: i64,
     contact_inbox: Source<'a>,
+    #[serde(flatten)]
+    extra: Object<'a>,
 }
 
 #[derive(Serialize)]
 struct Source<'a> {
-    source_id: Option<&'a str>,
+    source_id: &'a str,
 }
 
 #[derive(Serialize)]
@@ -94,44 +102,19 @@ pub(super) struct Message<'a> {
     source_id: Option<&'a str>,
     content_type: &'a str,
     content_attributes: Object<'a>,
-    sender_type: Option<&'static str>,
+    sender_type: Option<&'a str>,
     sender_id: Option<i64>,
     external_source_ids: Object<'a>,
     additional_attributes: Object<'a>,
     processed_message_content: Option<&'a str>,
     sentiment: Object<'a>,
-    conversation: WithinConversation<'a>,
+    conversation: ConversationTold<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Attachment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender: Option<Sender<'a>>,
     #[serde(flatten)]
     extra: Object<'a>,
-}
-
-/// A file, a place or a card. Both ways of writing a message have the same. Which keys there are hangs on the kind.
-#[derive(Serialize)]
-pub(super) struct Attachment<'a> {
-    id: i64,
-    message_id: i64,
-    file_type: &'a str,
-    account_id: i64,
-    meta: Object<'a>,
-    #[serde(flatten)]
-    file: Option<File<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_url: Option<&'a str>,
-    #[serde(flatten)]
-    extra: Object<'a>,
-}
-
-#[derive(Serialize)]
-struct File<'a> {
-    extension: Option<&'a str>,
-    thumb_url: &'a str,
-    file_size: i64,
-    width: Option<i32>,
-    height: Option<i32>,
 }
 
 impl<'a> From<&'a v1::Contact> for Contact<'a> {
@@ -144,7 +127,7 @@ impl<'a> From<&'a v1::Contact> for Contact<'a> {
             identifier: contact.identifier.as_deref(),
             name: &contact.name,
             phone_number: contact.phone_number.as_deref(),
-            thumbnail: &contact.thumbnail,
+            thumbnail: or_else(&contact.thumbnail, &contact.avatar),
             blocked: contact.blocked,
             r#type: "contact",
             extra: Object(contact.extra.as_ref()),
@@ -157,11 +140,11 @@ impl<'a> From<&'a v1::User> for User<'a> {
         Self {
             id: user.id,
             name: &user.name,
-            available_name: if user.available_name.is_empty() { &user.name } else { &user.available_name },
-            avatar_url: &user.avatar_url,
+            available_name: or_else(&user.available_name, &user.name),
+            avatar_url: or_else(&user.avatar_url, &user.thumbnail),
             r#type: "user",
             availability_status: user.availability_status.as_deref(),
-            thumbnail: &user.thumbnail,
+            thumbnail: or_else(&user.thumbnail, &user.avatar_url),
             extra: Object(user.extra.as_ref()),
         }
     }
@@ -175,6 +158,17 @@ impl<'a> From<&'a v1::AgentBot> for AgentBot<'a> {
             avatar_url: &bot.avatar_url,
             r#type: "agent_bot",
             extra: Object(bot.extra.as_ref()),
+        }
+    }
+}
+
+impl<'a> From<&'a Kind> for Sender<'a> {
+    fn from(kind: &'a Kind) -> Self {
+        match kind {
+            Kind::Contact(contact) => Self::Contact(contact.into()),
+            Kind::User(user) => Self::User(user.into()),
+            Kind::AgentBot(bot) => Self::AgentBot(bot.into()),
+            Kind::CaptainAssistant(assistant) => Self::CaptainAssistant(assistant.into()),
         }
     }
 }
@@ -199,6 +193,10 @@ impl<'a> Message<'a> {
     /// A message of `conversation`.
     pub(super) fn new(message: &'a v1::Message, conversation: &'a v1::Conversation) -> Self {
         let sender = message.sender.as_ref().and_then(|sender| sender.kind.as_ref());
+        let (sender_type, sender_id) = match sender.map(class_and_id) {
+            Some((class, id)) => (Some(class), Some(id)),
+            None => (message.sender_type.as_deref(), message.sender_id),
+        };
         Self {
             id: message.id,
             content: message.content.as_deref(),
@@ -210,37 +208,53 @@ impl<'a> Message<'a> {
             created_at: unix_seconds(message.created_at.as_ref()),
             updated_at: message.updated_at.as_ref().or(message.created_at.as_ref()).map(Iso),
             private: message.private,
-            status: if message.status.is_empty() { "sent" } else { &message.status },
+            status: or_else(&message.status, "sent"),
             source_id: message.source_id.as_deref(),
             content_type: content_type(message),
             content_attributes: Object(message.content_attributes.as_ref()),
-            sender_type: sender.map(|kind| match kind {
-                Kind::Contact(_) => "Contact",
-                Kind::User(_) => "User",
-                Kind::AgentBot(_) => "AgentBot",
-            }),
-            sender_id: sender.map(|kind| match kind {
-                Kind::Contact(contact) => contact.id,
-                Kind::User(user) => user.id,
-                Kind::AgentBot(bot) => bot.id,
-            }),
+            sender_type,
+            sender_id,
             external_source_ids: Object(message.external_source_ids.as_ref()),
             additional_attributes: Object(message.additional_attributes.as_ref()),
-            processed_message_content: message.processed_message_content.as_deref().or(message.content.as_deref()),
+            processed_message_content: message
+                .processed_message_content
+                .as_deref()
+                .or(message.content.as_deref()),
             sentiment: Object(message.sentiment.as_ref()),
-            conversation: conversation.into(),
+            conversation: match &message.conversation_told {
+                Some(told) => told.into(),
+                None => conversation.into(),
+            },
             attachments: message.attachments.iter().map(Attachment::from).collect(),
-            sender: sender.map(|kind| match kind {
-                Kind::Contact(contact) => Sender::Contact(contact.into()),
-                Kind::User(user) => Sender::User(user.into()),
-                Kind::AgentBot(bot) => Sender::AgentBot(bot.into()),
-            }),
+            sender: sender.map(Sender::from),
             extra: Object(message.extra.as_ref()),
         }
     }
 }
 
-impl<'a> From<&'a v1::Conversation> for WithinConversation<'a> {
+/// The name of Chatwoot's class, and the id in it.
+fn class_and_id(sender: &Kind) -> (&'static str, i64) {
+    match sender {
+        Kind::Contact(contact) => ("Contact", contact.id),
+        Kind::User(user) => ("User", user.id),
+        Kind::AgentBot(bot) => ("AgentBot", bot.id),
+        Kind::CaptainAssistant(assistant) => ("Captain::Assistant", assistant.id),
+    }
+}
+
+impl<'a> From<&'a v1::MessageConversation> for ConversationTold<'a> {
+    fn from(told: &'a v1::MessageConversation) -> Self {
+        Self {
+            assignee_id: told.assignee_id,
+            unread_count: told.unread_count,
+            last_activity_at: unix_seconds(told.last_activity_at.as_ref()),
+            contact_inbox: Source { source_id: &told.source_id },
+            extra: Object(told.extra.as_ref()),
+        }
+    }
+}
+
+impl<'a> From<&'a v1::Conversation> for ConversationTold<'a> {
     fn from(conversation: &'a v1::Conversation) -> Self {
         let meta = conversation.meta.as_ref();
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());
@@ -249,30 +263,9 @@ impl<'a> From<&'a v1::Conversation> for WithinConversation<'a> {
             unread_count: conversation.unread_count,
             last_activity_at: unix_seconds(last_activity),
             contact_inbox: Source {
-                source_id: conversation.contact_inbox.as_ref().map(|link| link.source_id.as_str()),
+                source_id: conversation.contact_inbox.as_ref().map_or("", |link| &link.source_id),
             },
-        }
-    }
-}
-
-impl<'a> From<&'a v1::Attachment> for Attachment<'a> {
-    fn from(attachment: &'a v1::Attachment) -> Self {
-        let kind = attachment.file_type.as_str();
-        Self {
-            id: attachment.id,
-            message_id: attachment.message_id,
-            file_type: kind,
-            account_id: attachment.account_id,
-            meta: Object(attachment.meta.as_ref()),
-            file: (!matches!(kind, "location" | "fallback" | "contact")).then(|| File {
-                extension: attachment.extension.as_deref(),
-                thumb_url: &attachment.thumb_url,
-                file_size: attachment.file_size,
-                width: attachment.width,
-                height: attachment.height,
-            }),
-            data_url: (kind != "contact").then_some(&attachment.data_url),
-            extra: Object(attachment.extra.as_ref()),
+            extra: Object(None),
         }
     }
 }

@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::{
     super::{
         content_type,
-        documented::objects::{Account, AgentBot, Browser, Inbox, InitiatedAt, User, some},
+        documented::objects::some,
         message_type,
         time::{Iso, unix_fraction, unix_seconds},
         value::Object,
     },
-    inner::{self, Attachment},
+    inner, or_else,
+    small::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
     told,
 };
 use crate::proto::v1::{self, MessageType, sender::Kind};
@@ -18,7 +19,7 @@ use crate::proto::v1::{self, MessageType, sender::Kind};
 /// A contact. Other than the one inside it has no type.
 #[derive(Serialize)]
 pub(super) struct Contact<'a> {
-    account: Option<Account<'a>>,
+    account: Option<Named<'a>>,
     additional_attributes: Object<'a>,
     avatar: &'a str,
     custom_attributes: Object<'a>,
@@ -33,31 +34,42 @@ pub(super) struct Contact<'a> {
     extra: Object<'a>,
 }
 
+#[derive(Serialize)]
+pub(super) struct User<'a> {
+    id: i64,
+    name: &'a str,
+    email: &'a str,
+    r#type: &'static str,
+    #[serde(flatten)]
+    extra: Object<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AgentBot<'a> {
+    id: i64,
+    name: &'a str,
+    r#type: &'static str,
+    #[serde(flatten)]
+    extra: Object<'a>,
+}
+
 /// Comes out as the object itself.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Sender<'a> {
     Contact(Contact<'a>),
-    User(WithExtra<'a, User<'a>>),
-    AgentBot(WithExtra<'a, AgentBot<'a>>),
+    User(User<'a>),
+    AgentBot(AgentBot<'a>),
+    CaptainAssistant(CaptainAssistant<'a>),
 }
 
-/// A documented object with its further keys.
-#[derive(Serialize)]
-pub(super) struct WithExtra<'a, T: Serialize> {
-    #[serde(flatten)]
-    record: T,
-    #[serde(flatten)]
-    extra: Object<'a>,
-}
-
-/// `{}` where nothing is known. The check refuses further keys that are equal to these.
+/// `{}` where nothing is known. A website tells the page that its visitor came from, or null; other channels have no such key.
 #[derive(Serialize)]
 struct AdditionalAttributes<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     browser: Option<Browser<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    referer: Option<&'a str>,
+    referer: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     initiated_at: Option<InitiatedAt<'a>>,
     #[serde(flatten)]
@@ -83,16 +95,10 @@ struct Meta<'a> {
     sender: Option<inner::Contact<'a>>,
     assignee: Option<inner::Assignee<'a>>,
     assignee_type: Option<&'static str>,
-    team: Option<Team<'a>>,
+    team: Option<Named<'a>>,
     hmac_verified: Option<bool>,
     #[serde(flatten)]
     extra: Object<'a>,
-}
-
-#[derive(Serialize)]
-struct Team<'a> {
-    id: i64,
-    name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -100,9 +106,10 @@ pub(super) struct Conversation<'a> {
     additional_attributes: AdditionalAttributes<'a>,
     can_reply: bool,
     channel: Option<&'a str>,
-    contact_inbox: Option<ContactInbox<'a>>,
+    contact_inbox: ContactInbox<'a>,
     id: i64,
     inbox_id: i64,
+    /// One, or none.
     messages: Vec<inner::Message<'a>>,
     labels: &'a [String],
     meta: Meta<'a>,
@@ -119,14 +126,14 @@ pub(super) struct Conversation<'a> {
     timestamp: i64,
     created_at: i64,
     updated_at: f64,
-    account: AccountOf<'a>,
+    account: Option<Named<'a>>,
     #[serde(flatten)]
     extra: Object<'a>,
 }
 
 #[derive(Serialize)]
 pub(super) struct Message<'a> {
-    account: AccountOf<'a>,
+    account: Option<Named<'a>>,
     additional_attributes: Object<'a>,
     content_attributes: Object<'a>,
     content_type: &'a str,
@@ -134,15 +141,14 @@ pub(super) struct Message<'a> {
     conversation: Option<Conversation<'a>>,
     created_at: Option<Iso<'a>>,
     id: i64,
-    inbox: Option<Inbox<'a>>,
+    inbox: Option<Named<'a>>,
     message_type: &'static str,
     private: bool,
     sender: Option<Sender<'a>>,
     source_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Attachment<'a>>,
-    /// Here and below only where the publisher told the messages of the conversation as well: then what is set at the top is meant
-    /// for the top. Chatwoot has no such keys there yet.
+    /// This and the next only where the publisher wants them: Chatwoot has no such keys here.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,59 +157,46 @@ pub(super) struct Message<'a> {
     extra: Object<'a>,
 }
 
-/// The account that a record belongs to, as far as it is known.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum AccountOf<'a> {
-    Told(Account<'a>),
-    /// Its number is known from the conversation.
-    Numbered { id: i64, name: &'static str },
-    Unknown,
-}
-
-impl<'a> AccountOf<'a> {
-    fn new(told: Option<&'a v1::Account>, conversation: Option<&v1::Conversation>) -> Self {
-        match (told, conversation) {
-            (Some(account), _) => Self::Told(account.into()),
-            (None, Some(conversation)) => Self::Numbered { id: conversation.account_id, name: "" },
-            (None, None) => Self::Unknown,
-        }
-    }
-}
-
 /// Who sent a message or types, of this account.
-pub(super) fn sender<'a>(
-    sender: Option<&'a v1::Sender>,
-    account: Option<&'a v1::Account>,
-) -> Option<Sender<'a>> {
+pub(super) fn sender<'a>(sender: Option<&'a v1::Sender>, account: Option<Named<'a>>) -> Option<Sender<'a>> {
     Some(match sender?.kind.as_ref()? {
         Kind::Contact(contact) => Sender::Contact(Contact::new(contact, account)),
-        Kind::User(user) => {
-            Sender::User(WithExtra { record: user.into(), extra: Object(user.extra.as_ref()) })
-        }
-        Kind::AgentBot(bot) => {
-            Sender::AgentBot(WithExtra { record: bot.into(), extra: Object(bot.extra.as_ref()) })
-        }
+        Kind::User(user) => Sender::User(user.into()),
+        Kind::AgentBot(bot) => Sender::AgentBot(bot.into()),
+        Kind::CaptainAssistant(assistant) => Sender::CaptainAssistant(assistant.into()),
     })
 }
 
 impl<'a> Contact<'a> {
     /// A contact, of `account` where it does not say.
-    pub(super) fn new(contact: &'a v1::Contact, account: Option<&'a v1::Account>) -> Self {
+    pub(super) fn new(contact: &'a v1::Contact, account: Option<Named<'a>>) -> Self {
         Self {
-            account: some(contact.account.as_ref().or(account)),
+            account: some(contact.account.as_ref()).or(account),
             additional_attributes: Object(contact.additional_attributes.as_ref()),
-            avatar: &contact.avatar,
+            avatar: or_else(&contact.avatar, &contact.thumbnail),
             custom_attributes: Object(contact.custom_attributes.as_ref()),
             email: contact.email.as_deref(),
             id: contact.id,
             identifier: contact.identifier.as_deref(),
             name: &contact.name,
             phone_number: contact.phone_number.as_deref(),
-            thumbnail: &contact.thumbnail,
+            thumbnail: or_else(&contact.thumbnail, &contact.avatar),
             blocked: contact.blocked,
             extra: Object(contact.extra.as_ref()),
         }
+    }
+}
+
+impl<'a> From<&'a v1::User> for User<'a> {
+    fn from(user: &'a v1::User) -> Self {
+        let extra = Object(user.extra.as_ref());
+        Self { id: user.id, name: &user.name, email: &user.email, r#type: "user", extra }
+    }
+}
+
+impl<'a> From<&'a v1::AgentBot> for AgentBot<'a> {
+    fn from(bot: &'a v1::AgentBot) -> Self {
+        Self { id: bot.id, name: &bot.name, r#type: "agent_bot", extra: Object(bot.extra.as_ref()) }
     }
 }
 
@@ -211,37 +204,42 @@ impl<'a> From<Option<&'a v1::ConversationAttributes>> for AdditionalAttributes<'
     fn from(attributes: Option<&'a v1::ConversationAttributes>) -> Self {
         Self {
             browser: some(attributes.and_then(|a| a.browser.as_ref())),
-            referer: attributes.and_then(|a| told(&a.referer)),
+            referer: attributes
+                .filter(|a| a.browser.is_some() || !a.referer.is_empty())
+                .map(|a| told(&a.referer)),
             initiated_at: some(attributes.and_then(|a| a.initiated_at.as_ref())),
             extra: Object(attributes.and_then(|a| a.extra.as_ref())),
         }
     }
 }
 
-impl<'a> From<&'a v1::ContactInbox> for ContactInbox<'a> {
-    fn from(link: &'a v1::ContactInbox) -> Self {
+impl<'a> ContactInbox<'a> {
+    /// How the contact of a conversation came to its inbox; what is known of it where the publisher does not tell: Chatwoot has
+    /// one of every conversation.
+    fn of(conversation: &'a v1::Conversation, contact: Option<&'a v1::Contact>) -> Self {
+        let link = conversation.contact_inbox.as_ref();
         Self {
-            id: link.id,
-            contact_id: link.contact_id,
-            inbox_id: link.inbox_id,
-            source_id: &link.source_id,
-            created_at: link.created_at.as_ref().map(Iso),
-            updated_at: link.updated_at.as_ref().map(Iso),
-            hmac_verified: link.hmac_verified,
-            pubsub_token: &link.pubsub_token,
-            extra: Object(link.extra.as_ref()),
+            id: link.map_or(0, |link| link.id),
+            contact_id: link.map_or_else(|| contact.map_or(0, |contact| contact.id), |link| link.contact_id),
+            inbox_id: link.map_or(conversation.inbox_id, |link| link.inbox_id),
+            source_id: link.map_or("", |link| &link.source_id),
+            created_at: link.and_then(|link| link.created_at.as_ref()).map(Iso),
+            updated_at: link.and_then(|link| link.updated_at.as_ref()).map(Iso),
+            hmac_verified: link.is_some_and(|link| link.hmac_verified),
+            pubsub_token: link.map_or("", |link| &link.pubsub_token),
+            extra: Object(link.and_then(|link| link.extra.as_ref())),
         }
     }
 }
 
-impl<'a> From<Option<&'a v1::ConversationMeta>> for Meta<'a> {
-    fn from(meta: Option<&'a v1::ConversationMeta>) -> Self {
+impl<'a> Meta<'a> {
+    fn new(meta: Option<&'a v1::ConversationMeta>, contact: Option<&'a v1::Contact>) -> Self {
         let assignee = meta.and_then(inner::Assignee::of);
         Self {
-            sender: some(meta.and_then(|m| m.sender.as_ref())),
+            sender: some(contact),
             assignee_type: assignee.as_ref().map(inner::Assignee::kind),
             assignee,
-            team: meta.and_then(|m| m.team.as_ref()).map(|team| Team { id: team.id, name: &team.name }),
+            team: some(meta.and_then(|m| m.team.as_ref())),
             hmac_verified: meta.and_then(|m| m.hmac_verified),
             extra: Object(meta.and_then(|m| m.extra.as_ref())),
         }
@@ -250,28 +248,30 @@ impl<'a> From<Option<&'a v1::ConversationMeta>> for Meta<'a> {
 
 impl<'a> Conversation<'a> {
     /// A conversation with its last message, of `account` where it does not say.
-    pub(super) fn new(conversation: &'a v1::Conversation, account: Option<&'a v1::Account>) -> Self {
-        Self::with(conversation, account, conversation.messages.last())
+    pub(super) fn new(conversation: &'a v1::Conversation, account: Option<Named<'a>>) -> Self {
+        Self::with(conversation, account, None)
     }
 
-    /// A conversation of which `message` is the last one unless it has one of its own.
+    /// A conversation of which `event` is the last message, unless it tells another one or that it has none.
     fn with(
         conversation: &'a v1::Conversation,
-        account: Option<&'a v1::Account>,
-        message: Option<&'a v1::Message>,
+        account: Option<Named<'a>>,
+        event: Option<&'a v1::Message>,
     ) -> Self {
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());
         let timestamp = conversation.timestamp.as_ref().or(conversation.last_activity_at.as_ref());
+        let message = last_shown(&conversation.messages).or(event.filter(|_| !conversation.no_messages));
+        let contact = contact_of(conversation, event);
         Self {
             additional_attributes: conversation.additional_attributes.as_ref().into(),
             can_reply: conversation.can_reply,
             channel: told(&conversation.channel),
-            contact_inbox: some(conversation.contact_inbox.as_ref()),
+            contact_inbox: ContactInbox::of(conversation, contact),
             id: conversation.id,
             inbox_id: conversation.inbox_id,
             messages: message.map(|message| inner::Message::new(message, conversation)).into_iter().collect(),
             labels: &conversation.labels,
-            meta: conversation.meta.as_ref().into(),
+            meta: Meta::new(conversation.meta.as_ref(), contact),
             status: &conversation.status,
             custom_attributes: Object(conversation.custom_attributes.as_ref()),
             snoozed_until: conversation.snoozed_until.as_ref().map(Iso),
@@ -285,29 +285,55 @@ impl<'a> Conversation<'a> {
             timestamp: unix_seconds(timestamp),
             created_at: unix_seconds(conversation.created_at.as_ref()),
             updated_at: unix_fraction(conversation.updated_at.as_ref()),
-            account: AccountOf::new(conversation.account.as_ref().or(account), Some(conversation)),
+            account: account_of(conversation, account),
             extra: Object(conversation.extra.as_ref()),
         }
     }
 }
 
+/// The last message that is neither private nor a note of the system.
+fn last_shown(messages: &[v1::Message]) -> Option<&v1::Message> {
+    messages
+        .iter()
+        .rev()
+        .find(|message| !message.private && !matches!(message_type(message), MessageType::Activity))
+}
+
+/// The end user of a conversation: told by it, or else by the event, if it is a message that the end user sent.
+fn contact_of<'a>(
+    conversation: &'a v1::Conversation,
+    event: Option<&'a v1::Message>,
+) -> Option<&'a v1::Contact> {
+    let told = conversation.meta.as_ref().and_then(|meta| meta.sender.as_ref());
+    told.or_else(|| match event?.sender.as_ref()?.kind.as_ref()? {
+        Kind::Contact(contact) => Some(contact),
+        _ => None,
+    })
+}
+
+/// The account of a conversation: told by it, or `account`, or else the one that its number is known of.
+pub(super) fn account_of<'a>(
+    conversation: &'a v1::Conversation,
+    account: Option<Named<'a>>,
+) -> Option<Named<'a>> {
+    some(conversation.account.as_ref()).or(account).or_else(|| Named::numbered(conversation.account_id))
+}
+
 impl<'a> From<&'a v1::Message> for Message<'a> {
     fn from(message: &'a v1::Message) -> Self {
         let within = message.conversation.as_ref();
-        let account = message.account.as_ref().or(within.and_then(|within| within.account.as_ref()));
-        let tells_messages = within.is_some_and(|within| !within.messages.is_empty());
+        let account = some(message.account.as_ref());
+        let account = account.or_else(|| account_of(within?, None));
         Self {
-            account: AccountOf::new(account, within),
+            account,
             additional_attributes: Object(message.additional_attributes.as_ref()),
             content_attributes: Object(message.content_attributes.as_ref()),
             content_type: content_type(message),
             content: message.content.as_deref(),
-            conversation: within.map(|within| {
-                Conversation::with(within, account, within.messages.last().or(Some(message)))
-            }),
+            conversation: within.map(|within| Conversation::with(within, account, Some(message))),
             created_at: message.created_at.as_ref().map(Iso),
             id: message.id,
-            inbox: some(message.inbox.as_ref()),
+            inbox: some(message.inbox.as_ref()).or_else(|| Named::numbered(within?.inbox_id)),
             message_type: match message_type(message) {
                 MessageType::Outgoing => "outgoing",
                 MessageType::Activity => "activity",
@@ -318,8 +344,8 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
             sender: sender(message.sender.as_ref(), account),
             source_id: message.source_id.as_deref(),
             attachments: message.attachments.iter().map(Attachment::from).collect(),
-            status: told(&message.status).filter(|_| tells_messages),
-            updated_at: message.updated_at.as_ref().filter(|_| tells_messages).map(Iso),
+            status: told(&message.status).filter(|_| message.status_at_top),
+            updated_at: message.updated_at.as_ref().filter(|_| message.status_at_top).map(Iso),
             extra: Object(message.extra.as_ref()),
         }
     }

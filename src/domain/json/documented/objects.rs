@@ -146,13 +146,14 @@ pub(crate) fn some<'a, T, U: From<&'a T>>(object: Option<&'a T>) -> Option<U> {
     object.map(U::from)
 }
 
-/// Who sent a message or types.
+/// Who sent a message or types. An assistant as sender is not in the document: to a reader of this form nobody did.
 pub(crate) fn sender(sender: Option<&v1::Sender>) -> Option<Sender<'_>> {
-    Some(match sender?.kind.as_ref()? {
-        Kind::Contact(contact) => Sender::Contact(contact.into()),
-        Kind::User(user) => Sender::User(user.into()),
-        Kind::AgentBot(bot) => Sender::AgentBot(bot.into()),
-    })
+    match sender?.kind.as_ref()? {
+        Kind::Contact(contact) => Some(Sender::Contact(contact.into())),
+        Kind::User(user) => Some(Sender::User(user.into())),
+        Kind::AgentBot(bot) => Some(Sender::AgentBot(bot.into())),
+        Kind::CaptainAssistant(_) => None,
+    }
 }
 
 impl<'a> From<&'a v1::Account> for Account<'a> {
