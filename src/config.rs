@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod ingest;
 mod origins;
 mod proxies;
 mod secrets_key;
@@ -15,6 +16,7 @@ mod suggest;
 pub mod table;
 pub mod value;
 
+pub use ingest::IngestConfig;
 pub use origins::Origins;
 pub use proxies::ProxySetting;
 pub use secrets_key::SECRETS_KEY_ENVIRONMENT;
@@ -50,6 +52,8 @@ pub struct Config {
     pub access_failure_addresses_max: usize,
     /// Where health is served.
     pub http_listen: SocketAddr,
+    /// How Chatwoot's webhooks are taken.
+    pub ingest: IngestConfig,
     /// Networks that endpoints may be in though they are not public.
     pub egress_allow: Vec<IpNet>,
     /// Networks that endpoints may not be in, even if they are public or allowed.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::{
     Config, ConfigFault, Exposed, LogFormat, Origin, ProxySetting,
-    table::{NOT_MORE_THAN, NOT_WITHOUT, Setting},
+    table::{LISTENERS, NOT_MORE_THAN, NOT_WITHOUT, Setting},
     value::Value,
 };
 use crate::domain::egress::{HostPattern, ProxyRules};
@@ -64,15 +64,17 @@ impl Origins {
         }
         for (one, other) in NOT_WITHOUT.iter().filter(|(one, other)| known(one) && known(other)) {
             let (row, needed) = (self.row(one), self.row(other));
-            if row.value.file().is_some() && needed.value.file().is_none() {
+            if row.value.is_set() && !needed.value.is_set() {
                 fault(row, needed, format!("{} needs {other}, which is not set", row.described()));
             }
         }
-        let (grpc, http) = (self.row("grpc_listen"), self.row("http_listen"));
-        if known("grpc_listen") && known("http_listen") && collide(grpc.value.address(), http.value.address())
-        {
-            let problem = format!("{} and {} cannot both be bound", grpc.described(), http.described());
-            fault(grpc, http, problem);
+        for (one, other) in LISTENERS.iter().filter(|(one, other)| known(one) && known(other)) {
+            let (one, other) = (self.row(one), self.row(other));
+            let both = one.value.optional_address().zip(other.value.optional_address());
+            if both.is_some_and(|(one, other)| collide(one, other)) {
+                let problem = format!("{} and {} cannot both be bound", one.described(), other.described());
+                fault(one, other, problem);
+            }
         }
     }
 
@@ -101,6 +103,7 @@ impl Origins {
             access_failures_per_minute_max: value("access_failures_per_minute_max").number(),
             access_failure_addresses_max: value("access_failure_addresses_max").number(),
             http_listen: value("http_listen").address(),
+            ingest: self.ingest(),
             egress_allow: value("egress_allow").networks(),
             egress_deny: value("egress_deny").networks(),
             egress_ca_file: value("egress_ca_file").file(),
@@ -180,7 +183,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Takes the value of a known kind. Which kind a setting has stands in the table, and every start reads all of them.
 impl Value {
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::Path(path) => path.clone(),
             other => panic!("{other:?} is no path"),
@@ -192,49 +195,66 @@ impl Value {
         Some(self.path()).filter(|path| !path.as_os_str().is_empty())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Address(address) => *address,
             other => panic!("{other:?} is no address"),
         }
     }
 
-    fn networks(&self) -> Vec<IpNet> {
+    /// An address that need not be named.
+    pub(super) fn optional_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::NoAddress => None,
+            other => Some(other.address()),
+        }
+    }
+
+    /// Whether something is named where nothing need be.
+    pub(super) fn is_set(&self) -> bool {
+        match self {
+            Self::Path(path) => !path.as_os_str().is_empty(),
+            Self::NoAddress => false,
+            _ => true,
+        }
+    }
+
+    pub(super) fn networks(&self) -> Vec<IpNet> {
         match self {
             Self::Networks(networks) => networks.clone(),
             other => panic!("{other:?} is no list of networks"),
         }
     }
 
-    fn proxy(&self) -> &ProxySetting {
+    pub(super) fn proxy(&self) -> &ProxySetting {
         match self {
             Self::Proxy(proxy) => proxy,
             other => panic!("{other:?} is no proxy"),
         }
     }
 
-    fn hosts(&self) -> Vec<HostPattern> {
+    pub(super) fn hosts(&self) -> Vec<HostPattern> {
         match self {
             Self::Hosts(hosts) => hosts.clone(),
             other => panic!("{other:?} is no list of hosts"),
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
             other => panic!("{other:?} is no text"),
         }
     }
 
-    fn switch(&self) -> bool {
+    pub(super) fn switch(&self) -> bool {
         match self {
             Self::Switch(on) => *on,
             other => panic!("{other:?} is no switch"),
         }
     }
 
-    fn exposed(&self) -> Exposed {
+    pub(super) fn exposed(&self) -> Exposed {
         match self.text().as_str() {
             "open" => Exposed::Open,
             "token" => Exposed::Token,
@@ -242,14 +262,14 @@ impl Value {
         }
     }
 
-    fn duration(&self) -> Duration {
+    pub(super) fn duration(&self) -> Duration {
         match self {
             Self::Duration(duration) => *duration,
             other => panic!("{other:?} is no duration"),
         }
     }
 
-    fn number<T: TryFrom<u64>>(&self) -> T {
+    pub(super) fn number<T: TryFrom<u64>>(&self) -> T {
         match self {
             Self::Bytes(number) | Self::Count(number) => {
                 T::try_from(*number).ok().expect("the bounds in the table are within the type in Config")

@@ -11,10 +11,9 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::{Code, body::Body};
 
-use self::{ending::Ending, failures::Failures, needs::Need};
+use self::{ending::Ending, needs::Need};
 use super::{
     gate::{Behind, Gate, Passing, refused, through, watched},
-    seldom::Seldom,
     status::Refusal,
 };
 use crate::{
@@ -23,11 +22,11 @@ use crate::{
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
+    guard::{Failures, Seldom},
     metrics::CallDenied,
 };
 
 mod ending;
-mod failures;
 mod grant;
 mod needs;
 
