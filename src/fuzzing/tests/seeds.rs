@@ -1,6 +1,6 @@
-//! Where fuzzing begins: what the program itself writes, and what its tests know to be odd. `fuzz/minimise` takes it from there.
+//! Where fuzzing begins: what the program itself writes, and what its tests know to be odd. `fuzz/run --minimise` takes it from there.
 
-use std::{env, fs};
+use std::{env, fs, path::Path};
 
 use prost::Message;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{super::run, folder};
 use crate::{
     config::{Config, Flags},
-    domain::{ids::AccountId, samples},
+    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
     grpc,
     proto::v1::{self, EventType},
     store,
@@ -99,6 +99,9 @@ async fn every_seed_passes_its_target() {
         let kind = EventType::try_from(number).unwrap();
         add("event", &samples::sample(kind, AccountId::new(1).unwrap()).encode_to_vec());
     }
+    for body in webhooks() {
+        add("import", &body);
+    }
     for (number, text) in (0_u8..).zip(ANSWERS) {
         let now = 1_700_000_000_000_000_i64.to_le_bytes();
         let status = (u16::from(number) * 50).to_le_bytes();
@@ -133,6 +136,23 @@ async fn every_seed_passes_its_target() {
     }
 }
 
+/// What Chatwoot sends: the sample of each kind, and what was captured.
+fn webhooks() -> Vec<Vec<u8>> {
+    let account = AccountId::new(1).unwrap();
+    let sample = |number| {
+        let mut event = samples::sample(EventType::try_from(number).unwrap(), account);
+        event::check(&mut event, account, "event").unwrap();
+        json::render(&event, PayloadFormat::Chatwoot)
+    };
+    let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatwoot/captured");
+    let captured = fs::read_dir(captured).unwrap().map(|file| {
+        let body = fs::read(file.unwrap().path()).unwrap();
+        // Without white space, for which the fuzzer has no room.
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap().to_string().into_bytes()
+    });
+    (1..=12).map(sample).chain(captured).collect()
+}
+
 /// What owners send: everything set, a part of it, and what is refused.
 fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 1_000_000 });
@@ -164,7 +184,7 @@ fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
         display_name: "\u{1}".to_owned(),
         event_types: vec![0, 4, 4, 99],
         inbox_ids: vec![0, 7, 7],
-        payload_format: 3,
+        payload_format: 4,
         timeout: seconds(31),
         max_in_flight: 257,
         ..bare.clone()
