@@ -41,6 +41,9 @@ use crate::{
 };
 
 mod access;
+mod ingest;
+
+use ingest::Ingest;
 
 /// A gateway that is set up: its store is open and its addresses are bound, but nothing is served yet.
 pub struct App {
@@ -53,6 +56,7 @@ pub struct App {
     admin: Option<TokenHash>,
     grpc: TcpListener,
     tls: Option<Tls>,
+    ingest: Option<Ingest>,
     ops: Ops,
     readiness: Readiness,
 }
@@ -115,8 +119,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// An address is taken, the store cannot be opened, certificates or the administrator's token cannot be read, or everybody
-    /// in the network could call.
+    /// An address is taken, the store cannot be opened, certificates, sources of webhooks or the administrator's token cannot be
+    /// read, or everybody in the network could call.
     pub async fn set_up(mut config: Config) -> anyhow::Result<Self> {
         let admin = access::admin(&mut config)?;
         let grpc = bind(config.grpc_listen, "grpc_listen").await?;
@@ -129,6 +133,7 @@ impl App {
         raise_open_files_limit();
         tell_proxies(&config.egress_proxies);
         let tls = tls_files(&config).map(|files| Tls::load(files, Arc::clone(&metrics))).transpose()?;
+        let ingest = Ingest::set_up(&config, &metrics).await?;
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
@@ -146,7 +151,7 @@ impl App {
                 store.report(show);
             }
         });
-        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, tls, ops, readiness })
+        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, tls, ingest, ops, readiness })
     }
 
     /// Where gRPC is served.
@@ -166,6 +171,7 @@ impl App {
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tracing::info!(
             grpc.listen = %self.grpc.local_addr()?, grpc.tls = told(self.tls.as_ref()), http.listen = %self.ops.address,
+            ingest.listen = ingest::told(self.ingest.as_ref()),
             data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
         );
         let health = Health::default();
@@ -196,6 +202,9 @@ impl App {
             let asked = on_hangup().context("cannot listen for signals")?;
             tokio::spawn(tls.keep_current(self.config.grpc_tls_reload_interval, asked, shutdown.clone()));
         }
+        if let Some(ingest) = &self.ingest {
+            ingest.keep_current(&self.config, &shutdown);
+        }
         let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
         let served =
             intake.spawn(grpc::serve(self.grpc, gateway.clone(), settings, health, shutdown.clone()));
@@ -205,9 +214,23 @@ impl App {
             shutdown.cancel();
             served
         };
+        let taking = {
+            let (clock, settings) = (Arc::clone(&self.clock), ingest::settings(&self.config));
+            self.ingest
+                .map(|ingest| intake.spawn(ingest.serve(gateway.clone(), clock, settings, shutdown.clone())))
+        };
+        let taking = async {
+            match taking {
+                Some(taking) => taking.await,
+                None => Ok(()),
+            }
+        };
         // Side by side: calls and attempts share one bound.
-        let (served, ()) =
-            tokio::join!(serving, drain_attempts(sending, self.config.drain_timeout, shutdown.clone()));
+        let (served, taken, ()) = tokio::join!(
+            serving,
+            taking,
+            drain_attempts(sending, self.config.drain_timeout, shutdown.clone())
+        );
         watch.abort();
         access::write_last_token_uses(&gateway).await;
         drop(gateway);
@@ -217,6 +240,7 @@ impl App {
         self.ops.end().await;
         drop(intake);
         served.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+        taken.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         if let Some(failure) = failure.borrow().clone() {
             return Err(failure).context(STORE_FAILED);
         }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod ingest;
 mod proxies;
 mod secrets_key;
 mod show;
@@ -19,6 +20,7 @@ mod suggest;
 pub mod table;
 pub mod value;
 
+pub use ingest::IngestConfig;
 pub use proxies::ProxySetting;
 pub use secrets_key::SECRETS_KEY_ENVIRONMENT;
 pub use show::settings_table;
@@ -30,7 +32,7 @@ use crate::domain::{
     seal::SealingKeys,
     secret::Secret,
 };
-use table::{NOT_MORE_THAN, NOT_WITHOUT, SETTINGS, Setting};
+use table::{LISTENERS, NOT_MORE_THAN, NOT_WITHOUT, SETTINGS, Setting};
 use value::Value;
 
 /// The settings in force. [`table::SETTINGS`] says what each does and its bounds, which hold here.
@@ -58,6 +60,8 @@ pub struct Config {
     pub access_failure_addresses_max: usize,
     /// Where health is served.
     pub http_listen: SocketAddr,
+    /// How Chatwoot's webhooks are taken.
+    pub ingest: IngestConfig,
     /// Networks that endpoints may be in though they are not public.
     pub egress_allow: Vec<IpNet>,
     /// Networks that endpoints may not be in, even if they are public or allowed.
@@ -340,15 +344,17 @@ impl Origins {
         }
         for (one, other) in NOT_WITHOUT.iter().filter(|(one, other)| known(one) && known(other)) {
             let (row, needed) = (self.row(one), self.row(other));
-            if row.value.file().is_some() && needed.value.file().is_none() {
+            if row.value.is_set() && !needed.value.is_set() {
                 fault(row, needed, format!("{} needs {other}, which is not set", row.described()));
             }
         }
-        let (grpc, http) = (self.row("grpc_listen"), self.row("http_listen"));
-        if known("grpc_listen") && known("http_listen") && collide(grpc.value.address(), http.value.address())
-        {
-            let problem = format!("{} and {} cannot both be bound", grpc.described(), http.described());
-            fault(grpc, http, problem);
+        for (one, other) in LISTENERS.iter().filter(|(one, other)| known(one) && known(other)) {
+            let (one, other) = (self.row(one), self.row(other));
+            let both = one.value.optional_address().zip(other.value.optional_address());
+            if both.is_some_and(|(one, other)| collide(one, other)) {
+                let problem = format!("{} and {} cannot both be bound", one.described(), other.described());
+                fault(one, other, problem);
+            }
         }
     }
 
@@ -373,6 +379,7 @@ impl Origins {
             access_failures_per_minute_max: value("access_failures_per_minute_max").number(),
             access_failure_addresses_max: value("access_failure_addresses_max").number(),
             http_listen: value("http_listen").address(),
+            ingest: self.ingest(),
             egress_allow: value("egress_allow").networks(),
             egress_deny: value("egress_deny").networks(),
             egress_ca_file: value("egress_ca_file").file(),
@@ -468,6 +475,23 @@ impl Value {
         match self {
             Self::Address(address) => *address,
             other => panic!("{other:?} is no address"),
+        }
+    }
+
+    /// An address that need not be named.
+    fn optional_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::NoAddress => None,
+            other => Some(other.address()),
+        }
+    }
+
+    /// Whether something is named where nothing need be.
+    fn is_set(&self) -> bool {
+        match self {
+            Self::Path(path) => !path.as_os_str().is_empty(),
+            Self::NoAddress => false,
+            _ => true,
         }
     }
 

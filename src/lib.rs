@@ -13,6 +13,8 @@ pub mod domain;
 pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
+pub mod guard;
+pub mod ingest;
 pub mod listen;
 pub mod metrics;
 pub mod ops;

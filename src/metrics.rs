@@ -23,11 +23,13 @@ use crate::{
 
 mod connections;
 mod denied;
+mod ingest;
 mod make;
 mod store;
 
 pub use connections::{CloseReason, ConnectionMetrics};
 pub use denied::CallDenied;
+pub use ingest::{IngestMetrics, IngestOutcome};
 pub use store::StoreReport;
 
 use make::{counter, counters, event_types, gauge, histogram, labelled_gauges};
@@ -130,6 +132,8 @@ pub struct Metrics {
     pub grpc_connections: Open,
     /// What became of these, and the certificates that they are shown.
     pub connections: ConnectionMetrics,
+    /// Webhooks that came in over HTTP.
+    pub ingest: IngestMetrics,
     commits: IntCounter,
     commit_seconds: Histogram,
     commit_events: Histogram,
@@ -291,6 +295,7 @@ impl Metrics {
             )),
             grpc_connections: Open(gauge(r, "tidings_grpc_connections", "Connections of gRPC clients.")),
             connections: ConnectionMetrics::new(r),
+            ingest: IngestMetrics::new(r),
             commits: counter(r, "tidings_commits_total", "Commits of events and settlements to the disk."),
             commit_seconds: histogram(
                 r,

@@ -29,7 +29,7 @@ pub fn settings_table() -> String {
         let Setting { key, doc, kind, .. } = setting;
         let default = match (kind, setting.default_value().to_toml()) {
             // Nothing set, rather than how TOML writes it.
-            (Kind::Proxy | Kind::OptionalFile | Kind::Networks | Kind::Hosts, _)
+            (Kind::Proxy | Kind::OptionalFile | Kind::OptionalAddress | Kind::Networks | Kind::Hosts, _)
                 if setting.default.is_empty() =>
             {
                 setting.default_shown().to_owned()

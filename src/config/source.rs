@@ -116,7 +116,9 @@ fn flag(setting: &'static Setting) -> Arg {
     let default = setting.default_shown();
     let values = match setting.kind {
         // Their placeholder says as much.
-        Kind::Directory | Kind::OptionalFile | Kind::Address | Kind::Networks => String::new(),
+        Kind::Directory | Kind::OptionalFile | Kind::Address | Kind::OptionalAddress | Kind::Networks => {
+            String::new()
+        }
         kind => format!(" [values: {}]", kind.bounds()),
     };
     let help = format!("{}{values} [default: {default}] [env: {}]", setting.doc, setting.environment());

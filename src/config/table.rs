@@ -98,6 +98,75 @@ pub const SETTINGS: &[Setting] = &[
         default: "127.0.0.1:8080",
     },
     Setting {
+        key: "ingest_listen",
+        doc: "Where Chatwoot's own webhooks are taken, over plain HTTP; nowhere if it is empty. docs/ingest.md says how.",
+        kind: Kind::OptionalAddress,
+        default: "",
+    },
+    Setting {
+        key: "ingest_sources_file",
+        doc: "A TOML file that says from whom: for each account a secret path, readable by nobody else. Changes of the file are \
+              noticed.",
+        kind: Kind::OptionalFile,
+        default: "",
+    },
+    Setting {
+        key: "ingest_sources_reload_interval",
+        doc: "How often this file is looked at for changes. SIGHUP has it looked at as well.",
+        kind: duration(100, 86_400_000),
+        default: "5s",
+    },
+    Setting {
+        key: "ingest_signature_tolerance",
+        doc: "How far the time in the signature of a webhook may be from the gateway's, before or after.",
+        kind: duration(1_000, 86_400_000),
+        default: "5m",
+    },
+    Setting {
+        key: "ingest_body_bytes_max",
+        doc: "The largest body of a webhook. A larger one is answered with 413.",
+        kind: Kind::Bytes { min: KIB, max: 16 * MIB },
+        default: "1MiB",
+    },
+    Setting {
+        key: "ingest_header_bytes_max",
+        doc: "The most bytes of headers that a webhook may have. With more it is answered with 431.",
+        kind: Kind::Bytes { min: 8 * KIB, max: MIB },
+        default: "16KiB",
+    },
+    Setting {
+        key: "ingest_bytes_in_flight_max",
+        doc: "Bytes of bodies of webhooks that have arrived and are not answered. Past it they are answered with 429. At least \
+              ingest_body_bytes_max.",
+        kind: Kind::Bytes { min: 64 * KIB, max: 2 * GIB },
+        default: "64MiB",
+    },
+    Setting {
+        key: "ingest_requests_in_flight_max",
+        doc: "Webhooks that are answered at once. Past it they are answered with 429 before their body is read.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "1024",
+    },
+    Setting {
+        key: "ingest_connections_max",
+        doc: "Connections of webhooks at once. Further ones wait to be accepted.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "1024",
+    },
+    Setting {
+        key: "ingest_connections_per_address_max",
+        doc: "Connections of webhooks of one address at once, in IPv6 of one /64. Further ones are closed.",
+        kind: Kind::Count { min: 1, max: 1_000_000 },
+        default: "512",
+    },
+    Setting {
+        key: "ingest_read_timeout",
+        doc: "How long the headers of a webhook may take to arrive, and then its body. A connection without a request is closed \
+              after the same time.",
+        kind: duration(100, 600_000),
+        default: "30s",
+    },
+    Setting {
         key: "egress_allow",
         doc: "Networks that endpoints may be in though they are not public: loopback, private and the like. \
               A bare address stands for itself alone. The flag may be repeated.",
@@ -538,16 +607,21 @@ pub(super) const NOT_MORE_THAN: &[(&str, &str, &str)] = &[
         "publish_events_in_flight_max",
         "one stream could fill the whole gateway",
     ),
+    ("ingest_body_bytes_max", "ingest_bytes_in_flight_max", "the largest body would always be refused"),
     ("backlog_per_subscription_max", "backlog_max", "what one subscription may be owed would not fit"),
 ];
 
 /// Who may use a service that is of no account.
 const EXPOSURE: Kind = Kind::Choice(&["open", "token", "off"]);
-/// Pairs of files of which the first is of no use without the second.
+/// Pairs of addresses that are listened on.
+pub(super) const LISTENERS: &[(&str, &str)] =
+    &[("grpc_listen", "http_listen"), ("grpc_listen", "ingest_listen"), ("http_listen", "ingest_listen")];
+/// Pairs of settings of which the first is of no use without the second.
 pub(super) const NOT_WITHOUT: &[(&str, &str)] = &[
     ("grpc_tls_cert_file", "grpc_tls_key_file"),
     ("grpc_tls_key_file", "grpc_tls_cert_file"),
     ("grpc_client_ca_file", "grpc_tls_cert_file"),
+    ("ingest_listen", "ingest_sources_file"),
 ];
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {

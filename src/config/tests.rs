@@ -19,6 +19,17 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("access_failures_per_minute_max", "7", "7"),
     ("access_failure_addresses_max", "9", "9"),
     ("http_listen", "0.0.0.0:2", r#""0.0.0.0:2""#),
+    ("ingest_listen", "[::1]:3", r#""[::1]:3""#),
+    ("ingest_sources_file", "sources.toml", r#""sources.toml""#),
+    ("ingest_sources_reload_interval", "1m", r#""60s""#),
+    ("ingest_signature_tolerance", "10m", r#""600s""#),
+    ("ingest_body_bytes_max", "2MiB", r#""2MiB""#),
+    ("ingest_header_bytes_max", "8KiB", "8192"),
+    ("ingest_bytes_in_flight_max", "32MiB", r#""32MiB""#),
+    ("ingest_requests_in_flight_max", "3", "3"),
+    ("ingest_connections_max", "6", "6"),
+    ("ingest_connections_per_address_max", "4", "4"),
+    ("ingest_read_timeout", "2s", r#""2s""#),
     ("egress_allow", "127.0.0.0/8,::1/128", r#"["127.0.0.0/8", "::1"]"#),
     ("egress_deny", "10.1.0.0/16", r#"["10.1.0.0/16"]"#),
     ("egress_ca_file", "ca.pem", r#""ca.pem""#),
@@ -264,7 +275,7 @@ fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["--event-bytes-max", "3MiB", "--grpc-message-bytes-max", "2MiB"],
             "the largest event would not fit into a message",
@@ -281,6 +292,15 @@ fn values_that_contradict_each_other_are_refused() {
             "flag --http-listen: grpc_listen = 127.0.0.1:50051 (default) and",
         ),
         (&["--grpc-listen", "0.0.0.0:8080"], "cannot both be bound"),
+        (
+            &["--ingest-listen", "127.0.0.1:8080", "--ingest-sources-file", "x"],
+            "http_listen = 127.0.0.1:8080 (default) and ingest_listen = 127.0.0.1:8080",
+        ),
+        (
+            &["--ingest-listen", "127.0.0.1:8081"],
+            "flag --ingest-listen: ingest_listen = 127.0.0.1:8081 (flag --ingest-listen) needs ingest_sources_file",
+        ),
+        (&["--ingest-bytes-in-flight-max", "64KiB"], "the largest body would always be refused"),
     ];
     for (arguments, expected) in cases {
         let faults = faults_of(arguments, &[]);

@@ -28,6 +28,8 @@ pub enum Kind {
     OptionalFile,
     /// An IP address and a port.
     Address,
+    /// The same; empty for none.
+    OptionalAddress,
     /// Networks in CIDR notation.
     Networks,
     /// The URL of an HTTP proxy; the empty one stands for what the environment says.
@@ -83,6 +85,8 @@ pub enum Raw {
 pub enum Value {
     /// A path.
     Path(PathBuf),
+    /// No address.
+    NoAddress,
     /// An IP address and a port.
     Address(SocketAddr),
     /// Networks, without host bits.
@@ -135,7 +139,8 @@ impl Kind {
         match self {
             Self::Directory if text.is_empty() => Err("is empty".to_owned()),
             Self::Directory | Self::OptionalFile => Ok(Value::Path(text.into())),
-            Self::Address => text
+            Self::OptionalAddress if text.is_empty() => Ok(Value::NoAddress),
+            Self::Address | Self::OptionalAddress => text
                 .parse()
                 .map(Value::Address)
                 .map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:50051 or [::]:50051")),
@@ -187,7 +192,7 @@ impl Kind {
         match self {
             Self::Directory => "DIRECTORY",
             Self::OptionalFile => "FILE",
-            Self::Address => "ADDRESS",
+            Self::Address | Self::OptionalAddress => "ADDRESS",
             Self::Networks => "CIDR",
             Self::Proxy => "URL",
             Self::Hosts => "HOST",
@@ -206,6 +211,7 @@ impl Kind {
             Self::Directory => "a directory".to_owned(),
             Self::OptionalFile => "a file, or empty".to_owned(),
             Self::Address => "IP:port".to_owned(),
+            Self::OptionalAddress => "IP:port, or empty".to_owned(),
             Self::Networks => "CIDRs or addresses".to_owned(),
             Self::Proxy => "http://user:password@host:port, none, or empty".to_owned(),
             Self::Hosts => "names, addresses or CIDRs, with or without :port, or *".to_owned(),
@@ -243,6 +249,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.display().fmt(f),
+            Self::NoAddress => Ok(()),
             Self::Address(address) => address.fmt(f),
             Self::Text(text) => f.write_str(text),
             Self::Count(count) => count.fmt(f),
@@ -382,6 +389,8 @@ mod tests {
             (Kind::Networks, "", ""),
             (Kind::LogFilter, "warn,tidings::delivery=debug", "warn,tidings::delivery=debug"),
             (Kind::OptionalFile, "", ""),
+            (Kind::OptionalAddress, "", ""),
+            (Kind::OptionalAddress, "[::1]:0", "[::1]:0"),
             (Kind::Proxy, "", ""),
             (Kind::Proxy, "none", "none"),
             (Kind::Proxy, "http://user:hunter2@proxy.example:3128", "http://***:***@proxy.example:3128"),
@@ -411,6 +420,7 @@ mod tests {
             (COUNT, "51", "51 is not within 1 to 50"),
             (COUNT, "many", r#""many" is not a whole number"#),
             (Kind::Address, "localhost:1", r#""localhost:1" is not an address such as"#),
+            (Kind::OptionalAddress, "8081", r#""8081" is not an address such as"#),
             (Kind::Networks, "10.0.0.0/8,ten,10.0.0.0/33", r#""ten", "10.0.0.0/33" are not networks"#),
             (Kind::Choice(&["text", "json"]), "xml", r#""xml" is not one of text, json"#),
             (Kind::LogFilter, "inof", r#""inof" is not one of off, error"#),

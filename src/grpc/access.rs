@@ -21,19 +21,19 @@ use prost_types::FileDescriptorSet;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use self::{ending::Ending, failures::Failures, needs::Need};
-use super::{seldom::Seldom, status::Refusal};
+use self::{ending::Ending, needs::Need};
+use super::status::Refusal;
 use crate::{
     domain::{
         access::{Asked, Scope},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
+    guard::{Failures, Seldom},
     metrics::CallDenied,
 };
 
 mod ending;
-mod failures;
 mod grant;
 mod needs;
 

@@ -30,12 +30,12 @@ use super::{
     activity::Activity,
     held::{Arriving, Bound},
     incoming::{Accepted, NotOpened},
-    places::{Place, Places},
     preface::{Begun, Turn, begun},
     tls::Tls,
 };
 use crate::{
     domain::caller::Peer,
+    guard::{Full, Place, Places},
     metrics::{CloseReason, Metrics},
 };
 
@@ -156,8 +156,11 @@ where
                 let Some(Some((seat, next))) = this.stop.run_until_cancelled(next).await else { break };
                 let place = match places.take(next.address) {
                     Ok(place) => place,
-                    Err(reason) => {
-                        this.metrics.connections.closed(reason);
+                    Err(full) => {
+                        this.metrics.connections.closed(match full {
+                            Full::Address => CloseReason::Address,
+                            Full::HalfOpen => CloseReason::HalfOpen,
+                        });
                         continue;
                     }
                 };

@@ -9,10 +9,10 @@ use std::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::seldom::Seldom;
 use crate::{
     domain::fault::{Fault, FaultKind, Faults},
     gateway::{GatewayError, Limit, Resource},
+    guard::{Limited, Seldom},
     proto::v1,
 };
 
@@ -293,6 +293,15 @@ impl From<GatewayError> for Refusal {
                     .about(About::Wait(UNAVAILABLE_RETRY_AFTER))
             }
         }
+    }
+}
+
+impl From<Limited> for Refusal {
+    fn from(limited: Limited) -> Self {
+        let Limited { subject, max, wait } = limited;
+        let limit = Limit { name: "access_failures_per_minute_max", max: max.into() };
+        let message = format!("too many calls without an access token that counts: {} is {max}", limit.name);
+        Self::exhausted("RATE_LIMITED", message, subject, Some(limit), wait)
     }
 }
 

@@ -156,6 +156,8 @@ pub struct Gateway {
     pub http: SocketAddr,
     /// Where it serves gRPC.
     pub grpc: SocketAddr,
+    /// Where it takes webhooks, if it does.
+    pub ingest: Option<SocketAddr>,
     /// A client of it, on a connection of its own.
     pub client: Client,
     /// Outlives it.
@@ -178,15 +180,15 @@ impl Gateway {
         let listening = log.wait_for(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             let address = |key: &str| line.get(key)?.as_str()?.parse().ok();
-            Some((address("grpc.listen")?, address("http.listen")?))
+            Some((address("grpc.listen")?, address("http.listen")?, address("ingest.listen")))
         });
-        let (grpc, http) = listening.await;
+        let (grpc, http, ingest) = listening.await;
         let channel = match tls {
             Some(client) => client.channel(grpc).await.expect("the gateway listens"),
             None => channel(grpc).await,
         };
         let channel = watched::Channel::new(channel, home.secrets.clone());
-        Self { child, log, http, grpc, client: Client::new(channel), _dir: Arc::clone(&home.dir) }
+        Self { child, log, http, grpc, ingest, client: Client::new(channel), _dir: Arc::clone(&home.dir) }
     }
 
     /// Another connection to it.
@@ -207,6 +209,15 @@ impl Gateway {
         timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    /// The same, if anything answers.
+    pub async fn readiness_if_any(&self) -> Option<u16> {
+        let mut stream = TcpStream::connect(self.http).await.ok()?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().ok()?;
+        answer.get(9..12)?.parse().ok()
     }
 
     /// Sends SIGTERM.

@@ -19,6 +19,7 @@ mod golden;
 #[path = "../golden/events.rs"]
 mod golden_events;
 mod hostile_clients;
+mod ingest;
 mod metrics;
 mod names;
 mod order;

@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -16,8 +16,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("store", &["domain", "clock", "metrics", "proto"]),
     ("gateway", &["domain", "store", "clock", "metrics", "proto"]),
     ("delivery", &["domain", "store", "clock", "metrics", "proto"]),
-    ("grpc", &["gateway", "domain", "metrics", "proto"]),
+    ("guard", &[]),
+    ("grpc", &["gateway", "domain", "guard", "metrics", "proto"]),
     ("listen", &[]),
+    ("ingest", &["clock", "domain", "gateway", "guard", "listen", "metrics"]),
     ("shutdown", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
@@ -25,10 +27,13 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("receive", &["config", "domain", "listen"]),
     (
         "app",
-        &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "shutdown", "store"],
+        &[
+            "clock", "config", "delivery", "domain", "gateway", "grpc", "ingest", "metrics", "ops",
+            "shutdown", "store",
+        ],
     ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "proto", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "ingest", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

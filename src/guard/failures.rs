@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{gateway::Limit, grpc::status::Refusal};
-
 /// What tries are counted for.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Least time between two looks for what can be forgotten.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The failed tries of each address in the last minute.
-pub(super) struct Failures {
+pub struct Failures {
     max: u32,
     addresses_max: usize,
     counts: Mutex<Counts>,
@@ -48,22 +46,23 @@ struct Window {
 
 /// There were too many.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Limited {
-    /// Whose they were.
-    subject: String,
-    max: u32,
+pub struct Limited {
+    /// Whose they were; `-` for all addresses that have no count of their own.
+    pub subject: String,
+    /// How many an address may have in a minute.
+    pub max: u32,
     /// How long until the next is looked at.
-    wait: Duration,
+    pub wait: Duration,
 }
 
 impl Failures {
     /// At most `max` tries in a minute, counted apart for at most `addresses_max` addresses.
-    pub(super) fn new(max: u32, addresses_max: usize) -> Self {
+    pub fn new(max: u32, addresses_max: usize) -> Self {
         Self { max, addresses_max, counts: Mutex::default() }
     }
 
     /// Notes a try that failed at `now`. Errors if there were too many.
-    pub(super) fn note(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
+    pub fn note(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
         let network = address.map(Network::of);
         let mut counts = self.counts.lock().expect("no code panics while it holds this lock");
         let (subject, window) = counts.window(network, now, self.addresses_max);
@@ -129,15 +128,6 @@ impl Network {
             Self::V4(address) => address.to_string(),
             Self::V6([a, b, c, d]) => format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)),
         }
-    }
-}
-
-impl From<Limited> for Refusal {
-    fn from(limited: Limited) -> Self {
-        let Limited { subject, max, wait } = limited;
-        let limit = Limit { name: "access_failures_per_minute_max", max: max.into() };
-        let message = format!("too many calls without an access token that counts: {} is {max}", limit.name);
-        Self::exhausted("RATE_LIMITED", message, subject, Some(limit), wait)
     }
 }
 

@@ -6,14 +6,21 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::metrics::CloseReason;
-
 /// One address may have so many of the half-open connections: one part in so many of the whole bound.
 const HALF_OPEN_SHARE: usize = 4;
 
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The address has as many as it may.
+    Address,
+    /// As many as may be are not open yet, in all or of its address.
+    HalfOpen,
+}
+
 /// The places of connections. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub struct Places {
     per_address_max: usize,
     half_open_max: usize,
     taken: Arc<Mutex<Taken>>,
@@ -34,7 +41,7 @@ struct Counts {
 
 impl Places {
     /// At most so many of one address, and so many half-open ones in all.
-    pub(super) fn new(per_address_max: usize, half_open_max: usize) -> Self {
+    pub fn new(per_address_max: usize, half_open_max: usize) -> Self {
         Self { per_address_max, half_open_max, taken: Arc::default() }
     }
 
@@ -43,16 +50,16 @@ impl Places {
     /// # Errors
     ///
     /// Why there is none.
-    pub(super) fn take(&self, address: Option<IpAddr>) -> Result<Place, CloseReason> {
+    pub fn take(&self, address: Option<IpAddr>) -> Result<Place, Full> {
         let origin = address.map(origin);
         let mut taken = self.lock();
         let of_origin = origin.and_then(|origin| taken.by_origin.get(&origin)).copied().unwrap_or_default();
         if of_origin.all >= self.per_address_max {
-            return Err(CloseReason::Address);
+            return Err(Full::Address);
         }
         let share = self.half_open_max.div_ceil(HALF_OPEN_SHARE);
         if taken.half_open >= self.half_open_max || of_origin.half_open >= share {
-            return Err(CloseReason::HalfOpen);
+            return Err(Full::HalfOpen);
         }
         taken.half_open += 1;
         if let Some(origin) = origin {
@@ -71,7 +78,7 @@ impl Places {
 
 /// The place of a connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     places: Places,
     origin: Option<IpAddr>,
     is_half_open: bool,
@@ -79,7 +86,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The connection is open now.
-    pub(super) fn open(&mut self) {
+    pub fn open(&mut self) {
         if !std::mem::take(&mut self.is_half_open) {
             return;
         }
@@ -127,7 +134,7 @@ mod tests {
         let one = places.take(address("192.0.2.1")).unwrap();
         // The same in another spelling.
         let _two = places.take(address("::ffff:192.0.2.1")).unwrap();
-        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), CloseReason::Address);
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), Full::Address);
         let _other = places.take(address("192.0.2.2")).unwrap();
         drop(one);
         places.take(address("192.0.2.1")).expect("one is gone");
@@ -137,7 +144,7 @@ mod tests {
     fn a_network_of_64_bits_is_one_address() {
         let places = Places::new(1, 100);
         let _one = places.take(address("2001:db8:0:1::1")).unwrap();
-        assert_eq!(places.take(address("2001:db8:0:1:ffff::")).unwrap_err(), CloseReason::Address);
+        assert_eq!(places.take(address("2001:db8:0:1:ffff::")).unwrap_err(), Full::Address);
         places.take(address("2001:db8:0:2::1")).expect("another network");
     }
 
@@ -145,14 +152,14 @@ mod tests {
     fn half_open_ones_are_bounded_in_all_and_by_address_until_they_open() {
         let places = Places::new(100, 4);
         let mut one = places.take(address("192.0.2.1")).unwrap();
-        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), CloseReason::HalfOpen);
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), Full::HalfOpen);
         one.open();
         one.open();
         let _two = places.take(address("192.0.2.1")).unwrap();
         let _others: Vec<_> =
             (2..5).map(|n| places.take(address(&format!("192.0.2.{n}"))).unwrap()).collect();
-        assert_eq!(places.take(address("192.0.2.9")).unwrap_err(), CloseReason::HalfOpen);
-        assert_eq!(places.take(None).unwrap_err(), CloseReason::HalfOpen);
+        assert_eq!(places.take(address("192.0.2.9")).unwrap_err(), Full::HalfOpen);
+        assert_eq!(places.take(None).unwrap_err(), Full::HalfOpen);
     }
 
     #[test]

@@ -10,7 +10,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What happens too often to be told each time.
 #[derive(Debug)]
-pub(super) struct Seldom(Mutex<Told>);
+pub struct Seldom(Mutex<Told>);
 
 #[derive(Debug)]
 struct Told {
@@ -19,14 +19,20 @@ struct Told {
     untold: u64,
 }
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Seldom {
     /// Nothing has happened yet.
-    pub(super) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self(Mutex::new(Told { last: None, untold: 0 }))
     }
 
     /// Counts that it happens at `now`. How often it has happened and was not told, this time included, if it is time to tell.
-    pub(super) fn happens(&self, now: Instant) -> Option<u64> {
+    pub fn happens(&self, now: Instant) -> Option<u64> {
         let mut told = self.0.lock().expect("no code panics while it holds this lock");
         told.untold += 1;
         if told.last.is_some_and(|last| now.saturating_duration_since(last) < TELL_INTERVAL) {

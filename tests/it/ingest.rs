@@ -1,0 +1,195 @@
+//! Chatwoot's own webhooks as the way in: the real gateway, real HTTP, and what Chatwoot really sends.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use serde_json::{Value, json};
+use tidings::{
+    clock::{Clock, SystemClock},
+    domain::{secret::Secret, signature},
+    proto::v1::{self, subscription::PayloadFormat},
+};
+
+use crate::{
+    client::{Client, Subscribed, subscription},
+    gateway::{Gateway, Home},
+    metrics::Scrape,
+    receiver::Receiver,
+};
+
+mod captured;
+mod lasting;
+mod overload;
+mod refusals;
+mod sender;
+mod slow;
+mod sources;
+
+use sender::Sender;
+
+/// The account of the first source, and of most captured webhooks.
+const ACCOUNT: i64 = 1;
+/// The path of a source whose requests need no signature.
+const PLAIN: &str = "plain-0123456789abcdef0123";
+/// The path of a source whose requests must be signed.
+const SIGNED: &str = "signed-0123456789abcdef012";
+const SECRET: &str = "Xk3vQ9pLw7TzRb2NcYd5HsJm";
+
+/// A home whose gateways take webhooks from two sources of one account, and the file that says so.
+fn home() -> Home {
+    let home = Home::new().with("ingest-listen", "127.0.0.1:0").with("log-level", "info,tidings=trace");
+    home.secrets().add(SECRET);
+    let text = format!(
+        "{}{}signing_secret = '{SECRET}'\n",
+        source(ACCOUNT, PLAIN, "plain"),
+        source(ACCOUNT, SIGNED, "signed")
+    );
+    let file = put_sources(&home, &text);
+    home.with("ingest-sources-file", file.to_str().unwrap()).with("ingest-sources-reload-interval", "100ms")
+}
+
+/// One entry of a sources file. Its path is watched for from now on.
+fn source(account: i64, path: &str, name: &str) -> String {
+    format!("[[source]]\naccount = {account}\npath = '{path}'\nname = '{name}'\n")
+}
+
+/// Writes the sources file of a home, whole at once.
+fn put_sources(home: &Home, text: &str) -> PathBuf {
+    let (new, file) = (home.dir().with_extension("sources.new"), home.dir().with_extension("sources.toml"));
+    for path in text.lines().filter_map(|line| line.strip_prefix("path = ")) {
+        home.secrets().add(path.trim_matches('\''));
+    }
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(&new, &file).unwrap();
+    file
+}
+
+/// What a Chatwoot sends to a source of this path of a gateway.
+fn sender(gateway: &Gateway, path: &str) -> Sender {
+    Sender::to(gateway.ingest.expect("it takes webhooks"), path)
+}
+
+/// A subscription of everything in Chatwoot's form.
+async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
+    let payload_format = PayloadFormat::Chatwoot.into();
+    client
+        .subscribe(ACCOUNT, v1::Subscription { payload_format, ..subscription(receiver.url("/hook")) })
+        .await
+}
+
+/// A body that Chatwoot could send: a message of this id.
+fn message(id: i64) -> String {
+    let name = "message_created-3.json";
+    let mut body: Value = serde_json::from_str(&captured::text(name)).unwrap();
+    body["id"] = id.into();
+    body["account"]["id"] = ACCOUNT.into();
+    if let Some(inner) = body["conversation"]["messages"].get_mut(0) {
+        inner["id"] = id.into();
+        inner["account_id"] = ACCOUNT.into();
+    }
+    body.to_string()
+}
+
+/// An id that no other delivery of these tests has.
+fn delivery() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    format!("3f2c7a10-0000-4000-8000-{:012x}", LAST.fetch_add(1, Relaxed))
+}
+
+/// What Chatwoot would sign now.
+fn signed(secret: &str, timestamp: i64, body: &str) -> [(&'static str, String); 2] {
+    let signature = signature::chatwoot(&Secret::new(secret), timestamp, body.as_bytes());
+    [("X-Chatwoot-Timestamp", timestamp.to_string()), ("X-Chatwoot-Signature", signature)]
+}
+
+fn now() -> i64 {
+    SystemClock.now().seconds()
+}
+
+async fn counted(gateway: &Gateway, outcome: &str) -> f64 {
+    Scrape::of(gateway).await.value(&format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}"))
+}
+
+/// The lines of a log that say that a webhook was refused.
+fn refused(log: &[String]) -> Vec<Value> {
+    let lines = log.iter().filter(|line| line.contains("a webhook is refused"));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is_401() {
+    let (receiver, home) = (Receiver::start().await, home());
+    let gateway = home.start().await;
+    subscribe(&gateway.client, &receiver).await;
+    let sender = sender(&gateway, SIGNED);
+    let (id, body) = (delivery(), message(7));
+    let answer = sender.post(&body, &id, &signed(SECRET, now(), &body)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let name = format!("accounts/{ACCOUNT}/events/chatwoot~{id}");
+    assert_eq!(answer.json(), json!({ "name": name, "duplicate": false }));
+    let arrived = receiver.wait_for(1).await;
+    assert_eq!(serde_json::from_str::<Value>(&arrived[0].body).unwrap()["id"], 7);
+
+    let other = message(8);
+    for (what, headers) in [
+        ("nothing", Vec::new()),
+        ("another body", signed(SECRET, now(), &body).to_vec()),
+        ("another secret", signed("another secret than its own", now(), &other).to_vec()),
+        ("too long ago", signed(SECRET, now() - 400, &other).to_vec()),
+        ("to come", signed(SECRET, now() + 400, &other).to_vec()),
+        ("no time", signed(SECRET, now(), &other)[1..].to_vec()),
+    ] {
+        let answer = sender.post(&other, &delivery(), &headers).await;
+        assert_eq!((answer.status, &answer.json()["reason"]), (401, &json!("SIGNATURE_INVALID")), "{what}");
+    }
+    assert_eq!(counted(&gateway, "unsigned").await, 6.0);
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
+    let log = gateway.stop().await;
+    assert_eq!(refused(&log).len(), 6);
+    assert!(
+        refused(&log).iter().all(|line| line["source.name"] == "signed" && line["status"] == 401),
+        "{log:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_delivery_is_taken_once_and_its_id_stands_for_one_body_only() {
+    let (receiver, home) = (Receiver::start().await, home());
+    let mut gateway = home.start().await;
+    let subscribed = subscribe(&gateway.client, &receiver).await;
+    let id = delivery();
+    let mut names = Vec::new();
+    for (round, duplicate) in [(0, false), (1, true), (2, true)] {
+        if round == 2 {
+            gateway.stop().await;
+            gateway = home.start().await;
+        }
+        let answer = sender(&gateway, PLAIN).post(&message(7), &id, &[]).await;
+        assert_eq!((answer.status, answer.json()["duplicate"].as_bool()), (200, Some(duplicate)), "{round}");
+        names.push(answer.json()["name"].clone());
+    }
+    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    let answer = sender(&gateway, PLAIN).post(&message(8), &id, &[]).await;
+    assert_eq!((answer.status, &answer.json()["reason"]), (409, &json!("EVENT_EXISTS")), "{answer:?}");
+
+    // Without an id nobody knows that it is the same one.
+    for _ in 0..2 {
+        let answer = sender(&gateway, PLAIN).post_with(&message(9), &[]).await;
+        assert_eq!((answer.status, answer.json()["duplicate"].as_bool()), (200, Some(false)), "{answer:?}");
+    }
+    gateway.client.counts_when(&subscribed.name, "three delivered", |counts| counts.succeeded == 3).await;
+    assert_eq!(gateway.client.counts(&subscribed.name).await.all(), 3);
+    let scrape = Scrape::of(&gateway).await;
+    for (outcome, count) in [("accepted", 2.0), ("duplicate", 1.0), ("conflict", 1.0)] {
+        assert_eq!(scrape.value(&format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}")), count);
+    }
+    let log = gateway.stop().await;
+    let told = refused(&log);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["delivery.id"], &told[0]["status"]), (&json!(id), &json!(409)));
+}

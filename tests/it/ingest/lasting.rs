@@ -1,0 +1,83 @@
+//! What was answered with 200 lasts: over SIGKILL right after it, and over an orderly end in the middle of a request.
+
+use std::collections::BTreeSet;
+
+use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
+
+use super::{ACCOUNT, PLAIN, Receiver, delivery, home, message, sender, subscribe};
+use crate::{
+    client::{LOOK_EVERY, id_of},
+    metrics::Scrape,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_right_after_the_answer_loses_nothing() {
+    const KILLS: usize = 6;
+    const SENDERS: usize = 8;
+    let (receiver, home) = (Receiver::start().await, home());
+    let mut gateway = home.start().await;
+    let subscribed = subscribe(&gateway.client, &receiver).await;
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..KILLS {
+        let mut sending = JoinSet::new();
+        for number in 0..SENDERS {
+            let (sender, id) = (sender(&gateway, PLAIN), delivery());
+            let body = message(i64::try_from(1 + round * SENDERS + number).unwrap());
+            sending.spawn(async move { (sender.post(&body, &id, &[]).await, id) });
+        }
+        // Some are under way when the first few are acknowledged.
+        for _ in 0..=round {
+            let (answer, id) = sending.join_next().await.unwrap().unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            acknowledged.insert(id);
+        }
+        gateway.kill().await;
+        while let Some(sent) = sending.join_next().await {
+            let (answer, id) = sent.unwrap();
+            assert!([0, 200].contains(&answer.status), "{answer:?}");
+            if answer.status == 200 {
+                acknowledged.insert(id);
+            }
+        }
+        gateway = home.start().await;
+    }
+    let stored = gateway.client.stored_events(ACCOUNT).await;
+    let stored: BTreeSet<_> =
+        stored.iter().map(|event| id_of(&event.name).replace("chatwoot~", "")).collect();
+    assert!(acknowledged.is_subset(&stored), "{:?} are lost", acknowledged.difference(&stored));
+    assert!(acknowledged.len() >= KILLS * (KILLS + 1) / 2);
+    gateway
+        .client
+        .counts_when(&subscribed.name, "all delivered", |counts| counts.succeeded == stored.len())
+        .await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_under_way_at_the_end_is_answered_and_its_event_stored() {
+    let home = home();
+    let gateway = home.start().await;
+    let (sender, body) = (sender(&gateway, PLAIN), message(7));
+    let (begin, rest) = body.split_at(body.len() / 2);
+    let mut stream = sender.connect().await;
+    let head = format!("{}content-length: {}\r\n\r\n{begin}", sender.head("POST", &[]), body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // An idle one, which holds up nothing.
+    let _idle = sender.connect().await;
+    Scrape::when(&gateway, "a request under way", |scrape| {
+        scrape.value("tidings_ingest_connections") == 2.0
+            && scrape.value("tidings_ingest_requests_in_flight") == 1.0
+    })
+    .await;
+    gateway.terminate();
+    while gateway.readiness_if_any().await == Some(200) {
+        sleep(LOOK_EVERY).await;
+    }
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let answer = super::sender::answer(&mut stream).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(gateway.wait().await.code, Some(0));
+    let gateway = home.start().await;
+    assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
+    gateway.stop().await;
+}
