@@ -260,7 +260,8 @@ impl<'a> Conversation<'a> {
     ) -> Self {
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());
         let timestamp = conversation.timestamp.as_ref().or(conversation.last_activity_at.as_ref());
-        let message = last_shown(&conversation.messages).or(event.filter(|_| !conversation.no_messages));
+        let shown = last_shown(&conversation.messages, event);
+        let message = shown.or(event.filter(|_| !conversation.no_messages));
         let contact = contact_of(conversation, event);
         Self {
             additional_attributes: conversation.additional_attributes.as_ref().into(),
@@ -291,12 +292,12 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The last message that is neither private nor a note of the system.
-fn last_shown(messages: &[v1::Message]) -> Option<&v1::Message> {
-    messages
-        .iter()
-        .rev()
-        .find(|message| !message.private && !matches!(message_type(message), MessageType::Activity))
+/// The last message that is neither private nor a note of the system, or else that of the event.
+fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> Option<&'a v1::Message> {
+    messages.iter().rev().find(|message| {
+        let is_of_event = event.is_some_and(|event| event.id == message.id);
+        is_of_event || !message.private && message_type(message) != MessageType::Activity
+    })
 }
 
 /// The end user of a conversation: told by it, or else by the event, if it is a message that the end user sent.
