@@ -1,5 +1,6 @@
 """A Chatwoot before the gateway and a bot behind it, set up as docs/chatwoot.md says."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -8,9 +9,11 @@ import tempfile
 import tomllib
 import unittest
 import urllib.request
+import uuid
 from pathlib import Path
 
 import grpc
+from celai_chatwoot.connector.model.woot_message import WootMessage
 from loguru import logger
 
 from receiver import DOCUMENT, Receiver
@@ -21,7 +24,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from run import Gateway
 
 CAPTURED = Path(__file__).resolve().parents[2] / "chatwoot/captured"
-DELIVERY = "3f0b8a52-6c1d-4f7e-9a3b-2d5e8c7f1a04"
 
 
 def set_up(directory):
@@ -64,7 +66,9 @@ class BehindTest(unittest.TestCase):
 
     def subscribe(self):
         subscription = subscription_pb2.Subscription(
-            url=self.bot.url, event_types=[event_pb2.EVENT_TYPE_MESSAGE_CREATED], payload_format=CHATWOOT
+            url=self.bot.url,
+            event_types=[event_pb2.EVENT_TYPE_MESSAGE_CREATED, event_pb2.EVENT_TYPE_MESSAGE_UPDATED],
+            payload_format=CHATWOOT,
         )
         parent = f"accounts/{self.account}"
         request = subscription_service_pb2.CreateSubscriptionRequest(parent=parent, subscription=subscription)
@@ -72,9 +76,9 @@ class BehindTest(unittest.TestCase):
             stub = subscription_service_pb2_grpc.SubscriptionServiceStub(channel)
             stub.CreateSubscription(request, timeout=CALL_TIMEOUT_S)
 
-    def send(self, body):
+    def send(self, body, delivery):
         """POSTs as Chatwoot does. Returns the answer."""
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "X-Chatwoot-Delivery": DELIVERY}
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "X-Chatwoot-Delivery": delivery}
         request = urllib.request.Request(self.url, body, headers)
         with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as answer:
             self.assertEqual(answer.status, 200)
@@ -83,10 +87,10 @@ class BehindTest(unittest.TestCase):
     def test_a_bot_behind_the_gateway_answers_in_chatwoot(self):
         self.subscribe()
         body = (CAPTURED / "message_created-2.json").read_bytes()
-        sent = json.loads(body)
-        self.assertFalse(self.send(body)["duplicate"])
+        sent, delivery = json.loads(body), str(uuid.uuid4())
+        self.assertFalse(self.send(body, delivery)["duplicate"])
         # As some versions of Chatwoot do when they get no answer.
-        self.assertTrue(self.send(body)["duplicate"])
+        self.assertTrue(self.send(body, delivery)["duplicate"])
 
         message = self.bot.message()
         self.assertEqual((message.text, message.lead.metadata["date"]), (sent["content"], sent["created_at"]))
@@ -96,6 +100,47 @@ class BehindTest(unittest.TestCase):
         self.bot.logged("Event response has disabled AI response")
         self.assertEqual(self.bot.errors, [])
         self.assertTrue(self.bot.assistant.messages.empty())
+
+    def test_a_bot_reads_of_captured_messages_what_it_would_read_without_the_gateway(self):
+        self.subscribe()
+        compared = []
+        for file in sorted(CAPTURED.glob("message_*.json")):
+            sent = json.loads(file.read_bytes())
+            # It passes by what agents write, and cannot read a conversation that was cut short.
+            if sent["message_type"] == "outgoing" or "messages" not in sent["conversation"]:
+                continue
+            set_account(sent, self.account)
+            self.assertFalse(self.send(json.dumps(sent).encode(), str(uuid.uuid4()))["duplicate"])
+            read = self.bot.message()
+            self.bot.logged("Event response has disabled AI response")
+            direct = asyncio.run(WootMessage.load_from_message(sent, connector=self.bot.connector))
+            self.assertEqual(facts(read), facts(direct), file.name)
+            compared.append(file.stem)
+        self.assertEqual(len(compared), 7, compared)
+        self.assertEqual(self.bot.errors, [])
+
+
+def set_account(value, account):
+    """Has everything in a body be of one account."""
+    if isinstance(value, list):
+        for element in value:
+            set_account(element, account)
+    elif isinstance(value, dict):
+        if "account" in value:
+            value["account"]["id"] = account
+        if "account_id" in value:
+            value["account_id"] = account
+        for member in value.values():
+            set_account(member, account)
+
+
+def facts(message):
+    """What the bot knows of a message. What is empty and what is not there are the same to it."""
+    lead = message.lead.to_dict() | message.lead.metadata
+    del lead["metadata"], lead["raw"]
+    peer = {name: value or None for name, value in lead.pop("conversation_from").items()}
+    files = [(file.type, file.file_url, file.thumb_url) for file in message.attachments or []]
+    return message.text, message.date, lead, peer, files
 
 
 if __name__ == "__main__":
