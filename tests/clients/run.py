@@ -65,6 +65,7 @@ class Gateway:
             return self.process.wait()
         finally:
             self.reader.join(END_TIMEOUT_S)
+            self.process.stderr.close()
 
 
 def run(command, where, environment):
@@ -87,7 +88,7 @@ def main(binary, directory):
     tests = [python, "-m", "unittest", "--verbose"]
     clients = {
         "Python": ([*tests, "test_gateway"], HERE / "python"),
-        "celai-chatwoot": ([*tests, "test_celai"], HERE / "python"),
+        "celai-chatwoot": ([*tests, "test_celai", "test_behind"], HERE / "python"),
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
         "README": ([python, "readme.py"], HERE / "python"),
@@ -100,6 +101,7 @@ def main(binary, directory):
         gateway = Gateway(binary, data_dir)
         guarded = Gateway(binary, guarded_dir, TIDINGS_ADMIN_TOKEN=ADMIN_TOKEN)
         environment = os.environ | {
+            "GATEWAY_BINARY": str(Path(binary).resolve()),
             "GATEWAY": gateway.address,
             "GUARDED_GATEWAY": guarded.address,
             "ADMIN_TOKEN": ADMIN_TOKEN,
