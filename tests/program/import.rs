@@ -276,6 +276,26 @@ fn what_cannot_be_read_or_reached_ends_the_command_with_one_line() {
 }
 
 #[test]
+fn a_server_of_something_else_is_no_gateway_and_not_tried_again() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let input = file(&directory, "hooks.jsonl", lines([1]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // It may be gone already.
+            drop(stream.and_then(|mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
+        }
+    });
+    let ended = run(&mut tidings(&["import", "--address", &url, &input]));
+    let counts = "published 0, already there 0, refused 0; stopped before the first object\n";
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert!(ended.stdout == counts || ended.stdout.is_empty(), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("tidings: cannot reach "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
 fn the_input_may_have_as_many_different_objects_as_are_allowed() {
     let directory = tempfile::tempdir().expect("there is room");
     let input = file(&directory, "hooks.jsonl", lines([1, 2, 1, 3]));
