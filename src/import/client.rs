@@ -1,13 +1,13 @@
 //! The gateway as the command sees it: calls that publish some events at once, repeated while it has no room or cannot be reached.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{Instant, error::Elapsed, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -93,8 +93,13 @@ impl Client {
                 }
             }
         };
-        let channel =
-            connecting.await.with_context(|| format!("cannot reach a gateway at {}", connection.address))?;
+        let channel = connecting.await.map_err(|error| {
+            anyhow!(
+                "cannot reach a gateway at {}: {}",
+                connection.address,
+                chain(error.to_string(), error.source())
+            )
+        })?;
         let events = EventServiceClient::new(channel);
         Ok(Self { events, connection, retry_for, shutdown, has_answered: false })
     }
@@ -154,8 +159,7 @@ impl Client {
             answer = timeout(CALL_TIMEOUT, self.events.batch_publish_events(request)) => answer,
             () = ended => return Err(CallError::Interrupted),
         };
-        let late = || Status::deadline_exceeded(format!("no answer within {CALL_TIMEOUT:?}"));
-        let answer = answer.unwrap_or_else(|_| Err(late()));
+        let answer = answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed)));
         // What a connection ends with has a source. What a gateway refuses has none.
         self.has_answered |= answer.as_ref().err().is_none_or(|status| status.source().is_none());
         Ok(answer.map(|answer| answer.into_inner().results))
@@ -165,7 +169,8 @@ impl Client {
     fn judge(&self, status: Status) -> Result<Asked, CallError> {
         let address = &self.connection.address;
         if status.source().is_some() {
-            let why = format!("cannot reach the gateway at {address}: {}", chain(&status));
+            let cause = chain(status.message().to_owned(), status.source());
+            let why = format!("cannot reach the gateway at {address}: {cause}");
             return if self.has_answered {
                 Ok(Asked { why, wait: Duration::ZERO })
             } else {
@@ -200,10 +205,15 @@ struct Asked {
     wait: Duration,
 }
 
-/// A status that was made here, with what it was made of.
-fn chain(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
+/// As a connection that ended, which it is as good as.
+fn no_answer(elapsed: Elapsed) -> Status {
+    let mut status = Status::deadline_exceeded(format!("no answer within {CALL_TIMEOUT:?}"));
+    status.set_source(Arc::new(elapsed));
+    status
+}
+
+/// An error with what led to it. Some of them tell that themselves.
+fn chain(mut text: String, mut source: Option<&(dyn Error + 'static)>) -> String {
     while let Some(error) = source {
         let further = error.to_string();
         if !text.ends_with(&further) {

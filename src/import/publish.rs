@@ -10,7 +10,7 @@ use super::{
     Ending,
     client::{CallError, Client},
     reader::{Event, Item},
-    report::{Place, Report},
+    report::{self, Place, Report},
 };
 use crate::proto::v1::PublishEventRequest;
 
@@ -170,9 +170,10 @@ impl Publisher {
 fn faults(status: &Status) -> Vec<String> {
     let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     if violations.is_empty() {
-        return vec![format!("is refused by the gateway: {}", status.message())];
+        let refused = format!("is refused by the gateway: {}", status.message());
+        return report::told([refused].into_iter());
     }
     let fault =
         |field: &str, rule: &str| format!("{} {rule}", field.strip_prefix(ONLY_REQUEST).unwrap_or(field));
-    violations.iter().map(|violation| fault(&violation.field, &violation.description)).collect()
+    report::told(violations.iter().map(|violation| fault(&violation.field, &violation.description)))
 }

@@ -63,12 +63,7 @@ impl Report {
     pub(super) fn refuse(&mut self, place: &Place, faults: &[String]) {
         self.refused += 1;
         self.last = Some(place.clone());
-        for fault in faults.iter().take(FAULTS_TOLD_MAX) {
-            tell(format_args!("{place}: {}", printable(fault)));
-        }
-        if let Some(more) = faults.len().checked_sub(FAULTS_TOLD_MAX).filter(|more| *more > 0) {
-            tell(format_args!("{place}: and {more} faults more"));
-        }
+        faults.iter().for_each(|fault| tell(format_args!("{place}: {fault}")));
     }
 
     /// Notes that there is nothing more.
@@ -104,7 +99,17 @@ impl Report {
     }
 }
 
-/// A fault as one line of a bounded length: what it tells may hold keys of anybody's choice.
+/// As many of the faults of an object as are told, each as one line of a bounded length.
+pub(super) fn told(faults: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = faults.len().saturating_sub(FAULTS_TOLD_MAX);
+    let mut told: Vec<_> = faults.take(FAULTS_TOLD_MAX).map(|fault| printable(&fault)).collect();
+    if more > 0 {
+        told.push(format!("and {more} faults more"));
+    }
+    told
+}
+
+/// Faults hold keys of anybody's choice.
 fn printable(fault: &str) -> String {
     let mut text = String::with_capacity(fault.len());
     for (count, char) in fault.chars().enumerate() {
@@ -125,5 +130,13 @@ mod tests {
     fn a_fault_is_one_short_line_whatever_keys_it_names() {
         assert_eq!(printable("extra.a\n\u{1b}[31mb"), "extra.a\\n\\u{1b}[31mb");
         assert_eq!(printable(&"x".repeat(1000)).chars().count(), FAULT_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn so_many_faults_are_told_and_the_others_counted() {
+        let told_of = |count: usize| told((0..count).map(|number| number.to_string()));
+        assert_eq!(told_of(2), ["0", "1"]);
+        assert_eq!(told_of(10).len(), 10);
+        assert_eq!(told_of(13)[9..], ["9", "and 3 faults more"]);
     }
 }

@@ -1,7 +1,6 @@
 //! `tidings import`: the real binary against a real gateway, whose subscribers get Chatwoot's form.
 
 use std::{
-    fs,
     io::{PipeWriter, Write},
     process::Command,
 };
@@ -14,44 +13,17 @@ use tidings::proto::v1::{
 
 use crate::harness::{Reads, Running, run, tidings};
 
+mod captured;
 mod secured;
 mod support;
 
 use support::{Gateway, Receiver, file, lines, message, numbers};
-
-/// Captured payloads that come out as they came in. Others have less than Chatwoot's form of today, and get it.
-const CAPTURED: [&str; 0] = [];
 
 /// The command with a standard input that the test writes to.
 fn with_input(mut command: Command) -> (Command, PipeWriter) {
     let (reader, writer) = std::io::pipe().expect("there are pipes");
     command.stdin(reader);
     (command, writer)
-}
-
-/// Where a captured payload is, what it is, and the account that it tells.
-fn captured(name: &str) -> (String, Value, i64) {
-    let path = format!("{}/tests/chatwoot/captured/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    let body: Value = serde_json::from_slice(&fs::read(&path).expect("it is there")).expect("it is JSON");
-    let account =
-        ["/account/id", "/messages/0/account_id"].iter().find_map(|told| body.pointer(told)?.as_i64());
-    (path, body, account.unwrap_or(1))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn captured_payloads_come_out_again_in_chatwoots_form() {
-    let directory = tempfile::tempdir().expect("there is room");
-    let gateway = Gateway::start(directory.path(), &[]);
-    for name in CAPTURED {
-        let (path, body, account) = captured(name);
-        let mut receiver = Receiver::start().await;
-        gateway.subscribe(account, &receiver).await;
-        let ended = gateway.import(&["--account", &account.to_string(), &path]);
-        assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{name}: {}", ended.stdout);
-        assert_eq!(ended.stdout, "published 1, already there 0, refused 0\n");
-        assert_eq!(receiver.next().await, body, "{name}");
-    }
-    gateway.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,10 +81,10 @@ async fn what_cannot_be_represented_is_refused_with_its_line_and_the_rest_is_pub
         assert!(found, "{line} {what}: {}", ended.stderr);
     };
     told(2, "must be a JSON object");
-    told(3, "message.account.id must be 1");
+    told(3, "account.id must be 1, ");
     told(4, "content must be a string");
     told(5, "event is none of the twelve events");
-    told(6, "is not JSON: expected value at column ");
+    told(6, ": expected value at column ");
     told(7, "is longer than 1 MiB");
     told(8, "is not JSON: its braces");
     assert_eq!(numbers(&receiver.take(2).await), [1, 4]);
@@ -162,6 +134,8 @@ async fn nothing_is_published_where_it_is_only_to_be_checked() {
 async fn every_conversation_keeps_its_order_through_an_overload() {
     const COUNT: i64 = 1010;
     const CONVERSATIONS: i64 = 50;
+    // Some after one another and some apart.
+    let conversation_of = |number: i64| number / 3 % CONVERSATIONS + 1;
     let directory = tempfile::tempdir().expect("there is room");
     let flags = ["--backlog-per-subscription-max", "1000"];
     let gateway = Gateway::start(&directory.path().join("data"), &flags);
@@ -170,8 +144,7 @@ async fn every_conversation_keeps_its_order_through_an_overload() {
     let mut subscriptions = SubscriptionServiceClient::new(gateway.channel().await);
     let pause = PauseSubscriptionRequest { name: name.clone() };
     subscriptions.pause_subscription(pause).await.expect("it can be paused");
-    let text: String =
-        (1..=COUNT).map(|number| message(1, number % CONVERSATIONS + 1, number) + "\n").collect();
+    let text: String = (1..=COUNT).map(|number| message(1, conversation_of(number), number) + "\n").collect();
     let input = file(&directory, "hooks.jsonl", text);
 
     let mut running = Running::start(gateway.command(&["--batch", "10", &input]), &Reads::Stderr);
@@ -185,7 +158,7 @@ async fn every_conversation_keeps_its_order_through_an_overload() {
         let of_it: Vec<_> =
             bodies.iter().filter(|body| body["conversation"]["id"] == conversation).cloned().collect();
         let expected: Vec<_> =
-            (1..=COUNT).filter(|number| number % CONVERSATIONS + 1 == conversation).collect();
+            (1..=COUNT).filter(|number| conversation_of(*number) == conversation).collect();
         assert_eq!(numbers(&of_it), expected);
     }
     gateway.stop();
@@ -301,6 +274,26 @@ fn what_cannot_be_read_or_reached_ends_the_command_with_one_line() {
         let ended = run(tidings(&["import"]).args(arguments));
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.stderr);
     }
+}
+
+#[test]
+fn a_server_of_something_else_is_no_gateway_and_not_tried_again() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let input = file(&directory, "hooks.jsonl", lines([1]));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // It may be gone already.
+            drop(stream.and_then(|mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
+        }
+    });
+    let ended = run(&mut tidings(&["import", "--address", &url, &input]));
+    let counts = "published 0, already there 0, refused 0; stopped before the first object\n";
+    assert_eq!(ended.code, Some(75), "{}", ended.stderr);
+    assert!(ended.stdout == counts || ended.stdout.is_empty(), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("tidings: cannot reach "), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }
 
 #[test]

@@ -117,10 +117,10 @@ fn an_object_may_be_as_long_as_the_bound_and_not_longer() {
 
 #[test]
 fn memory_is_bounded_however_long_a_line_is() {
-    let mut objects = Objects::new(io::repeat(b'x').take(64 << 20));
+    let mut objects = Objects::new(io::repeat(b'x').take(16 << 20));
     assert!(objects.next().unwrap().unwrap().object.is_err());
     assert!(objects.buffer.capacity() < 2 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());
-    let text = io::Read::chain(&b"{\"a\":\""[..], io::repeat(b'x').take(64 << 20));
+    let text = io::Read::chain(&b"{\"a\":\""[..], io::repeat(b'x').take(16 << 20));
     let mut objects = Objects::new(text);
     assert!(objects.next().unwrap().unwrap().object.is_err());
     assert!(objects.buffer.capacity() < 3 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());

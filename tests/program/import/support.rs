@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings::{
@@ -125,8 +126,13 @@ impl Receiver {
 
     /// The next body.
     pub async fn next(&mut self) -> Value {
+        serde_json::from_slice(&self.next_bytes().await).expect("a body is JSON")
+    }
+
+    /// The next body as it came.
+    pub async fn next_bytes(&mut self) -> Bytes {
         let arrival = timeout(PATIENCE, self.arrivals.recv()).await.expect("something arrives in time");
-        serde_json::from_slice(&arrival.expect("the receiver runs").body).expect("a body is JSON")
+        arrival.expect("the receiver runs").body
     }
 
     /// The next so many bodies.
