@@ -5,7 +5,6 @@ use std::time::Duration;
 
 mod answer;
 mod body;
-mod bulk;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -14,7 +13,6 @@ mod server;
 mod signed;
 mod sources;
 
-pub use bulk::{PARTS_MAX, PATHS_BYTES_MAX};
 pub use file::{SourcesError, SourcesFile};
 pub use request::EVENT_ID_PREFIX;
 pub use server::{CONNECTION_AGE_MAX, serve};

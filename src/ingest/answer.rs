@@ -209,3 +209,68 @@ fn cut(text: &str) -> String {
     }
     format!("{}…", &text[..text.floor_char_boundary(FAULT_TEXT_BYTES_MAX)])
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::{
+        domain::ids::{AccountId, EventName},
+        gateway::Limit,
+    };
+
+    /// The status, `Retry-After` and the body of an answer.
+    async fn answered(refusal: impl Into<Refusal>) -> (u16, Option<String>, serde_json::Value) {
+        let response = refusal.into().into_response();
+        let wait = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, wait, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_refuses_has_its_status_and_its_wait() {
+        let limit = Limit { name: "backlog_max", max: 7 };
+        let millis = Duration::from_millis;
+        let name = EventName { account: AccountId::new(1).unwrap(), id: "e".parse().unwrap() };
+        let cases = [
+            (GatewayError::overloaded("publish_events_in_flight_max", 7), 429, "OVERLOADED", Some("1")),
+            (
+                GatewayError::BacklogFull { subscription: None, owed: 7, limit, retry_after: millis(10_001) },
+                429,
+                "BACKLOG_FULL",
+                Some("11"),
+            ),
+            (GatewayError::StoreFull { limit, retry_after: millis(5000) }, 429, "STORE_FULL", Some("5")),
+            (GatewayError::DiskFull { retry_after: millis(5000) }, 503, "DISK_FULL", Some("5")),
+            (GatewayError::ShuttingDown, 503, "SHUTTING_DOWN", Some("1")),
+            (GatewayError::Storage("hunter2".to_owned()), 503, "STORAGE_FAILED", Some("1")),
+            (GatewayError::EventExists { name, index: 0 }, 409, "EVENT_EXISTS", None),
+            (GatewayError::RequestIdReused, 500, "INTERNAL", None),
+        ];
+        for (error, status, reason, wait) in cases {
+            let told = answered(error).await;
+            assert_eq!((told.0, told.1.as_deref(), &told.2["reason"]), (status, wait, &json!(reason)));
+            assert!(!told.2["message"].as_str().unwrap().contains("hunter2"), "{told:?}");
+        }
+        let limited = Limited { subject: "10.0.0.1".to_owned(), max: 7, wait: Duration::ZERO };
+        let (status, wait, body) = answered(limited).await;
+        assert_eq!((status, wait.as_deref(), &body["reason"]), (429, Some("1"), &json!("RATE_LIMITED")));
+    }
+
+    #[tokio::test]
+    async fn faults_are_told_in_part_and_the_rest_is_counted() {
+        let mut faults = Faults::default();
+        for number in 0..FAULTS_MAX + 3 {
+            faults.invalid(format!("ä{number}").repeat(1000), "must not be so long");
+        }
+        let refusal = Refusal::from(faults);
+        assert!(refusal.faults().ends_with("; and 3 more"));
+        let (status, wait, body) = answered(refusal).await;
+        assert_eq!((status, wait, &body["faults_omitted"]), (422, None, &json!(3)));
+        let told = body["faults"].as_array().unwrap();
+        let longest = told.iter().map(|fault| fault["field"].as_str().unwrap().len()).max().unwrap();
+        assert!(told.len() == FAULTS_MAX && longest <= FAULT_TEXT_BYTES_MAX + "…".len(), "{longest}");
+    }
+}

@@ -13,7 +13,6 @@ use super::{
     IngestSettings,
     answer::{self, Refusal},
     body::{self, Arrived, Room, Unread},
-    bulk,
     file::SourcesFile,
     signed,
     sources::Source,
@@ -22,7 +21,6 @@ use crate::{
     clock::Clock,
     domain::{
         event::EventAddress,
-        fault::Faults,
         ids::{EVENT_ID_CHARS_MAX, EventId},
         import,
         request::CHATWOOT_DELIVERY,
@@ -166,14 +164,7 @@ impl Ingest {
         known: &mut Known,
     ) -> Result<Published, Refusal> {
         let body = &arrived.bytes;
-        let event = bulk::check(body)
-            .map_err(|rule| {
-                let mut faults = Faults::default();
-                faults.invalid("body", rule);
-                faults
-            })
-            .and_then(|()| import::read(body, source.account))
-            .inspect_err(|_| known.event = event_of(body))?;
+        let event = import::read(body, source.account).inspect_err(|_| known.event = event_of(body))?;
         let address = EventAddress { account: source.account, id: known.delivery.clone() };
         let checked = self.gateway.check_event(address, Box::new(event), "event")?;
         let publishing = self.gateway.publish(vec![checked])?;

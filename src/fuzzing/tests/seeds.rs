@@ -90,6 +90,13 @@ const FILES: [&str; 4] = [
     "max_in_flight = 99999999999999999999\nlog_format = [\"json\", 1]\ncall_timeout = 1979-05-27\n",
 ];
 
+const SOURCES: [&str; 4] = [
+    "[[source]]\naccount = 1\npath = '0123456789abcdefABCD_-'\nsigning_secret = 'sixteen letters!'\nname = 'support'\n",
+    "source = [{ account = 0x7, path = \"x\", name = \"a b\" }, 1]\nsources = 1979-05-27\n",
+    "[[source]]\naccount = 1\npath = '0123456789abcdefABCD_-'\n[[source]]\naccount = 1\npath = '0123456789abcdefABCD_-'\n",
+    "[source]\npath = hunter2\n[[source]]\naccount = -1\n= broken\n",
+];
+
 /// What the program itself writes and reads passes its targets. `WRITE_SEEDS=1 cargo test --lib seeds` writes it into the corpus as well.
 #[tokio::test]
 async fn every_seed_passes_its_target() {
@@ -111,6 +118,7 @@ async fn every_seed_passes_its_target() {
     URLS.iter().for_each(|text| add("url", text.as_bytes()));
     SECRETS.iter().for_each(|text| add("secrets", text.as_bytes()));
     KEYS.iter().for_each(|text| add("keys", text.as_bytes()));
+    SOURCES.iter().for_each(|text| add("sources", text.as_bytes()));
     add("tls", b"example.com\0-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n\0\0");
     VALUES.iter().for_each(|text| add("config_values", text.as_bytes()));
     FILES.iter().for_each(|text| add("config_file", text.as_bytes()));
