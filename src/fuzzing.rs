@@ -9,7 +9,7 @@ use crate::{config, delivery, domain, grpc, ingest, store};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("answer", domain::fuzz::answer),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),

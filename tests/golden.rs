@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
 
-use std::fs;
+use std::{env, fs};
 
 use prost::Message;
 use tidings::{
@@ -88,17 +88,19 @@ fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
     }
 }
 
-/// Writes the events into the corpus of the fuzz target: `cargo test --test golden seeds -- --ignored`.
+/// What is published is what is stored. `WRITE_SEEDS=1 cargo test --test golden` writes the events into the corpus of the fuzz target as well.
 #[test]
-#[ignore = "it writes into the source"]
-fn seeds_for_fuzzing_are_written() {
+fn every_event_comes_back_from_its_encoding() {
     for kind in events::kinds() {
         let variants = [Some(events::full(kind)), Some(events::unset(kind)), events::empty(kind)];
         for (event, variant) in variants.into_iter().zip(["full", "unset", "empty"]) {
             let Some(event) = event else { continue };
-            let file =
-                format!("{}/fuzz/corpus/event/{}.{variant}", env!("CARGO_MANIFEST_DIR"), name_of(kind));
-            fs::write(file, event.encode_to_vec()).unwrap();
+            let encoded = event.encode_to_vec();
+            assert_eq!(v1::Event::decode(encoded.as_slice()), Ok(event));
+            if env::var_os("WRITE_SEEDS").is_some() {
+                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/event");
+                fs::write(format!("{folder}/{}.{variant}", name_of(kind)), encoded).unwrap();
+            }
         }
     }
 }
