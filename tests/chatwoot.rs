@@ -11,6 +11,8 @@ use tidings::domain::{
     subscription::PayloadFormat::{self, Chatwoot},
 };
 
+#[path = "chatwoot/document.rs"]
+mod document;
 #[path = "chatwoot/exceptions.rs"]
 mod exceptions;
 #[path = "chatwoot/fixtures.rs"]

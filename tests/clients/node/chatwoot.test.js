@@ -5,13 +5,15 @@
 const assert = require("node:assert/strict");
 const { createHmac } = require("node:crypto");
 const { test } = require("node:test");
+const { setTimeout: sleep } = require("node:timers/promises");
 const grpc = require("@grpc/grpc-js");
 const { edges, events } = require("./chatwoot/events");
 const { Flow } = require("./chatwoot/flow");
 const { webhook } = require("./chatwoot/schema");
-const { call, tidings } = require("./client");
+const { CALL_TIMEOUT_MS, call, tidings } = require("./client");
 const { AGE_MAX_MS, Receiver, genuine } = require("./receiver");
 
+const LOOK_INTERVAL_MS = 20;
 const FORMATS = ["PAYLOAD_FORMAT_DOCUMENTED", "PAYLOAD_FORMAT_SAMPLE", "PAYLOAD_FORMAT_CHATWOOT"];
 
 let accounts = 5000;
@@ -138,12 +140,11 @@ for (const payloadFormat of FORMATS) {
     const first = await receiver.next();
 
     // What is under way is not replayed.
-    const states = ["STATE_SUCCEEDED"];
-    let replayed = 0;
-    for (const late = Date.now() + 30_000; replayed === 0; ) {
+    const request = { parent: subscription.name, states: ["STATE_SUCCEEDED"] };
+    const late = Date.now() + CALL_TIMEOUT_MS;
+    while ((await call(setup.deliveries, "replayDeliveries", request)).replayedCount === 0) {
       assert.ok(Date.now() < late, "the delivery does not succeed");
-      const answer = await call(setup.deliveries, "replayDeliveries", { parent: subscription.name, states });
-      replayed = answer.replayedCount;
+      await sleep(LOOK_INTERVAL_MS);
     }
     const again = await receiver.next();
     assert.equal(again.headers["x-chatwoot-delivery"], first.headers["x-chatwoot-delivery"]);
