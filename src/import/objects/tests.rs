@@ -2,6 +2,13 @@
 
 use std::cmp::min;
 
+use proptest::{
+    collection::{btree_map, vec},
+    prelude::*,
+    sample::select,
+};
+use serde_json::Value;
+
 use super::*;
 
 /// Gives so many bytes at a time.
@@ -16,13 +23,14 @@ impl Read for Slowly<'_> {
     }
 }
 
-fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
+fn raw(input: impl Read) -> Vec<Found> {
     let mut objects = Objects::new(input);
-    let mut all = Vec::new();
-    while let Some(Found { line, object }) = objects.next().unwrap() {
-        all.push((line, object.map(|object| String::from_utf8(object).unwrap())));
-    }
-    all
+    std::iter::from_fn(|| objects.next().unwrap()).collect()
+}
+
+fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
+    let text = |object| String::from_utf8(object).unwrap();
+    raw(input).into_iter().map(|Found { line, object }| (line, object.map(text))).collect()
 }
 
 /// The same, however it is read.
@@ -124,4 +132,53 @@ fn memory_is_bounded_however_long_a_line_is() {
     let mut objects = Objects::new(text);
     assert!(objects.next().unwrap().unwrap().object.is_err());
     assert!(objects.buffer.capacity() < 3 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());
+}
+
+/// Objects of any shape.
+fn any_object() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[{}\\[\\]\",:\\\\\n a]{0,6}".prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map("[{}\"\\\\\n a]{0,3}", inner, 0..4).prop_map(|object| object.into_iter().collect()),
+        ]
+    });
+    btree_map("[{}\"\\\\ a]{0,3}", value, 0..4).prop_map(|object| object.into_iter().collect())
+}
+
+proptest! {
+    #[test]
+    fn every_object_is_found_with_its_line_however_it_is_written_and_read(
+        objects in vec((any_object(), any::<bool>(), "[ \r\n\t]{0,4}"), 0..6),
+        size in 1_usize..64,
+    ) {
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for (object, is_pretty, space) in objects {
+            let line = 1 + text.matches('\n').count() as u64;
+            let object = if is_pretty { format!("{object:#}") } else { object.to_string() };
+            text += &object;
+            text += &space;
+            expected.push((line, Ok(object)));
+        }
+        prop_assert_eq!(all(Slowly(text.as_bytes(), size)), expected);
+    }
+
+    #[test]
+    fn whatever_comes_is_taken_apart_alike_however_it_is_read(
+        bytes in vec(select(&b"{}[]\",:\\\n 1\xef\xbb\xbf"[..]), 0..80),
+        size in 1_usize..16,
+    ) {
+        let whole = raw(&bytes[..]);
+        prop_assert_eq!(&raw(Slowly(&bytes, size)), &whole);
+        prop_assert!(whole.is_sorted_by_key(|found| found.line));
+        for object in whole.into_iter().filter_map(|found| found.object.ok()) {
+            let ends = object.first().zip(object.last());
+            prop_assert_eq!(ends, Some((&b'{', &b'}')));
+        }
+    }
 }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings::{
     proto::v1::{
-        CreateSubscriptionRequest, ListEventsRequest, Subscription, event_service_client::EventServiceClient,
-        subscription::PayloadFormat, subscription_service_client::SubscriptionServiceClient,
+        CreateSubscriptionRequest, Event, ListEventsRequest, Subscription,
+        event_service_client::EventServiceClient, subscription::PayloadFormat,
+        subscription_service_client::SubscriptionServiceClient,
     },
     receive::{self, Answers, Received},
 };
@@ -83,15 +84,19 @@ impl Gateway {
         created.subscription.expect("it is shown").name
     }
 
-    /// How many events of an account are stored.
-    pub async fn stored(&self, account: i64) -> usize {
-        let mut client = EventServiceClient::new(self.channel().await);
+    /// The stored events of an account, the latest first.
+    pub async fn stored(&self, account: i64) -> Vec<Event> {
         let request = ListEventsRequest {
             parent: format!("accounts/{account}"),
             page_size: 1000,
             ..ListEventsRequest::default()
         };
-        client.list_events(request).await.expect("they can be listed").into_inner().events.len()
+        let listed = self.events().await.list_events(request).await;
+        listed.expect("they can be listed").into_inner().events
+    }
+
+    pub async fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel().await)
     }
 
     /// Runs the command against this gateway.
