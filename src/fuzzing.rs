@@ -9,7 +9,7 @@ use crate::{config, delivery, domain, grpc, ingest, store};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("answer", domain::fuzz::answer),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
@@ -17,6 +17,7 @@ pub const TARGETS: [Target; 20] = [
     ("config_file", config::fuzz::config_file),
     ("config_values", config::fuzz::config_values),
     ("event", domain::fuzz::event),
+    ("import", domain::fuzz::import),
     ("keys", domain::fuzz::keys),
     ("log", store::disk::fuzz::log),
     ("manifest", store::disk::fuzz::manifest),

@@ -8,7 +8,7 @@ use std::fs;
 
 use prost::Message;
 use tidings::{
-    domain::{event, ids::AccountId, json, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, import, json, subscription::PayloadFormat},
     proto::v1::{self, EventType},
 };
 
@@ -55,6 +55,39 @@ fn other_events_have_their_documented_body_in_the_sample_form() {
     }
 }
 
+#[test]
+fn every_event_has_the_body_of_chatwoot() {
+    for kind in events::kinds() {
+        let name = name_of(kind);
+        assert_body(events::full(kind), PayloadFormat::Chatwoot, &format!("chatwoot/{name}"));
+        assert_body(events::unset(kind), PayloadFormat::Chatwoot, &format!("chatwoot/{name}.unset"));
+        if let Some(event) = events::empty(kind) {
+            assert_body(event, PayloadFormat::Chatwoot, &format!("chatwoot/{name}.empty"));
+        }
+    }
+}
+
+#[test]
+fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
+    let account = AccountId::new(events::ACCOUNT).unwrap();
+    for kind in events::kinds() {
+        let variants = [Some(events::full(kind)), Some(events::unset(kind)), events::empty(kind)];
+        for mut event in variants.into_iter().flatten() {
+            event::check(&mut event, account, "event").unwrap();
+            let body = json::render(&event, PayloadFormat::Chatwoot);
+            match import::read(&body, account) {
+                Ok(again) => assert_eq!(json::render(&again, PayloadFormat::Chatwoot), body),
+                // Nothing but its hours tells an inbox: these have none.
+                Err(faults) => {
+                    let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+                    assert_eq!(fields, ["working_hours[0].inbox_id"], "{kind:?}");
+                    assert!(matches!(kind, EventType::InboxCreated | EventType::InboxUpdated));
+                }
+            }
+        }
+    }
+}
+
 /// Writes the events into the corpus of the fuzz target: `cargo test --test golden seeds -- --ignored`.
 #[test]
 #[ignore = "it writes into the source"]
@@ -78,6 +111,7 @@ fn the_golden_files_are_all_read() {
     };
     let empty = events::kinds().filter_map(events::empty).count();
     assert_eq!(files("documented"), 2 * events::kinds().count() + empty);
+    assert_eq!(files("chatwoot"), files("documented"));
     assert_eq!(files("sample"), 4);
 }
 

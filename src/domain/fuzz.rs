@@ -25,7 +25,7 @@ use super::{
         AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
         parse_account_name,
     },
-    json, request,
+    import, json, request,
     retry::{RetryPolicy, RetryPolicyError},
     seal::{self, SealingKey, SealingKeys},
     secret::Secret,
@@ -34,6 +34,9 @@ use super::{
     time::UnixMicros,
 };
 use crate::proto::v1;
+
+const FORMATS: [PayloadFormat; 3] =
+    [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
 
 /// An event of a publisher: what passes the check is complete, is stored as it is, and has one body in each form, which is sound JSON.
 pub fn event(data: &[u8]) {
@@ -49,11 +52,37 @@ pub fn event(data: &[u8]) {
     assert_eq!(content.event_type, facts.event_type);
     assert_eq!(content.order_tag, OrderTag::from(facts.order_key));
     assert_eq!(content.decode(), event, "what is stored is the event");
-    for format in [PayloadFormat::Documented, PayloadFormat::Sample] {
+    for format in FORMATS {
         let body = json::render(&event, format);
         assert_eq!(content.body(format), body, "an event has one body");
         is_sound(&body);
     }
+    comes_out_again(&content.body(PayloadFormat::Chatwoot), account);
+}
+
+/// A webhook of Chatwoot: what is taken is an event that passes the check as it is, and that comes out again.
+pub fn import(data: &[u8]) {
+    let account = AccountId::new(1).expect("one is positive");
+    let Ok(event) = import::read(data, account) else { return };
+    let mut checked = event.clone();
+    check(&mut checked, account, "event").expect("what was read was checked");
+    assert_eq!(checked, event, "a second check finds nothing to complete");
+    for format in FORMATS {
+        is_sound(&json::render(&event, format));
+    }
+    assert!(
+        comes_out_again(&json::render(&event, PayloadFormat::Chatwoot), account),
+        "what comes out can be read"
+    );
+}
+
+/// Whether a body in Chatwoot's form can be read; as it is, it comes out again.
+fn comes_out_again(body: &[u8], account: AccountId) -> bool {
+    let read = import::read(body, account);
+    if let Ok(event) = &read {
+        assert_eq!(json::render(event, PayloadFormat::Chatwoot), body, "what was read comes out as it was");
+    }
+    read.is_ok()
 }
 
 /// That a text is JSON, no object of which has a key twice: readers differ in which of the two they take.

@@ -111,3 +111,6 @@ fn payload(mut fields: Fields<'_>) -> Option<Payload> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,12 +43,13 @@ pub fn sample(event_type: EventType, account: AccountId) -> v1::Event {
             contact: Some(contact(account)),
             changed_attributes: vec![change("name", "contact-name", "polished-moon-404")],
         }),
-        EventType::InboxCreated => {
-            Payload::InboxCreated(v1::InboxCreated { inbox: Some(inbox()), settings: Some(settings()) })
-        }
+        EventType::InboxCreated => Payload::InboxCreated(v1::InboxCreated {
+            inbox: Some(inbox()),
+            settings: Some(settings(account)),
+        }),
         EventType::InboxUpdated => Payload::InboxUpdated(v1::InboxUpdated {
             inbox: Some(inbox()),
-            settings: Some(settings()),
+            settings: Some(settings(account)),
             changed_attributes: vec![change("greeting_enabled", true, false)],
         }),
         EventType::ConversationTypingOn => Payload::ConversationTypingOn(v1::ConversationTypingOn {
@@ -222,12 +223,37 @@ fn initiated_at() -> v1::InitiatedAt {
     }
 }
 
-fn settings() -> Struct {
+/// One of the days whose hours an inbox has. Nothing else in its settings tells which inbox they are of.
+fn monday(account: AccountId) -> Value {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "accounts of samples have small numbers, and no one else reads it"
+    )]
+    let account = account.get() as f64;
+    let day = object([
+        ("id", Value::from(1.0)),
+        ("inbox_id", Value::from(1.0)),
+        ("account_id", Value::from(account)),
+        ("day_of_week", Value::from(1.0)),
+        ("closed_all_day", Value::from(false)),
+        ("open_hour", Value::from(9.0)),
+        ("open_minutes", Value::from(0.0)),
+        ("close_hour", Value::from(17.0)),
+        ("close_minutes", Value::from(0.0)),
+        ("created_at", Value::from("2020-03-03T13:05:57.000Z")),
+        ("updated_at", Value::from("2020-03-03T13:05:57.000Z")),
+        ("open_all_day", Value::from(false)),
+    ]);
+    Value { kind: Some(prost_types::value::Kind::StructValue(day)) }
+}
+
+fn settings(account: AccountId) -> Struct {
     object([
         ("enable_auto_assignment", Value::from(true)),
         ("greeting_enabled", Value::from(true)),
         ("greeting_message", Value::from("Hi")),
         ("timezone", Value::from("America/Denver")),
+        ("working_hours", Value::from(vec![monday(account)])),
         ("working_hours_enabled", Value::from(false)),
     ])
 }

@@ -36,7 +36,11 @@ fn variants(kind: EventType) -> Vec<(v1::Event, &'static str)> {
 /// The body that a golden file holds for this form, if there is one.
 fn golden_of(kind: EventType, variant: &str, format: PayloadFormat) -> String {
     let is_message = matches!(kind, EventType::MessageCreated | EventType::MessageUpdated);
-    let form = if is_message && format == PayloadFormat::Sample { "sample" } else { "documented" };
+    let form = match format {
+        PayloadFormat::Sample if is_message => "sample",
+        PayloadFormat::Chatwoot => "chatwoot",
+        _ => "documented",
+    };
     golden(&format!("{form}/{}{variant}", name_of(kind)))
 }
 
@@ -48,6 +52,7 @@ async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     let forms = [
         (PayloadFormat::Documented, "/documented"),
         (PayloadFormat::Sample, "/sample"),
+        (PayloadFormat::Chatwoot, "/chatwoot"),
         (PayloadFormat::Unspecified, "/unset"),
     ];
     let mut subscribed = Vec::new();
@@ -61,7 +66,7 @@ async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     for kind in kinds() {
         for (event, variant) in variants(kind) {
             let published = client.publish(ACCOUNT, event).await;
-            assert_eq!(published.delivery_count, 3);
+            assert_eq!(published.delivery_count, 4);
             let seen = receiver.wait_for(arrived + forms.len()).await;
             for ((format, path), subscribed) in forms.iter().zip(&subscribed) {
                 let request = seen[arrived..].iter().find(|request| request.path == *path);

@@ -149,13 +149,15 @@ impl Endpoint {
         self.taken.lock().unwrap().get(path).map_or(0, HashSet::len)
     }
 
-    /// One subscription in each form, and an ordered one where the gateway takes such.
+    /// One subscription in each form, of which one is ordered where the gateway takes such.
     async fn subscribe(&self, client: &Client) -> Vec<Subscribed> {
         let asked =
             |path, format, ordered| v1::Subscription { ordered, ..asked(self.receiver.url(path), format) };
-        let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
-        let wanted =
-            [("/documented", documented, false), ("/sample", sample, false), ("/ordered", documented, true)];
+        let wanted = [
+            ("/documented", PayloadFormat::Documented, false),
+            ("/sample", PayloadFormat::Sample, false),
+            ("/ordered", PayloadFormat::Chatwoot, true),
+        ];
         let mut subscriptions = Vec::new();
         for (path, format, ordered) in wanted {
             match client.try_subscribe(ACCOUNT, asked(path, format, ordered)).await {

@@ -30,6 +30,7 @@ mod proxy;
 mod publishing;
 mod raw;
 mod receiver;
+mod repeats;
 mod replay;
 mod restarts;
 mod retention;

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use super::{faults::Found, path::Path};
 use crate::proto::v1;
 
-/// The whole numbers that a `google.protobuf.Value` keeps exact: it is a float.
+/// Up to here floats hold every whole number.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// The keys of an object that were not yet read.
@@ -250,8 +250,8 @@ fn to_value(value: Value, path: &Path<'_>, found: &mut Found) -> prost_types::Va
         }
         Value::Number(number) => {
             let float = number.as_f64().unwrap_or_default();
-            if !number.is_f64() && float.abs() >= EXACT_MAX {
-                found.invalid(path, "must be a whole number below 2^53: free objects hold floats");
+            if number.as_i128().is_some_and(|whole| !is_exact(whole, float)) {
+                found.invalid(path, "must be a whole number that a float holds, as those up to 2^53 are");
             }
             Kind::NumberValue(float)
         }
@@ -275,6 +275,11 @@ fn unix_time(number: &Number) -> Option<Timestamp> {
     }
     let micros = exact((number.as_f64()? * 1e6).round())?;
     Instant::from_microsecond(micros).ok().map(timestamp)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "it was a whole number of 65 bits, and is one")]
+fn is_exact(whole: i128, float: f64) -> bool {
+    float as i128 == whole
 }
 
 fn exact(number: f64) -> Option<i64> {

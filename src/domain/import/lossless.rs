@@ -1,7 +1,7 @@
 //! Whether everything that came is in what will go out.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::{faults::Found, path::Path};
 
@@ -28,7 +28,7 @@ pub(super) fn compare(came: &Value, goes: &Value, path: &Path<'_>, found: &mut F
                 compare(came, goes, &Path::Item(path, index), found);
             }
         }
-        (Value::Number(came), Value::Number(goes)) if came == goes || came.as_f64() == goes.as_f64() => {}
+        (Value::Number(came), Value::Number(goes)) if is_same_number(came, goes) => {}
         (Value::String(came), Value::String(goes)) if came == goes || is_same_time(came, goes) => {}
         (came, goes) if came == goes || is_nothing(came) && is_nothing(goes) => {}
         (_, goes) => found.invalid(path, format_args!("would come out as {}", sort(goes))),
@@ -43,6 +43,14 @@ fn is_nothing(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(object) => object.is_empty(),
+    }
+}
+
+/// Whole numbers by all their digits.
+fn is_same_number(came: &Number, goes: &Number) -> bool {
+    match (came.as_i128(), goes.as_i128()) {
+        (Some(came), Some(goes)) => came == goes,
+        _ => came.as_f64() == goes.as_f64(),
     }
 }
 

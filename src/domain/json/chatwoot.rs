@@ -229,3 +229,6 @@ fn told(text: &str) -> Option<&str> {
 fn or_else<'a>(text: &'a str, other: &'a str) -> &'a str {
     if text.is_empty() { other } else { text }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,12 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{event, ids::AccountId, samples},
+    domain::{event, ids::AccountId, import, samples},
     proto::v1::event::Payload,
 };
 
-const FORMATS: [PayloadFormat; 2] = [PayloadFormat::Documented, PayloadFormat::Sample];
+const FORMATS: [PayloadFormat; 3] =
+    [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
 
 fn account() -> AccountId {
     AccountId::new(7).unwrap()
@@ -87,6 +88,24 @@ proptest! {
         let sample = read(&render(&event, PayloadFormat::Sample));
         prop_assert_eq!(&sample["id"], &json!(message.id.to_string()));
         prop_assert_eq!(&sample["content_attributes"], &documented["content_attributes"]);
+
+        let chatwoot = read(&render(&event, PayloadFormat::Chatwoot));
+        prop_assert_eq!(&chatwoot["id"], &json!(message.id));
+        prop_assert_eq!(&chatwoot["content"], &json!(message.content));
+        prop_assert_eq!(&chatwoot["source_id"], &json!(message.source_id));
+        prop_assert_eq!(&chatwoot["content_attributes"], &documented["content_attributes"]);
+        let inner = &chatwoot["conversation"]["messages"][0];
+        prop_assert_eq!(&inner["created_at"], &documented["created_at"]);
+        prop_assert_eq!(&inner["content"], &chatwoot["content"]);
+    }
+
+    #[test]
+    fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body(mut event in message_event()) {
+        event::check(&mut event, account(), "event").unwrap();
+        let body = render(&event, PayloadFormat::Chatwoot);
+        let again = import::read(&body, account()).unwrap();
+        let text = |body| String::from_utf8(body).unwrap();
+        prop_assert_eq!(text(render(&again, PayloadFormat::Chatwoot)), text(body));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where fuzzing begins: what the program itself writes, and what its tests know to be odd. `fuzz/minimise` takes it from there.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use prost::Message;
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::folder;
 use crate::{
     config::{Config, Flags},
-    domain::{ids::AccountId, samples},
+    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
     grpc,
     proto::v1::{self, EventType},
     store,
@@ -107,6 +107,9 @@ async fn seeds_are_written() {
         let kind = EventType::try_from(number).unwrap();
         add("event", &samples::sample(kind, AccountId::new(1).unwrap()).encode_to_vec());
     }
+    for body in webhooks() {
+        add("import", &body);
+    }
     for (number, text) in (0_u8..).zip(ANSWERS) {
         let now = 1_700_000_000_000_000_i64.to_le_bytes();
         let status = (u16::from(number) * 50).to_le_bytes();
@@ -135,6 +138,23 @@ async fn seeds_are_written() {
         let name = Uuid::new_v5(&Uuid::NAMESPACE_OID, &bytes).simple().to_string();
         fs::write(folder.join(name), bytes).unwrap();
     }
+}
+
+/// What Chatwoot sends: the sample of each kind, and what was captured.
+fn webhooks() -> Vec<Vec<u8>> {
+    let account = AccountId::new(1).unwrap();
+    let sample = |number| {
+        let mut event = samples::sample(EventType::try_from(number).unwrap(), account);
+        event::check(&mut event, account, "event").unwrap();
+        json::render(&event, PayloadFormat::Chatwoot)
+    };
+    let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatwoot/captured");
+    let captured = fs::read_dir(captured).unwrap().map(|file| {
+        let body = fs::read(file.unwrap().path()).unwrap();
+        // Without white space, for which the fuzzer has no room.
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap().to_string().into_bytes()
+    });
+    (1..=12).map(sample).chain(captured).collect()
 }
 
 /// What owners send: everything set, a part of it, and what is refused.
@@ -168,7 +188,7 @@ fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
         display_name: "\u{1}".to_owned(),
         event_types: vec![0, 4, 4, 99],
         inbox_ids: vec![0, 7, 7],
-        payload_format: 3,
+        payload_format: 4,
         timeout: seconds(31),
         max_in_flight: 257,
         ..bare.clone()

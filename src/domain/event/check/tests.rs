@@ -354,3 +354,49 @@ fn what_is_output_only_is_cleared() {
     check(&mut event, account(), "event").unwrap();
     assert_eq!(event, v1::Event { occur_time: time(5, 0), ..sample(EventType::ContactCreated) });
 }
+
+#[test]
+fn what_is_told_in_one_place_is_not_told_in_another() {
+    let sender = Some(v1::Sender {
+        kind: Some(sender::Kind::CaptainAssistant(v1::CaptainAssistant {
+            created_at: time(0, -1),
+            extra: object([("type", "x".into())]),
+            ..v1::CaptainAssistant::default()
+        })),
+    });
+    expect_message(
+        |m| (m.sender, m.sender_type, m.sender_id) = (sender, Some("User".into()), Some(1)),
+        &[
+            ("sender.captain_assistant.id", Required),
+            ("sender.captain_assistant.created_at", Invalid),
+            ("sender.captain_assistant.extra.type", Invalid),
+            ("sender_type", Invalid),
+            ("sender_id", Invalid),
+        ],
+    );
+    expect_conversation(
+        |c| (c.no_messages, c.messages) = (true, vec![nested_message(1)]),
+        &[("no_messages", Invalid)],
+    );
+    expect_message(
+        |m| {
+            m.conversation_told = Some(v1::MessageConversation {
+                last_activity_at: time(0, -1),
+                extra: object([("contact_inbox", 1.0.into())]),
+                ..v1::MessageConversation::default()
+            });
+        },
+        &[
+            ("conversation_told.last_activity_at", Invalid),
+            ("conversation_told.extra.contact_inbox", Invalid),
+        ],
+    );
+    expect(
+        EventType::MessageUpdated,
+        |payload| {
+            let Payload::MessageUpdated(e) = payload else { unreachable!() };
+            e.changed_attributes.push(v1::AttributeChange::default());
+        },
+        &[("event.message_updated.changed_attributes[0].name", Required)],
+    );
+}

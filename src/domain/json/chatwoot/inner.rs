@@ -190,8 +190,8 @@ impl<'a> Assignee<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// A message of `conversation`.
-    pub(super) fn new(message: &'a v1::Message, conversation: &'a v1::Conversation) -> Self {
+    /// A message of `conversation`, which is in this inbox.
+    pub(super) fn new(message: &'a v1::Message, conversation: &'a v1::Conversation, inbox_id: i64) -> Self {
         let sender = message.sender.as_ref().and_then(|sender| sender.kind.as_ref());
         let (sender_type, sender_id) = match sender.map(class_and_id) {
             Some((class, id)) => (Some(class), Some(id)),
@@ -200,8 +200,8 @@ impl<'a> Message<'a> {
         Self {
             id: message.id,
             content: message.content.as_deref(),
-            account_id: message.account.as_ref().map_or(conversation.account_id, |account| account.id),
-            inbox_id: message.inbox.as_ref().map_or(conversation.inbox_id, |inbox| inbox.id),
+            account_id: conversation.account_id,
+            inbox_id,
             conversation_id: conversation.id,
             // The contract numbers the types from 1, Chatwoot from 0.
             message_type: i32::from(message_type(message)) - 1,

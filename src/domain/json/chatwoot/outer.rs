@@ -216,12 +216,12 @@ impl<'a> From<Option<&'a v1::ConversationAttributes>> for AdditionalAttributes<'
 impl<'a> ContactInbox<'a> {
     /// How the contact of a conversation came to its inbox; what is known of it where the publisher does not tell: Chatwoot has
     /// one of every conversation.
-    fn of(conversation: &'a v1::Conversation, contact: Option<&'a v1::Contact>) -> Self {
+    fn of(conversation: &'a v1::Conversation, contact: Option<&'a v1::Contact>, inbox_id: i64) -> Self {
         let link = conversation.contact_inbox.as_ref();
         Self {
             id: link.map_or(0, |link| link.id),
             contact_id: link.map_or_else(|| contact.map_or(0, |contact| contact.id), |link| link.contact_id),
-            inbox_id: link.map_or(conversation.inbox_id, |link| link.inbox_id),
+            inbox_id: link.map_or(inbox_id, |link| link.inbox_id),
             source_id: link.map_or("", |link| &link.source_id),
             created_at: link.and_then(|link| link.created_at.as_ref()).map(Iso),
             updated_at: link.and_then(|link| link.updated_at.as_ref()).map(Iso),
@@ -260,16 +260,21 @@ impl<'a> Conversation<'a> {
     ) -> Self {
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());
         let timestamp = conversation.timestamp.as_ref().or(conversation.last_activity_at.as_ref());
-        let message = last_shown(&conversation.messages).or(event.filter(|_| !conversation.no_messages));
+        let shown = last_shown(&conversation.messages, event);
+        let message = shown.or(event.filter(|_| !conversation.no_messages));
         let contact = contact_of(conversation, event);
+        let inbox_id = inbox_of(conversation, event.or(message));
         Self {
             additional_attributes: conversation.additional_attributes.as_ref().into(),
             can_reply: conversation.can_reply,
             channel: told(&conversation.channel),
-            contact_inbox: ContactInbox::of(conversation, contact),
+            contact_inbox: ContactInbox::of(conversation, contact, inbox_id),
             id: conversation.id,
-            inbox_id: conversation.inbox_id,
-            messages: message.map(|message| inner::Message::new(message, conversation)).into_iter().collect(),
+            inbox_id,
+            messages: message
+                .map(|message| inner::Message::new(message, conversation, inbox_id))
+                .into_iter()
+                .collect(),
             labels: &conversation.labels,
             meta: Meta::new(conversation.meta.as_ref(), contact),
             status: &conversation.status,
@@ -291,12 +296,12 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The last message that is neither private nor a note of the system.
-fn last_shown(messages: &[v1::Message]) -> Option<&v1::Message> {
-    messages
-        .iter()
-        .rev()
-        .find(|message| !message.private && !matches!(message_type(message), MessageType::Activity))
+/// The last message that is neither private nor a note of the system, or else that of the event.
+fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> Option<&'a v1::Message> {
+    messages.iter().rev().find(|message| {
+        let is_of_event = event.is_some_and(|event| event.id == message.id);
+        is_of_event || !message.private && message_type(message) != MessageType::Activity
+    })
 }
 
 /// The end user of a conversation: told by it, or else by the event, if it is a message that the end user sent.
@@ -309,6 +314,12 @@ fn contact_of<'a>(
         Kind::Contact(contact) => Some(contact),
         _ => None,
     })
+}
+
+/// The inbox of a conversation: told by it, or else by a message of it.
+fn inbox_of(conversation: &v1::Conversation, message: Option<&v1::Message>) -> i64 {
+    let told = message.and_then(|message| message.inbox.as_ref()).map_or(0, |inbox| inbox.id);
+    if conversation.inbox_id == 0 { told } else { conversation.inbox_id }
 }
 
 /// The account of a conversation: told by it, or `account`, or else the one that its number is known of.

@@ -130,3 +130,49 @@ fn a_hostile_event_makes_a_bounded_list_of_bounded_paths() {
     let shown = "ü".repeat(KEY_CHARS_SHOWN);
     assert_eq!(found[99].0, format!("event.message_created.message.sentiment.{shown}...[99]"));
 }
+
+#[test]
+fn further_keys_of_the_small_records_are_none_of_their_own() {
+    let name = || object([("name", "x".into()), ("else", "x".into())]);
+    let small = |m: &mut v1::Message| {
+        m.account.as_mut().unwrap().extra = name();
+        m.inbox.as_mut().unwrap().extra = name();
+        let conversation = m.conversation.as_mut().unwrap();
+        conversation.meta.as_mut().unwrap().team =
+            Some(v1::Team { id: 1, extra: name(), ..v1::Team::default() });
+        let attributes = conversation.additional_attributes.as_mut().unwrap();
+        attributes.browser.as_mut().unwrap().extra = object([("browser_name", "x".into())]);
+        attributes.initiated_at.as_mut().unwrap().extra = object([("timestamp", "x".into())]);
+    };
+    expect_message(
+        small,
+        &[
+            ("account.extra.name", Invalid),
+            ("inbox.extra.name", Invalid),
+            ("conversation.additional_attributes.browser.extra.browser_name", Invalid),
+            ("conversation.additional_attributes.initiated_at.extra.timestamp", Invalid),
+            ("conversation.meta.team.extra.name", Invalid),
+        ],
+    );
+    expect(
+        EventType::WebwidgetTriggered,
+        |payload| {
+            let Payload::WebwidgetTriggered(e) = payload else { unreachable!() };
+            e.extra = object([("event_info", "x".into())]);
+            e.event_info.as_mut().unwrap().browser.as_mut().unwrap().extra =
+                object([("device_name", "x".into())]);
+        },
+        &[
+            ("event.webwidget_triggered.event_info.browser.extra.device_name", Invalid),
+            ("event.webwidget_triggered.extra.event_info", Invalid),
+        ],
+    );
+    expect(
+        EventType::ConversationTypingOn,
+        |payload| {
+            let Payload::ConversationTypingOn(e) = payload else { unreachable!() };
+            e.extra = object([("is_private", "x".into())]);
+        },
+        &[("event.conversation_typing_on.extra.is_private", Invalid)],
+    );
+}

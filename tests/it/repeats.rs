@@ -1,0 +1,96 @@
+//! A receiver drops repetitions by the delivery's id and the body's bytes: both are the same on every attempt, after a crash, when a caller
+//! retries, and when an event is replayed, in every form.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tidings::proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat};
+
+use crate::{
+    client::{duration, subscription},
+    gateway::Home,
+    golden::{golden, name_of},
+    golden_events::{ACCOUNT, full, kinds},
+    receiver::{Answer, Receiver},
+};
+
+const FORMS: [(PayloadFormat, &str); 3] = [
+    (PayloadFormat::Documented, "/documented"),
+    (PayloadFormat::Sample, "/sample"),
+    (PayloadFormat::Chatwoot, "/chatwoot"),
+];
+
+/// The golden body of an event, by the path of the receiver.
+fn golden_at(path: &str, kind: EventType) -> String {
+    let is_message = matches!(kind, EventType::MessageCreated | EventType::MessageUpdated);
+    let form = if path == "/sample" && !is_message { "documented" } else { &path[1..] };
+    golden(&format!("{form}/{}", name_of(kind)))
+}
+
+#[tokio::test]
+async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
+    let receiver = Receiver::always(Answer::status(500)).await;
+    let home = Home::new();
+    let gateway = home.start().await;
+    let mut subscribed = Vec::new();
+    for (format, path) in FORMS {
+        let retry_policy = Some(v1::RetryPolicy {
+            max_attempts: 2,
+            min_backoff: duration(Duration::from_millis(20)),
+            max_backoff: duration(Duration::from_millis(40)),
+        });
+        let asked = v1::Subscription {
+            payload_format: format.into(),
+            retry_policy,
+            ..subscription(receiver.url(path))
+        };
+        subscribed.push(gateway.client.subscribe(ACCOUNT, asked).await);
+    }
+    for kind in kinds() {
+        gateway.client.publish_as(ACCOUNT, &name_of(kind), full(kind)).await;
+    }
+    let deliveries: Vec<String> =
+        subscribed.iter().flat_map(|to| kinds().map(|kind| to.delivery(&name_of(kind)))).collect();
+    for name in &deliveries {
+        gateway.client.delivery_in(name, State::Failed).await;
+    }
+    gateway.kill().await;
+
+    // The events are read from the disk now, and rendered anew.
+    let gateway = home.start().await;
+    for name in &deliveries {
+        gateway.client.retry(name).await;
+        gateway
+            .client
+            .delivery_when(name, "a third attempt that failed", |delivery| {
+                delivery.attempt_count == 3 && delivery.state() == State::Failed
+            })
+            .await;
+    }
+    receiver.now(|_| Answer::status(200));
+    for to in &subscribed {
+        let request = v1::ReplayDeliveriesRequest { parent: to.name.clone(), ..Default::default() };
+        let answer = gateway.client.deliveries.clone().replay_deliveries(request).await.unwrap();
+        assert_eq!(answer.into_inner().replayed_count, 12);
+    }
+    for name in &deliveries {
+        gateway.client.delivery_in(name, State::Succeeded).await;
+    }
+
+    let seen = receiver.wait_for(4 * deliveries.len()).await;
+    let mut by_delivery: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for request in &seen {
+        by_delivery.entry((request.path.as_str(), request.webhook_id())).or_default().push(&request.body);
+    }
+    assert_eq!(by_delivery.len(), deliveries.len(), "every delivery has an id of its own, and keeps it");
+    for (_, path) in FORMS {
+        let mut bodies: Vec<_> = kinds().map(|kind| golden_at(path, kind)).collect();
+        for ((_, id), of_one) in by_delivery.iter().filter(|((at, _), _)| *at == path) {
+            assert_eq!(of_one.len(), 4, "{path} {id}: once, again, after the crash, and replayed");
+            assert!(of_one.iter().all(|body| *body == of_one[0]), "{path} {id}: one delivery, one body");
+            let place = bodies.iter().position(|body| body == of_one[0]);
+            bodies.remove(place.unwrap_or_else(|| panic!("{path} {id}: {} is no golden body", of_one[0])));
+        }
+        assert!(bodies.is_empty(), "{path}: these did not arrive: {bodies:?}");
+    }
+    gateway.stop().await;
+}
