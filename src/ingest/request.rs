@@ -21,11 +21,12 @@ use crate::{
     clock::Clock,
     domain::{
         event::EventAddress,
-        ids::{EVENT_ID_CHARS_MAX, EventId},
+        fault::Faults,
+        ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
         import,
         request::CHATWOOT_DELIVERY,
     },
-    gateway::{Gateway, Published},
+    gateway::{CheckedEvent, Gateway, GatewayError, Published},
     guard::{Failures, Seldom},
     metrics::IngestOutcome,
 };
@@ -34,6 +35,9 @@ use crate::{
 const PREFIX: &str = "/chatwoot/";
 /// What stands in front of Chatwoot's delivery id in the id of an event, so that it is no publisher's own.
 pub const EVENT_ID_PREFIX: &str = "chatwoot~";
+/// Larger bodies are taken apart one after another, and not by the threads that answer: each may take as long as hundreds of usual ones,
+/// and many times its size in memory.
+const LARGE_BODY_BYTES: usize = 64 << 10;
 /// Longest word for an event that is logged as it came.
 const EVENT_CHARS_MAX: usize = 64;
 
@@ -45,6 +49,8 @@ pub(super) struct Ingest {
     settings: IngestSettings,
     places: Semaphore,
     room: Room,
+    /// Whose turn it is to be taken apart, of large bodies.
+    large: Arc<Semaphore>,
     failures: Failures,
     told: Seldom,
 }
@@ -70,6 +76,7 @@ impl Ingest {
             sources,
             places: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
             room,
+            large: Arc::new(Semaphore::new(1)),
             failures: Failures::new(settings.failures_per_minute_max, settings.failure_addresses_max),
             told: Seldom::new(),
             settings,
@@ -154,22 +161,38 @@ impl Ingest {
                 )
             })?;
         }
-        self.publish(source, arrived, known).await
+        let arrived = Arc::new(arrived);
+        let limit = settings.call_timeout;
+        let publishing = self.publish(source.account, known.delivery.clone(), &arrived);
+        let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(Refusal::too_slow(limit)));
+        published.inspect_err(|_| known.event = event_of(&arrived.bytes))
     }
 
     async fn publish(
         &self,
-        source: &Source,
-        arrived: Arrived,
-        known: &mut Known,
+        account: AccountId,
+        id: Option<EventId>,
+        arrived: &Arc<Arrived>,
     ) -> Result<Published, Refusal> {
-        let body = &arrived.bytes;
-        let event = import::read(body, source.account).inspect_err(|_| known.event = event_of(body))?;
-        let address = EventAddress { account: source.account, id: known.delivery.clone() };
-        let checked = self.gateway.check_event(address, Box::new(event), "event")?;
-        let publishing = self.gateway.publish(vec![checked])?;
-        let limit = self.settings.call_timeout;
-        let published = timeout(limit, publishing).await.map_err(|_| Refusal::too_slow(limit))??;
+        let address = EventAddress { account, id };
+        let checked = if arrived.bytes.len() <= LARGE_BODY_BYTES {
+            check(&self.gateway, address, &arrived.bytes)?
+        } else {
+            let turn = Arc::clone(&self.large).acquire_owned().await.expect("this semaphore is never closed");
+            let (gateway, arrived) = (self.gateway.clone(), Arc::clone(arrived));
+            let checking = tokio::task::spawn_blocking(move || {
+                let _turn = turn; // Kept until it is over, even if nobody waits for it any more.
+                check(&gateway, address, &arrived.bytes)
+            });
+            match checking.await {
+                Ok(checked) => checked?,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_ending) => return Err(GatewayError::ShuttingDown.into()),
+                },
+            }
+        };
+        let published = self.gateway.publish(vec![checked])?.await?;
         Ok(published.into_iter().next().expect("one event was published"))
     }
 
@@ -232,6 +255,12 @@ impl Ingest {
             "a webhook is refused: {}", refusal.message()
         );
     }
+}
+
+/// Makes an event of a body. Pure.
+fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, Faults> {
+    let event = import::read(body, address.account)?;
+    gateway.check_event(address, Box::new(event), "event")
 }
 
 /// The id of the event: Chatwoot's for the delivery. Without one the server makes it, and every request is an event of its own.

@@ -26,6 +26,7 @@ mod bombs;
 mod calls;
 mod floods;
 mod http_port;
+mod ingest_port;
 mod malformed;
 mod waiting;
 

@@ -25,7 +25,7 @@ mod captured;
 mod lasting;
 mod overload;
 mod refusals;
-mod sender;
+pub mod sender;
 mod slow;
 mod sources;
 
@@ -34,13 +34,13 @@ use sender::Sender;
 /// The account of the first source, and of most captured webhooks.
 const ACCOUNT: i64 = 1;
 /// The path of a source whose requests need no signature.
-const PLAIN: &str = "plain-0123456789abcdef0123";
+pub const PLAIN: &str = "plain-0123456789abcdef0123";
 /// The path of a source whose requests must be signed.
 const SIGNED: &str = "signed-0123456789abcdef012";
 const SECRET: &str = "Xk3vQ9pLw7TzRb2NcYd5HsJm";
 
 /// A home whose gateways take webhooks from two sources of one account, and the file that says so.
-fn home() -> Home {
+pub fn home() -> Home {
     let home = Home::new().with("ingest-listen", "127.0.0.1:0");
     home.secrets().add(SECRET);
     let text = format!(
@@ -96,7 +96,7 @@ fn message(id: i64) -> String {
 }
 
 /// An id that no other delivery of these tests has.
-fn delivery() -> String {
+pub fn delivery() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     format!("3f2c7a10-0000-4000-8000-{:012x}", LAST.fetch_add(1, Relaxed))
 }
