@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
         &["clock", "config", "delivery", "domain", "gateway", "grpc", "metrics", "ops", "shutdown", "store"],
     ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "proto", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "import", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.
