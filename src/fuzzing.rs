@@ -3,13 +3,13 @@
 //! Each function takes any bytes, and panics where something does not hold that must. It stands beside what it is about, where it sees
 //! what nobody else does. `fuzz/` runs them with libFuzzer; the tests here run every file of the corpus, with plain cargo.
 
-use crate::{config, delivery, domain, grpc, ingest, store};
+use crate::{config, delivery, domain, grpc, import, ingest, store};
 
 /// A decoder, by the name of its target and of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("answer", domain::fuzz::answer),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
@@ -22,6 +22,7 @@ pub const TARGETS: [Target; 21] = [
     ("log", store::disk::fuzz::log),
     ("manifest", store::disk::fuzz::manifest),
     ("names", domain::fuzz::names),
+    ("objects", import::fuzz::objects),
     ("page_token", grpc::fuzz::page_token),
     ("registry", store::disk::fuzz::registry),
     ("secrets", domain::fuzz::secrets),

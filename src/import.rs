@@ -29,6 +29,8 @@ mod report;
 
 pub use address::Address;
 pub use objects::OBJECT_BYTES_MAX;
+#[cfg(any(test, fuzzing))]
+pub use objects::fuzz;
 
 /// What `--help` says at its end.
 const AFTER_HELP: &str = "\

@@ -34,7 +34,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         ],
     ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "ingest", "proto", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "import", "ingest", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

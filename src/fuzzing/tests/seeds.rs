@@ -90,6 +90,15 @@ const FILES: [&str; 4] = [
     "max_in_flight = 99999999999999999999\nlog_format = [\"json\", 1]\ncall_timeout = 1979-05-27\n",
 ];
 
+const OBJECTS: [&str; 6] = [
+    "\u{1}{\"a\":1}\n{\n  \"b\": [\n{}\n, {\"c\": \"}\\\"{\"}]\n}{} {\"d\":[[]]}\r\n",
+    "\u{2}{\"a\":[1}\n{}\n",
+    "\u{3}{\"a\":\"text\n{\"b\":2}\nnothing\n{}",
+    "\u{4}[\n  {\"a\": 1}\n]\n{}\n",
+    "\u{5}\u{feff}{\"a\":{}]}\n{\"b\":",
+    "\u{6}\u{feff}\n\u{feff}{}",
+];
+
 const SOURCES: [&str; 4] = [
     "[[source]]\naccount = 1\npath = '0123456789abcdefABCD_-'\nsigning_secret = 'sixteen letters!'\nname = 'support'\n",
     "source = [{ account = 0x7, path = \"x\", name = \"a b\" }, 1]\nsources = 1979-05-27\n",
@@ -115,6 +124,7 @@ async fn every_seed_passes_its_target() {
         add("answer", &[&now[..], &status, &[number & 1, 5, 0, 9, 0, 3], text.as_bytes()].concat());
     }
     NAMES.iter().for_each(|text| add("names", text.as_bytes()));
+    OBJECTS.iter().for_each(|text| add("objects", text.as_bytes()));
     URLS.iter().for_each(|text| add("url", text.as_bytes()));
     SECRETS.iter().for_each(|text| add("secrets", text.as_bytes()));
     KEYS.iter().for_each(|text| add("keys", text.as_bytes()));

@@ -1,7 +1,5 @@
 //! What is taken for an object, on which line, and how what is broken is passed by.
 
-use std::cmp::min;
-
 use proptest::{
     collection::{btree_map, vec},
     prelude::*,
@@ -9,28 +7,11 @@ use proptest::{
 };
 use serde_json::Value;
 
-use super::*;
-
-/// Gives so many bytes at a time.
-struct Slowly<'a>(&'a [u8], usize);
-
-impl Read for Slowly<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = min(min(self.0.len(), self.1), buffer.len());
-        buffer[..count].copy_from_slice(&self.0[..count]);
-        self.0 = &self.0[count..];
-        Ok(count)
-    }
-}
-
-fn raw(input: impl Read) -> Vec<Found> {
-    let mut objects = Objects::new(input);
-    std::iter::from_fn(|| objects.next().unwrap()).collect()
-}
+use super::{fuzz::Slowly, *};
 
 fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
     let text = |object| String::from_utf8(object).unwrap();
-    raw(input).into_iter().map(|Found { line, object }| (line, object.map(text))).collect()
+    fuzz::all(input).into_iter().map(|Found { line, object }| (line, object.map(text))).collect()
 }
 
 /// The same, however it is read.
@@ -170,15 +151,9 @@ proptest! {
 
     #[test]
     fn whatever_comes_is_taken_apart_alike_however_it_is_read(
-        bytes in vec(select(&b"{}[]\",:\\\n 1\xef\xbb\xbf"[..]), 0..80),
-        size in 1_usize..16,
+        size in 1_u8..16,
+        text in vec(select(&b"{}[]\",:\\\n 1\xef\xbb\xbf"[..]), 0..80),
     ) {
-        let whole = raw(&bytes[..]);
-        prop_assert_eq!(&raw(Slowly(&bytes, size)), &whole);
-        prop_assert!(whole.is_sorted_by_key(|found| found.line));
-        for object in whole.into_iter().filter_map(|found| found.object.ok()) {
-            let ends = object.first().zip(object.last());
-            prop_assert_eq!(ends, Some((&b'{', &b'}')));
-        }
+        fuzz::objects(&[&[size][..], &text].concat());
     }
 }
