@@ -3,7 +3,10 @@
 //! Each form of a typical message is written from the protobuf event (`tidings`), beside two ways to write the very same
 //! content with serde_json: from plain derived structs that own their strings and need no translation (`plain`, what
 //! serde_json itself takes), and by way of a `serde_json::Value` made of them (`value`; its keys come out sorted, so the
-//! bytes differ in order, not in number). `check` is what a publish pays before.
+//! bytes differ in order, not in number). `check` is what a publish pays before, `import` what a webhook of Chatwoot costs that
+//! comes in, beside parsing it alone (`value`).
+//!
+//! The first line of a form says how many bytes its body has; the times are of one event.
 
 use std::{hint::black_box, time::Duration};
 
@@ -11,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tidings::{
-    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, import, json, samples, subscription::PayloadFormat},
     proto::v1,
 };
 
@@ -23,6 +26,7 @@ fn typical_message() -> (v1::Event, AccountId) {
 fn bodies(criterion: &mut Criterion) {
     body::<documented::Message>(criterion, "documented", PayloadFormat::Documented);
     body::<sample::Message>(criterion, "sample", PayloadFormat::Sample);
+    body::<chatwoot::Message>(criterion, "chatwoot", PayloadFormat::Chatwoot);
 }
 
 fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &str, format: PayloadFormat) {
@@ -42,6 +46,18 @@ fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &s
     group.finish();
 }
 
+/// What a webhook of Chatwoot costs that comes in: it is read, checked, rendered, and compared with what came.
+fn import(criterion: &mut Criterion) {
+    let (mut event, account) = typical_message();
+    event::check(&mut event, account, "event").expect("the sample has no fault");
+    let body = json::render(&event, PayloadFormat::Chatwoot);
+    let mut group = criterion.benchmark_group("import");
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("typical message", |b| b.iter(|| import::read(black_box(&body), account)));
+    group.bench_function("value", |b| b.iter(|| serde_json::from_slice::<Value>(black_box(&body))));
+    group.finish();
+}
+
 fn check(criterion: &mut Criterion) {
     let (event, account) = typical_message();
     let mut group = criterion.benchmark_group("check");
@@ -58,7 +74,7 @@ fn check(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = bodies, check
+    targets = bodies, check, import
 }
 criterion_main!(benches);
 
@@ -198,5 +214,171 @@ mod sample {
         browser: Browser,
         referer: String,
         initiated_at: String,
+    }
+}
+
+mod chatwoot {
+    use super::{Browser, Deserialize, Serialize, Value};
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Message {
+        account: Named,
+        additional_attributes: Value,
+        content_attributes: Value,
+        content_type: String,
+        content: String,
+        conversation: Conversation,
+        created_at: String,
+        id: i64,
+        inbox: Named,
+        message_type: String,
+        private: bool,
+        sender: OuterContact,
+        source_id: Option<String>,
+        event: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Named {
+        id: i64,
+        name: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct OuterContact {
+        account: Named,
+        additional_attributes: Value,
+        avatar: String,
+        custom_attributes: Value,
+        email: Option<String>,
+        id: i64,
+        identifier: Option<String>,
+        name: String,
+        phone_number: Option<String>,
+        thumbnail: String,
+        blocked: bool,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct InnerContact {
+        additional_attributes: Value,
+        custom_attributes: Value,
+        email: Option<String>,
+        id: i64,
+        identifier: Option<String>,
+        name: String,
+        phone_number: Option<String>,
+        thumbnail: String,
+        blocked: bool,
+        r#type: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct User {
+        id: i64,
+        name: String,
+        available_name: String,
+        avatar_url: String,
+        r#type: String,
+        availability_status: Option<String>,
+        thumbnail: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Attributes {
+        browser: Browser,
+        referer: Option<String>,
+        initiated_at: InitiatedAt,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct InitiatedAt {
+        timestamp: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct ContactInbox {
+        id: i64,
+        contact_id: i64,
+        inbox_id: i64,
+        source_id: String,
+        created_at: Option<String>,
+        updated_at: Option<String>,
+        hmac_verified: bool,
+        pubsub_token: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Meta {
+        sender: InnerContact,
+        assignee: Option<User>,
+        assignee_type: Option<String>,
+        team: Option<Named>,
+        hmac_verified: Option<bool>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Conversation {
+        additional_attributes: Attributes,
+        can_reply: bool,
+        channel: Option<String>,
+        contact_inbox: ContactInbox,
+        id: i64,
+        inbox_id: i64,
+        messages: Vec<InnerMessage>,
+        labels: Vec<String>,
+        meta: Meta,
+        status: String,
+        custom_attributes: Value,
+        snoozed_until: Option<String>,
+        unread_count: i32,
+        first_reply_created_at: Option<String>,
+        priority: Option<String>,
+        waiting_since: i64,
+        agent_last_seen_at: i64,
+        contact_last_seen_at: i64,
+        last_activity_at: i64,
+        timestamp: i64,
+        created_at: i64,
+        updated_at: f64,
+        account: Named,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct InnerMessage {
+        id: i64,
+        content: Option<String>,
+        account_id: i64,
+        inbox_id: i64,
+        conversation_id: i64,
+        message_type: i32,
+        created_at: i64,
+        updated_at: Option<String>,
+        private: bool,
+        status: String,
+        source_id: Option<String>,
+        content_type: String,
+        content_attributes: Value,
+        sender_type: Option<String>,
+        sender_id: Option<i64>,
+        external_source_ids: Value,
+        additional_attributes: Value,
+        processed_message_content: Option<String>,
+        sentiment: Value,
+        conversation: Within,
+        sender: InnerContact,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Within {
+        assignee_id: Option<i64>,
+        unread_count: i32,
+        last_activity_at: i64,
+        contact_inbox: Source,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Source {
+        source_id: String,
     }
 }

@@ -1,6 +1,6 @@
 //! The JSON bodies that receivers get, made of the protobuf events.
 //!
-//! `docs/json.md` says what they look like; `documented` and `sample` hold one form each. The structs there borrow
+//! `docs/json.md` says what they look like; `documented`, `sample` and `chatwoot` hold one form each. The structs there borrow
 //! from the event and their fields stand in the document's order, so that a declaration can be compared with the
 //! document line by line. Rendering is pure: the same event and form give the same bytes, on every attempt.
 

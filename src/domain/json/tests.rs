@@ -92,7 +92,8 @@ proptest! {
         let chatwoot = read(&render(&event, PayloadFormat::Chatwoot));
         prop_assert_eq!(&chatwoot["id"], &json!(message.id));
         prop_assert_eq!(&chatwoot["content"], &json!(message.content));
-        prop_assert_eq!(&chatwoot["source_id"], &json!(message.source_id));
+        let source_id = message.source_id.as_ref().filter(|id| !id.is_empty());
+        prop_assert_eq!(&chatwoot["source_id"], &json!(source_id));
         prop_assert_eq!(&chatwoot["content_attributes"], &documented["content_attributes"]);
         let inner = &chatwoot["conversation"]["messages"][0];
         prop_assert_eq!(&inner["created_at"], &documented["created_at"]);

@@ -10,6 +10,7 @@ use super::{
     },
     or_else,
     small::{Attachment, CaptainAssistant},
+    told,
 };
 use crate::proto::v1::{self, sender::Kind};
 
@@ -209,7 +210,7 @@ impl<'a> Message<'a> {
             updated_at: message.updated_at.as_ref().or(message.created_at.as_ref()).map(Iso),
             private: message.private,
             status: or_else(&message.status, "sent"),
-            source_id: message.source_id.as_deref(),
+            source_id: message.source_id.as_deref().and_then(told),
             content_type: content_type(message),
             content_attributes: Object(message.content_attributes.as_ref()),
             sender_type,
@@ -222,7 +223,7 @@ impl<'a> Message<'a> {
                 .or(message.content.as_deref()),
             sentiment: Object(message.sentiment.as_ref()),
             conversation: match &message.conversation_told {
-                Some(told) => told.into(),
+                Some(as_told) => as_told.into(),
                 None => conversation.into(),
             },
             attachments: message.attachments.iter().map(Attachment::from).collect(),

@@ -353,7 +353,7 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
             },
             private: message.private,
             sender: sender(message.sender.as_ref(), account),
-            source_id: message.source_id.as_deref(),
+            source_id: message.source_id.as_deref().and_then(told),
             attachments: message.attachments.iter().map(Attachment::from).collect(),
             status: told(&message.status).filter(|_| message.status_at_top),
             updated_at: message.updated_at.as_ref().filter(|_| message.status_at_top).map(Iso),

@@ -64,6 +64,8 @@ fn a_message_stands_in_its_conversation_as_the_one_that_was_last() {
         (&body["message_type"], &body["created_at"]),
         (&json!("outgoing"), &json!("2020-03-03T13:05:57.000Z"))
     );
+    let body = message(|m| m.source_id = Some(String::new()));
+    assert_eq!(body["source_id"], Value::Null, "some receivers skip a message that has one");
     assert!(body.get("status").is_none() && body.get("attachments").is_none(), "{body}");
 }
 
