@@ -65,8 +65,8 @@ impl SourcesFile {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks at the file every `interval`, and whenever it is `asked` to, until `shutdown`. Changed sources hold from the next request
-    /// on. A file that cannot be used changes nothing; what is wrong is logged once.
+    /// Looks at the file every `interval`, and whenever it is `asked` to, until `shutdown`. Changed sources hold from the next
+    /// request on. A file that cannot be used changes nothing; what is wrong is logged once.
     pub async fn keep_current(self, interval: Duration, asked: Arc<Notify>, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -35,8 +35,8 @@ use crate::{
 const PREFIX: &str = "/chatwoot/";
 /// What stands in front of Chatwoot's delivery id in the id of an event, so that it is no publisher's own.
 pub const EVENT_ID_PREFIX: &str = "chatwoot~";
-/// Larger bodies are taken apart one after another, and not by the threads that answer: each may take as long as hundreds of usual ones,
-/// and many times its size in memory.
+/// Larger bodies are taken apart one after another, and not by the threads that answer: each may take as long as hundreds of
+/// usual ones, and many times its size in memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 /// Longest word for an event that is logged as it came.
 const EVENT_CHARS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! Serves connections over HTTP/1.1: each with an end, no address with more than its share, and all of them ended with the gateway.
+//! Serves connections over HTTP/1.1: each with an end, no address with more than its share, all of them ended with the gateway.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
