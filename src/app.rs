@@ -30,10 +30,9 @@ use crate::{
         seal::SealingKey,
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{self, ConnectionSettings, GrpcSettings, Health, Tls, TlsFiles},
+    grpc::{self, ConnectionSettings, GrpcSettings, Health, Tls},
     metrics::Metrics,
     ops::{self, Phase, Readiness},
-    shutdown::on_hangup,
     store::{
         Store,
         disk::{self, DiskStore, KeySource, Rotation, StoreSettings},
@@ -42,8 +41,10 @@ use crate::{
 
 mod access;
 mod ingest;
+mod tls;
 
 use ingest::Ingest;
+use tls::GrpcTls;
 
 /// A gateway that is set up: its store is open and its addresses are bound, but nothing is served yet.
 pub struct App {
@@ -55,7 +56,7 @@ pub struct App {
     random: StdRng,
     admin: Option<TokenHash>,
     grpc: TcpListener,
-    tls: Option<Tls>,
+    tls: Option<GrpcTls>,
     ingest: Option<Ingest>,
     ops: Ops,
     readiness: Readiness,
@@ -132,7 +133,7 @@ impl App {
         let ops = Ops::start(http, readiness.clone(), Arc::clone(&metrics))?;
         raise_open_files_limit();
         tell_proxies(&config.egress_proxies);
-        let tls = tls_files(&config).map(|files| Tls::load(files, Arc::clone(&metrics))).transpose()?;
+        let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
         let mut random: StdRng = rand::make_rng();
         let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
@@ -170,7 +171,7 @@ impl App {
     /// The store failed while it ran or could not be closed properly, or a server failed.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         tracing::info!(
-            grpc.listen = %self.grpc.local_addr()?, grpc.tls = told(self.tls.as_ref()), http.listen = %self.ops.address,
+            grpc.listen = %self.grpc.local_addr()?, grpc.tls = tls::told(self.tls.as_ref()), http.listen = %self.ops.address,
             ingest.listen = ingest::told(self.ingest.as_ref()),
             data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
         );
@@ -197,10 +198,9 @@ impl App {
         tokio::spawn(access::write_token_uses(gateway.clone(), shutdown.clone()));
         tokio::spawn(tell_readiness(self.readiness.clone(), shutdown.clone()));
 
-        let settings = grpc_settings(&self.config, self.tls.clone());
+        let settings = grpc_settings(&self.config, self.tls.as_ref().map(GrpcTls::tls));
         if let Some(tls) = self.tls {
-            let asked = on_hangup().context("cannot listen for signals")?;
-            tokio::spawn(tls.keep_current(self.config.grpc_tls_reload_interval, asked, shutdown.clone()));
+            tls.keep_current(self.config.grpc_tls_reload_interval, shutdown.clone());
         }
         if let Some(ingest) = &self.ingest {
             ingest.keep_current(&self.config, &shutdown);
@@ -408,20 +408,6 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
         retry_defaults: retry_policy(config),
         egress: egress_policy(config),
         tokens: TokenSettings::default(),
-    }
-}
-
-fn tls_files(config: &Config) -> Option<TlsFiles> {
-    let (certificate, key) = (config.grpc_tls_cert_file.clone()?, config.grpc_tls_key_file.clone()?);
-    Some(TlsFiles { certificate, key, client_ca: config.grpc_client_ca_file.clone() })
-}
-
-/// What is said of it at the start.
-fn told(tls: Option<&Tls>) -> &'static str {
-    match tls {
-        None => "off",
-        Some(tls) if tls.is_mutual() => "mutual",
-        Some(_) => "on",
     }
 }
 

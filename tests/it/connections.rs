@@ -17,10 +17,6 @@ const NO_ERROR: u32 = 0;
 /// The setting of how much of an answer may be sent before its client asks for more.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-async fn closed(gateway: &Gateway, reason: &str) -> f64 {
-    Scrape::of(gateway).await.value(&format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}"))
-}
-
 async fn connections(gateway: &Gateway, count: f64) {
     Scrape::when(gateway, "as many connections", |scrape| scrape.value("tidings_grpc_connections") == count)
         .await;
@@ -39,7 +35,7 @@ async fn an_address_has_so_many_connections_and_further_ones_are_closed_at_once(
     for refused in 1..=5 {
         let mut raw = Raw::connect(gateway.grpc).await;
         assert!(raw.end_within(PATIENCE).await.1);
-        assert_eq!(closed(&gateway, "address").await, f64::from(refused));
+        assert_eq!(Scrape::closed(&gateway, "address", f64::from(refused)).await, f64::from(refused));
     }
     gateway.client.nothing_owed(1).await;
     // One that goes leaves its place.
@@ -61,7 +57,7 @@ async fn connections_that_have_not_begun_are_bounded_and_do_not_count_once_they_
     let mut silent = [Raw::connect(gateway.grpc).await, Raw::connect(gateway.grpc).await];
     connections(&gateway, 3.0).await;
     assert!(Raw::connect(gateway.grpc).await.end_within(PATIENCE).await.1);
-    assert_eq!(closed(&gateway, "half_open").await, 1.0);
+    assert_eq!(Scrape::closed(&gateway, "half_open", 1.0).await, 1.0);
     silent[0].send(&raw::hello()).await.unwrap();
     silent[0].until(|frame| frame.kind == raw::SETTINGS).await.expect("it is served");
     let mut another = Raw::greeted(gateway.grpc, &[]).await;
@@ -89,7 +85,7 @@ async fn a_connection_without_calls_is_told_to_go_and_one_with_a_call_stays() {
     watched.check(HealthCheckRequest::default()).await.expect("on the same connection");
     // This client's own connection was closed, and it makes another.
     gateway.client.nothing_owed(1).await;
-    assert!(closed(&gateway, "idle").await >= 1.0);
+    Scrape::closed(&gateway, "idle", 1.0).await;
     gateway.stop().await;
 }
 
@@ -111,7 +107,7 @@ async fn a_client_that_does_not_take_its_answers_is_cut_and_others_are_not() {
     stalled.send(&raw::data(1, END_STREAM, &raw::message(false, 0, &[]))).await.unwrap();
     let (_, ended) = stalled.end_within(PATIENCE).await;
     assert!(ended && since.elapsed() >= TIMEOUT, "after {:?}", since.elapsed());
-    assert_eq!(closed(&gateway, "stalled").await, 1.0);
+    assert_eq!(Scrape::closed(&gateway, "stalled", 1.0).await, 1.0);
     assert!(timeout(TIMEOUT, watch.message()).await.is_err(), "the stream goes on");
     gateway.client.nothing_owed(1).await;
     gateway.stop().await;

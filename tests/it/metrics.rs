@@ -56,6 +56,12 @@ impl Scrape {
         }
     }
 
+    /// How many connections of gRPC were closed for this reason, once that are `wanted` or more: each is closed before it is counted.
+    pub async fn closed(gateway: &Gateway, reason: &str, wanted: f64) -> f64 {
+        let name = format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}");
+        Self::when(gateway, "closed", |scrape| scrape.value(&name) >= wanted).await.value(&name)
+    }
+
     fn read(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let mut scrape = Self { families: BTreeMap::new(), samples: BTreeMap::new() };
