@@ -249,7 +249,7 @@ impl Store for DiskStore {
         expected_version: u64,
         change: Change,
     ) -> Commit<Arc<Subscription>> {
-        self.write(|answer| Write::Update(lane, expected_version, change, answer))
+        self.write(|answer| Write::Update(lane, expected_version, Box::new(change), answer))
     }
 
     fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
@@ -261,7 +261,7 @@ impl Store for DiskStore {
     }
 
     fn change_tokens(&self, change: TokenChange) -> Commit<()> {
-        self.write(|answer| Write::Tokens(change, answer))
+        self.write(|answer| Write::Tokens(Box::new(change), answer))
     }
 
     fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {

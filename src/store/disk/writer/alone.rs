@@ -42,7 +42,7 @@ impl Writer {
                 self.answer(answer, result);
             }
             Write::Update(lane, version, change, answer) => {
-                let result = self.update(lane, version, change);
+                let result = self.update(lane, version, *change);
                 self.answer(answer, result);
             }
             Write::Delete(lane, version, force, answer) => {
@@ -50,7 +50,7 @@ impl Writer {
                 self.answer(answer, result);
             }
             Write::Tokens(change, answer) => {
-                let result = self.change_tokens(change);
+                let result = self.change_tokens(*change);
                 self.answer(answer, result);
             }
             Write::Stop(answer) => {
