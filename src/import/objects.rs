@@ -18,6 +18,8 @@ pub(super) struct Objects<R> {
     /// What was read; what is before `start` is done with.
     buffer: Vec<u8>,
     start: usize,
+    /// What is read into.
+    chunk: Box<[u8]>,
     /// The line that `start` is on, from 1.
     line: u64,
     ended: bool,
@@ -34,7 +36,14 @@ pub(super) struct Found {
 
 impl<R: Read> Objects<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, buffer: Vec::new(), start: 0, line: 1, ended: false }
+        Self {
+            input,
+            buffer: Vec::new(),
+            start: 0,
+            chunk: vec![0; CHUNK_BYTES].into(),
+            line: 1,
+            ended: false,
+        }
     }
 
     /// The next object; none at the end.
@@ -82,16 +91,14 @@ impl<R: Read> Objects<R> {
         }
         self.buffer.drain(..self.start);
         self.start = 0;
-        let kept = self.buffer.len();
-        self.buffer.resize(kept + CHUNK_BYTES, 0);
         let read = loop {
-            match self.input.read(&mut self.buffer[kept..]) {
+            match self.input.read(&mut self.chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                read => break read?,
             }
         };
-        self.buffer.truncate(kept + read.as_ref().copied().unwrap_or(0));
-        self.ended = read? == 0;
+        self.buffer.extend_from_slice(&self.chunk[..read]);
+        self.ended = read == 0;
         Ok(!self.ended)
     }
 

@@ -118,9 +118,10 @@ impl<'f> Fields<'f> {
         time
     }
 
-    /// A time of which 0 means never.
+    /// A time of which the number 0 means never.
     pub(super) fn time_or_never(&mut self, key: &str) -> Option<Timestamp> {
-        self.time(key).filter(|time| *time != Timestamp::default())
+        let is_number = self.object.get(key).is_some_and(Value::is_number);
+        self.time(key).filter(|time| !is_number || *time != Timestamp::default())
     }
 
     /// An object with keys of its own.

@@ -250,7 +250,7 @@ impl Fields<'_> {
             id: self.integer("id"),
             content: self.optional_text("content"),
             message_type: self.message_type().into(),
-            created_at: self.time("created_at"),
+            created_at: self.time_or_never("created_at"),
             private: self.boolean("private"),
             source_id: self.optional_text("source_id"),
             content_type: self.text("content_type"),

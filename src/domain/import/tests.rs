@@ -258,6 +258,22 @@ fn another_spelling_of_the_same_is_taken() {
     assert_eq!(goes["contact_inbox"]["created_at"], json!("2020-03-03T13:05:57.000Z"));
 }
 
+#[test]
+fn a_message_of_which_nobody_knows_when_it_was_made_comes_out_again() {
+    for (of_event, of_message) in [(json!("1970-01-01T00:00:00.000Z"), json!(0)), (json!(null), json!(0))] {
+        let mut unknown = body(EventType::MessageCreated);
+        unknown["created_at"] = of_event;
+        unknown["conversation"]["messages"][0]["created_at"] = of_message;
+        unknown["conversation"]["messages"][0]["updated_at"] = json!(null);
+        let goes = json::render(&read_value(&unknown).unwrap(), FORM);
+        let again = json::render(&read(&goes, account()).unwrap(), FORM);
+        assert_eq!(again, goes);
+        let goes: Value = serde_json::from_slice(&goes).unwrap();
+        assert_eq!(goes["created_at"], unknown["created_at"]);
+        assert_eq!(goes["conversation"]["messages"][0]["updated_at"], json!(null));
+    }
+}
+
 /// Any JSON, now and then with the keys and values of an event.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
