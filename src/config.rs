@@ -14,6 +14,7 @@ mod show;
 mod source;
 mod suggest;
 pub mod table;
+mod units;
 pub mod value;
 
 pub use ingest::IngestConfig;
@@ -22,7 +23,7 @@ pub use proxies::ProxySetting;
 pub use secrets_key::SECRETS_KEY_ENVIRONMENT;
 pub use show::settings_table;
 pub use source::{CONFIG_FILE_BYTES_MAX, ConfigFault, Flags, Origin, TOKEN_ENVIRONMENT};
-pub use value::parse_duration;
+pub use units::parse_duration;
 
 use self::{origins::Row, table::SETTINGS};
 use crate::domain::{egress::ProxyRules, seal::SealingKeys, secret::Secret};

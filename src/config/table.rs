@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::value::{Kind, Raw, Value};
+use super::{
+    units::{GIB, KIB, MIB},
+    value::{Kind, Raw, Value},
+};
 
 /// What every environment variable of ours starts with.
 pub(super) const ENVIRONMENT_PREFIX: &str = "TIDINGS_";
@@ -19,10 +22,6 @@ pub struct Setting {
     /// Its value when nobody sets it, written as a person would.
     pub default: &'static str,
 }
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
 
 /// Events in one `BatchPublishEvents` call at most, from the contract: less than that in flight would make a lawful call
 /// impossible.

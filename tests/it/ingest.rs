@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ mod sources;
 
 use sender::Sender;
 
+/// How often the gateways here look at their sources.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(100);
 /// The account of the first source, and of most captured webhooks.
 const ACCOUNT: i64 = 1;
 /// The path of a source whose requests need no signature.
@@ -49,7 +52,8 @@ pub fn home() -> Home {
         source(ACCOUNT, SIGNED, "signed")
     );
     let file = put_sources(&home, &text);
-    home.with("ingest-sources-file", file.to_str().unwrap()).with("ingest-sources-reload-interval", "100ms")
+    home.with("ingest-sources-file", file.to_str().unwrap())
+        .with("ingest-sources-reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
 }
 
 /// One entry of a sources file. Its path is watched for from now on.

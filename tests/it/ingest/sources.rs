@@ -1,10 +1,10 @@
 //! The sources file changes under the running gateway.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use tokio::time::sleep;
 
-use super::{ACCOUNT, PLAIN, delivery, home, message, put_sources, sender, source};
+use super::{ACCOUNT, PLAIN, RELOAD_INTERVAL, delivery, home, message, put_sources, sender, source};
 use crate::{gateway::Gateway, metrics::Scrape};
 
 const NEW: &str = "new-0123456789abcdef01234";
@@ -35,7 +35,7 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
     // Told once, however often it is looked at.
     let file = put_sources(&home, &source(ACCOUNT, "hunter2", "new"));
     loads(&gateway, 1.0, 1.0).await;
-    sleep(Duration::from_millis(400)).await;
+    sleep(RELOAD_INTERVAL * 5).await;
     loads(&gateway, 1.0, 1.0).await;
     fs::remove_file(&file).unwrap();
     loads(&gateway, 1.0, 2.0).await;

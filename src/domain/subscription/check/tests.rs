@@ -1,0 +1,117 @@
+//! Which settings are taken, and how what is not is told.
+
+use super::*;
+
+const DEFAULTS: RetryPolicy = RetryPolicy {
+    max_attempts: 12,
+    min_backoff: Duration::from_secs(5),
+    max_backoff: Duration::from_secs(6 * 3600),
+};
+
+fn message() -> v1::Subscription {
+    v1::Subscription {
+        url: "https://example.com/hook".into(),
+        event_types: vec![EventType::MessageCreated.into()],
+        ..Default::default()
+    }
+}
+
+fn stored() -> Settings {
+    let message = v1::Subscription { headers: BTreeMap::from([("X-Token".into(), "t".into())]), ..message() };
+    check_new(&message, "subscription", DEFAULTS).unwrap()
+}
+
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+fn fields(faults: &Faults) -> Vec<&str> {
+    faults.iter().map(|fault| fault.field.as_str()).collect()
+}
+
+#[test]
+fn every_fault_is_found_at_once() {
+    let message = v1::Subscription {
+        display_name: "x".repeat(64),
+        event_types: vec![0, 4, 4, 99],
+        inbox_ids: vec![0, 7, 7],
+        payload_format: 4,
+        headers: BTreeMap::from([("host".into(), "h".into()), ("x-a".into(), "***".into())]),
+        retry_policy: Some(v1::RetryPolicy { max_attempts: 51, min_backoff: seconds(-1), max_backoff: None }),
+        timeout: seconds(31),
+        max_in_flight: 257,
+        annotations: BTreeMap::from([(String::new(), String::new())]),
+        signature_scheme: 3,
+        ..Default::default()
+    };
+    assert_eq!(
+        fields(&check_new(&message, "s", DEFAULTS).unwrap_err()),
+        [
+            "s.display_name",
+            "s.url",
+            "s.event_types[0]",
+            "s.event_types[2]",
+            "s.event_types[3]",
+            "s.inbox_ids[0]",
+            "s.inbox_ids[2]",
+            "s.payload_format",
+            "s.headers[\"host\"]",
+            "s.headers[\"x-a\"]",
+            "s.retry_policy.max_attempts",
+            "s.retry_policy.min_backoff",
+            "s.timeout",
+            "s.max_in_flight",
+            "s.annotations",
+            "s.signature_scheme",
+        ]
+    );
+}
+
+#[test]
+fn an_update_changes_the_fields_of_its_mask_and_no_others() {
+    let message = v1::Subscription { url: "http://other".into(), max_in_flight: 9, ..Default::default() };
+    let mask = Mask::These(vec![Field::MaxInFlight, Field::DisplayName]);
+    let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
+    assert_eq!(new, Settings { max_in_flight: Some(9), ..stored() });
+}
+
+#[test]
+fn a_mask_of_everything_requires_what_is_required() {
+    let faults =
+        check_update(&stored(), &v1::Subscription::default(), &Mask::Everything, "s", DEFAULTS).unwrap_err();
+    assert_eq!(fields(&faults), ["s.url", "s.event_types"]);
+}
+
+#[test]
+fn three_stars_keep_a_stored_header_and_nothing_else() {
+    let update = |name: &str| {
+        let headers = BTreeMap::from([(name.into(), REDACTED.into()), ("x-new".into(), "n".into())]);
+        let message = v1::Subscription { headers, ..Default::default() };
+        check_update(&stored(), &message, &Mask::WhatIsSet, "s", DEFAULTS)
+    };
+    let kept = update("X-TOKEN").unwrap().headers;
+    assert_eq!(kept["x-token"].expose(), "t");
+    assert_eq!(kept["x-new"].expose(), "n");
+    assert_eq!(fields(&update("x-other").unwrap_err()), ["s.headers[\"x-other\"]"]);
+}
+
+#[test]
+fn a_longest_wait_below_the_servers_first_one_is_refused() {
+    let policy = v1::RetryPolicy { max_backoff: seconds(2), ..Default::default() };
+    let with = |policy| v1::Subscription { retry_policy: Some(policy), ..message() };
+    let faults = check_new(&with(policy), "s", DEFAULTS).unwrap_err();
+    assert_eq!(fields(&faults), ["s.retry_policy.max_backoff"]);
+    let policy = v1::RetryPolicy { min_backoff: seconds(1), ..policy };
+    assert!(check_new(&with(policy), "s", DEFAULTS).is_ok());
+}
+
+#[test]
+fn a_part_of_the_retry_policy_can_be_set_and_unset_alone() {
+    let policy = v1::RetryPolicy { max_attempts: 3, min_backoff: seconds(7), max_backoff: None };
+    let message = v1::Subscription { retry_policy: Some(policy), ..Default::default() };
+    let mask = Mask::These(vec![Field::RetryMaxAttempts]);
+    let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
+    assert_eq!(new.retry, RetryOverrides { max_attempts: Some(3), ..Default::default() });
+    let unset = check_update(&new, &v1::Subscription::default(), &mask, "s", DEFAULTS).unwrap();
+    assert_eq!(unset.retry, RetryOverrides::default());
+}
