@@ -22,7 +22,8 @@ use crate::{
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
-    guard::{Failures, Seldom},
+    limits::Failures,
+    log_throttle::Seldom,
     metrics::CallDenied,
 };
 

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     domain::caller::Peer,
-    guard::{Full, Place, Places},
+    limits::{Full, Place, Places},
     metrics::{CloseReason, Metrics},
 };
 

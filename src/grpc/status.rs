@@ -12,7 +12,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{
     domain::fault::{Fault, FaultKind, Faults},
     gateway::{GatewayError, Limit, Resource},
-    guard::{Limited, Seldom},
+    limits::Limited,
+    log_throttle::Seldom,
     proto::v1,
 };
 

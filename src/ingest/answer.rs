@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     domain::fault::Faults,
     gateway::{GatewayError, Published},
-    guard::Limited,
+    limits::Limited,
     metrics::IngestOutcome,
 };
 

@@ -27,7 +27,8 @@ use crate::{
         request::CHATWOOT_DELIVERY,
     },
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
-    guard::{Failures, Seldom},
+    limits::Failures,
+    log_throttle::Seldom,
     metrics::IngestOutcome,
 };
 

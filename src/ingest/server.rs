@@ -14,7 +14,7 @@ use super::{IngestSettings, file::SourcesFile, request::Ingest};
 use crate::{
     clock::Clock,
     gateway::Gateway,
-    guard::Places,
+    limits::Places,
     listen::{Limits, serve_connections},
 };
 

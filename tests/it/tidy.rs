@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -16,10 +16,11 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("store", &["domain", "clock", "metrics", "proto"]),
     ("gateway", &["domain", "store", "clock", "metrics", "proto"]),
     ("delivery", &["domain", "store", "clock", "metrics", "proto"]),
-    ("guard", &[]),
-    ("grpc", &["gateway", "domain", "guard", "metrics", "proto"]),
+    ("limits", &[]),
+    ("log_throttle", &[]),
+    ("grpc", &["gateway", "domain", "limits", "log_throttle", "metrics", "proto"]),
     ("listen", &[]),
-    ("ingest", &["clock", "domain", "gateway", "guard", "listen", "metrics"]),
+    ("ingest", &["clock", "domain", "gateway", "limits", "listen", "log_throttle", "metrics"]),
     ("shutdown", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),

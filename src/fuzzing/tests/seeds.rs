@@ -5,10 +5,11 @@ use std::{env, fs, path::Path};
 use prost::Message;
 use uuid::Uuid;
 
-use super::{super::run, folder};
+use super::folder;
 use crate::{
     config::{Config, Flags},
     domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
+    fuzzing::run,
     grpc,
     proto::v1::{self, EventType},
     store,

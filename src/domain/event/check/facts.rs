@@ -1,7 +1,9 @@
 //! What a checked payload says about where its event goes and which events it must follow.
 
-use super::super::OrderKey;
-use crate::proto::v1::{self, event::Payload, sender::Kind};
+use crate::{
+    domain::event::OrderKey,
+    proto::v1::{self, event::Payload, sender::Kind},
+};
 
 /// The inbox that an event belongs to. A contact's event belongs to none, as do those that leave the inbox unset.
 pub(super) fn inbox_id(payload: &Payload) -> Option<i64> {
@@ -34,7 +36,7 @@ fn of_message(message: Option<&v1::Message>) -> Option<i64> {
 }
 
 /// What an event keeps its order within: its conversation; without one, its contact; without either, its inbox.
-pub(in super::super) fn order_key(payload: &Payload) -> OrderKey {
+pub(in crate::domain::event) fn order_key(payload: &Payload) -> OrderKey {
     let conversation = |c: &Option<v1::Conversation>| OrderKey::Conversation(c.as_ref().map_or(0, |c| c.id));
     let contact = |c: &Option<v1::Contact>| OrderKey::Contact(c.as_ref().map_or(0, |c| c.id));
     let inbox = |i: &Option<v1::Inbox>| OrderKey::Inbox(i.as_ref().map_or(0, |i| i.id));
@@ -73,9 +75,9 @@ fn message_order_key(message: Option<&v1::Message>) -> OrderKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::check, *};
+    use super::*;
     use crate::{
-        domain::{ids::AccountId, samples},
+        domain::{event::check::check, ids::AccountId, samples},
         proto::v1::EventType,
     };
 

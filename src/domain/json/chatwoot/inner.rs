@@ -3,16 +3,18 @@
 use serde::Serialize;
 
 use super::{
-    super::{
-        content_type, message_type,
-        time::{Iso, unix_seconds},
-        value::Object,
-    },
     or_else,
     small::{Attachment, CaptainAssistant},
     told,
 };
-use crate::proto::v1::{self, sender::Kind};
+use crate::{
+    domain::json::{
+        content_type, message_type,
+        time::{Iso, unix_seconds},
+        value::Object,
+    },
+    proto::v1::{self, sender::Kind},
+};
 
 /// A contact, with a type and without its account.
 #[derive(Serialize)]

@@ -3,18 +3,20 @@
 use serde::Serialize;
 
 use super::{
-    super::{
+    inner, or_else,
+    small::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
+    told,
+};
+use crate::{
+    domain::json::{
         content_type,
         documented::objects::some,
         message_type,
         time::{Iso, unix_fraction, unix_seconds},
         value::Object,
     },
-    inner, or_else,
-    small::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
-    told,
+    proto::v1::{self, MessageType, sender::Kind},
 };
-use crate::proto::v1::{self, MessageType, sender::Kind};
 
 /// A contact. Other than the one inside it has no type.
 #[derive(Serialize)]

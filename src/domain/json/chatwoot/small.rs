@@ -2,11 +2,11 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    super::{time::Iso, value::Object},
-    told,
+use super::told;
+use crate::{
+    domain::json::{time::Iso, value::Object},
+    proto::v1,
 };
-use crate::proto::v1;
 
 /// An account, an inbox or a team.
 #[derive(Clone, Copy, Serialize)]

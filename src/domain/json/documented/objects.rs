@@ -2,12 +2,14 @@
 
 use serde::{Serialize, Serializer};
 
-use super::super::{
-    content_type, message_type,
-    time::{Iso, unix_seconds},
-    value::Object,
+use crate::{
+    domain::json::{
+        content_type, message_type,
+        time::{Iso, unix_seconds},
+        value::Object,
+    },
+    proto::v1::{self, sender::Kind},
 };
-use crate::proto::v1::{self, sender::Kind};
 
 #[derive(Serialize)]
 pub(crate) struct Account<'a> {

@@ -32,7 +32,7 @@ pub struct Rotation {
     pub file: Option<PathBuf>,
 }
 
-/// See [`super::super::rotate_secrets_key`].
+/// See [`crate::store::disk::rotate_secrets_key`].
 pub(super) fn rotate(
     data_dir: &Path,
     source: &KeySource,

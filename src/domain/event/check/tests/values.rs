@@ -3,7 +3,8 @@
 use prost::Message as _;
 use prost_types::ListValue;
 
-use super::{super::path::KEY_CHARS_SHOWN, *};
+use super::*;
+use crate::domain::event::check::path::KEY_CHARS_SHOWN;
 
 /// `inner` within `levels` objects.
 fn nested(levels: usize, inner: Value) -> Value {

@@ -1,10 +1,8 @@
 //! What keeps those who come in from taking too much, shared by the listeners: places for connections, tries that failed, log
 //! lines that would repeat.
 
-mod failures;
-mod places;
-mod seldom;
+pub use auth_failures::{Failures, Limited};
+pub use connections::{Full, Place, Places};
 
-pub use failures::{Failures, Limited};
-pub use places::{Full, Place, Places};
-pub use seldom::Seldom;
+mod auth_failures;
+mod connections;
