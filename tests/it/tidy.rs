@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("log_throttle", &[]),
     ("grpc", &["gateway", "domain", "limits", "log_throttle", "metrics", "proto"]),
     ("listen", &[]),
-    ("ingest", &["clock", "domain", "gateway", "limits", "listen", "log_throttle", "metrics"]),
+    ("webhook_ingress", &["clock", "domain", "gateway", "limits", "listen", "log_throttle", "metrics"]),
     ("shutdown", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
@@ -30,12 +30,21 @@ const LAYERS: [(&str, &[&str]); 21] = [
     (
         "app",
         &[
-            "clock", "config", "delivery", "domain", "gateway", "grpc", "ingest", "metrics", "ops",
-            "shutdown", "store",
+            "clock",
+            "config",
+            "delivery",
+            "domain",
+            "gateway",
+            "grpc",
+            "webhook_ingress",
+            "metrics",
+            "ops",
+            "shutdown",
+            "store",
         ],
     ),
     ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "import", "ingest", "proto", "store"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "import", "webhook_ingress", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

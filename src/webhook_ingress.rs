@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-mod answer;
 mod body;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod request;
+mod response;
 mod server;
-mod signed;
+mod signature;
 mod sources;
 
 pub use file::{SourcesError, SourcesFile};

@@ -11,10 +11,10 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     IngestSettings,
-    answer::{self, Refusal},
     body::{self, Arrived, Room, Unread},
     file::SourcesFile,
-    signed,
+    response::{self, Refusal},
+    signature,
     sources::Source,
 };
 use crate::{
@@ -99,7 +99,7 @@ impl Ingest {
                 let outcome =
                     if published.duplicate { IngestOutcome::Duplicate } else { IngestOutcome::Accepted };
                 metrics.answered(outcome);
-                answer::stored(&published)
+                response::stored(&published)
             }
             Err(refusal) => {
                 metrics.answered(refusal.outcome());
@@ -154,7 +154,7 @@ impl Ingest {
         let arrived = arrived.map_err(|unread| self.unread(unread))?;
         if let Some(secret) = &source.signing_secret {
             let (now, tolerance) = (self.clock.now(), settings.signature_tolerance);
-            signed::check(secret, &head.headers, &arrived.bytes, now, tolerance).map_err(|rule| {
+            signature::check(secret, &head.headers, &arrived.bytes, now, tolerance).map_err(|rule| {
                 let outcome = IngestOutcome::Unsigned;
                 self.failed(
                     address,
