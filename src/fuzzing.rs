@@ -3,7 +3,7 @@
 //! Each function takes any bytes, and panics where something does not hold that must. It stands beside what it is about, where it sees
 //! what nobody else does. `fuzz/` runs them with libFuzzer; the tests here run every file of the corpus, with plain cargo.
 
-use crate::{config, delivery, domain, grpc, import, store, webhook_ingress};
+use crate::{commands::import, config, delivery, domain, grpc, store, webhook_ingress};
 
 /// A decoder, by the name of its target and of its corpus.
 pub type Target = (&'static str, fn(&[u8]));

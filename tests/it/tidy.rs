@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("clock", &["domain"]),
@@ -25,8 +25,6 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("ops", &["listen", "metrics"]),
-    ("receive", &["config", "domain", "listen"]),
-    ("import", &["config", "domain", "proto"]),
     (
         "app",
         &[
@@ -43,8 +41,8 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "store",
         ],
     ),
-    ("demo", &["app", "config", "domain", "proto", "receive"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "import", "webhook_ingress", "proto", "store"]),
+    ("commands", &["app", "config", "domain", "listen", "proto"]),
+    ("fuzzing", &["config", "delivery", "domain", "grpc", "commands", "webhook_ingress", "proto", "store"]),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     app::App,
+    commands::receive::{self, Answers, Received, Signatures},
     config::Config,
     domain::{ids::AccountId, samples, secret::Secret},
     proto::v1::{
@@ -29,7 +30,6 @@ use crate::{
         event_service_client::EventServiceClient, subscription::PayloadFormat,
         subscription_service_client::SubscriptionServiceClient,
     },
-    receive::{self, Answers, Received, Signatures},
 };
 
 /// How long the whole round may take. It takes a fraction of a second.
