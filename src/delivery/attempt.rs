@@ -26,10 +26,10 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        answer,
         delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome, Post, Poster, webhook_id},
-        request,
+        response,
         time::UnixMicros,
+        webhook_headers,
     },
 };
 
@@ -94,11 +94,11 @@ fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl
                 Ok(answer) => {
                     let asked = answer.retry_after.filter(|_| !answer.status.is_success());
                     attempt.retry_after =
-                        asked.and_then(|value| answer::parse_retry_after(&value, clock.now()));
+                        asked.and_then(|value| response::parse_retry_after(&value, clock.now()));
                     attempt.http_status = answer.status.as_u16();
-                    attempt.outcome = answer::classify(answer.status);
+                    attempt.outcome = response::classify(answer.status);
                     if attempt.outcome != Outcome::Ok {
-                        attempt.error = answer::status_text(answer.status, answer.location.as_ref());
+                        attempt.error = response::status_text(answer.status, answer.location.as_ref());
                     }
                     attempt.response_body = answer.body;
                     answer.failure
@@ -107,7 +107,7 @@ fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl
             };
             if let Some(failure) = failure {
                 attempt.outcome = failure.outcome;
-                attempt.error = answer::fit_error(failure.text);
+                attempt.error = response::fit_error(failure.text);
             }
             attempt.duration = start.elapsed();
             Ok(attempt)
@@ -158,8 +158,8 @@ where
     let (mut start, mut whole, mut left) = (Vec::new(), true, bytes_max);
     loop {
         match body.frame().await {
-            None => return (answer::excerpt(&start, whole), None),
-            Some(Err(failure)) => return (answer::excerpt(&start, false), Some(failure)),
+            None => return (response::excerpt(&start, whole), None),
+            Some(Err(failure)) => return (response::excerpt(&start, false), Some(failure)),
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
                 let room = ANSWER_BYTES_KEPT - start.len();
@@ -167,7 +167,7 @@ where
                 whole &= data.len() <= room;
                 // An empty frame counts too: HTTP/2 could send them without end.
                 let Some(rest) = left.checked_sub(data.len().max(1)) else {
-                    return (answer::excerpt(&start, false), None);
+                    return (response::excerpt(&start, false), None);
                 };
                 left = rest;
             }
@@ -262,7 +262,7 @@ fn request_of(post: &Post, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failu
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
     let id = webhook_id(subscription.uid, &post.event.name.to_text());
     let body = post.event.body(subscription.settings.payload_format);
-    let headers = request::headers(subscription, id, at, &body);
+    let headers = webhook_headers::headers(subscription, id, at, &body);
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url;

@@ -5,7 +5,7 @@ use std::io;
 use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::domain::{egress::Proxy, request};
+use crate::domain::{egress::Proxy, webhook_headers};
 
 /// Most bytes of a proxy's answer to `CONNECT`, up to and with the empty line.
 const ANSWER_BYTES_MAX: usize = 8 * 1024;
@@ -64,7 +64,7 @@ where
 {
     let mut asked = format!(
         "CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\nuser-agent: {}\r\n",
-        request::AGENT_NAME
+        webhook_headers::AGENT_NAME
     );
     if let Some(authorization) = proxy.authorization() {
         asked.extend(["proxy-authorization: ", authorization.expose(), "\r\n"]);

@@ -17,7 +17,6 @@ use serde::{
 use uuid::Uuid;
 
 use super::{
-    answer as receiver,
     delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
     egress::{HostPattern, Proxy},
     event::{EventContent, OrderTag, check},
@@ -25,13 +24,14 @@ use super::{
         AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
         parse_account_name,
     },
-    import, json, request,
+    import, json, response as receiver,
     retry::{RetryPolicy, RetryPolicyError},
     seal::{self, SealingKey, SealingKeys},
     secret::Secret,
     signature,
     subscription::{PayloadFormat, TlsOptions, TlsProfile},
     time::UnixMicros,
+    webhook_headers,
 };
 use crate::proto::v1;
 
@@ -312,13 +312,13 @@ pub fn secrets(data: &[u8]) {
         assert!(chatwoot.len() == "sha256=".len() + 64, "{chatwoot}");
     }
     for (name, value) in headers.split('\n').filter_map(|line| line.split_once(':')) {
-        if request::check_header(name, value).is_ok() {
+        if webhook_headers::check_header(name, value).is_ok() {
             let lower = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
             assert_eq!(lower.ok(), HeaderName::from_bytes(name.as_bytes()).ok());
             let sent = HeaderValue::from_str(value).expect("it was taken");
             assert_eq!(sent.to_str().ok(), Some(value));
             assert!(!value.contains(['\r', '\n', '\0']));
-            assert!(!request::plain_headers().contains_key(name), "{name} is the server's own");
+            assert!(!webhook_headers::plain_headers().contains_key(name), "{name} is the server's own");
         }
     }
 }

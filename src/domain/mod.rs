@@ -2,20 +2,19 @@
 //! `async`. Everything here is a function of values.
 
 pub mod access;
-pub mod answer;
 pub mod audit;
 pub mod caller;
 pub mod delivery;
 pub mod egress;
 pub mod event;
-pub mod fault;
+pub mod field_violation;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod ids;
 pub mod import;
 pub mod json;
 pub mod key_pair;
-pub mod request;
+pub mod response;
 pub mod retry;
 pub mod samples;
 pub mod seal;
@@ -23,3 +22,4 @@ pub mod secret;
 pub mod signature;
 pub mod subscription;
 pub mod time;
+pub mod webhook_headers;

@@ -18,12 +18,12 @@ use crate::{
     domain::{
         delivery::webhook_id,
         event::{self, EventAddress, EventContent, EventFacts, StoredEvent},
-        fault::Faults,
+        field_violation::Faults,
         ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
-        request,
         secret::REDACTED,
         subscription::PayloadFormat,
         time::UnixMicros,
+        webhook_headers,
     },
     metrics::Metrics,
     proto::v1,
@@ -257,10 +257,10 @@ impl Gateway {
         let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
         let body = event.body(format);
         let headers = match &subscription {
-            None => request::plain_headers(),
+            None => webhook_headers::plain_headers(),
             Some(subscription) => {
                 let id = webhook_id(subscription.uid, &event.name.to_string());
-                request::headers(subscription, id, self.0.clock.now(), &body)
+                webhook_headers::headers(subscription, id, self.0.clock.now(), &body)
             }
         };
         let own = |name: &str| subscription.as_ref().is_some_and(|s| s.settings.headers.contains_key(name));

@@ -12,7 +12,7 @@ use crate::{
         delivery::{Attempt, Post},
         egress::Blocked,
         event::StoredEvent,
-        fault::Faults,
+        field_violation::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
         samples,

@@ -18,7 +18,7 @@ use crate::{
             AUDIT_TEXT_BYTES_MAX, AuditKey, AuditOutcome, AuditRecord, AuditSubject, AuditedCall,
             audited_account,
         },
-        fault::FaultKind,
+        field_violation::FaultKind,
         ids::AccountScope,
         time::UnixMicros,
     },

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::{
         delivery::DeliveryKey,
-        fault::FaultKind,
+        field_violation::FaultKind,
         ids::{
             AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
             SubscriptionName,

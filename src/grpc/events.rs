@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{
         event::{EventAddress, FAULTS_MAX},
-        fault::{FaultKind, Faults},
+        field_violation::{FaultKind, Faults},
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
     gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},

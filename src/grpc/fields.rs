@@ -12,7 +12,7 @@ use super::{access::Grant, status::Refusal};
 use crate::{
     domain::{
         access::TokenId,
-        fault::{FaultKind, Faults},
+        field_violation::{FaultKind, Faults},
         ids::{
             AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, SubscriptionId,
             SubscriptionName, parse_account_name,

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    domain::fault::{Fault, FaultKind, Faults},
+    domain::field_violation::{Fault, FaultKind, Faults},
     gateway::{GatewayError, Limit, Resource},
     limits::Limited,
     log_throttle::Seldom,

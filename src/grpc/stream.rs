@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{access::Grant, convert, events::check_publish, status::Refusal};
 use crate::{
-    domain::fault::Faults,
+    domain::field_violation::Faults,
     gateway::{Gateway, GatewayError, Published},
     proto::v1::{self, stream_publish_events_response::Outcome},
 };

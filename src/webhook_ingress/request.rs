@@ -21,10 +21,10 @@ use crate::{
     clock::Clock,
     domain::{
         event::EventAddress,
-        fault::Faults,
+        field_violation::Faults,
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
         import,
-        request::CHATWOOT_DELIVERY,
+        webhook_headers::CHATWOOT_DELIVERY,
     },
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
     limits::Failures,

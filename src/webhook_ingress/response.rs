@@ -11,7 +11,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::{
-    domain::fault::Faults,
+    domain::field_violation::Faults,
     gateway::{GatewayError, Published},
     limits::Limited,
     metrics::IngestOutcome,

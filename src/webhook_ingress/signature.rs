@@ -6,10 +6,10 @@ use http::HeaderMap;
 use subtle::ConstantTimeEq;
 
 use crate::domain::{
-    request::{CHATWOOT_SIGNATURE, CHATWOOT_TIMESTAMP},
     secret::Secret,
     signature,
     time::UnixMicros,
+    webhook_headers::{CHATWOOT_SIGNATURE, CHATWOOT_TIMESTAMP},
 };
 
 /// Errors with the rule that the headers break. The time is looked at last: only who knows the secret hears of it.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{
-        fault::{Fault, Faults},
+        field_violation::{Fault, Faults},
         ids::AccountId,
         import,
     },

@@ -2,9 +2,10 @@
 
 use prost_types::Struct;
 
+use self::{checker::Checker, path::Path};
 use super::{EventFacts, event_type};
 use crate::{
-    domain::{fault::Faults, ids::AccountId},
+    domain::{field_violation::Faults, ids::AccountId},
     proto::v1::{self, event::Payload},
 };
 
@@ -17,7 +18,6 @@ mod values;
 
 pub(super) use facts::order_key;
 
-use self::{checker::Checker, path::Path};
 pub use self::{checker::FAULTS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 
 /// Keys that settings of an inbox may not have, since they come out beside them.

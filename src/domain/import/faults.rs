@@ -5,7 +5,7 @@ use std::fmt;
 use super::path::Path;
 use crate::domain::{
     event::FAULTS_MAX,
-    fault::{FaultKind, Faults},
+    field_violation::{FaultKind, Faults},
     ids::AccountId,
 };
 

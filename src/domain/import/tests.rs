@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{fault::FaultKind, samples},
+    domain::{field_violation::FaultKind, samples},
     proto::v1::EventType,
 };
 

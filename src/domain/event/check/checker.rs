@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 
 use super::path::Path;
 use crate::domain::{
-    fault::{FaultKind, Faults},
+    field_violation::{FaultKind, Faults},
     ids::AccountId,
     json::{FIRST_SECOND, LAST_SECOND},
 };

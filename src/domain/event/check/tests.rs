@@ -5,7 +5,7 @@ use prost_types::{Struct, Timestamp, Value, value::Kind};
 use super::*;
 use crate::{
     domain::{
-        fault::FaultKind::{self, AccountMismatch, Invalid, Required},
+        field_violation::FaultKind::{self, AccountMismatch, Invalid, Required},
         samples,
     },
     proto::v1::{EventType, MessageType, sender},
