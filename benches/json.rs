@@ -14,7 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tidings::{
-    domain::{event, ids::AccountId, import, json, samples, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, import, json, payload_format::PayloadFormat, samples},
     proto::v1,
 };
 

@@ -24,8 +24,8 @@ use crate::{
     },
     domain::{
         access::TokenHash,
-        delivery::Poster,
         egress::{EgressPolicy, Proxy, ProxyRules},
+        event::webhook::Poster,
         retry::RetryPolicy,
         seal::SealingKey,
     },

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    domain::{delivery::Poster, egress::EgressPolicy, retry::RetryPolicy},
+    domain::{egress::EgressPolicy, event::webhook::Poster, retry::RetryPolicy},
     metrics::Metrics,
     store::{self, Store, StoreError},
 };

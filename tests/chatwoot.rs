@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, env};
 use tidings::domain::{
     event, import,
     json::render,
-    subscription::PayloadFormat::{self, Chatwoot},
+    payload_format::PayloadFormat::{self, Chatwoot},
 };
 
 #[path = "chatwoot/document.rs"]

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use prost::Message;
 use tidings::{
-    domain::{event, ids::AccountId, import, json, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, import, json, payload_format::PayloadFormat},
     proto::v1::{self, EventType},
 };
 

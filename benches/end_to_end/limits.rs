@@ -4,10 +4,9 @@ pub mod disk;
 pub mod echo;
 pub mod posts;
 
-use serde::Serialize;
-use tidings::domain::{json, subscription::PayloadFormat};
-
 use crate::load::{account, now_micros, stamped};
+use serde::Serialize;
+use tidings::domain::{json, payload_format::PayloadFormat};
 
 /// Something that bounds every gateway on this machine.
 #[derive(Clone, Copy, Debug)]

@@ -26,7 +26,8 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome, Post, Poster, webhook_id},
+        delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome},
+        event::webhook::{Post, Poster, webhook_id},
         response,
         time::UnixMicros,
         webhook_headers,

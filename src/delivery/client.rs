@@ -16,8 +16,8 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::Poster,
         egress::{EgressPolicy, ProxyRules},
+        event::webhook::Poster,
     },
     metrics::Open,
 };

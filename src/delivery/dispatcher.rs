@@ -31,7 +31,8 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Outcome, Poster},
+        delivery::Outcome,
+        event::webhook::Poster,
         ids::{LaneId, Seq},
         retry::RetryPolicy,
         subscription::State,

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     domain::{
-        event::OrderTag,
+        event_facts::OrderTag,
         ids::{LaneId, Seq},
         time::UnixMicros,
     },

@@ -10,7 +10,8 @@ use super::dispatcher::{DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome, Post, Poster},
+        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
+        event::webhook::{Post, Poster},
         subscription::Subscription,
         time::UnixMicros,
     },

@@ -19,17 +19,20 @@ use uuid::Uuid;
 use super::{
     delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
     egress::{HostPattern, Proxy},
-    event::{EventContent, OrderTag, check},
+    event::{EventContent, check},
+    event_facts::OrderTag,
     ids::{
         AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
         parse_account_name,
     },
-    import, json, response as receiver,
+    import, json,
+    payload_format::PayloadFormat,
+    response as receiver,
     retry::{RetryPolicy, RetryPolicyError},
     seal::{self, SealingKey, SealingKeys},
     secret::Secret,
     signature,
-    subscription::{PayloadFormat, TlsOptions, TlsProfile},
+    subscription::{TlsOptions, TlsProfile},
     time::UnixMicros,
     webhook_headers,
 };

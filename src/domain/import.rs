@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use self::{faults::Found, fields::Fields, path::Path};
-use super::{event, field_violation::Faults, ids::AccountId, json, subscription::PayloadFormat};
+use super::{event, field_violation::Faults, ids::AccountId, json, payload_format::PayloadFormat};
 use crate::proto::v1::{self, event::Payload};
 
 mod faults;

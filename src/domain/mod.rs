@@ -7,6 +7,7 @@ pub mod caller;
 pub mod delivery;
 pub mod egress;
 pub mod event;
+pub mod event_facts;
 pub mod field_violation;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -14,6 +15,7 @@ pub mod ids;
 pub mod import;
 pub mod json;
 pub mod key_pair;
+pub mod payload_format;
 pub mod response;
 pub mod retry;
 pub mod samples;

@@ -279,7 +279,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::domain::{event, json, subscription::PayloadFormat};
+    use crate::domain::{event, json, payload_format::PayloadFormat};
 
     #[test]
     fn every_sample_passes_the_check_and_is_of_its_kind() {

@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
-        delivery::webhook_id,
-        event::{self, EventAddress, EventContent, EventFacts, StoredEvent},
+        event::{self, EventContent, StoredEvent, webhook::webhook_id},
+        event_facts::{EventAddress, EventFacts},
         field_violation::Faults,
         ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
+        payload_format::PayloadFormat,
         secret::REDACTED,
-        subscription::PayloadFormat,
         time::UnixMicros,
         webhook_headers,
     },

@@ -145,7 +145,7 @@ mod tests {
     use crate::{
         clock::SystemClock,
         domain::{
-            event::EventAddress,
+            event_facts::EventAddress,
             ids::{AccountId, EventId, Seq},
             samples,
         },

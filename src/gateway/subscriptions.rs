@@ -9,9 +9,9 @@ use url::Url;
 use super::{Gateway, GatewayError};
 use crate::{
     domain::{
-        delivery::{Attempt, Post},
+        delivery::Attempt,
         egress::Blocked,
-        event::StoredEvent,
+        event::{StoredEvent, webhook::Post},
         field_violation::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,

@@ -6,10 +6,9 @@ use crate::{
     domain::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
+        payload_format::PayloadFormat,
         secret::REDACTED,
-        subscription::{
-            PayloadFormat, RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions,
-        },
+        subscription::{RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions},
     },
     gateway::{DeliveryRecord, Published, Summary},
     proto::v1,

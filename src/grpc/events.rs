@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     domain::{
-        event::{EventAddress, FAULTS_MAX},
+        event::FAULTS_MAX,
+        event_facts::EventAddress,
         field_violation::{FaultKind, Faults},
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },

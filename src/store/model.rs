@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::domain::{
     delivery::{DeliveryKey, DeliveryState},
-    event::{EventAddress, EventContent, StoredEvent},
+    event::{EventContent, StoredEvent},
+    event_facts::EventAddress,
     ids::{EventId, LaneId, Seq, SubscriptionName},
     key_pair::KeyPair,
     signature::Signer,

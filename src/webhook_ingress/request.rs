@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        event::EventAddress,
+        event_facts::EventAddress,
         field_violation::Faults,
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
         import,

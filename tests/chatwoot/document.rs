@@ -1,7 +1,7 @@
 //! The table of docs/chatwoot.md, held against what is rendered: which keys there are, in which form and where.
 
 use serde_json::Value;
-use tidings::domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat};
+use tidings::domain::{event, ids::AccountId, json, payload_format::PayloadFormat, samples};
 
 const DOCUMENT: &str = include_str!("../../docs/chatwoot.md");
 

@@ -1,14 +1,13 @@
 //! Receivers as people write them for Chatwoot's webhooks, one for each kind that is in use: what each reads, with the types
 //! that it takes for granted. A body in Chatwoot's form must be one that it can use.
 
+use super::fixtures::{self, Fixture};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidings::{
-    domain::{event, ids::AccountId, import, json, samples, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, import, json, payload_format::PayloadFormat, samples},
     proto::v1::{self, EventType},
 };
-
-use super::fixtures::{self, Fixture};
 
 #[path = "kinds/messages.rs"]
 mod messages;

@@ -15,8 +15,8 @@ use tidings::{
     clock::{Clock, SystemClock},
     delivery::client::{PosterSettings, poster},
     domain::{
-        caller::Peer, delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples,
-        time::UnixMicros,
+        caller::Peer, egress::EgressPolicy, event::webhook::Poster, ids::AccountId, retry::RetryPolicy,
+        samples, time::UnixMicros,
     },
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{

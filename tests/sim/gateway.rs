@@ -13,6 +13,13 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    disk::Disk,
+    ledger::Ledger,
+    plan::{Keeping, Plan},
+    tally::{Kind, Tally},
+    world::Trace,
+};
 use futures_util::stream;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
@@ -24,8 +31,9 @@ use tidings::{
     },
     domain::{
         caller::Peer,
-        delivery::{DeliveryKey, DeliveryState, Poster},
+        delivery::{DeliveryKey, DeliveryState},
         egress::EgressPolicy,
+        event::webhook::Poster,
         retry::RetryPolicy,
         time::UnixMicros,
     },
@@ -41,14 +49,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
-
-use crate::{
-    disk::Disk,
-    ledger::Ledger,
-    plan::{Keeping, Plan},
-    tally::{Kind, Tally},
-    world::Trace,
-};
 
 /// The host's name, and where it serves gRPC.
 pub const GATEWAY: &str = "gateway";

@@ -13,7 +13,8 @@ use crate::{
     },
     domain::{
         ids::LaneId,
-        subscription::{PayloadFormat, State, Subscription},
+        payload_format::PayloadFormat,
+        subscription::{State, Subscription},
         time::UnixMicros,
     },
     store::{self, Owed, Store, StoreError},

@@ -8,11 +8,11 @@ use super::*;
 use crate::{
     clock::SystemClock,
     domain::{
-        delivery::{Attempt, Post},
-        event::EventContent,
+        delivery::Attempt,
+        event::{EventContent, webhook::Post},
         ids::AccountId,
+        payload_format::PayloadFormat,
         samples,
-        subscription::PayloadFormat,
     },
     proto::v1::event::Payload,
     store::{

@@ -18,7 +18,7 @@ use super::{
     tag::{Place, Tag},
 };
 use crate::{
-    domain::{event::OrderTag, ids::Seq, time::UnixMicros},
+    domain::{event_facts::OrderTag, ids::Seq, time::UnixMicros},
     store::{Owed, OwedPage},
 };
 

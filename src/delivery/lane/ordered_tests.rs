@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use super::{LaneLimits, OrderedLane, Read, ReadKind, before};
 use crate::{
     domain::{
-        event::{OrderKey, OrderTag, StoredEvent},
+        event::StoredEvent,
+        event_facts::{OrderKey, OrderTag},
         ids::{EventName, Seq},
         time::UnixMicros,
     },

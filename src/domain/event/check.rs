@@ -3,9 +3,12 @@
 use prost_types::Struct;
 
 use self::{checker::Checker, path::Path};
-use super::{EventFacts, event_type};
 use crate::{
-    domain::{field_violation::Faults, ids::AccountId},
+    domain::{
+        event_facts::{EventFacts, event_type},
+        field_violation::Faults,
+        ids::AccountId,
+    },
     proto::v1::{self, event::Payload},
 };
 

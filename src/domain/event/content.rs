@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{OrderTag, check};
+use super::check;
 use crate::{
-    domain::{json, subscription::PayloadFormat},
+    domain::{event_facts::OrderTag, json, payload_format::PayloadFormat},
     proto::v1::{self, EventType},
 };
 
@@ -90,7 +90,8 @@ fn rendered(event: &v1::Event, format: PayloadFormat) -> Bytes {
 /// If it has no payload.
 impl From<&v1::Event> for EventContent {
     fn from(event: &v1::Event) -> Self {
-        let event_type = super::event_type(event).expect("a checked event has a payload");
+        let event_type =
+            crate::domain::event_facts::event_type(event).expect("a checked event has a payload");
         let payload = event.payload.as_ref().expect("a checked event has a payload");
         Self::new(event_type, check::order_key(payload).into(), event.encode_to_vec().into())
     }

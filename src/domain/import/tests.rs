@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{field_violation::FaultKind, samples},
+    domain::{event_facts::event_type, field_violation::FaultKind, samples},
     proto::v1::EventType,
 };
 
@@ -43,7 +43,7 @@ fn every_sample_is_read_as_an_event_with_the_same_body() {
         event::check(&mut event, account(), "event").unwrap();
         let body = json::render(&event, FORM);
         let again = read(&body, account()).unwrap_or_else(|faults| panic!("{faults:?}"));
-        assert_eq!(event::event_type(&again), event::event_type(&event));
+        assert_eq!(event_type(&again), event_type(&event));
         let text = |body| String::from_utf8(body).unwrap();
         assert_eq!(text(json::render(&again, FORM)), text(body));
     }

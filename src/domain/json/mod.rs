@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::subscription::PayloadFormat;
+use super::payload_format::PayloadFormat;
 use crate::proto::v1::{self, EventType, MessageType};
 
 mod chatwoot;

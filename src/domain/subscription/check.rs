@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{
-    Field, Mask, PayloadFormat, RetryOverrides, Settings, SignatureScheme, TlsOptions,
-    endpoint_url::parse_url,
-};
+use super::{Field, Mask, RetryOverrides, Settings, SignatureScheme, TlsOptions, endpoint_url::parse_url};
 use crate::{
     domain::{
         field_violation::Faults,
+        payload_format::PayloadFormat,
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
         webhook_headers,

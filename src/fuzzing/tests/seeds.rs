@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::folder;
 use crate::{
     config::{Config, Flags},
-    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
+    domain::{event, ids::AccountId, json, payload_format::PayloadFormat, samples},
     fuzzing::run,
     grpc,
     proto::v1::{self, EventType},

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::{
     delivery::DeliveryState,
-    event::OrderTag,
+    event_facts::OrderTag,
     ids::{AccountId, EventId, LaneId},
     time::UnixMicros,
 };

@@ -9,7 +9,7 @@ use super::{
     records::RecordError,
 };
 use crate::domain::{
-    event::OrderTag,
+    event_facts::OrderTag,
     ids::{AccountId, EventId},
     time::UnixMicros,
 };

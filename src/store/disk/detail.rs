@@ -8,7 +8,7 @@ use std::{
 use super::log::Pos;
 use crate::domain::{
     delivery::{DeliveryKey, DeliveryState},
-    event::OrderTag,
+    event_facts::OrderTag,
     ids::{LaneId, Seq},
     time::UnixMicros,
 };

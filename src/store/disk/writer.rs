@@ -24,7 +24,8 @@ use super::{
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
+        event::StoredEvent,
+        event_facts::EventAddress,
         ids::{AccountId, EventId, EventName, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,

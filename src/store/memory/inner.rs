@@ -11,7 +11,8 @@ use uuid::Uuid;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
+        event::StoredEvent,
+        event_facts::EventAddress,
         ids::{AccountId, EventId, EventName, Seq},
         subscription::Subscription,
         time::UnixMicros,

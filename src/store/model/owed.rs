@@ -5,7 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{OrderTag, StoredEvent},
+        event::StoredEvent,
+        event_facts::OrderTag,
         ids::{LaneId, Seq},
         time::UnixMicros,
     },

@@ -2,14 +2,13 @@
 
 use std::fs;
 
-use serde_json::Value;
-use tidings::{
-    domain::{ids::AccountId, import, json::render, subscription::PayloadFormat as Form},
-    proto::v1::{self, subscription::PayloadFormat},
-};
-
 use super::{Receiver, delivery, home, now, put_sources, sender, signed, source, subscription};
 use crate::client::Client;
+use serde_json::Value;
+use tidings::{
+    domain::{ids::AccountId, import, json::render, payload_format::PayloadFormat as Form},
+    proto::v1::{self, subscription::PayloadFormat},
+};
 
 #[path = "../../chatwoot/exceptions.rs"]
 #[expect(dead_code, reason = "some of it is for the tests of the form")]

@@ -6,8 +6,9 @@ use crate::{
     domain::{
         event,
         ids::AccountId,
-        json, samples,
-        subscription::PayloadFormat::{Chatwoot, Documented, Sample},
+        json,
+        payload_format::PayloadFormat::{Chatwoot, Documented, Sample},
+        samples,
     },
     proto::v1::{self, EventType, MessageType, event::Payload, sender::Kind},
 };

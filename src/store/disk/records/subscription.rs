@@ -10,11 +10,12 @@ use crate::{
     domain::{
         ids::{LaneId, Seq, SubscriptionName},
         key_pair::KeyPair,
+        payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
         subscription::{
-            Health, OlderSecret, PayloadFormat, RetryOverrides, Settings, SignatureScheme, SigningSecrets,
-            State, Subscription, TlsOptions, TlsProfile,
+            Health, OlderSecret, RetryOverrides, Settings, SignatureScheme, SigningSecrets, State,
+            Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
