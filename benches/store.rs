@@ -26,12 +26,12 @@ use tidings::{
         event_facts::EventAddress,
         ids::{AccountId, LaneId, Seq, SubscriptionName},
         payload_format::PayloadFormat,
-        samples,
         seal::SealingKey,
         secret::Secret,
         subscription::{RetryOverrides, Settings, SignatureScheme},
         time::UnixMicros,
     },
+    event::samples,
     metrics::Metrics,
     proto::v1::EventType,
     store::{

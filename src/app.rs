@@ -25,10 +25,10 @@ use crate::{
     domain::{
         access::TokenHash,
         egress::{EgressPolicy, Proxy, ProxyRules},
-        event::webhook::Poster,
         retry::RetryPolicy,
         seal::SealingKey,
     },
+    event::webhook::Poster,
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, ConnectionSettings, GrpcSettings, Health, Tls},
     metrics::Metrics,

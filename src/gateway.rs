@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    domain::{egress::EgressPolicy, event::webhook::Poster, retry::RetryPolicy},
+    domain::{egress::EgressPolicy, retry::RetryPolicy},
+    event::webhook::Poster,
     metrics::Metrics,
     store::{self, Store, StoreError},
 };

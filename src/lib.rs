@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod gateway;

@@ -23,7 +23,8 @@ use crate::{
     app::App,
     commands::receive::{self, Answers, Received, Signatures},
     config::Config,
-    domain::{ids::AccountId, samples, secret::Secret},
+    domain::{ids::AccountId, secret::Secret},
+    event::samples,
     proto::v1::{
         CreateSubscriptionRequest, Delivery, EventType, ListDeliveriesRequest, PublishEventRequest,
         Subscription, delivery::State, delivery_service_client::DeliveryServiceClient,

@@ -27,11 +27,11 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome},
-        event::webhook::{Post, Poster, webhook_id},
         response,
         time::UnixMicros,
         webhook_headers,
     },
+    event::webhook::{Post, Poster, webhook_id},
 };
 
 /// The stack. From the outside in: what stands further out sees everything that those within do.

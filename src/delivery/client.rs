@@ -15,10 +15,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{
-        egress::{EgressPolicy, ProxyRules},
-        event::webhook::Poster,
-    },
+    domain::egress::{EgressPolicy, ProxyRules},
+    event::webhook::Poster,
     metrics::Open,
 };
 

@@ -32,12 +32,12 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::Outcome,
-        event::webhook::Poster,
         ids::{LaneId, Seq},
         retry::RetryPolicy,
         subscription::State,
         time::UnixMicros,
     },
+    event::webhook::Poster,
     metrics::Metrics,
     store::{Fed, FedEvent, Owed, Store},
 };

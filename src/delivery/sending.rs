@@ -11,10 +11,10 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::webhook::{Post, Poster},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::webhook::{Post, Poster},
     metrics::Metrics,
     store::{Owed, Settlement, Store, StoreError},
 };

@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
-        event::{self, EventContent, StoredEvent, webhook::webhook_id},
         event_facts::{EventAddress, EventFacts},
         field_violation::Faults,
         ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
@@ -25,6 +24,7 @@ use crate::{
         time::UnixMicros,
         webhook_headers,
     },
+    event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
     store::{EventQuery, Matching, NewEvent, Page, StoreError},
@@ -284,7 +284,7 @@ fn fingerprint(encoded: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::samples;
+    use crate::event::samples;
 
     #[test]
     fn what_is_sent_soon_is_rendered_before_it_is_stored_and_nothing_else() {

@@ -147,8 +147,8 @@ mod tests {
         domain::{
             event_facts::EventAddress,
             ids::{AccountId, EventId, Seq},
-            samples,
         },
+        event::samples,
         store::{EventQuery, TimeRange, memory::MemoryStore},
     };
 

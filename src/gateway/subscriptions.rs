@@ -11,16 +11,15 @@ use crate::{
     domain::{
         delivery::Attempt,
         egress::Blocked,
-        event::{StoredEvent, webhook::Post},
         field_violation::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
-        samples,
         secret::Secret,
         signature::{self, Signer},
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
+    event::{StoredEvent, samples, webhook::Post},
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };

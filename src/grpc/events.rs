@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{
     domain::{
-        event::FAULTS_MAX,
         event_facts::EventAddress,
         field_violation::{FaultKind, Faults},
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
+    event::FAULTS_MAX,
     gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
     proto::v1::{self, event_service_server::EventService},
 };

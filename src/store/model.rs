@@ -4,15 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::domain::{
-    delivery::{DeliveryKey, DeliveryState},
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event_facts::EventAddress,
+        ids::{EventId, LaneId, Seq, SubscriptionName},
+        key_pair::KeyPair,
+        signature::Signer,
+        subscription::{Health, Settings, State, Subscription},
+        time::UnixMicros,
+    },
     event::{EventContent, StoredEvent},
-    event_facts::EventAddress,
-    ids::{EventId, LaneId, Seq, SubscriptionName},
-    key_pair::KeyPair,
-    signature::Signer,
-    subscription::{Health, Settings, State, Subscription},
-    time::UnixMicros,
 };
 
 mod owed;

@@ -23,9 +23,9 @@ use crate::{
         event_facts::EventAddress,
         field_violation::Faults,
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
-        import,
         webhook_headers::CHATWOOT_DELIVERY,
     },
+    event::parse,
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
     limits::Failures,
     log_throttle::Seldom,
@@ -260,7 +260,7 @@ impl Ingest {
 
 /// Makes an event of a body. Pure.
 fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, Faults> {
-    let event = import::read(body, address.account)?;
+    let event = parse::read(body, address.account)?;
     gateway.check_event(address, Box::new(event), "event")
 }
 

@@ -9,16 +9,16 @@ use tidings::{
     domain::{
         delivery::{Attempt, Outcome},
         egress::EgressPolicy,
-        event::{
-            StoredEvent,
-            webhook::{Post, Poster},
-        },
         ids::{LaneId, Seq},
         payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
         subscription::{Health, RetryOverrides, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
+    },
+    event::{
+        StoredEvent,
+        webhook::{Post, Poster},
     },
     proto::v1::{self, EventType, event::Payload},
 };

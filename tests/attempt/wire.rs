@@ -7,8 +7,9 @@ use crate::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tidings::domain::{
-    delivery::Outcome, event::webhook::webhook_id, payload_format::PayloadFormat, secret::Secret,
+use tidings::{
+    domain::{delivery::Outcome, payload_format::PayloadFormat, secret::Secret},
+    event::webhook::webhook_id,
 };
 
 fn hmac(message: &[u8]) -> Vec<u8> {

@@ -9,9 +9,9 @@ use tidings::{
     domain::{
         caller::Peer,
         delivery::{Attempt, Outcome},
-        event::webhook::{Post, Poster},
         time::UnixMicros,
     },
+    event::webhook::{Post, Poster},
     proto::{
         self,
         v1::{

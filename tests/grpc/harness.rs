@@ -14,10 +14,8 @@ use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
     delivery::client::{PosterSettings, poster},
-    domain::{
-        caller::Peer, egress::EgressPolicy, event::webhook::Poster, ids::AccountId, retry::RetryPolicy,
-        samples, time::UnixMicros,
-    },
+    domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
+    event::{samples, webhook::Poster},
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{
         AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,

@@ -4,10 +4,8 @@ use std::{convert::Infallible, time::Duration};
 
 use crate::harness::*;
 use tidings::{
-    domain::{
-        delivery::Attempt,
-        event::webhook::{Post, Poster},
-    },
+    domain::delivery::Attempt,
+    event::webhook::{Post, Poster},
     grpc::Drain,
     proto::v1,
 };

@@ -12,7 +12,8 @@ use crate::{
     receiver::{Answer, Receiver},
 };
 use tidings::{
-    domain::{event::webhook::webhook_id, ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::{samples, webhook::webhook_id},
     proto::v1::{
         self, EventType,
         delivery::State,

@@ -8,19 +8,23 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("proto", &[]),
     ("domain", &["proto"]),
+    ("event", &["domain", "proto"]),
     ("clock", &["domain"]),
-    ("metrics", &["domain", "proto"]),
-    ("store", &["domain", "clock", "metrics", "proto"]),
-    ("gateway", &["domain", "store", "clock", "metrics", "proto"]),
-    ("delivery", &["domain", "store", "clock", "metrics", "proto"]),
+    ("metrics", &["domain", "event", "proto"]),
+    ("store", &["domain", "event", "clock", "metrics", "proto"]),
+    ("gateway", &["domain", "event", "store", "clock", "metrics", "proto"]),
+    ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("limits", &[]),
     ("log_throttle", &[]),
-    ("grpc", &["gateway", "domain", "limits", "log_throttle", "metrics", "proto"]),
+    ("grpc", &["gateway", "domain", "event", "limits", "log_throttle", "metrics", "proto"]),
     ("listen", &[]),
-    ("webhook_ingress", &["clock", "domain", "gateway", "limits", "listen", "log_throttle", "metrics"]),
+    (
+        "webhook_ingress",
+        &["clock", "domain", "event", "gateway", "limits", "listen", "log_throttle", "metrics"],
+    ),
     ("shutdown", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
@@ -32,6 +36,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "config",
             "delivery",
             "domain",
+            "event",
             "gateway",
             "grpc",
             "webhook_ingress",
@@ -41,8 +46,11 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "store",
         ],
     ),
-    ("commands", &["app", "config", "domain", "listen", "proto"]),
-    ("fuzzing", &["config", "delivery", "domain", "grpc", "commands", "webhook_ingress", "proto", "store"]),
+    ("commands", &["app", "config", "domain", "event", "listen", "proto"]),
+    (
+        "fuzzing",
+        &["config", "delivery", "domain", "event", "grpc", "commands", "webhook_ingress", "proto", "store"],
+    ),
 ];
 
 /// Files that belong to no part: the root that names them all, and the program.

@@ -27,8 +27,8 @@ use crate::{
     domain::{
         field_violation::{Fault, Faults},
         ids::AccountId,
-        import,
     },
+    event::parse,
     proto::v1,
 };
 
@@ -161,7 +161,7 @@ impl Reader {
             Err(fault) => return Ok(Err(vec![in_file(&fault, line)])),
         };
         let event_id = self.occurrences.event_id(account, body)?;
-        Ok(import::read(body, account).map_err(|faults| told(&faults, line)).map(|event| {
+        Ok(parse::read(body, account).map_err(|faults| told(&faults, line)).map(|event| {
             v1::PublishEventRequest {
                 parent: format!("accounts/{account}"),
                 event: Some(event.into()),
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_json_tells_the_line_in_the_file() {
-        let fault = |body: &str| told(&import::read(body.as_bytes(), account(1)).unwrap_err(), 7);
+        let fault = |body: &str| told(&parse::read(body.as_bytes(), account(1)).unwrap_err(), 7);
         let one = fault("{\"a\":nope}");
         assert!(
             one[0].starts_with("is not JSON") && one[0].ends_with(": expected ident at column 7"),

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::folder;
 use crate::{
     config::{Config, Flags},
-    domain::{event, ids::AccountId, json, payload_format::PayloadFormat, samples},
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, render, samples},
     fuzzing::run,
     grpc,
     proto::v1::{self, EventType},
@@ -161,7 +162,7 @@ fn webhooks() -> Vec<Vec<u8>> {
     let sample = |number| {
         let mut event = samples::sample(EventType::try_from(number).unwrap(), account);
         event::check(&mut event, account, "event").unwrap();
-        json::render(&event, PayloadFormat::Chatwoot)
+        render::render(&event, PayloadFormat::Chatwoot)
     };
     let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatwoot/captured");
     let captured = fs::read_dir(captured).unwrap().map(|file| {

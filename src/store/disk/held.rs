@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::domain::{event::StoredEvent, ids::Seq};
+use crate::{domain::ids::Seq, event::StoredEvent};
 
 /// Most events that are remembered. Of one that nobody holds any more, a few hundred bytes stay until the next sweep.
 const HELD_MAX: usize = 16 * 1024;
@@ -58,10 +58,12 @@ impl HeldEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        ids::{AccountId, EventName},
-        samples,
-        time::UnixMicros,
+    use crate::{
+        domain::{
+            ids::{AccountId, EventName},
+            time::UnixMicros,
+        },
+        event::samples,
     };
 
     fn event(seq: u64) -> StoredEvent {

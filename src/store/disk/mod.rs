@@ -37,12 +37,12 @@ use crate::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         seal::SealingKey,
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     metrics::Metrics,
 };
 

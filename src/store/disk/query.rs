@@ -15,10 +15,10 @@ use super::{
 use crate::{
     domain::{
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         time::UnixMicros,
     },
+    event::StoredEvent,
     proto::v1::EventType,
     store::{
         Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,

@@ -14,10 +14,12 @@ use super::{
     records::{AttemptRecord, RecordError},
     volume::{Stored, Volume},
 };
-use crate::domain::{
-    delivery::Attempt,
+use crate::{
+    domain::{
+        delivery::Attempt,
+        ids::{AccountId, EventName, Seq},
+    },
     event::{EventContent, StoredEvent},
-    ids::{AccountId, EventName, Seq},
 };
 
 /// Encodings that lie together are read together, up to so many bytes.

@@ -24,12 +24,12 @@ use super::{
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
         event_facts::EventAddress,
         ids::{AccountId, EventId, EventName, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
         Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
         Purged, ReplayQuery, Settlement, StoreError, TokenChange,

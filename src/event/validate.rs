@@ -12,14 +12,14 @@ use crate::{
     proto::v1::{self, event::Payload},
 };
 
-mod beside;
 mod checker;
-mod facts;
 mod path;
 mod records;
+mod reserved_keys;
+mod routing;
 mod values;
 
-pub(super) use facts::order_key;
+pub(super) use routing::order_key;
 
 pub use self::{checker::FAULTS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 
@@ -47,7 +47,11 @@ pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<Ev
 
     let event_type = event_type(event).expect("the payload was just seen");
     let payload = event.payload.as_ref().expect("the payload was just seen");
-    Ok(EventFacts { event_type, inbox_id: facts::inbox_id(payload), order_key: facts::order_key(payload) })
+    Ok(EventFacts {
+        event_type,
+        inbox_id: routing::inbox_id(payload),
+        order_key: routing::order_key(payload),
+    })
 }
 
 impl Checker {
@@ -148,9 +152,9 @@ impl Checker {
         if let Some(info) = &event.event_info {
             let at = &at.field("event_info");
             self.browser_and_time(info.browser.as_ref(), info.initiated_at.as_ref(), at);
-            self.object(info.extra.as_ref(), &beside::EVENT_INFO, &at.field("extra"));
+            self.object(info.extra.as_ref(), &reserved_keys::EVENT_INFO, &at.field("extra"));
         }
-        self.object(event.extra.as_ref(), &beside::WEBWIDGET_TRIGGERED, &at.field("extra"));
+        self.object(event.extra.as_ref(), &reserved_keys::WEBWIDGET_TRIGGERED, &at.field("extra"));
     }
 
     fn typing(
@@ -165,7 +169,7 @@ impl Checker {
             None => self.required(&at.field("user")),
         }
         self.top_conversation(conversation, at);
-        self.object(extra, &beside::TYPING, &at.field("extra"));
+        self.object(extra, &reserved_keys::TYPING, &at.field("extra"));
     }
 
     fn changes(&mut self, changes: &[v1::AttributeChange], at: &Path<'_>) {

@@ -5,10 +5,12 @@ use std::fmt;
 use prost_types::Timestamp;
 
 use super::path::Path;
-use crate::domain::{
-    field_violation::{FaultKind, Faults},
-    ids::AccountId,
-    json::{FIRST_SECOND, LAST_SECOND},
+use crate::{
+    domain::{
+        field_violation::{FaultKind, Faults},
+        ids::AccountId,
+    },
+    event::render::{FIRST_SECOND, LAST_SECOND},
 };
 
 /// Most faults that are collected of one event. A caller with more hears of these first.

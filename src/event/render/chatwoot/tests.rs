@@ -4,12 +4,10 @@ use serde_json::{Value, json};
 
 use crate::{
     domain::{
-        event,
         ids::AccountId,
-        json,
         payload_format::PayloadFormat::{Chatwoot, Documented, Sample},
-        samples,
     },
+    event::{self, render, samples},
     proto::v1::{self, EventType, MessageType, event::Payload, sender::Kind},
 };
 
@@ -31,7 +29,7 @@ fn conversation(change: impl FnOnce(&mut v1::Conversation)) -> Value {
 
 fn body(kind: EventType, change: impl FnOnce(&mut Payload)) -> Value {
     let event = event(kind, change);
-    serde_json::from_slice(&json::render(&event, Chatwoot)).unwrap()
+    serde_json::from_slice(&render::render(&event, Chatwoot)).unwrap()
 }
 
 fn event(kind: EventType, change: impl FnOnce(&mut Payload)) -> v1::Event {
@@ -165,7 +163,7 @@ fn an_assistant_is_nobody_in_the_other_forms() {
         created.message.as_mut().unwrap().sender = sent_by(Kind::CaptainAssistant(assistant));
     });
     for format in [Documented, Sample] {
-        let body: Value = serde_json::from_slice(&json::render(&event, format)).unwrap();
+        let body: Value = serde_json::from_slice(&render::render(&event, format)).unwrap();
         assert_eq!(body["sender"], Value::Null);
     }
 }
@@ -185,7 +183,7 @@ fn an_attachment_has_the_keys_of_its_kind() {
             let Payload::MessageUpdated(updated) = payload else { unreachable!() };
             updated.message.as_mut().unwrap().attachments = vec![attachment];
         });
-        let body = String::from_utf8(json::render(&event, Chatwoot)).unwrap();
+        let body = String::from_utf8(render::render(&event, Chatwoot)).unwrap();
         let (_, at_the_top) = body.rsplit_once(r#""attachments":[{"#).unwrap();
         at_the_top.split_once("}]").unwrap().0.to_owned()
     };
@@ -225,7 +223,7 @@ fn a_website_tells_where_its_visitor_came_from_or_null() {
 #[test]
 fn settings_of_an_inbox_come_in_the_order_of_chatwoot() {
     let event = event(EventType::InboxCreated, |_| ());
-    let body = String::from_utf8(json::render(&event, Chatwoot)).unwrap();
+    let body = String::from_utf8(render::render(&event, Chatwoot)).unwrap();
     let keys = [
         "enable_auto_assignment",
         "greeting_enabled",

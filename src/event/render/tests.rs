@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{event, ids::AccountId, import, samples},
+    domain::ids::AccountId,
+    event::{self, parse, samples},
     proto::v1::event::Payload,
 };
 
@@ -104,7 +105,7 @@ proptest! {
     fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body(mut event in message_event()) {
         event::check(&mut event, account(), "event").unwrap();
         let body = render(&event, PayloadFormat::Chatwoot);
-        let again = import::read(&body, account()).unwrap();
+        let again = parse::read(&body, account()).unwrap();
         let text = |body| String::from_utf8(body).unwrap();
         prop_assert_eq!(text(render(&again, PayloadFormat::Chatwoot)), text(body));
     }

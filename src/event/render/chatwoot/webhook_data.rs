@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{
-    inner, or_else,
-    small::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
+    or_else, push_event_data,
+    shared::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
     told,
 };
 use crate::{
-    domain::json::{
+    event::render::{
         content_type,
         documented::objects::some,
         message_type,
@@ -94,8 +94,8 @@ struct ContactInbox<'a> {
 
 #[derive(Serialize)]
 struct Meta<'a> {
-    sender: Option<inner::Contact<'a>>,
-    assignee: Option<inner::Assignee<'a>>,
+    sender: Option<push_event_data::Contact<'a>>,
+    assignee: Option<push_event_data::Assignee<'a>>,
     assignee_type: Option<&'static str>,
     team: Option<Named<'a>>,
     hmac_verified: Option<bool>,
@@ -112,7 +112,7 @@ pub(super) struct Conversation<'a> {
     id: i64,
     inbox_id: i64,
     /// One, or none.
-    messages: Vec<inner::Message<'a>>,
+    messages: Vec<push_event_data::Message<'a>>,
     labels: &'a [String],
     meta: Meta<'a>,
     status: &'a str,
@@ -236,10 +236,10 @@ impl<'a> ContactInbox<'a> {
 
 impl<'a> Meta<'a> {
     fn new(meta: Option<&'a v1::ConversationMeta>, contact: Option<&'a v1::Contact>) -> Self {
-        let assignee = meta.and_then(inner::Assignee::of);
+        let assignee = meta.and_then(push_event_data::Assignee::of);
         Self {
             sender: some(contact),
-            assignee_type: assignee.as_ref().map(inner::Assignee::kind),
+            assignee_type: assignee.as_ref().map(push_event_data::Assignee::kind),
             assignee,
             team: some(meta.and_then(|m| m.team.as_ref())),
             hmac_verified: meta.and_then(|m| m.hmac_verified),
@@ -274,7 +274,7 @@ impl<'a> Conversation<'a> {
             id: conversation.id,
             inbox_id,
             messages: message
-                .map(|message| inner::Message::new(message, conversation, inbox_id))
+                .map(|message| push_event_data::Message::new(message, conversation, inbox_id))
                 .into_iter()
                 .collect(),
             labels: &conversation.labels,

@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use prost::Message;
 
-use super::check;
+use super::validate;
 use crate::{
-    domain::{event_facts::OrderTag, json, payload_format::PayloadFormat},
+    domain::{event_facts::OrderTag, payload_format::PayloadFormat},
+    event::render,
     proto::v1::{self, EventType},
 };
 
@@ -53,7 +54,7 @@ impl EventContent {
 
     fn slot(&self, format: PayloadFormat) -> &OnceLock<Bytes> {
         match format {
-            PayloadFormat::Sample if json::has_sample_form(self.event_type) => &self.bodies[1],
+            PayloadFormat::Sample if render::has_sample_form(self.event_type) => &self.bodies[1],
             // Where the sample has no form of its own, both share one rendering.
             PayloadFormat::Documented | PayloadFormat::Sample => &self.bodies[0],
             PayloadFormat::Chatwoot => &self.bodies[2],
@@ -80,7 +81,7 @@ impl EventContent {
 
 fn rendered(event: &v1::Event, format: PayloadFormat) -> Bytes {
     // Copied: what it was written to has room for more, and the body stays for a while.
-    Bytes::copy_from_slice(&json::render(event, format))
+    Bytes::copy_from_slice(&render::render(event, format))
 }
 
 /// Encodes a checked event.
@@ -93,7 +94,7 @@ impl From<&v1::Event> for EventContent {
         let event_type =
             crate::domain::event_facts::event_type(event).expect("a checked event has a payload");
         let payload = event.payload.as_ref().expect("a checked event has a payload");
-        Self::new(event_type, check::order_key(payload).into(), event.encode_to_vec().into())
+        Self::new(event_type, validate::order_key(payload).into(), event.encode_to_vec().into())
     }
 }
 
@@ -106,7 +107,7 @@ impl From<v1::Event> for EventContent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ids::AccountId, samples};
+    use crate::{domain::ids::AccountId, event::samples};
 
     const FORMATS: [PayloadFormat; 3] =
         [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
@@ -125,7 +126,7 @@ mod tests {
             for format in FORMATS {
                 at_hand.render(&event, format);
                 assert!(at_hand.is_rendered(format));
-                assert_eq!(at_hand.body(format), json::render(&event, format));
+                assert_eq!(at_hand.body(format), render::render(&event, format));
                 assert_eq!(at_hand.body(format), decoded.body(format));
             }
         }

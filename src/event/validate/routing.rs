@@ -36,7 +36,7 @@ fn of_message(message: Option<&v1::Message>) -> Option<i64> {
 }
 
 /// What an event keeps its order within: its conversation; without one, its contact; without either, its inbox.
-pub(in crate::domain::event) fn order_key(payload: &Payload) -> OrderKey {
+pub(in crate::event) fn order_key(payload: &Payload) -> OrderKey {
     let conversation = |c: &Option<v1::Conversation>| OrderKey::Conversation(c.as_ref().map_or(0, |c| c.id));
     let contact = |c: &Option<v1::Contact>| OrderKey::Contact(c.as_ref().map_or(0, |c| c.id));
     let inbox = |i: &Option<v1::Inbox>| OrderKey::Inbox(i.as_ref().map_or(0, |i| i.id));
@@ -77,7 +77,8 @@ fn message_order_key(message: Option<&v1::Message>) -> OrderKey {
 mod tests {
     use super::*;
     use crate::{
-        domain::{event::check::check, ids::AccountId, samples},
+        domain::ids::AccountId,
+        event::{samples, validate::check},
         proto::v1::EventType,
     };
 

@@ -4,10 +4,8 @@ use prost_types::{Struct, Timestamp, Value, value::Kind};
 
 use super::*;
 use crate::{
-    domain::{
-        field_violation::FaultKind::{self, AccountMismatch, Invalid, Required},
-        samples,
-    },
+    domain::field_violation::FaultKind::{self, AccountMismatch, Invalid, Required},
+    event::samples,
     proto::v1::{EventType, MessageType, sender},
 };
 

@@ -4,7 +4,7 @@ use prost::Message as _;
 use prost_types::ListValue;
 
 use super::*;
-use crate::domain::event::check::path::KEY_CHARS_SHOWN;
+use crate::event::validate::path::KEY_CHARS_SHOWN;
 
 /// `inner` within `levels` objects.
 fn nested(levels: usize, inner: Value) -> Value {

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::{
-    domain::json::{
+    event::render::{
         content_type, message_type,
         time::{Iso, unix_seconds},
         value::Object,

@@ -6,8 +6,10 @@
 
 use serde::Serialize;
 
-use super::payload_format::PayloadFormat;
-use crate::proto::v1::{self, EventType, MessageType};
+use crate::{
+    domain::payload_format::PayloadFormat,
+    proto::v1::{self, EventType, MessageType},
+};
 
 mod chatwoot;
 mod documented;
@@ -24,7 +26,7 @@ const BODY_BYTES_TYPICAL: usize = 2048;
 ///
 /// # Panics
 ///
-/// If the event did not pass [`check`](super::event::check).
+/// If the event did not pass [`check`](super::validate).
 pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     let payload = event.payload.as_ref().expect("a checked event has a payload");
     match format {

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{event_facts::event_type, field_violation::FaultKind, samples},
+    domain::{event_facts::event_type, field_violation::FaultKind},
+    event::samples,
     proto::v1::EventType,
 };
 
@@ -19,7 +20,7 @@ fn account() -> AccountId {
 fn body(kind: EventType) -> Value {
     let mut event = samples::sample(kind, account());
     event::check(&mut event, account(), "event").unwrap();
-    serde_json::from_slice(&json::render(&event, FORM)).unwrap()
+    serde_json::from_slice(&render::render(&event, FORM)).unwrap()
 }
 
 fn read_value(body: &Value) -> Result<v1::Event, Faults> {
@@ -41,11 +42,11 @@ fn every_sample_is_read_as_an_event_with_the_same_body() {
     for number in 1..=12 {
         let mut event = samples::sample(EventType::try_from(number).unwrap(), account());
         event::check(&mut event, account(), "event").unwrap();
-        let body = json::render(&event, FORM);
+        let body = render::render(&event, FORM);
         let again = read(&body, account()).unwrap_or_else(|faults| panic!("{faults:?}"));
         assert_eq!(event_type(&again), event_type(&event));
         let text = |body| String::from_utf8(body).unwrap();
-        assert_eq!(text(json::render(&again, FORM)), text(body));
+        assert_eq!(text(render::render(&again, FORM)), text(body));
     }
 }
 
@@ -250,7 +251,7 @@ fn another_spelling_of_the_same_is_taken() {
     spelled["custom_attributes"] = json!({"a": 2.0});
     spelled["updated_at"] = json!(1_583_240_757);
     spelled["contact_inbox"]["created_at"] = json!("2020-03-03T14:05:57+01:00");
-    let came = json::render(&read_value(&spelled).unwrap(), FORM);
+    let came = render::render(&read_value(&spelled).unwrap(), FORM);
     let goes: Value = serde_json::from_slice(&came).unwrap();
     assert_eq!(goes["channel"], json!(null));
     assert_eq!(goes["custom_attributes"], json!({"a": 2}));
@@ -265,8 +266,8 @@ fn a_message_of_which_nobody_knows_when_it_was_made_comes_out_again() {
         unknown["created_at"] = of_event;
         unknown["conversation"]["messages"][0]["created_at"] = of_message;
         unknown["conversation"]["messages"][0]["updated_at"] = json!(null);
-        let goes = json::render(&read_value(&unknown).unwrap(), FORM);
-        let again = json::render(&read(&goes, account()).unwrap(), FORM);
+        let goes = render::render(&read_value(&unknown).unwrap(), FORM);
+        let again = render::render(&read(&goes, account()).unwrap(), FORM);
         assert_eq!(again, goes);
         let goes: Value = serde_json::from_slice(&goes).unwrap();
         assert_eq!(goes["created_at"], unknown["created_at"]);
@@ -317,9 +318,9 @@ proptest! {
         }
         *place = value;
         if let Ok(event) = read_value(&body) {
-            let rendered = json::render(&event, FORM);
+            let rendered = render::render(&event, FORM);
             let again = read(&rendered, account()).unwrap();
-            prop_assert_eq!(json::render(&again, FORM), rendered);
+            prop_assert_eq!(render::render(&again, FORM), rendered);
         }
     }
 }

@@ -6,15 +6,19 @@
 use serde_json::Value;
 
 use self::{faults::Found, fields::Fields, path::Path};
-use super::{event, field_violation::Faults, ids::AccountId, json, payload_format::PayloadFormat};
-use crate::proto::v1::{self, event::Payload};
+use super::render;
+use crate::{
+    domain::{field_violation::Faults, ids::AccountId, payload_format::PayloadFormat},
+    event,
+    proto::v1::{self, event::Payload},
+};
 
 mod faults;
 mod fields;
-mod lossless;
 mod parse;
 mod path;
 mod records;
+mod roundtrip;
 
 /// Reads the body of one of Chatwoot's webhooks, of this account. The event has passed the [`check`](event::check).
 ///
@@ -39,9 +43,9 @@ pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, Faults> {
     event::check(&mut event, account, "event").map_err(|faults| faults::in_body(&faults, name))?;
 
     let mut found = Found::new(account);
-    let goes = json::render(&event, PayloadFormat::Chatwoot);
+    let goes = render::render(&event, PayloadFormat::Chatwoot);
     let goes = serde_json::from_slice(&goes).expect("what is rendered is JSON");
-    lossless::compare(&came, &goes, &Path::Top, &mut found);
+    roundtrip::compare(&came, &goes, &Path::Top, &mut found);
     found.into_result(event)
 }
 

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::{
     or_else,
-    small::{Attachment, CaptainAssistant},
+    shared::{Attachment, CaptainAssistant},
     told,
 };
 use crate::{
-    domain::json::{
+    event::render::{
         content_type, message_type,
         time::{Iso, unix_seconds},
         value::Object,

@@ -2,20 +2,27 @@
 
 use bytes::Bytes;
 
-use super::{
-    event_facts::OrderTag,
-    ids::{EventName, Seq},
-    payload_format::PayloadFormat,
-    time::UnixMicros,
+use crate::{
+    domain::{
+        event_facts::OrderTag,
+        ids::{EventName, Seq},
+        payload_format::PayloadFormat,
+        time::UnixMicros,
+    },
+    proto::v1::{self, EventType},
 };
-use crate::proto::v1::{self, EventType};
 
-mod check;
 mod content;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod parse;
+pub mod render;
+pub mod samples;
+mod validate;
 pub mod webhook;
 
-pub use check::{FAULTS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 pub use content::EventContent;
+pub use validate::{FAULTS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 
 /// An event that is on disk.
 #[derive(Debug)]

@@ -11,8 +11,8 @@
 use serde::Serialize;
 
 use self::{
-    outer::{Contact, Conversation, Message, Sender},
-    small::{InitiatedAt, Named, Settings, WidgetBrowser},
+    shared::{InitiatedAt, Named, Settings, WidgetBrowser},
+    webhook_data::{Contact, Conversation, Message, Sender},
 };
 use super::{
     documented::objects::some,
@@ -21,10 +21,6 @@ use super::{
     write,
 };
 use crate::proto::v1::{self, event::Payload};
-
-mod inner;
-mod outer;
-mod small;
 
 /// The body that Chatwoot would send for an event.
 pub(super) fn render(payload: &Payload) -> Vec<u8> {
@@ -101,7 +97,7 @@ fn typing(
     extra: Object<'_>,
 ) -> Vec<u8> {
     let conversation = required(conversation);
-    let user = outer::sender(user, outer::account_of(conversation, None));
+    let user = webhook_data::sender(user, webhook_data::account_of(conversation, None));
     write(&Typing { event, user, conversation: Conversation::new(conversation, None), is_private, extra })
 }
 
@@ -230,5 +226,8 @@ fn or_else<'a>(text: &'a str, other: &'a str) -> &'a str {
     if text.is_empty() { other } else { text }
 }
 
+mod push_event_data;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod webhook_data;

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use super::path::Path;
-use crate::domain::{
+use crate::{
+    domain::{
+        field_violation::{FaultKind, Faults},
+        ids::AccountId,
+    },
     event::FAULTS_MAX,
-    field_violation::{FaultKind, Faults},
-    ids::AccountId,
 };
 
 /// The faults of one body, up to [`FAULTS_MAX`].

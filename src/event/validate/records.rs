@@ -1,6 +1,6 @@
 //! The rules for the document's objects.
 
-use super::{beside, checker::Checker, path::Path};
+use super::{checker::Checker, path::Path, reserved_keys};
 use crate::proto::v1::{self, MessageType, sender::Kind};
 
 /// Most records (messages and conversations, which contain each other) that may lie within one another.
@@ -26,13 +26,17 @@ impl Checker {
         if let Some(attributes) = &conversation.additional_attributes {
             let at = &at.field("additional_attributes");
             self.browser_and_time(attributes.browser.as_ref(), attributes.initiated_at.as_ref(), at);
-            self.object(attributes.extra.as_ref(), &beside::CONVERSATION_ATTRIBUTES, &at.field("extra"));
+            self.object(
+                attributes.extra.as_ref(),
+                &reserved_keys::CONVERSATION_ATTRIBUTES,
+                &at.field("extra"),
+            );
         }
         self.object(conversation.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
-        self.object(conversation.extra.as_ref(), &beside::CONVERSATION, &at.field("extra"));
+        self.object(conversation.extra.as_ref(), &reserved_keys::CONVERSATION, &at.field("extra"));
         if let Some(link) = &conversation.contact_inbox {
             let at = &at.field("contact_inbox");
-            self.object(link.extra.as_ref(), &beside::CONTACT_INBOX, &at.field("extra"));
+            self.object(link.extra.as_ref(), &reserved_keys::CONTACT_INBOX, &at.field("extra"));
             self.time(link.created_at.as_ref(), at, "created_at");
             self.time(link.updated_at.as_ref(), at, "updated_at");
         }
@@ -77,9 +81,9 @@ impl Checker {
         if let Some(team) = &meta.team {
             let at = &at.field("team");
             self.id(team.id, at);
-            self.object(team.extra.as_ref(), &beside::NAMED, &at.field("extra"));
+            self.object(team.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
         }
-        self.object(meta.extra.as_ref(), &beside::META, &at.field("extra"));
+        self.object(meta.extra.as_ref(), &reserved_keys::META, &at.field("extra"));
     }
 
     /// The message at `at`, which is the `depth`th record, itself counted.
@@ -95,12 +99,12 @@ impl Checker {
         self.object(message.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
         self.object(message.external_source_ids.as_ref(), &[], &at.field("external_source_ids"));
         self.object(message.sentiment.as_ref(), &[], &at.field("sentiment"));
-        self.object(message.extra.as_ref(), &beside::MESSAGE, &at.field("extra"));
+        self.object(message.extra.as_ref(), &reserved_keys::MESSAGE, &at.field("extra"));
         self.sender_of(message, at);
         if let Some(told) = &message.conversation_told {
             let at = &at.field("conversation_told");
             self.time(told.last_activity_at.as_ref(), at, "last_activity_at");
-            self.object(told.extra.as_ref(), &beside::CONVERSATION_TOLD, &at.field("extra"));
+            self.object(told.extra.as_ref(), &reserved_keys::CONVERSATION_TOLD, &at.field("extra"));
         }
         if let Some(account) = &message.account {
             self.account(account, &at.field("account"));
@@ -133,7 +137,7 @@ impl Checker {
             self.same_account(attachment.account_id, &at.field("account_id"));
         }
         self.object(attachment.meta.as_ref(), &[], &at.field("meta"));
-        self.object(attachment.extra.as_ref(), &beside::ATTACHMENT, &at.field("extra"));
+        self.object(attachment.extra.as_ref(), &reserved_keys::ATTACHMENT, &at.field("extra"));
     }
 
     fn sender_of(&mut self, message: &v1::Message, at: &Path<'_>) {
@@ -163,24 +167,24 @@ impl Checker {
 
     fn user(&mut self, user: &v1::User, at: &Path<'_>) {
         self.id(user.id, at);
-        self.object(user.extra.as_ref(), &beside::USER, &at.field("extra"));
+        self.object(user.extra.as_ref(), &reserved_keys::USER, &at.field("extra"));
     }
 
     fn bot(&mut self, bot: &v1::AgentBot, at: &Path<'_>) {
         self.id(bot.id, at);
-        self.object(bot.extra.as_ref(), &beside::AGENT_BOT, &at.field("extra"));
+        self.object(bot.extra.as_ref(), &reserved_keys::AGENT_BOT, &at.field("extra"));
     }
 
     fn assistant(&mut self, assistant: &v1::CaptainAssistant, at: &Path<'_>) {
         self.id(assistant.id, at);
         self.time(assistant.created_at.as_ref(), at, "created_at");
-        self.object(assistant.extra.as_ref(), &beside::CAPTAIN_ASSISTANT, &at.field("extra"));
+        self.object(assistant.extra.as_ref(), &reserved_keys::CAPTAIN_ASSISTANT, &at.field("extra"));
     }
 
     /// The inbox at `at`.
     pub(super) fn inbox(&mut self, inbox: &v1::Inbox, at: &Path<'_>) {
         self.id(inbox.id, at);
-        self.object(inbox.extra.as_ref(), &beside::NAMED, &at.field("extra"));
+        self.object(inbox.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
     }
 
     /// The browser and the beginning of the visit, of what is at `at`.
@@ -191,9 +195,9 @@ impl Checker {
         at: &Path<'_>,
     ) {
         let extra = browser.and_then(|browser| browser.extra.as_ref());
-        self.object(extra, &beside::BROWSER, &at.field("browser").field("extra"));
+        self.object(extra, &reserved_keys::BROWSER, &at.field("browser").field("extra"));
         let extra = initiated_at.and_then(|initiated_at| initiated_at.extra.as_ref());
-        self.object(extra, &beside::INITIATED_AT, &at.field("initiated_at").field("extra"));
+        self.object(extra, &reserved_keys::INITIATED_AT, &at.field("initiated_at").field("extra"));
     }
 
     /// The contact at `at`.
@@ -204,7 +208,7 @@ impl Checker {
         }
         self.object(contact.additional_attributes.as_ref(), &[], &at.field("additional_attributes"));
         self.object(contact.custom_attributes.as_ref(), &[], &at.field("custom_attributes"));
-        self.object(contact.extra.as_ref(), &beside::CONTACT, &at.field("extra"));
+        self.object(contact.extra.as_ref(), &reserved_keys::CONTACT, &at.field("extra"));
     }
 
     /// The account at `at`.
@@ -213,7 +217,7 @@ impl Checker {
         if account.id > 0 {
             self.same_account(account.id, &at.field("id"));
         }
-        self.object(account.extra.as_ref(), &beside::NAMED, &at.field("extra"));
+        self.object(account.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
     }
 
     fn is_too_deep(&mut self, depth: usize, at: &Path<'_>) -> bool {

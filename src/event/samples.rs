@@ -4,8 +4,10 @@
 
 use prost_types::{Struct, Timestamp, Value};
 
-use super::ids::AccountId;
-use crate::proto::v1::{self, EventType, MessageType, event::Payload, sender::Kind};
+use crate::{
+    domain::ids::AccountId,
+    proto::v1::{self, EventType, MessageType, event::Payload, sender::Kind},
+};
 
 /// 2020-03-03 13:05:57 UTC, the time in the documentation's sample.
 const SAMPLE_SECONDS: i64 = 1_583_240_757;
@@ -279,7 +281,10 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::domain::{event, json, payload_format::PayloadFormat};
+    use crate::{
+        domain::payload_format::PayloadFormat,
+        event::{self, render},
+    };
 
     #[test]
     fn every_sample_passes_the_check_and_is_of_its_kind() {
@@ -299,7 +304,7 @@ mod tests {
         let mut event = typical_message(account, 3, 5);
         event::check(&mut event, account, "event").unwrap();
         let protobuf = event.encoded_len();
-        let body = json::render(&event, PayloadFormat::Documented).len();
+        let body = render::render(&event, PayloadFormat::Documented).len();
         assert!((850..=950).contains(&protobuf), "{protobuf} bytes of protobuf, {body} of JSON");
         assert!((1550..=1650).contains(&body), "{protobuf} bytes of protobuf, {body} of JSON");
     }

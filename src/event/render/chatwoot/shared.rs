@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::told;
 use crate::{
-    domain::json::{time::Iso, value::Object},
+    event::render::{time::Iso, value::Object},
     proto::v1,
 };
 

@@ -16,27 +16,28 @@ use serde::{
 };
 use uuid::Uuid;
 
-use super::{
-    delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
-    egress::{HostPattern, Proxy},
-    event::{EventContent, check},
-    event_facts::OrderTag,
-    ids::{
-        AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
-        parse_account_name,
+use super::{EventContent, check, parse, render};
+use crate::{
+    domain::{
+        delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
+        egress::{HostPattern, Proxy},
+        event_facts::OrderTag,
+        ids::{
+            AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
+            parse_account_name,
+        },
+        payload_format::PayloadFormat,
+        response as receiver,
+        retry::{RetryPolicy, RetryPolicyError},
+        seal::{self, SealingKey, SealingKeys},
+        secret::Secret,
+        signature,
+        subscription::{TlsOptions, TlsProfile},
+        time::UnixMicros,
+        webhook_headers,
     },
-    import, json,
-    payload_format::PayloadFormat,
-    response as receiver,
-    retry::{RetryPolicy, RetryPolicyError},
-    seal::{self, SealingKey, SealingKeys},
-    secret::Secret,
-    signature,
-    subscription::{TlsOptions, TlsProfile},
-    time::UnixMicros,
-    webhook_headers,
+    proto::v1,
 };
-use crate::proto::v1;
 
 const FORMATS: [PayloadFormat; 3] =
     [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
@@ -56,7 +57,7 @@ pub fn event(data: &[u8]) {
     assert_eq!(content.order_tag, OrderTag::from(facts.order_key));
     assert_eq!(content.decode(), event, "what is stored is the event");
     for format in FORMATS {
-        let body = json::render(&event, format);
+        let body = render::render(&event, format);
         assert_eq!(content.body(format), body, "an event has one body");
         is_sound(&body);
     }
@@ -66,24 +67,24 @@ pub fn event(data: &[u8]) {
 /// A webhook of Chatwoot: what is taken is an event that passes the check as it is, and that comes out again.
 pub fn import(data: &[u8]) {
     let account = AccountId::new(1).expect("one is positive");
-    let Ok(event) = import::read(data, account) else { return };
+    let Ok(event) = parse::read(data, account) else { return };
     let mut checked = event.clone();
     check(&mut checked, account, "event").expect("what was read was checked");
     assert_eq!(checked, event, "a second check finds nothing to complete");
     for format in FORMATS {
-        is_sound(&json::render(&event, format));
+        is_sound(&render::render(&event, format));
     }
     assert!(
-        comes_out_again(&json::render(&event, PayloadFormat::Chatwoot), account),
+        comes_out_again(&render::render(&event, PayloadFormat::Chatwoot), account),
         "what comes out can be read"
     );
 }
 
 /// Whether a body in Chatwoot's form can be read; as it is, it comes out again.
 fn comes_out_again(body: &[u8], account: AccountId) -> bool {
-    let read = import::read(body, account);
+    let read = parse::read(body, account);
     if let Ok(event) = &read {
-        assert_eq!(json::render(event, PayloadFormat::Chatwoot), body, "what was read comes out as it was");
+        assert_eq!(render::render(event, PayloadFormat::Chatwoot), body, "what was read comes out as it was");
     }
     read.is_ok()
 }
