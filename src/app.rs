@@ -18,9 +18,8 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     delivery::{
-        client::{self, PosterSettings},
-        dispatcher::{DispatchSettings, Dispatcher},
-        suspension::SuspensionSettings,
+        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        http::client::{self, PosterSettings},
     },
     domain::{
         access::TokenHash,

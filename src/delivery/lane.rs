@@ -14,10 +14,10 @@ use crate::{
     store::{Debt, DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
 };
 
+mod order_key;
 mod ordered;
 #[cfg(test)]
 mod ordered_tests;
-mod tag;
 mod unordered;
 
 pub use ordered::OrderedLane;

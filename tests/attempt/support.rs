@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::receiver::PATIENCE;
 use tidings::{
     clock::Clock,
-    delivery::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, poster},
     domain::{
         delivery::{Attempt, Outcome},
         egress::EgressPolicy,

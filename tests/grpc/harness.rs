@@ -13,7 +13,7 @@ use axum::{Router, body::Bytes, http::HeaderMap, routing::any};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, poster},
     domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
     event::{samples, webhook::Poster},
     gateway::{Gateway, GatewaySettings, TokenSettings},

@@ -25,9 +25,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     clock::Clock,
     delivery::{
-        client::{self, PosterSettings},
-        dispatcher::{DispatchSettings, Dispatcher},
-        suspension::SuspensionSettings,
+        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        http::client::{self, PosterSettings},
     },
     domain::{
         caller::Peer,

@@ -15,7 +15,7 @@ use foldhash::HashSet;
 
 use super::{
     LaneLimits, Read, ReadKind, before,
-    tag::{Place, Tag},
+    order_key::{Place, Tag},
 };
 use crate::{
     domain::{event_facts::OrderTag, ids::Seq, time::UnixMicros},

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tower::{Service, ServiceExt};
 
-use super::dispatcher::{DispatchSettings, STORE_RETRY_WAIT};
+use super::{DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
     clock::Clock,
     domain::{
@@ -21,37 +21,37 @@ use crate::{
 
 /// What every attempt needs.
 #[derive(Clone)]
-pub(super) struct Means {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) poster: Poster,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) settings: DispatchSettings,
-    pub(super) metrics: Arc<Metrics>,
+pub(crate) struct Means {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) poster: Poster,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: DispatchSettings,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An attempt to be made.
-pub(super) struct Sending {
-    pub(super) means: Means,
-    pub(super) subscription: Arc<Subscription>,
+pub(crate) struct Sending {
+    pub(crate) means: Means,
+    pub(crate) subscription: Arc<Subscription>,
     /// For the jitter of what follows.
-    pub(super) seed: u64,
-    pub(super) owed: Owed,
+    pub(crate) seed: u64,
+    pub(crate) owed: Owed,
     /// Whether a suspended subscription is tried with it.
-    pub(super) is_probe: bool,
+    pub(crate) is_probe: bool,
 }
 
 /// An attempt that is over and written down.
-pub(super) struct Ended {
-    pub(super) key: DeliveryKey,
+pub(crate) struct Ended {
+    pub(crate) key: DeliveryKey,
     /// When the next one is due.
-    pub(super) due: Option<UnixMicros>,
+    pub(crate) due: Option<UnixMicros>,
     /// What came of it; `None` if none was made.
-    pub(super) attempt: Option<Attempt>,
-    pub(super) is_probe: bool,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) is_probe: bool,
 }
 
 impl Sending {
-    pub(super) async fn run(mut self) -> Ended {
+    pub(crate) async fn run(mut self) -> Ended {
         let key = DeliveryKey { seq: self.owed.event.seq, lane: self.subscription.lane };
         let metrics = Arc::clone(&self.means.metrics);
         let settings = self.means.settings;

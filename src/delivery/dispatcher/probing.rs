@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Dispatcher, STORE_RETRY_WAIT};
 use crate::{
-    delivery::{
-        pace::Pace,
+    delivery::dispatcher::{
         suspension::{Failing, ProbeTimes, Verdict},
+        throttle::Pace,
     },
     domain::{
         delivery::{Attempt, Outcome},

@@ -20,7 +20,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// Looks names up. Clones share their look-ups.
 #[derive(Clone, Debug)]
-pub(super) struct Resolver(Arc<Shared>);
+pub(crate) struct Resolver(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -29,15 +29,15 @@ struct Shared {
 }
 
 /// The addresses of a name in the order in which to try them; or why there are none, for people.
-pub(super) type Found = Result<Arc<[IpAddr]>, Arc<str>>;
+pub(crate) type Found = Result<Arc<[IpAddr]>, Arc<str>>;
 
 impl Resolver {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Shared { under_way: Mutex::default(), permits: Semaphore::new(LOOKUPS_MAX) }))
     }
 
     /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's resolver does.
-    pub(super) async fn resolve(&self, host: &str) -> Found {
+    pub(crate) async fn resolve(&self, host: &str) -> Found {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {
             return Ok([address].into());

@@ -38,7 +38,7 @@ use crate::{
 ///
 /// Each layer is a function of what it stands around, so that the futures of all are one, and a POST is one task's. None
 /// waits to be ready: the client always is.
-pub(super) fn poster<C>(
+pub(crate) fn poster<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
     answer_bytes_max: usize,

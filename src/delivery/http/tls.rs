@@ -25,7 +25,7 @@ const SESSIONS_PER_PROFILE: usize = 32;
 
 /// Why there is no connection over TLS.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
+pub(crate) enum TlsError {
     /// The options of the subscription passed every check, and still cannot be used.
     #[error("the subscription's tls options cannot be used: {0}")]
     Options(#[from] TlsFault),
@@ -45,7 +45,7 @@ pub(super) enum TlsError {
 
 /// Makes connections to endpoints over TLS. Each profile has a configuration of its own, made once: what is trusted and
 /// shown, and the sessions that can be taken up again. There is no way to leave a certificate unchecked.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// What is trusted where a subscription does not say.
     roots: Arc<RootCertStore>,
     usual: Arc<ClientConfig>,
@@ -69,7 +69,7 @@ struct Used {
 impl Tls {
     /// Trusts the system's authorities and these, where a subscription does not say. Keeps the configurations of so many
     /// profiles, at least one. Reads the system's authorities from disk.
-    pub(super) fn new(
+    pub(crate) fn new(
         extra_roots: &[CertificateDer<'static>],
         profiles_max: usize,
     ) -> Result<Self, PosterError> {
@@ -84,7 +84,7 @@ impl Tls {
     }
 
     /// Makes a connection over `stream` to the endpoint of a URL with this host.
-    pub(super) async fn connect<T>(
+    pub(crate) async fn connect<T>(
         &self,
         stream: T,
         host: &str,

@@ -23,21 +23,21 @@ use hyper::{
 use super::proxy::Forwarding;
 
 /// A connection that no request is under way on.
-pub(super) struct Http1<T: Read + Write + Unpin> {
+pub(crate) struct Http1<T: Read + Write + Unpin> {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: http1::Connection<T, Full<Bytes>>,
     /// What it leads to.
-    pub(super) origin: Arc<str>,
+    pub(crate) origin: Arc<str>,
     /// How the other end is called in requests.
-    pub(super) host: HeaderValue,
+    pub(crate) host: HeaderValue,
     /// How requests are put, where the other end is a proxy that passes them on.
-    pub(super) forwarding: Option<Forwarding>,
+    pub(crate) forwarding: Option<Forwarding>,
     /// The connection has ended, and is not to be driven any more.
     is_over: bool,
 }
 
 impl<T: Read + Write + Unpin + 'static> Http1<T> {
-    pub(super) async fn new(
+    pub(crate) async fn new(
         builder: &http1::Builder,
         stream: T,
         origin: Arc<str>,
@@ -48,14 +48,14 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
     }
 
     /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.
-    pub(super) fn is_usable(&mut self) -> bool {
+    pub(crate) fn is_usable(&mut self) -> bool {
         // Nothing is waited for, so there is nobody to wake. Forgets whoever used it before, too.
         self.drive(&mut Context::from_waker(Waker::noop()));
         !self.is_over && self.sender.is_ready()
     }
 
     /// Sends a request and waits for the head of its answer. The connection comes back with the answer.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         mut self: Box<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Box<Self>), TrySendError<Request<Full<Bytes>>>> {
@@ -77,13 +77,13 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
 }
 
 /// What takes back connections that can be used again.
-pub(super) trait TakesBack<T: Read + Write + Unpin>: Send {
+pub(crate) trait TakesBack<T: Read + Write + Unpin>: Send {
     /// Takes one back.
     fn take_back(self, connection: Box<Http1<T>>);
 }
 
 /// The body of an answer, and the connection that it comes on.
-pub(super) struct DrivenBody<T: Read + Write + Unpin, H> {
+pub(crate) struct DrivenBody<T: Read + Write + Unpin, H> {
     incoming: Incoming,
     /// `None` once the connection has been given back, or if somebody else drives it.
     driven: Option<(Box<Http1<T>>, H)>,
@@ -95,12 +95,12 @@ where
     H: TakesBack<T>,
 {
     /// A body that drives its connection until it has ended, and gives it to `home` then.
-    pub(super) fn new(incoming: Incoming, connection: Box<Http1<T>>, home: H) -> Self {
+    pub(crate) fn new(incoming: Incoming, connection: Box<Http1<T>>, home: H) -> Self {
         Self { incoming, driven: Some((connection, home)) }
     }
 
     /// A body whose connection is driven by somebody else.
-    pub(super) fn of_shared(incoming: Incoming) -> Self {
+    pub(crate) fn of_shared(incoming: Incoming) -> Self {
         Self { incoming, driven: None }
     }
 

@@ -21,8 +21,8 @@ use tokio::{
 use tower::Service;
 
 use super::{
+    dns::Resolver,
     proxy::{self, Forwarding, ProxyError},
-    resolve::Resolver,
     stream::Stream,
     tls::{Tls, TlsError},
 };
@@ -43,16 +43,16 @@ const KEEPALIVE_TRIES: u32 = 3;
 
 /// Where a connection is to lead.
 #[derive(Clone, Debug)]
-pub(super) struct Destination {
+pub(crate) struct Destination {
     /// An absolute URL; its path does not matter.
-    pub(super) url: Uri,
+    pub(crate) url: Uri,
     /// What the subscription says about TLS.
-    pub(super) tls: Option<Arc<TlsProfile>>,
+    pub(crate) tls: Option<Arc<TlsProfile>>,
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// The name leads nowhere.
     #[error("{host} did not resolve: {reason}")]
     Lookup {
@@ -87,20 +87,20 @@ pub(super) enum ConnectError {
 }
 
 /// How connections are made.
-pub(super) struct ConnectSettings {
-    pub(super) egress: EgressPolicy,
-    pub(super) proxies: ProxyRules,
-    pub(super) tls: Tls,
+pub(crate) struct ConnectSettings {
+    pub(crate) egress: EgressPolicy,
+    pub(crate) proxies: ProxyRules,
+    pub(crate) tls: Tls,
     /// For look-up, all addresses, proxy and TLS together.
-    pub(super) timeout: Duration,
-    pub(super) connections: Open,
+    pub(crate) timeout: Duration,
+    pub(crate) connections: Open,
 }
 
 /// Connects to the hosts of URLs, as far as the policy lets it.
 ///
 /// There is one look-up per connection, and the address that was judged is the address that is connected to: a name that
 /// leads elsewhere a moment later changes nothing.
-pub(super) struct Connector<D> {
+pub(crate) struct Connector<D> {
     /// Opens a connection to an address: [`dial`], but in a simulation.
     dial: D,
     resolver: Resolver,
@@ -116,7 +116,7 @@ impl<D: Clone> Clone for Connector<D> {
 }
 
 /// Opens a TCP connection, as the gateway wants it.
-pub(super) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // A POST is written in one go: waiting for more to send would only delay it.
     stream.set_nodelay(true)?;
@@ -134,7 +134,7 @@ where
     F: Future<Output = io::Result<T>>,
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(super) fn new(dial: D, settings: ConnectSettings) -> Self {
+    pub(crate) fn new(dial: D, settings: ConnectSettings) -> Self {
         Self { dial, resolver: Resolver::new(), settings: Arc::new(settings) }
     }
 

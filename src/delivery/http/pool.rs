@@ -38,7 +38,7 @@ use crate::domain::subscription::TlsProfile;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Opens connections to the origins of URLs.
-pub(super) trait Connects:
+pub(crate) trait Connects:
     Service<Destination, Response: Stream, Error = ConnectError, Future: Send> + Clone + Send + Sync + 'static
 {
 }
@@ -53,7 +53,7 @@ impl<S> Connects for S where
 }
 
 /// What requests are sent over.
-pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
+pub(crate) trait Stream: Read + Write + Unpin + Send + 'static {
     /// Whether HTTP/2 was agreed upon.
     fn is_http2(&self) -> bool;
 
@@ -66,20 +66,20 @@ pub(super) trait Stream: Read + Write + Unpin + Send + 'static {
 
 /// How connections are used and kept.
 #[derive(Clone, Debug)]
-pub(super) struct PoolSettings {
-    pub(super) http1: http1::Builder,
-    pub(super) http2: http2::Builder<TokioExecutor>,
+pub(crate) struct PoolSettings {
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<TokioExecutor>,
     /// How long an unused one is kept.
-    pub(super) idle_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     /// Most unused ones of an origin.
-    pub(super) idle_per_origin_max: usize,
+    pub(crate) idle_per_origin_max: usize,
     /// Most unused ones of all origins.
-    pub(super) idle_max: usize,
+    pub(crate) idle_max: usize,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
+pub(crate) enum SendError {
     /// There is no connection.
     #[error(transparent)]
     Connect(ConnectError),
@@ -94,10 +94,10 @@ pub(super) enum SendError {
 }
 
 /// The body of an answer.
-pub(super) type AnswerBody<C> = DrivenBody<<C as Service<Destination>>::Response, Home<C>>;
+pub(crate) type AnswerBody<C> = DrivenBody<<C as Service<Destination>>::Response, Home<C>>;
 
 /// Sends requests. Clones share the kept connections.
-pub(super) struct HttpClient<C: Connects>(Arc<Shared<C>>);
+pub(crate) struct HttpClient<C: Connects>(Arc<Shared<C>>);
 
 struct Shared<C: Connects> {
     connector: C,
@@ -140,7 +140,7 @@ enum Taken<T: Stream> {
 }
 
 /// Where an HTTP/1 connection is kept when it is not used.
-pub(super) struct Home<C: Connects>(Arc<Shared<C>>);
+pub(crate) struct Home<C: Connects>(Arc<Shared<C>>);
 
 impl<C: Connects> Clone for HttpClient<C> {
     fn clone(&self) -> Self {
@@ -150,7 +150,7 @@ impl<C: Connects> Clone for HttpClient<C> {
 
 impl<C: Connects> HttpClient<C> {
     /// A client that keeps no connection yet. To be called within a runtime's reach.
-    pub(super) fn new(connector: C, settings: PoolSettings) -> Self {
+    pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
         let kept = Mutex::new(Kept { origins: BTreeMap::new(), idle: 0 });
         let look_every = settings.idle_timeout.min(LOOK_EVERY);
         let shared = Arc::new(Shared { connector, settings, kept });
@@ -162,7 +162,7 @@ impl<C: Connects> HttpClient<C> {
     /// the same origin, spelled in the same way, and the same TLS profile share connections; others never do.
     ///
     /// A kept connection may turn out to be closed before anything was sent over it; another one is taken then.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         origin: &str,
         tls: Option<&Arc<TlsProfile>>,

@@ -41,13 +41,13 @@ pub enum ProxyError {
 
 /// How requests are put to a proxy that passes them on one by one.
 #[derive(Clone, Debug)]
-pub(super) struct Forwarding {
+pub(crate) struct Forwarding {
     /// What the proxy wants to be told.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 impl Forwarding {
-    pub(super) fn by(proxy: &Proxy) -> Self {
+    pub(crate) fn by(proxy: &Proxy) -> Self {
         let authorization = proxy.authorization().map(|value| {
             let mut value = HeaderValue::from_str(value.expose()).expect("base64 is a header value");
             value.set_sensitive(true);
@@ -58,7 +58,7 @@ impl Forwarding {
 }
 
 /// Makes `stream`, which leads to the proxy, one that leads to `host` (spelled as in a URL) and `port`.
-pub(super) async fn tunnel<T>(stream: &mut T, proxy: &Proxy, host: &str, port: u16) -> Result<(), ProxyError>
+pub(crate) async fn tunnel<T>(stream: &mut T, proxy: &Proxy, host: &str, port: u16) -> Result<(), ProxyError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {

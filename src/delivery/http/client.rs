@@ -8,9 +8,9 @@ use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    attempt,
     connect::{self, ConnectSettings, Connector},
     pool::{HttpClient, PoolSettings},
+    stack,
     tls::Tls,
 };
 use crate::{
@@ -137,7 +137,7 @@ where
     };
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
-    Ok(attempt::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
+    Ok(stack::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
 }
 
 /// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are passed over.

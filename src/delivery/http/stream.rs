@@ -17,10 +17,10 @@ use super::{pool, proxy::Forwarding};
 use crate::metrics::Opened;
 
 /// Why TLS ended, once it has by a failure.
-pub(super) type TlsFailure = Arc<OnceLock<rustls::Error>>;
+pub(crate) type TlsFailure = Arc<OnceLock<rustls::Error>>;
 
 /// A connection that is counted.
-pub(super) struct Stream<T> {
+pub(crate) struct Stream<T> {
     inner: TokioIo<Either<T, Box<TlsStream<T>>>>,
     is_http2: bool,
     forwarding: Option<Forwarding>,
@@ -30,7 +30,7 @@ pub(super) struct Stream<T> {
 
 impl<T> Stream<T> {
     /// One to an http endpoint, or to a proxy that passes requests on to it.
-    pub(super) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
+    pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
         Self {
             inner: TokioIo::new(Either::Left(stream)),
             is_http2: false,
@@ -41,7 +41,7 @@ impl<T> Stream<T> {
     }
 
     /// One to an https endpoint.
-    pub(super) fn secured(stream: TlsStream<T>, opened: Opened) -> Self {
+    pub(crate) fn secured(stream: TlsStream<T>, opened: Opened) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {
             inner: TokioIo::new(Either::Right(Box::new(stream))),

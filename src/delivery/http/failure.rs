@@ -7,21 +7,21 @@ use crate::domain::delivery::Outcome;
 
 /// Why there is no complete answer. The text is for people, without anything that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) outcome: Outcome,
-    pub(super) text: String,
+pub(crate) struct Failure {
+    pub(crate) outcome: Outcome,
+    pub(crate) text: String,
     /// The connection had carried answers before and broke before this one. The receiver may have closed it, being idle,
     /// at the moment in which the request was sent.
-    pub(super) kept_connection_broke: bool,
+    pub(crate) kept_connection_broke: bool,
 }
 
 impl Failure {
-    pub(super) fn timeout(limit: Duration) -> Self {
+    pub(crate) fn timeout(limit: Duration) -> Self {
         Self::new(Outcome::Timeout, format!("no complete answer within {limit:?}"))
     }
 
     /// The URL passed every check and still cannot be requested.
-    pub(super) fn unusable_url(error: &http::uri::InvalidUri) -> Self {
+    pub(crate) fn unusable_url(error: &http::uri::InvalidUri) -> Self {
         Self::new(Outcome::Connect, format!("the url cannot be requested: {error}"))
     }
 
