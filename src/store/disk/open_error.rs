@@ -5,15 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::SEGMENT_BYTES;
+use super::kv::sled::SEGMENT_BYTES;
 use crate::{
     domain::seal::KeyId,
     store::disk::{
-        files::{free_bytes, is_for_want_of_room},
-        key_file::KeyFileError,
+        fs::{free_bytes, is_for_want_of_room},
+        keys::key_file::KeyFileError,
+        kv::subscriptions::RegistryError,
         log::FIRST_FILE_BYTES_MAX,
         records::FORMAT,
-        registry_tree::RegistryError,
     },
 };
 
@@ -86,26 +86,26 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn of_file_system(dir: &Path, why: io::Error) -> Self {
+    pub(crate) fn of_file_system(dir: &Path, why: io::Error) -> Self {
         let dir = dir.to_owned();
         if is_for_want_of_room(&why) { Self::NoRoom { dir, why } } else { Self::Io(dir, why) }
     }
 
-    pub(super) fn of_key_file(dir: &Path, file: &Path, why: KeyFileError) -> Self {
+    pub(crate) fn of_key_file(dir: &Path, file: &Path, why: KeyFileError) -> Self {
         match why {
             KeyFileError::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
             why => Self::KeyFile(file.to_owned(), why),
         }
     }
 
-    pub(super) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
+    pub(crate) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
         match error {
             ::sled::Error::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
             other => Self::Unreadable(dir.to_owned(), other.to_string()),
         }
     }
 
-    pub(super) fn of_registry(dir: &Path, error: RegistryError) -> Self {
+    pub(crate) fn of_registry(dir: &Path, error: RegistryError) -> Self {
         match error {
             RegistryError::Engine(error) => Self::of_engine(dir, error),
             RegistryError::Record(error) => Self::Unreadable(dir.to_owned(), error.to_string()),

@@ -3,15 +3,16 @@
 use prost::Message;
 
 use super::{
-    detail::{Detail, EventMeta, Slot, SlotState},
-    ids,
-    log::Pos,
-    records::RecordError,
+    event_id_index,
+    volume_detail::{Detail, EventMeta, Slot, SlotState},
 };
-use crate::domain::{
-    event_facts::OrderTag,
-    ids::{AccountId, EventId},
-    time::UnixMicros,
+use crate::{
+    domain::{
+        event_facts::OrderTag,
+        ids::{AccountId, EventId},
+        time::UnixMicros,
+    },
+    store::disk::{log::Pos, records::RecordError},
 };
 
 /// The events of a volume, a column each.
@@ -253,7 +254,7 @@ impl EventMeta {
         }
         let account = AccountId::new(self.account).expect("it was one when it was stored");
         let id: EventId = self.id.parse().expect("it was one when it was stored");
-        Some(ids::hash(account, &id))
+        Some(event_id_index::hash(account, &id))
     }
 }
 

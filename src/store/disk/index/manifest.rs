@@ -9,13 +9,15 @@ use prost::Message;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
-    files::replace_file,
-    log::{Pos, Span},
-    records::RecordError,
-    volume::{IndexSpans, LaneCounts, Volume},
+use super::volume::{IndexSpans, LaneCounts, Volume};
+use crate::{
+    domain::{ids::Seq, time::UnixMicros},
+    store::disk::{
+        fs::replace_file,
+        log::{Pos, Span},
+        records::RecordError,
+    },
 };
-use crate::domain::{ids::Seq, time::UnixMicros};
 
 /// The name of its file.
 pub const MANIFEST: &str = "manifest";
@@ -181,7 +183,7 @@ impl Manifest {
     }
 
     /// A record behind what it is and its checksum.
-    pub(super) fn framed(record: &[u8]) -> Vec<u8> {
+    pub(crate) fn framed(record: &[u8]) -> Vec<u8> {
         [&MAGIC[..], &xxh3_64(record).to_le_bytes(), record].concat()
     }
 }

@@ -6,20 +6,23 @@ use std::{ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use prost::Message;
 
-use super::{
-    Shared, describe,
-    detail::{Detail, EventMeta},
-    log::{LogReader, Pos, ReadError, Span, damaged, sum},
-    query::type_of,
-    records::{AttemptRecord, RecordError},
-    volume::{Stored, Volume},
-};
+use super::query::type_of;
 use crate::{
     domain::{
         delivery::Attempt,
         ids::{AccountId, EventName, Seq},
     },
     event::{EventContent, StoredEvent},
+    store::disk::{
+        Shared,
+        index::{
+            volume::{Stored, Volume},
+            volume_codec,
+            volume_detail::{Detail, EventMeta},
+        },
+        log::{LogReader, Pos, ReadError, Span, damaged, sum},
+        records::{AttemptRecord, RecordError},
+    },
 };
 
 /// Encodings that lie together are read together, up to so many bytes.
@@ -204,7 +207,7 @@ fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, R
 /// A volume's detail, from the disk.
 pub fn read_detail(log: &LogReader, stored: Stored) -> Result<Detail, ReadError> {
     let (index, state) = (log.read_span(stored.index.events)?, log.read_span(stored.state)?);
-    Ok(describe::decode(&index, &state)?)
+    Ok(volume_codec::decode(&index, &state)?)
 }
 
 /// The attempts of a delivery from its latest one back, at most `limit`, the latest last. Older ones may be gone.

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    detail::{Detail, SlotState},
-    log::Span,
-};
-use crate::domain::{
-    ids::{LaneId, Seq},
-    time::UnixMicros,
+use super::volume_detail::{Detail, SlotState};
+use crate::{
+    domain::{
+        ids::{LaneId, Seq},
+        time::UnixMicros,
+    },
+    store::disk::log::Span,
 };
 
 /// A volume takes no further commit once it has this many events.

@@ -3,17 +3,21 @@
 use prost::Message;
 
 use super::{
-    detail::{EventMeta, SlotState},
     ledger::{Ledger, Settled},
-    log::{Pos, ReadError},
-    records::{CommitRecord, EventEntry, RecordError},
     volume::{LANES_MAX, VOLUME_EVENTS},
+    volume_detail::{EventMeta, SlotState},
 };
-use crate::domain::{
-    delivery::DeliveryState,
-    event_facts::OrderTag,
-    ids::{AccountId, EventId, LaneId},
-    time::UnixMicros,
+use crate::{
+    domain::{
+        delivery::DeliveryState,
+        event_facts::OrderTag,
+        ids::{AccountId, EventId, LaneId},
+        time::UnixMicros,
+    },
+    store::disk::{
+        log::{Pos, ReadError},
+        records::{CommitRecord, EventEntry, RecordError},
+    },
 };
 
 /// In front of a commit's record: its length.

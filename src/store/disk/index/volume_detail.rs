@@ -5,12 +5,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::log::Pos;
-use crate::domain::{
-    delivery::{DeliveryKey, DeliveryState},
-    event_facts::OrderTag,
-    ids::{LaneId, Seq},
-    time::UnixMicros,
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event_facts::OrderTag,
+        ids::{LaneId, Seq},
+        time::UnixMicros,
+    },
+    store::disk::log::Pos,
 };
 
 /// How far a delivery is; when a retry is due, its slot knows. The numbers are on disk.

@@ -11,10 +11,6 @@ use prost::Message;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::{
-    records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
-    volume::LANES_MAX,
-};
 use crate::{
     domain::{
         ids::{AccountId, LaneId},
@@ -23,7 +19,13 @@ use crate::{
         subscription::Subscription,
         time::UnixMicros,
     },
-    store::RequestKey,
+    store::{
+        RequestKey,
+        disk::{
+            index::volume::LANES_MAX,
+            records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
+        },
+    },
 };
 
 /// How long a request id is remembered. A repetition later than that is a new request.
@@ -224,7 +226,7 @@ impl RegistryTree {
 }
 
 /// The subscription of a row.
-pub(super) fn subscription_of(
+pub(crate) fn subscription_of(
     key: &[u8],
     value: &[u8],
     keys: &SealingKeys,
@@ -285,7 +287,7 @@ fn unreadable_key(why: SealError) -> RecordError {
 }
 
 /// When the request of a row was made, and its key.
-pub(super) fn request_of(
+pub(crate) fn request_of(
     key: &[u8],
     value: &[u8],
 ) -> Result<(UnixMicros, [u8; REQUEST_KEY_BYTES]), RecordError> {
@@ -294,7 +296,7 @@ pub(super) fn request_of(
 }
 
 /// When a request was made, its digest, and its answer.
-pub(super) fn answer_of(
+pub(crate) fn answer_of(
     value: &[u8],
     keys: &SealingKeys,
 ) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {
@@ -304,16 +306,16 @@ pub(super) fn answer_of(
     Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
 }
 
-pub(super) fn lane_key(lane: LaneId) -> [u8; 9] {
+pub(crate) fn lane_key(lane: LaneId) -> [u8; 9] {
     let mut key = [RegistryKind::Subscription as u8; 9];
     key[1..].copy_from_slice(&lane.0.to_be_bytes());
     key
 }
 
 /// Bytes of the key of a request.
-pub(super) const REQUEST_KEY_BYTES: usize = 25;
+pub(crate) const REQUEST_KEY_BYTES: usize = 25;
 
-pub(super) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+pub(crate) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
     let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
     key[1..9].copy_from_slice(&account.get().to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());

@@ -9,8 +9,15 @@ use std::{
     time::Duration,
 };
 
-use super::{ENGINE_DIR, OpenError, SEGMENT_BYTES};
-use crate::store::disk::files::{free_bytes, sync_dir};
+use crate::store::disk::{
+    data_dir::ENGINE_DIR,
+    fs::{free_bytes, sync_dir},
+    open_error::OpenError,
+};
+
+/// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
+/// `flush` does not sync.
+pub(in crate::store::disk) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
 const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
@@ -29,7 +36,7 @@ const OLD_DIR: &str = "store.old";
 
 /// Opens sled's directory. It may just have been closed in this process: nobody else has it, since the data directory's own lock is taken
 /// before.
-pub(super) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
+pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
     let mut tries = 0;
     let db = loop {
         match open_at(data_dir, ENGINE_DIR) {
@@ -63,7 +70,7 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
 /// before stays in sled's files for long; this is how it goes.
 ///
 /// `row` makes of a tree's name, a key and a value the new value, or leaves the row out; `last` is done before the two change places.
-pub(super) fn write_anew(
+pub(crate) fn write_anew(
     data_dir: &Path,
     old: ::sled::Db,
     mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
@@ -94,7 +101,7 @@ pub(super) fn write_anew(
 }
 
 /// Ends what a crash interrupted in [`write_anew`].
-pub(super) fn finish_writing_anew(data_dir: &Path) -> io::Result<()> {
+pub(crate) fn finish_writing_anew(data_dir: &Path) -> io::Result<()> {
     let exists = |dir: &str| data_dir.join(dir).try_exists();
     let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
     match (engine, new, old) {

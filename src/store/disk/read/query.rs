@@ -4,14 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use foldhash::HashSet;
 
-use super::{
-    Shared,
-    detail::{Detail, EventMeta, Slot, SlotState},
-    ledger::lane_number,
-    log::ReadError,
-    read::{Found, Way, read_attempts},
-    volume::{LaneCounts, Volume},
-};
+use super::fetch::{Found, Way, read_attempts};
 use crate::{
     domain::{
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
@@ -23,6 +16,15 @@ use crate::{
     store::{
         Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,
         PendingPage, ReplayQuery, TimeRange,
+        disk::{
+            Shared,
+            index::{
+                ledger::lane_number,
+                volume::{LaneCounts, Volume},
+                volume_detail::{Detail, EventMeta, Slot, SlotState},
+            },
+            log::ReadError,
+        },
     },
 };
 

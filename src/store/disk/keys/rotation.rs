@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{
-    OpenError, READY,
-    engine::{finish_writing_anew, open_engine, write_anew},
-    prepare, take_lock, write_marker,
-};
 use crate::{
     domain::seal::{KeyId, SealingKey, SealingKeys},
     store::disk::{
         REGISTRY_TREE,
-        key_file::{self, KEY_FILE, KeySource},
-        registry_tree::{RegistryTree, seal_anew},
+        data_dir::{READY, prepare, take_lock, write_marker},
+        keys::key_file::{self, KEY_FILE, KeySource},
+        kv::{
+            sled::{finish_writing_anew, open_engine, write_anew},
+            subscriptions::{RegistryTree, seal_anew},
+        },
+        open_error::OpenError,
     },
 };
 
@@ -33,13 +33,13 @@ pub struct Rotation {
 }
 
 /// See [`crate::store::disk::rotate_secrets_key`].
-pub(super) fn rotate(
+pub(crate) fn rotate(
     data_dir: &Path,
     source: &KeySource,
     new: SealingKey,
     seed: u64,
 ) -> Result<Rotation, OpenError> {
-    if !data_dir.join(super::MARKER).exists() {
+    if !data_dir.join(crate::store::disk::data_dir::MARKER).exists() {
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
     let _lock = take_lock(data_dir)?;
@@ -72,7 +72,7 @@ pub(super) fn rotate(
 }
 
 /// Opens sled, with every secret in it sealed with the first of the keys.
-pub(super) fn open_sealed(
+pub(crate) fn open_sealed(
     data_dir: &Path,
     source: &KeySource,
     fresh: bool,

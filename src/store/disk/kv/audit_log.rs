@@ -14,9 +14,9 @@ use ::sled::{Batch, Db, Tree};
 use prost::Message;
 use tokio::sync::oneshot;
 
-use self::record::{AuditKind, AuditRow, decode, key_in, key_of, u64_at};
 use super::{
-    Shared, files::free_bytes, open::SEGMENT_BYTES, records::RecordError, registry_tree::RegistryError,
+    audit_record::{AuditKind, AuditRow, decode, key_in, key_of, u64_at},
+    subscriptions::RegistryError,
 };
 use crate::{
     domain::{
@@ -26,10 +26,9 @@ use crate::{
     store::{
         AuditNote, AuditQuery, Commit, Page, StoreError,
         audit::{AuditBook, AuditExcess},
+        disk::{Shared, fs::free_bytes, kv::sled::SEGMENT_BYTES, records::RecordError},
     },
 };
-
-pub mod record;
 
 /// What the tree of audit records is called.
 const AUDIT_TREE: &str = "audit";

@@ -16,7 +16,7 @@ use crate::{
         Accepted, FedEvent,
         disk::{
             log::sum,
-            read::ATTEMPT_HEAD,
+            read::fetch::ATTEMPT_HEAD,
             records::{AttemptRecord, EventEntry, OutcomeRecord},
         },
     },

@@ -12,11 +12,9 @@ use std::{
 use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::{
-    detail::{Detail, EventMeta, Slot, SlotState},
-    ids::{self, IdIndex},
-    log::Pos,
-    records::RecordError,
+    event_id_index::{self, IdIndex},
     volume::{LANES_MAX, Stored, Volume},
+    volume_detail::{Detail, EventMeta, Slot, SlotState},
 };
 use crate::{
     domain::{
@@ -24,7 +22,10 @@ use crate::{
         ids::{AccountId, EventId, LaneId, Seq},
         time::UnixMicros,
     },
-    store::LaneSummary,
+    store::{
+        LaneSummary,
+        disk::{log::Pos, records::RecordError},
+    },
 };
 
 /// Events and deliveries, as far as they are kept in memory.
@@ -217,7 +218,7 @@ impl Ledger {
     /// The volumes in which an event of this id may be.
     pub fn candidates(&self, account: AccountId, id: &EventId) -> Vec<Seq> {
         let made = id.made_for().and_then(|seq| self.volume_of(seq)).map(|volume| volume.first);
-        let given = self.ids.volumes(ids::hash(account, id));
+        let given = self.ids.volumes(event_id_index::hash(account, id));
         made.into_iter().chain(given).collect()
     }
 

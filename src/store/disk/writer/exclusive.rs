@@ -13,7 +13,7 @@ use crate::{
     },
     store::{
         Change, Created, Decision, Fed, NewSubscription, ReplayQuery, StoreError,
-        disk::{files::free_bytes, open::SEGMENT_BYTES, query::is_replayable, records::OutcomeRecord},
+        disk::{fs::free_bytes, kv::sled::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
         registry,
     },
 };

@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::files::sync_dir;
-use crate::domain::seal::{SealingKey, SealingKeys};
+use crate::{
+    domain::seal::{SealingKey, SealingKeys},
+    store::disk::fs::sync_dir,
+};
 
 /// The file in the data directory that is made where no key is configured.
 pub const KEY_FILE: &str = "secrets.key";

@@ -3,13 +3,13 @@
 use ::sled::{Batch, Tree};
 use prost::Message;
 
-use super::{
-    records::{AccessTokenRecord, RecordError, TokensKind},
-    registry_tree::RegistryError,
-};
+use super::subscriptions::RegistryError;
 use crate::{
     domain::access::{AccessToken, TokenId},
-    store::{TokenRow, Tokens},
+    store::{
+        TokenRow, Tokens,
+        disk::records::{AccessTokenRecord, RecordError, TokensKind},
+    },
 };
 
 /// What the tree is called.
