@@ -23,8 +23,8 @@ use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event_facts::EventAddress,
-        ids::{AccountId, LaneId, Seq, SubscriptionName},
+        event_routing::EventAddress,
+        ids::{AccountId, Seq, SubscriptionKey, SubscriptionName},
         payload_format::PayloadFormat,
         seal::SealingKey,
         secret::Secret,
@@ -35,7 +35,7 @@ use tidings::{
     metrics::Metrics,
     proto::v1::EventType,
     store::{
-        Fed, NewEvent, NewSubscription, Settlement, Store,
+        NewEvent, NewSubscription, QueueEvent, Settlement, Store,
         disk::{CACHE_BYTES_DEFAULT, DiskStore, KeySource, StoreSettings},
     },
 };
@@ -124,10 +124,10 @@ async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
 }
 
 /// Stores what the load says, and settles each event once it is fed. Returns the bytes of the events.
-async fn run(store: &Arc<DiskStore>, lane: LaneId, load: Load, settle: bool) -> anyhow::Result<u64> {
+async fn run(store: &Arc<DiskStore>, lane: SubscriptionKey, load: Load, settle: bool) -> anyhow::Result<u64> {
     // Listens before anything is stored.
-    let settling =
-        settle.then(|| tokio::spawn(settle_all(store.feed(), Arc::clone(store), lane, load.events)));
+    let settling = settle
+        .then(|| tokio::spawn(settle_all(store.subscribe_accepted(), Arc::clone(store), lane, load.events)));
     let next = Arc::new(AtomicU64::new(1));
     let callers = (0..load.callers).map(|_| {
         let (store, next) = (Arc::clone(store), Arc::clone(&next));
@@ -157,18 +157,18 @@ async fn run(store: &Arc<DiskStore>, lane: LaneId, load: Load, settle: bool) -> 
 
 /// Settles every event as it is fed, one by one, as the deliveries of a gateway end.
 async fn settle_all(
-    mut feed: broadcast::Receiver<Fed>,
+    mut feed: broadcast::Receiver<QueueEvent>,
     store: Arc<DiskStore>,
-    lane: LaneId,
+    lane: SubscriptionKey,
     events: u64,
 ) -> anyhow::Result<()> {
     let (mut settled, mut commits) = (0, Vec::new());
     while settled < events {
         let group = match feed.recv().await {
-            Ok(Fed::Due(..) | Fed::Cancelled(_) | Fed::Requeued(..)) => {
+            Ok(QueueEvent::Due(..) | QueueEvent::Cancelled(_) | QueueEvent::Requeued(..)) => {
                 anyhow::bail!("nobody decides anything here")
             }
-            Ok(Fed::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
+            Ok(QueueEvent::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
                 let page = store.pending(lane, Seq(0), usize::try_from(events)?)?;
@@ -223,7 +223,7 @@ fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
     Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
 }
 
-async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
+async fn subscribe(store: &DiskStore) -> anyhow::Result<SubscriptionKey> {
     let settings = Settings {
         display_name: String::new(),
         url: URL.parse()?,
@@ -245,7 +245,7 @@ async fn subscribe(store: &DiskStore) -> anyhow::Result<LaneId> {
     Ok(created.await?.subscription.lane)
 }
 
-fn new_event(number: u64, lanes: Vec<LaneId>) -> NewEvent {
+fn new_event(number: u64, lanes: Vec<SubscriptionKey>) -> NewEvent {
     let account = AccountId::new(ACCOUNT).expect("it is positive");
     let number = i64::try_from(number).expect("events are few");
     let event = samples::typical_message(account, 1 + number % 1000, number);

@@ -148,7 +148,7 @@ pub struct Config {
     /// How long a POST may wait for its connection.
     pub connect_timeout: Duration,
     /// How much of an answer is read.
-    pub answer_bytes_max: usize,
+    pub response_bytes_max: usize,
     /// POSTs of one subscription under way at once.
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     domain::{
-        event_facts::OrderTag,
+        event_routing::OrderTag,
         ids::{EventName, Seq},
         payload_format::PayloadFormat,
         time::UnixMicros,
@@ -22,7 +22,7 @@ mod validate;
 pub mod webhook;
 
 pub use content::EventContent;
-pub use validate::{FAULTS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
+pub use validate::{FIELD_VIOLATIONS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 
 /// An event that is on disk.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl StoredEvent {
     }
 
     /// How many bytes of memory it takes up, about.
-    pub fn weight(&self) -> usize {
-        self.content.weight()
+    pub fn memory_bytes(&self) -> usize {
+        self.content.memory_bytes()
     }
 
     /// As the API shows it: with its name, kind and time.

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::{
     clock::Clock,
     domain::{egress::EgressPolicy, retry::RetryPolicy},
-    event::webhook::Poster,
+    event::webhook::WebhookClient,
     metrics::Metrics,
     store::{self, Store, StoreError},
 };
@@ -96,7 +96,7 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    poster: Poster,
+    webhook_client: WebhookClient,
     clock: Arc<dyn Clock>,
     settings: GatewaySettings,
     metrics: Arc<Metrics>,
@@ -115,11 +115,11 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway in front of `store`. Tests are POSTed through `poster`. Secrets and ids are drawn from `random`, which
+    /// A gateway in front of `store`. Tests are POSTed through `webhook_client`. Secrets and ids are drawn from `random`, which
     /// must therefore be seeded by the machine's entropy wherever secrets matter.
     pub fn new(
         store: Arc<dyn Store>,
-        poster: Poster,
+        webhook_client: WebhookClient,
         clock: Arc<dyn Clock>,
         settings: GatewaySettings,
         metrics: Arc<Metrics>,
@@ -137,7 +137,7 @@ impl Gateway {
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),
             store,
-            poster,
+            webhook_client,
             clock,
             settings,
             metrics,

@@ -10,7 +10,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What happens too often to be told each time.
 #[derive(Debug)]
-pub struct Seldom(Mutex<Told>);
+pub struct LogThrottle(Mutex<Told>);
 
 #[derive(Debug)]
 struct Told {
@@ -19,13 +19,13 @@ struct Told {
     untold: u64,
 }
 
-impl Default for Seldom {
+impl Default for LogThrottle {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Seldom {
+impl LogThrottle {
     /// Nothing has happened yet.
     pub const fn new() -> Self {
         Self(Mutex::new(Told { last: None, untold: 0 }))
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_first_is_told_at_once_and_the_others_are_counted_up() {
-        let (seldom, start) = (Seldom::new(), Instant::now());
+        let (seldom, start) = (LogThrottle::new(), Instant::now());
         assert_eq!(seldom.happens(start), Some(1));
         assert_eq!(seldom.happens(start), None);
         assert_eq!(seldom.happens(start + TELL_INTERVAL - Duration::from_millis(1)), None);

@@ -10,7 +10,7 @@ use super::bind;
 use crate::{
     clock::Clock,
     config::Config,
-    domain::access::Asked,
+    domain::access::ListenContext,
     gateway::Gateway,
     metrics::Metrics,
     shutdown::on_hangup,
@@ -36,7 +36,7 @@ impl Ingest {
         let listener = bind(address, "ingest_listen").await?;
         let file = config.ingest.sources_file.as_deref();
         let file = file.context("ingest_listen needs ingest_sources_file, which is not set")?;
-        let is_exposed = !Asked::is_loopback(listener.local_addr()?.ip());
+        let is_exposed = !ListenContext::is_loopback(listener.local_addr()?.ip());
         let sources = SourcesFile::load(file, is_exposed, Arc::clone(metrics))?;
         let asked = on_hangup().context("cannot listen for signals")?;
         Ok(Some(Self { listener, sources, asked }))

@@ -150,7 +150,7 @@ impl Origins {
             subscriptions_per_account_max: value("subscriptions_per_account_max").number(),
             delivery_timeout: value("delivery_timeout").duration(),
             connect_timeout: value("connect_timeout").duration(),
-            answer_bytes_max: value("answer_bytes_max").number(),
+            response_bytes_max: value("response_bytes_max").number(),
             max_in_flight: value("max_in_flight").number(),
             lane_window: value("lane_window").number(),
             lane_windows_bytes_max: value("lane_windows_bytes_max").number(),

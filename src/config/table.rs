@@ -420,7 +420,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "5s",
     },
     Setting {
-        key: "answer_bytes_max",
+        key: "response_bytes_max",
         doc: "How much of the body of an endpoint's answer is read; the connection is closed if there is more.",
         kind: Kind::Bytes { min: KIB, max: 16 * MIB },
         default: "64KiB",

@@ -73,7 +73,7 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("subscriptions_per_account_max", "3", "3"),
     ("delivery_timeout", "30s", r#""30s""#),
     ("connect_timeout", "100ms", r#""100ms""#),
-    ("answer_bytes_max", "1KiB", "1024"),
+    ("response_bytes_max", "1KiB", "1024"),
     ("max_in_flight", "256", r#""256""#),
     ("lane_window", "256", "256"),
     ("lane_windows_bytes_max", "1MiB", "1048576"),

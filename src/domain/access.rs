@@ -5,7 +5,7 @@ use super::ids::{AccountId, AccountScope};
 mod listen_policy;
 mod token;
 
-pub use listen_policy::{Asked, Opening, Unguarded, opening};
+pub use listen_policy::{ListenContext, ListenPolicy, OpenToNetwork, listen_policy};
 pub use token::{
     ACCOUNTS_MAX, AccessToken, ConfiguredTokenError, DISPLAY_NAME_CHARS_MAX, TOKEN_CHARS_MAX,
     TOKENS_REMEMBERED, TokenHash, TokenId, TokenState, check_configured, new_secret,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    ids::{LaneId, Seq},
+    ids::{Seq, SubscriptionKey},
     time::UnixMicros,
 };
 
 /// Most bytes kept of the start of an answer's body (`DeliveryAttempt.response_body`).
-pub const ANSWER_BYTES_KEPT: usize = 1024;
+pub const RESPONSE_BYTES_KEPT: usize = 1024;
 /// Most bytes kept of an error's text (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
@@ -21,7 +21,7 @@ pub struct DeliveryKey {
     /// The event.
     pub seq: Seq,
     /// The subscription.
-    pub lane: LaneId,
+    pub lane: SubscriptionKey,
 }
 
 /// How far a delivery is. Every delivery is in exactly one state.
@@ -92,7 +92,7 @@ pub struct Attempt {
     pub http_status: u16,
     /// For people; empty on success. At most [`ERROR_BYTES_KEPT`].
     pub error: String,
-    /// The start of the answer's body, made valid UTF-8. At most [`ANSWER_BYTES_KEPT`].
+    /// The start of the answer's body, made valid UTF-8. At most [`RESPONSE_BYTES_KEPT`].
     pub response_body: String,
     /// How long the answer asks to wait (`Retry-After`), before any cap.
     pub retry_after: Option<Duration>,

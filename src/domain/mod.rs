@@ -6,7 +6,7 @@ pub mod audit;
 pub mod caller;
 pub mod delivery;
 pub mod egress;
-pub mod event_facts;
+pub mod event_routing;
 pub mod field_violation;
 pub mod ids;
 pub mod key_pair;

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    delivery::{ANSWER_BYTES_KEPT, ERROR_BYTES_KEPT, Outcome},
+    delivery::{ERROR_BYTES_KEPT, Outcome, RESPONSE_BYTES_KEPT},
     time::UnixMicros,
 };
 
@@ -86,10 +86,10 @@ pub fn fit_error(text: String) -> String {
     text
 }
 
-/// What is kept of an answer's body that starts with `start`, at most [`ANSWER_BYTES_KEPT`]: what is not UTF-8, and NUL,
+/// What is kept of an answer's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]: what is not UTF-8, and NUL,
 /// which not every database takes in a text, is replaced by U+FFFD. `whole` tells that nothing comes after `start`.
 pub fn excerpt(start: &[u8], whole: bool) -> String {
-    let mut text = String::with_capacity(start.len().min(ANSWER_BYTES_KEPT));
+    let mut text = String::with_capacity(start.len().min(RESPONSE_BYTES_KEPT));
     let mut chunks = start.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         text.extend(chunk.valid().chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }));
@@ -99,7 +99,7 @@ pub fn excerpt(start: &[u8], whole: bool) -> String {
             text.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    text.truncate(text.floor_char_boundary(ANSWER_BYTES_KEPT));
+    text.truncate(text.floor_char_boundary(RESPONSE_BYTES_KEPT));
     text
 }
 
@@ -208,13 +208,13 @@ mod tests {
         // Cut in the middle of a character: a part that goes on, and a body that ends so.
         assert_eq!(excerpt(b"a\xc3", false), "a");
         assert_eq!(excerpt(b"a\xc3", true), "a\u{fffd}");
-        assert_eq!(excerpt(&[0xff; ANSWER_BYTES_KEPT], true).len(), 1023);
+        assert_eq!(excerpt(&[0xff; RESPONSE_BYTES_KEPT], true).len(), 1023);
     }
 
     proptest! {
         #[test]
         fn texts_stay_within_their_bounds(bytes: Vec<u8>, text in ".{0,700}", whole: bool) {
-            prop_assert!(excerpt(&bytes, whole).len() <= ANSWER_BYTES_KEPT);
+            prop_assert!(excerpt(&bytes, whole).len() <= RESPONSE_BYTES_KEPT);
             let fitted = fit_error(text);
             prop_assert!(fitted.len() <= ERROR_BYTES_KEPT && !fitted.contains(char::is_control));
         }

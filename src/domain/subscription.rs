@@ -6,8 +6,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    event_facts::EventFacts,
-    ids::{LaneId, Seq, SubscriptionName},
+    event_routing::EventRouting,
+    ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
     payload_format::PayloadFormat,
     retry::RetryPolicy,
@@ -34,7 +34,7 @@ pub use tls::{TlsOptions, TlsProfile};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
     /// Its number within the store.
-    pub lane: LaneId,
+    pub lane: SubscriptionKey,
     /// A UUID that no later subscription of the same name shares.
     pub uid: Uuid,
     /// Counts its changes, from 1. The etag is made of it.
@@ -179,7 +179,7 @@ impl Subscription {
     /// Whether an event of its account is for it.
     ///
     /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
-    pub fn wants(&self, facts: &EventFacts) -> bool {
+    pub fn wants(&self, facts: &EventRouting) -> bool {
         self.settings.event_types.contains(&facts.event_type)
             && (self.settings.inbox_ids.is_empty()
                 || facts.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))

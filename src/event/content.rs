@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::validate;
 use crate::{
-    domain::{event_facts::OrderTag, payload_format::PayloadFormat},
+    domain::{event_routing::OrderTag, payload_format::PayloadFormat},
     event::render,
     proto::v1::{self, EventType},
 };
@@ -27,13 +27,13 @@ pub struct EventContent {
     /// What is on disk: the event, checked, with `name`, `type` and `create_time` unset.
     pub encoded: Bytes,
     bodies: [OnceLock<Bytes>; 3],
-    weight: OnceLock<usize>,
+    memory_bytes: OnceLock<usize>,
 }
 
 impl EventContent {
     /// An event that is encoded, of which nothing is rendered yet.
     pub fn new(event_type: EventType, order_tag: OrderTag, encoded: Bytes) -> Self {
-        Self { event_type, order_tag, encoded, bodies: Default::default(), weight: OnceLock::new() }
+        Self { event_type, order_tag, encoded, bodies: Default::default(), memory_bytes: OnceLock::new() }
     }
 
     /// Renders the body in `format`, if that was not done yet, of `event`, which is the decoded content.
@@ -69,8 +69,8 @@ impl EventContent {
 
     /// How many bytes of memory it takes up, about. It stays what it was when it was asked for first, whatever is rendered
     /// later: that is for another lane, which counts the whole event as well.
-    pub fn weight(&self) -> usize {
-        *self.weight.get_or_init(|| {
+    pub fn memory_bytes(&self) -> usize {
+        *self.memory_bytes.get_or_init(|| {
             let rendered: usize = self.bodies.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
             // Before it is sent it is rendered; a body is somewhat longer than the encoding.
             let bodies = if rendered == 0 { 2 * self.encoded.len() } else { rendered };
@@ -92,7 +92,7 @@ fn rendered(event: &v1::Event, format: PayloadFormat) -> Bytes {
 impl From<&v1::Event> for EventContent {
     fn from(event: &v1::Event) -> Self {
         let event_type =
-            crate::domain::event_facts::event_type(event).expect("a checked event has a payload");
+            crate::domain::event_routing::event_type(event).expect("a checked event has a payload");
         let payload = event.payload.as_ref().expect("a checked event has a payload");
         Self::new(event_type, validate::order_key(payload).into(), event.encode_to_vec().into())
     }
@@ -137,13 +137,16 @@ mod tests {
         for event in events() {
             let content = EventContent::from(&event);
             let body = content.body(PayloadFormat::Documented);
-            let weight = content.weight();
-            assert_eq!(weight, WEIGHT_BESIDE + content.encoded.len() + body.len());
+            let memory_bytes = content.memory_bytes();
+            assert_eq!(memory_bytes, WEIGHT_BESIDE + content.encoded.len() + body.len());
             content.body(PayloadFormat::Sample);
-            assert_eq!(content.weight(), weight, "a lane takes off what it has put on");
+            assert_eq!(content.memory_bytes(), memory_bytes, "a lane takes off what it has put on");
 
             let not_rendered = EventContent::from(&event);
-            assert!(not_rendered.weight() > WEIGHT_BESIDE + content.encoded.len(), "a body is expected");
+            assert!(
+                not_rendered.memory_bytes() > WEIGHT_BESIDE + content.encoded.len(),
+                "a body is expected"
+            );
         }
     }
 }

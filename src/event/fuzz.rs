@@ -19,9 +19,9 @@ use uuid::Uuid;
 use super::{EventContent, check, parse, render};
 use crate::{
     domain::{
-        delivery::{ANSWER_BYTES_KEPT, Attempt, DeliveryState, ERROR_BYTES_KEPT},
+        delivery::{Attempt, DeliveryState, ERROR_BYTES_KEPT, RESPONSE_BYTES_KEPT},
         egress::{HostPattern, Proxy},
-        event_facts::OrderTag,
+        event_routing::OrderTag,
         ids::{
             AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
             parse_account_name,
@@ -161,7 +161,7 @@ pub fn answer(data: &[u8]) {
     let status = StatusCode::from_u16(100 + number(8) % 900).expect("it is from 100 to 999");
 
     let kept = receiver::excerpt(rest, head[10] & 1 == 1);
-    assert!(kept.len() <= ANSWER_BYTES_KEPT && !kept.contains('\0'));
+    assert!(kept.len() <= RESPONSE_BYTES_KEPT && !kept.contains('\0'));
     let fitted = receiver::fit_error(String::from_utf8_lossy(rest).into_owned());
     assert!(fitted.len() <= ERROR_BYTES_KEPT && !fitted.contains(char::is_control));
     assert_eq!(receiver::fit_error(fitted.clone()), fitted, "what fits stays as it is");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use self::{faults::Found, fields::Fields, path::Path};
 use super::render;
 use crate::{
-    domain::{field_violation::Faults, ids::AccountId, payload_format::PayloadFormat},
+    domain::{field_violation::FieldViolations, ids::AccountId, payload_format::PayloadFormat},
     event,
     proto::v1::{self, event::Payload},
 };
@@ -25,8 +25,8 @@ mod roundtrip;
 /// # Errors
 ///
 /// It is no JSON object, or none of the twelve events, or of another account, or it has something that an event cannot say: each with
-/// its path in the body, up to [`FAULTS_MAX`](event::FAULTS_MAX).
-pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, Faults> {
+/// its path in the body, up to [`FIELD_VIOLATIONS_MAX`](event::FIELD_VIOLATIONS_MAX).
+pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, FieldViolations> {
     let mut found = Found::new(account);
     let came = parse::parse(body).unwrap_or_else(|error| {
         found.invalid(&Path::Top, format_args!("is not JSON that can be read: {error}"));

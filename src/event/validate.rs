@@ -5,8 +5,8 @@ use prost_types::Struct;
 use self::{checker::Checker, path::Path};
 use crate::{
     domain::{
-        event_facts::{EventFacts, event_type},
-        field_violation::Faults,
+        event_routing::{EventRouting, event_type},
+        field_violation::FieldViolations,
         ids::AccountId,
     },
     proto::v1::{self, event::Payload},
@@ -21,7 +21,7 @@ mod values;
 
 pub(super) use routing::order_key;
 
-pub use self::{checker::FAULTS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
+pub use self::{checker::FIELD_VIOLATIONS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 
 /// Keys that settings of an inbox may not have, since they come out beside them.
 const BESIDE_SETTINGS: [&str; 4] = ["event", "changed_attributes", "id", "name"];
@@ -30,8 +30,8 @@ const BESIDE_SETTINGS: [&str; 4] = ["event", "changed_attributes", "id", "name"]
 /// without an account id gets this account's, at every level.
 ///
 /// `path` is where the event stands in the request, for example `event` or `requests[3].event`; it begins the path of
-/// every fault. Errors with every field at fault, up to [`FAULTS_MAX`]; the event is half completed then.
-pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<EventFacts, Faults> {
+/// every fault. Errors with every field at fault, up to [`FIELD_VIOLATIONS_MAX`]; the event is half completed then.
+pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<EventRouting, FieldViolations> {
     event.name.clear();
     event.r#type = 0;
     event.create_time = None;
@@ -47,7 +47,7 @@ pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<Ev
 
     let event_type = event_type(event).expect("the payload was just seen");
     let payload = event.payload.as_ref().expect("the payload was just seen");
-    Ok(EventFacts {
+    Ok(EventRouting {
         event_type,
         inbox_id: routing::inbox_id(payload),
         order_key: routing::order_key(payload),

@@ -16,7 +16,7 @@ pub fn webhook_id(subscription_uid: Uuid, event_name: &str) -> Uuid {
 
 /// One POST to be made: this event, to this subscription's endpoint, in its form, with its headers, within its time.
 #[derive(Clone, Debug)]
-pub struct Post {
+pub struct WebhookRequest {
     /// To whom.
     pub subscription: Arc<Subscription>,
     /// What.
@@ -24,4 +24,4 @@ pub struct Post {
 }
 
 /// What makes POSTs. A receiver's failure is an [`Attempt`] like any other, never an error.
-pub type Poster = BoxCloneSyncService<Post, Attempt, Infallible>;
+pub type WebhookClient = BoxCloneSyncService<WebhookRequest, Attempt, Infallible>;

@@ -12,7 +12,7 @@ use super::{TARGETS, run};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
     },
     store::disk::records::{CommitRecord, EventEntry, OutcomeRecord},
 };
@@ -80,7 +80,7 @@ fn a_commit_that_makes_no_sense_is_refused_without_a_panic() {
     let no_lane = of(&EventEntry { lanes: vec![1, u64::MAX], ..event.clone() });
     let twice = of(&EventEntry { lanes: vec![1, 1], ..event.clone() });
     let settled = |change: fn(&mut OutcomeRecord)| {
-        let key = DeliveryKey { seq: Seq(1), lane: LaneId(1) };
+        let key = DeliveryKey { seq: Seq(1), lane: SubscriptionKey(1) };
         let mut outcome = OutcomeRecord::new(key, DeliveryState::Failed, 1);
         change(&mut outcome);
         CommitRecord { outcomes: vec![outcome], ..of(&event) }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Gateway, GatewayError, Limit};
-use crate::{domain::ids::LaneId, store::Matching};
+use crate::{domain::ids::SubscriptionKey, store::Matches};
 
 /// How long a caller is asked to wait while too much is owed. Deliveries must be made before there is room again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -25,12 +25,12 @@ pub(super) struct Told(AtomicI64);
 impl Gateway {
     /// Errors if events that so many want would make one subscription, or all together, be owed more than the settings allow. What is
     /// being stored at this moment is not counted: a bound may be passed by as much as is in flight.
-    pub(super) fn check_backlog(&self, events: &[Matching]) -> Result<(), GatewayError> {
+    pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
         let new = events.iter().map(|event| event.lanes.len() as u64).sum();
         if self.check_backlog_in_all(new)? {
             return Ok(());
         }
-        let mut new_by_lane: HashMap<LaneId, u64> = HashMap::new();
+        let mut new_by_lane: HashMap<SubscriptionKey, u64> = HashMap::new();
         for lane in events.iter().flat_map(|event| &event.lanes) {
             *new_by_lane.entry(*lane).or_default() += 1;
         }
@@ -38,7 +38,7 @@ impl Gateway {
     }
 
     /// Errors if so many more deliveries to one subscription would be too many.
-    pub(super) fn check_backlog_of(&self, lane: LaneId, new: u64) -> Result<(), GatewayError> {
+    pub(super) fn check_backlog_of(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
         if self.check_backlog_in_all(new)? { Ok(()) } else { self.check_backlog_of_one(lane, new) }
     }
 
@@ -60,7 +60,7 @@ impl Gateway {
         })
     }
 
-    fn check_backlog_of_one(&self, lane: LaneId, new: u64) -> Result<(), GatewayError> {
+    fn check_backlog_of_one(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
         let max = self.0.settings.backlog_per_subscription_max;
         let owed = self.0.store.lane_summary(lane).owed();
         let subscription = self.0.store.registry().by_lane(lane).filter(|_| owed + new > max);

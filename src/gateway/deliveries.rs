@@ -6,11 +6,13 @@ use super::{Gateway, GatewayError, Resource};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, AccountScope, DeliveryName, EventId, LaneId, SubscriptionId, SubscriptionName},
+        ids::{
+            AccountId, AccountScope, DeliveryName, EventId, SubscriptionId, SubscriptionKey, SubscriptionName,
+        },
         subscription::Subscription,
         time::UnixMicros,
     },
-    store::{Decision, DeliveryQuery, DeliveryRecord, LaneSummary, Page, StoreError, TimeRange},
+    store::{DeliveryQuery, DeliveryRecord, OperatorAction, Page, QueueSummary, StoreError, TimeRange},
 };
 
 /// Which deliveries, those of the latest events first.
@@ -36,7 +38,7 @@ pub struct ListDeliveries {
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
     /// How many are in each state.
-    pub counts: LaneSummary,
+    pub counts: QueueSummary,
     /// When the oldest event was stored that is still owed.
     pub oldest_owed: Option<UnixMicros>,
 }
@@ -64,7 +66,7 @@ impl Gateway {
         &self,
         name: &DeliveryName,
     ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
-        self.decide(name, Decision::Retry).await
+        self.override_delivery(name, OperatorAction::Retry).await
     }
 
     /// Has no further attempt made. One that is under way goes on and is written down. Safe to repeat.
@@ -72,7 +74,7 @@ impl Gateway {
         &self,
         name: &DeliveryName,
     ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
-        self.decide(name, Decision::Cancel).await
+        self.override_delivery(name, OperatorAction::Cancel).await
     }
 
     /// Counts deliveries by state.
@@ -88,7 +90,7 @@ impl Gateway {
             (scope, _) => self.lanes(scope),
         };
         self.read(move |store| {
-            let mut counts = LaneSummary::default();
+            let mut counts = QueueSummary::default();
             for &lane in &lanes {
                 counts.add_all(store.lane_summary(lane));
             }
@@ -97,13 +99,13 @@ impl Gateway {
         .await
     }
 
-    async fn decide(
+    async fn override_delivery(
         &self,
         name: &DeliveryName,
-        decision: Decision,
+        decision: OperatorAction,
     ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
         let (_, delivery) = self.get_delivery(name).await?;
-        self.0.store.decide(delivery.key, decision).await.map_err(|error| match error {
+        self.0.store.override_delivery(delivery.key, decision).await.map_err(|error| match error {
             StoreError::DeliveryNotFound => GatewayError::NotFound(Resource::Delivery(name.clone())),
             StoreError::DeliveryOver(state) => GatewayError::DeliveryOver { name: name.clone(), state },
             other => other.into(),
@@ -111,7 +113,7 @@ impl Gateway {
         self.get_delivery(name).await
     }
 
-    fn lanes(&self, scope: AccountScope) -> Vec<LaneId> {
+    fn lanes(&self, scope: AccountScope) -> Vec<SubscriptionKey> {
         let mut lanes = Vec::new();
         self.0.store.registry().walk(scope, None, |subscription| {
             lanes.push(subscription.lane);

@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256};
 use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
-        event_facts::{EventAddress, EventFacts},
-        field_violation::Faults,
-        ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
+        event_routing::{EventAddress, EventRouting},
+        field_violation::FieldViolations,
+        ids::{AccountId, EventId, EventName, Seq, SubscriptionKey, SubscriptionName},
         payload_format::PayloadFormat,
         secret::REDACTED,
         time::UnixMicros,
@@ -27,7 +27,7 @@ use crate::{
     event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
-    store::{EventQuery, Matching, NewEvent, Page, StoreError},
+    store::{EventQuery, Matches, NewEvent, Page, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -36,7 +36,7 @@ pub struct CheckedEvent {
     address: EventAddress,
     event: Box<v1::Event>,
     content: EventContent,
-    facts: EventFacts,
+    facts: EventRouting,
     fingerprint: u128,
 }
 
@@ -53,9 +53,9 @@ impl CheckedEvent {
 
     /// What is to be stored. The bodies that are sent `soon` are rendered here, while the message is decoded, and it is
     /// dropped by the thread that made it.
-    fn into_new(self, matching: Matching, mut soon: impl FnMut(LaneId) -> bool) -> NewEvent {
+    fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        let Matching { lanes, active } = matching;
+        let Matches { lanes, active } = matching;
         for (lane, format) in active {
             if soon(lane) {
                 content.render(&event, format);
@@ -138,8 +138,8 @@ impl Gateway {
         address: EventAddress,
         mut event: Box<v1::Event>,
         path: &str,
-    ) -> Result<CheckedEvent, Faults> {
-        let mut faults = Faults::default();
+    ) -> Result<CheckedEvent, FieldViolations> {
+        let mut faults = FieldViolations::default();
         let max = self.0.settings.event_bytes_max;
         if event.encoded_len() > max {
             faults.invalid(path, format_args!("must have at most {max} bytes when it is encoded"));
@@ -179,7 +179,7 @@ impl Gateway {
 
     /// Tells whether what a lane is owed from now on is sent soon. What comes after more than a window of others is not kept in
     /// memory until its turn: it is read then, and rendered by who reads it.
-    fn sent_soon(&self) -> impl FnMut(LaneId) -> bool {
+    fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
         // No lane is owed more than all together.
         let all_soon = store.owed_in_all() <= window;
@@ -296,10 +296,10 @@ mod tests {
             let content = EventContent::from(&*event);
             let address = EventAddress { account, id: None };
             let checked = CheckedEvent { address, event, content, facts, fingerprint: 1 };
-            let (soon, late) = (LaneId(1), LaneId(2));
+            let (soon, late) = (SubscriptionKey(1), SubscriptionKey(2));
             let active =
                 wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));
-            let matching = Matching { lanes: vec![soon, late], active: active.collect() };
+            let matching = Matches { lanes: vec![soon, late], active: active.collect() };
             let new = checked.into_new(matching, |lane| lane == soon);
             let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
             assert_eq!(rendered.collect::<Vec<_>>(), wanted);

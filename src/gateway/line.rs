@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::store::{Accepted, Commit, NewEvent, Store, StoreError};
+use crate::store::{Accepted, CommitFuture, NewEvent, Store, StoreError};
 
 /// Who may give events to the store next.
 pub(super) struct Line {
@@ -43,7 +43,7 @@ pub(super) enum InLine {
 
 /// Events that are with the store. Others follow once this is dropped.
 pub(super) struct Storing {
-    commit: Commit<Vec<Accepted>>,
+    commit: CommitFuture<Vec<Accepted>>,
     _taken: Taken,
 }
 
@@ -145,7 +145,7 @@ mod tests {
     use crate::{
         clock::SystemClock,
         domain::{
-            event_facts::EventAddress,
+            event_routing::EventAddress,
             ids::{AccountId, EventId, Seq},
         },
         event::samples,

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         delivery::Attempt,
         egress::Blocked,
-        field_violation::Faults,
+        field_violation::FieldViolations,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
         secret::Secret,
@@ -19,7 +19,7 @@ use crate::{
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
-    event::{StoredEvent, samples, webhook::Post},
+    event::{StoredEvent, samples, webhook::WebhookRequest},
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
@@ -123,7 +123,11 @@ pub struct Tested {
 
 impl Gateway {
     /// The settings that `message` asks for, or every fault, with paths that start with `path`. Pure.
-    pub fn check_subscription(&self, message: &v1::Subscription, path: &str) -> Result<Settings, Faults> {
+    pub fn check_subscription(
+        &self,
+        message: &v1::Subscription,
+        path: &str,
+    ) -> Result<Settings, FieldViolations> {
         let settings = subscription::check_new(message, path, self.0.settings.retry_defaults)?;
         self.check_egress(&settings.url, path)?;
         Ok(settings)
@@ -303,8 +307,8 @@ impl Gateway {
             samples::sample(kind, name.account),
         ));
         let body = event.body(subscription.settings.payload_format);
-        let post = Post { subscription, event };
-        let attempt = match self.0.poster.clone().oneshot(post).await {
+        let post = WebhookRequest { subscription, event };
+        let attempt = match self.0.webhook_client.clone().oneshot(post).await {
             Ok(attempt) => attempt,
             Err(never) => match never {},
         };
@@ -312,8 +316,8 @@ impl Gateway {
     }
 
     /// The verdict that a POST to the URL would meet. It is left to the POST where the URL has a name, not an address.
-    fn check_egress(&self, url: &Url, path: &str) -> Result<(), Faults> {
-        let mut faults = Faults::default();
+    fn check_egress(&self, url: &Url, path: &str) -> Result<(), FieldViolations> {
+        let mut faults = FieldViolations::default();
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
             faults.invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
         }

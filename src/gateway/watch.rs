@@ -14,7 +14,7 @@ use super::{Gateway, GatewayError};
 use crate::{
     domain::{
         delivery::DeliveryState,
-        ids::{AccountId, LaneId, SubscriptionId, SubscriptionName},
+        ids::{AccountId, SubscriptionId, SubscriptionKey, SubscriptionName},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -98,7 +98,7 @@ impl Gateway {
 
 struct Wanted {
     account: AccountId,
-    lane: Option<LaneId>,
+    lane: Option<SubscriptionKey>,
     states: Vec<DeliveryState>,
 }
 

@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The failed tries of each address in the last minute.
-pub struct Failures {
+pub struct FailureRateLimiter {
     max: u32,
     addresses_max: usize,
     counts: Mutex<Counts>,
@@ -55,7 +55,7 @@ pub struct Limited {
     pub wait: Duration,
 }
 
-impl Failures {
+impl FailureRateLimiter {
     /// At most `max` tries in a minute, counted apart for at most `addresses_max` addresses.
     pub fn new(max: u32, addresses_max: usize) -> Self {
         Self { max, addresses_max, counts: Mutex::default() }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn tries_are_limited_by_address_and_by_64_bits_of_ipv6() {
-        let (failures, now) = (Failures::new(2, 100), Instant::now());
+        let (failures, now) = (FailureRateLimiter::new(2, 100), Instant::now());
         let tried = |text: &str| failures.note(address(text), now).map_err(|limited| limited.subject);
         for (text, expected) in [
             ("10.0.0.1", Ok(())),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_minute_later_all_is_forgotten_and_until_then_the_wait_is_told() {
-        let (failures, start) = (Failures::new(1, 100), Instant::now());
+        let (failures, start) = (FailureRateLimiter::new(1, 100), Instant::now());
         let note = |seconds| failures.note(address("10.0.0.1"), start + Duration::from_secs(seconds));
         assert_eq!(note(0), Ok(()));
         assert_eq!(note(20).unwrap_err().wait, Duration::from_secs(40));
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn addresses_past_the_bound_share_a_count_until_there_is_room() {
-        let (failures, start) = (Failures::new(1, 2), Instant::now());
+        let (failures, start) = (FailureRateLimiter::new(1, 2), Instant::now());
         let note = |text, seconds| failures.note(address(text), start + Duration::from_secs(seconds));
         assert_eq!([note("10.0.0.1", 0), note("10.0.0.2", 0), note("10.0.0.3", 0)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(note("10.0.0.4", 0).unwrap_err().subject, "-");

@@ -11,7 +11,7 @@ const HALF_OPEN_SHARE: usize = 4;
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitReached {
     /// The address has as many as it may.
     Address,
     /// As many as may be are not open yet, in all or of its address.
@@ -20,7 +20,7 @@ pub enum Full {
 
 /// The places of connections. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct ConnectionLimiter {
     per_address_max: usize,
     half_open_max: usize,
     taken: Arc<Mutex<Taken>>,
@@ -39,7 +39,7 @@ struct Counts {
     half_open: usize,
 }
 
-impl Places {
+impl ConnectionLimiter {
     /// At most so many of one address, and so many half-open ones in all.
     pub fn new(per_address_max: usize, half_open_max: usize) -> Self {
         Self { per_address_max, half_open_max, taken: Arc::default() }
@@ -50,16 +50,16 @@ impl Places {
     /// # Errors
     ///
     /// Why there is none.
-    pub fn take(&self, address: Option<IpAddr>) -> Result<Place, Full> {
+    pub fn take(&self, address: Option<IpAddr>) -> Result<ConnectionPermit, LimitReached> {
         let origin = address.map(origin);
         let mut taken = self.lock();
         let of_origin = origin.and_then(|origin| taken.by_origin.get(&origin)).copied().unwrap_or_default();
         if of_origin.all >= self.per_address_max {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         let share = self.half_open_max.div_ceil(HALF_OPEN_SHARE);
         if taken.half_open >= self.half_open_max || of_origin.half_open >= share {
-            return Err(Full::HalfOpen);
+            return Err(LimitReached::HalfOpen);
         }
         taken.half_open += 1;
         if let Some(origin) = origin {
@@ -68,7 +68,7 @@ impl Places {
             counts.half_open += 1;
         }
         drop(taken);
-        Ok(Place { places: self.clone(), origin, is_half_open: true })
+        Ok(ConnectionPermit { places: self.clone(), origin, is_half_open: true })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -78,13 +78,13 @@ impl Places {
 
 /// The place of a connection, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Places,
+pub struct ConnectionPermit {
+    places: ConnectionLimiter,
     origin: Option<IpAddr>,
     is_half_open: bool,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The connection is open now.
     pub fn open(&mut self) {
         if !std::mem::take(&mut self.is_half_open) {
@@ -98,7 +98,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.open();
         let Some(origin) = self.origin else { return };
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn one_address_takes_its_share_and_leaves_the_others_theirs() {
-        let places = Places::new(2, 100);
+        let places = ConnectionLimiter::new(2, 100);
         let one = places.take(address("192.0.2.1")).unwrap();
         // The same in another spelling.
         let _two = places.take(address("::ffff:192.0.2.1")).unwrap();
-        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), Full::Address);
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), LimitReached::Address);
         let _other = places.take(address("192.0.2.2")).unwrap();
         drop(one);
         places.take(address("192.0.2.1")).expect("one is gone");
@@ -142,29 +142,29 @@ mod tests {
 
     #[test]
     fn a_network_of_64_bits_is_one_address() {
-        let places = Places::new(1, 100);
+        let places = ConnectionLimiter::new(1, 100);
         let _one = places.take(address("2001:db8:0:1::1")).unwrap();
-        assert_eq!(places.take(address("2001:db8:0:1:ffff::")).unwrap_err(), Full::Address);
+        assert_eq!(places.take(address("2001:db8:0:1:ffff::")).unwrap_err(), LimitReached::Address);
         places.take(address("2001:db8:0:2::1")).expect("another network");
     }
 
     #[test]
     fn half_open_ones_are_bounded_in_all_and_by_address_until_they_open() {
-        let places = Places::new(100, 4);
+        let places = ConnectionLimiter::new(100, 4);
         let mut one = places.take(address("192.0.2.1")).unwrap();
-        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), Full::HalfOpen);
+        assert_eq!(places.take(address("192.0.2.1")).unwrap_err(), LimitReached::HalfOpen);
         one.open();
         one.open();
         let _two = places.take(address("192.0.2.1")).unwrap();
         let _others: Vec<_> =
             (2..5).map(|n| places.take(address(&format!("192.0.2.{n}"))).unwrap()).collect();
-        assert_eq!(places.take(address("192.0.2.9")).unwrap_err(), Full::HalfOpen);
-        assert_eq!(places.take(None).unwrap_err(), Full::HalfOpen);
+        assert_eq!(places.take(address("192.0.2.9")).unwrap_err(), LimitReached::HalfOpen);
+        assert_eq!(places.take(None).unwrap_err(), LimitReached::HalfOpen);
     }
 
     #[test]
     fn nothing_is_kept_of_an_address_without_connections() {
-        let places = Places::new(100, 100);
+        let places = ConnectionLimiter::new(100, 100);
         for n in 0..=255 {
             let mut place = places.take(address(&format!("192.0.2.{n}"))).unwrap();
             if n % 2 == 0 {

@@ -19,8 +19,8 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event_facts::EventAddress,
-        ids::{AccountId, LaneId},
+        event_routing::EventAddress,
+        ids::{AccountId, SubscriptionKey},
         payload_format::PayloadFormat,
         secret::Secret,
         subscription::{RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile},
@@ -112,7 +112,13 @@ impl<E: Engine> Bench<E> {
         self.store.create_subscription(new_subscription(account, id)).await.unwrap().subscription
     }
 
-    async fn publish(&self, account: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Accepted {
+    async fn publish(
+        &self,
+        account: i64,
+        id: Option<&str>,
+        number: i64,
+        lanes: &[SubscriptionKey],
+    ) -> Accepted {
         self.store.accept(vec![new_event(account, id, number, lanes)]).await.unwrap().remove(0)
     }
 
@@ -121,7 +127,7 @@ impl<E: Engine> Bench<E> {
         self.store.settle(vec![settlement]).await.unwrap();
     }
 
-    fn query(&self, lanes: &[LaneId]) -> DeliveryQuery {
+    fn query(&self, lanes: &[SubscriptionKey]) -> DeliveryQuery {
         DeliveryQuery {
             lanes: lanes.to_vec(),
             states: Vec::new(),
@@ -132,7 +138,7 @@ impl<E: Engine> Bench<E> {
         }
     }
 
-    fn deliveries(&self, lanes: &[LaneId]) -> Vec<DeliveryRecord> {
+    fn deliveries(&self, lanes: &[SubscriptionKey]) -> Vec<DeliveryRecord> {
         self.store.deliveries(&self.query(lanes)).unwrap().rows
     }
 }
@@ -178,7 +184,7 @@ pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     }
 }
 
-pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> NewEvent {
+pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[SubscriptionKey]) -> NewEvent {
     let contact = v1::Contact { id: number, name: format!("contact {number}"), ..Default::default() };
     let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
     let event = v1::Event { payload: Some(payload), ..Default::default() };

@@ -14,17 +14,18 @@ use self::{
     inner::{Inner, change_of, new_delivery, shown},
 };
 use super::{
-    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Debt, Decision,
-    DeliveryChange, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep,
-    LaneSummary, NewEvent, NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry,
-    ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    AUDIT_BYTES_DEFAULT, Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture,
+    Created, DeliveryChange, DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery,
+    FEED_GROUPS_MAX, NewEvent, NewSubscription, OperatorAction, OrderedPage, OwedQuery, Page,
+    PendingDelivery, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RetentionLimit,
+    Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -39,7 +40,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     registry: Registry,
     tokens: Tokens,
-    feed: broadcast::Sender<Fed>,
+    feed: broadcast::Sender<QueueEvent>,
     changes: ChangeFeed,
     inner: Mutex<Inner>,
     audit: Mutex<Audit>,
@@ -79,9 +80,9 @@ impl MemoryStore {
         self.inner.lock().expect("no code panics while it holds this lock")
     }
 
-    fn write<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Commit<T> {
+    fn write<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> CommitFuture<T> {
         let mut inner = self.lock();
-        Commit::ready(if inner.closed { Err(StoreError::Closed) } else { work(&mut inner) })
+        CommitFuture::ready(if inner.closed { Err(StoreError::Closed) } else { work(&mut inner) })
     }
 
     fn create(&self, inner: &mut Inner, new: NewSubscription) -> Result<Created, StoreError> {
@@ -100,7 +101,8 @@ impl MemoryStore {
         let uid = uuid::Builder::from_random_bytes(inner.random.random()).into_uuid();
         let request =
             new.request.clone().map(|request| ((new.name.account, request.id), request.fingerprint));
-        let subscription = Arc::new(new.into_subscription(LaneId(inner.last_lane), uid, self.clock.now()));
+        let subscription =
+            Arc::new(new.into_subscription(SubscriptionKey(inner.last_lane), uid, self.clock.now()));
         if let Some((key, fingerprint)) = request {
             inner.requests.insert(key, (fingerprint, Arc::clone(&subscription)));
         }
@@ -114,16 +116,16 @@ impl Store for MemoryStore {
         &self.registry
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         self.write(|inner| self.create(inner, new))
     }
 
     fn update_subscription(
         &self,
-        lane: LaneId,
+        lane: SubscriptionKey,
         expected_version: u64,
         change: Change,
-    ) -> Commit<Arc<Subscription>> {
+    ) -> CommitFuture<Arc<Subscription>> {
         self.write(|_| {
             let current = registry::check_version(&self.registry, lane, expected_version)?;
             let changed = Arc::new(change.apply(&current, self.clock.now()));
@@ -133,7 +135,12 @@ impl Store for MemoryStore {
         })
     }
 
-    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
+    fn delete_subscription(
+        &self,
+        lane: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
         self.write(|inner| {
             registry::check_version(&self.registry, lane, expected_version)?;
             let owed = inner.deliveries.values().filter(|d| d.key.lane == lane && d.state.is_owed()).count();
@@ -151,14 +158,14 @@ impl Store for MemoryStore {
         &self.tokens
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|_| {
             self.tokens.apply(self.tokens.rows_of(change, self.clock.now())?);
             Ok(())
         })
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         self.write(|inner| {
             let (events_before, seq_before) = (inner.events.len(), inner.last_seq);
             let now = self.clock.now().max(inner.last_time);
@@ -188,7 +195,7 @@ impl Store for MemoryStore {
                     attempts: 0,
                 }),
             );
-            for FedEvent { event, lanes } in &fed {
+            for AcceptedEvent { event, lanes } in &fed {
                 for &lane in lanes {
                     let key = DeliveryKey { seq: event.seq, lane };
                     inner.deliveries.insert(key, new_delivery(key, Arc::clone(event)));
@@ -196,17 +203,17 @@ impl Store for MemoryStore {
             }
             if !fed.is_empty() {
                 // Nobody listening is fine: what is owed is in the ledger.
-                drop(self.feed.send(Fed::Events(Arc::new(fed))));
+                drop(self.feed.send(QueueEvent::Events(Arc::new(fed))));
             }
             Ok(answers)
         })
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
         self.feed.subscribe()
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|inner| {
             let now = self.clock.now();
             let mut changed = Vec::new();
@@ -232,7 +239,7 @@ impl Store for MemoryStore {
         self.changes.listen()
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
         self.write(|inner| {
             let now = self.clock.now();
             let delivery = inner.deliveries.get_mut(&key).ok_or(StoreError::DeliveryNotFound)?;
@@ -240,7 +247,7 @@ impl Store for MemoryStore {
                 delivery.state = state;
                 delivery.update_time = now;
                 self.changes.tell(now, std::iter::once(change_of(delivery)));
-                if let Some(fed) = Fed::decided(key, state) {
+                if let Some(fed) = QueueEvent::decided(key, state) {
                     drop(self.feed.send(fed));
                 }
             }
@@ -255,7 +262,7 @@ impl Store for MemoryStore {
         Ok(Page::cut(wanted.take(query.limit + 1).collect(), query.limit, |seq| *seq))
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(|inner| {
             if self.registry.by_lane(query.lane).is_none() {
                 return Err(StoreError::SubscriptionNotFound);
@@ -275,7 +282,7 @@ impl Store for MemoryStore {
             }
             self.changes.tell(now, changed.into_iter());
             if let Some(first) = rows.first() {
-                drop(self.feed.send(Fed::Requeued(query.lane, first.seq)));
+                drop(self.feed.send(QueueEvent::Requeued(query.lane, first.seq)));
             }
             Ok(rows.len() as u64)
         })
@@ -289,12 +296,12 @@ impl Store for MemoryStore {
         self.lock().deliveries.get(&key).map(|delivery| delivery.state)
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
         let inner = self.lock();
         let waits = |d: &&DeliveryRecord| {
             d.key.lane == lane && d.key.seq > after && d.state == DeliveryState::Pending
         };
-        let mut owed: Vec<Owed> =
+        let mut owed: Vec<PendingDelivery> =
             inner.deliveries.values().filter(waits).take(limit + 1).map(|d| inner.owed_of(d)).collect();
         let more = owed.len() > limit;
         owed.truncate(limit);
@@ -303,7 +310,7 @@ impl Store for MemoryStore {
         Ok(PendingPage { owed, until, more })
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         let inner = self.lock();
         let mut retries: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
             .filter(|d| d.key.lane == lane)
@@ -321,24 +328,24 @@ impl Store for MemoryStore {
         })
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         let inner = self.lock();
-        let mut debts: Vec<Debt> = (inner.deliveries.values())
+        let mut debts: Vec<DueDelivery> = (inner.deliveries.values())
             .filter(|d| d.key.lane == query.lane && d.key.seq > query.after && d.state.is_owed())
             .filter(|d| query.order.wants(d.event.order_tag()))
-            .map(|d| Debt { owed: inner.owed_of(d), due: d.state.due() })
+            .map(|d| DueDelivery { owed: inner.owed_of(d), due: d.state.due() })
             .take(query.limit.saturating_add(1))
             .collect();
         let more = debts.len() > query.limit;
         debts.truncate(query.limit);
         let last = Seq(inner.last_seq).max(query.after);
         let until = if more { debts.last().map_or(query.after, |debt| debt.owed.event.seq) } else { last };
-        Ok(OwedPage { debts, until, more })
+        Ok(OrderedPage { debts, until, more })
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
         let inner = self.lock();
-        let mut summary = LaneSummary::default();
+        let mut summary = QueueSummary::default();
         for delivery in inner.deliveries.values().filter(|d| d.key.lane == lane) {
             summary.add(delivery.state);
         }
@@ -349,7 +356,7 @@ impl Store for MemoryStore {
         self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
         let inner = self.lock();
         let owed = inner.deliveries.values().filter(|d| lanes.contains(&d.key.lane) && d.state.is_owed());
         owed.map(|delivery| delivery.event.create_time).min()
@@ -393,7 +400,7 @@ impl Store for MemoryStore {
         Ok(Page::cut(rows, query.limit, |row: &DeliveryRecord| row.key))
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(|inner| {
             let now = self.clock.now();
             for lane in self.registry.lanes() {
@@ -424,7 +431,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         let now = self.clock.now();
         self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").note(note, now)))
     }
@@ -433,11 +440,11 @@ impl Store for MemoryStore {
         Ok(self.audit.lock().expect("nothing panics under this lock").records(query))
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").purge(since)))
     }
 
-    fn reads_wait(&self) -> bool {
+    fn blocks_on_io(&self) -> bool {
         false
     }
 

@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
 use crate::domain::{
-    event_facts::EventFacts,
-    ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
+    event_routing::EventRouting,
+    ids::{AccountId, AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},
     payload_format::PayloadFormat,
     subscription::{State, Subscription},
 };
@@ -27,11 +27,11 @@ pub struct Registry {
 
 /// The subscriptions that want an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Matching {
+pub struct Matches {
     /// Their lanes, in the order of their creation.
-    pub lanes: Vec<LaneId>,
+    pub lanes: Vec<SubscriptionKey>,
     /// Those of them that are delivered to now, and in which form they get it.
-    pub active: Vec<(LaneId, PayloadFormat)>,
+    pub active: Vec<(SubscriptionKey, PayloadFormat)>,
 }
 
 /// Changes that are remembered by lane. Who is further behind looks at everything.
@@ -43,14 +43,14 @@ type UrlHash = u64;
 #[derive(Debug, Default)]
 struct Inner {
     /// The lanes of the last changes, the latest last.
-    changed: VecDeque<LaneId>,
+    changed: VecDeque<SubscriptionKey>,
     /// How many changes there were in all.
     change_count: u64,
-    by_lane: foldhash::HashMap<LaneId, Arc<Subscription>>,
+    by_lane: foldhash::HashMap<SubscriptionKey, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
     /// Where to look for a URL: the URL itself, which is long, is with its subscription alone.
-    by_url: BTreeSet<(AccountId, UrlHash, LaneId)>,
+    by_url: BTreeSet<(AccountId, UrlHash, SubscriptionKey)>,
     /// How many are active, paused and suspended.
     by_state: [usize; 3],
 }
@@ -63,7 +63,7 @@ impl Default for Registry {
 
 impl Registry {
     /// The subscription that a delivery's lane stands for; `None` once it is deleted.
-    pub fn by_lane(&self, lane: LaneId) -> Option<Arc<Subscription>> {
+    pub fn by_lane(&self, lane: SubscriptionKey) -> Option<Arc<Subscription>> {
         self.read().by_lane.get(&lane).cloned()
     }
 
@@ -78,10 +78,10 @@ impl Registry {
     }
 
     /// The account's subscriptions that want such an event.
-    pub fn matching(&self, account: AccountId, facts: &EventFacts) -> Matching {
+    pub fn matching(&self, account: AccountId, facts: &EventRouting) -> Matches {
         let inner = self.read();
         let subscriptions = inner.by_account.get(&account).map_or(&[][..], Vec::as_slice);
-        let mut matching = Matching::default();
+        let mut matching = Matches::default();
         for subscription in subscriptions.iter().filter(|subscription| subscription.wants(facts)) {
             matching.lanes.push(subscription.lane);
             if subscription.state == State::Active {
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// Leaves out the lanes whose subscriptions are gone.
-    pub fn retain_known(&self, lanes: &mut Vec<LaneId>) {
+    pub fn retain_known(&self, lanes: &mut Vec<SubscriptionKey>) {
         let inner = self.read();
         lanes.retain(|lane| inner.by_lane.contains_key(lane));
     }
@@ -125,8 +125,8 @@ impl Registry {
     }
 
     /// All lanes, the oldest first.
-    pub fn lanes(&self) -> Vec<LaneId> {
-        let mut lanes: Vec<LaneId> = self.read().by_lane.keys().copied().collect();
+    pub fn lanes(&self) -> Vec<SubscriptionKey> {
+        let mut lanes: Vec<SubscriptionKey> = self.read().by_lane.keys().copied().collect();
         lanes.sort_unstable();
         lanes
     }
@@ -153,7 +153,7 @@ impl Registry {
 
     /// The lanes that changed since there had been `known` changes, with how many there are now; `None` if some of them are no
     /// longer remembered.
-    pub fn changed_since(&self, known: u64) -> (u64, Option<Vec<LaneId>>) {
+    pub fn changed_since(&self, known: u64) -> (u64, Option<Vec<SubscriptionKey>>) {
         let inner = self.read();
         let news = usize::try_from(inner.change_count - known).unwrap_or(usize::MAX);
         let from = inner.changed.len().checked_sub(news);
@@ -172,7 +172,7 @@ impl Registry {
     }
 
     /// Takes a subscription out. For engines, after it is off the disk.
-    pub fn remove(&self, lane: LaneId) {
+    pub fn remove(&self, lane: SubscriptionKey) {
         {
             let mut inner = self.write();
             inner.remove(lane);
@@ -193,7 +193,7 @@ impl Registry {
 /// The subscription of `lane`, if it is still at `version`. For engines.
 pub(super) fn check_version(
     registry: &Registry,
-    lane: LaneId,
+    lane: SubscriptionKey,
     version: u64,
 ) -> Result<Arc<Subscription>, StoreError> {
     let current = registry.by_lane(lane).ok_or(StoreError::SubscriptionNotFound)?;
@@ -205,7 +205,7 @@ pub(super) fn check_free(
     registry: &Registry,
     name: &SubscriptionName,
     url: &Url,
-    lane: Option<LaneId>,
+    lane: Option<SubscriptionKey>,
 ) -> Result<(), StoreError> {
     if registry.by_name(name).is_some_and(|other| Some(other.lane) != lane) {
         return Err(StoreError::NameTaken(name.clone()));
@@ -228,14 +228,16 @@ fn url_hash(url: &Url) -> UrlHash {
     xxh3_64(url.as_str().as_bytes())
 }
 
-fn url_key(subscription: &Subscription) -> (AccountId, UrlHash, LaneId) {
+fn url_key(subscription: &Subscription) -> (AccountId, UrlHash, SubscriptionKey) {
     (subscription.name.account, url_hash(&subscription.settings.url), subscription.lane)
 }
 
 impl Inner {
     fn by_url(&self, account: AccountId, url: &Url) -> Option<&Arc<Subscription>> {
         let hash = url_hash(url);
-        let maybe = self.by_url.range((account, hash, LaneId(0))..=(account, hash, LaneId(u64::MAX)));
+        let maybe = self
+            .by_url
+            .range((account, hash, SubscriptionKey(0))..=(account, hash, SubscriptionKey(u64::MAX)));
         maybe.map(|(_, _, lane)| &self.by_lane[lane]).find(|subscription| subscription.settings.url == *url)
     }
 
@@ -250,7 +252,7 @@ impl Inner {
         of_account.insert(place, subscription);
     }
 
-    fn note_change(&mut self, lane: LaneId) {
+    fn note_change(&mut self, lane: SubscriptionKey) {
         self.change_count += 1;
         self.changed.push_back(lane);
         if self.changed.len() > CHANGES_REMEMBERED {
@@ -258,7 +260,7 @@ impl Inner {
         }
     }
 
-    fn remove(&mut self, lane: LaneId) {
+    fn remove(&mut self, lane: SubscriptionKey) {
         let Some(subscription) = self.by_lane.remove(&lane) else { return };
         self.by_state[place_of(subscription.state)] -= 1;
         let account = subscription.name.account;
@@ -277,7 +279,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::{
-        domain::{event_facts::OrderKey, time::UnixMicros},
+        domain::{event_routing::OrderKey, time::UnixMicros},
         proto::v1::EventType,
         store::conformance::new_subscription,
     };
@@ -287,13 +289,13 @@ mod tests {
         let registry = Registry::default();
         let put = |lane: u64| {
             let new = new_subscription(1, &format!("s{lane}"));
-            let subscription = new.into_subscription(LaneId(lane), uuid::Uuid::nil(), UnixMicros(0));
+            let subscription = new.into_subscription(SubscriptionKey(lane), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(subscription));
         };
         assert_eq!(registry.changed_since(0), (0, Some(vec![])));
         (1..=3).for_each(put);
-        registry.remove(LaneId(2));
-        assert_eq!(registry.changed_since(1), (4, Some([2, 3, 2].map(LaneId).into())));
+        registry.remove(SubscriptionKey(2));
+        assert_eq!(registry.changed_since(1), (4, Some([2, 3, 2].map(SubscriptionKey).into())));
         (0..CHANGES_REMEMBERED).for_each(|_| put(9));
         let all = CHANGES_REMEMBERED as u64 + 4;
         assert_eq!(registry.changed_since(4).1.unwrap().len(), CHANGES_REMEMBERED);
@@ -304,7 +306,7 @@ mod tests {
     #[test]
     fn who_wants_an_event_is_owed_it_and_who_is_active_gets_it() {
         let registry = Registry::default();
-        let facts = EventFacts {
+        let facts = EventRouting {
             event_type: EventType::MessageCreated,
             inbox_id: None,
             order_key: OrderKey::Conversation(1),
@@ -314,18 +316,25 @@ mod tests {
             new.settings.event_types = vec![facts.event_type];
             new.settings.inbox_ids = Vec::new();
             new.settings.payload_format = format;
-            let subscription = new.into_subscription(LaneId(lane), uuid::Uuid::nil(), UnixMicros(0));
+            let subscription = new.into_subscription(SubscriptionKey(lane), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(Subscription { state, ..subscription }));
             registry.matching(AccountId::new(1).unwrap(), &facts).active
         };
         let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
         assert_eq!(put(1, sample, State::Paused), []);
         assert_eq!(put(2, sample, State::Suspended), []);
-        assert_eq!(put(3, documented, State::Active), [(LaneId(3), documented)]);
-        assert_eq!(put(4, documented, State::Active), [(LaneId(3), documented), (LaneId(4), documented)]);
-        let all = [(LaneId(1), sample), (LaneId(3), documented), (LaneId(4), documented)];
+        assert_eq!(put(3, documented, State::Active), [(SubscriptionKey(3), documented)]);
+        assert_eq!(
+            put(4, documented, State::Active),
+            [(SubscriptionKey(3), documented), (SubscriptionKey(4), documented)]
+        );
+        let all = [
+            (SubscriptionKey(1), sample),
+            (SubscriptionKey(3), documented),
+            (SubscriptionKey(4), documented),
+        ];
         assert_eq!(put(1, sample, State::Active), all);
         let matching = registry.matching(AccountId::new(1).unwrap(), &facts);
-        assert_eq!(matching.lanes, [1, 2, 3, 4].map(LaneId), "all of them are owed it");
+        assert_eq!(matching.lanes, [1, 2, 3, 4].map(SubscriptionKey), "all of them are owed it");
     }
 }

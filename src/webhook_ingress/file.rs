@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::sources::{FILE_BYTES_MAX, Sources};
 use crate::{domain::access::TokenHash, metrics::Metrics};
 
-/// Faults that are told of one file.
+/// FieldViolations that are told of one file.
 const FAULTS_TOLD_MAX: usize = 20;
 
 /// Why there are no sources in a file.

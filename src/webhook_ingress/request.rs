@@ -13,22 +13,22 @@ use super::{
     IngestSettings,
     body::{self, Arrived, Room, Unread},
     file::SourcesFile,
-    response::{self, Refusal},
+    response::{self, HttpError},
     signature,
     sources::Source,
 };
 use crate::{
     clock::Clock,
     domain::{
-        event_facts::EventAddress,
-        field_violation::Faults,
+        event_routing::EventAddress,
+        field_violation::FieldViolations,
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
         webhook_headers::CHATWOOT_DELIVERY,
     },
     event::parse,
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
-    limits::Failures,
-    log_throttle::Seldom,
+    limits::FailureRateLimiter,
+    log_throttle::LogThrottle,
     metrics::IngestOutcome,
 };
 
@@ -52,8 +52,8 @@ pub(super) struct Ingest {
     room: Room,
     /// Whose turn it is to be taken apart, of large bodies.
     large: Arc<Semaphore>,
-    failures: Failures,
-    told: Seldom,
+    failures: FailureRateLimiter,
+    told: LogThrottle,
 }
 
 /// What is known of a request when it is refused, for the log.
@@ -78,8 +78,11 @@ impl Ingest {
             places: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
             room,
             large: Arc::new(Semaphore::new(1)),
-            failures: Failures::new(settings.failures_per_minute_max, settings.failure_addresses_max),
-            told: Seldom::new(),
+            failures: FailureRateLimiter::new(
+                settings.failures_per_minute_max,
+                settings.failure_addresses_max,
+            ),
+            told: LogThrottle::new(),
             settings,
         }
     }
@@ -91,7 +94,7 @@ impl Ingest {
         let answered = answered.unwrap_or_else(|_| {
             tracing::error!("a webhook panicked");
             let (status, outcome) = (StatusCode::INTERNAL_SERVER_ERROR, IngestOutcome::Internal);
-            Err(Refusal::new(status, "INTERNAL", outcome, "an internal error; the server's log says more"))
+            Err(HttpError::new(status, "INTERNAL", outcome, "an internal error; the server's log says more"))
         });
         let metrics = &self.gateway.metrics().ingest;
         match answered {
@@ -117,12 +120,13 @@ impl Ingest {
         address: IpAddr,
         head: &request::Parts,
         body: &mut Incoming,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, HttpError> {
         let path = head.uri.path().strip_prefix(PREFIX);
         let Some(source) = path.and_then(|path| self.sources.current().find(path)) else {
             let message =
                 "there is nothing here: webhooks are POSTed to /chatwoot/ and the path of their source";
-            let refusal = Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", IngestOutcome::NotFound, message);
+            let refusal =
+                HttpError::new(StatusCode::NOT_FOUND, "NOT_FOUND", IngestOutcome::NotFound, message);
             return Err(self.failed(address, refusal));
         };
         let mut known = Known::default();
@@ -137,15 +141,15 @@ impl Ingest {
         head: &request::Parts,
         body: &mut Incoming,
         known: &mut Known,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, HttpError> {
         let settings = &self.settings;
         known.delivery = delivery_id(&head.headers)?;
         if head.method != Method::POST {
             let (status, outcome) = (StatusCode::METHOD_NOT_ALLOWED, IngestOutcome::Malformed);
-            return Err(Refusal::new(status, "METHOD_NOT_ALLOWED", outcome, "webhooks are POSTed"));
+            return Err(HttpError::new(status, "METHOD_NOT_ALLOWED", outcome, "webhooks are POSTed"));
         }
         let _place = self.places.try_acquire().map_err(|_| {
-            Refusal::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
+            HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
         let _counted = self.gateway.metrics().ingest.requests_in_flight.one();
         // Before anything of the body is read.
@@ -158,14 +162,14 @@ impl Ingest {
                 let outcome = IngestOutcome::Unsigned;
                 self.failed(
                     address,
-                    Refusal::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", outcome, rule),
+                    HttpError::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", outcome, rule),
                 )
             })?;
         }
         let arrived = Arc::new(arrived);
         let limit = settings.call_timeout;
         let publishing = self.publish(source.account, known.delivery.clone(), &arrived);
-        let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(Refusal::too_slow(limit)));
+        let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(HttpError::too_slow(limit)));
         published.inspect_err(|_| known.event = event_of(&arrived.bytes))
     }
 
@@ -174,7 +178,7 @@ impl Ingest {
         account: AccountId,
         id: Option<EventId>,
         arrived: &Arc<Arrived>,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<Published, HttpError> {
         let address = EventAddress { account, id };
         let checked = if arrived.bytes.len() <= LARGE_BODY_BYTES {
             check(&self.gateway, address, &arrived.bytes)?
@@ -197,13 +201,13 @@ impl Ingest {
         Ok(published.into_iter().next().expect("one event was published"))
     }
 
-    fn unread(&self, unread: Unread) -> Refusal {
+    fn unread(&self, unread: Unread) -> HttpError {
         let settings = &self.settings;
         match unread {
             Unread::TooLarge => {
                 let message =
                     format!("the body is too large: ingest_body_bytes_max is {}", settings.body_bytes_max);
-                Refusal::new(
+                HttpError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "BODY_TOO_LARGE",
                     IngestOutcome::TooLarge,
@@ -212,18 +216,20 @@ impl Ingest {
             }
             Unread::TooSlow => {
                 let message = format!("the body did not arrive within {:?}", settings.read_timeout);
-                Refusal::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", IngestOutcome::Unread, message)
+                HttpError::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", IngestOutcome::Unread, message)
             }
             Unread::Broken => {
                 let message = "the body did not arrive whole";
-                Refusal::new(StatusCode::BAD_REQUEST, "BODY_BROKEN", IngestOutcome::Unread, message)
+                HttpError::new(StatusCode::BAD_REQUEST, "BODY_BROKEN", IngestOutcome::Unread, message)
             }
-            Unread::NoRoom => Refusal::overloaded("ingest_bytes_in_flight_max", settings.bytes_in_flight_max),
+            Unread::NoRoom => {
+                HttpError::overloaded("ingest_bytes_in_flight_max", settings.bytes_in_flight_max)
+            }
         }
     }
 
     /// Counts a request that did not prove from whom it is; past the limit it hears of that instead.
-    fn failed(&self, address: IpAddr, refusal: Refusal) -> Refusal {
+    fn failed(&self, address: IpAddr, refusal: HttpError) -> HttpError {
         match self.failures.note(Some(address), Instant::now()) {
             Ok(()) => refusal,
             Err(limited) => limited.into(),
@@ -231,7 +237,7 @@ impl Ingest {
     }
 
     /// Logs a refusal: each that is about the request itself, since nobody may send it again; the others from time to time.
-    fn tell(&self, source: &Source, known: &Known, refusal: &Refusal) {
+    fn tell(&self, source: &Source, known: &Known, refusal: &HttpError) {
         let (name, reason) = (&source.name, refusal.reason());
         if refusal.is_for_now() {
             if let Some(count) = self.told.happens(Instant::now()) {
@@ -259,20 +265,20 @@ impl Ingest {
 }
 
 /// Makes an event of a body. Pure.
-fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, Faults> {
+fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, FieldViolations> {
     let event = parse::read(body, address.account)?;
     gateway.check_event(address, Box::new(event), "event")
 }
 
 /// The id of the event: Chatwoot's for the delivery. Without one the server makes it, and every request is an event of its own.
-fn delivery_id(headers: &HeaderMap) -> Result<Option<EventId>, Refusal> {
+fn delivery_id(headers: &HeaderMap) -> Result<Option<EventId>, HttpError> {
     let Some(value) = headers.get(CHATWOOT_DELIVERY) else { return Ok(None) };
     let id = value.to_str().ok().filter(|text| !text.is_empty());
     let id = id.and_then(|text| format!("{EVENT_ID_PREFIX}{text}").parse().ok());
     id.map(Some).ok_or_else(|| {
         let max = EVENT_ID_CHARS_MAX - EVENT_ID_PREFIX.len();
         let message = format!("X-Chatwoot-Delivery must be 1 to {max} characters of A-Z a-z 0-9 . _ ~ -");
-        Refusal::new(StatusCode::BAD_REQUEST, "DELIVERY_INVALID", IngestOutcome::Malformed, message)
+        HttpError::new(StatusCode::BAD_REQUEST, "DELIVERY_INVALID", IngestOutcome::Malformed, message)
     })
 }
 

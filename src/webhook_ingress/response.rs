@@ -11,14 +11,14 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::{
-    domain::field_violation::Faults,
+    domain::field_violation::FieldViolations,
     gateway::{GatewayError, Published},
     limits::Limited,
     metrics::IngestOutcome,
 };
 
 /// Most faults that one answer, or one log line, names.
-const FAULTS_MAX: usize = 50;
+const FIELD_VIOLATIONS_MAX: usize = 50;
 /// Longest path and longest rule of a fault: senders choose a part of them.
 const FAULT_TEXT_BYTES_MAX: usize = 240;
 /// How long a sender is asked to wait for a gateway that stops or whose disk fails.
@@ -26,7 +26,7 @@ const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A request that is refused. Boxed, since every result that may be one has its size.
 #[derive(Debug)]
-pub(super) struct Refusal(Box<Parts>);
+pub(super) struct HttpError(Box<Parts>);
 
 #[derive(Debug)]
 struct Parts {
@@ -39,7 +39,7 @@ struct Parts {
     outcome: IngestOutcome,
 }
 
-impl Refusal {
+impl HttpError {
     pub(super) fn new(
         status: StatusCode,
         reason: &'static str,
@@ -142,19 +142,20 @@ fn respond(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>
     response
 }
 
-impl From<Faults> for Refusal {
-    fn from(faults: Faults) -> Self {
+impl From<FieldViolations> for HttpError {
+    fn from(faults: FieldViolations) -> Self {
         let message = "the body cannot be published as an event of its account: nothing was stored";
         let mut refusal =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "FIELD_INVALID", IngestOutcome::Invalid, message);
-        let told = faults.iter().take(FAULTS_MAX).map(|fault| (cut(&fault.field), cut(&fault.rule)));
+        let told =
+            faults.iter().take(FIELD_VIOLATIONS_MAX).map(|fault| (cut(&fault.field), cut(&fault.rule)));
         refusal.0.faults = told.collect();
-        refusal.0.faults_omitted = faults.iter().len().saturating_sub(FAULTS_MAX);
+        refusal.0.faults_omitted = faults.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
         refusal
     }
 }
 
-impl From<GatewayError> for Refusal {
+impl From<GatewayError> for HttpError {
     fn from(error: GatewayError) -> Self {
         const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
         const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -191,7 +192,7 @@ impl From<GatewayError> for Refusal {
     }
 }
 
-impl From<Limited> for Refusal {
+impl From<Limited> for HttpError {
     fn from(limited: Limited) -> Self {
         let message = format!(
             "too many webhooks with an unknown path or a wrong signature: access_failures_per_minute_max is {}",
@@ -221,7 +222,7 @@ mod tests {
     };
 
     /// The status, `Retry-After` and the body of an answer.
-    async fn answered(refusal: impl Into<Refusal>) -> (u16, Option<String>, serde_json::Value) {
+    async fn answered(refusal: impl Into<HttpError>) -> (u16, Option<String>, serde_json::Value) {
         let response = refusal.into().into_response();
         let wait = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         let status = response.status().as_u16();
@@ -261,16 +262,19 @@ mod tests {
 
     #[tokio::test]
     async fn faults_are_told_in_part_and_the_rest_is_counted() {
-        let mut faults = Faults::default();
-        for number in 0..FAULTS_MAX + 3 {
+        let mut faults = FieldViolations::default();
+        for number in 0..FIELD_VIOLATIONS_MAX + 3 {
             faults.invalid(format!("ä{number}").repeat(1000), "must not be so long");
         }
-        let refusal = Refusal::from(faults);
+        let refusal = HttpError::from(faults);
         assert!(refusal.faults().ends_with("; and 3 more"));
         let (status, wait, body) = answered(refusal).await;
         assert_eq!((status, wait, &body["faults_omitted"]), (422, None, &json!(3)));
         let told = body["faults"].as_array().unwrap();
         let longest = told.iter().map(|fault| fault["field"].as_str().unwrap().len()).max().unwrap();
-        assert!(told.len() == FAULTS_MAX && longest <= FAULT_TEXT_BYTES_MAX + "…".len(), "{longest}");
+        assert!(
+            told.len() == FIELD_VIOLATIONS_MAX && longest <= FAULT_TEXT_BYTES_MAX + "…".len(),
+            "{longest}"
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::{IngestSettings, file::SourcesFile, request::Ingest};
 use crate::{
     clock::Clock,
     gateway::Gateway,
-    limits::Places,
+    limits::ConnectionLimiter,
     listen::{Limits, serve_connections},
 };
 
@@ -31,7 +31,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     // How far connections have come does not matter here: none takes more than its place.
-    let places = Places::new(settings.connections_per_address_max, usize::MAX);
+    let places = ConnectionLimiter::new(settings.connections_per_address_max, usize::MAX);
     let limits = Limits { connections_max: settings.connections_max, drain_timeout: settings.drain_timeout };
     let metrics = Arc::clone(gateway.metrics());
     let server = Arc::new((Ingest::new(gateway, clock, sources, settings.clone()), settings));

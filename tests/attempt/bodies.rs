@@ -10,8 +10,8 @@ use crate::{
     support::Sender,
 };
 use tidings::{
-    delivery::http::client::ANSWER_BYTES_MAX_DEFAULT,
-    domain::delivery::{ANSWER_BYTES_KEPT, Outcome},
+    delivery::http::client::RESPONSE_BYTES_MAX_DEFAULT,
+    domain::delivery::{Outcome, RESPONSE_BYTES_KEPT},
 };
 
 fn answer(body: &str) -> String {
@@ -30,11 +30,11 @@ async fn connections_are_kept() {
 
 #[tokio::test]
 async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
-    let mut receiver = Receiver::answering(answer(&"x".repeat(ANSWER_BYTES_MAX_DEFAULT))).await;
+    let mut receiver = Receiver::answering(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT))).await;
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(ANSWER_BYTES_KEPT)));
+        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(RESPONSE_BYTES_KEPT)));
         assert_eq!(receiver.next().await.connection, 0);
     }
 }
@@ -42,7 +42,8 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 #[tokio::test]
 async fn of_a_longer_body_the_status_counts_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
-    let mut receiver = Receiver::answering(answer(&"x".repeat(ANSWER_BYTES_MAX_DEFAULT + 16_000_000))).await;
+    let mut receiver =
+        Receiver::answering(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000))).await;
     let sender = Sender::new();
     for number in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -73,7 +74,7 @@ async fn a_flood_is_cut_off() {
     };
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::HttpStatus, 500));
-    assert_eq!(attempt.response_body.len(), ANSWER_BYTES_KEPT);
+    assert_eq!(attempt.response_body.len(), RESPONSE_BYTES_KEPT);
     tokio::time::timeout(PATIENCE, ended.notified()).await.expect("the connection is closed");
     // What was read, and what the system's buffers on both sides took.
     let flooded = flooded.load(Ordering::Relaxed);

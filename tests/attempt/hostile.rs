@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tidings::domain::delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome};
+use tidings::domain::delivery::{Attempt, Outcome, RESPONSE_BYTES_KEPT};
 
 use crate::{
     receiver::{Connection, OK, Receiver},
@@ -120,7 +120,7 @@ async fn try_all(tries: Vec<Try>) {
         if (attempt.outcome, attempt.http_status) != expected {
             wrong.push(format!("{what}: expected {expected:?}, got {attempt:?}"));
         }
-        if attempt.duration > time * 8 || attempt.response_body.len() > ANSWER_BYTES_KEPT * 3 {
+        if attempt.duration > time * 8 || attempt.response_body.len() > RESPONSE_BYTES_KEPT * 3 {
             wrong.push(format!("{what}: took {:?}, kept {}", attempt.duration, attempt.response_body.len()));
         }
     }

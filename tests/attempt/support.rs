@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::receiver::PATIENCE;
 use tidings::{
     clock::Clock,
-    delivery::http::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, webhook_client},
     domain::{
         delivery::{Attempt, Outcome},
         egress::EgressPolicy,
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
@@ -18,7 +18,7 @@ use tidings::{
     },
     event::{
         StoredEvent,
-        webhook::{Post, Poster},
+        webhook::{WebhookClient, WebhookRequest},
     },
     proto::v1::{self, EventType, event::Payload},
 };
@@ -40,7 +40,7 @@ impl Clock for StoppedClock {
 }
 
 /// A sender that may POST to loopback.
-pub struct Sender(Poster);
+pub struct Sender(WebhookClient);
 
 impl Sender {
     /// With the default settings, loopback allowed.
@@ -53,7 +53,7 @@ impl Sender {
         let allowed = ["127.0.0.0/8", "::1/128"].iter().map(|net| net.parse().unwrap()).collect();
         let mut settings = PosterSettings { egress: EgressPolicy::new(allowed), ..PosterSettings::default() };
         change(&mut settings);
-        Self(poster(&settings, Arc::new(StoppedClock)).unwrap())
+        Self(webhook_client(&settings, Arc::new(StoppedClock)).unwrap())
     }
 
     /// One attempt of the sample event to `url`.
@@ -63,9 +63,9 @@ impl Sender {
 
     /// One attempt of the sample event to a subscription.
     pub async fn post_to(&self, subscription: Subscription) -> Attempt {
-        let post = Post { subscription: Arc::new(subscription), event: Arc::new(event()) };
-        let mut poster = self.0.clone();
-        let attempting = async { poster.ready().await?.call(post).await };
+        let post = WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()) };
+        let mut webhook_client = self.0.clone();
+        let attempting = async { webhook_client.ready().await?.call(post).await };
         let Ok(attempt) = timeout(PATIENCE, attempting).await.expect("an attempt ends");
         assert_eq!(attempt.start_time.seconds(), NOW_SECONDS);
         assert_eq!(attempt.error.is_empty(), attempt.outcome == Outcome::Ok, "{attempt:?}");
@@ -76,7 +76,7 @@ impl Sender {
 /// An active subscription without anything special.
 pub fn subscription(url: &str) -> Subscription {
     Subscription {
-        lane: LaneId(1),
+        lane: SubscriptionKey(1),
         uid: Uuid::from_u128(0x5eed),
         version: 1,
         name: "accounts/1/subscriptions/test".parse().unwrap(),

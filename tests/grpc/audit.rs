@@ -11,7 +11,7 @@ use tidings::{
         delivery::{Attempt, Outcome},
         time::UnixMicros,
     },
-    event::webhook::{Post, Poster},
+    event::webhook::{WebhookClient, WebhookRequest},
     proto::{
         self,
         v1::{
@@ -403,7 +403,7 @@ async fn a_list_that_asks_for_nonsense_is_told_so() {
 async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_caller() {
     let gate = Arc::new(Semaphore::new(0));
     let posting = Arc::clone(&gate);
-    let posts = move |_post: Post| {
+    let posts = move |_post: WebhookRequest| {
         let gate = Arc::clone(&posting);
         async move {
             drop(gate.acquire().await);
@@ -419,8 +419,8 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
             })
         }
     };
-    let poster: Poster = BoxCloneSyncService::new(tower::service_fn(posts));
-    let server = Server::start_with(Setup { poster: Some(poster), ..Setup::default() }).await;
+    let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(posts));
+    let server = Server::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() }).await;
     server.subscribe("crm").await;
     let mut client = server.subscriptions().await;
     let test = v1::TestSubscriptionRequest { name: CRM.into(), ..Default::default() };

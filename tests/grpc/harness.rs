@@ -13,9 +13,9 @@ use axum::{Router, body::Bytes, http::HeaderMap, routing::any};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::http::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, webhook_client},
     domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
-    event::{samples, webhook::Poster},
+    event::{samples, webhook::WebhookClient},
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{
         AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,
@@ -66,7 +66,7 @@ pub struct Server {
 pub struct Setup {
     pub gateway: GatewaySettings,
     pub grpc: GrpcSettings,
-    pub poster: Option<Poster>,
+    pub webhook_client: Option<WebhookClient>,
     pub store: Option<Arc<dyn Store>>,
 }
 
@@ -108,7 +108,7 @@ impl Default for Setup {
                 drain_timeout: PATIENCE,
                 access: AccessSettings::default(),
             },
-            poster: None,
+            webhook_client: None,
             store: None,
         }
     }
@@ -194,12 +194,18 @@ impl Server {
         let store = setup.store.unwrap_or_else(memory);
         let egress = setup.gateway.egress.clone();
         let settings = PosterSettings { egress, ..PosterSettings::default() };
-        let real = || poster(&settings, Arc::clone(&clock)).expect("TLS can be set up");
-        let poster = setup.poster.unwrap_or_else(real);
+        let real = || webhook_client(&settings, Arc::clone(&clock)).expect("TLS can be set up");
+        let webhook_client = setup.webhook_client.unwrap_or_else(real);
         let random = StdRng::seed_from_u64(1);
         let metrics = Metrics::new(UnixMicros(0));
-        let gateway =
-            Gateway::new(Arc::clone(&store), poster, clock, setup.gateway, Arc::clone(&metrics), random);
+        let gateway = Gateway::new(
+            Arc::clone(&store),
+            webhook_client,
+            clock,
+            setup.gateway,
+            Arc::clone(&metrics),
+            random,
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");

@@ -9,16 +9,16 @@ use tidings::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
-        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
-        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-        TokenChange, Tokens, memory::MemoryStore,
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -71,13 +71,13 @@ impl HeldStore {
 }
 
 impl Store for HeldStore {
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         let failure = self.failure.lock().expect("no test panics while it holds this lock").clone();
         let stored = match failure {
-            Some(error) => Commit::ready(Err(error)),
+            Some(error) => CommitFuture::ready(Err(error)),
             None => self.inner.accept(events),
         };
-        let (answer, commit) = Commit::pair();
+        let (answer, commit) = CommitFuture::pair();
         let mut held = self.held.subscribe();
         tokio::spawn(async move {
             held.wait_for(|held| !held).await.expect("the store outlives its commits");
@@ -96,39 +96,44 @@ impl Store for HeldStore {
         self.inner.tokens()
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.inner.change_tokens(change)
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         self.inner.create_subscription(new)
     }
 
-    fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
+    fn update_subscription(
+        &self,
+        lane: SubscriptionKey,
+        version: u64,
+        change: Change,
+    ) -> CommitFuture<Arc<Subscription>> {
         self.inner.update_subscription(lane, version, change)
     }
 
-    fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()> {
+    fn delete_subscription(&self, lane: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()> {
         self.inner.delete_subscription(lane, version, force)
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
-        self.inner.feed()
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
+        self.inner.subscribe_accepted()
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
         self.inner.changes()
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
-        self.inner.decide(key, decision)
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
+        self.inner.override_delivery(key, decision)
     }
 
     fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
         self.inner.replayable(query)
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.inner.replay(query, events)
     }
 
@@ -144,27 +149,27 @@ impl Store for HeldStore {
         self.inner.owed_in_all()
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
         self.inner.oldest_owed(lanes)
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.inner.settle(settlements)
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
         self.inner.pending(lane, after, limit)
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         self.inner.due(lane, now, limit)
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         self.inner.owed(query)
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
         self.inner.lane_summary(lane)
     }
 
@@ -184,13 +189,13 @@ impl Store for HeldStore {
         self.inner.deliveries(query)
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.inner.purge(keep)
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         match self.audit_failure.lock().expect("no test panics while it holds this lock").clone() {
-            Some(error) => Commit::ready(Err(error)),
+            Some(error) => CommitFuture::ready(Err(error)),
             None => self.inner.audit(note),
         }
     }
@@ -199,7 +204,7 @@ impl Store for HeldStore {
         self.inner.audit_records(query)
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.inner.purge_audit(since)
     }
 

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use crate::harness::*;
 use tidings::{
     domain::delivery::Attempt,
-    event::webhook::{Post, Poster},
+    event::webhook::{WebhookClient, WebhookRequest},
     grpc::Drain,
     proto::v1,
 };
@@ -186,11 +186,11 @@ async fn an_unknown_method_is_told_what_there_is() {
 
 #[tokio::test]
 async fn a_panic_costs_its_own_call_and_nothing_else() {
-    async fn panics(_post: Post) -> Result<Attempt, Infallible> {
+    async fn panics(_post: WebhookRequest) -> Result<Attempt, Infallible> {
         panic!("made by a test")
     }
-    let poster: Poster = BoxCloneSyncService::new(tower::service_fn(panics));
-    let server = Server::start_with(Setup { poster: Some(poster), ..Setup::default() }).await;
+    let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(panics));
+    let server = Server::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() }).await;
     let name = server.subscribe("crm").await.name;
     let mut client = server.subscriptions().await;
     let test = v1::TestSubscriptionRequest { name: name.clone(), event_type: 0 };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidings::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         subscription::State,
     },
     proto::v1,
@@ -41,11 +41,11 @@ pub struct Outcome<'a> {
 /// The lines up to one of them.
 struct Check<'a> {
     outcome: &'a Outcome<'a>,
-    lanes: BTreeMap<LaneId, Lane<'a>>,
+    lanes: BTreeMap<SubscriptionKey, Lane<'a>>,
     events: BTreeMap<Seq, &'a str>,
     deliveries: BTreeMap<DeliveryKey, Delivery>,
     /// By what a receiver sees, of all that was stored.
-    posts: BTreeMap<String, Post>,
+    posts: BTreeMap<String, WebhookRequest>,
 }
 
 struct Lane<'a> {
@@ -66,7 +66,7 @@ struct Delivery {
     was_over: bool,
 }
 
-struct Post {
+struct WebhookRequest {
     key: DeliveryKey,
     receiver: Option<usize>,
     body: Option<Bytes>,
@@ -103,7 +103,7 @@ impl Outcome<'_> {
 }
 
 impl<'a> Check<'a> {
-    fn stored(&mut self, seq: Seq, account: i64, name: &'a str, lanes: &[LaneId]) {
+    fn stored(&mut self, seq: Seq, account: i64, name: &'a str, lanes: &[SubscriptionKey]) {
         let wanting = self.lanes.iter().filter(|(_, lane)| lane.subscribed.account == account);
         assert!(wanting.map(|(id, _)| id).eq(lanes), "{name} is owed to {lanes:?}");
         self.events.insert(seq, name);
@@ -116,7 +116,7 @@ impl<'a> Check<'a> {
             }
             let webhook_id = Uuid::new_v5(&lane.uid, name.as_bytes()).to_string();
             let key = DeliveryKey { seq, lane: *id };
-            let post = Post { key, receiver: None, body: None, arrivals: 0, taken: false };
+            let post = WebhookRequest { key, receiver: None, body: None, arrivals: 0, taken: false };
             self.posts.entry(webhook_id).or_insert(post);
         }
     }
@@ -138,7 +138,7 @@ impl<'a> Check<'a> {
         delivery.state = state;
     }
 
-    fn subscribed(&mut self, at: Duration, id: LaneId, state: State, reason: &str, ordered: bool) {
+    fn subscribed(&mut self, at: Duration, id: SubscriptionKey, state: State, reason: &str, ordered: bool) {
         let number = usize::try_from(id.0 - 1).unwrap();
         let lane = self.lanes.entry(id).or_insert_with(|| {
             let subscribed = &self.outcome.known.subscriptions[number];
@@ -231,7 +231,7 @@ impl<'a> Check<'a> {
     }
 
     /// What is known of the POSTs of a delivery. An event that was removed and published again has the same.
-    fn post(&self, key: DeliveryKey) -> &Post {
+    fn post(&self, key: DeliveryKey) -> &WebhookRequest {
         let webhook_id = Uuid::new_v5(&self.lanes[&key.lane].uid, self.events[&key.seq].as_bytes());
         &self.posts[&webhook_id.to_string()]
     }

@@ -18,16 +18,16 @@ use tidings::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
-        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
-        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-        TokenChange, Tokens, memory::MemoryStore,
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
     },
 };
 use tokio::{
@@ -62,9 +62,9 @@ impl Disk {
 
     fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&MemoryStore) -> Commit<T> + Send + 'static,
-    ) -> Commit<T> {
-        let (answer, commit) = Commit::pair();
+        write: impl FnOnce(&MemoryStore) -> CommitFuture<T> + Send + 'static,
+    ) -> CommitFuture<T> {
+        let (answer, commit) = CommitFuture::pair();
         let write: Write = Box::new(move |engine| {
             let done = write(engine).now_or_never().expect(AT_ONCE);
             // Whoever asked may be gone.
@@ -114,20 +114,25 @@ impl Store for Disk {
         self.engine.tokens()
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|engine| engine.change_tokens(change))
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
             let created = engine.create_subscription(new).now_or_never().expect(AT_ONCE);
             created.iter().for_each(|created| ledger.subscribed(&created.subscription));
-            Commit::ready(created)
+            CommitFuture::ready(created)
         })
     }
 
-    fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
+    fn update_subscription(
+        &self,
+        lane: SubscriptionKey,
+        version: u64,
+        change: Change,
+    ) -> CommitFuture<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
             let is_told = !matches!(change, Change::Health(_));
@@ -139,35 +144,35 @@ impl Store for Disk {
         })
     }
 
-    fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()> {
+    fn delete_subscription(&self, lane: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()> {
         self.write(move |engine| engine.delete_subscription(lane, version, force))
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         self.write(|engine| engine.accept(events))
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
-        self.engine.feed()
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
+        self.engine.subscribe_accepted()
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
         self.engine.changes()
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|engine| engine.settle(settlements))
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
-        self.write(move |engine| engine.decide(key, decision))
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
+        self.write(move |engine| engine.override_delivery(key, decision))
     }
 
     fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
         self.engine.replayable(query)
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(move |engine| engine.replay(query, events))
     }
 
@@ -175,7 +180,7 @@ impl Store for Disk {
         self.engine.newest()
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         self.engine.owed(query)
     }
 
@@ -192,19 +197,19 @@ impl Store for Disk {
         state
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
         self.engine.pending(lane, after, limit)
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         self.engine.due(lane, now, limit)
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
         self.engine.lane_summary(lane)
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
         self.engine.oldest_owed(lanes)
     }
 
@@ -224,11 +229,11 @@ impl Store for Disk {
         self.engine.deliveries(query)
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(move |engine| engine.purge(keep))
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.write(move |engine| engine.audit(note))
     }
 
@@ -236,11 +241,11 @@ impl Store for Disk {
         self.engine.audit_records(query)
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.write(move |engine| engine.purge_audit(since))
     }
 
-    fn reads_wait(&self) -> bool {
+    fn blocks_on_io(&self) -> bool {
         false
     }
 

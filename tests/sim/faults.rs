@@ -48,7 +48,7 @@ impl Fault {
 }
 
 /// Makes things go wrong.
-pub struct Faults {
+pub struct FieldViolations {
     random: StdRng,
     next: Duration,
     /// With the times of their ends.
@@ -59,7 +59,7 @@ pub struct Faults {
     trace: Trace,
 }
 
-impl Faults {
+impl FieldViolations {
     pub fn new(
         seed: u64,
         machine: Arc<Machine>,

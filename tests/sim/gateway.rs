@@ -35,7 +35,7 @@ use tidings::{
         retry::RetryPolicy,
         time::UnixMicros,
     },
-    event::webhook::Poster,
+    event::webhook::WebhookClient,
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
     metrics::Metrics,
@@ -101,7 +101,7 @@ pub struct Machine {
     /// Tells the incarnation that runs to stop.
     stop: Mutex<CancellationToken>,
     /// What it POSTs with, kept until it starts again: its idle connections are closed in no order.
-    poster: Mutex<Option<Poster>>,
+    webhook_client: Mutex<Option<WebhookClient>>,
 }
 
 impl Machine {
@@ -109,8 +109,8 @@ impl Machine {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         let ledger = Ledger::of(&engine, trace);
-        let (starts, stop, poster) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, engine, ledger, plan, tally, seed, starts, stop, poster })
+        let (starts, stop, webhook_client) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, engine, ledger, plan, tally, seed, starts, stop, webhook_client })
     }
 
     /// Tells the gateway to stop, as the system does.
@@ -159,13 +159,14 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
         idle_timeout: Duration::from_hours(1),
         ..PosterSettings::default()
     };
-    let poster = client::poster_over(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;
-    *machine.poster.lock().unwrap() = Some(poster.clone());
+    let webhook_client =
+        client::webhook_client_with_dialer(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;
+    *machine.webhook_client.lock().unwrap() = Some(webhook_client.clone());
     let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
     *machine.stop.lock().unwrap() = stop.clone();
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
-        poster.clone(),
+        webhook_client.clone(),
         Arc::clone(&clock),
         dispatch_settings(&machine.plan),
         Arc::clone(&metrics),
@@ -173,7 +174,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     );
     let mut sending = tokio::spawn(dispatcher.run(shutdown.clone()));
     let settings = gateway_settings(&machine.plan);
-    let gateway = Gateway::new(Arc::clone(&store), poster, clock, settings, metrics, random);
+    let gateway = Gateway::new(Arc::clone(&store), webhook_client, clock, settings, metrics, random);
     let mut keeping =
         tokio::spawn(enforce_retention(gateway.clone(), Arc::clone(&machine), shutdown.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tidings::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         subscription::{State, Subscription},
     },
-    store::{Changes, Fed, Store, memory::MemoryStore},
+    store::{Changes, QueueEvent, Store, memory::MemoryStore},
 };
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
@@ -23,11 +23,11 @@ use crate::world::Trace;
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// An event was stored, owed to these.
-    Stored { seq: Seq, account: i64, name: String, lanes: Vec<LaneId> },
+    Stored { seq: Seq, account: i64, name: String, lanes: Vec<SubscriptionKey> },
     /// The store wrote down how far a delivery is, perhaps as far as before.
     Became { key: DeliveryKey, state: DeliveryState },
     /// A subscription was created or changed by its owner, or suspended, or made active again.
-    Subscribed { lane: LaneId, state: State, reason: String, ordered: bool },
+    Subscribed { lane: SubscriptionKey, state: State, reason: String, ordered: bool },
     /// The gateway began an attempt.
     Began { key: DeliveryKey },
     /// An attempt arrived.
@@ -48,7 +48,7 @@ pub struct Arrival {
 
 /// Keeps the lines, with their times.
 pub struct Ledger {
-    told: Mutex<(Receiver<Fed>, Receiver<Arc<Changes>>)>,
+    told: Mutex<(Receiver<QueueEvent>, Receiver<Arc<Changes>>)>,
     lines: Mutex<Vec<(Duration, Entry)>>,
     trace: Trace,
 }
@@ -56,7 +56,7 @@ pub struct Ledger {
 impl Ledger {
     /// Of what this store writes from now on.
     pub fn of(engine: &MemoryStore, trace: Trace) -> Arc<Self> {
-        let told = Mutex::new((engine.feed(), engine.changes()));
+        let told = Mutex::new((engine.subscribe_accepted(), engine.changes()));
         Arc::new(Self { told, lines: Mutex::default(), trace })
     }
 
@@ -64,7 +64,7 @@ impl Ledger {
     pub fn listen(&self) {
         let (feed, changes) = &mut *self.told.lock().unwrap();
         while let Some(fed) = next(feed) {
-            let Fed::Events(events) = fed else { continue };
+            let QueueEvent::Events(events) = fed else { continue };
             for fed in &*events {
                 let (seq, name) = (fed.event.seq, &fed.event.name);
                 let (account, name) = (name.account.get(), name.to_string());

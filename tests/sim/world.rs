@@ -14,7 +14,7 @@ use crate::{
     administrator::{ADMINISTRATOR, Administrator},
     calls::Caller,
     check::Outcome,
-    faults::Faults,
+    faults::FieldViolations,
     gateway::{self, GATEWAY, Machine},
     plan::{Plan, RECEIVERS, SUBSCRIPTIONS},
     publisher::{PUBLISHER, Publisher},
@@ -116,7 +116,7 @@ pub fn run(seed: u64) -> History {
     sim.client(PUBLISHER, Arc::clone(&publisher).run(Arc::clone(&administrator), urls.collect()));
 
     sim.set_link_latency(GATEWAY, PUBLISHER, CALL_LATENCY);
-    let faults = Faults::new(seed, Arc::clone(&machine), receivers, tally.clone(), trace.clone());
+    let faults = FieldViolations::new(seed, Arc::clone(&machine), receivers, tally.clone(), trace.clone());
     simulate(&mut sim, faults, &machine);
     drop(sim);
     let (known, decided) = (publisher.known.lock().unwrap(), administrator.decided.lock().unwrap());
@@ -135,7 +135,7 @@ pub fn run(seed: u64) -> History {
 }
 
 /// Lets time go by until the publisher is through.
-fn simulate(sim: &mut Sim<'_>, mut faults: Faults, machine: &Machine) {
+fn simulate(sim: &mut Sim<'_>, mut faults: FieldViolations, machine: &Machine) {
     let mut healed = false;
     loop {
         if sim.elapsed() < FAULTS_UNTIL {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{
-        field_violation::{Fault, Faults},
+        field_violation::{FieldViolation, FieldViolations},
         ids::AccountId,
     },
     event::parse,
@@ -181,8 +181,8 @@ fn told_account(body: &[u8]) -> Result<AccountId, String> {
     account.ok_or_else(|| "does not tell its account as a positive integer".to_owned())
 }
 
-fn told(faults: &Faults, line: u64) -> Vec<String> {
-    report::told(faults.iter().map(|Fault { field, rule, .. }| match field.as_str() {
+fn told(faults: &FieldViolations, line: u64) -> Vec<String> {
+    report::told(faults.iter().map(|FieldViolation { field, rule, .. }| match field.as_str() {
         "body" => in_file(rule, line),
         field => format!("{field} {rule}"),
     }))

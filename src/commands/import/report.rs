@@ -109,7 +109,7 @@ pub(super) fn told(faults: impl ExactSizeIterator<Item = String>) -> Vec<String>
     told
 }
 
-/// Faults hold keys of anybody's choice.
+/// FieldViolations hold keys of anybody's choice.
 fn printable(fault: &str) -> String {
     let mut text = String::with_capacity(fault.len());
     for (count, char) in fault.chars().enumerate() {

@@ -14,16 +14,16 @@ use crate::{
         subscription::Subscription,
         time::UnixMicros,
     },
-    event::webhook::{Post, Poster},
+    event::webhook::{WebhookClient, WebhookRequest},
     metrics::Metrics,
-    store::{Owed, Settlement, Store, StoreError},
+    store::{PendingDelivery, Settlement, Store, StoreError},
 };
 
 /// What every attempt needs.
 #[derive(Clone)]
 pub(crate) struct Means {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) poster: Poster,
+    pub(crate) webhook_client: WebhookClient,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: DispatchSettings,
     pub(crate) metrics: Arc<Metrics>,
@@ -35,7 +35,7 @@ pub(crate) struct Sending {
     pub(crate) subscription: Arc<Subscription>,
     /// For the jitter of what follows.
     pub(crate) seed: u64,
-    pub(crate) owed: Owed,
+    pub(crate) owed: PendingDelivery,
     /// Whether a suspended subscription is tried with it.
     pub(crate) is_probe: bool,
 }
@@ -79,10 +79,14 @@ impl Sending {
     }
 
     async fn post(&mut self) -> Attempt {
-        let Means { poster, clock, .. } = &mut self.means;
-        let post = Post { subscription: Arc::clone(&self.subscription), event: Arc::clone(&self.owed.event) };
+        let Means { webhook_client, clock, .. } = &mut self.means;
+        let post = WebhookRequest {
+            subscription: Arc::clone(&self.subscription),
+            event: Arc::clone(&self.owed.event),
+        };
         let start_time = clock.now();
-        let posting = AssertUnwindSafe(async { poster.ready().await?.call(post).await }).catch_unwind();
+        let posting =
+            AssertUnwindSafe(async { webhook_client.ready().await?.call(post).await }).catch_unwind();
         match posting.await {
             Ok(Ok::<_, Infallible>(attempt)) => attempt,
             // A panic costs this attempt and nothing else.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use crate::domain::ids::LaneId;
+use crate::domain::ids::SubscriptionKey;
 
 /// The places, and who wants one.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ pub struct Places {
     used: usize,
     /// Those of lanes that are not proven.
     used_unproven: usize,
-    held: HashMap<LaneId, usize>,
+    held: HashMap<SubscriptionKey, usize>,
     /// Lanes whose last attempt succeeded.
-    proven: HashSet<LaneId>,
+    proven: HashSet<SubscriptionKey>,
     /// Who wants a place, each in one queue.
-    wanting: HashMap<LaneId, Class>,
-    queues: [VecDeque<LaneId>; 4],
+    wanting: HashMap<SubscriptionKey, Class>,
+    queues: [VecDeque<SubscriptionKey>; 4],
     /// Whose turn it is among those who want their first place.
     unproven_turn: bool,
 }
@@ -53,7 +53,7 @@ impl Places {
     }
 
     /// Notes that a lane could send something. Wanting twice is wanting once.
-    pub fn want(&mut self, lane: LaneId) {
+    pub fn want(&mut self, lane: SubscriptionKey) {
         let class = match (self.held.contains_key(&lane), self.proven.contains(&lane)) {
             (false, true) => Class::FirstProven,
             (false, false) => Class::FirstUnproven,
@@ -67,7 +67,7 @@ impl Places {
     }
 
     /// Who is next; it wants nothing more until it says so again. [`Places::take`] follows if it still has something.
-    pub fn next(&mut self) -> Option<LaneId> {
+    pub fn next(&mut self) -> Option<SubscriptionKey> {
         if self.used >= self.max {
             return None;
         }
@@ -94,7 +94,7 @@ impl Places {
     }
 
     /// Gives a place to a lane.
-    pub fn take(&mut self, lane: LaneId) {
+    pub fn take(&mut self, lane: SubscriptionKey) {
         self.used += 1;
         *self.held.entry(lane).or_default() += 1;
         if !self.proven.contains(&lane) {
@@ -103,7 +103,7 @@ impl Places {
     }
 
     /// Takes a place back; `succeeded` is how the attempt ended, if one was made.
-    pub fn free(&mut self, lane: LaneId, succeeded: Option<bool>) {
+    pub fn free(&mut self, lane: SubscriptionKey, succeeded: Option<bool>) {
         let was_proven = self.proven.contains(&lane);
         let held = self.held.get_mut(&lane).expect("a place is freed by who has it");
         self.used -= 1;
@@ -133,7 +133,7 @@ impl Places {
     }
 
     /// Forgets a lane that is no more. Places that it has are still to be freed.
-    pub fn forget(&mut self, lane: LaneId) {
+    pub fn forget(&mut self, lane: SubscriptionKey) {
         self.wanting.remove(&lane);
         if self.proven.remove(&lane) {
             self.used_unproven += self.held.get(&lane).copied().unwrap_or(0);
@@ -145,7 +145,7 @@ impl Places {
         self.wanting.len()
     }
 
-    fn pop(&mut self, class: Class) -> Option<LaneId> {
+    fn pop(&mut self, class: Class) -> Option<SubscriptionKey> {
         while let Some(lane) = self.queues[class as usize].pop_front() {
             if self.wanting.get(&lane) == Some(&class) {
                 self.wanting.remove(&lane);
@@ -164,8 +164,8 @@ mod tests {
 
     const MAX: usize = 64;
 
-    fn lane(number: u64) -> LaneId {
-        LaneId(number)
+    fn lane(number: u64) -> SubscriptionKey {
+        SubscriptionKey(number)
     }
 
     /// Gives places as long as there are some, to lanes that always want more.

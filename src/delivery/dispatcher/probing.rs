@@ -11,11 +11,11 @@ use crate::{
     },
     domain::{
         delivery::{Attempt, Outcome},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         subscription::{Health, State, Subscription},
         time::UnixMicros,
     },
-    store::{self, Change, OrderFilter, Owed, OwedQuery, StoreError},
+    store::{self, Change, OrderFilter, OwedQuery, PendingDelivery, StoreError},
 };
 
 /// How often a change of state is made again, when others change the same subscription at the same time.
@@ -34,14 +34,14 @@ enum Step {
     Waiting,
     Reading,
     /// It waits for a place.
-    Ready(Owed),
+    Ready(PendingDelivery),
     UnderWay,
 }
 
 /// What a probe is to be made with, read from the store.
 pub(super) struct Oldest {
-    pub(super) lane: LaneId,
-    owed: Option<Owed>,
+    pub(super) lane: SubscriptionKey,
+    owed: Option<PendingDelivery>,
 }
 
 impl Dispatcher {
@@ -125,7 +125,7 @@ impl Dispatcher {
     }
 
     /// Reads what a suspended subscription is to be probed with, if that is due.
-    pub(super) fn look_at_probe(&mut self, id: LaneId) {
+    pub(super) fn look_at_probe(&mut self, id: SubscriptionKey) {
         let now = self.means.clock.now();
         let Some(probe) = self.probes.get_mut(&id) else { return };
         if !matches!(probe.step, Step::Waiting) || probe.times.due > now {
@@ -173,7 +173,7 @@ impl Dispatcher {
     }
 
     /// What a suspended subscription is to be probed with, if it has its place now.
-    pub(super) fn take_probe(&mut self, id: LaneId) -> Option<Owed> {
+    pub(super) fn take_probe(&mut self, id: SubscriptionKey) -> Option<PendingDelivery> {
         let busy = self.slots.contains_key(&id);
         let probe = self.probes.get_mut(&id)?;
         if busy && matches!(probe.step, Step::Ready(_)) {
@@ -196,7 +196,7 @@ impl Dispatcher {
     }
 
     /// Notes that a probe is over. Has no effect on one that is not under way.
-    pub(super) fn probe_ended(&mut self, id: LaneId, now: UnixMicros) {
+    pub(super) fn probe_ended(&mut self, id: SubscriptionKey, now: UnixMicros) {
         self.probing.remove(&id);
         let Some(probe) = self.probes.get_mut(&id) else { return };
         probe.step = Step::Waiting;

@@ -11,17 +11,17 @@ use crate::{
         lane::{LaneLimits, Read, ReadKind, ReadPage},
     },
     domain::{
-        ids::LaneId,
+        ids::SubscriptionKey,
         payload_format::PayloadFormat,
         subscription::{State, Subscription},
         time::UnixMicros,
     },
-    store::{self, Owed, Store, StoreError},
+    store::{self, PendingDelivery, Store, StoreError},
 };
 
 /// A read of the store for a lane. Once it is over, it failed if there is no page.
 pub(super) struct Reading {
-    pub(super) lane: LaneId,
+    pub(super) lane: SubscriptionKey,
     pub(super) slot: u64,
     pub(super) read: Read,
     /// In which form the lane sends what is read.
@@ -32,7 +32,7 @@ pub(super) struct Reading {
 
 impl Dispatcher {
     /// Does for a lane whatever can be done now, but for sending: it is put among those who want a place.
-    pub(super) fn pump(&mut self, id: LaneId) {
+    pub(super) fn pump(&mut self, id: SubscriptionKey) {
         let (now, limits) = (self.means.clock.now(), self.limits());
         let pace = self.paces.get(&id).copied().unwrap_or_default();
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -115,7 +115,7 @@ impl Dispatcher {
     }
 
     /// Notes what the window of a lane takes up now.
-    fn weigh(&mut self, id: LaneId) {
+    fn weigh(&mut self, id: SubscriptionKey) {
         if let Some(slot) = self.slots.get_mut(&id) {
             let bytes = slot.lane.window_bytes();
             self.window_bytes = self.window_bytes - slot.bytes + bytes;
@@ -148,7 +148,7 @@ impl Dispatcher {
         }
     }
 
-    fn send(&mut self, subscription: Arc<Subscription>, owed: Owed, is_probe: bool) {
+    fn send(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
         self.places.take(subscription.lane);
         let seed = self.random.random();
         self.attempts.spawn(Sending { means: self.means.clone(), subscription, seed, owed, is_probe }.run());
@@ -195,7 +195,7 @@ impl Reading {
 
 /// Renders what is about to be sent, so that its attempt need not decode it. If that panics, so does the attempt: it costs that one
 /// and not the whole read.
-fn render(owed: &Owed, format: PayloadFormat) {
+fn render(owed: &PendingDelivery, format: PayloadFormat) {
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| owed.event.body(format))));
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::egress::{EgressPolicy, ProxyRules},
-    event::webhook::Poster,
+    event::webhook::WebhookClient,
     metrics::Open,
 };
 
@@ -25,7 +25,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// How long it may take until a connection can be used: look-up, TCP, proxy and TLS together.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Most bytes read of an answer's body.
-pub const ANSWER_BYTES_MAX_DEFAULT: usize = 64 * 1024;
+pub const RESPONSE_BYTES_MAX_DEFAULT: usize = 64 * 1024;
 /// How long an unused connection is kept.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
 /// Most unused connections kept per scheme, host, port and TLS profile.
@@ -62,7 +62,7 @@ pub struct PosterSettings {
     pub connections: Open,
     /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept, unless the
     /// little that is left is there already.
-    pub answer_bytes_max: usize,
+    pub response_bytes_max: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
     /// Most unused connections kept per scheme, host, port and TLS profile.
@@ -85,7 +85,7 @@ impl Default for PosterSettings {
             default_timeout: TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             connections: Open::default(),
-            answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
+            response_bytes_max: RESPONSE_BYTES_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
             idle_connections_max: IDLE_CONNECTIONS_MAX_DEFAULT,
@@ -97,7 +97,7 @@ impl Default for PosterSettings {
 
 /// Why no POSTs can be made with these settings.
 #[derive(Debug, thiserror::Error)]
-pub enum PosterError {
+pub enum WebhookClientError {
     /// A certificate authority's certificate cannot be used.
     #[error("certificate {number} of the extra certificate authorities cannot be used: {source}")]
     ExtraRoot {
@@ -113,16 +113,19 @@ pub enum PosterError {
 
 /// What makes POSTs with these settings. Clones share the kept connections. To be called within a runtime's reach; reads
 /// the system's certificate authorities from disk.
-pub fn poster(settings: &PosterSettings, clock: Arc<dyn Clock>) -> Result<Poster, PosterError> {
-    poster_over(connect::dial, settings, clock)
+pub fn webhook_client(
+    settings: &PosterSettings,
+    clock: Arc<dyn Clock>,
+) -> Result<WebhookClient, WebhookClientError> {
+    webhook_client_with_dialer(connect::dial, settings, clock)
 }
 
 /// The same over connections that `dial` opens: for a simulated network. Names are still looked up by the system.
-pub fn poster_over<D, F, T>(
+pub fn webhook_client_with_dialer<D, F, T>(
     dial: D,
     settings: &PosterSettings,
     clock: Arc<dyn Clock>,
-) -> Result<Poster, PosterError>
+) -> Result<WebhookClient, WebhookClientError>
 where
     D: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = io::Result<T>> + Send + 'static,
@@ -137,7 +140,7 @@ where
     };
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
-    Ok(stack::poster(client, settings.default_timeout, settings.answer_bytes_max, clock))
+    Ok(stack::webhook_client(client, settings.default_timeout, settings.response_bytes_max, clock))
 }
 
 /// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are passed over.

@@ -26,24 +26,24 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome},
+        delivery::{Attempt, Outcome, RESPONSE_BYTES_KEPT},
         response,
         time::UnixMicros,
         webhook_headers,
     },
-    event::webhook::{Post, Poster, webhook_id},
+    event::webhook::{WebhookClient, WebhookRequest, webhook_id},
 };
 
 /// The stack. From the outside in: what stands further out sees everything that those within do.
 ///
 /// Each layer is a function of what it stands around, so that the futures of all are one, and a POST is one task's. None
 /// waits to be ready: the client always is.
-pub(crate) fn poster<C>(
+pub(crate) fn webhook_client<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
-    answer_bytes_max: usize,
+    response_bytes_max: usize,
     clock: Arc<dyn Clock>,
-) -> Poster
+) -> WebhookClient
 where
     C: Connects,
 {
@@ -52,7 +52,7 @@ where
         // Outermost: its clock covers everything, and whatever went wrong within becomes a value here.
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
         // Outside the deadline, which reaches it through the body: an answer that stops half-way keeps its status.
-        .layer(layer_fn(|inner| read_answer(inner, answer_bytes_max)))
+        .layer(layer_fn(|inner| read_answer(inner, response_bytes_max)))
         // Around everything that waits for the receiver, a second try included: it covers the attempt as a whole.
         .layer(layer_fn(|inner| deadline(inner, default_timeout)))
         // Around the assembly, so that a second try is signed with its own time.
@@ -65,18 +65,22 @@ where
 
 /// A service that takes POSTs, as each layer is one and stands around one.
 trait Posts<T, E>:
-    Service<Post, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
+    Service<WebhookRequest, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
 }
 
 impl<S, T, E> Posts<T, E> for S where
-    S: Service<Post, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
+    S: Service<WebhookRequest, Response = T, Error = E, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 
 /// Makes an [`Attempt`] of whatever came of a POST.
 fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl Posts<Attempt, Infallible> {
-    service_fn(move |post: Post| {
+    service_fn(move |post: WebhookRequest| {
         let (clock, start_time, start) = (Arc::clone(&clock), clock.now(), Instant::now());
         let url = post.subscription.settings.url.as_str().to_owned();
         let answering = inner.call(post);
@@ -134,7 +138,7 @@ fn read_answer<B>(
 where
     B: Body<Data = Bytes, Error = Failure> + Send + Unpin + 'static,
 {
-    service_fn(move |post: Post| {
+    service_fn(move |post: WebhookRequest| {
         let responding = inner.call(post);
         async move {
             let (mut head, body) = responding.await?.into_parts();
@@ -163,7 +167,7 @@ where
             Some(Err(failure)) => return (response::excerpt(&start, false), Some(failure)),
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
-                let room = ANSWER_BYTES_KEPT - start.len();
+                let room = RESPONSE_BYTES_KEPT - start.len();
                 start.extend_from_slice(&data[..data.len().min(room)]);
                 whole &= data.len() <= room;
                 // An empty frame counts too: HTTP/2 could send them without end.
@@ -181,7 +185,7 @@ fn deadline<B: 'static>(
     mut inner: impl Posts<Response<B>, Failure>,
     default: Duration,
 ) -> impl Posts<Response<Timed<B>>, Failure> {
-    service_fn(move |post: Post| {
+    service_fn(move |post: WebhookRequest| {
         let limit = post.subscription.settings.timeout.unwrap_or(default);
         let responding = inner.call(post);
         async move {
@@ -229,7 +233,7 @@ where
 fn try_stale_again<B: Send + 'static>(
     inner: impl Posts<Response<B>, Failure>,
 ) -> impl Posts<Response<B>, Failure> {
-    service_fn(move |post: Post| {
+    service_fn(move |post: WebhookRequest| {
         let mut inner = inner.clone();
         async move {
             let mut result = inner.call(post.clone()).await;
@@ -246,7 +250,7 @@ fn assemble<C: Connects>(
     client: HttpClient<C>,
     clock: Arc<dyn Clock>,
 ) -> impl Posts<Response<AnswerBody<C>>, Failure> {
-    service_fn(move |post: Post| {
+    service_fn(move |post: WebhookRequest| {
         let (client, request) = (client.clone(), request_of(&post, clock.now()));
         // In a box: the layers around it would move it about.
         Box::pin(async move {
@@ -257,7 +261,7 @@ fn assemble<C: Connects>(
     })
 }
 
-fn request_of(post: &Post, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
+fn request_of(post: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
     let subscription = &post.subscription;
     let url =
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;

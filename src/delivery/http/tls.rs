@@ -15,7 +15,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::client::PosterError;
+use super::client::WebhookClientError;
 use crate::domain::subscription::tls::{TlsFault, TlsProfile, provider};
 
 /// What is spoken over TLS, the better first.
@@ -72,14 +72,16 @@ impl Tls {
     pub(crate) fn new(
         extra_roots: &[CertificateDer<'static>],
         profiles_max: usize,
-    ) -> Result<Self, PosterError> {
+    ) -> Result<Self, WebhookClientError> {
         let mut roots = RootCertStore::empty();
         for (index, root) in extra_roots.iter().enumerate() {
-            roots.add(root.clone()).map_err(|source| PosterError::ExtraRoot { number: index + 1, source })?;
+            roots
+                .add(root.clone())
+                .map_err(|source| WebhookClientError::ExtraRoot { number: index + 1, source })?;
         }
         add_system_roots(&mut roots);
         let roots = Arc::new(roots);
-        let usual = config(Arc::clone(&roots), None).map_err(PosterError::Tls)?;
+        let usual = config(Arc::clone(&roots), None).map_err(WebhookClientError::Tls)?;
         Ok(Self { roots, usual: Arc::new(usual), made: Mutex::default(), profiles_max: profiles_max.max(1) })
     }
 

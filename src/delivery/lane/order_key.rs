@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
-    store::{Debt, Owed},
+    store::{DueDelivery, PendingDelivery},
 };
 
 /// How far the deliveries of one tag are.
 #[derive(Debug, Default)]
 pub(super) struct Tag {
     /// The next ones, in stored order.
-    pub(super) queue: VecDeque<Owed>,
+    pub(super) queue: VecDeque<PendingDelivery>,
     pub(super) in_flight: Option<Seq>,
     /// What is owed from here on, up to the cursor, is not in the queue but in the store.
     pub(super) skipped: Option<Seq>,
@@ -41,7 +41,7 @@ impl Tag {
     }
 
     /// Adds what comes after everything that is queued or skipped. No more than `max` are queued; the rest is skipped.
-    pub(super) fn push(&mut self, owed: Owed, max: usize) {
+    pub(super) fn push(&mut self, owed: PendingDelivery, max: usize) {
         if self.skipped.is_some() {
             return;
         }
@@ -53,7 +53,7 @@ impl Tag {
     }
 
     /// The same, but what is not due yet waits: alone if it is the next, else in the store.
-    pub(super) fn push_debt(&mut self, debt: Debt, now: UnixMicros, max: usize) {
+    pub(super) fn push_debt(&mut self, debt: DueDelivery, now: UnixMicros, max: usize) {
         match debt.due {
             Some(due) if due > now && self.skipped.is_none() => {
                 self.skipped = Some(debt.owed.event.seq);
@@ -74,7 +74,7 @@ impl Tag {
 
     /// What its queue takes up.
     pub(super) fn bytes(&self) -> usize {
-        self.queue.iter().map(|owed| owed.event.weight()).sum()
+        self.queue.iter().map(|owed| owed.event.memory_bytes()).sum()
     }
 
     /// The first place of which the lane knows nothing but that there may be something.

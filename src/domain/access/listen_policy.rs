@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 /// What the decision is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct ListenContext {
     /// Where it is to listen is reached from this machine alone.
     pub loopback: bool,
     /// There are access tokens: calls need one.
@@ -17,7 +17,7 @@ pub struct Asked {
 
 /// Who may call a gateway that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum ListenPolicy {
     /// Whoever has a token, or a certificate where these are asked for.
     Proven,
     /// Everybody on this machine.
@@ -32,30 +32,32 @@ pub enum Opening {
     "everybody who reaches it could call: configure an access token (admin_token_file, or TIDINGS_ADMIN_TOKEN in the \
      environment), listen on a loopback address, or set insecure"
 )]
-pub struct Unguarded;
+pub struct OpenToNetwork;
 
 /// Who may call; refused if that would be everybody in the network by mistake.
 ///
 /// # Errors
 ///
-/// See [`Unguarded`].
-pub const fn opening(asked: Asked) -> Result<Opening, Unguarded> {
+/// See [`OpenToNetwork`].
+pub const fn listen_policy(asked: ListenContext) -> Result<ListenPolicy, OpenToNetwork> {
     match asked {
-        Asked { tokens: true, .. } | Asked { certificates: true, .. } => Ok(Opening::Proven),
-        Asked { loopback: true, .. } => Ok(Opening::Loopback),
-        Asked { insecure: true, .. } => Ok(Opening::Insecure),
-        _ => Err(Unguarded),
+        ListenContext { tokens: true, .. } | ListenContext { certificates: true, .. } => {
+            Ok(ListenPolicy::Proven)
+        }
+        ListenContext { loopback: true, .. } => Ok(ListenPolicy::Loopback),
+        ListenContext { insecure: true, .. } => Ok(ListenPolicy::Insecure),
+        _ => Err(OpenToNetwork),
     }
 }
 
-impl Asked {
+impl ListenContext {
     /// Whether what listens on this address is reached from this machine alone.
     pub fn is_loopback(address: IpAddr) -> bool {
         address.to_canonical().is_loopback()
     }
 }
 
-impl fmt::Display for Opening {
+impl fmt::Display for ListenPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Proven => "every call needs an access token or a client certificate",
@@ -75,14 +77,15 @@ mod tests {
     fn nobody_listens_to_the_network_by_mistake() {
         for number in 0..16_u8 {
             let bit = |place: u8| number & (1 << place) != 0;
-            let asked = Asked { loopback: bit(0), tokens: bit(1), certificates: bit(2), insecure: bit(3) };
+            let asked =
+                ListenContext { loopback: bit(0), tokens: bit(1), certificates: bit(2), insecure: bit(3) };
             let expected = match asked {
-                _ if bit(1) || bit(2) => Ok(Opening::Proven),
-                _ if bit(0) => Ok(Opening::Loopback),
-                _ if bit(3) => Ok(Opening::Insecure),
-                _ => Err(Unguarded),
+                _ if bit(1) || bit(2) => Ok(ListenPolicy::Proven),
+                _ if bit(0) => Ok(ListenPolicy::Loopback),
+                _ if bit(3) => Ok(ListenPolicy::Insecure),
+                _ => Err(OpenToNetwork),
             };
-            assert_eq!(opening(asked), expected, "{asked:?}");
+            assert_eq!(listen_policy(asked), expected, "{asked:?}");
         }
     }
 
@@ -98,7 +101,7 @@ mod tests {
             ("10.0.0.1", false),
             ("::ffff:10.0.0.1", false),
         ] {
-            assert_eq!(Asked::is_loopback(address.parse().unwrap()), loopback, "{address}");
+            assert_eq!(ListenContext::is_loopback(address.parse().unwrap()), loopback, "{address}");
         }
     }
 }

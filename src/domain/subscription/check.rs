@@ -7,7 +7,7 @@ use url::Url;
 use super::{Field, Mask, RetryOverrides, Settings, SignatureScheme, TlsOptions, endpoint_url::parse_url};
 use crate::{
     domain::{
-        field_violation::Faults,
+        field_violation::FieldViolations,
         payload_format::PayloadFormat,
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
@@ -43,7 +43,11 @@ pub const ANNOTATIONS_BYTES_MAX: usize = 16 * 1024;
 /// The settings of a new subscription, or every fault, with paths that start with `path`.
 ///
 /// `defaults` is the server's retry policy, which what is set must go together with.
-pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) -> Result<Settings, Faults> {
+pub fn check_new(
+    message: &v1::Subscription,
+    path: &str,
+    defaults: RetryPolicy,
+) -> Result<Settings, FieldViolations> {
     let mut check = Check::new(message, path);
     let settings = Settings {
         display_name: check.display_name(),
@@ -79,7 +83,7 @@ pub fn check_update(
     mask: &Mask,
     path: &str,
     defaults: RetryPolicy,
-) -> Result<Settings, Faults> {
+) -> Result<Settings, FieldViolations> {
     let mut check = Check::new(message, path);
     let mut new = stored.clone();
     let stored_tls = stored.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default();
@@ -126,12 +130,12 @@ pub fn check_update(
 struct Check<'a> {
     message: &'a v1::Subscription,
     path: &'a str,
-    faults: Faults,
+    faults: FieldViolations,
 }
 
 impl<'a> Check<'a> {
     fn new(message: &'a v1::Subscription, path: &'a str) -> Self {
-        Self { message, path, faults: Faults::default() }
+        Self { message, path, faults: FieldViolations::default() }
     }
 
     fn invalid(&mut self, field: &str, rule: impl std::fmt::Display) {

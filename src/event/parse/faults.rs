@@ -5,32 +5,32 @@ use std::fmt;
 use super::path::Path;
 use crate::{
     domain::{
-        field_violation::{FaultKind, Faults},
+        field_violation::{FieldViolations, ViolationKind},
         ids::AccountId,
     },
-    event::FAULTS_MAX,
+    event::FIELD_VIOLATIONS_MAX,
 };
 
-/// The faults of one body, up to [`FAULTS_MAX`].
+/// The faults of one body, up to [`FIELD_VIOLATIONS_MAX`].
 pub(super) struct Found {
     account: AccountId,
-    faults: Faults,
+    faults: FieldViolations,
 }
 
 impl Found {
     /// Nothing yet, of a body of this account.
     pub(super) fn new(account: AccountId) -> Self {
-        Self { account, faults: Faults::default() }
+        Self { account, faults: FieldViolations::default() }
     }
 
     /// Notes that the value at `path` breaks `rule`.
     pub(super) fn invalid(&mut self, path: &Path<'_>, rule: impl fmt::Display) {
-        self.push(FaultKind::Invalid, path, rule);
+        self.push(ViolationKind::Invalid, path, rule);
     }
 
     /// Notes that there must be a value at `path`.
     pub(super) fn required(&mut self, path: &Path<'_>, rule: impl fmt::Display) {
-        self.push(FaultKind::Required, path, rule);
+        self.push(ViolationKind::Required, path, rule);
     }
 
     /// Looks at an account's number, which is at `path`; 0 says none.
@@ -38,17 +38,17 @@ impl Found {
         let account = self.account;
         if number != 0 && number != account.get() {
             let rule = format_args!("must be {account}, the account that the body is read for");
-            self.push(FaultKind::AccountMismatch, path, rule);
+            self.push(ViolationKind::AccountMismatch, path, rule);
         }
     }
 
     /// `value` if nothing was found, else the faults.
-    pub(super) fn into_result<T>(self, value: T) -> Result<T, Faults> {
+    pub(super) fn into_result<T>(self, value: T) -> Result<T, FieldViolations> {
         self.faults.into_result(value)
     }
 
-    fn push(&mut self, kind: FaultKind, path: &Path<'_>, rule: impl fmt::Display) {
-        if self.faults.iter().len() < FAULTS_MAX {
+    fn push(&mut self, kind: ViolationKind, path: &Path<'_>, rule: impl fmt::Display) {
+        if self.faults.iter().len() < FIELD_VIOLATIONS_MAX {
             self.faults.push(kind, path.to_string(), rule);
         }
     }
@@ -56,8 +56,8 @@ impl Found {
 
 /// The faults of the event that was read, with their places in the body: where the contract has a field between a record and its
 /// keys, the body has none.
-pub(super) fn in_body(faults: &Faults, event: &str) -> Faults {
-    let mut in_body = Faults::default();
+pub(super) fn in_body(faults: &FieldViolations, event: &str) -> FieldViolations {
+    let mut in_body = FieldViolations::default();
     for fault in faults.iter() {
         in_body.push(fault.kind, path_in_body(&fault.field, event), &fault.rule);
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    domain::{event_facts::event_type, field_violation::FaultKind},
+    domain::{event_routing::event_type, field_violation::ViolationKind},
     event::samples,
     proto::v1::EventType,
 };
@@ -23,7 +23,7 @@ fn body(kind: EventType) -> Value {
     serde_json::from_slice(&render::render(&event, FORM)).unwrap()
 }
 
-fn read_value(body: &Value) -> Result<v1::Event, Faults> {
+fn read_value(body: &Value) -> Result<v1::Event, FieldViolations> {
     read(&serde_json::to_vec(body).unwrap(), account())
 }
 
@@ -209,7 +209,7 @@ fn a_body_of_another_account_is_refused() {
     let mut other = body(EventType::InboxUpdated);
     other["account"] = json!({"id": 8, "name": "Chatwoot"});
     let faults = read_value(&other).unwrap_err();
-    assert!(faults.iter().all(|fault| fault.kind == FaultKind::AccountMismatch));
+    assert!(faults.iter().all(|fault| fault.kind == ViolationKind::AccountMismatch));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_body_that_names_no_account_is_of_the_one_it_is_read_for() {
 fn a_hundred_faults_are_told_at_most() {
     let mut body = body(EventType::MessageCreated);
     body["conversation"]["messages"] = json!(vec![1; 1000]);
-    assert_eq!(read_value(&body).unwrap_err().iter().len(), event::FAULTS_MAX);
+    assert_eq!(read_value(&body).unwrap_err().iter().len(), event::FIELD_VIOLATIONS_MAX);
 }
 
 /// Long keys with much in them: a path is made only of what is at fault.

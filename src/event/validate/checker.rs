@@ -7,31 +7,31 @@ use prost_types::Timestamp;
 use super::path::Path;
 use crate::{
     domain::{
-        field_violation::{FaultKind, Faults},
+        field_violation::{FieldViolations, ViolationKind},
         ids::AccountId,
     },
     event::render::{FIRST_SECOND, LAST_SECOND},
 };
 
 /// Most faults that are collected of one event. A caller with more hears of these first.
-pub const FAULTS_MAX: usize = 100;
+pub const FIELD_VIOLATIONS_MAX: usize = 100;
 
 const NANOS_MAX: i32 = 999_999_999;
 
 /// Collects the faults of one event.
 pub(super) struct Checker {
     account: AccountId,
-    faults: Faults,
+    faults: FieldViolations,
 }
 
 impl Checker {
     /// A check of an event that is published to `account`.
     pub(super) fn new(account: AccountId) -> Self {
-        Self { account, faults: Faults::default() }
+        Self { account, faults: FieldViolations::default() }
     }
 
     /// The faults, if there are any.
-    pub(super) fn into_result(self) -> Result<(), Faults> {
+    pub(super) fn into_result(self) -> Result<(), FieldViolations> {
         self.faults.into_result(())
     }
 
@@ -42,16 +42,16 @@ impl Checker {
 
     /// Notes that the field at `at` must be set.
     pub(super) fn required(&mut self, at: &Path<'_>) {
-        self.fault(FaultKind::Required, at, "is required");
+        self.fault(ViolationKind::Required, at, "is required");
     }
 
     /// Notes that the field at `at` breaks `rule`.
     pub(super) fn invalid(&mut self, at: &Path<'_>, rule: impl fmt::Display) {
-        self.fault(FaultKind::Invalid, at, rule);
+        self.fault(ViolationKind::Invalid, at, rule);
     }
 
-    fn fault(&mut self, kind: FaultKind, at: &Path<'_>, rule: impl fmt::Display) {
-        if self.faults.iter().len() < FAULTS_MAX {
+    fn fault(&mut self, kind: ViolationKind, at: &Path<'_>, rule: impl fmt::Display) {
+        if self.faults.iter().len() < FIELD_VIOLATIONS_MAX {
             self.faults.push(kind, at.to_string(), rule);
         }
     }
@@ -70,7 +70,7 @@ impl Checker {
         if number != self.account.get() {
             let account = self.account;
             let rule = format_args!("must be {account}, the account that the event is published to");
-            self.fault(FaultKind::AccountMismatch, at, rule);
+            self.fault(ViolationKind::AccountMismatch, at, rule);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a checked payload says about where its event goes and which events it must follow.
 
 use crate::{
-    domain::event_facts::OrderKey,
+    domain::event_routing::OrderKey,
     proto::v1::{self, event::Payload, sender::Kind},
 };
 

@@ -4,7 +4,7 @@ use prost_types::{Struct, Timestamp, Value, value::Kind};
 
 use super::*;
 use crate::{
-    domain::field_violation::FaultKind::{self, AccountMismatch, Invalid, Required},
+    domain::field_violation::ViolationKind::{self, AccountMismatch, Invalid, Required},
     event::samples,
     proto::v1::{EventType, MessageType, sender},
 };
@@ -22,7 +22,7 @@ fn sample(kind: EventType) -> v1::Event {
 }
 
 /// Path and kind of every fault of `event`.
-fn faults(mut event: v1::Event) -> Vec<(String, FaultKind)> {
+fn faults(mut event: v1::Event) -> Vec<(String, ViolationKind)> {
     match check(&mut event, account(), "event") {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(|fault| (fault.field.clone(), fault.kind)).collect(),
@@ -31,7 +31,7 @@ fn faults(mut event: v1::Event) -> Vec<(String, FaultKind)> {
 
 /// Asserts that a valid event of `kind`, changed by `change`, has exactly the faults `expected`.
 #[track_caller]
-fn expect(kind: EventType, change: impl FnOnce(&mut Payload), expected: &[(&str, FaultKind)]) {
+fn expect(kind: EventType, change: impl FnOnce(&mut Payload), expected: &[(&str, ViolationKind)]) {
     let mut event = sample(kind);
     change(event.payload.as_mut().unwrap());
     let found = faults(event);
@@ -48,20 +48,20 @@ fn message_event(change: impl FnOnce(&mut v1::Message)) -> v1::Event {
 
 /// As [`expect`], for the message of a `message_created`; paths are from the message.
 #[track_caller]
-fn expect_message(change: impl FnOnce(&mut v1::Message), expected: &[(&str, FaultKind)]) {
+fn expect_message(change: impl FnOnce(&mut v1::Message), expected: &[(&str, ViolationKind)]) {
     let found = faults(message_event(change));
     assert_eq!(below("event.message_created.message.", &found), expected);
 }
 
 /// As [`expect_message`], for the conversation of that message; paths are from the conversation.
 #[track_caller]
-fn expect_conversation(change: impl FnOnce(&mut v1::Conversation), expected: &[(&str, FaultKind)]) {
+fn expect_conversation(change: impl FnOnce(&mut v1::Conversation), expected: &[(&str, ViolationKind)]) {
     let found = faults(message_event(|message| change(message.conversation.as_mut().unwrap())));
     assert_eq!(below("event.message_created.message.conversation.", &found), expected);
 }
 
 /// The faults with their paths from `prefix` on.
-fn below<'a>(prefix: &str, found: &'a [(String, FaultKind)]) -> Vec<(&'a str, FaultKind)> {
+fn below<'a>(prefix: &str, found: &'a [(String, ViolationKind)]) -> Vec<(&'a str, ViolationKind)> {
     found.iter().map(|(path, kind)| (path.strip_prefix(prefix).unwrap(), *kind)).collect()
 }
 

@@ -15,13 +15,13 @@ use self::{method_scopes::Need, stream_expiry::Ending};
 use super::filter::{Behind, Gate, Passing, refused, through, watched};
 use crate::{
     domain::{
-        access::{Asked, Scope},
+        access::{ListenContext, Scope},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
-    grpc::wire::status::Refusal,
-    limits::Failures,
-    log_throttle::Seldom,
+    grpc::wire::status::GrpcError,
+    limits::FailureRateLimiter,
+    log_throttle::LogThrottle,
     metrics::CallDenied,
 };
 
@@ -74,8 +74,8 @@ struct Inner {
     gateway: Gateway,
     settings: AccessSettings,
     methods: HashMap<String, Method>,
-    failures: Failures,
-    told: Seldom,
+    failures: FailureRateLimiter,
+    told: LogThrottle,
 }
 
 struct Method {
@@ -87,9 +87,10 @@ struct Method {
 impl Access {
     /// Looks at the calls of the methods that these encoded descriptor sets describe.
     pub(crate) fn new(gateway: Gateway, settings: AccessSettings, described: &[&[u8]]) -> Self {
-        let failures = Failures::new(settings.failures_per_minute_max, settings.failure_addresses_max);
+        let failures =
+            FailureRateLimiter::new(settings.failures_per_minute_max, settings.failure_addresses_max);
         let methods = methods(described);
-        Self(Arc::new(Inner { gateway, settings, methods, failures, told: Seldom::new() }))
+        Self(Arc::new(Inner { gateway, settings, methods, failures, told: LogThrottle::new() }))
     }
 }
 
@@ -112,15 +113,15 @@ fn methods(described: &[&[u8]]) -> HashMap<String, Method> {
 
 impl Inner {
     /// Tells the service who calls, or refuses. With a token that may end before the answer does: that token.
-    fn admit(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, Refusal> {
-        let method = self.methods.get(request.uri().path()).ok_or_else(Refusal::internal)?;
+    fn admit(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, GrpcError> {
+        let method = self.methods.get(request.uri().path()).ok_or_else(GrpcError::internal)?;
         let exposure = match method.need {
             Need::Scope(_) => Exposure::Token,
             Need::Reflection => self.settings.reflection,
             Need::Health => self.settings.health,
         };
         if exposure == Exposure::Off {
-            return Err(Refusal::unknown_method("this service is switched off".to_owned()));
+            return Err(GrpcError::unknown_method("this service is switched off".to_owned()));
         }
         let peer = peer(request.extensions());
         let presented = presented(request.headers());
@@ -140,7 +141,11 @@ impl Inner {
     }
 
     /// Who calls, and with which token.
-    fn prove(&self, peer: &Peer, presented: Presented) -> Result<(Principal, Option<Arc<Issued>>), Fault> {
+    fn prove(
+        &self,
+        peer: &Peer,
+        presented: Presented,
+    ) -> Result<(Principal, Option<Arc<Issued>>), FieldViolation> {
         let certified = peer.certificate.clone().map(Principal::Certificate);
         if !self.gateway.asks_for_proof() {
             return Ok((certified.unwrap_or_default(), None));
@@ -148,12 +153,12 @@ impl Inner {
         match (presented, certified) {
             // A token says less than a certificate, and was sent on purpose: it decides.
             (Presented::Token(text), _) => {
-                let issued = self.gateway.authenticate(&text).map_err(Fault::Token)?;
+                let issued = self.gateway.authenticate(&text).map_err(FieldViolation::Token)?;
                 Ok((Principal::Token(issued.token.id.name()), Some(issued)))
             }
-            (Presented::SomethingElse, _) => Err(Fault::Malformed),
+            (Presented::SomethingElse, _) => Err(FieldViolation::Malformed),
             (Presented::Nothing, Some(certified)) => Ok((certified, None)),
-            (Presented::Nothing, None) => Err(Fault::Missing),
+            (Presented::Nothing, None) => Err(FieldViolation::Missing),
         }
     }
 
@@ -163,7 +168,7 @@ impl Inner {
         principal: &Principal,
         issued: Option<&Issued>,
         peer: &Peer,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), GrpcError> {
         let denied = match issued {
             Some(issued) if issued.token.rights.allow(scope) => return Ok(()),
             Some(_) => format!("{principal} may not call this method: it needs the scope {}", scope.word()),
@@ -173,11 +178,12 @@ impl Inner {
             None => return Ok(()),
         };
         self.gateway.metrics().call_denied(CallDenied::Scope);
-        Err(Refusal::new(Code::PermissionDenied, "SCOPE_DENIED", denied).with_metadata("scope", scope.word()))
+        Err(GrpcError::new(Code::PermissionDenied, "SCOPE_DENIED", denied)
+            .with_metadata("scope", scope.word()))
     }
 
     /// What is answered to a try that failed.
-    fn failed(&self, fault: Fault, peer: &Peer) -> Refusal {
+    fn failed(&self, fault: FieldViolation, peer: &Peer) -> GrpcError {
         let now = Instant::now();
         let address = peer.address.map(|address| address.ip().to_canonical());
         let (reason, counted, message) = fault.told();
@@ -188,7 +194,7 @@ impl Inner {
         match self.failures.note(address, now) {
             Ok(()) => {
                 self.gateway.metrics().call_denied(counted);
-                Refusal::new(Code::Unauthenticated, reason, message)
+                GrpcError::new(Code::Unauthenticated, reason, message)
             }
             Err(limited) => {
                 self.gateway.metrics().call_denied(CallDenied::RateLimited);
@@ -200,7 +206,7 @@ impl Inner {
 
 /// Whether the caller is on this machine, or where there are no addresses.
 fn is_near(peer: &Peer) -> bool {
-    peer.address.is_none_or(|address| Asked::is_loopback(address.ip()))
+    peer.address.is_none_or(|address| ListenContext::is_loopback(address.ip()))
 }
 
 fn peer(extensions: &Extensions) -> Peer {
@@ -232,13 +238,13 @@ fn presented(headers: &HeaderMap) -> Presented {
 
 /// Why a caller is not known.
 #[derive(Clone, Copy)]
-enum Fault {
+enum FieldViolation {
     Missing,
     Malformed,
     Token(TokenFault),
 }
 
-impl Fault {
+impl FieldViolation {
     /// The reason as the caller is told it, as it is counted, and in words.
     fn told(&self) -> (&'static str, CallDenied, &'static str) {
         match self {

@@ -11,7 +11,7 @@ use tonic_health::pb::health_server::HealthServer;
 use super::filter::{Behind, Gate, Passing, refused, through, watched};
 use crate::{
     gateway::{Gateway, GatewayError},
-    grpc::{services::health::HealthService, wire::status::Refusal},
+    grpc::{services::health::HealthService, wire::status::GrpcError},
 };
 
 /// The methods that publish in one message. A stream is bounded event by event.
@@ -40,7 +40,7 @@ impl Bounded {
     }
 
     fn refused<F>(&self, publishes: bool, error: GatewayError) -> Passing<F> {
-        let refusal = Refusal::from(error);
+        let refusal = GrpcError::from(error);
         if publishes {
             self.gateway.metrics().publish_refused(refusal.reason());
         }
@@ -70,7 +70,7 @@ impl Gate for Bounded {
             let _taken = (place, counted);
             tokio::time::timeout(timeout, call)
                 .await
-                .unwrap_or_else(|_| Ok(Status::from(Refusal::too_slow(timeout)).into_http()))
+                .unwrap_or_else(|_| Ok(Status::from(GrpcError::too_slow(timeout)).into_http()))
         })
     }
 }

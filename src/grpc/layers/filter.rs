@@ -12,7 +12,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, layer::layer_fn};
 
-use crate::grpc::wire::status::Refusal;
+use crate::grpc::wire::status::GrpcError;
 
 /// The answer to a call.
 pub(crate) type Answer = Result<Response<Body>, Infallible>;
@@ -43,7 +43,7 @@ pub(crate) trait Gate: Clone {
 }
 
 /// Answers a call with a refusal.
-pub(crate) fn refused<F>(refusal: Refusal) -> Passing<F> {
+pub(crate) fn refused<F>(refusal: GrpcError) -> Passing<F> {
     Either::Left(Either::Left(ready(Ok(Status::from(refusal).into_http()))))
 }
 

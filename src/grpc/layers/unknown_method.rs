@@ -11,7 +11,7 @@ use prost_types::FileDescriptorSet;
 use tonic::body::Body;
 
 use super::filter::{Behind, Gate, Passing, refused, through};
-use crate::grpc::wire::status::Refusal;
+use crate::grpc::wire::status::GrpcError;
 
 /// Longest part of an unknown name that is repeated in the answer.
 const NAME_CHARS_MAX: usize = 100;
@@ -37,7 +37,7 @@ impl Known {
     }
 
     /// What to answer to a call of `path`, unless it is known.
-    fn refusal(&self, path: &str) -> Option<Refusal> {
+    fn refusal(&self, path: &str) -> Option<GrpcError> {
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
         let shown = |text: &str| text.chars().take(NAME_CHARS_MAX).collect::<String>();
         let message = match self.0.get(service) {
@@ -47,7 +47,7 @@ impl Known {
             }
             None => format!("there is no service {}; there are {}", shown(service), list(self.0.keys())),
         };
-        Some(Refusal::unknown_method(message))
+        Some(GrpcError::unknown_method(message))
     }
 }
 

@@ -14,7 +14,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tonic::Status;
 use tower::BoxError;
 
-use crate::{gateway::GatewayError, grpc::wire::status::Refusal};
+use crate::{gateway::GatewayError, grpc::wire::status::GrpcError};
 
 /// One connection may hold one part in so many of the whole bound.
 const CONNECTION_SHARE: usize = 4;
@@ -84,7 +84,7 @@ impl Held {
     pub(crate) fn check(&self) -> Result<(), Status> {
         let Bound { setting, max, used } = &self.share.bound;
         if used.load(Relaxed) > *max || self.share.used.load(Relaxed) > max / CONNECTION_SHARE {
-            return Err(Refusal::from(GatewayError::overloaded(setting, *max)).into());
+            return Err(GrpcError::from(GatewayError::overloaded(setting, *max)).into());
         }
         Ok(())
     }

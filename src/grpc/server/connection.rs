@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     domain::caller::Peer,
-    limits::{Full, Place, Places},
+    limits::{ConnectionLimiter, ConnectionPermit, LimitReached},
     metrics::{CloseReason, Metrics},
 };
 
@@ -141,7 +141,7 @@ where
         F: Future<Output = Result<(T, Peer), NotOpened>> + Send + 'static,
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let places = Places::new(self.settings.per_address_max, self.settings.half_open_max);
+        let places = ConnectionLimiter::new(self.settings.per_address_max, self.settings.half_open_max);
         let (seats, running) = (Arc::new(Semaphore::new(self.settings.connections_max)), TaskTracker::new());
         let this = Arc::new(self);
         {
@@ -158,8 +158,8 @@ where
                     Ok(place) => place,
                     Err(full) => {
                         this.metrics.connections.closed(match full {
-                            Full::Address => CloseReason::Address,
-                            Full::HalfOpen => CloseReason::HalfOpen,
+                            LimitReached::Address => CloseReason::Address,
+                            LimitReached::HalfOpen => CloseReason::HalfOpen,
                         });
                         continue;
                     }
@@ -175,7 +175,7 @@ where
         running.wait().await;
     }
 
-    async fn serve_one<F, T>(&self, opening: F, mut place: Place)
+    async fn serve_one<F, T>(&self, opening: F, mut place: ConnectionPermit)
     where
         F: Future<Output = Result<(T, Peer), NotOpened>>,
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,

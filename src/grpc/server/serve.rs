@@ -45,7 +45,7 @@ use crate::{
             health::{Health, HealthService},
             subscriptions::Subscriptions,
         },
-        wire::{audited::Changes, status::Refusal},
+        wire::{audited::Changes, status::GrpcError},
     },
     proto::{
         self,
@@ -285,13 +285,13 @@ fn reflection_v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerR
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(panic = text.unwrap_or("without a message"), "a call panicked");
-    Status::from(Refusal::internal()).into_http()
+    Status::from(GrpcError::internal()).into_http()
 }
 
 /// Answers with what `call` comes to, or with DEADLINE_EXCEEDED.
 pub(crate) async fn within<T>(
     limit: Duration,
-    call: impl Future<Output = Result<T, Refusal>>,
+    call: impl Future<Output = Result<T, GrpcError>>,
 ) -> Result<tonic::Response<T>, Status> {
     Ok(in_time(limit, call).await.map(tonic::Response::new)?)
 }
@@ -299,7 +299,7 @@ pub(crate) async fn within<T>(
 /// Comes to what `call` comes to, or is refused.
 pub(crate) async fn in_time<T>(
     limit: Duration,
-    call: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Refusal::too_slow(limit)))
+    call: impl Future<Output = Result<T, GrpcError>>,
+) -> Result<T, GrpcError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(GrpcError::too_slow(limit)))
 }

@@ -17,7 +17,7 @@ use crate::{
             audited::Changes,
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
-            status::Refusal,
+            status::GrpcError,
         },
     },
     proto::v1::{self, access_token, access_token_service_server::AccessTokenService},
@@ -67,7 +67,7 @@ impl AccessTokens {
     async fn list(
         &self,
         request: Request<v1::ListAccessTokensRequest>,
-    ) -> Result<v1::ListAccessTokensResponse, Refusal> {
+    ) -> Result<v1::ListAccessTokensResponse, GrpcError> {
         let grant = Grant::of(&request)?;
         let mut fields = Fields::by(grant.clone());
         let mut request = request.into_inner();
@@ -77,7 +77,7 @@ impl AccessTokens {
 
         let tokens = Tokens::of(List::AccessTokens, &request);
         let after = match tokens.read(&token)? {
-            Some(cursor) => Some(cursor.name.parse().map_err(|_| Refusal::page_token())?),
+            Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
         };
         let read = |after: Option<TokenId>, limit| {
@@ -94,7 +94,7 @@ fn creation_asked(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateAccessTokenRequest,
-) -> Result<CreateAccessToken, Refusal> {
+) -> Result<CreateAccessToken, GrpcError> {
     let Some(message) = request.access_token else {
         fields.faults.required("access_token");
         return Err(fields.faults.into());
@@ -121,7 +121,7 @@ fn creation_asked(
 async fn create(
     gateway: Gateway,
     create: CreateAccessToken,
-) -> Result<v1::CreateAccessTokenResponse, Refusal> {
+) -> Result<v1::CreateAccessTokenResponse, GrpcError> {
     let made = gateway.create_access_token(create).await?;
     Ok(v1::CreateAccessTokenResponse {
         access_token: Some(shown(&gateway, &made.issued)),
@@ -132,7 +132,7 @@ async fn create(
 async fn revoke(
     gateway: Gateway,
     (grant, id): (Grant, TokenId),
-) -> Result<v1::RevokeAccessTokenResponse, Refusal> {
+) -> Result<v1::RevokeAccessTokenResponse, GrpcError> {
     let issued = gateway.revoke_access_token(&id, grant.accounts()).await?;
     Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
 }
@@ -158,7 +158,7 @@ fn shown(gateway: &Gateway, issued: &Issued) -> v1::AccessToken {
     }
 }
 
-fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), Refusal> {
+fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), GrpcError> {
     let grant = fields.grant().clone();
     let id = fields.required("name", text);
     Ok((grant, fields.finish(id)?))

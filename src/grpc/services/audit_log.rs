@@ -12,7 +12,7 @@ use crate::{
             AUDIT_TEXT_BYTES_MAX, AuditKey, AuditOutcome, AuditRecord, AuditSubject, AuditedCall,
             audited_account,
         },
-        field_violation::FaultKind,
+        field_violation::ViolationKind,
         ids::AccountScope,
         time::UnixMicros,
     },
@@ -22,7 +22,7 @@ use crate::{
         wire::{
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
-            status::Refusal,
+            status::GrpcError,
         },
     },
     proto::{
@@ -57,7 +57,7 @@ impl Audit {
     async fn list(
         &self,
         request: Request<v1::ListAuditRecordsRequest>,
-    ) -> Result<v1::ListAuditRecordsResponse, Refusal> {
+    ) -> Result<v1::ListAuditRecordsResponse, GrpcError> {
         let mut fields = Fields::of(&request)?;
         let mut request = request.into_inner();
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
@@ -67,7 +67,11 @@ impl Audit {
         if let (Some(AccountScope::One(account)), Some(resource)) = (scope, &resource)
             && audited_account(resource) != Some(account)
         {
-            fields.faults.push(FaultKind::AccountMismatch, "resource", "must be of the account of parent");
+            fields.faults.push(
+                ViolationKind::AccountMismatch,
+                "resource",
+                "must be of the account of parent",
+            );
         }
         let principal = text(&mut fields, "principal", &request.principal, AUDIT_TEXT_BYTES_MAX);
         let method = (!request.method.is_empty()).then(|| request.method.clone());

@@ -9,10 +9,10 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{
         delivery::DeliveryKey,
-        field_violation::FaultKind,
+        field_violation::ViolationKind,
         ids::{
-            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, LaneId, Seq, SubscriptionId,
-            SubscriptionName,
+            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, Seq, SubscriptionId,
+            SubscriptionKey, SubscriptionName,
         },
         time::UnixMicros,
     },
@@ -23,7 +23,7 @@ use crate::{
             audited::Changes,
             pagination::{self, Cursor, List, Tokens},
             request_fields::{Fields, Name},
-            status::Refusal,
+            status::GrpcError,
             to_proto,
         },
     },
@@ -74,7 +74,7 @@ impl DeliveryService for Deliveries {
         let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
         let Parent { account, subscription } = fields.finish(parent)?;
         let watch = WatchDeliveries { account, subscription, states };
-        let changes = self.gateway.watch_deliveries(watch).map_err(Refusal::from)?;
+        let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
         let answers = changes.map(|watched| {
             Ok(v1::WatchDeliveriesResponse {
                 delivery: Some(to_proto::delivery(&watched.subscription, &watched.delivery)),
@@ -82,7 +82,7 @@ impl DeliveryService for Deliveries {
             })
         });
         // It has no end of its own, but for the server's.
-        let farewell = stream::once(ready(Err(Refusal::shutting_down().into())));
+        let farewell = stream::once(ready(Err(GrpcError::shutting_down().into())));
         let answers = answers.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell);
         Ok(Response::new(Box::pin(answers)))
     }
@@ -126,7 +126,7 @@ impl Deliveries {
     async fn list(
         &self,
         request: Request<v1::ListDeliveriesRequest>,
-    ) -> Result<v1::ListDeliveriesResponse, Refusal> {
+    ) -> Result<v1::ListDeliveriesResponse, GrpcError> {
         let mut fields = Fields::of(&request)?;
         let mut request = request.into_inner();
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
@@ -140,7 +140,7 @@ impl Deliveries {
         let tokens = Tokens::of(List::Deliveries, &request);
         let after = tokens
             .read(&token)?
-            .map(|cursor| DeliveryKey { seq: Seq(cursor.seq), lane: LaneId(cursor.lane) });
+            .map(|cursor| DeliveryKey { seq: Seq(cursor.seq), lane: SubscriptionKey(cursor.lane) });
         let read = |after, limit| {
             let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
             self.gateway.list_deliveries(ListDeliveries {
@@ -162,17 +162,17 @@ impl Deliveries {
     }
 }
 
-fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, Refusal> {
+fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
     let name = fields.required("name", name);
     fields.finish(name)
 }
 
-async fn retry(gateway: Gateway, name: DeliveryName) -> Result<v1::RetryDeliveryResponse, Refusal> {
+async fn retry(gateway: Gateway, name: DeliveryName) -> Result<v1::RetryDeliveryResponse, GrpcError> {
     let (subscription, record) = gateway.retry_delivery(&name).await?;
     Ok(v1::RetryDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
 }
 
-async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDeliveryResponse, Refusal> {
+async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDeliveryResponse, GrpcError> {
     let (subscription, record) = gateway.cancel_delivery(&name).await?;
     Ok(v1::CancelDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
 }
@@ -181,7 +181,7 @@ fn replay_asked(
     _gateway: &Gateway,
     mut fields: Fields,
     mut request: v1::ReplayDeliveriesRequest,
-) -> Result<(ReplayDeliveries, Tokens), Refusal> {
+) -> Result<(ReplayDeliveries, Tokens), GrpcError> {
     let limit = match std::mem::take(&mut request.page_size) {
         0 => REPLAY_SIZE_DEFAULT,
         size => usize::try_from(size).unwrap_or(usize::MAX),
@@ -215,7 +215,7 @@ fn replay_asked(
 async fn replay(
     gateway: Gateway,
     (replay, tokens): (ReplayDeliveries, Tokens),
-) -> Result<v1::ReplayDeliveriesResponse, Refusal> {
+) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
     let replayed = gateway.replay_deliveries(replay).await?;
     let next = replayed.next.map(|place| Cursor {
         seq: place.after.0,
@@ -289,7 +289,7 @@ impl Name for SummaryParent {
 fn event_asked(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
     let EventName { account, id } = fields.optional("event", text)?;
     if parent.is_some_and(|parent| parent.account != account) {
-        fields.faults.push(FaultKind::AccountMismatch, "event", "must be of the account of parent");
+        fields.faults.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
     }
     Some(id)
 }

@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::publish_stream;
 use crate::{
     domain::{
-        event_facts::EventAddress,
-        field_violation::{FaultKind, Faults},
+        event_routing::EventAddress,
+        field_violation::{FieldViolations, ViolationKind},
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
-    event::FAULTS_MAX,
+    event::FIELD_VIOLATIONS_MAX,
     gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
@@ -21,7 +21,7 @@ use crate::{
         wire::{
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
-            status::Refusal,
+            status::GrpcError,
             to_proto,
         },
     },
@@ -105,7 +105,7 @@ impl Events {
     /// Answers a call that publishes.
     async fn count_refusal<T>(
         &self,
-        call: impl Future<Output = Result<T, Refusal>>,
+        call: impl Future<Output = Result<T, GrpcError>>,
     ) -> Result<Response<T>, Status> {
         let answer = in_time(self.call_timeout, call).await;
         let counted = answer.inspect_err(|refusal| self.gateway.metrics().publish_refused(refusal.reason()));
@@ -115,7 +115,7 @@ impl Events {
     async fn publish(
         &self,
         request: Request<v1::PublishEventRequest>,
-    ) -> Result<v1::PublishEventResponse, Refusal> {
+    ) -> Result<v1::PublishEventResponse, GrpcError> {
         let grant = Grant::of(&request)?;
         let request = request.into_inner();
         let validate_only = request.validate_only;
@@ -131,7 +131,7 @@ impl Events {
     async fn publish_batch(
         &self,
         request: Request<v1::BatchPublishEventsRequest>,
-    ) -> Result<v1::BatchPublishEventsResponse, Refusal> {
+    ) -> Result<v1::BatchPublishEventsResponse, GrpcError> {
         let grant = Grant::of(&request)?;
         let (events, validate_only) = check_batch(&self.gateway, &grant, request.into_inner())?;
         let published = match validate_only {
@@ -142,14 +142,17 @@ impl Events {
             },
         };
         let published = published.map_err(|error| match error {
-            GatewayError::EventExists { index, .. } => Refusal::from(error).of_request(index),
+            GatewayError::EventExists { index, .. } => GrpcError::from(error).of_request(index),
             other => other.into(),
         })?;
         let results = published.into_iter().map(to_proto::publish_result).collect();
         Ok(v1::BatchPublishEventsResponse { results })
     }
 
-    async fn list(&self, request: Request<v1::ListEventsRequest>) -> Result<v1::ListEventsResponse, Refusal> {
+    async fn list(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<v1::ListEventsResponse, GrpcError> {
         let mut fields = Fields::of(&request)?;
         let mut request = request.into_inner();
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
@@ -173,7 +176,7 @@ impl Events {
     async fn render(
         &self,
         request: Request<v1::RenderEventRequest>,
-    ) -> Result<v1::RenderEventResponse, Refusal> {
+    ) -> Result<v1::RenderEventResponse, GrpcError> {
         let mut fields = Fields::of(&request)?;
         let request = request.into_inner();
         let subscription: Option<SubscriptionName> = fields.optional("subscription", &request.subscription);
@@ -187,7 +190,7 @@ impl Events {
                 let name: Option<EventName> = fields.required("name", &text);
                 if name.as_ref().zip(asked).is_some_and(|(name, asked)| name.account != asked) {
                     fields.faults.push(
-                        FaultKind::AccountMismatch,
+                        ViolationKind::AccountMismatch,
                         "subscription",
                         "must be of the event's account",
                     );
@@ -200,7 +203,7 @@ impl Events {
                 let account = account.filter(|account| fields.permit("event", AccountScope::One(*account)));
                 if account.is_none() && fields.faults.is_empty() {
                     fields.faults.push(
-                        FaultKind::Required,
+                        ViolationKind::Required,
                         "subscription",
                         "is required where the payload does not name its account",
                     );
@@ -230,7 +233,7 @@ pub(crate) fn check_publish(
     request: v1::PublishEventRequest,
     batch: Option<AccountId>,
     prefix: &str,
-) -> Result<CheckedEvent, Faults> {
+) -> Result<CheckedEvent, FieldViolations> {
     let mut fields = Fields::by(grant.clone());
     // Most calls publish one event, whose paths have no prefix.
     let path = |field: &'static str| match prefix {
@@ -245,7 +248,7 @@ pub(crate) fn check_publish(
     if let (Some(account), Some(batch)) = (account, batch)
         && account != batch
     {
-        fields.faults.push(FaultKind::AccountMismatch, parent, "must be equal to the batch's parent");
+        fields.faults.push(ViolationKind::AccountMismatch, parent, "must be equal to the batch's parent");
     }
     let id = fields.optional(&path("event_id"), &request.event_id);
     let event_path = path("event");
@@ -263,7 +266,7 @@ pub(crate) fn check_publish(
             let account = AccountId::new(1).expect("one is positive");
             let address = EventAddress { account, id: None };
             if let Err(faults) = gateway.check_event(address, event, &event_path) {
-                let others = faults.iter().filter(|fault| fault.kind != FaultKind::AccountMismatch);
+                let others = faults.iter().filter(|fault| fault.kind != ViolationKind::AccountMismatch);
                 others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.rule));
             }
             None
@@ -280,7 +283,7 @@ fn check_batch(
     gateway: &Gateway,
     grant: &Grant,
     request: v1::BatchPublishEventsRequest,
-) -> Result<(Vec<CheckedEvent>, bool), Faults> {
+) -> Result<(Vec<CheckedEvent>, bool), FieldViolations> {
     let mut fields = Fields::by(grant.clone());
     let batch = match request.parent.as_str() {
         "" => None,
@@ -308,7 +311,7 @@ fn check_batch(
             Ok(event) => event,
             Err(found) => {
                 faults.extend(found);
-                if faults.iter().len() >= FAULTS_MAX {
+                if faults.iter().len() >= FIELD_VIOLATIONS_MAX {
                     break;
                 }
                 continue;

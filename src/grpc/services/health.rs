@@ -11,7 +11,7 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
 };
 
-use crate::grpc::wire::status::Refusal;
+use crate::grpc::wire::status::GrpcError;
 
 /// Whether calls are served, the same for every service. Starts as not serving. Clones are the same health.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl health_server::Health for HealthService {
             .map(move |serving| Ok(if known { answer(serving) } else { unknown }));
         // Ends with the server, after a last word: a watch that stays open would hold up the drain.
         let last = if known { answer(false) } else { unknown };
-        let farewell = stream::iter([Ok(last), Err(Refusal::shutting_down().into())]);
+        let farewell = stream::iter([Ok(last), Err(GrpcError::shutting_down().into())]);
         Ok(Response::new(Box::pin(
             changes.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell),
         )))

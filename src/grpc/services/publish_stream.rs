@@ -13,11 +13,11 @@ use tonic::Status;
 
 use super::events::check_publish;
 use crate::{
-    domain::field_violation::Faults,
+    domain::field_violation::FieldViolations,
     gateway::{Gateway, GatewayError, Published},
     grpc::{
         layers::auth::Grant,
-        wire::{status::Refusal, to_proto},
+        wire::{status::GrpcError, to_proto},
     },
     proto::v1::{self, stream_publish_events_response::Outcome},
 };
@@ -33,7 +33,7 @@ pub(crate) fn publish(
 ) -> impl Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send {
     let stopped = shutdown.clone();
     let farewell = stream::once(async move { stopped.is_cancelled() })
-        .filter_map(|stopped| ready(stopped.then(|| Err(Refusal::shutting_down().into()))));
+        .filter_map(|stopped| ready(stopped.then(|| Err(GrpcError::shutting_down().into()))));
     messages
         .take_until(shutdown.cancelled_owned())
         // Called in the order of the messages, and what it begins is begun when it returns.
@@ -70,9 +70,9 @@ fn begin(
     gateway: &Gateway,
     grant: &Grant,
     request: Option<v1::PublishEventRequest>,
-) -> impl Future<Output = Result<Published, Refusal>> + Send + use<> {
+) -> impl Future<Output = Result<Published, GrpcError>> + Send + use<> {
     let Some(request) = request else {
-        let mut faults = Faults::default();
+        let mut faults = FieldViolations::default();
         faults.required("request");
         return ready(Err(faults.into())).left_future();
     };

@@ -23,7 +23,7 @@ use crate::{
             audited::Changes,
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
-            status::Refusal,
+            status::GrpcError,
             to_proto,
         },
     },
@@ -109,7 +109,7 @@ impl Subscriptions {
     async fn list(
         &self,
         request: Request<v1::ListSubscriptionsRequest>,
-    ) -> Result<v1::ListSubscriptionsResponse, Refusal> {
+    ) -> Result<v1::ListSubscriptionsResponse, GrpcError> {
         let mut fields = Fields::of(&request)?;
         let mut request = request.into_inner();
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
@@ -121,7 +121,7 @@ impl Subscriptions {
 
         let tokens = Tokens::of(List::Subscriptions, &request);
         let after = match tokens.read(&token)? {
-            Some(cursor) => Some(cursor.name.parse().map_err(|_| Refusal::page_token())?),
+            Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
         };
         let read = |after: Option<SubscriptionName>, limit| {
@@ -140,7 +140,7 @@ fn creation_asked(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateSubscriptionRequest,
-) -> Result<CreateSubscription, Refusal> {
+) -> Result<CreateSubscription, GrpcError> {
     let account = fields.account("parent", &request.parent);
     let settings = match &request.subscription {
         Some(subscription) => gateway.check_subscription(subscription, "subscription"),
@@ -167,7 +167,7 @@ fn creation_asked(
 async fn create(
     gateway: Gateway,
     create: CreateSubscription,
-) -> Result<v1::CreateSubscriptionResponse, Refusal> {
+) -> Result<v1::CreateSubscriptionResponse, GrpcError> {
     Ok(match gateway.create_subscription(create).await? {
         Creation::Stored(stored) => v1::CreateSubscriptionResponse {
             subscription: Some(to_proto::subscription(&stored)),
@@ -185,7 +185,7 @@ fn update_asked(
     _gateway: &Gateway,
     mut fields: Fields,
     request: v1::UpdateSubscriptionRequest,
-) -> Result<UpdateSubscription, Refusal> {
+) -> Result<UpdateSubscription, GrpcError> {
     let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
     let Some(mut message) = subscription else {
         fields.faults.required("subscription");
@@ -202,7 +202,7 @@ fn update_asked(
 async fn update(
     gateway: Gateway,
     update: UpdateSubscription,
-) -> Result<v1::UpdateSubscriptionResponse, Refusal> {
+) -> Result<v1::UpdateSubscriptionResponse, GrpcError> {
     let updated = gateway.update_subscription(update).await?;
     Ok(v1::UpdateSubscriptionResponse { subscription: Some(to_proto::subscription(&updated)) })
 }
@@ -211,7 +211,7 @@ fn deletion_asked(
     _gateway: &Gateway,
     fields: Fields,
     request: v1::DeleteSubscriptionRequest,
-) -> Result<DeleteSubscription, Refusal> {
+) -> Result<DeleteSubscription, GrpcError> {
     let v1::DeleteSubscriptionRequest { name: text, etag, force } = request;
     Ok(DeleteSubscription { name: named(fields, &text)?, etag: etag_asked(etag), force })
 }
@@ -219,17 +219,20 @@ fn deletion_asked(
 async fn delete(
     gateway: Gateway,
     delete: DeleteSubscription,
-) -> Result<v1::DeleteSubscriptionResponse, Refusal> {
+) -> Result<v1::DeleteSubscriptionResponse, GrpcError> {
     gateway.delete_subscription(delete).await?;
     Ok(v1::DeleteSubscriptionResponse {})
 }
 
-async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, Refusal> {
+async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, GrpcError> {
     let paused = gateway.pause_subscription(&name).await?;
     Ok(v1::PauseSubscriptionResponse { subscription: Some(to_proto::subscription(&paused)) })
 }
 
-async fn resume(gateway: Gateway, name: SubscriptionName) -> Result<v1::ResumeSubscriptionResponse, Refusal> {
+async fn resume(
+    gateway: Gateway,
+    name: SubscriptionName,
+) -> Result<v1::ResumeSubscriptionResponse, GrpcError> {
     let resumed = gateway.resume_subscription(&name).await?;
     Ok(v1::ResumeSubscriptionResponse { subscription: Some(to_proto::subscription(&resumed)) })
 }
@@ -237,7 +240,7 @@ async fn resume(gateway: Gateway, name: SubscriptionName) -> Result<v1::ResumeSu
 fn rotation_asked(
     mut fields: Fields,
     request: &v1::RotateSigningSecretRequest,
-) -> Result<(SubscriptionName, Duration), Refusal> {
+) -> Result<(SubscriptionName, Duration), GrpcError> {
     let name: Option<SubscriptionName> = fields.required("name", &request.name);
     let overlap = check_overlap(request.overlap);
     let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
@@ -247,7 +250,7 @@ fn rotation_asked(
 async fn rotate(
     gateway: Gateway,
     (name, overlap): (SubscriptionName, Duration),
-) -> Result<v1::RotateSigningSecretResponse, Refusal> {
+) -> Result<v1::RotateSigningSecretResponse, GrpcError> {
     let rotated = gateway.rotate_signing_secret(&name, overlap).await?;
     Ok(v1::RotateSigningSecretResponse {
         signing_secret: rotated.signing_secret.expose().to_owned(),
@@ -259,7 +262,7 @@ async fn rotate(
 fn test_asked(
     mut fields: Fields,
     request: &v1::TestSubscriptionRequest,
-) -> Result<(SubscriptionName, Option<EventType>), Refusal> {
+) -> Result<(SubscriptionName, Option<EventType>), GrpcError> {
     let name = fields.required("name", &request.name);
     let event_type = fields.event_type("event_type", request.event_type);
     Ok((fields.finish(name)?, event_type))
@@ -268,7 +271,7 @@ fn test_asked(
 async fn test(
     gateway: Gateway,
     (name, event_type): (SubscriptionName, Option<EventType>),
-) -> Result<v1::TestSubscriptionResponse, Refusal> {
+) -> Result<v1::TestSubscriptionResponse, GrpcError> {
     let tested = gateway.test_subscription(&name, event_type).await?;
     Ok(v1::TestSubscriptionResponse {
         request_body: String::from_utf8_lossy(&tested.body).into_owned(),
@@ -279,11 +282,11 @@ async fn test(
     })
 }
 
-fn name<T>(request: &Request<T>, text: &str) -> Result<SubscriptionName, Refusal> {
+fn name<T>(request: &Request<T>, text: &str) -> Result<SubscriptionName, GrpcError> {
     named(Fields::of(request)?, text)
 }
 
-fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, Refusal> {
+fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, GrpcError> {
     let name = fields.required("name", text);
     fields.finish(name)
 }

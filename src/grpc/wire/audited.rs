@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::{request_fields::Fields, status::Refusal};
+use super::{request_fields::Fields, status::GrpcError};
 use crate::{
     domain::{
         audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text},
@@ -60,13 +60,13 @@ impl Changes {
     pub(crate) async fn make<Q, P, W>(
         &self,
         request: Request<Q>,
-        parse: impl FnOnce(&Gateway, Fields, Q) -> Result<P, Refusal>,
+        parse: impl FnOnce(&Gateway, Fields, Q) -> Result<P, GrpcError>,
         work: impl FnOnce(Gateway, P) -> W + Send + 'static,
     ) -> Result<Response<Q::Answer>, Status>
     where
         Q: Audited,
         P: Send + 'static,
-        W: Future<Output = Result<Q::Answer, Refusal>> + Send + 'static,
+        W: Future<Output = Result<Q::Answer, GrpcError>> + Send + 'static,
     {
         let (gateway, limit) = (self.gateway.clone(), self.call_timeout);
         let (caller, fields) = (caller(&request), Fields::of(&request)?);
@@ -91,7 +91,7 @@ impl Changes {
         };
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             gateway.metrics().audit_unrecorded.inc();
-            Refusal::from(GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max))
+            GrpcError::from(GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max))
         })?;
         let change = async move {
             let _taken = place;
@@ -102,7 +102,7 @@ impl Changes {
             Ok(made) => Ok(made.map(Response::new)?),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_ending) => Err(Refusal::shutting_down().into()),
+                Err(_ending) => Err(GrpcError::shutting_down().into()),
             },
         }
     }
@@ -114,10 +114,10 @@ async fn change<Q, P, W>(
     call: AuditedCall,
     what: P,
     work: impl FnOnce(Gateway, P) -> W,
-) -> Result<Q::Answer, Refusal>
+) -> Result<Q::Answer, GrpcError>
 where
     Q: Audited,
-    W: Future<Output = Result<Q::Answer, Refusal>>,
+    W: Future<Output = Result<Q::Answer, GrpcError>>,
 {
     let key = in_time(limit, async { Ok(gateway.audit_begin(call).await?) }).await?;
     let work = work(gateway.clone(), what);
@@ -136,7 +136,7 @@ where
 }
 
 /// How a refused call ended. Some refusals do not know themselves whether a write takes effect.
-fn end_of(refusal: &Refusal) -> AuditEnd {
+fn end_of(refusal: &GrpcError) -> AuditEnd {
     let outcome = match refusal.code() {
         Code::DeadlineExceeded | Code::Unavailable | Code::Internal | Code::Unknown => AuditOutcome::Unknown,
         _ => AuditOutcome::Refused,

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{request_fields::Fields, status::Refusal};
+use super::{request_fields::Fields, status::GrpcError};
 use crate::gateway::{GatewayError, Page};
 
 /// Rows of a page where the caller does not say.
@@ -91,17 +91,17 @@ impl Tokens {
     }
 
     /// Where the page goes on; `None` for the first one.
-    pub(crate) fn read(&self, token: &str) -> Result<Option<Cursor>, Refusal> {
+    pub(crate) fn read(&self, token: &str) -> Result<Option<Cursor>, GrpcError> {
         if token.is_empty() {
             return Ok(None);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Refusal::page_token())?;
-        let token = Token::decode(bytes.as_slice()).map_err(|_| Refusal::page_token())?;
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| GrpcError::page_token())?;
+        let token = Token::decode(bytes.as_slice()).map_err(|_| GrpcError::page_token())?;
         let Token { version, list, parameters, cursor } = token;
         if version != TOKEN_VERSION || list != self.list as u32 || parameters != self.parameters {
-            return Err(Refusal::page_token());
+            return Err(GrpcError::page_token());
         }
-        cursor.map(Some).ok_or_else(Refusal::page_token)
+        cursor.map(Some).ok_or_else(GrpcError::page_token)
     }
 
     /// The token of the next page; empty at the end.
@@ -118,16 +118,16 @@ impl Tokens {
 
 /// Reads rows after `after` until the page is full by count or bytes. `show` gives a row's place and its form on the
 /// wire. Returns the rows, and where the next page goes on.
-pub(crate) async fn fill<Row, Place, Shown, Reading>(
+pub(crate) async fn fill<Row, Position, Shown, Reading>(
     size: usize,
-    mut after: Option<Place>,
-    mut read: impl FnMut(Option<Place>, usize) -> Reading,
-    show: impl Fn(&Row) -> (Place, Shown),
-) -> Result<(Vec<Shown>, Option<Place>), GatewayError>
+    mut after: Option<Position>,
+    mut read: impl FnMut(Option<Position>, usize) -> Reading,
+    show: impl Fn(&Row) -> (Position, Shown),
+) -> Result<(Vec<Shown>, Option<Position>), GatewayError>
 where
-    Place: Clone,
+    Position: Clone,
     Shown: Message,
-    Reading: Future<Output = Result<Page<Row, Place>, GatewayError>>,
+    Reading: Future<Output = Result<Page<Row, Position>, GatewayError>>,
 {
     let mut page = Vec::new();
     let mut bytes = 0;

@@ -8,11 +8,11 @@ use prost_types::Timestamp;
 use tonic::Request;
 use uuid::Uuid;
 
-use super::status::Refusal;
+use super::status::GrpcError;
 use crate::{
     domain::{
         access::TokenId,
-        field_violation::{FaultKind, Faults},
+        field_violation::{FieldViolations, ViolationKind},
         ids::{
             AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, SubscriptionId,
             SubscriptionName, parse_account_name,
@@ -26,7 +26,7 @@ use crate::{
 
 /// The faults found so far. A reader returns `None` for a field at fault, or for one that is optional and not set.
 pub(crate) struct Fields {
-    pub(crate) faults: Faults,
+    pub(crate) faults: FieldViolations,
     grant: Grant,
 }
 
@@ -42,13 +42,13 @@ impl Fields {
     /// # Errors
     ///
     /// The caller's token has ended since the call began.
-    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
         Ok(Self::by(Grant::of(request)?))
     }
 
     /// For fields that a caller with this grant fills in.
     pub(crate) fn by(grant: Grant) -> Self {
-        Self { faults: Faults::default(), grant }
+        Self { faults: FieldViolations::default(), grant }
     }
 
     /// What the caller may do.
@@ -60,11 +60,11 @@ impl Fields {
     pub(crate) fn permit(&mut self, field: &str, accounts: AccountScope) -> bool {
         let permitted = self.grant.accounts().cover(accounts);
         if !permitted {
-            if !self.faults.iter().any(|fault| fault.kind == FaultKind::AccountDenied) {
+            if !self.faults.iter().any(|fault| fault.kind == ViolationKind::AccountDenied) {
                 self.grant.count_denied();
             }
             self.faults.push(
-                FaultKind::AccountDenied,
+                ViolationKind::AccountDenied,
                 field,
                 "is not of an account that the access token is for",
             );
@@ -145,7 +145,7 @@ impl Fields {
     }
 
     /// `value`, unless it or anything else is at fault.
-    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Refusal> {
+    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, GrpcError> {
         match value {
             Some(value) if self.faults.is_empty() => Ok(value),
             _ => Err(self.faults.into()),

@@ -10,10 +10,10 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    domain::field_violation::{Fault, FaultKind, Faults},
+    domain::field_violation::{FieldViolation, FieldViolations, ViolationKind},
     gateway::{GatewayError, Limit, Resource},
     limits::Limited,
-    log_throttle::Seldom,
+    log_throttle::LogThrottle,
     proto::v1,
 };
 
@@ -35,14 +35,14 @@ const VIOLATION_TEXT_BYTES_MAX: usize = 240;
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Calls that failed since storage did. Once it has failed, that is every call.
-static STORAGE_FAILURES: Seldom = Seldom::new();
+static STORAGE_FAILURES: LogThrottle = LogThrottle::new();
 
 /// The subject of a quota that all accounts use up together.
 const EVERYBODY: &str = "accounts/-";
 
 /// A call, or one event of a stream, that is refused. Boxed, since every result that may be one has its size.
 #[derive(Debug)]
-pub(crate) struct Refusal(Box<Parts>);
+pub(crate) struct GrpcError(Box<Parts>);
 
 #[derive(Debug)]
 struct Parts {
@@ -64,7 +64,7 @@ enum About {
     Wait(Duration),
 }
 
-impl Refusal {
+impl GrpcError {
     pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let (metadata, violations) = (HashMap::new(), Vec::new());
         let message = message.into();
@@ -165,8 +165,8 @@ impl Refusal {
     }
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
+impl From<GrpcError> for Status {
+    fn from(refusal: GrpcError) -> Self {
         let Parts { code, reason, message, mut metadata, violations, about } = *refusal.0;
         let mut details = ErrorDetails::new();
         if !violations.is_empty() {
@@ -204,11 +204,11 @@ impl From<Refusal> for Status {
 
 impl From<GatewayError> for Status {
     fn from(error: GatewayError) -> Self {
-        Refusal::from(error).into()
+        GrpcError::from(error).into()
     }
 }
 
-impl From<GatewayError> for Refusal {
+impl From<GatewayError> for GrpcError {
     fn from(error: GatewayError) -> Self {
         const SUBSCRIPTION: &str = "tidings.v1.Subscription";
         const EVENT: &str = "tidings.v1.Event";
@@ -297,7 +297,7 @@ impl From<GatewayError> for Refusal {
     }
 }
 
-impl From<Limited> for Refusal {
+impl From<Limited> for GrpcError {
     fn from(limited: Limited) -> Self {
         let Limited { subject, max, wait } = limited;
         let limit = Limit { name: "access_failures_per_minute_max", max: max.into() };
@@ -306,22 +306,22 @@ impl From<Limited> for Refusal {
     }
 }
 
-impl From<Faults> for Refusal {
-    fn from(faults: Faults) -> Self {
-        if let Some(denied) = faults.iter().find(|fault| fault.kind == FaultKind::AccountDenied) {
+impl From<FieldViolations> for GrpcError {
+    fn from(faults: FieldViolations) -> Self {
+        if let Some(denied) = faults.iter().find(|fault| fault.kind == ViolationKind::AccountDenied) {
             // Of anything else that is wrong nobody speaks: it could tell of what is there.
             let message = cut(&format!("{} {}", denied.field, denied.rule), VIOLATION_TEXT_BYTES_MAX);
             return Self::new(Code::PermissionDenied, "ACCOUNT_DENIED", message);
         }
         let all = |kind| faults.iter().all(|fault| fault.kind == kind);
-        let reason = if all(FaultKind::Required) {
+        let reason = if all(ViolationKind::Required) {
             "FIELD_REQUIRED"
-        } else if all(FaultKind::AccountMismatch) {
+        } else if all(ViolationKind::AccountMismatch) {
             "ACCOUNT_MISMATCH"
         } else {
             "FIELD_INVALID"
         };
-        let text = |fault: &Fault| {
+        let text = |fault: &FieldViolation| {
             (cut(&fault.field, VIOLATION_TEXT_BYTES_MAX), cut(&fault.rule, VIOLATION_TEXT_BYTES_MAX))
         };
         let violations: Vec<_> = faults.iter().map(text).collect();
@@ -366,17 +366,17 @@ fn cut(text: &str, bytes_max: usize) -> String {
 mod tests {
     use super::*;
 
-    fn status(faults: impl IntoIterator<Item = (FaultKind, String)>) -> Status {
-        let mut all = Faults::default();
+    fn status(faults: impl IntoIterator<Item = (ViolationKind, String)>) -> Status {
+        let mut all = FieldViolations::default();
         for (kind, field) in faults {
             all.push(kind, field, "breaks a rule that takes some words to tell");
         }
-        Refusal::from(all).into()
+        GrpcError::from(all).into()
     }
 
     #[test]
     fn the_reason_names_a_kind_only_where_all_faults_are_of_it() {
-        use FaultKind::{AccountMismatch, Invalid, Required};
+        use ViolationKind::{AccountMismatch, Invalid, Required};
         for (kinds, reason) in [
             (vec![Required, Required], "FIELD_REQUIRED"),
             (vec![AccountMismatch], "ACCOUNT_MISMATCH"),
@@ -393,7 +393,7 @@ mod tests {
     fn however_many_and_long_the_faults_a_status_stays_within_its_bound() {
         for (count, length) in [(1, 9000), (100, 10), (1000, 300), (20, 1)] {
             let status =
-                status((0..count).map(|i| (FaultKind::Invalid, format!("{i}{}", "ä".repeat(length)))));
+                status((0..count).map(|i| (ViolationKind::Invalid, format!("{i}{}", "ä".repeat(length)))));
             assert!(status.details().len() <= DETAILS_BYTES_MAX, "{} bytes", status.details().len());
             assert!(status.message().len() <= MESSAGE_BYTES_MAX, "{} bytes", status.message().len());
             let details = status.get_error_details();

@@ -7,11 +7,11 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event_facts::{OrderKey, OrderTag},
-        ids::{LaneId, Seq},
+        event_routing::{OrderKey, OrderTag},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::{Decision, DeliveryQuery, Fed, OrderFilter, OwedQuery, Store, StoreError},
+    store::{DeliveryQuery, OperatorAction, OrderFilter, OwedQuery, QueueEvent, Store, StoreError},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
@@ -34,7 +34,7 @@ async fn deliveries_settle_once<E: Engine>(engine: E) {
     bench.clock.step(10);
     bench.settle(key(a), DeliveryState::Succeeded).await;
     bench.settle(key(a), DeliveryState::Failed).await;
-    bench.settle(key(LaneId(77)), DeliveryState::Failed).await;
+    bench.settle(key(SubscriptionKey(77)), DeliveryState::Failed).await;
     bench.reopen();
     let delivery = bench.store.delivery(key(a)).unwrap().unwrap();
     assert_eq!(
@@ -96,7 +96,7 @@ async fn a_lane_reads_on_in_stored_order<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
     for number in 1..=9 {
-        let lanes: &[LaneId] = if number % 3 == 0 { &[a, b] } else { &[a] };
+        let lanes: &[SubscriptionKey] = if number % 3 == 0 { &[a, b] } else { &[a] };
         bench.publish(1, None, number, lanes).await;
     }
     bench.settle(DeliveryKey { seq: Seq(2), lane: a }, DeliveryState::Succeeded).await;
@@ -110,7 +110,7 @@ async fn a_lane_reads_on_in_stored_order<E: Engine>(engine: E) {
     assert_eq!(read(a, 5, 4), (vec![6, 7, 8, 9], 9, false));
     assert_eq!(read(b, 0, 10), (vec![3, 6, 9], 9, false));
     assert_eq!(read(b, 9, 10), (vec![], 9, false));
-    assert_eq!(read(LaneId(99), 0, 10), (vec![], 9, false));
+    assert_eq!(read(SubscriptionKey(99), 0, 10), (vec![], 9, false));
 }
 
 /// The seqs of what is owed, with the time of each retry; then `until` and `more`.
@@ -118,7 +118,7 @@ pub(super) type OwedShown = (Vec<(u64, u32, Option<i64>)>, u64, bool);
 
 pub(super) fn owed(
     store: &dyn Store,
-    lane: LaneId,
+    lane: SubscriptionKey,
     after: u64,
     limit: usize,
     order: OrderFilter,
@@ -138,7 +138,7 @@ async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(e
     let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
     // Contacts 1, 2 and 3 in turn: 1 has the events 1, 4, 7; 2 has 2, 5, 8; 3 has 3, 6, 9.
     for number in 0..9 {
-        let lanes: &[LaneId] = if number == 4 { &[a, b] } else { &[a] };
+        let lanes: &[SubscriptionKey] = if number == 4 { &[a, b] } else { &[a] };
         bench.publish(1, None, 1 + number % 3, lanes).await;
     }
     bench.settle(DeliveryKey { seq: Seq(1), lane: a }, DeliveryState::Succeeded).await;
@@ -176,8 +176,12 @@ async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(e
     assert_eq!(read(a, 0, 1, &except(&[1, 2])), (pending(&[3]), 3, true));
     assert_eq!(read(a, 0, 9, &except(&[1, 2, 3])), (vec![], 9, false));
     assert_eq!(read(a, 20, 9, &except(&[])), (vec![], 20, false), "it never leads back");
-    bench.store.decide(DeliveryKey { seq: Seq(6), lane: a }, Decision::Retry).await.unwrap();
-    bench.store.decide(DeliveryKey { seq: Seq(4), lane: a }, Decision::Cancel).await.unwrap();
+    bench.store.override_delivery(DeliveryKey { seq: Seq(6), lane: a }, OperatorAction::Retry).await.unwrap();
+    bench
+        .store
+        .override_delivery(DeliveryKey { seq: Seq(4), lane: a }, OperatorAction::Cancel)
+        .await
+        .unwrap();
     bench.reopen();
     let now = bench.clock.now().0;
     assert_eq!(
@@ -193,34 +197,37 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     bench.clock.step(1000);
     bench.publish(1, Some("f"), 2, &[a]).await;
     let key = |lane| DeliveryKey { seq: Seq(1), lane };
-    let mut feed = bench.store.feed();
+    let mut feed = bench.store.subscribe_accepted();
 
     bench.settle(key(a), DeliveryState::Failed).await;
-    let over = bench.store.decide(key(a), Decision::Cancel).await.unwrap_err();
+    let over = bench.store.override_delivery(key(a), OperatorAction::Cancel).await.unwrap_err();
     assert!(matches!(over, StoreError::DeliveryOver(DeliveryState::Failed)));
     bench.clock.step(10);
     let now = bench.clock.now();
-    let retried = bench.store.decide(key(a), Decision::Retry).await.unwrap();
+    let retried = bench.store.override_delivery(key(a), OperatorAction::Retry).await.unwrap();
     assert_eq!(retried, DeliveryState::Retrying { due: now });
-    assert!(matches!(feed.recv().await.unwrap(), Fed::Due(told, due) if told == key(a) && due == now));
+    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Due(told, due) if told == key(a) && due == now));
     bench.reopen();
     let due = bench.store.due(a, now, 10).unwrap().owed;
     assert_eq!((due.len(), due[0].attempts), (1, 1), "attempts go on counting");
     let delivery = bench.store.delivery(key(a)).unwrap().unwrap();
     assert_eq!((delivery.attempt_count, delivery.attempts.len(), delivery.update_time), (1, 1, now));
     bench.settle(key(a), DeliveryState::Succeeded).await;
-    for decision in [Decision::Retry, Decision::Cancel] {
-        let over = bench.store.decide(key(a), decision).await.unwrap_err();
+    for decision in [OperatorAction::Retry, OperatorAction::Cancel] {
+        let over = bench.store.override_delivery(key(a), decision).await.unwrap_err();
         assert!(matches!(over, StoreError::DeliveryOver(DeliveryState::Succeeded)));
     }
     assert_eq!(bench.store.delivery(key(a)).unwrap().unwrap().attempts.len(), 2);
 
     assert_eq!(bench.store.oldest_owed(&[a, b]), Some(event.create_time));
-    let mut feed = bench.store.feed();
-    bench.store.decide(key(b), Decision::Cancel).await.unwrap();
-    assert!(matches!(feed.recv().await.unwrap(), Fed::Cancelled(told) if told == key(b)));
+    let mut feed = bench.store.subscribe_accepted();
+    bench.store.override_delivery(key(b), OperatorAction::Cancel).await.unwrap();
+    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Cancelled(told) if told == key(b)));
     for _ in 0..2 {
-        assert_eq!(bench.store.decide(key(b), Decision::Cancel).await.unwrap(), DeliveryState::Cancelled);
+        assert_eq!(
+            bench.store.override_delivery(key(b), OperatorAction::Cancel).await.unwrap(),
+            DeliveryState::Cancelled
+        );
         bench.reopen();
     }
     assert!(bench.store.oldest_owed(&[a, b]) > Some(event.create_time));
@@ -231,10 +238,14 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     bench.reopen();
     let delivery = bench.store.delivery(key(b)).unwrap().unwrap();
     assert_eq!((delivery.state, delivery.attempt_count), (DeliveryState::Cancelled, 1));
-    let retried = bench.store.decide(key(b), Decision::Retry).await.unwrap();
+    let retried = bench.store.override_delivery(key(b), OperatorAction::Retry).await.unwrap();
     assert!(matches!(retried, DeliveryState::Retrying { .. }), "also what was cancelled can be tried");
     assert_eq!(bench.store.state(key(b)), Some(retried));
-    let none = bench.store.decide(DeliveryKey { seq: Seq(9), lane: a }, Decision::Retry).await.unwrap_err();
+    let none = bench
+        .store
+        .override_delivery(DeliveryKey { seq: Seq(9), lane: a }, OperatorAction::Retry)
+        .await
+        .unwrap_err();
     assert!(matches!(none, StoreError::DeliveryNotFound));
 }
 
@@ -254,11 +265,11 @@ async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
     assert_eq!(bench.store.owed_in_all(), 6, "what is retried is owed");
     bench.settle(key(1, b), DeliveryState::Succeeded).await;
     bench.settle(key(2, b), DeliveryState::Failed).await;
-    bench.store.decide(key(3, b), Decision::Cancel).await.unwrap();
+    bench.store.override_delivery(key(3, b), OperatorAction::Cancel).await.unwrap();
     bench.settle(key(3, b), DeliveryState::Succeeded).await;
     bench.reopen();
     assert_eq!(bench.store.owed_in_all(), 3);
-    bench.store.decide(key(2, b), Decision::Retry).await.unwrap();
+    bench.store.override_delivery(key(2, b), OperatorAction::Retry).await.unwrap();
     assert_eq!(bench.store.owed_in_all(), 4, "what a caller has tried again is owed again");
     bench.store.delete_subscription(a.lane, 1, true).await.unwrap();
     assert_eq!(bench.store.owed_in_all(), 1);

@@ -3,7 +3,7 @@
 use super::{Bench, Engine, account, new_event};
 use crate::{
     proto::v1::EventType,
-    store::{Accepted, EventQuery, Fed, StoreError, TimeRange},
+    store::{Accepted, EventQuery, QueueEvent, StoreError, TimeRange},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
@@ -93,14 +93,14 @@ async fn a_batch_is_all_or_none<E: Engine>(engine: E) {
 async fn the_feed_tells_of_every_event<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
     let lane = bench.subscribe(1, "a").await.lane;
-    let mut feed = bench.store.feed();
+    let mut feed = bench.store.subscribe_accepted();
     bench.store.accept((0..3).map(|n| new_event(1, None, n, &[lane])).collect()).await.unwrap();
     bench.publish(1, Some("e"), 7, &[]).await;
     bench.publish(1, Some("e"), 7, &[]).await;
     bench.publish(1, Some("f"), 8, &[lane]).await;
     let mut seqs = Vec::new();
     while seqs.len() < 5 {
-        let Fed::Events(group) = feed.recv().await.unwrap() else { panic!("nobody decided anything") };
+        let QueueEvent::Events(group) = feed.recv().await.unwrap() else { panic!("nobody decided anything") };
         seqs.extend(group.iter().map(|fed| (fed.event.seq.0, fed.lanes.len())));
     }
     assert_eq!(seqs, [(1, 1), (2, 1), (3, 1), (4, 0), (5, 1)], "in order, and nothing twice");

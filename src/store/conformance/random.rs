@@ -14,12 +14,12 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::{
-        Accepted, Decision, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, OrderFilter, ReplayQuery,
-        Settlement, Store, TimeRange, memory::MemoryStore,
+        Accepted, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, OperatorAction, OrderFilter,
+        ReplayQuery, Settlement, Store, TimeRange, memory::MemoryStore,
     },
 };
 
@@ -34,7 +34,7 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
     let mut bench = Bench::new(engine);
     let reference = MemoryStore::new(bench.clock.clone(), seed);
     let mut random = StdRng::seed_from_u64(seed);
-    let mut lanes: Vec<LaneId> = Vec::new();
+    let mut lanes: Vec<SubscriptionKey> = Vec::new();
     for step in 0..250 {
         bench.clock.step(random.random_range(0..1000));
         match random.random_range(0..20) {
@@ -55,9 +55,11 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
             3 if !lanes.is_empty() => {
                 let lane = lanes[random.random_range(0..lanes.len())];
                 let key = DeliveryKey { seq: Seq(random.random_range(1..200)), lane };
-                let decision = if random.random() { Decision::Retry } else { Decision::Cancel };
-                let (ours, theirs) =
-                    (bench.store.decide(key, decision).await, reference.decide(key, decision).await);
+                let decision = if random.random() { OperatorAction::Retry } else { OperatorAction::Cancel };
+                let (ours, theirs) = (
+                    bench.store.override_delivery(key, decision).await,
+                    reference.override_delivery(key, decision).await,
+                );
                 assert_eq!(ours.is_ok(), theirs.is_ok(), "seed {seed}, step {step}");
                 assert_eq!(bench.store.oldest_owed(&lanes), reference.oldest_owed(&lanes));
             }
@@ -100,10 +102,10 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
     compare(&bench, &reference, &lanes, seed);
 }
 
-fn random_event(random: &mut StdRng, lanes: &[LaneId]) -> NewEvent {
+fn random_event(random: &mut StdRng, lanes: &[SubscriptionKey]) -> NewEvent {
     let number = random.random_range(0..200);
     let id = random.random_bool(0.7).then(|| format!("e{}", number / 2 * 2));
-    let lanes: Vec<LaneId> = lanes.iter().copied().filter(|_| random.random()).collect();
+    let lanes: Vec<SubscriptionKey> = lanes.iter().copied().filter(|_| random.random()).collect();
     new_event(
         random.random_range(1..3),
         id.as_deref(),
@@ -115,7 +117,7 @@ fn random_event(random: &mut StdRng, lanes: &[LaneId]) -> NewEvent {
 fn random_settlements(
     random: &mut StdRng,
     reference: &MemoryStore,
-    lanes: &[LaneId],
+    lanes: &[SubscriptionKey],
     now: UnixMicros,
 ) -> Vec<Settlement> {
     let query = DeliveryQuery {
@@ -141,7 +143,7 @@ fn random_settlements(
     settlements
 }
 
-fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId], seed: u64) {
+fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[SubscriptionKey], seed: u64) {
     let shown = |row: &DeliveryRecord| {
         (
             row.key,
@@ -168,7 +170,7 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId
                 bench.store.pending(lane, Seq(10), limit).unwrap(),
                 reference.pending(lane, Seq(10), limit).unwrap(),
             );
-            let seqs = |owed: &[crate::store::Owed]| {
+            let seqs = |owed: &[crate::store::PendingDelivery]| {
                 owed.iter().map(|o| (o.event.seq, o.attempts)).collect::<Vec<_>>()
             };
             assert_eq!(

@@ -5,18 +5,18 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{Decision, DeliveryQuery, Fed, ReplayQuery, StoreError, TimeRange, Wanted},
+    store::{DeliveryQuery, OperatorAction, QueueEvent, ReplayQuery, StoreError, TimeRange, Wanted},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     replays_queue_again(engine()).await;
 }
 
-pub(super) fn replay_query(of: i64, lane: LaneId, until: Seq, now: UnixMicros) -> ReplayQuery {
+pub(super) fn replay_query(of: i64, lane: SubscriptionKey, until: Seq, now: UnixMicros) -> ReplayQuery {
     let types = vec![EventType::ContactCreated];
     ReplayQuery {
         lane,
@@ -47,10 +47,14 @@ async fn replays_queue_again<E: Engine>(engine: E) {
     for (seq, state) in (1..).zip(ends) {
         bench.settle(DeliveryKey { seq: Seq(seq), lane: a }, state).await;
     }
-    bench.store.decide(DeliveryKey { seq: Seq(5), lane: a }, Decision::Cancel).await.unwrap();
+    bench
+        .store
+        .override_delivery(DeliveryKey { seq: Seq(5), lane: a }, OperatorAction::Cancel)
+        .await
+        .unwrap();
     let until = bench.store.newest();
     assert_eq!(until, Seq(9));
-    let mut feed = bench.store.feed();
+    let mut feed = bench.store.subscribe_accepted();
     bench.clock.step(10);
     let now = bench.clock.now();
 
@@ -60,7 +64,7 @@ async fn replays_queue_again<E: Engine>(engine: E) {
     assert_eq!((page.rows.iter().map(|seq| seq.0).collect::<Vec<_>>(), page.next), (vec![1, 3, 5], None));
     let before = bench.store.lane_summary(a);
     assert_eq!(bench.store.replay(query.clone(), vec![Seq(1), Seq(2), Seq(3), Seq(9)]).await.unwrap(), 2);
-    assert!(matches!(feed.recv().await.unwrap(), Fed::Requeued(lane, Seq(1)) if lane == a));
+    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Requeued(lane, Seq(1)) if lane == a));
     for _ in 0..2 {
         let summary = bench.store.lane_summary(a);
         assert_eq!((summary.failed, summary.pending), (before.failed - 2, before.pending + 2));
@@ -119,6 +123,6 @@ async fn replays_queue_again<E: Engine>(engine: E) {
         ..replay_query(1, b, until, bench.clock.now())
     };
     assert_eq!(bench.store.replayable(&succeeded).unwrap().rows, [Seq(2)]);
-    let gone = bench.store.replay(ReplayQuery { lane: LaneId(99), ..succeeded }, vec![Seq(2)]).await;
+    let gone = bench.store.replay(ReplayQuery { lane: SubscriptionKey(99), ..succeeded }, vec![Seq(2)]).await;
     assert!(matches!(gone, Err(StoreError::SubscriptionNotFound)));
 }

@@ -5,10 +5,10 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::{DeliveryQuery, EventQuery, Keep, Settlement, TimeRange},
+    store::{DeliveryQuery, EventQuery, RetentionLimit, Settlement, TimeRange},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
@@ -33,14 +33,14 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
         drop(bench.store.settle(vec![settlement]));
     }
     bench.settle(DeliveryKey { seq: Seq(5), lane }, DeliveryState::Retrying { due: UnixMicros(1) }).await;
-    let everything = Keep { since: UnixMicros(0), bytes_max: u64::MAX };
+    let everything = RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX };
     let kept = bench.store.purge(everything).await.unwrap();
     assert_eq!(kept.events, 0);
     bench.reopen();
     assert_eq!(bench.store.purge(everything).await.unwrap(), kept, "the bytes are counted the same again");
 
     // By size: some of the older ones go.
-    let by_size = Keep { since: UnixMicros(0), bytes_max: kept.bytes_left / 2 };
+    let by_size = RetentionLimit { since: UnixMicros(0), bytes_max: kept.bytes_left / 2 };
     let less = bench.store.purge(by_size).await.unwrap();
     assert!(less.bytes_left < kept.bytes_left, "{less:?}");
     for _ in 0..2 {
@@ -49,7 +49,7 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
     }
     // By age: everything that is over may go.
     bench.clock.step(1_000_000_000);
-    let by_age = Keep { since: bench.clock.now(), bytes_max: u64::MAX };
+    let by_age = RetentionLimit { since: bench.clock.now(), bytes_max: u64::MAX };
     bench.store.purge(by_age).await.unwrap();
     bench.reopen();
     check_retained(&bench, lane, &owed);
@@ -66,14 +66,14 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
 }
 
 /// What is owed is there, and the counts are those of what is listed.
-fn check_retained<E: Engine>(bench: &Bench<E>, lane: LaneId, owed: &[Seq]) {
+fn check_retained<E: Engine>(bench: &Bench<E>, lane: SubscriptionKey, owed: &[Seq]) {
     let pending = bench.store.pending(lane, Seq(0), 10).unwrap().owed;
     let due = bench.store.due(lane, UnixMicros(i64::MAX), 10).unwrap().owed;
     let mut left: Vec<Seq> = pending.iter().chain(&due).map(|owed| owed.event.seq).collect();
     left.sort_unstable();
     assert_eq!(left, owed);
     let rows = bench.store.deliveries(&DeliveryQuery { limit: 10_000, ..bench.query(&[lane]) }).unwrap().rows;
-    let mut counts = crate::store::LaneSummary::default();
+    let mut counts = crate::store::QueueSummary::default();
     rows.iter().for_each(|row| counts.add(row.state));
     assert_eq!(bench.store.lane_summary(lane), counts);
     let query = EventQuery {

@@ -8,7 +8,7 @@ use super::{Bench, Engine, account, new_subscription, settings};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountScope, LaneId, Seq},
+        ids::{AccountScope, Seq, SubscriptionKey},
         secret::Secret,
         subscription::{Health, OlderSecret, Settings, SigningSecrets, State, Subscription},
         time::UnixMicros,
@@ -111,7 +111,7 @@ async fn a_change_needs_the_current_version<E: Engine>(engine: E) {
     assert!(matches!(stale, StoreError::VersionMismatch));
     let stale = bench.store.delete_subscription(a.lane, 1, false).await.unwrap_err();
     assert!(matches!(stale, StoreError::VersionMismatch));
-    let gone = bench.store.update_subscription(LaneId(99), 1, change()).await.unwrap_err();
+    let gone = bench.store.update_subscription(SubscriptionKey(99), 1, change()).await.unwrap_err();
     assert!(matches!(gone, StoreError::SubscriptionNotFound));
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     access::AccessToken,
     delivery::Attempt,
-    ids::{LaneId, Seq},
+    ids::{Seq, SubscriptionKey},
     seal::{SealingKey, SealingKeys},
     subscription::Subscription,
     time::UnixMicros,
@@ -78,7 +78,7 @@ pub fn attempt(data: &[u8]) {
 /// Payloads of commits, one after another, each behind its length (two bytes): what they make of an empty ledger adds up, and its
 /// volumes come back as they were when they are written and read.
 pub fn commit(data: &[u8]) {
-    let lanes = || (1..=3).map(LaneId);
+    let lanes = || (1..=3).map(SubscriptionKey);
     let mut ledger = Ledger::new(lanes(), usize::MAX);
     let (mut rest, mut pos) = (data, Pos::new(1, 40));
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
@@ -98,7 +98,7 @@ pub fn commit(data: &[u8]) {
     }
 }
 
-fn adds_up(ledger: &Ledger, lanes: impl Iterator<Item = LaneId>) {
+fn adds_up(ledger: &Ledger, lanes: impl Iterator<Item = SubscriptionKey>) {
     let mut owed = 0;
     for volume in &ledger.volumes {
         let detail = ledger.detail(volume.first).expect("everything is in memory");
@@ -168,7 +168,7 @@ pub fn manifest(data: &[u8]) {
     let written = Manifest::encode(&manifest, manifest.volumes.iter());
     let again = Manifest::decode(&written).expect("it is read as it was written");
     assert_eq!(Manifest::encode(&again, again.volumes.iter()), written);
-    let mut ledger = Ledger::new((1..=3).map(LaneId), usize::MAX);
+    let mut ledger = Ledger::new((1..=3).map(SubscriptionKey), usize::MAX);
     for volume in manifest.volumes {
         ledger.add_volume(volume);
     }

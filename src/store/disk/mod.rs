@@ -27,17 +27,17 @@ use self::{
     writer::{Settling, Write, bytes_of},
 };
 use super::{
-    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision,
-    DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription,
-    OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-    TokenChange, Tokens, changes::ChangeFeed,
+    AUDIT_BYTES_DEFAULT, Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created,
+    DeliveryQuery, DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction,
+    OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+    RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         seal::SealingKey,
         subscription::Subscription,
         time::UnixMicros,
@@ -141,7 +141,7 @@ pub struct Shared {
     owed: Arc<AtomicU64>,
     /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
     settling: Mutex<Vec<Settling>>,
-    feed: broadcast::Sender<Fed>,
+    feed: broadcast::Sender<QueueEvent>,
     changes: ChangeFeed,
     /// Why nothing can be written any more, once that is so.
     failure: watch::Sender<Option<StoreError>>,
@@ -174,9 +174,12 @@ impl DiskStore {
         self.shared.failure.subscribe()
     }
 
-    fn write<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Commit<T> {
-        let (answer, commit) = Commit::pair();
-        self.send(write(answer)).map_or_else(|error| Commit::ready(Err(error)), |()| commit)
+    fn write<T>(
+        &self,
+        write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write,
+    ) -> CommitFuture<T> {
+        let (answer, commit) = CommitFuture::pair();
+        self.send(write(answer)).map_or_else(|error| CommitFuture::ready(Err(error)), |()| commit)
     }
 
     fn send(&self, write: Write) -> Result<(), StoreError> {
@@ -232,20 +235,25 @@ impl Store for DiskStore {
         &self.shared.registry
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         self.write(|answer| Write::Create(Box::new(new), answer))
     }
 
     fn update_subscription(
         &self,
-        lane: LaneId,
+        lane: SubscriptionKey,
         expected_version: u64,
         change: Change,
-    ) -> Commit<Arc<Subscription>> {
+    ) -> CommitFuture<Arc<Subscription>> {
         self.write(|answer| Write::Update(lane, expected_version, Box::new(change), answer))
     }
 
-    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
+    fn delete_subscription(
+        &self,
+        lane: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
         self.write(|answer| Write::Delete(lane, expected_version, force, answer))
     }
 
@@ -253,33 +261,33 @@ impl Store for DiskStore {
         &self.shared.tokens
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|answer| Write::Tokens(Box::new(change), answer))
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         let bytes = bytes_of(&events);
         let waiting = &self.shared.waiting_bytes;
         if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_WAITING_MAX {
             waiting.fetch_sub(bytes, Ordering::Relaxed);
-            return Commit::ready(Err(StoreError::Busy));
+            return CommitFuture::ready(Err(StoreError::Busy));
         }
-        let (answer, commit) = Commit::pair();
+        let (answer, commit) = CommitFuture::pair();
         match self.send(Write::Accept(events, answer)) {
             Ok(()) => commit,
             Err(error) => {
                 waiting.fetch_sub(bytes, Ordering::Relaxed);
-                Commit::ready(Err(error))
+                CommitFuture::ready(Err(error))
             }
         }
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
         self.shared.feed.subscribe()
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
-        let (answer, commit) = Commit::pair();
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
+        let (answer, commit) = CommitFuture::pair();
         let is_first = {
             let mut waiting = self.shared.settling();
             waiting.push((settlements, answer));
@@ -298,7 +306,7 @@ impl Store for DiskStore {
         self.shared.changes.listen()
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
         self.write(|answer| Write::Decide(key, decision, answer))
     }
 
@@ -306,7 +314,7 @@ impl Store for DiskStore {
         look_again(|| self.shared.replayable(query))
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(|answer| Write::Replay(Box::new(query), events, answer))
     }
 
@@ -324,19 +332,19 @@ impl Store for DiskStore {
         }
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
         look_again(|| self.shared.pending(lane, after, limit))
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
         look_again(|| self.shared.due(lane, now, limit))
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         look_again(|| self.shared.owed(query))
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
         self.shared.ledger().summary(lane)
     }
 
@@ -344,7 +352,7 @@ impl Store for DiskStore {
         self.shared.owed.load(Ordering::Relaxed)
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
         match self.shared.oldest_owed(lanes) {
             Ok(oldest) => oldest,
             Err(error) => {
@@ -373,11 +381,11 @@ impl Store for DiskStore {
         look_again(|| self.shared.deliveries(query))
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(|answer| Write::Purge(keep, answer))
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.audit.note(note)
     }
 
@@ -385,7 +393,7 @@ impl Store for DiskStore {
         self.audit.records(query)
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.audit.purge(since)
     }
 

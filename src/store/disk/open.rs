@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         seal::SealingKey,
     },
     metrics::Metrics,
@@ -195,7 +195,12 @@ struct Opened {
 }
 
 /// Reads the manifest, and what the log has after its place.
-fn read_ledger(dir: &Path, store: Uuid, lanes: Vec<LaneId>, cache_bytes: usize) -> Result<Opened, ReadError> {
+fn read_ledger(
+    dir: &Path,
+    store: Uuid,
+    lanes: Vec<SubscriptionKey>,
+    cache_bytes: usize,
+) -> Result<Opened, ReadError> {
     let manifest = Manifest::read(dir)?;
     if manifest.store != store {
         return Err(RecordError("the subscriptions and the events are of different stores".to_owned()).into());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
     proto::v1::EventType,
@@ -168,7 +168,7 @@ impl OutcomeRecord {
 
     /// Which delivery.
     pub fn key(&self) -> DeliveryKey {
-        DeliveryKey { seq: Seq(self.seq), lane: LaneId(self.lane) }
+        DeliveryKey { seq: Seq(self.seq), lane: SubscriptionKey(self.lane) }
     }
 
     /// How far it is.

@@ -77,7 +77,7 @@ async fn a_second_opening_is_refused_while_the_first_lasts() {
 }
 
 /// Work that fills several log files, some of it owed.
-async fn work(store: &DiskStore, lane: LaneId, rounds: u64) {
+async fn work(store: &DiskStore, lane: SubscriptionKey, rounds: u64) {
     for _ in 0..rounds {
         let events = (0..50).map(|number| conformance::new_event(1, None, number, &[lane])).collect();
         store.accept(events).await.unwrap();
@@ -106,7 +106,7 @@ async fn retention_frees_files_whoever_holds_on_to_an_event_in_them() {
     let store = open(dir.path()).unwrap();
     let lane =
         store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
-    let keep = Keep { since: UnixMicros(0), bytes_max: 2 * 1024 * 1024 };
+    let keep = RetentionLimit { since: UnixMicros(0), bytes_max: 2 * 1024 * 1024 };
     for round in 0..40 {
         work(&store, lane, 20).await;
         let purged = store.purge(keep).await.unwrap();
@@ -144,7 +144,7 @@ async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
         let settlements = keys.iter().map(|&key| Settlement { key, attempt: attempt.clone(), state });
         store.settle(settlements.collect()).await.unwrap();
     }
-    let purge = store.purge(Keep { since: UnixMicros(0), bytes_max: 1 });
+    let purge = store.purge(RetentionLimit { since: UnixMicros(0), bytes_max: 1 });
     let purged = tokio::time::timeout(Duration::from_secs(20), purge).await;
     purged.expect("it writes the same anew for ever").unwrap();
     assert_eq!(store.lane_summary(lane).retrying, EVENTS);

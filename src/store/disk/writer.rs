@@ -29,15 +29,15 @@ use super::{
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event_facts::EventAddress,
-        ids::{AccountId, EventId, EventName, LaneId, Seq},
+        event_routing::EventAddress,
+        ids::{AccountId, EventId, EventName, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
-        Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
-        Purged, ReplayQuery, Settlement, StoreError, TokenChange,
+        Accepted, AcceptedEvent, Change, Created, DeliveryChange, NewEvent, NewSubscription, OperatorAction,
+        Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
     },
 };
 
@@ -70,17 +70,17 @@ pub enum Write {
     /// How attempts ended: there are some in [`Shared::settling`].
     Settle,
     /// What a caller decides about a delivery.
-    Decide(DeliveryKey, Decision, Answer<DeliveryState>),
+    Decide(DeliveryKey, OperatorAction, Answer<DeliveryState>),
     /// Deliveries to be queued once more.
     Replay(Box<ReplayQuery>, Vec<Seq>, Answer<u64>),
     /// What retention no longer keeps.
-    Purge(Keep, Answer<Purged>),
+    Purge(RetentionLimit, Answer<Purged>),
     /// A subscription to be added.
     Create(Box<NewSubscription>, Answer<Created>),
     /// A subscription to be changed.
-    Update(LaneId, u64, Box<Change>, Answer<Arc<Subscription>>),
+    Update(SubscriptionKey, u64, Box<Change>, Answer<Arc<Subscription>>),
     /// A subscription to be removed.
-    Delete(LaneId, u64, bool, Answer<()>),
+    Delete(SubscriptionKey, u64, bool, Answer<()>),
     /// Access tokens to be changed.
     Tokens(Box<TokenChange>, Answer<()>),
     /// Nothing more; the thread ends. Tells the number of the next record.
@@ -220,7 +220,7 @@ impl Writer {
         });
         let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, content));
-        group.stored.push(FedEvent { event, lanes });
+        group.stored.push(AcceptedEvent { event, lanes });
         Ok(answer)
     }
 
@@ -354,7 +354,7 @@ impl Writer {
         self.tell_changes(group, &record.outcomes);
         if !group.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
-            drop(self.shared.feed.send(Fed::Events(Arc::new(mem::take(&mut group.stored)))));
+            drop(self.shared.feed.send(QueueEvent::Events(Arc::new(mem::take(&mut group.stored)))));
         }
         Ok(())
     }

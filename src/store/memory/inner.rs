@@ -11,13 +11,16 @@ use uuid::Uuid;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event_facts::EventAddress,
+        event_routing::EventAddress,
         ids::{AccountId, EventId, EventName, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
-    store::{Accepted, DeliveryChange, DeliveryRecord, FedEvent, NewEvent, Owed, ReplayQuery, StoreError},
+    store::{
+        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, NewEvent, PendingDelivery, ReplayQuery,
+        StoreError,
+    },
 };
 
 /// What is remembered.
@@ -51,7 +54,7 @@ impl Inner {
         index: usize,
         new: NewEvent,
         now: UnixMicros,
-    ) -> Result<(Accepted, Option<FedEvent>), StoreError> {
+    ) -> Result<(Accepted, Option<AcceptedEvent>), StoreError> {
         let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, lanes } = new;
         let bytes = content.encoded.len() as u64;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
@@ -69,7 +72,7 @@ impl Inner {
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
         self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
-        Ok((answer, Some(FedEvent { event, lanes })))
+        Ok((answer, Some(AcceptedEvent { event, lanes })))
     }
 
     pub(super) fn is_replayable(&self, query: &ReplayQuery, row: &Row) -> bool {
@@ -83,9 +86,9 @@ impl Inner {
             }
     }
 
-    pub(super) fn owed_of(&self, delivery: &DeliveryRecord) -> Owed {
+    pub(super) fn owed_of(&self, delivery: &DeliveryRecord) -> PendingDelivery {
         let before = self.attempts_before.get(&delivery.key).copied().unwrap_or(0);
-        Owed { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count - before }
+        PendingDelivery { event: Arc::clone(&delivery.event), attempts: delivery.attempt_count - before }
     }
 
     pub(super) fn find(&self, account: AccountId, id: &EventId) -> Option<&Row> {

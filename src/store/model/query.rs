@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     event::StoredEvent,
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ReplayQuery {
     /// To this one.
-    pub lane: LaneId,
+    pub lane: SubscriptionKey,
     /// Events of this account.
     pub account: AccountId,
     /// Of these kinds; empty means all.
@@ -92,7 +92,7 @@ pub struct EventQuery {
 #[derive(Clone, Debug)]
 pub struct DeliveryQuery {
     /// Of these lanes.
-    pub lanes: Vec<LaneId>,
+    pub lanes: Vec<SubscriptionKey>,
     /// In these states (the time of a retry does not matter); empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event only.
@@ -107,7 +107,7 @@ pub struct DeliveryQuery {
 
 impl DeliveryQuery {
     /// Sorts deliveries as they are listed: the newest event first, then by lane.
-    pub fn order(key: DeliveryKey) -> (Reverse<Seq>, LaneId) {
+    pub fn order(key: DeliveryKey) -> (Reverse<Seq>, SubscriptionKey) {
         (Reverse(key.seq), key.lane)
     }
 

@@ -11,10 +11,10 @@ use crate::{
 const WINDOW: usize = 4;
 const NOW: UnixMicros = UnixMicros(1_000);
 
-fn owed(seq: u64) -> Owed {
+fn owed(seq: u64) -> PendingDelivery {
     let account = AccountId::new(1).unwrap();
     let name = EventName { account, id: format!("e{seq}").parse().unwrap() };
-    Owed {
+    PendingDelivery {
         event: Arc::new(StoredEvent::new(Seq(seq), name, NOW, samples::typical_message(account, 1, 1))),
         attempts: 0,
     }

@@ -125,9 +125,9 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
 #[test]
 fn a_hostile_event_makes_a_bounded_list_of_bounded_paths() {
     let key = "ü".repeat(10_000);
-    let list = list(vec![f64::NAN.into(); 5 * FAULTS_MAX]);
+    let list = list(vec![f64::NAN.into(); 5 * FIELD_VIOLATIONS_MAX]);
     let found = faults(message_event(|m| m.sentiment = object([(&key, list)])));
-    assert_eq!(found.len(), FAULTS_MAX);
+    assert_eq!(found.len(), FIELD_VIOLATIONS_MAX);
     let shown = "ü".repeat(KEY_CHARS_SHOWN);
     assert_eq!(found[99].0, format!("event.message_created.message.sentiment.{shown}...[99]"));
 }

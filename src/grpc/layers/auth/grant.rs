@@ -7,7 +7,7 @@ use tonic::{Code, Request};
 use crate::{
     domain::access::Accounts,
     gateway::Issued,
-    grpc::wire::status::Refusal,
+    grpc::wire::status::GrpcError,
     metrics::{CallDenied, Metrics},
 };
 
@@ -29,9 +29,9 @@ impl Grant {
     /// # Errors
     ///
     /// Its token has ended since the call was let through: its message may take long to arrive.
-    pub(in crate::grpc) fn of<T>(request: &Request<T>) -> Result<Self, Refusal> {
+    pub(in crate::grpc) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
         // Without one nobody has looked at the caller, and nothing is allowed.
-        let grant = request.extensions().get::<Self>().ok_or_else(Refusal::internal)?;
+        let grant = request.extensions().get::<Self>().ok_or_else(GrpcError::internal)?;
         match &grant.issued {
             Some(issued) if issued.ended().is_cancelled() => Err(ended()),
             _ => Ok(grant.clone()),
@@ -50,7 +50,7 @@ impl Grant {
 }
 
 /// The token has ended while the call was under way.
-pub(super) fn ended() -> Refusal {
+pub(super) fn ended() -> GrpcError {
     let message = "the access token has expired or was revoked since the call began";
-    Refusal::new(Code::Unauthenticated, "TOKEN_ENDED", message)
+    GrpcError::new(Code::Unauthenticated, "TOKEN_ENDED", message)
 }

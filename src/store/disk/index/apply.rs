@@ -10,8 +10,8 @@ use super::{
 use crate::{
     domain::{
         delivery::DeliveryState,
-        event_facts::OrderTag,
-        ids::{AccountId, EventId, LaneId},
+        event_routing::OrderTag,
+        ids::{AccountId, EventId, SubscriptionKey},
         time::UnixMicros,
     },
     store::disk::{
@@ -65,7 +65,7 @@ pub fn apply(
         }
         for entry in &record.events {
             check(entry)?;
-            let lanes: Vec<LaneId> = entry.lanes.iter().copied().map(LaneId).collect();
+            let lanes: Vec<SubscriptionKey> = entry.lanes.iter().copied().map(SubscriptionKey).collect();
             ledger.push(meta_of(entry, time, body), &lanes);
             body = body.plus(entry.body_len as usize);
         }

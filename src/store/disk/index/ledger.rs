@@ -19,11 +19,11 @@ use super::{
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::{
-        LaneSummary,
+        QueueSummary,
         disk::{log::Pos, records::RecordError},
     },
 };
@@ -47,9 +47,9 @@ pub struct Ledger {
     cache_bytes: usize,
     uses: AtomicU64,
     /// Those that somebody has.
-    lanes: HashSet<LaneId>,
+    lanes: HashSet<SubscriptionKey>,
     /// Of those that ever had a delivery: most never do.
-    books: HashMap<LaneId, LaneBook>,
+    books: HashMap<SubscriptionKey, LaneBook>,
     /// How many deliveries are owed to all lanes; read without the ledger's lock.
     owed: Arc<AtomicU64>,
     /// When something was last written to each log file.
@@ -59,7 +59,7 @@ pub struct Ledger {
 /// The deliveries of one lane by state, and the volumes with its retries by time.
 #[derive(Debug, Default)]
 struct LaneBook {
-    counts: LaneSummary,
+    counts: QueueSummary,
     due: BTreeSet<(UnixMicros, Seq)>,
 }
 
@@ -84,7 +84,7 @@ pub struct Settled {
 
 impl Ledger {
     /// A ledger without events, for these lanes.
-    pub fn new(lanes: impl IntoIterator<Item = LaneId>, cache_bytes: usize) -> Self {
+    pub fn new(lanes: impl IntoIterator<Item = SubscriptionKey>, cache_bytes: usize) -> Self {
         Self {
             volumes: VecDeque::new(),
             details: HashMap::new(),
@@ -102,25 +102,25 @@ impl Ledger {
     }
 
     /// Knows a new lane from now on.
-    pub fn add_lane(&mut self, lane: LaneId) {
+    pub fn add_lane(&mut self, lane: SubscriptionKey) {
         self.lanes.insert(lane);
     }
 
     /// Whether somebody has a lane.
     pub fn knows(&self, lane: u32) -> bool {
-        self.lanes.contains(&LaneId(lane.into()))
+        self.lanes.contains(&SubscriptionKey(lane.into()))
     }
 
     /// Takes over a volume, after the others.
     pub fn add_volume(&mut self, mut volume: Volume) {
-        volume.lanes.retain(|counts| self.lanes.contains(&LaneId(counts.lane.into())));
-        volume.dues.retain(|lane, _| self.lanes.contains(&LaneId((*lane).into())));
+        volume.lanes.retain(|counts| self.lanes.contains(&SubscriptionKey(counts.lane.into())));
+        volume.dues.retain(|lane, _| self.lanes.contains(&SubscriptionKey((*lane).into())));
         for (lane, due) in &volume.dues {
-            let book = self.books.entry(LaneId((*lane).into())).or_default();
+            let book = self.books.entry(SubscriptionKey((*lane).into())).or_default();
             book.due.insert((*due, volume.first));
         }
         for counts in &volume.lanes {
-            let book = self.books.entry(LaneId(counts.lane.into())).or_default();
+            let book = self.books.entry(SubscriptionKey(counts.lane.into())).or_default();
             book.counts.pending += u64::from(counts.count(SlotState::Pending));
             book.counts.retrying += u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
@@ -158,7 +158,7 @@ impl Ledger {
     fn uncount(&mut self, index: usize) {
         let volume = &self.volumes[index];
         for counts in &volume.lanes {
-            let Some(book) = self.books.get_mut(&LaneId(counts.lane.into())) else { continue };
+            let Some(book) = self.books.get_mut(&SubscriptionKey(counts.lane.into())) else { continue };
             book.counts.pending -= u64::from(counts.count(SlotState::Pending));
             book.counts.retrying -= u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
@@ -172,7 +172,7 @@ impl Ledger {
     }
 
     /// Closes the book of a lane; its deliveries are no longer anybody's.
-    pub fn remove_lane(&mut self, lane: LaneId) {
+    pub fn remove_lane(&mut self, lane: SubscriptionKey) {
         self.lanes.remove(&lane);
         if let Some(book) = self.books.remove(&lane) {
             self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl Ledger {
     }
 
     /// Adds the next event to the last volume.
-    pub fn push(&mut self, event: EventMeta, lanes: &[LaneId]) {
+    pub fn push(&mut self, event: EventMeta, lanes: &[SubscriptionKey]) {
         if let Some(hash) = event.given_hash() {
             self.ids.insert(hash, self.volumes.back().expect("a volume was begun").first);
         }
@@ -367,8 +367,8 @@ impl Ledger {
     }
 
     /// What a lane owes and has settled.
-    pub fn summary(&self, lane: LaneId) -> LaneSummary {
-        self.books.get(&lane).map_or_else(LaneSummary::default, |book| LaneSummary {
+    pub fn summary(&self, lane: SubscriptionKey) -> QueueSummary {
+        self.books.get(&lane).map_or_else(QueueSummary::default, |book| QueueSummary {
             next_due: book.due.first().map(|(due, _)| *due),
             ..book.counts
         })
@@ -380,14 +380,17 @@ impl Ledger {
     }
 
     /// The volumes with retries to a lane, by when the next one is due.
-    pub fn due_volumes(&self, lane: LaneId) -> impl Iterator<Item = (UnixMicros, Seq)> {
+    pub fn due_volumes(&self, lane: SubscriptionKey) -> impl Iterator<Item = (UnixMicros, Seq)> {
         self.books.get(&lane).into_iter().flat_map(|book| book.due.iter().copied())
     }
 
     /// The first volume that owes something to one of these lanes.
-    pub fn oldest_owing(&self, lanes: &HashSet<LaneId>) -> Option<&Volume> {
+    pub fn oldest_owing(&self, lanes: &HashSet<SubscriptionKey>) -> Option<&Volume> {
         self.volumes.iter().find(|volume| {
-            volume.lanes.iter().any(|counts| counts.owed() > 0 && lanes.contains(&LaneId(counts.lane.into())))
+            volume
+                .lanes
+                .iter()
+                .any(|counts| counts.owed() > 0 && lanes.contains(&SubscriptionKey(counts.lane.into())))
         })
     }
 
@@ -414,7 +417,7 @@ fn missing_attempt(key: DeliveryKey) -> RecordError {
 }
 
 /// The number of a lane, as volumes keep it.
-pub fn lane_number(lane: LaneId) -> u32 {
+pub fn lane_number(lane: SubscriptionKey) -> u32 {
     debug_assert!(lane.0 <= LANES_MAX, "lane numbers end at LANES_MAX");
     u32::try_from(lane.0).expect("lane numbers end at LANES_MAX")
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::volume_detail::{Detail, SlotState};
 use crate::{
     domain::{
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::disk::log::Span,
@@ -106,7 +106,7 @@ impl LaneCounts {
 
 /// How many deliveries are owed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owed {
+pub struct PendingDelivery {
     /// Waiting for their first attempt.
     pub pending: u64,
     /// Waiting for another.
@@ -165,18 +165,18 @@ impl Volume {
     }
 
     /// Its deliveries to a lane.
-    pub fn of_lane(&self, lane: LaneId) -> Option<&LaneCounts> {
+    pub fn of_lane(&self, lane: SubscriptionKey) -> Option<&LaneCounts> {
         let lane = u32::try_from(lane.0).ok()?;
         self.place_of(lane).ok().map(|place| &self.lanes[place])
     }
 
     /// Whether it has deliveries to one of these lanes, which rise, in one of these states.
-    pub fn has_any(&self, lanes: &[LaneId], states: &[SlotState]) -> bool {
+    pub fn has_any(&self, lanes: &[SubscriptionKey], states: &[SlotState]) -> bool {
         let has = |counts: &LaneCounts| states.iter().any(|state| counts.count(*state) > 0);
         if lanes.len() <= LANES_LOOKED_UP_MAX {
             return lanes.iter().any(|lane| self.of_lane(*lane).is_some_and(has));
         }
-        let is_one = |counts: &LaneCounts| lanes.binary_search(&LaneId(counts.lane.into())).is_ok();
+        let is_one = |counts: &LaneCounts| lanes.binary_search(&SubscriptionKey(counts.lane.into())).is_ok();
         self.lanes.iter().any(|counts| has(counts) && is_one(counts))
     }
 
@@ -189,9 +189,9 @@ impl Volume {
     }
 
     /// How many deliveries it owes in all.
-    pub fn owed(&self) -> Owed {
+    pub fn owed(&self) -> PendingDelivery {
         let sum = |state| self.lanes.iter().map(|counts| u64::from(counts.count(state))).sum();
-        Owed { pending: sum(SlotState::Pending), retrying: sum(SlotState::Retrying) }
+        PendingDelivery { pending: sum(SlotState::Pending), retrying: sum(SlotState::Retrying) }
     }
 
     /// Where its detail is, if it is on disk as of some checkpoint.

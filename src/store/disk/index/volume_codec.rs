@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     domain::{
-        event_facts::OrderTag,
+        event_routing::OrderTag,
         ids::{AccountId, EventId},
         time::UnixMicros,
     },

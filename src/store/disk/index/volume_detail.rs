@@ -8,8 +8,8 @@ use std::{
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event_facts::OrderTag,
-        ids::{LaneId, Seq},
+        event_routing::OrderTag,
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::disk::log::Pos,
@@ -282,7 +282,7 @@ impl Detail {
         let seq = self.seq(first, event);
         self.slots[self.range(event)]
             .iter()
-            .map(move |slot| (DeliveryKey { seq, lane: LaneId(slot.lane.into()) }, slot))
+            .map(move |slot| (DeliveryKey { seq, lane: SubscriptionKey(slot.lane.into()) }, slot))
     }
 
     /// Whether an event is owed to one of the lanes that are known.

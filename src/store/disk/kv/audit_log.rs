@@ -24,8 +24,8 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        AuditNote, AuditQuery, Commit, Page, StoreError,
-        audit::{AuditBook, AuditExcess},
+        AuditQuery, AuditWrite, CommitFuture, Page, StoreError,
+        audit::{AuditEviction, AuditUsage},
         disk::{Shared, fs::free_bytes, kv::sled::SEGMENT_BYTES, records::RecordError},
     },
 };
@@ -48,7 +48,7 @@ const ROOM_TO_END_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Write {
-    Note(Box<AuditNote>, Answer<AuditKey>),
+    Note(Box<AuditWrite>, Answer<AuditKey>),
     Purge(UnixMicros, Answer<u64>),
     Stop,
 }
@@ -91,12 +91,12 @@ impl AuditLog {
     }
 
     /// See [`crate::store::Store::audit`].
-    pub fn note(&self, note: AuditNote) -> Commit<AuditKey> {
+    pub fn note(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.write(|answer| Write::Note(Box::new(note), answer))
     }
 
     /// See [`crate::store::Store::purge_audit`].
-    pub fn purge(&self, since: UnixMicros) -> Commit<u64> {
+    pub fn purge(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.write(|answer| Write::Purge(since, answer))
     }
 
@@ -138,12 +138,12 @@ impl AuditLog {
         self.tree.write().expect("nothing panics under this lock").take();
     }
 
-    fn write<T>(&self, write: impl FnOnce(Answer<T>) -> Write) -> Commit<T> {
-        let (answer, commit) = Commit::pair();
+    fn write<T>(&self, write: impl FnOnce(Answer<T>) -> Write) -> CommitFuture<T> {
+        let (answer, commit) = CommitFuture::pair();
         match self.writes.try_send(write(answer)) {
             Ok(()) => commit,
-            Err(mpsc::TrySendError::Full(_)) => Commit::ready(Err(StoreError::Busy)),
-            Err(mpsc::TrySendError::Disconnected(_)) => Commit::ready(Err(StoreError::Closed)),
+            Err(mpsc::TrySendError::Full(_)) => CommitFuture::ready(Err(StoreError::Busy)),
+            Err(mpsc::TrySendError::Disconnected(_)) => CommitFuture::ready(Err(StoreError::Closed)),
         }
     }
 }
@@ -153,7 +153,7 @@ struct Writer {
     settings: AuditSettings,
     shared: Arc<Shared>,
     tree: Tree,
-    book: AuditBook,
+    book: AuditUsage,
 }
 
 /// Something that is written and not yet synced.
@@ -212,8 +212,8 @@ impl Writer {
         Ok(())
     }
 
-    fn note(&mut self, note: AuditNote, room: u64) -> Result<AuditKey, StoreError> {
-        let least = if matches!(note, AuditNote::Ended(..)) { ROOM_TO_END_BYTES } else { ROOM_BYTES };
+    fn note(&mut self, note: AuditWrite, room: u64) -> Result<AuditKey, StoreError> {
+        let least = if matches!(note, AuditWrite::Ended(..)) { ROOM_TO_END_BYTES } else { ROOM_BYTES };
         self.check(room, least)?;
         let written = self.write(note);
         self.noticing(written)
@@ -239,15 +239,15 @@ impl Writer {
         })
     }
 
-    fn write(&mut self, note: AuditNote) -> Result<AuditKey, RegistryError> {
+    fn write(&mut self, note: AuditWrite) -> Result<AuditKey, RegistryError> {
         let now = self.shared.clock.now();
         let record = match note {
-            AuditNote::Begun(call) => AuditRecord::begun(self.book.next(now), call),
-            AuditNote::Refused(call, end) => {
+            AuditWrite::Begun(call) => AuditRecord::begun(self.book.next(now), call),
+            AuditWrite::Refused(call, end) => {
                 let key = self.book.next(now);
                 AuditRecord::begun(key, call).ended(end, key.time)
             }
-            AuditNote::Ended(key, end) => {
+            AuditWrite::Ended(key, end) => {
                 let Some(record) = self.get(key)?.filter(|record| record.end_time.is_none()) else {
                     return Ok(key);
                 };
@@ -265,8 +265,8 @@ impl Writer {
         self.apply(batch)?;
         while let Some(excess) = self.book.excess(self.settings.bytes_max) {
             let kind = match excess {
-                AuditExcess::Refused => AuditKind::Refused,
-                AuditExcess::Any => AuditKind::Record,
+                AuditEviction::Refused => AuditKind::Refused,
+                AuditEviction::Any => AuditKind::Record,
             };
             let Some(oldest) = self.tree.scan_prefix([kind as u8]).keys().next().transpose()? else { break };
             let oldest =
@@ -306,7 +306,7 @@ impl Writer {
 
     /// The books are in every batch, so that they are those of what is there.
     fn apply(&self, mut batch: Batch) -> Result<(), RegistryError> {
-        let AuditBook { bytes, refused_bytes, last } = self.book;
+        let AuditUsage { bytes, refused_bytes, last } = self.book;
         let mut value = Vec::with_capacity(32);
         for number in [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number] {
             value.extend(number.to_be_bytes());
@@ -316,13 +316,13 @@ impl Writer {
     }
 }
 
-fn read_book(tree: &Tree) -> Result<AuditBook, RegistryError> {
-    let Some(value) = tree.get([AuditKind::Book as u8])? else { return Ok(AuditBook::default()) };
+fn read_book(tree: &Tree) -> Result<AuditUsage, RegistryError> {
+    let Some(value) = tree.get([AuditKind::Book as u8])? else { return Ok(AuditUsage::default()) };
     let number = |nth: usize| {
         u64_at(&value, nth * 8).ok_or_else(|| RecordError("the book of the audit records".to_owned()))
     };
     let last = AuditKey { time: UnixMicros(number(2)?.cast_signed()), number: number(3)? };
-    Ok(AuditBook { bytes: number(0)?, refused_bytes: number(1)?, last })
+    Ok(AuditUsage { bytes: number(0)?, refused_bytes: number(1)?, last })
 }
 
 fn failed(error: impl std::fmt::Display) -> StoreError {

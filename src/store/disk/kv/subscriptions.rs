@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        ids::{AccountId, LaneId},
+        ids::{AccountId, SubscriptionKey},
         seal::{KeyId, Place, SealError, SealingKeys, key_of},
         secret::Secret,
         subscription::Subscription,
@@ -50,7 +50,7 @@ pub struct RegistryTree {
     /// The keys of remembered requests, the oldest first.
     requests: VecDeque<(UnixMicros, [u8; REQUEST_KEY_BYTES])>,
     /// The lanes that have older secrets, with when the first of these ends.
-    older_secrets: BTreeMap<LaneId, UnixMicros>,
+    older_secrets: BTreeMap<SubscriptionKey, UnixMicros>,
     /// The first is the one that the tree is sealed with.
     keys: SealingKeys,
     /// For nonces.
@@ -132,12 +132,12 @@ impl RegistryTree {
     }
 
     /// A lane number that was never given away.
-    pub fn next_lane(&self) -> Result<LaneId, RegistryError> {
+    pub fn next_lane(&self) -> Result<SubscriptionKey, RegistryError> {
         let lane = self.last_lane + 1;
         if lane > LANES_MAX {
             return Err(RecordError("every lane number was given away".to_owned()).into());
         }
-        Ok(LaneId(lane))
+        Ok(SubscriptionKey(lane))
     }
 
     /// Adds a subscription under the next lane number, and what its request id stands for. Forgets requests that are
@@ -175,14 +175,14 @@ impl RegistryTree {
     }
 
     /// Removes a subscription. Its request id is remembered all the same.
-    pub fn remove(&mut self, lane: LaneId) -> Result<(), RegistryError> {
+    pub fn remove(&mut self, lane: SubscriptionKey) -> Result<(), RegistryError> {
         self.tree.remove(lane_key(lane))?;
         self.older_secrets.remove(&lane);
         Ok(())
     }
 
     /// The lanes with older secrets that do not sign any more.
-    pub fn with_old_secrets(&self, now: UnixMicros) -> Vec<LaneId> {
+    pub fn with_old_secrets(&self, now: UnixMicros) -> Vec<SubscriptionKey> {
         self.older_secrets.iter().filter(|(_, end)| **end <= now).map(|(lane, _)| *lane).collect()
     }
 
@@ -240,7 +240,7 @@ pub(crate) fn subscription_of(
     Ok(subscription)
 }
 
-fn note_older_secrets(ends: &mut BTreeMap<LaneId, UnixMicros>, subscription: &Subscription) {
+fn note_older_secrets(ends: &mut BTreeMap<SubscriptionKey, UnixMicros>, subscription: &Subscription) {
     match subscription.signing_secrets.older.iter().map(|older| older.until).min() {
         Some(end) => drop(ends.insert(subscription.lane, end)),
         None => drop(ends.remove(&subscription.lane)),
@@ -306,7 +306,7 @@ pub(crate) fn answer_of(
     Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
 }
 
-pub(crate) fn lane_key(lane: LaneId) -> [u8; 9] {
+pub(crate) fn lane_key(lane: SubscriptionKey) -> [u8; 9] {
     let mut key = [RegistryKind::Subscription as u8; 9];
     key[1..].copy_from_slice(&lane.0.to_be_bytes());
     key

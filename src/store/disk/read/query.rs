@@ -8,14 +8,14 @@ use super::fetch::{Found, Way, read_attempts};
 use crate::{
     domain::{
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     event::StoredEvent,
     proto::v1::EventType,
     store::{
-        Debt, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Owed, OwedPage, OwedQuery, Page,
-        PendingPage, ReplayQuery, TimeRange,
+        DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, OrderedPage, OwedQuery, Page,
+        PendingDelivery, PendingPage, ReplayQuery, TimeRange,
         disk::{
             Shared,
             index::{
@@ -35,7 +35,7 @@ pub const VOLUMES_OF_PAGE_MAX: usize = 16;
 const NEVER: UnixMicros = UnixMicros(i64::MAX);
 
 /// A delivery: its event, to whom, and how far it is.
-type Row = (Found, LaneId, Slot);
+type Row = (Found, SubscriptionKey, Slot);
 
 /// How much a page has looked at, from the newest volume back.
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::pending`].
-    pub fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, ReadError> {
+    pub fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, ReadError> {
         let has = |counts: &LaneCounts| counts.count(SlotState::Pending) > 0;
         let is_wanted = |slot: &Slot, _: &EventMeta| slot.state == SlotState::Pending;
         let Waiting { found, until, more, .. } = self.waiting(lane, after, limit, has, is_wanted)?;
@@ -97,19 +97,19 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::owed`].
-    pub fn owed(&self, query: &OwedQuery) -> Result<OwedPage, ReadError> {
+    pub fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, ReadError> {
         let has = |counts: &LaneCounts| counts.owed() > 0;
         let is_wanted = |slot: &Slot, event: &EventMeta| slot.state.is_owed() && query.order.wants(event.tag);
         let Waiting { found, dues, until, more } =
             self.waiting(query.lane, query.after, query.limit, has, is_wanted)?;
         let owed = self.owed_of(found)?.into_iter().zip(dues);
-        Ok(OwedPage { debts: owed.map(|(owed, due)| Debt { owed, due }).collect(), until, more })
+        Ok(OrderedPage { debts: owed.map(|(owed, due)| DueDelivery { owed, due }).collect(), until, more })
     }
 
     /// A page of a lane's deliveries after a place that are wanted, in stored order. `has` tells volumes that may have some.
     fn waiting(
         &self,
-        lane: LaneId,
+        lane: SubscriptionKey,
         after: Seq,
         limit: usize,
         has: impl Fn(&LaneCounts) -> bool,
@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::due`].
-    pub fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, ReadError> {
+    pub fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, ReadError> {
         let volumes: Vec<(UnixMicros, Seq)> = self.ledger().due_volumes(lane).collect();
         let mut due: Vec<(UnixMicros, Seq, Found, u32)> = Vec::new();
         let mut next_due = NEVER;
@@ -174,10 +174,14 @@ impl Shared {
         Ok(DuePage { owed: self.owed_of(due)?, next_due: (next_due != NEVER).then_some(next_due) })
     }
 
-    fn owed_of(&self, found: Vec<(Found, u32)>) -> Result<Vec<Owed>, ReadError> {
+    fn owed_of(&self, found: Vec<(Found, u32)>) -> Result<Vec<PendingDelivery>, ReadError> {
         let (found, attempts): (Vec<Found>, Vec<u32>) = found.into_iter().unzip();
         let events = self.load(&found)?;
-        Ok(events.into_iter().zip(attempts).map(|(event, attempts)| Owed { event, attempts }).collect())
+        Ok(events
+            .into_iter()
+            .zip(attempts)
+            .map(|(event, attempts)| PendingDelivery { event, attempts })
+            .collect())
     }
 
     /// See [`crate::store::Store::replayable`].
@@ -206,8 +210,8 @@ impl Shared {
     }
 
     /// When the oldest event was stored that is owed to one of these lanes.
-    pub fn oldest_owed(&self, lanes: &[LaneId]) -> Result<Option<UnixMicros>, ReadError> {
-        let lanes: HashSet<LaneId> = lanes.iter().copied().collect();
+    pub fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Result<Option<UnixMicros>, ReadError> {
+        let lanes: HashSet<SubscriptionKey> = lanes.iter().copied().collect();
         let owing = {
             let ledger = self.ledger();
             ledger.oldest_owing(&lanes).map(|volume| volume.first)
@@ -290,7 +294,7 @@ impl Shared {
         };
         let (rows, broken_off) = self.delivery_rows(query, event)?;
         // No lane has this number: everything of that event is still to come.
-        let broken_off = broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), lane: LaneId(0) });
+        let broken_off = broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), lane: SubscriptionKey(0) });
         Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, broken_off))
     }
 
@@ -302,7 +306,7 @@ impl Shared {
     ) -> Result<(Vec<Row>, Option<Seq>), ReadError> {
         let mut lanes = query.lanes.clone();
         lanes.sort_unstable();
-        let is_lane = |lane: LaneId| lanes.binary_search(&lane).is_ok();
+        let is_lane = |lane: SubscriptionKey| lanes.binary_search(&lane).is_ok();
         let states: Vec<SlotState> = match query.states.is_empty() {
             true => SlotState::ALL.to_vec(),
             false => query.states.iter().map(|state| SlotState::from(*state)).collect(),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{RecordError, micros, unreadable};
 use crate::{
     domain::{
-        ids::{LaneId, Seq, SubscriptionName},
+        ids::{Seq, SubscriptionKey, SubscriptionName},
         key_pair::KeyPair,
         payload_format::PayloadFormat,
         secret::Secret,
@@ -245,7 +245,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             },
         };
         Ok(Self {
-            lane: LaneId(record.lane),
+            lane: SubscriptionKey(record.lane),
             uid: Uuid::from_slice(&record.uid).map_err(|e| unreadable("uid", e))?,
             version: record.version,
             name,

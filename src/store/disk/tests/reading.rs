@@ -40,7 +40,7 @@ async fn what_one_lane_holds_is_not_read_again_for_another() {
 /// What a report should say, from what the store says of each delivery.
 fn expected_backlog(
     store: &DiskStore,
-    lanes: &[LaneId],
+    lanes: &[SubscriptionKey],
     times: &[UnixMicros],
     now: UnixMicros,
 ) -> [(u64, Duration); 2] {
@@ -132,7 +132,7 @@ const EVENTS: u64 = 12_000;
 const RARE_EVERY: u64 = 2_000;
 
 /// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
-async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, LaneId) {
+async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, SubscriptionKey) {
     let store = DiskStore::open(dir, SETTINGS, &keys(1), TestClock::new(), 1, Arc::clone(metrics)).unwrap();
     let mut lanes = Vec::new();
     for number in 0..=1000 {
@@ -182,7 +182,7 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     assert_eq!(store.deliveries(&all).unwrap().rows.len(), rare_count);
     assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
     let before = read();
-    let everybody: Vec<LaneId> = (0..=rare.0).map(LaneId).collect();
+    let everybody: Vec<SubscriptionKey> = (0..=rare.0).map(SubscriptionKey).collect();
     for lanes in [all.lanes.clone(), everybody.clone()] {
         let failed = DeliveryQuery { lanes, states: vec![DeliveryState::Failed], ..all.clone() };
         assert!(store.deliveries(&failed).unwrap().rows.is_empty());

@@ -315,7 +315,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
         let clock: Arc<TestClock> = Arc::clone(&clock);
         DiskStore::open(dir.path(), SETTINGS, &given(&[1]), clock, 1, Metrics::new(UnixMicros(0))).unwrap()
     };
-    let keep = Keep { since: UnixMicros(0), bytes_max: u64::MAX };
+    let keep = RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX };
     let second = |count: u64| Duration::from_secs(count);
     let mut store = open();
     let mut new = conformance::new_subscription(1, "a");

@@ -13,7 +13,7 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        Accepted, FedEvent,
+        Accepted, AcceptedEvent,
         disk::{
             log::sum,
             read::fetch::ATTEMPT_HEAD,
@@ -29,7 +29,7 @@ pub(super) struct Group {
     pub(super) accepts: Vec<(AcceptResult, Answer<Vec<Accepted>>)>,
     pub(super) settles: Vec<Answer<()>>,
     pub(super) entries: Vec<EventEntry>,
-    pub(super) stored: Vec<FedEvent>,
+    pub(super) stored: Vec<AcceptedEvent>,
     /// Bytes of the encodings of `stored`.
     pub(super) bodies_len: usize,
     /// By account and publisher's id, the events of this commit: where they are in `entries`.

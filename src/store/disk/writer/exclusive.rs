@@ -8,11 +8,11 @@ use super::{Answer, Group, Write, Writer};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         subscription::Subscription,
     },
     store::{
-        Change, Created, Decision, Fed, NewSubscription, ReplayQuery, StoreError,
+        Change, Created, NewSubscription, OperatorAction, QueueEvent, ReplayQuery, StoreError,
         disk::{fs::free_bytes, kv::sled::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
         registry,
     },
@@ -26,7 +26,7 @@ impl Writer {
     pub(super) fn write_alone(&mut self, write: Write) -> bool {
         match write {
             Write::Decide(key, decision, answer) => {
-                let result = self.decide(key, decision);
+                let result = self.override_delivery(key, decision);
                 self.answer(answer, result);
             }
             Write::Replay(query, events, answer) => {
@@ -71,7 +71,11 @@ impl Writer {
         drop(answer.send(result));
     }
 
-    fn decide(&mut self, key: DeliveryKey, decision: Decision) -> Result<DeliveryState, StoreError> {
+    fn override_delivery(
+        &mut self,
+        key: DeliveryKey,
+        decision: OperatorAction,
+    ) -> Result<DeliveryState, StoreError> {
         self.working()?;
         let slot = self.slot(key)?.ok_or(StoreError::DeliveryNotFound)?;
         let before = slot.delivery_state();
@@ -80,7 +84,7 @@ impl Writer {
         let mut group = Group { time: now, ..Group::default() };
         group.settle(key, state, slot.attempts, None);
         self.write_group(&mut group)?;
-        if let Some(fed) = Fed::decided(key, state) {
+        if let Some(fed) = QueueEvent::decided(key, state) {
             drop(self.shared.feed.send(fed));
         }
         Ok(state)
@@ -114,7 +118,7 @@ impl Writer {
         let count = group.outcomes.len() as u64;
         self.write_group(&mut group)?;
         if let Some(first) = first {
-            drop(self.shared.feed.send(Fed::Requeued(query.lane, first)));
+            drop(self.shared.feed.send(QueueEvent::Requeued(query.lane, first)));
         }
         Ok(count)
     }
@@ -147,7 +151,7 @@ impl Writer {
 
     fn update(
         &mut self,
-        lane: LaneId,
+        lane: SubscriptionKey,
         version: u64,
         change: Change,
     ) -> Result<Arc<Subscription>, StoreError> {
@@ -161,7 +165,7 @@ impl Writer {
         Ok(changed)
     }
 
-    fn delete(&mut self, lane: LaneId, version: u64, force: bool) -> Result<(), StoreError> {
+    fn delete(&mut self, lane: SubscriptionKey, version: u64, force: bool) -> Result<(), StoreError> {
         self.registry_room()?;
         registry::check_version(&self.shared.registry, lane, version)?;
         let owed = self.shared.ledger().summary(lane).owed();

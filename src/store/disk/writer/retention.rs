@@ -6,7 +6,7 @@ use super::Writer;
 use crate::{
     domain::ids::Seq,
     store::{
-        Keep, Purged, StoreError,
+        Purged, RetentionLimit, StoreError,
         disk::{
             index::volume_detail::EventMeta,
             log::{Kind, ReadError, damaged, sum},
@@ -19,7 +19,7 @@ use crate::{
 const OWED_HUNDREDTHS_MAX: u64 = 75;
 
 impl Writer {
-    pub(super) fn purge(&mut self, keep: Keep) -> Result<Purged, StoreError> {
+    pub(super) fn purge(&mut self, keep: RetentionLimit) -> Result<Purged, StoreError> {
         self.working()?;
         self.forget_secrets()?;
         let mut events = 0;
@@ -90,7 +90,7 @@ impl Writer {
         Ok(events)
     }
 
-    fn files_to_remove(&self, keep: Keep) -> Vec<u32> {
+    fn files_to_remove(&self, keep: RetentionLimit) -> Vec<u32> {
         let ledger = self.shared.ledger();
         let mut left = self.log.bytes();
         let mut files = Vec::new();

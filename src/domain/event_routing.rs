@@ -5,7 +5,7 @@ use crate::proto::v1::{self, EventType};
 
 /// What decides which subscriptions an event is for, and after which other events it must arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventFacts {
+pub struct EventRouting {
     /// Its kind; never unspecified.
     pub event_type: EventType,
     /// The inbox that it belongs to, if it belongs to one.
