@@ -192,20 +192,20 @@ async fn a_proxy_that_refuses_is_told_with_its_status() {
 #[tokio::test]
 async fn a_proxy_that_talks_nonsense_is_told() {
     let garbage = "SSH-2.0-OpenSSH_9.9\r\n";
-    assert_told(&["https"], answering(garbage), Outcome::Connect, "the proxy's answer is not http").await;
+    assert_told(&["https"], answering(garbage), Outcome::Connect, "the proxy's response is not http").await;
     let more = "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    assert_told(&["https"], answering(more), Outcome::Connect, "the proxy sent more than its answer").await;
+    assert_told(&["https"], answering(more), Outcome::Connect, "the proxy sent more than its response").await;
     let flooding = |mut connection: Connection| async move {
         connection.request().await;
         connection.send("HTTP/1.1 200 OK\r\n").await;
         while connection.send("x-more: of the same\r\n").await {}
     };
-    let error = "the proxy's answer is longer than 8192 bytes";
+    let error = "the proxy's response is longer than 8192 bytes";
     assert_told(&["https"], flooding, Outcome::Connect, error).await;
     let closing = |mut connection: Connection| async move {
         connection.request().await;
     };
-    let error = "the proxy closed the connection before its answer was complete";
+    let error = "the proxy closed the connection before its response was complete";
     assert_told(&["https"], closing, Outcome::Connect, error).await;
 }
 
