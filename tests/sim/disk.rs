@@ -1,6 +1,6 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
 //! it, and take effect at the end of a commit. At a crash those that are on their way are lost, and nobody was told of them.
-//! What is written, and what the gateway asks before it makes an attempt, goes into the ledger of the simulation.
+//! Writes go into the ledger of the simulation.
 
 use std::{
     sync::{Arc, Mutex},
@@ -189,12 +189,7 @@ impl Store for Disk {
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        // Asked for at the start of an attempt, and at no other time.
-        let state = self.engine.state(key);
-        if state.is_some_and(DeliveryState::is_owed) {
-            self.ledger.note(Entry::Began { key });
-        }
-        state
+        self.engine.state(key)
     }
 
     fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {

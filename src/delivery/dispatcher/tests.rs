@@ -54,19 +54,21 @@ async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
         store.create_subscription(new_subscription(1, &format!("s{number}"))).await.unwrap();
     }
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     dispatcher.registry_changed();
-    dispatcher.serve();
-    assert!(dispatcher.slots.is_empty() && dispatcher.parked.is_empty() && dispatcher.paces.is_empty());
-    assert!(dispatcher.timers.is_empty() && dispatcher.attempts.is_empty() && dispatcher.reads.is_empty());
-    assert_eq!(dispatcher.window_bytes + dispatcher.reserved_bytes, 0);
+    dispatcher.start_attempts();
+    assert!(dispatcher.slots.is_empty() && dispatcher.unloaded.is_empty() && dispatcher.throttles.is_empty());
+    assert!(
+        dispatcher.timers.next().is_none() && dispatcher.attempts.is_empty() && dispatcher.reads.is_empty()
+    );
+    assert_eq!(dispatcher.prefetch_bytes + dispatcher.reserved_bytes, 0);
 
     // One of them gets an event: it alone is served.
     let mut feed = store.subscribe_accepted();
     store.accept(vec![new_event(1, None, 1, &[SubscriptionKey(7)])]).await.unwrap();
     let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
     dispatcher.accepted(&events);
-    dispatcher.serve();
+    dispatcher.start_attempts();
     assert_eq!((dispatcher.slots.len(), dispatcher.attempts.len(), dispatcher.timers.len()), (1, 1, 0));
 }
 
@@ -93,9 +95,9 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
         dispatcher.accepted(&events);
     }
     let most = settings().lane_windows_bytes_max + 2 * lanes.len() * memory_bytes;
-    assert!(dispatcher.window_bytes <= most, "{} bytes in windows", dispatcher.window_bytes);
-    let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
-    assert_eq!(dispatcher.window_bytes, held);
+    assert!(dispatcher.prefetch_bytes <= most, "{} bytes in windows", dispatcher.prefetch_bytes);
+    let held: usize = dispatcher.slots.values().map(|slot| slot.lane.prefetch_bytes()).sum();
+    assert_eq!(dispatcher.prefetch_bytes, held);
 }
 
 #[tokio::test]
@@ -107,7 +109,7 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1, &[lane]) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     let ended = dispatcher.reads.join_next().await.expect("the lane reads").unwrap();
     let page = ended.page.expect("it can be read");
     let content = &page.owed().next().expect("it is owed").event.content;
@@ -124,17 +126,17 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
     }
     store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     let most = settings().reads_in_flight_max;
     assert_eq!(dispatcher.reads.len(), most);
-    dispatcher.show();
+    dispatcher.update_metrics();
     let waiting = i64::try_from(lanes.len() - most).unwrap();
-    assert_eq!(dispatcher.means.metrics.lanes_waiting_to_read.get(), waiting);
+    assert_eq!(dispatcher.context.metrics.lanes_waiting_to_read.get(), waiting);
     while let Some(ended) = dispatcher.reads.join_next().await {
         dispatcher.read_ended(ended.unwrap());
         assert!(dispatcher.reads.len() <= most);
     }
     assert_eq!(dispatcher.slots.len(), lanes.len());
-    assert!(dispatcher.slots.values().all(|slot| slot.lane.window_bytes() > 0));
+    assert!(dispatcher.slots.values().all(|slot| slot.lane.prefetch_bytes() > 0));
     assert_eq!(dispatcher.reserved_bytes, 0);
 }
