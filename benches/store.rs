@@ -23,14 +23,15 @@ use tidings::{
     clock::{Clock, SystemClock},
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
+        event_facts::EventAddress,
         ids::{AccountId, LaneId, Seq, SubscriptionName},
-        samples,
+        payload_format::PayloadFormat,
         seal::SealingKey,
         secret::Secret,
-        subscription::{PayloadFormat, RetryOverrides, Settings, SignatureScheme},
+        subscription::{RetryOverrides, Settings, SignatureScheme},
         time::UnixMicros,
     },
+    event::samples,
     metrics::Metrics,
     proto::v1::EventType,
     store::{

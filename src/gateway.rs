@@ -14,7 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    domain::{delivery::Poster, egress::EgressPolicy, retry::RetryPolicy},
+    domain::{egress::EgressPolicy, retry::RetryPolicy},
+    event::webhook::Poster,
     metrics::Metrics,
     store::{self, Store, StoreError},
 };

@@ -12,9 +12,9 @@ use crate::{
     config::Config,
     domain::access::Asked,
     gateway::Gateway,
-    ingest::{self, IngestSettings, SourcesFile},
     metrics::Metrics,
     shutdown::on_hangup,
+    webhook_ingress::{self, IngestSettings, SourcesFile},
 };
 
 /// A listener that is bound, and the sources that it takes webhooks from.
@@ -62,7 +62,7 @@ impl Ingest {
         settings: IngestSettings,
         shutdown: CancellationToken,
     ) {
-        ingest::serve(self.listener, gateway, clock, self.sources, settings, shutdown).await;
+        webhook_ingress::serve(self.listener, gateway, clock, self.sources, settings, shutdown).await;
     }
 }
 

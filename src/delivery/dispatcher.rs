@@ -21,31 +21,34 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    lane::Lane,
-    pace::{Pace, WaitLimits},
-    places::Places,
-    sending::{Ended, Means},
-    suspension::{Failing, SuspensionSettings},
-};
+use super::lane::Lane;
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Outcome, Poster},
+        delivery::Outcome,
         ids::{LaneId, Seq},
         retry::RetryPolicy,
         subscription::State,
         time::UnixMicros,
     },
+    event::webhook::Poster,
     metrics::Metrics,
     store::{Fed, FedEvent, Owed, Store},
 };
+use attempt_task::{Ended, Means};
+use fair_share::Places;
+use probing::{Oldest, Probe};
+use suspension::{Failing, SuspensionSettings};
+use throttle::{Pace, WaitLimits};
 
+pub(super) mod attempt_task;
+pub(super) mod fair_share;
+mod probing;
 mod pump;
-mod suspended;
+pub mod suspension;
+pub(super) mod throttle;
 
 use pump::Reading;
-use suspended::{Oldest, Probe};
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);

@@ -7,17 +7,17 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     domain::{
-        event::OrderTag,
+        event_facts::OrderTag,
         ids::{LaneId, Seq},
         time::UnixMicros,
     },
     store::{Debt, DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
 };
 
+mod order_key;
 mod ordered;
 #[cfg(test)]
 mod ordered_tests;
-mod tag;
 mod unordered;
 
 pub use ordered::OrderedLane;

@@ -1,14 +1,9 @@
 //! A delivery, one event owed to one subscription, and its attempts.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
-
-use tower::util::BoxCloneSyncService;
-use uuid::Uuid;
+use std::time::Duration;
 
 use super::{
-    event::StoredEvent,
     ids::{LaneId, Seq},
-    subscription::Subscription,
     time::UnixMicros,
 };
 
@@ -27,12 +22,6 @@ pub struct DeliveryKey {
     pub seq: Seq,
     /// The subscription.
     pub lane: LaneId,
-}
-
-/// The id that receivers tell deliveries apart by: the same on every attempt and replay, another for every other event
-/// and subscription. Made from the subscription's uid and the event's name, so that nothing needs to remember it.
-pub fn webhook_id(subscription_uid: Uuid, event_name: &str) -> Uuid {
-    Uuid::new_v5(&subscription_uid, event_name.as_bytes())
 }
 
 /// How far a delivery is. Every delivery is in exactly one state.
@@ -110,15 +99,3 @@ pub struct Attempt {
     /// Where it went.
     pub url: String,
 }
-
-/// One POST to be made: this event, to this subscription's endpoint, in its form, with its headers, within its time.
-#[derive(Clone, Debug)]
-pub struct Post {
-    /// To whom.
-    pub subscription: Arc<Subscription>,
-    /// What.
-    pub event: Arc<StoredEvent>,
-}
-
-/// What makes POSTs. A receiver's failure is an [`Attempt`] like any other, never an error.
-pub type Poster = BoxCloneSyncService<Post, Attempt, Infallible>;

@@ -6,9 +6,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    event::EventFacts,
+    event_facts::EventFacts,
     ids::{LaneId, Seq, SubscriptionName},
     key_pair::KeyPair,
+    payload_format::PayloadFormat,
     retry::RetryPolicy,
     secret::Secret,
     time::UnixMicros,
@@ -146,17 +147,6 @@ pub enum State {
     Paused,
     /// The server stopped delivering; events are queued.
     Suspended,
-}
-
-/// Which form of the body is sent (`Subscription.payload_format` of the contract).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PayloadFormat {
-    /// The documentation's sections "Objects" and "Webhook Events".
-    Documented,
-    /// The documentation's first sample for message events; other events as documented.
-    Sample,
-    /// What Chatwoot 4 really sends.
-    Chatwoot,
 }
 
 /// How POSTs are signed (`Subscription.signature_scheme` of the contract).

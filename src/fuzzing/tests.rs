@@ -112,5 +112,5 @@ fn a_commit_that_makes_no_sense_is_refused_without_a_panic() {
 #[test]
 #[should_panic(expected = "the key \"a\" is there twice")]
 fn a_key_that_is_there_twice_is_noticed() {
-    crate::domain::fuzz::is_sound(br#"{"b": [{"a": 1, "a": 2}]}"#);
+    crate::event::fuzz::is_sound(br#"{"b": [{"a": 1, "a": 2}]}"#);
 }

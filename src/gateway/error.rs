@@ -6,7 +6,7 @@ use crate::{
     domain::{
         access::TokenId,
         delivery::DeliveryState,
-        fault::Faults,
+        field_violation::Faults,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
     },
     store::StoreError,

@@ -16,15 +16,15 @@ use sha2::{Digest, Sha256};
 use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
 use crate::{
     domain::{
-        delivery::webhook_id,
-        event::{self, EventAddress, EventContent, EventFacts, StoredEvent},
-        fault::Faults,
+        event_facts::{EventAddress, EventFacts},
+        field_violation::Faults,
         ids::{AccountId, EventId, EventName, LaneId, Seq, SubscriptionName},
-        request,
+        payload_format::PayloadFormat,
         secret::REDACTED,
-        subscription::PayloadFormat,
         time::UnixMicros,
+        webhook_headers,
     },
+    event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
     store::{EventQuery, Matching, NewEvent, Page, StoreError},
@@ -257,10 +257,10 @@ impl Gateway {
         let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
         let body = event.body(format);
         let headers = match &subscription {
-            None => request::plain_headers(),
+            None => webhook_headers::plain_headers(),
             Some(subscription) => {
                 let id = webhook_id(subscription.uid, &event.name.to_string());
-                request::headers(subscription, id, self.0.clock.now(), &body)
+                webhook_headers::headers(subscription, id, self.0.clock.now(), &body)
             }
         };
         let own = |name: &str| subscription.as_ref().is_some_and(|s| s.settings.headers.contains_key(name));
@@ -284,7 +284,7 @@ fn fingerprint(encoded: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::samples;
+    use crate::event::samples;
 
     #[test]
     fn what_is_sent_soon_is_rendered_before_it_is_stored_and_nothing_else() {

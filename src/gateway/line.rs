@@ -145,10 +145,10 @@ mod tests {
     use crate::{
         clock::SystemClock,
         domain::{
-            event::EventAddress,
+            event_facts::EventAddress,
             ids::{AccountId, EventId, Seq},
-            samples,
         },
+        event::samples,
         store::{EventQuery, TimeRange, memory::MemoryStore},
     };
 

@@ -9,18 +9,17 @@ use url::Url;
 use super::{Gateway, GatewayError};
 use crate::{
     domain::{
-        delivery::{Attempt, Post},
+        delivery::Attempt,
         egress::Blocked,
-        event::StoredEvent,
-        fault::Faults,
+        field_violation::Faults,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
-        samples,
         secret::Secret,
         signature::{self, Signer},
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
+    event::{StoredEvent, samples, webhook::Post},
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };

@@ -3,9 +3,9 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 
-use super::{
-    convert,
-    page::{Cursor, List, Tokens},
+use super::wire::{
+    pagination::{Cursor, List, Tokens},
+    to_proto,
 };
 use crate::{
     domain::{
@@ -55,7 +55,7 @@ pub fn settings(data: &[u8]) {
     let message = request.subscription.unwrap_or_default();
     let defaults = RetryPolicy::default();
     if let Ok(taken) = check_new(&message, "subscription", defaults) {
-        let shown = convert::settings(&taken);
+        let shown = to_proto::settings(&taken);
         let back = check_update(&taken, &shown, &Mask::Everything, "subscription", defaults);
         assert_eq!(back.as_ref(), Ok(&taken), "what is shown can be sent back");
         assert!(shown.headers.values().all(|value| value == "***"));

@@ -19,12 +19,11 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
+        event_facts::EventAddress,
         ids::{AccountId, LaneId},
+        payload_format::PayloadFormat,
         secret::Secret,
-        subscription::{
-            PayloadFormat, RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile,
-        },
+        subscription::{RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},

@@ -24,11 +24,11 @@ use crate::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
 };
 
 mod audit;

@@ -12,13 +12,15 @@ use std::{
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::domain::{
-    audit::{AuditKey, AuditRecord},
-    delivery::{DeliveryKey, DeliveryState},
+use crate::{
+    domain::{
+        audit::{AuditKey, AuditRecord},
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
     event::StoredEvent,
-    ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
-    subscription::Subscription,
-    time::UnixMicros,
 };
 
 mod audit;

@@ -4,14 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::domain::{
-    delivery::{DeliveryKey, DeliveryState},
-    event::{EventAddress, EventContent, StoredEvent},
-    ids::{EventId, LaneId, Seq, SubscriptionName},
-    key_pair::KeyPair,
-    signature::Signer,
-    subscription::{Health, Settings, State, Subscription},
-    time::UnixMicros,
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event_facts::EventAddress,
+        ids::{EventId, LaneId, Seq, SubscriptionName},
+        key_pair::KeyPair,
+        signature::Signer,
+        subscription::{Health, Settings, State, Subscription},
+        time::UnixMicros,
+    },
+    event::{EventContent, StoredEvent},
 };
 
 mod owed;

@@ -12,9 +12,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
 use crate::domain::{
-    event::EventFacts,
+    event_facts::EventFacts,
     ids::{AccountId, AccountScope, LaneId, SubscriptionId, SubscriptionName},
-    subscription::{PayloadFormat, State, Subscription},
+    payload_format::PayloadFormat,
+    subscription::{State, Subscription},
 };
 
 /// Every subscription, by lane, by name and by account.
@@ -276,7 +277,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::{
-        domain::{event::OrderKey, time::UnixMicros},
+        domain::{event_facts::OrderKey, time::UnixMicros},
         proto::v1::EventType,
         store::conformance::new_subscription,
     };

@@ -5,14 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tidings::{
-    delivery::client::ANSWER_BYTES_MAX_DEFAULT,
-    domain::delivery::{ANSWER_BYTES_KEPT, Outcome},
-};
-
 use crate::{
     receiver::{OK, PATIENCE, Receiver},
     support::Sender,
+};
+use tidings::{
+    delivery::http::client::ANSWER_BYTES_MAX_DEFAULT,
+    domain::delivery::{ANSWER_BYTES_KEPT, Outcome},
 };
 
 fn answer(body: &str) -> String {

@@ -2,28 +2,29 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use crate::receiver::PATIENCE;
 use tidings::{
     clock::Clock,
-    delivery::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, poster},
     domain::{
-        delivery::{Attempt, Outcome, Post, Poster},
+        delivery::{Attempt, Outcome},
         egress::EgressPolicy,
-        event::StoredEvent,
         ids::{LaneId, Seq},
+        payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
-        subscription::{
-            Health, PayloadFormat, RetryOverrides, Settings, SignatureScheme, State, Subscription,
-        },
+        subscription::{Health, RetryOverrides, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
+    },
+    event::{
+        StoredEvent,
+        webhook::{Post, Poster},
     },
     proto::v1::{self, EventType, event::Payload},
 };
 use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use uuid::Uuid;
-
-use crate::receiver::PATIENCE;
 
 /// What the clock says: 2023-11-14T22:13:20Z.
 pub const NOW_SECONDS: i64 = 1_700_000_000;

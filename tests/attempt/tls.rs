@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use http::Version;
-use rustls::pki_types::CertificateDer;
-use tidings::{
-    delivery::client::{PosterError, PosterSettings, certificates, poster},
-    domain::delivery::Outcome,
-};
-
 use crate::{
     support::Sender,
     tls_receiver::{RESET, TlsReceiver, Understood},
+};
+use http::Version;
+use rustls::pki_types::CertificateDer;
+use tidings::{
+    delivery::http::client::{PosterError, PosterSettings, certificates, poster},
+    domain::delivery::Outcome,
 };
 
 impl TlsReceiver {

@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc};
 
+use crate::{harness::*, held_store::HeldStore};
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodOptions, Timestamp, method_options::IdempotencyLevel};
 use tidings::{
     domain::{
         caller::Peer,
-        delivery::{Attempt, Outcome, Post, Poster},
+        delivery::{Attempt, Outcome},
         time::UnixMicros,
     },
+    event::webhook::{Post, Poster},
     proto::{
         self,
         v1::{
@@ -28,8 +30,6 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use tower::util::BoxCloneSyncService;
-
-use crate::{harness::*, held_store::HeldStore};
 
 const CRM: &str = "accounts/1/subscriptions/crm";
 /// What publishes leaves events, and no audit record.

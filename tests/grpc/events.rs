@@ -1,12 +1,11 @@
 //! EventService, where it does as asked; its stream has a file of its own.
 
+use crate::harness::*;
 use tidings::{
-    domain::samples,
+    event::samples,
     proto::v1::{self, EventType, render_event_request::Source},
 };
 use tonic::Code;
-
-use crate::harness::*;
 
 async fn batch(
     server: &Server,

@@ -13,11 +13,9 @@ use axum::{Router, body::Bytes, http::HeaderMap, routing::any};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::client::{PosterSettings, poster},
-    domain::{
-        caller::Peer, delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, samples,
-        time::UnixMicros,
-    },
+    delivery::http::client::{PosterSettings, poster},
+    domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
+    event::{samples, webhook::Poster},
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{
         AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,

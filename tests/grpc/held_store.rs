@@ -3,16 +3,17 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::harness::in_time;
 use tidings::{
     clock::SystemClock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
         Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
         DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
@@ -21,8 +22,6 @@ use tidings::{
     },
 };
 use tokio::sync::{broadcast, watch};
-
-use crate::harness::in_time;
 
 /// A store whose answers to `accept` are held back.
 pub struct HeldStore {

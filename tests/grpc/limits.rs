@@ -202,5 +202,5 @@ async fn events_of_a_stream_are_refused_one_by_one() {
 /// A message of another account.
 fn message_of(account: i64) -> v1::Event {
     let account = tidings::domain::ids::AccountId::new(account).expect("it is positive");
-    tidings::domain::samples::typical_message(account, 3, 7)
+    tidings::event::samples::typical_message(account, 3, 7)
 }

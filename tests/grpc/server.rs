@@ -2,8 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use crate::harness::*;
 use tidings::{
-    domain::delivery::{Attempt, Post, Poster},
+    domain::delivery::Attempt,
+    event::webhook::{Post, Poster},
     grpc::Drain,
     proto::v1,
 };
@@ -23,8 +25,6 @@ use tonic_health::pb::{
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1 as reflection, v1alpha};
 use tower::util::BoxCloneSyncService;
-
-use crate::harness::*;
 
 const SERVICES: [&str; 4] = [
     "tidings.v1.AuditService",

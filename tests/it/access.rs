@@ -2,11 +2,17 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use crate::{
+    client::publish_request,
+    gateway::{Gateway, Home, PATIENCE},
+    metrics::Scrape,
+};
 use prost_types::Timestamp;
 use tempfile::TempDir;
 use tidings::{
     clock::{Clock, SystemClock},
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{
         self, access_token::Scope, access_token_service_client::AccessTokenServiceClient,
         delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
@@ -17,12 +23,6 @@ use tonic::{
     Code, Request, Status,
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
-};
-
-use crate::{
-    client::publish_request,
-    gateway::{Gateway, Home, PATIENCE},
-    metrics::Scrape,
 };
 
 /// What the operator of these gateways chose.

@@ -3,11 +3,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
 
-use rlimit::Resource;
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1,
+use crate::{
+    client::{Client, Counts, subscription},
+    gateway::{Gateway, Home, PATIENCE, Stopped},
+    metrics::Scrape,
+    receiver::{Receiver, Request},
 };
+use rlimit::Resource;
+use tidings::{domain::ids::AccountId, event::samples, proto::v1};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{ChildStderr, Command},
@@ -15,13 +18,6 @@ use tokio::{
 };
 use tonic::Code;
 use tonic_types::StatusExt;
-
-use crate::{
-    client::{Client, Counts, subscription},
-    gateway::{Gateway, Home, PATIENCE, Stopped},
-    metrics::Scrape,
-    receiver::{Receiver, Request},
-};
 
 const ACCOUNT: i64 = 1;
 /// Callers that publish at the same time, and how long each message is: the room is soon used up.

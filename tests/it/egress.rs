@@ -3,8 +3,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::{
+    client::{Client, attempts, id_of, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    names::Names,
+    receiver::{Answer, Receiver},
+};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome},
 };
 use tokio::{
@@ -15,13 +22,6 @@ use tokio::{
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-
-use crate::{
-    client::{Client, attempts, id_of, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    names::Names,
-    receiver::{Answer, Receiver},
-};
 
 mod spellings;
 

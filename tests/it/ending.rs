@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use crate::{
+    client::{attempts, duration, id_of, publish_request, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    receiver::{Answer, Receiver},
+};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, EventType, delivery::State},
 };
 use tokio::{
@@ -13,12 +19,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-
-use crate::{
-    client::{attempts, duration, id_of, publish_request, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    receiver::{Answer, Receiver},
-};
 
 /// How long the gateways here may drain, and what a busy machine may add to it.
 const DRAIN: Duration = Duration::from_secs(3);

@@ -5,18 +5,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tidings::domain::{delivery::webhook_id, ids::AccountId, samples};
-use tidings::proto::v1::{
-    self, EventType,
-    delivery::State,
-    delivery_attempt::Outcome::{self, Connect, HttpStatus, Io, Ok, Timeout},
-};
-
 use crate::{
     client::{Client, Subscribed, attempts, duration, id_of, publish_request, subscription},
     gateway::Home,
     golden_events::{ACCOUNT, full},
     receiver::{Answer, Receiver},
+};
+use tidings::{
+    domain::ids::AccountId,
+    event::{samples, webhook::webhook_id},
+    proto::v1::{
+        self, EventType,
+        delivery::State,
+        delivery_attempt::Outcome::{self, Connect, HttpStatus, Io, Ok, Timeout},
+    },
 };
 
 const KIND: EventType = EventType::MessageCreated;

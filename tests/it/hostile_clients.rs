@@ -6,20 +6,16 @@
 
 use std::{fs, net::SocketAddr, time::Duration};
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1,
-};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
-
 use crate::{
     client::Client,
     gateway::{Gateway, Home},
     metrics::Scrape,
     raw::Raw,
+};
+use tidings::{domain::ids::AccountId, event::samples, proto::v1};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
 };
 
 mod bombs;

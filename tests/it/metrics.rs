@@ -5,8 +5,14 @@ use std::{
     net::SocketAddr,
 };
 
+use crate::{
+    client::{LOOK_EVERY, attempts, publish_request, subscription},
+    gateway::{Gateway, Home, PATIENCE},
+    receiver::{Answer, Receiver},
+};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, EventType, delivery::State},
 };
 use tokio::{
@@ -15,12 +21,6 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::Code;
-
-use crate::{
-    client::{LOOK_EVERY, attempts, publish_request, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    receiver::{Answer, Receiver},
-};
 
 /// What was exposed, read as strictly as the format is written down.
 #[derive(Debug)]

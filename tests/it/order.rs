@@ -10,17 +10,17 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, delivery::State},
-};
-
 use crate::{
     client::{Client, Subscribed, attempts, duration, publish_request, subscription},
     gateway::Home,
     metrics::Scrape,
     receiver::{Answer, Receiver, Request},
+};
+use serde_json::Value;
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, delivery::State},
 };
 
 const ACCOUNT: i64 = 1;

@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1,
-};
-use tokio::time::sleep;
-
 use crate::{
     client::{Client, attempts, publish_request, subscription},
     gateway::Home,
     metrics::Scrape,
     receiver::{Answer, Receiver},
 };
+use tidings::{domain::ids::AccountId, event::samples, proto::v1};
+use tokio::time::sleep;
 
 const ACCOUNT: i64 = 1;
 const SLOWED: &str = "tidings_lanes_slowed";

@@ -6,17 +6,17 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, delivery::State, delivery_attempt::Outcome},
-};
-use tokio::time::{Instant, sleep};
-
 use crate::{
     client::{Client, attempts, duration, publish_request, subscription},
     gateway::{Gateway, Home},
     receiver::{Answer, Receiver, Request},
 };
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, delivery::State, delivery_attempt::Outcome},
+};
+use tokio::time::{Instant, sleep};
 
 mod healthy;
 mod hostile;

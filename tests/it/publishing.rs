@@ -1,16 +1,16 @@
 //! Who gets an event, and how often: matching, duplicates, and the three ways to publish.
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat},
-};
-use tonic::Code;
-
 use crate::{
     client::{id_of, publish_request, subscription},
     gateway::Home,
     receiver::Receiver,
 };
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat},
+};
+use tonic::Code;
 
 /// A message in a conversation of this inbox.
 fn message(account: i64, inbox: i64, number: i64) -> v1::Event {

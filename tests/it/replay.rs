@@ -1,14 +1,14 @@
 //! Events queued once more: what failed, and what a subscription was not there for.
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, EventType, delivery::State},
-};
-
 use crate::{
     client::{Client, attempts, subscription},
     gateway::Home,
     receiver::{Answer, Receiver},
+};
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, EventType, delivery::State},
 };
 
 fn contact() -> v1::Event {

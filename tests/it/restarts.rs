@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, EventType, delivery::State},
-};
-
 use crate::{
     client::{attempts, duration, id_of, subscription},
     gateway::{Gateway, Home},
     receiver::{Answer, Receiver},
+};
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, EventType, delivery::State},
 };
 
 fn contact() -> v1::Event {

@@ -1,13 +1,13 @@
 //! What is kept, and what is refused when nothing more can be.
 
+use crate::{client::subscription, gateway::Home, receiver::Receiver};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, EventType, delivery::State},
 };
 use tonic::Code;
 use tonic_types::StatusExt;
-
-use crate::{client::subscription, gateway::Home, receiver::Receiver};
 
 /// The least that `retention_bytes_max` can be, and events of which a few are more.
 const BYTES_MAX: usize = 16 << 20;

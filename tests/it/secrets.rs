@@ -8,20 +8,20 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use tidings::{
-    domain::{ids::AccountId, key_pair::verifies, samples},
-    proto::v1::{self, EventType, delivery::State, subscription::SignatureScheme},
-};
-use tokio::time::{Instant, sleep};
-use tonic::Code;
-
 use crate::{
     client::{Client, Subscribed, attempts, duration, subscription},
     gateway::{Gateway, Home},
     receiver::{Answer, Receiver, Request},
     signing::{assert_chatwoot_signed, assert_signed},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tidings::{
+    domain::{ids::AccountId, key_pair::verifies},
+    event::samples,
+    proto::v1::{self, EventType, delivery::State, subscription::SignatureScheme},
+};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";

@@ -1,16 +1,17 @@
 //! Endpoints that want to know who POSTs to them, and endpoints behind a proxy: the real binary, with certificates that
 //! change while it runs.
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome},
-};
-
 use crate::{
     client::{Client, attempts, id_of, subscription},
     gateway::{Gateway, Home},
     proxy::HttpProxy,
+    receiver::{Answer, Receiver},
     tls_receiver::{Authority, Issued, Setup, TlsReceiver},
+};
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome},
 };
 
 const USER: &str = "user:hunter2@";
@@ -116,7 +117,6 @@ async fn the_environments_proxy_is_used_unless_the_settings_say_otherwise() {
 
 #[tokio::test]
 async fn a_redirect_is_told_without_its_user_info() {
-    use crate::receiver::{Answer, Receiver};
     let target = "https://user:hunter2@example.com/next?token=hunter2";
     let receiver = Receiver::always(Answer::with_header(302, "location", target)).await;
     let gateway = Home::new().start().await;

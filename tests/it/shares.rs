@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1,
-};
-
 use crate::{
     client::{attempts, duration, publish_request, subscription},
     gateway::Home,
     metrics::Scrape,
     receiver::{Answer, Receiver},
 };
+use tidings::{domain::ids::AccountId, event::samples, proto::v1};
 
 const HANGING: i64 = 1;
 const HEALTHY: i64 = 2;

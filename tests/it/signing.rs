@@ -3,21 +3,21 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-use tidings::{
-    clock::{Clock, SystemClock},
-    domain::{ids::AccountId, samples, time::UnixMicros},
-    proto::v1::{self, EventType, delivery::State},
-};
-use tokio::time::sleep;
-
 use crate::{
     client::{Client, duration, subscription},
     gateway::Home,
     receiver::{Answer, Receiver, Request},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tidings::{
+    clock::{Clock, SystemClock},
+    domain::{ids::AccountId, time::UnixMicros},
+    event::samples,
+    proto::v1::{self, EventType, delivery::State},
+};
+use tokio::time::sleep;
 
 /// How far an attempt's timestamp may be from now.
 const CLOCK_TOLERANCE_SECS: i64 = 120;

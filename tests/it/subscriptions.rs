@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, EventType, delivery::State},
-};
-use tonic::Code;
-
 use crate::{
     client::{attempts, id_of, subscription},
     gateway::Home,
     receiver::{Answer, Receiver},
 };
+use tidings::{
+    domain::ids::AccountId,
+    event::samples,
+    proto::v1::{self, EventType, delivery::State},
+};
+use tonic::Code;
 
 fn contact() -> v1::Event {
     samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())

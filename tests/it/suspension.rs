@@ -5,20 +5,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::{
+    client::{Client, Subscribed, duration, id_of, subscription},
+    gateway::Home,
+    receiver::{Answer, Receiver},
+};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{
         self, EventType, delivery,
         subscription::State::{Active, Paused, Suspended},
     },
 };
 use tokio::time::sleep;
-
-use crate::{
-    client::{Client, Subscribed, duration, id_of, subscription},
-    gateway::Home,
-    receiver::{Answer, Receiver},
-};
 
 const ACCOUNT: i64 = 1;
 

@@ -7,17 +7,22 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    gateway::STOPS_AFTER,
+    ledger::{Entry, Ledger},
+    world::TICK,
+};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
         Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
         DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
@@ -28,12 +33,6 @@ use tidings::{
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinHandle,
-};
-
-use crate::{
-    gateway::STOPS_AFTER,
-    ledger::{Entry, Ledger},
-    world::TICK,
 };
 
 /// The longest that a commit takes.

@@ -13,22 +13,29 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    disk::Disk,
+    ledger::Ledger,
+    plan::{Keeping, Plan},
+    tally::{Kind, Tally},
+    world::Trace,
+};
 use futures_util::stream;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     clock::Clock,
     delivery::{
-        client::{self, PosterSettings},
-        dispatcher::{DispatchSettings, Dispatcher},
-        suspension::SuspensionSettings,
+        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        http::client::{self, PosterSettings},
     },
     domain::{
         caller::Peer,
-        delivery::{DeliveryKey, DeliveryState, Poster},
+        delivery::{DeliveryKey, DeliveryState},
         egress::EgressPolicy,
         retry::RetryPolicy,
         time::UnixMicros,
     },
+    event::webhook::Poster,
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
     metrics::Metrics,
@@ -41,14 +48,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
-
-use crate::{
-    disk::Disk,
-    ledger::Ledger,
-    plan::{Keeping, Plan},
-    tally::{Kind, Tally},
-    world::Trace,
-};
 
 /// The host's name, and where it serves gRPC.
 pub const GATEWAY: &str = "gateway";

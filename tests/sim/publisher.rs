@@ -8,9 +8,16 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    administrator::Administrator,
+    calls::{CALL_TIMEOUT, Caller, told, within},
+    plan::{Plan, SUBSCRIPTIONS},
+    tally::{Kind, Tally},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{
         self, event_service_client::EventServiceClient, stream_publish_events_response::Outcome,
         subscription_service_client::SubscriptionServiceClient,
@@ -22,13 +29,6 @@ use tokio::{
 };
 use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
-
-use crate::{
-    administrator::Administrator,
-    calls::{CALL_TIMEOUT, Caller, told, within},
-    plan::{Plan, SUBSCRIPTIONS},
-    tally::{Kind, Tally},
-};
 
 /// The host's name.
 pub const PUBLISHER: &str = "publisher";

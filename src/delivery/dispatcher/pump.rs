@@ -7,13 +7,13 @@ use rand::RngExt;
 use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
 use crate::{
     delivery::{
+        dispatcher::{attempt_task::Sending, throttle::FORGOTTEN_AFTER},
         lane::{LaneLimits, Read, ReadKind, ReadPage},
-        pace::FORGOTTEN_AFTER,
-        sending::Sending,
     },
     domain::{
         ids::LaneId,
-        subscription::{PayloadFormat, State, Subscription},
+        payload_format::PayloadFormat,
+        subscription::{State, Subscription},
         time::UnixMicros,
     },
     store::{self, Owed, Store, StoreError},

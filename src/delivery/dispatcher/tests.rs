@@ -7,13 +7,8 @@ use tower::{service_fn, util::BoxCloneSyncService};
 use super::*;
 use crate::{
     clock::SystemClock,
-    domain::{
-        delivery::{Attempt, Post},
-        event::EventContent,
-        ids::AccountId,
-        samples,
-        subscription::PayloadFormat,
-    },
+    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat},
+    event::{EventContent, samples, webhook::Post},
     proto::v1::event::Payload,
     store::{
         NewEvent,

@@ -15,10 +15,10 @@ use foldhash::HashSet;
 
 use super::{
     LaneLimits, Read, ReadKind, before,
-    tag::{Place, Tag},
+    order_key::{Place, Tag},
 };
 use crate::{
-    domain::{event::OrderTag, ids::Seq, time::UnixMicros},
+    domain::{event_facts::OrderTag, ids::Seq, time::UnixMicros},
     store::{Owed, OwedPage},
 };
 

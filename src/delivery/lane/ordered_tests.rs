@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use super::{LaneLimits, OrderedLane, Read, ReadKind, before};
 use crate::{
     domain::{
-        event::{OrderKey, OrderTag, StoredEvent},
+        event_facts::{OrderKey, OrderTag},
         ids::{EventName, Seq},
         time::UnixMicros,
     },
+    event::StoredEvent,
     proto::v1,
     store::{Debt, OrderFilter, Owed, OwedPage},
 };

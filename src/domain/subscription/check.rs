@@ -4,16 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{
-    Field, Mask, PayloadFormat, RetryOverrides, Settings, SignatureScheme, TlsOptions,
-    endpoint_url::parse_url,
-};
+use super::{Field, Mask, RetryOverrides, Settings, SignatureScheme, TlsOptions, endpoint_url::parse_url};
 use crate::{
     domain::{
-        fault::Faults,
-        request,
+        field_violation::Faults,
+        payload_format::PayloadFormat,
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
+        webhook_headers,
     },
     proto::v1::{
         self, EventType,
@@ -241,7 +239,7 @@ impl<'a> Check<'a> {
             } else {
                 Ok(Secret::new(value.as_str()))
             };
-            let checked = request::check_header(name, value.as_ref().map_or("", Secret::expose));
+            let checked = webhook_headers::check_header(name, value.as_ref().map_or("", Secret::expose));
             match (checked, value) {
                 (Err(rule), _) => self.invalid(&header_path(name), rule),
                 (Ok(()), Err(rule)) => self.invalid(&header_path(name), rule),
@@ -253,7 +251,7 @@ impl<'a> Check<'a> {
             }
         }
         let total = headers.iter().map(|(name, value): (&String, &Secret)| (name.as_str(), value.expose()));
-        if let Err(rule) = request::check_headers_total(total) {
+        if let Err(rule) = webhook_headers::check_headers_total(total) {
             self.invalid("headers", rule);
         }
         headers

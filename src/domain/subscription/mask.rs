@@ -1,7 +1,7 @@
 //! Which fields of a subscription an update changes.
 
 use crate::{
-    domain::fault::Faults,
+    domain::field_violation::Faults,
     proto::v1::{
         self,
         subscription::{PayloadFormat, SignatureScheme},

@@ -7,7 +7,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event::{OrderKey, OrderTag},
+        event_facts::{OrderKey, OrderTag},
         ids::{LaneId, Seq},
         time::UnixMicros,
     },

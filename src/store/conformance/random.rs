@@ -201,9 +201,8 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[LaneId
         };
         loop {
             let (ours, theirs) = (bench.store.events(&query).unwrap(), reference.events(&query).unwrap());
-            let seqs = |rows: &[Arc<crate::domain::event::StoredEvent>]| {
-                rows.iter().map(|e| e.seq).collect::<Vec<_>>()
-            };
+            let seqs =
+                |rows: &[Arc<crate::event::StoredEvent>]| rows.iter().map(|e| e.seq).collect::<Vec<_>>();
             assert_eq!((seqs(&ours.rows), ours.next), (seqs(&theirs.rows), theirs.next), "seed {seed}");
             query.before = ours.next;
             if ours.next.is_none() {

@@ -4,16 +4,17 @@ use prost::Message;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    apply,
-    audit::record as audit_record,
-    describe,
-    detail::{Detail, SlotState},
-    ledger::Ledger,
+    index::{
+        apply,
+        ledger::Ledger,
+        manifest::Manifest,
+        volume::Volume,
+        volume_codec,
+        volume_detail::{Detail, SlotState},
+    },
+    kv::{audit_record, subscriptions},
     log::Pos,
-    manifest::Manifest,
     records::{AccessTokenRecord, AttemptRecord, CommitRecord, SubscriptionRecord},
-    registry_tree,
-    volume::Volume,
 };
 use crate::domain::{
     access::AccessToken,
@@ -35,17 +36,17 @@ pub fn registry(data: &[u8]) {
         let encoded = SubscriptionRecord::from(&subscription).encode_to_vec();
         let again = SubscriptionRecord::decode(&*encoded).map(Subscription::try_from);
         assert!(matches!(again, Ok(Ok(again)) if again == subscription), "it is read as it was written");
-        let key = registry_tree::lane_key(subscription.lane);
-        assert_eq!(registry_tree::subscription_of(&key, &encoded, keys).ok().as_ref(), Some(&subscription));
-        assert!(registry_tree::subscription_of(&key[1..], &encoded, keys).is_err());
+        let key = subscriptions::lane_key(subscription.lane);
+        assert_eq!(subscriptions::subscription_of(&key, &encoded, keys).ok().as_ref(), Some(&subscription));
+        assert!(subscriptions::subscription_of(&key[1..], &encoded, keys).is_err());
         assert!(!format!("{subscription:?}").contains("whsec_"), "a secret is printed");
     }
-    let (key, value) = data.split_at(data.len().min(registry_tree::REQUEST_KEY_BYTES));
-    if let Ok((_, same)) = registry_tree::request_of(key, value) {
+    let (key, value) = data.split_at(data.len().min(subscriptions::REQUEST_KEY_BYTES));
+    if let Ok((_, same)) = subscriptions::request_of(key, value) {
         assert_eq!(same, key);
     }
-    drop(registry_tree::answer_of(value, keys));
-    drop(registry_tree::answer_of(data, keys));
+    drop(subscriptions::answer_of(value, keys));
+    drop(subscriptions::answer_of(data, keys));
 }
 
 /// An access token.
@@ -119,22 +120,22 @@ fn adds_up(ledger: &Ledger, lanes: impl Iterator<Item = LaneId>) {
 pub fn volume(data: &[u8]) {
     let Some((len, rest)) = data.split_first_chunk::<2>() else { return };
     let (index, state) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));
-    let Ok(detail) = describe::decode(index, state) else { return };
+    let Ok(detail) = volume_codec::decode(index, state) else { return };
     comes_back(&detail);
 }
 
 /// That what is known of a volume's events is the same when it was written and read, and that each is found.
 fn comes_back(detail: &Detail) {
-    let (index, hashes) = describe::encode_index(detail);
-    let state = describe::encode_state(detail);
-    let again = match describe::decode(&index.encode_to_vec(), &state.encode_to_vec()) {
+    let (index, hashes) = volume_codec::encode_index(detail);
+    let state = volume_codec::encode_state(detail);
+    let again = match volume_codec::decode(&index.encode_to_vec(), &state.encode_to_vec()) {
         Ok(again) => again,
         Err(error) => panic!("{error}: {detail:?}"),
     };
     assert_eq!((&again.events, &again.slots, &again.bases), (&detail.events, &detail.slots, &detail.bases));
     assert_eq!((&again.offsets, &again.retries), (&detail.offsets, &detail.retries));
     let given = detail.events.iter().filter(|event| event.id_given).count();
-    assert_eq!(describe::decode_hashes(&hashes).count(), given);
+    assert_eq!(volume_codec::decode_hashes(&hashes).count(), given);
 
     let first = Seq(7);
     for event in 0..detail.len() {
@@ -196,7 +197,7 @@ mod seeds {
             disk::{
                 DiskStore, KeySource, StoreSettings,
                 log::{FIRST_FILE, Files, Kind, replay},
-                read::ATTEMPT_HEAD,
+                read::fetch::ATTEMPT_HEAD,
                 records::RequestRecord,
             },
         },
@@ -290,7 +291,7 @@ mod seeds {
             UnixMicros(0),
         );
         let record = SubscriptionRecord::from(&rotated);
-        let key = registry_tree::request_key(subscription.name.account, subscription.uid);
+        let key = subscriptions::request_key(subscription.name.account, subscription.uid);
         let fingerprint = vec![7; 32];
         let request = RequestRecord { time: 1, fingerprint, subscription: Some(record.clone()) };
         vec![
@@ -336,12 +337,12 @@ mod seeds {
         let stored = first.stored().unwrap();
         let span = |span| reader.read_span(span).unwrap();
         let (index, state) = (span(stored.index.events), span(stored.state));
-        let detail = describe::decode(&index, &state).unwrap();
+        let detail = volume_codec::decode(&index, &state).unwrap();
         for kept in [3, 20, detail.len()] {
             let kept: Vec<usize> = (0..detail.len()).rev().take(kept).rev().collect();
             let detail = detail.only(first.first, &kept, |lane| lane != 2);
-            let index = describe::encode_index(&detail).0.encode_to_vec();
-            let state = describe::encode_state(&detail).encode_to_vec();
+            let index = volume_codec::encode_index(&detail).0.encode_to_vec();
+            let state = volume_codec::encode_state(&detail).encode_to_vec();
             let len = u16::try_from(index.len()).unwrap().to_le_bytes();
             seeds.push(("volume", [&len[..], &index, &state].concat()));
         }

@@ -20,10 +20,10 @@ use std::{
 use tokio::sync::{broadcast, oneshot, watch};
 
 use self::{
-    audit::AuditLog,
-    held::HeldEvents,
-    ledger::Ledger,
+    index::ledger::Ledger,
+    kv::audit_log::AuditLog,
     log::{LogReader, ReadError},
+    read::event_cache::HeldEvents,
     writer::{Settling, Write, bytes_of},
 };
 use super::{
@@ -37,43 +37,36 @@ use crate::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         seal::SealingKey,
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     metrics::Metrics,
 };
 
-mod apply;
-pub mod audit;
-mod describe;
-mod detail;
-mod files;
+mod data_dir;
+mod fs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod held;
-mod ids;
-mod key_file;
-mod ledger;
+mod index;
+mod keys;
+pub mod kv;
 mod log;
-mod manifest;
 mod open;
-mod query;
+pub(crate) mod open_error;
 mod read;
 pub mod records;
-mod registry_tree;
 mod report;
-mod tokens_tree;
-mod volume;
 mod writer;
 
-pub use key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
+pub use index::volume::{VOLUME_BYTES, VOLUME_EVENTS};
+pub use keys::key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
+pub use kv::subscriptions::REQUEST_MEMORY;
 pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
-pub use open::{OpenError, Rotation};
-pub use registry_tree::REQUEST_MEMORY;
-pub use volume::{VOLUME_BYTES, VOLUME_EVENTS};
+pub use open::Rotation;
+pub use open_error::OpenError;
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
 /// Memory for what is known of events and deliveries that are on disk as well, unless configured, in bytes.
@@ -411,7 +404,7 @@ impl Store for DiskStore {
         let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
         if self.shared.failure.borrow().is_none() {
             let next_seq = self.shared.ledger().next_seq;
-            open::note_clean_end(&self.data_dir, next_seq, next_record)
+            data_dir::note_clean_end(&self.data_dir, next_seq, next_record)
                 .map_err(|error| StoreError::Failed(error.to_string()))?;
         }
         Ok(())

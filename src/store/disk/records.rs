@@ -12,11 +12,11 @@ use crate::{
     proto::v1::EventType,
 };
 
-mod subscription;
-mod tokens;
+pub use subscription_record::{RequestRecord, SealedRecord, SubscriptionRecord};
+pub use token_record::{AccessTokenRecord, TokensKind};
 
-pub use subscription::{RequestRecord, SealedRecord, SubscriptionRecord};
-pub use tokens::{AccessTokenRecord, TokensKind};
+mod subscription_record;
+mod token_record;
 
 /// The layout that this version reads and writes.
 pub const FORMAT: u32 = 3;

@@ -12,34 +12,40 @@ use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 
-use self::group::Group;
+use self::commit::Group;
 use super::{
-    Shared, apply,
-    detail::{Slot, SlotState},
+    Shared,
+    index::{
+        apply,
+        volume_detail::{Slot, SlotState},
+    },
+    kv::{
+        access_tokens::TokensTree,
+        subscriptions::{self, RegistryTree},
+    },
     log::{Kind, Log, WriteError, sum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
-    registry_tree::{self, RegistryTree},
-    tokens_tree::TokensTree,
 };
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
+        event_facts::EventAddress,
         ids::{AccountId, EventId, EventName, LaneId, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
         Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
         Purged, ReplayQuery, Settlement, StoreError, TokenChange,
     },
 };
 
-mod alone;
+mod access_tokens;
 mod checkpoint;
-mod group;
+mod commit;
+mod exclusive;
 mod retention;
-mod tokens;
 
 /// A commit gathers no more once it has this many events and settlements.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
@@ -408,8 +414,8 @@ fn failed(error: ::sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
-impl From<registry_tree::RegistryError> for StoreError {
-    fn from(error: registry_tree::RegistryError) -> Self {
+impl From<subscriptions::RegistryError> for StoreError {
+    fn from(error: subscriptions::RegistryError) -> Self {
         Self::Failed(error.to_string())
     }
 }

@@ -11,11 +11,12 @@ use uuid::Uuid;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
+        event_facts::EventAddress,
         ids::{AccountId, EventId, EventName, Seq},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{Accepted, DeliveryChange, DeliveryRecord, FedEvent, NewEvent, Owed, ReplayQuery, StoreError},
 };
 

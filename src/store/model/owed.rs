@@ -5,10 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{OrderTag, StoredEvent},
+        event_facts::OrderTag,
         ids::{LaneId, Seq},
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::StoreError,
 };
 

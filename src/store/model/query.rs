@@ -5,10 +5,10 @@ use std::{cmp::Reverse, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::StoredEvent,
         ids::{AccountId, EventId, LaneId, Seq},
         time::UnixMicros,
     },
+    event::StoredEvent,
     proto::v1::EventType,
 };
 

@@ -95,7 +95,7 @@ fn tries(things: Things) -> Vec<Try> {
     let mine = || v1::PublishEventRequest {
         parent: "accounts/2".into(),
         event: Some(
-            tidings::domain::samples::typical_message(AccountId::new(2).expect("2 is positive"), 3, 7).into(),
+            tidings::event::samples::typical_message(AccountId::new(2).expect("2 is positive"), 3, 7).into(),
         ),
         ..Default::default()
     };

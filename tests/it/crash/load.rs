@@ -12,8 +12,14 @@ use std::{
     time::Duration,
 };
 
+use super::{ACCOUNT, CONVERSATIONS};
+use crate::{
+    client::{Client, id_of, publish_request},
+    gateway::PATIENCE,
+};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, stream_publish_events_response::Outcome},
 };
 use tokio::{
@@ -23,12 +29,6 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
-
-use super::{ACCOUNT, CONVERSATIONS};
-use crate::{
-    client::{Client, id_of, publish_request},
-    gateway::PATIENCE,
-};
 
 /// Callers that publish one event at a time.
 const SINGLE_CALLERS: usize = 6;

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Frame;
-use prost::Message;
-use tidings::{domain::samples, proto::v1};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+use super::{
+    ACCOUNT, Attacked, MIB, Tried,
+    calls::{self, Calls},
+    message, side_by_side,
 };
-
-use super::{ACCOUNT, Attacked, MIB, Tried, calls, calls::Calls, message, side_by_side};
 use crate::{
     client::{Client, publish_request},
     gateway::Home,
     metrics::Scrape,
     raw::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw},
+};
+use bytes::Bytes;
+use hyper::body::Frame;
+use prost::Message;
+use tidings::{event::samples, proto::v1};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
 };
 
 const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";

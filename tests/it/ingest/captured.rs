@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use serde_json::Value;
-use tidings::{
-    domain::{ids::AccountId, import, json::render, subscription::PayloadFormat as Form},
-    proto::v1::{self, subscription::PayloadFormat},
-};
-
 use super::{Receiver, delivery, home, now, put_sources, sender, signed, source, subscription};
 use crate::client::Client;
+use serde_json::Value;
+use tidings::{
+    domain::{ids::AccountId, payload_format::PayloadFormat as Form},
+    event::{parse, render::render},
+    proto::v1::{self, subscription::PayloadFormat},
+};
 
 #[path = "../../chatwoot/exceptions.rs"]
 #[expect(dead_code, reason = "some of it is for the tests of the form")]
@@ -82,7 +82,7 @@ async fn every_captured_webhook_is_delivered_as_it_came_or_refused_with_its_faul
         let sent = arrived.last().unwrap();
         assert_eq!(sent.path, format!("/{number}"));
         // The same as if it had been published over gRPC.
-        let read = import::read(text.as_bytes(), AccountId::new(number).unwrap()).unwrap();
+        let read = parse::read(text.as_bytes(), AccountId::new(number).unwrap()).unwrap();
         assert_eq!(sent.body.as_bytes(), render(&read, Form::Chatwoot), "{name}");
         for difference in json::differences(&json::read(text.as_bytes()), &json::read(sent.body.as_bytes())) {
             assert!(is_an_exception(name, &difference), "{name} {}: {}", difference.path, difference.what);

@@ -15,7 +15,7 @@ async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
     gateway.client.pause(&subscribed.name).await;
     let account = tidings::domain::ids::AccountId::new(ACCOUNT).unwrap();
     let requests = (1..=1000)
-        .map(|id| publish_request(ACCOUNT, "", tidings::domain::samples::typical_message(account, 1, id)));
+        .map(|id| publish_request(ACCOUNT, "", tidings::event::samples::typical_message(account, 1, id)));
     let batch = v1::BatchPublishEventsRequest { requests: requests.collect(), ..Default::default() };
     gateway.client.events.clone().batch_publish_events(batch).await.unwrap();
 

@@ -2,22 +2,21 @@
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
+use crate::harness::{Ended, PATIENCE, Reads, Running, run, tidings};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings::{
+    commands::receive::{self, Answers, Received},
     proto::v1::{
         CreateSubscriptionRequest, Event, ListEventsRequest, Subscription,
         event_service_client::EventServiceClient, subscription::PayloadFormat,
         subscription_service_client::SubscriptionServiceClient,
     },
-    receive::{self, Answers, Received},
 };
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
-
-use crate::harness::{Ended, PATIENCE, Reads, Running, run, tidings};
 
 /// A gateway on ports of its own.
 pub struct Gateway {

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::{
-    event::StoredEvent,
-    ids::{AccountId, EventName},
-    samples,
+use crate::{
+    domain::ids::{AccountId, EventName},
+    event::{StoredEvent, samples},
 };
 
 const WINDOW: usize = 4;

@@ -131,7 +131,7 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
         assert_eq!(store.lane_summary(lane).pending, before.pending + 45 + 5);
     }
     // What lies before the manifest's place is read when it is asked for.
-    let replayed = manifest::Manifest::read(&dir.path().join("ledger")).unwrap().pos.offset() as usize;
+    let replayed = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap().pos.offset() as usize;
     records.retain(|record| *record >= replayed);
     assert!(!records.is_empty());
     for record in records {

@@ -166,7 +166,7 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
     let (store, rare) = store_of_a_thousand_lanes(dir.path(), &metrics).await;
     let volumes = store.shared.ledger().volumes.len();
-    assert!(volumes > query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
+    assert!(volumes > read::query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
     let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
 
     let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
@@ -199,7 +199,11 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     loop {
         let before = read();
         let page = store.events(&query).unwrap();
-        assert!(read() - before <= query::VOLUMES_OF_PAGE_MAX, "{} volumes for a page", read() - before);
+        assert!(
+            read() - before <= read::query::VOLUMES_OF_PAGE_MAX,
+            "{} volumes for a page",
+            read() - before
+        );
         (found, pages) = (found + page.rows.len(), pages + 1);
         match page.next {
             Some(next) => query.before = Some(next),

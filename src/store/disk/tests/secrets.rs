@@ -247,21 +247,21 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     // Wherever it was interrupted: the file has both keys, and the store one of them.
     for of_store in [2, 3] {
         let both = SealingKeys::one(one(2)).after(one(3));
-        key_file::write(&file, &both).unwrap();
+        keys::key_file::write(&file, &both).unwrap();
         if of_store == 3 {
             drop(open_with(dir.path(), &given(&[3, 2])).unwrap());
         }
         let rotated = rotate_secrets_key(dir.path(), &beside, one(8), 1).unwrap();
         assert_eq!((rotated.key, rotated.before), (one(3).id(), Some(one(of_store).id())));
-        assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+        assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
         assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
         drop(rotate_secrets_key(dir.path(), &given(&[2, 3]), one(8), 1).unwrap());
-        key_file::write(&file, &SealingKeys::one(one(2))).unwrap();
+        keys::key_file::write(&file, &SealingKeys::one(one(2))).unwrap();
     }
     // Or a start ends it.
-    key_file::write(&file, &SealingKeys::one(one(2)).after(one(4))).unwrap();
+    keys::key_file::write(&file, &SealingKeys::one(one(2)).after(one(4))).unwrap();
     assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
-    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
+    assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
 }
 
 /// What a sealed secret begins with, after its first byte.
@@ -281,9 +281,9 @@ async fn a_rotation_is_refused_where_it_cannot_be_done_and_changes_nothing() {
     assert!(matches!(rotate(&given(&[3])), Err(OpenError::WrongKey { .. })));
     assert!(matches!(rotate(&KeySource::Beside(one(1))), Err(OpenError::KeyLost(..))));
     let file = dir.path().join("another");
-    key_file::write(&file, &SealingKeys::one(one(3))).unwrap();
+    keys::key_file::write(&file, &SealingKeys::one(one(3))).unwrap();
     assert!(matches!(rotate(&KeySource::File(file.clone())), Err(OpenError::WrongKey { .. })));
-    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+    assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
     let store = open_with(dir.path(), &given(&[1])).unwrap();
     assert!(matches!(rotate(&given(&[2, 1])), Err(OpenError::Locked(..))));
     assert_eq!(all(&store), subscriptions);

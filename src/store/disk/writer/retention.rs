@@ -8,9 +8,9 @@ use crate::{
     store::{
         Keep, Purged, StoreError,
         disk::{
-            detail::EventMeta,
+            index::volume_detail::EventMeta,
             log::{Kind, ReadError, damaged, sum},
-            read::Found,
+            read::fetch::Found,
         },
     },
 };
