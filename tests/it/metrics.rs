@@ -339,8 +339,7 @@ async fn names_are_by_convention_and_the_readme_lists_them_all() {
     let document = include_str!("../../docs/metrics.md");
     let (_, rest) = document.split_once("<!-- metrics:begin -->\n").expect("the table's begin is marked");
     let (table, _) = rest.split_once("<!-- metrics:end -->").expect("the table's end is marked");
-    let expected =
-        format!("| metric | type | label | meaning |\n|---|---|---|---|\n{}\n", rows.join("\n"));
+    let expected = format!("| metric | type | label | meaning |\n|---|---|---|---|\n{}\n", rows.join("\n"));
     assert_eq!(table, expected, "docs/metrics.md should contain:\n{expected}");
 }
 
