@@ -29,6 +29,7 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+mod access_tokens;
 mod audit;
 mod deliveries;
 mod events;
@@ -36,7 +37,6 @@ mod random;
 mod replays;
 mod retention;
 mod subscriptions;
-mod tokens;
 
 pub use audit::AUDIT_BYTES_MAX;
 
@@ -77,7 +77,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     deliveries::run(&engine).await;
     replays::run(&engine).await;
     retention::run(&engine).await;
-    tokens::run(&engine).await;
+    access_tokens::run(&engine).await;
     audit::run(&engine).await;
     a_closed_store_takes_nothing(engine()).await;
     random::run(&engine).await;

@@ -23,6 +23,7 @@ use crate::{
     event::StoredEvent,
 };
 
+pub mod access_tokens;
 mod audit;
 mod changes;
 #[cfg(test)]
@@ -31,12 +32,11 @@ pub mod disk;
 pub mod memory;
 mod model;
 pub mod registry;
-pub mod tokens;
 
+pub use access_tokens::{Issued, TokenChange, TokenRow, Tokens};
 pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditNote, AuditQuery};
 pub use model::*;
 pub use registry::{Matching, Registry};
-pub use tokens::{Issued, TokenChange, TokenRow, Tokens};
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
 pub const FEED_GROUPS_MAX: usize = 64;
