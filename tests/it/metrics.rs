@@ -319,7 +319,7 @@ async fn every_look_during_work_adds_up() {
 }
 
 #[tokio::test]
-async fn names_are_by_convention_and_the_readme_lists_them_all() {
+async fn names_are_by_convention_and_the_document_lists_them_all() {
     let gateway = Home::new().start().await;
     let scrape = Scrape::of(&gateway).await;
     gateway.stop().await;
