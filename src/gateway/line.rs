@@ -162,7 +162,6 @@ mod tests {
             content: samples::typical_message(account(), 1, 1).into(),
             inbox_id: None,
             fingerprint: 1,
-            subscriptions: Vec::new(),
         }
     }
 
