@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     clock::Clock,
     delivery::{
-        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
         http::client::{self, PosterSettings},
     },
     domain::{
