@@ -195,8 +195,8 @@ impl Dispatcher {
     fn hear(&mut self, fed: Result<QueueEvent, RecvError>) -> ControlFlow<()> {
         match fed {
             Ok(QueueEvent::Events(events)) => self.accepted(&events),
-            Ok(QueueEvent::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
-            Ok(QueueEvent::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
+            Ok(QueueEvent::Due(key, due)) => self.tell(key.subscription, |lane| lane.made_due(key.seq, due)),
+            Ok(QueueEvent::Cancelled(key)) => self.tell(key.subscription, |lane| lane.cancelled(key.seq)),
             Ok(QueueEvent::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
             Err(RecvError::Lagged(_)) => self.look_at_everything(),
             Err(RecvError::Closed) => return ControlFlow::Break(()),
@@ -206,12 +206,12 @@ impl Dispatcher {
 
     /// Every lane that owes something may have more in the store than is known here.
     fn look_at_everything(&mut self) {
-        for id in self.means.store.registry().lanes() {
+        for id in self.means.store.registry().keys() {
             match self.slots.get_mut(&id) {
                 Some(slot) => slot.lane.missed(),
                 None => self.look_at(id),
             }
-            if let Some(subscription) = self.means.store.registry().by_lane(id) {
+            if let Some(subscription) = self.means.store.registry().by_key(id) {
                 self.look_at_state(&subscription);
             }
             self.pump(id);
@@ -220,8 +220,8 @@ impl Dispatcher {
 
     /// Begins to serve a lane of which nothing is known here, if it owes something.
     fn look_at(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
-        let summary = self.means.store.lane_summary(id);
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
+        let summary = self.means.store.queue_summary(id);
         if summary.owed() > 0 {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, summary.next_due));
         }
@@ -230,10 +230,10 @@ impl Dispatcher {
     fn accepted(&mut self, group: &[AcceptedEvent]) {
         for fed in group {
             self.note_weight(fed.event.memory_bytes());
-            for &id in &fed.lanes {
+            for &id in &fed.subscriptions {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
-                    let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+                    let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
                     if subscription.state != State::Active {
                         self.parked.insert(id);
                         continue;
@@ -256,7 +256,7 @@ impl Dispatcher {
 
     /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
     fn tell(&mut self, id: SubscriptionKey, tell: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, Some(UnixMicros(0))));
         }
@@ -283,7 +283,7 @@ impl Dispatcher {
     }
 
     fn subscription_changed(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
         self.look_at_state(&subscription);
         let resumed = subscription.state == State::Active && self.parked.remove(&id);
         if resumed && !self.slots.contains_key(&id) {
@@ -312,9 +312,9 @@ impl Dispatcher {
     }
 
     fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
-        let (id, now) = (key.lane, self.means.clock.now());
+        let (id, now) = (key.subscription, self.means.clock.now());
         self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
-        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
+        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_key(id)) {
             if !is_probe {
                 let mut pace = self.paces.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;

@@ -1,4 +1,4 @@
-//! The line in front of the store. Outcomes of deliveries are written by the same commits as events, and a lane goes on only
+//! The line in front of the store. Outcomes of deliveries are written by the same commits as events, and a subscription goes on only
 //! when its outcomes are on disk. So if a flood of events were given to the store as it comes, deliveries would get as small
 //! a part of each commit as they are of all that waits. Therefore only so many events are with the store at a time; the
 //! others stand here, in their order.
@@ -162,7 +162,7 @@ mod tests {
             content: samples::typical_message(account(), 1, 1).into(),
             inbox_id: None,
             fingerprint: 1,
-            lanes: Vec::new(),
+            subscriptions: Vec::new(),
         }
     }
 

@@ -130,7 +130,7 @@ impl Machine {
     /// The deliveries that are not over.
     pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
-            lanes: self.engine.registry().lanes(),
+            subscriptions: self.engine.registry().keys(),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
             event: None,
             time: TimeRange::default(),
