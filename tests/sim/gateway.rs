@@ -261,7 +261,6 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: 1 << 20,
         events_in_flight_max: 10_000,
-        events_storing_max: 512,
         bytes_in_flight_max: 64 << 20,
         reads_in_flight_max: 8,
         tests_in_flight_max: 8,
