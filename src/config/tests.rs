@@ -47,7 +47,6 @@ const SAMPLES: [(&str, &str, &str); SETTINGS.len()] = [
     ("delivery_threads", "3", "3"),
     ("event_bytes_max", "64KiB", "65_536"),
     ("publish_events_in_flight_max", "1000", "1000"),
-    ("publish_events_storing_max", "1", "1"),
     ("publish_bytes_in_flight_max", "2GiB", r#""2GiB""#),
     ("stream_events_in_flight_max", "7", "7"),
     ("grpc_message_bytes_max", "8MiB", r#""8MiB""#),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
+use super::{Gateway, GatewayError, Resource, admission::Admitted};
 use crate::{
     domain::{
         event_routing::{EventAddress, EventRouting},
@@ -27,7 +27,7 @@ use crate::{
     event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
-    store::{EventQuery, Matches, NewEvent, Page, Registry, StoreError},
+    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -86,7 +86,7 @@ pub struct Published {
 
 /// Events on their way to the disk. Resolves when they are there; dropping it does not call them back.
 pub struct Publishing {
-    stored: InLine,
+    stored: CommitFuture<Vec<Accepted>>,
     accounts: Vec<AccountId>,
     start: Instant,
     metrics: Arc<Metrics>,
@@ -177,7 +177,7 @@ impl Gateway {
         let mut soon = self.sent_soon();
         let new =
             events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
-        let stored = self.0.line.enter(new.collect());
+        let stored = self.0.store.accept(new.collect());
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 

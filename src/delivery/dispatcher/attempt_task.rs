@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tower::{Service, ServiceExt};
 
-use super::{DispatchSettings, STORE_RETRY_WAIT};
+use super::settings::{DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
     clock::Clock,
     domain::{

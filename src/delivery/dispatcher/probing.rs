@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Dispatcher, STORE_RETRY_WAIT};
+use super::{Dispatcher, settings::STORE_RETRY_WAIT};
 use crate::{
     delivery::dispatcher::{
         suspension::{Failing, ProbeTimes, Verdict},

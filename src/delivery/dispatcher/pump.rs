@@ -4,7 +4,10 @@ use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use rand::RngExt;
 
-use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
+use super::{
+    Dispatcher,
+    settings::{DispatchSettings, STORE_RETRY_WAIT},
+};
 use crate::{
     delivery::{
         dispatcher::{attempt_task::Sending, throttle::FORGOTTEN_AFTER},

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use tower::{service_fn, util::BoxCloneSyncService};
 
-use super::*;
+use super::{suspension::SuspensionSettings, *};
 use crate::{
     clock::SystemClock,
-    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat},
+    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat, retry::RetryPolicy},
     event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
     store::{
