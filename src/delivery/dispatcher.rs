@@ -190,12 +190,14 @@ impl Dispatcher {
     fn handle_queue_event(&mut self, event: QueueEvent) {
         match event {
             QueueEvent::Events(events) => self.accepted(&events),
-            QueueEvent::Due(key, due) => self.with_lane(key.lane, |lane| lane.retry_requested(key.seq, due)),
+            QueueEvent::Due(key, due) => {
+                self.with_lane(key.subscription, |lane| lane.retry_requested(key.seq, due))
+            }
             QueueEvent::Cancelled(key) => {
-                self.probing.discard_candidate(key.lane, &mut self.timers);
-                if let Some(slot) = self.slots.get_mut(&key.lane) {
+                self.probing.discard_candidate(key.subscription, &mut self.timers);
+                if let Some(slot) = self.slots.get_mut(&key.subscription) {
                     slot.lane.cancelled(key.seq);
-                    self.pump(key.lane);
+                    self.pump(key.subscription);
                 }
             }
             QueueEvent::Requeued(id, from) => self.with_lane(id, |lane| lane.requeued(from)),
@@ -210,12 +212,12 @@ impl Dispatcher {
 
     /// Every subscription with pending deliveries may have more in the store than is known here.
     fn recheck_all(&mut self) {
-        for id in self.context.store.registry().lanes() {
+        for id in self.context.store.registry().keys() {
             match self.slots.get_mut(&id) {
                 Some(slot) => slot.lane.feed_lagged(),
                 None => self.start_lane(id),
             }
-            if let Some(subscription) = self.context.store.registry().by_lane(id) {
+            if let Some(subscription) = self.context.store.registry().by_key(id) {
                 self.observe_state(&subscription);
                 self.probing.discard_candidate(id, &mut self.timers);
             }
@@ -225,8 +227,8 @@ impl Dispatcher {
 
     /// Starts the lane of a subscription if it has pending deliveries.
     fn start_lane(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.context.store.registry().by_lane(id) else { return };
-        let summary = self.context.store.lane_summary(id);
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return };
+        let summary = self.context.store.queue_summary(id);
         if summary.owed() > 0 {
             self.add_slot(id, Lane::with_backlog(subscription.settings.ordered, summary.next_due));
         }
@@ -235,10 +237,10 @@ impl Dispatcher {
     fn accepted(&mut self, group: &[AcceptedEvent]) {
         for accepted in group {
             self.record_event_bytes(accepted.event.memory_bytes());
-            for &id in &accepted.lanes {
+            for &id in &accepted.subscriptions {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
-                    let Some(subscription) = self.context.store.registry().by_lane(id) else { continue };
+                    let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
                     if subscription.state != State::Active {
                         self.unloaded.insert(id);
                         continue;
@@ -261,7 +263,7 @@ impl Dispatcher {
 
     /// Changes the lane of a subscription. A subscription without one gets one that reads all pending deliveries.
     fn with_lane(&mut self, id: SubscriptionKey, change: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.context.store.registry().by_lane(id) else { return };
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {
             self.add_slot(id, Lane::with_backlog(subscription.settings.ordered, Some(UnixMicros(0))));
         }
@@ -287,7 +289,7 @@ impl Dispatcher {
     }
 
     fn subscription_changed(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.context.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
         self.observe_state(&subscription);
         let resumed = subscription.state == State::Active && self.unloaded.remove(&id);
         if resumed && !self.slots.contains_key(&id) {
@@ -300,7 +302,7 @@ impl Dispatcher {
         let resumed =
             self.probing.observe_state(&self.context, subscription, &mut self.timers, &mut self.random);
         if resumed {
-            self.set_throttle(subscription.lane, Some(Throttle::slow_start(self.context.clock.now())));
+            self.set_throttle(subscription.key, Some(Throttle::slow_start(self.context.clock.now())));
         }
     }
 
@@ -323,9 +325,9 @@ impl Dispatcher {
     }
 
     fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe }: &AttemptDone) {
-        let (id, now) = (key.lane, self.context.clock.now());
+        let (id, now) = (key.subscription, self.context.clock.now());
         self.scheduler.release(id, attempt.outcome == Outcome::Ok);
-        if let Some(subscription) = self.context.store.registry().by_lane(id) {
+        if let Some(subscription) = self.context.store.registry().by_key(id) {
             if !is_probe {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.context.settings;

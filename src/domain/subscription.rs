@@ -6,7 +6,6 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    event_routing::EventRouting,
     ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
     payload_format::PayloadFormat,
@@ -34,7 +33,7 @@ pub use tls::{TlsOptions, TlsProfile};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
     /// Its number within the store.
-    pub lane: SubscriptionKey,
+    pub key: SubscriptionKey,
     /// A UUID that no later subscription of the same name shares.
     pub uid: Uuid,
     /// Counts its changes, from 1. The etag is made of it.
@@ -179,15 +178,15 @@ impl Subscription {
     /// Whether an event of its account is for it.
     ///
     /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
-    pub fn wants(&self, facts: &EventRouting) -> bool {
-        self.settings.event_types.contains(&facts.event_type)
+    pub fn wants(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
+        self.settings.event_types.contains(&event_type)
             && (self.settings.inbox_ids.is_empty()
-                || facts.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
+                || inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
     }
 
     /// Changes whenever the subscription does, and differs between two of the same name.
     pub fn etag(&self) -> String {
-        format!("\"{:x}-{}\"", self.lane.0, self.version)
+        format!("\"{:x}-{}\"", self.key.0, self.version)
     }
 }
 

@@ -131,7 +131,7 @@ impl Machine {
     /// The deliveries that are not over.
     pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
-            lanes: self.engine.registry().lanes(),
+            subscriptions: self.engine.registry().keys(),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
             event: None,
             time: TimeRange::default(),
@@ -167,7 +167,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     *machine.stop.lock().unwrap() = stop.clone();
     let ledger = Arc::clone(&machine.ledger);
     let noting = webhook_client.clone().map_request(move |request: WebhookRequest| {
-        let key = DeliveryKey { seq: request.event.seq, lane: request.subscription.lane };
+        let key = DeliveryKey { seq: request.event.seq, subscription: request.subscription.key };
         ledger.note(Entry::Began { key });
         request
     });
@@ -268,7 +268,6 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: 1 << 20,
         events_in_flight_max: 10_000,
-        events_storing_max: 512,
         bytes_in_flight_max: 64 << 20,
         reads_in_flight_max: 8,
         tests_in_flight_max: 8,

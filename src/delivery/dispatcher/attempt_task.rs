@@ -51,7 +51,7 @@ pub(crate) struct AttemptDone {
 
 impl AttemptTask {
     pub(crate) async fn run(mut self) -> AttemptDone {
-        let key = DeliveryKey { seq: self.owed.event.seq, lane: self.subscription.lane };
+        let key = DeliveryKey { seq: self.owed.event.seq, subscription: self.subscription.key };
         let metrics = Arc::clone(&self.context.metrics);
         let settings = self.context.settings;
         metrics.attempts_in_flight.inc();

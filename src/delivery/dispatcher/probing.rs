@@ -134,7 +134,7 @@ impl Probing {
         seq: Seq,
         is_probe: bool,
     ) {
-        let (id, now) = (subscription.lane, context.clock.now());
+        let (id, now) = (subscription.key, context.clock.now());
         if attempt.outcome == Outcome::Ok {
             self.failing.remove(&id);
             match subscription.state {
@@ -185,7 +185,7 @@ impl Probing {
         timers: &mut Timers,
         random: &mut StdRng,
     ) -> bool {
-        let (id, now) = (subscription.lane, context.clock.now());
+        let (id, now) = (subscription.key, context.clock.now());
         let url = subscription.settings.url.as_str();
         if subscription.state != State::Suspended {
             let is_active = subscription.state == State::Active;
@@ -233,7 +233,7 @@ impl Probing {
         probe.step = Step::Reading { is_stale: false };
         let store = Arc::clone(&context.store);
         self.tasks.spawn(async move {
-            let query = OwedQuery { lane: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
+            let query = OwedQuery { subscription: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
             let owed = match store::read(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
@@ -323,12 +323,12 @@ impl Probing {
 
     /// Changes the state, unless a caller has changed it or the URL meanwhile: the caller wins.
     fn change_state(&mut self, context: &AttemptContext, seen: &Subscription, state: State, reason: String) {
-        let (store, id) = (Arc::clone(&context.store), seen.lane);
+        let (store, id) = (Arc::clone(&context.store), seen.key);
         let (from, url) = (seen.state, seen.settings.url.clone());
         self.changing.insert(id);
         self.tasks.spawn(async move {
             for _ in 0..CHANGE_ATTEMPTS_MAX {
-                let Some(current) = store.registry().by_lane(id) else { break };
+                let Some(current) = store.registry().by_key(id) else { break };
                 if current.state != from || current.settings.url != url {
                     break;
                 }
@@ -346,7 +346,7 @@ impl Probing {
 
     /// Writes the health of a subscription, unless it has changed meanwhile: then a later attempt writes it.
     fn write_health(&mut self, context: &AttemptContext, seen: &Subscription, health: Health) {
-        let commit = context.store.update_subscription(seen.lane, seen.version, Change::Health(health));
+        let commit = context.store.update_subscription(seen.key, seen.version, Change::Health(health));
         self.tasks.spawn(async move {
             drop(commit.await);
             Done::HealthWritten

@@ -21,7 +21,7 @@ impl Dispatcher {
         let throttle = self.throttles.get(&id).copied().unwrap_or_default();
         let default_in_flight = self.context.settings.max_in_flight;
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let Some(subscription) = self.context.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
         let lane = &mut slot.lane;
         if self.probing.blocks(id) {
             // The probe or the change of state ends in a moment.
@@ -113,7 +113,7 @@ impl Dispatcher {
         while let Some(id) = self.scheduler.next() {
             let now = self.context.clock.now();
             let throttle = self.throttles.get(&id).copied().unwrap_or_default();
-            let Some(subscription) = self.context.store.registry().by_lane(id) else { continue };
+            let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
             let max = throttle.allows(self.max_in_flight(&subscription));
             let is_busy = self.slots.contains_key(&id);
             if let Some(owed) = self.probing.take_probe(id, is_busy, &mut self.timers) {
@@ -134,7 +134,7 @@ impl Dispatcher {
     }
 
     fn start_attempt(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
-        self.scheduler.acquire(subscription.lane);
+        self.scheduler.acquire(subscription.key);
         let seed = self.random.random();
         let context = self.context.clone();
         self.attempts.spawn(AttemptTask { context, subscription, seed, owed, is_probe }.run());

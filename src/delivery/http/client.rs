@@ -11,7 +11,7 @@ use super::{
     connect::{self, ConnectSettings, Connector},
     pool::{HttpClient, PoolSettings},
     stack,
-    tls::{Tls, WebhookClientError},
+    tls::Tls,
 };
 use crate::{
     clock::Clock,
@@ -19,6 +19,8 @@ use crate::{
     event::webhook::WebhookClient,
     metrics::Open,
 };
+
+pub use super::tls::WebhookClientError;
 
 /// Default timeout of an attempt, from name resolution to the end of the response's body.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
