@@ -1,7 +1,9 @@
-//! The dispatcher: one loop that delivers to all subscriptions. It waits, takes deliveries that can be sent, and sends.
+//! The dispatcher: one loop that delivers to all subscriptions. It waits, takes deliveries that can be sent,
+//! and sends.
 //!
-//! It learns of work from the store only: from the feed of the queue, from the deliveries that are pending when it
-//! starts, and from retries as they become due. A subscription with nothing to send uses no memory here.
+//! It learns of work from the store only: from the feed of the queue, from the deliveries that are pending
+//! when it starts, and from retries as they become due. A subscription with nothing to send uses no memory
+//! here.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -91,7 +93,8 @@ pub struct Dispatcher {
 /// A subscription with something to do.
 struct Slot {
     lane: Lane,
-    /// Distinguishes the slot from an earlier one of the same subscription, whose reads may still be under way.
+    /// Distinguishes the slot from an earlier one of the same subscription, whose reads may still be under
+    /// way.
     number: u64,
     /// Memory of its prefetch when it was last measured.
     bytes: usize,
@@ -100,7 +103,8 @@ struct Slot {
 }
 
 impl Dispatcher {
-    /// A dispatcher of the pending deliveries of `store`, sent by `webhook_client`. `seed` determines the jitter.
+    /// A dispatcher of the pending deliveries of `store`, sent by `webhook_client`. `seed` determines the
+    /// jitter.
     pub fn new(
         store: Arc<dyn Store>,
         webhook_client: WebhookClient,
@@ -131,8 +135,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sends until `shutdown`, then waits for the attempts under way. Dropping the future aborts these; their deliveries
-    /// stay pending in the store.
+    /// Sends until `shutdown`, then waits for the attempts under way. Dropping the future aborts these; their
+    /// deliveries stay pending in the store.
     pub async fn run(mut self, shutdown: CancellationToken) {
         // Subscribe before reading: an event accepted in between is seen twice, and taken once.
         let mut feed = self.context.store.subscribe_accepted();
@@ -148,7 +152,8 @@ impl Dispatcher {
             self.update_metrics();
             let due = self.next_wakeup();
             tokio::select! {
-                // Never by chance, so that a simulation can be repeated. Branches that can be ready all the time come last.
+                // Never by chance, so that a simulation can be repeated. Branches that can be ready all the
+                // time come last.
                 biased;
                 () = shutdown.cancelled() => break,
                 changed = changes.changed() => match changed {
@@ -204,7 +209,8 @@ impl Dispatcher {
         }
     }
 
-    /// Handles a gap in the feed. The rest of the feed is dropped as well: every subscription reads from the store.
+    /// Handles a gap in the feed. The rest of the feed is dropped as well: every subscription reads from the
+    /// store.
     fn feed_lagged(&mut self, feed: &mut Receiver<QueueEvent>) {
         *feed = feed.resubscribe();
         self.recheck_all();
@@ -261,7 +267,8 @@ impl Dispatcher {
         }
     }
 
-    /// Changes the lane of a subscription. A subscription without one gets one that reads all pending deliveries.
+    /// Changes the lane of a subscription. A subscription without one gets one that reads all pending
+    /// deliveries.
     fn with_lane(&mut self, id: SubscriptionKey, change: impl FnOnce(&mut Lane)) {
         let Some(subscription) = self.context.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {

@@ -10,8 +10,8 @@ use url::{Host, Url};
 use super::http::dns::Resolver;
 use crate::domain::{egress::EgressPolicy, subscription::parse_url};
 
-/// The URL of an endpoint from a caller. An accepted URL stays the same when it is parsed again, means the same to the client
-/// that sends to it, and gets the same egress verdict as its connection.
+/// The URL of an endpoint from a caller. An accepted URL stays the same when it is parsed again, means the
+/// same to the client that sends to it, and gets the same egress verdict as its connection.
 pub fn url(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(url) = parse_url(text) else { return };

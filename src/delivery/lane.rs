@@ -1,42 +1,25 @@
 //! A lane: the delivery loop of one subscription. Pure: callers report events and ask for the next step.
 //!
-//! The store is the queue. A lane keeps a bounded copy of its head, the *prefetch*. New events come from the feed as
-//! long as they fit. The rest stays in the store: the lane then *has a backlog* and reads on from there.
+//! The store is the queue. A lane keeps a bounded copy of its head, the *prefetch*. New events come from the
+//! feed as long as they fit. The rest stays in the store: the lane then *has a backlog* and reads on from
+//! there.
 //!
-//! A delivery that a caller cancels leaves the prefetch as soon as the feed reports it. When the feed lagged, a
-//! cancellation may be missing, so the lane drops its prefetch and reads it again.
-
-use std::{collections::HashSet, sync::Arc};
+//! A delivery that a caller cancels leaves the prefetch as soon as the feed reports it. When the feed lagged,
+//! a cancellation may be missing, so the lane drops its prefetch and reads it again.
 
 use crate::{
-    domain::{
-        event_routing::OrderTag,
-        ids::{Seq, SubscriptionKey},
-        time::UnixMicros,
-    },
-    store::{
-        DueDelivery, DuePage, OrderFilter, OrderedPage, OwedQuery, PendingDelivery, PendingPage, Store,
-        StoreError,
-    },
+    domain::{ids::Seq, time::UnixMicros},
+    store::PendingDelivery,
 };
 
 mod order_key;
 mod ordered;
+mod read;
 mod unordered;
 
 pub use ordered::OrderedLane;
+pub use read::{LaneLimits, Read, ReadKind, ReadPage};
 pub use unordered::UnorderedLane;
-
-/// Bounds of what a lane keeps in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneLimits {
-    /// Deliveries in the prefetch.
-    pub prefetch: usize,
-    /// Order keys (conversations, contacts, inboxes) that an ordered lane tracks.
-    pub order_keys_max: usize,
-    /// Deliveries in the prefetch per order key.
-    pub order_key_window: usize,
-}
 
 /// The delivery loop of one subscription.
 #[derive(Debug)]
@@ -45,76 +28,6 @@ pub enum Lane {
     Unordered(Box<UnorderedLane>),
     /// Sends the events of one order key one after another.
     Ordered(Box<OrderedLane>),
-}
-
-/// A read of the store on behalf of a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// The deliveries to read.
-    pub kind: ReadKind,
-    /// Most deliveries to read.
-    pub limit: usize,
-    /// What it returns belongs to this epoch: see [`Lane::unload`].
-    epoch: u64,
-}
-
-/// The deliveries to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadKind {
-    /// Deliveries of events after this one that had no attempt yet.
-    Pending(Seq),
-    /// Retries that are due.
-    Due,
-    /// Unfinished deliveries of events after this one, except those with these order keys.
-    Scan(Seq, Arc<HashSet<OrderTag>>),
-    /// Unfinished deliveries with this order key, from this event on.
-    Key(OrderTag, Seq),
-    /// One delivery that a caller asked to retry.
-    Recheck(Seq),
-}
-
-/// The result of a [`Read`].
-#[derive(Clone, Debug)]
-pub enum ReadPage {
-    /// Deliveries without an attempt.
-    Pending(PendingPage),
-    /// Retries.
-    Due(DuePage),
-    /// Both, in stored order.
-    Owed(OrderedPage),
-}
-
-impl ReadPage {
-    /// The deliveries of the page.
-    pub fn owed(&self) -> impl Iterator<Item = &PendingDelivery> {
-        let (owed, debts): (&[PendingDelivery], &[DueDelivery]) = match self {
-            Self::Pending(page) => (&page.owed, &[]),
-            Self::Due(page) => (&page.owed, &[]),
-            Self::Owed(page) => (&[], &page.debts),
-        };
-        owed.iter().chain(debts.iter().map(|debt| &debt.owed))
-    }
-}
-
-impl Read {
-    /// Reads from the store. May block on the disk.
-    pub fn run(
-        &self,
-        store: &dyn Store,
-        lane: SubscriptionKey,
-        now: UnixMicros,
-    ) -> Result<ReadPage, StoreError> {
-        let owed = |after, order| {
-            store.owed(&OwedQuery { subscription: lane, after, limit: self.limit, order }).map(ReadPage::Owed)
-        };
-        match &self.kind {
-            ReadKind::Pending(after) => store.pending(lane, *after, self.limit).map(ReadPage::Pending),
-            ReadKind::Due => store.due(lane, now, self.limit).map(ReadPage::Due),
-            ReadKind::Scan(after, but) => owed(*after, OrderFilter::Except(Arc::clone(but))),
-            ReadKind::Key(tag, from) => owed(before(*from), OrderFilter::Only(*tag)),
-            ReadKind::Recheck(seq) => owed(before(*seq), OrderFilter::Any),
-        }
-    }
 }
 
 impl Lane {
@@ -167,8 +80,8 @@ impl Lane {
         }
     }
 
-    /// Handles a gap in the feed: new events, retries and cancellations may be missing. The lane reads its prefetch
-    /// again before it sends any of it.
+    /// Handles a gap in the feed: new events, retries and cancellations may be missing. The lane reads its
+    /// prefetch again before it sends any of it.
     pub fn feed_lagged(&mut self) {
         match self {
             Self::Unordered(lane) => lane.feed_lagged(),
@@ -216,7 +129,8 @@ impl Lane {
         }
     }
 
-    /// Takes the next delivery to attempt, if fewer than `max_in_flight` are in flight. It is in flight from now on.
+    /// Takes the next delivery to attempt, if fewer than `max_in_flight` are in flight. It is in flight from
+    /// now on.
     pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         match self {
             Self::Unordered(lane) => lane.take(max_in_flight),
@@ -259,8 +173,8 @@ impl Lane {
         }
     }
 
-    /// Drops the prefetch of a lane that sends nothing for a while, and starts a new epoch. The lane reads everything
-    /// again afterwards.
+    /// Drops the prefetch of a lane that sends nothing for a while, and starts a new epoch. The lane reads
+    /// everything again afterwards.
     pub fn unload(&mut self) {
         match self {
             Self::Unordered(lane) => lane.unload(),
@@ -268,8 +182,8 @@ impl Lane {
         }
     }
 
-    /// The time of the next timer, unless it is set already. A delivery that is due needs none: the lane reads it once
-    /// there is room.
+    /// The time of the next timer, unless it is set already. A delivery that is due needs none: the lane
+    /// reads it once there is room.
     pub fn next_timer(&mut self, now: UnixMicros) -> Option<UnixMicros> {
         match self {
             Self::Unordered(lane) => lane.next_timer(now),
@@ -277,7 +191,8 @@ impl Lane {
         }
     }
 
-    /// Handles a timer: none is set any more. If the clock steps back before there is room, it must be set again.
+    /// Handles a timer: none is set any more. If the clock steps back before there is room, it must be set
+    /// again.
     pub fn timer_fired(&mut self) {
         match self {
             Self::Unordered(lane) => lane.timer_fired(),
@@ -305,9 +220,4 @@ impl Lane {
     pub fn is_out_of_order_keys(&self, limits: LaneLimits) -> bool {
         matches!(self, Self::Ordered(lane) if lane.is_full(limits))
     }
-}
-
-/// The sequence number before `seq`.
-fn before(seq: Seq) -> Seq {
-    Seq(seq.0.saturating_sub(1))
 }

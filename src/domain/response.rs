@@ -20,8 +20,8 @@ pub fn classify(status: StatusCode) -> Outcome {
     if status.is_success() { Outcome::Ok } else { Outcome::HttpStatus }
 }
 
-/// The wait from `now` that a `Retry-After` requests: seconds, or any of the three forms of an HTTP date. Zero for a time in
-/// the past; `None` if the value is neither.
+/// The wait from `now` that a `Retry-After` requests: seconds, or any of the three forms of an HTTP date.
+/// Zero for a time in the past; `None` if the value is neither.
 pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duration> {
     let text = value.to_str().ok()?.trim_ascii();
     let (digits, negative) = text.strip_prefix('-').map_or((text, false), |digits| (digits, true));
@@ -34,8 +34,8 @@ pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duratio
     Some(UnixMicros(0).plus(date).since(now).min(RETRY_AFTER_READ_MAX))
 }
 
-/// A readable text for a response with another status than 2xx. Names the target of a redirect without its query and user
-/// info, which may contain secrets.
+/// A readable text for a response with another status than 2xx. Names the target of a redirect without its
+/// query and user info, which may contain secrets.
 pub fn status_text(status: StatusCode, location: Option<&HeaderValue>) -> String {
     let name = status.canonical_reason().map(|name| format!(" {name}")).unwrap_or_default();
     let mut text = format!("answered {}{name}", status.as_u16());
@@ -86,8 +86,9 @@ pub fn fit_error(text: String) -> String {
     text
 }
 
-/// The excerpt of a response's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]. Invalid UTF-8, and NUL, which
-/// some databases reject in text, is replaced by U+FFFD. With `whole`, `start` is the complete body.
+/// The excerpt of a response's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]. Invalid UTF-8,
+/// and NUL, which some databases reject in text, is replaced by U+FFFD. With `whole`, `start` is the complete
+/// body.
 pub fn excerpt(start: &[u8], whole: bool) -> String {
     let mut text = String::with_capacity(start.len().min(RESPONSE_BYTES_KEPT));
     let mut chunks = start.utf8_chunks().peekable();

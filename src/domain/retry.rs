@@ -57,8 +57,8 @@ impl RetryPolicyError {
 }
 
 impl Default for RetryPolicy {
-    /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits add up to 2 hours 51 minutes at most and half of that on
-    /// average. Only policies with more attempts reach the 6 hours.
+    /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits add up to 2 hours 51 minutes at most and
+    /// half of that on average. Only policies with more attempts reach the 6 hours.
     fn default() -> Self {
         Self { max_attempts: 12, min_backoff: Duration::from_secs(5), max_backoff: Duration::from_hours(6) }
     }
@@ -87,8 +87,9 @@ impl RetryPolicy {
 
     /// The state of a delivery after attempt number `attempts` (the first is 1) ended as `attempt` at `now`.
     ///
-    /// The wait is drawn evenly from zero to [`RetryPolicy::backoff`] (full jitter), so that deliveries that failed together do
-    /// not return together. A longer wait that the response requests with `Retry-After` is respected up to
+    /// The wait is drawn evenly from zero to [`RetryPolicy::backoff`] (full jitter), so that deliveries that
+    /// failed together do not return together. A longer wait that the response requests with `Retry-After` is
+    /// respected up to
     /// `retry_after_max`.
     pub fn next_state(
         &self,
@@ -109,7 +110,8 @@ impl RetryPolicy {
         self.retry(attempt, attempts, now, retry_after_max, random)
     }
 
-    /// The state of a delivery after a probe of a suspended subscription: a probe never makes it fail for good.
+    /// The state of a delivery after a probe of a suspended subscription: a probe never makes it fail for
+    /// good.
     pub fn next_state_of_probe(
         &self,
         attempt: &Attempt,
@@ -139,8 +141,8 @@ impl RetryPolicy {
         DeliveryState::Retrying { due: now.plus(wait.max(requested)) }
     }
 
-    /// The longest wait after attempt number `attempts` (the first is 1): `min_backoff`, doubled with each further attempt up
-    /// to `max_backoff`.
+    /// The longest wait after attempt number `attempts` (the first is 1): `min_backoff`, doubled with each
+    /// further attempt up to `max_backoff`.
     pub fn backoff(&self, attempts: u32) -> Duration {
         let doubled =
             2_u32.checked_pow(attempts.saturating_sub(1)).and_then(|n| self.min_backoff.checked_mul(n));

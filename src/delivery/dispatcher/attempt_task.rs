@@ -98,13 +98,14 @@ impl AttemptTask {
         }
     }
 
-    /// Settles the attempt and returns it. The attempt stays in flight until the settlement is on disk, so after a crash
-    /// no more deliveries are sent twice than were in flight.
+    /// Settles the attempt and returns it. The attempt stays in flight until the settlement is on disk, so
+    /// after a crash no more deliveries are sent twice than were in flight.
     async fn settle(&self, settlement: Settlement) -> Attempt {
         loop {
             match self.context.store.settle(vec![settlement.clone()]).await {
                 Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
-                // A store that failed or closed reports that itself; the delivery is still pending after a restart.
+                // A store that failed or closed reports that itself; the delivery is still pending after a
+                // restart.
                 Ok(()) | Err(_) => return settlement.attempt,
             }
         }

@@ -1,9 +1,9 @@
 //! Fair share: the attempts in flight have a bound, and this scheduler shares it between subscriptions. Pure.
 //!
-//! A free permit goes to a subscription without an attempt in flight before it goes to one that has some, and subscriptions
-//! take turns. *Healthy* is a subscription whose last attempt succeeded. The others get at most half of all permits, and at
-//! most a quarter for more than their first. So a thousand endpoints that hang use half of the permits, and a healthy
-//! subscription never waits for them.
+//! A free permit goes to a subscription without an attempt in flight before it goes to one that has some, and
+//! subscriptions take turns. *Healthy* is a subscription whose last attempt succeeded. The others get at most
+//! half of all permits, and at most a quarter for more than their first. So a thousand endpoints that hang
+//! use half of the permits, and a healthy subscription never waits for them.
 
 use std::collections::VecDeque;
 
@@ -66,7 +66,8 @@ impl FairScheduler {
         }
     }
 
-    /// Takes the next subscription from the queues. [`FairScheduler::acquire`] follows if it has something to send.
+    /// Takes the next subscription from the queues. [`FairScheduler::acquire`] follows if it has something to
+    /// send.
     pub fn next(&mut self) -> Option<SubscriptionKey> {
         if self.used >= self.max {
             return None;
@@ -268,7 +269,8 @@ mod tests {
                 }
                 prop_assert_eq!(scheduler.used, in_flight.len());
                 prop_assert!(scheduler.used <= 8 && scheduler.used_unhealthy <= scheduler.used);
-                let unhealthy = in_flight.iter().filter(|in_flight| !scheduler.healthy.contains(&key(**in_flight))).count();
+                let is_unhealthy = |number: &&u64| !scheduler.healthy.contains(&key(**number));
+                let unhealthy = in_flight.iter().filter(is_unhealthy).count();
                 prop_assert_eq!(scheduler.used_unhealthy, unhealthy);
             }
             for number in in_flight {

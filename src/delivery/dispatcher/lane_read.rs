@@ -34,7 +34,9 @@ impl LaneRead {
         self.page = match store::read(&store, read_and_render).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
-                tracing::error!(subscription.key = subscription.0, %error, "cannot read pending deliveries; retrying");
+                tracing::error!(
+                    subscription.key = subscription.0, %error, "cannot read pending deliveries; retrying",
+                );
                 tokio::time::sleep(STORE_RETRY_WAIT).await;
                 None
             }
@@ -45,8 +47,8 @@ impl LaneRead {
     }
 }
 
-/// Renders the body on the thread that reads, so that the attempt need not. A panic here is left to the attempt, which
-/// panics as well: it costs one delivery and not the whole read.
+/// Renders the body on the thread that reads, so that the attempt need not. A panic here is left to the
+/// attempt, which panics as well: it costs one delivery and not the whole read.
 fn render(owed: &PendingDelivery, format: PayloadFormat) {
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| owed.event.body(format))));
 }

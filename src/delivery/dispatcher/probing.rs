@@ -1,5 +1,5 @@
-//! Suspends failing subscriptions, probes suspended ones and resumes them. State changes go through the store, as those
-//! of callers do; the dispatcher then sees them in the registry.
+//! Suspends failing subscriptions, probes suspended ones and resumes them. State changes go through the
+//! store, as those of callers do; the dispatcher then sees them in the registry.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ struct Probe {
 /// The progress of a probe.
 enum Step {
     Waiting,
-    /// Reads the delivery to probe with. If `is_stale`, the store changed since the read began, and the result is not
-    /// used.
+    /// Reads the delivery to probe with. If `is_stale`, the store changed since the read began, and the
+    /// result is not used.
     Reading {
         is_stale: bool,
     },
@@ -86,7 +86,7 @@ pub(super) enum Next {
 }
 
 impl Probing {
-    /// Waits for a task. `None` if there is none.
+    /// Waits for a task. `None` without tasks.
     pub(super) async fn join_next(&mut self) -> Option<Done> {
         self.tasks.join_next().await?.ok()
     }
@@ -139,7 +139,10 @@ impl Probing {
             self.failing.remove(&id);
             match subscription.state {
                 State::Suspended => {
-                    tracing::info!(subscription.name = %subscription.name, "resuming a suspended subscription: its endpoint responds again");
+                    tracing::info!(
+                        subscription.name = %subscription.name,
+                        "resuming a suspended subscription: a probe succeeded",
+                    );
                     self.change_state(context, subscription, State::Active, String::new());
                 }
                 _ if subscription.health.failing_since.is_some() => {
@@ -169,15 +172,17 @@ impl Probing {
             Verdict::WriteHealth(health) => self.write_health(context, subscription, health),
             Verdict::Suspend(reason) => {
                 if !self.changing.contains(&id) {
-                    tracing::warn!(subscription.name = %subscription.name, reason, "suspending a subscription");
+                    tracing::warn!(
+                        subscription.name = %subscription.name, reason, "suspending a subscription",
+                    );
                     self.change_state(context, subscription, State::Suspended, reason);
                 }
             }
         }
     }
 
-    /// Handles the state of a subscription that has changed, or that was found at the start. Returns whether it was
-    /// resumed after a suspension.
+    /// Handles the state of a subscription that has changed, or that was found at the start. Returns whether
+    /// it was resumed after a suspension.
     pub(super) fn observe_state(
         &mut self,
         context: &AttemptContext,
@@ -212,8 +217,8 @@ impl Probing {
         false
     }
 
-    /// Reads the delivery to probe a suspended subscription with, if a probe is due. `is_busy` tells that earlier attempts
-    /// are still under way.
+    /// Reads the delivery to probe a suspended subscription with, if a probe is due. With `is_busy`, earlier
+    /// attempts are still under way and the probe is postponed.
     pub(super) fn start_due_probe(
         &mut self,
         context: &AttemptContext,
@@ -237,7 +242,10 @@ impl Probing {
             let owed = match store::read(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
-                    tracing::error!(subscription.key = id.0, %error, "cannot read a delivery to probe with; retrying later");
+                    tracing::error!(
+                        subscription.key = id.0, %error,
+                        "cannot read a delivery to probe with; retrying later",
+                    );
                     None
                 }
                 // The runtime is ending.
@@ -282,7 +290,8 @@ impl Probing {
         }
     }
 
-    /// Takes the delivery to probe a suspended subscription with, if one is ready: its probe is in flight from now on.
+    /// Takes the delivery to probe a suspended subscription with, if one is ready: its probe is in flight
+    /// from now on.
     pub(super) fn take_probe(
         &mut self,
         id: SubscriptionKey,

@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Makes all progress that a subscription can make now, except sending: for that it is put into the scheduler.
+    /// Makes all progress that a subscription can make now, except sending: for that it is put into the
+    /// scheduler.
     pub(super) fn pump(&mut self, id: SubscriptionKey) {
         let (now, limits) = (self.context.clock.now(), self.limits());
         let throttle = self.throttles.get(&id).copied().unwrap_or_default();
@@ -140,7 +141,8 @@ impl Dispatcher {
         self.attempts.spawn(AttemptTask { context, subscription, seed, owed, is_probe }.run());
     }
 
-    /// How much one lane may keep in memory now: less when all of them together use much, but at least one delivery.
+    /// How much one lane may keep in memory now: less when all of them together use much, but at least one
+    /// delivery.
     pub(super) fn limits(&self) -> LaneLimits {
         let settings = &self.context.settings;
         let used = self.prefetch_bytes + self.reserved_bytes;

@@ -1,7 +1,8 @@
 //! When a subscription is suspended, and when it is probed. Pure: time and randomness are passed in.
 //!
-//! The failure streak of a subscription is written to disk rarely: first when it has lasted for a part of `suspend_after`,
-//! then each time it has doubled. So a restart loses half of the streak at most, and a short failure causes no write.
+//! The failure streak of a subscription is written to disk rarely: first when it has lasted for a part of
+//! `suspend_after`, then each time it has doubled. So a restart loses half of the streak at most, and a short
+//! failure causes no write.
 
 use std::time::Duration;
 
@@ -135,7 +136,8 @@ impl ProbeTimes {
         self.due = now.plus(self.wait(random));
     }
 
-    /// A wait from half the bound up to all of it, so that subscriptions suspended together are not probed together.
+    /// A wait from half the bound up to all of it, so that subscriptions suspended together are not probed
+    /// together.
     fn wait(&self, random: &mut impl Rng) -> Duration {
         self.bound.mul_f64(random.random_range(0.5..=1.0))
     }
@@ -175,7 +177,8 @@ mod tests {
         }
     }
 
-    /// Fails every `every` minutes. Returns the minutes of the writes, and the minute and reason of the suspension.
+    /// Fails every `every` minutes. Returns the minutes of the writes, and the minute and reason of the
+    /// suspension.
     fn fail(mut failing: Failing, from: i64, every: i64) -> (Vec<i64>, i64, String) {
         let (mut noted, mut minute) = (Vec::new(), from);
         loop {
@@ -202,7 +205,7 @@ mod tests {
             "Every attempt has failed since 2023-11-14T22:13:20Z, 721 of them; the last one: answered 500."
         );
         let (_, minute, _) = fail(new(), 0, 1000);
-        assert_eq!(minute, 19_000, "time alone is not enough");
+        assert_eq!(minute, 19_000, "the time is not enough without the attempts");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The throttle of one subscription: it sends slower when its endpoint asks for it or does not respond, and faster again
-//! with each success. Pure: the time is passed in.
+//! The throttle of one subscription: it sends slower when its endpoint asks for it or does not respond, and
+//! faster again with each success. Pure: the time is passed in.
 //!
-//! Additive increase, multiplicative decrease, as in TCP congestion control. Attempts that were in flight together are one
-//! signal, so that one bad moment does not bring a subscription down to nothing.
+//! Additive increase, multiplicative decrease, as in TCP congestion control. Attempts that were in flight
+//! together are one signal, so that one bad moment does not bring a subscription down to nothing.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::domain::{
 
 // These constants shape the curve. The limits are settings: see `WaitLimits`.
 
-/// Attempts in a row without a response after which a subscription is slowed. With fewer, a burst of errors would look like
-/// a dead endpoint.
+/// Attempts in a row without a response after which a subscription is slowed. With fewer, a burst of errors
+/// would look like a dead endpoint.
 pub const NO_RESPONSES_IN_ROW: u32 = 10;
-/// Attempts in flight that remain to a subscription whose endpoint does not respond. With only one, a single delivery that
-/// makes the endpoint fail would block the subscription.
+/// Attempts in flight that remain to a subscription whose endpoint does not respond. With only one, a single
+/// delivery that makes the endpoint fail would block the subscription.
 pub const NO_RESPONSE_FLOOR: u16 = 2;
 /// First wait of a slowed subscription between two rounds of attempts. It doubles from there.
 pub const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -31,8 +31,8 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 pub struct WaitLimits {
     /// Longest wait that an endpoint can request with `Retry-After`.
     pub retry_after_max: Duration,
-    /// Longest wait otherwise; at least [`WAIT_MIN`]. A dead endpoint costs [`NO_RESPONSE_FLOOR`] attempts per wait, no matter
-    /// how many deliveries are pending.
+    /// Longest wait otherwise; at least [`WAIT_MIN`]. A dead endpoint costs [`NO_RESPONSE_FLOOR`] attempts
+    /// per wait, no matter how many deliveries are pending.
     pub backoff_max: Duration,
 }
 
@@ -54,7 +54,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// The throttle of a subscription that is resumed after its endpoint was down for long: one attempt at a time at first.
+    /// The throttle of a subscription that is resumed after its endpoint was down for long: one attempt at a
+    /// time at first.
     pub fn slow_start(now: UnixMicros) -> Self {
         Self { allowed: Some(1.0), updated_at: Some(now), ..Self::default() }
     }
@@ -193,7 +194,7 @@ mod tests {
             assert_eq!(throttle.waits_until(at(7_001)), None);
             assert_eq!(throttle.allows(MAX), 16, "and does not come back with everything at once");
             ended(&mut throttle, 0, 3, Outcome::HttpStatus, status, Some(1));
-            assert_eq!(throttle.waits_until(at(4)), Some(at(7_001)), "the longest counts");
+            assert_eq!(throttle.waits_until(at(4)), Some(at(7_001)), "the longest wait wins");
             ended(&mut throttle, 0, 4, Outcome::HttpStatus, status, Some(1_000_000));
             assert_eq!(throttle.waits_until(at(5)), Some(at(4 + 3_600_000)), "up to what is allowed");
         }

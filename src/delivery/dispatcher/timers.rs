@@ -4,7 +4,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::domain::{ids::SubscriptionKey, time::UnixMicros};
 
-/// Wake-up times, the earliest first. An entry may be out of date: it only says when to look at a subscription.
+/// Wake-up times, the earliest first. An entry may be out of date: it only says when to look at a
+/// subscription.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BinaryHeap<Reverse<(UnixMicros, SubscriptionKey)>>);
 

@@ -43,8 +43,8 @@ const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2 flow-control window of a connection.
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Silence after which an HTTP/2 connection with requests under way gets a PING. Unlike an HTTP/1 connection it outlives
-/// requests that time out, so a dead one must be detected.
+/// Silence after which an HTTP/2 connection with requests under way gets a PING. Unlike an HTTP/1 connection
+/// it outlives requests that time out, so a dead one must be detected.
 const H2_PING_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait for the acknowledgement of a PING.
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
@@ -62,8 +62,8 @@ pub struct PosterSettings {
     pub connect_timeout: Duration,
     /// Gauge of open connections.
     pub connections: Open,
-    /// Most bytes read of a response's body. With a longer one the status still decides, but the connection is closed unless
-    /// the rest has already arrived.
+    /// Most bytes read of a response's body. With a longer one the status still decides, but the connection
+    /// is closed unless the rest has already arrived.
     pub response_bytes_max: usize,
     /// Default time after which an idle connection is closed.
     pub idle_timeout: Duration,
@@ -73,13 +73,14 @@ pub struct PosterSettings {
     pub idle_connections_max: usize,
     /// Certificate authorities to trust in addition to those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built again when it
-    /// is needed.
+    /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built
+    /// again when it is needed.
     pub tls_profiles_max: usize,
 }
 
 impl Default for PosterSettings {
-    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of this module.
+    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of
+    /// this module.
     fn default() -> Self {
         Self {
             egress: EgressPolicy::default(),
@@ -97,8 +98,8 @@ impl Default for PosterSettings {
     }
 }
 
-/// A webhook client. Clones share the connection pool. Must be called within a tokio runtime; reads the system's
-/// certificate authorities from disk.
+/// A webhook client. Clones share the connection pool. Must be called within a tokio runtime; reads the
+/// system's certificate authorities from disk.
 pub fn webhook_client(
     settings: &PosterSettings,
     clock: Arc<dyn Clock>,
@@ -106,7 +107,8 @@ pub fn webhook_client(
     webhook_client_with_dialer(connect::dial, settings, clock)
 }
 
-/// A webhook client over connections that `dial` opens, for a simulated network. The system still resolves names.
+/// A webhook client over connections that `dial` opens, for a simulated network. The system still resolves
+/// names.
 pub fn webhook_client_with_dialer<D, F, T>(
     dial: D,
     settings: &PosterSettings,

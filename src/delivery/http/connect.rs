@@ -1,5 +1,5 @@
-//! Connects to an endpoint: resolves the host, applies the egress policy to every address and connects to one that it
-//! allows; or connects to a proxy, which does the rest.
+//! Connects to an endpoint: resolves the host, applies the egress policy to every address and connects to one
+//! that it allows; or connects to a proxy, which does the rest.
 
 use std::{
     future::Future,
@@ -51,8 +51,8 @@ pub(crate) struct ConnectSettings {
 
 /// Connects to the hosts of URLs if the egress policy allows it.
 ///
-/// One name resolution per connection, and the address that was checked is the one that is connected to: a name that
-/// resolves to another address a moment later (DNS rebinding) changes nothing.
+/// One name resolution per connection, and the address that was checked is the one that is connected to: a
+/// name that resolves to another address a moment later (DNS rebinding) changes nothing.
 pub(crate) struct Connector<D> {
     /// Opens a TCP connection: [`dial`], except in a simulation.
     dial: D,
@@ -124,7 +124,8 @@ where
         self.try_each(&allowed, port, deadline).await
     }
 
-    /// Connects to the proxy, and opens a tunnel to an https endpoint. An http endpoint is named in each request.
+    /// Connects to the proxy, and opens a tunnel to an https endpoint. An http endpoint is named in each
+    /// request.
     async fn connect_by_proxy(
         &self,
         proxy: &Proxy,
@@ -156,8 +157,8 @@ where
         Ok(stream)
     }
 
-    /// Connects to one of the addresses, in the system's order of preference. Each gets its share of the time that is left,
-    /// so that a silent one leaves time for the next.
+    /// Connects to one of the addresses, in the system's order of preference. Each gets its share of the time
+    /// that is left, so that a silent one leaves time for the next.
     async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
         let mut last = ConnectError::Timeout(self.settings.timeout);
         for (tried, address) in addresses.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A connection as the pool sees it: its destination, the service that opens it, the stream, and why there is none.
+//! Interfaces between the pool and the connector: destination, connecting service, stream and errors.
 
 use std::{
     io,

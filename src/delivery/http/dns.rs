@@ -1,8 +1,8 @@
 //! Resolves host names, each once at a time.
 //!
-//! The system's resolver blocks a thread, and the owner of a name decides for how long. Concurrent attempts to the same
-//! name share one lookup, so an endpoint whose name server hangs blocks one thread, no matter how many attempts wait for
-//! it. All lookups together are bounded.
+//! The system's resolver blocks a thread, and the owner of a name decides for how long. Concurrent attempts
+//! to the same name share one lookup, so an endpoint whose name server hangs blocks one thread, no matter how
+//! many attempts wait for it. All lookups together are bounded.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,8 @@ impl Resolver {
         Self(Arc::new(Shared { under_way: Mutex::default(), permits: Semaphore::new(LOOKUPS_MAX) }))
     }
 
-    /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's resolver does.
+    /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's
+    /// resolver does.
     pub(crate) async fn resolve(&self, host: &str) -> Found {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {

@@ -10,8 +10,8 @@ use crate::domain::delivery::Outcome;
 pub(crate) struct Failure {
     pub(crate) outcome: Outcome,
     pub(crate) text: String,
-    /// The connection had carried responses before and broke before this one. The receiver may have closed it as idle just
-    /// when the request was sent.
+    /// The connection had carried responses before and broke before this one. The receiver may have closed it
+    /// as idle just when the request was sent.
     pub(crate) idle_connection_broke: bool,
 }
 
@@ -115,7 +115,8 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-/// The cause of an error. `io::Error::source` skips the error that it wraps, which is where TLS reports its failures.
+/// The cause of an error. `io::Error::source` skips the error that it wraps, which is where TLS reports its
+/// failures.
 fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     wrapped.map(|inner| inner as _).or_else(|| error.source())

@@ -1,7 +1,7 @@
 //! HTTP/1 connections without a task of their own: the request drives its connection.
 //!
-//! A task per connection would wake for every response only to wake the attempt that waits for it. Nothing drives an idle
-//! connection; the pool checks those at intervals.
+//! A task per connection would wake for every response only to wake the attempt that waits for it. Nothing
+//! drives an idle connection; the pool checks those at intervals.
 
 use std::{
     future::{Future, poll_fn},

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::domain::subscription::TlsProfile;
 
-/// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too long, are
-/// dropped.
+/// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too
+/// long, are dropped.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// HTTP settings of connections, and the bounds of the pool.
@@ -127,10 +127,12 @@ impl<C: Connect> HttpClient<C> {
         Self(shared)
     }
 
-    /// Sends a request to `origin`, which is that of its absolute URL, and waits for the head of the answer. Requests with
-    /// the same origin, spelled in the same way, and the same TLS profile share connections; others never do.
+    /// Sends a request and waits for the head of the response. `origin` is the origin of the request's
+    /// absolute URL. Requests with the same spelling of the origin and the same TLS profile share
+    /// connections; others never do.
     ///
-    /// A kept connection may turn out to be closed before anything was sent over it; another one is checkout then.
+    /// An idle connection may turn out to be closed before anything was sent over it; then another one is
+    /// used.
     pub(crate) async fn send(
         &self,
         origin: &str,
@@ -317,8 +319,8 @@ impl<C: Connect> Recycle<C::Response> for PoolHandle<C> {
     }
 }
 
-/// Turns a request to an absolute URL into HTTP/1's origin form: the path, and the host as a header. A forwarding proxy
-/// gets the absolute form.
+/// Turns a request to an absolute URL into HTTP/1's origin form: the path, and the host as a header. A
+/// forwarding proxy gets the absolute form.
 fn to_origin_form<T: Transport>(request: &mut Request<Full<Bytes>>, url: &Uri, connection: &Http1<T>) {
     request.headers_mut().insert(HOST, connection.host.clone());
     if let Some(Forwarding { authorization }) = &connection.forwarding {

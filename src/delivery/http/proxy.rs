@@ -1,8 +1,9 @@
 //! HTTP proxies: a `CONNECT` tunnel to an https endpoint, credentials in each request to an http endpoint.
 //!
-//! hyper-util's `Tunnel` is not used, because it hides more and checks less: it takes no status but 200, although any 2xx
-//! opens a tunnel (RFC 9110, 9.3.6); it reports no other status than 407, which the owner of an endpoint needs to see; and
-//! it silently drops bytes that a proxy sends after its response, instead of failing.
+//! hyper-util's `Tunnel` is not used, because it hides more and checks less: it takes no status but 200,
+//! although any 2xx opens a tunnel (RFC 9110, 9.3.6); it reports no other status than 407, which the owner of
+//! an endpoint needs to see; and it silently drops bytes that a proxy sends after its response, instead of
+//! failing.
 
 use std::io;
 

@@ -37,8 +37,8 @@ use crate::{
 
 /// The stack, from the outside in: an outer layer sees all that the inner ones do.
 ///
-/// Each layer is a function of the inner service, so all their futures are one, and an attempt runs in one task. No layer
-/// waits for readiness: the client is always ready.
+/// Each layer is a function of the inner service, so all their futures are one, and an attempt runs in one
+/// task. No layer waits for readiness: the client is always ready.
 pub(crate) fn webhook_client<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
@@ -52,9 +52,11 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: its clock covers everything, and every failure becomes an `Attempt` here.
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
-        // Outside the deadline, which reaches it through the body: a response that stops half-way keeps its status.
+        // Outside the deadline, which reaches it through the body: a response that stops half-way keeps its
+        // status.
         .layer(layer_fn(|inner| read_response(inner, response_bytes_max)))
-        // Around everything that waits for the receiver, including a second try: it covers the attempt as a whole.
+        // Around everything that waits for the receiver, including a second try: it covers the attempt as a
+        // whole.
         .layer(layer_fn(|inner| deadline(inner, default_timeout)))
         // Around `assemble`, so that a second try is signed with its own timestamp.
         .layer(layer_fn(retry_stale_connection))
@@ -158,8 +160,8 @@ where
     })
 }
 
-/// Returns the start of a body and the failure that ended it early. Stopping at `bytes_max` is no failure; dropping an
-/// unfinished body closes its connection.
+/// Returns the start of a body and the failure that ended it early. Stopping at `bytes_max` is no failure;
+/// dropping an unfinished body closes its connection.
 async fn read<B>(mut body: B, bytes_max: usize) -> (String, Option<Failure>)
 where
     B: Body<Data = Bytes, Error = Failure> + Unpin,
@@ -232,8 +234,8 @@ where
 
 /// Sends once more if a reused connection broke before the response.
 ///
-/// Receivers close idle connections, and one may do so just when a request is sent. That says nothing about the receiver
-/// and should not cost an attempt. Sending twice is safe: the webhook id is the same.
+/// Receivers close idle connections, and one may do so just when a request is sent. That says nothing about
+/// the receiver and should not cost an attempt. Sending twice is safe: the webhook id is the same.
 fn retry_stale_connection<B: Send + 'static>(
     inner: impl Sends<Response<B>, Failure>,
 ) -> impl Sends<Response<B>, Failure> {

@@ -58,8 +58,8 @@ pub(crate) enum TlsError {
     Handshake(io::Error),
 }
 
-/// Connects to endpoints over TLS. Each profile has its own configuration, built once: trusted authorities, client
-/// certificate, and sessions to resume. Certificates are always verified.
+/// Connects to endpoints over TLS. Each profile has its own configuration, built once: trusted authorities,
+/// client certificate, and sessions to resume. Certificates are always verified.
 pub(crate) struct Tls {
     /// Authorities that are trusted if a subscription names none.
     roots: Arc<RootCertStore>,
@@ -82,7 +82,8 @@ struct Used {
 }
 
 impl Tls {
-    /// Trusts the system's authorities and `extra_roots` if a subscription names none. Keeps the configurations of
+    /// Trusts the system's authorities and `extra_roots` if a subscription names none. Keeps the
+    /// configurations of
     /// `profiles_max` profiles, at least one. Reads the system's authorities from disk.
     pub(crate) fn new(
         extra_roots: &[CertificateDer<'static>],
@@ -154,7 +155,8 @@ impl ConfigCache {
         Some(Arc::clone(&used.config))
     }
 
-    /// Adds a configuration unless another attempt was faster. Drops the least recently used one if there are too many.
+    /// Adds a configuration unless another attempt was faster. Drops the least recently used one if there are
+    /// too many.
     fn keep(&mut self, id: &str, config: ClientConfig, max: usize) -> Arc<ClientConfig> {
         if let Some(config) = self.used(id) {
             return config;
@@ -190,8 +192,8 @@ fn config(
     Ok(config)
 }
 
-/// Adds the system's certificate authorities. A system without any can still start: plain http works, and an https attempt
-/// reports what is wrong with the certificate.
+/// Adds the system's certificate authorities. A system without any can still start: plain http works, and an
+/// https attempt reports what is wrong with the certificate.
 fn add_system_roots(roots: &mut RootCertStore) {
     let system = rustls_native_certs::load_native_certs();
     // A bundle may contain certificates in obsolete formats.
@@ -199,10 +201,10 @@ fn add_system_roots(roots: &mut RootCertStore) {
     if added == 0 {
         tracing::warn!(
             errors = ?system.errors,
-            "the system has no certificate authorities; https deliveries fail unless an authority is configured"
+            "no system certificate authorities; https deliveries fail unless one is configured"
         );
     } else if unusable > 0 || !system.errors.is_empty() {
-        tracing::debug!(added, unusable, errors = ?system.errors, "some certificate authorities are unusable");
+        tracing::debug!(added, unusable, errors = ?system.errors, "unusable certificate authorities");
     }
 }
 

@@ -52,8 +52,8 @@ impl KeyQueue {
         }
     }
 
-    /// Adds a delivery that may be a retry. One that is not due yet blocks the key if it is next; otherwise the lane skips it
-    /// and reads it later.
+    /// Adds a delivery that may be a retry. One that is not due yet blocks the key if it is next; otherwise
+    /// the lane skips it and reads it later.
     pub(super) fn push_due(&mut self, delivery: DueDelivery, now: UnixMicros, max: usize) {
         match delivery.due {
             Some(due) if due > now && self.skipped.is_none() => {

@@ -1,9 +1,9 @@
-//! A lane that sends the events of one order key (conversation, contact or inbox) one after another, in stored order.
-//! A stuck key does not hold up the others.
+//! A lane that sends the events of one order key (conversation, contact or inbox) one after another, in
+//! stored order. A stuck key does not hold up the others.
 //!
-//! The lane tracks every order key that has an unfinished delivery before the cursor. Such a delivery is queued, in
-//! flight, waiting for its retry, or *skipped*: the cursor has passed it and it stays in the store. So a stuck key costs
-//! a few bytes, no matter how many deliveries wait behind it.
+//! The lane tracks every order key that has an unfinished delivery before the cursor. Such a delivery is
+//! queued, in flight, waiting for its retry, or *skipped*: the cursor has passed it and it stays in the
+//! store. So a stuck key costs a few bytes, no matter how many deliveries wait behind it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,8 +14,8 @@ use std::{
 use foldhash::HashSet;
 
 use super::{
-    LaneLimits, Read, ReadKind, before,
     order_key::{KeyQueue, Position},
+    read::{LaneLimits, Read, ReadKind, before},
 };
 use crate::{
     domain::{event_routing::OrderTag, ids::Seq, time::UnixMicros},
@@ -27,8 +27,8 @@ pub const RECHECKS_MAX: usize = 1024;
 
 /// The delivery loop of an ordered subscription.
 ///
-/// Invariants: an unfinished delivery up to the cursor is queued, in flight, to be rechecked, or at or after the position
-/// from which its key is skipped. Queued deliveries lie before the cursor.
+/// Invariants: an unfinished delivery up to the cursor is queued, in flight, to be rechecked, or at or after
+/// the position from which its key is skipped. Queued deliveries lie before the cursor.
 #[derive(Debug, Default)]
 pub struct OrderedLane {
     keys: HashMap<OrderTag, KeyQueue>,
@@ -116,7 +116,7 @@ impl OrderedLane {
 
     /// See [`super::Lane::feed_lagged`].
     pub fn feed_lagged(&mut self) {
-        // A cancellation may be missing: the store alone knows which deliveries are still pending.
+        // A cancellation may be missing: only the store knows which deliveries are still pending.
         self.abandon_read();
         let queued: Vec<OrderTag> =
             self.keys.iter().filter(|(_, queue)| !queue.queue.is_empty()).map(|(key, _)| *key).collect();
@@ -368,7 +368,8 @@ impl OrderedLane {
         }
     }
 
-    /// The first delivery to recheck now, or being rechecked. Later deliveries may have the same key and wait for it.
+    /// The first delivery to recheck now, or being rechecked. Later deliveries may have the same key and wait
+    /// for it.
     fn first_recheck(&self) -> Option<Seq> {
         let rechecking = match self.reading {
             Some(ReadKind::Recheck(seq)) => Some(seq),
@@ -401,7 +402,8 @@ impl OrderedLane {
         (self.queued, self.bytes) = (0, 0);
     }
 
-    /// Moves the cursor to before `from` and forgets everything but the attempts in flight: the lane reads it again.
+    /// Moves the cursor to before `from` and forgets everything but the attempts in flight: the lane reads it
+    /// again.
     fn rewind(&mut self, from: Seq) {
         self.recheck_later.extend(self.in_flight.keys().filter(|seq| **seq >= from));
         let first = self.keys.values().filter_map(KeyQueue::first).min();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashSet, HashSetExt};
 
-use super::{Read, ReadKind, before};
+use super::read::{Read, ReadKind, before};
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
     store::{DuePage, PendingDelivery, PendingPage},
@@ -82,7 +82,7 @@ impl UnorderedLane {
     /// See [`super::Lane::feed_lagged`].
     pub fn feed_lagged(&mut self) {
         self.look_later(Seq(0), LookFor::Retry);
-        // A cancellation may be missing: the store alone knows which of the prefetch is still pending.
+        // A cancellation may be missing: only the store knows which of the prefetch is still pending.
         let first = self.queued.iter().min().copied();
         self.drop_prefetch();
         self.read_again(first.unwrap_or(Seq(u64::MAX)));
@@ -164,7 +164,8 @@ impl UnorderedLane {
         }
         let room = prefetch.saturating_sub(self.ready.len()).max(1);
         let read = if self.next_due.is_some_and(|due| due <= now) {
-            // Deliveries of the prefetch and in flight are still due in the store and come first: read that many more.
+            // Deliveries of the prefetch and in flight are still due in the store and come first: read that
+            // many more.
             let known = self.queued.len() + self.in_flight.len();
             // Retries that become due from now on set it again: the read may not see them.
             self.next_due = None;

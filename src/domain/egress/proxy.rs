@@ -1,8 +1,8 @@
 //! Which endpoints are reached through an HTTP proxy, and through which one.
 //!
-//! hyper-util's `proxy::matcher::Matcher` is not used: it ignores a proxy URL that it cannot read and then connects directly,
-//! while an operator who sets a proxy expects an error; and its `NO_PROXY` knows no ports, no IPv4-mapped addresses, no dot
-//! at the end of a name and no `localhost`.
+//! hyper-util's `proxy::matcher::Matcher` is not used: it ignores a proxy URL that it cannot read and then
+//! connects directly, while an operator who sets a proxy expects an error; and its `NO_PROXY` knows no ports,
+//! no IPv4-mapped addresses, no dot at the end of a name and no `localhost`.
 
 use std::{fmt, net::IpAddr};
 
@@ -32,8 +32,8 @@ pub struct Proxy {
 
 /// Which endpoints are reached through a proxy. By default none.
 ///
-/// The proxy resolves the endpoint's name and connects to any address of it. The egress policy applies only to an address in
-/// the URL itself, and to endpoints that are reached directly.
+/// The proxy resolves the endpoint's name and connects to any address of it. The egress policy applies only
+/// to an address in the URL itself, and to endpoints that are reached directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyRules {
     /// For http endpoints.
@@ -138,7 +138,8 @@ impl fmt::Debug for Proxy {
 }
 
 impl ProxyRules {
-    /// The proxy of an endpoint; `None` if it is reached directly. `localhost` and loopback addresses always are.
+    /// The proxy of an endpoint; `None` if it is reached directly. `localhost` and loopback addresses always
+    /// are.
     ///
     /// `host` is spelled as in a URL.
     pub fn route(&self, is_https: bool, host: &str, port: u16) -> Option<&Proxy> {
@@ -151,7 +152,8 @@ impl ProxyRules {
 }
 
 impl HostPattern {
-    /// Parses one entry: `example.com`, `.example.com`, `example.com:8443`, `10.0.0.0/8`, `192.0.2.7`, `[::1]:80` or `*`.
+    /// Parses one entry: `example.com`, `.example.com`, `example.com:8443`, `10.0.0.0/8`, `192.0.2.7`,
+    /// `[::1]:80` or `*`.
     /// `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "*" {

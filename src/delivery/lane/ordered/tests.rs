@@ -375,7 +375,7 @@ fn run(model: &mut Model, stuck: i64, rounds: usize) -> BTreeSet<u64> {
 }
 
 #[test]
-fn others_flow_past_a_stuck_one_however_much_waits_behind_it() {
+fn other_keys_flow_past_a_stuck_one_with_any_backlog() {
     let mut model = Model::new();
     for _ in 0..5_000 {
         model.publish(1);
@@ -391,11 +391,11 @@ fn others_flow_past_a_stuck_one_however_much_waits_behind_it() {
     model.cancel(0);
     model.feed.push_back(FeedEvent::Cancelled(Seq(1)));
     let sent = run(&mut model, 1, 3);
-    assert_eq!(sent, [2].into(), "what was ended makes room for the next");
+    assert_eq!(sent, [2].into(), "the cancelled delivery makes room for the next");
 }
 
 #[test]
-fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
+fn more_stuck_keys_than_the_lane_tracks_block_it_until_one_is_delivered() {
     let mut model = Model::new();
     for contact in 1..10 {
         model.publish(contact);
@@ -420,7 +420,7 @@ fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
 }
 
 #[test]
-fn what_is_retried_by_hand_goes_first_however_much_the_lane_holds() {
+fn a_retry_by_hand_goes_first_even_if_the_prefetch_is_full() {
     // The prefetch is full, and so is the number of order keys: the lane has no room to read anything.
     for contacts in [[1, 1, 1, 1, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]] {
         let mut model = Model::new();
@@ -433,7 +433,7 @@ fn what_is_retried_by_hand_goes_first_however_much_the_lane_holds() {
         }
         model.retry(0);
         model.hear_feed();
-        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "it is looked at first");
+        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "the lane rechecks it first");
         for _ in 0..2 {
             model.read();
             model.respond(false);
@@ -443,7 +443,7 @@ fn what_is_retried_by_hand_goes_first_however_much_the_lane_holds() {
 }
 
 #[test]
-fn what_is_retried_by_hand_waits_while_no_other_contact_can_be_kept_apart() {
+fn a_retry_by_hand_waits_while_no_other_key_can_be_tracked() {
     let mut model = Model::new();
     (1..=6).for_each(|contact| model.publish(contact));
     model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
@@ -457,7 +457,7 @@ fn what_is_retried_by_hand_waits_while_no_other_contact_can_be_kept_apart() {
 }
 
 #[test]
-fn what_a_caller_decides_during_a_scan_that_has_passed_it_is_looked_at() {
+fn a_retry_by_hand_during_a_scan_that_has_passed_it_is_rechecked() {
     let mut model = Model::new();
     model.publish(1);
     model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
