@@ -1,4 +1,4 @@
-//! What is taken for an object, on which line, and how what is broken is passed by.
+//! Splitting: which objects are found, on which line, and how malformed ones are skipped.
 
 use proptest::{
     collection::{btree_map, vec},
@@ -14,7 +14,7 @@ fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
     fuzz::all(input).into_iter().map(|Found { line, object }| (line, object.map(text))).collect()
 }
 
-/// The same, however it is read.
+/// The objects, which do not depend on the size of reads.
 #[track_caller]
 fn found(text: &str) -> Vec<(u64, Result<String, String>)> {
     let expected = all(text.as_bytes());
@@ -29,7 +29,7 @@ fn lines(found: &[(u64, Result<String, String>)]) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn objects_are_found_on_lines_over_lines_and_beside_one_another() {
+fn objects_are_found_on_one_line_over_several_lines_and_next_to_each_other() {
     let text = "\u{feff}\r\n{\"a\":1}\r\n\n  {\n  \"b\": [\n{}\n, {\"c\": \"}\\\"{\"}]\n}{} {\"d\":[[]]}\n";
     let found = found(text);
     let objects: Vec<_> = found.iter().map(|(line, object)| (*line, object.as_deref().unwrap())).collect();
@@ -45,7 +45,7 @@ fn nothing_is_found_in_nothing() {
 }
 
 #[test]
-fn a_broken_line_costs_itself_alone() {
+fn a_malformed_line_costs_no_other_line() {
     for broken in [
         "{\"a\":1",
         "{\"a\":",
@@ -73,7 +73,7 @@ fn a_broken_object_over_several_lines_costs_itself_alone_and_says_where_reading_
     let found = found("{\n  \"a\": {\n    \"b\": 1]\n  },\n  \"c\": {\"d\": 1}\n}\n{}\n");
     assert_eq!(lines(&found), [(1, false), (7, true)]);
     let problem = found[0].1.as_ref().unwrap_err();
-    assert!(problem.ends_with("; reading goes on at line 7"), "{problem}");
+    assert!(problem.ends_with("; reading continues at line 7"), "{problem}");
 }
 
 #[test]
