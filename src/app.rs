@@ -18,7 +18,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     delivery::{
-        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
         http::client::{self, PosterSettings},
     },
     domain::{

@@ -18,20 +18,20 @@ impl Gateway {
     ///
     /// Events that are being stored at this moment are not counted: a limit may be exceeded by the events in flight.
     pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
-        let new = events.iter().map(|event| event.lanes.len() as u64).sum();
+        let new = events.iter().map(|event| event.subscriptions.len() as u64).sum();
         if self.check_total_backlog(new)? {
             return Ok(());
         }
-        let mut new_by_lane: HashMap<SubscriptionKey, u64> = HashMap::new();
-        for lane in events.iter().flat_map(|event| &event.lanes) {
-            *new_by_lane.entry(*lane).or_default() += 1;
+        let mut new_by_key: HashMap<SubscriptionKey, u64> = HashMap::new();
+        for key in events.iter().flat_map(|event| &event.subscriptions) {
+            *new_by_key.entry(*key).or_default() += 1;
         }
-        new_by_lane.into_iter().try_for_each(|(lane, new)| self.check_subscription_backlog(lane, new))
+        new_by_key.into_iter().try_for_each(|(key, new)| self.check_subscription_backlog(key, new))
     }
 
     /// Fails if `new` more deliveries to one subscription would exceed a limit.
-    pub(super) fn check_backlog_of(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
-        if self.check_total_backlog(new)? { Ok(()) } else { self.check_subscription_backlog(lane, new) }
+    pub(super) fn check_backlog_of(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
+        if self.check_total_backlog(new)? { Ok(()) } else { self.check_subscription_backlog(key, new) }
     }
 
     /// Checks the limit of all deliveries together. Returns true if no subscription can be at its own limit, because the
@@ -52,10 +52,10 @@ impl Gateway {
         })
     }
 
-    fn check_subscription_backlog(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
+    fn check_subscription_backlog(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
         let max = self.0.settings.backlog_per_subscription_max;
-        let owed = self.0.store.lane_summary(lane).owed();
-        let subscription = self.0.store.registry().by_lane(lane).filter(|_| owed + new > max);
+        let owed = self.0.store.queue_summary(key).owed();
+        let subscription = self.0.store.registry().by_key(key).filter(|_| owed + new > max);
         let Some(subscription) = subscription else { return Ok(()) };
         self.log_backlog(owed, max);
         Err(GatewayError::BacklogFull {
@@ -72,9 +72,9 @@ impl Gateway {
         let store = Arc::clone(&self.0.store);
         // Looks at every subscription: not on the thread of the call.
         tokio::task::spawn_blocking(move || {
-            let lanes = store.registry().lanes().into_iter();
-            let most = lanes.map(|lane| (store.lane_summary(lane).owed(), lane)).max();
-            let most = most.and_then(|(owed, lane)| Some((owed, store.registry().by_lane(lane)?)));
+            let keys = store.registry().keys().into_iter();
+            let most = keys.map(|key| (store.queue_summary(key).owed(), key)).max();
+            let most = most.and_then(|(owed, key)| Some((owed, store.registry().by_key(key)?)));
             if let Some((most, subscription)) = most {
                 tracing::warn!(
                     calls, deliveries.owed = owed, deliveries.max = max,

@@ -51,17 +51,17 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
-    /// Converts the event for the store. Bodies of lanes that will send it `soon` are rendered here, while the message is
+    /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while the message is
     /// decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        let Matches { lanes, active } = matching;
-        for (lane, format) in active {
-            if soon(lane) {
+        let Matches { subscriptions, active } = matching;
+        for (subscription, format) in active {
+            if soon(subscription) {
                 content.render(&event, format);
             }
         }
-        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, lanes }
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, subscriptions }
     }
 }
 
@@ -177,15 +177,18 @@ impl Gateway {
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _permit: permit })
     }
 
-    /// Decides for a lane whether a new delivery is sent soon. A delivery behind more than a window of others is not kept
-    /// in memory: it is read and rendered later.
+    /// Decides for a subscription whether a new delivery is sent soon. A delivery behind more than a window of others is not
+    /// kept in memory: it is read and rendered later.
     fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
-        // No lane has more unfinished deliveries than all lanes together.
+        // No subscription has more unfinished deliveries than all together.
         let all_soon = store.owed_in_all() <= window;
         let mut known = HashMap::new();
-        move |lane| {
-            all_soon || *known.entry(lane).or_insert_with(|| store.lane_summary(lane).owed() <= window)
+        move |subscription| {
+            all_soon
+                || *known
+                    .entry(subscription)
+                    .or_insert_with(|| store.queue_summary(subscription).owed() <= window)
         }
     }
 
@@ -211,13 +214,13 @@ impl Gateway {
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let lanes = registry.matching(event.address.account, &event.facts).lanes.len();
+            let subscriptions = registry.matching(event.address.account, &event.facts).subscriptions.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,
                 create_time: stored.as_ref().map(|stored| stored.create_time),
                 duplicate: stored.is_some(),
-                delivery_count: u32::try_from(lanes).unwrap_or(u32::MAX),
+                delivery_count: u32::try_from(subscriptions).unwrap_or(u32::MAX),
             });
         }
         Ok(published)
@@ -299,8 +302,8 @@ mod tests {
             let (soon, late) = (SubscriptionKey(1), SubscriptionKey(2));
             let active =
                 wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));
-            let matching = Matches { lanes: vec![soon, late], active: active.collect() };
-            let new = checked.into_new(matching, |lane| lane == soon);
+            let matching = Matches { subscriptions: vec![soon, late], active: active.collect() };
+            let new = checked.into_new(matching, |subscription| subscription == soon);
             let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
             assert_eq!(rendered.collect::<Vec<_>>(), wanted);
         }

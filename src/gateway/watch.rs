@@ -60,11 +60,11 @@ impl Gateway {
         &self,
         watch: WatchDeliveries,
     ) -> Result<impl Stream<Item = Watched> + Send + use<>, GatewayError> {
-        let lane = match &watch.subscription {
+        let subscription = match &watch.subscription {
             None => None,
             Some(id) => {
                 let name = SubscriptionName { account: watch.account, id: id.clone() };
-                Some(self.get_subscription(&name)?.lane)
+                Some(self.get_subscription(&name)?.key)
             }
         };
         let max = self.0.settings.watches_max;
@@ -72,7 +72,7 @@ impl Gateway {
         let permit = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
         let (sender, queue) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);
-        let wanted = Wanted { account: watch.account, lane, states: watch.states };
+        let wanted = Wanted { account: watch.account, subscription, states: watch.states };
         tokio::spawn(filter_changes(store.changes(), store, wanted, sender, permit));
         let gateway = self.clone();
         Ok(ReceiverStream::new(queue).filter_map(move |queued| {
@@ -84,7 +84,7 @@ impl Gateway {
     /// Reads the delivery, as it was after the change; `None` if it is gone or cannot be read.
     async fn read_change(&self, queued: QueuedChange) -> Option<Watched> {
         let QueuedChange { change, time, skipped } = queued;
-        let subscription = self.0.store.registry().by_lane(change.key.lane)?;
+        let subscription = self.0.store.registry().by_key(change.key.subscription)?;
         let mut delivery = self.read(move |store| store.delivery(change.key)).await.ok().flatten()?;
         // It may have changed again since: leave out later attempts.
         let later = delivery.attempt_count.saturating_sub(change.attempts);
@@ -99,7 +99,7 @@ impl Gateway {
 
 struct Wanted {
     account: AccountId,
-    lane: Option<SubscriptionKey>,
+    subscription: Option<SubscriptionKey>,
     states: Vec<DeliveryState>,
 }
 
@@ -108,10 +108,10 @@ impl Wanted {
         let of_state =
             self.states.is_empty() || self.states.iter().any(|state| state.is_same_kind(change.state));
         of_state
-            && match self.lane {
-                Some(lane) => lane == change.key.lane,
+            && match self.subscription {
+                Some(subscription) => subscription == change.key.subscription,
                 None => {
-                    let subscription = store.registry().by_lane(change.key.lane);
+                    let subscription = store.registry().by_key(change.key.subscription);
                     subscription.is_some_and(|subscription| subscription.name.account == self.account)
                 }
             }
