@@ -1,9 +1,10 @@
 //! The cost of a body: `cargo bench --bench json`.
 //!
-//! Each format of a typical message is rendered from the protobuf event (`tidings`). Two other ways to write the same
-//! content are for comparison: serde_json from plain derived structs that own their strings (`plain`), and by way of a
-//! `serde_json::Value` (`value`; its keys are sorted, so the bytes differ in order only). `check` is the validation of a
-//! publish. `import` is the conversion of a received webhook, compared with only parsing it (`value`).
+//! Each format of a typical message is rendered from the protobuf event (`tidings`). Two other ways to write
+//! the same content are for comparison: serde_json from plain derived structs that own their strings
+//! (`plain`), and by way of a `serde_json::Value` (`value`; its keys are sorted, so the bytes differ in order
+//! only). `check` is the validation of a publish. `import` is the conversion of a received webhook, compared
+//! with only parsing it (`value`).
 //!
 //! The first line of a format is the size of its body. Times are for one event.
 

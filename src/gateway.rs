@@ -1,7 +1,8 @@
-//! The use cases, one method each: subscribe, publish, inspect. The gateway enforces limits and permissions. It knows
-//! neither the wire format nor the storage format.
+//! The use cases, one method each: subscribe, publish, inspect. The gateway enforces limits and permissions.
+//! It knows neither the wire format nor the storage format.
 //!
-//! Arguments are validated before ([`Gateway::check_event`], [`Gateway::check_subscription`]); results are domain types.
+//! Arguments are validated before ([`Gateway::check_event`], [`Gateway::check_subscription`]); results are
+//! domain types.
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -51,7 +52,8 @@ use admission::Admission;
 /// What bounds the gateway, and what a subscription's own settings stand over.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be answered.
+    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be
+    /// answered.
     pub event_bytes_max: usize,
     /// Most events of all publishers that wait to be stored.
     pub events_in_flight_max: usize,
@@ -61,7 +63,8 @@ pub struct GatewaySettings {
     pub reads_in_flight_max: usize,
     /// Most TestSubscription calls under way.
     pub tests_in_flight_max: usize,
-    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are made.
+    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are
+    /// made.
     pub lane_window: usize,
     /// Most WatchDeliveries calls under way.
     pub watches_max: usize,
@@ -104,7 +107,8 @@ struct Inner {
     /// The store is at its size limit, and everything in it is still to be delivered.
     full: AtomicBool,
     backlog_log: LogThrottle,
-    /// Locked while a subscription or a token is added, so that concurrent calls cannot exceed a limit together.
+    /// Locked while a subscription or a token is added, so that concurrent calls cannot exceed a limit
+    /// together.
     adding: tokio::sync::Mutex<()>,
 }
 

@@ -1,8 +1,8 @@
 //! Counters, gauges and histograms, and their text for Prometheus.
 //!
-//! Counting costs an atomic addition or two: every series exists from the start, and none is looked up by its labels.
-//! The number of series is fixed, however many accounts and subscriptions there are. The store's figures are read when
-//! the text is rendered ([`Metrics::watch_store`]).
+//! Counting costs an atomic addition or two: every series exists from the start, and none is looked up by its
+//! labels. The number of series is fixed, however many accounts and subscriptions there are. The store's
+//! figures are read when the text is rendered ([`Metrics::watch_store`]).
 
 use std::{
     sync::{Arc, OnceLock},
@@ -40,7 +40,8 @@ use store::StoreGauges;
 /// Content type of the text: Prometheus's exposition format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Why a publish was refused: the `reason` of `google.rpc.ErrorInfo`. Any other reason is counted as the last one.
+/// Why a publish was refused: the `reason` of `google.rpc.ErrorInfo`. Any other reason is counted as the last
+/// one.
 pub const REFUSAL_REASONS: [&str; 14] = [
     "ACCOUNT_MISMATCH",
     "BACKLOG_FULL",
@@ -406,9 +407,9 @@ impl Metrics {
         self.commit_settlements.observe(count(settlements));
     }
 
-    /// Calls `report` for the store's figures whenever the text is rendered. `report` calls its argument while the store
-    /// cannot change, so that gauges and counters add up; it does not call it once the store is gone. Only the first
-    /// call of this method has an effect.
+    /// Calls `report` for the store's figures whenever the text is rendered. `report` calls its argument
+    /// while the store cannot change, so that gauges and counters add up; it does not call it once the store
+    /// is gone. Only the first call of this method has an effect.
     pub fn watch_store(&self, report: impl Fn(&mut dyn FnMut(&StoreReport)) + Send + Sync + 'static) {
         self.store.get_or_init(|| (StoreGauges::new(&self.registry), Box::new(report)));
     }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 /// SIGXFSZ on Linux: a write would exceed the process's limit on file sizes (`ulimit -f`).
 const FILE_TOO_LARGE: i32 = 25;
 
-/// Turns a write beyond the file size limit into an error, as on a full disk, instead of the end of the process. Call it
-/// within a runtime.
+/// Turns a write beyond the file size limit into an error, as on a full disk, instead of the end of the
+/// process. Call it within a runtime.
 ///
 /// # Errors
 ///
@@ -23,8 +23,8 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a token that the first SIGTERM or SIGINT cancels. The second one ends the process at once, with the exit code
-/// that shells use for it (143 or 130). Call it within a runtime.
+/// Returns a token that the first SIGTERM or SIGINT cancels. The second one ends the process at once, with
+/// the exit code that shells use for it (143 or 130). Call it within a runtime.
 ///
 /// # Errors
 ///

@@ -36,7 +36,8 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Excludes sled's traces, whatever the filter says: they contain stored bytes, which may be bodies or secrets.
+/// Excludes sled's traces, whatever the filter says: they contain stored bytes, which may be bodies or
+/// secrets.
 fn has_no_content(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || !metadata.target().starts_with("sled")
 }

@@ -175,7 +175,8 @@ impl Usage {
     }
 }
 
-/// User and system time: fields 14 and 15. The second field is the name in parentheses, which may contain spaces.
+/// User and system time: fields 14 and 15. The second field is the name in parentheses, which may contain
+/// spaces.
 fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
     let (_, after_name) = stat.rsplit_once(')').context("a stat file without a name")?;
     let ticks: Vec<f64> =

@@ -80,7 +80,8 @@ impl Gateway {
         Ok(Self { start: start.clone(), process, address, http, channel, runtime, data_dir })
     }
 
-    /// Kills the process, starts another one on the same data, and returns the time from its start until it is ready.
+    /// Kills the process, starts another one on the same data, and returns the time from its start until it
+    /// is ready.
     pub fn crash_and_start(&mut self) -> anyhow::Result<Duration> {
         self.process.kill()?;
         // A port that was free a moment ago: it is needed before the gateway logs its addresses.

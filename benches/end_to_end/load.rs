@@ -46,7 +46,8 @@ pub enum Way {
         /// Number of streams.
         count: usize,
     },
-    /// Calls at more than the sustainable rate, without regard to earlier calls. Refused calls are not repeated.
+    /// Calls at more than the sustainable rate, without regard to earlier calls. Refused calls are not
+    /// repeated.
     Flood {
         /// Events per second.
         rate: u64,

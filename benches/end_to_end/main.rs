@@ -1,8 +1,9 @@
 //! The whole gateway, from publish to arrival: `cargo bench --bench end_to_end`.
 //!
-//! A publisher, the gateway (the real binary) and a receiver, each a process of its own. Everything is persisted, as
-//! always. The same run measures the limits of the machine: the disk, bare POSTs, bare gRPC. Each measure has a fresh
-//! gateway, and fails unless every delivery arrives exactly once and is settled. docs/benchmarks.md explains the figures.
+//! A publisher, the gateway (the real binary) and a receiver, each a process of its own. Everything is
+//! persisted, as always. The same run measures the limits of the machine: the disk, bare POSTs, bare gRPC.
+//! Each measure has a fresh gateway, and fails unless every delivery arrives exactly once and is settled.
+//! docs/benchmarks.md explains the figures.
 
 mod cases;
 mod children;
@@ -34,7 +35,8 @@ struct Arguments {
     /// Run a short form, under a minute, to check that nothing is broken.
     #[arg(long, conflicts_with = "long")]
     quick: bool,
-    /// Use ten million events and 100,000 subscriptions for backlog, lists and soak: an hour, and 40 GB of disk.
+    /// Use ten million events and 100,000 subscriptions for backlog, lists and soak: an hour, and 40 GB of
+    /// disk.
     #[arg(long)]
     long: bool,
     /// Events of a backlog, of lists and of a soak.
@@ -46,7 +48,8 @@ struct Arguments {
     /// Run only the measures whose names contain this.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
-    /// Run the gateway under this command, for example a profiler, and stop it with SIGTERM. The figures are then invalid.
+    /// Run the gateway under this command, for example a profiler, and stop it with SIGTERM. The figures are
+    /// then invalid.
     #[arg(long, value_name = "COMMAND")]
     under: Option<String>,
     /// File for the figures as JSON.

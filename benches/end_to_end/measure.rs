@@ -26,7 +26,8 @@ pub struct Measure {
     pub way: Way,
     /// Number of events.
     pub events: u64,
-    /// Number of endpoints. Each has an account with its share of the events, or they share one account and get all.
+    /// Number of endpoints. Each has an account with its share of the events, or they share one account and
+    /// get all.
     pub endpoints: usize,
     /// The endpoints share one account.
     pub fan_out: bool,
@@ -141,7 +142,8 @@ impl Rig {
         Ok(Self { gateway, publisher, receiver, endpoints })
     }
 
-    /// Subscribes the first endpoints, each in an account of its own or all in one. Returns the subscriptions' names.
+    /// Subscribes the first endpoints, each in an account of its own or all in one. Returns the
+    /// subscriptions' names.
     pub fn subscribe(&self, endpoints: usize, fan_out: bool) -> anyhow::Result<Vec<String>> {
         let endpoints = self.endpoints.iter().take(endpoints).enumerate();
         let subscribe = endpoints

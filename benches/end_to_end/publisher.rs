@@ -206,7 +206,8 @@ fn is_refusal(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
 }
 
-/// Each event has a due time, without regard to earlier ones. The latency of a late call starts at its due time.
+/// Each event has a due time, without regard to earlier ones. The latency of a late call starts at its due
+/// time.
 async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result<()> {
     let (beat, mut beats) = mpsc::unbounded_channel();
     let (interval, events) = (Duration::from_secs(1) / rate, log.load.events);

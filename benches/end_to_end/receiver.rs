@@ -1,5 +1,5 @@
-//! The receiver: responds with 200 to every POST and counts it. Each endpoint has an address of its own, as if it were
-//! another machine.
+//! The receiver: responds with 200 to every POST and counts it. Each endpoint has an address of its own, as
+//! if it were another machine.
 
 use std::{
     convert::Infallible,

@@ -1,5 +1,5 @@
-//! `tidings demo`: a gateway on a temporary store, a receiver for each payload format, the documentation's sample events
-//! and their deliveries.
+//! `tidings demo`: a gateway on a temporary store, a receiver for each payload format, the documentation's
+//! sample events and their deliveries.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -60,8 +60,8 @@ const EVENTS: [EventType; 6] = [
 ///
 /// # Errors
 ///
-/// A webhook did not arrive in time or has a wrong signature, `shutdown` came first, the gateway failed, or `output` is
-/// closed.
+/// A webhook did not arrive in time or has a wrong signature, `shutdown` came first, the gateway failed, or
+/// `output` is closed.
 pub async fn run(output: &mut (impl Write + Send), shutdown: CancellationToken) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot create a directory for the store")?;
     let app = App::set_up(config(directory.path())).await?;

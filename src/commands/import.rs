@@ -1,5 +1,5 @@
-//! `tidings import`: converts Chatwoot's webhook JSON to events, and publishes them to a running gateway over gRPC, in
-//! their order.
+//! `tidings import`: converts Chatwoot's webhook JSON to events, and publishes them to a running gateway over
+//! gRPC, in their order.
 
 use std::{
     ffi::OsString,
@@ -57,10 +57,12 @@ Exit codes:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files of JSON objects, each the body of one Chatwoot webhook. Standard input if there is none, or for -.
+    /// Files of JSON objects, each the body of one Chatwoot webhook. Standard input if there is none, or for
+    /// -.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Account of the objects. Without it each object must name its account. Objects that name another one are refused.
+    /// Account of the objects. Without it each object must name its account. Objects that name another one
+    /// are refused.
     #[arg(long, value_name = "NUMBER")]
     pub account: Option<AccountId>,
     /// The gateway's gRPC address: http:// or https://, a host and a port.
@@ -154,8 +156,9 @@ impl Arguments {
     }
 }
 
-/// Publishes the objects of the files or of standard input. Refusals and errors go to standard error, the counts to
-/// standard output. `token` is the value of the variable [`TOKEN_ENVIRONMENT`](crate::config::TOKEN_ENVIRONMENT).
+/// Publishes the objects of the files or of standard input. Refusals and errors go to standard error, the
+/// counts to standard output. `token` is the value of the variable
+/// [`TOKEN_ENVIRONMENT`](crate::config::TOKEN_ENVIRONMENT).
 pub async fn run(arguments: Arguments, token: Option<OsString>, shutdown: CancellationToken) -> Ending {
     let ending = match start(&arguments, token, &shutdown).await {
         Ok(publisher) => publish(&arguments, publisher, shutdown).await,

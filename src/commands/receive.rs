@@ -1,4 +1,5 @@
-//! `tidings receive`: an HTTP receiver for trying out webhooks. Prints each request and responds with a chosen status.
+//! `tidings receive`: an HTTP receiver for trying out webhooks. Prints each request and responds with a
+//! chosen status.
 
 use std::{
     convert::Infallible,
@@ -143,8 +144,8 @@ pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::R
     printer.await.context("printing failed")
 }
 
-/// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) until `shutdown`. Sends each request to `sink` before the response.
-/// A full sink delays responses; a closed one does not.
+/// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) until `shutdown`. Sends each request to `sink` before
+/// the response. A full sink delays responses; a closed one does not.
 pub async fn serve(
     listener: TcpListener,
     responses: Responses,

@@ -127,7 +127,8 @@ impl Gateway {
         }
     }
 
-    /// Creates a token. Whether the caller may grant these `rights` is checked before ([`Accounts::cover_all`]).
+    /// Creates a token. Whether the caller may grant these `rights` is checked before
+    /// ([`Accounts::cover_all`]).
     ///
     /// # Errors
     ///
@@ -194,7 +195,8 @@ impl Gateway {
         Page::cut(rows, limit, |issued| issued.token.id.clone())
     }
 
-    /// Revokes a token whose accounts are all among `accounts`. A token that was revoked before stays as it is.
+    /// Revokes a token whose accounts are all among `accounts`. A token that was revoked before stays as it
+    /// is.
     pub async fn revoke_access_token(
         &self,
         id: &TokenId,
@@ -218,8 +220,8 @@ impl Gateway {
         self.0.store.tokens().expire(self.0.clock.now());
     }
 
-    /// Stores the last use of tokens whose stored time is out of date by `age` or more. To be called at intervals, and
-    /// with zero at the shutdown.
+    /// Stores the last use of tokens whose stored time is out of date by `age` or more. To be called at
+    /// intervals, and with zero at the shutdown.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Limits on events that wait to be stored, over all publishers. Past a limit a publish is refused at once: memory stays
-//! bounded, and admitted events are still served.
+//! Limits on events that wait to be stored, over all publishers. Past a limit a publish is refused at once:
+//! memory stays bounded, and admitted events are still served.
 
 use std::sync::Arc;
 
@@ -64,7 +64,8 @@ impl Bound {
     }
 
     fn acquire(&self, count: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
-        // A call larger than the whole limit is admitted when nothing else is; its size has a limit of its own.
+        // A call larger than the whole limit is admitted when nothing else is; its size has a limit of its
+        // own.
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.max);
         let permit = Arc::clone(&self.free).try_acquire_many_owned(count);
         permit.map_err(|_| self.reached())

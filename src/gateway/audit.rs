@@ -16,8 +16,8 @@ impl Gateway {
         })
     }
 
-    /// Records the end of the call. If that fails, the outcome in the record stays unknown; the call itself is not
-    /// affected, since its change is done.
+    /// Records the end of the call. If that fails, the outcome in the record stays unknown; the call itself
+    /// is not affected, since its change is done.
     pub async fn audit_end(&self, key: AuditKey, end: AuditEnd) {
         let outcome = end.outcome;
         match self.0.store.audit(AuditWrite::Ended(key, end)).await {

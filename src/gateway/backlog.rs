@@ -1,5 +1,5 @@
-//! Limits on unfinished deliveries. Past a limit an event is refused as a whole, not stored for some subscriptions only.
-//! The error names the subscription that is at its limit.
+//! Limits on unfinished deliveries. Past a limit an event is refused as a whole, not stored for some
+//! subscriptions only. The error names the subscription that is at its limit.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,8 @@ const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 impl Gateway {
     /// Fails if the deliveries of these events would exceed the limit of a subscription or of all together.
     ///
-    /// Events that are being stored at this moment are not counted: a limit may be exceeded by the events in flight.
+    /// Events that are being stored at this moment are not counted: a limit may be exceeded by the events in
+    /// flight.
     pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
         let new = events.iter().map(|event| event.subscriptions.len() as u64).sum();
         if self.check_total_backlog(new)? {
@@ -34,8 +35,8 @@ impl Gateway {
         if self.check_total_backlog(new)? { Ok(()) } else { self.check_subscription_backlog(key, new) }
     }
 
-    /// Checks the limit of all deliveries together. Returns true if no subscription can be at its own limit, because the
-    /// total is below it: most gateways never look at single subscriptions.
+    /// Checks the limit of all deliveries together. Returns true if no subscription can be at its own limit,
+    /// because the total is below it: most gateways never look at single subscriptions.
     fn check_total_backlog(&self, new: u64) -> Result<bool, GatewayError> {
         let max = self.0.settings.backlog_max;
         let owed = self.0.store.owed_in_all();

@@ -51,8 +51,8 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
-    /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while the message is
-    /// decoded. The message is freed on the thread that allocated it.
+    /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while
+    /// the message is decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
         let Matches { subscriptions, active } = matching;
@@ -158,8 +158,8 @@ impl Gateway {
         self.0.admission.check()
     }
 
-    /// Starts to store events, all or none, with a delivery for each subscription that matches now. The order of calls is
-    /// the order of the stored events, even if their results are not awaited.
+    /// Starts to store events, all or none, with a delivery for each subscription that matches now. The order
+    /// of calls is the order of the stored events, even if their results are not awaited.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
         let start = Instant::now();
@@ -177,8 +177,8 @@ impl Gateway {
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _permit: permit })
     }
 
-    /// Decides for a subscription whether a new delivery is sent soon. A delivery behind more than a window of others is not
-    /// kept in memory: it is read and rendered later.
+    /// Decides for a subscription whether a new delivery is sent soon. A delivery behind more than a window
+    /// of others is not kept in memory: it is read and rendered later.
     fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
         // No subscription has more unfinished deliveries than all together.
@@ -192,8 +192,8 @@ impl Gateway {
         }
     }
 
-    /// The result that [`Gateway::publish`] would have now. Nothing is stored. The delivery count of a duplicate is that of
-    /// the subscriptions that match now, not when it was stored.
+    /// The result that [`Gateway::publish`] would have now. Nothing is stored. The delivery count of a
+    /// duplicate is that of the subscriptions that match now, not when it was stored.
     pub async fn check_publish(&self, events: Vec<CheckedEvent>) -> Result<Vec<Published>, GatewayError> {
         let ids: Vec<_> = events.iter().map(|event| event.address.clone()).collect();
         let stored = self
@@ -238,8 +238,8 @@ impl Gateway {
         self.read(move |store| store.events(&query)).await
     }
 
-    /// Renders the POST for an event: in the format of `subscription` and with its headers, or without a subscription in
-    /// the documented format. Stores and sends nothing.
+    /// Renders the POST for an event: in the format of `subscription` and with its headers, or without a
+    /// subscription in the documented format. Stores and sends nothing.
     ///
     /// An event without an id gets a random one, as it would if it were stored.
     pub async fn render(
@@ -276,8 +276,8 @@ impl Gateway {
     }
 }
 
-/// Identifies an event's content: the first half of the SHA-256 of its encoding. Maps are sorted, so that equal events
-/// have equal encodings.
+/// Identifies an event's content: the first half of the SHA-256 of its encoding. Maps are sorted, so that
+/// equal events have equal encodings.
 fn fingerprint(encoded: &[u8]) -> u128 {
     let digest = Sha256::digest(encoded);
     let half = digest.first_chunk().expect("a SHA-256 has 32 bytes");

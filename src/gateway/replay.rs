@@ -20,8 +20,8 @@ pub struct ReplayDeliveries {
     pub time: TimeRange,
     /// Of these types; empty means all.
     pub types: Vec<EventType>,
-    /// With a delivery in one of these final states. Empty means failed and cancelled deliveries, and events that were
-    /// never queued for the subscription and match it now.
+    /// With a delivery in one of these final states. Empty means failed and cancelled deliveries, and events
+    /// that were never queued for the subscription and match it now.
     pub states: Vec<DeliveryState>,
     /// Where the call before ended; `None` for a new replay.
     pub cursor: Option<ReplayCursor>,
@@ -54,8 +54,8 @@ pub struct Replayed {
 impl Gateway {
     /// Queues events again for a subscription, oldest first, a page at a time.
     ///
-    /// Repeated calls queue no event twice: an unfinished delivery is not queued again, and later pages of a replay skip
-    /// the deliveries that it queued itself.
+    /// Repeated calls queue no event twice: an unfinished delivery is not queued again, and later pages of a
+    /// replay skip the deliveries that it queued itself.
     pub async fn replay_deliveries(&self, replay: ReplayDeliveries) -> Result<Replayed, GatewayError> {
         let subscription = self.get_subscription(&replay.subscription)?;
         let cursor = replay.cursor.unwrap_or_else(|| ReplayCursor {

@@ -19,8 +19,8 @@ impl Gateway {
 
     /// Deletes events beyond the age or size of the settings, and audit records beyond the age.
     ///
-    /// Events with unfinished deliveries stay. If these exceed the size by themselves, no event is accepted until some
-    /// deliveries succeed, are cancelled or deleted.
+    /// Events with unfinished deliveries stay. If these exceed the size by themselves, no event is accepted
+    /// until some deliveries succeed, are cancelled or deleted.
     pub async fn enforce_retention(&self) -> Result<Purged, GatewayError> {
         let settings = &self.0.settings;
         let age = i64::try_from(settings.retention_age.as_micros()).unwrap_or(i64::MAX);

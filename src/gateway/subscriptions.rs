@@ -122,7 +122,8 @@ pub struct Tested {
 }
 
 impl Gateway {
-    /// Parses the settings of `message`, or returns every violation, with field paths that start with `path`. Pure.
+    /// Parses the settings of `message`, or returns every violation, with field paths that start with `path`.
+    /// Pure.
     pub fn check_subscription(
         &self,
         message: &v1::Subscription,
@@ -151,7 +152,8 @@ impl Gateway {
             self.check_subscription_limit(account)?;
             return Ok(Creation::Checked { name, settings: Box::new(settings) });
         }
-        // A taken URL is left to the store: it returns the first result to a repeated request, and a conflict to others.
+        // A taken URL is left to the store: it returns the first result to a repeated request, and a conflict
+        // to others.
         if url_taken_by.is_none() {
             self.check_subscription_limit(account)?;
         }
@@ -234,9 +236,11 @@ impl Gateway {
         self.set_state(name, State::Active).await
     }
 
-    /// Signs with a new secret from the next attempt on, and with the older ones too for the time of `overlap`.
+    /// Signs with a new secret from the next attempt on, and with the older ones too for the time of
+    /// `overlap`.
     ///
-    /// A call whose response was lost may be repeated: the secrets that receivers know stay in use during the overlap.
+    /// A call whose response was lost may be repeated: the secrets that receivers know stay in use during the
+    /// overlap.
     pub async fn rotate_signing_secret(
         &self,
         name: &SubscriptionName,
@@ -255,7 +259,8 @@ impl Gateway {
         Ok(Rotated { signing_secret: secret, public_key: rotated.public_key(), old_until })
     }
 
-    /// Fails if the subscription has the most older secrets already. The current one would become one of them.
+    /// Fails if the subscription has the most older secrets already. The current one would become one of
+    /// them.
     fn check_older_secrets(&self, current: &Subscription) -> Result<(), GatewayError> {
         let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
         if older <= OLDER_SECRETS_MAX {
@@ -284,8 +289,8 @@ impl Gateway {
 
     /// POSTs a sample event once, whatever the subscription's state. Nothing is stored.
     ///
-    /// `event_type` may be one that the subscription does not have, to try a receiver first; `None` is the first one
-    /// that it has.
+    /// `event_type` may be one that the subscription does not have, to try a receiver first; `None` is the
+    /// first one that it has.
     pub async fn test_subscription(
         &self,
         name: &SubscriptionName,
@@ -315,7 +320,8 @@ impl Gateway {
         Ok(Tested { body, attempt })
     }
 
-    /// Checks the egress policy, if the URL has an address. Host names are checked on every connection instead.
+    /// Checks the egress policy, if the URL has an address. Host names are checked on every connection
+    /// instead.
     fn check_egress(&self, url: &Url, path: &str) -> Result<(), FieldViolations> {
         let mut violations = FieldViolations::default();
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {

@@ -54,8 +54,8 @@ struct QueuedChange {
 }
 
 impl Gateway {
-    /// Streams changes of deliveries from now on, until the stream is dropped. A slow reader does not hold up anything:
-    /// changes beyond [`WATCH_CHANGES_WAITING_MAX`] are skipped and counted.
+    /// Streams changes of deliveries from now on, until the stream is dropped. A slow reader does not hold up
+    /// anything: changes beyond [`WATCH_CHANGES_WAITING_MAX`] are skipped and counted.
     pub fn watch_deliveries(
         &self,
         watch: WatchDeliveries,

@@ -1,9 +1,10 @@
 //! Pages of lists, for one subscription or account among many.
 //!
-//! A tenth of the events is delivered. The others, which are newer, wait for paused subscriptions: to deliver all of them
-//! would take much longer, and a list would read the same volumes. Events go to the accounts in turn, each with one
-//! subscription, so that every volume has a few of each: the worst case for a page. Each list is measured after a start,
-//! when the store has nothing in memory (the system may have), and again for the same accounts.
+//! A tenth of the events is delivered. The others, which are newer, wait for paused subscriptions: to deliver
+//! all of them would take much longer, and a list would read the same volumes. Events go to the accounts in
+//! turn, each with one subscription, so that every volume has a few of each: the worst case for a page. Each
+//! list is measured after a start, when the store has nothing in memory (the system may have), and again for
+//! the same accounts.
 
 use std::time::{Duration, Instant};
 

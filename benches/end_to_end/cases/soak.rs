@@ -13,8 +13,8 @@ pub struct Soak {
 }
 
 const PARTS: u64 = 10;
-/// One event a call, so that publishing is not faster than delivering. Otherwise the store fills with unfinished
-/// deliveries, and publishes are refused.
+/// One event a call, so that publishing is not faster than delivering. Otherwise the store fills with
+/// unfinished deliveries, and publishes are refused.
 const WAY: Way = Way::Unary { in_flight: 256 };
 /// Approximate encoded bytes of an event with its attempt, to derive the bytes that retention keeps.
 const EVENT_BYTES: u64 = 1_000;

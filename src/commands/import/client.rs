@@ -1,4 +1,5 @@
-//! The client of the gateway: publishes batches, and retries while the gateway has no room or cannot be reached.
+//! The client of the gateway: publishes batches, and retries while the gateway has no room or cannot be
+//! reached.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -48,7 +49,8 @@ pub(super) struct Client {
     connection: Connection,
     retry_for: Duration,
     shutdown: CancellationToken,
-    /// The gateway has responded at least once. Until then a failure means a wrong address, and is not retried.
+    /// The gateway has responded at least once. Until then a failure means a wrong address, and is not
+    /// retried.
     has_responded: bool,
 }
 
@@ -104,8 +106,8 @@ impl Client {
         Ok(Self { events, connection, retry_for, shutdown, has_responded: false })
     }
 
-    /// Publishes all events or none, and returns their results once they are on disk. Retries while that may help: the
-    /// events' ids prevent duplicates.
+    /// Publishes all events or none, and returns their results once they are on disk. Retries while that may
+    /// help: the events' ids prevent duplicates.
     pub(super) async fn publish(
         &mut self,
         requests: &[PublishEventRequest],

@@ -1,7 +1,8 @@
 //! Splits a sequence of JSON objects without parsing them: finds the beginning, end and line of each.
 //!
-//! An object may span several lines. After a malformed one, reading continues at the next line that begins with `{`. With
-//! one object on each line that is the next object. Inside an indented object no line begins so.
+//! An object may span several lines. After a malformed one, reading continues at the next line that begins
+//! with `{`. With one object on each line that is the next object. Inside an indented object no line begins
+//! so.
 
 use std::io::{self, Read};
 
@@ -191,7 +192,8 @@ impl<R: Read> Objects<R> {
     }
 }
 
-/// The open braces, brackets and strings of an object. Detects a malformed object early, so that few lines are skipped.
+/// The open braces, brackets and strings of an object. Detects a malformed object early, so that few lines
+/// are skipped.
 #[derive(Default)]
 struct Nesting {
     open: Vec<u8>,

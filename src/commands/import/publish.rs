@@ -14,8 +14,8 @@ use super::{
 };
 use crate::proto::v1::PublishEventRequest;
 
-/// Most bytes of encoded events in one call. A larger event gets a call of its own. The gateway's default limit on messages
-/// is 4 MiB.
+/// Most bytes of encoded events in one call. A larger event gets a call of its own. The gateway's default
+/// limit on messages is 4 MiB.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Field path of the only event of a call.
 const ONLY_REQUEST: &str = "requests[0].";
@@ -73,7 +73,8 @@ impl Publisher {
     ) -> Result<(), Ending> {
         let mut batch = Batch::default();
         loop {
-            // Fill the batch with the items that are ready. If none is, publish now: the next item may take long.
+            // Fill the batch with the items that are ready. If none is, publish now: the next item may take
+            // long.
             let next = match batch.requests.is_empty() {
                 true => shutdown.run_until_cancelled(items.recv()).await.ok_or(Ending::Interrupted)?,
                 false => items.try_recv().ok(),
@@ -154,7 +155,8 @@ impl Publisher {
 
     fn refuse_for(&mut self, position: &Position, status: &Status) -> Result<(), Ending> {
         if status.code() == Code::AlreadyExists {
-            // The id is derived from the bytes: an earlier version of this command converted them differently.
+            // The id is derived from the bytes: an earlier version of this command converted them
+            // differently.
             self.report.done(position, true);
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! Reads the input on a thread of its own: converts objects to requests, or refuses them, and queues them for publishing.
-//! The bytes in the queue are bounded.
+//! Reads the input on a thread of its own: converts objects to requests, or refuses them, and queues them for
+//! publishing. The bytes in the queue are bounded.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -189,8 +189,8 @@ fn describe(violations: &FieldViolations, line: u64) -> Vec<String> {
     }))
 }
 
-/// Converts the line in a fault of serde_json to the line in the file. serde_json counts lines from the beginning of the
-/// object, which is on `line`, and puts the position last.
+/// Converts the line in a fault of serde_json to the line in the file. serde_json counts lines from the
+/// beginning of the object, which is on `line`, and puts the position last.
 fn in_file(fault: &str, line: u64) -> String {
     let parts = fault.rsplit_once(" at line ");
     let parts = parts.and_then(|(what, position)| Some((what, position.split_once(' ')?)));
@@ -217,7 +217,8 @@ impl Occurrences {
         digest.update(b"tidings import 1\n");
         digest.update(account.get().to_be_bytes());
         digest.update(body);
-        // Different objects with the same tag are counted together. That is harmless, since their digests differ.
+        // Different objects with the same tag are counted together. That is harmless, since their digests
+        // differ.
         let tag = u64::from_be_bytes(*digest.clone().finalize().first_chunk().expect("8 of 32 bytes"));
         let number = if self.seen.insert(tag) {
             anyhow::ensure!(

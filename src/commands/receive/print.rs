@@ -39,7 +39,8 @@ impl Signatures {
     }
 }
 
-/// Formats a request: method and status, headers, body, and the verdicts on its signatures if there is a `secret`.
+/// Formats a request: method and status, headers, body, and the verdicts on its signatures if there is a
+/// `secret`.
 ///
 /// Control characters are escaped: the text cannot control a terminal.
 pub fn describe(received: &Received, secret: Option<&Secret>) -> String {
@@ -95,8 +96,8 @@ pub fn describe_body(body: &[u8]) -> String {
     shown
 }
 
-/// Indents JSON, one member a line. Only white space between tokens changes: keys keep their order, and numbers and
-/// escapes their spelling. Parsing and printing would not guarantee that.
+/// Indents JSON, one member a line. Only white space between tokens changes: keys keep their order, and
+/// numbers and escapes their spelling. Parsing and printing would not guarantee that.
 fn indent(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut level = 0;
