@@ -27,7 +27,7 @@ use crate::{
     event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
-    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, StoreError},
+    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
 /// A valid event. Only [`Gateway::check_event`] creates one.
@@ -51,17 +51,21 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
+    /// The subscriptions that match now. The store matches again when it stores the event.
+    fn matching(&self, registry: &Registry) -> Matches {
+        registry.matching(self.address.account, self.facts.event_type, self.facts.inbox_id)
+    }
+
     /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while
     /// the message is decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        let Matches { subscriptions, active } = matching;
-        for (subscription, format) in active {
+        for (subscription, format) in matching.active {
             if soon(subscription) {
                 content.render(&event, format);
             }
         }
-        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, subscriptions }
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint }
     }
 }
 
@@ -158,7 +162,7 @@ impl Gateway {
         self.0.admission.check()
     }
 
-    /// Starts to store events, all or none, with a delivery for each subscription that matches now. The order
+    /// Starts to store events, all or none, with a delivery for each subscription that matches then. The order
     /// of calls is the order of the stored events, even if their results are not awaited.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
@@ -167,7 +171,7 @@ impl Gateway {
         let permit = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
         let registry = self.0.store.registry();
-        let matching = events.iter().map(|event| registry.matching(event.address.account, &event.facts));
+        let matching = events.iter().map(|event| event.matching(registry));
         let matching: Vec<_> = matching.collect();
         self.check_backlog(&matching)?;
         let mut soon = self.sent_soon();
@@ -214,7 +218,7 @@ impl Gateway {
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let subscriptions = registry.matching(event.address.account, &event.facts).subscriptions.len();
+            let subscriptions = event.matching(registry).subscriptions.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,
