@@ -52,7 +52,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most requests that wait to be printed. Further ones wait for their response.
 const PRINT_QUEUE_MAX: usize = 256;
 
-/// Receive webhooks: print each request and respond with 200, or as the options say.
+/// Receive webhooks, print them, and respond with 200 or another status.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Address to listen on. Port 0 is any free port.

@@ -162,8 +162,8 @@ impl Gateway {
         self.0.admission.check()
     }
 
-    /// Starts to store events, all or none, with a delivery for each subscription that matches then. The order
-    /// of calls is the order of the stored events, even if their results are not awaited.
+    /// Starts to store events, all or none, with a delivery for each subscription that matches when they are
+    /// stored. The order of calls is the order of the stored events, even if their results are not awaited.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
         let start = Instant::now();
