@@ -57,8 +57,8 @@ Exit codes:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files of JSON objects, each the body of one Chatwoot webhook. Standard input if there is none, or for
-    /// -.
+    /// Files of JSON objects, each the body of one Chatwoot webhook. Without a file, or for -, standard
+    /// input.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Account of the objects. Without it each object must name its account. Objects that name another one
