@@ -158,7 +158,7 @@ impl Gateway {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, GatewayError> {
         let turn = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
-        let reading = store::read(&self.0.store, move |store| {
+        let reading = store::read_blocking(&self.0.store, move |store| {
             let _turn = turn; // Kept until the read is over, even if nobody waits for it any more.
             read(store)
         });
