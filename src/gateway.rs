@@ -162,7 +162,7 @@ impl Gateway {
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, GatewayError> {
         let permit = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
-        let reading = store::read(&self.0.store, move |store| {
+        let reading = store::read_blocking(&self.0.store, move |store| {
             let _permit = permit; // Until the read is over, even if its caller has gone.
             read(store)
         });

@@ -81,7 +81,10 @@ fn an_array_is_reported_and_its_elements_are_skipped() {
     let found = found("[\n  {\"a\": 1},\n  {\"b\": 2}\n]\n");
     assert_eq!(lines(&found), [(1, false)]);
     let problem = found[0].1.as_ref().unwrap_err();
-    assert!(problem.contains("not an array") && problem.ends_with("no further object was found"), "{problem}");
+    assert!(
+        problem.contains("not an array") && problem.ends_with("no further object was found"),
+        "{problem}"
+    );
 }
 
 #[test]
