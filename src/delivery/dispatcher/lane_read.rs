@@ -31,7 +31,7 @@ impl LaneRead {
             page.owed().for_each(|owed| render(owed, format));
             Ok::<_, StoreError>(page)
         };
-        self.page = match store::read(&store, read_and_render).await {
+        self.page = match store::read_blocking(&store, read_and_render).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
                 tracing::error!(

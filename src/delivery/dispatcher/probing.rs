@@ -239,7 +239,7 @@ impl Probing {
         let store = Arc::clone(&context.store);
         self.tasks.spawn(async move {
             let query = OwedQuery { subscription: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
-            let owed = match store::read(&store, move |store| store.owed(&query)).await {
+            let owed = match store::read_blocking(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
                     tracing::error!(

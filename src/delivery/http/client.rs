@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     domain::egress::{EgressPolicy, ProxyRules},
     event::webhook::WebhookClient,
-    metrics::Open,
+    metrics::InFlightGauge,
 };
 
 pub use super::tls::WebhookClientError;
@@ -61,13 +61,13 @@ pub struct PosterSettings {
     /// Timeout of name resolution, TCP, proxy and TLS together.
     pub connect_timeout: Duration,
     /// Gauge of open connections.
-    pub connections: Open,
+    pub connections: InFlightGauge,
     /// Most bytes read of a response's body. With a longer one the status still decides, but the connection
     /// is closed unless the rest has already arrived.
     pub response_bytes_max: usize,
-    /// Default time after which an idle connection is closed.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
-    /// Default of the most idle connections per scheme, host, port and TLS profile.
+    /// Most idle connections per scheme, host, port and TLS profile.
     pub idle_connections_per_endpoint_max: usize,
     /// Most idle connections in all. With more, the half that is idle for longest is closed.
     pub idle_connections_max: usize,
@@ -87,7 +87,7 @@ impl Default for PosterSettings {
             proxies: ProxyRules::default(),
             default_timeout: TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
-            connections: Open::default(),
+            connections: InFlightGauge::default(),
             response_bytes_max: RESPONSE_BYTES_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,

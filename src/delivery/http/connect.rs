@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     domain::egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
-    metrics::Open,
+    metrics::InFlightGauge,
 };
 
 /// Idle time before the system sends the first TCP keepalive probe.
@@ -46,7 +46,7 @@ pub(crate) struct ConnectSettings {
     pub(crate) tls: Tls,
     /// For name resolution, all addresses, proxy and TLS together.
     pub(crate) timeout: Duration,
-    pub(crate) connections: Open,
+    pub(crate) connections: InFlightGauge,
 }
 
 /// Connects to the hosts of URLs if the egress policy allows it.
@@ -103,7 +103,7 @@ where
             None => self.connect_directly(host, port, deadline).await?,
             Some(proxy) => self.connect_by_proxy(proxy, is_https, host, port, deadline).await?,
         };
-        let opened = settings.connections.one();
+        let opened = settings.connections.track();
         if !is_https {
             return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
         }
@@ -227,7 +227,7 @@ mod tests {
             proxies: ProxyRules::default(),
             tls: Tls::new(&[], 1).unwrap(),
             timeout: Duration::from_secs(5),
-            connections: Open::default(),
+            connections: InFlightGauge::default(),
         }
     }
 

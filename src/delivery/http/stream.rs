@@ -16,7 +16,7 @@ use super::{
     connection::{TlsFailure, Transport},
     proxy::Forwarding,
 };
-use crate::metrics::Opened;
+use crate::metrics::InFlightGuard;
 
 /// A connection that the metrics count.
 pub(crate) struct Stream<T> {
@@ -24,12 +24,12 @@ pub(crate) struct Stream<T> {
     is_http2: bool,
     forwarding: Option<Forwarding>,
     tls_failure: TlsFailure,
-    _opened: Opened,
+    _opened: InFlightGuard,
 }
 
 impl<T> Stream<T> {
     /// A connection to an http endpoint, or to a proxy that forwards requests to it.
-    pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
+    pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: InFlightGuard) -> Self {
         Self {
             inner: TokioIo::new(Either::Left(stream)),
             is_http2: false,
@@ -40,7 +40,7 @@ impl<T> Stream<T> {
     }
 
     /// A connection to an https endpoint.
-    pub(crate) fn secured(stream: TlsStream<T>, opened: Opened) -> Self {
+    pub(crate) fn secured(stream: TlsStream<T>, opened: InFlightGuard) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {
             inner: TokioIo::new(Either::Right(Box::new(stream))),
