@@ -1,4 +1,4 @@
-//! Why a data directory was not opened, in words for whoever starts the gateway: what is damaged is told from what is only full.
+//! Why a data directory was not opened. Distinguishes a damaged directory from a full disk.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Most bytes that a start writes: sled begins a segment, and a store that is made begins its log.
+/// Bytes that a start writes at most: sled begins a segment, and a new store begins its log.
 const START_BYTES_MAX: u64 = SEGMENT_BYTES as u64 + FIRST_FILE_BYTES_MAX as u64;
 
 /// Why a data directory was not opened. Shown to the operator as it is.
@@ -35,7 +35,7 @@ pub enum OpenError {
     Format(PathBuf, String),
     /// What is there cannot be read, or does not add up.
     #[error(
-        "data directory {0} cannot be read: {1}. Nothing was made anew. Copy the directory before anything else; then \
+        "data directory {0} cannot be read: {1}. Nothing was created in its place. Copy the directory before anything else; then \
          restore it from a backup, or start with another --data-dir"
     )]
     Unreadable(PathBuf, String),
@@ -70,7 +70,7 @@ pub enum OpenError {
         /// The ids of the given keys.
         given: String,
     },
-    /// The key file beside the data is gone.
+    /// The key file in the data directory is missing.
     #[error(
         "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise.          Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
     )]
@@ -113,7 +113,7 @@ impl OpenError {
     }
 }
 
-/// How much room there is, to be said after how much is needed.
+/// The free room, for the end of a message.
 fn free_of(dir: &Path) -> String {
     free_bytes(dir).map_or_else(String::new, |free| format!(", and {} are free", free >> 20))
 }

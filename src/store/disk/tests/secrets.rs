@@ -1,4 +1,5 @@
-//! Secrets at rest: that none is in the files, which key opens a store, and what a crash leaves while it is sealed anew.
+//! Secrets at rest: no file contains one, only the right key opens a store, and a crash during rotation loses
+//! nothing.
 
 use prost::Message;
 
@@ -357,7 +358,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
     );
 }
 
-/// Of each row of a kind what `tell` makes of it.
+/// The rows of a kind, each mapped by `tell`.
 fn rows_of(dir: &Path, kind: RegistryKind, tell: impl Fn(&SubscriptionRecord) -> usize) -> Vec<usize> {
     let db = raw(dir);
     let tree = db.open_tree(REGISTRY_TREE).unwrap();
