@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     domain::{egress::EgressPolicy, retry::RetryPolicy},
     event::webhook::WebhookClient,
+    log_throttle::LogThrottle,
     metrics::Metrics,
     store::{self, Store, StoreError},
 };
@@ -48,7 +49,6 @@ pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, Req
 
 use access::Access;
 use admission::Admission;
-use backlog::Told;
 use line::Line;
 
 /// What bounds the gateway, and what a subscription's own settings stand over.
@@ -109,7 +109,7 @@ struct Inner {
     watches: Arc<Semaphore>,
     /// The store holds as much as it may, and all of it is owed.
     full: AtomicBool,
-    backlog_told: Told,
+    backlog_log_throttle: LogThrottle,
     /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
     adding: tokio::sync::Mutex<()>,
 }
@@ -132,7 +132,7 @@ impl Gateway {
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
             full: AtomicBool::new(false),
-            backlog_told: Told::default(),
+            backlog_log_throttle: LogThrottle::new(),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),

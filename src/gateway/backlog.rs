@@ -1,26 +1,13 @@
 //! How much may be owed. Past it an event is refused as a whole: it is not stored for some subscriptions and dropped for
 //! others, and whoever publishes is told whose debt it is.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Gateway, GatewayError, Limit};
 use crate::{domain::ids::SubscriptionKey, store::Matches};
 
 /// How long a caller is asked to wait while too much is owed. Deliveries must be made before there is room again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// Shortest time between two log lines about it.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// When it was last told that too much is owed.
-#[derive(Debug, Default)]
-pub(super) struct Told(AtomicI64);
 
 impl Gateway {
     /// Errors if events that so many want would make one subscription, or all together, be owed more than the settings allow. What is
@@ -76,13 +63,7 @@ impl Gateway {
 
     /// Logs from time to time that events are refused, and which subscription is owed the most.
     fn tell_backlog(&self, owed: u64, max: u64) {
-        let (told, now) = (&self.0.backlog_told.0, self.0.clock.now());
-        let interval = i64::try_from(TELL_INTERVAL.as_micros()).expect("it is short");
-        let last = told.load(Ordering::Relaxed);
-        let is_time = last == 0 || !(last..last + interval).contains(&now.0);
-        if !is_time || told.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
+        let Some(refused) = self.0.backlog_log_throttle.record() else { return };
         let store = Arc::clone(&self.0.store);
         // Looks at every subscription, and nobody waits for it.
         tokio::task::spawn_blocking(move || {
@@ -91,7 +72,7 @@ impl Gateway {
             let most = most.and_then(|(owed, lane)| Some((owed, store.registry().by_lane(lane)?)));
             if let Some((most, subscription)) = most {
                 tracing::warn!(
-                    deliveries.owed = owed, deliveries.max = max,
+                    refused, deliveries.owed = owed, deliveries.max = max,
                     subscription.name = %subscription.name, subscription.owed = most,
                     "events are refused, since too much is owed; this subscription is owed the most",
                 );

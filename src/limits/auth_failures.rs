@@ -62,7 +62,7 @@ impl FailureRateLimiter {
     }
 
     /// Notes a try that failed at `now`. Errors if there were too many.
-    pub fn note(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
+    pub fn record(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
         let network = address.map(Network::of);
         let mut counts = self.counts.lock().expect("no code panics while it holds this lock");
         let (subject, window) = counts.window(network, now, self.addresses_max);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn tries_are_limited_by_address_and_by_64_bits_of_ipv6() {
         let (failures, now) = (FailureRateLimiter::new(2, 100), Instant::now());
-        let tried = |text: &str| failures.note(address(text), now).map_err(|limited| limited.subject);
+        let tried = |text: &str| failures.record(address(text), now).map_err(|limited| limited.subject);
         for (text, expected) in [
             ("10.0.0.1", Ok(())),
             ("10.0.0.1", Ok(())),
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_minute_later_all_is_forgotten_and_until_then_the_wait_is_told() {
         let (failures, start) = (FailureRateLimiter::new(1, 100), Instant::now());
-        let note = |seconds| failures.note(address("10.0.0.1"), start + Duration::from_secs(seconds));
+        let note = |seconds| failures.record(address("10.0.0.1"), start + Duration::from_secs(seconds));
         assert_eq!(note(0), Ok(()));
         assert_eq!(note(20).unwrap_err().wait, Duration::from_secs(40));
         assert_eq!(note(59).unwrap_err().wait, Duration::from_secs(1));
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn addresses_past_the_bound_share_a_count_until_there_is_room() {
         let (failures, start) = (FailureRateLimiter::new(1, 2), Instant::now());
-        let note = |text, seconds| failures.note(address(text), start + Duration::from_secs(seconds));
+        let note = |text, seconds| failures.record(address(text), start + Duration::from_secs(seconds));
         assert_eq!([note("10.0.0.1", 0), note("10.0.0.2", 0), note("10.0.0.3", 0)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(note("10.0.0.4", 0).unwrap_err().subject, "-");
         assert_eq!(failures.counts.lock().unwrap().by_network.len(), 2);

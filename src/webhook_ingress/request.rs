@@ -53,7 +53,7 @@ pub(super) struct Ingest {
     /// Whose turn it is to be taken apart, of large bodies.
     large: Arc<Semaphore>,
     failures: FailureRateLimiter,
-    told: LogThrottle,
+    log_throttle: LogThrottle,
 }
 
 /// What is known of a request when it is refused, for the log.
@@ -82,7 +82,7 @@ impl Ingest {
                 settings.failures_per_minute_max,
                 settings.failure_addresses_max,
             ),
-            told: LogThrottle::new(),
+            log_throttle: LogThrottle::new(),
             settings,
         }
     }
@@ -230,7 +230,7 @@ impl Ingest {
 
     /// Counts a request that did not prove from whom it is; past the limit it hears of that instead.
     fn failed(&self, address: IpAddr, refusal: HttpError) -> HttpError {
-        match self.failures.note(Some(address), Instant::now()) {
+        match self.failures.record(Some(address), Instant::now()) {
             Ok(()) => refusal,
             Err(limited) => limited.into(),
         }
@@ -240,7 +240,7 @@ impl Ingest {
     fn tell(&self, source: &Source, known: &Known, refusal: &HttpError) {
         let (name, reason) = (&source.name, refusal.reason());
         if refusal.is_for_now() {
-            if let Some(count) = self.told.happens(Instant::now()) {
+            if let Some(count) = self.log_throttle.record() {
                 tracing::warn!(
                     source.name = name,
                     reason,

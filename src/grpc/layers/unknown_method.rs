@@ -2,16 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
+    task::{Context, Poll},
 };
 
-use http::Request;
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use futures_util::future::Either;
+use http::{Request, Response};
 use tonic::body::Body;
+use tower::{Layer, Service};
 
-use super::filter::{Behind, Gate, Passing, refused, through};
-use crate::grpc::wire::status::GrpcError;
+use super::filter::{FilterFuture, GrpcService, reject};
+use crate::grpc::wire::{methods, status::GrpcError};
 
 /// Longest part of an unknown name that is repeated in the answer.
 const NAME_CHARS_MAX: usize = 100;
@@ -21,17 +23,11 @@ const NAME_CHARS_MAX: usize = 100;
 pub(crate) struct Known(Arc<BTreeMap<String, BTreeSet<String>>>);
 
 impl Known {
-    /// What these encoded descriptor sets describe.
-    pub(crate) fn described_by(sets: &[&[u8]]) -> Self {
+    /// Every method that the server offers.
+    pub(crate) fn new() -> Self {
         let mut services: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for set in sets {
-            let set = FileDescriptorSet::decode(*set).expect("descriptors that were built in are valid");
-            for file in &set.file {
-                for service in &file.service {
-                    let methods = service.method.iter().map(|method| method.name().to_owned()).collect();
-                    services.insert(format!("{}.{}", file.package(), service.name()), methods);
-                }
-            }
+        for method in methods::served() {
+            services.entry(method.service.clone()).or_default().insert(method.name.clone());
         }
         Self(Arc::new(services))
     }
@@ -55,11 +51,34 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-impl Gate for Known {
-    fn call<S: Behind>(&self, behind: &mut S, request: Request<Body>) -> Passing<S::Future> {
-        match self.refusal(request.uri().path()) {
-            None => through(behind.call(request)),
-            Some(refusal) => refused(refusal),
+impl<S> Layer<S> for Known {
+    type Service = KnownOnly<S>;
+
+    fn layer(&self, inner: S) -> KnownOnly<S> {
+        KnownOnly { known: self.clone(), inner }
+    }
+}
+
+/// A service behind [`Known`].
+#[derive(Clone)]
+pub(crate) struct KnownOnly<S> {
+    known: Known,
+    inner: S,
+}
+
+impl<S: GrpcService> Service<Request<Body>> for KnownOnly<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = FilterFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self.known.refusal(request.uri().path()) {
+            None => Either::Left(self.inner.call(request)),
+            Some(error) => reject(error),
         }
     }
 }

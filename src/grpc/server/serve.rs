@@ -31,10 +31,9 @@ use crate::{
     gateway::Gateway,
     grpc::{
         layers::{
-            auth::{Access, AccessSettings},
-            concurrency_limit::Bounded,
+            auth::{AccessSettings, AuthLayer},
+            concurrency_limit::ConcurrencyLimitLayer,
             fast_path::Straight,
-            filter::Gate,
             unknown_method::Known,
         },
         services::{
@@ -45,15 +44,12 @@ use crate::{
             health::{Health, HealthService},
             subscriptions::Subscriptions,
         },
-        wire::{audited::Changes, status::GrpcError},
+        wire::{audited::Changes, methods::DESCRIPTOR_SETS, status::GrpcError},
     },
-    proto::{
-        self,
-        v1::{
-            access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
-            delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
-            subscription_service_server::SubscriptionServiceServer,
-        },
+    proto::v1::{
+        access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
+        delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
+        subscription_service_server::SubscriptionServiceServer,
     },
 };
 
@@ -158,11 +154,15 @@ where
         // Outermost, so that it catches what panics anywhere below.
         .layer(CatchPanicLayer::custom(panicked))
         // Before the routes, whose own answer to an unknown method says nothing.
-        .layer(Known::described_by(&DESCRIBED).layer())
+        .layer(Known::new())
         // Before it takes up a place: who may not call must not keep others from it.
-        .layer(Access::new(gateway.clone(), settings.access, &DESCRIBED).layer())
+        .layer(AuthLayer::new(gateway.clone(), settings.access))
         // Before anything of a message is read.
-        .layer(Bounded::new(gateway.clone(), settings.calls_in_flight_max, settings.call_timeout).layer())
+        .layer(ConcurrencyLimitLayer::new(
+            gateway.clone(),
+            settings.calls_in_flight_max,
+            settings.call_timeout,
+        ))
         // Most calls publish: the router, which takes every call and its answer apart, is for the others.
         .layer(layer_fn(|others| Straight { service: events(gateway.clone(), &settings, &shutdown), others }))
         .service(routes(gateway.clone(), &settings, &health, &shutdown).prepare());
@@ -196,15 +196,6 @@ where
     }
     Drain::Cut
 }
-
-/// What is served and spoken of: the contract, the details of errors, health, and reflection itself.
-pub(crate) static DESCRIBED: [&[u8]; 5] = [
-    proto::DESCRIPTORS,
-    tonic_types::pb::FILE_DESCRIPTOR_SET,
-    tonic_health::pb::FILE_DESCRIPTOR_SET,
-    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-];
 
 /// Every service takes both encodings, and bounds what it takes. Answers are not compressed: most are smaller than their
 /// frame, and clients offer gzip by default. A macro, since the generated servers share these methods but no trait.
@@ -267,7 +258,7 @@ fn events(
 }
 
 fn reflection() -> Reflection<'static> {
-    DESCRIBED.iter().fold(Reflection::configure().include_reflection_service(false), |builder, set| {
+    DESCRIPTOR_SETS.iter().fold(Reflection::configure().include_reflection_service(false), |builder, set| {
         builder.register_encoded_file_descriptor_set(set)
     })
 }

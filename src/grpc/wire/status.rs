@@ -1,10 +1,7 @@
 //! The one place where a refusal becomes a `google.rpc.Status`: code, stable reason, details, all within what fits into
 //! the headers that carry them.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -286,7 +283,7 @@ impl From<GatewayError> for GrpcError {
             GatewayError::ShuttingDown => Self::new(Code::Unavailable, "SHUTTING_DOWN", message)
                 .about(About::Wait(UNAVAILABLE_RETRY_AFTER)),
             GatewayError::Storage(why) => {
-                if let Some(calls) = STORAGE_FAILURES.happens(Instant::now()) {
+                if let Some(calls) = STORAGE_FAILURES.record() {
                     tracing::error!(error = %why, calls, "calls fail since storage failed");
                 }
                 let message = "storage failed; the server's log says more. A write may have taken effect";
