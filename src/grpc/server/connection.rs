@@ -23,7 +23,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
@@ -128,7 +127,7 @@ impl<S> Connections<S> {
 
 impl<S, B> Connections<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<Request<Arriving<Incoming>>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + Sync
@@ -206,7 +205,7 @@ where
         let answers = service_fn(|mut request: Request<Incoming>| {
             let call = activity.call();
             request.extensions_mut().insert(peer.clone());
-            let request = request.map(|body| Body::new(Arriving::new(body, &unfinished)));
+            let request = request.map(|body| Arriving::new(body, &unfinished));
             let (answering, held) = (self.calls.clone().oneshot(request), unread.held());
             async move { Ok::<_, Infallible>(call.answered(answering.await?, held).await) }
         });

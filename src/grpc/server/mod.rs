@@ -6,5 +6,6 @@ pub(crate) mod certificate_subject;
 pub(super) mod connection;
 pub(super) mod idle;
 pub(super) mod preface;
+pub(super) mod routes;
 pub(super) mod serve;
 pub(super) mod tls;

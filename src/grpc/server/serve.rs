@@ -9,48 +9,19 @@ use tokio::{
     net::TcpListener,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    body::Body,
-    codec::CompressionEncoding::{Gzip, Zstd},
-    server::NamedService,
-    service::{Routes, RoutesBuilder},
-    transport::server::Connected,
-};
-use tonic_health::pb::health_server::HealthServer;
-use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
-use tower::{ServiceBuilder, layer::layer_fn};
+use tonic::{Status, body::Body, transport::server::Connected};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
     accept::{self, Accepted, NotOpened},
     connection::{ConnectionSettings, Connections, http2},
+    routes::routes,
 };
 use crate::{
     domain::caller::Peer,
     gateway::Gateway,
-    grpc::{
-        layers::{
-            auth::{AccessSettings, AuthLayer},
-            concurrency_limit::ConcurrencyLimitLayer,
-            fast_path::Straight,
-            unknown_method::Known,
-        },
-        services::{
-            access_tokens::AccessTokens,
-            audit_log::Audit,
-            deliveries::Deliveries,
-            events::Events,
-            health::{Health, HealthService},
-            subscriptions::Subscriptions,
-        },
-        wire::{audited::Changes, methods::DESCRIPTOR_SETS, status::GrpcError},
-    },
-    proto::v1::{
-        access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
-        delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
-        subscription_service_server::SubscriptionServiceServer,
-    },
+    grpc::{layers::auth::AccessSettings, services::health::Health, wire::status::GrpcError},
 };
 
 /// How often a connection on which nothing happens is asked whether it is still there.
@@ -151,21 +122,9 @@ where
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(ERROR_RESETS_MAX);
     let calls = ServiceBuilder::new()
-        // Outermost, so that it catches what panics anywhere below.
+        // Outermost, so that it catches every panic below.
         .layer(CatchPanicLayer::custom(panicked))
-        // Before the routes, whose own answer to an unknown method says nothing.
-        .layer(Known::new())
-        // Before it takes up a place: who may not call must not keep others from it.
-        .layer(AuthLayer::new(gateway.clone(), settings.access))
-        // Before anything of a message is read.
-        .layer(ConcurrencyLimitLayer::new(
-            gateway.clone(),
-            settings.calls_in_flight_max,
-            settings.call_timeout,
-        ))
-        // Most calls publish: the router, which takes every call and its answer apart, is for the others.
-        .layer(layer_fn(|others| Straight { service: events(gateway.clone(), &settings, &shutdown), others }))
-        .service(routes(gateway.clone(), &settings, &health, &shutdown).prepare());
+        .service(routes(gateway.clone(), &settings, &health, &shutdown));
     let connections =
         Connections::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
     let (stop, cut) = (connections.stop(), connections.cut());
@@ -195,80 +154,6 @@ where
         tracing::debug!("connections that were cut are not gone yet");
     }
     Drain::Cut
-}
-
-/// Every service takes both encodings, and bounds what it takes. Answers are not compressed: most are smaller than their
-/// frame, and clients offer gzip by default. A macro, since the generated servers share these methods but no trait.
-macro_rules! tuned {
-    ($server:expr, $settings:expr) => {
-        $server
-            .accept_compressed(Gzip)
-            .accept_compressed(Zstd)
-            .max_decoding_message_size($settings.message_bytes_max)
-    };
-}
-
-fn routes(
-    gateway: Gateway,
-    settings: &GrpcSettings,
-    health: &Health,
-    shutdown: &CancellationToken,
-) -> Routes {
-    let call_timeout = settings.call_timeout;
-    let changes = Changes::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
-    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
-    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
-    let audit = Audit { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway, call_timeout, changes, shutdown: shutdown.clone() };
-    let health = HealthService {
-        health: health.clone(),
-        services: vec![
-            SubscriptionServiceServer::<Subscriptions>::NAME,
-            EventServiceServer::<Events>::NAME,
-            DeliveryServiceServer::<Deliveries>::NAME,
-            AccessTokenServiceServer::<AccessTokens>::NAME,
-            AuditServiceServer::<Audit>::NAME,
-        ],
-        shutdown: shutdown.clone(),
-    };
-    let mut routes = RoutesBuilder::default();
-    routes
-        .add_service(tuned!(SubscriptionServiceServer::new(subscriptions), settings))
-        .add_service(tuned!(DeliveryServiceServer::new(deliveries), settings))
-        .add_service(tuned!(AccessTokenServiceServer::new(tokens), settings))
-        .add_service(tuned!(AuditServiceServer::new(audit), settings))
-        .add_service(tuned!(HealthServer::new(health), settings))
-        .add_service(tuned!(reflection_v1(), settings))
-        .add_service(tuned!(reflection_v1alpha(), settings));
-    routes.routes()
-}
-
-fn events(
-    gateway: Gateway,
-    settings: &GrpcSettings,
-    shutdown: &CancellationToken,
-) -> EventServiceServer<Events> {
-    let events = Events {
-        gateway,
-        call_timeout: settings.call_timeout,
-        stream_events_in_flight_max: settings.stream_events_in_flight_max.max(1),
-        shutdown: shutdown.clone(),
-    };
-    tuned!(EventServiceServer::new(events), settings)
-}
-
-fn reflection() -> Reflection<'static> {
-    DESCRIPTOR_SETS.iter().fold(Reflection::configure().include_reflection_service(false), |builder, set| {
-        builder.register_encoded_file_descriptor_set(set)
-    })
-}
-
-fn reflection_v1() -> v1::ServerReflectionServer<impl v1::ServerReflection> {
-    reflection().build_v1().expect("descriptors that were built in are valid")
-}
-
-fn reflection_v1alpha() -> v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection> {
-    reflection().build_v1alpha().expect("descriptors that were built in are valid")
 }
 
 /// Answers a call whose handler panicked. The panic has been logged by the hook; this says what it cost.

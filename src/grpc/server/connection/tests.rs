@@ -24,7 +24,7 @@ use crate::{
 async fn server(tls: Option<Tls>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let calls = service_fn(async |request: Request<Body>| {
+    let calls = service_fn(async |request: Request<Arriving<Incoming>>| {
         let peer = request.extensions().get::<Peer>().cloned();
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{peer:?}")))))
     });
