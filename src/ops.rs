@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listen::{Limits, serve_connections},
+    listen::{Connection, Limits, incoming, serve_connections},
     metrics::{self, Metrics},
 };
 
@@ -98,10 +98,14 @@ pub async fn serve(
         .route("/metrics", get(async || shown(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
-    let limits = Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT };
-    serve_connections(listener, limits, shutdown, |stream, shutdown| {
-        serve_connection(stream, router.clone(), shutdown)
-    })
+    let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
+    serve_connections(
+        incoming(listener),
+        limits,
+        shutdown,
+        |_| {},
+        |connection, shutdown| serve_connection(connection, router.clone(), shutdown),
+    )
     .await;
 }
 
@@ -125,7 +129,8 @@ async fn shown(metrics: Arc<Metrics>) -> Response {
 }
 
 /// Serves one request. Keeping connections would let idle ones take the room of those who ask.
-async fn serve_connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+async fn serve_connection(connection: Connection<TcpStream>, router: Router, shutdown: CancellationToken) {
+    let Connection { stream, permit: _permit, .. } = connection;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

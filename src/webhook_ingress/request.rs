@@ -88,7 +88,7 @@ impl Ingest {
     }
 
     /// Answers a request from this address, whatever becomes of it.
-    pub(super) async fn answer(&self, address: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(super) async fn respond(&self, address: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, mut body) = request.into_parts();
         let answered = AssertUnwindSafe(self.take(address, &head, &mut body)).catch_unwind().await;
         let answered = answered.unwrap_or_else(|_| {

@@ -19,8 +19,8 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("limits", &[]),
     ("log_throttle", &[]),
-    ("grpc", &["gateway", "domain", "event", "limits", "log_throttle", "metrics", "proto"]),
-    ("listen", &[]),
+    ("listen", &["limits"]),
+    ("grpc", &["gateway", "domain", "event", "limits", "listen", "log_throttle", "metrics", "proto"]),
     (
         "webhook_ingress",
         &["clock", "domain", "event", "gateway", "limits", "listen", "log_throttle", "metrics"],

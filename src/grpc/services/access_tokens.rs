@@ -12,9 +12,9 @@ use crate::{
     gateway::{CreateAccessToken, Gateway, Issued},
     grpc::{
         layers::auth::Grant,
-        server::serve::within,
         wire::{
             audited::Changes,
+            deadline::within,
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
             status::GrpcError,

@@ -17,13 +17,11 @@ use crate::{
         time::UnixMicros,
     },
     gateway::{AuditQuery, Gateway},
-    grpc::{
-        server::serve::within,
-        wire::{
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::Fields,
-            status::GrpcError,
-        },
+    grpc::wire::{
+        deadline::within,
+        pagination::{self, Cursor, List, Tokens},
+        request_fields::Fields,
+        status::GrpcError,
     },
     proto::{
         self,

@@ -17,15 +17,13 @@ use crate::{
         time::UnixMicros,
     },
     gateway::{Gateway, ListDeliveries, ReplayDeliveries, ReplayPlace, WatchDeliveries},
-    grpc::{
-        server::serve::within,
-        wire::{
-            audited::Changes,
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::{Fields, Name},
-            status::GrpcError,
-            to_proto,
-        },
+    grpc::wire::{
+        audited::Changes,
+        deadline::within,
+        pagination::{self, Cursor, List, Tokens},
+        request_fields::{Fields, Name},
+        status::GrpcError,
+        to_proto,
     },
     proto::v1::{self, delivery_service_server::DeliveryService},
 };

@@ -1,24 +1,26 @@
 //! `EventService`.
 
-use std::{borrow::Cow, collections::HashMap, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::publish_stream;
+use super::{
+    publish::{check_batch, check_publish},
+    publish_stream,
+};
 use crate::{
     domain::{
         event_routing::EventAddress,
-        field_violation::{FieldViolations, ViolationKind},
+        field_violation::ViolationKind,
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
-    event::FIELD_VIOLATIONS_MAX,
-    gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
+    gateway::{EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
-        server::serve::{in_time, within},
         wire::{
+            deadline::{in_time, within},
             pagination::{self, Cursor, List, Tokens},
             request_fields::Fields,
             status::GrpcError,
@@ -27,9 +29,6 @@ use crate::{
     },
     proto::v1::{self, event_service_server::EventService},
 };
-
-/// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
-const BATCH_REQUESTS_MAX: usize = 1000;
 
 /// Answers the calls about events.
 pub(crate) struct Events {
@@ -224,111 +223,6 @@ impl Events {
             headers: rendered.headers,
         })
     }
-}
-
-/// Checks one request to publish, found at `prefix` in the call; `batch` is the batch's own parent, if it has one.
-pub(crate) fn check_publish(
-    gateway: &Gateway,
-    grant: &Grant,
-    request: v1::PublishEventRequest,
-    batch: Option<AccountId>,
-    prefix: &str,
-) -> Result<CheckedEvent, FieldViolations> {
-    let mut fields = Fields::by(grant.clone());
-    // Most calls publish one event, whose paths have no prefix.
-    let path = |field: &'static str| match prefix {
-        "" => Cow::Borrowed(field),
-        prefix => Cow::Owned(format!("{prefix}{field}")),
-    };
-    let parent = path("parent");
-    let account = match batch {
-        Some(batch) if request.parent.is_empty() => Some(batch),
-        _ => fields.account(&parent, &request.parent),
-    };
-    if let (Some(account), Some(batch)) = (account, batch)
-        && account != batch
-    {
-        fields.faults.push(ViolationKind::AccountMismatch, parent, "must be equal to the batch's parent");
-    }
-    let id = fields.optional(&path("event_id"), &request.event_id);
-    let event_path = path("event");
-    let checked = match (account, request.event) {
-        (_, None) => {
-            fields.faults.required(event_path);
-            None
-        }
-        (Some(account), Some(event)) => gateway
-            .check_event(EventAddress { account, id }, event, &event_path)
-            .map_err(|faults| fields.faults.extend(faults))
-            .ok(),
-        (None, Some(event)) => {
-            // Held against any account, so that all other faults are told at once with that of the parent.
-            let account = AccountId::new(1).expect("one is positive");
-            let address = EventAddress { account, id: None };
-            if let Err(faults) = gateway.check_event(address, event, &event_path) {
-                let others = faults.iter().filter(|fault| fault.kind != ViolationKind::AccountMismatch);
-                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.rule));
-            }
-            None
-        }
-    };
-    match checked {
-        Some(checked) if fields.faults.is_empty() => Ok(checked),
-        _ => Err(fields.faults),
-    }
-}
-
-/// Checks a whole batch. Also says whether it is to be checked only.
-fn check_batch(
-    gateway: &Gateway,
-    grant: &Grant,
-    request: v1::BatchPublishEventsRequest,
-) -> Result<(Vec<CheckedEvent>, bool), FieldViolations> {
-    let mut fields = Fields::by(grant.clone());
-    let batch = match request.parent.as_str() {
-        "" => None,
-        parent => fields.account("parent", parent),
-    };
-    let count = request.requests.len();
-    if count == 0 {
-        fields.faults.required("requests");
-    } else if count > BATCH_REQUESTS_MAX {
-        fields.faults.invalid("requests", format_args!("must be at most {BATCH_REQUESTS_MAX}"));
-    }
-    let mut faults = fields.faults;
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let validate_only = request.requests[0].validate_only;
-    let mut events: Vec<CheckedEvent> = Vec::with_capacity(count);
-    let mut first_with = HashMap::new();
-    for (index, request) in request.requests.into_iter().enumerate() {
-        let prefix = format!("requests[{index}].");
-        if request.validate_only != validate_only {
-            faults.invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
-        }
-        let event = match check_publish(gateway, grant, request, batch, &prefix) {
-            Ok(event) => event,
-            Err(found) => {
-                faults.extend(found);
-                if faults.iter().len() >= FIELD_VIOLATIONS_MAX {
-                    break;
-                }
-                continue;
-            }
-        };
-        let EventAddress { account, id } = event.address().clone();
-        if faults.is_empty() && id.is_some() {
-            // While nothing is at fault, an event's place in `events` is its index.
-            let first = *first_with.entry((account, id)).or_insert(index);
-            if first != index && !events[first].is_same_event(&event) {
-                let rule = format_args!("is that of another event, requests[{first}]");
-                faults.invalid(format!("{prefix}event_id"), rule);
-            }
-        }
-        events.push(event);
-    }
-    faults.into_result((events, validate_only))
 }
 
 /// The first account that a payload names.

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::events::check_publish;
+use super::publish::check_publish;
 use crate::{
     domain::field_violation::FieldViolations,
     gateway::{Gateway, GatewayError, Published},

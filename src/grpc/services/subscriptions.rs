@@ -17,15 +17,13 @@ use crate::{
         CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
         UpdateSubscription,
     },
-    grpc::{
-        server::serve::within,
-        wire::{
-            audited::Changes,
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::Fields,
-            status::GrpcError,
-            to_proto,
-        },
+    grpc::wire::{
+        audited::Changes,
+        deadline::within,
+        pagination::{self, Cursor, List, Tokens},
+        request_fields::Fields,
+        status::GrpcError,
+        to_proto,
     },
     proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
 };

@@ -6,14 +6,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::{request_fields::Fields, status::GrpcError};
+use super::{
+    deadline::{in_time, within},
+    request_fields::Fields,
+    status::GrpcError,
+};
 use crate::{
     domain::{
         audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, GatewayError},
-    grpc::server::serve::{in_time, within},
 };
 
 /// A request to change something.

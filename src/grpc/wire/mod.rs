@@ -2,6 +2,7 @@
 
 pub(crate) mod audit_subjects;
 pub(super) mod audited;
+pub(super) mod deadline;
 pub(super) mod methods;
 pub(super) mod pagination;
 pub(super) mod request_fields;
