@@ -1,11 +1,8 @@
 //! What the program is told by signals: to end, or to look at its files again.
 
-use std::{io, process, sync::Arc};
+use std::{io, process};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// SIGXFSZ on Linux: a write would make a file larger than the process may have it (`ulimit -f`).
@@ -47,21 +44,4 @@ pub fn on_signals() -> io::Result<CancellationToken> {
         }
     });
     Ok(shutdown)
-}
-
-/// Notifies at every SIGHUP, which would end the process otherwise. To be called within a runtime.
-///
-/// # Errors
-///
-/// The signal cannot be listened for.
-pub fn on_hangup() -> io::Result<Arc<Notify>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let told = Arc::new(Notify::new());
-    let tells = Arc::clone(&told);
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            tells.notify_one();
-        }
-    });
-    Ok(told)
 }
