@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 
 use super::wire::{
-    pagination::{Cursor, List, Tokens},
+    pagination::{Cursor, PageKind, PageTokens},
     to_proto,
 };
 use crate::{
@@ -15,20 +15,21 @@ use crate::{
     proto::v1,
 };
 
-const LISTS: [List; 4] = [List::Subscriptions, List::Events, List::Deliveries, List::Replay];
+const LISTS: [PageKind; 4] =
+    [PageKind::Subscriptions, PageKind::Events, PageKind::Deliveries, PageKind::Replay];
 
 /// A page token: one list takes it at most, with one set of parameters, and it says the same when it is written again.
 pub fn page_token(data: &[u8]) {
     let requests = ["accounts/1", "accounts/2"]
         .map(|parent| v1::ListEventsRequest { parent: parent.to_owned(), ..Default::default() });
-    let all = LISTS.iter().flat_map(|list| requests.iter().map(|request| Tokens::of(*list, request)));
-    let all: Vec<Tokens> = all.collect();
+    let all = LISTS.iter().flat_map(|list| requests.iter().map(|request| PageTokens::of(*list, request)));
+    let all: Vec<PageTokens> = all.collect();
 
     // As a caller sends it, and as what is encoded in it.
     let encoded = URL_SAFE_NO_PAD.encode(data);
     for text in [str::from_utf8(data).unwrap_or_default(), &encoded] {
         let read = all.iter().filter_map(|tokens| Some((tokens, tokens.read(text).ok()??)));
-        let read: Vec<(&Tokens, Cursor)> = read.collect();
+        let read: Vec<(&PageTokens, Cursor)> = read.collect();
         assert!(read.len() <= 1, "several lists take {text:?}");
         for (tokens, cursor) in &read {
             let token = tokens.write(Some(cursor.clone()));
@@ -87,7 +88,7 @@ pub(crate) fn tokens() -> Vec<Vec<u8>> {
     let cursor = Cursor { name, seq: 7, subscription: 9, until: 11, time: -13 };
     let mut tokens = vec![cursor.encode_to_vec(), b"????".to_vec()];
     for list in LISTS {
-        let token = Tokens::of(list, &request).write(Some(cursor.clone()));
+        let token = PageTokens::of(list, &request).write(Some(cursor.clone()));
         tokens.push(URL_SAFE_NO_PAD.decode(&token).expect("it was just encoded"));
         tokens.push(token.into_bytes());
     }

@@ -29,7 +29,7 @@ use crate::{
             subscriptions::Subscriptions,
         },
         wire::{
-            audited::Changes,
+            audited::AuditedCalls,
             methods::{self, DESCRIPTOR_SETS},
             status::GrpcError,
         },
@@ -72,17 +72,17 @@ pub(super) fn routes(
             settings.call_timeout,
         ));
     let call_timeout = settings.call_timeout;
-    let changes = Changes::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
+    let audited = AuditedCalls::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
     let events = Events {
         gateway: gateway.clone(),
         call_timeout,
         stream_events_in_flight_max: settings.stream_events_in_flight_max.max(1),
         shutdown: shutdown.clone(),
     };
-    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
-    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, changes: changes.clone() };
+    let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, audited: audited.clone() };
+    let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, audited: audited.clone() };
     let audit = Audit { gateway: gateway.clone(), call_timeout };
-    let deliveries = Deliveries { gateway, call_timeout, changes, shutdown: shutdown.clone() };
+    let deliveries = Deliveries { gateway, call_timeout, audited, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
         services: vec![

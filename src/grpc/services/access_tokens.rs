@@ -13,9 +13,9 @@ use crate::{
     grpc::{
         layers::auth::Grant,
         wire::{
-            audited::Changes,
+            audited::AuditedCalls,
             deadline::within,
-            pagination::{self, Cursor, List, Tokens},
+            pagination::{self, Cursor, PageKind, PageTokens},
             request_fields::Fields,
             status::GrpcError,
         },
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct AccessTokens {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
+    pub(crate) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::CreateAccessTokenRequest>,
     ) -> Result<Response<v1::CreateAccessTokenResponse>, Status> {
-        self.changes.make(request, creation_asked, create).await
+        self.audited.run(request, parse_creation, create).await
     }
 
     async fn get_access_token(
@@ -59,7 +59,7 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::RevokeAccessTokenRequest>,
     ) -> Result<Response<v1::RevokeAccessTokenResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), revoke).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), revoke).await
     }
 }
 
@@ -75,7 +75,7 @@ impl AccessTokens {
         let token = std::mem::take(&mut request.page_token);
         fields.finish(Some(()))?;
 
-        let tokens = Tokens::of(List::AccessTokens, &request);
+        let tokens = PageTokens::of(PageKind::AccessTokens, &request);
         let after = match tokens.read(&token)? {
             Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
@@ -90,7 +90,7 @@ impl AccessTokens {
     }
 }
 
-fn creation_asked(
+fn parse_creation(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateAccessTokenRequest,
@@ -170,7 +170,7 @@ fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
     if numbers.is_empty() {
         fields.faults.required(FIELD);
     }
-    let mut scopes = fields.choices(FIELD, numbers, scope_asked);
+    let mut scopes = fields.choices(FIELD, numbers, parse_scope);
     let asked = scopes.len();
     scopes.sort_unstable();
     scopes.dedup();
@@ -202,7 +202,7 @@ fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
     Accounts::of(seen.into_iter().collect())
 }
 
-fn scope_asked(scope: access_token::Scope) -> Option<Scope> {
+fn parse_scope(scope: access_token::Scope) -> Option<Scope> {
     match scope {
         access_token::Scope::Unspecified => None,
         access_token::Scope::Publish => Some(Scope::Publish),

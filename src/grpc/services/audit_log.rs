@@ -19,7 +19,7 @@ use crate::{
     gateway::{AuditQuery, Gateway},
     grpc::wire::{
         deadline::within,
-        pagination::{self, Cursor, List, Tokens},
+        pagination::{self, Cursor, PageKind, PageTokens},
         request_fields::Fields,
         status::GrpcError,
     },
@@ -79,7 +79,7 @@ impl Audit {
         let time = fields.time_range(request.start_time, request.end_time);
         let scope = fields.finish(scope)?;
 
-        let tokens = Tokens::of(List::AuditRecords, &request);
+        let tokens = PageTokens::of(PageKind::AuditRecords, &request);
         let before =
             tokens.read(&token)?.map(|cursor| AuditKey { time: UnixMicros(cursor.time), number: cursor.seq });
         let query = AuditQuery { scope, resource, principal, method, time, before: None, limit: 0 };

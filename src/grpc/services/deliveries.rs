@@ -18,9 +18,9 @@ use crate::{
     },
     gateway::{Gateway, ListDeliveries, ReplayDeliveries, ReplayPlace, WatchDeliveries},
     grpc::wire::{
-        audited::Changes,
+        audited::AuditedCalls,
         deadline::within,
-        pagination::{self, Cursor, List, Tokens},
+        pagination::{self, Cursor, PageKind, PageTokens},
         request_fields::{Fields, Name},
         status::GrpcError,
         to_proto,
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct Deliveries {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
+    pub(crate) audited: AuditedCalls,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ impl DeliveryService for Deliveries {
         let mut fields = Fields::of(&request)?;
         let request = request.get_ref();
         let parent = fields.required::<Parent>("parent", &request.parent);
-        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+        let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
         let Parent { account, subscription } = fields.finish(parent)?;
         let watch = WatchDeliveries { account, subscription, states };
         let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
@@ -89,21 +89,21 @@ impl DeliveryService for Deliveries {
         &self,
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), retry).await
+        self.audited.run(request, |_, fields, request| parse_delivery(fields, &request.name), retry).await
     }
 
     async fn cancel_delivery(
         &self,
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), cancel).await
+        self.audited.run(request, |_, fields, request| parse_delivery(fields, &request.name), cancel).await
     }
 
     async fn replay_deliveries(
         &self,
         request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        self.changes.make(request, replay_asked, replay).await
+        self.audited.run(request, parse_replay, replay).await
     }
 
     async fn summarize_deliveries(
@@ -130,12 +130,12 @@ impl Deliveries {
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let parent = fields.required::<Parent>("parent", &request.parent);
-        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
-        let event = event_asked(&mut fields, parent.as_ref(), &request.event);
+        let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
+        let event = parse_event(&mut fields, parent.as_ref(), &request.event);
         let time = fields.time_range(request.start_time, request.end_time);
         let Parent { account, subscription } = fields.finish(parent)?;
 
-        let tokens = Tokens::of(List::Deliveries, &request);
+        let tokens = PageTokens::of(PageKind::Deliveries, &request);
         let after = tokens.read(&token)?.map(|cursor| DeliveryKey {
             seq: Seq(cursor.seq),
             subscription: SubscriptionKey(cursor.subscription),
@@ -162,7 +162,7 @@ impl Deliveries {
     }
 }
 
-fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
+fn parse_delivery(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
     let name = fields.required("name", name);
     fields.finish(name)
 }
@@ -177,11 +177,11 @@ async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDelive
     Ok(v1::CancelDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
 }
 
-fn replay_asked(
+fn parse_replay(
     _gateway: &Gateway,
     mut fields: Fields,
     mut request: v1::ReplayDeliveriesRequest,
-) -> Result<(ReplayDeliveries, Tokens), GrpcError> {
+) -> Result<(ReplayDeliveries, PageTokens), GrpcError> {
     let limit = match std::mem::take(&mut request.page_size) {
         0 => REPLAY_SIZE_DEFAULT,
         size => usize::try_from(size).unwrap_or(usize::MAX),
@@ -191,8 +191,8 @@ fn replay_asked(
     }
     let token = std::mem::take(&mut request.page_token);
     let subscription = fields.required("parent", &request.parent);
-    let types = fields.choices("event_types", &request.event_types, to_proto::event_type_asked);
-    let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+    let types = fields.choices("event_types", &request.event_types, to_proto::parse_event_type);
+    let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
     for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
         fields.faults.invalid(
             format!("states[{index}]"),
@@ -203,7 +203,7 @@ fn replay_asked(
     let subscription = fields.finish(subscription)?;
 
     let validate_only = std::mem::take(&mut request.validate_only);
-    let tokens = Tokens::of(List::Replay, &request);
+    let tokens = PageTokens::of(PageKind::Replay, &request);
     let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
         after: Seq(cursor.seq),
         until: Seq(cursor.until),
@@ -214,7 +214,7 @@ fn replay_asked(
 
 async fn replay(
     gateway: Gateway,
-    (replay, tokens): (ReplayDeliveries, Tokens),
+    (replay, tokens): (ReplayDeliveries, PageTokens),
 ) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
     let replayed = gateway.replay_deliveries(replay).await?;
     let next = replayed.next.map(|place| Cursor {
@@ -286,7 +286,7 @@ impl Name for SummaryParent {
 }
 
 /// The event of the filter, which must be one of the parent's account.
-fn event_asked(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
+fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
     let EventName { account, id } = fields.optional("event", text)?;
     if parent.is_some_and(|parent| parent.account != account) {
         fields.faults.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");

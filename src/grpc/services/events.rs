@@ -21,7 +21,7 @@ use crate::{
         layers::auth::Grant,
         wire::{
             deadline::{in_time, within},
-            pagination::{self, Cursor, List, Tokens},
+            pagination::{self, Cursor, PageKind, PageTokens},
             request_fields::Fields,
             status::GrpcError,
             to_proto,
@@ -157,11 +157,11 @@ impl Events {
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let account = fields.account("parent", &request.parent);
-        let types = fields.choices("types", &request.types, to_proto::event_type_asked);
+        let types = fields.choices("types", &request.types, to_proto::parse_event_type);
         let time = fields.time_range(request.start_time, request.end_time);
         let account = fields.finish(account)?;
 
-        let tokens = Tokens::of(List::Events, &request);
+        let tokens = PageTokens::of(PageKind::Events, &request);
         let before = tokens.read(&token)?.map(|cursor| Seq(cursor.seq));
         let read = |before, limit| {
             self.gateway.list_events(EventQuery { account, types: types.clone(), time, before, limit })

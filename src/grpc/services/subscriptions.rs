@@ -18,9 +18,9 @@ use crate::{
         UpdateSubscription,
     },
     grpc::wire::{
-        audited::Changes,
+        audited::AuditedCalls,
         deadline::within,
-        pagination::{self, Cursor, List, Tokens},
+        pagination::{self, Cursor, PageKind, PageTokens},
         request_fields::Fields,
         status::GrpcError,
         to_proto,
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct Subscriptions {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
+    pub(crate) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -41,7 +41,7 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
-        self.changes.make(request, creation_asked, create).await
+        self.audited.run(request, parse_creation, create).await
     }
 
     async fn get_subscription(
@@ -64,42 +64,42 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
-        self.changes.make(request, update_asked, update).await
+        self.audited.run(request, parse_update, update).await
     }
 
     async fn delete_subscription(
         &self,
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
-        self.changes.make(request, deletion_asked, delete).await
+        self.audited.run(request, parse_deletion, delete).await
     }
 
     async fn pause_subscription(
         &self,
         request: Request<v1::PauseSubscriptionRequest>,
     ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), pause).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), pause).await
     }
 
     async fn resume_subscription(
         &self,
         request: Request<v1::ResumeSubscriptionRequest>,
     ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), resume).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), resume).await
     }
 
     async fn rotate_signing_secret(
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
-        self.changes.make(request, |_, fields, request| rotation_asked(fields, &request), rotate).await
+        self.audited.run(request, |_, fields, request| parse_rotation(fields, &request), rotate).await
     }
 
     async fn test_subscription(
         &self,
         request: Request<v1::TestSubscriptionRequest>,
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| test_asked(fields, &request), test).await
+        self.audited.run(request, |_, fields, request| parse_test(fields, &request), test).await
     }
 }
 
@@ -114,10 +114,10 @@ impl Subscriptions {
         let token = std::mem::take(&mut request.page_token);
         let scope = fields.required::<AccountScope>("parent", &request.parent);
         let event_type = fields.event_type("event_type", request.event_type);
-        let states = fields.choices("states", &request.states, to_proto::state_asked);
+        let states = fields.choices("states", &request.states, to_proto::parse_state);
         let scope = fields.finish(scope)?;
 
-        let tokens = Tokens::of(List::Subscriptions, &request);
+        let tokens = PageTokens::of(PageKind::Subscriptions, &request);
         let after = match tokens.read(&token)? {
             Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
@@ -134,7 +134,7 @@ impl Subscriptions {
     }
 }
 
-fn creation_asked(
+fn parse_creation(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateSubscriptionRequest,
@@ -179,7 +179,7 @@ async fn create(
     })
 }
 
-fn update_asked(
+fn parse_update(
     _gateway: &Gateway,
     mut fields: Fields,
     request: v1::UpdateSubscriptionRequest,
@@ -193,7 +193,7 @@ fn update_asked(
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
     let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
     let (name, mask) = fields.finish(name.zip(mask))?;
-    let etag = etag_asked(std::mem::take(&mut message.etag));
+    let etag = parse_etag(std::mem::take(&mut message.etag));
     Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
 }
 
@@ -205,13 +205,13 @@ async fn update(
     Ok(v1::UpdateSubscriptionResponse { subscription: Some(to_proto::subscription(&updated)) })
 }
 
-fn deletion_asked(
+fn parse_deletion(
     _gateway: &Gateway,
     fields: Fields,
     request: v1::DeleteSubscriptionRequest,
 ) -> Result<DeleteSubscription, GrpcError> {
     let v1::DeleteSubscriptionRequest { name: text, etag, force } = request;
-    Ok(DeleteSubscription { name: named(fields, &text)?, etag: etag_asked(etag), force })
+    Ok(DeleteSubscription { name: named(fields, &text)?, etag: parse_etag(etag), force })
 }
 
 async fn delete(
@@ -235,7 +235,7 @@ async fn resume(
     Ok(v1::ResumeSubscriptionResponse { subscription: Some(to_proto::subscription(&resumed)) })
 }
 
-fn rotation_asked(
+fn parse_rotation(
     mut fields: Fields,
     request: &v1::RotateSigningSecretRequest,
 ) -> Result<(SubscriptionName, Duration), GrpcError> {
@@ -257,7 +257,7 @@ async fn rotate(
     })
 }
 
-fn test_asked(
+fn parse_test(
     mut fields: Fields,
     request: &v1::TestSubscriptionRequest,
 ) -> Result<(SubscriptionName, Option<EventType>), GrpcError> {
@@ -289,7 +289,7 @@ fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, GrpcError> 
     fields.finish(name)
 }
 
-fn etag_asked(etag: String) -> Option<String> {
+fn parse_etag(etag: String) -> Option<String> {
     (!etag.is_empty()).then_some(etag)
 }
 

@@ -23,7 +23,7 @@ const TOKEN_VERSION: u32 = 1;
 
 /// A list whose pages have tokens of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum List {
+pub(crate) enum PageKind {
     Subscriptions = 1,
     Events = 2,
     Deliveries = 3,
@@ -77,14 +77,14 @@ pub(crate) fn size(fields: &mut Fields, page_size: i32) -> usize {
 }
 
 /// Reads and writes the tokens of one list with one set of parameters.
-pub(crate) struct Tokens {
-    list: List,
+pub(crate) struct PageTokens {
+    list: PageKind,
     parameters: u64,
 }
 
-impl Tokens {
+impl PageTokens {
     /// `request` is the call's, without its page size and token: what must stay equal from page to page.
-    pub(crate) fn of(list: List, request: &impl Message) -> Self {
+    pub(crate) fn of(list: PageKind, request: &impl Message) -> Self {
         let digest = Sha256::digest(request.encode_to_vec());
         let start = digest.first_chunk().expect("a SHA-256 has 32 bytes");
         Self { list, parameters: u64::from_be_bytes(*start) }
@@ -165,11 +165,11 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_own_list_and_parameters_only() {
         let cursor = Cursor { name: "a".into(), seq: 7, subscription: 9, until: 11, time: -13 };
-        let tokens = Tokens::of(List::Events, &request("accounts/1"));
+        let tokens = PageTokens::of(PageKind::Events, &request("accounts/1"));
         let token = tokens.write(Some(cursor.clone()));
         assert_eq!(tokens.read(&token).unwrap(), Some(cursor));
-        assert!(Tokens::of(List::Deliveries, &request("accounts/1")).read(&token).is_err());
-        assert!(Tokens::of(List::Events, &request("accounts/2")).read(&token).is_err());
+        assert!(PageTokens::of(PageKind::Deliveries, &request("accounts/1")).read(&token).is_err());
+        assert!(PageTokens::of(PageKind::Events, &request("accounts/2")).read(&token).is_err());
         for garbage in ["x", "????", "AAAA", &token[1..], &format!("{token}="), &"A".repeat(10_000)] {
             assert!(tokens.read(garbage).is_err(), "{garbage:?} was taken");
         }

@@ -88,12 +88,12 @@ fn state(state: State) -> v1::subscription::State {
 }
 
 /// The kind of event that a filter asks for.
-pub(crate) fn event_type_asked(event_type: v1::EventType) -> Option<v1::EventType> {
+pub(crate) fn parse_event_type(event_type: v1::EventType) -> Option<v1::EventType> {
     (event_type != v1::EventType::Unspecified).then_some(event_type)
 }
 
 /// The state that a filter asks for.
-pub(crate) fn state_asked(state: v1::subscription::State) -> Option<State> {
+pub(crate) fn parse_state(state: v1::subscription::State) -> Option<State> {
     match state {
         v1::subscription::State::Unspecified => None,
         v1::subscription::State::Active => Some(State::Active),
@@ -190,7 +190,7 @@ fn delivery_state(state: DeliveryState) -> v1::delivery::State {
 }
 
 /// The state that a filter asks for. The time of a retry does not matter.
-pub(crate) fn delivery_state_asked(state: v1::delivery::State) -> Option<DeliveryState> {
+pub(crate) fn parse_delivery_state(state: v1::delivery::State) -> Option<DeliveryState> {
     match state {
         v1::delivery::State::Unspecified => None,
         v1::delivery::State::Pending => Some(DeliveryState::Pending),
