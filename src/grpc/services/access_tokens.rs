@@ -23,7 +23,7 @@ use crate::{
     proto::v1::{self, access_token, access_token_service_server::AccessTokenService},
 };
 
-/// Answers the calls about access tokens.
+/// Handler of the calls about access tokens.
 pub(crate) struct AccessTokens {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
@@ -137,7 +137,7 @@ async fn revoke(
     Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
 }
 
-/// A token as it is shown: nothing of its secret.
+/// A token without its secret.
 fn shown(gateway: &Gateway, issued: &Issued) -> v1::AccessToken {
     let token = &issued.token;
     let state = match token.state(gateway.now()) {
@@ -164,23 +164,23 @@ fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), GrpcError> 
     Ok((grant, fields.finish(id)?))
 }
 
-/// The scopes asked for: at least one, each once.
+/// The requested scopes: at least one, each once.
 fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
     const FIELD: &str = "access_token.scopes";
     if numbers.is_empty() {
         fields.faults.required(FIELD);
     }
     let mut scopes = fields.choices(FIELD, numbers, parse_scope);
-    let asked = scopes.len();
+    let requested = scopes.len();
     scopes.sort_unstable();
     scopes.dedup();
-    if scopes.len() < asked {
+    if scopes.len() < requested {
         fields.faults.invalid(FIELD, "must have each scope once");
     }
     scopes
 }
 
-/// The accounts asked for, which must be the caller's to give out.
+/// The requested accounts. The caller must have access to each.
 fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
     const FIELD: &str = "access_token.accounts";
     if names.len() > ACCOUNTS_MAX {

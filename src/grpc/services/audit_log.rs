@@ -29,13 +29,13 @@ use crate::{
     },
 };
 
-/// Longest name of a resource that is asked for, in bytes: longer ones there are not.
+/// Longest resource name of a filter, in bytes. No resource has a longer one.
 const RESOURCE_BYTES_MAX: usize = 512;
 
 const METHOD_RULE: &str =
     "must be a method that leaves records, such as tidings.v1.SubscriptionService/PauseSubscription";
 
-/// Answers the calls about audit records.
+/// Handler of the calls about audit records.
 pub(crate) struct Audit {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
@@ -92,7 +92,7 @@ impl Audit {
     }
 }
 
-/// A text that may be unset.
+/// An optional text.
 fn text(fields: &mut Fields, field: &str, text: &str, bytes_max: usize) -> Option<String> {
     if text.len() > bytes_max {
         fields.faults.invalid(field, format_args!("must have at most {bytes_max} bytes"));
@@ -126,7 +126,7 @@ fn shown(record: &AuditRecord) -> v1::AuditRecord {
     }
 }
 
-/// Every method of the contract that may leave records, as they are named there.
+/// Every method of the contract that may write audit records.
 static CHANGING: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let set = FileDescriptorSet::decode(proto::DESCRIPTORS);
     let set = set.expect("descriptors that were built in are valid");

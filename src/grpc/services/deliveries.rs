@@ -28,7 +28,7 @@ use crate::{
     proto::v1::{self, delivery_service_server::DeliveryService},
 };
 
-/// Answers the calls about deliveries.
+/// Handler of the calls about deliveries.
 pub(crate) struct Deliveries {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
@@ -73,16 +73,16 @@ impl DeliveryService for Deliveries {
         let Parent { account, subscription } = fields.finish(parent)?;
         let watch = WatchDeliveries { account, subscription, states };
         let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
-        let answers = changes.map(|watched| {
+        let responses = changes.map(|watched| {
             Ok(v1::WatchDeliveriesResponse {
                 delivery: Some(to_proto::delivery(&watched.subscription, &watched.delivery)),
                 skipped_count: i32::try_from(watched.skipped).unwrap_or(i32::MAX),
             })
         });
-        // It has no end of its own, but for the server's.
-        let farewell = stream::once(ready(Err(GrpcError::shutting_down().into())));
-        let answers = answers.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell);
-        Ok(Response::new(Box::pin(answers)))
+        // The stream ends only when the server shuts down.
+        let last = stream::once(ready(Err(GrpcError::shutting_down().into())));
+        let responses = responses.take_until(self.shutdown.clone().cancelled_owned()).chain(last);
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn retry_delivery(
@@ -196,7 +196,7 @@ fn parse_replay(
     for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
         fields.faults.invalid(
             format!("states[{index}]"),
-            "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
+            "must be SUCCEEDED, FAILED or CANCELLED: deliveries in other states are queued already",
         );
     }
     let time = fields.time_range(request.start_time, request.end_time);
@@ -229,12 +229,12 @@ async fn replay(
     })
 }
 
-/// Events that one call of ReplayDeliveries queues where it does not say.
+/// Events that one call of ReplayDeliveries queues by default.
 const REPLAY_SIZE_DEFAULT: usize = 1000;
 /// Most events that one call of ReplayDeliveries queues.
 const REPLAY_SIZE_MAX: usize = 10_000;
 
-/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all of the account.
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account.
 struct Parent {
     account: AccountId,
     subscription: Option<SubscriptionId>,
@@ -261,7 +261,7 @@ impl Name for Parent {
     }
 }
 
-/// As [`Parent`]; `accounts/-/subscriptions/-` means everything.
+/// Like [`Parent`]; `accounts/-/subscriptions/-` means all accounts.
 struct SummaryParent {
     scope: AccountScope,
     subscription: Option<SubscriptionId>,
@@ -285,7 +285,7 @@ impl Name for SummaryParent {
     }
 }
 
-/// The event of the filter, which must be one of the parent's account.
+/// The event of the filter. It must be of the parent's account.
 fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
     let EventName { account, id } = fields.optional("event", text)?;
     if parent.is_some_and(|parent| parent.account != account) {

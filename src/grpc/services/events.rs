@@ -30,7 +30,7 @@ use crate::{
     proto::v1::{self, event_service_server::EventService},
 };
 
-/// Answers the calls about events.
+/// Handler of the calls about events.
 pub(crate) struct Events {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
@@ -44,14 +44,14 @@ impl EventService for Events {
         &self,
         request: Request<v1::PublishEventRequest>,
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
-        self.count_refusal(self.publish(request)).await
+        self.count_error(self.publish(request)).await
     }
 
     async fn batch_publish_events(
         &self,
         request: Request<v1::BatchPublishEventsRequest>,
     ) -> Result<Response<v1::BatchPublishEventsResponse>, Status> {
-        self.count_refusal(self.publish_batch(request)).await
+        self.count_error(self.publish_batch(request)).await
     }
 
     type StreamPublishEventsStream =
@@ -61,14 +61,14 @@ impl EventService for Events {
         &self,
         request: Request<Streaming<v1::StreamPublishEventsRequest>>,
     ) -> Result<Response<Self::StreamPublishEventsStream>, Status> {
-        let answers = publish_stream::publish(
+        let responses = publish_stream::publish(
             self.gateway.clone(),
             Grant::of(&request)?,
             request.into_inner(),
             self.stream_events_in_flight_max,
             self.shutdown.clone(),
         );
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn get_event(
@@ -101,13 +101,13 @@ impl EventService for Events {
 }
 
 impl Events {
-    /// Answers a call that publishes.
-    async fn count_refusal<T>(
+    /// Applies the deadline to a call that publishes, and counts its error.
+    async fn count_error<T>(
         &self,
         call: impl Future<Output = Result<T, GrpcError>>,
     ) -> Result<Response<T>, Status> {
-        let answer = in_time(self.call_timeout, call).await;
-        let counted = answer.inspect_err(|refusal| self.gateway.metrics().publish_refused(refusal.reason()));
+        let response = in_time(self.call_timeout, call).await;
+        let counted = response.inspect_err(|error| self.gateway.metrics().publish_refused(error.reason()));
         Ok(counted.map(Response::new)?)
     }
 
@@ -179,7 +179,7 @@ impl Events {
         let mut fields = Fields::of(&request)?;
         let request = request.into_inner();
         let subscription: Option<SubscriptionName> = fields.optional("subscription", &request.subscription);
-        let asked = subscription.as_ref().map(|name| name.account);
+        let expected = subscription.as_ref().map(|name| name.account);
         let source = match request.source {
             None => {
                 fields.faults.required("source");
@@ -187,7 +187,7 @@ impl Events {
             }
             Some(v1::render_event_request::Source::Name(text)) => {
                 let name: Option<EventName> = fields.required("name", &text);
-                if name.as_ref().zip(asked).is_some_and(|(name, asked)| name.account != asked) {
+                if name.as_ref().zip(expected).is_some_and(|(name, expected)| name.account != expected) {
                     fields.faults.push(
                         ViolationKind::AccountMismatch,
                         "subscription",
@@ -197,8 +197,8 @@ impl Events {
                 name.map(RenderSource::Stored)
             }
             Some(v1::render_event_request::Source::Event(event)) => {
-                // Nothing else says whose event it is: the subscription's account, or the one that the payload names.
-                let account = asked.or_else(|| account_named_in(&event));
+                // The account comes from the subscription, or else from the payload.
+                let account = expected.or_else(|| account_in_payload(&event));
                 let account = account.filter(|account| fields.permit("event", AccountScope::One(*account)));
                 if account.is_none() && fields.faults.is_empty() {
                     fields.faults.push(
@@ -226,7 +226,7 @@ impl Events {
 }
 
 /// The first account that a payload names.
-fn account_named_in(event: &v1::Event) -> Option<AccountId> {
+fn account_in_payload(event: &v1::Event) -> Option<AccountId> {
     use v1::event::Payload;
     let account = |account: &Option<v1::Account>| account.as_ref().map(|account| account.id);
     let conversation = |conversation: Option<&v1::Conversation>| {

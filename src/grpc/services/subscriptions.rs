@@ -28,7 +28,7 @@ use crate::{
     proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
 };
 
-/// Answers the calls about subscriptions.
+/// Handler of the calls about subscriptions.
 pub(crate) struct Subscriptions {
     pub(crate) gateway: Gateway,
     pub(crate) call_timeout: Duration,
@@ -293,7 +293,7 @@ fn parse_etag(etag: String) -> Option<String> {
     (!etag.is_empty()).then_some(etag)
 }
 
-/// Tells a repeated request from another one: a digest of all that it asks for, and of nothing that is ignored.
+/// Digest of a request, without its ignored fields. A request with the same id but another digest is not a repetition.
 fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
     request.request_id = String::new();
     if let Some(subscription) = &mut request.subscription {

@@ -1,6 +1,6 @@
-//! Reads the fields of requests, noting every fault under its path.
+//! Reads the fields of requests, and collects every violation under its path.
 //!
-//! Every name in a request is read here, and here alone it is seen to that its account is one that the caller may name.
+//! Every name in a request is read here. This is the only place that checks whether the caller may name its account.
 
 use std::str::FromStr;
 
@@ -24,7 +24,7 @@ use crate::{
     proto::v1::EventType,
 };
 
-/// The faults found so far. A reader returns `None` for a field at fault, or for one that is optional and not set.
+/// The violations found so far. A reader returns `None` for an invalid field, or for an optional one that is not set.
 pub(crate) struct Fields {
     pub(crate) faults: FieldViolations,
     grant: Grant,
@@ -32,12 +32,12 @@ pub(crate) struct Fields {
 
 /// A name or id in a request.
 pub(crate) trait Name: FromStr<Err = IdError> {
-    /// The accounts that it is of; `None` if it has none, as what stands within something else.
+    /// Its accounts; `None` if it names none, such as an id within another resource.
     fn accounts(&self) -> Option<AccountScope>;
 }
 
 impl Fields {
-    /// For the fields of a request, by the caller that makes it.
+    /// A reader of a request's fields, with the grant of its caller.
     ///
     /// # Errors
     ///
@@ -46,12 +46,12 @@ impl Fields {
         Ok(Self::by(Grant::of(request)?))
     }
 
-    /// For fields that a caller with this grant fills in.
+    /// A reader of fields from a caller with this grant.
     pub(crate) fn by(grant: Grant) -> Self {
         Self { faults: FieldViolations::default(), grant }
     }
 
-    /// What the caller may do.
+    /// The caller's grant.
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -72,24 +72,24 @@ impl Fields {
         permitted
     }
 
-    /// A name or id that must be set.
+    /// A required name or id.
     pub(crate) fn required<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
         let name = self.parse(field, text, str::parse::<T>)?;
         name.accounts().is_none_or(|accounts| self.permit(field, accounts)).then_some(name)
     }
 
-    /// A name or id that may be unset.
+    /// An optional name or id.
     pub(crate) fn optional<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
         if text.is_empty() { None } else { self.required(field, text) }
     }
 
-    /// `accounts/{account}`, which must be set.
+    /// A required `accounts/{account}`.
     pub(crate) fn account(&mut self, field: &str, text: &str) -> Option<AccountId> {
         let account = self.parse(field, text, parse_account_name)?;
         self.permit(field, AccountScope::One(account)).then_some(account)
     }
 
-    /// A UUID that may be unset.
+    /// An optional UUID.
     pub(crate) fn uuid(&mut self, field: &str, text: &str) -> Option<Uuid> {
         if text.is_empty() {
             return None;
@@ -101,7 +101,7 @@ impl Fields {
         uuid
     }
 
-    /// Numbers of an enum, of which 0 is not one to ask for.
+    /// Numbers of an enum, except 0.
     pub(crate) fn choices<W: TryFrom<i32>, T>(
         &mut self,
         field: &str,
@@ -118,7 +118,7 @@ impl Fields {
         chosen
     }
 
-    /// An event type that may be unset.
+    /// An optional event type.
     pub(crate) fn event_type(&mut self, field: &str, number: i32) -> Option<EventType> {
         match EventType::try_from(number) {
             Ok(EventType::Unspecified) => None,
@@ -144,7 +144,7 @@ impl Fields {
         range
     }
 
-    /// `value`, unless it or anything else is at fault.
+    /// `value`, unless there are violations.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, GrpcError> {
         match value {
             Some(value) if self.faults.is_empty() => Ok(value),
@@ -160,7 +160,7 @@ impl Fields {
         parse(text).map_err(|rule| self.faults.invalid(field, rule)).ok()
     }
 
-    /// Rounded up to a microsecond: times are stored in whole ones, and a bound between two of them is the later one.
+    /// A time, rounded up to a microsecond: stored times are whole ones, and a limit between two of them means the later one.
     pub(crate) fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
         /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the range of `google.protobuf.Timestamp`.
         const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -209,7 +209,7 @@ impl Name for EventId {
     }
 }
 
-/// Tokens are of no account; which of them a caller sees is the gateway's to say.
+/// Access tokens belong to no account. The gateway decides which of them a caller sees.
 impl Name for TokenId {
     fn accounts(&self) -> Option<AccountScope> {
         None

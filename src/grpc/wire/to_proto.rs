@@ -1,4 +1,4 @@
-//! From the domain's types to the contract's messages.
+//! Converts the domain's types to the contract's messages.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     proto::v1,
 };
 
-/// A subscription as it is shown: without its secrets.
+/// A subscription without its secrets.
 pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
     v1::Subscription {
         name: subscription.name.to_string(),
@@ -29,7 +29,7 @@ pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
     }
 }
 
-/// The part of a subscription that its owner decides.
+/// The fields of a subscription that its owner sets.
 pub(crate) fn settings(settings: &Settings) -> v1::Subscription {
     let format = match settings.payload_format {
         PayloadFormat::Documented => v1::subscription::PayloadFormat::Documented,
@@ -87,12 +87,12 @@ fn state(state: State) -> v1::subscription::State {
     }
 }
 
-/// The kind of event that a filter asks for.
+/// The event type of a filter.
 pub(crate) fn parse_event_type(event_type: v1::EventType) -> Option<v1::EventType> {
     (event_type != v1::EventType::Unspecified).then_some(event_type)
 }
 
-/// The state that a filter asks for.
+/// The subscription state of a filter.
 pub(crate) fn parse_state(state: v1::subscription::State) -> Option<State> {
     match state {
         v1::subscription::State::Unspecified => None,
@@ -102,7 +102,7 @@ pub(crate) fn parse_state(state: v1::subscription::State) -> Option<State> {
     }
 }
 
-/// What came of publishing an event.
+/// The result of publishing an event.
 pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
     let Published { account, id, create_time, duplicate, delivery_count } = published;
     v1::PublishResult {
@@ -117,7 +117,7 @@ pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
 pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
     let event = &record.event;
     let name = DeliveryName { subscription: subscription.name.clone(), event: event.name.id.clone() };
-    // The record holds the latest attempts: the last one has the number of all.
+    // The record has the latest attempts. The number of the last one is the count of all.
     let before =
         record.attempt_count.saturating_sub(u32::try_from(record.attempts.len()).unwrap_or(u32::MAX));
     v1::Delivery {
@@ -136,7 +136,7 @@ pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> 
     }
 }
 
-/// A row for each state, those without deliveries too.
+/// A row for each state, including those without deliveries.
 pub(crate) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
     use v1::delivery::State;
     let counts = &summary.counts;
@@ -189,7 +189,7 @@ fn delivery_state(state: DeliveryState) -> v1::delivery::State {
     }
 }
 
-/// The state that a filter asks for. The time of a retry does not matter.
+/// The delivery state of a filter. The time of a retry does not matter.
 pub(crate) fn parse_delivery_state(state: v1::delivery::State) -> Option<DeliveryState> {
     match state {
         v1::delivery::State::Unspecified => None,
