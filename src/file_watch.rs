@@ -25,9 +25,9 @@ impl FileWatch {
         Ok(Self { hangup: signal(SignalKind::hangup())?, interval })
     }
 
-    /// Calls `read` on a thread for blocking work at every look until `shutdown`, and `changed` whenever it returns other
-    /// contents or another error than `current`, and than the time before. Contents are compared by their `digest`, since
-    /// they may be secret.
+    /// Calls `read` on a thread for blocking work at every look until `shutdown`, and `changed` whenever it
+    /// returns other contents or another error than `current`, and than the time before. Contents are
+    /// compared by their `digest`, since they may be secret.
     pub async fn run<T, E, D>(
         mut self,
         current: D,

@@ -1,4 +1,5 @@
-//! Limits that keep clients from taking too much, shared by the listeners: connections, and failed authentication.
+//! Limits that keep clients from taking too much, shared by the listeners: connections, and failed
+//! authentication.
 
 pub use auth_failures::{FailureRateLimiter, Limited};
 pub use connections::{ConnectionLimiter, ConnectionPermit, LimitReached};

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{ConnectionLimiter, ConnectionPermit, LimitReached};
 
-/// Pause after a failed accept, for example if no file descriptor is free. Without it the loop would spin until one is.
+/// Pause after a failed accept, for example if no file descriptor is free. Without it the loop would spin
+/// until one is.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest wait for connections that were cut to be gone.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -79,8 +80,9 @@ pub fn incoming(listener: TcpListener) -> impl Stream<Item = (TcpStream, Option<
 
 /// Runs `serve` on every connection of `incoming` until `shutdown`, then waits for the connections to end.
 ///
-/// `serve` also gets the shutdown, and should end its connection gracefully then. `refused` hears of every connection that is
-/// closed because a limit is reached. If `incoming` ends, the connections stay until the shutdown.
+/// `serve` also gets the shutdown, and should end its connection gracefully then. `refused` hears of every
+/// connection that is closed because a limit is reached. If `incoming` ends, the connections stay until the
+/// shutdown.
 pub async fn serve_connections<T, F>(
     incoming: impl Stream<Item = (T, Option<SocketAddr>)>,
     limits: Limits,

@@ -30,7 +30,8 @@ impl LogThrottle {
         Self(Mutex::new(State { last_logged: None, unlogged: 0 }))
     }
 
-    /// Counts an occurrence. If it is time for a log line, returns the occurrences since the last line, this one included.
+    /// Counts an occurrence. If it is time for a log line, returns the occurrences since the last line, this
+    /// one included.
     pub fn record(&self) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.0.lock().expect("no code panics while it holds this lock");

@@ -117,7 +117,8 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }
 
-/// Renders the metrics. On a thread for blocking work, since the store may read the disk, and probes must not wait for that.
+/// Renders the metrics. On a thread for blocking work, since the store may read the disk, and probes must not
+/// wait for that.
 async fn render(metrics: Arc<Metrics>) -> Response {
     match tokio::task::spawn_blocking(move || metrics.text()).await {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

@@ -1,5 +1,6 @@
-//! Translates: Chatwoot's own webhooks over HTTP to the gateway's use case of publishing, and what came of it to a status.
-//! Nothing is decided here but what belongs to the wire: from whom, signatures, bounds, statuses.
+//! Translates: Chatwoot's own webhooks over HTTP to the gateway's use case of publishing, and what came of it
+//! to a status. Nothing is decided here but what belongs to the wire: from whom, signatures, bounds,
+//! statuses.
 
 use std::time::Duration;
 

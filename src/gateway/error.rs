@@ -83,7 +83,8 @@ pub enum GatewayError {
         /// Most subscriptions.
         max: usize,
     },
-    /// The access token limit is reached: revoke tokens that nobody needs, which makes room after a while, or raise the limit.
+    /// The access token limit is reached: revoke tokens that nobody needs, which makes room after a while, or
+    /// raise the limit.
     #[error("access token limit reached: {}", reached(Some(.0)))]
     TooManyTokens(Limit),
     /// From the first access token on every call needs one, and with this one nobody could create another.
@@ -100,7 +101,8 @@ pub enum GatewayError {
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The store is full, and none of it can be removed: wait for deliveries to finish, cancel some, or raise the limit.
+    /// The store is full, and none of it can be removed: wait for deliveries to finish, cancel some, or raise
+    /// the limit.
     #[error("the store is full of unfinished deliveries: {}", reached(Some(.limit)))]
     StoreFull {
         /// The limit that was reached.
@@ -108,8 +110,8 @@ pub enum GatewayError {
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The event would make the backlog too long: wait for deliveries to finish, cancel some, delete the subscription, or
-    /// raise the limit.
+    /// The event would make the backlog too long: wait for deliveries to finish, cancel some, delete the
+    /// subscription, or raise the limit.
     #[error("{} {owed} unfinished deliveries: {}", debtor(.subscription.as_ref()), reached(Some(.limit)))]
     BacklogFull {
         /// The subscription with the backlog; `None` for all subscriptions together.
@@ -388,7 +390,8 @@ impl From<StoreError> for GatewayError {
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
-            // Only calls that know the resource get these errors, and they map them. Elsewhere the store is wrong.
+            // Only calls that know the resource get these errors, and they map them. Elsewhere the store is
+            // wrong.
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::Owed(_)

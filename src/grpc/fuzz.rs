@@ -49,8 +49,8 @@ pub fn page_token(data: &[u8]) {
     }
 }
 
-/// An update of a subscription with a mask: valid settings can be read and written back without a change, and the same update
-/// twice is the same as once.
+/// An update of a subscription with a mask: valid settings can be read and written back without a change, and
+/// the same update twice is the same as once.
 pub fn settings(data: &[u8]) {
     let Ok(request) = v1::UpdateSubscriptionRequest::decode(data) else { return };
     let message = request.subscription.unwrap_or_default();

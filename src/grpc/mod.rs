@@ -1,5 +1,5 @@
-//! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
-//! the wire: paths of fields, pages, statuses, streams.
+//! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what
+//! belongs to the wire: paths of fields, pages, statuses, streams.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

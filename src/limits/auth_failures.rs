@@ -1,7 +1,8 @@
 //! Limits failed authentication by address.
 //!
-//! A caller with a valid token is never limited by others at its address, such as behind the same proxy: tokens have 256 bits,
-//! so that no number of attempts finds one. The limit keeps failures cheap, and makes them visible.
+//! A caller with a valid token is never limited by others at its address, such as behind the same proxy:
+//! tokens have 256 bits, so that no number of attempts finds one. The limit keeps failures cheap, and makes
+//! them visible.
 
 use std::{
     collections::HashMap,

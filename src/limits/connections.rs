@@ -40,7 +40,8 @@ struct Counts {
 }
 
 impl ConnectionLimiter {
-    /// At most `per_address_max` connections of one address, and `handshaking_max` in all whose handshake is not complete.
+    /// At most `per_address_max` connections of one address, and `handshaking_max` in all whose handshake is
+    /// not complete.
     pub fn new(per_address_max: usize, handshaking_max: usize) -> Self {
         Self { per_address_max, handshaking_max, open: Arc::default() }
     }
@@ -112,7 +113,8 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// The network that is limited as one address: in IPv6 a /64, since every host may use all addresses of its own.
+/// The network that is limited as one address: in IPv6 a /64, since every host may use all addresses of its
+/// own.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -12,8 +12,8 @@ use tokio::{
 
 use crate::metrics::Metrics;
 
-/// Most bytes, and the longest time, that [`drain`] reads: a client that is still sending when its connection is closed may
-/// never see the response.
+/// Most bytes, and the longest time, that [`drain`] reads: a client that is still sending when its connection
+/// is closed may never see the response.
 const DRAIN_BYTES_MAX: usize = 256 << 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -63,8 +63,8 @@ impl SourcesFile {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the file again when it changes, until `shutdown`. New sources are in use from the next request on. An unusable file
-    /// changes nothing, and is logged once.
+    /// Reads the file again when it changes, until `shutdown`. New sources are in use from the next request
+    /// on. An unusable file changes nothing, and is logged once.
     pub async fn keep_current(self, watch: FileWatch, shutdown: CancellationToken) {
         let file = self.file.clone();
         let digest = |text: &String| TokenHash::of(text);

@@ -36,8 +36,8 @@ use crate::{
 const PREFIX: &str = "/chatwoot/";
 /// Prefix of Chatwoot's delivery id in the id of an event. Keeps it apart from the ids of other publishers.
 pub const EVENT_ID_PREFIX: &str = "chatwoot~";
-/// Larger bodies are parsed one at a time, on a thread for blocking work: each may take as long as hundreds of usual ones, and
-/// many times its size in memory.
+/// Larger bodies are parsed one at a time, on a thread for blocking work: each may take as long as hundreds
+/// of usual ones, and many times its size in memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 /// Longest event name that is logged.
 const EVENT_CHARS_MAX: usize = 64;
@@ -231,7 +231,8 @@ impl Ingest {
         }
     }
 
-    /// Counts a request whose sender is unknown. Returns the error to respond with: another one past the address's limit.
+    /// Counts a request whose sender is unknown. Returns the error to respond with: another one past the
+    /// address's limit.
     fn count_failure(&self, address: IpAddr, error: HttpError) -> HttpError {
         match self.failures.record(Some(address), Instant::now()) {
             Ok(()) => error,
@@ -239,8 +240,8 @@ impl Ingest {
         }
     }
 
-    /// Logs a rejected request. Each one is logged if the request itself is at fault, since its sender may not retry; temporary
-    /// rejections are throttled.
+    /// Logs a rejected request. Each one is logged if the request itself is at fault, since its sender may
+    /// not retry; temporary rejections are throttled.
     fn log_rejection(&self, source: &Source, facts: &RequestFacts, error: &HttpError) {
         let (name, reason) = (&source.name, error.reason());
         if error.is_temporary() {
@@ -274,7 +275,8 @@ fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<Checke
     gateway.check_event(address, Box::new(event), "event")
 }
 
-/// The id of the event, from Chatwoot's delivery id. Without one the server creates it, so that every request is a new event.
+/// The id of the event, from Chatwoot's delivery id. Without one the server creates it, so that every request
+/// is a new event.
 fn delivery_id(headers: &HeaderMap) -> Result<Option<EventId>, HttpError> {
     let Some(value) = headers.get(CHATWOOT_DELIVERY) else { return Ok(None) };
     let id = value.to_str().ok().filter(|text| !text.is_empty());

@@ -1,4 +1,5 @@
-//! Serves connections over HTTP/1.1. Each has an end, no address has more than its share, and all end with the gateway.
+//! Serves connections over HTTP/1.1. Each has an end, no address has more than its share, and all end with
+//! the gateway.
 
 use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -17,10 +18,12 @@ use crate::{
     listen::{Connection, Limits, incoming, serve_connections},
 };
 
-/// The longest life of a connection. Nothing else ends one whose client sends requests and reads no responses.
+/// The longest life of a connection. Nothing else ends one whose client sends requests and reads no
+/// responses.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// Accepts webhooks from `sources` on `listener` until `shutdown`, then ends requests in flight within the drain timeout.
+/// Accepts webhooks from `sources` on `listener` until `shutdown`, then ends requests in flight within the
+/// drain timeout.
 pub async fn serve(
     listener: TcpListener,
     gateway: Gateway,

@@ -12,8 +12,8 @@ use crate::domain::{
     webhook_headers::{CHATWOOT_SIGNATURE, CHATWOOT_TIMESTAMP},
 };
 
-/// Checks the headers. Errors with the rule that they break. The time is checked last, so that only senders with the secret
-/// learn that it is wrong.
+/// Checks the headers. Errors with the rule that they break. The time is checked last, so that only senders
+/// with the secret learn that it is wrong.
 pub(super) fn check(
     secret: &Secret,
     headers: &HeaderMap,

@@ -1,7 +1,8 @@
-//! Access control: forwards a call if its caller may call the method, and hands the service the caller and the accounts
-//! that the call may name. A rejected call costs a few headers; its message is not read.
+//! Access control: forwards a call if its caller may call the method, and hands the service the caller and
+//! the accounts that the call may name. A rejected call costs a few headers; its message is not read.
 //!
-//! Messages name accounts. [`crate::grpc::wire::request_fields::Fields`] checks those, wherever it reads a name.
+//! Messages name accounts. [`crate::grpc::wire::request_fields::Fields`] checks those, wherever it reads a
+//! name.
 
 use std::{
     collections::HashMap,
@@ -105,8 +106,8 @@ impl AuthLayer {
 }
 
 impl Auth {
-    /// Puts the caller and its grant into the request's extensions, or rejects the call. Returns the token that must end the
-    /// response, if the response is a stream.
+    /// Puts the caller and its grant into the request's extensions, or rejects the call. Returns the token
+    /// that must end the response, if the response is a stream.
     fn authorize(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, GrpcError> {
         let method = self.methods.get(request.uri().path()).ok_or_else(GrpcError::internal)?;
         let exposure = match method.required {
@@ -177,7 +178,8 @@ impl Auth {
             .with_metadata("scope", scope.word()))
     }
 
-    /// Counts a failed authentication. Returns the error to respond with: another one past the address's limit.
+    /// Counts a failed authentication. Returns the error to respond with: another one past the address's
+    /// limit.
     fn reject(&self, error: AuthError, peer: &Peer) -> GrpcError {
         let address = peer.address.map(|address| address.ip().to_canonical());
         let (reason, denied, message) = error.describe();

@@ -1,5 +1,5 @@
-//! Limits concurrent calls. A call past the limit is rejected before its message is read, which costs a few headers and
-//! leaves the machine to the calls in flight.
+//! Limits concurrent calls. A call past the limit is rejected before its message is read, which costs a few
+//! headers and leaves the machine to the calls in flight.
 
 use std::{
     convert::Infallible,
@@ -23,14 +23,15 @@ use crate::{
 /// The methods that publish in one message. A stream is limited event by event.
 const PUBLISH_METHODS: [&str; 2] =
     ["/tidings.v1.EventService/PublishEvent", "/tidings.v1.EventService/BatchPublishEvents"];
-/// The longest time of a handler that [`crate::grpc::GrpcSettings::call_timeout`] does not limit: TestSubscription takes as
-/// long as a POST may.
+/// The longest time of a handler that [`crate::grpc::GrpcSettings::call_timeout`] does not limit:
+/// TestSubscription takes as long as a POST may.
 const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The longest time that a message may take to arrive. Without it, clients that open calls and send nothing would use up
-/// all permits.
+/// The longest time that a message may take to arrive. Without it, clients that open calls and send nothing
+/// would use up all permits.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limits concurrent calls over all connections together. Health checks are exempt: an overloaded server is not a dead one.
+/// Limits concurrent calls over all connections together. Health checks are exempt: an overloaded server is
+/// not a dead one.
 #[derive(Clone)]
 pub(in crate::grpc) struct ConcurrencyLimitLayer {
     gateway: Gateway,
@@ -113,7 +114,8 @@ fn is_health_check(path: &str) -> bool {
     path.starts_with("/grpc.health.v1.Health/")
 }
 
-/// The client's own timeout: one to eight digits and a unit, as gRPC over HTTP/2 writes it. Any other value is ignored.
+/// The client's own timeout: one to eight digits and a unit, as gRPC over HTTP/2 writes it. Any other value
+/// is ignored.
 fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
     const DIGITS_MAX: usize = 8;
     let value = headers.get("grpc-timeout")?.to_str().ok()?;

@@ -1,4 +1,5 @@
-//! Limits the memory that slow clients take: request messages that have not arrived whole, and responses that were not read.
+//! Limits the memory that slow clients take: request messages that have not arrived whole, and responses that
+//! were not read.
 
 use std::{
     pin::Pin,

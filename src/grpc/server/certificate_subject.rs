@@ -14,8 +14,9 @@ use x509_parser::{
 /// Longest accepted subject, in bytes of its text. Every call carries it.
 const SUBJECT_BYTES_MAX: usize = 1024;
 
-/// The subject of a verified certificate: `CN=publisher,O=Acme`, in the order of the certificate and otherwise as RFC 4514
-/// writes it. Without a subject, the first URI or DNS name is used: `URI=spiffe://acme/publisher`.
+/// The subject of a verified certificate: `CN=publisher,O=Acme`, in the order of the certificate and
+/// otherwise as RFC 4514 writes it. Without a subject, the first URI or DNS name is used:
+/// `URI=spiffe://acme/publisher`.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Serves the connections of gRPC clients. Closes those whose handshake takes too long, that are idle, or whose client does not
-//! read its responses.
+//! Serves the connections of gRPC clients. Closes those whose handshake takes too long, that are idle, or
+//! whose client does not read its responses.
 
 use std::{
     convert::Infallible,

@@ -90,8 +90,8 @@ pub(super) struct CallGuard {
 }
 
 impl CallGuard {
-    /// Tracks the body of a response. `unread` reserves the bytes that the client has not read; if they do not fit, the
-    /// response becomes an error.
+    /// Tracks the body of a response. `unread` reserves the bytes that the client has not read; if they do
+    /// not fit, the response becomes an error.
     pub(super) async fn track<B>(
         self,
         response: Response<B>,

@@ -1,5 +1,5 @@
-//! Checks the HTTP/2 connection preface, then limits how much one poll may read. The first byte that differs from the preface
-//! rejects the connection.
+//! Checks the HTTP/2 connection preface, then limits how much one poll may read. The first byte that differs
+//! from the preface rejects the connection.
 
 use std::{
     io::{self, IoSlice},
@@ -18,11 +18,12 @@ use crate::metrics::CloseReason;
 
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most bytes that one poll of a connection reads. Without it, a flood of small frames would keep a thread to itself.
+/// Most bytes that one poll of a connection reads. Without it, a flood of small frames would keep a thread to
+/// itself.
 const READ_BUDGET_BYTES: usize = 8 * 1024;
 
-/// The bytes that a connection has read in the current poll. The task that polls the connection resets it first, since one
-/// poll may read many times.
+/// The bytes that a connection has read in the current poll. The task that polls the connection resets it
+/// first, since one poll may read many times.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReadBudget(Arc<AtomicUsize>);
 

@@ -1,4 +1,5 @@
-//! The routes of the gRPC server: each method to its service, behind the filters, and a fallback for all other paths.
+//! The routes of the gRPC server: each method to its service, behind the filters, and a fallback for all
+//! other paths.
 
 use std::{collections::BTreeMap, convert::Infallible};
 
@@ -44,8 +45,9 @@ use crate::{
 /// Longest part of an unknown name that an error repeats.
 const NAME_CHARS_MAX: usize = 100;
 
-/// Applies the settings that all services share. Responses are not compressed: most are smaller than their frame, and clients
-/// offer gzip by default. A macro, since the generated servers share these methods but no trait.
+/// Applies the settings that all services share. Responses are not compressed: most are smaller than their
+/// frame, and clients offer gzip by default. A macro, since the generated servers share these methods but no
+/// trait.
 macro_rules! configured {
     ($server:expr, $settings:expr) => {
         $server

@@ -32,10 +32,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flow-control windows, sized for streams of large events.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// Most streams that a client may cancel before the server has accepted them. The library's own limit of 20 breaks
-/// connections of clients that cancel a lot.
+/// Most streams that a client may cancel before the server has accepted them. The library's own limit of 20
+/// breaks connections of clients that cancel a lot.
 const PENDING_RESETS_MAX: usize = 1000;
-/// Most streams of a connection that may end in an error during its life. The library's own limit is too low as well.
+/// Most streams of a connection that may end in an error during its life. The library's own limit is too low
+/// as well.
 const ERROR_RESETS_MAX: usize = 100_000;
 
 /// What bounds the server.
@@ -61,8 +62,8 @@ pub struct GrpcSettings {
     pub access: AccessSettings,
 }
 
-/// Serves `gateway` on `listener` until `shutdown` is cancelled, then drains: open streams end with UNAVAILABLE at once, calls
-/// when they are complete, everything else after [`GrpcSettings::drain_timeout`].
+/// Serves `gateway` on `listener` until `shutdown` is cancelled, then drains: open streams end with
+/// UNAVAILABLE at once, calls when they are complete, everything else after [`GrpcSettings::drain_timeout`].
 ///
 /// `health` reports serving until the shutdown.
 pub async fn serve(
@@ -77,7 +78,8 @@ pub async fn serve(
     serve_incoming(incoming(listener), handshake, gateway, settings, health, shutdown).await
 }
 
-/// Like [`serve`], on connections that were accepted elsewhere and need no handshake, such as those of a simulated network.
+/// Like [`serve`], on connections that were accepted elsewhere and need no handshake, such as those of a
+/// simulated network.
 pub async fn serve_accepted<T>(
     accepted: impl Stream<Item = T>,
     gateway: Gateway,
@@ -124,7 +126,8 @@ where
         .service(routes(gateway.clone(), &settings, &health, &shutdown));
     let server =
         ConnectionServer::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
-    // Later than the shutdown itself: clients that check health first learn of the shutdown on a connection that still serves.
+    // Later than the shutdown itself: clients that check health first learn of the shutdown on a connection
+    // that still serves.
     let stop = CancellationToken::new();
     let mut serving = pin!(server.serve(incoming, handshake, settings.drain_timeout, stop.clone()));
     health.set_serving();

@@ -1,5 +1,5 @@
-//! TLS of the gRPC port: the server's certificate and key, and the authority of client certificates. All are read from files,
-//! and read again when those change.
+//! TLS of the gRPC port: the server's certificate and key, and the authority of client certificates. All are
+//! read from files, and read again when those change.
 
 use std::{
     fmt, fs, io,
@@ -21,7 +21,8 @@ use crate::{file_watch::FileWatch, metrics::Metrics};
 
 /// The largest file that is read. A chain of certificates takes some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// The application protocol. A client that offers only others is rejected; one that offers none may speak HTTP/2.
+/// The application protocol. A client that offers only others is rejected; one that offers none may speak
+/// HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
 /// The PEM files of certificate, key and authority.
@@ -94,8 +95,8 @@ impl Tls {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)).into()
     }
 
-    /// Reads the files again when they change, until `shutdown`. New ones serve from the next connection on. Unusable files
-    /// change nothing, and are logged once.
+    /// Reads the files again when they change, until `shutdown`. New ones serve from the next connection on.
+    /// Unusable files change nothing, and are logged once.
     pub async fn keep_current(self, watch: FileWatch, shutdown: CancellationToken) {
         let files = self.files.clone();
         let read = move || Contents::read(&files);

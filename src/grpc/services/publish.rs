@@ -17,7 +17,8 @@ use crate::{
 /// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
 const BATCH_REQUESTS_MAX: usize = 1000;
 
-/// Checks a request to publish one event. `prefix` is its path in the call, `batch` the parent of its batch, if that has one.
+/// Checks a request to publish one event. `prefix` is its path in the call, `batch` the parent of its batch,
+/// if that has one.
 pub(super) fn check_publish(
     gateway: &Gateway,
     grant: &Grant,
@@ -53,7 +54,8 @@ pub(super) fn check_publish(
             .map_err(|faults| fields.faults.extend(faults))
             .ok(),
         (None, Some(event)) => {
-            // Checks the event with a made-up account, to report all other violations together with the parent's.
+            // Checks the event with a made-up account, to report all other violations together with the
+            // parent's.
             let account = AccountId::new(1).expect("one is positive");
             let address = EventAddress { account, id: None };
             if let Err(faults) = gateway.check_event(address, event, &event_path) {

@@ -1,5 +1,5 @@
-//! `StreamPublishEvents`: stores many events of one stream at once, in their order, and responds in that order. An invalid
-//! event fails without the others.
+//! `StreamPublishEvents`: stores many events of one stream at once, in their order, and responds in that
+//! order. An invalid event fails without the others.
 
 use std::{
     future::{Future, ready},
@@ -22,8 +22,9 @@ use crate::{
     proto::v1::{self, stream_publish_events_response::Outcome},
 };
 
-/// Responds to `messages` in their order, with at most `in_flight_max` in flight. Flow control keeps the rest in the client.
-/// Ends with `messages`; at the shutdown with UNAVAILABLE, after the responses to the messages that were read.
+/// Responds to `messages` in their order, with at most `in_flight_max` in flight. Flow control keeps the rest
+/// in the client. Ends with `messages`; at the shutdown with UNAVAILABLE, after the responses to the messages
+/// that were read.
 pub(crate) fn publish(
     gateway: Gateway,
     grant: Grant,

@@ -293,7 +293,8 @@ fn parse_etag(etag: String) -> Option<String> {
     (!etag.is_empty()).then_some(etag)
 }
 
-/// Digest of a request, without its ignored fields. A request with the same id but another digest is not a repetition.
+/// Digest of a request, without its ignored fields. A request with the same id but another digest is not a
+/// repetition.
 fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
     request.request_id = String::new();
     if let Some(subscription) = &mut request.subscription {

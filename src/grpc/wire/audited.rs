@@ -1,5 +1,5 @@
-//! Runs every call that changes something, and writes its audit record: begun before the change, and completed before the
-//! response.
+//! Runs every call that changes something, and writes its audit record: begun before the change, and
+//! completed before the response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,8 +30,8 @@ pub(crate) trait AuditedRequest: Send + 'static {
     /// Whether the call timeout applies to it.
     const IS_TIMED: bool = true;
 
-    /// The resource, fields and parameters for the record. Unreadable values are left out. Never a secret, nor a caller's text
-    /// that may be one by mistake.
+    /// The resource, fields and parameters for the record. Unreadable values are left out. Never a secret,
+    /// nor a caller's text that may be one by mistake.
     fn subject(&self) -> AuditSubject;
 
     /// Whether the request is only to be validated, and changes nothing.
@@ -58,8 +58,8 @@ impl AuditedCalls {
         Self { gateway, call_timeout, permits: Arc::new(Semaphore::new(calls_max)), calls_max }
     }
 
-    /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and its record are
-    /// completed even if the caller is gone.
+    /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and
+    /// its record are completed even if the caller is gone.
     pub(crate) async fn run<Q, P, W>(
         &self,
         request: Request<Q>,

@@ -7,7 +7,8 @@ use prost_types::FileDescriptorSet;
 
 use crate::proto;
 
-/// The descriptors of everything that is served: the contract, error details, health checks and reflection itself.
+/// The descriptors of everything that is served: the contract, error details, health checks and reflection
+/// itself.
 pub(in crate::grpc) static DESCRIPTOR_SETS: [&[u8]; 5] = [
     proto::DESCRIPTORS,
     tonic_types::pb::FILE_DESCRIPTOR_SET,

@@ -83,7 +83,8 @@ pub(crate) struct PageTokens {
 }
 
 impl PageTokens {
-    /// `request` is the call's request without page size and token: these parameters must be the same for every page.
+    /// `request` is the call's request without page size and token: these parameters must be the same for
+    /// every page.
     pub(crate) fn of(list: PageKind, request: &impl Message) -> Self {
         let digest = Sha256::digest(request.encode_to_vec());
         let start = digest.first_chunk().expect("a SHA-256 has 32 bytes");
@@ -116,8 +117,8 @@ impl PageTokens {
     }
 }
 
-/// Reads rows after `after` until the page is full by count or bytes. `show` returns a row's position and its message.
-/// Returns the messages, and the position after which the next page starts.
+/// Reads rows after `after` until the page is full by count or bytes. `show` returns a row's position and its
+/// message. Returns the messages, and the position after which the next page starts.
 pub(crate) async fn fill<Row, Position, Shown, Reading>(
     size: usize,
     mut after: Option<Position>,

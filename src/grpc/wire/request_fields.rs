@@ -1,6 +1,7 @@
 //! Reads the fields of requests, and collects every violation under its path.
 //!
-//! Every name in a request is read here. This is the only place that checks whether the caller may name its account.
+//! Every name in a request is read here. This is the only place that checks whether the caller may name its
+//! account.
 
 use std::str::FromStr;
 
@@ -24,7 +25,8 @@ use crate::{
     proto::v1::EventType,
 };
 
-/// The violations found so far. A reader returns `None` for an invalid field, or for an optional one that is not set.
+/// The violations found so far. A reader returns `None` for an invalid field, or for an optional one that is
+/// not set.
 pub(crate) struct Fields {
     pub(crate) faults: FieldViolations,
     grant: Grant,
@@ -160,7 +162,8 @@ impl Fields {
         parse(text).map_err(|rule| self.faults.invalid(field, rule)).ok()
     }
 
-    /// A time, rounded up to a microsecond: stored times are whole ones, and a limit between two of them means the later one.
+    /// A time, rounded up to a microsecond: stored times are whole ones, and a limit between two of them
+    /// means the later one.
     pub(crate) fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
         /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the range of `google.protobuf.Timestamp`.
         const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;

@@ -1,4 +1,5 @@
-//! Errors as `google.rpc.Status`: code, stable reason and details, within the size of the headers that carry them.
+//! Errors as `google.rpc.Status`: code, stable reason and details, within the size of the headers that carry
+//! them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,8 +20,8 @@ pub const DOMAIN: &str = "tidings";
 pub const VIOLATIONS_MAX: usize = 20;
 /// Longest message.
 pub const MESSAGE_BYTES_MAX: usize = 640;
-/// Largest encoded `google.rpc.Status`, message included. It travels in a header, base64, and common clients break the
-/// call at 8 KiB of headers.
+/// Largest encoded `google.rpc.Status`, message included. It travels in a header, base64, and common clients
+/// break the call at 8 KiB of headers.
 pub const DETAILS_BYTES_MAX: usize = 3 * 1024;
 
 /// Most bytes of all field violations together. Leaves room for the rest of the status.

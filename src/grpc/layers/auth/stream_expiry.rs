@@ -13,8 +13,8 @@ use tonic::{Status, body::Body};
 
 use super::grant;
 
-/// The body of a streaming response. Ends with UNAUTHENTICATED once the token has ended, even if more messages follow, and
-/// reads nothing more from the caller then.
+/// The body of a streaming response. Ends with UNAUTHENTICATED once the token has ended, even if more
+/// messages follow, and reads nothing more from the caller then.
 pub(super) struct RevocableBody {
     body: Body,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
