@@ -6,7 +6,6 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    event_routing::EventRouting,
     ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
     payload_format::PayloadFormat,
@@ -179,10 +178,10 @@ impl Subscription {
     /// Whether an event of its account is for it.
     ///
     /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
-    pub fn wants(&self, facts: &EventRouting) -> bool {
-        self.settings.event_types.contains(&facts.event_type)
+    pub fn wants(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
+        self.settings.event_types.contains(&event_type)
             && (self.settings.inbox_ids.is_empty()
-                || facts.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
+                || inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
     }
 
     /// Changes whenever the subscription does, and differs between two of the same name.
