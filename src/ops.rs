@@ -201,8 +201,8 @@ mod tests {
         }
 
         async fn status_and_body(&self, method: &str, path: &str) -> (String, String) {
-            let answer = self.ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
-            let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+            let response = self.ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+            let (head, body) = response.split_once("\r\n\r\n").expect("a response has a head");
             assert!(head.contains("content-type: text/plain"), "{head}");
             (head[9..12].to_owned(), body.to_owned())
         }
@@ -237,9 +237,12 @@ mod tests {
     #[tokio::test]
     async fn metrics_are_served_in_prometheus_format_even_before_the_store_is_open() {
         let server = Server::start().await;
-        let answer = server.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
-        assert!(answer.contains("\ntidings_build_info{version="), "{answer}");
+        let response = server.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(
+            response.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{response}"
+        );
+        assert!(response.contains("\ntidings_build_info{version="), "{response}");
         server.stop().await;
     }
 
@@ -248,8 +251,8 @@ mod tests {
         let server = Server::start().await;
         let (status, body) = server.status_and_body("GET", "/").await;
         assert_eq!((&*status, &*body), ("404", NOT_FOUND));
-        let answer = server.ask("POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+        let response = server.ask("POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 405"), "{response}");
         server.stop().await;
     }
 

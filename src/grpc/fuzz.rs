@@ -55,10 +55,10 @@ pub fn settings(data: &[u8]) {
     let Ok(request) = v1::UpdateSubscriptionRequest::decode(data) else { return };
     let message = request.subscription.unwrap_or_default();
     let defaults = RetryPolicy::default();
-    if let Ok(taken) = check_new(&message, "subscription", defaults) {
-        let shown = to_proto::settings(&taken);
-        let back = check_update(&taken, &shown, &Mask::Everything, "subscription", defaults);
-        assert_eq!(back.as_ref(), Ok(&taken), "settings that were read can be written back");
+    if let Ok(checked) = check_new(&message, "subscription", defaults) {
+        let shown = to_proto::settings(&checked);
+        let back = check_update(&checked, &shown, &Mask::Everything, "subscription", defaults);
+        assert_eq!(back.as_ref(), Ok(&checked), "settings that were read can be written back");
         assert!(shown.headers.values().all(|value| value == "***"));
     }
 

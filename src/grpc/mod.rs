@@ -1,4 +1,4 @@
-//! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what
+//! The gRPC server: translates the contract of `proto/` to the gateway's use cases and back. It decides only what
 //! belongs to the wire: paths of fields, pages, statuses, streams.
 
 #[cfg(any(test, fuzzing))]

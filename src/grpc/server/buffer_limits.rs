@@ -234,8 +234,8 @@ mod tests {
             let share = budget.connection();
             let mut first = metered(half(), &share);
             let frame = first.frame().await.expect("there is one");
-            let taken = frame.is_ok();
-            assert!(taken, "connection {connection}");
+            let accepted = frame.is_ok();
+            assert!(accepted, "connection {connection}");
             kept.push((share, first));
         }
         // 80 bytes each. A second message of the first connection passes its share.

@@ -21,7 +21,7 @@ const SUBJECT_BYTES_MAX: usize = 1024;
 /// # Errors
 ///
 /// The certificate cannot be read, has no subject and no name, or too long a one.
-pub(in crate::grpc) fn subject(certificate: &CertificateDer<'_>) -> Result<String, String> {
+pub(super) fn subject(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let certificate = parse(certificate)?;
     let mut subject = written(certificate.subject());
     if subject.is_empty() {
@@ -34,7 +34,7 @@ pub(in crate::grpc) fn subject(certificate: &CertificateDer<'_>) -> Result<Strin
 }
 
 /// The subject of the server's own certificate, which may be empty, and its expiry in seconds since 1970.
-pub(crate) fn described(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
+pub(super) fn subject_and_expiry(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
     let certificate = parse(certificate)?;
     Ok((written(certificate.subject()), certificate.validity().not_after.timestamp()))
 }

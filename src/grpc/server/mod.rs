@@ -2,7 +2,7 @@
 
 pub(super) mod accept;
 pub(super) mod buffer_limits;
-pub(crate) mod certificate_subject;
+pub(super) mod certificate_subject;
 pub(super) mod connection;
 pub(super) mod idle;
 pub(super) mod preface;

@@ -164,7 +164,8 @@ impl Contents {
         let of_certificate = |reason: String| unusable("grpc_tls_cert_file", &files.certificate, reason);
         let of_key = |reason: String| unusable("grpc_tls_key_file", &files.key, reason);
         let chain = certificates(&self.certificate).map_err(of_certificate)?;
-        let (subject, expiry) = super::certificate_subject::described(&chain[0]).map_err(of_certificate)?;
+        let (subject, expiry) =
+            super::certificate_subject::subject_and_expiry(&chain[0]).map_err(of_certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| of_key(format!("holds no private key: {error}")))?;
         let provider = Arc::new(ring::default_provider());

@@ -24,10 +24,10 @@ use crate::{
 };
 
 /// Handler of the calls about access tokens.
-pub(crate) struct AccessTokens {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) audited: AuditedCalls,
+pub(in crate::grpc) struct AccessTokens {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -96,8 +96,8 @@ fn parse_creation(
     request: v1::CreateAccessTokenRequest,
 ) -> Result<CreateAccessToken, GrpcError> {
     let Some(message) = request.access_token else {
-        fields.faults.required("access_token");
-        return Err(fields.faults.into());
+        fields.violations.required("access_token");
+        return Err(fields.violations.into());
     };
     let rights = Rights {
         scopes: scopes(&mut fields, &message.scopes),
@@ -109,11 +109,11 @@ fn parse_creation(
         let rule = format_args!(
             "must be at most {DISPLAY_NAME_CHARS_MAX} characters, none of them a control character"
         );
-        fields.faults.invalid("access_token.display_name", rule);
+        fields.violations.invalid("access_token.display_name", rule);
     }
     let expire_time = message.expire_time.and_then(|time| fields.time("access_token.expire_time", time));
     if expire_time.is_some_and(|time| time <= gateway.now()) {
-        fields.faults.invalid("access_token.expire_time", "must be in the future");
+        fields.violations.invalid("access_token.expire_time", "must be in the future");
     }
     fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))
 }
@@ -168,14 +168,14 @@ fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), GrpcError> 
 fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
     const FIELD: &str = "access_token.scopes";
     if numbers.is_empty() {
-        fields.faults.required(FIELD);
+        fields.violations.required(FIELD);
     }
     let mut scopes = fields.choices(FIELD, numbers, parse_scope);
     let requested = scopes.len();
     scopes.sort_unstable();
     scopes.dedup();
     if scopes.len() < requested {
-        fields.faults.invalid(FIELD, "must have each scope once");
+        fields.violations.invalid(FIELD, "must have each scope once");
     }
     scopes
 }
@@ -184,7 +184,7 @@ fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
 fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
     const FIELD: &str = "access_token.accounts";
     if names.len() > ACCOUNTS_MAX {
-        fields.faults.invalid(FIELD, format_args!("must be at most {ACCOUNTS_MAX}"));
+        fields.violations.invalid(FIELD, format_args!("must be at most {ACCOUNTS_MAX}"));
         return Accounts::All;
     }
     if names.is_empty() {
@@ -196,7 +196,7 @@ fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
         if let Some(account) = fields.account(&field, name)
             && !seen.insert(account)
         {
-            fields.faults.invalid(field, "is there twice");
+            fields.violations.invalid(field, "is there twice");
         }
     }
     Accounts::of(seen.into_iter().collect())

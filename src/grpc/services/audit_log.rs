@@ -36,9 +36,9 @@ const METHOD_RULE: &str =
     "must be a method that leaves records, such as tidings.v1.SubscriptionService/PauseSubscription";
 
 /// Handler of the calls about audit records.
-pub(crate) struct Audit {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
+pub(in crate::grpc) struct Audit {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
 }
 
 #[tonic::async_trait]
@@ -65,7 +65,7 @@ impl Audit {
         if let (Some(AccountScope::One(account)), Some(resource)) = (scope, &resource)
             && audited_account(resource) != Some(account)
         {
-            fields.faults.push(
+            fields.violations.push(
                 ViolationKind::AccountMismatch,
                 "resource",
                 "must be of the account of parent",
@@ -74,7 +74,7 @@ impl Audit {
         let principal = text(&mut fields, "principal", &request.principal, AUDIT_TEXT_BYTES_MAX);
         let method = (!request.method.is_empty()).then(|| request.method.clone());
         if method.as_ref().is_some_and(|method| !CHANGING.contains(method)) {
-            fields.faults.invalid("method", METHOD_RULE);
+            fields.violations.invalid("method", METHOD_RULE);
         }
         let time = fields.time_range(request.start_time, request.end_time);
         let scope = fields.finish(scope)?;
@@ -95,7 +95,7 @@ impl Audit {
 /// An optional text.
 fn text(fields: &mut Fields, field: &str, text: &str, bytes_max: usize) -> Option<String> {
     if text.len() > bytes_max {
-        fields.faults.invalid(field, format_args!("must have at most {bytes_max} bytes"));
+        fields.violations.invalid(field, format_args!("must have at most {bytes_max} bytes"));
         return None;
     }
     (!text.is_empty()).then(|| text.to_owned())

@@ -29,11 +29,11 @@ use crate::{
 };
 
 /// Handler of the calls about deliveries.
-pub(crate) struct Deliveries {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) audited: AuditedCalls,
-    pub(crate) shutdown: CancellationToken,
+pub(in crate::grpc) struct Deliveries {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -187,14 +187,14 @@ fn parse_replay(
         size => usize::try_from(size).unwrap_or(usize::MAX),
     };
     if limit > REPLAY_SIZE_MAX {
-        fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
+        fields.violations.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
     }
     let token = std::mem::take(&mut request.page_token);
     let subscription = fields.required("parent", &request.parent);
     let types = fields.choices("event_types", &request.event_types, to_proto::parse_event_type);
     let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
     for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
-        fields.faults.invalid(
+        fields.violations.invalid(
             format!("states[{index}]"),
             "must be SUCCEEDED, FAILED or CANCELLED: deliveries in other states are queued already",
         );
@@ -289,7 +289,7 @@ impl Name for SummaryParent {
 fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
     let EventName { account, id } = fields.optional("event", text)?;
     if parent.is_some_and(|parent| parent.account != account) {
-        fields.faults.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
+        fields.violations.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
     }
     Some(id)
 }

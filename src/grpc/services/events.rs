@@ -31,11 +31,11 @@ use crate::{
 };
 
 /// Handler of the calls about events.
-pub(crate) struct Events {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) stream_events_in_flight_max: usize,
-    pub(crate) shutdown: CancellationToken,
+pub(in crate::grpc) struct Events {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) stream_events_in_flight_max: usize,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -182,13 +182,13 @@ impl Events {
         let expected = subscription.as_ref().map(|name| name.account);
         let source = match request.source {
             None => {
-                fields.faults.required("source");
+                fields.violations.required("source");
                 None
             }
             Some(v1::render_event_request::Source::Name(text)) => {
                 let name: Option<EventName> = fields.required("name", &text);
                 if name.as_ref().zip(expected).is_some_and(|(name, expected)| name.account != expected) {
-                    fields.faults.push(
+                    fields.violations.push(
                         ViolationKind::AccountMismatch,
                         "subscription",
                         "must be of the event's account",
@@ -200,8 +200,8 @@ impl Events {
                 // The account comes from the subscription, or else from the payload.
                 let account = expected.or_else(|| account_in_payload(&event));
                 let account = account.filter(|account| fields.permit("event", AccountScope::One(*account)));
-                if account.is_none() && fields.faults.is_empty() {
-                    fields.faults.push(
+                if account.is_none() && fields.violations.is_empty() {
+                    fields.violations.push(
                         ViolationKind::Required,
                         "subscription",
                         "is required where the payload does not name its account",
@@ -211,7 +211,7 @@ impl Events {
                     .and_then(|account| {
                         let address = EventAddress { account, id: None };
                         let checked = self.gateway.check_event(address, event.into(), "event");
-                        checked.map_err(|faults| fields.faults.extend(faults)).ok()
+                        checked.map_err(|violations| fields.violations.extend(violations)).ok()
                     })
                     .map(|checked| RenderSource::New(Box::new(checked)))
             }

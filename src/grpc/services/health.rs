@@ -41,10 +41,10 @@ impl Health {
 }
 
 /// Handler of health checks of `services`, and of `""`, the server.
-pub(crate) struct HealthService {
-    pub(crate) health: Health,
-    pub(crate) services: Vec<&'static str>,
-    pub(crate) shutdown: CancellationToken,
+pub(in crate::grpc) struct HealthService {
+    pub(in crate::grpc) health: Health,
+    pub(in crate::grpc) services: Vec<&'static str>,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]

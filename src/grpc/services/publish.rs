@@ -40,34 +40,37 @@ pub(super) fn check_publish(
     if let (Some(account), Some(batch)) = (account, batch)
         && account != batch
     {
-        fields.faults.push(ViolationKind::AccountMismatch, parent, "must be equal to the batch's parent");
+        fields.violations.push(ViolationKind::AccountMismatch, parent, "must be equal to the batch's parent");
     }
     let id = fields.optional(&path("event_id"), &request.event_id);
     let event_path = path("event");
     let checked = match (account, request.event) {
         (_, None) => {
-            fields.faults.required(event_path);
+            fields.violations.required(event_path);
             None
         }
         (Some(account), Some(event)) => gateway
             .check_event(EventAddress { account, id }, event, &event_path)
-            .map_err(|faults| fields.faults.extend(faults))
+            .map_err(|violations| fields.violations.extend(violations))
             .ok(),
         (None, Some(event)) => {
             // Checks the event with a made-up account, to report all other violations together with the
             // parent's.
             let account = AccountId::new(1).expect("one is positive");
             let address = EventAddress { account, id: None };
-            if let Err(faults) = gateway.check_event(address, event, &event_path) {
-                let others = faults.iter().filter(|fault| fault.kind != ViolationKind::AccountMismatch);
-                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.rule));
+            if let Err(violations) = gateway.check_event(address, event, &event_path) {
+                let others =
+                    violations.iter().filter(|violation| violation.kind != ViolationKind::AccountMismatch);
+                others.for_each(|violation| {
+                    fields.violations.push(violation.kind, &violation.field, &violation.rule)
+                });
             }
             None
         }
     };
     match checked {
-        Some(checked) if fields.faults.is_empty() => Ok(checked),
-        _ => Err(fields.faults),
+        Some(checked) if fields.violations.is_empty() => Ok(checked),
+        _ => Err(fields.violations),
     }
 }
 
@@ -84,13 +87,13 @@ pub(super) fn check_batch(
     };
     let count = request.requests.len();
     if count == 0 {
-        fields.faults.required("requests");
+        fields.violations.required("requests");
     } else if count > BATCH_REQUESTS_MAX {
-        fields.faults.invalid("requests", format_args!("must be at most {BATCH_REQUESTS_MAX}"));
+        fields.violations.invalid("requests", format_args!("must be at most {BATCH_REQUESTS_MAX}"));
     }
-    let mut faults = fields.faults;
-    if !faults.is_empty() {
-        return Err(faults);
+    let mut violations = fields.violations;
+    if !violations.is_empty() {
+        return Err(violations);
     }
     let validate_only = request.requests[0].validate_only;
     let mut events: Vec<CheckedEvent> = Vec::with_capacity(count);
@@ -98,28 +101,29 @@ pub(super) fn check_batch(
     for (index, request) in request.requests.into_iter().enumerate() {
         let prefix = format!("requests[{index}].");
         if request.validate_only != validate_only {
-            faults.invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
+            violations
+                .invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
         }
         let event = match check_publish(gateway, grant, request, batch, &prefix) {
             Ok(event) => event,
             Err(found) => {
-                faults.extend(found);
-                if faults.iter().len() >= FIELD_VIOLATIONS_MAX {
+                violations.extend(found);
+                if violations.iter().len() >= FIELD_VIOLATIONS_MAX {
                     break;
                 }
                 continue;
             }
         };
         let EventAddress { account, id } = event.address().clone();
-        if faults.is_empty() && id.is_some() {
+        if violations.is_empty() && id.is_some() {
             // While there are no violations, an event's position in `events` is its index in the batch.
             let first = *first_with.entry((account, id)).or_insert(index);
             if first != index && !events[first].is_same_event(&event) {
                 let rule = format_args!("is that of another event, requests[{first}]");
-                faults.invalid(format!("{prefix}event_id"), rule);
+                violations.invalid(format!("{prefix}event_id"), rule);
             }
         }
         events.push(event);
     }
-    faults.into_result((events, validate_only))
+    violations.into_result((events, validate_only))
 }

@@ -25,7 +25,7 @@ use crate::{
 /// Responds to `messages` in their order, with at most `in_flight_max` in flight. Flow control keeps the rest
 /// in the client. Ends with `messages`; at the shutdown with UNAVAILABLE, after the responses to the messages
 /// that were read.
-pub(crate) fn publish(
+pub(in crate::grpc) fn publish(
     gateway: Gateway,
     grant: Grant,
     messages: impl Stream<Item = Result<v1::StreamPublishEventsRequest, Status>> + Send,
@@ -73,14 +73,14 @@ fn begin(
     request: Option<v1::PublishEventRequest>,
 ) -> impl Future<Output = Result<Published, GrpcError>> + Send + use<> {
     let Some(request) = request else {
-        let mut faults = FieldViolations::default();
-        faults.required("request");
-        return ready(Err(faults.into())).left_future();
+        let mut violations = FieldViolations::default();
+        violations.required("request");
+        return ready(Err(violations.into())).left_future();
     };
     let validate_only = request.validate_only;
     let event = match check_publish(gateway, grant, request, None, "") {
         Ok(event) => event,
-        Err(faults) => return ready(Err(faults.into())).left_future(),
+        Err(violations) => return ready(Err(violations.into())).left_future(),
     };
     let publishing = if validate_only {
         let gateway = gateway.clone();

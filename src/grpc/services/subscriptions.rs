@@ -29,10 +29,10 @@ use crate::{
 };
 
 /// Handler of the calls about subscriptions.
-pub(crate) struct Subscriptions {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) audited: AuditedCalls,
+pub(in crate::grpc) struct Subscriptions {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -143,16 +143,16 @@ fn parse_creation(
     let settings = match &request.subscription {
         Some(subscription) => gateway.check_subscription(subscription, "subscription"),
         None => {
-            fields.faults.required("subscription");
+            fields.violations.required("subscription");
             Err(Default::default())
         }
     };
-    let settings = settings.map_err(|faults| fields.faults.extend(faults)).ok();
+    let settings = settings.map_err(|violations| fields.violations.extend(violations)).ok();
     let id = fields.optional("subscription_id", &request.subscription_id);
     let request_id = fields.uuid("request_id", &request.request_id);
     let signing_secret = (!request.signing_secret.is_empty()).then_some(&request.signing_secret);
     if let Some(Err(rule)) = signing_secret.map(|secret| check_secret(secret)) {
-        fields.faults.invalid("signing_secret", rule);
+        fields.violations.invalid("signing_secret", rule);
     }
     let signing_secret = signing_secret.map(|secret| Secret::new(secret.as_str()));
     let (account, settings) = fields.finish(account.zip(settings))?;
@@ -186,12 +186,13 @@ fn parse_update(
 ) -> Result<UpdateSubscription, GrpcError> {
     let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
     let Some(mut message) = subscription else {
-        fields.faults.required("subscription");
-        return Err(fields.faults.into());
+        fields.violations.required("subscription");
+        return Err(fields.violations.into());
     };
     let name = fields.required("subscription.name", &message.name);
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
-    let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
+    let mask =
+        Mask::parse(&paths, "update_mask").map_err(|violations| fields.violations.extend(violations)).ok();
     let (name, mask) = fields.finish(name.zip(mask))?;
     let etag = parse_etag(std::mem::take(&mut message.etag));
     Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
@@ -241,7 +242,7 @@ fn parse_rotation(
 ) -> Result<(SubscriptionName, Duration), GrpcError> {
     let name: Option<SubscriptionName> = fields.required("name", &request.name);
     let overlap = check_overlap(request.overlap);
-    let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
+    let overlap = overlap.map_err(|rule| fields.violations.invalid("overlap", rule)).ok();
     fields.finish(name.zip(overlap))
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A request that changes something.
-pub(crate) trait AuditedRequest: Send + 'static {
+pub(in crate::grpc) trait AuditedRequest: Send + 'static {
     /// The message of its response.
     type Response: Send + 'static;
 
@@ -45,7 +45,7 @@ pub(crate) trait AuditedRequest: Send + 'static {
 
 /// Runs audited calls.
 #[derive(Clone)]
-pub(crate) struct AuditedCalls {
+pub(in crate::grpc) struct AuditedCalls {
     gateway: Gateway,
     call_timeout: Duration,
     permits: Arc<Semaphore>,
@@ -54,13 +54,13 @@ pub(crate) struct AuditedCalls {
 
 impl AuditedCalls {
     /// At most `calls_max` at once, including those whose callers are gone.
-    pub(crate) fn new(gateway: Gateway, call_timeout: Duration, calls_max: usize) -> Self {
+    pub(in crate::grpc) fn new(gateway: Gateway, call_timeout: Duration, calls_max: usize) -> Self {
         Self { gateway, call_timeout, permits: Arc::new(Semaphore::new(calls_max)), calls_max }
     }
 
     /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and
     /// its record are completed even if the caller is gone.
-    pub(crate) async fn run<Q, P, W>(
+    pub(in crate::grpc) async fn run<Q, P, W>(
         &self,
         request: Request<Q>,
         parse: impl FnOnce(&Gateway, Fields, Q) -> Result<P, GrpcError>,

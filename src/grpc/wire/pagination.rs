@@ -23,7 +23,7 @@ const TOKEN_VERSION: u32 = 1;
 
 /// A list with page tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PageKind {
+pub(in crate::grpc) enum PageKind {
     Subscriptions = 1,
     Events = 2,
     Deliveries = 3,
@@ -34,22 +34,22 @@ pub(crate) enum PageKind {
 
 /// Start of a page. Each list uses the fields that it needs.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Cursor {
+pub(in crate::grpc) struct Cursor {
     /// After this name.
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub(in crate::grpc) name: String,
     /// After the event with this sequence number.
     #[prost(uint64, tag = "2")]
-    pub(crate) seq: u64,
+    pub(in crate::grpc) seq: u64,
     /// After the delivery to this subscription.
     #[prost(uint64, tag = "3")]
-    pub(crate) subscription: u64,
+    pub(in crate::grpc) subscription: u64,
     /// Up to the event with this sequence number.
     #[prost(uint64, tag = "4")]
-    pub(crate) until: u64,
+    pub(in crate::grpc) until: u64,
     /// As of this time, in microseconds since the epoch.
     #[prost(int64, tag = "5")]
-    pub(crate) time: i64,
+    pub(in crate::grpc) time: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -65,19 +65,19 @@ struct Token {
 }
 
 /// The page size, or the default if it is not set.
-pub(crate) fn size(fields: &mut Fields, page_size: i32) -> usize {
+pub(in crate::grpc) fn size(fields: &mut Fields, page_size: i32) -> usize {
     match usize::try_from(page_size) {
         Ok(0) => PAGE_SIZE_DEFAULT,
         Ok(size) => size.min(PAGE_SIZE_MAX),
         Err(_) => {
-            fields.faults.invalid("page_size", "must not be negative");
+            fields.violations.invalid("page_size", "must not be negative");
             PAGE_SIZE_DEFAULT
         }
     }
 }
 
 /// Reads and writes the tokens of one list with one set of parameters.
-pub(crate) struct PageTokens {
+pub(in crate::grpc) struct PageTokens {
     list: PageKind,
     parameters: u64,
 }
@@ -85,14 +85,14 @@ pub(crate) struct PageTokens {
 impl PageTokens {
     /// `request` is the call's request without page size and token: these parameters must be the same for
     /// every page.
-    pub(crate) fn of(list: PageKind, request: &impl Message) -> Self {
+    pub(in crate::grpc) fn of(list: PageKind, request: &impl Message) -> Self {
         let digest = Sha256::digest(request.encode_to_vec());
         let start = digest.first_chunk().expect("a SHA-256 has 32 bytes");
         Self { list, parameters: u64::from_be_bytes(*start) }
     }
 
     /// The start of the page; `None` for the first one.
-    pub(crate) fn read(&self, token: &str) -> Result<Option<Cursor>, GrpcError> {
+    pub(in crate::grpc) fn read(&self, token: &str) -> Result<Option<Cursor>, GrpcError> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -106,7 +106,7 @@ impl PageTokens {
     }
 
     /// The token of the next page; empty on the last one.
-    pub(crate) fn write(&self, next: Option<Cursor>) -> String {
+    pub(in crate::grpc) fn write(&self, next: Option<Cursor>) -> String {
         let token = |cursor| Token {
             version: TOKEN_VERSION,
             list: self.list as u32,
@@ -119,7 +119,7 @@ impl PageTokens {
 
 /// Reads rows after `after` until the page is full by count or bytes. `show` returns a row's position and its
 /// message. Returns the messages, and the position after which the next page starts.
-pub(crate) async fn fill<Row, Position, Shown, Reading>(
+pub(in crate::grpc) async fn fill<Row, Position, Shown, Reading>(
     size: usize,
     mut after: Option<Position>,
     mut read: impl FnMut(Option<Position>, usize) -> Reading,

@@ -27,13 +27,13 @@ use crate::{
 
 /// The violations found so far. A reader returns `None` for an invalid field, or for an optional one that is
 /// not set.
-pub(crate) struct Fields {
-    pub(crate) faults: FieldViolations,
+pub(in crate::grpc) struct Fields {
+    pub(in crate::grpc) violations: FieldViolations,
     grant: Grant,
 }
 
 /// A name or id in a request.
-pub(crate) trait Name: FromStr<Err = IdError> {
+pub(in crate::grpc) trait Name: FromStr<Err = IdError> {
     /// Its accounts; `None` if it names none, such as an id within another resource.
     fn accounts(&self) -> Option<AccountScope>;
 }
@@ -44,28 +44,28 @@ impl Fields {
     /// # Errors
     ///
     /// The caller's token has ended since the call began.
-    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
+    pub(in crate::grpc) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
         Ok(Self::by(Grant::of(request)?))
     }
 
     /// A reader of fields from a caller with this grant.
-    pub(crate) fn by(grant: Grant) -> Self {
-        Self { faults: FieldViolations::default(), grant }
+    pub(in crate::grpc) fn by(grant: Grant) -> Self {
+        Self { violations: FieldViolations::default(), grant }
     }
 
     /// The caller's grant.
-    pub(crate) fn grant(&self) -> &Grant {
+    pub(in crate::grpc) fn grant(&self) -> &Grant {
         &self.grant
     }
 
     /// Whether the caller may name these accounts.
-    pub(crate) fn permit(&mut self, field: &str, accounts: AccountScope) -> bool {
+    pub(in crate::grpc) fn permit(&mut self, field: &str, accounts: AccountScope) -> bool {
         let permitted = self.grant.accounts().cover(accounts);
         if !permitted {
-            if !self.faults.iter().any(|fault| fault.kind == ViolationKind::AccountDenied) {
+            if !self.violations.iter().any(|violation| violation.kind == ViolationKind::AccountDenied) {
                 self.grant.count_denied();
             }
-            self.faults.push(
+            self.violations.push(
                 ViolationKind::AccountDenied,
                 field,
                 "is not of an account that the access token is for",
@@ -75,36 +75,36 @@ impl Fields {
     }
 
     /// A required name or id.
-    pub(crate) fn required<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
+    pub(in crate::grpc) fn required<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
         let name = self.parse(field, text, str::parse::<T>)?;
         name.accounts().is_none_or(|accounts| self.permit(field, accounts)).then_some(name)
     }
 
     /// An optional name or id.
-    pub(crate) fn optional<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
+    pub(in crate::grpc) fn optional<T: Name>(&mut self, field: &str, text: &str) -> Option<T> {
         if text.is_empty() { None } else { self.required(field, text) }
     }
 
     /// A required `accounts/{account}`.
-    pub(crate) fn account(&mut self, field: &str, text: &str) -> Option<AccountId> {
+    pub(in crate::grpc) fn account(&mut self, field: &str, text: &str) -> Option<AccountId> {
         let account = self.parse(field, text, parse_account_name)?;
         self.permit(field, AccountScope::One(account)).then_some(account)
     }
 
     /// An optional UUID.
-    pub(crate) fn uuid(&mut self, field: &str, text: &str) -> Option<Uuid> {
+    pub(in crate::grpc) fn uuid(&mut self, field: &str, text: &str) -> Option<Uuid> {
         if text.is_empty() {
             return None;
         }
         let uuid = Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil());
         if uuid.is_none() {
-            self.faults.invalid(field, "must be a UUID");
+            self.violations.invalid(field, "must be a UUID");
         }
         uuid
     }
 
     /// Numbers of an enum, except 0.
-    pub(crate) fn choices<W: TryFrom<i32>, T>(
+    pub(in crate::grpc) fn choices<W: TryFrom<i32>, T>(
         &mut self,
         field: &str,
         numbers: &[i32],
@@ -114,26 +114,30 @@ impl Fields {
         for (index, number) in numbers.iter().enumerate() {
             match W::try_from(*number).ok().and_then(&choose) {
                 Some(choice) => chosen.push(choice),
-                None => self.faults.invalid(format!("{field}[{index}]"), "is not a known value"),
+                None => self.violations.invalid(format!("{field}[{index}]"), "is not a known value"),
             }
         }
         chosen
     }
 
     /// An optional event type.
-    pub(crate) fn event_type(&mut self, field: &str, number: i32) -> Option<EventType> {
+    pub(in crate::grpc) fn event_type(&mut self, field: &str, number: i32) -> Option<EventType> {
         match EventType::try_from(number) {
             Ok(EventType::Unspecified) => None,
             Ok(known) => Some(known),
             Err(_) => {
-                self.faults.invalid(field, "is not a known event type");
+                self.violations.invalid(field, "is not a known event type");
                 None
             }
         }
     }
 
     /// `start_time` and `end_time`.
-    pub(crate) fn time_range(&mut self, start: Option<Timestamp>, end: Option<Timestamp>) -> TimeRange {
+    pub(in crate::grpc) fn time_range(
+        &mut self,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+    ) -> TimeRange {
         let range = TimeRange {
             start: start.and_then(|time| self.time("start_time", time)),
             end: end.and_then(|time| self.time("end_time", time)),
@@ -141,34 +145,34 @@ impl Fields {
         if let (Some(start), Some(end)) = (range.start, range.end)
             && end < start
         {
-            self.faults.invalid("end_time", "must not be before start_time");
+            self.violations.invalid("end_time", "must not be before start_time");
         }
         range
     }
 
     /// `value`, unless there are violations.
-    pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, GrpcError> {
+    pub(in crate::grpc) fn finish<T>(self, value: Option<T>) -> Result<T, GrpcError> {
         match value {
-            Some(value) if self.faults.is_empty() => Ok(value),
-            _ => Err(self.faults.into()),
+            Some(value) if self.violations.is_empty() => Ok(value),
+            _ => Err(self.violations.into()),
         }
     }
 
     fn parse<T>(&mut self, field: &str, text: &str, parse: impl Fn(&str) -> Result<T, IdError>) -> Option<T> {
         if text.is_empty() {
-            self.faults.required(field);
+            self.violations.required(field);
             return None;
         }
-        parse(text).map_err(|rule| self.faults.invalid(field, rule)).ok()
+        parse(text).map_err(|rule| self.violations.invalid(field, rule)).ok()
     }
 
     /// A time, rounded up to a microsecond: stored times are whole ones, and a limit between two of them
     /// means the later one.
-    pub(crate) fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
+    pub(in crate::grpc) fn time(&mut self, field: &str, time: Timestamp) -> Option<UnixMicros> {
         /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the range of `google.protobuf.Timestamp`.
         const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
         if !SECONDS.contains(&time.seconds) || !(0..1_000_000_000).contains(&time.nanos) {
-            self.faults
+            self.violations
                 .invalid(field, "must be a time from year 1 to 9999, with nanos from 0 to 999,999,999");
             return None;
         }

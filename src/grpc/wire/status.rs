@@ -34,7 +34,7 @@ static STORAGE_FAILURES: LogThrottle = LogThrottle::new();
 
 /// The error of a call, or of one event of a stream. Boxed, to keep results small.
 #[derive(Debug)]
-pub(crate) struct GrpcError(Box<Parts>);
+pub(in crate::grpc) struct GrpcError(Box<Parts>);
 
 #[derive(Debug)]
 struct Parts {
@@ -57,7 +57,7 @@ enum About {
 }
 
 impl GrpcError {
-    pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::grpc) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let (metadata, violations) = (HashMap::new(), Vec::new());
         let message = message.into();
         Self(Box::new(Parts { code, reason, message, metadata, violations, about: About::Nothing }))
@@ -68,7 +68,7 @@ impl GrpcError {
         self
     }
 
-    pub(crate) fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
+    pub(in crate::grpc) fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
         self.0.metadata.insert(key.into(), value.into());
         self
     }
@@ -79,7 +79,7 @@ impl GrpcError {
     }
 
     /// The error of one request of a batch, as the error of the whole batch.
-    pub(crate) fn of_request(mut self, index: usize) -> Self {
+    pub(in crate::grpc) fn of_request(mut self, index: usize) -> Self {
         for (field, _) in &mut self.0.violations {
             *field = format!("requests[{index}].{field}");
         }
@@ -87,45 +87,45 @@ impl GrpcError {
     }
 
     /// The page token is malformed, or of another list.
-    pub(crate) fn page_token() -> Self {
+    pub(in crate::grpc) fn page_token() -> Self {
         let rule = "is not a next_page_token of a call with the same parameters";
         Self::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", format!("page_token {rule}"))
             .with_violation("page_token", rule)
     }
 
     /// The method does not exist.
-    pub(crate) fn unknown_method(message: String) -> Self {
+    pub(in crate::grpc) fn unknown_method(message: String) -> Self {
         Self::new(Code::Unimplemented, "METHOD_UNKNOWN", message)
     }
 
     /// The server is shutting down.
-    pub(crate) fn shutting_down() -> Self {
+    pub(in crate::grpc) fn shutting_down() -> Self {
         GatewayError::ShuttingDown.into()
     }
 
     /// The call took longer than the server allows.
-    pub(crate) fn too_slow(limit: Duration) -> Self {
+    pub(in crate::grpc) fn too_slow(limit: Duration) -> Self {
         let message = format!("the call was not done within {limit:?}; a write may still take effect");
         Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
     }
 
     /// A bug of the gateway.
-    pub(crate) fn internal() -> Self {
+    pub(in crate::grpc) fn internal() -> Self {
         Self::new(Code::Internal, "INTERNAL", "an internal error; the server's log says more")
     }
 
     /// The gRPC code.
-    pub(crate) fn code(&self) -> Code {
+    pub(in crate::grpc) fn code(&self) -> Code {
         self.0.code
     }
 
     /// The stable reason.
-    pub(crate) fn reason(&self) -> &'static str {
+    pub(in crate::grpc) fn reason(&self) -> &'static str {
         self.0.reason
     }
 
     /// The error as the response to one event of a stream.
-    pub(crate) fn into_publish_error(self) -> v1::PublishError {
+    pub(in crate::grpc) fn into_publish_error(self) -> v1::PublishError {
         let Parts { code, reason, message, violations, .. } = *self.0;
         let (violations, _omitted) = within_bounds(&violations);
         let field_violations =

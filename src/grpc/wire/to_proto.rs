@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A subscription without its secrets.
-pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
+pub(in crate::grpc) fn subscription(subscription: &Subscription) -> v1::Subscription {
     v1::Subscription {
         name: subscription.name.to_string(),
         uid: subscription.uid.to_string(),
@@ -30,7 +30,7 @@ pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
 }
 
 /// The fields of a subscription that its owner sets.
-pub(crate) fn settings(settings: &Settings) -> v1::Subscription {
+pub(in crate::grpc) fn settings(settings: &Settings) -> v1::Subscription {
     let format = match settings.payload_format {
         PayloadFormat::Documented => v1::subscription::PayloadFormat::Documented,
         PayloadFormat::Sample => v1::subscription::PayloadFormat::Sample,
@@ -88,12 +88,12 @@ fn state(state: State) -> v1::subscription::State {
 }
 
 /// The event type of a filter.
-pub(crate) fn parse_event_type(event_type: v1::EventType) -> Option<v1::EventType> {
+pub(in crate::grpc) fn parse_event_type(event_type: v1::EventType) -> Option<v1::EventType> {
     (event_type != v1::EventType::Unspecified).then_some(event_type)
 }
 
 /// The subscription state of a filter.
-pub(crate) fn parse_state(state: v1::subscription::State) -> Option<State> {
+pub(in crate::grpc) fn parse_state(state: v1::subscription::State) -> Option<State> {
     match state {
         v1::subscription::State::Unspecified => None,
         v1::subscription::State::Active => Some(State::Active),
@@ -103,7 +103,7 @@ pub(crate) fn parse_state(state: v1::subscription::State) -> Option<State> {
 }
 
 /// The result of publishing an event.
-pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
+pub(in crate::grpc) fn publish_result(published: Published) -> v1::PublishResult {
     let Published { account, id, create_time, duplicate, delivery_count } = published;
     v1::PublishResult {
         event: id.map(|id| EventName { account, id }.to_text()).unwrap_or_default(),
@@ -114,7 +114,7 @@ pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
 }
 
 /// A delivery to `subscription`.
-pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
+pub(in crate::grpc) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
     let event = &record.event;
     let name = DeliveryName { subscription: subscription.name.clone(), event: event.name.id.clone() };
     // The record has the latest attempts. The number of the last one is the count of all.
@@ -137,7 +137,7 @@ pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> 
 }
 
 /// A row for each state, including those without deliveries.
-pub(crate) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
+pub(in crate::grpc) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
     use v1::delivery::State;
     let counts = &summary.counts;
     let rows = [
@@ -190,7 +190,7 @@ fn delivery_state(state: DeliveryState) -> v1::delivery::State {
 }
 
 /// The delivery state of a filter. The time of a retry does not matter.
-pub(crate) fn parse_delivery_state(state: v1::delivery::State) -> Option<DeliveryState> {
+pub(in crate::grpc) fn parse_delivery_state(state: v1::delivery::State) -> Option<DeliveryState> {
     match state {
         v1::delivery::State::Unspecified => None,
         v1::delivery::State::Pending => Some(DeliveryState::Pending),
@@ -202,7 +202,7 @@ pub(crate) fn parse_delivery_state(state: v1::delivery::State) -> Option<Deliver
 }
 
 /// A duration of at most some days.
-pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
+pub(in crate::grpc) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).expect("less than 1,000,000,000"),
