@@ -82,10 +82,10 @@ mod tests {
         let watching = tokio::spawn(watch.run(1, shutdown.clone(), read, |number| *number, changed));
         let next = move || changes.recv_timeout(PATIENCE).unwrap();
         let found = tokio::task::spawn_blocking(move || {
-            ["broken", "broken differently"].map(|error| {
+            for error in ["broken", "broken differently"] {
                 *contents.lock().unwrap() = Err(error);
                 assert_eq!(next(), Err(error));
-            });
+            }
             *contents.lock().unwrap() = Ok(1);
             assert_eq!(next(), Ok(1), "it is used again after an error");
             *contents.lock().unwrap() = Ok(2);

@@ -260,7 +260,7 @@ impl GatewayError {
                 .subject("accessTokens"),
             Self::TooManySubscriptions { account, max } => report(LimitReached, "SUBSCRIPTION_LIMIT")
                 .limit(&Limit { name: "subscriptions_per_account_max", max: *max as u64 })
-                .subject(format_args!("accounts/{account}")),
+                .subject(&format_args!("accounts/{account}")),
             Self::TooManyTokens(limit) => {
                 report(LimitReached, "TOKEN_LIMIT").limit(limit).subject(ALL_ACCOUNTS)
             }
@@ -328,7 +328,7 @@ impl ErrorReport {
         Self { resource: Some((kind, name.to_string())), ..self }
     }
 
-    fn subject(self, subject: impl ToString) -> Self {
+    fn subject(self, subject: &(impl ToString + ?Sized)) -> Self {
         Self { subject: Some(subject.to_string()), ..self }
     }
 
@@ -336,13 +336,13 @@ impl ErrorReport {
         Self { violation: Some((field, rule)), ..self }
     }
 
-    fn metadata(mut self, key: &'static str, value: impl ToString) -> Self {
+    fn metadata(mut self, key: &'static str, value: &(impl ToString + ?Sized)) -> Self {
         self.metadata.push((key, value.to_string()));
         self
     }
 
     fn limit(self, limit: &Limit) -> Self {
-        self.metadata("limit", limit.name).metadata("max", limit.max)
+        self.metadata("limit", limit.name).metadata("max", &limit.max)
     }
 
     fn retry(self, after: Duration) -> Self {

@@ -100,11 +100,11 @@ impl Ingest {
             Ok(published) => {
                 let outcome =
                     if published.duplicate { IngestOutcome::Duplicate } else { IngestOutcome::Accepted };
-                metrics.answered(outcome);
+                metrics.responded(outcome);
                 response::stored(&published)
             }
             Err(error) => {
-                metrics.answered(error.outcome());
+                metrics.responded(error.outcome());
                 // A client that waits for 100 Continue has not sent its body.
                 if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
                     body::drain(&mut body).await;
@@ -153,7 +153,7 @@ impl Ingest {
         let _permit = self.in_flight.try_acquire().map_err(|_| {
             HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
-        let _gauge = self.gateway.metrics().ingest.requests_in_flight.one();
+        let _gauge = self.gateway.metrics().ingest.requests_in_flight.track();
         // Before the body is read.
         self.gateway.check_load()?;
         let body = body::read(body, settings.body_bytes_max, &self.budget, settings.read_timeout).await;

@@ -40,7 +40,7 @@ pub async fn serve(
     let server = Arc::new((Ingest::new(gateway, clock, sources, settings.clone()), settings));
     let refused = |_| metrics.ingest.connections_refused.inc();
     serve_connections(incoming(listener), limits, shutdown, refused, |connection, shutdown| {
-        let (server, gauge) = (Arc::clone(&server), metrics.ingest.connections.one());
+        let (server, gauge) = (Arc::clone(&server), metrics.ingest.connections.track());
         async move {
             let Connection { stream, address, permit: _permit } = connection;
             let _open = gauge;

@@ -15,11 +15,11 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("clock", &["domain"]),
     ("metrics", &["domain", "event", "proto"]),
     ("store", &["domain", "event", "clock", "metrics", "proto"]),
-    ("gateway", &["domain", "event", "store", "clock", "log_throttle", "metrics", "proto"]),
-    ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("limits", &[]),
     ("file_watch", &[]),
     ("log_throttle", &[]),
+    ("gateway", &["domain", "event", "store", "clock", "log_throttle", "metrics", "proto"]),
+    ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("listen", &["limits"]),
     (
         "grpc",

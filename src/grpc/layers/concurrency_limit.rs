@@ -96,7 +96,7 @@ impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
             Ok(permit) => permit,
             Err(error) => return reject(error),
         };
-        let gauge = limit.gateway.metrics().grpc_calls.one();
+        let gauge = limit.gateway.metrics().grpc_calls.track();
         let timeout =
             requested_timeout(request.headers()).map_or(limit.timeout, |asked| asked.min(limit.timeout));
         let call = self.inner.call(request);

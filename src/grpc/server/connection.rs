@@ -147,7 +147,7 @@ where
             });
         };
         serve_connections(incoming, limits, shutdown, refused, |connection, shutdown| {
-            let (server, gauge) = (Arc::clone(&server), server.metrics.grpc_connections.one());
+            let (server, gauge) = (Arc::clone(&server), server.metrics.grpc_connections.track());
             let listen::Connection { stream, address, permit } = connection;
             let handshake = handshake(stream, address);
             async move {

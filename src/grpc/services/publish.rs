@@ -59,11 +59,9 @@ pub(super) fn check_publish(
             let account = AccountId::new(1).expect("one is positive");
             let address = EventAddress { account, id: None };
             if let Err(violations) = gateway.check_event(address, event, &event_path) {
-                let others =
-                    violations.iter().filter(|violation| violation.kind != ViolationKind::AccountMismatch);
-                others.for_each(|violation| {
-                    fields.violations.push(violation.kind, &violation.field, &violation.rule)
-                });
+                for other in violations.iter().filter(|other| other.kind != ViolationKind::AccountMismatch) {
+                    fields.violations.push(other.kind, &other.field, &other.rule);
+                }
             }
             None
         }

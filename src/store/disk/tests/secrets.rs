@@ -213,7 +213,7 @@ async fn another_key_opens_nothing_and_changes_nothing() {
     }
     let lost = open(dir.path()).err().unwrap();
     assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
-    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its place");
+    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its position");
     let missing = KeySource::File(dir.path().join("elsewhere"));
     assert!(matches!(open_with(dir.path(), &missing), Err(OpenError::KeyFile(..))));
     assert_eq!(all(&open_with(dir.path(), &given(&[1])).unwrap()), subscriptions);
@@ -304,7 +304,10 @@ async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
     drop((tree, db));
     let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
     assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");
-    assert!(refused.to_string().contains("signing_secret: was changed, or is not in its place"), "{refused}");
+    assert!(
+        refused.to_string().contains("signing_secret: was changed, or is not in its position"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
