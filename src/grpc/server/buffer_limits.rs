@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// A message of so many bytes.
+    /// A message of this length.
     fn message(length: u32) -> Vec<u8> {
         let mut message = vec![0];
         message.extend(length.to_be_bytes());

@@ -217,10 +217,10 @@ async fn replay(
     (replay, tokens): (ReplayDeliveries, PageTokens),
 ) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
     let replayed = gateway.replay_deliveries(replay).await?;
-    let next = replayed.next.map(|place| Cursor {
-        seq: place.after.0,
-        until: place.until.0,
-        time: place.began.0,
+    let next = replayed.next.map(|next| Cursor {
+        seq: next.after.0,
+        until: next.until.0,
+        time: next.began.0,
         ..Cursor::default()
     });
     Ok(v1::ReplayDeliveriesResponse {
