@@ -132,7 +132,7 @@ async fn with_the_administrators_token_any_address_is_served_and_every_call_need
     assert_eq!(scrape.value(r#"tidings_calls_denied_total{reason="scope"}"#), 1.0);
     let log = gateway.stop().await;
     assert!(log.iter().any(|line| line.contains("every call needs an access token")), "{log:#?}");
-    assert!(log.iter().any(|line| line.contains("calls were made without a token")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("rejected calls without a valid access token")), "{log:#?}");
     for secret in [ADMIN, &text] {
         assert!(!log.iter().any(|line| line.contains(secret)), "{log:#?}");
     }

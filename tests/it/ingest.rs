@@ -121,7 +121,7 @@ async fn counted(gateway: &Gateway, outcome: &str) -> f64 {
 
 /// The lines of a log that say that a webhook was refused.
 fn refused(log: &[String]) -> Vec<Value> {
-    let lines = log.iter().filter(|line| line.contains("a webhook is refused"));
+    let lines = log.iter().filter(|line| line.contains("a webhook was rejected"));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -44,7 +44,7 @@ async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
     }
     let refused = refused.unwrap();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    assert!(refused.message().contains("full of deliveries that are still owed"), "{refused:?}");
+    assert!(refused.message().contains("full of unfinished deliveries"), "{refused:?}");
     let details = refused.get_error_details();
     let quota = details.quota_failure().expect("a QuotaFailure");
     assert_eq!(quota.violations[0].subject, "accounts/-");

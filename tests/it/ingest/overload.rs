@@ -28,7 +28,7 @@ async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
     assert_eq!(sender(&gateway, PLAIN).post(&message(7), &id, &[]).await.status, 200);
     let log = gateway.stop().await;
     let told =
-        |line: &&String| line.contains("webhooks are refused for now") && line.contains("BACKLOG_FULL");
+        |line: &&String| line.contains("webhooks are rejected for now") && line.contains("BACKLOG_FULL");
     assert_eq!(log.iter().filter(told).count(), 1, "{log:#?}");
 }
 

@@ -51,7 +51,7 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (200, 404));
     let log = gateway.stop().await;
     let told = |what: &str| log.iter().filter(|line| line.contains(what)).count();
-    assert_eq!(told("new sources of webhooks are in use"), 2, "{log:#?}");
+    assert_eq!(told("new webhook sources are in use"), 2, "{log:#?}");
     assert_eq!(told("the old ones stay"), 3, "{log:#?}");
     assert_eq!(told("hunter2"), 0, "{log:#?}");
 }
