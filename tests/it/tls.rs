@@ -250,8 +250,9 @@ async fn http_2_is_agreed_on_and_whoever_cannot_agree_is_judged_by_what_it_says(
 
 /// What comes back on a connection that `bytes` are sent on, and how long it takes until it is closed.
 async fn answer_to(gateway: &Gateway, bytes: &[u8]) -> (Vec<u8>, Duration) {
-    let mut stream = TcpStream::connect(gateway.grpc).await.unwrap();
+    // Before the connection: the server's own clock starts with it.
     let since = Instant::now();
+    let mut stream = TcpStream::connect(gateway.grpc).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
     // It may be reset: there are bytes that nobody reads.
