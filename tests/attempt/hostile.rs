@@ -1,63 +1,20 @@
 //! Receivers that mean harm: answers that are wrong in every place, that have no end, that lie, and that stop at every byte. Each
 //! attempt ends in its time, with the outcome that is told here, and the next one to somebody else goes its way.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tidings::domain::delivery::{ANSWER_BYTES_KEPT, Attempt, Outcome};
 
 use crate::{
-    receiver::{Connection, OK, Receiver},
-    support::{Sender, impatient},
+    attempt::sender::{Sender, impatient},
+    support::receiver::{OK, Receiver, Response},
 };
 
 /// The time of an attempt that is to run out of it.
 const SHORT: Duration = Duration::from_millis(400);
 /// The time of all others, on a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(8);
-
-/// What a receiver does once it has the request.
-#[derive(Clone)]
-enum Does {
-    /// Sends this, and waits.
-    Sends(Vec<u8>),
-    /// Sends this, and closes.
-    Ends(Vec<u8>),
-    /// Sends the first, and then the second for ever.
-    Floods(Vec<u8>, Vec<u8>),
-    /// Sends the first, and then the second for ever, a byte at a time.
-    Drips(Vec<u8>, Vec<u8>),
-}
-
-impl Does {
-    async fn to(self, connection: &mut Connection) {
-        match self {
-            Self::Sends(bytes) => {
-                connection.send(bytes).await;
-                connection.wait_for_end().await;
-            }
-            Self::Ends(bytes) => {
-                connection.send(bytes).await;
-            }
-            Self::Floods(first, then) => {
-                // In pieces of some size: the system's calls would be the bound otherwise.
-                let piece = then.repeat(16 * 1024 / then.len().max(1) + 1);
-                connection.send(first).await;
-                while connection.send(&piece).await {}
-            }
-            Self::Drips(first, then) => {
-                let mut tick = tokio::time::interval(Duration::from_millis(2));
-                connection.send(first).await;
-                for byte in then.iter().cycle() {
-                    tick.tick().await;
-                    if !connection.send([*byte]).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// What is expected of an attempt: its outcome and its status.
 type Expected = (Outcome, u16);
@@ -70,22 +27,26 @@ const TAKEN: Expected = (Outcome::Ok, 200);
 const LATE_HEAD: Expected = (Outcome::Timeout, 0);
 const LATE_BODY: Expected = (Outcome::Timeout, 200);
 
-type Try = (&'static str, Does, Expected);
+type Try = (&'static str, Response, Expected);
 
+/// Sends this, and waits.
 fn sends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Sends(bytes.as_ref().to_vec()), expected)
+    (what, Response::bytes(bytes), expected)
 }
 
+/// Sends this, and closes.
 fn ends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Ends(bytes.as_ref().to_vec()), expected)
+    (what, Response::last(bytes), expected)
 }
 
+/// Sends the first, and then the second for ever.
 fn floods(what: &'static str, first: &str, then: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Floods(first.into(), then.as_ref().to_vec()), expected)
+    (what, Response::repeat(first, then), expected)
 }
 
+/// The same, a byte at a time.
 fn drips(what: &'static str, first: &str, then: &str, expected: Expected) -> Try {
-    (what, Does::Drips(first.into(), then.into()), expected)
+    (what, Response::Repeat(first.into(), then.into(), 1, Duration::from_millis(2)), expected)
 }
 
 /// An answer of status 200 with these headers, and what follows them.
@@ -97,16 +58,8 @@ fn chunked(rest: &str) -> String {
     with("transfer-encoding: chunked", rest)
 }
 
-async fn attempt(does: Does, time: Duration) -> Attempt {
-    let receiver = Receiver::start(move |mut connection| {
-        let does = does.clone();
-        async move {
-            if connection.request().await {
-                does.to(&mut connection).await;
-            }
-        }
-    })
-    .await;
+async fn attempt(response: Response, time: Duration) -> Attempt {
+    let receiver = Receiver::always(response).await;
     Sender::new().post_to(impatient(&receiver.url("/"), time)).await
 }
 
@@ -114,9 +67,9 @@ async fn attempt(does: Does, time: Duration) -> Attempt {
 async fn try_all(tries: Vec<Try>) {
     let count = tries.len();
     let mut wrong = Vec::new();
-    for (what, does, expected) in tries {
+    for (what, response, expected) in tries {
         let time = if expected.0 == Outcome::Timeout { SHORT } else { LONG };
-        let attempt = attempt(does, time).await;
+        let attempt = attempt(response, time).await;
         if (attempt.outcome, attempt.http_status) != expected {
             wrong.push(format!("{what}: expected {expected:?}, got {attempt:?}"));
         }
@@ -277,7 +230,7 @@ async fn an_answer_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
         for length in 0..answer.len() {
             for is_reset in [false, true] {
                 let part = answer.as_bytes()[..length].to_vec();
-                let receiver = Receiver::start(move |mut connection| {
+                let receiver = Receiver::on_connections(move |mut connection| {
                     let part = part.clone();
                     async move {
                         connection.request().await;
@@ -294,7 +247,7 @@ async fn an_answer_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
                 tries += 1;
             }
         }
-        let whole = attempt(Does::Ends(answer.clone().into_bytes()), LONG).await;
+        let whole = attempt(Response::last(&answer), LONG).await;
         assert_eq!(whole.outcome, Outcome::Ok, "{answer:?}: {whole:?}");
     }
     println!("{tries} tries");
@@ -305,12 +258,12 @@ async fn an_answer_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_de
     let answer = with("content-length: 5\r\nx-a: b", "hello");
     for length in 0..answer.len() {
         let part = answer.as_bytes()[..length].to_vec();
-        let mut receiver = Receiver::start(move |mut connection| {
+        let mut receiver = Receiver::on_connections(move |mut connection| {
             let part = part.clone();
             async move {
                 connection.request().await;
                 connection.send(OK).await;
-                if connection.number == 0 && connection.request().await {
+                if connection.number == 0 && connection.request().await.is_some() {
                     connection.send(part).await;
                 }
             }
@@ -326,7 +279,7 @@ async fn an_answer_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_de
         }
         assert!([Outcome::Ok, Outcome::Io].contains(&cut.outcome), "{length}: {cut:?}");
         let requests = 2 + usize::from(cut.outcome == Outcome::Ok);
-        assert_eq!(receiver.so_far().len(), requests, "{length}: {cut:?}");
+        assert_eq!(receiver.take_all().len(), requests, "{length}: {cut:?}");
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok, "{length}");
     }
     println!("{} tries", answer.len());
@@ -338,7 +291,7 @@ async fn an_answer_before_the_request_was_read_is_an_answer_or_none_but_nothing_
     for answer in [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "garbage\r\n\r\n"] {
         for ends in [false, true] {
             for _ in 0..10 {
-                let receiver = Receiver::start(move |mut connection| async move {
+                let receiver = Receiver::on_connections(move |mut connection| async move {
                     connection.send(answer).await;
                     if !ends {
                         connection.wait_for_end().await;
@@ -364,19 +317,11 @@ const BOMB: &str = "H4sIAAAAAAACA5Pv5mAAASbmt3e0/VgCBdouznP3YD/o3OPk0JTIKTHpYIIB
 
 #[tokio::test]
 async fn what_comes_compressed_stays_so() {
-    let bomb = Arc::new(STANDARD.decode(BOMB).unwrap());
+    let bomb = STANDARD.decode(BOMB).unwrap();
     for coding in ["gzip", "gzip, gzip, gzip", "deflate", "br", "zstd"] {
-        let bomb = Arc::clone(&bomb);
-        let mut receiver = Receiver::start(move |mut connection| {
-            let bomb = Arc::clone(&bomb);
-            async move {
-                connection.request().await;
-                let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");
-                connection.send([head.as_bytes(), &bomb].concat()).await;
-                connection.wait_for_end().await;
-            }
-        })
-        .await;
+        let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");
+        let response = Response::bytes([head.as_bytes(), &bomb].concat());
+        let mut receiver = Receiver::always(response).await;
         let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
         assert_eq!((attempt.outcome, attempt.http_status), TAKEN, "{attempt:?}");
         assert!(attempt.response_body.starts_with('\u{1f}'), "as it came: {:?}", attempt.response_body);

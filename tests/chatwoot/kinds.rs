@@ -10,11 +10,8 @@ use tidings::{
 
 use super::fixtures::{self, Fixture};
 
-#[path = "kinds/messages.rs"]
 mod messages;
-#[path = "kinds/records.rs"]
 mod records;
-#[path = "kinds/types.rs"]
 mod types;
 
 /// What a receiver does with a body, in words, or why it breaks on it.
@@ -194,7 +191,7 @@ struct Captured {
 
 fn captured() -> Vec<Captured> {
     let of = |fixture: &Fixture| {
-        let theirs = super::as_one_of_the_twelve(fixture);
+        let theirs = fixture.as_one_of_the_twelve();
         let event = import::read(&theirs, fixture.account()).unwrap();
         let ours = json::render(&event, PayloadFormat::Chatwoot);
         Captured { file: fixture.name.clone(), event: name_in(&theirs), theirs, ours }

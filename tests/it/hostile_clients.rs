@@ -4,22 +4,19 @@
 //!
 //! Machines are noisy: medians count, with a wide margin, as beside hostile receivers.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1,
-};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-use crate::{
+use crate::support::{
     client::Client,
-    gateway::{Gateway, Home},
-    metrics::Scrape,
-    raw::Raw,
+    events::message,
+    process::{Launcher, TidingsProcess},
+    raw_http2::RawHttp2,
+    scrape::Scrape,
 };
 
 mod bombs;
@@ -46,7 +43,7 @@ const MIB: u64 = 1 << 20;
 
 /// A gateway under attack, and a healthy client of it.
 struct Attacked {
-    gateway: Gateway,
+    gateway: TidingsProcess,
     healthy: Client,
     without: Duration,
 }
@@ -68,9 +65,9 @@ impl std::ops::AddAssign for Tried {
 }
 
 impl Attacked {
-    async fn start(home: &Home) -> Self {
-        let gateway = home.start().await;
-        let healthy = Client::new(gateway.channel().await);
+    async fn start(launcher: &Launcher) -> Self {
+        let gateway = launcher.start().await;
+        let healthy = gateway.another_client().await;
         // What is set up at the first calls is there then.
         median(&healthy, MEASURED / 4).await;
         let without = median(&healthy, MEASURED).await;
@@ -87,11 +84,11 @@ impl Attacked {
     where
         F: Future<Output = Tried> + Send + 'static,
     {
-        let before = self.resident_from_now_on();
+        let before = self.gateway.reset_peak_resident_bytes();
         let attacking = tokio::spawn(attack(self.gateway.grpc, Instant::now() + MEASURED));
         let with = median(&self.healthy, MEASURED).await;
         let tried = attacking.await.unwrap();
-        let grown = peak_resident_bytes(self.gateway.pid()).saturating_sub(before);
+        let grown = self.gateway.peak_resident_bytes().saturating_sub(before);
         println!(
             "{name}: {} tries, {} refused; the median went from {:?} to {with:?}, memory up by {} MiB",
             tried.tries,
@@ -109,13 +106,6 @@ impl Attacked {
         tried
     }
 
-    /// What is resident now. The peak is counted anew from here.
-    fn resident_from_now_on(&self) -> u64 {
-        let pid = self.gateway.pid();
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-        peak_resident_bytes(pid)
-    }
-
     /// The gateway must be as it was: calls are answered, nothing hangs on, nothing was logged as an error.
     async fn end(self) {
         median(&self.healthy, MEASURED / 4).await;
@@ -124,9 +114,7 @@ impl Attacked {
                 && scrape.value("tidings_grpc_calls_in_flight") == 0.0
         })
         .await;
-        let log = self.gateway.stop().await;
-        let panicked = log.iter().find(|line| line.contains("panicked"));
-        assert_eq!(panicked, None);
+        self.gateway.stop().await;
     }
 }
 
@@ -138,24 +126,12 @@ async fn median(client: &Client, during: Duration) -> Duration {
         if since >= until {
             break;
         }
-        client.publish(ACCOUNT, message(number)).await;
+        client.publish(ACCOUNT, message(ACCOUNT, 1, number)).await;
         latencies.push(since.elapsed());
         sleep(EVERY).await;
     }
     latencies.sort();
     latencies[latencies.len() / 2]
-}
-
-fn message(number: i64) -> v1::Event {
-    samples::typical_message(AccountId::new(ACCOUNT).unwrap(), 1, number)
-}
-
-/// The most memory that the process had resident since it was last asked to count anew.
-fn peak_resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-    kib * 1024
 }
 
 /// So many attackers side by side.
@@ -176,16 +152,16 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn idle_and_silent_connections_by_the_thousand_move_nobody() {
     const CONNECTIONS: usize = 1500;
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     let tried = attacked
         .under("1500 connections, half of them silent and half of them idle", 0, async |address, until| {
             let mut kept = Vec::new();
             for number in 0..CONNECTIONS {
                 let greets = number % 2 == 0;
                 kept.push(if greets {
-                    Raw::greeted_if_taken(address).await
+                    RawHttp2::greeted_if_taken(address).await
                 } else {
-                    Raw::connect(address).await
+                    RawHttp2::connect(address).await
                 });
             }
             tokio::time::sleep_until(until).await;

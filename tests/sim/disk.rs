@@ -31,6 +31,7 @@ use tokio::{
 };
 
 use crate::{
+    delegate_store,
     gateway::STOPS_AFTER,
     ledger::{Entry, Ledger},
     world::TICK,
@@ -107,13 +108,7 @@ fn commit_time(random: &mut StdRng) -> Duration {
 }
 
 impl Store for Disk {
-    fn registry(&self) -> &Registry {
-        self.engine.registry()
-    }
-
-    fn tokens(&self) -> &Tokens {
-        self.engine.tokens()
-    }
+    delegate_store!(reads of engine);
 
     fn change_tokens(&self, change: TokenChange) -> Commit<()> {
         self.write(|engine| engine.change_tokens(change))
@@ -131,9 +126,9 @@ impl Store for Disk {
     fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
-            let is_told = !matches!(change, Change::Health(_));
+            let is_noted = !matches!(change, Change::Health(_));
             let commit = engine.update_subscription(lane, version, change);
-            if is_told {
+            if is_noted {
                 ledger.subscribed(&engine.registry().by_lane(lane).unwrap());
             }
             commit
@@ -148,14 +143,6 @@ impl Store for Disk {
         self.write(|engine| engine.accept(events))
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
-        self.engine.feed()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
-        self.engine.changes()
-    }
-
     fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
         self.write(|engine| engine.settle(settlements))
     }
@@ -164,65 +151,17 @@ impl Store for Disk {
         self.write(move |engine| engine.decide(key, decision))
     }
 
-    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
-        self.engine.replayable(query)
-    }
-
     fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
         self.write(move |engine| engine.replay(query, events))
     }
 
-    fn newest(&self) -> Seq {
-        self.engine.newest()
-    }
-
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
-        self.engine.owed(query)
-    }
-
-    fn owed_in_all(&self) -> u64 {
-        self.engine.owed_in_all()
-    }
-
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        // Asked for at the start of an attempt, and at no other time.
+        // The gateway looks at the start of an attempt, and at no other time.
         let state = self.engine.state(key);
         if state.is_some_and(DeliveryState::is_owed) {
             self.ledger.note(Entry::Began { key });
         }
         state
-    }
-
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        self.engine.pending(lane, after, limit)
-    }
-
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        self.engine.due(lane, now, limit)
-    }
-
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
-        self.engine.lane_summary(lane)
-    }
-
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
-        self.engine.oldest_owed(lanes)
-    }
-
-    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
-        self.engine.event(account, id)
-    }
-
-    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
-        self.engine.events(query)
-    }
-
-    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
-        self.engine.delivery(key)
-    }
-
-    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
-        self.engine.deliveries(query)
     }
 
     fn purge(&self, keep: Keep) -> Commit<Purged> {
@@ -231,10 +170,6 @@ impl Store for Disk {
 
     fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
         self.write(move |engine| engine.audit(note))
-    }
-
-    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
-        self.engine.audit_records(query)
     }
 
     fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {

@@ -2,14 +2,11 @@
 //! simulation.
 
 use std::{
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -34,19 +31,16 @@ use tidings::{
     metrics::Metrics,
     store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::{
+    coverage::{Coverage, Kind},
     disk::Disk,
     ledger::Ledger,
     plan::{Keeping, Plan},
-    tally::{Kind, Tally},
+    support::with_peer::WithPeer,
     world::Trace,
 };
 
@@ -96,7 +90,7 @@ pub struct Machine {
     pub engine: Arc<MemoryStore>,
     pub ledger: Arc<Ledger>,
     plan: Arc<Plan>,
-    tally: Tally,
+    coverage: Coverage,
     seed: u64,
     starts: AtomicU64,
     /// Tells the incarnation that runs to stop.
@@ -106,12 +100,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(seed: u64, plan: Arc<Plan>, tally: Tally, trace: Trace) -> Arc<Self> {
+    pub fn new(seed: u64, plan: Arc<Plan>, coverage: Coverage, trace: Trace) -> Arc<Self> {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         let ledger = Ledger::of(&engine, trace);
         let (starts, stop, poster) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, engine, ledger, plan, tally, seed, starts, stop, poster })
+        Arc::new(Self { clock, engine, ledger, plan, coverage, seed, starts, stop, poster })
     }
 
     /// Tells the gateway to stop, as the system does.
@@ -180,7 +174,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let accepted = stream::unfold(listener, async |listener| {
         let (stream, _) = listener.accept().await.expect("the network takes connections");
-        Some((Accepted(stream), listener))
+        Some((WithPeer { stream, peer: Peer::default() }, listener))
     });
     let serving =
         grpc::serve_accepted(accepted, gateway, grpc_settings(), Health::default(), shutdown.clone());
@@ -204,7 +198,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     store.close()?;
     writing.await?;
     let complete = drained && served == Drain::Complete;
-    machine.tally.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
+    machine.coverage.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
     Ok(())
 }
 
@@ -212,9 +206,9 @@ async fn enforce_retention(gateway: Gateway, machine: Arc<Machine>, shutdown: Ca
     let mut ticks = tokio::time::interval(gateway.retention_interval());
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let purged = gateway.enforce_retention().await.expect("the store works");
-        machine.tally.add_many(Kind::Removed, purged.events);
+        machine.coverage.add_many(Kind::Removed, purged.events);
         if purged.events > 0 && machine.kept_older_events() {
-            machine.tally.add(Kind::KeptAsOwed);
+            machine.coverage.add(Kind::KeptAsOwed);
         }
     }
 }
@@ -295,44 +289,5 @@ fn grpc_settings() -> GrpcSettings {
         call_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN_TIMEOUT,
         access: AccessSettings::default(),
-    }
-}
-
-/// A connection of the simulated network, as the server wants it.
-struct Accepted(TcpStream);
-
-impl Connected for Accepted {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        Peer::default()
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -26,8 +26,8 @@ use uuid::Uuid;
 use crate::{
     administrator::Administrator,
     calls::{CALL_TIMEOUT, Caller, told, within},
+    coverage::{Coverage, Kind},
     plan::{Plan, SUBSCRIPTIONS},
-    tally::{Kind, Tally},
 };
 
 /// The host's name.
@@ -76,13 +76,13 @@ pub struct Publisher {
     pub known: Mutex<Known>,
     seed: u64,
     plan: Arc<Plan>,
-    tally: Tally,
+    coverage: Coverage,
     caller: Caller,
 }
 
 impl Publisher {
-    pub fn new(seed: u64, plan: Arc<Plan>, tally: Tally, caller: Caller) -> Arc<Self> {
-        Arc::new(Self { known: Mutex::default(), seed, plan, tally, caller })
+    pub fn new(seed: u64, plan: Arc<Plan>, coverage: Coverage, caller: Caller) -> Arc<Self> {
+        Arc::new(Self { known: Mutex::default(), seed, plan, coverage, caller })
     }
 
     /// Publishes, and lets the administrator bring it to its end. `urls` are those of each subscription.
@@ -161,7 +161,7 @@ impl Publisher {
         let ended = publish(self.caller.channel(), way, requests, &mut results).await;
         self.caller.note(format_args!("{account} {numbers:?} {way:?}: {}, {}", results.len(), told(&ended)));
         if ended.as_ref().is_err_and(|status| status.code() == Code::ResourceExhausted) {
-            self.tally.add(Kind::RefusedAsFull);
+            self.coverage.add(Kind::RefusedAsFull);
         }
         let kind = match way {
             Way::Alone => Kind::PublishedAlone,
@@ -171,7 +171,7 @@ impl Publisher {
         let known = &mut *self.known.lock().unwrap();
         for (index, result) in &results {
             assert_eq!(result.event, names[*index]);
-            self.tally.add(if result.duplicate { Kind::PublishedAgain } else { kind });
+            self.coverage.add(if result.duplicate { Kind::PublishedAgain } else { kind });
             known.acknowledged.insert(result.event.clone(), result.delivery_count);
         }
         results.len() == names.len()

@@ -12,12 +12,8 @@ use tonic::{
     Status,
 };
 
-use super::{
-    ALL, CREATE_SUBSCRIPTION, PUBLISH,
-    call::{Caller, methods},
-    encoded, start, token,
-};
-use crate::harness::*;
+use super::{ALL, CREATE_SUBSCRIPTION, PUBLISH, encoded, methods, start, token};
+use crate::support::in_process::*;
 
 /// What a call names of the first account: what is there, or what is not.
 #[derive(Clone, Copy)]
@@ -131,7 +127,7 @@ fn tries(things: Things) -> Vec<Try> {
     tries
 }
 
-fn everything(server: &Server) -> String {
+fn everything(server: &TidingsInProcess) -> String {
     let mut subscriptions = Vec::new();
     server.store.registry().walk(AccountScope::All, None, |subscription| {
         subscriptions.push(format!("{subscription:?}"));
@@ -147,12 +143,12 @@ fn everything(server: &Server) -> String {
 #[tokio::test]
 async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there() {
     let (server, admin) = start().await;
-    let publisher = admin.create(token(&[Scope::Publish], &[])).await.unwrap().1;
-    let publisher = Caller::new(&server, &publisher).await;
+    let publisher = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap().1;
+    let publisher = server.client_with_token(&publisher).await;
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     publisher.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
-    let (_, text) = admin.create(token(&ALL, &["accounts/2", "accounts/3"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
+    let (_, text) = admin.create_token(token(&ALL, &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
 
     let before = everything(&server);
     let (mut tried, mut count) = (BTreeSet::new(), 0);
@@ -162,7 +158,7 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
             count += 1;
             let status = caller.call(method, message).await.expect_err(method);
             assert_eq!(
-                (status.code(), &*told(&status).1),
+                (status.code(), &*in_short(&status).1),
                 (PermissionDenied, "ACCOUNT_DENIED"),
                 "{method}: {status:?}"
             );
@@ -189,8 +185,8 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
 #[tokio::test]
 async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
     let (server, admin) = start().await;
-    let (_, text) = admin.create(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
+    let (_, text) = admin.create_token(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
     caller.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
     let mut denied = Vec::new();
@@ -215,8 +211,8 @@ async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
 #[tokio::test]
 async fn each_message_of_a_stream_is_looked_at_for_itself() {
     let (server, admin) = start().await;
-    let (_, text) = admin.create(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
-    let (sender, mut answers) = Caller::new(&server, &text).await.publish_stream().await;
+    let (_, text) = admin.create_token(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
+    let (sender, mut answers) = server.client_with_token(&text).await.publish_stream().await;
     for (sequence, parent) in [(1, "accounts/1"), (2, "accounts/2"), (3, "accounts/1")] {
         let request = v1::PublishEventRequest { parent: parent.into(), ..publish(&format!("e{sequence}")) };
         sender.send(v1::StreamPublishEventsRequest { sequence, request: Some(request) }).unwrap();
@@ -237,9 +233,9 @@ async fn each_message_of_a_stream_is_looked_at_for_itself() {
 #[tokio::test]
 async fn a_page_token_opens_no_other_account() {
     let (server, admin) = start().await;
-    let (_, one) = admin.create(token(&ALL, &["accounts/1"])).await.unwrap();
-    let (_, two) = admin.create(token(&ALL, &["accounts/2"])).await.unwrap();
-    let (one, two) = (Caller::new(&server, &one).await, Caller::new(&server, &two).await);
+    let (_, one) = admin.create_token(token(&ALL, &["accounts/1"])).await.unwrap();
+    let (_, two) = admin.create_token(token(&ALL, &["accounts/2"])).await.unwrap();
+    let (one, two) = (server.client_with_token(&one).await, server.client_with_token(&two).await);
     for id in ["a", "b"] {
         one.call(PUBLISH, encoded(&publish(id))).await.unwrap();
     }
@@ -251,45 +247,47 @@ async fn a_page_token_opens_no_other_account() {
     let next = v1::ListEventsRequest { page_token: page.next_page_token, ..request };
     one.call(path, encoded(&next)).await.expect("it is its own");
     let status = two.call(path, encoded(&next)).await.unwrap_err();
-    assert_eq!(told(&status), (PermissionDenied, "ACCOUNT_DENIED".into(), vec![]));
+    assert_refused(&status, PermissionDenied, "ACCOUNT_DENIED", &[]);
     let next = v1::ListEventsRequest { parent: "accounts/2".into(), ..next };
     let status = two.call(path, encoded(&next)).await.unwrap_err();
-    assert_eq!(told(&status), (InvalidArgument, "PAGE_TOKEN_INVALID".into(), vec!["page_token".into()]));
+    assert_refused(&status, InvalidArgument, "PAGE_TOKEN_INVALID", &["page_token"]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn an_administrator_of_some_accounts_rules_over_their_tokens_alone() {
     let (server, admin) = start().await;
-    let (wide, _) = admin.create(token(&[Scope::Read], &[])).await.unwrap();
-    let (other, _) = admin.create(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
-    let (mixed, _) = admin.create(token(&[Scope::Read], &["accounts/1", "accounts/2"])).await.unwrap();
-    let (own, text) = admin.create(token(&[Scope::Admin], &["accounts/2", "accounts/3"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
-    let (made, _) = caller.create(token(&ALL, &["accounts/3"])).await.unwrap();
+    let (wide, _) = admin.create_token(token(&[Scope::Read], &[])).await.unwrap();
+    let (other, _) = admin.create_token(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
+    let (mixed, _) = admin.create_token(token(&[Scope::Read], &["accounts/1", "accounts/2"])).await.unwrap();
+    let (own, text) =
+        admin.create_token(token(&[Scope::Admin], &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
+    let (made, _) = caller.create_token(token(&ALL, &["accounts/3"])).await.unwrap();
 
-    let mut visible: Vec<_> = caller.list().await.unwrap().into_iter().map(|token| token.name).collect();
+    let mut visible: Vec<_> =
+        caller.all_tokens().await.unwrap().into_iter().map(|token| token.name).collect();
     visible.sort();
     let mut expected = [own.name.clone(), made.name.clone()];
     expected.sort();
     assert_eq!(visible, expected);
-    assert_eq!(caller.get(&made.name).await.unwrap().name, made.name);
+    assert_eq!(caller.token(&made.name).await.unwrap().name, made.name);
     let unknown = "accessTokens/t0000000000000000";
     let without_name = |status: &Status, name: &str| {
-        (told(status), status.message().replace(name, ""), status.details().len() - name.len())
+        (in_short(status), status.message().replace(name, ""), status.details().len() - name.len())
     };
     for name in [&wide.name, &other.name, &mixed.name] {
         for (known, unknown_told) in [
-            (caller.get(name).await.unwrap_err(), caller.get(unknown).await.unwrap_err()),
-            (caller.revoke(name).await.unwrap_err(), caller.revoke(unknown).await.unwrap_err()),
+            (caller.token(name).await.unwrap_err(), caller.token(unknown).await.unwrap_err()),
+            (caller.revoke_token(name).await.unwrap_err(), caller.revoke_token(unknown).await.unwrap_err()),
         ] {
             assert_eq!(known.code(), NotFound);
             assert_eq!(without_name(&known, name), without_name(&unknown_told, unknown));
         }
-        assert_eq!(admin.get(name).await.unwrap().revoke_time, None, "{name} was revoked");
+        assert_eq!(admin.token(name).await.unwrap().revoke_time, None, "{name} was revoked");
     }
-    caller.revoke(&made.name).await.expect("it is its own to end");
-    caller.revoke(&own.name).await.expect("even itself");
-    assert_eq!(told(&caller.list().await.unwrap_err()).1, "TOKEN_REVOKED");
+    caller.revoke_token(&made.name).await.expect("it is its own to end");
+    caller.revoke_token(&own.name).await.expect("even itself");
+    assert_eq!(in_short(&caller.all_tokens().await.unwrap_err()).1, "TOKEN_REVOKED");
     server.stop().await;
 }

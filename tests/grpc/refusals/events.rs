@@ -8,7 +8,7 @@ use tidings::{
 use tonic::Code::AlreadyExists;
 
 use super::call::*;
-use crate::harness::*;
+use crate::support::in_process::*;
 
 pub fn events() -> Vec<Line> {
     let other_account = |r: &mut v1::PublishEventRequest| r.parent = "accounts/2".into();

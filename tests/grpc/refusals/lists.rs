@@ -7,7 +7,7 @@ use tidings::{
 };
 
 use super::call::*;
-use crate::harness::*;
+use crate::support::in_process::*;
 
 pub fn lists() -> Vec<Line> {
     let subscriptions = |change: fn(&mut v1::ListSubscriptionsRequest)| {

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tidings::{
-    domain::{ids::AccountId, samples},
-    proto::v1::{self, stream_publish_events_response::Outcome},
-};
+use tidings::proto::v1::{self, stream_publish_events_response::Outcome};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -25,9 +22,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
 use super::{ACCOUNT, CONVERSATIONS};
-use crate::{
-    client::{Client, id_of, publish_request},
-    gateway::PATIENCE,
+use crate::support::{
+    PATIENCE,
+    client::{Client, id_of},
+    events::{long_message, publish_request},
 };
 
 /// Callers that publish one event at a time.
@@ -213,9 +211,6 @@ pub fn conversation_of(number: i64) -> i64 {
 }
 
 pub fn request(number: i64) -> v1::PublishEventRequest {
-    let account = AccountId::new(ACCOUNT).unwrap();
-    let mut event = samples::typical_message(account, conversation_of(number), number);
-    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
-    created.message.as_mut().unwrap().content = Some("x".repeat(MESSAGE_BYTES));
+    let event = long_message(ACCOUNT, conversation_of(number), number, MESSAGE_BYTES);
     publish_request(ACCOUNT, &event_id(number), event)
 }

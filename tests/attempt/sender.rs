@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use uuid::Uuid;
 
-use crate::receiver::PATIENCE;
+use crate::support::PATIENCE;
 
 /// What the clock says: 2023-11-14T22:13:20Z.
 pub const NOW_SECONDS: i64 = 1_700_000_000;
