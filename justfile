@@ -23,6 +23,10 @@ clippy:
 test *words:
     cargo test {{words}}
 
+# Runs the tests in full, with all kills and hangs, as `ci` does.
+test-full *words:
+    TIDINGS_TESTS=full cargo test {{words}}
+
 # Simulates the gateway from so many seeds, and counts what happened.
 simulate seeds="200":
     TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim whatever_happens -- --nocapture
@@ -69,7 +73,7 @@ receive *arguments:
 config *arguments:
     cargo run --release -- config {{arguments}}
 
-# Brings the table in README.md up to date.
+# Updates the table in docs/settings.md.
 settings:
     cargo run --quiet -- config --markdown > target/settings.md
-    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' README.md
+    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md

@@ -14,7 +14,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tidings::{
-    domain::{event, ids::AccountId, import, json, samples, subscription::PayloadFormat},
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, parse, render, samples},
     proto::v1,
 };
 
@@ -31,14 +32,14 @@ fn bodies(criterion: &mut Criterion) {
 
 fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &str, format: PayloadFormat) {
     let (event, _) = typical_message();
-    let body = json::render(&event, format);
+    let body = render::render(&event, format);
     let plain: Plain = serde_json::from_slice(&body).expect("the plain structs have the body's keys");
     assert_eq!(serde_json::to_vec(&plain).expect("it came from JSON"), body, "both write the same bytes");
     println!("{form}: {} bytes", body.len());
 
     let mut group = criterion.benchmark_group(form);
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("tidings", |b| b.iter(|| json::render(black_box(&event), format)));
+    group.bench_function("tidings", |b| b.iter(|| render::render(black_box(&event), format)));
     group.bench_function("plain", |b| b.iter(|| serde_json::to_vec(black_box(&plain))));
     group.bench_function("value", |b| {
         b.iter(|| serde_json::to_value(black_box(&plain)).map(|value| serde_json::to_vec(&value)));
@@ -50,10 +51,10 @@ fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &s
 fn import(criterion: &mut Criterion) {
     let (mut event, account) = typical_message();
     event::check(&mut event, account, "event").expect("the sample has no fault");
-    let body = json::render(&event, PayloadFormat::Chatwoot);
+    let body = render::render(&event, PayloadFormat::Chatwoot);
     let mut group = criterion.benchmark_group("import");
     group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("typical message", |b| b.iter(|| import::read(black_box(&body), account)));
+    group.bench_function("typical message", |b| b.iter(|| parse::read(black_box(&body), account)));
     group.bench_function("value", |b| b.iter(|| serde_json::from_slice::<Value>(black_box(&body))));
     group.finish();
 }

@@ -18,17 +18,16 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     delivery::{
-        client::{self, PosterSettings},
-        dispatcher::{DispatchSettings, Dispatcher},
-        suspension::SuspensionSettings,
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
+        http::client::{self, PosterSettings},
     },
     domain::{
         access::TokenHash,
-        delivery::Poster,
         egress::{EgressPolicy, Proxy, ProxyRules},
         retry::RetryPolicy,
         seal::SealingKey,
     },
+    event::webhook::WebhookClient,
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, ConnectionSettings, GrpcSettings, Health, Tls},
     metrics::Metrics,
@@ -52,7 +51,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     store: Arc<DiskStore>,
-    poster: Poster,
+    webhook_client: WebhookClient,
     random: StdRng,
     admin: Option<TokenHash>,
     grpc: TcpListener,
@@ -71,7 +70,7 @@ struct Ops {
 
 /// Threads that answer calls and do nothing else. Deliveries are made by those that the app runs on: the kernel divides the
 /// cores between the threads, and so a flood of calls cannot take more than the share of these.
-struct Intake(Option<Runtime>);
+struct GrpcRuntime(Option<Runtime>);
 
 /// What is said at the end of a gateway whose store failed while it ran.
 const STORE_FAILED: &str = "the store failed while the gateway ran, and took no more writes; \
@@ -136,7 +135,8 @@ impl App {
         let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
         let mut random: StdRng = rand::make_rng();
-        let poster = client::poster(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
+        let webhook_client =
+            client::webhook_client(&poster_settings(&config, &metrics)?, Arc::clone(&clock))?;
         let store = {
             let settings = StoreSettings::keeping(config.retention_bytes_max, config.store_cache_bytes)
                 .auditing(config.audit_bytes_max);
@@ -152,7 +152,20 @@ impl App {
                 store.report(show);
             }
         });
-        Ok(Self { config, clock, metrics, store, poster, random, admin, grpc, tls, ingest, ops, readiness })
+        Ok(Self {
+            config,
+            clock,
+            metrics,
+            store,
+            webhook_client,
+            random,
+            admin,
+            grpc,
+            tls,
+            ingest,
+            ops,
+            readiness,
+        })
     }
 
     /// Where gRPC is served.
@@ -180,7 +193,7 @@ impl App {
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
-            self.poster.clone(),
+            self.webhook_client.clone(),
             Arc::clone(&self.clock),
             dispatch_settings(&self.config),
             Arc::clone(&self.metrics),
@@ -191,8 +204,14 @@ impl App {
             tokens: access::token_settings(&self.config, self.admin),
             ..gateway_settings(&self.config)
         };
-        let gateway =
-            Gateway::new(store, self.poster, Arc::clone(&self.clock), settings, self.metrics, self.random);
+        let gateway = Gateway::new(
+            store,
+            self.webhook_client,
+            Arc::clone(&self.clock),
+            settings,
+            self.metrics,
+            self.random,
+        );
         tokio::spawn(enforce_retention(gateway.clone(), shutdown.clone()));
         tokio::spawn(access::end_tokens(gateway.clone(), shutdown.clone()));
         tokio::spawn(access::write_token_uses(gateway.clone(), shutdown.clone()));
@@ -205,7 +224,7 @@ impl App {
         if let Some(ingest) = &self.ingest {
             ingest.keep_current(&self.config, &shutdown);
         }
-        let intake = Intake::start(self.config.intake_threads).context("cannot start threads")?;
+        let intake = GrpcRuntime::start(self.config.intake_threads).context("cannot start threads")?;
         let served =
             intake.spawn(grpc::serve(self.grpc, gateway.clone(), settings, health, shutdown.clone()));
         let serving = async {
@@ -250,7 +269,7 @@ impl App {
     }
 }
 
-impl Intake {
+impl GrpcRuntime {
     fn start(threads: usize) -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, Into::into);
         let threads = if threads == 0 { cores.div_ceil(2) } else { threads };
@@ -264,7 +283,7 @@ impl Intake {
     }
 }
 
-impl Drop for Intake {
+impl Drop for GrpcRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             // Without waiting: what is still there has been cut off.
@@ -393,7 +412,6 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: config.event_bytes_max,
         events_in_flight_max: config.publish_events_in_flight_max,
-        events_storing_max: config.publish_events_storing_max,
         bytes_in_flight_max: config.publish_bytes_in_flight_max,
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,
@@ -442,7 +460,7 @@ fn poster_settings(config: &Config, metrics: &Metrics) -> anyhow::Result<PosterS
         default_timeout: config.delivery_timeout,
         connect_timeout: config.connect_timeout,
         connections: metrics.endpoint_connections.clone(),
-        answer_bytes_max: config.answer_bytes_max,
+        response_bytes_max: config.response_bytes_max,
         idle_timeout: config.idle_connection_timeout,
         idle_connections_per_endpoint_max: config.idle_connections_per_endpoint_max,
         idle_connections_max: config.idle_connections_max,

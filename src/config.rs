@@ -83,8 +83,6 @@ pub struct Config {
     pub event_bytes_max: usize,
     /// Events being published at once.
     pub publish_events_in_flight_max: usize,
-    /// Events that are with the store at a time.
-    pub publish_events_storing_max: usize,
     /// Bytes of events being published at once.
     pub publish_bytes_in_flight_max: usize,
     /// Events of one stream that wait for their answer.
@@ -148,7 +146,7 @@ pub struct Config {
     /// How long a POST may wait for its connection.
     pub connect_timeout: Duration,
     /// How much of an answer is read.
-    pub answer_bytes_max: usize,
+    pub response_bytes_max: usize,
     /// POSTs of one subscription under way at once.
     pub max_in_flight: u16,
     /// Deliveries of one subscription kept in memory.

@@ -5,22 +5,22 @@
 
 pub mod app;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod delivery;
-pub mod demo;
 pub mod domain;
+pub mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
-pub mod guard;
-pub mod import;
-pub mod ingest;
+pub mod limits;
 pub mod listen;
+pub(crate) mod log_throttle;
 pub mod metrics;
 pub mod ops;
 pub mod proto;
-pub mod receive;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod webhook_ingress;

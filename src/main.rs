@@ -13,8 +13,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use mimalloc::MiMalloc;
 use tidings::{
     app,
+    commands::{demo, import, receive},
     config::{Config, ConfigFault, Flags, LogFormat, Origins, TOKEN_ENVIRONMENT, settings_table},
-    demo, import, receive, shutdown, telemetry,
+    shutdown, telemetry,
 };
 use tokio::runtime;
 

@@ -15,9 +15,9 @@ use crate::{
     domain::{
         audit::AuditOutcome,
         delivery::{Attempt, DeliveryState, Outcome},
-        event::StoredEvent,
         time::UnixMicros,
     },
+    event::StoredEvent,
     proto::v1::EventType,
 };
 

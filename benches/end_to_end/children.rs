@@ -26,7 +26,7 @@ pub enum Role {
     /// Receives POSTs.
     Receiver,
     /// Sends bare POSTs.
-    Poster,
+    WebhookClient,
     /// Answers bare gRPC calls.
     Echo,
 }

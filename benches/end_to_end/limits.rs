@@ -4,10 +4,9 @@ pub mod disk;
 pub mod echo;
 pub mod posts;
 
-use serde::Serialize;
-use tidings::domain::{json, subscription::PayloadFormat};
-
 use crate::load::{account, now_micros, stamped};
+use serde::Serialize;
+use tidings::{domain::payload_format::PayloadFormat, event::render};
 
 /// Something that bounds every gateway on this machine.
 #[derive(Clone, Copy, Debug)]
@@ -69,5 +68,5 @@ impl Limit {
 
 /// A typical body, as the gateway would send it.
 fn typical_body() -> Vec<u8> {
-    json::render(&stamped(account(0), 1, now_micros()), PayloadFormat::Documented)
+    render::render(&stamped(account(0), 1, now_micros()), PayloadFormat::Documented)
 }

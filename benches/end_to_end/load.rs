@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tidings::{
     clock::{Clock, SystemClock},
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, event::Payload},
 };
 

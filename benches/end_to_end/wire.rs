@@ -116,7 +116,7 @@ pub struct Latency {
     pub max: u64,
 }
 
-/// To the poster: send this many POSTs.
+/// To the webhook_client: send this many POSTs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct PostOrder {
     /// To whom.
@@ -127,7 +127,7 @@ pub struct PostOrder {
     pub count: u64,
 }
 
-/// From the poster: how long it took.
+/// From the webhook_client: how long it took.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Posted {
     /// From the first to the last answer.

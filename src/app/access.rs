@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Exposed},
     domain::{
-        access::{Asked, Opening, TOKEN_CHARS_MAX, TokenHash, check_configured, opening},
+        access::{ListenContext, ListenPolicy, TOKEN_CHARS_MAX, TokenHash, check_configured, listen_policy},
         secret::Secret,
     },
     gateway::{Gateway, TOKEN_TICK, TokenSettings},
@@ -81,17 +81,17 @@ pub(super) fn check_opening(
     has_admin: bool,
     tokens: &Tokens,
 ) -> anyhow::Result<()> {
-    let asked = Asked {
-        loopback: Asked::is_loopback(address.ip()),
+    let asked = ListenContext {
+        loopback: ListenContext::is_loopback(address.ip()),
         tokens: has_admin || tokens.are_asked_for(),
         certificates: certificates_required(config),
         insecure: config.insecure,
     };
-    let opening = opening(asked)
+    let policy = listen_policy(asked)
         .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))?;
-    match opening {
-        Opening::Insecure => tracing::warn!(%address, "{opening}"),
-        Opening::Proven | Opening::Loopback => tracing::info!(%address, "{opening}"),
+    match policy {
+        ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
+        ListenPolicy::Proven | ListenPolicy::Loopback => tracing::info!(%address, "{policy}"),
     }
     Ok(())
 }

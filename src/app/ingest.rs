@@ -10,11 +10,11 @@ use super::bind;
 use crate::{
     clock::Clock,
     config::Config,
-    domain::access::Asked,
+    domain::access::ListenContext,
     gateway::Gateway,
-    ingest::{self, IngestSettings, SourcesFile},
     metrics::Metrics,
     shutdown::on_hangup,
+    webhook_ingress::{self, IngestSettings, SourcesFile},
 };
 
 /// A listener that is bound, and the sources that it takes webhooks from.
@@ -36,7 +36,7 @@ impl Ingest {
         let listener = bind(address, "ingest_listen").await?;
         let file = config.ingest.sources_file.as_deref();
         let file = file.context("ingest_listen needs ingest_sources_file, which is not set")?;
-        let is_exposed = !Asked::is_loopback(listener.local_addr()?.ip());
+        let is_exposed = !ListenContext::is_loopback(listener.local_addr()?.ip());
         let sources = SourcesFile::load(file, is_exposed, Arc::clone(metrics))?;
         let asked = on_hangup().context("cannot listen for signals")?;
         Ok(Some(Self { listener, sources, asked }))
@@ -62,7 +62,7 @@ impl Ingest {
         settings: IngestSettings,
         shutdown: CancellationToken,
     ) {
-        ingest::serve(self.listener, gateway, clock, self.sources, settings, shutdown).await;
+        webhook_ingress::serve(self.listener, gateway, clock, self.sources, settings, shutdown).await;
     }
 }
 

@@ -21,93 +21,68 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    lane::Lane,
-    pace::{Pace, WaitLimits},
-    places::Places,
-    sending::{Ended, Means},
-    suspension::{Failing, SuspensionSettings},
-};
+use super::lane::Lane;
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Outcome, Poster},
-        ids::{LaneId, Seq},
-        retry::RetryPolicy,
+        delivery::Outcome,
+        ids::{Seq, SubscriptionKey},
         subscription::State,
         time::UnixMicros,
     },
+    event::webhook::WebhookClient,
     metrics::Metrics,
-    store::{Fed, FedEvent, Owed, Store},
+    store::{AcceptedEvent, PendingDelivery, QueueEvent, Store},
 };
+use attempt_task::{Ended, Means};
+use fair_share::Places;
+use probing::{Oldest, Probe};
+use settings::DispatchSettings;
+use suspension::Failing;
+use throttle::{Pace, WaitLimits};
 
+pub(super) mod attempt_task;
+pub(super) mod fair_share;
+mod probing;
 mod pump;
-mod suspended;
+pub mod settings;
+pub mod suspension;
+pub(super) mod throttle;
 
 use pump::Reading;
-use suspended::{Oldest, Probe};
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
-/// Wait before a read or a settlement that the store refused is tried again.
-pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
 /// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
 const FIRST_WEIGHT: usize = 1 << 20;
-
-/// How the dispatcher works. The defaults are the configuration's.
-#[derive(Clone, Copy, Debug)]
-pub struct DispatchSettings {
-    /// POSTs of one subscription under way at once, where it does not say itself.
-    pub max_in_flight: u16,
-    /// Deliveries of one subscription kept in memory before they are sent.
-    pub lane_window: usize,
-    /// Bytes of memory of all deliveries that are kept so.
-    pub lane_windows_bytes_max: usize,
-    /// Conversations and the like that the lane of one ordered subscription keeps apart.
-    pub lane_order_keys_max: usize,
-    /// Deliveries of each of these kept in memory.
-    pub lane_order_key_window: usize,
-    /// Reads of the store for lanes at once. At the start every lane that owes something wants one.
-    pub reads_in_flight_max: usize,
-    /// Attempts under way at once, over all subscriptions.
-    pub attempts_in_flight_max: usize,
-    /// Where a subscription does not say itself.
-    pub retry: RetryPolicy,
-    /// The longest wait that an answer can ask for with `Retry-After`.
-    pub retry_after_max: Duration,
-    /// The longest wait of a lane whose endpoint gives no answer, or is busy and does not say for how long.
-    pub pace_wait_max: Duration,
-    /// When a subscription is suspended, and when it is probed.
-    pub suspension: SuspensionSettings,
-}
 
 /// Serves all lanes.
 pub struct Dispatcher {
     means: Means,
     random: StdRng,
     /// Lanes with something to do.
-    slots: HashMap<LaneId, Slot>,
+    slots: HashMap<SubscriptionKey, Slot>,
     slots_made: u64,
     /// Lanes of subscriptions that are not delivered to, whose debts are in the store alone.
-    parked: HashSet<LaneId>,
+    parked: HashSet<SubscriptionKey>,
     /// Of lanes that do not go at full speed, or whose endpoint did not answer.
-    paces: HashMap<LaneId, Pace>,
+    paces: HashMap<SubscriptionKey, Pace>,
     places: Places,
     /// Subscriptions whose last attempt failed.
-    failing: HashMap<LaneId, Failing>,
+    failing: HashMap<SubscriptionKey, Failing>,
     /// Suspended subscriptions.
-    probes: HashMap<LaneId, Probe>,
+    probes: HashMap<SubscriptionKey, Probe>,
     /// Those with a probe under way: nothing else is sent meanwhile.
-    probing: HashSet<LaneId>,
+    probing: HashSet<SubscriptionKey>,
     /// Subscriptions whose state is being changed from here: nothing is sent meanwhile.
-    changing: HashSet<LaneId>,
-    changes: JoinSet<LaneId>,
+    changing: HashSet<SubscriptionKey>,
+    changes: JoinSet<SubscriptionKey>,
     notes: JoinSet<()>,
     oldest: JoinSet<Oldest>,
     /// When lanes have something to try again. Entries may be out of date: they only say when to look.
-    timers: BinaryHeap<Reverse<(UnixMicros, LaneId)>>,
+    timers: BinaryHeap<Reverse<(UnixMicros, SubscriptionKey)>>,
     /// Ordered lanes that read no further: see [`Lane::is_out_of_order_keys`].
-    out_of_order_keys: HashSet<LaneId>,
+    out_of_order_keys: HashSet<SubscriptionKey>,
     /// What all windows take up, and what the reads under way may add.
     window_bytes: usize,
     reserved_bytes: usize,
@@ -118,8 +93,8 @@ pub struct Dispatcher {
     attempts: JoinSet<Ended>,
     reads: JoinSet<Reading>,
     /// Lanes that may want to read, and wait until fewer do; each once.
-    readers: VecDeque<LaneId>,
-    waiting_readers: HashSet<LaneId>,
+    readers: VecDeque<SubscriptionKey>,
+    waiting_readers: HashSet<SubscriptionKey>,
 }
 
 /// A lane with something to do.
@@ -134,17 +109,17 @@ struct Slot {
 }
 
 impl Dispatcher {
-    /// A dispatcher of what `store` owes, by `poster`. Jitter comes from `seed`.
+    /// A dispatcher of what `store` owes, by `webhook_client`. Jitter comes from `seed`.
     pub fn new(
         store: Arc<dyn Store>,
-        poster: Poster,
+        webhook_client: WebhookClient,
         clock: Arc<dyn Clock>,
         settings: DispatchSettings,
         metrics: Arc<Metrics>,
         seed: u64,
     ) -> Self {
         Self {
-            means: Means { store, poster, clock, settings, metrics },
+            means: Means { store, webhook_client, clock, settings, metrics },
             random: StdRng::seed_from_u64(seed),
             slots: HashMap::new(),
             slots_made: 0,
@@ -175,7 +150,7 @@ impl Dispatcher {
     /// were about is still owed.
     pub async fn run(mut self, shutdown: CancellationToken) {
         // Listen before looking: what is accepted in between is then seen twice, and taken once.
-        let mut feed = self.means.store.feed();
+        let mut feed = self.means.store.subscribe_accepted();
         let mut changes = self.means.store.registry().changes();
         self.changes_seen = self.means.store.registry().changed_since(0).0;
         self.look_at_everything();
@@ -217,12 +192,12 @@ impl Dispatcher {
         while self.attempts.join_next().await.is_some() {}
     }
 
-    fn hear(&mut self, fed: Result<Fed, RecvError>) -> ControlFlow<()> {
+    fn hear(&mut self, fed: Result<QueueEvent, RecvError>) -> ControlFlow<()> {
         match fed {
-            Ok(Fed::Events(events)) => self.accepted(&events),
-            Ok(Fed::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
-            Ok(Fed::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
-            Ok(Fed::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
+            Ok(QueueEvent::Events(events)) => self.accepted(&events),
+            Ok(QueueEvent::Due(key, due)) => self.tell(key.subscription, |lane| lane.made_due(key.seq, due)),
+            Ok(QueueEvent::Cancelled(key)) => self.tell(key.subscription, |lane| lane.cancelled(key.seq)),
+            Ok(QueueEvent::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
             Err(RecvError::Lagged(_)) => self.look_at_everything(),
             Err(RecvError::Closed) => return ControlFlow::Break(()),
         }
@@ -231,12 +206,12 @@ impl Dispatcher {
 
     /// Every lane that owes something may have more in the store than is known here.
     fn look_at_everything(&mut self) {
-        for id in self.means.store.registry().lanes() {
+        for id in self.means.store.registry().keys() {
             match self.slots.get_mut(&id) {
                 Some(slot) => slot.lane.missed(),
                 None => self.look_at(id),
             }
-            if let Some(subscription) = self.means.store.registry().by_lane(id) {
+            if let Some(subscription) = self.means.store.registry().by_key(id) {
                 self.look_at_state(&subscription);
             }
             self.pump(id);
@@ -244,21 +219,21 @@ impl Dispatcher {
     }
 
     /// Begins to serve a lane of which nothing is known here, if it owes something.
-    fn look_at(&mut self, id: LaneId) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
-        let summary = self.means.store.lane_summary(id);
+    fn look_at(&mut self, id: SubscriptionKey) {
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
+        let summary = self.means.store.queue_summary(id);
         if summary.owed() > 0 {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, summary.next_due));
         }
     }
 
-    fn accepted(&mut self, group: &[FedEvent]) {
+    fn accepted(&mut self, group: &[AcceptedEvent]) {
         for fed in group {
-            self.note_weight(fed.event.weight());
-            for &id in &fed.lanes {
+            self.note_weight(fed.event.memory_bytes());
+            for &id in &fed.subscriptions {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
-                    let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+                    let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
                     if subscription.state != State::Active {
                         self.parked.insert(id);
                         continue;
@@ -273,15 +248,15 @@ impl Dispatcher {
                     self.add_slot(id, lane);
                 }
                 let slot = self.slots.get_mut(&id).expect("it was just put there");
-                slot.lane.offer(Owed { event: Arc::clone(&fed.event), attempts: 0 }, limits);
+                slot.lane.offer(PendingDelivery { event: Arc::clone(&fed.event), attempts: 0 }, limits);
                 self.pump(id);
             }
         }
     }
 
     /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
-    fn tell(&mut self, id: LaneId, tell: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
+    fn tell(&mut self, id: SubscriptionKey, tell: impl FnOnce(&mut Lane)) {
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, Some(UnixMicros(0))));
         }
@@ -289,7 +264,7 @@ impl Dispatcher {
         self.pump(id);
     }
 
-    fn add_slot(&mut self, id: LaneId, lane: Lane) {
+    fn add_slot(&mut self, id: SubscriptionKey, lane: Lane) {
         self.slots_made += 1;
         self.slots.insert(id, Slot { lane, number: self.slots_made, bytes: 0, armed: None });
     }
@@ -307,8 +282,8 @@ impl Dispatcher {
         }
     }
 
-    fn subscription_changed(&mut self, id: LaneId) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+    fn subscription_changed(&mut self, id: SubscriptionKey) {
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
         self.look_at_state(&subscription);
         let resumed = subscription.state == State::Active && self.parked.remove(&id);
         if resumed && !self.slots.contains_key(&id) {
@@ -318,7 +293,7 @@ impl Dispatcher {
     }
 
     /// The subscription is gone.
-    fn forget(&mut self, id: LaneId) {
+    fn forget(&mut self, id: SubscriptionKey) {
         if self.slots.get(&id).is_none_or(|slot| slot.lane.in_flight() == 0) {
             self.drop_slot(id);
             self.set_pace(id, None);
@@ -330,16 +305,16 @@ impl Dispatcher {
         self.places.forget(id);
     }
 
-    fn drop_slot(&mut self, id: LaneId) {
+    fn drop_slot(&mut self, id: SubscriptionKey) {
         if let Some(slot) = self.slots.remove(&id) {
             self.window_bytes -= slot.bytes;
         }
     }
 
     fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
-        let (id, now) = (key.lane, self.means.clock.now());
+        let (id, now) = (key.subscription, self.means.clock.now());
         self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
-        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
+        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_key(id)) {
             if !is_probe {
                 let mut pace = self.paces.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;
@@ -360,7 +335,7 @@ impl Dispatcher {
     fn read_ended(&mut self, ended: Reading) {
         self.reserved_bytes -= ended.reserved;
         if let Some(page) = &ended.page {
-            page.owed().for_each(|owed| self.note_weight(owed.event.weight()));
+            page.owed().for_each(|owed| self.note_weight(owed.event.memory_bytes()));
         }
         let (now, limits) = (self.means.clock.now(), self.limits());
         let slot = self.slots.get_mut(&ended.lane);
@@ -381,8 +356,8 @@ impl Dispatcher {
     }
 
     /// Notes what an event weighs.
-    fn note_weight(&mut self, weight: usize) {
-        self.typical_weight = (self.typical_weight * 15 + weight) / 16;
+    fn note_weight(&mut self, memory_bytes: usize) {
+        self.typical_weight = (self.typical_weight * 15 + memory_bytes) / 16;
     }
 
     /// When to look at the timers.
@@ -412,11 +387,11 @@ impl Dispatcher {
         }
     }
 
-    fn set_timer(&mut self, time: UnixMicros, id: LaneId) {
+    fn set_timer(&mut self, time: UnixMicros, id: SubscriptionKey) {
         self.timers.push(Reverse((time, id)));
     }
 
-    fn set_pace(&mut self, id: LaneId, pace: Option<Pace>) {
+    fn set_pace(&mut self, id: SubscriptionKey, pace: Option<Pace>) {
         let before = match pace {
             Some(pace) => self.paces.insert(id, pace),
             None => self.paces.remove(&id),

@@ -7,7 +7,7 @@ use http::{Uri, uri::Scheme};
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use super::resolve::Resolver;
+use super::http::dns::Resolver;
 use crate::domain::{egress::EgressPolicy, subscription::parse_url};
 
 /// The URL of an endpoint, in the words of a caller: what is taken stays as it is when it is read again, is understood the same by the

@@ -7,17 +7,20 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     domain::{
-        event::OrderTag,
-        ids::{LaneId, Seq},
+        event_routing::OrderTag,
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::{Debt, DuePage, OrderFilter, Owed, OwedPage, OwedQuery, PendingPage, Store, StoreError},
+    store::{
+        DueDelivery, DuePage, OrderFilter, OrderedPage, OwedQuery, PendingDelivery, PendingPage, Store,
+        StoreError,
+    },
 };
 
+mod order_key;
 mod ordered;
 #[cfg(test)]
 mod ordered_tests;
-mod tag;
 mod unordered;
 
 pub use ordered::OrderedLane;
@@ -77,13 +80,13 @@ pub enum ReadPage {
     /// Retries.
     Due(DuePage),
     /// Both.
-    Owed(OwedPage),
+    Owed(OrderedPage),
 }
 
 impl ReadPage {
     /// What is in it.
-    pub fn owed(&self) -> impl Iterator<Item = &Owed> {
-        let (owed, debts): (&[Owed], &[Debt]) = match self {
+    pub fn owed(&self) -> impl Iterator<Item = &PendingDelivery> {
+        let (owed, debts): (&[PendingDelivery], &[DueDelivery]) = match self {
             Self::Pending(page) => (&page.owed, &[]),
             Self::Due(page) => (&page.owed, &[]),
             Self::Owed(page) => (&[], &page.debts),
@@ -94,9 +97,14 @@ impl ReadPage {
 
 impl Read {
     /// Asks the store. May wait for the disk.
-    pub fn run(&self, store: &dyn Store, lane: LaneId, now: UnixMicros) -> Result<ReadPage, StoreError> {
+    pub fn run(
+        &self,
+        store: &dyn Store,
+        lane: SubscriptionKey,
+        now: UnixMicros,
+    ) -> Result<ReadPage, StoreError> {
         let owed = |after, order| {
-            store.owed(&OwedQuery { lane, after, limit: self.limit, order }).map(ReadPage::Owed)
+            store.owed(&OwedQuery { subscription: lane, after, limit: self.limit, order }).map(ReadPage::Owed)
         };
         match &self.kind {
             ReadKind::Pending(after) => store.pending(lane, *after, self.limit).map(ReadPage::Pending),
@@ -143,7 +151,7 @@ impl Lane {
     }
 
     /// Takes a new event from the feed if it fits into the window; otherwise it is read from the store later.
-    pub fn offer(&mut self, owed: Owed, limits: LaneLimits) {
+    pub fn offer(&mut self, owed: PendingDelivery, limits: LaneLimits) {
         match self {
             Self::Unordered(lane) => lane.offer(owed, limits.window),
             Self::Ordered(lane) => lane.offer(owed, limits),
@@ -198,7 +206,7 @@ impl Lane {
     }
 
     /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
-    pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
+    pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         match self {
             Self::Unordered(lane) => lane.take(max_in_flight),
             Self::Ordered(lane) => lane.take(max_in_flight),

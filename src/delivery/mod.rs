@@ -5,21 +5,8 @@
 //! stack, `pool` the kept connections, `http1` one of them, `connect`, `resolve`, `proxy` and `tls` the way to a `stream`,
 //! `failure` what there is instead of an answer.
 
-mod attempt;
-pub mod client;
-mod connect;
 pub mod dispatcher;
-mod failure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod http1;
+pub mod http;
 mod lane;
-mod pace;
-mod places;
-mod pool;
-mod proxy;
-mod resolve;
-mod sending;
-mod stream;
-pub mod suspension;
-mod tls;

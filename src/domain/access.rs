@@ -2,10 +2,10 @@
 
 use super::ids::{AccountId, AccountScope};
 
-mod opening;
+mod listen_policy;
 mod token;
 
-pub use opening::{Asked, Opening, Unguarded, opening};
+pub use listen_policy::{ListenContext, ListenPolicy, OpenToNetwork, listen_policy};
 pub use token::{
     ACCOUNTS_MAX, AccessToken, ConfiguredTokenError, DISPLAY_NAME_CHARS_MAX, TOKEN_CHARS_MAX,
     TOKENS_REMEMBERED, TokenHash, TokenId, TokenState, check_configured, new_secret,

@@ -1,19 +1,14 @@
 //! A delivery, one event owed to one subscription, and its attempts.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
-
-use tower::util::BoxCloneSyncService;
-use uuid::Uuid;
+use std::time::Duration;
 
 use super::{
-    event::StoredEvent,
-    ids::{LaneId, Seq},
-    subscription::Subscription,
+    ids::{Seq, SubscriptionKey},
     time::UnixMicros,
 };
 
 /// Most bytes kept of the start of an answer's body (`DeliveryAttempt.response_body`).
-pub const ANSWER_BYTES_KEPT: usize = 1024;
+pub const RESPONSE_BYTES_KEPT: usize = 1024;
 /// Most bytes kept of an error's text (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
@@ -26,13 +21,7 @@ pub struct DeliveryKey {
     /// The event.
     pub seq: Seq,
     /// The subscription.
-    pub lane: LaneId,
-}
-
-/// The id that receivers tell deliveries apart by: the same on every attempt and replay, another for every other event
-/// and subscription. Made from the subscription's uid and the event's name, so that nothing needs to remember it.
-pub fn webhook_id(subscription_uid: Uuid, event_name: &str) -> Uuid {
-    Uuid::new_v5(&subscription_uid, event_name.as_bytes())
+    pub subscription: SubscriptionKey,
 }
 
 /// How far a delivery is. Every delivery is in exactly one state.
@@ -103,22 +92,10 @@ pub struct Attempt {
     pub http_status: u16,
     /// For people; empty on success. At most [`ERROR_BYTES_KEPT`].
     pub error: String,
-    /// The start of the answer's body, made valid UTF-8. At most [`ANSWER_BYTES_KEPT`].
+    /// The start of the answer's body, made valid UTF-8. At most [`RESPONSE_BYTES_KEPT`].
     pub response_body: String,
     /// How long the answer asks to wait (`Retry-After`), before any cap.
     pub retry_after: Option<Duration>,
     /// Where it went.
     pub url: String,
 }
-
-/// One POST to be made: this event, to this subscription's endpoint, in its form, with its headers, within its time.
-#[derive(Clone, Debug)]
-pub struct Post {
-    /// To whom.
-    pub subscription: Arc<Subscription>,
-    /// What.
-    pub event: Arc<StoredEvent>,
-}
-
-/// What makes POSTs. A receiver's failure is an [`Attempt`] like any other, never an error.
-pub type Poster = BoxCloneSyncService<Post, Attempt, Infallible>;

@@ -174,7 +174,7 @@ impl FromStr for EventId {
 
 /// A subscription's number within the store, which its deliveries carry. Never used again for another subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneId(pub u64);
+pub struct SubscriptionKey(pub u64);
 
 /// An event's place in the order in which events were stored. The first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,24 +2,20 @@
 //! `async`. Everything here is a function of values.
 
 pub mod access;
-pub mod answer;
 pub mod audit;
 pub mod caller;
 pub mod delivery;
 pub mod egress;
-pub mod event;
-pub mod fault;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
+pub mod event_routing;
+pub mod field_violation;
 pub mod ids;
-pub mod import;
-pub mod json;
 pub mod key_pair;
-pub mod request;
+pub mod payload_format;
+pub mod response;
 pub mod retry;
-pub mod samples;
 pub mod seal;
 pub mod secret;
 pub mod signature;
 pub mod subscription;
 pub mod time;
+pub mod webhook_headers;

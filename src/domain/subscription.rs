@@ -6,9 +6,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    event::EventFacts,
-    ids::{LaneId, Seq, SubscriptionName},
+    event_routing::EventRouting,
+    ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
+    payload_format::PayloadFormat,
     retry::RetryPolicy,
     secret::Secret,
     time::UnixMicros,
@@ -33,7 +34,7 @@ pub use tls::{TlsOptions, TlsProfile};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
     /// Its number within the store.
-    pub lane: LaneId,
+    pub key: SubscriptionKey,
     /// A UUID that no later subscription of the same name shares.
     pub uid: Uuid,
     /// Counts its changes, from 1. The etag is made of it.
@@ -148,17 +149,6 @@ pub enum State {
     Suspended,
 }
 
-/// Which form of the body is sent (`Subscription.payload_format` of the contract).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PayloadFormat {
-    /// The documentation's sections "Objects" and "Webhook Events".
-    Documented,
-    /// The documentation's first sample for message events; other events as documented.
-    Sample,
-    /// What Chatwoot 4 really sends.
-    Chatwoot,
-}
-
 /// How POSTs are signed (`Subscription.signature_scheme` of the contract).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SignatureScheme {
@@ -189,7 +179,7 @@ impl Subscription {
     /// Whether an event of its account is for it.
     ///
     /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
-    pub fn wants(&self, facts: &EventFacts) -> bool {
+    pub fn wants(&self, facts: &EventRouting) -> bool {
         self.settings.event_types.contains(&facts.event_type)
             && (self.settings.inbox_ids.is_empty()
                 || facts.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
@@ -197,7 +187,7 @@ impl Subscription {
 
     /// Changes whenever the subscription does, and differs between two of the same name.
     pub fn etag(&self) -> String {
-        format!("\"{:x}-{}\"", self.lane.0, self.version)
+        format!("\"{:x}-{}\"", self.key.0, self.version)
     }
 }
 

@@ -3,13 +3,13 @@
 use super::{Gateway, GatewayError};
 use crate::{
     domain::audit::{AuditEnd, AuditKey, AuditRecord, AuditedCall},
-    store::{AuditNote, AuditQuery, Page},
+    store::{AuditQuery, AuditWrite, Page},
 };
 
 impl Gateway {
     /// Writes down that a call is about to change something. On disk once this is answered.
     pub async fn audit_begin(&self, call: AuditedCall) -> Result<AuditKey, GatewayError> {
-        let begun = self.0.store.audit(AuditNote::Begun(call)).await;
+        let begun = self.0.store.audit(AuditWrite::Begun(call)).await;
         begun.map_err(|error| {
             self.0.metrics.audit_unrecorded.inc();
             error.into()
@@ -20,7 +20,7 @@ impl Gateway {
     /// did is done.
     pub async fn audit_end(&self, key: AuditKey, end: AuditEnd) {
         let outcome = end.outcome;
-        match self.0.store.audit(AuditNote::Ended(key, end)).await {
+        match self.0.store.audit(AuditWrite::Ended(key, end)).await {
             Ok(_) => self.0.metrics.audited(outcome),
             Err(error) => {
                 tracing::warn!(%error, audit.number = key.number, "an audit record was left without its end");
@@ -31,7 +31,7 @@ impl Gateway {
     /// Writes down a call that was refused before it could change anything. Where that cannot be done it is counted.
     pub async fn audit_refused(&self, call: AuditedCall, end: AuditEnd) {
         let outcome = end.outcome;
-        match self.0.store.audit(AuditNote::Refused(call, end)).await {
+        match self.0.store.audit(AuditWrite::Refused(call, end)).await {
             Ok(_) => self.0.metrics.audited(outcome),
             Err(_) => self.0.metrics.audit_unrecorded.inc(),
         }

@@ -6,7 +6,7 @@ use crate::{
     domain::{
         access::TokenId,
         delivery::DeliveryState,
-        fault::Faults,
+        field_violation::FieldViolations,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
     },
     store::StoreError,
@@ -18,7 +18,7 @@ use crate::{
 pub enum GatewayError {
     /// The request breaks rules: correct it.
     #[error("the request is invalid")]
-    Invalid(Faults),
+    Invalid(FieldViolations),
     /// There is no such thing.
     #[error("{0} was not found")]
     NotFound(Resource),
@@ -238,8 +238,8 @@ impl From<StoreError> for GatewayError {
     }
 }
 
-impl From<Faults> for GatewayError {
-    fn from(faults: Faults) -> Self {
+impl From<FieldViolations> for GatewayError {
+    fn from(faults: FieldViolations) -> Self {
         Self::Invalid(faults)
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{Gateway, GatewayError, Limit};
 use crate::{
     domain::time::UnixMicros,
-    store::{Keep, Purged, StoreError},
+    store::{Purged, RetentionLimit, StoreError},
 };
 
 /// How long a caller is asked to wait while the store is full. Deliveries must be made before there is room again.
@@ -24,7 +24,7 @@ impl Gateway {
         let age = i64::try_from(settings.retention_age.as_micros()).unwrap_or(i64::MAX);
         let since = UnixMicros(self.0.clock.now().0.saturating_sub(age));
         let bytes_max = settings.retention_bytes_max;
-        let purged = self.0.store.purge(Keep { since, bytes_max }).await?;
+        let purged = self.0.store.purge(RetentionLimit { since, bytes_max }).await?;
         match self.0.store.purge_audit(since).await {
             // On a full disk they stay a while longer.
             Ok(_) | Err(StoreError::Full | StoreError::Busy) => {}

@@ -9,18 +9,17 @@ use url::Url;
 use super::{Gateway, GatewayError};
 use crate::{
     domain::{
-        delivery::{Attempt, Post},
+        delivery::Attempt,
         egress::Blocked,
-        event::StoredEvent,
-        fault::Faults,
+        field_violation::FieldViolations,
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
-        samples,
         secret::Secret,
         signature::{self, Signer},
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
+    event::{StoredEvent, samples, webhook::WebhookRequest},
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
@@ -124,7 +123,11 @@ pub struct Tested {
 
 impl Gateway {
     /// The settings that `message` asks for, or every fault, with paths that start with `path`. Pure.
-    pub fn check_subscription(&self, message: &v1::Subscription, path: &str) -> Result<Settings, Faults> {
+    pub fn check_subscription(
+        &self,
+        message: &v1::Subscription,
+        path: &str,
+    ) -> Result<Settings, FieldViolations> {
         let settings = subscription::check_new(message, path, self.0.settings.retry_defaults)?;
         self.check_egress(&settings.url, path)?;
         Ok(settings)
@@ -271,7 +274,7 @@ impl Gateway {
         let DeleteSubscription { name, etag, force } = delete;
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let current = self.current(&name, etag.as_deref())?;
-            match self.0.store.delete_subscription(current.lane, current.version, force).await {
+            match self.0.store.delete_subscription(current.key, current.version, force).await {
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
                 other => return other.map_err(|error| GatewayError::about(&name, error)),
             }
@@ -304,8 +307,8 @@ impl Gateway {
             samples::sample(kind, name.account),
         ));
         let body = event.body(subscription.settings.payload_format);
-        let post = Post { subscription, event };
-        let attempt = match self.0.poster.clone().oneshot(post).await {
+        let post = WebhookRequest { subscription, event };
+        let attempt = match self.0.webhook_client.clone().oneshot(post).await {
             Ok(attempt) => attempt,
             Err(never) => match never {},
         };
@@ -313,8 +316,8 @@ impl Gateway {
     }
 
     /// The verdict that a POST to the URL would meet. It is left to the POST where the URL has a name, not an address.
-    fn check_egress(&self, url: &Url, path: &str) -> Result<(), Faults> {
-        let mut faults = Faults::default();
+    fn check_egress(&self, url: &Url, path: &str) -> Result<(), FieldViolations> {
+        let mut faults = FieldViolations::default();
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
             faults.invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
         }
@@ -371,7 +374,7 @@ impl Gateway {
                 }
                 Some(change) => change,
             };
-            match self.0.store.update_subscription(current.lane, current.version, change).await {
+            match self.0.store.update_subscription(current.key, current.version, change).await {
                 // Somebody else was faster. Without an etag the caller does not mind: decide again.
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
                 other => return other.map_err(|error| GatewayError::about(name, error)),

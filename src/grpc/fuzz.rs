@@ -3,9 +3,9 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 
-use super::{
-    convert,
-    page::{Cursor, List, Tokens},
+use super::wire::{
+    pagination::{Cursor, List, Tokens},
+    to_proto,
 };
 use crate::{
     domain::{
@@ -55,7 +55,7 @@ pub fn settings(data: &[u8]) {
     let message = request.subscription.unwrap_or_default();
     let defaults = RetryPolicy::default();
     if let Ok(taken) = check_new(&message, "subscription", defaults) {
-        let shown = convert::settings(&taken);
+        let shown = to_proto::settings(&taken);
         let back = check_update(&taken, &shown, &Mask::Everything, "subscription", defaults);
         assert_eq!(back.as_ref(), Ok(&taken), "what is shown can be sent back");
         assert!(shown.headers.values().all(|value| value == "***"));
@@ -84,7 +84,7 @@ pub fn settings(data: &[u8]) {
 pub(crate) fn tokens() -> Vec<Vec<u8>> {
     let request = v1::ListEventsRequest { parent: "accounts/1".to_owned(), ..Default::default() };
     let name = "accounts/1/subscriptions/crm".to_owned();
-    let cursor = Cursor { name, seq: 7, lane: 9, until: 11, time: -13 };
+    let cursor = Cursor { name, seq: 7, subscription: 9, until: 11, time: -13 };
     let mut tokens = vec![cursor.encode_to_vec(), b"????".to_vec()];
     for list in LISTS {
         let token = Tokens::of(list, &request).write(Some(cursor.clone()));

@@ -1,9 +1,9 @@
 //! Counts arrive in the text under the names that they should have.
 
 use super::*;
-use crate::domain::{
-    ids::{AccountId, EventName, Seq},
-    samples,
+use crate::{
+    domain::ids::{AccountId, EventName, Seq},
+    event::samples,
 };
 
 fn sample(text: &str, series: &str) -> f64 {

@@ -16,7 +16,7 @@ pub const AUDIT_REFUSED_PART: u64 = 4;
 
 /// What is to be written down of a call.
 #[derive(Clone, Debug)]
-pub enum AuditNote {
+pub enum AuditWrite {
     /// It begins: nothing is changed before this is on disk.
     Begun(AuditedCall),
     /// The call that was noted under this key has ended. Without effect if it is not kept any more, or has ended before.
@@ -69,7 +69,7 @@ impl AuditQuery {
 
 /// What is known of all records together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct AuditBook {
+pub(super) struct AuditUsage {
     /// What all of them take up.
     pub bytes: u64,
     /// What those of refusals take up.
@@ -80,14 +80,14 @@ pub(super) struct AuditBook {
 
 /// Which record goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AuditExcess {
+pub(super) enum AuditEviction {
     /// The oldest of a refusal.
     Refused,
     /// The oldest.
     Any,
 }
 
-impl AuditBook {
+impl AuditUsage {
     /// The key of the next record.
     pub fn next(&mut self, now: UnixMicros) -> AuditKey {
         self.last = AuditKey { time: now.max(self.last.time), number: self.last.number + 1 };
@@ -109,11 +109,11 @@ impl AuditBook {
     }
 
     /// What has to go, if more is kept than may be.
-    pub fn excess(&self, bytes_max: u64) -> Option<AuditExcess> {
+    pub fn excess(&self, bytes_max: u64) -> Option<AuditEviction> {
         if self.refused_bytes > bytes_max / AUDIT_REFUSED_PART {
-            Some(AuditExcess::Refused)
+            Some(AuditEviction::Refused)
         } else if self.bytes > bytes_max {
-            Some(AuditExcess::Any)
+            Some(AuditEviction::Any)
         } else {
             None
         }

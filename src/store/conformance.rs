@@ -19,17 +19,17 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        event::EventAddress,
-        ids::{AccountId, LaneId},
+        event_routing::EventAddress,
+        ids::{AccountId, SubscriptionKey},
+        payload_format::PayloadFormat,
         secret::Secret,
-        subscription::{
-            PayloadFormat, RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile,
-        },
+        subscription::{RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
 };
 
+mod access_tokens;
 mod audit;
 mod deliveries;
 mod events;
@@ -37,7 +37,6 @@ mod random;
 mod replays;
 mod retention;
 mod subscriptions;
-mod tokens;
 
 pub use audit::AUDIT_BYTES_MAX;
 
@@ -78,7 +77,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     deliveries::run(&engine).await;
     replays::run(&engine).await;
     retention::run(&engine).await;
-    tokens::run(&engine).await;
+    access_tokens::run(&engine).await;
     audit::run(&engine).await;
     a_closed_store_takes_nothing(engine()).await;
     random::run(&engine).await;
@@ -113,8 +112,14 @@ impl<E: Engine> Bench<E> {
         self.store.create_subscription(new_subscription(account, id)).await.unwrap().subscription
     }
 
-    async fn publish(&self, account: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Accepted {
-        self.store.accept(vec![new_event(account, id, number, lanes)]).await.unwrap().remove(0)
+    async fn publish(
+        &self,
+        account: i64,
+        id: Option<&str>,
+        number: i64,
+        subscriptions: &[SubscriptionKey],
+    ) -> Accepted {
+        self.store.accept(vec![new_event(account, id, number, subscriptions)]).await.unwrap().remove(0)
     }
 
     async fn settle(&self, key: DeliveryKey, state: DeliveryState) {
@@ -122,9 +127,9 @@ impl<E: Engine> Bench<E> {
         self.store.settle(vec![settlement]).await.unwrap();
     }
 
-    fn query(&self, lanes: &[LaneId]) -> DeliveryQuery {
+    fn query(&self, subscriptions: &[SubscriptionKey]) -> DeliveryQuery {
         DeliveryQuery {
-            lanes: lanes.to_vec(),
+            subscriptions: subscriptions.to_vec(),
             states: Vec::new(),
             event: None,
             time: TimeRange::default(),
@@ -133,8 +138,8 @@ impl<E: Engine> Bench<E> {
         }
     }
 
-    fn deliveries(&self, lanes: &[LaneId]) -> Vec<DeliveryRecord> {
-        self.store.deliveries(&self.query(lanes)).unwrap().rows
+    fn deliveries(&self, subscriptions: &[SubscriptionKey]) -> Vec<DeliveryRecord> {
+        self.store.deliveries(&self.query(subscriptions)).unwrap().rows
     }
 }
 
@@ -179,7 +184,7 @@ pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     }
 }
 
-pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> NewEvent {
+pub fn new_event(of: i64, id: Option<&str>, number: i64, subscriptions: &[SubscriptionKey]) -> NewEvent {
     let contact = v1::Contact { id: number, name: format!("contact {number}"), ..Default::default() };
     let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
     let event = v1::Event { payload: Some(payload), ..Default::default() };
@@ -188,7 +193,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[LaneId]) -> Ne
         content: event.into(),
         inbox_id: None,
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
-        lanes: lanes.to_vec(),
+        subscriptions: subscriptions.to_vec(),
     }
 }
 

@@ -14,21 +14,22 @@ use self::{
     inner::{Inner, change_of, new_delivery, shown},
 };
 use super::{
-    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Debt, Decision,
-    DeliveryChange, DeliveryQuery, DeliveryRecord, DuePage, EventQuery, FEED_GROUPS_MAX, Fed, FedEvent, Keep,
-    LaneSummary, NewEvent, NewSubscription, Owed, OwedPage, OwedQuery, Page, PendingPage, Purged, Registry,
-    ReplayQuery, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    AUDIT_BYTES_DEFAULT, Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture,
+    Created, DeliveryChange, DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery,
+    FEED_GROUPS_MAX, NewEvent, NewSubscription, OperatorAction, OrderedPage, OwedQuery, Page,
+    PendingDelivery, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RetentionLimit,
+    Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
-        event::StoredEvent,
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
 };
 
 mod audit;
@@ -39,7 +40,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     registry: Registry,
     tokens: Tokens,
-    feed: broadcast::Sender<Fed>,
+    feed: broadcast::Sender<QueueEvent>,
     changes: ChangeFeed,
     inner: Mutex<Inner>,
     audit: Mutex<Audit>,
@@ -56,7 +57,7 @@ impl MemoryStore {
         let inner = Inner {
             random: StdRng::seed_from_u64(seed),
             closed: false,
-            last_lane: 0,
+            last_key: 0,
             last_time: UnixMicros(0),
             last_seq: 0,
             requests: HashMap::new(),
@@ -79,9 +80,9 @@ impl MemoryStore {
         self.inner.lock().expect("no code panics while it holds this lock")
     }
 
-    fn write<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Commit<T> {
+    fn write<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> CommitFuture<T> {
         let mut inner = self.lock();
-        Commit::ready(if inner.closed { Err(StoreError::Closed) } else { work(&mut inner) })
+        CommitFuture::ready(if inner.closed { Err(StoreError::Closed) } else { work(&mut inner) })
     }
 
     fn create(&self, inner: &mut Inner, new: NewSubscription) -> Result<Created, StoreError> {
@@ -96,11 +97,12 @@ impl MemoryStore {
             };
         }
         registry::check_free(&self.registry, &new.name, &new.settings.url, None)?;
-        inner.last_lane += 1;
+        inner.last_key += 1;
         let uid = uuid::Builder::from_random_bytes(inner.random.random()).into_uuid();
         let request =
             new.request.clone().map(|request| ((new.name.account, request.id), request.fingerprint));
-        let subscription = Arc::new(new.into_subscription(LaneId(inner.last_lane), uid, self.clock.now()));
+        let subscription =
+            Arc::new(new.into_subscription(SubscriptionKey(inner.last_key), uid, self.clock.now()));
         if let Some((key, fingerprint)) = request {
             inner.requests.insert(key, (fingerprint, Arc::clone(&subscription)));
         }
@@ -114,35 +116,44 @@ impl Store for MemoryStore {
         &self.registry
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         self.write(|inner| self.create(inner, new))
     }
 
     fn update_subscription(
         &self,
-        lane: LaneId,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
-    ) -> Commit<Arc<Subscription>> {
+    ) -> CommitFuture<Arc<Subscription>> {
         self.write(|_| {
-            let current = registry::check_version(&self.registry, lane, expected_version)?;
+            let current = registry::check_version(&self.registry, subscription, expected_version)?;
             let changed = Arc::new(change.apply(&current, self.clock.now()));
-            registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(lane))?;
+            registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(subscription))?;
             self.registry.put(Arc::clone(&changed));
             Ok(changed)
         })
     }
 
-    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
         self.write(|inner| {
-            registry::check_version(&self.registry, lane, expected_version)?;
-            let owed = inner.deliveries.values().filter(|d| d.key.lane == lane && d.state.is_owed()).count();
+            registry::check_version(&self.registry, subscription, expected_version)?;
+            let owed = inner
+                .deliveries
+                .values()
+                .filter(|d| d.key.subscription == subscription && d.state.is_owed())
+                .count();
             if owed > 0 && !force {
                 return Err(StoreError::Owed(owed as u64));
             }
-            inner.deliveries.retain(|key, _| key.lane != lane);
-            inner.attempts_before.retain(|key, _| key.lane != lane);
-            self.registry.remove(lane);
+            inner.deliveries.retain(|key, _| key.subscription != subscription);
+            inner.attempts_before.retain(|key, _| key.subscription != subscription);
+            self.registry.remove(subscription);
             Ok(())
         })
     }
@@ -151,21 +162,21 @@ impl Store for MemoryStore {
         &self.tokens
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|_| {
             self.tokens.apply(self.tokens.rows_of(change, self.clock.now())?);
             Ok(())
         })
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         self.write(|inner| {
             let (events_before, seq_before) = (inner.events.len(), inner.last_seq);
             let now = self.clock.now().max(inner.last_time);
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
             for (index, mut new) in events.into_iter().enumerate() {
-                self.registry.retain_known(&mut new.lanes);
+                self.registry.retain_known(&mut new.subscriptions);
                 match inner.accept_one(index, new, now) {
                     Ok((answer, new)) => {
                         answers.push(answer);
@@ -179,34 +190,36 @@ impl Store for MemoryStore {
                 }
             }
             inner.last_time = now;
-            let made = fed.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
+            let made = fed
+                .iter()
+                .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
             self.changes.tell(
                 now,
-                made.map(|(seq, lane)| DeliveryChange {
-                    key: DeliveryKey { seq, lane },
+                made.map(|(seq, subscription)| DeliveryChange {
+                    key: DeliveryKey { seq, subscription },
                     state: DeliveryState::Pending,
                     attempts: 0,
                 }),
             );
-            for FedEvent { event, lanes } in &fed {
-                for &lane in lanes {
-                    let key = DeliveryKey { seq: event.seq, lane };
+            for AcceptedEvent { event, subscriptions } in &fed {
+                for &subscription in subscriptions {
+                    let key = DeliveryKey { seq: event.seq, subscription };
                     inner.deliveries.insert(key, new_delivery(key, Arc::clone(event)));
                 }
             }
             if !fed.is_empty() {
                 // Nobody listening is fine: what is owed is in the ledger.
-                drop(self.feed.send(Fed::Events(Arc::new(fed))));
+                drop(self.feed.send(QueueEvent::Events(Arc::new(fed))));
             }
             Ok(answers)
         })
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
         self.feed.subscribe()
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|inner| {
             let now = self.clock.now();
             let mut changed = Vec::new();
@@ -232,7 +245,7 @@ impl Store for MemoryStore {
         self.changes.listen()
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
         self.write(|inner| {
             let now = self.clock.now();
             let delivery = inner.deliveries.get_mut(&key).ok_or(StoreError::DeliveryNotFound)?;
@@ -240,7 +253,7 @@ impl Store for MemoryStore {
                 delivery.state = state;
                 delivery.update_time = now;
                 self.changes.tell(now, std::iter::once(change_of(delivery)));
-                if let Some(fed) = Fed::decided(key, state) {
+                if let Some(fed) = QueueEvent::decided(key, state) {
                     drop(self.feed.send(fed));
                 }
             }
@@ -255,9 +268,9 @@ impl Store for MemoryStore {
         Ok(Page::cut(wanted.take(query.limit + 1).collect(), query.limit, |seq| *seq))
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(|inner| {
-            if self.registry.by_lane(query.lane).is_none() {
+            if self.registry.by_key(query.subscription).is_none() {
                 return Err(StoreError::SubscriptionNotFound);
             }
             let now = self.clock.now();
@@ -266,7 +279,7 @@ impl Store for MemoryStore {
             let rows: Vec<Arc<StoredEvent>> = rows.collect();
             let mut changed = Vec::new();
             for event in &rows {
-                let key = DeliveryKey { seq: event.seq, lane: query.lane };
+                let key = DeliveryKey { seq: event.seq, subscription: query.subscription };
                 let fresh = DeliveryRecord { create_time: now, ..new_delivery(key, Arc::clone(event)) };
                 let delivery = inner.deliveries.entry(key).or_insert(fresh);
                 (delivery.state, delivery.update_time) = (DeliveryState::Pending, now);
@@ -275,7 +288,7 @@ impl Store for MemoryStore {
             }
             self.changes.tell(now, changed.into_iter());
             if let Some(first) = rows.first() {
-                drop(self.feed.send(Fed::Requeued(query.lane, first.seq)));
+                drop(self.feed.send(QueueEvent::Requeued(query.subscription, first.seq)));
             }
             Ok(rows.len() as u64)
         })
@@ -289,12 +302,17 @@ impl Store for MemoryStore {
         self.lock().deliveries.get(&key).map(|delivery| delivery.state)
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
         let inner = self.lock();
         let waits = |d: &&DeliveryRecord| {
-            d.key.lane == lane && d.key.seq > after && d.state == DeliveryState::Pending
+            d.key.subscription == subscription && d.key.seq > after && d.state == DeliveryState::Pending
         };
-        let mut owed: Vec<Owed> =
+        let mut owed: Vec<PendingDelivery> =
             inner.deliveries.values().filter(waits).take(limit + 1).map(|d| inner.owed_of(d)).collect();
         let more = owed.len() > limit;
         owed.truncate(limit);
@@ -303,10 +321,15 @@ impl Store for MemoryStore {
         Ok(PendingPage { owed, until, more })
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         let inner = self.lock();
         let mut retries: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
-            .filter(|d| d.key.lane == lane)
+            .filter(|d| d.key.subscription == subscription)
             .filter_map(|d| match d.state {
                 DeliveryState::Retrying { due } => Some((due, d)),
                 _ => None,
@@ -321,25 +344,27 @@ impl Store for MemoryStore {
         })
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         let inner = self.lock();
-        let mut debts: Vec<Debt> = (inner.deliveries.values())
-            .filter(|d| d.key.lane == query.lane && d.key.seq > query.after && d.state.is_owed())
+        let mut debts: Vec<DueDelivery> = (inner.deliveries.values())
+            .filter(|d| {
+                d.key.subscription == query.subscription && d.key.seq > query.after && d.state.is_owed()
+            })
             .filter(|d| query.order.wants(d.event.order_tag()))
-            .map(|d| Debt { owed: inner.owed_of(d), due: d.state.due() })
+            .map(|d| DueDelivery { owed: inner.owed_of(d), due: d.state.due() })
             .take(query.limit.saturating_add(1))
             .collect();
         let more = debts.len() > query.limit;
         debts.truncate(query.limit);
         let last = Seq(inner.last_seq).max(query.after);
         let until = if more { debts.last().map_or(query.after, |debt| debt.owed.event.seq) } else { last };
-        Ok(OwedPage { debts, until, more })
+        Ok(OrderedPage { debts, until, more })
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
         let inner = self.lock();
-        let mut summary = LaneSummary::default();
-        for delivery in inner.deliveries.values().filter(|d| d.key.lane == lane) {
+        let mut summary = QueueSummary::default();
+        for delivery in inner.deliveries.values().filter(|d| d.key.subscription == subscription) {
             summary.add(delivery.state);
         }
         summary
@@ -349,9 +374,12 @@ impl Store for MemoryStore {
         self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
         let inner = self.lock();
-        let owed = inner.deliveries.values().filter(|d| lanes.contains(&d.key.lane) && d.state.is_owed());
+        let owed = inner
+            .deliveries
+            .values()
+            .filter(|d| subscriptions.contains(&d.key.subscription) && d.state.is_owed());
         owed.map(|delivery| delivery.event.create_time).min()
     }
 
@@ -378,7 +406,7 @@ impl Store for MemoryStore {
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
         let inner = self.lock();
         let mut found: Vec<&DeliveryRecord> = (inner.deliveries.values())
-            .filter(|d| query.lanes.contains(&d.key.lane) && query.wants_state(d.state))
+            .filter(|d| query.subscriptions.contains(&d.key.subscription) && query.wants_state(d.state))
             .filter(|d| query.time.contains(d.create_time))
             .filter(|d| match &query.event {
                 Some((account, id)) => d.event.name.account == *account && d.event.name.id == *id,
@@ -393,11 +421,11 @@ impl Store for MemoryStore {
         Ok(Page::cut(rows, query.limit, |row: &DeliveryRecord| row.key))
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(|inner| {
             let now = self.clock.now();
-            for lane in self.registry.lanes() {
-                let current = self.registry.by_lane(lane);
+            for subscription in self.registry.keys() {
+                let current = self.registry.by_key(subscription);
                 if let Some(changed) = current.and_then(|current| current.without_old_secrets(now)) {
                     self.registry.put(Arc::new(changed));
                 }
@@ -424,7 +452,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         let now = self.clock.now();
         self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").note(note, now)))
     }
@@ -433,11 +461,11 @@ impl Store for MemoryStore {
         Ok(self.audit.lock().expect("nothing panics under this lock").records(query))
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.write(|_| Ok(self.audit.lock().expect("nothing panics under this lock").purge(since)))
     }
 
-    fn reads_wait(&self) -> bool {
+    fn blocks_on_io(&self) -> bool {
         false
     }
 

@@ -12,15 +12,18 @@ use std::{
 
 use tokio::sync::{broadcast, oneshot};
 
-use crate::domain::{
-    audit::{AuditKey, AuditRecord},
-    delivery::{DeliveryKey, DeliveryState},
+use crate::{
+    domain::{
+        audit::{AuditKey, AuditRecord},
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq, SubscriptionKey, SubscriptionName},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
     event::StoredEvent,
-    ids::{AccountId, EventId, LaneId, Seq, SubscriptionName},
-    subscription::Subscription,
-    time::UnixMicros,
 };
 
+pub mod access_tokens;
 mod audit;
 mod changes;
 #[cfg(test)]
@@ -29,12 +32,11 @@ pub mod disk;
 pub mod memory;
 mod model;
 pub mod registry;
-pub mod tokens;
 
-pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditNote, AuditQuery};
+pub use access_tokens::{Issued, TokenChange, TokenRow, Tokens};
+pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditQuery, AuditWrite};
 pub use model::*;
-pub use registry::{Matching, Registry};
-pub use tokens::{Issued, TokenChange, TokenRow, Tokens};
+pub use registry::{Matches, Registry};
 
 /// Groups of events that a listener of [`Store::feed`] may be behind before it is told that it missed some.
 pub const FEED_GROUPS_MAX: usize = 64;
@@ -55,8 +57,8 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 ///   reader that sees an event sees every earlier one.
 /// * *Read your writes*: what a resolved commit stored is visible to every later call, and to [`Registry`] and [`Tokens`]
 ///   before.
-/// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::lane_summary`] add up
-///   to the deliveries ever made for the lane.
+/// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::queue_summary`] add up
+///   to the deliveries ever made for the subscription.
 ///
 /// Reads may wait for the disk, but for those that say otherwise: make them with [`read`].
 pub trait Store: Send + Sync + 'static {
@@ -64,82 +66,97 @@ pub trait Store: Send + Sync + 'static {
     fn registry(&self) -> &Registry;
 
     /// Adds a subscription.
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created>;
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created>;
 
     /// Changes a subscription, if it is still at the version that the change was made for.
     fn update_subscription(
         &self,
-        lane: LaneId,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
-    ) -> Commit<Arc<Subscription>>;
+    ) -> CommitFuture<Arc<Subscription>>;
 
     /// Removes a subscription with its deliveries. [`StoreError::Owed`] if some are owed, unless `force`.
-    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()>;
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()>;
 
     /// The access tokens, in memory and always current.
     fn tokens(&self) -> &Tokens;
 
     /// Changes the access tokens. [`StoreError::TokenNotFound`] if there is none to be revoked.
-    fn change_tokens(&self, change: TokenChange) -> Commit<()>;
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;
 
     /// Stores events with the deliveries that they owe: all, or none. The answers are in the order of the events.
     ///
     /// A repeated id with the same fingerprint is answered as [`Accepted::duplicate`] and stored once, also within one
     /// call. [`StoreError::EventExists`] where the fingerprint differs.
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>>;
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>>;
 
     /// Tells of every group of events as it is stored, in order, and of what callers decided about deliveries. A listener
     /// that falls behind is told that it missed some, and reads them with [`Store::pending`] and [`Store::due`], or with
     /// [`Store::owed`].
-    fn feed(&self) -> broadcast::Receiver<Fed>;
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent>;
 
     /// Tells how deliveries change, group by group, in order. A listener that falls behind is told that it missed some.
     fn changes(&self) -> broadcast::Receiver<Arc<Changes>>;
 
     /// Writes down how attempts ended. A settlement of a delivery that is over changes nothing, but that the attempt of
     /// one that was cancelled meanwhile is written down.
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()>;
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()>;
 
     /// Does to a delivery what a caller decides, and tells its state after that. [`StoreError::DeliveryNotFound`] if there
     /// is none, [`StoreError::DeliveryOver`] if its state does not allow it.
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState>;
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState>;
 
     /// The events that a replay would queue, in stored order; no more than [`ReplayQuery::limit`]. The page goes on after its last one.
     fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError>;
 
     /// Queues these of the events that `query` wants, as they are then: their deliveries are pending, as if they were new, though their
     /// attempts are counted on. Tells how many.
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64>;
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64>;
 
     /// The place of the newest event. Does not wait for the disk.
     fn newest(&self) -> Seq;
 
-    /// How far a delivery is; `None` if there is none. Seldom waits for the disk, and not for long.
+    /// How far a delivery is; `None` if there is none. LogThrottle waits for the disk, and not for long.
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
 
-    /// The deliveries of a lane that wait for their first attempt, after `after`, in stored order, at most `limit`.
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
+    /// The deliveries of a subscription that wait for their first attempt, after `after`, in stored order, at most `limit`.
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError>;
 
-    /// The deliveries of a lane whose next attempt is due at `now` or before, the longest due first, at most `limit`.
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
+    /// The deliveries of a subscription whose next attempt is due at `now` or before, the longest due first, at most `limit`.
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError>;
 
-    /// What a lane owes, whether it waits for its first attempt or for another, in stored order.
+    /// What a subscription owes, whether it waits for its first attempt or for another, in stored order.
     ///
     /// A page has no more than `limit` deliveries, and has those of the lowest places that the query wants. With none of
-    /// them left, [`OwedPage::until`] is the newest event of all or [`OwedQuery::after`], whichever is later. Pages
+    /// them left, [`OrderedPage::until`] is the newest event of all or [`OwedQuery::after`], whichever is later. Pages
     /// that each begin where the one before ended have everything once, but for what changes meanwhile.
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError>;
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
 
-    /// What a lane owes and has settled. Does not wait for the disk.
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary;
+    /// What a subscription owes and has settled. Does not wait for the disk.
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
 
     /// How many deliveries are owed in all. Asked for with every publish: waits for nothing, and takes no longer however
     /// much is stored.
     fn owed_in_all(&self) -> u64;
 
-    /// When the oldest event was stored that is still owed to one of these lanes.
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros>;
+    /// When the oldest event was stored that is still owed to one of these subscriptions.
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
 
     /// One event by its name.
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;
@@ -158,22 +175,22 @@ pub trait Store: Send + Sync + 'static {
     /// Removes events with their deliveries, the oldest first: those that are older than `keep` says, and more as long as the
     /// store holds more bytes than `keep` says. What is still owed stays. More may stay than was asked for: what is stored
     /// in one piece with something that stays.
-    fn purge(&self, keep: Keep) -> Commit<Purged>;
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged>;
 
     /// Writes down a call that changes something: before it does, and how it ended. Tells under which key. Beyond the engine's bound
     /// on their bytes the oldest records go, those of refusals first once they take up more than their part
     /// ([`AUDIT_REFUSED_PART`]). Never waits for events, nor do they wait for it.
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey>;
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey>;
 
     /// Audit records, newest first. Pages may be short, as those of [`Store::events`].
     fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError>;
 
     /// Removes audit records that were written down before `since`. Tells how many; one call removes a bounded number of them, and
     /// further calls the rest.
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64>;
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64>;
 
     /// Whether reads may wait for the disk. If not, they are quick, and may be made anywhere.
-    fn reads_wait(&self) -> bool {
+    fn blocks_on_io(&self) -> bool {
         true
     }
 
@@ -195,7 +212,7 @@ pub async fn read<T: Send + 'static>(
     store: &Arc<dyn Store>,
     read: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> Result<T, StoreError> {
-    if !store.reads_wait() {
+    if !store.blocks_on_io() {
         return Ok(read(&**store));
     }
     let store = Arc::clone(store);
@@ -262,9 +279,9 @@ pub enum StoreError {
 
 /// The answer to a write, once it is on disk. Dropping it does not undo the write.
 #[derive(Debug)]
-pub struct Commit<T>(oneshot::Receiver<Result<T, StoreError>>);
+pub struct CommitFuture<T>(oneshot::Receiver<Result<T, StoreError>>);
 
-impl<T> Commit<T> {
+impl<T> CommitFuture<T> {
     /// A commit and what resolves it.
     pub fn pair() -> (oneshot::Sender<Result<T, StoreError>>, Self) {
         let (sender, receiver) = oneshot::channel();
@@ -279,7 +296,7 @@ impl<T> Commit<T> {
     }
 }
 
-impl<T> Future for Commit<T> {
+impl<T> Future for CommitFuture<T> {
     type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

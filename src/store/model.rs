@@ -4,14 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::domain::{
-    delivery::{DeliveryKey, DeliveryState},
-    event::{EventAddress, EventContent, StoredEvent},
-    ids::{EventId, LaneId, Seq, SubscriptionName},
-    key_pair::KeyPair,
-    signature::Signer,
-    subscription::{Health, Settings, State, Subscription},
-    time::UnixMicros,
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event_routing::EventAddress,
+        ids::{EventId, Seq, SubscriptionKey, SubscriptionName},
+        key_pair::KeyPair,
+        signature::Signer,
+        subscription::{Health, Settings, State, Subscription},
+        time::UnixMicros,
+    },
+    event::{EventContent, StoredEvent},
 };
 
 mod owed;
@@ -35,9 +38,9 @@ pub struct NewSubscription {
 
 impl NewSubscription {
     /// The subscription that is stored for it.
-    pub fn into_subscription(self, lane: LaneId, uid: Uuid, now: UnixMicros) -> Subscription {
+    pub fn into_subscription(self, key: SubscriptionKey, uid: Uuid, now: UnixMicros) -> Subscription {
         Subscription {
-            lane,
+            key,
             uid,
             version: 1,
             name: self.name,
@@ -95,9 +98,9 @@ impl Change {
     pub fn apply(self, current: &Subscription, now: UnixMicros) -> Subscription {
         let mut changed = current.clone();
         match self {
-            Self::Settings(settings) => changed.decide(*settings),
+            Self::Settings(settings) => changed.override_delivery(*settings),
             Self::Scheme(settings, key_pair) => {
-                changed.decide(*settings);
+                changed.override_delivery(*settings);
                 changed.signing_secrets.change_scheme(key_pair, now);
             }
             Self::State(state, reason) => {
@@ -121,7 +124,7 @@ impl Change {
 }
 
 impl Subscription {
-    fn decide(&mut self, settings: Settings) {
+    fn override_delivery(&mut self, settings: Settings) {
         if settings.url != self.settings.url {
             self.health = self.health.forgiven();
         }
@@ -141,7 +144,7 @@ pub struct NewEvent {
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
     /// To whom it is owed; each once, rising.
-    pub lanes: Vec<LaneId>,
+    pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// What came of one event.
@@ -159,18 +162,18 @@ pub struct Accepted {
 
 /// What the feed tells.
 #[derive(Clone, Debug)]
-pub enum Fed {
+pub enum QueueEvent {
     /// Events were stored, in this order.
-    Events(Arc<Vec<FedEvent>>),
+    Events(Arc<Vec<AcceptedEvent>>),
     /// A caller wanted this delivery to be made again: it is due at this time.
     Due(DeliveryKey, UnixMicros),
     /// A caller ended this delivery.
     Cancelled(DeliveryKey),
-    /// Deliveries of this lane that were over became owed again, none of them of an event before this one.
-    Requeued(LaneId, Seq),
+    /// Deliveries of this subscription that were over became owed again, none of them of an event before this one.
+    Requeued(SubscriptionKey, Seq),
 }
 
-impl Fed {
+impl QueueEvent {
     /// What is told of a delivery that a caller decided about, and that is in this state now.
     pub fn decided(key: DeliveryKey, state: DeliveryState) -> Option<Self> {
         match state {
@@ -205,16 +208,16 @@ pub struct DeliveryChange {
 
 /// A stored event and those to whom it is owed.
 #[derive(Clone, Debug)]
-pub struct FedEvent {
+pub struct AcceptedEvent {
     /// The event.
     pub event: Arc<StoredEvent>,
     /// To whom it is owed.
-    pub lanes: Vec<LaneId>,
+    pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// What is to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
+pub struct RetentionLimit {
     /// Events stored at this time or later.
     pub since: UnixMicros,
     /// At most so many bytes of events, attempts and what describes them.
@@ -226,6 +229,6 @@ pub struct Keep {
 pub struct Purged {
     /// Events that were removed.
     pub events: u64,
-    /// Bytes that are still there, as [`Keep::bytes_max`] counts them.
+    /// Bytes that are still there, as [`RetentionLimit::bytes_max`] counts them.
     pub bytes_left: u64,
 }

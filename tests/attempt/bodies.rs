@@ -5,14 +5,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tidings::{
-    delivery::client::ANSWER_BYTES_MAX_DEFAULT,
-    domain::delivery::{ANSWER_BYTES_KEPT, Outcome},
-};
-
 use crate::{
     attempt::sender::Sender,
     support::receiver::{OK, Receiver, Response},
+};
+use tidings::{
+    delivery::http::client::RESPONSE_BYTES_MAX_DEFAULT,
+    domain::delivery::{Outcome, RESPONSE_BYTES_KEPT},
 };
 
 fn answer(body: &str) -> String {
@@ -31,11 +30,12 @@ async fn connections_are_kept() {
 
 #[tokio::test]
 async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
-    let mut receiver = Receiver::always(Response::bytes(answer(&"x".repeat(ANSWER_BYTES_MAX_DEFAULT)))).await;
+    let mut receiver =
+        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT)))).await;
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(ANSWER_BYTES_KEPT)));
+        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(RESPONSE_BYTES_KEPT)));
         assert_eq!(receiver.next().await.connection, 0);
     }
 }
@@ -44,7 +44,7 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 async fn of_a_longer_body_the_status_counts_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
     let mut receiver =
-        Receiver::always(Response::bytes(answer(&"x".repeat(ANSWER_BYTES_MAX_DEFAULT + 16_000_000)))).await;
+        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000)))).await;
     let sender = Sender::new();
     for number in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -71,7 +71,7 @@ async fn a_flood_is_cut_off() {
     .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::HttpStatus, 500));
-    assert_eq!(attempt.response_body.len(), ANSWER_BYTES_KEPT);
+    assert_eq!(attempt.response_body.len(), RESPONSE_BYTES_KEPT);
     receiver.wait_for_closed(1).await;
     // Everything that was read, and that the system's buffers on both sides took.
     let flooded = flooded.load(Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// What the proxies want to be told, and how it is told.
+/// The credentials that the proxies want, in the URL and in the header.
 const USER: &str = "user:hunter2@";
 const AUTHORIZATION: &str = "Basic dXNlcjpodW50ZXIy";
 
@@ -125,7 +125,7 @@ async fn an_address_that_is_not_posted_to_is_not_by_a_proxy_either() {
 }
 
 #[tokio::test]
-async fn this_machine_and_what_is_excepted_are_reached_directly() {
+async fn this_machine_and_excepted_hosts_are_reached_directly() {
     let proxy = http_proxy(None).await;
     let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::with(|settings| {
@@ -141,7 +141,7 @@ async fn this_machine_and_what_is_excepted_are_reached_directly() {
     assert!(attempt.error.starts_with("a.excepted.invalid did not resolve: "), "{}", attempt.error);
     assert_eq!(proxy.connections(), 0);
     // And judged: this one may not be POSTed to.
-    let settings = |settings: &mut tidings::delivery::client::PosterSettings| {
+    let settings = |settings: &mut tidings::delivery::http::client::PosterSettings| {
         settings.proxies = rules(&format!("http://{}", proxy.address));
         settings.egress = Default::default();
     };

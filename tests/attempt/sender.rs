@@ -2,28 +2,29 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use crate::support::PATIENCE;
 use tidings::{
     clock::Clock,
-    delivery::client::{PosterSettings, poster},
+    delivery::http::client::{PosterSettings, webhook_client},
     domain::{
-        delivery::{Attempt, Outcome, Post, Poster},
+        delivery::{Attempt, Outcome},
         egress::EgressPolicy,
-        event::StoredEvent,
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
+        payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
-        subscription::{
-            Health, PayloadFormat, RetryOverrides, Settings, SignatureScheme, State, Subscription,
-        },
+        subscription::{Health, RetryOverrides, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
+    },
+    event::{
+        StoredEvent,
+        webhook::{WebhookClient, WebhookRequest},
     },
     proto::v1::{self, EventType, event::Payload},
 };
 use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use uuid::Uuid;
-
-use crate::support::PATIENCE;
 
 /// What the clock says: 2023-11-14T22:13:20Z.
 pub const NOW_SECONDS: i64 = 1_700_000_000;
@@ -39,7 +40,7 @@ impl Clock for StoppedClock {
 }
 
 /// A sender that may POST to loopback.
-pub struct Sender(Poster);
+pub struct Sender(WebhookClient);
 
 impl Sender {
     /// With the default settings, loopback allowed.
@@ -52,7 +53,7 @@ impl Sender {
         let allowed = ["127.0.0.0/8", "::1/128"].iter().map(|net| net.parse().unwrap()).collect();
         let mut settings = PosterSettings { egress: EgressPolicy::new(allowed), ..PosterSettings::default() };
         change(&mut settings);
-        Self(poster(&settings, Arc::new(StoppedClock)).unwrap())
+        Self(webhook_client(&settings, Arc::new(StoppedClock)).unwrap())
     }
 
     /// One attempt of the sample event to `url`.
@@ -62,9 +63,9 @@ impl Sender {
 
     /// One attempt of the sample event to a subscription.
     pub async fn post_to(&self, subscription: Subscription) -> Attempt {
-        let post = Post { subscription: Arc::new(subscription), event: Arc::new(event()) };
-        let mut poster = self.0.clone();
-        let attempting = async { poster.ready().await?.call(post).await };
+        let post = WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()) };
+        let mut webhook_client = self.0.clone();
+        let attempting = async { webhook_client.ready().await?.call(post).await };
         let Ok(attempt) = timeout(PATIENCE, attempting).await.expect("an attempt ends");
         assert_eq!(attempt.start_time.seconds(), NOW_SECONDS);
         assert_eq!(attempt.error.is_empty(), attempt.outcome == Outcome::Ok, "{attempt:?}");
@@ -75,7 +76,7 @@ impl Sender {
 /// An active subscription without anything special.
 pub fn subscription(url: &str) -> Subscription {
     Subscription {
-        lane: LaneId(1),
+        key: SubscriptionKey(1),
         uid: Uuid::from_u128(0x5eed),
         version: 1,
         name: "accounts/1/subscriptions/test".parse().unwrap(),

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use http::Version;
-use rustls::pki_types::CertificateDer;
-use tidings::{
-    delivery::client::{PosterError, PosterSettings, certificates, poster},
-    domain::delivery::Outcome,
-};
-
 use crate::{
     attempt::sender::Sender,
     support::receiver::{RESET, Receiver, Request},
+};
+use http::Version;
+use rustls::pki_types::CertificateDer;
+use tidings::{
+    delivery::http::client::{PosterSettings, WebhookClientError, certificates, webhook_client},
+    domain::delivery::Outcome,
 };
 
 impl Receiver {
@@ -138,6 +137,6 @@ async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
 
     let extra_roots = vec![receiver.authority().der(), CertificateDer::from(vec![1, 2, 3])];
     let settings = PosterSettings { extra_roots, ..PosterSettings::default() };
-    let error = poster(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
-    assert!(matches!(error, PosterError::ExtraRoot { number: 2, .. }), "{error}");
+    let error = webhook_client(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
+    assert!(matches!(error, WebhookClientError::ExtraRoot { number: 2, .. }), "{error}");
 }

@@ -1,17 +1,15 @@
 //! What goes over the wire, byte by byte.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-use tidings::domain::{
-    delivery::{Outcome, webhook_id},
-    secret::Secret,
-    subscription::PayloadFormat,
-};
-
 use crate::{
     attempt::sender::{NOW_SECONDS, SECRET, Sender, event, subscription},
     support::receiver::{OK, Receiver, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tidings::{
+    domain::{delivery::Outcome, payload_format::PayloadFormat, secret::Secret},
+    event::webhook::webhook_id,
 };
 
 fn hmac(message: &[u8]) -> Vec<u8> {

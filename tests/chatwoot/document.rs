@@ -1,7 +1,10 @@
 //! The table of docs/chatwoot.md, held against what is rendered: which keys there are, in which form and where.
 
 use serde_json::Value;
-use tidings::domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat};
+use tidings::{
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, render, samples},
+};
 
 const DOCUMENT: &str = include_str!("../../docs/chatwoot.md");
 
@@ -43,7 +46,7 @@ fn the_table_in_the_document_names_the_keys_that_are_there() {
     let mut event = samples::typical_message(account, 3, 7);
     event::check(&mut event, account, "event").unwrap();
     let [documented, live] = [PayloadFormat::Documented, PayloadFormat::Chatwoot]
-        .map(|format| serde_json::from_slice::<Value>(&json::render(&event, format)).unwrap());
+        .map(|format| serde_json::from_slice::<Value>(&render::render(&event, format)).unwrap());
 
     let rows = rows();
     assert!(rows.len() >= 25, "{}", rows.len());
@@ -55,8 +58,8 @@ fn the_table_in_the_document_names_the_keys_that_are_there() {
             for key in keys {
                 // Of what may be missing the table says when.
                 if !cell.contains("no key if") {
-                    let told = !cell.is_empty() && !cell.starts_with("no such key");
-                    assert_eq!(object.get(key).is_some(), told, "{key} of a {record}: {cell}");
+                    let is_listed = !cell.is_empty() && !cell.starts_with("no such key");
+                    assert_eq!(object.get(key).is_some(), is_listed, "{key} of a {record}: {cell}");
                     compared += 1;
                 }
             }

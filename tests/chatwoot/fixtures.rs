@@ -37,8 +37,8 @@ impl Fixture {
     /// The account that it is of, wherever it says so; 1 where it does not.
     pub fn account(&self) -> AccountId {
         let body: serde_json::Value = serde_json::from_slice(&self.captured).unwrap();
-        let told = body["account"]["id"].as_i64().or(body["messages"][0]["account_id"].as_i64());
-        AccountId::new(told.unwrap_or(1)).unwrap()
+        let id = body["account"]["id"].as_i64().or(body["messages"][0]["account_id"].as_i64());
+        AccountId::new(id.unwrap_or(1)).unwrap()
     }
 
     /// The event that is kept for it.

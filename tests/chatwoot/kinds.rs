@@ -1,14 +1,14 @@
 //! Receivers as people write them for Chatwoot's webhooks, one for each kind that is in use: what each reads, with the types
 //! that it takes for granted. A body in Chatwoot's form must be one that it can use.
 
+use super::fixtures::{self, Fixture};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidings::{
-    domain::{event, ids::AccountId, import, json, samples, subscription::PayloadFormat},
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, parse, render, samples},
     proto::v1::{self, EventType},
 };
-
-use super::fixtures::{self, Fixture};
 
 mod messages;
 mod records;
@@ -30,7 +30,7 @@ struct Kind {
 /// The element of `messages` is one that came while the event waited to be sent.
 const LATER: &str = "it has another message in its conversation";
 const CUT_SHORT: &str = "its conversation is cut short";
-const OLD: &str = "it is of 2021, when less was told";
+const OLD: &str = "it is of 2021, when bodies had fewer keys";
 
 const MESSAGES: &[&str] = &["message_created", "message_updated"];
 
@@ -111,7 +111,7 @@ fn made_up() -> Vec<(String, v1::Event)> {
     let kinds = (1..=12).map(|number| EventType::try_from(number).unwrap());
     let mut events: Vec<_> = kinds.map(|kind| samples::sample(kind, account())).collect();
     events.push(samples::typical_message(account(), 3, 7));
-    let named = |event| (name_in(&json::render(&event, PayloadFormat::Chatwoot)), event);
+    let named = |event| (name_in(&render::render(&event, PayloadFormat::Chatwoot)), event);
     events.into_iter().map(checked).map(named).collect()
 }
 
@@ -133,7 +133,7 @@ fn every_kind_can_use_what_is_made_up() {
             let of_this: Vec<_> = made_up().into_iter().filter(|(name, _)| name == event).collect();
             assert!(!of_this.is_empty(), "{event}");
             for (_, event) in of_this {
-                let body = json::render(&event, PayloadFormat::Chatwoot);
+                let body = render::render(&event, PayloadFormat::Chatwoot);
                 if let Err(why) = (kind.take)(&body) {
                     panic!("{} breaks: {why}\n{}", kind.name, String::from_utf8_lossy(&body));
                 }
@@ -192,8 +192,8 @@ struct Captured {
 fn captured() -> Vec<Captured> {
     let of = |fixture: &Fixture| {
         let theirs = fixture.as_one_of_the_twelve();
-        let event = import::read(&theirs, fixture.account()).unwrap();
-        let ours = json::render(&event, PayloadFormat::Chatwoot);
+        let event = parse::read(&theirs, fixture.account()).unwrap();
+        let ours = render::render(&event, PayloadFormat::Chatwoot);
         Captured { file: fixture.name.clone(), event: name_in(&theirs), theirs, ours }
     };
     fixtures::all().iter().map(of).collect()
@@ -205,7 +205,7 @@ fn every_kind_breaks_on_the_documented_form() {
     for kind in KINDS {
         for (name, event) in made_up() {
             if kind.events.contains(&name.as_str()) {
-                let done = (kind.take)(&json::render(&event, PayloadFormat::Documented));
+                let done = (kind.take)(&render::render(&event, PayloadFormat::Documented));
                 assert!(done.is_err(), "{} takes {name}: {done:?}", kind.name);
             }
         }
@@ -232,7 +232,8 @@ fn some_kind_breaks_on_each_wrong_value() {
         ("/conversation/messages/0", "message_type", json!("incoming")),
         ("/conversation/messages/0", "created_at", json!("2020-03-03T13:05:57.000Z")),
     ];
-    let message = json::render(&checked(samples::typical_message(account(), 3, 7)), PayloadFormat::Chatwoot);
+    let message =
+        render::render(&checked(samples::typical_message(account(), 3, 7)), PayloadFormat::Chatwoot);
     let breaking = |body: &[u8]| {
         let kinds = KINDS.iter().filter(|kind| kind.events.contains(&"message_created"));
         kinds.filter(|kind| (kind.take)(body).is_err()).map(|kind| kind.name).collect::<Vec<_>>()

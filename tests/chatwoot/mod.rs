@@ -3,10 +3,9 @@
 
 use std::{collections::BTreeSet, env};
 
-use tidings::domain::{
-    event, import,
-    json::render,
-    subscription::PayloadFormat::{self, Chatwoot},
+use tidings::{
+    domain::payload_format::PayloadFormat::{self, Chatwoot},
+    event::{self, parse, render::render},
 };
 
 mod document;
@@ -40,7 +39,7 @@ fn every_captured_payload_can_be_said_as_an_event() {
 fn every_captured_payload_comes_out_again() {
     assert_differences(fixtures::all().iter().flat_map(|fixture| {
         let body = fixture.as_one_of_the_twelve();
-        let event = import::read(&body, fixture.account());
+        let event = parse::read(&body, fixture.account());
         let event = event.unwrap_or_else(|faults| panic!("{}: {faults:?}", fixture.name));
         if env::var_os("WRITE_EVENTS").is_some() {
             fixture.keep(&event);
@@ -55,7 +54,7 @@ fn what_is_none_of_the_twelve_events_is_refused() {
     for (name, _) in NONE_OF_THE_TWELVE {
         let fixtures = fixtures::all();
         let fixture = fixtures.iter().find(|fixture| fixture.name == name).unwrap();
-        let faults = import::read(&fixture.captured, fixture.account()).unwrap_err();
+        let faults = parse::read(&fixture.captured, fixture.account()).unwrap_err();
         let fields: Vec<_> = faults.iter().map(|fault| (fault.field.as_str(), fault.rule.as_str())).collect();
         assert_eq!(fields, [("event", "is none of the twelve events")]);
     }
@@ -66,7 +65,7 @@ fn what_is_none_of_the_twelve_events_is_refused() {
 fn what_comes_out_can_be_read_again() {
     for fixture in fixtures::all() {
         let body = render(&fixture.event(), Chatwoot);
-        let event = import::read(&body, fixture.account()).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let event = parse::read(&body, fixture.account()).unwrap_or_else(|faults| panic!("{faults:?}"));
         assert_eq!(render(&event, Chatwoot), body, "{}", fixture.name);
         for format in [PayloadFormat::Documented, PayloadFormat::Sample] {
             let _: serde_json::Value = serde_json::from_slice(&render(&event, format)).unwrap();

@@ -6,7 +6,8 @@ use std::{env, fs};
 
 use prost::Message;
 use tidings::{
-    domain::{event, ids::AccountId, import, json, subscription::PayloadFormat},
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, parse, render},
     proto::v1::{self, EventType},
 };
 
@@ -19,7 +20,7 @@ use bodies::{compact, golden, name_of};
 fn assert_body(mut event: v1::Event, format: PayloadFormat, file: &str) {
     let account = AccountId::new(events::ACCOUNT).unwrap();
     event::check(&mut event, account, "event").unwrap_or_else(|faults| panic!("{file}: {faults:?}"));
-    let body = String::from_utf8(json::render(&event, format)).unwrap();
+    let body = String::from_utf8(render::render(&event, format)).unwrap();
     assert_eq!(body, golden(file), "{file}");
 }
 
@@ -46,7 +47,7 @@ fn message_events_have_the_body_of_the_sample() {
 
 #[test]
 fn other_events_have_their_documented_body_in_the_sample_form() {
-    for kind in events::kinds().filter(|kind| !json::has_sample_form(*kind)) {
+    for kind in events::kinds().filter(|kind| !render::has_sample_form(*kind)) {
         assert_body(events::full(kind), PayloadFormat::Sample, &format!("documented/{}", name_of(kind)));
     }
 }
@@ -70,10 +71,10 @@ fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
         let variants = [Some(events::full(kind)), Some(events::unset(kind)), events::empty(kind)];
         for mut event in variants.into_iter().flatten() {
             event::check(&mut event, account, "event").unwrap();
-            let body = json::render(&event, PayloadFormat::Chatwoot);
-            match import::read(&body, account) {
-                Ok(again) => assert_eq!(json::render(&again, PayloadFormat::Chatwoot), body),
-                // Nothing but its hours tells an inbox: these have none.
+            let body = render::render(&event, PayloadFormat::Chatwoot);
+            match parse::read(&body, account) {
+                Ok(again) => assert_eq!(render::render(&again, PayloadFormat::Chatwoot), body),
+                // Only working hours name an inbox: these events have none.
                 Err(faults) => {
                     let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
                     assert_eq!(fields, ["working_hours[0].inbox_id"], "{kind:?}");

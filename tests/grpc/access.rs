@@ -135,7 +135,7 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
 }
 
 #[tokio::test]
-async fn no_method_is_answered_without_a_token_that_counts() {
+async fn no_method_is_answered_without_a_valid_token() {
     let (server, admin) = start().await;
     let (revoked, revoked_text) = admin.create_token(token(&ALL, &[])).await.unwrap();
     admin.revoke_token(&revoked.name).await.unwrap();
@@ -179,7 +179,7 @@ async fn no_method_is_answered_without_a_token_that_counts() {
 }
 
 #[tokio::test]
-async fn two_headers_are_none() {
+async fn two_headers_are_no_token() {
     let (server, _) = start().await;
     let mut client = AccessTokenServiceClient::new(server.channel().await);
     let mut request = Request::new(v1::ListAccessTokensRequest::default());
@@ -251,7 +251,7 @@ async fn lists_have_pages() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_is_told_by_field() {
+async fn faults_of_a_token_are_reported_by_field() {
     let (server, admin) = start().await;
     let many: Vec<_> = (1..=101).map(|id| format!("accounts/{id}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
@@ -306,7 +306,7 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
         streams.push((sender, answers));
         open.push(caller.watch("accounts/1/subscriptions/-").await.unwrap());
     }
-    // Another's goes on.
+    // The stream of another token continues.
     let (_, other_text) = admin.create_token(token(&[Scope::Read], &[])).await.unwrap();
     let mut other =
         server.client_with_token(&other_text).await.watch("accounts/1/subscriptions/crm").await.unwrap();
@@ -367,7 +367,7 @@ async fn failed_tries_are_limited_and_do_not_keep_others_waiting() {
             assert_eq!(details.error_info().unwrap().metadata["limit"], "access_failures_per_minute_max");
         }
     }
-    admin.all_tokens().await.expect("a token that counts passes from the same address");
+    admin.all_tokens().await.expect("a valid token passes from the same address");
     let denied = |reason: &str| format!("tidings_calls_denied_total{{reason=\"{reason}\"}} 3\n");
     let text = server.metrics.text();
     for reason in ["invalid", "rate_limited"] {
@@ -440,7 +440,7 @@ async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administr
     // What was open before any token was there has none that could end.
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     admin.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
-    in_time(watch.message()).await.unwrap().expect("it goes on");
+    in_time(watch.message()).await.unwrap().expect("it continues");
     drop(watch);
     server.stop().await;
 }
@@ -475,7 +475,7 @@ async fn a_message_that_arrives_after_its_tokens_end_changes_nothing() {
 }
 
 #[tokio::test]
-async fn health_is_told_for_the_service_of_tokens() {
+async fn health_knows_the_service_of_tokens() {
     let server = TidingsInProcess::start().await;
     let mut client = HealthClient::new(server.channel().await);
     client

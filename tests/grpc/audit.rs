@@ -7,9 +7,10 @@ use prost_types::{FileDescriptorSet, MethodOptions, Timestamp, method_options::I
 use tidings::{
     domain::{
         caller::Peer,
-        delivery::{Attempt, Outcome, Post, Poster},
+        delivery::{Attempt, Outcome},
         time::UnixMicros,
     },
+    event::webhook::{WebhookClient, WebhookRequest},
     proto::{
         self,
         v1::{self, EventType, audit_record::Outcome as Audited, delivery::State},
@@ -323,7 +324,7 @@ async fn a_list_that_asks_for_nonsense_is_refused() {
 async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_caller() {
     let gate = Arc::new(Semaphore::new(0));
     let posting = Arc::clone(&gate);
-    let posts = move |_post: Post| {
+    let posts = move |_post: WebhookRequest| {
         let gate = Arc::clone(&posting);
         async move {
             drop(gate.acquire().await);
@@ -339,8 +340,10 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
             })
         }
     };
-    let poster: Poster = BoxCloneSyncService::new(tower::service_fn(posts));
-    let server = TidingsInProcess::start_with(Setup { poster: Some(poster), ..Setup::default() }).await;
+    let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(posts));
+    let server =
+        TidingsInProcess::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() })
+            .await;
     server.subscribe("crm").await;
     let client = server.client.clone();
     let call = tokio::spawn(async move { client.try_test(CRM, EventType::Unspecified).await });
@@ -364,7 +367,7 @@ async fn what_cannot_be_recorded_is_not_done() {
     let client = &server.client;
     let status = client.try_pause(CRM).await.unwrap_err();
     assert_refused(&status, ResourceExhausted, "DISK_FULL", &[]);
-    // A fault of the request is reported all the same, and reading goes on.
+    // A fault of the request is reported all the same, and reading still works.
     let status = client.try_pause("x").await.unwrap_err();
     assert_refused(&status, InvalidArgument, "FIELD_INVALID", &["name"]);
     assert_eq!(client.subscription(CRM).await, before);

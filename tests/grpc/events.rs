@@ -1,12 +1,11 @@
 //! EventService, where it does as asked; its stream has a file of its own.
 
+use crate::support::{events::long_message, in_process::*, receiver::Receiver};
 use tidings::{
-    domain::samples,
+    event::samples,
     proto::v1::{self, EventType, render_event_request::Source},
 };
 use tonic::Code;
-
-use crate::support::{events::long_message, in_process::*, receiver::Receiver};
 
 #[tokio::test]
 async fn a_published_event_is_read_back_as_it_was_published() {

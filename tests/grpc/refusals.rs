@@ -19,7 +19,7 @@ async fn seen(client: &Client) -> (Vec<v1::Subscription>, Vec<v1::Event>, Vec<v1
 }
 
 #[tokio::test]
-async fn every_refusal_tells_code_reason_and_fields_and_changes_nothing() {
+async fn every_refusal_has_a_code_a_reason_and_fields_and_changes_nothing() {
     let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.publish("taken").await;

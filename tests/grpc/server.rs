@@ -3,7 +3,8 @@
 use std::{convert::Infallible, time::Duration};
 
 use tidings::{
-    domain::delivery::{Attempt, Post, Poster},
+    domain::delivery::Attempt,
+    event::webhook::{WebhookClient, WebhookRequest},
     grpc::Drain,
     proto::v1::{self, EventType, subscription_service_client::SubscriptionServiceClient},
 };
@@ -181,11 +182,13 @@ async fn the_refusal_of_an_unknown_method_lists_the_known_ones() {
 
 #[tokio::test]
 async fn a_panic_costs_its_own_call_and_nothing_else() {
-    async fn panics(_post: Post) -> Result<Attempt, Infallible> {
+    async fn panics(_post: WebhookRequest) -> Result<Attempt, Infallible> {
         panic!("made by a test")
     }
-    let poster: Poster = BoxCloneSyncService::new(tower::service_fn(panics));
-    let server = TidingsInProcess::start_with(Setup { poster: Some(poster), ..Setup::default() }).await;
+    let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(panics));
+    let server =
+        TidingsInProcess::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() })
+            .await;
     let name = server.subscribe("crm").await.name;
     let status = server.client.try_test(&name, EventType::Unspecified).await.unwrap_err();
     assert_refused(&status, Code::Internal, "INTERNAL", &[]);

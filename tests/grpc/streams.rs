@@ -11,7 +11,7 @@ fn numbered(sequence: i64, request: v1::PublishEventRequest) -> v1::StreamPublis
 }
 
 async fn next(answers: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::StreamPublishEventsResponse {
-    in_time(answers.message()).await.expect("the stream goes on").expect("there is an answer")
+    in_time(answers.message()).await.expect("the stream continues").expect("there is a response")
 }
 
 #[tokio::test]

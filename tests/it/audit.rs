@@ -17,11 +17,11 @@ use crate::support::{
     client::{Client, Subscribed, subscription},
     in_time,
     process::Launcher,
+    profile::in_full_or_short,
     scrape::Scrape,
 };
 
 const ACCOUNT: i64 = 1;
-const KILLS: u64 = 12;
 /// Callers that change things at the same time.
 const CALLERS: u64 = 8;
 
@@ -62,10 +62,11 @@ fn outcomes<'a>(records: &'a [v1::AuditRecord], method: &str) -> BTreeMap<&'a st
 
 #[tokio::test]
 async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_as_done_has_changed() {
+    let kills = in_full_or_short(12, 4);
     let launcher = Launcher::new().with("subscriptions-per-account-max", "1000000");
     let mut gateway = launcher.start().await;
     let (mut created, mut paused) = (BTreeSet::new(), BTreeSet::new());
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             callers.spawn(change_until_killed(gateway.client.clone(), format!("k{kill}c{caller}")));
@@ -104,10 +105,10 @@ async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_a
     }
     // Whoever was cut off has left at most one call without an end; and numbers are given away once.
     let unknown = records.iter().filter(|record| record.outcome() == Outcome::Unknown).count() as u64;
-    assert!(unknown <= KILLS * CALLERS, "{unknown} without an end");
+    assert!(unknown <= kills * CALLERS, "{unknown} without an end");
     let numbers: Vec<i64> = records.iter().map(|record| record.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[0] == 1, "{numbers:?}");
-    println!("{} calls on record, {unknown} of them cut off by {KILLS} kills", records.len());
+    println!("{} calls on record, {unknown} of them cut off by {kills} kills", records.len());
     gateway.stop().await;
 }
 

@@ -22,7 +22,7 @@ async fn connections(gateway: &TidingsProcess, count: f64) {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_and_further_ones_are_closed_at_once() {
+async fn an_address_has_a_bounded_number_of_connections_and_further_ones_are_closed_at_once() {
     let gateway = Launcher::new().with("grpc-connections-per-address-max", "3").start().await;
     // Beside that of the gateway's own client.
     let mut kept = Vec::new();
@@ -66,7 +66,7 @@ async fn connections_that_have_not_begun_are_bounded_and_do_not_count_once_they_
 }
 
 #[tokio::test]
-async fn a_connection_without_calls_is_told_to_go_and_one_with_a_call_stays() {
+async fn a_connection_without_calls_is_asked_to_go_and_one_with_a_call_stays() {
     const IDLE: Duration = Duration::from_millis(800);
     let gateway = Launcher::new().with("grpc-idle-timeout", "800ms").start().await;
     let mut watched = HealthClient::new(gateway.another_client().await.channel);
@@ -75,12 +75,12 @@ async fn a_connection_without_calls_is_told_to_go_and_one_with_a_call_stays() {
 
     let since = Instant::now();
     let mut idle = RawHttp2::greeted(gateway.grpc, &[]).await;
-    let goaway = idle.until(|frame| frame.kind == GOAWAY).await.expect("it is told");
+    let goaway = idle.until(|frame| frame.kind == GOAWAY).await.expect("it is asked to go");
     assert!(since.elapsed() >= IDLE, "after {:?}", since.elapsed());
     assert_eq!(goaway.payload[4..8], NO_ERROR.to_be_bytes());
     drop(idle);
 
-    assert!(timeout(IDLE, watch.message()).await.is_err(), "the stream goes on");
+    assert!(timeout(IDLE, watch.message()).await.is_err(), "the stream continues");
     watched.check(HealthCheckRequest::default()).await.expect("on the same connection");
     // This client's own connection was closed, and it makes another.
     gateway.client.nothing_owed(1).await;
@@ -105,7 +105,7 @@ async fn a_client_that_does_not_take_its_answers_is_cut_and_others_are_not() {
     let (_, ended) = stalled.end_within(PATIENCE).await;
     assert!(ended && since.elapsed() >= TIMEOUT, "after {:?}", since.elapsed());
     assert_eq!(Scrape::closed(&gateway, "stalled", 1.0).await, 1.0);
-    assert!(timeout(TIMEOUT, watch.message()).await.is_err(), "the stream goes on");
+    assert!(timeout(TIMEOUT, watch.message()).await.is_err(), "the stream continues");
     gateway.client.nothing_owed(1).await;
     gateway.stop().await;
 }

@@ -23,6 +23,7 @@ use crate::support::{
     client::{Client, id_of, retry_policy, subscription},
     eventually, in_time,
     process::Launcher,
+    profile::in_full_or_short,
     receiver::{Receiver, Request, Response},
 };
 
@@ -33,17 +34,17 @@ use load::{Load, conversation_of, event_id, request};
 const ACCOUNT: i64 = 1;
 /// Conversations that the events are of.
 const CONVERSATIONS: i64 = 10;
-const KILLS: usize = 50;
 /// Acknowledged events of each round, after which the gateway is killed; over and over.
 const KILLED_AFTER: [usize; 10] = [1, 150, 40, 300, 5, 200, 90, 250, 20, 120];
-/// Of so many requests the receiver fails one, and in every third round so many in a row.
+/// The receiver fails one request in this many, and in every third round this many in a row.
 const FAILS_ONE_IN: usize = 5;
 const FAILS_IN_A_ROW: usize = 300;
 /// POSTs of one subscription under way at once: what a kill may make the receiver see twice.
 const MAX_IN_FLIGHT: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
+async fn kills_under_load_lose_nothing_that_was_acknowledged() {
+    let kills = in_full_or_short(50, KILLED_AFTER.len());
     let endpoint = Endpoint::start().await;
     // The least that may be kept is less than what is published.
     let launcher = Launcher::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms");
@@ -53,7 +54,7 @@ async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
     let clients = watch::Sender::new(gateway.client.clone());
     let load = Arc::new(Load::new(clients.subscribe(), subscriptions.len()));
     let mut callers = load.start();
-    let rounds = KILLED_AFTER.into_iter().cycle().take(KILLS);
+    let rounds = KILLED_AFTER.into_iter().cycle().take(kills);
     for (round, events) in rounds.clone().enumerate() {
         endpoint.failing.store(if round % 3 == 2 { FAILS_IN_A_ROW } else { 0 }, Relaxed);
         load.acknowledged_more(events).await;
@@ -78,7 +79,7 @@ async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
     let seen = endpoint.receiver.seen();
     for subscribed in &subscriptions {
         let sent = by_webhook_id(&seen, subscribed.path);
-        assert_arrived(&sent, subscribed, &acknowledged);
+        assert_arrived(&sent, subscribed, &acknowledged, kills);
         assert_shown(&gateway.client, subscribed, &sent, &stored).await;
         if subscribed.subscription.ordered {
             assert_in_order(&seen, subscribed.path, &stored);
@@ -87,23 +88,23 @@ async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
     gateway.stop().await;
 }
 
-/// The first start makes the data directory. Wherever it is cut off, the next one goes on from there.
+/// The first start makes the data directory. Wherever it is cut off, the next one continues from there.
 #[tokio::test]
 async fn a_gateway_that_was_killed_while_it_started_starts_again() {
-    const KILLS: u32 = 12;
+    let kills = in_full_or_short(12, 4);
     let once = Instant::now();
     Launcher::new().start().await.kill().await;
     let takes = once.elapsed();
     let launcher = Launcher::new();
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         // Moments all over the time that a start takes; each on a directory as the ones before left it.
-        let mut starting = launcher.command().spawn().unwrap();
-        sleep(takes * kill / KILLS).await;
-        starting.kill().await.unwrap();
+        let starting = launcher.spawn();
+        sleep(takes * kill / kills).await;
+        starting.kill().await;
         let fresh = Launcher::new();
-        let mut starting = fresh.command().spawn().unwrap();
-        sleep(takes * kill / KILLS).await;
-        starting.kill().await.unwrap();
+        let starting = fresh.spawn();
+        sleep(takes * kill / kills).await;
+        starting.kill().await;
         fresh.start().await.stop().await;
     }
     let gateway = launcher.start().await;
@@ -211,8 +212,7 @@ async fn assert_counts_add_up(
     .await;
 }
 
-/// What the receiver saw on this path, by the id that tells deliveries apart. Checks that all that it saw of a delivery is
-/// the same.
+/// The requests on this path by webhook-id. Checks that all requests of a delivery have the same body.
 fn by_webhook_id<'a>(seen: &'a [Request], path: &str) -> BTreeMap<&'a str, Vec<&'a Request>> {
     let mut sent: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for request in seen.iter().filter(|request| request.path == path) {
@@ -239,7 +239,7 @@ fn event_name(number: i64) -> String {
     format!("accounts/{ACCOUNT}/events/{}", event_id(number))
 }
 
-/// What tells the delivery of this event from others.
+/// The webhook-id of the delivery of this event.
 fn webhook_id(subscription: &v1::Subscription, number: i64) -> String {
     let uid = Uuid::parse_str(&subscription.uid).unwrap();
     Uuid::new_v5(&uid, event_name(number).as_bytes()).to_string()
@@ -250,6 +250,7 @@ fn assert_arrived(
     sent: &BTreeMap<&str, Vec<&Request>>,
     Subscribed { path, subscription }: &Subscribed,
     acknowledged: &BTreeSet<i64>,
+    kills: usize,
 ) {
     assert_eq!(sent.len(), acknowledged.len(), "one webhook-id for each event");
     let mut taken_again = 0;
@@ -261,7 +262,7 @@ fn assert_arrived(
         assert!(taken > 0, "{path}: {number} was never taken: {requests:?}");
         taken_again += taken - 1;
     }
-    let in_flight_at_kills = MAX_IN_FLIGHT * KILLS;
+    let in_flight_at_kills = MAX_IN_FLIGHT * kills;
     assert!(taken_again <= in_flight_at_kills, "{taken_again} were sent again though they had arrived");
 }
 

@@ -48,7 +48,7 @@ fn event_id(number: i64) -> String {
     format!("e{number}")
 }
 
-/// Publishes, several at a time, until every caller is refused. Tells by number what came of each.
+/// Publishes, several at a time, until every caller is refused. Returns the result of each by number.
 async fn publish_until_refused(client: &Client) -> BTreeMap<i64, Result<(), tonic::Status>> {
     const EACH_MAX: i64 = 1_000;
     let mut callers = tokio::task::JoinSet::new();
@@ -217,7 +217,7 @@ async fn a_store_that_failed_is_logged_once_and_in_the_exit_code_and_a_restart_r
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     gateway.client.pause(&subscribed.name).await;
     gateway.client.try_publish(request("before", 1)).await.unwrap();
-    // There is room, as far as can be told, and the write fails all the same.
+    // The disk seems to have room, and the write fails all the same.
     limit_files(&gateway, 0);
     let failed = Instant::now();
     let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;

@@ -60,7 +60,7 @@ async fn refuses(client: &Client, subscription: &str, url: &str) -> usize {
     2
 }
 
-/// TestSubscription tells that the address is not POSTed to: a refusal.
+/// TestSubscription reports that the address is not POSTed to: a refusal.
 async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize {
     let tested = client.test(subscription, KIND).await;
     assert!(tested.error.contains(NOT_POSTED_TO) && tested.http_status == 0, "{host}: {tested:?}");

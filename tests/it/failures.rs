@@ -5,13 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tidings::domain::{delivery::webhook_id, ids::AccountId, samples};
-use tidings::proto::v1::{
-    self, EventType,
-    delivery::State,
-    delivery_attempt::Outcome::{self, Connect, HttpStatus, Io, Ok, Timeout},
-};
-
 use crate::{
     golden::events::{ACCOUNT, full},
     support::{
@@ -20,6 +13,15 @@ use crate::{
         events::publish_request,
         process::Launcher,
         receiver::{Receiver, Response},
+    },
+};
+use tidings::{
+    domain::ids::AccountId,
+    event::{samples, webhook::webhook_id},
+    proto::v1::{
+        self, EventType,
+        delivery::State,
+        delivery_attempt::Outcome::{self, Connect, HttpStatus, Io, Ok, Timeout},
     },
 };
 
@@ -32,7 +34,7 @@ async fn delivered(client: &Client, subscribed: &Subscribed, state: State) -> v1
     client.delivery_in(&subscribed.delivery(id_of(&published.event)), state).await
 }
 
-/// The attempts are so many, numbered in turn, all of this outcome, status and error.
+/// There are `count` attempts, numbered in turn, all of this outcome, status and error.
 #[track_caller]
 fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, status: i32, error: &str) {
     assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(count), "{delivery:#?}");

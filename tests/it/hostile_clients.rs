@@ -2,7 +2,7 @@
 //! that are never taken, bombs. Beside each a healthy client publishes all the while, and keeps its latency; the memory of
 //! the gateway stays within a bound that is stated; and the gateway complains of nothing.
 //!
-//! Machines are noisy: medians count, with a wide margin, as beside hostile receivers.
+//! Machines are noisy: medians are compared, with a wide margin, as with hostile receivers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,6 +15,7 @@ use crate::support::{
     client::Client,
     events::message,
     process::{Launcher, TidingsProcess},
+    profile::in_full_or_short,
     raw_http2::RawHttp2,
     scrape::Scrape,
 };
@@ -30,10 +31,13 @@ mod waiting;
 /// The account of the healthy client.
 const ACCOUNT: i64 = 1;
 /// How long latencies are measured.
-const MEASURED: Duration = Duration::from_secs(2);
+fn measured() -> Duration {
+    in_full_or_short(Duration::from_secs(2), Duration::from_millis(700))
+}
+
 /// How often the healthy client calls.
 const EVERY: Duration = Duration::from_millis(5);
-/// A healthy median has moved if it is so many times what it was, and this long: attackers and gateway share the cores, and a
+/// A healthy median has moved if it grew by this factor, and to this long: attackers and gateway share the cores, and a
 /// build for tests spends many times as much on a frame as one that is served.
 const MOVED_FACTOR: u32 = 10;
 const MOVED: Duration = Duration::from_secs(1);
@@ -69,12 +73,12 @@ impl Attacked {
         let gateway = launcher.start().await;
         let healthy = gateway.another_client().await;
         // What is set up at the first calls is there then.
-        median(&healthy, MEASURED / 4).await;
-        let without = median(&healthy, MEASURED).await;
+        median(&healthy, measured() / 4).await;
+        let without = median(&healthy, measured()).await;
         Self { gateway, healthy, without }
     }
 
-    /// Runs an attack for as long as latencies are measured. Besides what every attack may take, it may take so many bytes.
+    /// Runs an attack for as long as latencies are measured. It may take `allowed_bytes` more memory than every attack may.
     async fn under<F>(
         &self,
         name: &str,
@@ -85,8 +89,8 @@ impl Attacked {
         F: Future<Output = Tried> + Send + 'static,
     {
         let before = self.gateway.reset_peak_resident_bytes();
-        let attacking = tokio::spawn(attack(self.gateway.grpc, Instant::now() + MEASURED));
-        let with = median(&self.healthy, MEASURED).await;
+        let attacking = tokio::spawn(attack(self.gateway.grpc, Instant::now() + measured()));
+        let with = median(&self.healthy, measured()).await;
         let tried = attacking.await.unwrap();
         let grown = self.gateway.peak_resident_bytes().saturating_sub(before);
         println!(
@@ -108,7 +112,7 @@ impl Attacked {
 
     /// The gateway must be as it was: calls are answered, nothing hangs on, nothing was logged as an error.
     async fn end(self) {
-        median(&self.healthy, MEASURED / 4).await;
+        median(&self.healthy, measured() / 4).await;
         Scrape::when(&self.gateway, "without the attackers' connections", |scrape| {
             scrape.value("tidings_grpc_connections") <= 2.0
                 && scrape.value("tidings_grpc_calls_in_flight") == 0.0
@@ -134,7 +138,7 @@ async fn median(client: &Client, during: Duration) -> Duration {
     latencies[latencies.len() / 2]
 }
 
-/// So many attackers side by side.
+/// `count` attackers side by side.
 async fn side_by_side<F>(count: usize, attacker: impl Fn(usize) -> F) -> Tried
 where
     F: Future<Output = Tried> + Send + 'static,

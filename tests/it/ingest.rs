@@ -210,7 +210,7 @@ async fn a_delivery_is_taken_once_and_its_id_stands_for_one_body_only() {
         assert_eq!(scrape.value(&format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}")), count);
     }
     let log = gateway.stop().await;
-    let told = refused(&log);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["delivery.id"], &told[0]["status"]), (&json!(id), &json!(409)));
+    let refusals = refused(&log);
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!((&refusals[0]["delivery.id"], &refusals[0]["status"]), (&json!(id), &json!(409)));
 }

@@ -7,6 +7,7 @@ mod bodies;
 mod connections;
 mod crash;
 mod disk;
+mod documents;
 mod egress;
 mod ending;
 mod failures;

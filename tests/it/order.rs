@@ -32,7 +32,7 @@ fn position(request: &Request) -> (i64, i64) {
     (id / MESSAGES_MAX, id % MESSAGES_MAX)
 }
 
-/// Publishes so many messages of these conversations in turn, the numbers going on from `from`.
+/// Publishes `count` messages of each of these conversations in turn, numbered from `from`.
 async fn publish(client: &Client, conversations: &[i64], from: i64, count: i64) {
     let events = (from..from + count)
         .flat_map(|number| conversations.iter().map(move |conversation| (*conversation, number)));
@@ -71,7 +71,7 @@ fn assert_order(seen: &[Request]) -> HashMap<i64, i64> {
     last.into_iter().map(|(conversation, (number, _))| (conversation, number)).collect()
 }
 
-/// Refuses the stuck conversation until told otherwise.
+/// Refuses the stuck conversation until it is healed.
 async fn one_is_stuck() -> (Receiver, Arc<AtomicBool>) {
     let healed = Arc::new(AtomicBool::new(false));
     let heals = Arc::clone(&healed);
@@ -88,7 +88,7 @@ fn taken_of_others(seen: &[Request]) -> usize {
 }
 
 #[tokio::test]
-async fn a_stuck_conversation_holds_up_itself_alone() {
+async fn a_stuck_conversation_holds_up_only_itself() {
     let (receiver, healed) = one_is_stuck().await;
     let gateway = Launcher::new().start().await;
     subscribe(&gateway.client, &receiver).await;
@@ -180,7 +180,7 @@ async fn a_pause_and_a_switch_in_the_middle_change_no_order() {
 }
 
 #[tokio::test]
-async fn asking_for_order_later_orders_what_waits_already() {
+async fn asking_for_order_later_orders_what_already_waits() {
     let receiver = Receiver::always(Response::nothing()).await;
     let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {

@@ -28,7 +28,7 @@ const ACCOUNT: i64 = 1;
 const OTHER_ACCOUNT: i64 = 2;
 /// The longest timeout that a subscription may have: what hangs does so until the end of the test.
 const HANGS: Duration = Duration::from_secs(30);
-/// A healthy median has moved if it is so many times what it was, and this long.
+/// A healthy median has moved if it grew by this factor, and to this long.
 const MOVED_FACTOR: u32 = 10;
 const MOVED: Duration = Duration::from_millis(250);
 
@@ -50,11 +50,11 @@ fn launcher() -> Launcher {
     Launcher::new().with("drain-timeout", "100ms")
 }
 
-/// An endpoint of `account` hangs for the whole timeout; the healthy endpoint's deliveries go on beside it.
+/// An endpoint of `account` hangs for the whole timeout; the healthy endpoint's deliveries continue.
 async fn a_hanging_endpoint_moves_nobody(account: i64) {
     const MAX_IN_FLIGHT: usize = 64;
     let (hanging, gateway) = (Receiver::always(Response::nothing()).await, launcher().start().await);
-    let healthy = Healthy::beside(&gateway, &[OTHER_ACCOUNT]).await;
+    let healthy = Healthy::start(&gateway, &[OTHER_ACCOUNT]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription {
         timeout: duration(HANGS),
@@ -90,7 +90,7 @@ async fn bodies_without_an_end_move_nobody(answer: Response) {
     const COUNT: i64 = 600;
     const IN_FLIGHT: u16 = 100;
     let (endless, gateway) = (Receiver::always(answer).await, launcher().start().await);
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription {
         timeout: duration(Duration::from_secs(1)),
@@ -135,7 +135,7 @@ async fn huge_answers_take_no_memory() {
     let huge = format!("HTTP/1.1 200 OK\r\ncontent-length: {RESPONSE_BYTES}\r\n\r\n");
     let huge = Response::repeat(&huge, "x");
     let (huge, gateway) = (Receiver::always(huge).await, launcher().start().await);
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription { max_in_flight: 20, ..subscription(huge.url("/huge")) };
     gateway.client.subscribe(OTHER_ACCOUNT, asked).await;
@@ -166,7 +166,7 @@ async fn an_endpoint_that_asks_for_patience_gets_what_it_asks_for() {
         (OTHER_ACCOUNT + 1, None),
     ];
     let gateway = launcher().start().await;
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let mut receivers = Vec::new();
     for (account, first) in cases {
@@ -268,7 +268,7 @@ enum Loses {
 #[tokio::test]
 async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
     let gateway = launcher().start().await;
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let receiver = Receiver::start().await;
     gateway.client.subscribe(OTHER_ACCOUNT, subscription(receiver.url("/"))).await;
     let without = healthy.median().await;

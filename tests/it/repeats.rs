@@ -55,7 +55,7 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
     }
     gateway.kill().await;
 
-    // The events are read from the disk now, and rendered anew.
+    // The events are read from the disk now, and rendered again.
     let gateway = launcher.start().await;
     for name in &deliveries {
         gateway.client.retry(name).await;

@@ -9,7 +9,7 @@ use crate::support::{
     receiver::{Receiver, Request, Response},
 };
 
-/// Replays to the end, making every call twice, and tells how many events were queued.
+/// Replays to the end, making every call twice, and returns how many events were queued.
 async fn replay_all(client: &Client, request: v1::ReplayDeliveriesRequest) -> i32 {
     let (mut count, mut page_token) = (0, String::new());
     loop {
@@ -63,13 +63,13 @@ async fn what_failed_is_replayed_page_by_page_with_the_same_ids_and_bodies() {
         assert_eq!((delivery.attempt_count, numbers), (2, vec![1, 2]));
     }
     let seen = receiver.wait_for(10).await;
-    let told = |requests: &[Request]| {
-        let mut told: Vec<_> =
+    let posted = |requests: &[Request]| {
+        let mut posted: Vec<_> =
             requests.iter().map(|request| (request.webhook_id().to_owned(), request.body.clone())).collect();
-        told.sort();
-        told
+        posted.sort();
+        posted
     };
-    assert_eq!(told(&seen[..5]), told(&seen[5..]));
+    assert_eq!(posted(&seen[..5]), posted(&seen[5..]));
     assert_eq!(replay_all(client, all.clone()).await, 0, "nothing failed any more");
     let states = vec![State::Succeeded.into()];
     let again = v1::ReplayDeliveriesRequest { states, ..all };

@@ -130,11 +130,9 @@ async fn what_was_stored_is_the_same_after_a_restart() {
 async fn a_second_gateway_on_the_same_directory_is_refused() {
     let launcher = Launcher::new();
     let gateway = launcher.start().await;
-    let refused = launcher.command().output().await.unwrap();
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("is in use by another process") && told.contains("--data-dir"), "{told}");
+    let refusal = launcher.refusal().await;
+    assert_eq!(refusal.lines().count(), 1, "{refusal}");
+    assert!(refusal.contains("is in use by another process") && refusal.contains("--data-dir"), "{refusal}");
     // The first one has not noticed, and the directory is free once it ends.
     gateway.client.publish(1, contact(1)).await;
     gateway.stop().await;

@@ -22,6 +22,7 @@ use crate::{
         client::{Client, Subscribed, attempts, subscription},
         events::contact,
         process::{Ended, Launcher, Process, TidingsProcess, run},
+        profile::in_full_or_short,
         receiver::{Receiver, Request, Response},
     },
 };
@@ -128,7 +129,7 @@ async fn no_secret_is_in_a_file_of_the_data_directory() {
 }
 
 #[tokio::test]
-async fn without_a_key_one_is_made_for_its_owner_alone_and_told_of() {
+async fn without_a_key_one_is_made_for_its_owner_only_and_logged() {
     let launcher = Launcher::new();
     let log = launcher.start().await.stop().await;
     let file = launcher.data_dir().join("secrets.key");
@@ -147,7 +148,7 @@ async fn without_a_key_one_is_made_for_its_owner_alone_and_told_of() {
 }
 
 #[tokio::test]
-async fn another_key_is_refused_and_the_right_one_goes_on() {
+async fn another_key_is_refused_and_the_right_one_works_again() {
     let receiver = Receiver::start().await;
     let launcher = Launcher::new().with_variable("TIDINGS_SECRETS_KEY", KEY);
     let gateway = launcher.start().await;
@@ -199,7 +200,7 @@ async fn still_signs(gateway: &TidingsProcess, receiver: &Receiver, secrets: &[S
 #[tokio::test]
 async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
     const SUBSCRIPTIONS: usize = 200;
-    const KILLS: u32 = 16;
+    let kills = in_full_or_short(16, 8);
     let receiver = Receiver::start().await;
     let launcher = small_home();
     let gateway = launcher.start().await;
@@ -223,9 +224,9 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
     assert!(key_of().lines().all(|line| line.starts_with('#') || !stdout.contains(line)), "{stdout}");
 
     let mut interrupted = 0;
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let rotating = Process::start(launcher.command_to("rotate-secrets-key"));
-        sleep(takes * kill / KILLS).await;
+        sleep(takes * kill / kills).await;
         rotating.kill().await;
         let keys = key_of().lines().filter(|line| !line.starts_with('#')).count();
         interrupted += usize::from(keys == 2);
@@ -256,7 +257,7 @@ async fn a_rotation_is_refused_while_a_gateway_runs_and_where_there_is_none() {
     gateway.stop().await;
 }
 
-/// Everything that touches secrets, with the most that a log can tell; what is printed and answered is watched by the harness.
+/// Everything that touches secrets, with the most verbose log. The harness scans what is printed and responded.
 #[tokio::test]
 async fn nothing_that_is_printed_or_answered_shows_a_secret() {
     let status = |path: &str| if path == "/asymmetric" { 500 } else { 200 };
@@ -267,7 +268,7 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
     let (given, secrets) = use_secrets(client, &receiver).await;
     secrets.iter().for_each(|secret| launcher.secrets().add(secret));
 
-    // What is wrong is told without what it is.
+    // A fault is reported without the value.
     let refused = async |change: &dyn Fn(&mut v1::CreateSubscriptionRequest)| {
         let mut request = v1::CreateSubscriptionRequest {
             parent: "accounts/1".into(),
@@ -308,7 +309,7 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
     client.counts_when(&unheard.name, "one given up", |counts| counts.failed == 1).await;
     client.delete(&unheard.name, true).await.unwrap();
     let log = gateway.stop().await;
-    assert!(log.iter().any(|line| line.contains(r#""level":"TRACE""#)), "it tells all that it can");
+    assert!(log.iter().any(|line| line.contains(r#""level":"TRACE""#)), "the log is as verbose as it can be");
 
     let rotated = run(launcher.command_to("rotate-secrets-key")).await;
     for printed in [rotated.stdout, rotated.stderr] {
@@ -414,13 +415,13 @@ async fn a_change_of_scheme_signs_both_ways_for_a_while() {
 
     client.update(scheme(SignatureScheme::Ed25519)).await;
     let refused = client.try_update(scheme(SignatureScheme::HmacSha256), &[]).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign beside the newest");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign besides the newest");
     gateway.stop().await;
 }
 
 /// A start that is refused says so once, and is no panic.
 #[tokio::test]
-async fn a_key_in_the_environment_that_is_none_is_a_fault_of_the_configuration() {
+async fn an_invalid_key_in_the_environment_is_a_fault_of_the_configuration() {
     let launcher = Launcher::new().with_variable("TIDINGS_SECRETS_KEY", "a-passphrase-instead");
     let ended = run(launcher.command()).await;
     assert_eq!(ended.code, Some(64));

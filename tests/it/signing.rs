@@ -72,7 +72,7 @@ async fn rotate(client: &Client, name: &str, overlap: Duration) -> (String, Unix
 }
 
 #[tokio::test]
-async fn older_secrets_sign_until_their_overlap_is_over_and_are_told_to_nobody() {
+async fn older_secrets_sign_until_their_overlap_is_over_and_are_shown_nowhere() {
     let receiver = Receiver::start().await;
     let launcher = Launcher::new().with("log-level", "trace");
     let gateway = launcher.start().await;
@@ -99,7 +99,7 @@ async fn older_secrets_sign_until_their_overlap_is_over_and_are_told_to_nobody()
     gateway.client.nothing_owed(1).await;
 
     log.extend(gateway.stop().await);
-    assert!(log.iter().any(|line| line.contains("/hook") || line.contains(&name)), "it tells of the rest");
+    assert!(log.iter().any(|line| line.contains("/hook") || line.contains(&name)), "the log has the rest");
     for secret in [first, second, third] {
         let key = secret.strip_prefix("whsec_").unwrap();
         assert_eq!(log.iter().find(|line| line.contains(key)), None, "a secret is in the log");

@@ -138,7 +138,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_live_on() {
     shown_in_time(&trusting, &gateway, &second).await;
     old.check(HealthCheckRequest::default()).await.expect("the old connection lives");
 
-    // What cannot be used changes nothing, and is told once however often it is looked at.
+    // An unusable file changes nothing, and is logged once however often it is looked at.
     // Between two writes there may have been a certificate without its key.
     let before = refused(&gateway).await;
     replace(
@@ -159,9 +159,9 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_live_on() {
     old.check(HealthCheckRequest::default()).await.expect("the old connection lives");
     assert!(timeout(POLL_INTERVAL, watch.message()).await.is_err(), "the stream still runs");
     let log = gateway.stop().await;
-    let told = |what: &str| log.iter().filter(|line| line.contains(what)).count();
-    assert!(told("new certificates cannot be used; the old ones stay") >= 2, "{log:#?}");
-    assert!(told("new certificates are in use") >= 2, "{log:#?}");
+    let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
+    assert!(count("new certificates cannot be used; the old ones stay") >= 2, "{log:#?}");
+    assert!(count("new certificates are in use") >= 2, "{log:#?}");
 }
 
 async fn shown_in_time(client: &TlsClient, gateway: &TidingsProcess, certificate: &Certificate) {
@@ -272,7 +272,7 @@ async fn whoever_speaks_tls_or_http_1_to_the_plain_port_is_closed_quickly() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_takes_its_place_only_for_the_time_that_it_has() {
+async fn a_handshake_that_never_ends_is_cut_off_at_its_timeout() {
     const TIMEOUT: Duration = Duration::from_millis(500);
     for (launcher, beginning) in [
         (secure_anyhow().1, &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..]),

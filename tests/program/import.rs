@@ -57,7 +57,7 @@ async fn stop_with_nothing_more(gateway: TidingsProcess, mut receiver: Receiver)
     assert!(receiver.take_all().is_empty());
 }
 
-/// A file beside the data with this text: its path.
+/// Writes a file in the launcher's directory. Returns its path.
 fn file(launcher: &Launcher, name: &str, text: impl AsRef<[u8]>) -> String {
     launcher.file(name, text).to_str().expect("paths of tests are UTF-8").to_owned()
 }
@@ -88,7 +88,7 @@ async fn waiting(importing: &Process) -> String {
     importing.stderr.wait_for(|line| line.contains("waiting").then(|| line.to_owned())).await
 }
 
-/// The numbers of the next so many messages.
+/// The numbers of the next `count` messages.
 async fn next_numbers(receiver: &mut Receiver, count: usize) -> Vec<i64> {
     receiver.take(count).await.iter().map(Request::message_number).collect()
 }

@@ -103,7 +103,7 @@ impl Administrator {
         }
         let pauses = self.plan.deeds.contains(&Deed::Pause);
         for of in &subscriptions {
-            // Nothing starts anew after this, and makes up for what a pause forgets.
+            // Nothing starts again after this, and makes up for what a pause forgets.
             if pauses {
                 self.pause(of).await;
             }

@@ -11,9 +11,9 @@ use std::{
 pub enum Kind {
     /// The gateway crashed.
     GatewayCrashed,
-    /// It stopped when it was told to, with everything under way at its end.
+    /// It stopped on request, with everything under way completed.
     GatewayStopped,
-    /// It was told to stop, and cut off what was under way at the end of the drain, or crashed in the middle.
+    /// It was asked to stop, and cut off what was under way at the end of the drain, or crashed in the middle.
     GatewayCutShort,
     ReceiverCrashed,
     Parted,

@@ -1,33 +1,10 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
-//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, and nobody was told of them.
-//! What is written, and what the gateway asks before it makes an attempt, goes into the ledger of the simulation.
+//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
+//! Every write, and every look at a delivery before an attempt, goes into the ledger of the simulation.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
-};
-
-use futures_util::FutureExt;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tidings::{
-    domain::{
-        audit::{AuditKey, AuditRecord},
-        delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
-        ids::{AccountId, EventId, LaneId, Seq},
-        subscription::Subscription,
-        time::UnixMicros,
-    },
-    store::{
-        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
-        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-        TokenChange, Tokens, memory::MemoryStore,
-    },
-};
-use tokio::{
-    sync::{broadcast, mpsc},
-    task::JoinHandle,
 };
 
 use crate::{
@@ -35,6 +12,28 @@ use crate::{
     gateway::STOPS_AFTER,
     ledger::{Entry, Ledger},
     world::TICK,
+};
+use futures_util::FutureExt;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tidings::{
+    domain::{
+        audit::{AuditKey, AuditRecord},
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    event::StoredEvent,
+    store::{
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
+    },
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
 };
 
 /// The longest that a commit takes.
@@ -54,7 +53,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// To be called on the gateway's host. What is returned beside it ends when the disk is closed and everything is written.
+    /// To be called on the gateway's host. The task ends when the disk is closed and everything is written.
     pub fn start(engine: Arc<MemoryStore>, ledger: Arc<Ledger>, seed: u64) -> (Arc<Self>, JoinHandle<()>) {
         let (writes, waiting) = mpsc::unbounded_channel();
         let random = StdRng::seed_from_u64(seed);
@@ -64,9 +63,9 @@ impl Disk {
 
     fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&MemoryStore) -> Commit<T> + Send + 'static,
-    ) -> Commit<T> {
-        let (answer, commit) = Commit::pair();
+        write: impl FnOnce(&MemoryStore) -> CommitFuture<T> + Send + 'static,
+    ) -> CommitFuture<T> {
+        let (answer, commit) = CommitFuture::pair();
         let write: Write = Box::new(move |engine| {
             let done = write(engine).now_or_never().expect(AT_ONCE);
             // Whoever asked may be gone.
@@ -110,48 +109,58 @@ fn commit_time(random: &mut StdRng) -> Duration {
 impl Store for Disk {
     delegate_store!(reads of engine);
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|engine| engine.change_tokens(change))
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
             let created = engine.create_subscription(new).now_or_never().expect(AT_ONCE);
             created.iter().for_each(|created| ledger.subscribed(&created.subscription));
-            Commit::ready(created)
+            CommitFuture::ready(created)
         })
     }
 
-    fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>> {
+    fn update_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        version: u64,
+        change: Change,
+    ) -> CommitFuture<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
             let is_noted = !matches!(change, Change::Health(_));
-            let commit = engine.update_subscription(lane, version, change);
+            let commit = engine.update_subscription(subscription, version, change);
             if is_noted {
-                ledger.subscribed(&engine.registry().by_lane(lane).unwrap());
+                ledger.subscribed(&engine.registry().by_key(subscription).unwrap());
             }
             commit
         })
     }
 
-    fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()> {
-        self.write(move |engine| engine.delete_subscription(lane, version, force))
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
+        self.write(move |engine| engine.delete_subscription(subscription, version, force))
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         self.write(|engine| engine.accept(events))
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|engine| engine.settle(settlements))
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
-        self.write(move |engine| engine.decide(key, decision))
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
+        self.write(move |engine| engine.override_delivery(key, decision))
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(move |engine| engine.replay(query, events))
     }
 
@@ -164,19 +173,19 @@ impl Store for Disk {
         state
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(move |engine| engine.purge(keep))
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.write(move |engine| engine.audit(note))
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.write(move |engine| engine.purge_audit(since))
     }
 
-    fn reads_wait(&self) -> bool {
+    fn blocks_on_io(&self) -> bool {
         false
     }
 

@@ -23,7 +23,7 @@ pub const STEP_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     GatewayDown,
-    /// It is told to stop. If it has not by the end of the fault, it is ended as by a crash.
+    /// It is asked to stop. If it has not by the end of the fault, it is ended as by a crash.
     GatewayStopped,
     ReceiverDown(usize),
     /// Whatever is sent is lost, to the publisher or a receiver.
@@ -48,7 +48,7 @@ impl Fault {
 }
 
 /// Makes things go wrong.
-pub struct Faults {
+pub struct FieldViolations {
     random: StdRng,
     next: Duration,
     /// With the times of their ends.
@@ -59,7 +59,7 @@ pub struct Faults {
     trace: Trace,
 }
 
-impl Faults {
+impl FieldViolations {
     pub fn new(
         seed: u64,
         machine: Arc<Machine>,

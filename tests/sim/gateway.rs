@@ -10,31 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tidings::{
-    clock::Clock,
-    delivery::{
-        client::{self, PosterSettings},
-        dispatcher::{DispatchSettings, Dispatcher},
-        suspension::SuspensionSettings,
-    },
-    domain::{
-        caller::Peer,
-        delivery::{DeliveryKey, DeliveryState, Poster},
-        egress::EgressPolicy,
-        retry::RetryPolicy,
-        time::UnixMicros,
-    },
-    gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
-    metrics::Metrics,
-    store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
-};
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use turmoil::net::{TcpListener, TcpStream};
-
 use crate::{
     coverage::{Coverage, Kind},
     disk::Disk,
@@ -43,6 +18,30 @@ use crate::{
     support::with_peer::WithPeer,
     world::Trace,
 };
+use futures_util::stream;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tidings::{
+    clock::Clock,
+    delivery::{
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
+        http::client::{self, PosterSettings},
+    },
+    domain::{
+        caller::Peer,
+        delivery::{DeliveryKey, DeliveryState},
+        egress::EgressPolicy,
+        retry::RetryPolicy,
+        time::UnixMicros,
+    },
+    event::webhook::WebhookClient,
+    gateway::{Gateway, GatewaySettings, TokenSettings},
+    grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
+    metrics::Metrics,
+    store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use turmoil::net::{TcpListener, TcpStream};
 
 /// The host's name, and where it serves gRPC.
 pub const GATEWAY: &str = "gateway";
@@ -56,13 +55,13 @@ pub const MAX_IN_FLIGHT: u16 = 4;
 pub const RETENTION_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the gateway takes at most to stop: longer than most POSTs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is told to stop while a
+/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is asked to stop while a
 /// connection has something to do does the one or the other first, as chance will have it.
 pub const STOPS_AFTER: Duration = Duration::from_millis(1);
 /// When every simulation begins.
 const EPOCH_MICROS: i64 = 1_700_000_000_000_000;
 
-/// The wall clock of the gateway's host, which steps when it is told to.
+/// The wall clock of the gateway's host, which steps on request.
 #[derive(Default)]
 pub struct SimClock {
     stepped_micros: AtomicI64,
@@ -93,10 +92,10 @@ pub struct Machine {
     coverage: Coverage,
     seed: u64,
     starts: AtomicU64,
-    /// Tells the incarnation that runs to stop.
+    /// Stops the incarnation that runs.
     stop: Mutex<CancellationToken>,
     /// What it POSTs with, kept until it starts again: its idle connections are closed in no order.
-    poster: Mutex<Option<Poster>>,
+    webhook_client: Mutex<Option<WebhookClient>>,
 }
 
 impl Machine {
@@ -104,11 +103,11 @@ impl Machine {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         let ledger = Ledger::of(&engine, trace);
-        let (starts, stop, poster) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, engine, ledger, plan, coverage, seed, starts, stop, poster })
+        let (starts, stop, webhook_client) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        Arc::new(Self { clock, engine, ledger, plan, coverage, seed, starts, stop, webhook_client })
     }
 
-    /// Tells the gateway to stop, as the system does.
+    /// Asks the gateway to stop, as the system does.
     pub fn stop(&self) {
         self.stop.lock().unwrap().cancel();
     }
@@ -125,7 +124,7 @@ impl Machine {
     /// The deliveries that are not over.
     pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
-            lanes: self.engine.registry().lanes(),
+            subscriptions: self.engine.registry().keys(),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
             event: None,
             time: TimeRange::default(),
@@ -137,7 +136,7 @@ impl Machine {
     }
 }
 
-/// One incarnation of the gateway, from its start until it is told to stop or its host crashes.
+/// One incarnation of the gateway, from its start until it is asked to stop or its host crashes.
 pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let start = machine.starts.fetch_add(1, Relaxed);
     let mut random = StdRng::seed_from_u64(machine.seed ^ (start << 32));
@@ -154,13 +153,14 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
         idle_timeout: Duration::from_hours(1),
         ..PosterSettings::default()
     };
-    let poster = client::poster_over(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;
-    *machine.poster.lock().unwrap() = Some(poster.clone());
+    let webhook_client =
+        client::webhook_client_with_dialer(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;
+    *machine.webhook_client.lock().unwrap() = Some(webhook_client.clone());
     let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
     *machine.stop.lock().unwrap() = stop.clone();
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
-        poster.clone(),
+        webhook_client.clone(),
         Arc::clone(&clock),
         dispatch_settings(&machine.plan),
         Arc::clone(&metrics),
@@ -168,7 +168,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     );
     let mut sending = tokio::spawn(dispatcher.run(shutdown.clone()));
     let settings = gateway_settings(&machine.plan);
-    let gateway = Gateway::new(Arc::clone(&store), poster, clock, settings, metrics, random);
+    let gateway = Gateway::new(Arc::clone(&store), webhook_client, clock, settings, metrics, random);
     let mut keeping =
         tokio::spawn(enforce_retention(gateway.clone(), Arc::clone(&machine), shutdown.clone()));
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
@@ -255,7 +255,6 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: 1 << 20,
         events_in_flight_max: 10_000,
-        events_storing_max: 512,
         bytes_in_flight_max: 64 << 20,
         reads_in_flight_max: 8,
         tests_in_flight_max: 8,

@@ -7,7 +7,7 @@
 //!
 //! The same seed twice is the same history: what every host saw, and when. So a seed that found something can be looked at
 //! again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows what happened in it.
-//! `TIDINGS_SIM_SEEDS` says how many seeds are run.
+//! `TIDINGS_SIM_SEEDS` says how many seeds are run; 200 in a full run of the tests, 20 otherwise.
 //!
 //! Real are the gRPC server and its client, the gateway, the dispatcher and the HTTP client. Simulated are sockets, timers,
 //! the clock, and the disk: sled writes with threads of its own, which nothing can put into an order. In its place stands
@@ -37,8 +37,8 @@ use std::{env, panic, thread};
 use coverage::Coverage;
 use world::{History, run};
 
-/// Seeds that are run unless it is said otherwise.
-const SEEDS_DEFAULT: u64 = 20;
+use crate::support::profile::in_full_or_short;
+
 /// Of these one is run twice.
 const REPEATED_EVERY: u64 = 10;
 
@@ -48,7 +48,7 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_same_history() {
-    let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or_else(|| in_full_or_short(200, 20));
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     let coverage = Coverage::default();
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
 //! The publisher's host: creates the subscriptions, and publishes until each event is acknowledged or given up, in every way
-//! that there is. The administrator works beside it.
+//! that there is. The administrator works at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +8,16 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    administrator::Administrator,
+    calls::{CALL_TIMEOUT, Caller, in_a_word, within},
+    coverage::{Coverage, Kind},
+    plan::{Plan, SUBSCRIPTIONS},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{
         self, event_service_client::EventServiceClient, stream_publish_events_response::Outcome,
         subscription_service_client::SubscriptionServiceClient,
@@ -23,13 +30,6 @@ use tokio::{
 use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
 
-use crate::{
-    administrator::Administrator,
-    calls::{CALL_TIMEOUT, Caller, told, within},
-    coverage::{Coverage, Kind},
-    plan::{Plan, SUBSCRIPTIONS},
-};
-
 /// The host's name.
 pub const PUBLISHER: &str = "publisher";
 /// Callers that publish at the same time, and how many calls each makes.
@@ -37,7 +37,7 @@ const CALLERS: u64 = 5;
 const CALLS: i64 = 9;
 /// How many events a batch has, and a stream.
 const TOGETHER: i64 = 4;
-/// Of so many calls one is not repeated when its answer is lost.
+/// One call in this many is not repeated when its response is lost.
 const GIVEN_UP_ONE_IN: u32 = 6;
 /// The longest pause between two calls.
 const PAUSE_MAX: Duration = Duration::from_millis(1_600);
@@ -159,7 +159,11 @@ impl Publisher {
         let requests = numbers.clone().map(|number| request(account, number)).collect();
         let mut results = Vec::new();
         let ended = publish(self.caller.channel(), way, requests, &mut results).await;
-        self.caller.note(format_args!("{account} {numbers:?} {way:?}: {}, {}", results.len(), told(&ended)));
+        self.caller.note(format_args!(
+            "{account} {numbers:?} {way:?}: {}, {}",
+            results.len(),
+            in_a_word(&ended)
+        ));
         if ended.as_ref().is_err_and(|status| status.code() == Code::ResourceExhausted) {
             self.coverage.add(Kind::RefusedAsFull);
         }

@@ -27,7 +27,7 @@ pub enum Behaviour {
     Slow(Duration),
     /// Answers 200 to some, 500 to most.
     Failing,
-    /// Answers 429, and asks to wait so many seconds.
+    /// Answers 429, and asks to wait this many seconds.
     Busy(u32),
     /// Does not answer.
     Hanging,

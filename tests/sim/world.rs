@@ -15,7 +15,7 @@ use crate::{
     calls::Caller,
     check::Outcome,
     coverage::Coverage,
-    faults::Faults,
+    faults::FieldViolations,
     gateway::{self, GATEWAY, Machine},
     plan::{Plan, RECEIVERS, SUBSCRIPTIONS},
     publisher::{PUBLISHER, Publisher},
@@ -25,7 +25,7 @@ use crate::{
 /// How far simulated time goes in one step.
 pub const TICK: Duration = Duration::from_millis(5);
 /// How long anything is under way between the publisher and the gateway. Always the same, since connections that the
-/// gateway has and nobody else are told of its stop before or after the one that is used.
+/// gateway has and nobody else uses learn of its stop before or after the one that is used.
 const CALL_LATENCY: Duration = Duration::from_millis(10);
 /// Until then things go wrong.
 pub const FAULTS_UNTIL: Duration = Duration::from_secs(12);
@@ -116,7 +116,7 @@ pub fn run(seed: u64) -> History {
     sim.client(PUBLISHER, Arc::clone(&publisher).run(Arc::clone(&administrator), urls.collect()));
 
     sim.set_link_latency(GATEWAY, PUBLISHER, CALL_LATENCY);
-    let faults = Faults::new(seed, Arc::clone(&machine), receivers, coverage.clone(), trace.clone());
+    let faults = FieldViolations::new(seed, Arc::clone(&machine), receivers, coverage.clone(), trace.clone());
     simulate(&mut sim, faults, &machine);
     drop(sim);
     let (known, decided) = (publisher.known.lock().unwrap(), administrator.decided.lock().unwrap());
@@ -135,7 +135,7 @@ pub fn run(seed: u64) -> History {
 }
 
 /// Lets time go by until the publisher is through.
-fn simulate(sim: &mut Sim<'_>, mut faults: Faults, machine: &Machine) {
+fn simulate(sim: &mut Sim<'_>, mut faults: FieldViolations, machine: &Machine) {
     let mut healed = false;
     loop {
         if sim.elapsed() < FAULTS_UNTIL {

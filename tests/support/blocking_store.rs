@@ -3,27 +3,26 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::in_time;
+use crate::delegate_store;
 use tidings::{
     clock::SystemClock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
-        Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription, OwedPage,
-        OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-        TokenChange, Tokens, memory::MemoryStore,
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
     },
 };
 use tokio::sync::{broadcast, watch};
-
-use super::in_time;
-use crate::delegate_store;
 
 /// A store that does not acknowledge events until it is released.
 pub struct BlockingStore {
@@ -73,10 +72,11 @@ impl BlockingStore {
 }
 
 impl Store for BlockingStore {
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         let failure = self.failure.lock().unwrap().clone();
-        let stored = failure.map_or_else(|| self.inner.accept(events), |error| Commit::ready(Err(error)));
-        let (acknowledge, commit) = Commit::pair();
+        let stored =
+            failure.map_or_else(|| self.inner.accept(events), |error| CommitFuture::ready(Err(error)));
+        let (acknowledge, commit) = CommitFuture::pair();
         let mut is_blocked = self.is_blocked.subscribe();
         tokio::spawn(async move {
             is_blocked.wait_for(|is_blocked| !is_blocked).await.expect("the store outlives its commits");
@@ -87,23 +87,23 @@ impl Store for BlockingStore {
         commit
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         let failure = self.audit_failure.lock().unwrap().clone();
-        failure.map_or_else(|| self.inner.audit(note), |error| Commit::ready(Err(error)))
+        failure.map_or_else(|| self.inner.audit(note), |error| CommitFuture::ready(Err(error)))
     }
 
     delegate_store!(reads of inner);
     delegate_store!(inner:
-        fn change_tokens(&self, change: TokenChange) -> Commit<()>;
-        fn create_subscription(&self, new: NewSubscription) -> Commit<Created>;
-        fn update_subscription(&self, lane: LaneId, version: u64, change: Change) -> Commit<Arc<Subscription>>;
-        fn delete_subscription(&self, lane: LaneId, version: u64, force: bool) -> Commit<()>;
-        fn settle(&self, settlements: Vec<Settlement>) -> Commit<()>;
-        fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState>;
-        fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64>;
+        fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;
+        fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created>;
+        fn update_subscription(&self, subscription: SubscriptionKey, version: u64, change: Change) -> CommitFuture<Arc<Subscription>>;
+        fn delete_subscription(&self, subscription: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()>;
+        fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()>;
+        fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState>;
+        fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64>;
         fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
-        fn purge(&self, keep: Keep) -> Commit<Purged>;
-        fn purge_audit(&self, since: UnixMicros) -> Commit<u64>;
+        fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged>;
+        fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64>;
         fn close(&self) -> Result<(), StoreError>;
     );
 }

@@ -75,12 +75,12 @@ pub fn subscription(url: impl Into<String>) -> v1::Subscription {
     v1::Subscription { url: url.into(), event_types: (1..=12).collect(), ..Default::default() }
 }
 
-/// A policy of so many attempts.
+/// A policy of at most this many attempts.
 pub fn attempts(max_attempts: i32) -> Option<v1::RetryPolicy> {
     Some(v1::RetryPolicy { max_attempts, ..Default::default() })
 }
 
-/// A policy of so many attempts and these waits between them.
+/// A policy of at most this many attempts and these waits between them.
 pub fn retry_policy(
     max_attempts: i32,
     min_backoff: Duration,

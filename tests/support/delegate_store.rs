@@ -12,16 +12,16 @@ macro_rules! delegate_store {
         $crate::delegate_store!($inner:
             fn registry(&self) -> &Registry;
             fn tokens(&self) -> &Tokens;
-            fn feed(&self) -> broadcast::Receiver<Fed>;
+            fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent>;
             fn changes(&self) -> broadcast::Receiver<Arc<Changes>>;
             fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError>;
             fn newest(&self) -> Seq;
-            fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
-            fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
-            fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError>;
+            fn pending(&self, subscription: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
+            fn due(&self, subscription: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
+            fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
             fn owed_in_all(&self) -> u64;
-            fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros>;
-            fn lane_summary(&self, lane: LaneId) -> LaneSummary;
+            fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
+            fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
             fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;
             fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError>;
             fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError>;

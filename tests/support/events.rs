@@ -1,7 +1,8 @@
 //! Events to publish.
 
 use tidings::{
-    domain::{ids::AccountId, samples},
+    domain::ids::AccountId,
+    event::samples,
     proto::v1::{self, EventType, event::Payload},
 };
 

@@ -2,14 +2,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use super::{
+    PATIENCE, blocking_store::BlockingStore, client::Client, events, secret_scan, with_peer::WithPeer,
+};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::client::{PosterSettings, poster},
-    domain::{
-        caller::Peer, delivery::Poster, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy,
-        time::UnixMicros,
-    },
+    delivery::http::client::{PosterSettings, webhook_client},
+    domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
+    event::webhook::WebhookClient,
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{
         AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,
@@ -27,10 +28,6 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_types::{ErrorDetails, StatusExt};
-
-use super::{
-    PATIENCE, blocking_store::BlockingStore, client::Client, events, secret_scan, with_peer::WithPeer,
-};
 
 pub use super::in_time;
 
@@ -55,7 +52,7 @@ pub struct TidingsInProcess {
 pub struct Setup {
     pub gateway: GatewaySettings,
     pub grpc: GrpcSettings,
-    pub poster: Option<Poster>,
+    pub webhook_client: Option<WebhookClient>,
     pub store: Option<Arc<dyn Store>>,
     /// All clients seem to be this one.
     pub peer: Option<Peer>,
@@ -72,7 +69,6 @@ impl Default for Setup {
             gateway: GatewaySettings {
                 event_bytes_max: 1024 * 1024,
                 events_in_flight_max: 10_000,
-                events_storing_max: 512,
                 bytes_in_flight_max: 64 * 1024 * 1024,
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,
@@ -99,7 +95,7 @@ impl Default for Setup {
                 drain_timeout: PATIENCE,
                 access: AccessSettings::default(),
             },
-            poster: None,
+            webhook_client: None,
             store: None,
             peer: None,
         }
@@ -119,14 +115,15 @@ impl TidingsInProcess {
     }
 
     pub async fn start_with(setup: Setup) -> Self {
-        let Setup { gateway: settings, grpc, poster: chosen, store, peer } = setup;
+        let Setup { gateway: settings, grpc, webhook_client: chosen, store, peer } = setup;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&clock), 1)));
         let posting = PosterSettings { egress: settings.egress.clone(), ..PosterSettings::default() };
-        let real = || poster(&posting, Arc::clone(&clock)).expect("TLS can be set up");
-        let poster = chosen.unwrap_or_else(real);
+        let real = || webhook_client(&posting, Arc::clone(&clock)).expect("TLS can be set up");
+        let webhook_client = chosen.unwrap_or_else(real);
         let (metrics, random) = (Metrics::new(UnixMicros(0)), StdRng::seed_from_u64(1));
-        let gateway = Gateway::new(Arc::clone(&store), poster, clock, settings, Arc::clone(&metrics), random);
+        let gateway =
+            Gateway::new(Arc::clone(&store), webhook_client, clock, settings, Arc::clone(&metrics), random);
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
@@ -192,7 +189,7 @@ impl TidingsInProcess {
         self.store.event(account(), &id.parse().expect("an event id")).expect("it can be read").is_some()
     }
 
-    /// Waits for the end of a server that was told to stop.
+    /// Waits for the end of a server that was asked to stop.
     pub async fn ended(self) -> Drain {
         in_time(self.serving).await.expect("the server does not panic")
     }

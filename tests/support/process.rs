@@ -97,7 +97,7 @@ impl Process {
         assert!(status.expect("there is a shell").success());
     }
 
-    /// Waits for the end of a process that ends by itself or was told to.
+    /// Waits for the end of a process that ends by itself or was asked to.
     pub async fn wait(mut self) -> Ended {
         let Ok(status) = timeout(PATIENCE, self.child.wait()).await else { panic!("it runs on and on") };
         let code = status.expect("nobody else waits for it").code();
@@ -261,7 +261,7 @@ impl Launcher {
         self.dir().join("data")
     }
 
-    /// A file beside the data, with this text.
+    /// Writes a file in the directory. Returns its path.
     pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, text).expect("there is room");
@@ -385,7 +385,7 @@ impl TidingsProcess {
         self.process.signal(name);
     }
 
-    /// Waits for the end of a gateway that was told to stop.
+    /// Waits for the end of a gateway that was asked to stop.
     pub async fn wait(self) -> Ended {
         self.process.wait().await
     }

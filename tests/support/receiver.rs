@@ -43,7 +43,7 @@ pub struct Request {
     pub version: Version,
     pub method: String,
     pub path: String,
-    /// The host that HTTP/2 names beside the headers.
+    /// The authority of an HTTP/2 request.
     pub authority: Option<String>,
     /// The head as it came over TCP, up to and with the empty line.
     pub head: String,
@@ -64,11 +64,11 @@ pub struct Request {
 pub enum Response {
     /// Sends these bytes, and waits for the next request or the end.
     Bytes(Vec<u8>),
-    /// The same, so much later.
+    /// The same after a while.
     Late(Duration, Vec<u8>),
     /// Sends these bytes, and closes the connection.
     Last(Vec<u8>),
-    /// Sends the first, and then the second for ever, so many bytes at a time with a pause after them.
+    /// Sends the first, and then the second for ever: this many bytes at a time, with a pause after them.
     Repeat(Vec<u8>, Vec<u8>, usize, Duration),
 }
 
@@ -100,7 +100,7 @@ impl Response {
         Self::Last(bytes.as_ref().to_vec())
     }
 
-    /// A status, so much later.
+    /// A status after a while.
     pub fn late(wait: Duration, status: u16) -> Self {
         Self::Late(wait, format!("HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n").into())
     }
@@ -135,7 +135,7 @@ impl Response {
         Self::repeat("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "10\r\nno end in sight!\r\n")
     }
 
-    /// A 200 with a body without end, a few bytes in so much time.
+    /// A 200 with a body without end, a few bytes at a time.
     pub fn trickled_body(pause: Duration) -> Self {
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         Self::Repeat(head.into(), "1\r\n.\r\n".into(), 6, pause)
@@ -213,7 +213,7 @@ impl Receiver {
         Self::scripted(address, Box::new(|_| Response::status(200))).await
     }
 
-    /// A receiver that responds so to every request.
+    /// A receiver that gives this response to every request.
     pub async fn always(response: Response) -> Self {
         Self::with(move |_| response.clone()).await
     }
@@ -258,7 +258,7 @@ impl Receiver {
         Self::listen("127.0.0.1:0", Some(authority), start).await
     }
 
-    /// The same for localhost and any client: speaks these protocols, and responds with so many bytes.
+    /// The same for localhost and any client: speaks these protocols, and responds with `body_bytes` bytes.
     pub async fn speaking(protocols: &[&str], body_bytes: usize) -> Self {
         Self::with_tls(Tls { protocols, body_bytes, ..Tls::default() }).await
     }
@@ -323,7 +323,7 @@ impl Receiver {
         *self.log.connections.borrow()
     }
 
-    /// Waits until so many connections have ended.
+    /// Waits until `count` connections have ended.
     pub async fn wait_for_closed(&self, count: usize) {
         let mut closed = self.log.closed.subscribe();
         timeout(PATIENCE, closed.wait_for(|closed| *closed >= count)).await.expect("closed in time").unwrap();
@@ -342,7 +342,7 @@ impl Receiver {
         self.log.requests.borrow().clone()
     }
 
-    /// Waits until so many requests have come in; returns all that there are then.
+    /// Waits until `count` requests have come in; returns all that there are then.
     pub async fn wait_for(&self, count: usize) -> Vec<Request> {
         self.wait_until(&format!("{count} requests"), |seen| seen.len() >= count).await
     }
@@ -360,7 +360,7 @@ impl Receiver {
         }
     }
 
-    /// The next so many requests that were not taken before.
+    /// The next `count` requests that were not taken before.
     pub async fn take(&mut self, count: usize) -> Vec<Request> {
         let seen = self.wait_for(self.taken + count).await;
         self.taken += count;
@@ -449,12 +449,12 @@ pub struct Connection<S = TcpStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(stream: S, number: usize, log: Arc<Log>) -> Self {
-        Self { number, stream: BufReader::new(stream), log }
+        Self { number, log, ..Self::over(stream) }
     }
 
     /// One of no receiver.
     pub fn over(stream: S) -> Self {
-        Self::new(stream, 0, Arc::default())
+        Self { number: 0, stream: BufReader::new(stream), log: Arc::default() }
     }
 
     /// Reads one request and notes it; none at the end of the connection.

@@ -25,13 +25,14 @@ use crate::{
 
 /// POSTs a second, and the client's share of the processor for 10,000.
 pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>)> {
-    let (mut receiver, mut poster) = (Helper::start(Role::Receiver)?, Helper::start(Role::Poster)?);
+    let (mut receiver, mut webhook_client) =
+        (Helper::start(Role::Receiver)?, Helper::start(Role::WebhookClient)?);
     let listening: Listening = receiver.answer()?;
     let order = PostOrder { address: listening.endpoints[0], in_flight, count };
-    let _: Posted = poster.ask(&PostOrder { count: count / 20 + 1, ..order })?;
-    let before = poster.usage()?;
-    let posted: Posted = poster.ask(&order)?;
-    let cpu_seconds = poster.usage()?.cpu_seconds - before.cpu_seconds;
+    let _: Posted = webhook_client.ask(&PostOrder { count: count / 20 + 1, ..order })?;
+    let before = webhook_client.usage()?;
+    let posted: Posted = webhook_client.ask(&order)?;
+    let cpu_seconds = webhook_client.usage()?.cpu_seconds - before.cpu_seconds;
     Ok((count as f64 / posted.seconds, Some(cpu_seconds / count as f64 * 10_000.0)))
 }
 
@@ -65,7 +66,7 @@ async fn post(client: &Client<HttpConnector, Full<Bytes>>, order: PostOrder) -> 
         });
     }
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a poster's task panicked")??;
+        ended.context("a webhook_client's task panicked")??;
     }
     Ok(Posted { seconds: start.elapsed().as_secs_f64() })
 }

@@ -4,24 +4,27 @@ use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use rand::RngExt;
 
-use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
+use super::{
+    Dispatcher,
+    settings::{DispatchSettings, STORE_RETRY_WAIT},
+};
 use crate::{
     delivery::{
+        dispatcher::{attempt_task::Sending, throttle::FORGOTTEN_AFTER},
         lane::{LaneLimits, Read, ReadKind, ReadPage},
-        pace::FORGOTTEN_AFTER,
-        sending::Sending,
     },
     domain::{
-        ids::LaneId,
-        subscription::{PayloadFormat, State, Subscription},
+        ids::SubscriptionKey,
+        payload_format::PayloadFormat,
+        subscription::{State, Subscription},
         time::UnixMicros,
     },
-    store::{self, Owed, Store, StoreError},
+    store::{self, PendingDelivery, Store, StoreError},
 };
 
 /// A read of the store for a lane. Once it is over, it failed if there is no page.
 pub(super) struct Reading {
-    pub(super) lane: LaneId,
+    pub(super) lane: SubscriptionKey,
     pub(super) slot: u64,
     pub(super) read: Read,
     /// In which form the lane sends what is read.
@@ -32,11 +35,11 @@ pub(super) struct Reading {
 
 impl Dispatcher {
     /// Does for a lane whatever can be done now, but for sending: it is put among those who want a place.
-    pub(super) fn pump(&mut self, id: LaneId) {
+    pub(super) fn pump(&mut self, id: SubscriptionKey) {
         let (now, limits) = (self.means.clock.now(), self.limits());
         let pace = self.paces.get(&id).copied().unwrap_or_default();
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
         let lane = &mut slot.lane;
         if self.probing.contains(&id) || self.changing.contains(&id) {
             // What follows is known in a moment.
@@ -115,7 +118,7 @@ impl Dispatcher {
     }
 
     /// Notes what the window of a lane takes up now.
-    fn weigh(&mut self, id: LaneId) {
+    fn weigh(&mut self, id: SubscriptionKey) {
         if let Some(slot) = self.slots.get_mut(&id) {
             let bytes = slot.lane.window_bytes();
             self.window_bytes = self.window_bytes - slot.bytes + bytes;
@@ -128,7 +131,7 @@ impl Dispatcher {
         while let Some(id) = self.places.next() {
             let now = self.means.clock.now();
             let pace = self.paces.get(&id).copied().unwrap_or_default();
-            let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+            let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
             let max = pace.allows(self.max_in_flight(&subscription));
             if let Some(owed) = self.take_probe(id) {
                 self.send(subscription, owed, true);
@@ -148,8 +151,8 @@ impl Dispatcher {
         }
     }
 
-    fn send(&mut self, subscription: Arc<Subscription>, owed: Owed, is_probe: bool) {
-        self.places.take(subscription.lane);
+    fn send(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
+        self.places.take(subscription.key);
         let seed = self.random.random();
         self.attempts.spawn(Sending { means: self.means.clone(), subscription, seed, owed, is_probe }.run());
     }
@@ -195,7 +198,7 @@ impl Reading {
 
 /// Renders what is about to be sent, so that its attempt need not decode it. If that panics, so does the attempt: it costs that one
 /// and not the whole read.
-fn render(owed: &Owed, format: PayloadFormat) {
+fn render(owed: &PendingDelivery, format: PayloadFormat) {
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| owed.event.body(format))));
 }
 

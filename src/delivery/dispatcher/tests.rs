@@ -4,16 +4,11 @@ use std::convert::Infallible;
 
 use tower::{service_fn, util::BoxCloneSyncService};
 
-use super::*;
+use super::{suspension::SuspensionSettings, *};
 use crate::{
     clock::SystemClock,
-    domain::{
-        delivery::{Attempt, Post},
-        event::EventContent,
-        ids::AccountId,
-        samples,
-        subscription::PayloadFormat,
-    },
+    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat, retry::RetryPolicy},
+    event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
     store::{
         NewEvent,
@@ -46,10 +41,10 @@ fn settings() -> DispatchSettings {
 }
 
 fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
-    let hangs = service_fn(|_: Post| std::future::pending::<Result<Attempt, Infallible>>());
-    let poster: Poster = BoxCloneSyncService::new(hangs);
+    let hangs = service_fn(|_: WebhookRequest| std::future::pending::<Result<Attempt, Infallible>>());
+    let webhook_client: WebhookClient = BoxCloneSyncService::new(hangs);
     let clock = Arc::new(SystemClock);
-    Dispatcher::new(Arc::clone(store), poster, clock, settings(), Metrics::new(UnixMicros(0)), 7)
+    Dispatcher::new(Arc::clone(store), webhook_client, clock, settings(), Metrics::new(UnixMicros(0)), 7)
 }
 
 #[tokio::test]
@@ -67,9 +62,9 @@ async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
     assert_eq!(dispatcher.window_bytes + dispatcher.reserved_bytes, 0);
 
     // One of them gets an event: it alone is served.
-    let mut feed = store.feed();
-    store.accept(vec![new_event(1, None, 1, &[LaneId(7)])]).await.unwrap();
-    let Ok(Fed::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
+    let mut feed = store.subscribe_accepted();
+    store.accept(vec![new_event(1, None, 1, &[SubscriptionKey(7)])]).await.unwrap();
+    let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
     dispatcher.accepted(&events);
     dispatcher.serve();
     assert_eq!((dispatcher.slots.len(), dispatcher.attempts.len(), dispatcher.timers.len()), (1, 1, 0));
@@ -81,23 +76,23 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     let mut lanes = Vec::new();
     for number in 0..40 {
         let new = new_subscription(1, &format!("s{number}"));
-        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
-    let weight = settings().lane_windows_bytes_max / 20;
-    let mut feed = store.feed();
+    let memory_bytes = settings().lane_windows_bytes_max / 20;
+    let mut feed = store.subscribe_accepted();
     for number in 0..30 {
         let new = new_event(1, None, number, &lanes);
         let mut event = new.content.decode();
         let Some(Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
-        created.contact.as_mut().unwrap().name = "x".repeat(weight / 3);
+        created.contact.as_mut().unwrap().name = "x".repeat(memory_bytes / 3);
         store.accept(vec![NewEvent { content: event.into(), ..new }]).await.unwrap();
     }
     let mut dispatcher = dispatcher(&store);
     for _ in 0..30 {
-        let Ok(Fed::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
+        let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
         dispatcher.accepted(&events);
     }
-    let most = settings().lane_windows_bytes_max + 2 * lanes.len() * weight;
+    let most = settings().lane_windows_bytes_max + 2 * lanes.len() * memory_bytes;
     assert!(dispatcher.window_bytes <= most, "{} bytes in windows", dispatcher.window_bytes);
     let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
     assert_eq!(dispatcher.window_bytes, held);
@@ -108,7 +103,7 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
-    let lane = store.create_subscription(new).await.unwrap().subscription.lane;
+    let lane = store.create_subscription(new).await.unwrap().subscription.key;
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1, &[lane]) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
@@ -125,7 +120,7 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
     let mut lanes = Vec::new();
     for number in 0..100 {
         let new = new_subscription(1, &format!("s{number}"));
-        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
     store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);

@@ -15,11 +15,11 @@ use foldhash::HashSet;
 
 use super::{
     LaneLimits, Read, ReadKind, before,
-    tag::{Place, Tag},
+    order_key::{Place, Tag},
 };
 use crate::{
-    domain::{event::OrderTag, ids::Seq, time::UnixMicros},
-    store::{Owed, OwedPage},
+    domain::{event_routing::OrderTag, ids::Seq, time::UnixMicros},
+    store::{OrderedPage, PendingDelivery},
 };
 
 /// Deliveries that callers decided about and that are still to be looked at. Past it the lane reads everything again.
@@ -88,7 +88,7 @@ impl OrderedLane {
     }
 
     /// See [`super::Lane::offer`].
-    pub fn offer(&mut self, owed: Owed, limits: LaneLimits) {
+    pub fn offer(&mut self, owed: PendingDelivery, limits: LaneLimits) {
         let seq = owed.event.seq;
         if seq <= self.cursor {
             return;
@@ -145,7 +145,7 @@ impl OrderedLane {
     }
 
     /// See [`super::Lane::take`].
-    pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
+    pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         if !self.can_take(max_in_flight) {
             return None;
         }
@@ -231,7 +231,7 @@ impl OrderedLane {
     }
 
     /// See [`super::Lane::take_page`].
-    pub fn take_owed(&mut self, read: &Read, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
+    pub fn take_owed(&mut self, read: &Read, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
         if !self.end_read(read) {
             return;
         }
@@ -312,7 +312,7 @@ impl OrderedLane {
         self.behind && self.tags.len() >= limits.order_keys_max
     }
 
-    fn take_scanned(&mut self, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
+    fn take_scanned(&mut self, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
         for debt in page.debts {
             let seq = debt.owed.event.seq;
             if self.in_flight.contains_key(&seq) {
@@ -328,7 +328,7 @@ impl OrderedLane {
         self.behind |= page.more;
     }
 
-    fn take_of_tag(&mut self, tag: OrderTag, page: OwedPage, now: UnixMicros, limits: LaneLimits) {
+    fn take_of_tag(&mut self, tag: OrderTag, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
         let cursor = self.cursor;
         let rest = Seq(page.until.0 + 1);
         self.change(tag, |tag| {
@@ -342,7 +342,7 @@ impl OrderedLane {
         });
     }
 
-    fn take_visited(&mut self, seq: Seq, page: &OwedPage) {
+    fn take_visited(&mut self, seq: Seq, page: &OrderedPage) {
         let found = page.debts.first().filter(|debt| debt.owed.event.seq == seq);
         let Some(tag) = found.map(|debt| debt.owed.event.order_tag()) else { return };
         if self.has_room || self.tags.contains_key(&tag) {

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 use super::{LaneLimits, OrderedLane, Read, ReadKind, before};
 use crate::{
     domain::{
-        event::{OrderKey, OrderTag, StoredEvent},
+        event_routing::{OrderKey, OrderTag},
         ids::{EventName, Seq},
         time::UnixMicros,
     },
+    event::StoredEvent,
     proto::v1,
-    store::{Debt, OrderFilter, Owed, OwedPage},
+    store::{DueDelivery, OrderFilter, OrderedPage, PendingDelivery},
 };
 
 const LIMITS: LaneLimits = LaneLimits { window: 16, order_keys_max: 5, order_key_window: 8 };
@@ -65,7 +66,7 @@ struct Model {
     now: i64,
     rows: BTreeMap<Seq, Row>,
     told: VecDeque<Told>,
-    read: Option<(Read, Option<OwedPage>)>,
+    read: Option<(Read, Option<OrderedPage>)>,
     /// In flight, and how each ended in the store, if it has.
     in_flight: BTreeMap<Seq, Option<Option<i64>>>,
     first_attempts: HashMap<OrderTag, Vec<Seq>>,
@@ -96,7 +97,7 @@ impl Model {
         match self.told.pop_front() {
             Some(Told::Offer(seq)) => {
                 let event = Arc::clone(&self.rows[&seq].event);
-                self.lane.offer(Owed { event, attempts: 0 }, LIMITS);
+                self.lane.offer(PendingDelivery { event, attempts: 0 }, LIMITS);
             }
             Some(Told::Due(seq)) => {
                 self.lane.made_due(seq);
@@ -134,16 +135,19 @@ impl Model {
                 State::Retrying(due) => Some(UnixMicros(due)),
                 State::Over | State::Cancelled => return None,
             };
-            Some(Debt { owed: Owed { event: Arc::clone(&row.event), attempts: row.attempts }, due })
+            Some(DueDelivery {
+                owed: PendingDelivery { event: Arc::clone(&row.event), attempts: row.attempts },
+                due,
+            })
         };
         let rows = self.rows.range(Seq(after.0 + 1)..).map(|(_, row)| row);
-        let mut debts: Vec<Debt> =
+        let mut debts: Vec<DueDelivery> =
             rows.filter(|row| filter.wants(row.event.order_tag())).filter_map(debt).collect();
         let more = debts.len() > read.limit;
         debts.truncate(read.limit);
         let last = Seq(self.rows.len() as u64).max(after);
         let until = if more { debts.last().unwrap().owed.event.seq } else { last };
-        *page = Some(OwedPage { debts, until, more });
+        *page = Some(OrderedPage { debts, until, more });
     }
 
     fn answer(&mut self, fails: bool) {

@@ -7,14 +7,14 @@ use foldhash::{HashMap, HashSet, HashSetExt};
 use super::{Read, ReadKind, before};
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
-    store::{DuePage, Owed, PendingPage},
+    store::{DuePage, PendingDelivery, PendingPage},
 };
 
 /// What is about to be sent to one subscription.
 #[derive(Debug, Default)]
 pub struct UnorderedLane {
     /// Deliveries to be attempted, in this order.
-    ready: VecDeque<Owed>,
+    ready: VecDeque<PendingDelivery>,
     /// What these take up.
     bytes: usize,
     /// Which events these are.
@@ -66,7 +66,7 @@ impl UnorderedLane {
     }
 
     /// Takes a new event from the feed if it fits into the window; otherwise it is read from the store later.
-    pub fn offer(&mut self, owed: Owed, window: usize) {
+    pub fn offer(&mut self, owed: PendingDelivery, window: usize) {
         let seq = owed.event.seq;
         if seq <= self.cursor {
             return;
@@ -117,12 +117,12 @@ impl UnorderedLane {
     }
 
     /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
-    pub fn take(&mut self, max_in_flight: usize) -> Option<Owed> {
+    pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         if self.in_flight.len() >= max_in_flight {
             return None;
         }
         let owed = self.ready.pop_front()?;
-        self.bytes -= owed.event.weight();
+        self.bytes -= owed.event.memory_bytes();
         self.queued.remove(&owed.event.seq);
         self.in_flight.insert(owed.event.seq);
         Some(owed)
@@ -259,7 +259,7 @@ impl UnorderedLane {
         counts
     }
 
-    fn push_new(&mut self, owed: Vec<Owed>) {
+    fn push_new(&mut self, owed: Vec<PendingDelivery>) {
         for owed in owed {
             let seq = owed.event.seq;
             // If it is still to be tried again, its time was noted when its attempt ended.
@@ -270,9 +270,9 @@ impl UnorderedLane {
         }
     }
 
-    fn push(&mut self, owed: Owed) {
+    fn push(&mut self, owed: PendingDelivery) {
         self.queued.insert(owed.event.seq);
-        self.bytes += owed.event.weight();
+        self.bytes += owed.event.memory_bytes();
         self.ready.push_back(owed);
     }
 }

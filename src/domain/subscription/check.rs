@@ -4,16 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use url::Url;
 
-use super::{
-    Field, Mask, PayloadFormat, RetryOverrides, Settings, SignatureScheme, TlsOptions,
-    endpoint_url::parse_url,
-};
+use super::{Field, Mask, RetryOverrides, Settings, SignatureScheme, TlsOptions, endpoint_url::parse_url};
 use crate::{
     domain::{
-        fault::Faults,
-        request,
+        field_violation::FieldViolations,
+        payload_format::PayloadFormat,
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN, RetryPolicy},
         secret::{REDACTED, Secret},
+        webhook_headers,
     },
     proto::v1::{
         self, EventType,
@@ -45,7 +43,11 @@ pub const ANNOTATIONS_BYTES_MAX: usize = 16 * 1024;
 /// The settings of a new subscription, or every fault, with paths that start with `path`.
 ///
 /// `defaults` is the server's retry policy, which what is set must go together with.
-pub fn check_new(message: &v1::Subscription, path: &str, defaults: RetryPolicy) -> Result<Settings, Faults> {
+pub fn check_new(
+    message: &v1::Subscription,
+    path: &str,
+    defaults: RetryPolicy,
+) -> Result<Settings, FieldViolations> {
     let mut check = Check::new(message, path);
     let settings = Settings {
         display_name: check.display_name(),
@@ -81,7 +83,7 @@ pub fn check_update(
     mask: &Mask,
     path: &str,
     defaults: RetryPolicy,
-) -> Result<Settings, Faults> {
+) -> Result<Settings, FieldViolations> {
     let mut check = Check::new(message, path);
     let mut new = stored.clone();
     let stored_tls = stored.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default();
@@ -128,12 +130,12 @@ pub fn check_update(
 struct Check<'a> {
     message: &'a v1::Subscription,
     path: &'a str,
-    faults: Faults,
+    faults: FieldViolations,
 }
 
 impl<'a> Check<'a> {
     fn new(message: &'a v1::Subscription, path: &'a str) -> Self {
-        Self { message, path, faults: Faults::default() }
+        Self { message, path, faults: FieldViolations::default() }
     }
 
     fn invalid(&mut self, field: &str, rule: impl std::fmt::Display) {
@@ -241,7 +243,7 @@ impl<'a> Check<'a> {
             } else {
                 Ok(Secret::new(value.as_str()))
             };
-            let checked = request::check_header(name, value.as_ref().map_or("", Secret::expose));
+            let checked = webhook_headers::check_header(name, value.as_ref().map_or("", Secret::expose));
             match (checked, value) {
                 (Err(rule), _) => self.invalid(&header_path(name), rule),
                 (Ok(()), Err(rule)) => self.invalid(&header_path(name), rule),
@@ -253,7 +255,7 @@ impl<'a> Check<'a> {
             }
         }
         let total = headers.iter().map(|(name, value): (&String, &Secret)| (name.as_str(), value.expose()));
-        if let Err(rule) = request::check_headers_total(total) {
+        if let Err(rule) = webhook_headers::check_headers_total(total) {
             self.invalid("headers", rule);
         }
         headers

@@ -1,7 +1,7 @@
 //! Which fields of a subscription an update changes.
 
 use crate::{
-    domain::fault::Faults,
+    domain::field_violation::FieldViolations,
     proto::v1::{
         self,
         subscription::{PayloadFormat, SignatureScheme},
@@ -142,14 +142,14 @@ pub enum Mask {
 impl Mask {
     /// Reads the paths of a mask that is found at `path` in the request. Both spellings are taken: `display_name` and
     /// `displayName`.
-    pub fn parse(paths: &[String], path: &str) -> Result<Self, Faults> {
+    pub fn parse(paths: &[String], path: &str) -> Result<Self, FieldViolations> {
         if paths.is_empty() {
             return Ok(Self::WhatIsSet);
         }
         if paths == ["*"] {
             return Ok(Self::Everything);
         }
-        let mut faults = Faults::default();
+        let mut faults = FieldViolations::default();
         let mut fields = Vec::new();
         for (index, text) in paths.iter().enumerate() {
             match field(&snake_case(text)) {
@@ -220,7 +220,7 @@ fn snake_case(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parse(paths: &[&str]) -> Result<Mask, Faults> {
+    fn parse(paths: &[&str]) -> Result<Mask, FieldViolations> {
         Mask::parse(&paths.iter().map(ToString::to_string).collect::<Vec<_>>(), "update_mask")
     }
 

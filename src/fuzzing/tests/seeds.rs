@@ -5,10 +5,12 @@ use std::{env, fs, path::Path};
 use prost::Message;
 use uuid::Uuid;
 
-use super::{super::run, folder};
+use super::folder;
 use crate::{
     config::{Config, Flags},
-    domain::{event, ids::AccountId, json, samples, subscription::PayloadFormat},
+    domain::{ids::AccountId, payload_format::PayloadFormat},
+    event::{self, render, samples},
+    fuzzing::run,
     grpc,
     proto::v1::{self, EventType},
     store,
@@ -160,7 +162,7 @@ fn webhooks() -> Vec<Vec<u8>> {
     let sample = |number| {
         let mut event = samples::sample(EventType::try_from(number).unwrap(), account);
         event::check(&mut event, account, "event").unwrap();
-        json::render(&event, PayloadFormat::Chatwoot)
+        render::render(&event, PayloadFormat::Chatwoot)
     };
     let captured = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatwoot/captured");
     let captured = fs::read_dir(captured).unwrap().map(|file| {

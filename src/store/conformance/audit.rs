@@ -7,7 +7,7 @@ use crate::{
         ids::AccountScope,
         time::UnixMicros,
     },
-    store::{AUDIT_REFUSED_PART, AuditNote, AuditQuery, StoreError, TimeRange},
+    store::{AUDIT_REFUSED_PART, AuditQuery, AuditWrite, StoreError, TimeRange},
 };
 
 /// Bytes of audit records that an engine under test keeps.
@@ -47,7 +47,7 @@ fn everything(limit: usize) -> AuditQuery {
 }
 
 impl<E: Engine> Bench<E> {
-    async fn note(&self, note: AuditNote) -> AuditKey {
+    async fn note(&self, note: AuditWrite) -> AuditKey {
         self.store.audit(note).await.unwrap()
     }
 
@@ -59,9 +59,9 @@ impl<E: Engine> Bench<E> {
 async fn a_call_is_begun_and_ended_and_listed_newest_first<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let (create, delete) = (call("accounts/1", "create"), call("accounts/1/subscriptions/a", "delete"));
-    let first = bench.note(AuditNote::Begun(create.clone())).await;
+    let first = bench.note(AuditWrite::Begun(create.clone())).await;
     bench.clock.step(-50);
-    let second = bench.note(AuditNote::Begun(delete.clone())).await;
+    let second = bench.note(AuditWrite::Begun(delete.clone())).await;
     assert!(first < second && first.time == second.time, "times never step back");
     bench.reopen();
     let begun = [AuditRecord::begun(second, delete.clone()), AuditRecord::begun(first, create.clone())];
@@ -73,10 +73,10 @@ async fn a_call_is_begun_and_ended_and_listed_newest_first<E: Engine>(engine: E)
         parameters: [("replayed_count".to_owned(), "7".to_owned())].into(),
         ..ok()
     };
-    bench.note(AuditNote::Ended(first, end.clone())).await;
-    bench.note(AuditNote::Ended(second, refused())).await;
-    bench.note(AuditNote::Ended(second, ok())).await;
-    let third = bench.note(AuditNote::Refused(delete.clone(), refused())).await;
+    bench.note(AuditWrite::Ended(first, end.clone())).await;
+    bench.note(AuditWrite::Ended(second, refused())).await;
+    bench.note(AuditWrite::Ended(second, ok())).await;
+    let third = bench.note(AuditWrite::Refused(delete.clone(), refused())).await;
     assert_eq!(third.number, second.number + 1, "an end has no number of its own");
     bench.reopen();
     let now = third.time;
@@ -86,7 +86,7 @@ async fn a_call_is_begun_and_ended_and_listed_newest_first<E: Engine>(engine: E)
         AuditRecord::begun(first, create).ended(end, now),
     ];
     assert_eq!(bench.records(&everything(9)), expected, "a call ends once");
-    let fourth = bench.note(AuditNote::Begun(call("", "x"))).await;
+    let fourth = bench.note(AuditWrite::Begun(call("", "x"))).await;
     assert_eq!(fourth.number, third.number + 1, "no number is given away twice");
 
     let (mut query, mut seen) = (everything(1), Vec::new());
@@ -113,11 +113,11 @@ async fn a_list_has_what_its_filters_want<E: Engine>(engine: E) {
         ("accessTokens/ci", "revoke"),
     ] {
         bench.clock.step(10);
-        keys.push(bench.note(AuditNote::Begun(call(resource, method))).await);
+        keys.push(bench.note(AuditWrite::Begun(call(resource, method))).await);
     }
     let other = AuditedCall { principal: "anonymous".into(), ..call("accounts/1", "pause") };
     bench.clock.step(10);
-    keys.push(bench.note(AuditNote::Refused(other, refused())).await);
+    keys.push(bench.note(AuditWrite::Refused(other, refused())).await);
     let numbers = |query: AuditQuery| -> Vec<u64> {
         bench.records(&query).into_iter().map(|record| record.key.number).collect()
     };
@@ -142,16 +142,16 @@ async fn past_the_bound_the_oldest_go_and_refusals_never_push_out_changes<E: Eng
     let bytes = |records: &[AuditRecord]| records.iter().map(AuditRecord::bytes).sum::<u64>();
     let mut changed = Vec::new();
     for _ in 0..20 {
-        let key = bench.note(AuditNote::Begun(call("accounts/1", "change"))).await;
-        bench.note(AuditNote::Ended(key, ok())).await;
+        let key = bench.note(AuditWrite::Begun(call("accounts/1", "change"))).await;
+        bench.note(AuditWrite::Ended(key, ok())).await;
         changed.push(key);
     }
     bench.reopen();
     let mut last = 0;
     for _ in 0..200 {
-        let key = bench.note(AuditNote::Begun(call("accounts/1", "flood"))).await;
-        bench.note(AuditNote::Ended(key, refused())).await;
-        last = bench.note(AuditNote::Refused(call("accounts/1", "flood"), refused())).await.number;
+        let key = bench.note(AuditWrite::Begun(call("accounts/1", "flood"))).await;
+        bench.note(AuditWrite::Ended(key, refused())).await;
+        last = bench.note(AuditWrite::Refused(call("accounts/1", "flood"), refused())).await.number;
     }
     bench.reopen();
     let records = bench.records(&everything(1000));
@@ -165,8 +165,8 @@ async fn past_the_bound_the_oldest_go_and_refusals_never_push_out_changes<E: Eng
     assert!(refusals.windows(2).all(|pair| pair[0].key.number == pair[1].key.number + 1), "the oldest went");
 
     for _ in 0..200 {
-        let key = bench.note(AuditNote::Begun(call("accounts/1", "change"))).await;
-        bench.note(AuditNote::Ended(key, ok())).await;
+        let key = bench.note(AuditWrite::Begun(call("accounts/1", "change"))).await;
+        bench.note(AuditWrite::Ended(key, ok())).await;
         changed.push(key);
     }
     bench.reopen();
@@ -174,7 +174,7 @@ async fn past_the_bound_the_oldest_go_and_refusals_never_push_out_changes<E: Eng
     assert!(bytes(&records) <= AUDIT_BYTES_MAX && bytes(&records) > AUDIT_BYTES_MAX * 9 / 10);
     let kept: Vec<_> = records.iter().rev().map(|record| record.key).collect();
     assert!(changed.ends_with(&kept), "the oldest went, whatever they are");
-    bench.note(AuditNote::Ended(changed[0], ok())).await;
+    bench.note(AuditWrite::Ended(changed[0], ok())).await;
     assert_eq!(bench.records(&everything(1000)), records, "what is gone does not come back");
 }
 
@@ -184,8 +184,8 @@ async fn old_records_are_purged<E: Engine>(engine: E) {
     for nth in 0..6 {
         bench.clock.step(10);
         let note = match nth % 2 {
-            0 => AuditNote::Begun(call("accounts/1", "change")),
-            _ => AuditNote::Refused(call("accounts/1", "change"), refused()),
+            0 => AuditWrite::Begun(call("accounts/1", "change")),
+            _ => AuditWrite::Refused(call("accounts/1", "change"), refused()),
         };
         keys.push(bench.note(note).await);
     }
@@ -197,14 +197,14 @@ async fn old_records_are_purged<E: Engine>(engine: E) {
     assert_eq!(left, [keys[5], keys[4]]);
     assert_eq!(bench.store.purge_audit(UnixMicros(i64::MAX)).await.unwrap(), 2);
     bench.reopen();
-    let next = bench.note(AuditNote::Begun(call("accounts/1", "change"))).await;
+    let next = bench.note(AuditWrite::Begun(call("accounts/1", "change"))).await;
     assert_eq!(next.number, keys[5].number + 1, "no number is given away twice");
 }
 
 async fn a_closed_store_notes_nothing<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
     bench.store.close().unwrap();
-    let refused = bench.store.audit(AuditNote::Begun(call("accounts/1", "change"))).await.unwrap_err();
+    let refused = bench.store.audit(AuditWrite::Begun(call("accounts/1", "change"))).await.unwrap_err();
     assert!(matches!(refused, StoreError::Closed));
     assert!(matches!(bench.store.purge_audit(UnixMicros(0)).await, Err(StoreError::Closed)));
 }

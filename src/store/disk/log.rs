@@ -14,19 +14,18 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{files::is_for_want_of_room, records::RecordError};
-use prepare::Preparer;
+use super::{fs::is_for_want_of_room, records::RecordError};
+use frame::{HEAD_BYTES, Head, padded};
+use segment_allocator::Preparer;
 
+mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod prepare;
-mod record;
 mod replay;
+mod segment_allocator;
 
-pub use record::Kind;
+pub use frame::Kind;
 pub use replay::{Replayed, replay};
-
-use record::{HEAD_BYTES, Head, padded};
 
 /// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -192,7 +191,7 @@ impl Log {
     pub fn create(dir: &Path, file_bytes: u32) -> io::Result<()> {
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).open(file_path(dir, FIRST_FILE))?;
-        prepare::fill(&file, file_bytes / FIRST_FILE_SHARE)?;
+        segment_allocator::fill(&file, file_bytes / FIRST_FILE_SHARE)?;
         File::open(dir)?.sync_all()
     }
 
@@ -340,7 +339,7 @@ impl Files {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name == prepare::SPARE {
+            if name == segment_allocator::SPARE {
                 fs::remove_file(&path)?;
             } else if let Some(number) = file_number(name) {
                 let is_left = used.keys().next_back().is_some_and(|last| number < *last);

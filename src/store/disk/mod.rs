@@ -20,60 +20,53 @@ use std::{
 use tokio::sync::{broadcast, oneshot, watch};
 
 use self::{
-    audit::AuditLog,
-    held::HeldEvents,
-    ledger::Ledger,
+    index::ledger::Ledger,
+    kv::audit_log::AuditLog,
     log::{LogReader, ReadError},
+    read::event_cache::HeldEvents,
     writer::{Settling, Write, bytes_of},
 };
 use super::{
-    AUDIT_BYTES_DEFAULT, Accepted, AuditNote, AuditQuery, Change, Changes, Commit, Created, Decision,
-    DeliveryQuery, DeliveryRecord, DuePage, EventQuery, Fed, Keep, LaneSummary, NewEvent, NewSubscription,
-    OwedPage, OwedQuery, Page, PendingPage, Purged, Registry, ReplayQuery, Settlement, Store, StoreError,
-    TokenChange, Tokens, changes::ChangeFeed,
+    AUDIT_BYTES_DEFAULT, Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created,
+    DeliveryQuery, DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction,
+    OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+    RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed,
 };
 use crate::{
     clock::Clock,
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        event::StoredEvent,
-        ids::{AccountId, EventId, LaneId, Seq},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         seal::SealingKey,
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     metrics::Metrics,
 };
 
-mod apply;
-pub mod audit;
-mod describe;
-mod detail;
-mod files;
+mod data_dir;
+mod fs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod held;
-mod ids;
-mod key_file;
-mod ledger;
+mod index;
+mod keys;
+pub mod kv;
 mod log;
-mod manifest;
 mod open;
-mod query;
+pub(crate) mod open_error;
 mod read;
 pub mod records;
-mod registry_tree;
 mod report;
-mod tokens_tree;
-mod volume;
 mod writer;
 
-pub use key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
+pub use index::volume::{VOLUME_BYTES, VOLUME_EVENTS};
+pub use keys::key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
+pub use kv::subscriptions::REQUEST_MEMORY;
 pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
-pub use open::{OpenError, Rotation};
-pub use registry_tree::REQUEST_MEMORY;
-pub use volume::{VOLUME_BYTES, VOLUME_EVENTS};
+pub use open::Rotation;
+pub use open_error::OpenError;
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
 /// Memory for what is known of events and deliveries that are on disk as well, unless configured, in bytes.
@@ -148,7 +141,7 @@ pub struct Shared {
     owed: Arc<AtomicU64>,
     /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
     settling: Mutex<Vec<Settling>>,
-    feed: broadcast::Sender<Fed>,
+    feed: broadcast::Sender<QueueEvent>,
     changes: ChangeFeed,
     /// Why nothing can be written any more, once that is so.
     failure: watch::Sender<Option<StoreError>>,
@@ -181,9 +174,12 @@ impl DiskStore {
         self.shared.failure.subscribe()
     }
 
-    fn write<T>(&self, write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write) -> Commit<T> {
-        let (answer, commit) = Commit::pair();
-        self.send(write(answer)).map_or_else(|error| Commit::ready(Err(error)), |()| commit)
+    fn write<T>(
+        &self,
+        write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write,
+    ) -> CommitFuture<T> {
+        let (answer, commit) = CommitFuture::pair();
+        self.send(write(answer)).map_or_else(|error| CommitFuture::ready(Err(error)), |()| commit)
     }
 
     fn send(&self, write: Write) -> Result<(), StoreError> {
@@ -239,54 +235,59 @@ impl Store for DiskStore {
         &self.shared.registry
     }
 
-    fn create_subscription(&self, new: NewSubscription) -> Commit<Created> {
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
         self.write(|answer| Write::Create(Box::new(new), answer))
     }
 
     fn update_subscription(
         &self,
-        lane: LaneId,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
-    ) -> Commit<Arc<Subscription>> {
-        self.write(|answer| Write::Update(lane, expected_version, Box::new(change), answer))
+    ) -> CommitFuture<Arc<Subscription>> {
+        self.write(|answer| Write::Update(subscription, expected_version, Box::new(change), answer))
     }
 
-    fn delete_subscription(&self, lane: LaneId, expected_version: u64, force: bool) -> Commit<()> {
-        self.write(|answer| Write::Delete(lane, expected_version, force, answer))
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
+        self.write(|answer| Write::Delete(subscription, expected_version, force, answer))
     }
 
     fn tokens(&self) -> &Tokens {
         &self.shared.tokens
     }
 
-    fn change_tokens(&self, change: TokenChange) -> Commit<()> {
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|answer| Write::Tokens(Box::new(change), answer))
     }
 
-    fn accept(&self, events: Vec<NewEvent>) -> Commit<Vec<Accepted>> {
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
         let bytes = bytes_of(&events);
         let waiting = &self.shared.waiting_bytes;
         if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_WAITING_MAX {
             waiting.fetch_sub(bytes, Ordering::Relaxed);
-            return Commit::ready(Err(StoreError::Busy));
+            return CommitFuture::ready(Err(StoreError::Busy));
         }
-        let (answer, commit) = Commit::pair();
+        let (answer, commit) = CommitFuture::pair();
         match self.send(Write::Accept(events, answer)) {
             Ok(()) => commit,
             Err(error) => {
                 waiting.fetch_sub(bytes, Ordering::Relaxed);
-                Commit::ready(Err(error))
+                CommitFuture::ready(Err(error))
             }
         }
     }
 
-    fn feed(&self) -> broadcast::Receiver<Fed> {
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
         self.shared.feed.subscribe()
     }
 
-    fn settle(&self, settlements: Vec<Settlement>) -> Commit<()> {
-        let (answer, commit) = Commit::pair();
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
+        let (answer, commit) = CommitFuture::pair();
         let is_first = {
             let mut waiting = self.shared.settling();
             waiting.push((settlements, answer));
@@ -305,7 +306,7 @@ impl Store for DiskStore {
         self.shared.changes.listen()
     }
 
-    fn decide(&self, key: DeliveryKey, decision: Decision) -> Commit<DeliveryState> {
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
         self.write(|answer| Write::Decide(key, decision, answer))
     }
 
@@ -313,7 +314,7 @@ impl Store for DiskStore {
         look_again(|| self.shared.replayable(query))
     }
 
-    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> Commit<u64> {
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(|answer| Write::Replay(Box::new(query), events, answer))
     }
 
@@ -331,28 +332,38 @@ impl Store for DiskStore {
         }
     }
 
-    fn pending(&self, lane: LaneId, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        look_again(|| self.shared.pending(lane, after, limit))
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
+        look_again(|| self.shared.pending(subscription, after, limit))
     }
 
-    fn due(&self, lane: LaneId, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        look_again(|| self.shared.due(lane, now, limit))
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        look_again(|| self.shared.due(subscription, now, limit))
     }
 
-    fn owed(&self, query: &OwedQuery) -> Result<OwedPage, StoreError> {
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         look_again(|| self.shared.owed(query))
     }
 
-    fn lane_summary(&self, lane: LaneId) -> LaneSummary {
-        self.shared.ledger().summary(lane)
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.shared.ledger().summary(subscription)
     }
 
     fn owed_in_all(&self) -> u64 {
         self.shared.owed.load(Ordering::Relaxed)
     }
 
-    fn oldest_owed(&self, lanes: &[LaneId]) -> Option<UnixMicros> {
-        match self.shared.oldest_owed(lanes) {
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+        match self.shared.oldest_owed(subscriptions) {
             Ok(oldest) => oldest,
             Err(error) => {
                 tracing::error!(%error, "cannot read what is owed longest");
@@ -380,11 +391,11 @@ impl Store for DiskStore {
         look_again(|| self.shared.deliveries(query))
     }
 
-    fn purge(&self, keep: Keep) -> Commit<Purged> {
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(|answer| Write::Purge(keep, answer))
     }
 
-    fn audit(&self, note: AuditNote) -> Commit<AuditKey> {
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.audit.note(note)
     }
 
@@ -392,7 +403,7 @@ impl Store for DiskStore {
         self.audit.records(query)
     }
 
-    fn purge_audit(&self, since: UnixMicros) -> Commit<u64> {
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.audit.purge(since)
     }
 
@@ -411,7 +422,7 @@ impl Store for DiskStore {
         let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
         if self.shared.failure.borrow().is_none() {
             let next_seq = self.shared.ledger().next_seq;
-            open::note_clean_end(&self.data_dir, next_seq, next_record)
+            data_dir::note_clean_end(&self.data_dir, next_seq, next_record)
                 .map_err(|error| StoreError::Failed(error.to_string()))?;
         }
         Ok(())

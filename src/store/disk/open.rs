@@ -1,13 +1,8 @@
-//! Opening a data directory: nothing is made anew where something was, and nothing is taken that does not add up.
-//!
-//! Beside sled's directory `store` and that of the log and its manifest, `ledger`, lie `TIDINGS` (says that this is a data directory,
-//! its format, and whether it was ever completed), `lock` (held by the process that has it open), `clean` (how far the
-//! store had come at the last clean end: less than that on opening is a loss) and `secrets.key` (what secrets are sealed with, unless
-//! another key is configured).
+//! Opens a data directory. A start never creates a store where one was, and refuses what does not add up.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read as _, Write as _},
+    fs::{self, OpenOptions},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicUsize, mpsc},
@@ -19,50 +14,33 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use super::{
-    DiskStore, REGISTRY_TREE, Shared, StoreSettings, apply,
-    audit::{AuditLog, AuditSettings},
-    describe,
-    files::{replace_file, sync_dir},
-    key_file::KeySource,
-    ledger::Ledger,
+    DiskStore, REGISTRY_TREE, Shared, StoreSettings,
+    data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, take_lock, write_marker},
+    fs::sync_dir,
+    index::{apply, ledger::Ledger, manifest::Manifest, volume_codec},
+    keys::key_file::KeySource,
+    kv::{
+        access_tokens::{TOKENS_TREE, TokensTree},
+        audit_log::{AuditLog, AuditSettings},
+        subscriptions::RegistryTree,
+    },
     log::{FIRST_FILE, Files, Kind, Log, Pos, ReadError, Replayed, replay},
-    manifest::{MANIFEST, Manifest},
-    read::read_detail,
-    records::{FORMAT, FORMAT_IN_THE_CLEAR, RecordError},
-    registry_tree::RegistryTree,
-    tokens_tree::{TOKENS_TREE, TokensTree},
+    read::fetch::read_detail,
+    records::RecordError,
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::Clock,
     domain::{
-        ids::{LaneId, Seq},
+        ids::{Seq, SubscriptionKey},
         seal::SealingKey,
     },
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
 };
 
-mod engine;
-mod error;
-mod sealed;
-
-pub use error::OpenError;
-pub use sealed::Rotation;
-
-/// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
-/// `flush` does not sync.
-pub(super) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
-
-const MARKER: &str = "TIDINGS";
-const LOCK: &str = "lock";
-const CLEAN: &str = "clean";
-/// sled's own directory.
-pub(super) const ENGINE_DIR: &str = "store";
-/// Where sled keeps values that are too large for its log.
-pub(super) const BLOBS_DIR: &str = "blobs";
-/// Where the log and its manifest are.
-pub(super) const LEDGER_DIR: &str = "ledger";
+pub use super::keys::rotation::Rotation;
+pub use super::open_error::OpenError;
 
 /// See [`DiskStore::open`].
 pub fn open(
@@ -79,11 +57,11 @@ pub fn open(
     let of_registry = |error| OpenError::of_registry(data_dir, error);
     create_private_dir(data_dir).map_err(io)?;
     let lock = take_lock(data_dir)?;
-    engine::finish_writing_anew(data_dir).map_err(io)?;
+    super::kv::sled::finish_writing_anew(data_dir).map_err(io)?;
     let fresh = prepare(data_dir)?;
     let engine_dir = data_dir.join(ENGINE_DIR);
     let mut random = StdRng::seed_from_u64(seed);
-    let (db, keys) = sealed::open_sealed(data_dir, keys, fresh, &mut random)?;
+    let (db, keys) = super::keys::rotation::open_sealed(data_dir, keys, fresh, &mut random)?;
     let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
 
     let registry = Registry::default();
@@ -105,7 +83,7 @@ pub fn open(
     }
     let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
     let Opened { ledger, files, end, checkpoint_file } =
-        read_ledger(&ledger_dir, registry_tree.store(), registry.lanes(), cache_bytes)
+        read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
             .map_err(|e| unreadable(e.to_string()))?;
     check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
     let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
@@ -180,13 +158,7 @@ pub fn rotate_key(
     new: SealingKey,
     seed: u64,
 ) -> Result<Rotation, OpenError> {
-    sealed::rotate(data_dir, source, new, seed)
-}
-
-/// Notes how far the store had come when it was closed.
-pub fn note_clean_end(data_dir: &Path, next_seq: Seq, next_record: u64) -> io::Result<()> {
-    let text = format!("next_seq {}\nnext_record {next_record}\n", next_seq.0);
-    replace_file(data_dir, CLEAN, text.as_bytes())
+    super::keys::rotation::rotate(data_dir, source, new, seed)
 }
 
 fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result<(), String> {
@@ -207,78 +179,6 @@ fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result
     Ok(())
 }
 
-fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
-    let io = |error| OpenError::of_file_system(data_dir, error);
-    let path = data_dir.join(LOCK);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who holds it is for people only.
-            if file.read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
-                holder = "unknown".to_owned();
-            }
-            return Err(OpenError::Locked(data_dir.to_owned(), holder.trim().to_owned()));
-        }
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    file.set_len(0).map_err(io)?;
-    writeln!(file, "pid {}", std::process::id()).map_err(io)?;
-    Ok(file)
-}
-
-const CREATING: &str = "creating";
-const READY: &str = "ready";
-
-/// Looks at what is there before sled does. True if the store is to be made.
-fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
-    let io = |error| OpenError::of_file_system(data_dir, error);
-    let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
-    let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
-    let engine_exists = engine_dir.try_exists().map_err(io)?;
-    let ledger_exists = ledger_dir.try_exists().map_err(io)?;
-    let marker = match fs::read_to_string(data_dir.join(MARKER)) {
-        Ok(marker) => marker,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if engine_exists || ledger_exists {
-                return Err(unreadable(
-                    "there is a store, but the file TIDINGS that belongs to it is missing",
-                ));
-            }
-            write_marker(data_dir, CREATING).map_err(io)?;
-            return Ok(true);
-        }
-        Err(error) => return Err(io(error)),
-    };
-    let mut words = marker.split_whitespace();
-    match (words.next(), words.next(), words.next(), words.next()) {
-        (Some("tidings"), Some("format"), Some(format), Some(state)) => {
-            if format != FORMAT.to_string() && format != FORMAT_IN_THE_CLEAR.to_string() {
-                return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
-            }
-            if state == CREATING {
-                // Nothing was ever acknowledged from a store that was not completed.
-                for (dir, exists) in [(&engine_dir, engine_exists), (&ledger_dir, ledger_exists)] {
-                    if exists {
-                        fs::remove_dir_all(dir).map_err(io)?;
-                    }
-                }
-                return Ok(true);
-            }
-        }
-        _ => return Err(unreadable("the file TIDINGS does not say what it should")),
-    }
-    for file in [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST]] {
-        let [dir, name] = file;
-        if !data_dir.join(dir).join(name).try_exists().map_err(io)? {
-            return Err(unreadable(&format!("the file {dir}/{name} is missing")));
-        }
-    }
-    Ok(false)
-}
-
 fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {
     fs::create_dir(dir)?;
     Log::create(dir, file_bytes)?;
@@ -295,14 +195,19 @@ struct Opened {
 }
 
 /// Reads the manifest, and what the log has after its place.
-fn read_ledger(dir: &Path, store: Uuid, lanes: Vec<LaneId>, cache_bytes: usize) -> Result<Opened, ReadError> {
+fn read_ledger(
+    dir: &Path,
+    store: Uuid,
+    subscriptions: Vec<SubscriptionKey>,
+    cache_bytes: usize,
+) -> Result<Opened, ReadError> {
     let manifest = Manifest::read(dir)?;
     if manifest.store != store {
         return Err(RecordError("the subscriptions and the events are of different stores".to_owned()).into());
     }
     let mut files = Files::open(dir, manifest.used)?;
     let reader = Arc::clone(files.reader());
-    let mut ledger = Ledger::new(lanes, cache_bytes);
+    let mut ledger = Ledger::new(subscriptions, cache_bytes);
     let mut next = Seq(1);
     for volume in manifest.volumes {
         let stored = volume.stored().expect("the manifest says where");
@@ -314,7 +219,7 @@ fn read_ledger(dir: &Path, store: Uuid, lanes: Vec<LaneId>, cache_bytes: usize) 
             return Err(RecordError(format!("volume {} is out of order", volume.first.0)).into());
         }
         next = volume.end;
-        for hash in describe::decode_hashes(&reader.read_span(stored.index.ids)?) {
+        for hash in volume_codec::decode_hashes(&reader.read_span(stored.index.ids)?) {
             ledger.ids.insert(hash, volume.first);
         }
         ledger.add_volume(volume);
@@ -348,16 +253,4 @@ fn fetch(ledger: &mut Ledger, reader: &super::log::LogReader, seq: Seq) -> Resul
     }
     ledger.keep(first);
     Ok(())
-}
-
-fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
-    replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
-}
-
-fn create_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
 }

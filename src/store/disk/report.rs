@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
 use super::{
     DiskStore,
-    detail::SlotState,
-    open::{BLOBS_DIR, ENGINE_DIR, LEDGER_DIR},
+    data_dir::{BLOBS_DIR, ENGINE_DIR, LEDGER_DIR},
+    index::volume_detail::SlotState,
 };
 use crate::metrics::StoreReport;
 
@@ -35,7 +35,7 @@ impl DiskStore {
         let (oldest_pending_age, oldest_retrying_age) = (age(SlotState::Pending), age(SlotState::Retrying));
         let ledger = shared.ledger();
         let (mut pending, mut retrying) = (0, 0);
-        for owed in ledger.volumes.iter().map(super::volume::Volume::owed) {
+        for owed in ledger.volumes.iter().map(super::index::volume::Volume::owed) {
             pending += owed.pending;
             retrying += owed.retrying;
         }

@@ -12,34 +12,40 @@ use prost::Message;
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 
-use self::group::Group;
+use self::commit::Group;
 use super::{
-    Shared, apply,
-    detail::{Slot, SlotState},
+    Shared,
+    index::{
+        apply,
+        volume_detail::{Slot, SlotState},
+    },
+    kv::{
+        access_tokens::TokensTree,
+        subscriptions::{self, RegistryTree},
+    },
     log::{Kind, Log, WriteError, sum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
-    registry_tree::{self, RegistryTree},
-    tokens_tree::TokensTree,
 };
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        event::{EventAddress, StoredEvent},
-        ids::{AccountId, EventId, EventName, LaneId, Seq},
+        event_routing::EventAddress,
+        ids::{AccountId, EventId, EventName, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::{
-        Accepted, Change, Created, Decision, DeliveryChange, Fed, FedEvent, Keep, NewEvent, NewSubscription,
-        Purged, ReplayQuery, Settlement, StoreError, TokenChange,
+        Accepted, AcceptedEvent, Change, Created, DeliveryChange, NewEvent, NewSubscription, OperatorAction,
+        Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
     },
 };
 
-mod alone;
+mod access_tokens;
 mod checkpoint;
-mod group;
+mod commit;
+mod exclusive;
 mod retention;
-mod tokens;
 
 /// A commit gathers no more once it has this many events and settlements.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
@@ -64,17 +70,17 @@ pub enum Write {
     /// How attempts ended: there are some in [`Shared::settling`].
     Settle,
     /// What a caller decides about a delivery.
-    Decide(DeliveryKey, Decision, Answer<DeliveryState>),
+    Decide(DeliveryKey, OperatorAction, Answer<DeliveryState>),
     /// Deliveries to be queued once more.
     Replay(Box<ReplayQuery>, Vec<Seq>, Answer<u64>),
     /// What retention no longer keeps.
-    Purge(Keep, Answer<Purged>),
+    Purge(RetentionLimit, Answer<Purged>),
     /// A subscription to be added.
     Create(Box<NewSubscription>, Answer<Created>),
     /// A subscription to be changed.
-    Update(LaneId, u64, Box<Change>, Answer<Arc<Subscription>>),
+    Update(SubscriptionKey, u64, Box<Change>, Answer<Arc<Subscription>>),
     /// A subscription to be removed.
-    Delete(LaneId, u64, bool, Answer<()>),
+    Delete(SubscriptionKey, u64, bool, Answer<()>),
     /// Access tokens to be changed.
     Tokens(Box<TokenChange>, Answer<()>),
     /// Nothing more; the thread ends. Tells the number of the next record.
@@ -178,8 +184,13 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, mut lanes } =
-            new;
+        let NewEvent {
+            address: EventAddress { account, id },
+            content,
+            inbox_id,
+            fingerprint,
+            mut subscriptions,
+        } = new;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
         {
@@ -190,7 +201,7 @@ impl Writer {
             };
         }
         // A subscription may have gone since the event was matched.
-        self.shared.registry.retain_known(&mut lanes);
+        self.shared.registry.retain_known(&mut subscriptions);
         let seq = Seq(group.first.0 + group.entries.len() as u64);
         let id_given = id.is_some();
         let id = id.unwrap_or_else(|| EventId::made(group.time, seq, self.random.random()));
@@ -206,7 +217,7 @@ impl Writer {
             fingerprint_high: high_half(fingerprint),
             fingerprint_low: low_half(fingerprint),
             body_len: u32::try_from(encoded.len()).expect("an event is below 4 GiB"),
-            lanes: lanes.iter().map(|lane| lane.0).collect(),
+            subscriptions: subscriptions.iter().map(|subscription| subscription.0).collect(),
             id_given,
             inbox: inbox_id.unwrap_or(0),
             tag: content.order_tag.0,
@@ -214,7 +225,7 @@ impl Writer {
         });
         let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, content));
-        group.stored.push(FedEvent { event, lanes });
+        group.stored.push(AcceptedEvent { event, subscriptions });
         Ok(answer)
     }
 
@@ -338,7 +349,7 @@ impl Writer {
 
         let mut ledger = self.shared.ledger_mut();
         for (entry, fed) in record.events.iter().zip(&group.stored) {
-            metrics.event_accepted(entry.event_type, fed.lanes.len());
+            metrics.event_accepted(entry.event_type, fed.subscriptions.len());
         }
         let applied = apply::apply(&mut ledger, &record, payload, len, |before, state| {
             metrics.delivery_moved(before.is_some_and(SlotState::is_owed), state);
@@ -348,15 +359,18 @@ impl Writer {
         self.tell_changes(group, &record.outcomes);
         if !group.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
-            drop(self.shared.feed.send(Fed::Events(Arc::new(mem::take(&mut group.stored)))));
+            drop(self.shared.feed.send(QueueEvent::Events(Arc::new(mem::take(&mut group.stored)))));
         }
         Ok(())
     }
 
     fn tell_changes(&self, group: &Group, outcomes: &[OutcomeRecord]) {
-        let made = group.stored.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
-        let made = made.map(|(seq, lane)| DeliveryChange {
-            key: DeliveryKey { seq, lane },
+        let made = group
+            .stored
+            .iter()
+            .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
+        let made = made.map(|(seq, subscription)| DeliveryChange {
+            key: DeliveryKey { seq, subscription },
             state: DeliveryState::Pending,
             attempts: 0,
         });
@@ -384,7 +398,8 @@ pub fn bytes_of(events: &[NewEvent]) -> usize {
 }
 
 fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {
-    let delivery_count = u32::try_from(entry.lanes.len()).expect("lane numbers end at LANES_MAX");
+    let delivery_count =
+        u32::try_from(entry.subscriptions.len()).expect("subscription keys end at SUBSCRIPTION_KEY_MAX");
     Accepted { id, create_time, duplicate, delivery_count }
 }
 
@@ -408,8 +423,8 @@ fn failed(error: ::sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
-impl From<registry_tree::RegistryError> for StoreError {
-    fn from(error: registry_tree::RegistryError) -> Self {
+impl From<subscriptions::RegistryError> for StoreError {
+    fn from(error: subscriptions::RegistryError) -> Self {
         Self::Failed(error.to_string())
     }
 }

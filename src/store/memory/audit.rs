@@ -8,31 +8,31 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        AuditNote, AuditQuery, Page,
-        audit::{AuditBook, AuditExcess},
+        AuditQuery, AuditWrite, Page,
+        audit::{AuditEviction, AuditUsage},
     },
 };
 
 /// All of them.
 pub(super) struct Audit {
     records: BTreeMap<AuditKey, AuditRecord>,
-    book: AuditBook,
+    book: AuditUsage,
     bytes_max: u64,
 }
 
 impl Audit {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { records: BTreeMap::new(), book: AuditBook::default(), bytes_max }
+        Self { records: BTreeMap::new(), book: AuditUsage::default(), bytes_max }
     }
 
-    pub(super) fn note(&mut self, note: AuditNote, now: UnixMicros) -> AuditKey {
+    pub(super) fn note(&mut self, note: AuditWrite, now: UnixMicros) -> AuditKey {
         let record = match note {
-            AuditNote::Begun(call) => AuditRecord::begun(self.book.next(now), call),
-            AuditNote::Refused(call, end) => {
+            AuditWrite::Begun(call) => AuditRecord::begun(self.book.next(now), call),
+            AuditWrite::Refused(call, end) => {
                 let key = self.book.next(now);
                 AuditRecord::begun(key, call).ended(end, key.time)
             }
-            AuditNote::Ended(key, end) => {
+            AuditWrite::Ended(key, end) => {
                 let Some(record) = self.records.get(&key).filter(|record| record.end_time.is_none()) else {
                     return key;
                 };
@@ -44,8 +44,9 @@ impl Audit {
         self.book.add(&record);
         self.records.insert(key, record);
         while let Some(excess) = self.book.excess(self.bytes_max) {
-            let goes =
-                |record: &&AuditRecord| excess == AuditExcess::Any || record.outcome == AuditOutcome::Refused;
+            let goes = |record: &&AuditRecord| {
+                excess == AuditEviction::Any || record.outcome == AuditOutcome::Refused
+            };
             let Some(oldest) = self.records.values().find(goes).map(|record| record.key) else { break };
             self.remove(oldest);
         }

@@ -5,10 +5,11 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        event::{OrderTag, StoredEvent},
-        ids::{LaneId, Seq},
+        event_routing::OrderTag,
+        ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
+    event::StoredEvent,
     store::StoreError,
 };
 
@@ -25,14 +26,14 @@ pub struct Settlement {
 
 /// What a caller decides about a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum OperatorAction {
     /// An attempt is made now, whatever the state but succeeded.
     Retry,
     /// No further attempt is made. Cancelling again is no fault.
     Cancel,
 }
 
-impl Decision {
+impl OperatorAction {
     /// The state that follows `state`; `None` if it stays as it is.
     pub fn apply(self, state: DeliveryState, now: UnixMicros) -> Result<Option<DeliveryState>, StoreError> {
         match (self, state) {
@@ -49,29 +50,29 @@ impl Decision {
 
 /// A delivery that an attempt is to be made for.
 #[derive(Clone, Debug)]
-pub struct Owed {
+pub struct PendingDelivery {
     /// The event.
     pub event: Arc<StoredEvent>,
     /// Attempts made since it was last queued.
     pub attempts: u32,
 }
 
-/// A part of what waits in a lane.
+/// A part of what waits in a subscription.
 #[derive(Clone, Debug)]
 pub struct PendingPage {
     /// The deliveries, in stored order.
-    pub owed: Vec<Owed>,
-    /// Everything of the lane up to here is in this page or before it. Read on from here.
+    pub owed: Vec<PendingDelivery>,
+    /// Everything of the subscription up to here is in this page or before it. Read on from here.
     pub until: Seq,
     /// Whether more waited when this was read.
     pub more: bool,
 }
 
-/// A part of what is to be tried again in a lane.
+/// A part of what is to be tried again in a subscription.
 #[derive(Clone, Debug)]
 pub struct DuePage {
     /// The deliveries, the longest due first.
-    pub owed: Vec<Owed>,
+    pub owed: Vec<PendingDelivery>,
     /// When the next one is due that is not in this page.
     pub next_due: Option<UnixMicros>,
 }
@@ -79,8 +80,8 @@ pub struct DuePage {
 /// Which owed deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwedQuery {
-    /// Of this lane.
-    pub lane: LaneId,
+    /// Of this subscription.
+    pub subscription: SubscriptionKey,
     /// Of events after this one.
     pub after: Seq,
     /// At most so many.
@@ -111,11 +112,11 @@ impl OrderFilter {
     }
 }
 
-/// A part of what is owed in a lane, waiting for its first attempt or for another.
+/// A part of what is owed in a subscription, waiting for its first attempt or for another.
 #[derive(Clone, Debug)]
-pub struct OwedPage {
+pub struct OrderedPage {
     /// The deliveries, in stored order.
-    pub debts: Vec<Debt>,
+    pub debts: Vec<DueDelivery>,
     /// Everything that is wanted up to here is in this page or before it. Read on from here.
     pub until: Seq,
     /// Whether more of it was owed when this was read.
@@ -124,16 +125,16 @@ pub struct OwedPage {
 
 /// A delivery that is owed, and when.
 #[derive(Clone, Debug)]
-pub struct Debt {
+pub struct DueDelivery {
     /// What.
-    pub owed: Owed,
+    pub owed: PendingDelivery,
     /// When its next attempt is due; `None` before the first one.
     pub due: Option<UnixMicros>,
 }
 
-/// The deliveries of a lane by state.
+/// The deliveries of a subscription by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneSummary {
+pub struct QueueSummary {
     /// Waiting for their first attempt.
     pub pending: u64,
     /// Waiting for another attempt.
@@ -148,7 +149,7 @@ pub struct LaneSummary {
     pub next_due: Option<UnixMicros>,
 }
 
-impl LaneSummary {
+impl QueueSummary {
     /// Counts one delivery.
     pub fn add(&mut self, state: DeliveryState) {
         *self.count_mut(state) += 1;
@@ -157,7 +158,7 @@ impl LaneSummary {
         }
     }
 
-    /// Adds the counts of another lane.
+    /// Adds the counts of another subscription.
     pub fn add_all(&mut self, other: Self) {
         self.pending += other.pending;
         self.retrying += other.retrying;

@@ -1,5 +1,4 @@
-//! Limits by account: whatever a caller names that is not of its accounts is refused in the same words, whether or not it is
-//! there.
+//! Limits by account: a resource of another account is refused in the same words, whether or not it exists.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use tonic::{
 use super::{ALL, CREATE_SUBSCRIPTION, PUBLISH, encoded, methods, start, token};
 use crate::support::in_process::*;
 
-/// What a call names of the first account: what is there, or what is not.
+/// Names of resources of the first account, which exist or not.
 #[derive(Clone, Copy)]
 struct Things {
     subscription: &'static str,
@@ -69,7 +68,7 @@ fn tries(things: Things) -> Vec<Try> {
     let list = |parent: &str| encoded(&v1::ListEventsRequest { parent: parent.into(), ..Default::default() });
     tries.extend([
         (CREATE_SUBSCRIPTION, encoded(&create(id, "https://crm.example.com/")), "parent"),
-        // Wrong in another way as well, of which nothing is told.
+        // Wrong in another way as well, which the refusal does not say.
         (CREATE_SUBSCRIPTION, encoded(&create(id, "nowhere")), "parent"),
         ("/tidings.v1.SubscriptionService/UpdateSubscription", encoded(&update), "subscription.name"),
         ("/tidings.v1.SubscriptionService/ListSubscriptions", list("accounts/1"), "parent"),
@@ -91,7 +90,7 @@ fn tries(things: Things) -> Vec<Try> {
     let mine = || v1::PublishEventRequest {
         parent: "accounts/2".into(),
         event: Some(
-            tidings::domain::samples::typical_message(AccountId::new(2).expect("2 is positive"), 3, 7).into(),
+            tidings::event::samples::typical_message(AccountId::new(2).expect("2 is positive"), 3, 7).into(),
         ),
         ..Default::default()
     };
@@ -141,7 +140,7 @@ fn everything(server: &TidingsInProcess) -> String {
 }
 
 #[tokio::test]
-async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there() {
+async fn nothing_of_another_account_can_be_named_and_nothing_shows_what_exists() {
     let (server, admin) = start().await;
     let publisher = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap().1;
     let publisher = server.client_with_token(&publisher).await;
@@ -165,7 +164,7 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
             assert!(status.message().starts_with(&format!("{field} ")), "{method}: {}", status.message());
             answers.push((status.message().to_owned(), status.details().to_vec()));
         }
-        assert_eq!(answers[0], answers[1], "{method} tells whether it is there");
+        assert_eq!(answers[0], answers[1], "{method} shows whether it is there");
         tried.insert(method.to_owned());
     }
     assert_eq!(everything(&server), before, "something has changed");
@@ -183,14 +182,14 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
 }
 
 #[tokio::test]
-async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
+async fn a_callers_own_accounts_are_as_without_a_limit() {
     let (server, admin) = start().await;
     let (_, text) = admin.create_token(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
     let caller = server.client_with_token(&text).await;
     caller.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
     let mut denied = Vec::new();
-    // A watch has nothing to tell yet.
+    // A watch has nothing to show yet.
     for (method, message, field) in tries(THERE).into_iter().filter(|(method, ..)| !method.contains("Watch"))
     {
         if caller.call(method, message).await.is_err_and(|status| status.code() == PermissionDenied) {
@@ -217,15 +216,15 @@ async fn each_message_of_a_stream_is_looked_at_for_itself() {
         let request = v1::PublishEventRequest { parent: parent.into(), ..publish(&format!("e{sequence}")) };
         sender.send(v1::StreamPublishEventsRequest { sequence, request: Some(request) }).unwrap();
     }
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for _ in 0..3 {
         let answer = in_time(answers.message()).await.unwrap().unwrap();
-        told.push(match answer.outcome.unwrap() {
+        outcomes.push(match answer.outcome.unwrap() {
             Outcome::Result(result) => result.event,
             Outcome::Error(error) => format!("{:?} {}", Code::from(error.code), error.reason),
         });
     }
-    assert_eq!(told, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
+    assert_eq!(outcomes, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
     drop((sender, answers));
     server.stop().await;
 }
@@ -255,7 +254,7 @@ async fn a_page_token_opens_no_other_account() {
 }
 
 #[tokio::test]
-async fn an_administrator_of_some_accounts_rules_over_their_tokens_alone() {
+async fn an_administrator_of_some_accounts_manages_only_their_tokens() {
     let (server, admin) = start().await;
     let (wide, _) = admin.create_token(token(&[Scope::Read], &[])).await.unwrap();
     let (other, _) = admin.create_token(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
@@ -277,12 +276,12 @@ async fn an_administrator_of_some_accounts_rules_over_their_tokens_alone() {
         (in_short(status), status.message().replace(name, ""), status.details().len() - name.len())
     };
     for name in [&wide.name, &other.name, &mixed.name] {
-        for (known, unknown_told) in [
+        for (known, other) in [
             (caller.token(name).await.unwrap_err(), caller.token(unknown).await.unwrap_err()),
             (caller.revoke_token(name).await.unwrap_err(), caller.revoke_token(unknown).await.unwrap_err()),
         ] {
             assert_eq!(known.code(), NotFound);
-            assert_eq!(without_name(&known, name), without_name(&unknown_told, unknown));
+            assert_eq!(without_name(&known, name), without_name(&other, unknown));
         }
         assert_eq!(admin.token(name).await.unwrap().revoke_time, None, "{name} was revoked");
     }

@@ -1,4 +1,4 @@
-//! A line of the table of refusals: a call of any method, and what is told.
+//! A line of the table of refusals: a call of any method, and its refusal.
 
 use tidings::proto::v1;
 use tonic::{
@@ -66,7 +66,7 @@ impl Call {
     }
 }
 
-/// A line of the table: what is wrong, the call, and what is told.
+/// A line of the table: the fault, the call, and its refusal.
 pub type Line = (&'static str, Call, Code, &'static str, &'static [&'static str]);
 
 pub fn line(

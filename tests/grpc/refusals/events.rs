@@ -1,14 +1,13 @@
 //! What EventService refuses to publish.
 
+use super::call::*;
+use crate::support::in_process::*;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 use tidings::{
-    domain::samples,
+    event::samples,
     proto::v1::{self, EventType, event::Payload},
 };
 use tonic::Code::AlreadyExists;
-
-use super::call::*;
-use crate::support::in_process::*;
 
 pub fn events() -> Vec<Line> {
     let other_account = |r: &mut v1::PublishEventRequest| r.parent = "accounts/2".into();

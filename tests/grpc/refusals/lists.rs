@@ -1,13 +1,12 @@
 //! What is refused of lists, renderings and reads of deliveries.
 
-use prost_types::Timestamp;
-use tidings::{
-    domain::samples,
-    proto::v1::{self, EventType, render_event_request::Source},
-};
-
 use super::call::*;
 use crate::support::in_process::*;
+use prost_types::Timestamp;
+use tidings::{
+    event::samples,
+    proto::v1::{self, EventType, render_event_request::Source},
+};
 
 pub fn lists() -> Vec<Line> {
     let subscriptions = |change: fn(&mut v1::ListSubscriptionsRequest)| {

@@ -1,5 +1,5 @@
-//! The port of webhooks: strangers who try paths and hold on, and a source that sends what is dear to read, beside a healthy client
-//! of gRPC.
+//! The port of webhooks: strangers who try paths and hold on, and a source that sends bodies that are costly to read, while a healthy
+//! client calls over gRPC.
 
 use std::time::Duration;
 

@@ -112,7 +112,7 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
         ("a number without an end", frame(HEADERS, END_HEADERS, 1, &[0xff; 40])),
         ("a table larger than it may be", frame(HEADERS, END_HEADERS, 1, &[0x3f, 0xff, 0xff, 0xff, 0x07])),
         (
-            "a Huffman code that is none",
+            "an invalid Huffman code",
             frame(HEADERS, END_HEADERS, 1, &[0x00, 0x84, 0xff, 0xff, 0xff, 0xff, 0x00]),
         ),
         ("a value that is longer than the frame", frame(HEADERS, END_HEADERS, 1, &[0x00, 0x01, b'x', 0x7e])),

@@ -1,10 +1,5 @@
 //! Webhooks that were captured from Chatwoot, sent as it sends them, and delivered as they came.
 
-use tidings::{
-    domain::{import, json::render, subscription::PayloadFormat as Form},
-    proto::v1::{self, subscription::PayloadFormat},
-};
-
 use super::{delivery, launcher, now, put_sources, sender, signed, source};
 use crate::{
     chatwoot::{
@@ -12,6 +7,11 @@ use crate::{
         fixtures::{self, Fixture},
     },
     support::{client::subscription, receiver::Receiver},
+};
+use tidings::{
+    domain::payload_format::PayloadFormat as Form,
+    event::{parse, render::render},
+    proto::v1::{self, subscription::PayloadFormat},
 };
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn every_captured_webhook_is_delivered_as_it_came_or_refused_with_its_faul
         let sent = arrived.last().unwrap();
         assert_eq!(sent.path, format!("/{account}"));
         // The same as if it had been published over gRPC.
-        let read = import::read(captured, account).unwrap();
+        let read = parse::read(captured, account).unwrap();
         assert_eq!(sent.body.as_bytes(), render(&read, Form::Chatwoot), "{name}");
         fixture.assert_differs_as_excepted(sent.body.as_bytes());
     }

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 
 use super::{ACCOUNT, PLAIN, Receiver, delivery, launcher, message, sender, subscribe};
-use crate::support::{POLL_INTERVAL, client::id_of, scrape::Scrape};
+use crate::support::{POLL_INTERVAL, client::id_of, profile::in_full_or_short, scrape::Scrape};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_right_after_the_answer_loses_nothing() {
-    const KILLS: usize = 6;
+    let kills = in_full_or_short(6, 3);
     const SENDERS: usize = 8;
     let (receiver, launcher) = (Receiver::start().await, launcher());
     let mut gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     let mut acknowledged = BTreeSet::new();
-    for round in 0..KILLS {
+    for round in 0..kills {
         let mut sending = JoinSet::new();
         for number in 0..SENDERS {
             let (sender, id) = (sender(&gateway, PLAIN), delivery());
@@ -42,7 +42,7 @@ async fn a_kill_right_after_the_answer_loses_nothing() {
     let stored: BTreeSet<_> =
         stored.iter().map(|event| id_of(&event.name).replace("chatwoot~", "")).collect();
     assert!(acknowledged.is_subset(&stored), "{:?} are lost", acknowledged.difference(&stored));
-    assert!(acknowledged.len() >= KILLS * (KILLS + 1) / 2);
+    assert!(acknowledged.len() >= kills * (kills + 1) / 2);
     gateway
         .client
         .counts_when(&subscribed.name, "all delivered", |counts| counts.succeeded == stored.len())

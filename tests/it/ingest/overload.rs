@@ -25,14 +25,14 @@ async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
     gateway.client.delete(&subscribed.name, true).await.unwrap();
     assert_eq!(sender(&gateway, PLAIN).post(&message(7), &id, &[]).await.status, 200);
     let log = gateway.stop().await;
-    let told =
+    let is_logged =
         |line: &&String| line.contains("webhooks are refused for now") && line.contains("BACKLOG_FULL");
-    assert_eq!(log.iter().filter(told).count(), 1, "{log:#?}");
+    assert_eq!(log.iter().filter(is_logged).count(), 1, "{log:#?}");
 }
 
 #[tokio::test]
 async fn requests_and_bytes_in_flight_are_bounded() {
-    for (setting, most, told) in [
+    for (setting, most, limit) in [
         ("ingest-requests-in-flight-max", "1", "ingest_requests_in_flight_max is 1"),
         ("ingest-bytes-in-flight-max", "64KiB", "ingest_bytes_in_flight_max is 65536"),
     ] {
@@ -48,7 +48,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
         let id = delivery();
         let refused = sender.post(&message(7), &id, &[]).await;
         assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("OVERLOADED")), "{refused:?}");
-        assert!(refused.body.contains(told), "{refused:?}");
+        assert!(refused.body.contains(limit), "{refused:?}");
         assert_eq!(refused.header("retry-after"), Some("1"));
         // The one that holds the room is no JSON, and gives it back.
         held.write_all(b" ").await.unwrap();

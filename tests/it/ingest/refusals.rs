@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     PLAIN, Receiver, counted, delivery, launcher, message, put_sources, refused, sender, source, subscribe,
 };
-use crate::support::{process::Launcher, scrape::Scrape};
+use crate::support::{process::run, scrape::Scrape};
 
 const WORDS: &str = "words of somebody that no log should have";
 
@@ -111,7 +111,7 @@ async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
     let endless = format!("{}transfer-encoding: chunked\r\n\r\n", known.head("POST", &[]))
         + &format!("1000\r\n{}\r\n", "x".repeat(4096)).repeat(17);
     assert_eq!(known.raw(endless.as_bytes()).await.status, 413);
-    // Who asks before it sends is told so at once.
+    // A client that asks before it sends is refused at once.
     let asks = format!("{}expect: 100-continue\r\ncontent-length: 100000\r\n\r\n", known.head("POST", &[]));
     let response = known.raw(asks.as_bytes()).await;
     assert_eq!(response.status, 413, "{response:?}");
@@ -181,35 +181,26 @@ async fn who_tries_paths_is_limited_and_who_knows_one_is_not() {
     gateway.stop().await;
 }
 
-/// What a start ends with that is refused.
-async fn start(launcher: &Launcher) -> (Option<i32>, String) {
-    let output = launcher.command().output().await.unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
 #[tokio::test]
 async fn without_usable_sources_there_is_no_start() {
     let launcher = launcher();
-    for (text, told) in [
+    for (text, reason) in [
         ("", "has no [[source]]"),
         ("source = []", "must have 1 to 10000 [[source]]"),
         (&source(0, "hunter2", "a b"), "source 1 (line 1): path must be 20 to 128"),
         (&source(1, PLAIN, "a").repeat(2), "source 2 (line 5): path is that of source 1 (line 1), too"),
     ] {
         let file = put_sources(&launcher, text);
-        let (code, log) = start(&launcher).await;
-        assert_eq!(code, Some(1), "{log}");
+        let log = launcher.refusal().await;
         assert!(
-            log.contains(&format!("ingest_sources_file {}", file.display())) && log.contains(told),
-            "{told}: {log}"
+            log.contains(&format!("ingest_sources_file {}", file.display())) && log.contains(reason),
+            "{reason}: {log}"
         );
         assert!(!log.contains("hunter2") && !log.contains(PLAIN), "{log}");
     }
-    let (code, log) = start(&launcher.clone().with("ingest-sources-file", "/nowhere/sources.toml")).await;
-    assert!(
-        code == Some(1) && log.contains("ingest_sources_file /nowhere/sources.toml: cannot be read"),
-        "{log}"
-    );
-    let (code, log) = start(&launcher.without("ingest-sources-file")).await;
-    assert!(code == Some(64) && log.contains("needs ingest_sources_file, which is not set"), "{log}");
+    let log = launcher.clone().with("ingest-sources-file", "/nowhere/sources.toml").refusal().await;
+    assert!(log.contains("ingest_sources_file /nowhere/sources.toml: cannot be read"), "{log}");
+    let ended = run(launcher.without("ingest-sources-file").command()).await;
+    let reason = "needs ingest_sources_file, which is not set";
+    assert!(ended.code == Some(64) && ended.stderr.contains(reason), "{ended:?}");
 }

@@ -37,7 +37,7 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
         assert!([0, 408].contains(&ended.status), "{ended:?}");
         assert!(since.elapsed() >= LIMIT && since.elapsed() < LIMIT + SLACK, "{:?}", since.elapsed());
     }
-    // A head that goes on and on.
+    // A head without an end.
     let mut stream = sender.connect().await;
     stream.write_all(b"POST /chatwoot/x HTTP/1.1\r\nx: ").await.unwrap();
     assert!(trickle(&mut stream).await < LIMIT + SLACK);
@@ -46,7 +46,7 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
     let head = format!("{}content-length: 100\r\n\r\n{{", sender.head("POST", &[]));
     let stopped = sender.raw(head.as_bytes()).await;
     assert_eq!((stopped.status, &stopped.json()["reason"]), (408, &json!("BODY_TOO_SLOW")), "{stopped:?}");
-    // One that goes on and on is closed.
+    // One without an end is closed.
     let mut stream = sender.connect().await;
     stream.write_all(head.replace("100", "100000").as_bytes()).await.unwrap();
     assert!(trickle(&mut stream).await < LIMIT + SLACK);

@@ -30,7 +30,7 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (404, 200));
     assert_eq!(Scrape::value_of(&gateway, "tidings_ingest_sources").await, 1.0);
 
-    // Told once, however often it is looked at.
+    // Logged once, however often it is looked at.
     let file = put_sources(&launcher, &source(ACCOUNT, "hunter2", "new"));
     loads(&gateway, 1.0, 1.0).await;
     sleep(RELOAD_INTERVAL * 5).await;
@@ -66,12 +66,12 @@ async fn a_hangup_has_the_file_looked_at() {
 }
 
 #[tokio::test]
-async fn a_source_without_a_secret_is_told_of_where_others_reach_it() {
+async fn a_source_without_a_secret_is_warned_of_where_others_reach_it() {
     for (address, warned) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
         let gateway = launcher().with("ingest-listen", address).start().await;
         let log = gateway.stop().await;
-        let told =
+        let is_warning =
             |line: &&String| line.contains("need no signature") && line.contains(r#""source.name":"plain""#);
-        assert_eq!(log.iter().filter(told).count(), warned, "{address}: {log:#?}");
+        assert_eq!(log.iter().filter(is_warning).count(), warned, "{address}: {log:#?}");
     }
 }

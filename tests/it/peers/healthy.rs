@@ -1,4 +1,4 @@
-//! The healthy load beside what goes wrong, and what it says of latency.
+//! The healthy load while something goes wrong, and its latency.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_millis(10);
 /// The time that latencies are measured over.
 const MEASURED: Duration = Duration::from_secs(2);
 
-/// Publishes 100 events a second to an account that a healthy endpoint listens to, until it is told to end.
+/// Publishes 100 events a second to an account that a healthy endpoint listens to, until the test ends it.
 pub struct Healthy {
     receiver: Receiver,
     /// When each event began to be published.
@@ -38,7 +38,7 @@ pub struct Healthy {
 
 impl Healthy {
     /// Subscribes to the account, and publishes to it and to `also`.
-    pub async fn beside(gateway: &TidingsProcess, also: &'static [i64]) -> Self {
+    pub async fn start(gateway: &TidingsProcess, also: &'static [i64]) -> Self {
         let receiver = Receiver::start().await;
         gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/healthy"))).await;
         let (published, over) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<AtomicBool>::default());

@@ -48,7 +48,7 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
             Ok,
         ),
         ("small chunks", Response::flood(&chunked(""), &format!("40\r\n{}\r\n", "x".repeat(64))), Ok),
-        ("a size that is none", Response::bytes(chunked("zz\r\n")), Io),
+        ("an invalid size", Response::bytes(chunked("zz\r\n")), Io),
         ("a size without an end", Response::flood(&chunked(""), "f"), Io),
         ("extensions without an end", Response::flood(&chunked("1;"), "x"), Io),
         ("trailers without an end", Response::flood(&chunked("0\r\n"), "x: y\r\n"), Io),
@@ -74,7 +74,7 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
 async fn endpoints_that_mean_harm_get_their_attempts_and_nothing_else() {
     // A lane whose endpoint gives no answer is slowed down: not so much that the test takes long.
     let gateway = launcher().with("pace-wait-max", "100ms").start().await;
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let mut hostile = Vec::new();
     for (what, response, outcome) in endpoints() {

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::{
-    event::StoredEvent,
-    ids::{AccountId, EventName},
-    samples,
+use crate::{
+    domain::ids::{AccountId, EventName},
+    event::{StoredEvent, samples},
 };
 
 const WINDOW: usize = 4;
 const NOW: UnixMicros = UnixMicros(1_000);
 
-fn owed(seq: u64) -> Owed {
+fn owed(seq: u64) -> PendingDelivery {
     let account = AccountId::new(1).unwrap();
     let name = EventName { account, id: format!("e{seq}").parse().unwrap() };
-    Owed {
+    PendingDelivery {
         event: Arc::new(StoredEvent::new(Seq(seq), name, NOW, samples::typical_message(account, 1, 1))),
         attempts: 0,
     }

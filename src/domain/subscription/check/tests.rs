@@ -25,7 +25,7 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-fn fields(faults: &Faults) -> Vec<&str> {
+fn fields(faults: &FieldViolations) -> Vec<&str> {
     faults.iter().map(|fault| fault.field.as_str()).collect()
 }
 

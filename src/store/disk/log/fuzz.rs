@@ -7,7 +7,9 @@ use std::{
 };
 
 use super::{
-    FIRST_FILE, Kind, LogReader, Pos, record::HEAD_BYTES, record::Head, record::padded, replay, write_all_at,
+    FIRST_FILE, Kind, LogReader, Pos,
+    frame::{HEAD_BYTES, Head, padded},
+    replay, write_all_at,
 };
 
 /// Zeros behind the last record of a file.

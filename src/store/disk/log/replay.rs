@@ -2,7 +2,7 @@
 
 use super::{
     LogReader, Pos, ReadError, damaged,
-    record::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, checksum, padded},
+    frame::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, checksum, padded},
 };
 use crate::store::disk::records::RecordError;
 

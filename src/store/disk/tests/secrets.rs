@@ -68,7 +68,7 @@ async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscriptio
     new.request = Some(RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] });
     let created = store.create_subscription(new).await.unwrap().subscription;
     let rotate = Change::Secret { new: Secret::new(ROTATED).into(), overlap: Duration::from_secs(60) };
-    store.update_subscription(created.lane, created.version, rotate).await.unwrap();
+    store.update_subscription(created.key, created.version, rotate).await.unwrap();
     let mut new = conformance::new_subscription(1, "b");
     new.settings.signature_scheme = SignatureScheme::Ed25519;
     new.settings.headers.clear();
@@ -81,7 +81,7 @@ async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscriptio
 
 fn all(store: &DiskStore) -> Vec<Arc<Subscription>> {
     let registry = store.registry();
-    registry.lanes().into_iter().map(|lane| registry.by_lane(lane).unwrap()).collect()
+    registry.keys().into_iter().map(|key| registry.by_key(key).unwrap()).collect()
 }
 
 fn raw(dir: &Path) -> ::sled::Db {
@@ -247,21 +247,21 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     // Wherever it was interrupted: the file has both keys, and the store one of them.
     for of_store in [2, 3] {
         let both = SealingKeys::one(one(2)).after(one(3));
-        key_file::write(&file, &both).unwrap();
+        keys::key_file::write(&file, &both).unwrap();
         if of_store == 3 {
             drop(open_with(dir.path(), &given(&[3, 2])).unwrap());
         }
         let rotated = rotate_secrets_key(dir.path(), &beside, one(8), 1).unwrap();
         assert_eq!((rotated.key, rotated.before), (one(3).id(), Some(one(of_store).id())));
-        assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+        assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
         assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
         drop(rotate_secrets_key(dir.path(), &given(&[2, 3]), one(8), 1).unwrap());
-        key_file::write(&file, &SealingKeys::one(one(2))).unwrap();
+        keys::key_file::write(&file, &SealingKeys::one(one(2))).unwrap();
     }
     // Or a start ends it.
-    key_file::write(&file, &SealingKeys::one(one(2)).after(one(4))).unwrap();
+    keys::key_file::write(&file, &SealingKeys::one(one(2)).after(one(4))).unwrap();
     assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
-    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
+    assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
 }
 
 /// What a sealed secret begins with, after its first byte.
@@ -281,9 +281,9 @@ async fn a_rotation_is_refused_where_it_cannot_be_done_and_changes_nothing() {
     assert!(matches!(rotate(&given(&[3])), Err(OpenError::WrongKey { .. })));
     assert!(matches!(rotate(&KeySource::Beside(one(1))), Err(OpenError::KeyLost(..))));
     let file = dir.path().join("another");
-    key_file::write(&file, &SealingKeys::one(one(3))).unwrap();
+    keys::key_file::write(&file, &SealingKeys::one(one(3))).unwrap();
     assert!(matches!(rotate(&KeySource::File(file.clone())), Err(OpenError::WrongKey { .. })));
-    assert_eq!(key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
+    assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
     let store = open_with(dir.path(), &given(&[1])).unwrap();
     assert!(matches!(rotate(&given(&[2, 1])), Err(OpenError::Locked(..))));
     assert_eq!(all(&store), subscriptions);
@@ -315,7 +315,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
         let clock: Arc<TestClock> = Arc::clone(&clock);
         DiskStore::open(dir.path(), SETTINGS, &given(&[1]), clock, 1, Metrics::new(UnixMicros(0))).unwrap()
     };
-    let keep = Keep { since: UnixMicros(0), bytes_max: u64::MAX };
+    let keep = RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX };
     let second = |count: u64| Duration::from_secs(count);
     let mut store = open();
     let mut new = conformance::new_subscription(1, "a");
@@ -325,10 +325,10 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
     for (rounds, restarts) in [(1, false), (2, true)] {
         let new = Secret::new(format!("another-secret-{rounds}")).into();
         let rotate = Change::Secret { new, overlap: second(60) };
-        current = store.update_subscription(current.lane, current.version, rotate).await.unwrap();
+        current = store.update_subscription(current.key, current.version, rotate).await.unwrap();
         assert_eq!(current.signing_secrets.older.len(), 1);
         store.purge(keep).await.unwrap();
-        assert_eq!(*store.registry().by_lane(current.lane).unwrap(), *current, "it still signs");
+        assert_eq!(*store.registry().by_key(current.key).unwrap(), *current, "it still signs");
         clock.step(60_000_000);
         if restarts {
             drop(store);
@@ -336,7 +336,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
         } else {
             store.purge(keep).await.unwrap();
         }
-        let after = store.registry().by_lane(current.lane).unwrap();
+        let after = store.registry().by_key(current.key).unwrap();
         assert_eq!(after.signing_secrets.older, []);
         assert_eq!((after.version, after.update_time), (current.version, current.update_time));
         drop(store);

@@ -10,10 +10,12 @@ use crate::{
     store::{
         StoreError,
         disk::{
-            describe::{encode_index, encode_state},
+            index::{
+                manifest::Manifest,
+                volume::IndexSpans,
+                volume_codec::{encode_index, encode_state},
+            },
             log::{Kind, Pos, Span, sum},
-            manifest::Manifest,
-            volume::IndexSpans,
         },
     },
 };

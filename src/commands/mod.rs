@@ -1,0 +1,5 @@
+//! Commands: what `tidings` does, one module for each subcommand.
+
+pub mod demo;
+pub mod import;
+pub mod receive;

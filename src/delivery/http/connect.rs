@@ -1,0 +1,318 @@
+//! Connects: resolves a URL's host, asks for the verdict on every address, and connects to one that was judged; or to a
+//! proxy, which does the rest.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Uri, uri::Scheme};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tower::Service;
+
+use super::{
+    dns::Resolver,
+    proxy::{self, Forwarding, ProxyError},
+    stream::Stream,
+    tls::{Tls, TlsError},
+};
+use crate::{
+    domain::{
+        egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
+        subscription::TlsProfile,
+    },
+    metrics::Open,
+};
+
+/// How long a kept connection is silent before the system asks whether the other end is still there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// How often it asks then.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How often it asks in vain before the connection counts as dead.
+const KEEPALIVE_TRIES: u32 = 3;
+
+/// Where a connection is to lead.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    /// An absolute URL; its path does not matter.
+    pub(crate) url: Uri,
+    /// What the subscription says about TLS.
+    pub(crate) tls: Option<Arc<TlsProfile>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The name leads nowhere.
+    #[error("{host} did not resolve: {reason}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        reason: Arc<str>,
+    },
+    /// Every address that the host has is blocked; this is the first.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// An address did not take the connection; this was the last that was tried.
+    #[error("could not connect to {address}: {}", .source.kind())]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The proxy leads nowhere.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The proxy took longer than this.
+    #[error("no connection by the proxy within {0:?}")]
+    ProxyTimeout(Duration),
+    /// There is no TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// It took longer than this.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+}
+
+/// How connections are made.
+pub(crate) struct ConnectSettings {
+    pub(crate) egress: EgressPolicy,
+    pub(crate) proxies: ProxyRules,
+    pub(crate) tls: Tls,
+    /// For look-up, all addresses, proxy and TLS together.
+    pub(crate) timeout: Duration,
+    pub(crate) connections: Open,
+}
+
+/// Connects to the hosts of URLs, as far as the policy lets it.
+///
+/// There is one look-up per connection, and the address that was judged is the address that is connected to: a name that
+/// leads elsewhere a moment later changes nothing.
+pub(crate) struct Connector<D> {
+    /// Opens a connection to an address: [`dial`], but in a simulation.
+    dial: D,
+    resolver: Resolver,
+    /// Shared: it is cloned for every connection.
+    settings: Arc<ConnectSettings>,
+}
+
+impl<D: Clone> Clone for Connector<D> {
+    fn clone(&self) -> Self {
+        let (resolver, settings) = (self.resolver.clone(), Arc::clone(&self.settings));
+        Self { dial: self.dial.clone(), resolver, settings }
+    }
+}
+
+/// Opens a TCP connection, as the gateway wants it.
+pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A POST is written in one go: waiting for more to send would only delay it.
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+impl<D, F, T> Connector<D>
+where
+    D: Fn(SocketAddr) -> F,
+    F: Future<Output = io::Result<T>>,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(crate) fn new(dial: D, settings: ConnectSettings) -> Self {
+        Self { dial, resolver: Resolver::new(), settings: Arc::new(settings) }
+    }
+
+    async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
+        let settings = &self.settings;
+        let deadline = Instant::now() + settings.timeout;
+        let host = to.url.host().expect("the client asks for absolute URLs only");
+        let is_https = to.url.scheme() == Some(&Scheme::HTTPS);
+        let port = to.url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+
+        let proxy = settings.proxies.route(is_https, host, port);
+        let stream = match proxy {
+            None => self.reach(host, port, deadline).await?,
+            Some(proxy) => self.reach_by(proxy, is_https, host, port, deadline).await?,
+        };
+        let opened = settings.connections.one();
+        if !is_https {
+            return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
+        }
+        let securing = settings.tls.connect(stream, host, to.tls.as_deref());
+        match timeout_at(deadline, securing).await {
+            Ok(secured) => Ok(Stream::secured(secured?, opened)),
+            Err(_) => Err(ConnectError::Timeout(settings.timeout)),
+        }
+    }
+
+    /// Connects to the endpoint itself, at an address that passed the verdict.
+    async fn reach(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
+        let found = timeout_at(deadline, self.resolver.resolve(host)).await;
+        let addresses = found
+            .map_err(|_| ConnectError::Timeout(self.settings.timeout))?
+            .map_err(|reason| ConnectError::Lookup { host: host.to_owned(), reason })?;
+        let allowed = allowed(&self.settings.egress, &addresses)?;
+        self.try_each(&allowed, port, deadline).await
+    }
+
+    /// Connects to the proxy, and has it connect to the endpoint if that is an https one: an http one is told with each
+    /// request.
+    async fn reach_by(
+        &self,
+        proxy: &Proxy,
+        is_https: bool,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<T, ConnectError> {
+        let limit = self.settings.timeout;
+        // The proxy looks names up. An address that the URL itself names is judged here.
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = literal.parse::<IpAddr>() {
+            self.settings.egress.verdict(address)?;
+        }
+        let found = timeout_at(deadline, self.resolver.resolve(proxy.host())).await;
+        let addresses =
+            found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|_| ProxyError::Lookup)?;
+        // Its operator chose the proxy: there is no verdict on its address.
+        let reached = self.try_each(&addresses, proxy.port(), deadline).await;
+        let mut stream = reached.map_err(|error| match error {
+            ConnectError::Refused { source, .. } => ProxyError::Unreachable(source).into(),
+            ConnectError::Timeout(limit) => ConnectError::ProxyTimeout(limit),
+            other => other,
+        })?;
+        if is_https {
+            let tunneling = timeout_at(deadline, proxy::tunnel(&mut stream, proxy, host, port)).await;
+            tunneling.map_err(|_| ConnectError::ProxyTimeout(limit))??;
+        }
+        Ok(stream)
+    }
+
+    /// Connects to one of the addresses, in the order in which the system gave them, which knows what can be reached from
+    /// here. Each gets its share of what is left, so that one that is silent leaves time for the next.
+    async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
+        let mut last = ConnectError::Timeout(self.settings.timeout);
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).expect("a name's addresses are few");
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            let address = SocketAddr::new(*address, port);
+            match timeout(share, (self.dial)(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(source)) => last = ConnectError::Refused { address, source },
+                Err(_) => last = ConnectError::Timeout(self.settings.timeout),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Those of a host's addresses that may be connected to. If none may, why the first may not.
+fn allowed(egress: &EgressPolicy, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Blocked> {
+    let (mut allowed, mut blocked) = (Vec::with_capacity(addresses.len()), None);
+    for address in addresses {
+        match egress.verdict(*address) {
+            Ok(()) => allowed.push(*address),
+            Err(reason) => {
+                blocked.get_or_insert(reason);
+            }
+        }
+    }
+    match blocked {
+        Some(blocked) if allowed.is_empty() => Err(blocked),
+        _ => Ok(allowed),
+    }
+}
+
+impl<D, F, T> Service<Destination> for Connector<D>
+where
+    D: Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Response = Stream<T>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream<T>, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Destination) -> Self::Future {
+        Box::pin(self.clone().connect(to))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allowed: &[&str]) -> EgressPolicy {
+        EgressPolicy::new(allowed.iter().map(|net| net.parse().unwrap()).collect())
+    }
+
+    fn settings(allowed: &[&str]) -> ConnectSettings {
+        ConnectSettings {
+            egress: policy(allowed),
+            proxies: ProxyRules::default(),
+            tls: Tls::new(&[], 1).unwrap(),
+            timeout: Duration::from_secs(5),
+            connections: Open::default(),
+        }
+    }
+
+    fn to(url: String) -> Destination {
+        Destination { url: Uri::try_from(url).unwrap(), tls: None }
+    }
+
+    #[test]
+    fn only_allowed_addresses_are_left_and_if_there_are_none_the_first_says_why() {
+        let addresses: Vec<IpAddr> =
+            ["10.0.0.1", "1.1.1.1", "::1"].iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(allowed(&policy(&[]), &addresses).unwrap(), [addresses[1]]);
+        assert_eq!(allowed(&policy(&["::1/128"]), &addresses).unwrap(), [addresses[1], addresses[2]]);
+        let blocked = allowed(&policy(&[]), &addresses[..1]).unwrap_err();
+        assert_eq!(blocked.to_string(), "10.0.0.1 is not posted to: it is a private address");
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connector = Connector::new(dial, settings(&["127.0.0.0/8", "::1/128"]));
+        // Nobody listens on ::1 and 127.0.0.2; localhost may stand for ::1 first.
+        for (host, connects) in
+            [("localhost", true), ("127.0.0.1", true), ("127.0.0.2", false), ("[::1]", false)]
+        {
+            let to = to(format!("http://{host}:{port}/"));
+            assert_eq!(connector.clone().connect(to).await.is_ok(), connects, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_is_said_without_the_path() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let to = to(format!("http://{address}/secret?token=secret"));
+        let Err(error) = Connector::new(dial, settings(&["127.0.0.0/8"])).connect(to).await else {
+            panic!("connected")
+        };
+        assert_eq!(error.to_string(), format!("could not connect to {address}: connection refused"));
+    }
+}

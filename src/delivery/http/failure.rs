@@ -1,0 +1,122 @@
+//! Why there is no complete answer: from the client's errors to an outcome and a text for people.
+
+use std::{error::Error, fmt::Write, io, time::Duration};
+
+use super::{connect::ConnectError, pool::SendError, proxy::ProxyError, tls::TlsError};
+use crate::domain::delivery::Outcome;
+
+/// Why there is no complete answer. The text is for people, without anything that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) outcome: Outcome,
+    pub(crate) text: String,
+    /// The connection had carried answers before and broke before this one. The receiver may have closed it, being idle,
+    /// at the moment in which the request was sent.
+    pub(crate) kept_connection_broke: bool,
+}
+
+impl Failure {
+    pub(crate) fn timeout(limit: Duration) -> Self {
+        Self::new(Outcome::Timeout, format!("no complete answer within {limit:?}"))
+    }
+
+    /// The URL passed every check and still cannot be requested.
+    pub(crate) fn unusable_url(error: &http::uri::InvalidUri) -> Self {
+        Self::new(Outcome::Connect, format!("the url cannot be requested: {error}"))
+    }
+
+    fn new(outcome: Outcome, text: String) -> Self {
+        Self { outcome, text, kept_connection_broke: false }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Connect(error) => no_connection(&error),
+            // The endpoint's verdict on a client's certificate comes after the handshake.
+            SendError::Broken { error, kept: false } if find::<rustls::Error>(&error).is_some() => {
+                Self::new(Outcome::Connect, broken_text(&error))
+            }
+            SendError::Broken { error, kept } => {
+                let may_be_stale = !error.is_parse() && !error.is_user();
+                Self { kept_connection_broke: kept && may_be_stale, ..Self::from(error) }
+            }
+        }
+    }
+}
+
+impl From<hyper::Error> for Failure {
+    /// An error in the middle of an answer.
+    fn from(error: hyper::Error) -> Self {
+        Self::new(Outcome::Io, broken_text(&error))
+    }
+}
+
+fn no_connection(error: &ConnectError) -> Failure {
+    use ConnectError as E;
+    let outcome = match error {
+        E::Blocked(_) => Outcome::Blocked,
+        E::Timeout(_) | E::ProxyTimeout(_) => Outcome::Timeout,
+        E::Refused { source, .. }
+        | E::Proxy(ProxyError::Unreachable(source) | ProxyError::Broken(source))
+            if source.kind() == io::ErrorKind::TimedOut =>
+        {
+            Outcome::Timeout
+        }
+        _ => Outcome::Connect,
+    };
+    let text = match error {
+        E::Tls(TlsError::Handshake(error)) => format!("tls failed: {}", describe(error)),
+        error => error.to_string(),
+    };
+    Failure::new(outcome, text)
+}
+
+fn broken_text(error: &hyper::Error) -> String {
+    if let Some(tls) = find::<rustls::Error>(error) {
+        format!("tls failed: {tls}")
+    } else if error.is_incomplete_message() {
+        "the connection was closed before the answer was complete".to_owned()
+    } else if error.is_parse_too_large() {
+        "the answer's headers are too large".to_owned()
+    } else if error.is_parse() {
+        format!("the answer is not http: {}", describe(error))
+    } else {
+        format!("the connection broke: {}", describe(error))
+    }
+}
+
+/// The most telling part of an error: what lies at its bottom.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut bottom = error;
+    while let Some(source) = source(bottom) {
+        bottom = source;
+    }
+    let mut text = String::new();
+    match bottom.downcast_ref::<io::Error>() {
+        // Without "(os error 104)".
+        Some(io) if io.raw_os_error().is_some() => write!(text, "{}", io.kind()),
+        _ => write!(text, "{bottom}"),
+    }
+    .expect("writing to a string does not fail");
+    text
+}
+
+/// The first error of a kind among an error and what it was caused by.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = source(error);
+    }
+    None
+}
+
+/// What caused an error. `io::Error` passes over the error that it wraps, and that is where TLS says what is wrong.
+fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.map(|inner| inner as _).or_else(|| error.source())
+}

@@ -1,0 +1,12 @@
+//! One POST: the HTTP client, its tower stack, connections, DNS, proxies and TLS.
+
+pub mod client;
+pub(super) mod connect;
+pub(super) mod dns;
+pub(super) mod failure;
+pub(super) mod http1;
+pub(super) mod pool;
+pub(super) mod proxy;
+pub(super) mod stack;
+pub(super) mod stream;
+pub(super) mod tls;

@@ -1,0 +1,10 @@
+//! The gRPC server: accepts connections, bounds them, serves HTTP/2.
+
+pub(super) mod accept;
+pub(super) mod buffer_limits;
+pub(crate) mod certificate_subject;
+pub(super) mod connection;
+pub(super) mod idle;
+pub(super) mod preface;
+pub(super) mod serve;
+pub(super) mod tls;

@@ -1,0 +1,222 @@
+//! `AccessTokenService`.
+
+use std::{collections::HashSet, time::Duration};
+
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{
+        access::{ACCOUNTS_MAX, Accounts, DISPLAY_NAME_CHARS_MAX, Rights, Scope, TokenId, TokenState},
+        ids::AccountScope,
+    },
+    gateway::{CreateAccessToken, Gateway, Issued},
+    grpc::{
+        layers::auth::Grant,
+        server::serve::within,
+        wire::{
+            audited::Changes,
+            pagination::{self, Cursor, List, Tokens},
+            request_fields::Fields,
+            status::GrpcError,
+        },
+    },
+    proto::v1::{self, access_token, access_token_service_server::AccessTokenService},
+};
+
+/// Answers the calls about access tokens.
+pub(crate) struct AccessTokens {
+    pub(crate) gateway: Gateway,
+    pub(crate) call_timeout: Duration,
+    pub(crate) changes: Changes,
+}
+
+#[tonic::async_trait]
+impl AccessTokenService for AccessTokens {
+    async fn create_access_token(
+        &self,
+        request: Request<v1::CreateAccessTokenRequest>,
+    ) -> Result<Response<v1::CreateAccessTokenResponse>, Status> {
+        self.changes.make(request, creation_asked, create).await
+    }
+
+    async fn get_access_token(
+        &self,
+        request: Request<v1::GetAccessTokenRequest>,
+    ) -> Result<Response<v1::GetAccessTokenResponse>, Status> {
+        let (grant, id) = named(Fields::of(&request)?, &request.get_ref().name)?;
+        let issued = self.gateway.get_access_token(&id, grant.accounts())?;
+        Ok(Response::new(v1::GetAccessTokenResponse { access_token: Some(shown(&self.gateway, &issued)) }))
+    }
+
+    async fn list_access_tokens(
+        &self,
+        request: Request<v1::ListAccessTokensRequest>,
+    ) -> Result<Response<v1::ListAccessTokensResponse>, Status> {
+        within(self.call_timeout, self.list(request)).await
+    }
+
+    async fn revoke_access_token(
+        &self,
+        request: Request<v1::RevokeAccessTokenRequest>,
+    ) -> Result<Response<v1::RevokeAccessTokenResponse>, Status> {
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), revoke).await
+    }
+}
+
+impl AccessTokens {
+    async fn list(
+        &self,
+        request: Request<v1::ListAccessTokensRequest>,
+    ) -> Result<v1::ListAccessTokensResponse, GrpcError> {
+        let grant = Grant::of(&request)?;
+        let mut fields = Fields::by(grant.clone());
+        let mut request = request.into_inner();
+        let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        fields.finish(Some(()))?;
+
+        let tokens = Tokens::of(List::AccessTokens, &request);
+        let after = match tokens.read(&token)? {
+            Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
+            None => None,
+        };
+        let read = |after: Option<TokenId>, limit| {
+            std::future::ready(Ok(self.gateway.list_access_tokens(grant.accounts(), after.as_ref(), limit)))
+        };
+        let show = |issued: &std::sync::Arc<Issued>| (issued.token.id.clone(), shown(&self.gateway, issued));
+        let (access_tokens, next) = pagination::fill(size, after, read, show).await?;
+        let next = next.map(|id| Cursor { name: id.name(), ..Default::default() });
+        Ok(v1::ListAccessTokensResponse { access_tokens, next_page_token: tokens.write(next) })
+    }
+}
+
+fn creation_asked(
+    gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::CreateAccessTokenRequest,
+) -> Result<CreateAccessToken, GrpcError> {
+    let Some(message) = request.access_token else {
+        fields.faults.required("access_token");
+        return Err(fields.faults.into());
+    };
+    let rights = Rights {
+        scopes: scopes(&mut fields, &message.scopes),
+        accounts: accounts(&mut fields, &message.accounts),
+    };
+    let display_name = message.display_name;
+    let printable = display_name.chars().all(|c| !c.is_control());
+    if display_name.chars().count() > DISPLAY_NAME_CHARS_MAX || !printable {
+        let rule = format_args!(
+            "must be at most {DISPLAY_NAME_CHARS_MAX} characters, none of them a control character"
+        );
+        fields.faults.invalid("access_token.display_name", rule);
+    }
+    let expire_time = message.expire_time.and_then(|time| fields.time("access_token.expire_time", time));
+    if expire_time.is_some_and(|time| time <= gateway.now()) {
+        fields.faults.invalid("access_token.expire_time", "must be in the future");
+    }
+    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))
+}
+
+async fn create(
+    gateway: Gateway,
+    create: CreateAccessToken,
+) -> Result<v1::CreateAccessTokenResponse, GrpcError> {
+    let made = gateway.create_access_token(create).await?;
+    Ok(v1::CreateAccessTokenResponse {
+        access_token: Some(shown(&gateway, &made.issued)),
+        token: made.secret.expose().to_owned(),
+    })
+}
+
+async fn revoke(
+    gateway: Gateway,
+    (grant, id): (Grant, TokenId),
+) -> Result<v1::RevokeAccessTokenResponse, GrpcError> {
+    let issued = gateway.revoke_access_token(&id, grant.accounts()).await?;
+    Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
+}
+
+/// A token as it is shown: nothing of its secret.
+fn shown(gateway: &Gateway, issued: &Issued) -> v1::AccessToken {
+    let token = &issued.token;
+    let state = match token.state(gateway.now()) {
+        TokenState::Active => access_token::State::Active,
+        TokenState::Expired => access_token::State::Expired,
+        TokenState::Revoked => access_token::State::Revoked,
+    };
+    v1::AccessToken {
+        name: token.id.name(),
+        display_name: token.display_name.clone(),
+        scopes: token.rights.scopes.iter().map(|scope| scope_shown(*scope).into()).collect(),
+        accounts: token.rights.accounts.named().iter().map(|id| format!("accounts/{id}")).collect(),
+        create_time: Some(token.create_time.into()),
+        expire_time: token.expire_time.map(Into::into),
+        last_use_time: issued.last_use().map(Into::into),
+        revoke_time: token.revoke_time.map(Into::into),
+        state: state.into(),
+    }
+}
+
+fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), GrpcError> {
+    let grant = fields.grant().clone();
+    let id = fields.required("name", text);
+    Ok((grant, fields.finish(id)?))
+}
+
+/// The scopes asked for: at least one, each once.
+fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
+    const FIELD: &str = "access_token.scopes";
+    if numbers.is_empty() {
+        fields.faults.required(FIELD);
+    }
+    let mut scopes = fields.choices(FIELD, numbers, scope_asked);
+    let asked = scopes.len();
+    scopes.sort_unstable();
+    scopes.dedup();
+    if scopes.len() < asked {
+        fields.faults.invalid(FIELD, "must have each scope once");
+    }
+    scopes
+}
+
+/// The accounts asked for, which must be the caller's to give out.
+fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
+    const FIELD: &str = "access_token.accounts";
+    if names.len() > ACCOUNTS_MAX {
+        fields.faults.invalid(FIELD, format_args!("must be at most {ACCOUNTS_MAX}"));
+        return Accounts::All;
+    }
+    if names.is_empty() {
+        fields.permit(FIELD, AccountScope::All);
+    }
+    let mut seen = HashSet::new();
+    for (index, name) in names.iter().enumerate() {
+        let field = format!("{FIELD}[{index}]");
+        if let Some(account) = fields.account(&field, name)
+            && !seen.insert(account)
+        {
+            fields.faults.invalid(field, "is there twice");
+        }
+    }
+    Accounts::of(seen.into_iter().collect())
+}
+
+fn scope_asked(scope: access_token::Scope) -> Option<Scope> {
+    match scope {
+        access_token::Scope::Unspecified => None,
+        access_token::Scope::Publish => Some(Scope::Publish),
+        access_token::Scope::Read => Some(Scope::Read),
+        access_token::Scope::Manage => Some(Scope::Manage),
+        access_token::Scope::Admin => Some(Scope::Admin),
+    }
+}
+
+fn scope_shown(scope: Scope) -> access_token::Scope {
+    match scope {
+        Scope::Publish => access_token::Scope::Publish,
+        Scope::Read => access_token::Scope::Read,
+        Scope::Manage => access_token::Scope::Manage,
+        Scope::Admin => access_token::Scope::Admin,
+    }
+}

@@ -1,0 +1,297 @@
+//! `DeliveryService`.
+
+use std::{future::ready, pin::Pin, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{
+        delivery::DeliveryKey,
+        field_violation::ViolationKind,
+        ids::{
+            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, Seq, SubscriptionId,
+            SubscriptionKey, SubscriptionName,
+        },
+        time::UnixMicros,
+    },
+    gateway::{Gateway, ListDeliveries, ReplayDeliveries, ReplayPlace, WatchDeliveries},
+    grpc::{
+        server::serve::within,
+        wire::{
+            audited::Changes,
+            pagination::{self, Cursor, List, Tokens},
+            request_fields::{Fields, Name},
+            status::GrpcError,
+            to_proto,
+        },
+    },
+    proto::v1::{self, delivery_service_server::DeliveryService},
+};
+
+/// Answers the calls about deliveries.
+pub(crate) struct Deliveries {
+    pub(crate) gateway: Gateway,
+    pub(crate) call_timeout: Duration,
+    pub(crate) changes: Changes,
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl DeliveryService for Deliveries {
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let mut fields = Fields::of(&request)?;
+        let name = fields.required("name", &request.get_ref().name);
+        let name: DeliveryName = fields.finish(name)?;
+        within(self.call_timeout, async {
+            let (subscription, record) = self.gateway.get_delivery(&name).await?;
+            Ok(v1::GetDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+        })
+        .await
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        within(self.call_timeout, self.list(request)).await
+    }
+
+    type WatchDeliveriesStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchDeliveriesResponse, Status>> + Send>>;
+
+    async fn watch_deliveries(
+        &self,
+        request: Request<v1::WatchDeliveriesRequest>,
+    ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
+        let mut fields = Fields::of(&request)?;
+        let request = request.get_ref();
+        let parent = fields.required::<Parent>("parent", &request.parent);
+        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+        let Parent { account, subscription } = fields.finish(parent)?;
+        let watch = WatchDeliveries { account, subscription, states };
+        let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
+        let answers = changes.map(|watched| {
+            Ok(v1::WatchDeliveriesResponse {
+                delivery: Some(to_proto::delivery(&watched.subscription, &watched.delivery)),
+                skipped_count: i32::try_from(watched.skipped).unwrap_or(i32::MAX),
+            })
+        });
+        // It has no end of its own, but for the server's.
+        let farewell = stream::once(ready(Err(GrpcError::shutting_down().into())));
+        let answers = answers.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell);
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn retry_delivery(
+        &self,
+        request: Request<v1::RetryDeliveryRequest>,
+    ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
+        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), retry).await
+    }
+
+    async fn cancel_delivery(
+        &self,
+        request: Request<v1::CancelDeliveryRequest>,
+    ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
+        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), cancel).await
+    }
+
+    async fn replay_deliveries(
+        &self,
+        request: Request<v1::ReplayDeliveriesRequest>,
+    ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
+        self.changes.make(request, replay_asked, replay).await
+    }
+
+    async fn summarize_deliveries(
+        &self,
+        request: Request<v1::SummarizeDeliveriesRequest>,
+    ) -> Result<Response<v1::SummarizeDeliveriesResponse>, Status> {
+        let mut fields = Fields::of(&request)?;
+        let parent = fields.required::<SummaryParent>("parent", &request.get_ref().parent);
+        let SummaryParent { scope, subscription } = fields.finish(parent)?;
+        within(self.call_timeout, async {
+            Ok(to_proto::summary(&self.gateway.summarize_deliveries(scope, subscription).await?))
+        })
+        .await
+    }
+}
+
+impl Deliveries {
+    async fn list(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<v1::ListDeliveriesResponse, GrpcError> {
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
+        let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        let parent = fields.required::<Parent>("parent", &request.parent);
+        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+        let event = event_asked(&mut fields, parent.as_ref(), &request.event);
+        let time = fields.time_range(request.start_time, request.end_time);
+        let Parent { account, subscription } = fields.finish(parent)?;
+
+        let tokens = Tokens::of(List::Deliveries, &request);
+        let after = tokens.read(&token)?.map(|cursor| DeliveryKey {
+            seq: Seq(cursor.seq),
+            subscription: SubscriptionKey(cursor.subscription),
+        });
+        let read = |after, limit| {
+            let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
+            self.gateway.list_deliveries(ListDeliveries {
+                account,
+                subscription,
+                states,
+                event,
+                time,
+                after,
+                limit,
+            })
+        };
+        let (deliveries, next) = pagination::fill(size, after, read, |(subscription, record)| {
+            (record.key, to_proto::delivery(subscription, record))
+        })
+        .await?;
+        let next =
+            next.map(|key| Cursor { seq: key.seq.0, subscription: key.subscription.0, ..Default::default() });
+        Ok(v1::ListDeliveriesResponse { deliveries, next_page_token: tokens.write(next) })
+    }
+}
+
+fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
+    let name = fields.required("name", name);
+    fields.finish(name)
+}
+
+async fn retry(gateway: Gateway, name: DeliveryName) -> Result<v1::RetryDeliveryResponse, GrpcError> {
+    let (subscription, record) = gateway.retry_delivery(&name).await?;
+    Ok(v1::RetryDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+}
+
+async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDeliveryResponse, GrpcError> {
+    let (subscription, record) = gateway.cancel_delivery(&name).await?;
+    Ok(v1::CancelDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+}
+
+fn replay_asked(
+    _gateway: &Gateway,
+    mut fields: Fields,
+    mut request: v1::ReplayDeliveriesRequest,
+) -> Result<(ReplayDeliveries, Tokens), GrpcError> {
+    let limit = match std::mem::take(&mut request.page_size) {
+        0 => REPLAY_SIZE_DEFAULT,
+        size => usize::try_from(size).unwrap_or(usize::MAX),
+    };
+    if limit > REPLAY_SIZE_MAX {
+        fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
+    }
+    let token = std::mem::take(&mut request.page_token);
+    let subscription = fields.required("parent", &request.parent);
+    let types = fields.choices("event_types", &request.event_types, to_proto::event_type_asked);
+    let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+    for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
+        fields.faults.invalid(
+            format!("states[{index}]"),
+            "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
+        );
+    }
+    let time = fields.time_range(request.start_time, request.end_time);
+    let subscription = fields.finish(subscription)?;
+
+    let validate_only = std::mem::take(&mut request.validate_only);
+    let tokens = Tokens::of(List::Replay, &request);
+    let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
+        after: Seq(cursor.seq),
+        until: Seq(cursor.until),
+        began: UnixMicros(cursor.time),
+    });
+    Ok((ReplayDeliveries { subscription, time, types, states, place, limit, validate_only }, tokens))
+}
+
+async fn replay(
+    gateway: Gateway,
+    (replay, tokens): (ReplayDeliveries, Tokens),
+) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
+    let replayed = gateway.replay_deliveries(replay).await?;
+    let next = replayed.next.map(|place| Cursor {
+        seq: place.after.0,
+        until: place.until.0,
+        time: place.began.0,
+        ..Cursor::default()
+    });
+    Ok(v1::ReplayDeliveriesResponse {
+        replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
+        next_page_token: tokens.write(next),
+    })
+}
+
+/// Events that one call of ReplayDeliveries queues where it does not say.
+const REPLAY_SIZE_DEFAULT: usize = 1000;
+/// Most events that one call of ReplayDeliveries queues.
+const REPLAY_SIZE_MAX: usize = 10_000;
+
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all of the account.
+struct Parent {
+    account: AccountId,
+    subscription: Option<SubscriptionId>,
+}
+
+impl std::str::FromStr for Parent {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if let Some(account) = text.strip_suffix("/subscriptions/-") {
+            return Ok(Self {
+                account: crate::domain::ids::parse_account_name(account)?,
+                subscription: None,
+            });
+        }
+        let SubscriptionName { account, id } = text.parse()?;
+        Ok(Self { account, subscription: Some(id) })
+    }
+}
+
+impl Name for Parent {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(AccountScope::One(self.account))
+    }
+}
+
+/// As [`Parent`]; `accounts/-/subscriptions/-` means everything.
+struct SummaryParent {
+    scope: AccountScope,
+    subscription: Option<SubscriptionId>,
+}
+
+impl std::str::FromStr for SummaryParent {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        if text == "accounts/-/subscriptions/-" {
+            return Ok(Self { scope: AccountScope::All, subscription: None });
+        }
+        let Parent { account, subscription } = text.parse()?;
+        Ok(Self { scope: AccountScope::One(account), subscription })
+    }
+}
+
+impl Name for SummaryParent {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(self.scope)
+    }
+}
+
+/// The event of the filter, which must be one of the parent's account.
+fn event_asked(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
+    let EventName { account, id } = fields.optional("event", text)?;
+    if parent.is_some_and(|parent| parent.account != account) {
+        fields.faults.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
+    }
+    Some(id)
+}

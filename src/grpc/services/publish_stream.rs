@@ -1,0 +1,108 @@
+//! `StreamPublishEvents`: many events of one stream are on their way to the disk at once, in their order, and answered in
+//! it. One bad event fails alone.
+
+use std::{
+    future::{Future, ready},
+    sync::Arc,
+};
+
+use futures_util::{FutureExt, Stream, StreamExt, future::Either, stream};
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::events::check_publish;
+use crate::{
+    domain::field_violation::FieldViolations,
+    gateway::{Gateway, GatewayError, Published},
+    grpc::{
+        layers::auth::Grant,
+        wire::{status::GrpcError, to_proto},
+    },
+    proto::v1::{self, stream_publish_events_response::Outcome},
+};
+
+/// Answers `messages` in their order, at most `in_flight_max` of them unanswered at a time; the rest waits in the
+/// client. Ends when they do, or, once `shutdown` is cancelled and what was taken is answered, with UNAVAILABLE.
+pub(crate) fn publish(
+    gateway: Gateway,
+    grant: Grant,
+    messages: impl Stream<Item = Result<v1::StreamPublishEventsRequest, Status>> + Send,
+    in_flight_max: usize,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send {
+    let stopped = shutdown.clone();
+    let farewell = stream::once(async move { stopped.is_cancelled() })
+        .filter_map(|stopped| ready(stopped.then(|| Err(GrpcError::shutting_down().into()))));
+    messages
+        .take_until(shutdown.cancelled_owned())
+        // Called in the order of the messages, and what it begins is begun when it returns.
+        .map(move |message| match message {
+            Ok(message) => Either::Left(answer(&gateway, &grant, message)),
+            Err(status) => Either::Right(ready(Err(status))),
+        })
+        .buffered(in_flight_max)
+        .chain(farewell)
+}
+
+/// Begins to store the event of a message; resolves to the answer.
+fn answer(
+    gateway: &Gateway,
+    grant: &Grant,
+    message: v1::StreamPublishEventsRequest,
+) -> impl Future<Output = Result<v1::StreamPublishEventsResponse, Status>> + Send + use<> {
+    let sequence = message.sequence;
+    let metrics = Arc::clone(gateway.metrics());
+    begin(gateway, grant, message.request).map(move |outcome| {
+        let outcome = match outcome {
+            Ok(published) => Outcome::Result(to_proto::publish_result(published)),
+            Err(refusal) => {
+                metrics.publish_refused(refusal.reason());
+                Outcome::Error(refusal.into_publish_error())
+            }
+        };
+        Ok(v1::StreamPublishEventsResponse { sequence, outcome: Some(outcome) })
+    })
+}
+
+/// Paths of faults start at the request to publish, as in a call of its own.
+fn begin(
+    gateway: &Gateway,
+    grant: &Grant,
+    request: Option<v1::PublishEventRequest>,
+) -> impl Future<Output = Result<Published, GrpcError>> + Send + use<> {
+    let Some(request) = request else {
+        let mut faults = FieldViolations::default();
+        faults.required("request");
+        return ready(Err(faults.into())).left_future();
+    };
+    let validate_only = request.validate_only;
+    let event = match check_publish(gateway, grant, request, None, "") {
+        Ok(event) => event,
+        Err(faults) => return ready(Err(faults.into())).left_future(),
+    };
+    let publishing = if validate_only {
+        let gateway = gateway.clone();
+        async move { gateway.check_publish(vec![event]).await }.left_future()
+    } else {
+        match gateway.publish(vec![event]) {
+            // A task of its own: it gives back its room also while the client does not read its answers.
+            Ok(publishing) => tokio::spawn(publishing).map(joined).right_future(),
+            Err(error) => return ready(Err(error.into())).left_future(),
+        }
+    };
+    publishing.map(|published| Ok(one(published)?)).right_future()
+}
+
+fn joined(
+    ended: Result<Result<Vec<Published>, GatewayError>, JoinError>,
+) -> Result<Vec<Published>, GatewayError> {
+    ended.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_cancelled) => Err(GatewayError::ShuttingDown),
+    })
+}
+
+fn one(published: Result<Vec<Published>, GatewayError>) -> Result<Published, GatewayError> {
+    Ok(published?.pop().expect("one event was published, so one is answered"))
+}

@@ -1,0 +1,312 @@
+//! `SubscriptionService`.
+
+use std::time::Duration;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{
+        ids::{AccountScope, SubscriptionName},
+        secret::Secret,
+        signature::check_secret,
+        subscription::{Mask, check_overlap},
+    },
+    gateway::{
+        CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
+        UpdateSubscription,
+    },
+    grpc::{
+        server::serve::within,
+        wire::{
+            audited::Changes,
+            pagination::{self, Cursor, List, Tokens},
+            request_fields::Fields,
+            status::GrpcError,
+            to_proto,
+        },
+    },
+    proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
+};
+
+/// Answers the calls about subscriptions.
+pub(crate) struct Subscriptions {
+    pub(crate) gateway: Gateway,
+    pub(crate) call_timeout: Duration,
+    pub(crate) changes: Changes,
+}
+
+#[tonic::async_trait]
+impl SubscriptionService for Subscriptions {
+    async fn create_subscription(
+        &self,
+        request: Request<v1::CreateSubscriptionRequest>,
+    ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+        self.changes.make(request, creation_asked, create).await
+    }
+
+    async fn get_subscription(
+        &self,
+        request: Request<v1::GetSubscriptionRequest>,
+    ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
+        let found = self.gateway.get_subscription(&name(&request, &request.get_ref().name)?)?;
+        let subscription = Some(to_proto::subscription(&found));
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<v1::ListSubscriptionsRequest>,
+    ) -> Result<Response<v1::ListSubscriptionsResponse>, Status> {
+        within(self.call_timeout, self.list(request)).await
+    }
+
+    async fn update_subscription(
+        &self,
+        request: Request<v1::UpdateSubscriptionRequest>,
+    ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
+        self.changes.make(request, update_asked, update).await
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<v1::DeleteSubscriptionRequest>,
+    ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
+        self.changes.make(request, deletion_asked, delete).await
+    }
+
+    async fn pause_subscription(
+        &self,
+        request: Request<v1::PauseSubscriptionRequest>,
+    ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), pause).await
+    }
+
+    async fn resume_subscription(
+        &self,
+        request: Request<v1::ResumeSubscriptionRequest>,
+    ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
+        self.changes.make(request, |_, fields, request| named(fields, &request.name), resume).await
+    }
+
+    async fn rotate_signing_secret(
+        &self,
+        request: Request<v1::RotateSigningSecretRequest>,
+    ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
+        self.changes.make(request, |_, fields, request| rotation_asked(fields, &request), rotate).await
+    }
+
+    async fn test_subscription(
+        &self,
+        request: Request<v1::TestSubscriptionRequest>,
+    ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
+        self.changes.make(request, |_, fields, request| test_asked(fields, &request), test).await
+    }
+}
+
+impl Subscriptions {
+    async fn list(
+        &self,
+        request: Request<v1::ListSubscriptionsRequest>,
+    ) -> Result<v1::ListSubscriptionsResponse, GrpcError> {
+        let mut fields = Fields::of(&request)?;
+        let mut request = request.into_inner();
+        let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        let scope = fields.required::<AccountScope>("parent", &request.parent);
+        let event_type = fields.event_type("event_type", request.event_type);
+        let states = fields.choices("states", &request.states, to_proto::state_asked);
+        let scope = fields.finish(scope)?;
+
+        let tokens = Tokens::of(List::Subscriptions, &request);
+        let after = match tokens.read(&token)? {
+            Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
+            None => None,
+        };
+        let read = |after: Option<SubscriptionName>, limit| {
+            let list = ListSubscriptions { scope, event_type, states: states.clone(), after, limit };
+            std::future::ready(Ok(self.gateway.list_subscriptions(&list)))
+        };
+        let (subscriptions, next) =
+            pagination::fill(size, after, read, |row| (row.name.clone(), to_proto::subscription(row)))
+                .await?;
+        let next = next.map(|name| Cursor { name: name.to_string(), ..Default::default() });
+        Ok(v1::ListSubscriptionsResponse { subscriptions, next_page_token: tokens.write(next) })
+    }
+}
+
+fn creation_asked(
+    gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::CreateSubscriptionRequest,
+) -> Result<CreateSubscription, GrpcError> {
+    let account = fields.account("parent", &request.parent);
+    let settings = match &request.subscription {
+        Some(subscription) => gateway.check_subscription(subscription, "subscription"),
+        None => {
+            fields.faults.required("subscription");
+            Err(Default::default())
+        }
+    };
+    let settings = settings.map_err(|faults| fields.faults.extend(faults)).ok();
+    let id = fields.optional("subscription_id", &request.subscription_id);
+    let request_id = fields.uuid("request_id", &request.request_id);
+    let signing_secret = (!request.signing_secret.is_empty()).then_some(&request.signing_secret);
+    if let Some(Err(rule)) = signing_secret.map(|secret| check_secret(secret)) {
+        fields.faults.invalid("signing_secret", rule);
+    }
+    let signing_secret = signing_secret.map(|secret| Secret::new(secret.as_str()));
+    let (account, settings) = fields.finish(account.zip(settings))?;
+
+    let validate_only = request.validate_only;
+    let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(request) });
+    Ok(CreateSubscription { account, id, settings, signing_secret, request, validate_only })
+}
+
+async fn create(
+    gateway: Gateway,
+    create: CreateSubscription,
+) -> Result<v1::CreateSubscriptionResponse, GrpcError> {
+    Ok(match gateway.create_subscription(create).await? {
+        Creation::Stored(stored) => v1::CreateSubscriptionResponse {
+            subscription: Some(to_proto::subscription(&stored)),
+            signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
+        },
+        Creation::Checked { name, settings } => {
+            let name = name.map(|name| name.to_string()).unwrap_or_default();
+            let subscription = v1::Subscription { name, ..to_proto::settings(&settings) };
+            v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }
+        }
+    })
+}
+
+fn update_asked(
+    _gateway: &Gateway,
+    mut fields: Fields,
+    request: v1::UpdateSubscriptionRequest,
+) -> Result<UpdateSubscription, GrpcError> {
+    let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
+    let Some(mut message) = subscription else {
+        fields.faults.required("subscription");
+        return Err(fields.faults.into());
+    };
+    let name = fields.required("subscription.name", &message.name);
+    let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+    let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
+    let (name, mask) = fields.finish(name.zip(mask))?;
+    let etag = etag_asked(std::mem::take(&mut message.etag));
+    Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
+}
+
+async fn update(
+    gateway: Gateway,
+    update: UpdateSubscription,
+) -> Result<v1::UpdateSubscriptionResponse, GrpcError> {
+    let updated = gateway.update_subscription(update).await?;
+    Ok(v1::UpdateSubscriptionResponse { subscription: Some(to_proto::subscription(&updated)) })
+}
+
+fn deletion_asked(
+    _gateway: &Gateway,
+    fields: Fields,
+    request: v1::DeleteSubscriptionRequest,
+) -> Result<DeleteSubscription, GrpcError> {
+    let v1::DeleteSubscriptionRequest { name: text, etag, force } = request;
+    Ok(DeleteSubscription { name: named(fields, &text)?, etag: etag_asked(etag), force })
+}
+
+async fn delete(
+    gateway: Gateway,
+    delete: DeleteSubscription,
+) -> Result<v1::DeleteSubscriptionResponse, GrpcError> {
+    gateway.delete_subscription(delete).await?;
+    Ok(v1::DeleteSubscriptionResponse {})
+}
+
+async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, GrpcError> {
+    let paused = gateway.pause_subscription(&name).await?;
+    Ok(v1::PauseSubscriptionResponse { subscription: Some(to_proto::subscription(&paused)) })
+}
+
+async fn resume(
+    gateway: Gateway,
+    name: SubscriptionName,
+) -> Result<v1::ResumeSubscriptionResponse, GrpcError> {
+    let resumed = gateway.resume_subscription(&name).await?;
+    Ok(v1::ResumeSubscriptionResponse { subscription: Some(to_proto::subscription(&resumed)) })
+}
+
+fn rotation_asked(
+    mut fields: Fields,
+    request: &v1::RotateSigningSecretRequest,
+) -> Result<(SubscriptionName, Duration), GrpcError> {
+    let name: Option<SubscriptionName> = fields.required("name", &request.name);
+    let overlap = check_overlap(request.overlap);
+    let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
+    fields.finish(name.zip(overlap))
+}
+
+async fn rotate(
+    gateway: Gateway,
+    (name, overlap): (SubscriptionName, Duration),
+) -> Result<v1::RotateSigningSecretResponse, GrpcError> {
+    let rotated = gateway.rotate_signing_secret(&name, overlap).await?;
+    Ok(v1::RotateSigningSecretResponse {
+        signing_secret: rotated.signing_secret.expose().to_owned(),
+        old_secret_expire_time: Some(rotated.old_until.into()),
+        public_key: rotated.public_key.unwrap_or_default(),
+    })
+}
+
+fn test_asked(
+    mut fields: Fields,
+    request: &v1::TestSubscriptionRequest,
+) -> Result<(SubscriptionName, Option<EventType>), GrpcError> {
+    let name = fields.required("name", &request.name);
+    let event_type = fields.event_type("event_type", request.event_type);
+    Ok((fields.finish(name)?, event_type))
+}
+
+async fn test(
+    gateway: Gateway,
+    (name, event_type): (SubscriptionName, Option<EventType>),
+) -> Result<v1::TestSubscriptionResponse, GrpcError> {
+    let tested = gateway.test_subscription(&name, event_type).await?;
+    Ok(v1::TestSubscriptionResponse {
+        request_body: String::from_utf8_lossy(&tested.body).into_owned(),
+        http_status: tested.attempt.http_status.into(),
+        response_body: tested.attempt.response_body,
+        error: tested.attempt.error,
+        duration: Some(to_proto::duration(tested.attempt.duration)),
+    })
+}
+
+fn name<T>(request: &Request<T>, text: &str) -> Result<SubscriptionName, GrpcError> {
+    named(Fields::of(request)?, text)
+}
+
+fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, GrpcError> {
+    let name = fields.required("name", text);
+    fields.finish(name)
+}
+
+fn etag_asked(etag: String) -> Option<String> {
+    (!etag.is_empty()).then_some(etag)
+}
+
+/// Tells a repeated request from another one: a digest of all that it asks for, and of nothing that is ignored.
+fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
+    request.request_id = String::new();
+    if let Some(subscription) = &mut request.subscription {
+        subscription.name = String::new();
+        subscription.uid = String::new();
+        subscription.state = 0;
+        subscription.state_reason = String::new();
+        subscription.create_time = None;
+        subscription.update_time = None;
+        subscription.etag = String::new();
+        subscription.public_key = String::new();
+    }
+    Sha256::digest(request.encode_to_vec()).into()
+}

@@ -1,0 +1,8 @@
+//! Translation between protobuf messages and domain values: fields, pages, statuses, audit.
+
+pub(crate) mod audit_subjects;
+pub(super) mod audited;
+pub(super) mod pagination;
+pub(super) mod request_fields;
+pub(super) mod status;
+pub(super) mod to_proto;

@@ -1,0 +1,124 @@
+//! The data directory: its files, its lock and its marker.
+//!
+//! | entry | content |
+//! |---|---|
+//! | `TIDINGS` | marks a data directory: its format, and whether its creation was completed |
+//! | `lock` | locked by the process that has the directory open |
+//! | `clean` | the end of the store at the last clean shutdown; an earlier end found at a start means loss |
+//! | `secrets.key` | the key that secrets are sealed with, unless another one is configured |
+//! | `store/` | sled's directory |
+//! | `ledger/` | the log and its manifest |
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use super::{
+    fs::replace_file,
+    index::manifest::MANIFEST,
+    open_error::OpenError,
+    records::{FORMAT, FORMAT_IN_THE_CLEAR},
+};
+use crate::domain::ids::Seq;
+
+pub(super) const MARKER: &str = "TIDINGS";
+pub(super) const LOCK: &str = "lock";
+pub(super) const CLEAN: &str = "clean";
+/// sled's own directory.
+pub(super) const ENGINE_DIR: &str = "store";
+/// Where sled keeps values that are too large for its log.
+pub(super) const BLOBS_DIR: &str = "blobs";
+/// Where the log and its manifest are.
+pub(super) const LEDGER_DIR: &str = "ledger";
+
+pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
+    let io = |error| OpenError::of_file_system(data_dir, error);
+    let path = data_dir.join(LOCK);
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who holds it is for people only.
+            if file.read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
+                holder = "unknown".to_owned();
+            }
+            return Err(OpenError::Locked(data_dir.to_owned(), holder.trim().to_owned()));
+        }
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    file.set_len(0).map_err(io)?;
+    writeln!(file, "pid {}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+pub(super) const CREATING: &str = "creating";
+pub(super) const READY: &str = "ready";
+
+/// Looks at what is there before sled does. True if the store is to be made.
+pub(super) fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
+    let io = |error| OpenError::of_file_system(data_dir, error);
+    let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
+    let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
+    let engine_exists = engine_dir.try_exists().map_err(io)?;
+    let ledger_exists = ledger_dir.try_exists().map_err(io)?;
+    let marker = match fs::read_to_string(data_dir.join(MARKER)) {
+        Ok(marker) => marker,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if engine_exists || ledger_exists {
+                return Err(unreadable(
+                    "there is a store, but the file TIDINGS that belongs to it is missing",
+                ));
+            }
+            write_marker(data_dir, CREATING).map_err(io)?;
+            return Ok(true);
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let mut words = marker.split_whitespace();
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some("tidings"), Some("format"), Some(format), Some(state)) => {
+            if format != FORMAT.to_string() && format != FORMAT_IN_THE_CLEAR.to_string() {
+                return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
+            }
+            if state == CREATING {
+                // Nothing was ever acknowledged from a store that was not completed.
+                for (dir, exists) in [(&engine_dir, engine_exists), (&ledger_dir, ledger_exists)] {
+                    if exists {
+                        fs::remove_dir_all(dir).map_err(io)?;
+                    }
+                }
+                return Ok(true);
+            }
+        }
+        _ => return Err(unreadable("the file TIDINGS does not say what it should")),
+    }
+    for file in [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST]] {
+        let [dir, name] = file;
+        if !data_dir.join(dir).join(name).try_exists().map_err(io)? {
+            return Err(unreadable(&format!("the file {dir}/{name} is missing")));
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
+    replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
+}
+
+pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Notes how far the store had come when it was closed.
+pub fn note_clean_end(data_dir: &Path, next_seq: Seq, next_record: u64) -> io::Result<()> {
+    let text = format!("next_seq {}\nnext_record {next_record}\n", next_seq.0);
+    replace_file(data_dir, CLEAN, text.as_bytes())
+}

@@ -1,0 +1,126 @@
+//! What a commit changes in the ledger: the same when it is made and when it is read again.
+
+use prost::Message;
+
+use super::{
+    ledger::{Ledger, Settled},
+    volume::{SUBSCRIPTION_KEY_MAX, VOLUME_EVENTS},
+    volume_detail::{EventMeta, SlotState},
+};
+use crate::{
+    domain::{
+        delivery::DeliveryState,
+        event_routing::OrderTag,
+        ids::{AccountId, EventId, SubscriptionKey},
+        time::UnixMicros,
+    },
+    store::disk::{
+        log::{Pos, ReadError},
+        records::{CommitRecord, EventEntry, RecordError},
+    },
+};
+
+/// In front of a commit's record: its length.
+pub const COMMIT_HEAD: usize = 4;
+
+/// More events than that in one commit, and a volume could not count its deliveries. No commit has nearly as many.
+const EVENTS_MAX: usize = u16::MAX as usize - VOLUME_EVENTS;
+
+/// The record of a commit and its length, from the payload.
+pub fn decode(payload: &[u8]) -> Result<(CommitRecord, usize), ReadError> {
+    let cut_off = || RecordError("a commit is cut off".to_owned());
+    let (head, rest) = payload.split_first_chunk::<COMMIT_HEAD>().ok_or_else(cut_off)?;
+    let len = u32::from_le_bytes(*head) as usize;
+    let record = CommitRecord::decode(rest.get(..len).ok_or_else(cut_off)?).map_err(RecordError::from)?;
+    Ok((record, len))
+}
+
+/// Enters a commit whose payload is at `payload`, its record being `len` bytes. The details of all deliveries that it settles are in
+/// memory. Tells of each of these how far it was and is.
+pub fn apply(
+    ledger: &mut Ledger,
+    record: &CommitRecord,
+    payload: Pos,
+    len: usize,
+    mut settled: impl FnMut(Option<SlotState>, DeliveryState),
+) -> Result<(), RecordError> {
+    let time = UnixMicros(record.time);
+    let mut attempt = payload.plus(COMMIT_HEAD + len);
+    let mut body = attempt.plus(record.attempts_len as usize);
+    ledger.file_times.insert(payload.file(), time);
+    if record.events.len() > EVENTS_MAX {
+        return Err(RecordError(format!("a commit of {} events", record.events.len())));
+    }
+    if !record.events.is_empty() {
+        if record.first != ledger.next_seq.0 {
+            let message =
+                format!("a commit of event {} follows event {}", record.first, ledger.next_seq.0 - 1);
+            return Err(RecordError(message));
+        }
+        // The bodies of a volume lie in one file.
+        let goes_on =
+            ledger.is_open && ledger.volumes.back().is_some_and(|volume| volume.file == payload.file());
+        if !goes_on {
+            ledger.begin_volume(time, payload.file());
+        }
+        for entry in &record.events {
+            check(entry)?;
+            let subscriptions: Vec<SubscriptionKey> =
+                entry.subscriptions.iter().copied().map(SubscriptionKey).collect();
+            ledger.push(meta_of(entry, time, body), &subscriptions);
+            body = body.plus(entry.body_len as usize);
+        }
+        ledger.is_open = ledger.volumes.back().is_some_and(|volume| !volume.is_full());
+    }
+    for outcome in &record.outcomes {
+        if outcome.subscription > SUBSCRIPTION_KEY_MAX {
+            return Err(RecordError(format!(
+                "an outcome for subscription {}, which is none",
+                outcome.subscription
+            )));
+        }
+        let state = outcome.delivery_state()?;
+        let before = ledger.settle(Settled {
+            key: outcome.key(),
+            state,
+            attempts: outcome.attempts,
+            time,
+            attempt: (outcome.attempt_len > 0).then_some(attempt),
+            added: outcome.added,
+            queued: outcome.queued,
+        })?;
+        attempt = attempt.plus(outcome.attempt_len as usize);
+        settled(before, state);
+    }
+    Ok(())
+}
+
+/// That an event has a name, and its deliveries are those of subscriptions, each once, in order.
+fn check(entry: &EventEntry) -> Result<(), RecordError> {
+    if AccountId::new(entry.account).is_err() || !EventId::fits(&entry.id) {
+        return Err(RecordError("a commit of an event that has no name".to_owned()));
+    }
+    let is_in_order = entry.subscriptions.is_sorted_by(|one, next| one < next);
+    if !is_in_order || entry.subscriptions.last().is_some_and(|last| *last > SUBSCRIPTION_KEY_MAX) {
+        return Err(RecordError(format!("a commit of {} with deliveries out of order", entry.id)));
+    }
+    Ok(())
+}
+
+fn meta_of(entry: &EventEntry, time: UnixMicros, pos: Pos) -> EventMeta {
+    EventMeta {
+        account: entry.account,
+        inbox: entry.inbox,
+        time,
+        fingerprint: entry.fingerprint(),
+        pos,
+        len: entry.body_len,
+        sum: entry.sum,
+        tag: OrderTag(entry.tag),
+        event_type: entry.event_type,
+        id: entry.id.as_str().into(),
+        id_given: entry.id_given,
+        delivery_count: u32::try_from(entry.subscriptions.len())
+            .expect("subscription keys end at SUBSCRIPTION_KEY_MAX"),
+    }
+}

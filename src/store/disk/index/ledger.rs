@@ -1,0 +1,433 @@
+//! What the engine knows in memory of events and deliveries. Changed by the writer alone, after the disk has it; but that readers
+//! put details into it which they have read from the disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldhash::{HashMap, HashMapExt, HashSet};
+
+use super::{
+    event_id_index::{self, IdIndex},
+    volume::{SUBSCRIPTION_KEY_MAX, Stored, Volume},
+    volume_detail::{Detail, EventMeta, Slot, SlotState},
+};
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        time::UnixMicros,
+    },
+    store::{
+        QueueSummary,
+        disk::{log::Pos, records::RecordError},
+    },
+};
+
+/// Events and deliveries, as far as they are kept in memory.
+#[derive(Debug)]
+pub struct Ledger {
+    /// In order; only the last takes events, and only while it is open.
+    pub volumes: VecDeque<Volume>,
+    /// By the volume's first place. One that is dirty or not stored is always here.
+    pub details: HashMap<Seq, Detail>,
+    /// The place of the next event.
+    pub next_seq: Seq,
+    /// The time of the newest event.
+    pub last_time: UnixMicros,
+    /// Whether the last volume takes events.
+    pub is_open: bool,
+    /// Where ids are.
+    pub ids: IdIndex,
+    /// Most bytes of details that are kept while they are on disk as well.
+    cache_bytes: usize,
+    uses: AtomicU64,
+    /// Those that somebody has.
+    subscriptions: HashSet<SubscriptionKey>,
+    /// Of those that ever had a delivery: most never do.
+    books: HashMap<SubscriptionKey, QueueCounters>,
+    /// How many deliveries are owed to all subscriptions; read without the ledger's lock.
+    owed: Arc<AtomicU64>,
+    /// When something was last written to each log file.
+    pub file_times: BTreeMap<u32, UnixMicros>,
+}
+
+/// The deliveries of one subscription by state, and the volumes with its retries by time.
+#[derive(Debug, Default)]
+struct QueueCounters {
+    counts: QueueSummary,
+    due: BTreeSet<(UnixMicros, Seq)>,
+}
+
+/// How a delivery changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Which.
+    pub key: DeliveryKey,
+    /// How far it is now.
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When it changed.
+    pub time: UnixMicros,
+    /// Where the attempt is written down that changed it, if one did.
+    pub attempt: Option<Pos>,
+    /// It is a delivery of an event that was not for this subscription before.
+    pub added: bool,
+    /// It was queued by this: its attempts are counted anew.
+    pub queued: bool,
+}
+
+impl Ledger {
+    /// A ledger without events, for these subscriptions.
+    pub fn new(subscriptions: impl IntoIterator<Item = SubscriptionKey>, cache_bytes: usize) -> Self {
+        Self {
+            volumes: VecDeque::new(),
+            details: HashMap::new(),
+            next_seq: Seq(1),
+            last_time: UnixMicros(0),
+            is_open: false,
+            ids: IdIndex::default(),
+            cache_bytes,
+            uses: AtomicU64::new(0),
+            subscriptions: subscriptions.into_iter().collect(),
+            books: HashMap::new(),
+            owed: Arc::default(),
+            file_times: BTreeMap::new(),
+        }
+    }
+
+    /// Knows a new subscription from now on.
+    pub fn add_subscription(&mut self, subscription: SubscriptionKey) {
+        self.subscriptions.insert(subscription);
+    }
+
+    /// Whether somebody has a subscription.
+    pub fn knows(&self, subscription: u32) -> bool {
+        self.subscriptions.contains(&SubscriptionKey(subscription.into()))
+    }
+
+    /// Takes over a volume, after the others.
+    pub fn add_volume(&mut self, mut volume: Volume) {
+        volume
+            .subscriptions
+            .retain(|counts| self.subscriptions.contains(&SubscriptionKey(counts.subscription.into())));
+        volume
+            .dues
+            .retain(|subscription, _| self.subscriptions.contains(&SubscriptionKey((*subscription).into())));
+        for (subscription, due) in &volume.dues {
+            let book = self.books.entry(SubscriptionKey((*subscription).into())).or_default();
+            book.due.insert((*due, volume.first));
+        }
+        for counts in &volume.subscriptions {
+            let book = self.books.entry(SubscriptionKey(counts.subscription.into())).or_default();
+            book.counts.pending += u64::from(counts.count(SlotState::Pending));
+            book.counts.retrying += u64::from(counts.count(SlotState::Retrying));
+            book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
+            book.counts.failed += u64::from(counts.count(SlotState::Failed));
+            book.counts.cancelled += u64::from(counts.count(SlotState::Cancelled));
+            self.owed.fetch_add(u64::from(counts.owed()), Ordering::Relaxed);
+        }
+        self.volumes.push_back(volume);
+    }
+
+    /// Forgets a volume.
+    pub fn remove_volume(&mut self, first: Seq) {
+        let Some(index) = self.index_of(first) else { return };
+        self.uncount(index);
+        self.volumes.remove(index);
+        self.details.remove(&first);
+        self.ids.remove(first);
+    }
+
+    /// Puts another detail in a volume's place.
+    pub fn replace_detail(&mut self, first: Seq, detail: Detail) {
+        let Some(index) = self.index_of(first) else { return };
+        self.uncount(index);
+        let mut volume = self.volumes[index].clone();
+        volume.count_anew(&detail, |subscription| self.knows(subscription));
+        (volume.index, volume.state) = (None, None);
+        self.details.insert(first, detail);
+        let behind = self.volumes.split_off(index + 1);
+        self.volumes.pop_back();
+        self.add_volume(volume);
+        self.volumes.extend(behind);
+    }
+
+    /// Takes a volume's deliveries out of the books.
+    fn uncount(&mut self, index: usize) {
+        let volume = &self.volumes[index];
+        for counts in &volume.subscriptions {
+            let Some(book) = self.books.get_mut(&SubscriptionKey(counts.subscription.into())) else {
+                continue;
+            };
+            book.counts.pending -= u64::from(counts.count(SlotState::Pending));
+            book.counts.retrying -= u64::from(counts.count(SlotState::Retrying));
+            book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
+            book.counts.failed -= u64::from(counts.count(SlotState::Failed));
+            book.counts.cancelled -= u64::from(counts.count(SlotState::Cancelled));
+            self.owed.fetch_sub(u64::from(counts.owed()), Ordering::Relaxed);
+            if let Some(due) = volume.dues.get(&counts.subscription) {
+                book.due.remove(&(*due, volume.first));
+            }
+        }
+    }
+
+    /// Closes the book of a subscription; its deliveries are no longer anybody's.
+    pub fn remove_subscription(&mut self, subscription: SubscriptionKey) {
+        self.subscriptions.remove(&subscription);
+        if let Some(book) = self.books.remove(&subscription) {
+            self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
+        }
+        let number = compact_key(subscription);
+        self.volumes.iter_mut().for_each(|volume| volume.forget(number));
+    }
+
+    /// Begins a volume.
+    pub fn begin_volume(&mut self, time: UnixMicros, file: u32) {
+        let first = self.next_seq;
+        self.volumes.push_back(Volume::new(first, time, file));
+        self.details.insert(first, Detail::new());
+        self.is_open = true;
+    }
+
+    /// Adds the next event to the last volume.
+    pub fn push(&mut self, event: EventMeta, subscriptions: &[SubscriptionKey]) {
+        if let Some(hash) = event.given_hash() {
+            self.ids.insert(hash, self.volumes.back().expect("a volume was begun").first);
+        }
+        let volume = self.volumes.back_mut().expect("a volume was begun");
+        volume.count_account(event.account);
+        volume.events += 1;
+        volume.bytes += u64::from(event.len);
+        volume.last_time = event.time;
+        for subscription in subscriptions {
+            // Of one whose subscription is gone meanwhile nobody counts anything.
+            if self.subscriptions.contains(subscription) {
+                let book = self.books.entry(*subscription).or_default();
+                book.counts.pending += 1;
+                self.owed.fetch_add(1, Ordering::Relaxed);
+                volume.enter(compact_key(*subscription), SlotState::Pending);
+            }
+        }
+        self.last_time = event.time;
+        let detail = self.details.get_mut(&volume.first).expect("it takes events");
+        detail.push(event, subscriptions.iter().map(|subscription| compact_key(*subscription)));
+        self.next_seq.0 += 1;
+        volume.end = self.next_seq;
+    }
+
+    /// The volumes in which an event of this id may be.
+    pub fn candidates(&self, account: AccountId, id: &EventId) -> Vec<Seq> {
+        let made = id.made_for().and_then(|seq| self.volume_of(seq)).map(|volume| volume.first);
+        let given = self.ids.volumes(event_id_index::hash(account, id));
+        made.into_iter().chain(given).collect()
+    }
+
+    /// The volume that had this place.
+    pub fn volume_of(&self, seq: Seq) -> Option<&Volume> {
+        let after = self.volumes.partition_point(|volume| volume.first <= seq);
+        self.volumes.get(after.checked_sub(1)?).filter(|volume| seq < volume.end)
+    }
+
+    /// The first place of the volume that a delivery is in, if somebody has its subscription.
+    pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
+        self.subscriptions
+            .contains(&key.subscription)
+            .then(|| self.volume_of(key.seq).map(|volume| volume.first))?
+    }
+
+    /// The volume that begins at this place.
+    pub fn volume(&self, first: Seq) -> Option<&Volume> {
+        self.index_of(first).map(|index| &self.volumes[index])
+    }
+
+    /// The same, to be changed.
+    pub fn volume_mut(&mut self, first: Seq) -> Option<&mut Volume> {
+        self.index_of(first).map(|index| &mut self.volumes[index])
+    }
+
+    /// A volume's detail, if it is in memory.
+    pub fn detail(&self, first: Seq) -> Option<&Detail> {
+        let detail = self.details.get(&first)?;
+        detail.touch(&self.uses);
+        Some(detail)
+    }
+
+    /// Takes a detail that was read from where the volume was stored. It may have changed meanwhile, or be here already.
+    pub fn offer(&mut self, first: Seq, stored: Stored, detail: Detail) {
+        if self.volume(first).is_some_and(|volume| volume.stored() == Some(stored))
+            && !self.details.contains_key(&first)
+        {
+            detail.touch(&self.uses);
+            self.details.insert(first, detail);
+            self.make_room(first);
+        }
+    }
+
+    /// Notes that a detail is about to change, so that it stays.
+    pub fn keep(&mut self, first: Seq) {
+        if let Some(detail) = self.details.get_mut(&first) {
+            detail.dirty = true;
+        }
+    }
+
+    /// Bytes of memory of the details that are not on disk as they are.
+    pub fn dirty_memory(&self) -> usize {
+        self.details.values().filter(|detail| detail.dirty).map(Detail::memory).sum()
+    }
+
+    /// Forgets details that were not used of late and are on disk, all but this one, until the others fit.
+    pub fn make_room(&mut self, but: Seq) {
+        let mut clean: Vec<(u64, Seq, usize)> = self
+            .details
+            .iter()
+            .filter(|(first, detail)| !detail.dirty && **first != but)
+            .map(|(first, detail)| (detail.used(), *first, detail.memory()))
+            .collect();
+        let mut memory: usize = clean.iter().map(|(_, _, memory)| memory).sum();
+        if memory <= self.cache_bytes {
+            return;
+        }
+        clean.sort_unstable();
+        for (_, first, bytes) in clean {
+            if memory <= self.cache_bytes {
+                break;
+            }
+            self.details.remove(&first);
+            memory -= bytes;
+        }
+    }
+
+    /// How far a delivery is, if its volume's detail is in memory; `None` within if there is none, or its subscription is gone.
+    pub fn slot(&self, key: DeliveryKey) -> Option<&Slot> {
+        if !self.subscriptions.contains(&key.subscription) {
+            return None;
+        }
+        let volume = self.volume_of(key.seq)?;
+        let detail = self.detail(volume.first)?;
+        detail.slot(volume.first, key).map(|slot| &detail.slots[slot])
+    }
+
+    /// Sets how far a delivery is, and returns how far it was; `None` if its subscription is gone, or it was added. The detail is in
+    /// memory. Errors where there is no such delivery.
+    pub fn settle(&mut self, settled: Settled) -> Result<Option<SlotState>, RecordError> {
+        let Settled { key, state, attempts, time, attempt, added, queued } = settled;
+        let missing = || {
+            RecordError(format!(
+                "an outcome of event {} for subscription {}, which was not owed",
+                key.seq.0, key.subscription.0
+            ))
+        };
+        let first = self.volume_of(key.seq).ok_or_else(missing)?.first;
+        let index = self.index_of(first).ok_or_else(missing)?;
+        let detail = self.details.get_mut(&first).ok_or_else(missing)?;
+        let event = detail.event_at(first, key.seq).ok_or_else(missing)?;
+        let subscription = compact_key(key.subscription);
+        let known = self.subscriptions.contains(&key.subscription);
+        let volume = &mut self.volumes[index];
+        let (place, before) = match detail.slot(first, key) {
+            Some(place) => (place, Some(detail.slots[place].state)),
+            None if added => (detail.add(event, subscription, time), None),
+            None => return Err(missing()),
+        };
+        let due_before = detail.next_due(subscription);
+        let slot = detail.slots[place];
+        let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
+        let last = attempt.unwrap_or(slot.last);
+        let attempts_before = if queued { attempts } else { slot.attempts_before.min(attempts) };
+        if (attempts == 0) != (last == Pos::default()) {
+            return Err(missing_attempt(key));
+        }
+        let slot = Slot { state: state.into(), attempts, attempts_before, due, changed: time, last, ..slot };
+        detail.set(event, place, slot);
+        volume.has_added |= before.is_none();
+        if !known {
+            return Ok(None);
+        }
+        if let Some(before) = before {
+            volume.leave(subscription, before);
+        }
+        volume.enter(subscription, state.into());
+        let due_after = detail.next_due(subscription);
+        let book = self.books.entry(key.subscription).or_default();
+        if let Some(before) = before {
+            *book.count_mut(before) -= 1;
+            self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
+        }
+        *book.counts.count_mut(state) += 1;
+        self.owed.fetch_add(u64::from(state.is_owed()), Ordering::Relaxed);
+        if due_before != due_after {
+            if let Some(due) = due_before {
+                book.due.remove(&(due, first));
+                volume.dues.remove(&subscription);
+            }
+            if let Some(due) = due_after {
+                book.due.insert((due, first));
+                volume.dues.insert(subscription, due);
+            }
+        }
+        Ok(before)
+    }
+
+    /// What a subscription owes and has settled.
+    pub fn summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.books.get(&subscription).map_or_else(QueueSummary::default, |book| QueueSummary {
+            next_due: book.due.first().map(|(due, _)| *due),
+            ..book.counts
+        })
+    }
+
+    /// How many deliveries are owed to all subscriptions, now and later.
+    pub fn owed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.owed)
+    }
+
+    /// The volumes with retries to a subscription, by when the next one is due.
+    pub fn due_volumes(&self, subscription: SubscriptionKey) -> impl Iterator<Item = (UnixMicros, Seq)> {
+        self.books.get(&subscription).into_iter().flat_map(|book| book.due.iter().copied())
+    }
+
+    /// The first volume that owes something to one of these subscriptions.
+    pub fn oldest_owing(&self, subscriptions: &HashSet<SubscriptionKey>) -> Option<&Volume> {
+        self.volumes.iter().find(|volume| {
+            volume.subscriptions.iter().any(|counts| {
+                counts.owed() > 0 && subscriptions.contains(&SubscriptionKey(counts.subscription.into()))
+            })
+        })
+    }
+
+    fn index_of(&self, first: Seq) -> Option<usize> {
+        self.volumes.binary_search_by_key(&first, |volume| volume.first).ok()
+    }
+}
+
+impl QueueCounters {
+    fn count_mut(&mut self, state: SlotState) -> &mut u64 {
+        match state {
+            SlotState::Pending => &mut self.counts.pending,
+            SlotState::Retrying => &mut self.counts.retrying,
+            SlotState::Succeeded => &mut self.counts.succeeded,
+            SlotState::Failed => &mut self.counts.failed,
+            SlotState::Cancelled => &mut self.counts.cancelled,
+        }
+    }
+}
+
+fn missing_attempt(key: DeliveryKey) -> RecordError {
+    let DeliveryKey { seq, subscription } = key;
+    RecordError(format!(
+        "an outcome of event {} for subscription {} whose attempts do not add up",
+        seq.0, subscription.0
+    ))
+}
+
+/// The number of a subscription, as volumes keep it.
+pub fn compact_key(subscription: SubscriptionKey) -> u32 {
+    debug_assert!(subscription.0 <= SUBSCRIPTION_KEY_MAX, "subscription keys end at SUBSCRIPTION_KEY_MAX");
+    u32::try_from(subscription.0).expect("subscription keys end at SUBSCRIPTION_KEY_MAX")
+}

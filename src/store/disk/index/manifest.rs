@@ -1,0 +1,257 @@
+//! The manifest: where every volume is, as of a place in the log. Written anew at every checkpoint, and put in place whole.
+//!
+//! A checkpoint makes the log before its place superfluous but for what the manifest points to: an opening reads the manifest and
+//! what the log has after that place.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use prost::Message;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::volume::{IndexSpans, SubscriptionCounts, Volume};
+use crate::{
+    domain::{ids::Seq, time::UnixMicros},
+    store::disk::{
+        fs::replace_file,
+        log::{Pos, Span},
+        records::RecordError,
+    },
+};
+
+/// The name of its file.
+pub const MANIFEST: &str = "manifest";
+
+/// What the manifest says.
+#[derive(Debug)]
+pub struct Manifest {
+    /// The id of the store that it belongs to.
+    pub store: Uuid,
+    /// Where the log goes on.
+    pub pos: Pos,
+    /// The number of the record there.
+    pub number: u64,
+    /// The place of the next event.
+    pub next_seq: Seq,
+    /// The time of the newest event.
+    pub last_time: UnixMicros,
+    /// The bytes in use of the log files.
+    pub used: BTreeMap<u32, u32>,
+    /// When something was last written to each.
+    pub file_times: BTreeMap<u32, UnixMicros>,
+    /// The volumes, in order. Each is stored.
+    pub volumes: Vec<Volume>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ManifestRecord {
+    #[prost(fixed64, tag = "1")]
+    pos: u64,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+    #[prost(uint64, tag = "3")]
+    next_seq: u64,
+    #[prost(int64, tag = "4")]
+    last_time: i64,
+    #[prost(btree_map = "uint32, uint32", tag = "5")]
+    used: BTreeMap<u32, u32>,
+    #[prost(message, repeated, tag = "6")]
+    volumes: Vec<VolumeRecord>,
+    #[prost(btree_map = "uint32, int64", tag = "7")]
+    file_times: BTreeMap<u32, i64>,
+    #[prost(bytes = "vec", tag = "8")]
+    store: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct VolumeRecord {
+    #[prost(uint64, tag = "1")]
+    first: u64,
+    #[prost(uint64, tag = "2")]
+    end: u64,
+    #[prost(uint32, tag = "3")]
+    events: u32,
+    #[prost(uint64, tag = "4")]
+    bytes: u64,
+    #[prost(int64, tag = "5")]
+    first_time: i64,
+    #[prost(int64, tag = "6")]
+    last_time: i64,
+    #[prost(uint32, tag = "7")]
+    file: u32,
+    #[prost(int64, repeated, tag = "9")]
+    accounts: Vec<i64>,
+    #[prost(uint32, repeated, tag = "10")]
+    subscriptions: Vec<u32>,
+    /// Five for each subscription.
+    #[prost(uint32, repeated, tag = "11")]
+    counts: Vec<u32>,
+    #[prost(bool, tag = "12")]
+    has_added: bool,
+    #[prost(message, optional, tag = "13")]
+    index: Option<SpanRecord>,
+    #[prost(message, optional, tag = "14")]
+    ids: Option<SpanRecord>,
+    #[prost(message, optional, tag = "15")]
+    state: Option<SpanRecord>,
+    #[prost(btree_map = "uint32, int64", tag = "16")]
+    dues: BTreeMap<u32, i64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct SpanRecord {
+    #[prost(fixed64, tag = "1")]
+    pos: u64,
+    #[prost(uint32, tag = "2")]
+    len: u32,
+    #[prost(fixed32, tag = "3")]
+    sum: u32,
+}
+
+/// In front of the record: what it is, and its checksum.
+const MAGIC: [u8; 8] = *b"tidings1";
+
+/// No store has come to an event or a record of this number: ids that the server makes have room for so many.
+const COUNT_MAX: u64 = 1 << 50;
+
+impl Manifest {
+    /// Of a log without records.
+    pub fn empty(store: Uuid, pos: Pos) -> Self {
+        Self {
+            store,
+            pos,
+            number: 1,
+            next_seq: Seq(1),
+            last_time: UnixMicros(0),
+            used: BTreeMap::new(),
+            file_times: BTreeMap::new(),
+            volumes: Vec::new(),
+        }
+    }
+
+    /// Reads the one in `dir`.
+    pub fn read(dir: &Path) -> Result<Self, RecordError> {
+        let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
+        Self::decode(&fs::read(dir.join(MANIFEST)).map_err(|error| unreadable(&error.to_string()))?)
+    }
+
+    /// Reads the bytes of one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
+        let (head, record) = bytes.split_at_checked(16).ok_or_else(|| unreadable("it is cut off"))?;
+        if head[..8] != MAGIC || head[8..] != xxh3_64(record).to_le_bytes() {
+            return Err(unreadable("it is not what was written"));
+        }
+        let record = ManifestRecord::decode(record)?;
+        if !(1..=COUNT_MAX).contains(&record.next_seq) || !(1..=COUNT_MAX).contains(&record.number) {
+            return Err(unreadable("it counts from nowhere"));
+        }
+        Ok(Self {
+            store: Uuid::from_slice(&record.store).map_err(|error| unreadable(&error.to_string()))?,
+            pos: Pos::from_raw(record.pos),
+            number: record.number,
+            next_seq: Seq(record.next_seq),
+            last_time: UnixMicros(record.last_time),
+            used: record.used,
+            file_times: record.file_times.into_iter().map(|(file, time)| (file, UnixMicros(time))).collect(),
+            volumes: record.volumes.into_iter().map(VolumeRecord::into_volume).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Puts it into `dir`, durably. After a crash it is there, or the one before.
+    pub fn write<'a>(
+        dir: &Path,
+        place: &Self,
+        volumes: impl Iterator<Item = &'a Volume>,
+    ) -> std::io::Result<()> {
+        replace_file(dir, MANIFEST, &Self::encode(place, volumes))
+    }
+
+    /// The bytes of one.
+    pub fn encode<'a>(place: &Self, volumes: impl Iterator<Item = &'a Volume>) -> Vec<u8> {
+        let record = ManifestRecord {
+            store: place.store.as_bytes().to_vec(),
+            pos: place.pos.raw(),
+            number: place.number,
+            next_seq: place.next_seq.0,
+            last_time: place.last_time.0,
+            used: place.used.clone(),
+            file_times: place.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
+            volumes: volumes.map(VolumeRecord::from).collect(),
+        };
+        Self::framed(&record.encode_to_vec())
+    }
+
+    /// A record behind what it is and its checksum.
+    pub(crate) fn framed(record: &[u8]) -> Vec<u8> {
+        [&MAGIC[..], &xxh3_64(record).to_le_bytes(), record].concat()
+    }
+}
+
+impl From<&Volume> for VolumeRecord {
+    fn from(volume: &Volume) -> Self {
+        let stored = volume.stored().expect("a checkpoint stores every volume");
+        Self {
+            first: volume.first.0,
+            end: volume.end.0,
+            events: volume.events,
+            bytes: volume.bytes,
+            first_time: volume.first_time.0,
+            last_time: volume.last_time.0,
+            file: volume.file,
+            accounts: volume.accounts.clone(),
+            subscriptions: volume.subscriptions.iter().map(|counts| counts.subscription).collect(),
+            counts: volume.subscriptions.iter().flat_map(|counts| counts.raw().map(u32::from)).collect(),
+            has_added: volume.has_added,
+            index: Some(stored.index.events.into()),
+            ids: Some(stored.index.ids.into()),
+            state: Some(stored.state.into()),
+            dues: volume.dues.iter().map(|(subscription, due)| (*subscription, due.0)).collect(),
+        }
+    }
+}
+
+impl VolumeRecord {
+    fn into_volume(self) -> Result<Volume, RecordError> {
+        let unreadable = || RecordError(format!("the file {MANIFEST}: volume {}", self.first));
+        if self.counts.len() != self.subscriptions.len() * 5 {
+            return Err(unreadable());
+        }
+        let mut subscriptions = Vec::with_capacity(self.subscriptions.len());
+        for (subscription, counts) in self.subscriptions.iter().zip(self.counts.chunks_exact(5)) {
+            let mut raw = [0; 5];
+            for (raw, count) in raw.iter_mut().zip(counts) {
+                *raw = u16::try_from(*count).map_err(|_| unreadable())?;
+            }
+            subscriptions.push(SubscriptionCounts::from_raw(*subscription, raw));
+        }
+        let span = |record: Option<SpanRecord>| record.map(Span::from).ok_or_else(unreadable);
+        Ok(Volume {
+            first: Seq(self.first),
+            end: Seq(self.end),
+            events: self.events,
+            bytes: self.bytes,
+            first_time: UnixMicros(self.first_time),
+            last_time: UnixMicros(self.last_time),
+            file: self.file,
+            subscriptions,
+            dues: self.dues.into_iter().map(|(subscription, due)| (subscription, UnixMicros(due))).collect(),
+            has_added: self.has_added,
+            index: Some(IndexSpans { events: span(self.index)?, ids: span(self.ids)? }),
+            state: Some(span(self.state)?),
+            accounts: self.accounts,
+        })
+    }
+}
+
+impl From<Span> for SpanRecord {
+    fn from(span: Span) -> Self {
+        Self { pos: span.pos.raw(), len: span.len, sum: span.sum }
+    }
+}
+
+impl From<SpanRecord> for Span {
+    fn from(record: SpanRecord) -> Self {
+        Self { pos: Pos::from_raw(record.pos), len: record.len, sum: record.sum }
+    }
+}

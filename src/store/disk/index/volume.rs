@@ -1,0 +1,240 @@
+//! A volume: some thousand events that follow one another, with their deliveries.
+//!
+//! Of every volume a summary is in memory ([`Volume`]); what it knows of each event and delivery ([`Detail`]) is in memory while
+//! it changes and while it was used of late, and on disk otherwise.
+
+use std::collections::BTreeMap;
+
+use super::volume_detail::{Detail, SlotState};
+use crate::{
+    domain::{
+        ids::{Seq, SubscriptionKey},
+        time::UnixMicros,
+    },
+    store::disk::log::Span,
+};
+
+/// A volume takes no further commit once it has this many events.
+pub const VOLUME_EVENTS: usize = 4096;
+/// A volume takes no further commit once the bodies of its events have this many bytes.
+pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The last subscription number that a store can give away.
+pub const SUBSCRIPTION_KEY_MAX: u64 = u32::MAX as u64;
+
+/// So few subscriptions are looked up one by one; for more, all that a volume has are gone through.
+const LOOKUPS_MAX: usize = 32;
+
+/// What is always known of a volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its first place, which is what it is known by.
+    pub first: Seq,
+    /// The place after its last one. Retention may have removed any between.
+    pub end: Seq,
+    /// How many events it has.
+    pub events: u32,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// When its first event was stored.
+    pub first_time: UnixMicros,
+    /// When its last event was stored.
+    pub last_time: UnixMicros,
+    /// The log file that holds its bodies.
+    pub file: u32,
+    /// The accounts of its events, rising.
+    pub accounts: Vec<i64>,
+    /// Its deliveries by subscription, rising.
+    pub subscriptions: Vec<SubscriptionCounts>,
+    /// When the next retry is due, of the subscriptions that have one.
+    pub dues: BTreeMap<u32, UnixMicros>,
+    /// A delivery was added after its event was stored, so that it is younger than that.
+    pub has_added: bool,
+    /// Where on disk that is which does not change any more.
+    pub index: Option<IndexSpans>,
+    /// Where on disk the state is that it had at the last checkpoint.
+    pub state: Option<Span>,
+}
+
+/// Where the index of a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexSpans {
+    /// What is known of its events.
+    pub events: Span,
+    /// The hashes of ids that publishers chose.
+    pub ids: Span,
+}
+
+/// Where a volume's detail is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// What does not change.
+    pub index: IndexSpans,
+    /// What does.
+    pub state: Span,
+}
+
+/// The deliveries of a volume to one subscription, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionCounts {
+    /// The subscription's number.
+    pub subscription: u32,
+    counts: [u16; 5],
+}
+
+impl SubscriptionCounts {
+    /// How many deliveries are in a state.
+    pub fn count(&self, state: SlotState) -> u16 {
+        self.counts[state as usize]
+    }
+
+    /// How many are still to be made.
+    pub fn owed(&self) -> u32 {
+        u32::from(self.count(SlotState::Pending)) + u32::from(self.count(SlotState::Retrying))
+    }
+
+    /// As it is stored: the counts, in the order of [`SlotState`].
+    pub fn raw(&self) -> [u16; 5] {
+        self.counts
+    }
+
+    /// From what was stored.
+    pub fn from_raw(subscription: u32, counts: [u16; 5]) -> Self {
+        Self { subscription, counts }
+    }
+}
+
+/// How many deliveries are owed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingDelivery {
+    /// Waiting for their first attempt.
+    pub pending: u64,
+    /// Waiting for another.
+    pub retrying: u64,
+}
+
+impl Volume {
+    /// A volume without events.
+    pub fn new(first: Seq, time: UnixMicros, file: u32) -> Self {
+        Self {
+            first,
+            end: first,
+            events: 0,
+            bytes: 0,
+            first_time: time,
+            last_time: time,
+            file,
+            accounts: Vec::new(),
+            subscriptions: Vec::new(),
+            dues: BTreeMap::new(),
+            has_added: false,
+            index: None,
+            state: None,
+        }
+    }
+
+    /// Whether it takes no further commit.
+    pub fn is_full(&self) -> bool {
+        self.events as usize >= VOLUME_EVENTS || self.bytes >= VOLUME_BYTES
+    }
+
+    /// Counts an event of this account.
+    pub fn count_account(&mut self, account: i64) {
+        if let Err(place) = self.accounts.binary_search(&account) {
+            self.accounts.insert(place, account);
+        }
+    }
+
+    /// Counts a delivery more.
+    pub fn enter(&mut self, subscription: u32, state: SlotState) {
+        let place = match self.place_of(subscription) {
+            Ok(place) => place,
+            Err(place) => {
+                self.subscriptions
+                    .insert(place, SubscriptionCounts { subscription, ..SubscriptionCounts::default() });
+                place
+            }
+        };
+        self.subscriptions[place].counts[state as usize] += 1;
+    }
+
+    /// Counts a delivery less.
+    pub fn leave(&mut self, subscription: u32, state: SlotState) {
+        if let Ok(place) = self.place_of(subscription) {
+            self.subscriptions[place].counts[state as usize] -= 1;
+        }
+    }
+
+    /// Its deliveries to a subscription.
+    pub fn of_subscription(&self, subscription: SubscriptionKey) -> Option<&SubscriptionCounts> {
+        let subscription = u32::try_from(subscription.0).ok()?;
+        self.place_of(subscription).ok().map(|place| &self.subscriptions[place])
+    }
+
+    /// Whether it has deliveries to one of these subscriptions, which rise, in one of these states.
+    pub fn has_any(&self, subscriptions: &[SubscriptionKey], states: &[SlotState]) -> bool {
+        let has = |counts: &SubscriptionCounts| states.iter().any(|state| counts.count(*state) > 0);
+        if subscriptions.len() <= LOOKUPS_MAX {
+            return subscriptions
+                .iter()
+                .any(|subscription| self.of_subscription(*subscription).is_some_and(has));
+        }
+        let is_one = |counts: &SubscriptionCounts| {
+            subscriptions.binary_search(&SubscriptionKey(counts.subscription.into())).is_ok()
+        };
+        self.subscriptions.iter().any(|counts| has(counts) && is_one(counts))
+    }
+
+    /// Counts the deliveries to a subscription no longer: its subscription is gone.
+    pub fn forget(&mut self, subscription: u32) {
+        if let Ok(place) = self.place_of(subscription) {
+            self.subscriptions.remove(place);
+        }
+        self.dues.remove(&subscription);
+    }
+
+    /// How many deliveries it owes in all.
+    pub fn owed(&self) -> PendingDelivery {
+        let sum = |state| self.subscriptions.iter().map(|counts| u64::from(counts.count(state))).sum();
+        PendingDelivery { pending: sum(SlotState::Pending), retrying: sum(SlotState::Retrying) }
+    }
+
+    /// Where its detail is, if it is on disk as of some checkpoint.
+    pub fn stored(&self) -> Option<Stored> {
+        Some(Stored { index: self.index?, state: self.state? })
+    }
+
+    /// Whether its index or its state is in one of these log files.
+    pub fn is_described_in(&self, files: &[u32]) -> bool {
+        let index = self.index.map(|index| index.events.pos);
+        index.into_iter().chain(self.state.map(|state| state.pos)).any(|pos| files.contains(&pos.file()))
+    }
+
+    /// Counts anew what `detail` says, for the subscriptions that are known.
+    pub fn count_anew(&mut self, detail: &Detail, is_known: impl Fn(u32) -> bool) {
+        let mut subscriptions: BTreeMap<u32, SubscriptionCounts> = BTreeMap::new();
+        for slot in detail.slots.iter().filter(|slot| is_known(slot.subscription)) {
+            let counts = subscriptions.entry(slot.subscription).or_insert(SubscriptionCounts {
+                subscription: slot.subscription,
+                ..SubscriptionCounts::default()
+            });
+            counts.counts[slot.state as usize] += 1;
+        }
+        self.subscriptions = subscriptions.into_values().collect();
+        self.dues =
+            detail.retried_subscriptions().filter(|(subscription, _)| is_known(*subscription)).collect();
+        self.events = u32::try_from(detail.len()).expect("a volume has less than 2^32 events");
+        self.bytes = detail.events.iter().map(|event| u64::from(event.len)).sum();
+        self.file = detail.events.first().map_or(self.file, |event| event.pos.file());
+        self.accounts = detail.events.iter().map(|event| event.account).collect();
+        self.accounts.sort_unstable();
+        self.accounts.dedup();
+        if let (Some(first), Some(last)) = (detail.events.first(), detail.events.last()) {
+            (self.first_time, self.last_time) = (first.time, last.time);
+        }
+    }
+
+    fn place_of(&self, subscription: u32) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by_key(&subscription, |counts| counts.subscription)
+    }
+}

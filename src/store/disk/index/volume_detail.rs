@@ -1,0 +1,325 @@
+//! What a volume knows of each of its events and deliveries.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        event_routing::OrderTag,
+        ids::{Seq, SubscriptionKey},
+        time::UnixMicros,
+    },
+    store::disk::log::Pos,
+};
+
+/// How far a delivery is; when a retry is due, its slot knows. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlotState {
+    /// Waits for its first attempt.
+    Pending = 0,
+    /// Waits for another.
+    Retrying = 1,
+    /// Arrived.
+    Succeeded = 2,
+    /// Given up.
+    Failed = 3,
+    /// Ended by a caller.
+    Cancelled = 4,
+}
+
+impl From<DeliveryState> for SlotState {
+    fn from(state: DeliveryState) -> Self {
+        match state {
+            DeliveryState::Pending => Self::Pending,
+            DeliveryState::Retrying { .. } => Self::Retrying,
+            DeliveryState::Succeeded => Self::Succeeded,
+            DeliveryState::Failed => Self::Failed,
+            DeliveryState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl SlotState {
+    /// Each of them.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// Of what was stored.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| *state as u8 == byte)
+    }
+
+    /// Whether an attempt is still to be made.
+    pub fn is_owed(self) -> bool {
+        matches!(self, Self::Pending | Self::Retrying)
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventMeta {
+    /// Its account.
+    pub account: i64,
+    /// Its inbox; 0 if it belongs to none.
+    pub inbox: i64,
+    /// When it was stored.
+    pub time: UnixMicros,
+    /// Tells it from another event with its id.
+    pub fingerprint: u128,
+    /// Where its encoding is.
+    pub pos: Pos,
+    /// The encoding's length.
+    pub len: u32,
+    /// What the encoding adds up to.
+    pub sum: u32,
+    /// What it keeps its order within.
+    pub tag: OrderTag,
+    /// Its kind.
+    pub event_type: i32,
+    /// Its id.
+    pub id: Box<str>,
+    /// Whether its publisher chose the id.
+    pub id_given: bool,
+    /// To how many subscriptions it was owed when it was stored.
+    pub delivery_count: u32,
+}
+
+/// One delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// To whom.
+    pub subscription: u32,
+    /// How far.
+    pub state: SlotState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// How many of these were made before it was last queued.
+    pub attempts_before: u32,
+    /// When the next one is due; while it is retried only.
+    pub due: UnixMicros,
+    /// When it last changed; 0 if it never did.
+    pub changed: UnixMicros,
+    /// When it was added; 0 if its event was stored with it.
+    pub added: UnixMicros,
+    /// Where the latest attempt is written down; the lowest place if there was none.
+    pub last: Pos,
+}
+
+impl Slot {
+    /// A delivery that waits for its first attempt.
+    pub fn new(subscription: u32) -> Self {
+        let never = UnixMicros(0);
+        Self {
+            subscription,
+            state: SlotState::Pending,
+            attempts: 0,
+            attempts_before: 0,
+            due: never,
+            changed: never,
+            added: never,
+            last: Pos::default(),
+        }
+    }
+
+    /// Attempts made since it was last queued.
+    pub fn attempts_now(&self) -> u32 {
+        self.attempts - self.attempts_before
+    }
+
+    /// How far it is.
+    pub fn delivery_state(&self) -> DeliveryState {
+        match self.state {
+            SlotState::Pending => DeliveryState::Pending,
+            SlotState::Retrying => DeliveryState::Retrying { due: self.due },
+            SlotState::Succeeded => DeliveryState::Succeeded,
+            SlotState::Failed => DeliveryState::Failed,
+            SlotState::Cancelled => DeliveryState::Cancelled,
+        }
+    }
+}
+
+/// What a volume knows of each event and delivery.
+#[derive(Debug, Default)]
+pub struct Detail {
+    /// How far each event is from the volume's first place; empty while none is missing.
+    pub offsets: Vec<u32>,
+    /// The events, in order.
+    pub events: Vec<EventMeta>,
+    /// For each event the first of its slots, and one more for the end of the last.
+    pub bases: Vec<u32>,
+    /// The deliveries, those of an event by subscription.
+    pub slots: Vec<Slot>,
+    /// What is retried: subscription, when it is due, which event.
+    pub retries: BTreeSet<(u32, UnixMicros, u32)>,
+    /// Something changed since it was last written.
+    pub dirty: bool,
+    /// Tells who was used last.
+    used: AtomicU64,
+}
+
+/// Roughly what an event and a delivery take up in memory, in bytes.
+const EVENT_MEMORY: usize = 150;
+const SLOT_MEMORY: usize = 64;
+
+impl Detail {
+    /// Of a volume without events, which nobody has described.
+    pub fn new() -> Self {
+        Self { bases: vec![0], dirty: true, ..Self::default() }
+    }
+
+    /// How many events it has.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Roughly what it takes up in memory, in bytes.
+    pub fn memory(&self) -> usize {
+        self.events.len() * EVENT_MEMORY + self.slots.len() * SLOT_MEMORY
+    }
+
+    /// Notes that it is used, at a count that rises.
+    pub fn touch(&self, now: &AtomicU64) {
+        self.used.store(now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// When it was last used.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Adds the next event with its deliveries, which wait.
+    pub fn push(&mut self, event: EventMeta, subscriptions: impl Iterator<Item = u32>) {
+        self.events.push(event);
+        self.slots.extend(subscriptions.map(Slot::new));
+        self.bases.push(index(self.slots.len()));
+    }
+
+    /// Adds a delivery of an event, which is not there yet. Returns its slot.
+    pub fn add(&mut self, event: usize, subscription: u32, at: UnixMicros) -> usize {
+        let range = self.range(event);
+        let place = range.start + self.slots[range].partition_point(|slot| slot.subscription < subscription);
+        self.slots.insert(place, Slot { added: at, changed: at, ..Slot::new(subscription) });
+        self.bases[event + 1..].iter_mut().for_each(|base| *base += 1);
+        place
+    }
+
+    /// The event at a place, by its number here.
+    pub fn event_at(&self, first: Seq, seq: Seq) -> Option<usize> {
+        let offset = seq.0.checked_sub(first.0)?;
+        if self.offsets.is_empty() {
+            return usize::try_from(offset).ok().filter(|event| *event < self.len());
+        }
+        self.offsets.binary_search(&u32::try_from(offset).ok()?).ok()
+    }
+
+    /// The place of an event.
+    pub fn seq(&self, first: Seq, event: usize) -> Seq {
+        let offset = self.offsets.get(event).map_or(event as u64, |offset| u64::from(*offset));
+        Seq(first.0 + offset)
+    }
+
+    /// The first event from a place on.
+    pub fn event_from(&self, first: Seq, seq: Seq) -> usize {
+        let offset = seq.0.saturating_sub(first.0);
+        let event = match self.offsets.is_empty() {
+            true => usize::try_from(offset).unwrap_or(usize::MAX),
+            false => self.offsets.partition_point(|other| u64::from(*other) < offset),
+        };
+        event.min(self.len())
+    }
+
+    /// The slots of an event.
+    pub fn range(&self, event: usize) -> std::ops::Range<usize> {
+        self.bases[event] as usize..self.bases[event + 1] as usize
+    }
+
+    /// The slot of a delivery.
+    pub fn slot(&self, first: Seq, key: DeliveryKey) -> Option<usize> {
+        let subscription = u32::try_from(key.subscription.0).ok()?;
+        let range = self.range(self.event_at(first, key.seq)?);
+        let start = range.start;
+        self.slots[range]
+            .binary_search_by_key(&subscription, |slot| slot.subscription)
+            .ok()
+            .map(|place| start + place)
+    }
+
+    /// Sets a slot, and keeps in mind when a retry is due.
+    pub fn set(&mut self, event: usize, place: usize, slot: Slot) {
+        let before = self.slots[place];
+        if before.state == SlotState::Retrying {
+            self.retries.remove(&(before.subscription, before.due, index(event)));
+        }
+        if slot.state == SlotState::Retrying {
+            self.retries.insert((slot.subscription, slot.due, index(event)));
+        }
+        self.slots[place] = slot;
+        self.dirty = true;
+    }
+
+    /// When the next retry to a subscription is due.
+    pub fn next_due(&self, subscription: u32) -> Option<UnixMicros> {
+        self.retries_of(subscription).next().map(|(due, _)| due)
+    }
+
+    /// The retries to a subscription, the longest due first: when, and which event.
+    pub fn retries_of(&self, subscription: u32) -> impl Iterator<Item = (UnixMicros, usize)> {
+        let range = (subscription, UnixMicros(i64::MIN), 0)..=(subscription, UnixMicros(i64::MAX), u32::MAX);
+        self.retries.range(range).map(|(_, due, event)| (*due, *event as usize))
+    }
+
+    /// The subscriptions to which something is retried, each with its next time.
+    pub fn retried_subscriptions(&self) -> impl Iterator<Item = (u32, UnixMicros)> {
+        let mut last = None;
+        self.retries.iter().filter_map(move |(subscription, due, _)| {
+            (last.replace(*subscription) != Some(*subscription)).then_some((*subscription, *due))
+        })
+    }
+
+    /// The deliveries of an event, by subscription.
+    pub fn deliveries(&self, first: Seq, event: usize) -> impl Iterator<Item = (DeliveryKey, &Slot)> {
+        let seq = self.seq(first, event);
+        self.slots[self.range(event)].iter().map(move |slot| {
+            (DeliveryKey { seq, subscription: SubscriptionKey(slot.subscription.into()) }, slot)
+        })
+    }
+
+    /// Whether an event is owed to one of the subscriptions that are known.
+    pub fn is_owed(&self, event: usize, is_known: impl Fn(u32) -> bool) -> bool {
+        self.slots[self.range(event)].iter().any(|slot| slot.state.is_owed() && is_known(slot.subscription))
+    }
+
+    /// The same with these events alone, and with the deliveries to subscriptions that are known.
+    pub fn only(&self, first: Seq, events: &[usize], is_known: impl Fn(u32) -> bool) -> Self {
+        let mut kept = Self::new();
+        for &event in events {
+            let offset = self.seq(first, event).0 - first.0;
+            kept.offsets.push(u32::try_from(offset).expect("a volume has less than 2^32 places"));
+            kept.events.push(self.events[event].clone());
+            kept.slots
+                .extend(self.slots[self.range(event)].iter().filter(|slot| is_known(slot.subscription)));
+            kept.bases.push(index(kept.slots.len()));
+        }
+        kept.note_retries();
+        kept
+    }
+
+    /// Notes what is retried, after slots were filled in.
+    pub fn note_retries(&mut self) {
+        for event in 0..self.len() {
+            for slot in &self.slots[self.range(event)] {
+                if slot.state == SlotState::Retrying {
+                    self.retries.insert((slot.subscription, slot.due, index(event)));
+                }
+            }
+        }
+    }
+}
+
+fn index(number: usize) -> u32 {
+    u32::try_from(number).expect("a volume has less than 2^32 events and deliveries")
+}

@@ -1,0 +1,211 @@
+//! Which key the secrets of a store are sealed with, and sealing them anew with another one.
+//!
+//! A store has one key at a time: its registry says which, in a row of its own. So what a start or a rotation has to do is seen at once,
+//! and a start with another key changes nothing. Of several keys at hand the first is the store's from then on.
+
+use std::path::{Path, PathBuf};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    domain::seal::{KeyId, SealingKey, SealingKeys},
+    store::disk::{
+        REGISTRY_TREE,
+        data_dir::{READY, prepare, take_lock, write_marker},
+        keys::key_file::{self, KEY_FILE, KeySource},
+        kv::{
+            sled::{finish_writing_anew, open_engine, write_anew},
+            subscriptions::{RegistryTree, seal_anew},
+        },
+        open_error::OpenError,
+    },
+};
+
+/// What came of a rotation of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The key that secrets are sealed with now.
+    pub key: KeyId,
+    /// The one before; `None` if they were in the clear.
+    pub before: Option<KeyId>,
+    /// The file that has the key, alone.
+    pub file: Option<PathBuf>,
+}
+
+/// See [`crate::store::disk::rotate_secrets_key`].
+pub(crate) fn rotate(
+    data_dir: &Path,
+    source: &KeySource,
+    new: SealingKey,
+    seed: u64,
+) -> Result<Rotation, OpenError> {
+    if !data_dir.join(crate::store::disk::data_dir::MARKER).exists() {
+        return Err(OpenError::NoStore(data_dir.to_owned()));
+    }
+    let _lock = take_lock(data_dir)?;
+    finish_writing_anew(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
+    if prepare(data_dir)? {
+        return Err(OpenError::NoStore(data_dir.to_owned()));
+    }
+    let file = file_of(data_dir, source);
+    let mut random = StdRng::seed_from_u64(seed);
+    let db = open_engine(data_dir, false)?;
+    let before = key_of_store(data_dir, &db)?;
+    let given = keys_at_hand(data_dir, source, before)?;
+    let is_current = check(data_dir, &db, before, &given)?;
+    let keys = match &file {
+        // The first of several is the new one already. Where nothing was sealed before, so is the only one.
+        _ if given.all().len() > 1 || !is_current => given,
+        None => return Err(OpenError::NoNewKey),
+        Some(file) => {
+            // Both are in the file before anything is sealed with the new one, and the new one alone once everything is.
+            let both = given.after(new);
+            write_keys(data_dir, file, &both)?;
+            both
+        }
+    };
+    seal_store(data_dir, db, before, &keys, &mut random)?;
+    if let Some(file) = &file {
+        keep_first(file, &keys);
+    }
+    Ok(Rotation { key: keys.first().id(), before, file })
+}
+
+/// Opens sled, with every secret in it sealed with the first of the keys.
+pub(crate) fn open_sealed(
+    data_dir: &Path,
+    source: &KeySource,
+    fresh: bool,
+    random: &mut StdRng,
+) -> Result<(::sled::Db, SealingKeys), OpenError> {
+    // Before sled touches anything: a key file that cannot be read is the likeliest fault.
+    if let KeySource::File(path) = source {
+        read_keys(data_dir, path)?;
+    }
+    let db = open_engine(data_dir, fresh)?;
+    let before = key_of_store(data_dir, &db)?;
+    let keys = keys_at_hand(data_dir, source, before)?;
+    let is_current = fresh || check(data_dir, &db, before, &keys)?;
+    let db = if is_current { db } else { seal_store(data_dir, db, before, &keys, random)? };
+    if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
+        // A rotation was interrupted; now it is over.
+        keep_first(&data_dir.join(KEY_FILE), &keys);
+    }
+    Ok((db, SealingKeys::one(keys.first().clone())))
+}
+
+/// The keys that the source gives. One beside the data is made where nothing is sealed yet.
+fn keys_at_hand(
+    data_dir: &Path,
+    source: &KeySource,
+    of_store: Option<KeyId>,
+) -> Result<SealingKeys, OpenError> {
+    let read = |path: &Path| {
+        let keys = read_keys(data_dir, path)?;
+        tracing::info!(key.file = %path.display(), key.id = %keys.first().id(), "the key of the secrets in the store");
+        Ok(keys)
+    };
+    match source {
+        KeySource::Given(keys) => {
+            tracing::info!(key.id = %keys.first().id(), "the key of the secrets in the store is from the environment");
+            Ok(keys.clone())
+        }
+        KeySource::File(path) => read(path),
+        KeySource::Beside(new) => {
+            let path = data_dir.join(KEY_FILE);
+            let exists =
+                path.try_exists().map_err(|why| OpenError::of_key_file(data_dir, &path, why.into()))?;
+            match of_store {
+                _ if exists => read(&path),
+                Some(id) => Err(OpenError::KeyLost(path, id)),
+                None => {
+                    let keys = SealingKeys::one(new.clone());
+                    write_keys(data_dir, &path, &keys)?;
+                    tracing::info!(
+                        key.file = %path.display(), key.id = %new.id(),
+                        "made a key for the secrets in the store, since none is configured (secrets_key_file): keep a copy of \
+                         it apart from the data, which is of no use without it",
+                    );
+                    Ok(keys)
+                }
+            }
+        }
+    }
+}
+
+fn file_of(data_dir: &Path, source: &KeySource) -> Option<PathBuf> {
+    match source {
+        KeySource::Given(_) => None,
+        KeySource::File(path) => Some(path.clone()),
+        KeySource::Beside(_) => Some(data_dir.join(KEY_FILE)),
+    }
+}
+
+/// Leaves the first key alone in the file. Where that cannot be done, whoever keeps the file has to.
+fn keep_first(file: &Path, keys: &SealingKeys) {
+    if let Err(why) = key_file::write(file, &SealingKeys::one(keys.first().clone())) {
+        tracing::warn!(key.file = %file.display(), error = %why, "older keys are left in the key file: take them out of it");
+    }
+}
+
+fn read_keys(data_dir: &Path, file: &Path) -> Result<SealingKeys, OpenError> {
+    key_file::read(file).map_err(|why| OpenError::of_key_file(data_dir, file, why))
+}
+
+fn write_keys(data_dir: &Path, file: &Path, keys: &SealingKeys) -> Result<(), OpenError> {
+    key_file::write(file, keys).map_err(|why| OpenError::of_key_file(data_dir, file, why))
+}
+
+fn key_of_store(data_dir: &Path, db: &::sled::Db) -> Result<Option<KeyId>, OpenError> {
+    let tree = db.open_tree(REGISTRY_TREE).map_err(|error| OpenError::of_engine(data_dir, error))?;
+    RegistryTree::key_of(&tree).map_err(|error| OpenError::of_registry(data_dir, error))
+}
+
+/// Whether the store's secrets are sealed with the first of the keys. An error if they are with none of them.
+fn check(
+    data_dir: &Path,
+    db: &::sled::Db,
+    of_store: Option<KeyId>,
+    keys: &SealingKeys,
+) -> Result<bool, OpenError> {
+    let Some(of_store) = of_store else { return Ok(false) };
+    let tree = db.open_tree(REGISTRY_TREE).map_err(|error| OpenError::of_engine(data_dir, error))?;
+    if !RegistryTree::is_sealed_with(&tree, keys).map_err(|error| OpenError::of_registry(data_dir, error))? {
+        let given = keys.all().iter().map(|key| key.id().to_string()).collect::<Vec<_>>().join(", ");
+        return Err(OpenError::WrongKey { dir: data_dir.to_owned(), of_store, given });
+    }
+    Ok(keys.first().id() == of_store)
+}
+
+/// Writes the store anew, sealed with the first of the keys.
+fn seal_store(
+    data_dir: &Path,
+    db: ::sled::Db,
+    before: Option<KeyId>,
+    keys: &SealingKeys,
+    random: &mut StdRng,
+) -> Result<::sled::Db, OpenError> {
+    if before == Some(keys.first().id()) {
+        return Ok(db);
+    }
+    let of_registry = |error| OpenError::of_registry(data_dir, error);
+    let mut nonces = StdRng::seed_from_u64(random.random());
+    let mut nonces_of_rows = StdRng::seed_from_u64(random.random());
+    let row = |tree: &[u8], key: &[u8], value: &[u8]| {
+        if tree == REGISTRY_TREE.as_bytes() {
+            seal_anew(key, value, keys, &mut nonces_of_rows).map_err(|error| of_registry(error.into()))
+        } else {
+            Ok(Some(value.to_vec()))
+        }
+    };
+    let last = |new: &::sled::Db| {
+        let tree = new.open_tree(REGISTRY_TREE).map_err(|error| OpenError::of_engine(data_dir, error))?;
+        RegistryTree::note_key(&tree, keys, &mut nonces).map_err(of_registry)?;
+        // Before a version that knows nothing of sealed secrets could take them for none.
+        write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))
+    };
+    let db = write_anew(data_dir, db, row, last)?;
+    let before = before.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store anew");
+    Ok(db)
+}

@@ -1,0 +1,155 @@
+//! sled: how it is opened, and written a second time.
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use crate::store::disk::{
+    data_dir::ENGINE_DIR,
+    fs::{free_bytes, sync_dir},
+    open_error::OpenError,
+};
+
+/// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
+/// `flush` does not sync.
+pub(in crate::store::disk) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
+const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
+/// How often sled flushes on its own, in milliseconds. Its garbage collector runs only then.
+const FLUSH_EVERY_MS: u64 = 500;
+/// sled's own lock goes with the last of its threads, which is soon: so often it is tried again, and after so long.
+const REOPEN_TRIES: u32 = 500;
+const REOPEN_AFTER: Duration = Duration::from_millis(10);
+/// Rows of the second writing that are flushed at a time.
+const ROWS_PER_FLUSH: usize = 4096;
+
+/// Where sled's directory is written a second time.
+const NEW_DIR: &str = "store.new";
+/// What it is called between the two renames, and until it is removed.
+const OLD_DIR: &str = "store.old";
+
+/// Opens sled's directory. It may just have been closed in this process: nobody else has it, since the data directory's own lock is taken
+/// before.
+pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
+    let mut tries = 0;
+    let db = loop {
+        match open_at(data_dir, ENGINE_DIR) {
+            Err(OpenError::Unreadable(_, why)) if why.contains("acquire lock") && tries < REOPEN_TRIES => {
+                tries += 1;
+                thread::sleep(REOPEN_AFTER);
+            }
+            opened => break opened?,
+        }
+    };
+    if !fresh && !db.was_recovered() {
+        return Err(OpenError::Unreadable(data_dir.to_owned(), "sled found nothing to recover".to_owned()));
+    }
+    Ok(db)
+}
+
+fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
+    let config = ::sled::Config::new()
+        .path(data_dir.join(dir))
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(ENGINE_CACHE_BYTES)
+        .flush_every_ms(Some(FLUSH_EVERY_MS));
+    // sled panics on some damages that it does not expect.
+    let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    let unreadable =
+        |_| OpenError::Unreadable(data_dir.to_owned(), "sled cannot make sense of it".to_owned());
+    opened.map_err(unreadable)?.map_err(|error| OpenError::of_engine(data_dir, error))
+}
+
+/// Writes every tree a second time, in a new directory that takes the place of the old one once all of it is on disk. What a tree said
+/// before stays in sled's files for long; this is how it goes.
+///
+/// `row` makes of a tree's name, a key and a value the new value, or leaves the row out; `last` is done before the two change places.
+pub(crate) fn write_anew(
+    data_dir: &Path,
+    old: ::sled::Db,
+    mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
+    last: impl FnOnce(&::sled::Db) -> Result<(), OpenError>,
+) -> Result<::sled::Db, OpenError> {
+    let io = |error| OpenError::of_file_system(data_dir, error);
+    let of_engine = |error| OpenError::of_engine(data_dir, error);
+    check_room(data_dir, &old)?;
+    let new = open_at(data_dir, NEW_DIR)?;
+    for name in old.tree_names() {
+        let (from, to) = (old.open_tree(&name).map_err(of_engine)?, new.open_tree(&name).map_err(of_engine)?);
+        for (count, found) in from.iter().enumerate() {
+            let (key, value) = found.map_err(of_engine)?;
+            if let Some(value) = row(&name, &key, &value)? {
+                to.insert(&key, value).map_err(of_engine)?;
+            }
+            if count % ROWS_PER_FLUSH == ROWS_PER_FLUSH - 1 {
+                new.flush().map_err(of_engine)?;
+            }
+        }
+    }
+    last(&new)?;
+    new.flush().map_err(of_engine)?;
+    drop((old, new));
+    sync_all_in(&data_dir.join(NEW_DIR)).map_err(io)?;
+    change_places(data_dir).map_err(io)?;
+    open_engine(data_dir, false)
+}
+
+/// Ends what a crash interrupted in [`write_anew`].
+pub(crate) fn finish_writing_anew(data_dir: &Path) -> io::Result<()> {
+    let exists = |dir: &str| data_dir.join(dir).try_exists();
+    let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
+    match (engine, new, old) {
+        // Between the two renames: the new one was on disk before the first.
+        (false, true, true) => change_places(data_dir),
+        // It had not come to its end.
+        (true, true, _) => remove(data_dir, NEW_DIR),
+        (true, false, true) => remove(data_dir, OLD_DIR),
+        _ => Ok(()),
+    }
+}
+
+fn change_places(data_dir: &Path) -> io::Result<()> {
+    let path = |dir: &str| data_dir.join(dir);
+    sync_dir(data_dir)?;
+    if path(ENGINE_DIR).try_exists()? {
+        fs::rename(path(ENGINE_DIR), path(OLD_DIR))?;
+        sync_dir(data_dir)?;
+    }
+    fs::rename(path(NEW_DIR), path(ENGINE_DIR))?;
+    sync_dir(data_dir)?;
+    remove(data_dir, OLD_DIR)
+}
+
+fn remove(data_dir: &Path, dir: &str) -> io::Result<()> {
+    fs::remove_dir_all(data_dir.join(dir))?;
+    sync_dir(data_dir)
+}
+
+fn check_room(data_dir: &Path, old: &::sled::Db) -> Result<(), OpenError> {
+    let wanted = old.size_on_disk().map_err(|error| OpenError::of_engine(data_dir, error))?;
+    let wanted = wanted + 2 * SEGMENT_BYTES as u64;
+    if free_bytes(data_dir).is_some_and(|free| free < wanted) {
+        let why = format!("its subscriptions are to be written anew, which takes {} MiB", wanted >> 20);
+        return Err(OpenError::of_file_system(data_dir, io::Error::new(io::ErrorKind::StorageFull, why)));
+    }
+    Ok(())
+}
+
+/// Syncs every file of a directory, and the directories.
+fn sync_all_in(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_all_in(&path)?;
+        } else {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    sync_dir(dir)
+}

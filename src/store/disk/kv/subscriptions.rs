@@ -1,0 +1,325 @@
+//! The subscriptions on disk, and what request ids were used for: one tree, so that both change in one batch. Every secret in it is
+//! sealed with one key.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use ::sled::{Batch, Tree};
+use prost::Message;
+use rand::rngs::StdRng;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        ids::{AccountId, SubscriptionKey},
+        seal::{KeyId, Place, SealError, SealingKeys, key_of},
+        secret::Secret,
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    store::{
+        RequestKey,
+        disk::{
+            index::volume::SUBSCRIPTION_KEY_MAX,
+            records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
+        },
+    },
+};
+
+/// How long a request id is remembered. A repetition later than that is a new request.
+pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why the registry could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] ::sled::Error),
+    /// What is there makes no sense.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// The tree of the registry.
+pub struct RegistryTree {
+    tree: Tree,
+    store: Uuid,
+    last_key: u64,
+    /// The keys of remembered requests, the oldest first.
+    requests: VecDeque<(UnixMicros, [u8; REQUEST_KEY_BYTES])>,
+    /// The subscriptions that have older secrets, with when the first of these ends.
+    older_secrets: BTreeMap<SubscriptionKey, UnixMicros>,
+    /// The first is the one that the tree is sealed with.
+    keys: SealingKeys,
+    /// For nonces.
+    random: StdRng,
+}
+
+impl RegistryTree {
+    /// Writes the id of a new store, and the key that its secrets will be sealed with.
+    pub fn create_store(
+        tree: &Tree,
+        store: Uuid,
+        keys: &SealingKeys,
+        random: &mut StdRng,
+    ) -> Result<(), RegistryError> {
+        tree.insert([RegistryKind::Store as u8], store.as_bytes())?;
+        Self::note_key(tree, keys, random)
+    }
+
+    /// Writes down that the first of the keys is the one that every secret is sealed with.
+    pub fn note_key(tree: &Tree, keys: &SealingKeys, random: &mut StdRng) -> Result<(), RegistryError> {
+        let place = Place { owner: store_id(tree)?, field: KEY_FIELD };
+        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), place, random))?;
+        Ok(())
+    }
+
+    /// The key that every secret is sealed with; `None` if they are in the clear.
+    pub fn key_of(tree: &Tree) -> Result<Option<KeyId>, RegistryError> {
+        let noted = tree.get([RegistryKind::SecretsKey as u8])?;
+        noted.map(|noted| key_of(&noted)).transpose().map_err(|why| unreadable_key(why).into())
+    }
+
+    /// Whether that key is among these.
+    pub fn is_sealed_with(tree: &Tree, keys: &SealingKeys) -> Result<bool, RegistryError> {
+        let Some(noted) = tree.get([RegistryKind::SecretsKey as u8])? else { return Ok(false) };
+        match keys.open(&noted, Place { owner: store_id(tree)?, field: KEY_FIELD }) {
+            Ok(_) => Ok(true),
+            Err(SealError::UnknownKey(_) | SealError::NotGenuine) => Ok(false),
+            Err(why @ SealError::Malformed) => Err(unreadable_key(why).into()),
+        }
+    }
+
+    /// The id of the store.
+    pub fn store(&self) -> Uuid {
+        self.store
+    }
+
+    /// Reads the tree, and gives `take` one subscription after another, the oldest first.
+    pub fn open(
+        tree: Tree,
+        keys: SealingKeys,
+        random: StdRng,
+        mut take: impl FnMut(Subscription),
+    ) -> Result<Self, RegistryError> {
+        let mut highest = 0;
+        let (mut requests, mut older_secrets) = (Vec::new(), BTreeMap::new());
+        for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
+            let (key, value) = row?;
+            let subscription = subscription_of(&key, &value, &keys)?;
+            highest = subscription.key.0;
+            note_older_secrets(&mut older_secrets, &subscription);
+            take(subscription);
+        }
+        for row in tree.scan_prefix([RegistryKind::Request as u8]) {
+            let (key, value) = row?;
+            requests.push(request_of(&key, &value)?);
+        }
+        requests.sort_unstable();
+        let last_key = match tree.get([RegistryKind::LastKey as u8])? {
+            None => 0,
+            Some(value) => u64::from_be_bytes(
+                value.as_ref().try_into().map_err(|_| RecordError("the last subscription key".to_owned()))?,
+            ),
+        };
+        if highest > last_key {
+            return Err(
+                RecordError(format!("subscription key {highest} is past the last one, {last_key}")).into()
+            );
+        }
+        let store = store_id(&tree)?;
+        Ok(Self { tree, store, last_key, requests: requests.into(), older_secrets, keys, random })
+    }
+
+    /// A key that no subscription ever had.
+    pub fn next_key(&self) -> Result<SubscriptionKey, RegistryError> {
+        let key = self.last_key + 1;
+        if key > SUBSCRIPTION_KEY_MAX {
+            return Err(RecordError("no subscription key is left".to_owned()).into());
+        }
+        Ok(SubscriptionKey(key))
+    }
+
+    /// Adds a subscription under the next key, and what its request id stands for. Forgets requests that are
+    /// older than [`REQUEST_MEMORY`].
+    pub fn create(
+        &mut self,
+        subscription: &Subscription,
+        request: Option<&RequestKey>,
+        now: UnixMicros,
+    ) -> Result<(), RegistryError> {
+        let record = self.sealed(subscription)?;
+        let mut batch = Batch::default();
+        batch.insert(&[RegistryKind::LastKey as u8], &subscription.key.0.to_be_bytes());
+        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
+        self.take_old_requests(now, &mut batch);
+        if let Some(request) = request {
+            let key = request_key(subscription.name.account, request.id);
+            self.requests.push_back((now, key));
+            let fingerprint = request.fingerprint.to_vec();
+            let record = RequestRecord { time: now.0, fingerprint, subscription: Some(record) };
+            batch.insert(&key, record.encode_to_vec());
+        }
+        self.tree.apply_batch(batch)?;
+        self.last_key = subscription.key.0;
+        note_older_secrets(&mut self.older_secrets, subscription);
+        Ok(())
+    }
+
+    /// Stores a changed subscription.
+    pub fn put(&mut self, subscription: &Subscription) -> Result<(), RegistryError> {
+        let record = self.sealed(subscription)?;
+        self.tree.insert(tree_key(subscription.key), record.encode_to_vec())?;
+        note_older_secrets(&mut self.older_secrets, subscription);
+        Ok(())
+    }
+
+    /// Removes a subscription. Its request id is remembered all the same.
+    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), RegistryError> {
+        self.tree.remove(tree_key(key))?;
+        self.older_secrets.remove(&key);
+        Ok(())
+    }
+
+    /// The subscriptions with older secrets that do not sign any more.
+    pub fn with_old_secrets(&self, now: UnixMicros) -> Vec<SubscriptionKey> {
+        self.older_secrets.iter().filter(|(_, end)| **end <= now).map(|(key, _)| *key).collect()
+    }
+
+    /// Whether requests are remembered that are older than [`REQUEST_MEMORY`].
+    pub fn has_old_requests(&self, now: UnixMicros) -> bool {
+        self.requests.front().is_some_and(|(time, _)| now.since(*time) > REQUEST_MEMORY)
+    }
+
+    /// Forgets these.
+    pub fn forget_requests(&mut self, now: UnixMicros) -> Result<(), RegistryError> {
+        let mut batch = Batch::default();
+        self.take_old_requests(now, &mut batch);
+        self.tree.apply_batch(batch)?;
+        Ok(())
+    }
+
+    fn take_old_requests(&mut self, now: UnixMicros, batch: &mut Batch) {
+        while let Some((_, key)) = self.requests.pop_front_if(|(time, _)| now.since(*time) > REQUEST_MEMORY) {
+            batch.remove(&key);
+        }
+    }
+
+    /// The record of a subscription, as it may be written.
+    fn sealed(&mut self, subscription: &Subscription) -> Result<SubscriptionRecord, RecordError> {
+        let mut record = SubscriptionRecord::from(subscription);
+        record.seal(&self.keys, &mut self.random)?;
+        Ok(record)
+    }
+
+    /// What a request id was used for of late: the request's digest, and the answer.
+    pub fn request(
+        &self,
+        account: AccountId,
+        id: Uuid,
+        now: UnixMicros,
+    ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
+        let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
+        let (time, fingerprint, subscription) = answer_of(&value, &self.keys)?;
+        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
+    }
+}
+
+/// The subscription of a row.
+pub(crate) fn subscription_of(
+    key: &[u8],
+    value: &[u8],
+    keys: &SealingKeys,
+) -> Result<Subscription, RecordError> {
+    let mut record = SubscriptionRecord::decode(value)?;
+    record.open(keys)?;
+    let subscription = Subscription::try_from(record)?;
+    if key != tree_key(subscription.key) {
+        return Err(RecordError(format!("{} is stored under another subscription's key", subscription.name)));
+    }
+    Ok(subscription)
+}
+
+fn note_older_secrets(ends: &mut BTreeMap<SubscriptionKey, UnixMicros>, subscription: &Subscription) {
+    match subscription.signing_secrets.older.iter().map(|older| older.until).min() {
+        Some(end) => drop(ends.insert(subscription.key, end)),
+        None => drop(ends.remove(&subscription.key)),
+    }
+}
+
+/// A row of the tree, its secrets sealed with the first of the keys, whichever of them they are sealed with now, or none. `None` for the
+/// row that says which: it is written anew by [`RegistryTree::note_key`].
+pub fn seal_anew(
+    key: &[u8],
+    value: &[u8],
+    keys: &SealingKeys,
+    random: &mut StdRng,
+) -> Result<Option<Vec<u8>>, RecordError> {
+    let seal = |record: &mut SubscriptionRecord, random: &mut StdRng| {
+        record.open(keys)?;
+        record.seal(keys, random)
+    };
+    let kind = key.first().copied();
+    if kind == Some(RegistryKind::Subscription as u8) {
+        let mut record = SubscriptionRecord::decode(value)?;
+        seal(&mut record, random)?;
+        return Ok(Some(record.encode_to_vec()));
+    }
+    if kind == Some(RegistryKind::Request as u8) {
+        let mut record = RequestRecord::decode(value)?;
+        seal(record.subscription_mut()?, random)?;
+        return Ok(Some(record.encode_to_vec()));
+    }
+    Ok((kind != Some(RegistryKind::SecretsKey as u8)).then(|| value.to_vec()))
+}
+
+/// What the key's own row is in the place of.
+const KEY_FIELD: &str = "registry";
+
+fn store_id(tree: &Tree) -> Result<Uuid, RegistryError> {
+    let id = tree.get([RegistryKind::Store as u8])?;
+    let id = id.and_then(|id| Uuid::from_slice(&id).ok());
+    Ok(id.ok_or_else(|| RecordError("the store's id is missing".to_owned()))?)
+}
+
+fn unreadable_key(why: SealError) -> RecordError {
+    RecordError(format!("which key secrets are sealed with: {why}"))
+}
+
+/// When the request of a row was made, and its key.
+pub(crate) fn request_of(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(UnixMicros, [u8; REQUEST_KEY_BYTES]), RecordError> {
+    let key = key.try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
+    Ok((UnixMicros(RequestRecord::decode(value)?.time), key))
+}
+
+/// When a request was made, its digest, and its answer.
+pub(crate) fn answer_of(
+    value: &[u8],
+    keys: &SealingKeys,
+) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {
+    let mut record = RequestRecord::decode(value)?;
+    let mut subscription = std::mem::take(record.subscription_mut()?);
+    subscription.open(keys)?;
+    Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
+}
+
+pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {
+    let mut bytes = [RegistryKind::Subscription as u8; 9];
+    bytes[1..].copy_from_slice(&key.0.to_be_bytes());
+    bytes
+}
+
+/// Bytes of the key of a request.
+pub(crate) const REQUEST_KEY_BYTES: usize = 25;
+
+pub(crate) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+    let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
+    key[1..9].copy_from_slice(&account.get().to_be_bytes());
+    key[9..].copy_from_slice(id.as_bytes());
+    key
+}

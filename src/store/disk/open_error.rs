@@ -1,0 +1,119 @@
+//! Why a data directory was not opened, in words for whoever starts the gateway: what is damaged is told from what is only full.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::kv::sled::SEGMENT_BYTES;
+use crate::{
+    domain::seal::KeyId,
+    store::disk::{
+        fs::{free_bytes, is_for_want_of_room},
+        keys::key_file::KeyFileError,
+        kv::subscriptions::RegistryError,
+        log::FIRST_FILE_BYTES_MAX,
+        records::FORMAT,
+    },
+};
+
+/// Most bytes that a start writes: sled begins a segment, and a store that is made begins its log.
+const START_BYTES_MAX: u64 = SEGMENT_BYTES as u64 + FIRST_FILE_BYTES_MAX as u64;
+
+/// Why a data directory was not opened. Shown to the operator as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error(
+        "data directory {0} is in use by another process ({1}): stop that one, or choose another with --data-dir"
+    )]
+    Locked(PathBuf, String),
+    /// It is of another version.
+    #[error(
+        "data directory {0} has format {1}, and this version of tidings reads format {FORMAT} and the one before it only"
+    )]
+    Format(PathBuf, String),
+    /// What is there cannot be read, or does not add up.
+    #[error(
+        "data directory {0} cannot be read: {1}. Nothing was made anew. Copy the directory before anything else; then \
+         restore it from a backup, or start with another --data-dir"
+    )]
+    Unreadable(PathBuf, String),
+    /// There is no room for what a start writes.
+    #[error(
+        "data directory {dir}: there is no room on the disk for a start, which writes up to {} MiB{}: {why}. Nothing is damaged or \
+         lost. Make room, or start with another --data-dir",
+        START_BYTES_MAX >> 20,
+        free_of(.dir)
+    )]
+    NoRoom {
+        /// Which.
+        dir: PathBuf,
+        /// What the file system said.
+        why: io::Error,
+    },
+    /// The file system refused.
+    #[error("data directory {0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// A key file cannot be read or written.
+    #[error("key file {0}: {1}")]
+    KeyFile(PathBuf, KeyFileError),
+    /// The key that secrets are sealed with is not among those that are given.
+    #[error(
+        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its place"
+    )]
+    WrongKey {
+        /// Whose secrets.
+        dir: PathBuf,
+        /// What they are sealed with.
+        of_store: KeyId,
+        /// The ids of the given keys.
+        given: String,
+    },
+    /// The key file beside the data is gone.
+    #[error(
+        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise.          Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
+    )]
+    KeyLost(PathBuf, KeyId),
+    /// A key is to be rotated that is given, not in a file, and there is no other.
+    #[error(
+        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them,          and repeat this; afterwards leave out the old one"
+    )]
+    NoNewKey,
+    /// There is no store whose key could be rotated.
+    #[error("data directory {0} has no store in it")]
+    NoStore(PathBuf),
+}
+
+impl OpenError {
+    pub(crate) fn of_file_system(dir: &Path, why: io::Error) -> Self {
+        let dir = dir.to_owned();
+        if is_for_want_of_room(&why) { Self::NoRoom { dir, why } } else { Self::Io(dir, why) }
+    }
+
+    pub(crate) fn of_key_file(dir: &Path, file: &Path, why: KeyFileError) -> Self {
+        match why {
+            KeyFileError::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
+            why => Self::KeyFile(file.to_owned(), why),
+        }
+    }
+
+    pub(crate) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
+        match error {
+            ::sled::Error::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
+            other => Self::Unreadable(dir.to_owned(), other.to_string()),
+        }
+    }
+
+    pub(crate) fn of_registry(dir: &Path, error: RegistryError) -> Self {
+        match error {
+            RegistryError::Engine(error) => Self::of_engine(dir, error),
+            RegistryError::Record(error) => Self::Unreadable(dir.to_owned(), error.to_string()),
+        }
+    }
+}
+
+/// How much room there is, to be said after how much is needed.
+fn free_of(dir: &Path) -> String {
+    free_bytes(dir).map_or_else(String::new, |free| format!(", and {} are free", free >> 20))
+}

@@ -1,0 +1,235 @@
+//! Reading what the ledger does not have in memory: details of volumes, encodings of events, attempts. The ledger's lock is never held
+//! while the disk is read.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::query::type_of;
+use crate::{
+    domain::{
+        delivery::Attempt,
+        ids::{AccountId, EventName, Seq},
+    },
+    event::{EventContent, StoredEvent},
+    store::disk::{
+        Shared,
+        index::{
+            volume::{Stored, Volume},
+            volume_codec,
+            volume_detail::{Detail, EventMeta},
+        },
+        log::{LogReader, Pos, ReadError, Span, damaged, sum},
+        records::{AttemptRecord, RecordError},
+    },
+};
+
+/// Encodings that lie together are read together, up to so many bytes.
+const READ_BYTES: usize = 256 * 1024;
+/// Tries to read something that is moved again and again meanwhile.
+const TRIES_MAX: usize = 10;
+/// In front of an attempt: its length and what it adds up to.
+pub const ATTEMPT_HEAD: usize = 8;
+/// Most bytes of an attempt: what is kept of an answer and an error, and an URL, is far less.
+const ATTEMPT_BYTES_MAX: u32 = 1024 * 1024;
+
+/// An event that is to be read.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its place.
+    pub seq: Seq,
+    /// What is known of it.
+    pub meta: EventMeta,
+}
+
+impl Found {
+    /// An event of a volume.
+    pub fn new(volume: &Volume, detail: &Detail, event: usize) -> Self {
+        Self { seq: detail.seq(volume.first, event), meta: detail.events[event].clone() }
+    }
+}
+
+/// Which way to go through the volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the oldest on.
+    Up,
+    /// From the newest back.
+    Down,
+}
+
+impl Shared {
+    /// Shows the volumes that are wanted, with their details, until `visit` breaks off. What is not in memory is read.
+    pub fn walk(
+        &self,
+        way: Way,
+        wanted: impl Fn(&Volume) -> bool,
+        mut visit: impl FnMut(&Volume, &Detail) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let mut passed: Option<Seq> = None;
+        let mut tries = 0;
+        loop {
+            let missing = {
+                let ledger = self.ledger();
+                let (mut up, mut down);
+                let volumes: &mut dyn Iterator<Item = &Volume> = match way {
+                    Way::Up => {
+                        let from =
+                            passed.map_or(0, |passed| ledger.volumes.partition_point(|v| v.first <= passed));
+                        up = ledger.volumes.range(from..);
+                        &mut up
+                    }
+                    Way::Down => {
+                        let until = passed.map_or(ledger.volumes.len(), |passed| {
+                            ledger.volumes.partition_point(|v| v.first < passed)
+                        });
+                        down = ledger.volumes.range(..until).rev();
+                        &mut down
+                    }
+                };
+                let mut missing = None;
+                for volume in volumes {
+                    if wanted(volume) {
+                        let Some(detail) = ledger.detail(volume.first) else {
+                            missing = Some((volume.first, volume.stored()));
+                            break;
+                        };
+                        if visit(volume, detail).is_break() {
+                            return Ok(());
+                        }
+                    }
+                    passed = Some(volume.first);
+                    tries = 0;
+                }
+                missing
+            };
+            let Some((first, stored)) = missing else { return Ok(()) };
+            self.try_fetch(first, stored, &mut tries)?;
+        }
+    }
+
+    /// Has a volume's detail in memory and shows it; `None` if there is no such volume.
+    pub fn look_at<T>(
+        &self,
+        first: Seq,
+        mut look: impl FnMut(&Volume, &Detail) -> T,
+    ) -> Result<Option<T>, ReadError> {
+        let mut tries = 0;
+        loop {
+            let stored = {
+                let ledger = self.ledger();
+                let Some(volume) = ledger.volume(first) else { return Ok(None) };
+                if let Some(detail) = ledger.detail(first) {
+                    return Ok(Some(look(volume, detail)));
+                }
+                volume.stored()
+            };
+            self.try_fetch(first, stored, &mut tries)?;
+        }
+    }
+
+    /// Reads a detail into memory, if it is where it was said to be.
+    fn try_fetch(&self, first: Seq, stored: Option<Stored>, tries: &mut usize) -> Result<(), ReadError> {
+        let stored = stored.expect("a volume that is not stored is in memory");
+        *tries += 1;
+        self.metrics.volumes_read.inc();
+        match read_detail(&self.log, stored) {
+            Ok(detail) => self.ledger_mut().offer(first, stored, detail),
+            // It was moved meanwhile: the ledger knows where to.
+            Err(ReadError::Gone) if *tries < TRIES_MAX => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The events that were found, in their order. Those that somebody holds are not read.
+    pub fn load(&self, found: &[Found]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+        let mut events: Vec<Option<Arc<StoredEvent>>> = {
+            let held = self.held();
+            found.iter().map(|found| held.get(found.seq)).collect()
+        };
+        let missing = found.iter().zip(&events).filter(|(_, event)| event.is_none());
+        let missing: Vec<&Found> = missing.map(|(found, _)| found).collect();
+        let read = self.read_events(&missing)?;
+        let mut held = self.held();
+        let places = events.iter_mut().filter(|event| event.is_none());
+        places.zip(read).for_each(|(place, event)| *place = Some(held.share(event)));
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    fn read_events(&self, found: &[&Found]) -> Result<Vec<StoredEvent>, ReadError> {
+        let mut events = Vec::with_capacity(found.len());
+        let mut rest = found;
+        while let Some(first) = rest.first() {
+            let together = together(rest);
+            let last = &rest[together - 1].meta;
+            let len =
+                usize::try_from(last.pos.raw() - first.meta.pos.raw()).expect("it is READ_BYTES at most");
+            let bytes = self.log.read(first.meta.pos, len + last.len as usize)?;
+            for Found { seq, meta } in &rest[..together] {
+                let from =
+                    usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
+                events.push(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?);
+            }
+            rest = &rest[together..];
+        }
+        Ok(events)
+    }
+}
+
+/// How many of the first of these lie close together, one after another in one file.
+fn together(found: &[&Found]) -> usize {
+    let start = found[0].meta.pos;
+    let follows = |pair: &[&Found]| {
+        let (one, next) = (&pair[0].meta, &pair[1].meta);
+        let end = one.pos.plus(one.len as usize);
+        let is_close = next.pos >= end && next.pos.raw() - end.raw() <= u64::from(one.len);
+        next.pos.file() == start.file()
+            && is_close
+            && next.pos.raw() + u64::from(next.len) - start.raw() <= READ_BYTES as u64
+    };
+    1 + found.windows(2).take_while(|pair| follows(pair)).count()
+}
+
+/// The event whose encoding was read.
+fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
+    if sum(encoded) != meta.sum {
+        return Err(damaged(meta.pos).into());
+    }
+    let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
+    let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
+    // Copied: it must not hold on to what was read beside it.
+    let content = EventContent::new(type_of(meta.event_type), meta.tag, Bytes::copy_from_slice(encoded));
+    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
+}
+
+/// A volume's detail, from the disk.
+pub fn read_detail(log: &LogReader, stored: Stored) -> Result<Detail, ReadError> {
+    let (index, state) = (log.read_span(stored.index.events)?, log.read_span(stored.state)?);
+    Ok(volume_codec::decode(&index, &state)?)
+}
+
+/// The attempts of a delivery from its latest one back, at most `limit`, the latest last. Older ones may be gone.
+pub fn read_attempts(log: &LogReader, last: Pos, limit: usize) -> Result<Vec<Attempt>, ReadError> {
+    let (mut attempts, mut pos) = (Vec::new(), last);
+    while pos != Pos::default() && attempts.len() < limit {
+        let head = match log.read(pos, ATTEMPT_HEAD) {
+            Err(ReadError::Gone) => break,
+            head => head?,
+        };
+        let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
+        let span = Span { pos: pos.plus(ATTEMPT_HEAD), len: number(0), sum: number(4) };
+        if span.len > ATTEMPT_BYTES_MAX {
+            return Err(damaged(pos).into());
+        }
+        let record = match log.read_span(span) {
+            Err(ReadError::Gone) => break,
+            record => AttemptRecord::decode(&*record?).map_err(RecordError::from)?,
+        };
+        pos = Pos::from_raw(record.before);
+        attempts.push(record.try_into()?);
+    }
+    attempts.reverse();
+    Ok(attempts)
+}

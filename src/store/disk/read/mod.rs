@@ -1,0 +1,5 @@
+//! Reads: queries over the index, and events and attempts fetched from the log.
+
+pub(super) mod event_cache;
+pub(super) mod fetch;
+pub(super) mod query;

@@ -1,0 +1,78 @@
+//! What one commit gathers before it is written.
+
+use std::collections::HashMap;
+
+use foldhash::HashSet;
+use prost::Message;
+
+use super::{AcceptResult, Answer, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX};
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq},
+        time::UnixMicros,
+    },
+    store::{
+        Accepted, AcceptedEvent,
+        disk::{
+            log::sum,
+            read::fetch::ATTEMPT_HEAD,
+            records::{AttemptRecord, EventEntry, OutcomeRecord},
+        },
+    },
+};
+
+/// A commit that is being gathered.
+#[derive(Default)]
+pub(super) struct Group {
+    /// Refusals wait as well: what they are based on may be of this commit.
+    pub(super) accepts: Vec<(AcceptResult, Answer<Vec<Accepted>>)>,
+    pub(super) settles: Vec<Answer<()>>,
+    pub(super) entries: Vec<EventEntry>,
+    pub(super) stored: Vec<AcceptedEvent>,
+    /// Bytes of the encodings of `stored`.
+    pub(super) bodies_len: usize,
+    /// By account and publisher's id, the events of this commit: where they are in `entries`.
+    pub(super) ids: HashMap<(AccountId, EventId), usize>,
+    pub(super) outcomes: Vec<OutcomeRecord>,
+    pub(super) attempts: Vec<u8>,
+    pub(super) settled: HashSet<DeliveryKey>,
+    pub(super) time: UnixMicros,
+    pub(super) first: Seq,
+}
+
+impl Group {
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
+    }
+
+    /// Adds how far a delivery got, by this attempt or by what a caller decided.
+    pub(super) fn settle(
+        &mut self,
+        key: DeliveryKey,
+        state: DeliveryState,
+        attempts: u32,
+        attempt: Option<&AttemptRecord>,
+    ) {
+        let before = self.attempts.len();
+        if let Some(attempt) = attempt {
+            let encoded = attempt.encode_to_vec();
+            let len = u32::try_from(encoded.len()).expect("what is kept of an answer is bounded");
+            self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
+            self.attempts.extend(len.to_le_bytes());
+            self.attempts.extend(sum(&encoded).to_le_bytes());
+            self.attempts.extend(encoded);
+        }
+        let attempt_len =
+            u32::try_from(self.attempts.len() - before).expect("what is kept of an answer is bounded");
+        self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
+    }
+
+    /// Takes back the events of a call that failed: all or none.
+    pub(super) fn take_back(&mut self, (entries, bodies_len): (usize, usize)) {
+        self.entries.truncate(entries);
+        self.stored.truncate(entries);
+        self.bodies_len = bodies_len;
+        self.ids.retain(|_, place| *place < entries);
+    }
+}

@@ -1,0 +1,202 @@
+//! What the writing thread does one at a time: changes of the registry, decisions of callers, retention.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+
+use super::{Answer, Group, Write, Writer};
+use crate::{
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{Seq, SubscriptionKey},
+        subscription::Subscription,
+    },
+    store::{
+        Change, Created, NewSubscription, OperatorAction, QueueEvent, ReplayQuery, StoreError,
+        disk::{fs::free_bytes, kv::sled::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
+        registry,
+    },
+};
+
+/// Least bytes free on the disk while subscriptions are changed: sled takes the next segment of its file before it needs it.
+const REGISTRY_ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
+
+impl Writer {
+    /// What is rare, in a commit of its own. False if the thread shall end.
+    pub(super) fn write_alone(&mut self, write: Write) -> bool {
+        match write {
+            Write::Decide(key, decision, answer) => {
+                let result = self.override_delivery(key, decision);
+                self.answer(answer, result);
+            }
+            Write::Replay(query, events, answer) => {
+                let result = self.replay(&query, &events);
+                self.answer(answer, result);
+            }
+            Write::Purge(keep, answer) => {
+                let result = self.purge(keep);
+                self.answer(answer, result);
+            }
+            Write::Create(new, answer) => {
+                let result = self.create(*new);
+                self.answer(answer, result);
+            }
+            Write::Update(subscription, version, change, answer) => {
+                let result = self.update(subscription, version, *change);
+                self.answer(answer, result);
+            }
+            Write::Delete(subscription, version, force, answer) => {
+                let result = self.delete(subscription, version, force);
+                self.answer(answer, result);
+            }
+            Write::Tokens(change, answer) => {
+                let result = self.change_tokens(*change);
+                self.answer(answer, result);
+            }
+            Write::Stop(answer) => {
+                let synced = if self.working().is_ok() { self.sync_registry() } else { Ok(()) };
+                let result = synced.map(|()| self.log.next_number());
+                self.answer(answer, result);
+                return false;
+            }
+            Write::Accept(..) | Write::Settle => unreachable!("these are gathered"),
+        }
+        true
+    }
+
+    fn answer<T>(&mut self, answer: Answer<T>, result: Result<T, StoreError>) {
+        if let Err(failure @ StoreError::Failed(_)) = &result {
+            self.shared.fail(failure.clone());
+        }
+        drop(answer.send(result));
+    }
+
+    fn override_delivery(
+        &mut self,
+        key: DeliveryKey,
+        decision: OperatorAction,
+    ) -> Result<DeliveryState, StoreError> {
+        self.working()?;
+        let slot = self.slot(key)?.ok_or(StoreError::DeliveryNotFound)?;
+        let before = slot.delivery_state();
+        let now = self.shared.clock.now();
+        let Some(state) = decision.apply(before, now)? else { return Ok(before) };
+        let mut group = Group { time: now, ..Group::default() };
+        group.settle(key, state, slot.attempts, None);
+        self.write_group(&mut group)?;
+        if let Some(fed) = QueueEvent::decided(key, state) {
+            drop(self.shared.feed.send(fed));
+        }
+        Ok(state)
+    }
+
+    fn replay(&mut self, query: &ReplayQuery, events: &[Seq]) -> Result<u64, StoreError> {
+        self.working()?;
+        if self.shared.registry.by_key(query.subscription).is_none() {
+            return Err(StoreError::SubscriptionNotFound);
+        }
+        let mut group = Group { time: self.shared.clock.now(), ..Group::default() };
+        let mut first = None;
+        for &seq in events {
+            let volume = self.shared.ledger().volume_of(seq).map(|volume| volume.first);
+            let Some(volume) = volume else { continue };
+            self.load_and_keep(volume)?;
+            let ledger = self.shared.ledger();
+            let (Some(volume), Some(detail)) = (ledger.volume(volume), ledger.detail(volume)) else {
+                continue;
+            };
+            let Some(event) = detail.event_at(volume.first, seq) else { continue };
+            if is_replayable(query, volume, detail, event) {
+                let key = DeliveryKey { seq, subscription: query.subscription };
+                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
+                let attempts = slot.map_or(0, |slot| slot.attempts);
+                let outcome = OutcomeRecord::new(key, DeliveryState::Pending, attempts);
+                group.outcomes.push(OutcomeRecord { added: slot.is_none(), queued: true, ..outcome });
+                first = first.or(Some(seq));
+            }
+        }
+        let count = group.outcomes.len() as u64;
+        self.write_group(&mut group)?;
+        if let Some(first) = first {
+            drop(self.shared.feed.send(QueueEvent::Requeued(query.subscription, first)));
+        }
+        Ok(count)
+    }
+
+    fn create(&mut self, new: NewSubscription) -> Result<Created, StoreError> {
+        self.registry_room()?;
+        let account = new.name.account;
+        let now = self.shared.clock.now();
+        if let Some(request) = &new.request
+            && let Some((fingerprint, subscription)) = self.registry_tree.request(account, request.id, now)?
+        {
+            let subscription = Arc::new(subscription);
+            return if fingerprint == request.fingerprint {
+                Ok(Created { subscription, repeated: true })
+            } else {
+                Err(StoreError::RequestIdReused)
+            };
+        }
+        registry::check_free(&self.shared.registry, &new.name, &new.settings.url, None)?;
+        let key = self.registry_tree.next_key()?;
+        let uid = uuid::Builder::from_random_bytes(self.random.random()).into_uuid();
+        let request = new.request.clone();
+        let subscription = Arc::new(new.into_subscription(key, uid, now));
+        self.registry_tree.create(&subscription, request.as_ref(), now)?;
+        self.sync_registry()?;
+        self.shared.ledger_mut().add_subscription(key);
+        self.shared.registry.put(Arc::clone(&subscription));
+        Ok(Created { subscription, repeated: false })
+    }
+
+    fn update(
+        &mut self,
+        subscription: SubscriptionKey,
+        version: u64,
+        change: Change,
+    ) -> Result<Arc<Subscription>, StoreError> {
+        self.registry_room()?;
+        let current = registry::check_version(&self.shared.registry, subscription, version)?;
+        let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
+        registry::check_free(
+            &self.shared.registry,
+            &changed.name,
+            &changed.settings.url,
+            Some(subscription),
+        )?;
+        self.registry_tree.put(&changed)?;
+        self.sync_registry()?;
+        self.shared.registry.put(Arc::clone(&changed));
+        Ok(changed)
+    }
+
+    fn delete(&mut self, subscription: SubscriptionKey, version: u64, force: bool) -> Result<(), StoreError> {
+        self.registry_room()?;
+        registry::check_version(&self.shared.registry, subscription, version)?;
+        let owed = self.shared.ledger().summary(subscription).owed();
+        if owed > 0 && !force {
+            return Err(StoreError::Owed(owed));
+        }
+        self.registry_tree.remove(subscription)?;
+        self.sync_registry()?;
+        {
+            // Whoever looks sees both or neither.
+            let mut ledger = self.shared.ledger_mut();
+            ledger.remove_subscription(subscription);
+            self.shared.metrics.deliveries_dropped.inc_by(owed);
+        }
+        self.shared.registry.remove(subscription);
+        Ok(())
+    }
+
+    /// Errors while the disk has no room for what the registry's engine may take: it does not survive that.
+    pub(super) fn registry_room(&self) -> Result<(), StoreError> {
+        self.working()?;
+        let free = free_bytes(&self.ledger_dir);
+        if free.is_some_and(|free| free < REGISTRY_ROOM_BYTES) { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    pub(super) fn working(&self) -> Result<(), StoreError> {
+        self.shared.working()
+    }
+}
