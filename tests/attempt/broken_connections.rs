@@ -3,25 +3,25 @@
 use tidings::domain::delivery::Outcome;
 
 use crate::{
-    receiver::{OK, Receiver},
-    support::Sender,
+    attempt::sender::Sender,
+    support::{
+        closed_address,
+        receiver::{OK, Receiver, Response},
+    },
 };
 
 #[tokio::test]
 async fn a_connection_closed_before_the_answer_fails_without_a_second_try() {
-    let mut receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-    })
-    .await;
+    let mut receiver = Receiver::always(Response::close()).await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
     assert_eq!(attempt.error, "the connection was closed before the answer was complete");
-    assert_eq!(receiver.so_far().len(), 1);
+    assert_eq!(receiver.take_all().len(), 1);
 }
 
 #[tokio::test]
 async fn a_connection_reset_before_the_answer_fails() {
-    let receiver = Receiver::start(|mut connection| async move {
+    let receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         connection.reset();
     })
@@ -38,11 +38,7 @@ async fn a_connection_closed_in_the_middle_of_an_answer_fails() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", 200, "half"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", 200, "half"),
     ] {
-        let receiver = Receiver::start(move |mut connection| async move {
-            connection.request().await;
-            connection.send(answer).await;
-        })
-        .await;
+        let receiver = Receiver::always(Response::last(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, status), "{answer:?}");
         assert_eq!(attempt.response_body, body);
@@ -51,11 +47,7 @@ async fn a_connection_closed_in_the_middle_of_an_answer_fails() {
 
 #[tokio::test]
 async fn an_answer_that_ends_with_the_connection_is_whole() {
-    let receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\n\r\nuntil the end").await;
-    })
-    .await;
+    let receiver = Receiver::always(Response::last("HTTP/1.1 200 OK\r\n\r\nuntil the end")).await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, "until the end"));
 }
@@ -68,12 +60,7 @@ async fn an_answer_that_is_not_http_fails() {
         "HTTP/1.1 2000 x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
     ] {
-        let receiver = Receiver::start(move |mut connection| async move {
-            connection.request().await;
-            connection.send(answer).await;
-            connection.wait_for_end().await;
-        })
-        .await;
+        let receiver = Receiver::always(Response::bytes(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{answer:?}");
         assert!(attempt.error.starts_with("the answer is not http: "), "{}", attempt.error);
@@ -84,15 +71,8 @@ async fn an_answer_that_is_not_http_fails() {
 async fn an_answer_with_too_many_or_too_long_headers_fails() {
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     for headers in [long, "x: y\r\n".repeat(200)] {
-        let receiver = Receiver::start(move |mut connection| {
-            let answer = format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n");
-            async move {
-                connection.request().await;
-                connection.send(&answer).await;
-                connection.wait_for_end().await;
-            }
-        })
-        .await;
+        let response = Response::bytes(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n"));
+        let receiver = Receiver::always(response).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
         assert_eq!(attempt.error, "the answer's headers are too large");
@@ -101,9 +81,7 @@ async fn an_answer_with_too_many_or_too_long_headers_fails() {
 
 #[tokio::test]
 async fn nobody_listening_is_no_connection() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = closed_address();
     let attempt = Sender::new().post(&format!("http://{address}/hook?token=secret")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Connect, 0));
     assert_eq!(attempt.error, format!("could not connect to {address}: connection refused"));
@@ -119,7 +97,7 @@ async fn a_name_that_does_not_resolve_is_no_connection() {
 #[tokio::test]
 async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
     // The first connection answers once, then closes when it gets another request: it was about to anyway.
-    let mut receiver = Receiver::start(|mut connection| async move {
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         connection.send(OK).await;
         if connection.number == 0 {
@@ -132,14 +110,14 @@ async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
     let sender = Sender::new();
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    let connections: Vec<usize> = receiver.so_far().iter().map(|request| request.connection).collect();
+    let connections: Vec<usize> = receiver.take_all().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 0, 1]);
 }
 
 #[tokio::test]
 async fn a_second_try_is_made_once() {
     // Closes every connection without an answer, but for the very first request.
-    let mut receiver = Receiver::start(|mut connection| async move {
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         if connection.number == 0 {
             connection.send(OK).await;
@@ -150,5 +128,5 @@ async fn a_second_try_is_made_once() {
     let sender = Sender::new();
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Io);
-    assert_eq!(receiver.so_far().len(), 3);
+    assert_eq!(receiver.take_all().len(), 3);
 }

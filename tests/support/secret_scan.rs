@@ -1,5 +1,5 @@
-//! Watches everything that gateways print and answer for the secrets that they were given or gave away: the two answers that may
-//! show one show no other, and nothing else shows any.
+//! Scans everything that gateways print and respond for the secrets that they were given or made. The two responses that may show one
+//! show no other, and nothing else shows any.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use prost::Message;
@@ -21,11 +21,11 @@ use tower::Service;
 
 /// Shorter ones are found in what has nothing to do with them.
 const BYTES_MIN: usize = 8;
-/// Of a frame this much is looked at together with the next: a secret may be in both.
+/// The end of a frame that is scanned together with the next: a secret may be in both.
 const OVERLAP_BYTES: usize = 512;
 /// In front of a message of gRPC: whether it is compressed, and its length.
 const MESSAGE_HEAD: usize = 5;
-/// What answers to these show in their `signing_secret`.
+/// The methods whose responses show a secret, in their `signing_secret`.
 const SHOWING: [&str; 2] = ["CreateSubscription", "RotateSigningSecret"];
 
 /// The secrets that the gateways of a test know.
@@ -33,7 +33,7 @@ const SHOWING: [&str; 2] = ["CreateSubscription", "RotateSigningSecret"];
 pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 
 impl Secrets {
-    /// Watches for this one from now on.
+    /// Scans for this one from now on.
     pub fn add(&self, secret: &str) {
         // What follows the prefix is the secret.
         let secret = secret.strip_prefix("whsec_").or(secret.strip_prefix("whsk_")).unwrap_or(secret);
@@ -61,7 +61,7 @@ impl Secrets {
 
     fn check_headers(&self, path: &str, headers: &HeaderMap) {
         for (name, value) in headers {
-            let what = format!("{name} of the answer to {path}");
+            let what = format!("{name} of the response to {path}");
             self.check(&what, value.as_bytes(), "");
             self.check(&what, percent_decoded(value.as_bytes()).as_slice(), "");
             if let Ok(decoded) = STANDARD_NO_PAD.decode(value.as_bytes().trim_ascii_end()) {
@@ -70,7 +70,7 @@ impl Secrets {
         }
     }
 
-    /// Learns what a request tells the gateway.
+    /// Adds the secrets of a request.
     fn learn(&self, path: &str, request: &[u8]) {
         let Some(message) = request.get(MESSAGE_HEAD..) else { return };
         let subscription = if path.ends_with("/CreateSubscription") {
@@ -85,9 +85,9 @@ impl Secrets {
         subscription.unwrap_or_default().headers.values().for_each(|value| self.add(value));
     }
 
-    /// What an answer shows as it may.
-    fn shown_by(&self, path: &str, answer: &[u8]) -> String {
-        let message = answer.get(MESSAGE_HEAD..).unwrap_or_default();
+    /// The secret that a response may show.
+    fn shown_by(&self, path: &str, response: &[u8]) -> String {
+        let message = response.get(MESSAGE_HEAD..).unwrap_or_default();
         let shown = if path.ends_with(SHOWING[0]) {
             v1::CreateSubscriptionResponse::decode(message).unwrap_or_default().signing_secret
         } else if path.ends_with(SHOWING[1]) {
@@ -101,7 +101,7 @@ impl Secrets {
 }
 
 /// Signing secrets and private keys, whoever made them.
-fn keys_in(text: &str) -> impl Iterator<Item = &str> {
+pub fn keys_in(text: &str) -> impl Iterator<Item = &str> {
     const CHARS_MIN: usize = 24;
     let starts =
         ["whsec_", "whsk_"].map(|prefix| text.match_indices(prefix).map(|(at, _)| (at, prefix.len())));
@@ -123,16 +123,23 @@ fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// A connection to a gateway whose answers are watched.
+/// A connection to a gateway whose responses are scanned.
 #[derive(Clone)]
 pub struct Channel {
     inner: tonic::transport::Channel,
     secrets: Secrets,
+    authorization: Option<HeaderValue>,
 }
 
 impl Channel {
     pub fn new(inner: tonic::transport::Channel, secrets: Secrets) -> Self {
-        Self { inner, secrets }
+        Self { inner, secrets, authorization: None }
+    }
+
+    /// The same connection with this metadata `authorization` on every call.
+    pub fn with_authorization(mut self, value: &str) -> Self {
+        self.authorization = Some(HeaderValue::from_str(value).expect("it can be sent"));
+        self
     }
 }
 
@@ -145,25 +152,28 @@ impl Service<Request<Body>> for Channel {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(value) = &self.authorization {
+            request.headers_mut().insert("authorization", value.clone());
+        }
         let path = request.uri().path().to_owned();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::new(Mutex::new(Vec::new()));
         let request = {
-            let asked = Arc::clone(&asked);
+            let sent = Arc::clone(&sent);
             let is_learned_from = path.contains("SubscriptionService/");
             request.map(|body| {
                 Body::new(body.map_frame(move |frame: Frame<Bytes>| {
                     if let Some(data) = frame.data_ref().filter(|_| is_learned_from) {
-                        asked.lock().unwrap().extend_from_slice(data);
+                        sent.lock().unwrap().extend_from_slice(data);
                     }
                     frame
                 }))
             })
         };
-        let (answering, secrets) = (self.inner.call(request), self.secrets.clone());
+        let (responding, secrets) = (self.inner.call(request), self.secrets.clone());
         Box::pin(async move {
-            let response = answering.await?;
-            secrets.learn(&path, &asked.lock().unwrap());
+            let response = responding.await?;
+            secrets.learn(&path, &sent.lock().unwrap());
             secrets.check_headers(&path, response.headers());
             let mut seen = Vec::new();
             Ok(response.map(|body| {
@@ -171,7 +181,7 @@ impl Service<Request<Body>> for Channel {
                     if let Some(data) = frame.data_ref() {
                         seen.extend_from_slice(data);
                         let shown = secrets.shown_by(&path, &seen);
-                        secrets.check(&format!("the answer to {path}"), &seen, &shown);
+                        secrets.check(&format!("the response to {path}"), &seen, &shown);
                         if !SHOWING.iter().any(|method| path.ends_with(method)) {
                             seen.drain(..seen.len().saturating_sub(OVERLAP_BYTES));
                         }

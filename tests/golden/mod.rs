@@ -2,8 +2,6 @@
 //! line by line: they were written from it, not from what the code gives. Three variants of each: everything set, nothing
 //! set that is optional (`.unset`), and parts that are there with nothing set in them (`.empty`).
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
-
 use std::{env, fs};
 
 use prost::Message;
@@ -13,10 +11,8 @@ use tidings::{
     proto::v1::{self, EventType},
 };
 
-#[path = "golden/bodies.rs"]
-mod bodies;
-#[path = "golden/events.rs"]
-mod events;
+pub mod bodies;
+pub mod events;
 
 use bodies::{compact, golden, name_of};
 
@@ -78,7 +74,7 @@ fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
             let body = render::render(&event, PayloadFormat::Chatwoot);
             match parse::read(&body, account) {
                 Ok(again) => assert_eq!(render::render(&again, PayloadFormat::Chatwoot), body),
-                // Nothing but its hours tells an inbox: these have none.
+                // Only working hours name an inbox: these events have none.
                 Err(faults) => {
                     let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
                     assert_eq!(fields, ["working_hours[0].inbox_id"], "{kind:?}");
@@ -89,7 +85,7 @@ fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
     }
 }
 
-/// What is published is what is stored. `WRITE_SEEDS=1 cargo test --test golden` writes the events into the corpus of the fuzz target as well.
+/// What is published is what is stored. `WRITE_SEEDS=1 cargo test --test integration golden` writes the events into the corpus of the fuzz target as well.
 #[test]
 fn every_event_comes_back_from_its_encoding() {
     for kind in events::kinds() {

@@ -4,7 +4,10 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use hyper_util::rt::TokioIo;
@@ -13,9 +16,10 @@ use rcgen::{
     date_time_ymd,
 };
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
 use tokio::net::TcpStream;
@@ -23,24 +27,24 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-/// The versions that clients may be told to speak.
+/// The versions of which a client may speak one alone.
 pub static TLS_1_2: [&SupportedProtocolVersion; 1] = [&TLS12];
 pub static TLS_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
 static BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// An authority.
+/// An authority that nobody knows.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate of an authority, and its key.
 pub struct Certificate {
-    der: CertificateDer<'static>,
-    pem: String,
-    key: KeyPair,
+    pub der: CertificateDer<'static>,
+    pub pem: String,
+    pub key: KeyPair,
 }
 
-/// When a certificate holds.
+/// When a certificate is valid.
 #[derive(Clone, Copy, Debug)]
-pub enum Holds {
+pub enum Valid {
     Now,
     Until2020,
     From2100,
@@ -48,7 +52,11 @@ pub enum Holds {
 
 impl Authority {
     pub fn new() -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::default();
+        // Of one name they would be one authority, with a signature that is wrong.
+        let name = format!("authority {}", MADE.fetch_add(1, Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -57,20 +65,24 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate of a server called localhost.
-    pub fn server(&self) -> Certificate {
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    /// A certificate of a server of this name.
+    pub fn server(&self, name: &str) -> Certificate {
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         self.signed(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A certificate of a client.
-    pub fn client(&self, name: &str, holds: Holds) -> Certificate {
-        self.signed(named(name, holds), ExtendedKeyUsagePurpose::ClientAuth)
+    pub fn client(&self, name: &str, valid: Valid) -> Certificate {
+        self.signed(named(name, valid), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// A certificate of this name which is not for clients.
-    pub fn other(&self, name: &str) -> Certificate {
-        self.signed(named(name, Holds::Now), ExtendedKeyUsagePurpose::ServerAuth)
+    pub fn not_for_clients(&self, name: &str) -> Certificate {
+        self.signed(named(name, Valid::Now), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     fn signed(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Certificate {
@@ -81,38 +93,63 @@ impl Authority {
     }
 
     /// A client that trusts this authority, and shows nothing.
-    pub fn trusting(&self) -> Client {
+    pub fn trusting(&self) -> TlsClient {
+        TlsClient { roots: self.roots(), versions: &BOTH, shows: None, protocols: vec![b"h2".to_vec()] }
+    }
+
+    /// A server of this name, whose clients must show a certificate of `clients`, if there is that authority.
+    pub fn server_config(&self, name: &str, protocols: &[&str], clients: Option<&Self>) -> ServerConfig {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let roots = Arc::new(clients.roots());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let Certificate { der, key, .. } = self.server(name);
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let mut config = builder.with_single_cert(vec![der], key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        config
+    }
+
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        Client { roots, versions: &BOTH, shows: None, protocols: vec![b"h2".to_vec()] }
+        roots.add(self.der()).unwrap();
+        roots
     }
 }
 
-fn named(name: &str, holds: Holds) -> CertificateParams {
+fn named(name: &str, valid: Valid) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
-    match holds {
-        Holds::Now => {}
-        Holds::Until2020 => params.not_after = date_time_ymd(2020, 1, 1),
-        Holds::From2100 => params.not_before = date_time_ymd(2100, 1, 1),
+    match valid {
+        Valid::Now => {}
+        Valid::Until2020 => params.not_after = date_time_ymd(2020, 1, 1),
+        Valid::From2100 => params.not_before = date_time_ymd(2100, 1, 1),
     }
     params
 }
 
 impl Certificate {
-    /// Writes certificate and key as a rotation does: each whole, by a rename.
-    pub fn write(&self, directory: &Path) {
-        put(&directory.join("key.pem"), &self.key.serialize_pem());
-        put(&directory.join("cert.pem"), &self.pem);
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
     }
 
-    pub fn der(&self) -> &CertificateDer<'static> {
-        &self.der
+    /// Writes `cert.pem` and `key.pem` as a rotation does: each whole, by a rename.
+    pub fn write(&self, directory: &Path) {
+        replace(&directory.join("key.pem"), &self.key_pem());
+        replace(&directory.join("cert.pem"), &self.pem);
     }
 }
 
 /// Replaces a file.
-pub fn put(file: &Path, text: &str) {
+pub fn replace(file: &Path, text: &str) {
     let new = PathBuf::from(format!("{}.new", file.display()));
     fs::write(&new, text).unwrap();
     fs::rename(new, file).unwrap();
@@ -120,14 +157,14 @@ pub fn put(file: &Path, text: &str) {
 
 /// How a client speaks TLS.
 #[derive(Clone)]
-pub struct Client {
+pub struct TlsClient {
     roots: RootCertStore,
     versions: &'static [&'static SupportedProtocolVersion],
     shows: Option<(CertificateDer<'static>, Vec<u8>)>,
     protocols: Vec<Vec<u8>>,
 }
 
-impl Client {
+impl TlsClient {
     /// The same, in this version alone.
     pub fn speaking(mut self, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
         self.versions = versions;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::receiver::PATIENCE;
+use crate::support::PATIENCE;
 use tidings::{
     clock::Clock,
     delivery::http::client::{PosterSettings, webhook_client},

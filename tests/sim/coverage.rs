@@ -1,4 +1,4 @@
-//! What happened, counted by kind, so that nothing that is to be tried vanishes from the simulation unnoticed.
+//! Counts of what happened, by kind, so that nothing that is to be tried vanishes from the simulation unnoticed.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,9 @@ use std::{
 pub enum Kind {
     /// The gateway crashed.
     GatewayCrashed,
-    /// It stopped when it was told to, with everything under way at its end.
+    /// It stopped on request, with everything under way completed.
     GatewayStopped,
-    /// It was told to stop, and cut off what was under way at the end of the drain, or crashed in the middle.
+    /// It was asked to stop, and cut off what was under way at the end of the drain, or crashed in the middle.
     GatewayCutShort,
     ReceiverCrashed,
     Parted,
@@ -111,11 +111,11 @@ const LEAST: [(Kind, u64); 39] = [
 /// What [`LEAST`] is about. Fewer seeds bring what they bring.
 const LEAST_OF_SEEDS: u64 = 200;
 
-/// Counts what happens. Every clone is the same tally.
+/// Counts what happens. Every clone has the same counts.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<Mutex<BTreeMap<Kind, u64>>>);
+pub struct Coverage(Arc<Mutex<BTreeMap<Kind, u64>>>);
 
-impl Tally {
+impl Coverage {
     pub fn add(&self, kind: Kind) {
         self.add_many(kind, 1);
     }
@@ -148,6 +148,6 @@ impl Tally {
             }
         }
         println!("{seeds} seeds:\n{table}");
-        assert!(too_few.is_empty(), "too seldom: {too_few:?}");
+        assert!(too_few.is_empty(), "too rare: {too_few:?}");
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::gateway::PATIENCE;
+use super::PATIENCE;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -130,9 +130,9 @@ pub fn data(stream: u32, flags: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A connection that is written to by hand.
-pub struct Raw(pub TcpStream);
+pub struct RawHttp2(pub TcpStream);
 
-impl Raw {
+impl RawHttp2 {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }

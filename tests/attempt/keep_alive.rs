@@ -1,41 +1,18 @@
-//! Connections that are kept unused: which of them are used again, and for how long they are kept.
+//! Idle connections: which of them are used again, and for how long they are kept.
 
 use std::{sync::Arc, time::Duration};
 
 use tidings::domain::delivery::Outcome;
-use tokio::{
-    sync::{Barrier, mpsc},
-    time::timeout,
-};
+use tokio::sync::Barrier;
 
 use crate::{
-    receiver::{OK, PATIENCE, Receiver},
-    support::Sender,
+    attempt::sender::Sender,
+    support::receiver::{OK, Receiver, Response},
 };
-
-/// A receiver that answers until the gateway closes, and says then that it did.
-async fn told_of_ends() -> (Receiver, mpsc::UnboundedReceiver<usize>) {
-    let (ended, ends) = mpsc::unbounded_channel();
-    let receiver = Receiver::start(move |mut connection| {
-        let ended = ended.clone();
-        async move {
-            while connection.request().await {
-                connection.send(OK).await;
-            }
-            ended.send(connection.number).unwrap();
-        }
-    })
-    .await;
-    (receiver, ends)
-}
 
 #[tokio::test]
 async fn one_that_the_receiver_closed_meanwhile_is_not_used() {
-    let mut receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send(OK).await;
-    })
-    .await;
+    let mut receiver = Receiver::always(Response::last(OK)).await;
     let sender = Sender::new();
     for number in 0..10 {
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
@@ -45,37 +22,36 @@ async fn one_that_the_receiver_closed_meanwhile_is_not_used() {
 
 #[tokio::test]
 async fn one_that_is_not_used_for_long_is_closed() {
-    let (receiver, mut ends) = told_of_ends().await;
+    let receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::with(|settings| settings.idle_timeout = Duration::from_millis(50));
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    assert_eq!(timeout(PATIENCE, ends.recv()).await, Ok(Some(0)));
+    receiver.wait_for_closed(1).await;
 }
 
 #[tokio::test]
 async fn no_more_are_kept_than_the_endpoint_may_have() {
-    let (receiver, mut ends) = told_of_ends().await;
+    let receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::with(|settings| settings.idle_connections_per_endpoint_max = 0);
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    assert_eq!(timeout(PATIENCE, ends.recv()).await, Ok(Some(0)));
+    receiver.wait_for_closed(1).await;
 }
 
 #[tokio::test]
 async fn of_too_many_in_all_those_go_that_were_not_used_for_longest() {
-    let (mut receivers, mut ends) = (Vec::new(), Vec::new());
+    let mut receivers = Vec::new();
     let sender = Sender::with(|settings| settings.idle_connections_max = 3);
     for _ in 0..4 {
-        let (receiver, end) = told_of_ends().await;
+        let receiver = Receiver::always(Response::bytes(OK)).await;
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
         receivers.push(receiver);
-        ends.push(end);
     }
-    for (place, end) in ends.iter_mut().enumerate() {
-        if place < 2 {
-            assert_eq!(timeout(PATIENCE, end.recv()).await, Ok(Some(0)), "the receiver {place}");
+    for (number, receiver) in receivers.iter().enumerate() {
+        if number < 2 {
+            receiver.wait_for_closed(1).await;
         } else {
-            assert_eq!(sender.post(&receivers[place].url("/")).await.outcome, Outcome::Ok);
-            let used: Vec<_> = receivers[place].so_far().iter().map(|request| request.connection).collect();
-            assert_eq!(used, [0, 0], "the receiver {place}");
+            assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+            let used: Vec<_> = receiver.seen().iter().map(|request| request.connection).collect();
+            assert_eq!(used, [0, 0], "the receiver {number}");
         }
     }
 }
@@ -85,7 +61,7 @@ async fn many_that_broke_together_cost_one_second_try() {
     // All connections of the first round are reset when they are used again.
     const AT_ONCE: usize = 8;
     let all_there = Arc::new(Barrier::new(AT_ONCE));
-    let mut receiver = Receiver::start(move |mut connection| {
+    let mut receiver = Receiver::on_connections(move |mut connection| {
         let all_there = Arc::clone(&all_there);
         async move {
             connection.request().await;
@@ -107,8 +83,8 @@ async fn many_that_broke_together_cost_one_second_try() {
     let posts = (0..AT_ONCE).map(|_| sender.post(&url));
     let attempts = futures_util::future::join_all(posts).await;
     assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Ok), "{attempts:?}");
-    assert_eq!(receiver.so_far().len(), AT_ONCE);
+    assert_eq!(receiver.take_all().len(), AT_ONCE);
     assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
     // One over a kept connection that was reset, one over a new one.
-    assert_eq!(receiver.so_far().len(), 2);
+    assert_eq!(receiver.take_all().len(), 2);
 }

@@ -1,8 +1,6 @@
 //! Payloads that were captured from Chatwoot: each can be said as an event, and comes out again. `chatwoot/captured` holds them,
 //! `chatwoot/events` the events as protobuf JSON, and `chatwoot/exceptions.rs` what comes out otherwise, and why.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
-
 use std::{collections::BTreeSet, env};
 
 use tidings::{
@@ -10,20 +8,15 @@ use tidings::{
     event::{self, parse, render::render},
 };
 
-#[path = "chatwoot/document.rs"]
 mod document;
-#[path = "chatwoot/exceptions.rs"]
-mod exceptions;
-#[path = "chatwoot/fixtures.rs"]
-mod fixtures;
-#[path = "chatwoot/json.rs"]
-mod json;
-#[path = "chatwoot/kinds.rs"]
+pub mod exceptions;
+pub mod fixtures;
+pub mod json;
 mod kinds;
 
 use exceptions::{EXCEPTIONS, NONE_OF_THE_TWELVE};
 use fixtures::Fixture;
-use json::Sort;
+use json::{Difference, Sort};
 
 /// A difference, or an exception from having none: the payload, the sort, and the path as the exceptions have it.
 type Place = (String, String, String);
@@ -45,7 +38,7 @@ fn every_captured_payload_can_be_said_as_an_event() {
 #[test]
 fn every_captured_payload_comes_out_again() {
     assert_differences(fixtures::all().iter().flat_map(|fixture| {
-        let body = as_one_of_the_twelve(fixture);
+        let body = fixture.as_one_of_the_twelve();
         let event = parse::read(&body, fixture.account());
         let event = event.unwrap_or_else(|faults| panic!("{}: {faults:?}", fixture.name));
         if env::var_os("WRITE_EVENTS").is_some() {
@@ -97,38 +90,9 @@ fn the_comparison_is_strict() {
     assert_eq!(sorts(r#"{"a":1,"b":2}"#, r#"{"b":2,"c":3,"a":1}"#).len(), 2);
 }
 
-/// The payload with the name of an event that has the same record.
-fn as_one_of_the_twelve(fixture: &Fixture) -> Vec<u8> {
-    let mut body: serde_json::Value = serde_json::from_slice(&fixture.captured).unwrap();
-    if let Some((_, event)) = NONE_OF_THE_TWELVE.iter().find(|(name, _)| *name == fixture.name) {
-        body["event"] = (*event).into();
-    }
-    serde_json::to_vec(&body).unwrap()
-}
-
 fn differences(fixture: &Fixture, body: &[u8]) -> Vec<(Place, String)> {
-    let found = json::differences(&json::read(&fixture.captured), &json::read(body));
-    let places = found.into_iter().map(|difference| {
-        let place = (
-            fixture.name.clone(),
-            format!("{:?}", difference.sort),
-            general(&fixture.name, &difference.path),
-        );
-        (place, difference.what)
-    });
-    places.collect()
-}
-
-/// A path as the exceptions have it.
-fn general(fixture: &str, path: &str) -> String {
-    let path: String = path.split(['[', ']']).step_by(2).collect();
-    if fixture.starts_with("conversation_") {
-        return format!("~{path}");
-    }
-    match path.strip_prefix("conversation") {
-        Some(within) => format!("~{}", within.trim_start_matches('.')),
-        None => path,
-    }
+    let place = |Difference { path, sort, what }| ((fixture.name.clone(), format!("{sort:?}"), path), what);
+    fixture.differences(body).into_iter().map(place).collect()
 }
 
 /// That the differences are the exceptions: none more, and none less.

@@ -1,8 +1,7 @@
-//! A DNS server of the tests' own, and gateways that ask it.
+//! A DNS server for the tests, and how a gateway is made to ask it.
 //!
-//! A gateway resolves names as its system does. So it is started with other files in the places of `/etc/resolv.conf` and
-//! `/etc/nsswitch.conf`, which nobody else sees: in a mount namespace. That takes root, or a system that gives everybody
-//! namespaces; where it cannot be done, the tests say that they were skipped.
+//! A gateway resolves names as its system does. So it runs in a mount namespace with other files at `/etc/resolv.conf` and
+//! `/etc/nsswitch.conf`. That takes root, or a system that gives everybody namespaces; elsewhere the tests say that they were skipped.
 
 use std::{
     collections::HashMap,
@@ -22,7 +21,7 @@ use tokio::{net::UdpSocket, process::Command, task::JoinSet};
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Puts the files into their places, then runs what follows.
+/// Mounts the files, then runs the command that follows.
 const SCRIPT: &str = r#"
 mount --bind "$1/resolv.conf" /etc/resolv.conf && mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf || exit
 shift
@@ -30,9 +29,8 @@ exec "$@"
 "#;
 
 /// A DNS server on an address of its own. It ends when it is dropped.
-pub struct Names {
+pub struct DnsServer {
     shared: Arc<Mutex<HashMap<String, Name>>>,
-    /// What has to stand before a command, so that it asks this server.
     before: Vec<String>,
     _files: TempDir,
     _serving: JoinSet<()>,
@@ -40,13 +38,13 @@ pub struct Names {
 
 #[derive(Default)]
 struct Name {
-    /// What it leads to, at one look-up after another; from the beginning again at the end.
+    /// Its addresses at one look-up after another; from the first again at the end.
     rounds: Vec<Vec<IpAddr>>,
-    /// How often it was asked for, by type.
-    asked: HashMap<u16, usize>,
+    /// How often it was looked up, by type.
+    look_ups: HashMap<u16, usize>,
 }
 
-impl Names {
+impl DnsServer {
     /// Starts one. `None` where the system does not let these tests run.
     pub async fn start() -> Option<Self> {
         let (address, socket) = match bind().await {
@@ -64,35 +62,29 @@ impl Names {
             return None;
         };
         let shared = Arc::new(Mutex::new(HashMap::new()));
-        let (answers, mut serving) = (Arc::clone(&shared), JoinSet::new());
-        serving.spawn(async move { serve(&socket, &answers).await });
+        let (names, mut serving) = (Arc::clone(&shared), JoinSet::new());
+        serving.spawn(async move { serve(&socket, &names).await });
         Some(Self { shared, before, _files: files, _serving: serving })
     }
 
     /// From now on `name` leads to these addresses, in turn: the first at the next look-up, the second at the one after it.
     pub fn set(&self, name: &str, rounds: Vec<Vec<IpAddr>>) {
-        let asked = HashMap::new();
-        self.shared.lock().unwrap().insert(name.to_owned(), Name { rounds, asked });
+        let look_ups = HashMap::new();
+        self.shared.lock().unwrap().insert(name.to_owned(), Name { rounds, look_ups });
     }
 
     /// How often the name was looked up since it was set.
-    pub fn asked_for(&self, name: &str) -> usize {
-        self.shared.lock().unwrap()[name].asked.get(&A).copied().unwrap_or_default()
+    pub fn look_ups(&self, name: &str) -> usize {
+        self.shared.lock().unwrap()[name].look_ups.get(&A).copied().unwrap_or_default()
     }
 
-    /// The same command, run so that it asks this server.
-    pub fn asked_by(&self, command: &Command) -> Command {
-        let command = command.as_std();
-        let mut asking = Command::new(&self.before[0]);
-        asking.args(&self.before[1..]).arg(command.get_program()).args(command.get_args());
-        for (variable, _) in command.get_envs().filter(|(_, value)| value.is_none()) {
-            asking.env_remove(variable);
-        }
-        asking
+    /// The words before a command that make it ask this server.
+    pub fn before(&self) -> &[String] {
+        &self.before
     }
 }
 
-/// Says that a test was skipped, and why: also in the file that `SKIPPED_TESTS` names, since cargo shows nothing of a test that passed.
+/// Says that a test was skipped, and why. Says it in the file that `SKIPPED_TESTS` names as well: cargo shows nothing of a test that passed.
 fn skipped(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("SKIPPED: {test}: {why}");
@@ -115,8 +107,7 @@ async fn bind() -> io::Result<(Ipv4Addr, UdpSocket)> {
     Err(last.expect("there are many"))
 }
 
-/// What has to stand before a command, so that it sees these files in `/etc`: as root, or as somebody who may become root
-/// in a namespace.
+/// The words before a command that make it see these files in `/etc`: as root, or as a user who may become root in a namespace.
 async fn in_namespace(files: &Path) -> Option<Vec<String>> {
     let files = files.to_str().expect("temporary paths are UTF-8");
     for options in [&["--mount"][..], &["--map-root-user", "--mount"]] {
@@ -134,13 +125,13 @@ async fn serve(socket: &UdpSocket, names: &Mutex<HashMap<String, Name>>) {
     let mut buffer = [0; 512];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-        let answer = answer(&buffer[..length], &mut names.lock().unwrap());
-        socket.send_to(&answer, from).await.unwrap();
+        let response = respond(&buffer[..length], &mut names.lock().unwrap());
+        socket.send_to(&response, from).await.unwrap();
     }
 }
 
-/// The answer to a query: addresses, none of this type, or that there is no such name.
-fn answer(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
+/// The response to a query: addresses, none of this type, or that there is no such name.
+fn respond(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
     const HEADER_BYTES: usize = 12;
     const NO_SUCH_NAME: u8 = 3;
     let (mut labels, mut at) = (Vec::new(), HEADER_BYTES);
@@ -156,31 +147,31 @@ fn answer(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
     let found = names.get_mut(&labels.join(".")).map(|name| name.look_up(kind));
     let records = found.clone().unwrap_or_default();
     let code = if found.is_some() { 0 } else { NO_SUCH_NAME };
-    // An answer, with authority, recursion as asked for and available.
-    let mut answer = vec![query[0], query[1], 0x84 | (query[2] & 1), 0x80 | code, 0, 1];
-    answer.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
-    answer.extend([0; 4]);
-    answer.extend(question);
+    // A response, with authority, recursion as asked for and available.
+    let mut response = vec![query[0], query[1], 0x84 | (query[2] & 1), 0x80 | code, 0, 1];
+    response.extend(u16::try_from(records.len()).unwrap().to_be_bytes());
+    response.extend([0; 4]);
+    response.extend(question);
     for address in records {
         let bytes = match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
-        // The name of the question, the type, the class, to be kept for no time.
-        answer.extend([0xc0, 12]);
-        answer.extend(kind.to_be_bytes());
-        answer.extend([0, 1, 0, 0, 0, 0]);
-        answer.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
-        answer.extend(bytes);
+        // The name of the question, the type, the class, no time to live.
+        response.extend([0xc0, 12]);
+        response.extend(kind.to_be_bytes());
+        response.extend([0, 1, 0, 0, 0, 0]);
+        response.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
+        response.extend(bytes);
     }
-    answer
+    response
 }
 
 impl Name {
     fn look_up(&mut self, kind: u16) -> Vec<IpAddr> {
-        let asked = self.asked.entry(kind).or_default();
-        let round = &self.rounds[*asked % self.rounds.len()];
-        *asked += 1;
+        let look_ups = self.look_ups.entry(kind).or_default();
+        let round = &self.rounds[*look_ups % self.rounds.len()];
+        *look_ups += 1;
         let of_the_kind = |address: &&IpAddr| matches!((kind, address.is_ipv4()), (A, true) | (AAAA, false));
         round.iter().filter(of_the_kind).copied().collect()
     }

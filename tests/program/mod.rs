@@ -2,7 +2,6 @@
 
 mod configuration;
 mod demonstrating;
-mod harness;
 mod import;
 mod receiving;
 mod serving;

@@ -1,4 +1,4 @@
-//! A connection to the gateway that breaks when a test says so.
+//! A connection to a gateway that breaks when a test says so.
 
 use std::net::SocketAddr;
 
@@ -7,22 +7,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tonic::transport::Endpoint;
-
-use crate::{
-    client::Client,
-    watched::{Channel, Secrets},
-};
 
 /// A relay in front of a gateway, to be cut at any moment.
-pub struct Relay {
-    address: SocketAddr,
+pub struct TcpRelay {
+    pub address: SocketAddr,
     relaying: JoinSet<()>,
 }
 
-impl Relay {
-    /// Passes one connection on to `gateway`, and nothing back unless `answers`.
-    pub async fn to(gateway: SocketAddr, answers: bool) -> Self {
+impl TcpRelay {
+    /// Passes one connection on to `gateway`, and nothing back unless `responds`.
+    pub async fn to(gateway: SocketAddr, responds: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut relaying = JoinSet::new();
@@ -32,25 +26,17 @@ impl Relay {
             let ((mut from_client, mut to_client), (mut from_gateway, mut to_gateway)) =
                 (client.into_split(), gateway.into_split());
             let back = async {
-                let mut nowhere = tokio::io::sink();
-                let passed = if answers {
-                    copy(&mut from_gateway, &mut to_client).await
-                } else {
-                    copy(&mut from_gateway, &mut nowhere).await
-                };
-                // However that ended, the connection is over.
-                drop(passed);
+                // However that ends, the connection is over.
+                drop(match responds {
+                    true => copy(&mut from_gateway, &mut to_client).await,
+                    false => copy(&mut from_gateway, &mut tokio::io::sink()).await,
+                });
                 drop(to_client.shutdown().await);
             };
             let (there, ()) = tokio::join!(copy(&mut from_client, &mut to_gateway), back);
             drop(there);
         });
         Self { address, relaying }
-    }
-
-    pub async fn client(&self) -> Client {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        Client::new(Channel::new(endpoint.connect().await.unwrap(), Secrets::default()))
     }
 
     pub async fn cut(mut self) {
