@@ -60,7 +60,7 @@ pub enum OpenError {
     KeyFile(PathBuf, KeyFileError),
     /// The key that secrets are sealed with is not among those that are given.
     #[error(
-        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its position"
+        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that replaces it"
     )]
     WrongKey {
         /// Whose secrets.
@@ -72,12 +72,12 @@ pub enum OpenError {
     },
     /// The key file in the data directory is missing.
     #[error(
-        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise.          Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
+        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise. Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
     )]
     KeyLost(PathBuf, KeyId),
     /// A key is to be rotated that is given, not in a file, and there is no other.
     #[error(
-        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them,          and repeat this; afterwards leave out the old one"
+        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them, and repeat this; afterwards leave out the old one"
     )]
     NoNewKey,
     /// There is no store whose key could be rotated.

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     domain::{
         key_pair::KeyPair,
-        seal::SealingKeys,
+        seal::{SealError, SealingKeys},
         secret::Secret,
         signature::Signer,
         subscription::{SignatureScheme, Subscription},
@@ -214,7 +214,7 @@ async fn another_key_opens_nothing_and_changes_nothing() {
     }
     let lost = open(dir.path()).err().unwrap();
     assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
-    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its position");
+    assert!(!dir.path().join(KEY_FILE).exists(), "no other is created");
     let missing = KeySource::File(dir.path().join("elsewhere"));
     assert!(matches!(open_with(dir.path(), &missing), Err(OpenError::KeyFile(..))));
     assert_eq!(all(&open_with(dir.path(), &given(&[1])).unwrap()), subscriptions);
@@ -305,10 +305,7 @@ async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
     drop((tree, db));
     let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
     assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");
-    assert!(
-        refused.to_string().contains("signing_secret: was changed, or is not in its position"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains(&format!("signing_secret: {}", SealError::NotGenuine)), "{refused}");
 }
 
 #[tokio::test]

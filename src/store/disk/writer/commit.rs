@@ -57,14 +57,13 @@ impl CommitBatch {
         let before = self.attempts.len();
         if let Some(attempt) = attempt {
             let encoded = attempt.encode_to_vec();
-            let len = u32::try_from(encoded.len()).expect("what is kept of an reply is bounded");
+            let len = u32::try_from(encoded.len()).expect("an attempt record is bounded");
             self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
             self.attempts.extend(len.to_le_bytes());
             self.attempts.extend(checksum(&encoded).to_le_bytes());
             self.attempts.extend(encoded);
         }
-        let attempt_len =
-            u32::try_from(self.attempts.len() - before).expect("what is kept of an reply is bounded");
+        let attempt_len = u32::try_from(self.attempts.len() - before).expect("an attempt record is bounded");
         self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
     }
 
