@@ -101,7 +101,7 @@ async fn reflection_gives_the_comments_and_the_details_of_errors() {
     let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
     for (symbol, contained) in [
         ("tidings.v1.EventService.PublishEvent", "Publishes one event."),
-        ("tidings.v1.Subscription", "Values come back as \"***\""),
+        ("tidings.v1.Subscription", "Values are returned as \"***\""),
         ("google.rpc.BadRequest", "FieldViolation"),
         ("google.rpc.ErrorInfo", "reason"),
         ("grpc.health.v1.Health", "Watch"),
