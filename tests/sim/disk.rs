@@ -1,5 +1,5 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
-//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, and nobody was told of them.
+//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
 //! Writes go into the ledger of the simulation.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{gateway::STOPS_AFTER, ledger::Ledger, world::TICK};
+use crate::{delegate_store, gateway::STOPS_AFTER, ledger::Ledger, world::TICK};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
@@ -48,7 +48,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// To be called on the gateway's host. What is returned beside it ends when the disk is closed and everything is written.
+    /// To be called on the gateway's host. The task ends when the disk is closed and everything is written.
     pub fn start(engine: Arc<MemoryStore>, ledger: Arc<Ledger>, seed: u64) -> (Arc<Self>, JoinHandle<()>) {
         let (writes, waiting) = mpsc::unbounded_channel();
         let random = StdRng::seed_from_u64(seed);
@@ -102,13 +102,7 @@ fn commit_time(random: &mut StdRng) -> Duration {
 }
 
 impl Store for Disk {
-    fn registry(&self) -> &Registry {
-        self.engine.registry()
-    }
-
-    fn tokens(&self) -> &Tokens {
-        self.engine.tokens()
-    }
+    delegate_store!(reads of engine);
 
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|engine| engine.change_tokens(change))
@@ -131,9 +125,9 @@ impl Store for Disk {
     ) -> CommitFuture<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
-            let is_told = !matches!(change, Change::Health(_));
+            let is_noted = !matches!(change, Change::Health(_));
             let commit = engine.update_subscription(subscription, version, change);
-            if is_told {
+            if is_noted {
                 ledger.subscribed(&engine.registry().by_key(subscription).unwrap());
             }
             commit
@@ -153,14 +147,6 @@ impl Store for Disk {
         self.write(|engine| engine.accept(events))
     }
 
-    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
-        self.engine.subscribe_accepted()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
-        self.engine.changes()
-    }
-
     fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|engine| engine.settle(settlements))
     }
@@ -169,70 +155,12 @@ impl Store for Disk {
         self.write(move |engine| engine.override_delivery(key, decision))
     }
 
-    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
-        self.engine.replayable(query)
-    }
-
     fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(move |engine| engine.replay(query, events))
     }
 
-    fn newest(&self) -> Seq {
-        self.engine.newest()
-    }
-
-    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
-        self.engine.owed(query)
-    }
-
-    fn owed_in_all(&self) -> u64 {
-        self.engine.owed_in_all()
-    }
-
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
         self.engine.state(key)
-    }
-
-    fn pending(
-        &self,
-        subscription: SubscriptionKey,
-        after: Seq,
-        limit: usize,
-    ) -> Result<PendingPage, StoreError> {
-        self.engine.pending(subscription, after, limit)
-    }
-
-    fn due(
-        &self,
-        subscription: SubscriptionKey,
-        now: UnixMicros,
-        limit: usize,
-    ) -> Result<DuePage, StoreError> {
-        self.engine.due(subscription, now, limit)
-    }
-
-    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
-        self.engine.queue_summary(subscription)
-    }
-
-    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
-        self.engine.oldest_owed(subscriptions)
-    }
-
-    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
-        self.engine.event(account, id)
-    }
-
-    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
-        self.engine.events(query)
-    }
-
-    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
-        self.engine.delivery(key)
-    }
-
-    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
-        self.engine.deliveries(query)
     }
 
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
@@ -241,10 +169,6 @@ impl Store for Disk {
 
     fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.write(move |engine| engine.audit(note))
-    }
-
-    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
-        self.engine.audit_records(query)
     }
 
     fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {

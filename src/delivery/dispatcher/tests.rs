@@ -111,7 +111,7 @@ async fn a_read_renders_the_payload_form_of_the_subscription() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
-    store.create_subscription(new).await.unwrap().subscription.key;
+    store.create_subscription(new).await.unwrap();
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
