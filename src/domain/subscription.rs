@@ -18,13 +18,15 @@ use crate::proto::v1::EventType;
 
 mod check;
 mod endpoint_url;
+mod fields;
 mod mask;
 mod secrets;
 pub mod tls;
 
 pub use check::{check_new, check_update};
 pub use endpoint_url::parse_url;
-pub use mask::{Field, Mask};
+pub use fields::Field;
+pub use mask::Mask;
 pub use secrets::{
     OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,
 };
@@ -86,6 +88,32 @@ pub struct Settings {
     pub tls: Option<Arc<TlsProfile>>,
     /// How POSTs are signed; the newest of the signing secrets has a key pair if it is by Ed25519.
     pub signature_scheme: SignatureScheme,
+}
+
+impl Settings {
+    /// The settings of a subscription to `event_types` at `url`, with everything else unset.
+    pub fn new(url: Url, event_types: Vec<EventType>) -> Self {
+        Self {
+            display_name: String::new(),
+            url,
+            event_types,
+            inbox_ids: Vec::new(),
+            payload_format: PayloadFormat::Documented,
+            headers: BTreeMap::new(),
+            retry: RetryOverrides::default(),
+            timeout: None,
+            max_in_flight: None,
+            ordered: false,
+            annotations: BTreeMap::new(),
+            tls: None,
+            signature_scheme: SignatureScheme::default(),
+        }
+    }
+
+    /// The TLS options; all of them unset if there are none.
+    pub fn tls_options(&self) -> TlsOptions {
+        self.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default()
+    }
 }
 
 /// How the endpoint of a subscription does, as far as that is to survive a restart. No decision of anybody's: a change of

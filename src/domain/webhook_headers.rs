@@ -7,7 +7,7 @@ use http::{
 };
 use uuid::Uuid;
 
-use super::{signature, subscription::Subscription, time::UnixMicros};
+use super::{payload_format::PayloadFormat, signature, subscription::Subscription, time::UnixMicros};
 
 /// Most headers of a subscription's own.
 pub const HEADERS_MAX: usize = 32;
@@ -71,7 +71,7 @@ const RESERVED: [&str; 22] = [
 pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, body: &[u8]) -> HeaderMap {
     let own = &subscription.settings.headers;
     let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
-    put_plain_headers(&mut headers);
+    put_plain_headers(&mut headers, subscription.settings.payload_format);
 
     let id = value(webhook_id.hyphenated().to_string());
     headers.insert(WEBHOOK_ID, id.clone());
@@ -94,10 +94,10 @@ pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, bo
     headers
 }
 
-/// The headers that are the same whatever the subscription.
-pub fn plain_headers() -> HeaderMap {
+/// The headers of a POST in `format` that depend on no subscription.
+pub fn plain_headers(format: PayloadFormat) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    put_plain_headers(&mut headers);
+    put_plain_headers(&mut headers, format);
     headers
 }
 
@@ -144,8 +144,8 @@ pub fn check_headers_total<'a>(
     Ok(())
 }
 
-fn put_plain_headers(headers: &mut HeaderMap) {
-    headers.insert(CONTENT_TYPE, JSON);
+fn put_plain_headers(headers: &mut HeaderMap, format: PayloadFormat) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(ACCEPT, JSON);
     headers.insert(USER_AGENT, AGENT);
 }

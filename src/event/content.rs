@@ -26,7 +26,8 @@ pub struct EventContent {
     pub order_tag: OrderTag,
     /// What is on disk: the event, checked, with `name`, `type` and `create_time` unset.
     pub encoded: Bytes,
-    bodies: [OnceLock<Bytes>; 3],
+    /// By [`PayloadFormat::index`].
+    bodies: [OnceLock<Bytes>; PayloadFormat::COUNT],
     memory_bytes: OnceLock<usize>,
 }
 
@@ -53,12 +54,7 @@ impl EventContent {
     }
 
     fn slot(&self, format: PayloadFormat) -> &OnceLock<Bytes> {
-        match format {
-            PayloadFormat::Sample if render::has_sample_form(self.event_type) => &self.bodies[1],
-            // Where the sample has no form of its own, both share one rendering.
-            PayloadFormat::Documented | PayloadFormat::Sample => &self.bodies[0],
-            PayloadFormat::Chatwoot => &self.bodies[2],
-        }
+        &self.bodies[render::effective_format(self.event_type, format).index()]
     }
 
     /// The event itself, made anew.
@@ -109,9 +105,6 @@ mod tests {
     use super::*;
     use crate::{domain::ids::AccountId, event::samples};
 
-    const FORMATS: [PayloadFormat; 3] =
-        [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
-
     /// One event of each kind.
     fn events() -> impl Iterator<Item = v1::Event> {
         let kinds = (1..=12).map(|number| EventType::try_from(number).unwrap());
@@ -123,7 +116,7 @@ mod tests {
         for event in events() {
             let (at_hand, decoded) = (EventContent::from(&event), EventContent::from(&event));
             assert_eq!(decoded.decode(), event);
-            for format in FORMATS {
+            for format in PayloadFormat::all() {
                 at_hand.render(&event, format);
                 assert!(at_hand.is_rendered(format));
                 assert_eq!(at_hand.body(format), render::render(&event, format));

@@ -39,9 +39,6 @@ use crate::{
     proto::v1,
 };
 
-const FORMATS: [PayloadFormat; 3] =
-    [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
-
 /// An event of a publisher: what passes the check is complete, is stored as it is, and has one body in each form, which is sound JSON.
 pub fn event(data: &[u8]) {
     let account = AccountId::new(1).expect("one is positive");
@@ -56,7 +53,7 @@ pub fn event(data: &[u8]) {
     assert_eq!(content.event_type, facts.event_type);
     assert_eq!(content.order_tag, OrderTag::from(facts.order_key));
     assert_eq!(content.decode(), event, "what is stored is the event");
-    for format in FORMATS {
+    for format in PayloadFormat::all() {
         let body = render::render(&event, format);
         assert_eq!(content.body(format), body, "an event has one body");
         is_sound(&body);
@@ -71,7 +68,7 @@ pub fn import(data: &[u8]) {
     let mut checked = event.clone();
     check(&mut checked, account, "event").expect("what was read was checked");
     assert_eq!(checked, event, "a second check finds nothing to complete");
-    for format in FORMATS {
+    for format in PayloadFormat::all() {
         is_sound(&render::render(&event, format));
     }
     assert!(
@@ -289,12 +286,12 @@ pub fn tls(data: &[u8]) {
         return;
     }
     let usable = options.name().is_ok() && options.authorities().is_ok() && options.identity().is_ok();
-    assert_eq!(usable, options.faults().is_empty(), "what has no fault can be used");
+    assert_eq!(usable, options.violations().is_empty(), "what has no fault can be used");
     // What is shown with another key is not this key, but words that are there anyway.
     let other =
         TlsOptions { client_key: options.client_key.as_ref().map(|_| Secret::new("x")), ..options.clone() };
     let shown = |options: &TlsOptions| {
-        format!("{:?}{options:?}{:?}", TlsProfile::new(options.clone()), options.faults())
+        format!("{:?}{options:?}{:?}", TlsProfile::new(options.clone()), options.violations())
     };
     let key = options.client_key.as_ref().map(Secret::expose).filter(|key| key.len() > 16);
     let leaked = key.is_some_and(|key| shown(&options).contains(key) && !shown(&other).contains(key));
@@ -322,7 +319,10 @@ pub fn secrets(data: &[u8]) {
             let sent = HeaderValue::from_str(value).expect("it was taken");
             assert_eq!(sent.to_str().ok(), Some(value));
             assert!(!value.contains(['\r', '\n', '\0']));
-            assert!(!webhook_headers::plain_headers().contains_key(name), "{name} is the server's own");
+            assert!(
+                !webhook_headers::plain_headers(PayloadFormat::Documented).contains_key(name),
+                "{name} is the server's own"
+            );
         }
     }
 }

@@ -147,8 +147,10 @@ impl From<FieldViolations> for HttpError {
         let message = "the body cannot be published as an event of its account: nothing was stored";
         let mut refusal =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "FIELD_INVALID", IngestOutcome::Invalid, message);
-        let told =
-            faults.iter().take(FIELD_VIOLATIONS_MAX).map(|fault| (cut(&fault.field), cut(&fault.rule)));
+        let told = faults
+            .iter()
+            .take(FIELD_VIOLATIONS_MAX)
+            .map(|fault| (cut(&fault.field), cut(&fault.description)));
         refusal.0.faults = told.collect();
         refusal.0.faults_omitted = faults.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
         refusal

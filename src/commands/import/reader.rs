@@ -182,7 +182,7 @@ fn told_account(body: &[u8]) -> Result<AccountId, String> {
 }
 
 fn told(faults: &FieldViolations, line: u64) -> Vec<String> {
-    report::told(faults.iter().map(|FieldViolation { field, rule, .. }| match field.as_str() {
+    report::told(faults.iter().map(|FieldViolation { field, description: rule, .. }| match field.as_str() {
         "body" => in_file(rule, line),
         field => format!("{field} {rule}"),
     }))

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::client::WebhookClientError;
-use crate::domain::subscription::tls::{TlsFault, TlsProfile, provider};
+use crate::domain::subscription::tls::{TlsProfile, TlsViolation, provider};
 
 /// What is spoken over TLS, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -28,7 +28,7 @@ const SESSIONS_PER_PROFILE: usize = 32;
 pub(crate) enum TlsError {
     /// The options of the subscription passed every check, and still cannot be used.
     #[error("the subscription's tls options cannot be used: {0}")]
-    Options(#[from] TlsFault),
+    Options(#[from] TlsViolation),
     /// They cannot be put together.
     #[error("the subscription's tls options cannot be used: {0}")]
     Unusable(rustls::Error),

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::check::to_duration;
+use super::fields::to_duration;
 use crate::domain::{key_pair::KeyPair, signature::Signer, time::UnixMicros};
 
 /// For how long an older secret signs as well, where a rotation does not say.

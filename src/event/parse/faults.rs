@@ -59,7 +59,7 @@ impl Found {
 pub(super) fn in_body(faults: &FieldViolations, event: &str) -> FieldViolations {
     let mut in_body = FieldViolations::default();
     for fault in faults.iter() {
-        in_body.push(fault.kind, path_in_body(&fault.field, event), &fault.rule);
+        in_body.push(fault.kind, path_in_body(&fault.field, event), &fault.description);
     }
     in_body
 }

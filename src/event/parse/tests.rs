@@ -33,7 +33,8 @@ fn refused(kind: EventType, change: impl FnOnce(&mut Value), expected: &[(&str, 
     let mut body = body(kind);
     change(&mut body);
     let faults = read_value(&body).unwrap_err();
-    let found: Vec<_> = faults.iter().map(|fault| (fault.field.as_str(), fault.rule.as_str())).collect();
+    let found: Vec<_> =
+        faults.iter().map(|fault| (fault.field.as_str(), fault.description.as_str())).collect();
     assert_eq!(found, expected);
 }
 
@@ -169,7 +170,8 @@ fn what_the_check_refuses_has_its_place_in_the_body() {
 fn what_is_no_event_is_refused() {
     let text = |text: &str| {
         let faults = read(text.as_bytes(), account()).unwrap_err();
-        let found: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.rule)).collect();
+        let found: Vec<_> =
+            faults.iter().map(|fault| format!("{}: {}", fault.field, fault.description)).collect();
         found.join("; ")
     };
     assert!(text("").starts_with("body: is not JSON that can be read: EOF"));

@@ -36,6 +36,14 @@ pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     }
 }
 
+/// The form that events of this type have in `format`: they may share another one, and then its rendering too.
+pub fn effective_format(event_type: EventType, format: PayloadFormat) -> PayloadFormat {
+    match format {
+        PayloadFormat::Sample if !has_sample_form(event_type) => PayloadFormat::Documented,
+        own => own,
+    }
+}
+
 /// Whether [`PayloadFormat::Sample`] has a form of its own for events of this kind; where it has none, it is the documented one.
 pub fn has_sample_form(event_type: EventType) -> bool {
     matches!(event_type, EventType::MessageCreated | EventType::MessageUpdated)

@@ -137,7 +137,7 @@ fn every_fault_is_found_and_its_path_begins_where_the_event_stands() {
         message.conversation.as_mut().unwrap().meta.as_mut().unwrap().sender.as_mut().unwrap().id = -1;
     });
     let faults = check(&mut event, account(), "requests[3].event").unwrap_err();
-    let found: Vec<_> = faults.iter().map(|f| (f.field.as_str(), f.kind, f.rule.as_str())).collect();
+    let found: Vec<_> = faults.iter().map(|f| (f.field.as_str(), f.kind, f.description.as_str())).collect();
     assert_eq!(
         found,
         [

@@ -267,7 +267,7 @@ pub(crate) fn check_publish(
             let address = EventAddress { account, id: None };
             if let Err(faults) = gateway.check_event(address, event, &event_path) {
                 let others = faults.iter().filter(|fault| fault.kind != ViolationKind::AccountMismatch);
-                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.rule));
+                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.description));
             }
             None
         }

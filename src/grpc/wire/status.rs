@@ -310,7 +310,7 @@ impl From<FieldViolations> for GrpcError {
     fn from(faults: FieldViolations) -> Self {
         if let Some(denied) = faults.iter().find(|fault| fault.kind == ViolationKind::AccountDenied) {
             // Of anything else that is wrong nobody speaks: it could tell of what is there.
-            let message = cut(&format!("{} {}", denied.field, denied.rule), VIOLATION_TEXT_BYTES_MAX);
+            let message = cut(&format!("{} {}", denied.field, denied.description), VIOLATION_TEXT_BYTES_MAX);
             return Self::new(Code::PermissionDenied, "ACCOUNT_DENIED", message);
         }
         let all = |kind| faults.iter().all(|fault| fault.kind == kind);
@@ -322,7 +322,7 @@ impl From<FieldViolations> for GrpcError {
             "FIELD_INVALID"
         };
         let text = |fault: &FieldViolation| {
-            (cut(&fault.field, VIOLATION_TEXT_BYTES_MAX), cut(&fault.rule, VIOLATION_TEXT_BYTES_MAX))
+            (cut(&fault.field, VIOLATION_TEXT_BYTES_MAX), cut(&fault.description, VIOLATION_TEXT_BYTES_MAX))
         };
         let violations: Vec<_> = faults.iter().map(text).collect();
         let mut refusal = Self::new(Code::InvalidArgument, reason, summary(&violations));
