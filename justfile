@@ -69,7 +69,7 @@ receive *arguments:
 config *arguments:
     cargo run --release -- config {{arguments}}
 
-# Brings the table in README.md up to date.
+# Updates the table in docs/settings.md.
 settings:
     cargo run --quiet -- config --markdown > target/settings.md
-    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' README.md
+    sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md

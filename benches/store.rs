@@ -103,13 +103,13 @@ struct Load {
 async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let store = open(dir.path())?;
-    let lane = subscribe(&store).await?;
+    let subscription = subscribe(&store).await?;
     let before = Used::now()?;
     let start = Instant::now();
-    let bytes = run(&store, lane, load, settle).await?;
+    let bytes = run(&store, subscription, load, settle).await?;
     let seconds = start.elapsed().as_secs_f64();
     let after = Used::now()?;
-    let summary = store.lane_summary(lane);
+    let summary = store.queue_summary(subscription);
     let counted = if settle { summary.succeeded } else { summary.pending };
     ensure!(counted == load.events, "{} events were stored, {summary:?} are counted", load.events);
     println!(
@@ -123,10 +123,16 @@ async fn measure(name: &str, load: Load, settle: bool) -> anyhow::Result<()> {
 }
 
 /// Stores what the load says, and settles each event once it is fed. Returns the bytes of the events.
-async fn run(store: &Arc<DiskStore>, lane: SubscriptionKey, load: Load, settle: bool) -> anyhow::Result<u64> {
+async fn run(
+    store: &Arc<DiskStore>,
+    subscription: SubscriptionKey,
+    load: Load,
+    settle: bool,
+) -> anyhow::Result<u64> {
     // Listens before anything is stored.
-    let settling = settle
-        .then(|| tokio::spawn(settle_all(store.subscribe_accepted(), Arc::clone(store), lane, load.events)));
+    let settling = settle.then(|| {
+        tokio::spawn(settle_all(store.subscribe_accepted(), Arc::clone(store), subscription, load.events))
+    });
     let next = Arc::new(AtomicU64::new(1));
     let callers = (0..load.callers).map(|_| {
         let (store, next) = (Arc::clone(store), Arc::clone(&next));
@@ -138,7 +144,7 @@ async fn run(store: &Arc<DiskStore>, lane: SubscriptionKey, load: Load, settle: 
                 if numbers.is_empty() {
                     return anyhow::Ok(bytes);
                 }
-                let events: Vec<_> = numbers.map(|number| new_event(number, vec![lane])).collect();
+                let events: Vec<_> = numbers.map(|number| new_event(number, vec![subscription])).collect();
                 bytes += events.iter().map(|new| new.content.encoded.len() as u64).sum::<u64>();
                 store.accept(events).await?;
             }
@@ -158,7 +164,7 @@ async fn run(store: &Arc<DiskStore>, lane: SubscriptionKey, load: Load, settle: 
 async fn settle_all(
     mut feed: broadcast::Receiver<QueueEvent>,
     store: Arc<DiskStore>,
-    lane: SubscriptionKey,
+    subscription: SubscriptionKey,
     events: u64,
 ) -> anyhow::Result<()> {
     let (mut settled, mut commits) = (0, Vec::new());
@@ -170,14 +176,14 @@ async fn settle_all(
             Ok(QueueEvent::Events(group)) => group.iter().map(|fed| fed.event.seq).collect::<Vec<_>>(),
             Err(RecvError::Lagged(_)) => {
                 // What was missed is still owed, and the store knows it.
-                let page = store.pending(lane, Seq(0), usize::try_from(events)?)?;
+                let page = store.pending(subscription, Seq(0), usize::try_from(events)?)?;
                 page.owed.iter().map(|owed| owed.event.seq).collect()
             }
             Err(RecvError::Closed) => anyhow::bail!("the store closed"),
         };
         for seq in group {
             let settlement = Settlement {
-                key: DeliveryKey { seq, lane },
+                key: DeliveryKey { seq, subscription },
                 attempt: attempt(),
                 state: DeliveryState::Succeeded,
             };
@@ -186,7 +192,7 @@ async fn settle_all(
         for commit in commits.drain(..) {
             commit.await?;
         }
-        settled = store.lane_summary(lane).succeeded;
+        settled = store.queue_summary(subscription).succeeded;
     }
     Ok(())
 }
@@ -194,15 +200,18 @@ async fn settle_all(
 async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let store = open(dir.path())?;
-    let lane = subscribe(&store).await?;
-    let bytes = run(&store, lane, Load { callers: 64, batch: 1, events }, true).await?;
+    let subscription = subscribe(&store).await?;
+    let bytes = run(&store, subscription, Load { callers: 64, batch: 1, events }, true).await?;
     store.close()?;
     drop(store);
     let size = size_of(dir.path())?;
     let start = Instant::now();
     let store = open(dir.path())?;
     let took = start.elapsed();
-    ensure!(store.lane_summary(lane).succeeded == events, "not all events are there after reopening");
+    ensure!(
+        store.queue_summary(subscription).succeeded == events,
+        "not all events are there after reopening"
+    );
     store.close()?;
     println!(
         "\n{events} events of one caller each, settled: {:.0} MB of events are {:.0} MB on disk ({:.2} times); opened \
@@ -227,10 +236,10 @@ async fn subscribe(store: &DiskStore) -> anyhow::Result<SubscriptionKey> {
     let name: SubscriptionName = format!("accounts/{ACCOUNT}/subscriptions/receiver").parse()?;
     let signer = Secret::new("whsec_c2VjcmV0".to_owned()).into();
     let created = store.create_subscription(NewSubscription { name, settings, signer, request: None });
-    Ok(created.await?.subscription.lane)
+    Ok(created.await?.subscription.key)
 }
 
-fn new_event(number: u64, lanes: Vec<SubscriptionKey>) -> NewEvent {
+fn new_event(number: u64, subscriptions: Vec<SubscriptionKey>) -> NewEvent {
     let account = AccountId::new(ACCOUNT).expect("it is positive");
     let number = i64::try_from(number).expect("events are few");
     let event = samples::typical_message(account, 1 + number % 1000, number);
@@ -239,7 +248,7 @@ fn new_event(number: u64, lanes: Vec<SubscriptionKey>) -> NewEvent {
         content: event.into(),
         inbox_id: None,
         fingerprint: number.unsigned_abs().into(),
-        lanes,
+        subscriptions,
     }
 }
 

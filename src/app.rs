@@ -18,7 +18,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     delivery::{
-        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
         http::client::{self, PosterSettings},
     },
     domain::{
@@ -412,7 +412,6 @@ fn gateway_settings(config: &Config) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: config.event_bytes_max,
         events_in_flight_max: config.publish_events_in_flight_max,
-        events_storing_max: config.publish_events_storing_max,
         bytes_in_flight_max: config.publish_bytes_in_flight_max,
         reads_in_flight_max: config.reads_in_flight_max,
         tests_in_flight_max: config.tests_in_flight_max,

@@ -83,8 +83,6 @@ pub struct Config {
     pub event_bytes_max: usize,
     /// Events being published at once.
     pub publish_events_in_flight_max: usize,
-    /// Events that are with the store at a time.
-    pub publish_events_storing_max: usize,
     /// Bytes of events being published at once.
     pub publish_bytes_in_flight_max: usize,
     /// Events of one stream that wait for their answer.

@@ -27,7 +27,6 @@ mod backlog;
 mod deliveries;
 mod error;
 mod events;
-mod line;
 mod replay;
 mod retention;
 mod subscriptions;
@@ -49,7 +48,6 @@ pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, Req
 use access::Access;
 use admission::Admission;
 use backlog::Told;
-use line::Line;
 
 /// What bounds the gateway, and what a subscription's own settings stand over.
 #[derive(Clone, Debug)]
@@ -58,8 +56,6 @@ pub struct GatewaySettings {
     pub event_bytes_max: usize,
     /// Most events of all publishers that wait to be stored.
     pub events_in_flight_max: usize,
-    /// Most events that are with the store at a time; the others wait for their turn.
-    pub events_storing_max: usize,
     /// Most bytes of all events that wait to be stored.
     pub bytes_in_flight_max: usize,
     /// Most reads of the store under way; further ones wait for their turn.
@@ -103,7 +99,6 @@ struct Inner {
     random: Mutex<StdRng>,
     admission: Admission,
     access: Access,
-    line: Arc<Line>,
     reads: Arc<Semaphore>,
     tests: Semaphore,
     watches: Arc<Semaphore>,
@@ -128,7 +123,6 @@ impl Gateway {
         Self(Arc::new(Inner {
             admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
             access: Access::new(&settings.tokens),
-            line: Line::new(Arc::clone(&store), settings.events_storing_max),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
             full: AtomicBool::new(false),

@@ -118,7 +118,6 @@ impl Origins {
             delivery_threads: value("delivery_threads").number(),
             event_bytes_max: value("event_bytes_max").number(),
             publish_events_in_flight_max: value("publish_events_in_flight_max").number(),
-            publish_events_storing_max: value("publish_events_storing_max").number(),
             publish_bytes_in_flight_max: value("publish_bytes_in_flight_max").number(),
             stream_events_in_flight_max: value("stream_events_in_flight_max").number(),
             grpc_message_bytes_max: value("grpc_message_bytes_max").number(),

@@ -255,13 +255,6 @@ pub const SETTINGS: &[Setting] = &[
         default: "10000",
     },
     Setting {
-        key: "publish_events_storing_max",
-        doc: "Events among these that are with the store at a time; the others wait for their turn. Fewer leave more of each \
-              commit to the outcomes of deliveries, more make commits larger.",
-        kind: Kind::Count { min: 1, max: 1_000_000 },
-        default: "512",
-    },
-    Setting {
         key: "publish_bytes_in_flight_max",
         doc: "Bytes of events being published at once, over all calls. Past it calls are answered with \
               RESOURCE_EXHAUSTED. At least grpc_message_bytes_max.",

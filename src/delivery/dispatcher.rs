@@ -27,7 +27,6 @@ use crate::{
     domain::{
         delivery::Outcome,
         ids::{Seq, SubscriptionKey},
-        retry::RetryPolicy,
         subscription::State,
         time::UnixMicros,
     },
@@ -38,13 +37,15 @@ use crate::{
 use attempt_task::{Ended, Means};
 use fair_share::Places;
 use probing::{Oldest, Probe};
-use suspension::{Failing, SuspensionSettings};
+use settings::DispatchSettings;
+use suspension::Failing;
 use throttle::{Pace, WaitLimits};
 
 pub(super) mod attempt_task;
 pub(super) mod fair_share;
 mod probing;
 mod pump;
+pub mod settings;
 pub mod suspension;
 pub(super) mod throttle;
 
@@ -52,37 +53,8 @@ use pump::Reading;
 
 /// Longest time between two looks at what is due, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
-/// Wait before a read or a settlement that the store refused is tried again.
-pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
 /// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
 const FIRST_WEIGHT: usize = 1 << 20;
-
-/// How the dispatcher works. The defaults are the configuration's.
-#[derive(Clone, Copy, Debug)]
-pub struct DispatchSettings {
-    /// POSTs of one subscription under way at once, where it does not say itself.
-    pub max_in_flight: u16,
-    /// Deliveries of one subscription kept in memory before they are sent.
-    pub lane_window: usize,
-    /// Bytes of memory of all deliveries that are kept so.
-    pub lane_windows_bytes_max: usize,
-    /// Conversations and the like that the lane of one ordered subscription keeps apart.
-    pub lane_order_keys_max: usize,
-    /// Deliveries of each of these kept in memory.
-    pub lane_order_key_window: usize,
-    /// Reads of the store for lanes at once. At the start every lane that owes something wants one.
-    pub reads_in_flight_max: usize,
-    /// Attempts under way at once, over all subscriptions.
-    pub attempts_in_flight_max: usize,
-    /// Where a subscription does not say itself.
-    pub retry: RetryPolicy,
-    /// The longest wait that an answer can ask for with `Retry-After`.
-    pub retry_after_max: Duration,
-    /// The longest wait of a lane whose endpoint gives no answer, or is busy and does not say for how long.
-    pub pace_wait_max: Duration,
-    /// When a subscription is suspended, and when it is probed.
-    pub suspension: SuspensionSettings,
-}
 
 /// Serves all lanes.
 pub struct Dispatcher {
@@ -223,8 +195,8 @@ impl Dispatcher {
     fn hear(&mut self, fed: Result<QueueEvent, RecvError>) -> ControlFlow<()> {
         match fed {
             Ok(QueueEvent::Events(events)) => self.accepted(&events),
-            Ok(QueueEvent::Due(key, due)) => self.tell(key.lane, |lane| lane.made_due(key.seq, due)),
-            Ok(QueueEvent::Cancelled(key)) => self.tell(key.lane, |lane| lane.cancelled(key.seq)),
+            Ok(QueueEvent::Due(key, due)) => self.tell(key.subscription, |lane| lane.made_due(key.seq, due)),
+            Ok(QueueEvent::Cancelled(key)) => self.tell(key.subscription, |lane| lane.cancelled(key.seq)),
             Ok(QueueEvent::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
             Err(RecvError::Lagged(_)) => self.look_at_everything(),
             Err(RecvError::Closed) => return ControlFlow::Break(()),
@@ -234,12 +206,12 @@ impl Dispatcher {
 
     /// Every lane that owes something may have more in the store than is known here.
     fn look_at_everything(&mut self) {
-        for id in self.means.store.registry().lanes() {
+        for id in self.means.store.registry().keys() {
             match self.slots.get_mut(&id) {
                 Some(slot) => slot.lane.missed(),
                 None => self.look_at(id),
             }
-            if let Some(subscription) = self.means.store.registry().by_lane(id) {
+            if let Some(subscription) = self.means.store.registry().by_key(id) {
                 self.look_at_state(&subscription);
             }
             self.pump(id);
@@ -248,8 +220,8 @@ impl Dispatcher {
 
     /// Begins to serve a lane of which nothing is known here, if it owes something.
     fn look_at(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
-        let summary = self.means.store.lane_summary(id);
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
+        let summary = self.means.store.queue_summary(id);
         if summary.owed() > 0 {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, summary.next_due));
         }
@@ -258,10 +230,10 @@ impl Dispatcher {
     fn accepted(&mut self, group: &[AcceptedEvent]) {
         for fed in group {
             self.note_weight(fed.event.memory_bytes());
-            for &id in &fed.lanes {
+            for &id in &fed.subscriptions {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
-                    let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+                    let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
                     if subscription.state != State::Active {
                         self.parked.insert(id);
                         continue;
@@ -284,7 +256,7 @@ impl Dispatcher {
 
     /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
     fn tell(&mut self, id: SubscriptionKey, tell: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {
             self.add_slot(id, Lane::behind(subscription.settings.ordered, Some(UnixMicros(0))));
         }
@@ -311,7 +283,7 @@ impl Dispatcher {
     }
 
     fn subscription_changed(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
         self.look_at_state(&subscription);
         let resumed = subscription.state == State::Active && self.parked.remove(&id);
         if resumed && !self.slots.contains_key(&id) {
@@ -340,9 +312,9 @@ impl Dispatcher {
     }
 
     fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
-        let (id, now) = (key.lane, self.means.clock.now());
+        let (id, now) = (key.subscription, self.means.clock.now());
         self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
-        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_lane(id)) {
+        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_key(id)) {
             if !is_probe {
                 let mut pace = self.paces.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;

@@ -104,7 +104,7 @@ impl Read {
         now: UnixMicros,
     ) -> Result<ReadPage, StoreError> {
         let owed = |after, order| {
-            store.owed(&OwedQuery { lane, after, limit: self.limit, order }).map(ReadPage::Owed)
+            store.owed(&OwedQuery { subscription: lane, after, limit: self.limit, order }).map(ReadPage::Owed)
         };
         match &self.kind {
             ReadKind::Pending(after) => store.pending(lane, *after, self.limit).map(ReadPage::Pending),

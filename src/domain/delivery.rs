@@ -21,7 +21,7 @@ pub struct DeliveryKey {
     /// The event.
     pub seq: Seq,
     /// The subscription.
-    pub lane: SubscriptionKey,
+    pub subscription: SubscriptionKey,
 }
 
 /// How far a delivery is. Every delivery is in exactly one state.

@@ -25,7 +25,7 @@ pub enum OrderKey {
     Inbox(i64),
 }
 
-/// Stands for an [`OrderKey`] where few bytes matter: lanes and the store keep the order of events by their tags.
+/// Stands for an [`OrderKey`] where few bytes matter: subscriptions and the store keep the order of events by their tags.
 ///
 /// Two keys may share a tag. Their events then share one order, and wait for each other; that is rare, and no promise
 /// is broken by it. A key has the same tag in every version, since tags are on disk.

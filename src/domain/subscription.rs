@@ -36,7 +36,7 @@ pub use tls::{TlsOptions, TlsProfile};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
     /// Its number within the store.
-    pub lane: SubscriptionKey,
+    pub key: SubscriptionKey,
     /// A UUID that no later subscription of the same name shares.
     pub uid: Uuid,
     /// Counts its changes, from 1. The etag is made of it.
@@ -215,7 +215,7 @@ impl Subscription {
 
     /// Changes whenever the subscription does, and differs between two of the same name.
     pub fn etag(&self) -> String {
-        format!("\"{:x}-{}\"", self.lane.0, self.version)
+        format!("\"{:x}-{}\"", self.key.0, self.version)
     }
 }
 

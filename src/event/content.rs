@@ -64,7 +64,7 @@ impl EventContent {
     }
 
     /// How many bytes of memory it takes up, about. It stays what it was when it was asked for first, whatever is rendered
-    /// later: that is for another lane, which counts the whole event as well.
+    /// later: that is for another subscription, which counts the whole event as well.
     pub fn memory_bytes(&self) -> usize {
         *self.memory_bytes.get_or_init(|| {
             let rendered: usize = self.bodies.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
@@ -133,7 +133,7 @@ mod tests {
             let memory_bytes = content.memory_bytes();
             assert_eq!(memory_bytes, WEIGHT_BESIDE + content.encoded.len() + body.len());
             content.body(PayloadFormat::Sample);
-            assert_eq!(content.memory_bytes(), memory_bytes, "a lane takes off what it has put on");
+            assert_eq!(content.memory_bytes(), memory_bytes, "a subscription takes off what it has put on");
 
             let not_rendered = EventContent::from(&event);
             assert!(

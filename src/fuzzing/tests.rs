@@ -72,20 +72,21 @@ fn a_damage_at_the_start_of_a_file_is_noticed_if_something_whole_follows() {
 
 #[test]
 fn a_commit_that_makes_no_sense_is_refused_without_a_panic() {
-    let event = EventEntry { account: 1, id: "e".to_owned(), lanes: vec![1, 2], ..EventEntry::default() };
+    let event =
+        EventEntry { account: 1, id: "e".to_owned(), subscriptions: vec![1, 2], ..EventEntry::default() };
     let of =
         |event: &EventEntry| CommitRecord { first: 1, events: vec![event.clone()], ..Default::default() };
     let nobody = of(&EventEntry { account: 0, id_given: true, ..event.clone() });
     let nameless = of(&EventEntry { id: "a/b".to_owned(), id_given: true, ..event.clone() });
-    let no_lane = of(&EventEntry { lanes: vec![1, u64::MAX], ..event.clone() });
-    let twice = of(&EventEntry { lanes: vec![1, 1], ..event.clone() });
+    let no_lane = of(&EventEntry { subscriptions: vec![1, u64::MAX], ..event.clone() });
+    let twice = of(&EventEntry { subscriptions: vec![1, 1], ..event.clone() });
     let settled = |change: fn(&mut OutcomeRecord)| {
-        let key = DeliveryKey { seq: Seq(1), lane: SubscriptionKey(1) };
+        let key = DeliveryKey { seq: Seq(1), subscription: SubscriptionKey(1) };
         let mut outcome = OutcomeRecord::new(key, DeliveryState::Failed, 1);
         change(&mut outcome);
         CommitRecord { outcomes: vec![outcome], ..of(&event) }
     };
-    let to_no_lane = settled(|outcome| (outcome.lane, outcome.added) = (1 << 40, true));
+    let to_no_lane = settled(|outcome| (outcome.subscription, outcome.added) = (1 << 40, true));
     let without_attempt = settled(|_| ());
     let without_count = settled(|outcome| (outcome.attempts, outcome.attempt_len) = (0, 9));
     let early = CommitRecord { time: i64::MIN, ..of(&event) };

@@ -26,20 +26,26 @@ impl Gateway {
     /// Errors if events that so many want would make one subscription, or all together, be owed more than the settings allow. What is
     /// being stored at this moment is not counted: a bound may be passed by as much as is in flight.
     pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
-        let new = events.iter().map(|event| event.lanes.len() as u64).sum();
+        let new = events.iter().map(|event| event.subscriptions.len() as u64).sum();
         if self.check_backlog_in_all(new)? {
             return Ok(());
         }
-        let mut new_by_lane: HashMap<SubscriptionKey, u64> = HashMap::new();
-        for lane in events.iter().flat_map(|event| &event.lanes) {
-            *new_by_lane.entry(*lane).or_default() += 1;
+        let mut new_by_subscription: HashMap<SubscriptionKey, u64> = HashMap::new();
+        for subscription in events.iter().flat_map(|event| &event.subscriptions) {
+            *new_by_subscription.entry(*subscription).or_default() += 1;
         }
-        new_by_lane.into_iter().try_for_each(|(lane, new)| self.check_backlog_of_one(lane, new))
+        new_by_subscription
+            .into_iter()
+            .try_for_each(|(subscription, new)| self.check_backlog_of_one(subscription, new))
     }
 
     /// Errors if so many more deliveries to one subscription would be too many.
-    pub(super) fn check_backlog_of(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
-        if self.check_backlog_in_all(new)? { Ok(()) } else { self.check_backlog_of_one(lane, new) }
+    pub(super) fn check_backlog_of(
+        &self,
+        subscription: SubscriptionKey,
+        new: u64,
+    ) -> Result<(), GatewayError> {
+        if self.check_backlog_in_all(new)? { Ok(()) } else { self.check_backlog_of_one(subscription, new) }
     }
 
     /// True if not even one subscription can be owed too much: none is owed more than all together, so in most gateways nobody is
@@ -60,10 +66,10 @@ impl Gateway {
         })
     }
 
-    fn check_backlog_of_one(&self, lane: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
+    fn check_backlog_of_one(&self, subscription: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
         let max = self.0.settings.backlog_per_subscription_max;
-        let owed = self.0.store.lane_summary(lane).owed();
-        let subscription = self.0.store.registry().by_lane(lane).filter(|_| owed + new > max);
+        let owed = self.0.store.queue_summary(subscription).owed();
+        let subscription = self.0.store.registry().by_key(subscription).filter(|_| owed + new > max);
         let Some(subscription) = subscription else { return Ok(()) };
         self.tell_backlog(owed, max);
         Err(GatewayError::BacklogFull {
@@ -86,9 +92,12 @@ impl Gateway {
         let store = Arc::clone(&self.0.store);
         // Looks at every subscription, and nobody waits for it.
         tokio::task::spawn_blocking(move || {
-            let lanes = store.registry().lanes().into_iter();
-            let most = lanes.map(|lane| (store.lane_summary(lane).owed(), lane)).max();
-            let most = most.and_then(|(owed, lane)| Some((owed, store.registry().by_lane(lane)?)));
+            let subscriptions = store.registry().keys().into_iter();
+            let most = subscriptions
+                .map(|subscription| (store.queue_summary(subscription).owed(), subscription))
+                .max();
+            let most =
+                most.and_then(|(owed, subscription)| Some((owed, store.registry().by_key(subscription)?)));
             if let Some((most, subscription)) = most {
                 tracing::warn!(
                     deliveries.owed = owed, deliveries.max = max,

@@ -51,10 +51,10 @@ impl Gateway {
     ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
         let missing = || GatewayError::NotFound(Resource::Delivery(name.clone()));
         let subscription = self.0.store.registry().by_name(&name.subscription).ok_or_else(missing)?;
-        let (account, event, lane) = (name.subscription.account, name.event.clone(), subscription.lane);
+        let (account, event, key) = (name.subscription.account, name.event.clone(), subscription.key);
         let delivery = self
             .read(move |store| match store.event(account, &event)? {
-                Some(event) => store.delivery(DeliveryKey { seq: event.seq, lane }),
+                Some(event) => store.delivery(DeliveryKey { seq: event.seq, subscription: key }),
                 None => Ok(None),
             })
             .await?;
@@ -83,18 +83,18 @@ impl Gateway {
         scope: AccountScope,
         subscription: Option<SubscriptionId>,
     ) -> Result<Summary, GatewayError> {
-        let lanes = match (scope, subscription) {
+        let subscriptions = match (scope, subscription) {
             (AccountScope::One(account), Some(id)) => {
-                vec![self.get_subscription(&SubscriptionName { account, id })?.lane]
+                vec![self.get_subscription(&SubscriptionName { account, id })?.key]
             }
-            (scope, _) => self.lanes(scope),
+            (scope, _) => self.subscriptions(scope),
         };
         self.read(move |store| {
             let mut counts = QueueSummary::default();
-            for &lane in &lanes {
-                counts.add_all(store.lane_summary(lane));
+            for &subscription in &subscriptions {
+                counts.add_all(store.queue_summary(subscription));
             }
-            Ok(Summary { counts, oldest_owed: store.oldest_owed(&lanes) })
+            Ok(Summary { counts, oldest_owed: store.oldest_owed(&subscriptions) })
         })
         .await
     }
@@ -113,13 +113,13 @@ impl Gateway {
         self.get_delivery(name).await
     }
 
-    fn lanes(&self, scope: AccountScope) -> Vec<SubscriptionKey> {
-        let mut lanes = Vec::new();
+    fn subscriptions(&self, scope: AccountScope) -> Vec<SubscriptionKey> {
+        let mut subscriptions = Vec::new();
         self.0.store.registry().walk(scope, None, |subscription| {
-            lanes.push(subscription.lane);
+            subscriptions.push(subscription.key);
             true
         });
-        lanes
+        subscriptions
     }
 
     /// Lists deliveries with the subscriptions that they belong to.
@@ -128,15 +128,15 @@ impl Gateway {
         list: ListDeliveries,
     ) -> Result<Page<(Arc<Subscription>, DeliveryRecord), DeliveryKey>, GatewayError> {
         let registry = self.0.store.registry();
-        let lanes = match list.subscription {
-            Some(id) => vec![self.get_subscription(&SubscriptionName { account: list.account, id })?.lane],
-            None => self.lanes(AccountScope::One(list.account)),
+        let subscriptions = match list.subscription {
+            Some(id) => vec![self.get_subscription(&SubscriptionName { account: list.account, id })?.key],
+            None => self.subscriptions(AccountScope::One(list.account)),
         };
-        if lanes.is_empty() {
+        if subscriptions.is_empty() {
             return Ok(Page { rows: Vec::new(), next: None });
         }
         let query = DeliveryQuery {
-            lanes,
+            subscriptions,
             states: list.states,
             event: list.event.map(|id| (list.account, id)),
             time: list.time,
@@ -145,7 +145,8 @@ impl Gateway {
         };
         let page = self.read(move |store| store.deliveries(&query)).await?;
         // A subscription that was deleted in between has taken its deliveries with it.
-        let rows = page.rows.into_iter().filter_map(|row| Some((registry.by_lane(row.key.lane)?, row)));
+        let rows =
+            page.rows.into_iter().filter_map(|row| Some((registry.by_key(row.key.subscription)?, row)));
         Ok(Page { rows: rows.collect(), next: page.next })
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Gateway, GatewayError, Resource, admission::Admitted, line::InLine};
+use super::{Gateway, GatewayError, Resource, admission::Admitted};
 use crate::{
     domain::{
         event_routing::{EventAddress, EventRouting},
@@ -27,7 +27,7 @@ use crate::{
     event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
-    store::{EventQuery, Matches, NewEvent, Page, StoreError},
+    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -55,13 +55,13 @@ impl CheckedEvent {
     /// dropped by the thread that made it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        let Matches { lanes, active } = matching;
-        for (lane, format) in active {
-            if soon(lane) {
+        let Matches { subscriptions, active } = matching;
+        for (subscription, format) in active {
+            if soon(subscription) {
                 content.render(&event, format);
             }
         }
-        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, lanes }
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, subscriptions }
     }
 }
 
@@ -82,7 +82,7 @@ pub struct Published {
 
 /// Events on their way to the disk. Resolves when they are there; dropping it does not call them back.
 pub struct Publishing {
-    stored: InLine,
+    stored: CommitFuture<Vec<Accepted>>,
     accounts: Vec<AccountId>,
     start: Instant,
     metrics: Arc<Metrics>,
@@ -173,19 +173,22 @@ impl Gateway {
         let mut soon = self.sent_soon();
         let new =
             events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
-        let stored = self.0.line.enter(new.collect());
+        let stored = self.0.store.accept(new.collect());
         Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
     }
 
-    /// Tells whether what a lane is owed from now on is sent soon. What comes after more than a window of others is not kept in
+    /// Tells whether what a subscription is owed from now on is sent soon. What comes after more than a window of others is not kept in
     /// memory until its turn: it is read then, and rendered by who reads it.
     fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
-        // No lane is owed more than all together.
+        // No subscription is owed more than all together.
         let all_soon = store.owed_in_all() <= window;
         let mut known = HashMap::new();
-        move |lane| {
-            all_soon || *known.entry(lane).or_insert_with(|| store.lane_summary(lane).owed() <= window)
+        move |subscription| {
+            all_soon
+                || *known
+                    .entry(subscription)
+                    .or_insert_with(|| store.queue_summary(subscription).owed() <= window)
         }
     }
 
@@ -211,13 +214,13 @@ impl Gateway {
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let lanes = registry.matching(event.address.account, &event.facts).lanes.len();
+            let subscriptions = registry.matching(event.address.account, &event.facts).subscriptions.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,
                 create_time: stored.as_ref().map(|stored| stored.create_time),
                 duplicate: stored.is_some(),
-                delivery_count: u32::try_from(lanes).unwrap_or(u32::MAX),
+                delivery_count: u32::try_from(subscriptions).unwrap_or(u32::MAX),
             });
         }
         Ok(published)
@@ -299,8 +302,8 @@ mod tests {
             let (soon, late) = (SubscriptionKey(1), SubscriptionKey(2));
             let active =
                 wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));
-            let matching = Matches { lanes: vec![soon, late], active: active.collect() };
-            let new = checked.into_new(matching, |lane| lane == soon);
+            let matching = Matches { subscriptions: vec![soon, late], active: active.collect() };
+            let new = checked.into_new(matching, |subscription| subscription == soon);
             let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
             assert_eq!(rendered.collect::<Vec<_>>(), wanted);
         }

@@ -63,7 +63,7 @@ impl Gateway {
         });
         let by_default = replay.states.is_empty();
         let query = ReplayQuery {
-            lane: subscription.lane,
+            subscription: subscription.key,
             account: subscription.name.account,
             types: replay.types,
             time: replay.time,
@@ -87,7 +87,7 @@ impl Gateway {
             return Ok(Replayed { count: page.rows.len() as u64, next: None });
         }
         let next = page.next.map(|after| ReplayPlace { after, ..place });
-        self.check_backlog_of(subscription.lane, page.rows.len() as u64)?;
+        self.check_backlog_of(subscription.key, page.rows.len() as u64)?;
         let count = self.0.store.replay(query, page.rows).await.map_err(|error| match error {
             StoreError::SubscriptionNotFound => GatewayError::no_subscription(&replay.subscription),
             other => other.into(),

@@ -274,7 +274,7 @@ impl Gateway {
         let DeleteSubscription { name, etag, force } = delete;
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let current = self.current(&name, etag.as_deref())?;
-            match self.0.store.delete_subscription(current.lane, current.version, force).await {
+            match self.0.store.delete_subscription(current.key, current.version, force).await {
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
                 other => return other.map_err(|error| GatewayError::about(&name, error)),
             }
@@ -374,7 +374,7 @@ impl Gateway {
                 }
                 Some(change) => change,
             };
-            match self.0.store.update_subscription(current.lane, current.version, change).await {
+            match self.0.store.update_subscription(current.key, current.version, change).await {
                 // Somebody else was faster. Without an etag the caller does not mind: decide again.
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
                 other => return other.map_err(|error| GatewayError::about(name, error)),

@@ -59,11 +59,11 @@ impl Gateway {
         &self,
         watch: WatchDeliveries,
     ) -> Result<impl Stream<Item = Watched> + Send + use<>, GatewayError> {
-        let lane = match &watch.subscription {
+        let subscription = match &watch.subscription {
             None => None,
             Some(id) => {
                 let name = SubscriptionName { account: watch.account, id: id.clone() };
-                Some(self.get_subscription(&name)?.lane)
+                Some(self.get_subscription(&name)?.key)
             }
         };
         let max = self.0.settings.watches_max;
@@ -71,7 +71,7 @@ impl Gateway {
         let turn = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
         let (sender, waiting) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);
-        let wanted = Wanted { account: watch.account, lane, states: watch.states };
+        let wanted = Wanted { account: watch.account, subscription, states: watch.states };
         tokio::spawn(sort_out(store.changes(), store, wanted, sender, turn));
         let gateway = self.clone();
         Ok(ReceiverStream::new(waiting).filter_map(move |waiting| {
@@ -83,7 +83,7 @@ impl Gateway {
     /// The delivery as it was after the change; `None` if it is gone, or cannot be read.
     async fn watched(&self, waiting: Waiting) -> Option<Watched> {
         let Waiting { change, time, skipped } = waiting;
-        let subscription = self.0.store.registry().by_lane(change.key.lane)?;
+        let subscription = self.0.store.registry().by_key(change.key.subscription)?;
         let mut delivery = self.read(move |store| store.delivery(change.key)).await.ok().flatten()?;
         // It may have gone on since.
         let later = delivery.attempt_count.saturating_sub(change.attempts);
@@ -98,7 +98,7 @@ impl Gateway {
 
 struct Wanted {
     account: AccountId,
-    lane: Option<SubscriptionKey>,
+    subscription: Option<SubscriptionKey>,
     states: Vec<DeliveryState>,
 }
 
@@ -107,10 +107,10 @@ impl Wanted {
         let of_state =
             self.states.is_empty() || self.states.iter().any(|state| state.is_same_kind(change.state));
         of_state
-            && match self.lane {
-                Some(lane) => lane == change.key.lane,
+            && match self.subscription {
+                Some(subscription) => subscription == change.key.subscription,
                 None => {
-                    let subscription = store.registry().by_lane(change.key.lane);
+                    let subscription = store.registry().by_key(change.key.subscription);
                     subscription.is_some_and(|subscription| subscription.name.account == self.account)
                 }
             }

@@ -84,7 +84,7 @@ pub fn settings(data: &[u8]) {
 pub(crate) fn tokens() -> Vec<Vec<u8>> {
     let request = v1::ListEventsRequest { parent: "accounts/1".to_owned(), ..Default::default() };
     let name = "accounts/1/subscriptions/crm".to_owned();
-    let cursor = Cursor { name, seq: 7, lane: 9, until: 11, time: -13 };
+    let cursor = Cursor { name, seq: 7, subscription: 9, until: 11, time: -13 };
     let mut tokens = vec![cursor.encode_to_vec(), b"????".to_vec()];
     for list in LISTS {
         let token = Tokens::of(list, &request).write(Some(cursor.clone()));

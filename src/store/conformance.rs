@@ -117,9 +117,9 @@ impl<E: Engine> Bench<E> {
         account: i64,
         id: Option<&str>,
         number: i64,
-        lanes: &[SubscriptionKey],
+        subscriptions: &[SubscriptionKey],
     ) -> Accepted {
-        self.store.accept(vec![new_event(account, id, number, lanes)]).await.unwrap().remove(0)
+        self.store.accept(vec![new_event(account, id, number, subscriptions)]).await.unwrap().remove(0)
     }
 
     async fn settle(&self, key: DeliveryKey, state: DeliveryState) {
@@ -127,9 +127,9 @@ impl<E: Engine> Bench<E> {
         self.store.settle(vec![settlement]).await.unwrap();
     }
 
-    fn query(&self, lanes: &[SubscriptionKey]) -> DeliveryQuery {
+    fn query(&self, subscriptions: &[SubscriptionKey]) -> DeliveryQuery {
         DeliveryQuery {
-            lanes: lanes.to_vec(),
+            subscriptions: subscriptions.to_vec(),
             states: Vec::new(),
             event: None,
             time: TimeRange::default(),
@@ -138,8 +138,8 @@ impl<E: Engine> Bench<E> {
         }
     }
 
-    fn deliveries(&self, lanes: &[SubscriptionKey]) -> Vec<DeliveryRecord> {
-        self.store.deliveries(&self.query(lanes)).unwrap().rows
+    fn deliveries(&self, subscriptions: &[SubscriptionKey]) -> Vec<DeliveryRecord> {
+        self.store.deliveries(&self.query(subscriptions)).unwrap().rows
     }
 }
 
@@ -183,7 +183,7 @@ pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     }
 }
 
-pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[SubscriptionKey]) -> NewEvent {
+pub fn new_event(of: i64, id: Option<&str>, number: i64, subscriptions: &[SubscriptionKey]) -> NewEvent {
     let contact = v1::Contact { id: number, name: format!("contact {number}"), ..Default::default() };
     let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
     let event = v1::Event { payload: Some(payload), ..Default::default() };
@@ -192,7 +192,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64, lanes: &[SubscriptionKe
         content: event.into(),
         inbox_id: None,
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
-        lanes: lanes.to_vec(),
+        subscriptions: subscriptions.to_vec(),
     }
 }
 

@@ -57,7 +57,7 @@ impl MemoryStore {
         let inner = Inner {
             random: StdRng::seed_from_u64(seed),
             closed: false,
-            last_lane: 0,
+            last_key: 0,
             last_time: UnixMicros(0),
             last_seq: 0,
             requests: HashMap::new(),
@@ -97,12 +97,12 @@ impl MemoryStore {
             };
         }
         registry::check_free(&self.registry, &new.name, &new.settings.url, None)?;
-        inner.last_lane += 1;
+        inner.last_key += 1;
         let uid = uuid::Builder::from_random_bytes(inner.random.random()).into_uuid();
         let request =
             new.request.clone().map(|request| ((new.name.account, request.id), request.fingerprint));
         let subscription =
-            Arc::new(new.into_subscription(SubscriptionKey(inner.last_lane), uid, self.clock.now()));
+            Arc::new(new.into_subscription(SubscriptionKey(inner.last_key), uid, self.clock.now()));
         if let Some((key, fingerprint)) = request {
             inner.requests.insert(key, (fingerprint, Arc::clone(&subscription)));
         }
@@ -122,14 +122,14 @@ impl Store for MemoryStore {
 
     fn update_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>> {
         self.write(|_| {
-            let current = registry::check_version(&self.registry, lane, expected_version)?;
+            let current = registry::check_version(&self.registry, subscription, expected_version)?;
             let changed = Arc::new(change.apply(&current, self.clock.now()));
-            registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(lane))?;
+            registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(subscription))?;
             self.registry.put(Arc::clone(&changed));
             Ok(changed)
         })
@@ -137,19 +137,23 @@ impl Store for MemoryStore {
 
     fn delete_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
     ) -> CommitFuture<()> {
         self.write(|inner| {
-            registry::check_version(&self.registry, lane, expected_version)?;
-            let owed = inner.deliveries.values().filter(|d| d.key.lane == lane && d.state.is_owed()).count();
+            registry::check_version(&self.registry, subscription, expected_version)?;
+            let owed = inner
+                .deliveries
+                .values()
+                .filter(|d| d.key.subscription == subscription && d.state.is_owed())
+                .count();
             if owed > 0 && !force {
                 return Err(StoreError::Owed(owed as u64));
             }
-            inner.deliveries.retain(|key, _| key.lane != lane);
-            inner.attempts_before.retain(|key, _| key.lane != lane);
-            self.registry.remove(lane);
+            inner.deliveries.retain(|key, _| key.subscription != subscription);
+            inner.attempts_before.retain(|key, _| key.subscription != subscription);
+            self.registry.remove(subscription);
             Ok(())
         })
     }
@@ -172,7 +176,7 @@ impl Store for MemoryStore {
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
             for (index, mut new) in events.into_iter().enumerate() {
-                self.registry.retain_known(&mut new.lanes);
+                self.registry.retain_known(&mut new.subscriptions);
                 match inner.accept_one(index, new, now) {
                     Ok((answer, new)) => {
                         answers.push(answer);
@@ -186,18 +190,20 @@ impl Store for MemoryStore {
                 }
             }
             inner.last_time = now;
-            let made = fed.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
+            let made = fed
+                .iter()
+                .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
             self.changes.tell(
                 now,
-                made.map(|(seq, lane)| DeliveryChange {
-                    key: DeliveryKey { seq, lane },
+                made.map(|(seq, subscription)| DeliveryChange {
+                    key: DeliveryKey { seq, subscription },
                     state: DeliveryState::Pending,
                     attempts: 0,
                 }),
             );
-            for AcceptedEvent { event, lanes } in &fed {
-                for &lane in lanes {
-                    let key = DeliveryKey { seq: event.seq, lane };
+            for AcceptedEvent { event, subscriptions } in &fed {
+                for &subscription in subscriptions {
+                    let key = DeliveryKey { seq: event.seq, subscription };
                     inner.deliveries.insert(key, new_delivery(key, Arc::clone(event)));
                 }
             }
@@ -264,7 +270,7 @@ impl Store for MemoryStore {
 
     fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(|inner| {
-            if self.registry.by_lane(query.lane).is_none() {
+            if self.registry.by_key(query.subscription).is_none() {
                 return Err(StoreError::SubscriptionNotFound);
             }
             let now = self.clock.now();
@@ -273,7 +279,7 @@ impl Store for MemoryStore {
             let rows: Vec<Arc<StoredEvent>> = rows.collect();
             let mut changed = Vec::new();
             for event in &rows {
-                let key = DeliveryKey { seq: event.seq, lane: query.lane };
+                let key = DeliveryKey { seq: event.seq, subscription: query.subscription };
                 let fresh = DeliveryRecord { create_time: now, ..new_delivery(key, Arc::clone(event)) };
                 let delivery = inner.deliveries.entry(key).or_insert(fresh);
                 (delivery.state, delivery.update_time) = (DeliveryState::Pending, now);
@@ -282,7 +288,7 @@ impl Store for MemoryStore {
             }
             self.changes.tell(now, changed.into_iter());
             if let Some(first) = rows.first() {
-                drop(self.feed.send(QueueEvent::Requeued(query.lane, first.seq)));
+                drop(self.feed.send(QueueEvent::Requeued(query.subscription, first.seq)));
             }
             Ok(rows.len() as u64)
         })
@@ -296,10 +302,15 @@ impl Store for MemoryStore {
         self.lock().deliveries.get(&key).map(|delivery| delivery.state)
     }
 
-    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
         let inner = self.lock();
         let waits = |d: &&DeliveryRecord| {
-            d.key.lane == lane && d.key.seq > after && d.state == DeliveryState::Pending
+            d.key.subscription == subscription && d.key.seq > after && d.state == DeliveryState::Pending
         };
         let mut owed: Vec<PendingDelivery> =
             inner.deliveries.values().filter(waits).take(limit + 1).map(|d| inner.owed_of(d)).collect();
@@ -310,10 +321,15 @@ impl Store for MemoryStore {
         Ok(PendingPage { owed, until, more })
     }
 
-    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
         let inner = self.lock();
         let mut retries: Vec<(UnixMicros, &DeliveryRecord)> = (inner.deliveries.values())
-            .filter(|d| d.key.lane == lane)
+            .filter(|d| d.key.subscription == subscription)
             .filter_map(|d| match d.state {
                 DeliveryState::Retrying { due } => Some((due, d)),
                 _ => None,
@@ -331,7 +347,9 @@ impl Store for MemoryStore {
     fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         let inner = self.lock();
         let mut debts: Vec<DueDelivery> = (inner.deliveries.values())
-            .filter(|d| d.key.lane == query.lane && d.key.seq > query.after && d.state.is_owed())
+            .filter(|d| {
+                d.key.subscription == query.subscription && d.key.seq > query.after && d.state.is_owed()
+            })
             .filter(|d| query.order.wants(d.event.order_tag()))
             .map(|d| DueDelivery { owed: inner.owed_of(d), due: d.state.due() })
             .take(query.limit.saturating_add(1))
@@ -343,10 +361,10 @@ impl Store for MemoryStore {
         Ok(OrderedPage { debts, until, more })
     }
 
-    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
         let inner = self.lock();
         let mut summary = QueueSummary::default();
-        for delivery in inner.deliveries.values().filter(|d| d.key.lane == lane) {
+        for delivery in inner.deliveries.values().filter(|d| d.key.subscription == subscription) {
             summary.add(delivery.state);
         }
         summary
@@ -356,9 +374,12 @@ impl Store for MemoryStore {
         self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
     }
 
-    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
         let inner = self.lock();
-        let owed = inner.deliveries.values().filter(|d| lanes.contains(&d.key.lane) && d.state.is_owed());
+        let owed = inner
+            .deliveries
+            .values()
+            .filter(|d| subscriptions.contains(&d.key.subscription) && d.state.is_owed());
         owed.map(|delivery| delivery.event.create_time).min()
     }
 
@@ -385,7 +406,7 @@ impl Store for MemoryStore {
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
         let inner = self.lock();
         let mut found: Vec<&DeliveryRecord> = (inner.deliveries.values())
-            .filter(|d| query.lanes.contains(&d.key.lane) && query.wants_state(d.state))
+            .filter(|d| query.subscriptions.contains(&d.key.subscription) && query.wants_state(d.state))
             .filter(|d| query.time.contains(d.create_time))
             .filter(|d| match &query.event {
                 Some((account, id)) => d.event.name.account == *account && d.event.name.id == *id,
@@ -403,8 +424,8 @@ impl Store for MemoryStore {
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(|inner| {
             let now = self.clock.now();
-            for lane in self.registry.lanes() {
-                let current = self.registry.by_lane(lane);
+            for subscription in self.registry.keys() {
+                let current = self.registry.by_key(subscription);
                 if let Some(changed) = current.and_then(|current| current.without_old_secrets(now)) {
                     self.registry.put(Arc::new(changed));
                 }

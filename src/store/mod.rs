@@ -57,8 +57,8 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 ///   reader that sees an event sees every earlier one.
 /// * *Read your writes*: what a resolved commit stored is visible to every later call, and to [`Registry`] and [`Tokens`]
 ///   before.
-/// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::lane_summary`] add up
-///   to the deliveries ever made for the lane.
+/// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::queue_summary`] add up
+///   to the deliveries ever made for the subscription.
 ///
 /// Reads may wait for the disk, but for those that say otherwise: make them with [`read`].
 pub trait Store: Send + Sync + 'static {
@@ -71,7 +71,7 @@ pub trait Store: Send + Sync + 'static {
     /// Changes a subscription, if it is still at the version that the change was made for.
     fn update_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>>;
@@ -79,7 +79,7 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a subscription with its deliveries. [`StoreError::Owed`] if some are owed, unless `force`.
     fn delete_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
     ) -> CommitFuture<()>;
@@ -125,28 +125,38 @@ pub trait Store: Send + Sync + 'static {
     /// How far a delivery is; `None` if there is none. LogThrottle waits for the disk, and not for long.
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
 
-    /// The deliveries of a lane that wait for their first attempt, after `after`, in stored order, at most `limit`.
-    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
+    /// The deliveries of a subscription that wait for their first attempt, after `after`, in stored order, at most `limit`.
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError>;
 
-    /// The deliveries of a lane whose next attempt is due at `now` or before, the longest due first, at most `limit`.
-    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
+    /// The deliveries of a subscription whose next attempt is due at `now` or before, the longest due first, at most `limit`.
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError>;
 
-    /// What a lane owes, whether it waits for its first attempt or for another, in stored order.
+    /// What a subscription owes, whether it waits for its first attempt or for another, in stored order.
     ///
     /// A page has no more than `limit` deliveries, and has those of the lowest places that the query wants. With none of
     /// them left, [`OrderedPage::until`] is the newest event of all or [`OwedQuery::after`], whichever is later. Pages
     /// that each begin where the one before ended have everything once, but for what changes meanwhile.
     fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
 
-    /// What a lane owes and has settled. Does not wait for the disk.
-    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary;
+    /// What a subscription owes and has settled. Does not wait for the disk.
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
 
     /// How many deliveries are owed in all. Asked for with every publish: waits for nothing, and takes no longer however
     /// much is stored.
     fn owed_in_all(&self) -> u64;
 
-    /// When the oldest event was stored that is still owed to one of these lanes.
-    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros>;
+    /// When the oldest event was stored that is still owed to one of these subscriptions.
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
 
     /// One event by its name.
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;

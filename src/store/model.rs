@@ -38,9 +38,9 @@ pub struct NewSubscription {
 
 impl NewSubscription {
     /// The subscription that is stored for it.
-    pub fn into_subscription(self, lane: SubscriptionKey, uid: Uuid, now: UnixMicros) -> Subscription {
+    pub fn into_subscription(self, key: SubscriptionKey, uid: Uuid, now: UnixMicros) -> Subscription {
         Subscription {
-            lane,
+            key,
             uid,
             version: 1,
             name: self.name,
@@ -144,7 +144,7 @@ pub struct NewEvent {
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
     /// To whom it is owed; each once, rising.
-    pub lanes: Vec<SubscriptionKey>,
+    pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// What came of one event.
@@ -169,7 +169,7 @@ pub enum QueueEvent {
     Due(DeliveryKey, UnixMicros),
     /// A caller ended this delivery.
     Cancelled(DeliveryKey),
-    /// Deliveries of this lane that were over became owed again, none of them of an event before this one.
+    /// Deliveries of this subscription that were over became owed again, none of them of an event before this one.
     Requeued(SubscriptionKey, Seq),
 }
 
@@ -212,7 +212,7 @@ pub struct AcceptedEvent {
     /// The event.
     pub event: Arc<StoredEvent>,
     /// To whom it is owed.
-    pub lanes: Vec<SubscriptionKey>,
+    pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// What is to be kept.

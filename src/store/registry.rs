@@ -18,7 +18,7 @@ use crate::domain::{
     subscription::{State, Subscription},
 };
 
-/// Every subscription, by lane, by name and by account.
+/// Every subscription, by key, by name and by account.
 #[derive(Debug)]
 pub struct Registry {
     inner: RwLock<Inner>,
@@ -28,13 +28,13 @@ pub struct Registry {
 /// The subscriptions that want an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
-    /// Their lanes, in the order of their creation.
-    pub lanes: Vec<SubscriptionKey>,
+    /// Their keys, in the order of their creation.
+    pub subscriptions: Vec<SubscriptionKey>,
     /// Those of them that are delivered to now, and in which form they get it.
     pub active: Vec<(SubscriptionKey, PayloadFormat)>,
 }
 
-/// Changes that are remembered by lane. Who is further behind looks at everything.
+/// Changes that are remembered by key. Who is further behind looks at everything.
 pub const CHANGES_REMEMBERED: usize = 4096;
 
 /// Tells most URLs from each other.
@@ -42,11 +42,11 @@ type UrlHash = u64;
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The lanes of the last changes, the latest last.
+    /// The keys of the last changes, the latest last.
     changed: VecDeque<SubscriptionKey>,
     /// How many changes there were in all.
     change_count: u64,
-    by_lane: foldhash::HashMap<SubscriptionKey, Arc<Subscription>>,
+    by_key: foldhash::HashMap<SubscriptionKey, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
     /// Where to look for a URL: the URL itself, which is long, is with its subscription alone.
@@ -62,9 +62,9 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// The subscription that a delivery's lane stands for; `None` once it is deleted.
-    pub fn by_lane(&self, lane: SubscriptionKey) -> Option<Arc<Subscription>> {
-        self.read().by_lane.get(&lane).cloned()
+    /// The subscription that a delivery's key stands for; `None` once it is deleted.
+    pub fn by_key(&self, key: SubscriptionKey) -> Option<Arc<Subscription>> {
+        self.read().by_key.get(&key).cloned()
     }
 
     /// The subscription of this name.
@@ -83,18 +83,18 @@ impl Registry {
         let subscriptions = inner.by_account.get(&account).map_or(&[][..], Vec::as_slice);
         let mut matching = Matches::default();
         for subscription in subscriptions.iter().filter(|subscription| subscription.wants(facts)) {
-            matching.lanes.push(subscription.lane);
+            matching.subscriptions.push(subscription.key);
             if subscription.state == State::Active {
-                matching.active.push((subscription.lane, subscription.settings.payload_format));
+                matching.active.push((subscription.key, subscription.settings.payload_format));
             }
         }
         matching
     }
 
-    /// Leaves out the lanes whose subscriptions are gone.
-    pub fn retain_known(&self, lanes: &mut Vec<SubscriptionKey>) {
+    /// Leaves out the keys whose subscriptions are gone.
+    pub fn retain_known(&self, keys: &mut Vec<SubscriptionKey>) {
         let inner = self.read();
-        lanes.retain(|lane| inner.by_lane.contains_key(lane));
+        keys.retain(|key| inner.by_key.contains_key(key));
     }
 
     /// Subscriptions by account and id, after the name `after`, as long as `take` wants more.
@@ -124,16 +124,16 @@ impl Registry {
         }
     }
 
-    /// All lanes, the oldest first.
-    pub fn lanes(&self) -> Vec<SubscriptionKey> {
-        let mut lanes: Vec<SubscriptionKey> = self.read().by_lane.keys().copied().collect();
-        lanes.sort_unstable();
-        lanes
+    /// All keys, the oldest first.
+    pub fn keys(&self) -> Vec<SubscriptionKey> {
+        let mut keys: Vec<SubscriptionKey> = self.read().by_key.keys().copied().collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
-        self.read().by_lane.len()
+        self.read().by_key.len()
     }
 
     /// How many subscriptions are active, paused and suspended.
@@ -151,7 +151,7 @@ impl Registry {
         self.changes.subscribe()
     }
 
-    /// The lanes that changed since there had been `known` changes, with how many there are now; `None` if some of them are no
+    /// The keys that changed since there had been `known` changes, with how many there are now; `None` if some of them are no
     /// longer remembered.
     pub fn changed_since(&self, known: u64) -> (u64, Option<Vec<SubscriptionKey>>) {
         let inner = self.read();
@@ -160,23 +160,23 @@ impl Registry {
         (inner.change_count, from.map(|from| inner.changed.range(from..).copied().collect()))
     }
 
-    /// Puts a subscription in, in place of the one of its lane. For engines, after it is on disk.
+    /// Puts a subscription in, in place of the one of its key. For engines, after it is on disk.
     pub fn put(&self, subscription: Arc<Subscription>) {
         {
             let mut inner = self.write();
-            inner.remove(subscription.lane);
-            inner.note_change(subscription.lane);
+            inner.remove(subscription.key);
+            inner.note_change(subscription.key);
             inner.insert(subscription);
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// Takes a subscription out. For engines, after it is off the disk.
-    pub fn remove(&self, lane: SubscriptionKey) {
+    pub fn remove(&self, key: SubscriptionKey) {
         {
             let mut inner = self.write();
-            inner.remove(lane);
-            inner.note_change(lane);
+            inner.remove(key);
+            inner.note_change(key);
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -190,24 +190,24 @@ impl Registry {
     }
 }
 
-/// The subscription of `lane`, if it is still at `version`. For engines.
+/// The subscription of `key`, if it is still at `version`. For engines.
 pub(super) fn check_version(
     registry: &Registry,
-    lane: SubscriptionKey,
+    key: SubscriptionKey,
     version: u64,
 ) -> Result<Arc<Subscription>, StoreError> {
-    let current = registry.by_lane(lane).ok_or(StoreError::SubscriptionNotFound)?;
+    let current = registry.by_key(key).ok_or(StoreError::SubscriptionNotFound)?;
     if current.version == version { Ok(current) } else { Err(StoreError::VersionMismatch) }
 }
 
-/// Whether no other subscription than that of `lane` has this name, or this URL within the account. For engines.
+/// Whether no other subscription than that of `key` has this name, or this URL within the account. For engines.
 pub(super) fn check_free(
     registry: &Registry,
     name: &SubscriptionName,
     url: &Url,
-    lane: Option<SubscriptionKey>,
+    key: Option<SubscriptionKey>,
 ) -> Result<(), StoreError> {
-    if registry.by_name(name).is_some_and(|other| Some(other.lane) != lane) {
+    if registry.by_name(name).is_some_and(|other| Some(other.key) != key) {
         return Err(StoreError::NameTaken(name.clone()));
     }
     match registry.by_url(name.account, url) {
@@ -229,7 +229,7 @@ fn url_hash(url: &Url) -> UrlHash {
 }
 
 fn url_key(subscription: &Subscription) -> (AccountId, UrlHash, SubscriptionKey) {
-    (subscription.name.account, url_hash(&subscription.settings.url), subscription.lane)
+    (subscription.name.account, url_hash(&subscription.settings.url), subscription.key)
 }
 
 impl Inner {
@@ -238,7 +238,7 @@ impl Inner {
         let maybe = self
             .by_url
             .range((account, hash, SubscriptionKey(0))..=(account, hash, SubscriptionKey(u64::MAX)));
-        maybe.map(|(_, _, lane)| &self.by_lane[lane]).find(|subscription| subscription.settings.url == *url)
+        maybe.map(|(_, _, key)| &self.by_key[key]).find(|subscription| subscription.settings.url == *url)
     }
 
     fn insert(&mut self, subscription: Arc<Subscription>) {
@@ -246,28 +246,28 @@ impl Inner {
         let name = &subscription.name;
         self.by_url.insert(url_key(&subscription));
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
-        self.by_lane.insert(subscription.lane, Arc::clone(&subscription));
+        self.by_key.insert(subscription.key, Arc::clone(&subscription));
         let of_account = self.by_account.entry(name.account).or_default();
-        let place = of_account.partition_point(|other| other.lane < subscription.lane);
+        let place = of_account.partition_point(|other| other.key < subscription.key);
         of_account.insert(place, subscription);
     }
 
-    fn note_change(&mut self, lane: SubscriptionKey) {
+    fn note_change(&mut self, key: SubscriptionKey) {
         self.change_count += 1;
-        self.changed.push_back(lane);
+        self.changed.push_back(key);
         if self.changed.len() > CHANGES_REMEMBERED {
             self.changed.pop_front();
         }
     }
 
-    fn remove(&mut self, lane: SubscriptionKey) {
-        let Some(subscription) = self.by_lane.remove(&lane) else { return };
+    fn remove(&mut self, key: SubscriptionKey) {
+        let Some(subscription) = self.by_key.remove(&key) else { return };
         self.by_state[place_of(subscription.state)] -= 1;
         let account = subscription.name.account;
         self.by_name.remove(&subscription.name);
         self.by_url.remove(&url_key(&subscription));
         if let Some(of_account) = self.by_account.get_mut(&account) {
-            of_account.retain(|other| other.lane != lane);
+            of_account.retain(|other| other.key != key);
             if of_account.is_empty() {
                 self.by_account.remove(&account);
             }
@@ -287,9 +287,9 @@ mod tests {
     #[test]
     fn changes_are_told_by_lane_as_long_as_they_are_remembered() {
         let registry = Registry::default();
-        let put = |lane: u64| {
-            let new = new_subscription(1, &format!("s{lane}"));
-            let subscription = new.into_subscription(SubscriptionKey(lane), uuid::Uuid::nil(), UnixMicros(0));
+        let put = |key: u64| {
+            let new = new_subscription(1, &format!("s{key}"));
+            let subscription = new.into_subscription(SubscriptionKey(key), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(subscription));
         };
         assert_eq!(registry.changed_since(0), (0, Some(vec![])));
@@ -311,12 +311,12 @@ mod tests {
             inbox_id: None,
             order_key: OrderKey::Conversation(1),
         };
-        let put = |lane: u64, format: PayloadFormat, state: State| {
-            let mut new = new_subscription(1, &format!("s{lane}"));
+        let put = |key: u64, format: PayloadFormat, state: State| {
+            let mut new = new_subscription(1, &format!("s{key}"));
             new.settings.event_types = vec![facts.event_type];
             new.settings.inbox_ids = Vec::new();
             new.settings.payload_format = format;
-            let subscription = new.into_subscription(SubscriptionKey(lane), uuid::Uuid::nil(), UnixMicros(0));
+            let subscription = new.into_subscription(SubscriptionKey(key), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(Subscription { state, ..subscription }));
             registry.matching(AccountId::new(1).unwrap(), &facts).active
         };
@@ -335,6 +335,6 @@ mod tests {
         ];
         assert_eq!(put(1, sample, State::Active), all);
         let matching = registry.matching(AccountId::new(1).unwrap(), &facts);
-        assert_eq!(matching.lanes, [1, 2, 3, 4].map(SubscriptionKey), "all of them are owed it");
+        assert_eq!(matching.subscriptions, [1, 2, 3, 4].map(SubscriptionKey), "all of them are owed it");
     }
 }

@@ -75,7 +75,7 @@ impl Sender {
 /// An active subscription without anything special.
 pub fn subscription(url: &str) -> Subscription {
     Subscription {
-        lane: SubscriptionKey(1),
+        key: SubscriptionKey(1),
         uid: Uuid::from_u128(0x5eed),
         version: 1,
         name: "accounts/1/subscriptions/test".parse().unwrap(),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a gateway, and against it the clients in other languages, buf by reflection alone, and the lines of documents.
+"""Runs a gateway, and against it the clients in other languages, buf by reflection alone, and the commands in documents.
 
     tests/clients/run.py BINARY DIRECTORY
 
@@ -21,18 +21,26 @@ HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 CLIENT_TIMEOUT_S = 300
+# Documents with commands that continue each other, in their order.
+DOCUMENTS = (
+    "README.md",
+    "docs/publishing.md",
+    "docs/receiving.md",
+    "docs/operating.md",
+    "docs/security.md",
+    "CONTRIBUTING.md",
+)
 # Of the gateway that asks for tokens.
 ADMIN_TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 class Gateway:
-    """The real binary on ports of its own and a store of its own."""
+    """The real binary with these arguments and further settings; on ports of its own, unless they say otherwise."""
 
-    def __init__(self, binary, data_dir, **settings):
+    def __init__(self, binary, arguments, **settings):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
-        environment |= settings
-        arguments = ["--data-dir", data_dir, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
-        arguments += ["--egress-allow", "127.0.0.0/8", "--log-format", "json"]
+        environment |= {"TIDINGS_GRPC_LISTEN": "127.0.0.1:0", "TIDINGS_HTTP_LISTEN": "127.0.0.1:0"}
+        environment |= {"TIDINGS_LOG_FORMAT": "json"} | settings
         self.process = subprocess.Popen(
             [binary, "serve", *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
         )
@@ -91,15 +99,16 @@ def main(binary, directory):
         "celai-chatwoot": ([*tests, "test_celai", "test_behind"], HERE / "python"),
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
-        "README": ([python, "readme.py"], HERE / "python"),
-        "docs/chatwoot.md": ([python, "readme.py", "../../../docs/chatwoot.md"], HERE / "python"),
+        "documents": ([python, "documents.py", *DOCUMENTS], HERE / "python"),
+        "docs/chatwoot.md": ([python, "documents.py", "docs/chatwoot.md"], HERE / "python"),
     }
     failed = []
     # So that a signal, too, ends the gateway.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as data_dir, tempfile.TemporaryDirectory() as guarded_dir:
-        gateway = Gateway(binary, data_dir)
-        guarded = Gateway(binary, guarded_dir, TIDINGS_ADMIN_TOKEN=ADMIN_TOKEN)
+        loopback = ["--egress-allow", "127.0.0.0/8"]
+        gateway = Gateway(binary, ["--data-dir", data_dir, *loopback])
+        guarded = Gateway(binary, ["--data-dir", guarded_dir, *loopback], TIDINGS_ADMIN_TOKEN=ADMIN_TOKEN)
         environment = os.environ | {
             "GATEWAY_BINARY": str(Path(binary).resolve()),
             "GATEWAY": gateway.address,

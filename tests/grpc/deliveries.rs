@@ -20,7 +20,7 @@ impl Server {
         let id = event.parse().expect("an event id");
         let seq = self.store.event(account(), &id).expect("it can be read").expect("it is stored").seq;
         let name = "accounts/1/subscriptions/crm".parse().expect("a name");
-        let lane = self.store.registry().by_name(&name).expect("it is subscribed").lane;
+        let subscription = self.store.registry().by_name(&name).expect("it is subscribed").key;
         let attempt = Attempt {
             start_time: UnixMicros(1_700_000_000_000_000),
             duration: Duration::from_millis(12),
@@ -31,7 +31,7 @@ impl Server {
             retry_after: None,
             url: "https://crm.example.com/".into(),
         };
-        let settlement = Settlement { key: DeliveryKey { seq, lane }, attempt, state };
+        let settlement = Settlement { key: DeliveryKey { seq, subscription }, attempt, state };
         self.store.settle(vec![settlement]).await.expect("it can be settled");
     }
 }

@@ -81,7 +81,6 @@ impl Default for Setup {
             gateway: GatewaySettings {
                 event_bytes_max: 1024 * 1024,
                 events_in_flight_max: 10_000,
-                events_storing_max: 512,
                 bytes_in_flight_max: 64 * 1024 * 1024,
                 reads_in_flight_max: 16,
                 tests_in_flight_max: 16,

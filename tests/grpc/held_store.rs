@@ -106,15 +106,20 @@ impl Store for HeldStore {
 
     fn update_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>> {
-        self.inner.update_subscription(lane, version, change)
+        self.inner.update_subscription(subscription, version, change)
     }
 
-    fn delete_subscription(&self, lane: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()> {
-        self.inner.delete_subscription(lane, version, force)
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
+        self.inner.delete_subscription(subscription, version, force)
     }
 
     fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
@@ -149,28 +154,38 @@ impl Store for HeldStore {
         self.inner.owed_in_all()
     }
 
-    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
-        self.inner.oldest_owed(lanes)
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+        self.inner.oldest_owed(subscriptions)
     }
 
     fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.inner.settle(settlements)
     }
 
-    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        self.inner.pending(lane, after, limit)
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
+        self.inner.pending(subscription, after, limit)
     }
 
-    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        self.inner.due(lane, now, limit)
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        self.inner.due(subscription, now, limit)
     }
 
     fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         self.inner.owed(query)
     }
 
-    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
-        self.inner.lane_summary(lane)
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.inner.queue_summary(subscription)
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

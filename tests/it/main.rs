@@ -10,6 +10,7 @@ mod client;
 mod connections;
 mod crash;
 mod disk;
+mod documents;
 mod egress;
 mod ending;
 mod failures;

@@ -319,7 +319,7 @@ async fn every_look_during_work_adds_up() {
 }
 
 #[tokio::test]
-async fn names_are_by_convention_and_the_readme_lists_them_all() {
+async fn names_are_by_convention_and_the_document_lists_them_all() {
     let gateway = Home::new().start().await;
     let scrape = Scrape::of(&gateway).await;
     gateway.stop().await;
@@ -336,12 +336,11 @@ async fn names_are_by_convention_and_the_readme_lists_them_all() {
         assert!(labels.len() <= 1, "{name} has {labels:?}");
         rows.push(format!("| `{name}` | {kind} | {} | {help} |", labels.join(", ")).replace("|  |", "| |"));
     }
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("<!-- metrics:begin -->\n").expect("the table's begin is marked");
+    let document = include_str!("../../docs/metrics.md");
+    let (_, rest) = document.split_once("<!-- metrics:begin -->\n").expect("the table's begin is marked");
     let (table, _) = rest.split_once("<!-- metrics:end -->").expect("the table's end is marked");
-    let expected =
-        format!("| metric | type | label | what it tells |\n|---|---|---|---|\n{}\n", rows.join("\n"));
-    assert_eq!(table, expected, "the README should say:\n{expected}");
+    let expected = format!("| metric | type | label | meaning |\n|---|---|---|---|\n{}\n", rows.join("\n"));
+    assert_eq!(table, expected, "docs/metrics.md should contain:\n{expected}");
 }
 
 #[tokio::test]

@@ -41,14 +41,14 @@ pub struct Outcome<'a> {
 /// The lines up to one of them.
 struct Check<'a> {
     outcome: &'a Outcome<'a>,
-    lanes: BTreeMap<SubscriptionKey, Lane<'a>>,
+    subscriptions: BTreeMap<SubscriptionKey, SubscriptionTrace<'a>>,
     events: BTreeMap<Seq, &'a str>,
     deliveries: BTreeMap<DeliveryKey, Delivery>,
     /// By what a receiver sees, of all that was stored.
     posts: BTreeMap<String, WebhookRequest>,
 }
 
-struct Lane<'a> {
+struct SubscriptionTrace<'a> {
     subscribed: &'a Subscribed,
     uid: Uuid,
     state: State,
@@ -79,17 +79,19 @@ impl Outcome<'_> {
     pub fn check(&self) {
         let mut check = Check {
             outcome: self,
-            lanes: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
             events: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             posts: BTreeMap::new(),
         };
         for (at, entry) in self.lines {
             match entry {
-                Entry::Stored { seq, account, name, lanes } => check.stored(*seq, *account, name, lanes),
+                Entry::Stored { seq, account, name, subscriptions } => {
+                    check.stored(*seq, *account, name, subscriptions)
+                }
                 Entry::Became { key, state } => check.became(*at, *key, *state),
-                Entry::Subscribed { lane, state, reason, ordered } => {
-                    check.subscribed(*at, *lane, *state, reason, *ordered);
+                Entry::Subscribed { subscription, state, reason, ordered } => {
+                    check.subscribed(*at, *subscription, *state, reason, *ordered);
                 }
                 Entry::Began { key } => check.began(*at, *key),
                 Entry::Arrived(arrival) => check.arrived(*at, arrival),
@@ -103,19 +105,20 @@ impl Outcome<'_> {
 }
 
 impl<'a> Check<'a> {
-    fn stored(&mut self, seq: Seq, account: i64, name: &'a str, lanes: &[SubscriptionKey]) {
-        let wanting = self.lanes.iter().filter(|(_, lane)| lane.subscribed.account == account);
-        assert!(wanting.map(|(id, _)| id).eq(lanes), "{name} is owed to {lanes:?}");
+    fn stored(&mut self, seq: Seq, account: i64, name: &'a str, subscriptions: &[SubscriptionKey]) {
+        let wanting =
+            self.subscriptions.iter().filter(|(_, subscription)| subscription.subscribed.account == account);
+        assert!(wanting.map(|(id, _)| id).eq(subscriptions), "{name} is owed to {subscriptions:?}");
         self.events.insert(seq, name);
-        for id in lanes {
-            let lane = &self.lanes[id];
-            match lane.state {
+        for id in subscriptions {
+            let subscription = &self.subscriptions[id];
+            match subscription.state {
                 State::Active => {}
                 State::Paused => self.outcome.tally.add(Kind::CollectedWhilePaused),
                 State::Suspended => self.outcome.tally.add(Kind::CollectedWhileSuspended),
             }
-            let webhook_id = Uuid::new_v5(&lane.uid, name.as_bytes()).to_string();
-            let key = DeliveryKey { seq, lane: *id };
+            let webhook_id = Uuid::new_v5(&subscription.uid, name.as_bytes()).to_string();
+            let key = DeliveryKey { seq, subscription: *id };
             let post = WebhookRequest { key, receiver: None, body: None, arrivals: 0, taken: false };
             self.posts.entry(webhook_id).or_insert(post);
         }
@@ -123,8 +126,13 @@ impl<'a> Check<'a> {
 
     fn became(&mut self, at: Duration, key: DeliveryKey, state: DeliveryState) {
         if state == DeliveryState::Succeeded {
-            assert!(self.post(key).taken, "{at:?}: {} never took {}", key.lane.0, self.events[&key.seq]);
-            self.lanes.get_mut(&key.lane).unwrap().answered = true;
+            assert!(
+                self.post(key).taken,
+                "{at:?}: {} never took {}",
+                key.subscription.0,
+                self.events[&key.seq]
+            );
+            self.subscriptions.get_mut(&key.subscription).unwrap().answered = true;
         }
         if state == DeliveryState::Failed {
             self.outcome.tally.add(Kind::GaveUp);
@@ -140,10 +148,10 @@ impl<'a> Check<'a> {
 
     fn subscribed(&mut self, at: Duration, id: SubscriptionKey, state: State, reason: &str, ordered: bool) {
         let number = usize::try_from(id.0 - 1).unwrap();
-        let lane = self.lanes.entry(id).or_insert_with(|| {
+        let subscription = self.subscriptions.entry(id).or_insert_with(|| {
             let subscribed = &self.outcome.known.subscriptions[number];
             let uid = Uuid::parse_str(&subscribed.subscription.uid).unwrap();
-            Lane {
+            SubscriptionTrace {
                 subscribed,
                 uid,
                 state: State::Active,
@@ -153,33 +161,35 @@ impl<'a> Check<'a> {
                 answered: false,
             }
         });
-        let kind = match (lane.state, state) {
+        let kind = match (subscription.state, state) {
             (State::Active, State::Suspended) if reason.contains("410") => Some(Kind::SuspendedAsGone),
             (State::Active, State::Suspended) => Some(Kind::SuspendedAsFailing),
-            (State::Suspended, State::Active) if lane.answered => Some(Kind::Recovered),
+            (State::Suspended, State::Active) if subscription.answered => Some(Kind::Recovered),
             (State::Suspended, State::Active) => Some(Kind::ResumedFromSuspension),
             _ => None,
         };
         kind.into_iter().for_each(|kind| self.outcome.tally.add(kind));
-        if lane.state != state || lane.ordered != ordered {
-            lane.changed = at;
-            lane.answered = false;
+        if subscription.state != state || subscription.ordered != ordered {
+            subscription.changed = at;
+            subscription.answered = false;
         }
-        lane.always_ordered &= ordered;
-        (lane.state, lane.ordered) = (state, ordered);
+        subscription.always_ordered &= ordered;
+        (subscription.state, subscription.ordered) = (state, ordered);
     }
 
     /// Nothing is begun for who is paused, nor before what must come before. What the store is told in the same moment may be
     /// known or not.
     fn began(&self, at: Duration, key: DeliveryKey) {
-        let lane = &self.lanes[&key.lane];
+        let subscription = &self.subscriptions[&key.subscription];
         let name = self.events[&key.seq];
-        match lane.state {
+        match subscription.state {
             State::Suspended => self.outcome.tally.add(Kind::Probed),
-            State::Paused => assert_eq!(lane.changed, at, "{name} was begun for {}, paused", key.lane.0),
+            State::Paused => {
+                assert_eq!(subscription.changed, at, "{name} was begun for {}, paused", key.subscription.0)
+            }
             State::Active => {}
         }
-        if !lane.ordered || lane.changed == at {
+        if !subscription.ordered || subscription.changed == at {
             return;
         }
         for (earlier, other) in self.earlier(key) {
@@ -193,10 +203,10 @@ impl<'a> Check<'a> {
         let post = self.posts.get(webhook_id);
         let post = post.unwrap_or_else(|| panic!("{at:?}: {webhook_id} was never stored"));
         let (key, is_first, tally) = (post.key, post.arrivals == 0, self.outcome.tally);
-        let (lane, name) = (&self.lanes[&key.lane], self.events[&key.seq]);
+        let (subscription, name) = (&self.subscriptions[&key.subscription], self.events[&key.seq]);
         let url = format!("{}{path}", self.outcome.receivers[*receiver]);
-        assert!(lane.subscribed.urls.contains(&url), "{at:?}: {name} arrived at {url}");
-        if is_first && lane.always_ordered {
+        assert!(subscription.subscribed.urls.contains(&url), "{at:?}: {name} arrived at {url}");
+        if is_first && subscription.always_ordered {
             let mut waits = false;
             for (earlier, other) in self.earlier(key) {
                 if self.is_of_one(earlier, key) {
@@ -220,10 +230,10 @@ impl<'a> Check<'a> {
         post.taken |= taken;
     }
 
-    /// What the lane was given before this delivery.
+    /// What the subscription was given before this delivery.
     fn earlier(&self, key: DeliveryKey) -> impl Iterator<Item = (DeliveryKey, &Delivery)> {
         let earlier = self.deliveries.range(..key).map(|(earlier, delivery)| (*earlier, delivery));
-        earlier.filter(move |(earlier, _)| earlier.lane == key.lane && earlier.seq < key.seq)
+        earlier.filter(move |(earlier, _)| earlier.subscription == key.subscription && earlier.seq < key.seq)
     }
 
     fn is_of_one(&self, one: DeliveryKey, other: DeliveryKey) -> bool {
@@ -232,7 +242,8 @@ impl<'a> Check<'a> {
 
     /// What is known of the POSTs of a delivery. An event that was removed and published again has the same.
     fn post(&self, key: DeliveryKey) -> &WebhookRequest {
-        let webhook_id = Uuid::new_v5(&self.lanes[&key.lane].uid, self.events[&key.seq].as_bytes());
+        let webhook_id =
+            Uuid::new_v5(&self.subscriptions[&key.subscription].uid, self.events[&key.seq].as_bytes());
         &self.posts[&webhook_id.to_string()]
     }
 
@@ -333,6 +344,6 @@ impl<'a> Check<'a> {
 
     fn delivery_name(&self, key: DeliveryKey) -> String {
         let (_, event) = self.events[&key.seq].rsplit_once('/').unwrap();
-        format!("{}/deliveries/{event}", self.lanes[&key.lane].subscribed.subscription.name)
+        format!("{}/deliveries/{event}", self.subscriptions[&key.subscription].subscribed.subscription.name)
     }
 }

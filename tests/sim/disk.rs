@@ -129,23 +129,28 @@ impl Store for Disk {
 
     fn update_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
             let is_told = !matches!(change, Change::Health(_));
-            let commit = engine.update_subscription(lane, version, change);
+            let commit = engine.update_subscription(subscription, version, change);
             if is_told {
-                ledger.subscribed(&engine.registry().by_lane(lane).unwrap());
+                ledger.subscribed(&engine.registry().by_key(subscription).unwrap());
             }
             commit
         })
     }
 
-    fn delete_subscription(&self, lane: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()> {
-        self.write(move |engine| engine.delete_subscription(lane, version, force))
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
+        self.write(move |engine| engine.delete_subscription(subscription, version, force))
     }
 
     fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
@@ -197,20 +202,30 @@ impl Store for Disk {
         state
     }
 
-    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        self.engine.pending(lane, after, limit)
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
+        self.engine.pending(subscription, after, limit)
     }
 
-    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        self.engine.due(lane, now, limit)
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        self.engine.due(subscription, now, limit)
     }
 
-    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
-        self.engine.lane_summary(lane)
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.engine.queue_summary(subscription)
     }
 
-    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
-        self.engine.oldest_owed(lanes)
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+        self.engine.oldest_owed(subscriptions)
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     clock::Clock,
     delivery::{
-        dispatcher::{DispatchSettings, Dispatcher, suspension::SuspensionSettings},
+        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
         http::client::{self, PosterSettings},
     },
     domain::{
@@ -130,7 +130,7 @@ impl Machine {
     /// The deliveries that are not over.
     pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
-            lanes: self.engine.registry().lanes(),
+            subscriptions: self.engine.registry().keys(),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
             event: None,
             time: TimeRange::default(),
@@ -261,7 +261,6 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
     GatewaySettings {
         event_bytes_max: 1 << 20,
         events_in_flight_max: 10_000,
-        events_storing_max: 512,
         bytes_in_flight_max: 64 << 20,
         reads_in_flight_max: 8,
         tests_in_flight_max: 8,

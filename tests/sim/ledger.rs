@@ -23,11 +23,11 @@ use crate::world::Trace;
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// An event was stored, owed to these.
-    Stored { seq: Seq, account: i64, name: String, lanes: Vec<SubscriptionKey> },
+    Stored { seq: Seq, account: i64, name: String, subscriptions: Vec<SubscriptionKey> },
     /// The store wrote down how far a delivery is, perhaps as far as before.
     Became { key: DeliveryKey, state: DeliveryState },
     /// A subscription was created or changed by its owner, or suspended, or made active again.
-    Subscribed { lane: SubscriptionKey, state: State, reason: String, ordered: bool },
+    Subscribed { subscription: SubscriptionKey, state: State, reason: String, ordered: bool },
     /// The gateway began an attempt.
     Began { key: DeliveryKey },
     /// An attempt arrived.
@@ -68,7 +68,7 @@ impl Ledger {
             for fed in &*events {
                 let (seq, name) = (fed.event.seq, &fed.event.name);
                 let (account, name) = (name.account.get(), name.to_string());
-                self.note(Entry::Stored { seq, account, name, lanes: fed.lanes.clone() });
+                self.note(Entry::Stored { seq, account, name, subscriptions: fed.subscriptions.clone() });
             }
         }
         while let Some(group) = next(changes) {
@@ -80,9 +80,9 @@ impl Ledger {
 
     /// Takes down a subscription as it is now.
     pub fn subscribed(&self, subscription: &Subscription) {
-        let (lane, state, reason) =
-            (subscription.lane, subscription.state, subscription.state_reason.clone());
-        self.note(Entry::Subscribed { lane, state, reason, ordered: subscription.settings.ordered });
+        let (state, reason) = (subscription.state, subscription.state_reason.clone());
+        let ordered = subscription.settings.ordered;
+        self.note(Entry::Subscribed { subscription: subscription.key, state, reason, ordered });
     }
 
     /// Takes down what happens on this host now.
@@ -90,10 +90,10 @@ impl Ledger {
         match &entry {
             Entry::Stored { seq, name, .. } => self.trace.note("store", format_args!("{} is {name}", seq.0)),
             Entry::Became { key, state } => {
-                self.trace.note("store", format_args!("{} to {}: {state:?}", key.seq.0, key.lane.0));
+                self.trace.note("store", format_args!("{} to {}: {state:?}", key.seq.0, key.subscription.0));
             }
             Entry::Began { key } => {
-                self.trace.note("gateway", format_args!("attempts {} to {}", key.seq.0, key.lane.0));
+                self.trace.note("gateway", format_args!("attempts {} to {}", key.seq.0, key.subscription.0));
             }
             Entry::Subscribed { .. } => self.trace.note("store", format_args!("{entry:?}")),
             // The receiver says more of it.
@@ -107,7 +107,9 @@ impl Ledger {
     pub fn firsts(&self) -> Vec<DeliveryKey> {
         let lines = self.lines.lock().unwrap();
         let firsts = lines.iter().filter_map(|(_, entry)| match entry {
-            Entry::Stored { seq, lanes, .. } => Some(DeliveryKey { seq: *seq, lane: lanes[0] }),
+            Entry::Stored { seq, subscriptions, .. } => {
+                Some(DeliveryKey { seq: *seq, subscription: subscriptions[0] })
+            }
             _ => None,
         });
         firsts.collect()
@@ -117,7 +119,7 @@ impl Ledger {
     pub fn deliveries_of(&self, of: i64) -> usize {
         let lines = self.lines.lock().unwrap();
         let stored = lines.iter().map(|(_, entry)| match entry {
-            Entry::Stored { account, lanes, .. } if *account == of => lanes.len(),
+            Entry::Stored { account, subscriptions, .. } if *account == of => subscriptions.len(),
             _ => 0,
         });
         stored.sum()

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tower::{Service, ServiceExt};
 
-use super::{DispatchSettings, STORE_RETRY_WAIT};
+use super::settings::{DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
     clock::Clock,
     domain::{
@@ -52,7 +52,7 @@ pub(crate) struct Ended {
 
 impl Sending {
     pub(crate) async fn run(mut self) -> Ended {
-        let key = DeliveryKey { seq: self.owed.event.seq, lane: self.subscription.lane };
+        let key = DeliveryKey { seq: self.owed.event.seq, subscription: self.subscription.key };
         let metrics = Arc::clone(&self.means.metrics);
         let settings = self.means.settings;
         if !self.means.store.state(key).is_some_and(DeliveryState::is_owed) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Dispatcher, STORE_RETRY_WAIT};
+use super::{Dispatcher, settings::STORE_RETRY_WAIT};
 use crate::{
     delivery::dispatcher::{
         suspension::{Failing, ProbeTimes, Verdict},
@@ -47,7 +47,7 @@ pub(super) struct Oldest {
 impl Dispatcher {
     /// What follows from an attempt for the state of its subscription.
     pub(super) fn judge(&mut self, subscription: &Subscription, attempt: &Attempt, seq: Seq, is_probe: bool) {
-        let (id, now) = (subscription.lane, self.means.clock.now());
+        let (id, now) = (subscription.key, self.means.clock.now());
         let settings = self.means.settings.suspension;
         if attempt.outcome == Outcome::Ok {
             self.failing.remove(&id);
@@ -94,7 +94,7 @@ impl Dispatcher {
 
     /// Takes notice of the state of a subscription that has changed, or was found at the start.
     pub(super) fn look_at_state(&mut self, subscription: &Subscription) {
-        let (id, now) = (subscription.lane, self.means.clock.now());
+        let (id, now) = (subscription.key, self.means.clock.now());
         let url = subscription.settings.url.as_str();
         if subscription.state != State::Suspended {
             if self.probes.remove(&id).is_some() && subscription.state == State::Active {
@@ -140,7 +140,7 @@ impl Dispatcher {
         probe.step = Step::Reading;
         let store = Arc::clone(&self.means.store);
         self.oldest.spawn(async move {
-            let query = OwedQuery { lane: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
+            let query = OwedQuery { subscription: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
             let owed = match store::read(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
@@ -207,12 +207,12 @@ impl Dispatcher {
 
     /// Changes the state, unless its owner has changed it or the URL meanwhile: their word counts.
     fn change_state(&mut self, seen: &Subscription, state: State, reason: String) {
-        let (store, id) = (Arc::clone(&self.means.store), seen.lane);
+        let (store, id) = (Arc::clone(&self.means.store), seen.key);
         let (from, url) = (seen.state, seen.settings.url.clone());
         self.changing.insert(id);
         self.changes.spawn(async move {
             for _ in 0..CHANGE_ATTEMPTS_MAX {
-                let Some(current) = store.registry().by_lane(id) else { break };
+                let Some(current) = store.registry().by_key(id) else { break };
                 if current.state != from || current.settings.url != url {
                     break;
                 }
@@ -230,7 +230,7 @@ impl Dispatcher {
 
     /// Writes down how a subscription does, unless it has changed meanwhile: then it is noted another time.
     fn note(&mut self, seen: &Subscription, health: Health) {
-        let commit = self.means.store.update_subscription(seen.lane, seen.version, Change::Health(health));
+        let commit = self.means.store.update_subscription(seen.key, seen.version, Change::Health(health));
         self.notes.spawn(async move { drop(commit.await) });
     }
 }

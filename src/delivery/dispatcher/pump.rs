@@ -4,7 +4,10 @@ use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use rand::RngExt;
 
-use super::{DispatchSettings, Dispatcher, STORE_RETRY_WAIT};
+use super::{
+    Dispatcher,
+    settings::{DispatchSettings, STORE_RETRY_WAIT},
+};
 use crate::{
     delivery::{
         dispatcher::{attempt_task::Sending, throttle::FORGOTTEN_AFTER},
@@ -36,7 +39,7 @@ impl Dispatcher {
         let (now, limits) = (self.means.clock.now(), self.limits());
         let pace = self.paces.get(&id).copied().unwrap_or_default();
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let Some(subscription) = self.means.store.registry().by_lane(id) else { return self.forget(id) };
+        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
         let lane = &mut slot.lane;
         if self.probing.contains(&id) || self.changing.contains(&id) {
             // What follows is known in a moment.
@@ -128,7 +131,7 @@ impl Dispatcher {
         while let Some(id) = self.places.next() {
             let now = self.means.clock.now();
             let pace = self.paces.get(&id).copied().unwrap_or_default();
-            let Some(subscription) = self.means.store.registry().by_lane(id) else { continue };
+            let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
             let max = pace.allows(self.max_in_flight(&subscription));
             if let Some(owed) = self.take_probe(id) {
                 self.send(subscription, owed, true);
@@ -149,7 +152,7 @@ impl Dispatcher {
     }
 
     fn send(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
-        self.places.take(subscription.lane);
+        self.places.take(subscription.key);
         let seed = self.random.random();
         self.attempts.spawn(Sending { means: self.means.clone(), subscription, seed, owed, is_probe }.run());
     }

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use tower::{service_fn, util::BoxCloneSyncService};
 
-use super::*;
+use super::{suspension::SuspensionSettings, *};
 use crate::{
     clock::SystemClock,
-    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat},
+    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat, retry::RetryPolicy},
     event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
     store::{
@@ -76,7 +76,7 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     let mut lanes = Vec::new();
     for number in 0..40 {
         let new = new_subscription(1, &format!("s{number}"));
-        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
     let memory_bytes = settings().lane_windows_bytes_max / 20;
     let mut feed = store.subscribe_accepted();
@@ -103,7 +103,7 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
-    let lane = store.create_subscription(new).await.unwrap().subscription.lane;
+    let lane = store.create_subscription(new).await.unwrap().subscription.key;
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1, &[lane]) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
@@ -120,7 +120,7 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
     let mut lanes = Vec::new();
     for number in 0..100 {
         let new = new_subscription(1, &format!("s{number}"));
-        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+        lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
     store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);

@@ -138,9 +138,10 @@ impl Deliveries {
         let Parent { account, subscription } = fields.finish(parent)?;
 
         let tokens = Tokens::of(List::Deliveries, &request);
-        let after = tokens
-            .read(&token)?
-            .map(|cursor| DeliveryKey { seq: Seq(cursor.seq), lane: SubscriptionKey(cursor.lane) });
+        let after = tokens.read(&token)?.map(|cursor| DeliveryKey {
+            seq: Seq(cursor.seq),
+            subscription: SubscriptionKey(cursor.subscription),
+        });
         let read = |after, limit| {
             let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
             self.gateway.list_deliveries(ListDeliveries {
@@ -157,7 +158,8 @@ impl Deliveries {
             (record.key, to_proto::delivery(subscription, record))
         })
         .await?;
-        let next = next.map(|key| Cursor { seq: key.seq.0, lane: key.lane.0, ..Default::default() });
+        let next =
+            next.map(|key| Cursor { seq: key.seq.0, subscription: key.subscription.0, ..Default::default() });
         Ok(v1::ListDeliveriesResponse { deliveries, next_page_token: tokens.write(next) })
     }
 }

@@ -41,9 +41,9 @@ pub(crate) struct Cursor {
     /// After the event at this place.
     #[prost(uint64, tag = "2")]
     pub(crate) seq: u64,
-    /// After the delivery to this lane.
+    /// After the delivery to this subscription.
     #[prost(uint64, tag = "3")]
-    pub(crate) lane: u64,
+    pub(crate) subscription: u64,
     /// Up to the event at this place.
     #[prost(uint64, tag = "4")]
     pub(crate) until: u64,
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_for_its_own_list_and_parameters_only() {
-        let cursor = Cursor { name: "a".into(), seq: 7, lane: 9, until: 11, time: -13 };
+        let cursor = Cursor { name: "a".into(), seq: 7, subscription: 9, until: 11, time: -13 };
         let tokens = Tokens::of(List::Events, &request("accounts/1"));
         let token = tokens.write(Some(cursor.clone()));
         assert_eq!(tokens.read(&token).unwrap(), Some(cursor));

@@ -25,9 +25,9 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
 
 async fn deliveries_settle_once<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
     let event = bench.publish(1, Some("e"), 1, &[a, b]).await;
-    let key = |lane| DeliveryKey { seq: Seq(1), lane };
+    let key = |subscription| DeliveryKey { seq: Seq(1), subscription };
     let due = UnixMicros(bench.clock.now().0 + 50);
     bench.clock.step(10);
     bench.settle(key(a), DeliveryState::Retrying { due }).await;
@@ -50,10 +50,10 @@ async fn deliveries_settle_once<E: Engine>(engine: E) {
     let other = bench.store.delivery(key(b)).unwrap().unwrap();
     assert_eq!((other.state, other.attempt_count, other.attempts.len()), (DeliveryState::Pending, 0, 0));
     assert_eq!(other.update_time, event.create_time);
-    assert!(bench.store.delivery(DeliveryKey { seq: Seq(2), lane: a }).unwrap().is_none());
+    assert!(bench.store.delivery(DeliveryKey { seq: Seq(2), subscription: a }).unwrap().is_none());
 
     let rows = bench.deliveries(&[a, b]);
-    assert_eq!(rows.iter().map(|row| row.key.lane).collect::<Vec<_>>(), [a, b]);
+    assert_eq!(rows.iter().map(|row| row.key.subscription).collect::<Vec<_>>(), [a, b]);
     assert_eq!(rows[0].attempts.len(), 1, "a list shows the last attempt only");
     let succeeded = DeliveryQuery { states: vec![DeliveryState::Succeeded], ..bench.query(&[a, b]) };
     assert_eq!(bench.store.deliveries(&succeeded).unwrap().rows.len(), 1);
@@ -65,18 +65,18 @@ async fn deliveries_settle_once<E: Engine>(engine: E) {
 
 async fn retries_come_when_they_are_due<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
+    let subscription = bench.subscribe(1, "a").await.key;
     for number in 1..=4 {
-        bench.publish(1, None, number, &[lane]).await;
+        bench.publish(1, None, number, &[subscription]).await;
     }
     let start = bench.clock.now();
     for (seq, wait) in [(1, 30), (2, 10), (3, 20)] {
         let due = UnixMicros(start.0 + wait);
-        bench.settle(DeliveryKey { seq: Seq(seq), lane }, DeliveryState::Retrying { due }).await;
+        bench.settle(DeliveryKey { seq: Seq(seq), subscription }, DeliveryState::Retrying { due }).await;
     }
     bench.reopen();
     let due = |after: i64, limit| {
-        let page = bench.store.due(lane, UnixMicros(start.0 + after), limit).unwrap();
+        let page = bench.store.due(subscription, UnixMicros(start.0 + after), limit).unwrap();
         let seqs: Vec<u64> = page.owed.iter().map(|owed| owed.event.seq.0).collect();
         assert!(page.owed.iter().all(|owed| owed.attempts == 1));
         (seqs, page.next_due.map(|due| due.0 - start.0))
@@ -85,25 +85,27 @@ async fn retries_come_when_they_are_due<E: Engine>(engine: E) {
     assert_eq!(due(20, 10), (vec![2, 3], Some(30)));
     assert_eq!(due(99, 1), (vec![2], Some(20)));
     assert_eq!(due(99, 10), (vec![2, 3, 1], None));
-    let summary = bench.store.lane_summary(lane);
+    let summary = bench.store.queue_summary(subscription);
     assert_eq!((summary.pending, summary.retrying, summary.next_due), (1, 3, Some(UnixMicros(start.0 + 10))));
-    bench.settle(DeliveryKey { seq: Seq(2), lane }, DeliveryState::Failed).await;
-    let summary = bench.store.lane_summary(lane);
+    bench.settle(DeliveryKey { seq: Seq(2), subscription }, DeliveryState::Failed).await;
+    let summary = bench.store.queue_summary(subscription);
     assert_eq!((summary.retrying, summary.failed, summary.next_due), (2, 1, Some(UnixMicros(start.0 + 20))));
 }
 
 async fn a_lane_reads_on_in_stored_order<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
     for number in 1..=9 {
-        let lanes: &[SubscriptionKey] = if number % 3 == 0 { &[a, b] } else { &[a] };
-        bench.publish(1, None, number, lanes).await;
+        let subscriptions: &[SubscriptionKey] = if number % 3 == 0 { &[a, b] } else { &[a] };
+        bench.publish(1, None, number, subscriptions).await;
     }
-    bench.settle(DeliveryKey { seq: Seq(2), lane: a }, DeliveryState::Succeeded).await;
-    bench.settle(DeliveryKey { seq: Seq(3), lane: a }, DeliveryState::Retrying { due: UnixMicros(0) }).await;
+    bench.settle(DeliveryKey { seq: Seq(2), subscription: a }, DeliveryState::Succeeded).await;
+    bench
+        .settle(DeliveryKey { seq: Seq(3), subscription: a }, DeliveryState::Retrying { due: UnixMicros(0) })
+        .await;
     bench.reopen();
-    let read = |lane, after, limit| {
-        let page = bench.store.pending(lane, Seq(after), limit).unwrap();
+    let read = |subscription, after, limit| {
+        let page = bench.store.pending(subscription, Seq(after), limit).unwrap();
         (page.owed.iter().map(|owed| owed.event.seq.0).collect::<Vec<_>>(), page.until.0, page.more)
     };
     assert_eq!(read(a, 0, 3), (vec![1, 4, 5], 5, true));
@@ -118,12 +120,12 @@ pub(super) type OwedShown = (Vec<(u64, u32, Option<i64>)>, u64, bool);
 
 pub(super) fn owed(
     store: &dyn Store,
-    lane: SubscriptionKey,
+    subscription: SubscriptionKey,
     after: u64,
     limit: usize,
     order: OrderFilter,
 ) -> OwedShown {
-    let page = store.owed(&OwedQuery { lane, after: Seq(after), limit, order }).unwrap();
+    let page = store.owed(&OwedQuery { subscription, after: Seq(after), limit, order }).unwrap();
     let debts =
         page.debts.iter().map(|debt| (debt.owed.event.seq.0, debt.owed.attempts, debt.due.map(|due| due.0)));
     (debts.collect(), page.until.0, page.more)
@@ -135,19 +137,22 @@ pub(super) fn contact_tag(id: i64) -> OrderTag {
 
 async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
     // Contacts 1, 2 and 3 in turn: 1 has the events 1, 4, 7; 2 has 2, 5, 8; 3 has 3, 6, 9.
     for number in 0..9 {
-        let lanes: &[SubscriptionKey] = if number == 4 { &[a, b] } else { &[a] };
-        bench.publish(1, None, 1 + number % 3, lanes).await;
+        let subscriptions: &[SubscriptionKey] = if number == 4 { &[a, b] } else { &[a] };
+        bench.publish(1, None, 1 + number % 3, subscriptions).await;
     }
-    bench.settle(DeliveryKey { seq: Seq(1), lane: a }, DeliveryState::Succeeded).await;
-    bench.settle(DeliveryKey { seq: Seq(4), lane: a }, DeliveryState::Retrying { due: UnixMicros(7) }).await;
-    bench.settle(DeliveryKey { seq: Seq(6), lane: a }, DeliveryState::Failed).await;
+    bench.settle(DeliveryKey { seq: Seq(1), subscription: a }, DeliveryState::Succeeded).await;
+    bench
+        .settle(DeliveryKey { seq: Seq(4), subscription: a }, DeliveryState::Retrying { due: UnixMicros(7) })
+        .await;
+    bench.settle(DeliveryKey { seq: Seq(6), subscription: a }, DeliveryState::Failed).await;
     bench.reopen();
     let (one, two) = (OrderFilter::Only(contact_tag(1)), OrderFilter::Only(contact_tag(2)));
-    let read =
-        |lane, after, limit, order: &OrderFilter| owed(&*bench.store, lane, after, limit, order.clone());
+    let read = |subscription, after, limit, order: &OrderFilter| {
+        owed(&*bench.store, subscription, after, limit, order.clone())
+    };
     let pending = |seqs: &[u64]| seqs.iter().map(|seq| (*seq, 0, None)).collect::<Vec<_>>();
     assert_eq!(
         read(a, 0, 10, &OrderFilter::Any),
@@ -176,10 +181,14 @@ async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(e
     assert_eq!(read(a, 0, 1, &except(&[1, 2])), (pending(&[3]), 3, true));
     assert_eq!(read(a, 0, 9, &except(&[1, 2, 3])), (vec![], 9, false));
     assert_eq!(read(a, 20, 9, &except(&[])), (vec![], 20, false), "it never leads back");
-    bench.store.override_delivery(DeliveryKey { seq: Seq(6), lane: a }, OperatorAction::Retry).await.unwrap();
     bench
         .store
-        .override_delivery(DeliveryKey { seq: Seq(4), lane: a }, OperatorAction::Cancel)
+        .override_delivery(DeliveryKey { seq: Seq(6), subscription: a }, OperatorAction::Retry)
+        .await
+        .unwrap();
+    bench
+        .store
+        .override_delivery(DeliveryKey { seq: Seq(4), subscription: a }, OperatorAction::Cancel)
         .await
         .unwrap();
     bench.reopen();
@@ -192,11 +201,11 @@ async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(e
 
 async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.lane, bench.subscribe(1, "b").await.lane);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
     let event = bench.publish(1, Some("e"), 1, &[a, b]).await;
     bench.clock.step(1000);
     bench.publish(1, Some("f"), 2, &[a]).await;
-    let key = |lane| DeliveryKey { seq: Seq(1), lane };
+    let key = |subscription| DeliveryKey { seq: Seq(1), subscription };
     let mut feed = bench.store.subscribe_accepted();
 
     bench.settle(key(a), DeliveryState::Failed).await;
@@ -232,7 +241,7 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     }
     assert!(bench.store.oldest_owed(&[a, b]) > Some(event.create_time));
     assert_eq!(bench.store.oldest_owed(&[b]), None);
-    assert_eq!(bench.store.lane_summary(b).cancelled, 1);
+    assert_eq!(bench.store.queue_summary(b).cancelled, 1);
     // The attempt that was under way is written down, and changes nothing else.
     bench.settle(key(b), DeliveryState::Succeeded).await;
     bench.reopen();
@@ -243,7 +252,7 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     assert_eq!(bench.store.state(key(b)), Some(retried));
     let none = bench
         .store
-        .override_delivery(DeliveryKey { seq: Seq(9), lane: a }, OperatorAction::Retry)
+        .override_delivery(DeliveryKey { seq: Seq(9), subscription: a }, OperatorAction::Retry)
         .await
         .unwrap_err();
     assert!(matches!(none, StoreError::DeliveryNotFound));
@@ -252,13 +261,13 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
 async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let a = bench.subscribe(1, "a").await;
-    let b = bench.subscribe(1, "b").await.lane;
-    let key = |seq, lane| DeliveryKey { seq: Seq(seq), lane };
+    let b = bench.subscribe(1, "b").await.key;
+    let key = |seq, subscription| DeliveryKey { seq: Seq(seq), subscription };
     assert_eq!(bench.store.owed_in_all(), 0);
     for id in ["e", "f", "g"] {
-        bench.publish(1, Some(id), 1, &[a.lane, b]).await;
+        bench.publish(1, Some(id), 1, &[a.key, b]).await;
     }
-    bench.publish(1, Some("e"), 1, &[a.lane, b]).await;
+    bench.publish(1, Some("e"), 1, &[a.key, b]).await;
     assert_eq!(bench.store.owed_in_all(), 6, "a repetition owes nothing");
     bench.settle(key(1, b), DeliveryState::Retrying { due: bench.clock.now() }).await;
     bench.reopen();
@@ -271,7 +280,7 @@ async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
     assert_eq!(bench.store.owed_in_all(), 3);
     bench.store.override_delivery(key(2, b), OperatorAction::Retry).await.unwrap();
     assert_eq!(bench.store.owed_in_all(), 4, "what a caller has tried again is owed again");
-    bench.store.delete_subscription(a.lane, 1, true).await.unwrap();
+    bench.store.delete_subscription(a.key, 1, true).await.unwrap();
     assert_eq!(bench.store.owed_in_all(), 1);
     bench.reopen();
     assert_eq!(bench.store.owed_in_all(), 1);

@@ -16,8 +16,8 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
 
 async fn events_are_found_again<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
-    let given = bench.publish(1, Some("given.1"), 1, &[lane]).await;
+    let subscription = bench.subscribe(1, "a").await.key;
+    let given = bench.publish(1, Some("given.1"), 1, &[subscription]).await;
     bench.clock.step(1_000_000);
     let made = bench.publish(1, None, 2, &[]).await;
     bench.publish(2, Some("given.1"), 3, &[]).await;
@@ -53,55 +53,58 @@ async fn events_are_found_again<E: Engine>(engine: E) {
 
 async fn a_repeated_event_is_stored_once<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
-    let first = bench.publish(1, Some("e"), 1, &[lane]).await;
+    let subscription = bench.subscribe(1, "a").await.key;
+    let first = bench.publish(1, Some("e"), 1, &[subscription]).await;
     for _ in 0..2 {
         bench.clock.step(5);
         let again = bench.publish(1, Some("e"), 1, &[]).await;
         assert_eq!(again, Accepted { duplicate: true, ..first.clone() });
-        let other = bench.store.accept(vec![new_event(1, Some("e"), 2, &[lane])]).await.unwrap_err();
+        let other = bench.store.accept(vec![new_event(1, Some("e"), 2, &[subscription])]).await.unwrap_err();
         assert!(matches!(other, StoreError::EventExists { index: 0, id } if id == first.id));
         bench.reopen();
     }
-    let twice = vec![new_event(1, Some("f"), 3, &[lane]), new_event(1, Some("f"), 3, &[lane])];
+    let twice =
+        vec![new_event(1, Some("f"), 3, &[subscription]), new_event(1, Some("f"), 3, &[subscription])];
     let answers = bench.store.accept(twice).await.unwrap();
     assert_eq!((answers[0].duplicate, answers[1].duplicate), (false, true), "also within one call");
     let made = bench.publish(1, None, 4, &[]).await;
     assert!(bench.publish(1, Some(made.id.as_str()), 4, &[]).await.duplicate, "a made id counts as well");
-    assert_eq!(bench.store.lane_summary(lane).pending, 2);
+    assert_eq!(bench.store.queue_summary(subscription).pending, 2);
 }
 
 async fn a_batch_is_all_or_none<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
+    let subscription = bench.subscribe(1, "a").await.key;
     bench.publish(1, Some("old"), 1, &[]).await;
-    let batch = vec![new_event(1, Some("new"), 2, &[lane]), new_event(1, Some("old"), 3, &[lane])];
+    let batch =
+        vec![new_event(1, Some("new"), 2, &[subscription]), new_event(1, Some("old"), 3, &[subscription])];
     let error = bench.store.accept(batch).await.unwrap_err();
     assert!(matches!(error, StoreError::EventExists { index: 1, .. }));
-    let within = vec![new_event(1, Some("new"), 2, &[lane]), new_event(1, Some("new"), 3, &[lane])];
+    let within =
+        vec![new_event(1, Some("new"), 2, &[subscription]), new_event(1, Some("new"), 3, &[subscription])];
     assert!(bench.store.accept(within).await.is_err());
     bench.reopen();
     assert!(bench.store.event(account(1), &"new".parse().unwrap()).unwrap().is_none());
-    assert_eq!(bench.store.lane_summary(lane).pending, 0);
+    assert_eq!(bench.store.queue_summary(subscription).pending, 0);
     let answers =
-        bench.store.accept((0..300).map(|n| new_event(1, None, n, &[lane])).collect()).await.unwrap();
+        bench.store.accept((0..300).map(|n| new_event(1, None, n, &[subscription])).collect()).await.unwrap();
     assert!(answers.iter().all(|answer| !answer.duplicate));
     bench.reopen();
-    assert_eq!(bench.store.lane_summary(lane).pending, 300);
+    assert_eq!(bench.store.queue_summary(subscription).pending, 300);
 }
 
 async fn the_feed_tells_of_every_event<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
+    let subscription = bench.subscribe(1, "a").await.key;
     let mut feed = bench.store.subscribe_accepted();
-    bench.store.accept((0..3).map(|n| new_event(1, None, n, &[lane])).collect()).await.unwrap();
+    bench.store.accept((0..3).map(|n| new_event(1, None, n, &[subscription])).collect()).await.unwrap();
     bench.publish(1, Some("e"), 7, &[]).await;
     bench.publish(1, Some("e"), 7, &[]).await;
-    bench.publish(1, Some("f"), 8, &[lane]).await;
+    bench.publish(1, Some("f"), 8, &[subscription]).await;
     let mut seqs = Vec::new();
     while seqs.len() < 5 {
         let QueueEvent::Events(group) = feed.recv().await.unwrap() else { panic!("nobody decided anything") };
-        seqs.extend(group.iter().map(|fed| (fed.event.seq.0, fed.lanes.len())));
+        seqs.extend(group.iter().map(|fed| (fed.event.seq.0, fed.subscriptions.len())));
     }
     assert_eq!(seqs, [(1, 1), (2, 1), (3, 1), (4, 0), (5, 1)], "in order, and nothing twice");
 }

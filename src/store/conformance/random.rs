@@ -34,41 +34,47 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
     let mut bench = Bench::new(engine);
     let reference = MemoryStore::new(bench.clock.clone(), seed);
     let mut random = StdRng::seed_from_u64(seed);
-    let mut lanes: Vec<SubscriptionKey> = Vec::new();
+    let mut subscriptions: Vec<SubscriptionKey> = Vec::new();
     for step in 0..250 {
         bench.clock.step(random.random_range(0..1000));
         match random.random_range(0..20) {
-            0 if lanes.len() < 8 => {
+            0 if subscriptions.len() < 8 => {
                 let new = new_subscription(random.random_range(1..3), &format!("s{step}"));
-                let lane = bench.store.create_subscription(new.clone()).await.unwrap().subscription.lane;
-                assert_eq!(lane, reference.create_subscription(new).await.unwrap().subscription.lane);
-                lanes.push(lane);
+                let subscription =
+                    bench.store.create_subscription(new.clone()).await.unwrap().subscription.key;
+                assert_eq!(subscription, reference.create_subscription(new).await.unwrap().subscription.key);
+                subscriptions.push(subscription);
             }
-            1 if !lanes.is_empty() => {
-                let lane = lanes[random.random_range(0..lanes.len())];
+            1 if !subscriptions.is_empty() => {
+                let subscription = subscriptions[random.random_range(0..subscriptions.len())];
                 let force = random.random();
-                let deleted = bench.store.delete_subscription(lane, 1, force).await;
-                assert_eq!(deleted.is_ok(), reference.delete_subscription(lane, 1, force).await.is_ok());
-                lanes.retain(|other| *other != lane || deleted.is_err());
+                let deleted = bench.store.delete_subscription(subscription, 1, force).await;
+                assert_eq!(
+                    deleted.is_ok(),
+                    reference.delete_subscription(subscription, 1, force).await.is_ok()
+                );
+                subscriptions.retain(|other| *other != subscription || deleted.is_err());
             }
             2 => bench.reopen(),
-            3 if !lanes.is_empty() => {
-                let lane = lanes[random.random_range(0..lanes.len())];
-                let key = DeliveryKey { seq: Seq(random.random_range(1..200)), lane };
+            3 if !subscriptions.is_empty() => {
+                let subscription = subscriptions[random.random_range(0..subscriptions.len())];
+                let key = DeliveryKey { seq: Seq(random.random_range(1..200)), subscription };
                 let decision = if random.random() { OperatorAction::Retry } else { OperatorAction::Cancel };
                 let (ours, theirs) = (
                     bench.store.override_delivery(key, decision).await,
                     reference.override_delivery(key, decision).await,
                 );
                 assert_eq!(ours.is_ok(), theirs.is_ok(), "seed {seed}, step {step}");
-                assert_eq!(bench.store.oldest_owed(&lanes), reference.oldest_owed(&lanes));
+                assert_eq!(bench.store.oldest_owed(&subscriptions), reference.oldest_owed(&subscriptions));
             }
-            4 if !lanes.is_empty() => {
-                let lane = lanes[random.random_range(0..lanes.len())];
+            4 if !subscriptions.is_empty() => {
+                let subscription = subscriptions[random.random_range(0..subscriptions.len())];
                 let limit = random.random_range(1..100);
                 let of = random.random_range(1..3);
-                let query =
-                    ReplayQuery { limit, ..replay_query(of, lane, reference.newest(), bench.clock.now()) };
+                let query = ReplayQuery {
+                    limit,
+                    ..replay_query(of, subscription, reference.newest(), bench.clock.now())
+                };
                 let (ours, theirs) =
                     (bench.store.replayable(&query).unwrap(), reference.replayable(&query).unwrap());
                 assert_eq!((&ours.rows, ours.next), (&theirs.rows, theirs.next), "seed {seed}, step {step}");
@@ -77,7 +83,8 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
             }
             4..10 => {
                 let count = random.random_range(1..40);
-                let events: Vec<NewEvent> = (0..count).map(|_| random_event(&mut random, &lanes)).collect();
+                let events: Vec<NewEvent> =
+                    (0..count).map(|_| random_event(&mut random, &subscriptions)).collect();
                 let ours = bench.store.accept(events.clone()).await;
                 let theirs = reference.accept(events).await;
                 let shown = |answer: &Accepted| (answer.create_time, answer.duplicate, answer.delivery_count);
@@ -92,36 +99,38 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
                 }
             }
             _ => {
-                let settlements = random_settlements(&mut random, &reference, &lanes, bench.clock.now());
+                let settlements =
+                    random_settlements(&mut random, &reference, &subscriptions, bench.clock.now());
                 bench.store.settle(settlements.clone()).await.unwrap();
                 reference.settle(settlements).await.unwrap();
             }
         }
     }
     bench.reopen();
-    compare(&bench, &reference, &lanes, seed);
+    compare(&bench, &reference, &subscriptions, seed);
 }
 
-fn random_event(random: &mut StdRng, lanes: &[SubscriptionKey]) -> NewEvent {
+fn random_event(random: &mut StdRng, subscriptions: &[SubscriptionKey]) -> NewEvent {
     let number = random.random_range(0..200);
     let id = random.random_bool(0.7).then(|| format!("e{}", number / 2 * 2));
-    let lanes: Vec<SubscriptionKey> = lanes.iter().copied().filter(|_| random.random()).collect();
+    let subscriptions: Vec<SubscriptionKey> =
+        subscriptions.iter().copied().filter(|_| random.random()).collect();
     new_event(
         random.random_range(1..3),
         id.as_deref(),
         number - number % 2 * i64::from(random.random_bool(0.9)),
-        &lanes,
+        &subscriptions,
     )
 }
 
 fn random_settlements(
     random: &mut StdRng,
     reference: &MemoryStore,
-    lanes: &[SubscriptionKey],
+    subscriptions: &[SubscriptionKey],
     now: UnixMicros,
 ) -> Vec<Settlement> {
     let query = DeliveryQuery {
-        lanes: lanes.to_vec(),
+        subscriptions: subscriptions.to_vec(),
         states: Vec::new(),
         event: None,
         time: TimeRange::default(),
@@ -143,7 +152,12 @@ fn random_settlements(
     settlements
 }
 
-fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[SubscriptionKey], seed: u64) {
+fn compare<E: Engine>(
+    bench: &Bench<E>,
+    reference: &MemoryStore,
+    subscriptions: &[SubscriptionKey],
+    seed: u64,
+) {
     let shown = |row: &DeliveryRecord| {
         (
             row.key,
@@ -155,20 +169,24 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[Subscr
             row.event.content.encoded.clone(),
         )
     };
-    let ours = bench.deliveries(lanes);
-    let theirs = reference.deliveries(&bench.query(lanes)).unwrap().rows;
+    let ours = bench.deliveries(subscriptions);
+    let theirs = reference.deliveries(&bench.query(subscriptions)).unwrap().rows;
     assert!(ours.iter().map(shown).eq(theirs.iter().map(shown)), "seed {seed}");
     for row in ours.iter().take(40) {
         let ours = bench.store.delivery(row.key).unwrap().unwrap();
         assert_eq!(shown(&ours), shown(&reference.delivery(row.key).unwrap().unwrap()), "seed {seed}");
     }
     assert_eq!(bench.store.owed_in_all(), reference.owed_in_all(), "seed {seed}");
-    for &lane in lanes {
-        assert_eq!(bench.store.lane_summary(lane), reference.lane_summary(lane), "seed {seed}");
+    for &subscription in subscriptions {
+        assert_eq!(
+            bench.store.queue_summary(subscription),
+            reference.queue_summary(subscription),
+            "seed {seed}"
+        );
         for limit in [3, 1000] {
             let (ours, theirs) = (
-                bench.store.pending(lane, Seq(10), limit).unwrap(),
-                reference.pending(lane, Seq(10), limit).unwrap(),
+                bench.store.pending(subscription, Seq(10), limit).unwrap(),
+                reference.pending(subscription, Seq(10), limit).unwrap(),
             );
             let seqs = |owed: &[crate::store::PendingDelivery]| {
                 owed.iter().map(|o| (o.event.seq, o.attempts)).collect::<Vec<_>>()
@@ -180,12 +198,14 @@ fn compare<E: Engine>(bench: &Bench<E>, reference: &MemoryStore, lanes: &[Subscr
             let some = (0..200).step_by(3).map(contact_tag).collect();
             let filters = (0..20).map(|id| OrderFilter::Only(contact_tag(id)));
             for order in filters.chain([OrderFilter::Any, OrderFilter::Except(Arc::new(some))]) {
-                let ours = owed(&*bench.store, lane, 10, limit, order.clone());
-                assert_eq!(ours, owed(reference, lane, 10, limit, order), "seed {seed}");
+                let ours = owed(&*bench.store, subscription, 10, limit, order.clone());
+                assert_eq!(ours, owed(reference, subscription, 10, limit, order), "seed {seed}");
             }
             let now = UnixMicros(bench.clock.now().0 + 50_000);
-            let (ours, theirs) =
-                (bench.store.due(lane, now, limit).unwrap(), reference.due(lane, now, limit).unwrap());
+            let (ours, theirs) = (
+                bench.store.due(subscription, now, limit).unwrap(),
+                reference.due(subscription, now, limit).unwrap(),
+            );
             assert_eq!(
                 (seqs(&ours.owed), ours.next_due),
                 (seqs(&theirs.owed), theirs.next_due),

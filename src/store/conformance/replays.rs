@@ -16,10 +16,15 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     replays_queue_again(engine()).await;
 }
 
-pub(super) fn replay_query(of: i64, lane: SubscriptionKey, until: Seq, now: UnixMicros) -> ReplayQuery {
+pub(super) fn replay_query(
+    of: i64,
+    subscription: SubscriptionKey,
+    until: Seq,
+    now: UnixMicros,
+) -> ReplayQuery {
     let types = vec![EventType::ContactCreated];
     ReplayQuery {
-        lane,
+        subscription,
         account: account(of),
         types: Vec::new(),
         time: TimeRange::default(),
@@ -34,7 +39,7 @@ pub(super) fn replay_query(of: i64, lane: SubscriptionKey, until: Seq, now: Unix
 
 async fn replays_queue_again<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let a = bench.subscribe(1, "a").await.lane;
+    let a = bench.subscribe(1, "a").await.key;
     let mut times = Vec::new();
     for number in 1..=8 {
         bench.clock.step(10);
@@ -45,11 +50,11 @@ async fn replays_queue_again<E: Engine>(engine: E) {
     let failed = DeliveryState::Failed;
     let ends = [failed, DeliveryState::Succeeded, failed, DeliveryState::Retrying { due: UnixMicros(7) }];
     for (seq, state) in (1..).zip(ends) {
-        bench.settle(DeliveryKey { seq: Seq(seq), lane: a }, state).await;
+        bench.settle(DeliveryKey { seq: Seq(seq), subscription: a }, state).await;
     }
     bench
         .store
-        .override_delivery(DeliveryKey { seq: Seq(5), lane: a }, OperatorAction::Cancel)
+        .override_delivery(DeliveryKey { seq: Seq(5), subscription: a }, OperatorAction::Cancel)
         .await
         .unwrap();
     let until = bench.store.newest();
@@ -62,29 +67,33 @@ async fn replays_queue_again<E: Engine>(engine: E) {
     let query = replay_query(1, a, until, now);
     let page = bench.store.replayable(&query).unwrap();
     assert_eq!((page.rows.iter().map(|seq| seq.0).collect::<Vec<_>>(), page.next), (vec![1, 3, 5], None));
-    let before = bench.store.lane_summary(a);
+    let before = bench.store.queue_summary(a);
     assert_eq!(bench.store.replay(query.clone(), vec![Seq(1), Seq(2), Seq(3), Seq(9)]).await.unwrap(), 2);
-    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Requeued(lane, Seq(1)) if lane == a));
+    assert!(
+        matches!(feed.recv().await.unwrap(), QueueEvent::Requeued(subscription, Seq(1)) if subscription == a)
+    );
     for _ in 0..2 {
-        let summary = bench.store.lane_summary(a);
+        let summary = bench.store.queue_summary(a);
         assert_eq!((summary.failed, summary.pending), (before.failed - 2, before.pending + 2));
         assert_eq!(bench.store.replay(query.clone(), vec![Seq(1), Seq(3)]).await.unwrap(), 0, "not twice");
         bench.reopen();
     }
     let pending = bench.store.pending(a, Seq(0), 2).unwrap().owed;
     assert_eq!((pending[0].event.seq, pending[0].attempts), (Seq(1), 0), "attempts count anew");
-    bench.settle(DeliveryKey { seq: Seq(1), lane: a }, DeliveryState::Retrying { due: UnixMicros(1) }).await;
+    bench
+        .settle(DeliveryKey { seq: Seq(1), subscription: a }, DeliveryState::Retrying { due: UnixMicros(1) })
+        .await;
     bench.reopen();
     assert_eq!(bench.store.due(a, now, 1).unwrap().owed[0].attempts, 1);
     bench.clock.step(10);
-    bench.settle(DeliveryKey { seq: Seq(1), lane: a }, failed).await;
-    let delivery = bench.store.delivery(DeliveryKey { seq: Seq(1), lane: a }).unwrap().unwrap();
+    bench.settle(DeliveryKey { seq: Seq(1), subscription: a }, failed).await;
+    let delivery = bench.store.delivery(DeliveryKey { seq: Seq(1), subscription: a }).unwrap().unwrap();
     assert_eq!((delivery.attempt_count, delivery.attempts.len()), (3, 3), "and are shown all");
     // What the replay queued itself is not taken again by its later pages, whatever became of it.
     assert_eq!(bench.store.replayable(&query).unwrap().rows, [Seq(5)]);
 
     // Somebody who was not there before.
-    let b = bench.subscribe(1, "b").await.lane;
+    let b = bench.subscribe(1, "b").await.key;
     let time = TimeRange { start: Some(times[1]), end: Some(times[6]) };
     let mut query = ReplayQuery { time, ..replay_query(1, b, until, bench.clock.now()) };
     let mut queued = Vec::new();
@@ -104,7 +113,7 @@ async fn replays_queue_again<E: Engine>(engine: E) {
         let pending = bench.store.pending(b, Seq(0), 10).unwrap().owed;
         assert!(pending.iter().map(|owed| owed.event.seq.0).eq(2..=6));
         let rows = bench.deliveries(&[a, b]);
-        let of_b: Vec<_> = rows.iter().filter(|row| row.key.lane == b).collect();
+        let of_b: Vec<_> = rows.iter().filter(|row| row.key.subscription == b).collect();
         assert!(of_b.iter().all(|row| row.create_time == made && row.update_time == made), "they are new");
         let since =
             DeliveryQuery { time: TimeRange { start: Some(made), end: None }, ..bench.query(&[a, b]) };
@@ -116,13 +125,16 @@ async fn replays_queue_again<E: Engine>(engine: E) {
     assert!(bench.store.replayable(&query).unwrap().rows.is_empty(), "a contact is in no inbox");
     let query = ReplayQuery { types: vec![EventType::MessageCreated], ..replay_query(1, b, until, made) };
     assert!(bench.store.replayable(&query).unwrap().rows.is_empty());
-    bench.settle(DeliveryKey { seq: Seq(2), lane: b }, DeliveryState::Succeeded).await;
+    bench.settle(DeliveryKey { seq: Seq(2), subscription: b }, DeliveryState::Succeeded).await;
     let succeeded = ReplayQuery {
         states: vec![DeliveryState::Succeeded],
         never_queued: None,
         ..replay_query(1, b, until, bench.clock.now())
     };
     assert_eq!(bench.store.replayable(&succeeded).unwrap().rows, [Seq(2)]);
-    let gone = bench.store.replay(ReplayQuery { lane: SubscriptionKey(99), ..succeeded }, vec![Seq(2)]).await;
+    let gone = bench
+        .store
+        .replay(ReplayQuery { subscription: SubscriptionKey(99), ..succeeded }, vec![Seq(2)])
+        .await;
     assert!(matches!(gone, Err(StoreError::SubscriptionNotFound)));
 }

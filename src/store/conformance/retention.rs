@@ -18,21 +18,26 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
 async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine: E) {
     const COUNT: u64 = 2500;
     let mut bench = Bench::new(engine);
-    let lane = bench.subscribe(1, "a").await.lane;
+    let subscription = bench.subscribe(1, "a").await.key;
     for hundred in 0..COUNT / 100 {
         let ids = (0..100).map(|number| format!("e{}", hundred * 100 + number));
-        let events = ids.map(|id| new_event(1, Some(&id), 7, &[lane])).collect();
+        let events = ids.map(|id| new_event(1, Some(&id), 7, &[subscription])).collect();
         bench.store.accept(events).await.unwrap();
         bench.clock.step(1_000_000);
     }
     let owed = [Seq(5), Seq(2499)];
     for seq in (1..=COUNT).map(Seq).filter(|seq| !owed.contains(seq)) {
         let state = if seq.0.is_multiple_of(7) { DeliveryState::Failed } else { DeliveryState::Succeeded };
-        let settlement =
-            Settlement { key: DeliveryKey { seq, lane }, attempt: attempt(bench.clock.now(), state), state };
+        let settlement = Settlement {
+            key: DeliveryKey { seq, subscription },
+            attempt: attempt(bench.clock.now(), state),
+            state,
+        };
         drop(bench.store.settle(vec![settlement]));
     }
-    bench.settle(DeliveryKey { seq: Seq(5), lane }, DeliveryState::Retrying { due: UnixMicros(1) }).await;
+    bench
+        .settle(DeliveryKey { seq: Seq(5), subscription }, DeliveryState::Retrying { due: UnixMicros(1) })
+        .await;
     let everything = RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX };
     let kept = bench.store.purge(everything).await.unwrap();
     assert_eq!(kept.events, 0);
@@ -45,14 +50,14 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
     assert!(less.bytes_left < kept.bytes_left, "{less:?}");
     for _ in 0..2 {
         bench.reopen();
-        check_retained(&bench, lane, &owed);
+        check_retained(&bench, subscription, &owed);
     }
     // By age: everything that is over may go.
     bench.clock.step(1_000_000_000);
     let by_age = RetentionLimit { since: bench.clock.now(), bytes_max: u64::MAX };
     bench.store.purge(by_age).await.unwrap();
     bench.reopen();
-    check_retained(&bench, lane, &owed);
+    check_retained(&bench, subscription, &owed);
 
     // What was removed may be published again; what is still there is a duplicate.
     let there = bench.store.event(account(1), &"e4".parse().unwrap()).unwrap();
@@ -66,16 +71,20 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
 }
 
 /// What is owed is there, and the counts are those of what is listed.
-fn check_retained<E: Engine>(bench: &Bench<E>, lane: SubscriptionKey, owed: &[Seq]) {
-    let pending = bench.store.pending(lane, Seq(0), 10).unwrap().owed;
-    let due = bench.store.due(lane, UnixMicros(i64::MAX), 10).unwrap().owed;
+fn check_retained<E: Engine>(bench: &Bench<E>, subscription: SubscriptionKey, owed: &[Seq]) {
+    let pending = bench.store.pending(subscription, Seq(0), 10).unwrap().owed;
+    let due = bench.store.due(subscription, UnixMicros(i64::MAX), 10).unwrap().owed;
     let mut left: Vec<Seq> = pending.iter().chain(&due).map(|owed| owed.event.seq).collect();
     left.sort_unstable();
     assert_eq!(left, owed);
-    let rows = bench.store.deliveries(&DeliveryQuery { limit: 10_000, ..bench.query(&[lane]) }).unwrap().rows;
+    let rows = bench
+        .store
+        .deliveries(&DeliveryQuery { limit: 10_000, ..bench.query(&[subscription]) })
+        .unwrap()
+        .rows;
     let mut counts = crate::store::QueueSummary::default();
     rows.iter().for_each(|row| counts.add(row.state));
-    assert_eq!(bench.store.lane_summary(lane), counts);
+    assert_eq!(bench.store.queue_summary(subscription), counts);
     let query = EventQuery {
         account: account(1),
         types: Vec::new(),

@@ -45,20 +45,23 @@ async fn subscriptions_live_and_die<E: Engine>(engine: E) {
     assert_ne!(a.etag(), b.etag());
     bench.clock.step(10);
     let change = Change::State(State::Paused, "by hand".to_owned());
-    let changed = bench.store.update_subscription(b.lane, b.version, change).await.unwrap();
+    let changed = bench.store.update_subscription(b.key, b.version, change).await.unwrap();
     assert_eq!((changed.state, changed.state_reason.as_str()), (State::Paused, "by hand"));
     assert!(changed.update_time > changed.create_time && changed.etag() != b.etag());
-    bench.store.delete_subscription(a.lane, a.version, false).await.unwrap();
+    bench.store.delete_subscription(a.key, a.version, false).await.unwrap();
 
     bench.reopen();
     let registry = bench.store.registry();
     assert_eq!(registry.by_name(&b.name).as_deref(), Some(&*changed), "everything comes back as it was");
-    assert_eq!(registry.by_lane(a.lane), None);
+    assert_eq!(registry.by_key(a.key), None);
     let all = ["accounts/1/subscriptions/z", "accounts/2/subscriptions/b", "accounts/10/subscriptions/a"];
     assert_eq!(names(&*bench.store, AccountScope::All), all);
     assert_eq!(names(&*bench.store, AccountScope::One(account(2))), all[1..2]);
     let again = bench.subscribe(2, "a").await;
-    assert!(again.lane > b.lane && again.lane != a.lane && again.uid != a.uid, "a lane is not used again");
+    assert!(
+        again.key > b.key && again.key != a.key && again.uid != a.uid,
+        "a subscription is not used again"
+    );
 }
 
 async fn names_and_urls_are_taken_once<E: Engine>(engine: E) {
@@ -72,12 +75,12 @@ async fn names_and_urls_are_taken_once<E: Engine>(engine: E) {
     assert!(matches!(taken, StoreError::UrlTaken(name) if name == a.name));
     let b = bench.subscribe(1, "b").await;
     let change = Change::Settings(Box::new(same_url.settings.clone()));
-    let taken = bench.store.update_subscription(b.lane, b.version, change).await.unwrap_err();
+    let taken = bench.store.update_subscription(b.key, b.version, change).await.unwrap_err();
     assert!(matches!(taken, StoreError::UrlTaken(name) if name == a.name));
     same_url.name = "accounts/2/subscriptions/b".parse().unwrap();
     bench.store.create_subscription(same_url).await.expect("another account may have the URL");
     let change = Change::Settings(Box::new(settings("c")));
-    bench.store.update_subscription(a.lane, a.version, change).await.unwrap();
+    bench.store.update_subscription(a.key, a.version, change).await.unwrap();
     let mut freed = new_subscription(1, "c");
     freed.settings.url = a.settings.url.clone();
     bench.store.create_subscription(freed).await.expect("a URL that was given up is free");
@@ -90,7 +93,7 @@ async fn a_repeated_request_gets_the_first_answer<E: Engine>(engine: E) {
     let first = bench.store.create_subscription(new.clone()).await.unwrap();
     assert!(!first.repeated);
     let change = Change::State(State::Paused, String::new());
-    bench.store.update_subscription(first.subscription.lane, 1, change).await.unwrap();
+    bench.store.update_subscription(first.subscription.key, 1, change).await.unwrap();
     bench.reopen();
     let second = bench.store.create_subscription(new.clone()).await.unwrap();
     assert!(second.repeated);
@@ -106,10 +109,10 @@ async fn a_change_needs_the_current_version<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
     let a = bench.subscribe(1, "a").await;
     let change = || Change::State(State::Paused, String::new());
-    bench.store.update_subscription(a.lane, 1, change()).await.unwrap();
-    let stale = bench.store.update_subscription(a.lane, 1, change()).await.unwrap_err();
+    bench.store.update_subscription(a.key, 1, change()).await.unwrap();
+    let stale = bench.store.update_subscription(a.key, 1, change()).await.unwrap_err();
     assert!(matches!(stale, StoreError::VersionMismatch));
-    let stale = bench.store.delete_subscription(a.lane, 1, false).await.unwrap_err();
+    let stale = bench.store.delete_subscription(a.key, 1, false).await.unwrap_err();
     assert!(matches!(stale, StoreError::VersionMismatch));
     let gone = bench.store.update_subscription(SubscriptionKey(99), 1, change()).await.unwrap_err();
     assert!(matches!(gone, StoreError::SubscriptionNotFound));
@@ -122,12 +125,12 @@ async fn what_is_noted_of_an_endpoint_is_no_change_of_the_owner<E: Engine>(engin
     let failing = Health { failing_since: Some(UnixMicros(5)), failures: 3, ..probed };
     let note = || Change::Health(failing);
     bench.clock.step(10);
-    let noted = bench.store.update_subscription(a.lane, a.version, note()).await.unwrap();
+    let noted = bench.store.update_subscription(a.key, a.version, note()).await.unwrap();
     assert_eq!(*noted, Subscription { health: failing, ..(*a).clone() });
-    let stale = bench.store.update_subscription(a.lane, 9, note()).await.unwrap_err();
+    let stale = bench.store.update_subscription(a.key, 9, note()).await.unwrap_err();
     assert!(matches!(stale, StoreError::VersionMismatch));
     bench.reopen();
-    assert_eq!(bench.store.registry().by_lane(a.lane).unwrap().health, failing);
+    assert_eq!(bench.store.registry().by_key(a.key).unwrap().health, failing);
     // The first two change nothing about the endpoint; another URL and being made active wipe the slate.
     let same = Settings { max_in_flight: Some(3), ..settings("a") };
     let changes = [
@@ -138,8 +141,8 @@ async fn what_is_noted_of_an_endpoint_is_no_change_of_the_owner<E: Engine>(engin
         (Change::State(State::Active, String::new()), probed),
     ];
     for (change, health) in changes {
-        let version = bench.store.registry().by_lane(a.lane).unwrap().version;
-        let changed = bench.store.update_subscription(a.lane, version, change).await.unwrap();
+        let version = bench.store.registry().by_key(a.key).unwrap().version;
+        let changed = bench.store.update_subscription(a.key, version, change).await.unwrap();
         assert_eq!(changed.health, health);
     }
 }
@@ -153,7 +156,7 @@ async fn a_secret_is_rotated<E: Engine>(engine: E) {
         overlap: Duration::from_secs(seconds),
     };
     bench.clock.step(10);
-    let second = bench.store.update_subscription(a.lane, a.version, rotate("second", 20)).await.unwrap();
+    let second = bench.store.update_subscription(a.key, a.version, rotate("second", 20)).await.unwrap();
     let older = OlderSecret {
         signer: a.signing_secrets.newest.clone(),
         until: second.update_time.plus(Duration::from_secs(20)),
@@ -166,37 +169,37 @@ async fn a_secret_is_rotated<E: Engine>(engine: E) {
         ..(*a).clone()
     };
     assert_eq!(*second, expected, "nothing else changes");
-    let third = bench.store.update_subscription(a.lane, second.version, rotate("third", 30)).await.unwrap();
+    let third = bench.store.update_subscription(a.key, second.version, rotate("third", 30)).await.unwrap();
     assert_eq!(third.signing_secrets.older.len(), 2);
     bench.reopen();
-    assert_eq!(bench.store.registry().by_lane(a.lane), Some(third.clone()), "it comes back as it was");
+    assert_eq!(bench.store.registry().by_key(a.key), Some(third.clone()), "it comes back as it was");
     // Any change forgets what does not sign any more.
     bench.clock.step(25 * SECOND);
     let pause = Change::State(State::Paused, String::new());
-    let paused = bench.store.update_subscription(a.lane, third.version, pause).await.unwrap();
+    let paused = bench.store.update_subscription(a.key, third.version, pause).await.unwrap();
     assert_eq!(paused.signing_secrets.older, third.signing_secrets.older[..1]);
     bench.reopen();
-    assert_eq!(bench.store.registry().by_lane(a.lane), Some(paused));
+    assert_eq!(bench.store.registry().by_key(a.key), Some(paused));
 }
 
 async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let a = bench.subscribe(1, "a").await;
     let b = bench.subscribe(1, "b").await;
-    bench.publish(1, Some("e"), 1, &[a.lane, b.lane]).await;
-    let owed = bench.store.delete_subscription(a.lane, 1, false).await.unwrap_err();
+    bench.publish(1, Some("e"), 1, &[a.key, b.key]).await;
+    let owed = bench.store.delete_subscription(a.key, 1, false).await.unwrap_err();
     assert!(matches!(owed, StoreError::Owed(1)));
-    bench.store.delete_subscription(a.lane, 1, true).await.unwrap();
+    bench.store.delete_subscription(a.key, 1, true).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(bench.store.lane_summary(a.lane).owed(), 0);
-        assert!(bench.store.delivery(DeliveryKey { seq: Seq(1), lane: a.lane }).unwrap().is_none());
-        assert_eq!(bench.deliveries(&[b.lane]).len(), 1, "the other one keeps its own");
-        bench.settle(DeliveryKey { seq: Seq(1), lane: a.lane }, DeliveryState::Succeeded).await;
+        assert_eq!(bench.store.queue_summary(a.key).owed(), 0);
+        assert!(bench.store.delivery(DeliveryKey { seq: Seq(1), subscription: a.key }).unwrap().is_none());
+        assert_eq!(bench.deliveries(&[b.key]).len(), 1, "the other one keeps its own");
+        bench.settle(DeliveryKey { seq: Seq(1), subscription: a.key }, DeliveryState::Succeeded).await;
         bench.reopen();
     }
-    let late = bench.publish(1, Some("late"), 2, &[a.lane, b.lane]).await;
+    let late = bench.publish(1, Some("late"), 2, &[a.key, b.key]).await;
     assert_eq!(late.delivery_count, 1, "nothing is owed to one that is gone");
-    bench.settle(DeliveryKey { seq: Seq(1), lane: b.lane }, DeliveryState::Succeeded).await;
-    bench.settle(DeliveryKey { seq: Seq(2), lane: b.lane }, DeliveryState::Succeeded).await;
-    bench.store.delete_subscription(b.lane, 1, false).await.unwrap();
+    bench.settle(DeliveryKey { seq: Seq(1), subscription: b.key }, DeliveryState::Succeeded).await;
+    bench.settle(DeliveryKey { seq: Seq(2), subscription: b.key }, DeliveryState::Succeeded).await;
+    bench.store.delete_subscription(b.key, 1, false).await.unwrap();
 }

@@ -36,7 +36,7 @@ pub fn registry(data: &[u8]) {
         let encoded = SubscriptionRecord::from(&subscription).encode_to_vec();
         let again = SubscriptionRecord::decode(&*encoded).map(Subscription::try_from);
         assert!(matches!(again, Ok(Ok(again)) if again == subscription), "it is read as it was written");
-        let key = subscriptions::lane_key(subscription.lane);
+        let key = subscriptions::tree_key(subscription.key);
         assert_eq!(subscriptions::subscription_of(&key, &encoded, keys).ok().as_ref(), Some(&subscription));
         assert!(subscriptions::subscription_of(&key[1..], &encoded, keys).is_err());
         assert!(!format!("{subscription:?}").contains("whsec_"), "a secret is printed");
@@ -78,8 +78,8 @@ pub fn attempt(data: &[u8]) {
 /// Payloads of commits, one after another, each behind its length (two bytes): what they make of an empty ledger adds up, and its
 /// volumes come back as they were when they are written and read.
 pub fn commit(data: &[u8]) {
-    let lanes = || (1..=3).map(SubscriptionKey);
-    let mut ledger = Ledger::new(lanes(), usize::MAX);
+    let subscriptions = || (1..=3).map(SubscriptionKey);
+    let mut ledger = Ledger::new(subscriptions(), usize::MAX);
     let (mut rest, mut pos) = (data, Pos::new(1, 40));
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
         let (record, more) = more.split_at(usize::from(u16::from_le_bytes(*len)).min(more.len()));
@@ -94,26 +94,26 @@ pub fn commit(data: &[u8]) {
             break; // The start is refused.
         }
         pos = pos.plus(payload.len() + 40);
-        adds_up(&ledger, lanes());
+        adds_up(&ledger, subscriptions());
     }
 }
 
-fn adds_up(ledger: &Ledger, lanes: impl Iterator<Item = SubscriptionKey>) {
+fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>) {
     let mut owed = 0;
     for volume in &ledger.volumes {
         let detail = ledger.detail(volume.first).expect("everything is in memory");
         comes_back(detail);
         let mut anew = volume.clone();
-        anew.count_anew(detail, |lane| ledger.knows(lane));
+        anew.count_anew(detail, |subscription| ledger.knows(subscription));
         let counts =
             |volume: &Volume| (volume.events, volume.bytes, volume.accounts.clone(), volume.dues.clone());
         assert_eq!(counts(&anew), counts(volume));
-        let kept = volume.lanes.iter().filter(|counts| counts.raw() != [0; 5]);
-        assert!(kept.eq(&anew.lanes), "{:?} {:?}", volume.lanes, anew.lanes);
+        let kept = volume.subscriptions.iter().filter(|counts| counts.raw() != [0; 5]);
+        assert!(kept.eq(&anew.subscriptions), "{:?} {:?}", volume.subscriptions, anew.subscriptions);
         owed += volume.owed().pending + volume.owed().retrying;
     }
     assert_eq!(owed, ledger.owed().load(std::sync::atomic::Ordering::Relaxed));
-    assert_eq!(owed, lanes.map(|lane| ledger.summary(lane).owed()).sum::<u64>());
+    assert_eq!(owed, subscriptions.map(|subscription| ledger.summary(subscription).owed()).sum::<u64>());
 }
 
 /// The index of a volume behind its length (two bytes), then its state.
@@ -149,14 +149,18 @@ fn comes_back(detail: &Detail) {
             assert_eq!(SlotState::from(slot.delivery_state()), slot.state);
         }
     }
-    for (lane, due) in detail.lanes_retried() {
-        assert_eq!(detail.next_due(lane), Some(due));
-        assert!(detail.retries_of(lane).all(|(at, event)| at >= due && event < detail.len()));
+    for (subscription, due) in detail.retried_subscriptions() {
+        assert_eq!(detail.next_due(subscription), Some(due));
+        assert!(detail.retries_of(subscription).all(|(at, event)| at >= due && event < detail.len()));
     }
     let mut volume = Volume::new(first, UnixMicros(0), 1);
     volume.count_anew(detail, |_| true);
     assert_eq!(
-        volume.lanes.iter().map(|counts| counts.raw().map(u64::from).iter().sum::<u64>()).sum::<u64>(),
+        volume
+            .subscriptions
+            .iter()
+            .map(|counts| counts.raw().map(u64::from).iter().sum::<u64>())
+            .sum::<u64>(),
         detail.slots.len() as u64
     );
 }
@@ -215,18 +219,18 @@ mod seeds {
                 .unwrap()
         };
         let store = open();
-        let mut lanes = Vec::new();
+        let mut subscriptions = Vec::new();
         let mut seeds = vec![("audit", audit_seed()), ("tokens", token_seed())];
         for id in ["a", "b", "c"] {
             let created = store.create_subscription(new_subscription(1, id)).await.unwrap();
             seeds.extend(rows(&created.subscription));
-            lanes.push(created.subscription.lane);
+            subscriptions.push(created.subscription.key);
         }
         for round in 0..12 {
             let ids = ["x", "y", "z"].map(|id| format!("{id}{round}"));
             let events = ids.iter().enumerate().map(|(number, id)| {
                 let id = (number > 0).then_some(id.as_str());
-                new_event(1, id, round * 3 + 1, &lanes[number..])
+                new_event(1, id, round * 3 + 1, &subscriptions[number..])
             });
             store.accept(events.collect()).await.unwrap();
             let seq = store.newest();
@@ -234,7 +238,7 @@ mod seeds {
             let states = [DeliveryState::Retrying { due }, DeliveryState::Succeeded, DeliveryState::Failed];
             let state = states[usize::try_from(round).unwrap() % 3];
             let settled = Settlement {
-                key: DeliveryKey { seq, lane: lanes[2] },
+                key: DeliveryKey { seq, subscription: subscriptions[2] },
                 attempt: attempt(clock.now(), state),
                 state,
             };
@@ -340,7 +344,7 @@ mod seeds {
         let detail = volume_codec::decode(&index, &state).unwrap();
         for kept in [3, 20, detail.len()] {
             let kept: Vec<usize> = (0..detail.len()).rev().take(kept).rev().collect();
-            let detail = detail.only(first.first, &kept, |lane| lane != 2);
+            let detail = detail.only(first.first, &kept, |subscription| subscription != 2);
             let index = volume_codec::encode_index(&detail).0.encode_to_vec();
             let state = volume_codec::encode_state(&detail).encode_to_vec();
             let len = u16::try_from(index.len()).unwrap().to_le_bytes();

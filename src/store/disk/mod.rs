@@ -241,20 +241,20 @@ impl Store for DiskStore {
 
     fn update_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>> {
-        self.write(|answer| Write::Update(lane, expected_version, Box::new(change), answer))
+        self.write(|answer| Write::Update(subscription, expected_version, Box::new(change), answer))
     }
 
     fn delete_subscription(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
     ) -> CommitFuture<()> {
-        self.write(|answer| Write::Delete(lane, expected_version, force, answer))
+        self.write(|answer| Write::Delete(subscription, expected_version, force, answer))
     }
 
     fn tokens(&self) -> &Tokens {
@@ -332,28 +332,38 @@ impl Store for DiskStore {
         }
     }
 
-    fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError> {
-        look_again(|| self.shared.pending(lane, after, limit))
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
+        look_again(|| self.shared.pending(subscription, after, limit))
     }
 
-    fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError> {
-        look_again(|| self.shared.due(lane, now, limit))
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        look_again(|| self.shared.due(subscription, now, limit))
     }
 
     fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
         look_again(|| self.shared.owed(query))
     }
 
-    fn lane_summary(&self, lane: SubscriptionKey) -> QueueSummary {
-        self.shared.ledger().summary(lane)
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.shared.ledger().summary(subscription)
     }
 
     fn owed_in_all(&self) -> u64 {
         self.shared.owed.load(Ordering::Relaxed)
     }
 
-    fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Option<UnixMicros> {
-        match self.shared.oldest_owed(lanes) {
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+        match self.shared.oldest_owed(subscriptions) {
             Ok(oldest) => oldest,
             Err(error) => {
                 tracing::error!(%error, "cannot read what is owed longest");

@@ -83,7 +83,7 @@ pub fn open(
     }
     let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
     let Opened { ledger, files, end, checkpoint_file } =
-        read_ledger(&ledger_dir, registry_tree.store(), registry.lanes(), cache_bytes)
+        read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
             .map_err(|e| unreadable(e.to_string()))?;
     check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
     let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
@@ -198,7 +198,7 @@ struct Opened {
 fn read_ledger(
     dir: &Path,
     store: Uuid,
-    lanes: Vec<SubscriptionKey>,
+    subscriptions: Vec<SubscriptionKey>,
     cache_bytes: usize,
 ) -> Result<Opened, ReadError> {
     let manifest = Manifest::read(dir)?;
@@ -207,7 +207,7 @@ fn read_ledger(
     }
     let mut files = Files::open(dir, manifest.used)?;
     let reader = Arc::clone(files.reader());
-    let mut ledger = Ledger::new(lanes, cache_bytes);
+    let mut ledger = Ledger::new(subscriptions, cache_bytes);
     let mut next = Seq(1);
     for volume in manifest.volumes {
         let stored = volume.stored().expect("the manifest says where");

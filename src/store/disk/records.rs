@@ -27,12 +27,12 @@ pub const FORMAT_IN_THE_CLEAR: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RegistryKind {
-    /// By lane: [`SubscriptionRecord`].
+    /// By subscription: [`SubscriptionRecord`].
     Subscription = 1,
     /// By account and request id: [`RequestRecord`].
     Request = 2,
-    /// Alone: the last lane number that was given away, 8 bytes, big endian.
-    LastLane = 3,
+    /// Alone: the last subscription number that was given away, 8 bytes, big endian.
+    LastKey = 3,
     /// Alone: the id of the store, 16 bytes, which the manifest has too.
     Store = 5,
     /// Alone: nothing, sealed with the key that every secret of the tree is sealed with. None in a tree with secrets in the clear.
@@ -93,7 +93,7 @@ pub struct EventEntry {
     pub body_len: u32,
     /// To whom it is owed.
     #[prost(uint64, repeated, tag = "7")]
-    pub lanes: Vec<u64>,
+    pub subscriptions: Vec<u64>,
     /// Whether its publisher chose the id.
     #[prost(bool, tag = "8")]
     pub id_given: bool,
@@ -123,7 +123,7 @@ pub struct OutcomeRecord {
     pub seq: u64,
     /// The subscription.
     #[prost(uint64, tag = "2")]
-    pub lane: u64,
+    pub subscription: u64,
     /// 1 pending, 2 retrying, 3 succeeded, 4 failed, 5 cancelled.
     #[prost(uint32, tag = "3")]
     pub state: u32,
@@ -156,7 +156,7 @@ impl OutcomeRecord {
         };
         Self {
             seq: key.seq.0,
-            lane: key.lane.0,
+            subscription: key.subscription.0,
             state,
             due,
             attempts,
@@ -168,7 +168,7 @@ impl OutcomeRecord {
 
     /// Which delivery.
     pub fn key(&self) -> DeliveryKey {
-        DeliveryKey { seq: Seq(self.seq), lane: SubscriptionKey(self.lane) }
+        DeliveryKey { seq: Seq(self.seq), subscription: SubscriptionKey(self.subscription) }
     }
 
     /// How far it is.

@@ -77,14 +77,14 @@ async fn a_second_opening_is_refused_while_the_first_lasts() {
 }
 
 /// Work that fills several log files, some of it owed.
-async fn work(store: &DiskStore, lane: SubscriptionKey, rounds: u64) {
+async fn work(store: &DiskStore, subscription: SubscriptionKey, rounds: u64) {
     for _ in 0..rounds {
-        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[lane])).collect();
+        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[subscription])).collect();
         store.accept(events).await.unwrap();
         let newest = store.shared.ledger().next_seq.0;
         let keys = (newest - 50..newest)
             .filter(|seq| !seq.is_multiple_of(10))
-            .map(|seq| DeliveryKey { seq: Seq(seq), lane });
+            .map(|seq| DeliveryKey { seq: Seq(seq), subscription });
         let (state, now) = (DeliveryState::Succeeded, store.shared.clock.now());
         let settlements =
             keys.map(|key| Settlement { key, attempt: conformance::attempt(now, state), state });
@@ -104,23 +104,23 @@ fn log_files(dir: &Path) -> Vec<PathBuf> {
 async fn retention_frees_files_whoever_holds_on_to_an_event_in_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let lane =
-        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
     let keep = RetentionLimit { since: UnixMicros(0), bytes_max: 2 * 1024 * 1024 };
     for round in 0..40 {
-        work(&store, lane, 20).await;
+        work(&store, subscription, 20).await;
         let purged = store.purge(keep).await.unwrap();
         assert!(purged.bytes_left <= keep.bytes_max, "round {round}: {purged:?}");
-        let owed = store.lane_summary(lane).pending;
+        let owed = store.queue_summary(subscription).pending;
         assert_eq!(owed, (round + 1) * 100, "what is owed stays");
     }
     let files = log_files(dir.path());
     assert!(files.len() <= 24, "{} files", files.len());
-    let before = store.lane_summary(lane);
+    let before = store.queue_summary(subscription);
     drop(store);
     let store = open(dir.path()).unwrap();
-    assert_eq!(store.lane_summary(lane), before);
-    let page = store.pending(lane, Seq(0), 10_000).unwrap();
+    assert_eq!(store.queue_summary(subscription), before);
+    let page = store.pending(subscription, Seq(0), 10_000).unwrap();
     assert_eq!(page.owed.len() as u64, before.pending);
     assert!(page.owed.iter().all(|owed| owed.event.seq.0.is_multiple_of(10)));
 }
@@ -129,13 +129,14 @@ async fn retention_frees_files_whoever_holds_on_to_an_event_in_them() {
 async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let lane =
-        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
     const EVENTS: u64 = 6000;
-    let keys: Vec<DeliveryKey> = (1..=EVENTS).map(|seq| DeliveryKey { seq: Seq(seq), lane }).collect();
+    let keys: Vec<DeliveryKey> =
+        (1..=EVENTS).map(|seq| DeliveryKey { seq: Seq(seq), subscription }).collect();
     let state = DeliveryState::Retrying { due: store.shared.clock.now() };
     for _ in keys.chunks(50) {
-        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[lane])).collect();
+        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[subscription])).collect();
         store.accept(events).await.unwrap();
     }
     // Files without events: what is described in them is described anew when they go.
@@ -147,6 +148,6 @@ async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
     let purge = store.purge(RetentionLimit { since: UnixMicros(0), bytes_max: 1 });
     let purged = tokio::time::timeout(Duration::from_secs(20), purge).await;
     purged.expect("it writes the same anew for ever").unwrap();
-    assert_eq!(store.lane_summary(lane).retrying, EVENTS);
+    assert_eq!(store.queue_summary(subscription).retrying, EVENTS);
     assert_eq!(store.owed_in_all(), EVENTS);
 }

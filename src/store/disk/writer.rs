@@ -184,8 +184,13 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, mut lanes } =
-            new;
+        let NewEvent {
+            address: EventAddress { account, id },
+            content,
+            inbox_id,
+            fingerprint,
+            mut subscriptions,
+        } = new;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
         {
@@ -196,7 +201,7 @@ impl Writer {
             };
         }
         // A subscription may have gone since the event was matched.
-        self.shared.registry.retain_known(&mut lanes);
+        self.shared.registry.retain_known(&mut subscriptions);
         let seq = Seq(group.first.0 + group.entries.len() as u64);
         let id_given = id.is_some();
         let id = id.unwrap_or_else(|| EventId::made(group.time, seq, self.random.random()));
@@ -212,7 +217,7 @@ impl Writer {
             fingerprint_high: high_half(fingerprint),
             fingerprint_low: low_half(fingerprint),
             body_len: u32::try_from(encoded.len()).expect("an event is below 4 GiB"),
-            lanes: lanes.iter().map(|lane| lane.0).collect(),
+            subscriptions: subscriptions.iter().map(|subscription| subscription.0).collect(),
             id_given,
             inbox: inbox_id.unwrap_or(0),
             tag: content.order_tag.0,
@@ -220,7 +225,7 @@ impl Writer {
         });
         let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, content));
-        group.stored.push(AcceptedEvent { event, lanes });
+        group.stored.push(AcceptedEvent { event, subscriptions });
         Ok(answer)
     }
 
@@ -344,7 +349,7 @@ impl Writer {
 
         let mut ledger = self.shared.ledger_mut();
         for (entry, fed) in record.events.iter().zip(&group.stored) {
-            metrics.event_accepted(entry.event_type, fed.lanes.len());
+            metrics.event_accepted(entry.event_type, fed.subscriptions.len());
         }
         let applied = apply::apply(&mut ledger, &record, payload, len, |before, state| {
             metrics.delivery_moved(before.is_some_and(SlotState::is_owed), state);
@@ -360,9 +365,12 @@ impl Writer {
     }
 
     fn tell_changes(&self, group: &Group, outcomes: &[OutcomeRecord]) {
-        let made = group.stored.iter().flat_map(|fed| fed.lanes.iter().map(|lane| (fed.event.seq, *lane)));
-        let made = made.map(|(seq, lane)| DeliveryChange {
-            key: DeliveryKey { seq, lane },
+        let made = group
+            .stored
+            .iter()
+            .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
+        let made = made.map(|(seq, subscription)| DeliveryChange {
+            key: DeliveryKey { seq, subscription },
             state: DeliveryState::Pending,
             attempts: 0,
         });
@@ -390,7 +398,8 @@ pub fn bytes_of(events: &[NewEvent]) -> usize {
 }
 
 fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {
-    let delivery_count = u32::try_from(entry.lanes.len()).expect("lane numbers end at LANES_MAX");
+    let delivery_count =
+        u32::try_from(entry.subscriptions.len()).expect("subscription keys end at SUBSCRIPTION_KEY_MAX");
     Accepted { id, create_time, duplicate, delivery_count }
 }
 

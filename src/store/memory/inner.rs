@@ -27,7 +27,7 @@ use crate::{
 pub(super) struct Inner {
     pub(super) random: StdRng,
     pub(super) closed: bool,
-    pub(super) last_lane: u64,
+    pub(super) last_key: u64,
     pub(super) last_time: UnixMicros,
     pub(super) last_seq: u64,
     pub(super) requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
@@ -55,7 +55,8 @@ impl Inner {
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<AcceptedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, lanes } = new;
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, subscriptions } =
+            new;
         let bytes = content.encoded.len() as u64;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
@@ -68,17 +69,18 @@ impl Inner {
         self.last_seq += 1;
         let seq = Seq(self.last_seq);
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
-        let delivery_count = u32::try_from(lanes.len()).expect("an account has less than 2^32 subscriptions");
+        let delivery_count =
+            u32::try_from(subscriptions.len()).expect("an account has less than 2^32 subscriptions");
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
         self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
-        Ok((answer, Some(AcceptedEvent { event, lanes })))
+        Ok((answer, Some(AcceptedEvent { event, subscriptions })))
     }
 
     pub(super) fn is_replayable(&self, query: &ReplayQuery, row: &Row) -> bool {
         let event = &row.event;
         let event_type = event.event_type();
-        let key = DeliveryKey { seq: event.seq, lane: query.lane };
+        let key = DeliveryKey { seq: event.seq, subscription: query.subscription };
         query.wants_event(event.seq, event.name.account, event_type, event.create_time)
             && match self.deliveries.get(&key) {
                 Some(delivery) => query.wants_over(delivery.state, delivery.update_time),

@@ -57,18 +57,18 @@ pub struct PendingDelivery {
     pub attempts: u32,
 }
 
-/// A part of what waits in a lane.
+/// A part of what waits in a subscription.
 #[derive(Clone, Debug)]
 pub struct PendingPage {
     /// The deliveries, in stored order.
     pub owed: Vec<PendingDelivery>,
-    /// Everything of the lane up to here is in this page or before it. Read on from here.
+    /// Everything of the subscription up to here is in this page or before it. Read on from here.
     pub until: Seq,
     /// Whether more waited when this was read.
     pub more: bool,
 }
 
-/// A part of what is to be tried again in a lane.
+/// A part of what is to be tried again in a subscription.
 #[derive(Clone, Debug)]
 pub struct DuePage {
     /// The deliveries, the longest due first.
@@ -80,8 +80,8 @@ pub struct DuePage {
 /// Which owed deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwedQuery {
-    /// Of this lane.
-    pub lane: SubscriptionKey,
+    /// Of this subscription.
+    pub subscription: SubscriptionKey,
     /// Of events after this one.
     pub after: Seq,
     /// At most so many.
@@ -112,7 +112,7 @@ impl OrderFilter {
     }
 }
 
-/// A part of what is owed in a lane, waiting for its first attempt or for another.
+/// A part of what is owed in a subscription, waiting for its first attempt or for another.
 #[derive(Clone, Debug)]
 pub struct OrderedPage {
     /// The deliveries, in stored order.
@@ -132,7 +132,7 @@ pub struct DueDelivery {
     pub due: Option<UnixMicros>,
 }
 
-/// The deliveries of a lane by state.
+/// The deliveries of a subscription by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueSummary {
     /// Waiting for their first attempt.
@@ -158,7 +158,7 @@ impl QueueSummary {
         }
     }
 
-    /// Adds the counts of another lane.
+    /// Adds the counts of another subscription.
     pub fn add_all(&mut self, other: Self) {
         self.pending += other.pending;
         self.retrying += other.retrying;

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ReplayQuery {
     /// To this one.
-    pub lane: SubscriptionKey,
+    pub subscription: SubscriptionKey,
     /// Events of this account.
     pub account: AccountId,
     /// Of these kinds; empty means all.
@@ -91,24 +91,24 @@ pub struct EventQuery {
 /// Which deliveries.
 #[derive(Clone, Debug)]
 pub struct DeliveryQuery {
-    /// Of these lanes.
-    pub lanes: Vec<SubscriptionKey>,
+    /// Of these subscriptions.
+    pub subscriptions: Vec<SubscriptionKey>,
     /// In these states (the time of a retry does not matter); empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event only.
     pub event: Option<(AccountId, EventId)>,
     /// Of events stored within this time.
     pub time: TimeRange,
-    /// Only those after this one in the order of the list: lower seq first, then higher lane.
+    /// Only those after this one in the order of the list: lower seq first, then higher subscription.
     pub after: Option<DeliveryKey>,
     /// At most so many.
     pub limit: usize,
 }
 
 impl DeliveryQuery {
-    /// Sorts deliveries as they are listed: the newest event first, then by lane.
+    /// Sorts deliveries as they are listed: the newest event first, then by subscription.
     pub fn order(key: DeliveryKey) -> (Reverse<Seq>, SubscriptionKey) {
-        (Reverse(key.seq), key.lane)
+        (Reverse(key.seq), key.subscription)
     }
 
     /// Whether deliveries in this state are wanted.

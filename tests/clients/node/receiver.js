@@ -3,11 +3,9 @@
 // A receiver of webhooks that checks what it is sent.
 
 const assert = require("node:assert/strict");
-const { createPublicKey, verify } = require("node:crypto");
 const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
-const { Webhook } = require("standardwebhooks");
 
 const ARRIVAL_TIMEOUT_MS = 30_000;
 // How old a POST may be in the document's check, as it may be in the library's.
@@ -70,29 +68,27 @@ function checkRefused(arrival, secret, why) {
   assert.ok(!chatwootHolds(arrival, secret));
 }
 
-// Verifies with the library that receivers use, which throws where it does not hold. Returns the body's JSON.
-function standard({ headers, body }, secret) {
-  return new Webhook(secret).verify(body.toString(), headers);
+// The functions that the documents tell people to use: each block of JavaScript in a document defines one.
+function definitions(document, name) {
+  const text = fs.readFileSync(path.join(__dirname, "../../../docs", document), "utf8");
+  const blocks = [...text.matchAll(/^```js\n(.*?)^```$/gms)];
+  return blocks.map(([, block]) => new Function("require", `${block}\nreturn ${name};`)(require));
 }
 
-// In front of the 32 bytes of a public key of Ed25519, to make it SubjectPublicKeyInfo (RFC 8410).
-const SPKI_OF_ED25519 = Buffer.from("302a300506032b6570032100", "hex");
+const [verifyWithLibrary, verifyWithPublicKey] = definitions("receiving.md", "verify");
+const [genuine] = definitions("chatwoot.md", "genuine");
+
+// Verifies with the library that receivers use, which throws where it does not hold. Returns the body's JSON.
+function standard({ headers, body }, secret) {
+  return verifyWithLibrary(headers, body, secret);
+}
 
 // Whether one of the v1a signatures was made with the private key that belongs to this public one.
 function asymmetricHolds({ headers, body }, publicKey) {
-  const signed = Buffer.concat([Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.`), body]);
-  const der = Buffer.concat([SPKI_OF_ED25519, Buffer.from(publicKey.replace(/^whpk_/, ""), "base64")]);
-  const key = createPublicKey({ key: der, format: "der", type: "spki" });
-  const asymmetric = headers["webhook-signature"].split(" ").filter((signature) => signature.startsWith("v1a,"));
-  return asymmetric.some((signature) => verify(null, signed, key, Buffer.from(signature.slice(4), "base64")));
+  return verifyWithPublicKey(headers, body, publicKey);
 }
 
-// The check of X-Chatwoot-Signature that docs/chatwoot.md tells people to make: its one block of JavaScript.
-const document = fs.readFileSync(path.join(__dirname, "../../../docs/chatwoot.md"), "utf8");
-const [, check] = document.match(/^```js\n(.*?)^```$/ms);
-const genuine = new Function("require", `${check}\nreturn genuine;`)(require);
-
-// Whether it holds.
+// Whether X-Chatwoot-Signature holds.
 function chatwootHolds({ headers, body }, secret) {
   return genuine(headers, body, secret);
 }

@@ -51,7 +51,7 @@ class BehindTest(unittest.TestCase):
         self.account = source["account"]
         self.gateway = Gateway(
             os.environ["GATEWAY_BINARY"],
-            str(Path(directory.name) / "data"),
+            ["--data-dir", str(Path(directory.name) / "data"), "--egress-allow", "127.0.0.0/8"],
             TIDINGS_INGEST_LISTEN="127.0.0.1:0",
             TIDINGS_INGEST_SOURCES_FILE=str(Path(directory.name) / options["--ingest-sources-file"]),
         )

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{
     ledger::{Ledger, Settled},
-    volume::{LANES_MAX, VOLUME_EVENTS},
+    volume::{SUBSCRIPTION_KEY_MAX, VOLUME_EVENTS},
     volume_detail::{EventMeta, SlotState},
 };
 use crate::{
@@ -65,15 +65,19 @@ pub fn apply(
         }
         for entry in &record.events {
             check(entry)?;
-            let lanes: Vec<SubscriptionKey> = entry.lanes.iter().copied().map(SubscriptionKey).collect();
-            ledger.push(meta_of(entry, time, body), &lanes);
+            let subscriptions: Vec<SubscriptionKey> =
+                entry.subscriptions.iter().copied().map(SubscriptionKey).collect();
+            ledger.push(meta_of(entry, time, body), &subscriptions);
             body = body.plus(entry.body_len as usize);
         }
         ledger.is_open = ledger.volumes.back().is_some_and(|volume| !volume.is_full());
     }
     for outcome in &record.outcomes {
-        if outcome.lane > LANES_MAX {
-            return Err(RecordError(format!("an outcome for lane {}, which is none", outcome.lane)));
+        if outcome.subscription > SUBSCRIPTION_KEY_MAX {
+            return Err(RecordError(format!(
+                "an outcome for subscription {}, which is none",
+                outcome.subscription
+            )));
         }
         let state = outcome.delivery_state()?;
         let before = ledger.settle(Settled {
@@ -91,13 +95,13 @@ pub fn apply(
     Ok(())
 }
 
-/// That an event has a name, and its deliveries are those of lanes, each once, in order.
+/// That an event has a name, and its deliveries are those of subscriptions, each once, in order.
 fn check(entry: &EventEntry) -> Result<(), RecordError> {
     if AccountId::new(entry.account).is_err() || !EventId::fits(&entry.id) {
         return Err(RecordError("a commit of an event that has no name".to_owned()));
     }
-    let is_in_order = entry.lanes.is_sorted_by(|one, next| one < next);
-    if !is_in_order || entry.lanes.last().is_some_and(|last| *last > LANES_MAX) {
+    let is_in_order = entry.subscriptions.is_sorted_by(|one, next| one < next);
+    if !is_in_order || entry.subscriptions.last().is_some_and(|last| *last > SUBSCRIPTION_KEY_MAX) {
         return Err(RecordError(format!("a commit of {} with deliveries out of order", entry.id)));
     }
     Ok(())
@@ -116,6 +120,7 @@ fn meta_of(entry: &EventEntry, time: UnixMicros, pos: Pos) -> EventMeta {
         event_type: entry.event_type,
         id: entry.id.as_str().into(),
         id_given: entry.id_given,
-        delivery_count: u32::try_from(entry.lanes.len()).expect("lane numbers end at LANES_MAX"),
+        delivery_count: u32::try_from(entry.subscriptions.len())
+            .expect("subscription keys end at SUBSCRIPTION_KEY_MAX"),
     }
 }

@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::{
     event_id_index::{self, IdIndex},
-    volume::{LANES_MAX, Stored, Volume},
+    volume::{SUBSCRIPTION_KEY_MAX, Stored, Volume},
     volume_detail::{Detail, EventMeta, Slot, SlotState},
 };
 use crate::{
@@ -47,18 +47,18 @@ pub struct Ledger {
     cache_bytes: usize,
     uses: AtomicU64,
     /// Those that somebody has.
-    lanes: HashSet<SubscriptionKey>,
+    subscriptions: HashSet<SubscriptionKey>,
     /// Of those that ever had a delivery: most never do.
-    books: HashMap<SubscriptionKey, LaneBook>,
-    /// How many deliveries are owed to all lanes; read without the ledger's lock.
+    books: HashMap<SubscriptionKey, QueueCounters>,
+    /// How many deliveries are owed to all subscriptions; read without the ledger's lock.
     owed: Arc<AtomicU64>,
     /// When something was last written to each log file.
     pub file_times: BTreeMap<u32, UnixMicros>,
 }
 
-/// The deliveries of one lane by state, and the volumes with its retries by time.
+/// The deliveries of one subscription by state, and the volumes with its retries by time.
 #[derive(Debug, Default)]
-struct LaneBook {
+struct QueueCounters {
     counts: QueueSummary,
     due: BTreeSet<(UnixMicros, Seq)>,
 }
@@ -76,15 +76,15 @@ pub struct Settled {
     pub time: UnixMicros,
     /// Where the attempt is written down that changed it, if one did.
     pub attempt: Option<Pos>,
-    /// It is a delivery of an event that was not for this lane before.
+    /// It is a delivery of an event that was not for this subscription before.
     pub added: bool,
     /// It was queued by this: its attempts are counted anew.
     pub queued: bool,
 }
 
 impl Ledger {
-    /// A ledger without events, for these lanes.
-    pub fn new(lanes: impl IntoIterator<Item = SubscriptionKey>, cache_bytes: usize) -> Self {
+    /// A ledger without events, for these subscriptions.
+    pub fn new(subscriptions: impl IntoIterator<Item = SubscriptionKey>, cache_bytes: usize) -> Self {
         Self {
             volumes: VecDeque::new(),
             details: HashMap::new(),
@@ -94,33 +94,37 @@ impl Ledger {
             ids: IdIndex::default(),
             cache_bytes,
             uses: AtomicU64::new(0),
-            lanes: lanes.into_iter().collect(),
+            subscriptions: subscriptions.into_iter().collect(),
             books: HashMap::new(),
             owed: Arc::default(),
             file_times: BTreeMap::new(),
         }
     }
 
-    /// Knows a new lane from now on.
-    pub fn add_lane(&mut self, lane: SubscriptionKey) {
-        self.lanes.insert(lane);
+    /// Knows a new subscription from now on.
+    pub fn add_subscription(&mut self, subscription: SubscriptionKey) {
+        self.subscriptions.insert(subscription);
     }
 
-    /// Whether somebody has a lane.
-    pub fn knows(&self, lane: u32) -> bool {
-        self.lanes.contains(&SubscriptionKey(lane.into()))
+    /// Whether somebody has a subscription.
+    pub fn knows(&self, subscription: u32) -> bool {
+        self.subscriptions.contains(&SubscriptionKey(subscription.into()))
     }
 
     /// Takes over a volume, after the others.
     pub fn add_volume(&mut self, mut volume: Volume) {
-        volume.lanes.retain(|counts| self.lanes.contains(&SubscriptionKey(counts.lane.into())));
-        volume.dues.retain(|lane, _| self.lanes.contains(&SubscriptionKey((*lane).into())));
-        for (lane, due) in &volume.dues {
-            let book = self.books.entry(SubscriptionKey((*lane).into())).or_default();
+        volume
+            .subscriptions
+            .retain(|counts| self.subscriptions.contains(&SubscriptionKey(counts.subscription.into())));
+        volume
+            .dues
+            .retain(|subscription, _| self.subscriptions.contains(&SubscriptionKey((*subscription).into())));
+        for (subscription, due) in &volume.dues {
+            let book = self.books.entry(SubscriptionKey((*subscription).into())).or_default();
             book.due.insert((*due, volume.first));
         }
-        for counts in &volume.lanes {
-            let book = self.books.entry(SubscriptionKey(counts.lane.into())).or_default();
+        for counts in &volume.subscriptions {
+            let book = self.books.entry(SubscriptionKey(counts.subscription.into())).or_default();
             book.counts.pending += u64::from(counts.count(SlotState::Pending));
             book.counts.retrying += u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
@@ -145,7 +149,7 @@ impl Ledger {
         let Some(index) = self.index_of(first) else { return };
         self.uncount(index);
         let mut volume = self.volumes[index].clone();
-        volume.count_anew(&detail, |lane| self.knows(lane));
+        volume.count_anew(&detail, |subscription| self.knows(subscription));
         (volume.index, volume.state) = (None, None);
         self.details.insert(first, detail);
         let behind = self.volumes.split_off(index + 1);
@@ -157,27 +161,29 @@ impl Ledger {
     /// Takes a volume's deliveries out of the books.
     fn uncount(&mut self, index: usize) {
         let volume = &self.volumes[index];
-        for counts in &volume.lanes {
-            let Some(book) = self.books.get_mut(&SubscriptionKey(counts.lane.into())) else { continue };
+        for counts in &volume.subscriptions {
+            let Some(book) = self.books.get_mut(&SubscriptionKey(counts.subscription.into())) else {
+                continue;
+            };
             book.counts.pending -= u64::from(counts.count(SlotState::Pending));
             book.counts.retrying -= u64::from(counts.count(SlotState::Retrying));
             book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
             book.counts.failed -= u64::from(counts.count(SlotState::Failed));
             book.counts.cancelled -= u64::from(counts.count(SlotState::Cancelled));
             self.owed.fetch_sub(u64::from(counts.owed()), Ordering::Relaxed);
-            if let Some(due) = volume.dues.get(&counts.lane) {
+            if let Some(due) = volume.dues.get(&counts.subscription) {
                 book.due.remove(&(*due, volume.first));
             }
         }
     }
 
-    /// Closes the book of a lane; its deliveries are no longer anybody's.
-    pub fn remove_lane(&mut self, lane: SubscriptionKey) {
-        self.lanes.remove(&lane);
-        if let Some(book) = self.books.remove(&lane) {
+    /// Closes the book of a subscription; its deliveries are no longer anybody's.
+    pub fn remove_subscription(&mut self, subscription: SubscriptionKey) {
+        self.subscriptions.remove(&subscription);
+        if let Some(book) = self.books.remove(&subscription) {
             self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
         }
-        let number = lane_number(lane);
+        let number = compact_key(subscription);
         self.volumes.iter_mut().for_each(|volume| volume.forget(number));
     }
 
@@ -190,7 +196,7 @@ impl Ledger {
     }
 
     /// Adds the next event to the last volume.
-    pub fn push(&mut self, event: EventMeta, lanes: &[SubscriptionKey]) {
+    pub fn push(&mut self, event: EventMeta, subscriptions: &[SubscriptionKey]) {
         if let Some(hash) = event.given_hash() {
             self.ids.insert(hash, self.volumes.back().expect("a volume was begun").first);
         }
@@ -199,18 +205,18 @@ impl Ledger {
         volume.events += 1;
         volume.bytes += u64::from(event.len);
         volume.last_time = event.time;
-        for lane in lanes {
+        for subscription in subscriptions {
             // Of one whose subscription is gone meanwhile nobody counts anything.
-            if self.lanes.contains(lane) {
-                let book = self.books.entry(*lane).or_default();
+            if self.subscriptions.contains(subscription) {
+                let book = self.books.entry(*subscription).or_default();
                 book.counts.pending += 1;
                 self.owed.fetch_add(1, Ordering::Relaxed);
-                volume.enter(lane_number(*lane), SlotState::Pending);
+                volume.enter(compact_key(*subscription), SlotState::Pending);
             }
         }
         self.last_time = event.time;
         let detail = self.details.get_mut(&volume.first).expect("it takes events");
-        detail.push(event, lanes.iter().map(|lane| lane_number(*lane)));
+        detail.push(event, subscriptions.iter().map(|subscription| compact_key(*subscription)));
         self.next_seq.0 += 1;
         volume.end = self.next_seq;
     }
@@ -228,9 +234,11 @@ impl Ledger {
         self.volumes.get(after.checked_sub(1)?).filter(|volume| seq < volume.end)
     }
 
-    /// The first place of the volume that a delivery is in, if somebody has its lane.
+    /// The first place of the volume that a delivery is in, if somebody has its subscription.
     pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
-        self.lanes.contains(&key.lane).then(|| self.volume_of(key.seq).map(|volume| volume.first))?
+        self.subscriptions
+            .contains(&key.subscription)
+            .then(|| self.volume_of(key.seq).map(|volume| volume.first))?
     }
 
     /// The volume that begins at this place.
@@ -297,7 +305,7 @@ impl Ledger {
 
     /// How far a delivery is, if its volume's detail is in memory; `None` within if there is none, or its subscription is gone.
     pub fn slot(&self, key: DeliveryKey) -> Option<&Slot> {
-        if !self.lanes.contains(&key.lane) {
+        if !self.subscriptions.contains(&key.subscription) {
             return None;
         }
         let volume = self.volume_of(key.seq)?;
@@ -311,23 +319,23 @@ impl Ledger {
         let Settled { key, state, attempts, time, attempt, added, queued } = settled;
         let missing = || {
             RecordError(format!(
-                "an outcome of event {} for lane {}, which was not owed",
-                key.seq.0, key.lane.0
+                "an outcome of event {} for subscription {}, which was not owed",
+                key.seq.0, key.subscription.0
             ))
         };
         let first = self.volume_of(key.seq).ok_or_else(missing)?.first;
         let index = self.index_of(first).ok_or_else(missing)?;
         let detail = self.details.get_mut(&first).ok_or_else(missing)?;
         let event = detail.event_at(first, key.seq).ok_or_else(missing)?;
-        let lane = lane_number(key.lane);
-        let known = self.lanes.contains(&key.lane);
+        let subscription = compact_key(key.subscription);
+        let known = self.subscriptions.contains(&key.subscription);
         let volume = &mut self.volumes[index];
         let (place, before) = match detail.slot(first, key) {
             Some(place) => (place, Some(detail.slots[place].state)),
-            None if added => (detail.add(event, lane, time), None),
+            None if added => (detail.add(event, subscription, time), None),
             None => return Err(missing()),
         };
-        let due_before = detail.next_due(lane);
+        let due_before = detail.next_due(subscription);
         let slot = detail.slots[place];
         let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
         let last = attempt.unwrap_or(slot.last);
@@ -342,11 +350,11 @@ impl Ledger {
             return Ok(None);
         }
         if let Some(before) = before {
-            volume.leave(lane, before);
+            volume.leave(subscription, before);
         }
-        volume.enter(lane, state.into());
-        let due_after = detail.next_due(lane);
-        let book = self.books.entry(key.lane).or_default();
+        volume.enter(subscription, state.into());
+        let due_after = detail.next_due(subscription);
+        let book = self.books.entry(key.subscription).or_default();
         if let Some(before) = before {
             *book.count_mut(before) -= 1;
             self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
@@ -356,41 +364,40 @@ impl Ledger {
         if due_before != due_after {
             if let Some(due) = due_before {
                 book.due.remove(&(due, first));
-                volume.dues.remove(&lane);
+                volume.dues.remove(&subscription);
             }
             if let Some(due) = due_after {
                 book.due.insert((due, first));
-                volume.dues.insert(lane, due);
+                volume.dues.insert(subscription, due);
             }
         }
         Ok(before)
     }
 
-    /// What a lane owes and has settled.
-    pub fn summary(&self, lane: SubscriptionKey) -> QueueSummary {
-        self.books.get(&lane).map_or_else(QueueSummary::default, |book| QueueSummary {
+    /// What a subscription owes and has settled.
+    pub fn summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.books.get(&subscription).map_or_else(QueueSummary::default, |book| QueueSummary {
             next_due: book.due.first().map(|(due, _)| *due),
             ..book.counts
         })
     }
 
-    /// How many deliveries are owed to all lanes, now and later.
+    /// How many deliveries are owed to all subscriptions, now and later.
     pub fn owed(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.owed)
     }
 
-    /// The volumes with retries to a lane, by when the next one is due.
-    pub fn due_volumes(&self, lane: SubscriptionKey) -> impl Iterator<Item = (UnixMicros, Seq)> {
-        self.books.get(&lane).into_iter().flat_map(|book| book.due.iter().copied())
+    /// The volumes with retries to a subscription, by when the next one is due.
+    pub fn due_volumes(&self, subscription: SubscriptionKey) -> impl Iterator<Item = (UnixMicros, Seq)> {
+        self.books.get(&subscription).into_iter().flat_map(|book| book.due.iter().copied())
     }
 
-    /// The first volume that owes something to one of these lanes.
-    pub fn oldest_owing(&self, lanes: &HashSet<SubscriptionKey>) -> Option<&Volume> {
+    /// The first volume that owes something to one of these subscriptions.
+    pub fn oldest_owing(&self, subscriptions: &HashSet<SubscriptionKey>) -> Option<&Volume> {
         self.volumes.iter().find(|volume| {
-            volume
-                .lanes
-                .iter()
-                .any(|counts| counts.owed() > 0 && lanes.contains(&SubscriptionKey(counts.lane.into())))
+            volume.subscriptions.iter().any(|counts| {
+                counts.owed() > 0 && subscriptions.contains(&SubscriptionKey(counts.subscription.into()))
+            })
         })
     }
 
@@ -399,7 +406,7 @@ impl Ledger {
     }
 }
 
-impl LaneBook {
+impl QueueCounters {
     fn count_mut(&mut self, state: SlotState) -> &mut u64 {
         match state {
             SlotState::Pending => &mut self.counts.pending,
@@ -412,12 +419,15 @@ impl LaneBook {
 }
 
 fn missing_attempt(key: DeliveryKey) -> RecordError {
-    let DeliveryKey { seq, lane } = key;
-    RecordError(format!("an outcome of event {} for lane {} whose attempts do not add up", seq.0, lane.0))
+    let DeliveryKey { seq, subscription } = key;
+    RecordError(format!(
+        "an outcome of event {} for subscription {} whose attempts do not add up",
+        seq.0, subscription.0
+    ))
 }
 
-/// The number of a lane, as volumes keep it.
-pub fn lane_number(lane: SubscriptionKey) -> u32 {
-    debug_assert!(lane.0 <= LANES_MAX, "lane numbers end at LANES_MAX");
-    u32::try_from(lane.0).expect("lane numbers end at LANES_MAX")
+/// The number of a subscription, as volumes keep it.
+pub fn compact_key(subscription: SubscriptionKey) -> u32 {
+    debug_assert!(subscription.0 <= SUBSCRIPTION_KEY_MAX, "subscription keys end at SUBSCRIPTION_KEY_MAX");
+    u32::try_from(subscription.0).expect("subscription keys end at SUBSCRIPTION_KEY_MAX")
 }

@@ -9,7 +9,7 @@ use prost::Message;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::volume::{IndexSpans, LaneCounts, Volume};
+use super::volume::{IndexSpans, SubscriptionCounts, Volume};
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
     store::disk::{
@@ -82,8 +82,8 @@ struct VolumeRecord {
     #[prost(int64, repeated, tag = "9")]
     accounts: Vec<i64>,
     #[prost(uint32, repeated, tag = "10")]
-    lanes: Vec<u32>,
-    /// Five for each lane.
+    subscriptions: Vec<u32>,
+    /// Five for each subscription.
     #[prost(uint32, repeated, tag = "11")]
     counts: Vec<u32>,
     #[prost(bool, tag = "12")]
@@ -200,13 +200,13 @@ impl From<&Volume> for VolumeRecord {
             last_time: volume.last_time.0,
             file: volume.file,
             accounts: volume.accounts.clone(),
-            lanes: volume.lanes.iter().map(|counts| counts.lane).collect(),
-            counts: volume.lanes.iter().flat_map(|counts| counts.raw().map(u32::from)).collect(),
+            subscriptions: volume.subscriptions.iter().map(|counts| counts.subscription).collect(),
+            counts: volume.subscriptions.iter().flat_map(|counts| counts.raw().map(u32::from)).collect(),
             has_added: volume.has_added,
             index: Some(stored.index.events.into()),
             ids: Some(stored.index.ids.into()),
             state: Some(stored.state.into()),
-            dues: volume.dues.iter().map(|(lane, due)| (*lane, due.0)).collect(),
+            dues: volume.dues.iter().map(|(subscription, due)| (*subscription, due.0)).collect(),
         }
     }
 }
@@ -214,16 +214,16 @@ impl From<&Volume> for VolumeRecord {
 impl VolumeRecord {
     fn into_volume(self) -> Result<Volume, RecordError> {
         let unreadable = || RecordError(format!("the file {MANIFEST}: volume {}", self.first));
-        if self.counts.len() != self.lanes.len() * 5 {
+        if self.counts.len() != self.subscriptions.len() * 5 {
             return Err(unreadable());
         }
-        let mut lanes = Vec::with_capacity(self.lanes.len());
-        for (lane, counts) in self.lanes.iter().zip(self.counts.chunks_exact(5)) {
+        let mut subscriptions = Vec::with_capacity(self.subscriptions.len());
+        for (subscription, counts) in self.subscriptions.iter().zip(self.counts.chunks_exact(5)) {
             let mut raw = [0; 5];
             for (raw, count) in raw.iter_mut().zip(counts) {
                 *raw = u16::try_from(*count).map_err(|_| unreadable())?;
             }
-            lanes.push(LaneCounts::from_raw(*lane, raw));
+            subscriptions.push(SubscriptionCounts::from_raw(*subscription, raw));
         }
         let span = |record: Option<SpanRecord>| record.map(Span::from).ok_or_else(unreadable);
         Ok(Volume {
@@ -234,8 +234,8 @@ impl VolumeRecord {
             first_time: UnixMicros(self.first_time),
             last_time: UnixMicros(self.last_time),
             file: self.file,
-            lanes,
-            dues: self.dues.into_iter().map(|(lane, due)| (lane, UnixMicros(due))).collect(),
+            subscriptions,
+            dues: self.dues.into_iter().map(|(subscription, due)| (subscription, UnixMicros(due))).collect(),
             has_added: self.has_added,
             index: Some(IndexSpans { events: span(self.index)?, ids: span(self.ids)? }),
             state: Some(span(self.state)?),

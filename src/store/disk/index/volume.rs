@@ -19,11 +19,11 @@ pub const VOLUME_EVENTS: usize = 4096;
 /// A volume takes no further commit once the bodies of its events have this many bytes.
 pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The last lane number that a store can give away.
-pub const LANES_MAX: u64 = u32::MAX as u64;
+/// The last subscription number that a store can give away.
+pub const SUBSCRIPTION_KEY_MAX: u64 = u32::MAX as u64;
 
-/// So few lanes are looked up one by one; for more, all that a volume has are gone through.
-const LANES_LOOKED_UP_MAX: usize = 32;
+/// So few subscriptions are looked up one by one; for more, all that a volume has are gone through.
+const LOOKUPS_MAX: usize = 32;
 
 /// What is always known of a volume.
 #[derive(Clone, Debug)]
@@ -44,9 +44,9 @@ pub struct Volume {
     pub file: u32,
     /// The accounts of its events, rising.
     pub accounts: Vec<i64>,
-    /// Its deliveries by lane, rising.
-    pub lanes: Vec<LaneCounts>,
-    /// When the next retry is due, of the lanes that have one.
+    /// Its deliveries by subscription, rising.
+    pub subscriptions: Vec<SubscriptionCounts>,
+    /// When the next retry is due, of the subscriptions that have one.
     pub dues: BTreeMap<u32, UnixMicros>,
     /// A delivery was added after its event was stored, so that it is younger than that.
     pub has_added: bool,
@@ -74,15 +74,15 @@ pub struct Stored {
     pub state: Span,
 }
 
-/// The deliveries of a volume to one lane, by state.
+/// The deliveries of a volume to one subscription, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaneCounts {
-    /// The lane's number.
-    pub lane: u32,
+pub struct SubscriptionCounts {
+    /// The subscription's number.
+    pub subscription: u32,
     counts: [u16; 5],
 }
 
-impl LaneCounts {
+impl SubscriptionCounts {
     /// How many deliveries are in a state.
     pub fn count(&self, state: SlotState) -> u16 {
         self.counts[state as usize]
@@ -99,8 +99,8 @@ impl LaneCounts {
     }
 
     /// From what was stored.
-    pub fn from_raw(lane: u32, counts: [u16; 5]) -> Self {
-        Self { lane, counts }
+    pub fn from_raw(subscription: u32, counts: [u16; 5]) -> Self {
+        Self { subscription, counts }
     }
 }
 
@@ -125,7 +125,7 @@ impl Volume {
             last_time: time,
             file,
             accounts: Vec::new(),
-            lanes: Vec::new(),
+            subscriptions: Vec::new(),
             dues: BTreeMap::new(),
             has_added: false,
             index: None,
@@ -146,51 +146,56 @@ impl Volume {
     }
 
     /// Counts a delivery more.
-    pub fn enter(&mut self, lane: u32, state: SlotState) {
-        let place = match self.place_of(lane) {
+    pub fn enter(&mut self, subscription: u32, state: SlotState) {
+        let place = match self.place_of(subscription) {
             Ok(place) => place,
             Err(place) => {
-                self.lanes.insert(place, LaneCounts { lane, ..LaneCounts::default() });
+                self.subscriptions
+                    .insert(place, SubscriptionCounts { subscription, ..SubscriptionCounts::default() });
                 place
             }
         };
-        self.lanes[place].counts[state as usize] += 1;
+        self.subscriptions[place].counts[state as usize] += 1;
     }
 
     /// Counts a delivery less.
-    pub fn leave(&mut self, lane: u32, state: SlotState) {
-        if let Ok(place) = self.place_of(lane) {
-            self.lanes[place].counts[state as usize] -= 1;
+    pub fn leave(&mut self, subscription: u32, state: SlotState) {
+        if let Ok(place) = self.place_of(subscription) {
+            self.subscriptions[place].counts[state as usize] -= 1;
         }
     }
 
-    /// Its deliveries to a lane.
-    pub fn of_lane(&self, lane: SubscriptionKey) -> Option<&LaneCounts> {
-        let lane = u32::try_from(lane.0).ok()?;
-        self.place_of(lane).ok().map(|place| &self.lanes[place])
+    /// Its deliveries to a subscription.
+    pub fn of_subscription(&self, subscription: SubscriptionKey) -> Option<&SubscriptionCounts> {
+        let subscription = u32::try_from(subscription.0).ok()?;
+        self.place_of(subscription).ok().map(|place| &self.subscriptions[place])
     }
 
-    /// Whether it has deliveries to one of these lanes, which rise, in one of these states.
-    pub fn has_any(&self, lanes: &[SubscriptionKey], states: &[SlotState]) -> bool {
-        let has = |counts: &LaneCounts| states.iter().any(|state| counts.count(*state) > 0);
-        if lanes.len() <= LANES_LOOKED_UP_MAX {
-            return lanes.iter().any(|lane| self.of_lane(*lane).is_some_and(has));
+    /// Whether it has deliveries to one of these subscriptions, which rise, in one of these states.
+    pub fn has_any(&self, subscriptions: &[SubscriptionKey], states: &[SlotState]) -> bool {
+        let has = |counts: &SubscriptionCounts| states.iter().any(|state| counts.count(*state) > 0);
+        if subscriptions.len() <= LOOKUPS_MAX {
+            return subscriptions
+                .iter()
+                .any(|subscription| self.of_subscription(*subscription).is_some_and(has));
         }
-        let is_one = |counts: &LaneCounts| lanes.binary_search(&SubscriptionKey(counts.lane.into())).is_ok();
-        self.lanes.iter().any(|counts| has(counts) && is_one(counts))
+        let is_one = |counts: &SubscriptionCounts| {
+            subscriptions.binary_search(&SubscriptionKey(counts.subscription.into())).is_ok()
+        };
+        self.subscriptions.iter().any(|counts| has(counts) && is_one(counts))
     }
 
-    /// Counts the deliveries to a lane no longer: its subscription is gone.
-    pub fn forget(&mut self, lane: u32) {
-        if let Ok(place) = self.place_of(lane) {
-            self.lanes.remove(place);
+    /// Counts the deliveries to a subscription no longer: its subscription is gone.
+    pub fn forget(&mut self, subscription: u32) {
+        if let Ok(place) = self.place_of(subscription) {
+            self.subscriptions.remove(place);
         }
-        self.dues.remove(&lane);
+        self.dues.remove(&subscription);
     }
 
     /// How many deliveries it owes in all.
     pub fn owed(&self) -> PendingDelivery {
-        let sum = |state| self.lanes.iter().map(|counts| u64::from(counts.count(state))).sum();
+        let sum = |state| self.subscriptions.iter().map(|counts| u64::from(counts.count(state))).sum();
         PendingDelivery { pending: sum(SlotState::Pending), retrying: sum(SlotState::Retrying) }
     }
 
@@ -205,16 +210,19 @@ impl Volume {
         index.into_iter().chain(self.state.map(|state| state.pos)).any(|pos| files.contains(&pos.file()))
     }
 
-    /// Counts anew what `detail` says, for the lanes that are known.
+    /// Counts anew what `detail` says, for the subscriptions that are known.
     pub fn count_anew(&mut self, detail: &Detail, is_known: impl Fn(u32) -> bool) {
-        let mut lanes: BTreeMap<u32, LaneCounts> = BTreeMap::new();
-        for slot in detail.slots.iter().filter(|slot| is_known(slot.lane)) {
-            let counts =
-                lanes.entry(slot.lane).or_insert(LaneCounts { lane: slot.lane, ..LaneCounts::default() });
+        let mut subscriptions: BTreeMap<u32, SubscriptionCounts> = BTreeMap::new();
+        for slot in detail.slots.iter().filter(|slot| is_known(slot.subscription)) {
+            let counts = subscriptions.entry(slot.subscription).or_insert(SubscriptionCounts {
+                subscription: slot.subscription,
+                ..SubscriptionCounts::default()
+            });
             counts.counts[slot.state as usize] += 1;
         }
-        self.lanes = lanes.into_values().collect();
-        self.dues = detail.lanes_retried().filter(|(lane, _)| is_known(*lane)).collect();
+        self.subscriptions = subscriptions.into_values().collect();
+        self.dues =
+            detail.retried_subscriptions().filter(|(subscription, _)| is_known(*subscription)).collect();
         self.events = u32::try_from(detail.len()).expect("a volume has less than 2^32 events");
         self.bytes = detail.events.iter().map(|event| u64::from(event.len)).sum();
         self.file = detail.events.first().map_or(self.file, |event| event.pos.file());
@@ -226,7 +234,7 @@ impl Volume {
         }
     }
 
-    fn place_of(&self, lane: u32) -> Result<usize, usize> {
-        self.lanes.binary_search_by_key(&lane, |counts| counts.lane)
+    fn place_of(&self, subscription: u32) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by_key(&subscription, |counts| counts.subscription)
     }
 }

@@ -58,7 +58,7 @@ pub struct StateRecord {
     #[prost(uint32, repeated, tag = "1")]
     counts: Vec<u32>,
     #[prost(uint32, repeated, tag = "2")]
-    lanes: Vec<u32>,
+    subscriptions: Vec<u32>,
     /// A byte each, see [`SlotState`].
     #[prost(bytes = "vec", tag = "3")]
     states: Vec<u8>,
@@ -123,7 +123,7 @@ pub fn encode_state(detail: &Detail) -> StateRecord {
     let was_added = slots.iter().any(|slot| slot.added != UnixMicros(0));
     StateRecord {
         counts: detail.bases.windows(2).map(|bases| bases[1] - bases[0]).collect(),
-        lanes: slots.iter().map(|slot| slot.lane).collect(),
+        subscriptions: slots.iter().map(|slot| slot.subscription).collect(),
         states: slots.iter().map(|slot| slot.state as u8).collect(),
         attempts: slots.iter().map(|slot| slot.attempts).collect(),
         dues: retried.map(|slot| slot.due.0).collect(),
@@ -205,7 +205,7 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
     }
     let count = end as usize;
     let (mut dues, mut last) = (state.dues.into_iter(), state.last.into_iter());
-    let columns = [state.lanes.len(), state.states.len(), state.attempts.len(), state.changed.len()];
+    let columns = [state.subscriptions.len(), state.states.len(), state.attempts.len(), state.changed.len()];
     let rare = [state.added.len(), state.attempts_before.len()];
     if columns.iter().any(|column| *column != count)
         || rare.iter().any(|column| *column != 0 && *column != count)
@@ -219,7 +219,7 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
         let attempts = state.attempts[slot];
         let due = if slot_state == SlotState::Retrying { dues.next().ok_or_else(unreadable)? } else { 0 };
         detail.slots.push(Slot {
-            lane: state.lanes[slot],
+            subscription: state.subscriptions[slot],
             state: slot_state,
             attempts,
             attempts_before: state.attempts_before.get(slot).copied().unwrap_or(0).min(attempts),
@@ -237,9 +237,9 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
     if dues.next().is_some() || last.next().is_some() {
         return Err(unreadable());
     }
-    if (0..detail.len())
-        .any(|event| !detail.slots[detail.range(event)].is_sorted_by(|one, next| one.lane < next.lane))
-    {
+    if (0..detail.len()).any(|event| {
+        !detail.slots[detail.range(event)].is_sorted_by(|one, next| one.subscription < next.subscription)
+    }) {
         return Err(RecordError("a state with deliveries out of order".to_owned()));
     }
     detail.note_retries();
@@ -298,7 +298,7 @@ mod tests {
                 event,
                 place,
                 Slot {
-                    lane: 1,
+                    subscription: 1,
                     state,
                     attempts,
                     attempts_before: attempts / 2,
@@ -313,7 +313,7 @@ mod tests {
         for kept in [None, Some([1_usize, 2, 3, 7])] {
             let detail = kept.map_or_else(
                 || detail.only(crate::domain::ids::Seq(1), &(0..50).collect::<Vec<_>>(), |_| true),
-                |kept| detail.only(crate::domain::ids::Seq(1), &kept, |lane| lane != 9),
+                |kept| detail.only(crate::domain::ids::Seq(1), &kept, |subscription| subscription != 9),
             );
             let (index, hashes) = encode_index(&detail);
             let read = decode(&index.encode_to_vec(), &encode_state(&detail).encode_to_vec()).unwrap();

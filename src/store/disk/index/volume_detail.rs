@@ -84,7 +84,7 @@ pub struct EventMeta {
     pub id: Box<str>,
     /// Whether its publisher chose the id.
     pub id_given: bool,
-    /// To how many lanes it was owed when it was stored.
+    /// To how many subscriptions it was owed when it was stored.
     pub delivery_count: u32,
 }
 
@@ -92,7 +92,7 @@ pub struct EventMeta {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// To whom.
-    pub lane: u32,
+    pub subscription: u32,
     /// How far.
     pub state: SlotState,
     /// Attempts made so far.
@@ -111,10 +111,10 @@ pub struct Slot {
 
 impl Slot {
     /// A delivery that waits for its first attempt.
-    pub fn new(lane: u32) -> Self {
+    pub fn new(subscription: u32) -> Self {
         let never = UnixMicros(0);
         Self {
-            lane,
+            subscription,
             state: SlotState::Pending,
             attempts: 0,
             attempts_before: 0,
@@ -151,9 +151,9 @@ pub struct Detail {
     pub events: Vec<EventMeta>,
     /// For each event the first of its slots, and one more for the end of the last.
     pub bases: Vec<u32>,
-    /// The deliveries, those of an event by lane.
+    /// The deliveries, those of an event by subscription.
     pub slots: Vec<Slot>,
-    /// What is retried: lane, when it is due, which event.
+    /// What is retried: subscription, when it is due, which event.
     pub retries: BTreeSet<(u32, UnixMicros, u32)>,
     /// Something changed since it was last written.
     pub dirty: bool,
@@ -192,17 +192,17 @@ impl Detail {
     }
 
     /// Adds the next event with its deliveries, which wait.
-    pub fn push(&mut self, event: EventMeta, lanes: impl Iterator<Item = u32>) {
+    pub fn push(&mut self, event: EventMeta, subscriptions: impl Iterator<Item = u32>) {
         self.events.push(event);
-        self.slots.extend(lanes.map(Slot::new));
+        self.slots.extend(subscriptions.map(Slot::new));
         self.bases.push(index(self.slots.len()));
     }
 
     /// Adds a delivery of an event, which is not there yet. Returns its slot.
-    pub fn add(&mut self, event: usize, lane: u32, at: UnixMicros) -> usize {
+    pub fn add(&mut self, event: usize, subscription: u32, at: UnixMicros) -> usize {
         let range = self.range(event);
-        let place = range.start + self.slots[range].partition_point(|slot| slot.lane < lane);
-        self.slots.insert(place, Slot { added: at, changed: at, ..Slot::new(lane) });
+        let place = range.start + self.slots[range].partition_point(|slot| slot.subscription < subscription);
+        self.slots.insert(place, Slot { added: at, changed: at, ..Slot::new(subscription) });
         self.bases[event + 1..].iter_mut().for_each(|base| *base += 1);
         place
     }
@@ -239,65 +239,69 @@ impl Detail {
 
     /// The slot of a delivery.
     pub fn slot(&self, first: Seq, key: DeliveryKey) -> Option<usize> {
-        let lane = u32::try_from(key.lane.0).ok()?;
+        let subscription = u32::try_from(key.subscription.0).ok()?;
         let range = self.range(self.event_at(first, key.seq)?);
         let start = range.start;
-        self.slots[range].binary_search_by_key(&lane, |slot| slot.lane).ok().map(|place| start + place)
+        self.slots[range]
+            .binary_search_by_key(&subscription, |slot| slot.subscription)
+            .ok()
+            .map(|place| start + place)
     }
 
     /// Sets a slot, and keeps in mind when a retry is due.
     pub fn set(&mut self, event: usize, place: usize, slot: Slot) {
         let before = self.slots[place];
         if before.state == SlotState::Retrying {
-            self.retries.remove(&(before.lane, before.due, index(event)));
+            self.retries.remove(&(before.subscription, before.due, index(event)));
         }
         if slot.state == SlotState::Retrying {
-            self.retries.insert((slot.lane, slot.due, index(event)));
+            self.retries.insert((slot.subscription, slot.due, index(event)));
         }
         self.slots[place] = slot;
         self.dirty = true;
     }
 
-    /// When the next retry to a lane is due.
-    pub fn next_due(&self, lane: u32) -> Option<UnixMicros> {
-        self.retries_of(lane).next().map(|(due, _)| due)
+    /// When the next retry to a subscription is due.
+    pub fn next_due(&self, subscription: u32) -> Option<UnixMicros> {
+        self.retries_of(subscription).next().map(|(due, _)| due)
     }
 
-    /// The retries to a lane, the longest due first: when, and which event.
-    pub fn retries_of(&self, lane: u32) -> impl Iterator<Item = (UnixMicros, usize)> {
-        let range = (lane, UnixMicros(i64::MIN), 0)..=(lane, UnixMicros(i64::MAX), u32::MAX);
+    /// The retries to a subscription, the longest due first: when, and which event.
+    pub fn retries_of(&self, subscription: u32) -> impl Iterator<Item = (UnixMicros, usize)> {
+        let range = (subscription, UnixMicros(i64::MIN), 0)..=(subscription, UnixMicros(i64::MAX), u32::MAX);
         self.retries.range(range).map(|(_, due, event)| (*due, *event as usize))
     }
 
-    /// The lanes to which something is retried, each with its next time.
-    pub fn lanes_retried(&self) -> impl Iterator<Item = (u32, UnixMicros)> {
+    /// The subscriptions to which something is retried, each with its next time.
+    pub fn retried_subscriptions(&self) -> impl Iterator<Item = (u32, UnixMicros)> {
         let mut last = None;
-        self.retries
-            .iter()
-            .filter_map(move |(lane, due, _)| (last.replace(*lane) != Some(*lane)).then_some((*lane, *due)))
+        self.retries.iter().filter_map(move |(subscription, due, _)| {
+            (last.replace(*subscription) != Some(*subscription)).then_some((*subscription, *due))
+        })
     }
 
-    /// The deliveries of an event, by lane.
+    /// The deliveries of an event, by subscription.
     pub fn deliveries(&self, first: Seq, event: usize) -> impl Iterator<Item = (DeliveryKey, &Slot)> {
         let seq = self.seq(first, event);
-        self.slots[self.range(event)]
-            .iter()
-            .map(move |slot| (DeliveryKey { seq, lane: SubscriptionKey(slot.lane.into()) }, slot))
+        self.slots[self.range(event)].iter().map(move |slot| {
+            (DeliveryKey { seq, subscription: SubscriptionKey(slot.subscription.into()) }, slot)
+        })
     }
 
-    /// Whether an event is owed to one of the lanes that are known.
+    /// Whether an event is owed to one of the subscriptions that are known.
     pub fn is_owed(&self, event: usize, is_known: impl Fn(u32) -> bool) -> bool {
-        self.slots[self.range(event)].iter().any(|slot| slot.state.is_owed() && is_known(slot.lane))
+        self.slots[self.range(event)].iter().any(|slot| slot.state.is_owed() && is_known(slot.subscription))
     }
 
-    /// The same with these events alone, and with the deliveries to lanes that are known.
+    /// The same with these events alone, and with the deliveries to subscriptions that are known.
     pub fn only(&self, first: Seq, events: &[usize], is_known: impl Fn(u32) -> bool) -> Self {
         let mut kept = Self::new();
         for &event in events {
             let offset = self.seq(first, event).0 - first.0;
             kept.offsets.push(u32::try_from(offset).expect("a volume has less than 2^32 places"));
             kept.events.push(self.events[event].clone());
-            kept.slots.extend(self.slots[self.range(event)].iter().filter(|slot| is_known(slot.lane)));
+            kept.slots
+                .extend(self.slots[self.range(event)].iter().filter(|slot| is_known(slot.subscription)));
             kept.bases.push(index(kept.slots.len()));
         }
         kept.note_retries();
@@ -309,7 +313,7 @@ impl Detail {
         for event in 0..self.len() {
             for slot in &self.slots[self.range(event)] {
                 if slot.state == SlotState::Retrying {
-                    self.retries.insert((slot.lane, slot.due, index(event)));
+                    self.retries.insert((slot.subscription, slot.due, index(event)));
                 }
             }
         }

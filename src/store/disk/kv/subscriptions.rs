@@ -22,7 +22,7 @@ use crate::{
     store::{
         RequestKey,
         disk::{
-            index::volume::LANES_MAX,
+            index::volume::SUBSCRIPTION_KEY_MAX,
             records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
         },
     },
@@ -46,10 +46,10 @@ pub enum RegistryError {
 pub struct RegistryTree {
     tree: Tree,
     store: Uuid,
-    last_lane: u64,
+    last_key: u64,
     /// The keys of remembered requests, the oldest first.
     requests: VecDeque<(UnixMicros, [u8; REQUEST_KEY_BYTES])>,
-    /// The lanes that have older secrets, with when the first of these ends.
+    /// The subscriptions that have older secrets, with when the first of these ends.
     older_secrets: BTreeMap<SubscriptionKey, UnixMicros>,
     /// The first is the one that the tree is sealed with.
     keys: SealingKeys,
@@ -109,7 +109,7 @@ impl RegistryTree {
         for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
             let (key, value) = row?;
             let subscription = subscription_of(&key, &value, &keys)?;
-            highest = subscription.lane.0;
+            highest = subscription.key.0;
             note_older_secrets(&mut older_secrets, &subscription);
             take(subscription);
         }
@@ -118,29 +118,31 @@ impl RegistryTree {
             requests.push(request_of(&key, &value)?);
         }
         requests.sort_unstable();
-        let last_lane = match tree.get([RegistryKind::LastLane as u8])? {
+        let last_key = match tree.get([RegistryKind::LastKey as u8])? {
             None => 0,
             Some(value) => u64::from_be_bytes(
-                value.as_ref().try_into().map_err(|_| RecordError("the last lane's number".to_owned()))?,
+                value.as_ref().try_into().map_err(|_| RecordError("the last subscription key".to_owned()))?,
             ),
         };
-        if highest > last_lane {
-            return Err(RecordError(format!("lane {highest} is past the last one, {last_lane}")).into());
+        if highest > last_key {
+            return Err(
+                RecordError(format!("subscription key {highest} is past the last one, {last_key}")).into()
+            );
         }
         let store = store_id(&tree)?;
-        Ok(Self { tree, store, last_lane, requests: requests.into(), older_secrets, keys, random })
+        Ok(Self { tree, store, last_key, requests: requests.into(), older_secrets, keys, random })
     }
 
-    /// A lane number that was never given away.
-    pub fn next_lane(&self) -> Result<SubscriptionKey, RegistryError> {
-        let lane = self.last_lane + 1;
-        if lane > LANES_MAX {
-            return Err(RecordError("every lane number was given away".to_owned()).into());
+    /// A key that no subscription ever had.
+    pub fn next_key(&self) -> Result<SubscriptionKey, RegistryError> {
+        let key = self.last_key + 1;
+        if key > SUBSCRIPTION_KEY_MAX {
+            return Err(RecordError("no subscription key is left".to_owned()).into());
         }
-        Ok(SubscriptionKey(lane))
+        Ok(SubscriptionKey(key))
     }
 
-    /// Adds a subscription under the next lane number, and what its request id stands for. Forgets requests that are
+    /// Adds a subscription under the next key, and what its request id stands for. Forgets requests that are
     /// older than [`REQUEST_MEMORY`].
     pub fn create(
         &mut self,
@@ -150,8 +152,8 @@ impl RegistryTree {
     ) -> Result<(), RegistryError> {
         let record = self.sealed(subscription)?;
         let mut batch = Batch::default();
-        batch.insert(&[RegistryKind::LastLane as u8], &subscription.lane.0.to_be_bytes());
-        batch.insert(&lane_key(subscription.lane), record.encode_to_vec());
+        batch.insert(&[RegistryKind::LastKey as u8], &subscription.key.0.to_be_bytes());
+        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
         self.take_old_requests(now, &mut batch);
         if let Some(request) = request {
             let key = request_key(subscription.name.account, request.id);
@@ -161,7 +163,7 @@ impl RegistryTree {
             batch.insert(&key, record.encode_to_vec());
         }
         self.tree.apply_batch(batch)?;
-        self.last_lane = subscription.lane.0;
+        self.last_key = subscription.key.0;
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
@@ -169,21 +171,21 @@ impl RegistryTree {
     /// Stores a changed subscription.
     pub fn put(&mut self, subscription: &Subscription) -> Result<(), RegistryError> {
         let record = self.sealed(subscription)?;
-        self.tree.insert(lane_key(subscription.lane), record.encode_to_vec())?;
+        self.tree.insert(tree_key(subscription.key), record.encode_to_vec())?;
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
 
     /// Removes a subscription. Its request id is remembered all the same.
-    pub fn remove(&mut self, lane: SubscriptionKey) -> Result<(), RegistryError> {
-        self.tree.remove(lane_key(lane))?;
-        self.older_secrets.remove(&lane);
+    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), RegistryError> {
+        self.tree.remove(tree_key(key))?;
+        self.older_secrets.remove(&key);
         Ok(())
     }
 
-    /// The lanes with older secrets that do not sign any more.
+    /// The subscriptions with older secrets that do not sign any more.
     pub fn with_old_secrets(&self, now: UnixMicros) -> Vec<SubscriptionKey> {
-        self.older_secrets.iter().filter(|(_, end)| **end <= now).map(|(lane, _)| *lane).collect()
+        self.older_secrets.iter().filter(|(_, end)| **end <= now).map(|(key, _)| *key).collect()
     }
 
     /// Whether requests are remembered that are older than [`REQUEST_MEMORY`].
@@ -234,16 +236,16 @@ pub(crate) fn subscription_of(
     let mut record = SubscriptionRecord::decode(value)?;
     record.open(keys)?;
     let subscription = Subscription::try_from(record)?;
-    if key != lane_key(subscription.lane) {
-        return Err(RecordError(format!("{} is stored under another lane's key", subscription.name)));
+    if key != tree_key(subscription.key) {
+        return Err(RecordError(format!("{} is stored under another subscription's key", subscription.name)));
     }
     Ok(subscription)
 }
 
 fn note_older_secrets(ends: &mut BTreeMap<SubscriptionKey, UnixMicros>, subscription: &Subscription) {
     match subscription.signing_secrets.older.iter().map(|older| older.until).min() {
-        Some(end) => drop(ends.insert(subscription.lane, end)),
-        None => drop(ends.remove(&subscription.lane)),
+        Some(end) => drop(ends.insert(subscription.key, end)),
+        None => drop(ends.remove(&subscription.key)),
     }
 }
 
@@ -306,10 +308,10 @@ pub(crate) fn answer_of(
     Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
 }
 
-pub(crate) fn lane_key(lane: SubscriptionKey) -> [u8; 9] {
-    let mut key = [RegistryKind::Subscription as u8; 9];
-    key[1..].copy_from_slice(&lane.0.to_be_bytes());
-    key
+pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {
+    let mut bytes = [RegistryKind::Subscription as u8; 9];
+    bytes[1..].copy_from_slice(&key.0.to_be_bytes());
+    bytes
 }
 
 /// Bytes of the key of a request.

@@ -19,8 +19,8 @@ use crate::{
         disk::{
             Shared,
             index::{
-                ledger::lane_number,
-                volume::{LaneCounts, Volume},
+                ledger::compact_key,
+                volume::{SubscriptionCounts, Volume},
                 volume_detail::{Detail, EventMeta, Slot, SlotState},
             },
             log::ReadError,
@@ -89,40 +89,47 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::pending`].
-    pub fn pending(&self, lane: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, ReadError> {
-        let has = |counts: &LaneCounts| counts.count(SlotState::Pending) > 0;
+    pub fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, ReadError> {
+        let has = |counts: &SubscriptionCounts| counts.count(SlotState::Pending) > 0;
         let is_wanted = |slot: &Slot, _: &EventMeta| slot.state == SlotState::Pending;
-        let Waiting { found, until, more, .. } = self.waiting(lane, after, limit, has, is_wanted)?;
+        let Waiting { found, until, more, .. } = self.waiting(subscription, after, limit, has, is_wanted)?;
         Ok(PendingPage { owed: self.owed_of(found)?, until, more })
     }
 
     /// See [`crate::store::Store::owed`].
     pub fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, ReadError> {
-        let has = |counts: &LaneCounts| counts.owed() > 0;
+        let has = |counts: &SubscriptionCounts| counts.owed() > 0;
         let is_wanted = |slot: &Slot, event: &EventMeta| slot.state.is_owed() && query.order.wants(event.tag);
         let Waiting { found, dues, until, more } =
-            self.waiting(query.lane, query.after, query.limit, has, is_wanted)?;
+            self.waiting(query.subscription, query.after, query.limit, has, is_wanted)?;
         let owed = self.owed_of(found)?.into_iter().zip(dues);
         Ok(OrderedPage { debts: owed.map(|(owed, due)| DueDelivery { owed, due }).collect(), until, more })
     }
 
-    /// A page of a lane's deliveries after a place that are wanted, in stored order. `has` tells volumes that may have some.
+    /// A page of a subscription's deliveries after a place that are wanted, in stored order. `has` tells volumes that may have some.
     fn waiting(
         &self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         after: Seq,
         limit: usize,
-        has: impl Fn(&LaneCounts) -> bool,
+        has: impl Fn(&SubscriptionCounts) -> bool,
         is_wanted: impl Fn(&Slot, &EventMeta) -> bool,
     ) -> Result<Waiting, ReadError> {
         // Looked at first: what is stored meanwhile is past it.
         let last = Seq(self.ledger().next_seq.0 - 1);
         let mut waiting =
             Waiting { found: Vec::new(), dues: Vec::new(), until: after.max(last), more: false };
-        let may_have = |volume: &Volume| volume.end.0 > after.0 + 1 && volume.of_lane(lane).is_some_and(&has);
+        let may_have = |volume: &Volume| {
+            volume.end.0 > after.0 + 1 && volume.of_subscription(subscription).is_some_and(&has)
+        };
         self.walk(Way::Up, may_have, |volume, detail| {
             for event in detail.event_from(volume.first, Seq(after.0 + 1))..detail.len() {
-                let key = DeliveryKey { seq: detail.seq(volume.first, event), lane };
+                let key = DeliveryKey { seq: detail.seq(volume.first, event), subscription };
                 let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
                 let Some(slot) = slot.filter(|slot| is_wanted(slot, &detail.events[event])) else { continue };
                 if waiting.found.len() == limit {
@@ -140,8 +147,13 @@ impl Shared {
     }
 
     /// See [`crate::store::Store::due`].
-    pub fn due(&self, lane: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, ReadError> {
-        let volumes: Vec<(UnixMicros, Seq)> = self.ledger().due_volumes(lane).collect();
+    pub fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, ReadError> {
+        let volumes: Vec<(UnixMicros, Seq)> = self.ledger().due_volumes(subscription).collect();
         let mut due: Vec<(UnixMicros, Seq, Found, u32)> = Vec::new();
         let mut next_due = NEVER;
         for (place, &(first_due, first)) in volumes.iter().enumerate() {
@@ -152,13 +164,13 @@ impl Shared {
                 break;
             }
             self.look_at(first, |volume, detail| {
-                for (time, event) in detail.retries_of(lane_number(lane)) {
+                for (time, event) in detail.retries_of(compact_key(subscription)) {
                     if time > now {
                         next_due = next_due.min(time);
                         break;
                     }
                     let found = Found::new(volume, detail, event);
-                    let key = DeliveryKey { seq: found.seq, lane };
+                    let key = DeliveryKey { seq: found.seq, subscription };
                     let attempts =
                         detail.slot(volume.first, key).map_or(0, |slot| detail.slots[slot].attempts_now());
                     due.push((time, found.seq, found, attempts));
@@ -193,7 +205,7 @@ impl Shared {
                 && volume.end > query.after
                 && volume.first <= query.until
                 && overlaps(&query.time, volume)
-                && (query.never_queued.is_some() || volume.of_lane(query.lane).is_some())
+                && (query.never_queued.is_some() || volume.of_subscription(query.subscription).is_some())
         };
         self.walk(Way::Up, wanted, |volume, detail| {
             for event in detail.event_from(volume.first, Seq(query.after.0 + 1))..detail.len() {
@@ -209,16 +221,18 @@ impl Shared {
         Ok(Page::cut(found, query.limit, |seq| *seq))
     }
 
-    /// When the oldest event was stored that is owed to one of these lanes.
-    pub fn oldest_owed(&self, lanes: &[SubscriptionKey]) -> Result<Option<UnixMicros>, ReadError> {
-        let lanes: HashSet<SubscriptionKey> = lanes.iter().copied().collect();
+    /// When the oldest event was stored that is owed to one of these subscriptions.
+    pub fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, ReadError> {
+        let subscriptions: HashSet<SubscriptionKey> = subscriptions.iter().copied().collect();
         let owing = {
             let ledger = self.ledger();
-            ledger.oldest_owing(&lanes).map(|volume| volume.first)
+            ledger.oldest_owing(&subscriptions).map(|volume| volume.first)
         };
         let Some(first) = owing else { return Ok(None) };
         let oldest = self.look_at(first, |volume, detail| {
-            first_event(volume, detail, |key, slot| slot.state.is_owed() && lanes.contains(&key.lane))
+            first_event(volume, detail, |key, slot| {
+                slot.state.is_owed() && subscriptions.contains(&key.subscription)
+            })
         })?;
         Ok(oldest.flatten())
     }
@@ -230,12 +244,14 @@ impl Shared {
             ledger
                 .volumes
                 .iter()
-                .find(|v| v.lanes.iter().any(|counts| counts.count(state) > 0))
+                .find(|v| v.subscriptions.iter().any(|counts| counts.count(state) > 0))
                 .map(|v| v.first)
         };
         let Some(first) = first else { return Ok(None) };
         let oldest = self.look_at(first, |volume, detail| {
-            first_event(volume, detail, |key, slot| slot.state == state && volume.of_lane(key.lane).is_some())
+            first_event(volume, detail, |key, slot| {
+                slot.state == state && volume.of_subscription(key.subscription).is_some()
+            })
         })?;
         Ok(oldest.flatten())
     }
@@ -277,7 +293,7 @@ impl Shared {
         let row = self.look_at(first, |volume, detail| {
             let slot = detail.slots[detail.slot(volume.first, key)?];
             let event = detail.event_at(volume.first, key.seq)?;
-            Some((Found::new(volume, detail, event), key.lane, slot))
+            Some((Found::new(volume, detail, event), key.subscription, slot))
         })?;
         let Some(row) = row.flatten() else { return Ok(None) };
         Ok(self.records(vec![row], ATTEMPTS_SHOWN_MAX)?.pop())
@@ -293,8 +309,9 @@ impl Shared {
             },
         };
         let (rows, broken_off) = self.delivery_rows(query, event)?;
-        // No lane has this number: everything of that event is still to come.
-        let broken_off = broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), lane: SubscriptionKey(0) });
+        // No subscription has this number: everything of that event is still to come.
+        let broken_off =
+            broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
         Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, broken_off))
     }
 
@@ -304,9 +321,9 @@ impl Shared {
         query: &DeliveryQuery,
         event: Option<Seq>,
     ) -> Result<(Vec<Row>, Option<Seq>), ReadError> {
-        let mut lanes = query.lanes.clone();
-        lanes.sort_unstable();
-        let is_lane = |lane: SubscriptionKey| lanes.binary_search(&lane).is_ok();
+        let mut subscriptions = query.subscriptions.clone();
+        subscriptions.sort_unstable();
+        let is_listed = |subscription: SubscriptionKey| subscriptions.binary_search(&subscription).is_ok();
         let states: Vec<SlotState> = match query.states.is_empty() {
             true => SlotState::ALL.to_vec(),
             false => query.states.iter().map(|state| SlotState::from(*state)).collect(),
@@ -316,7 +333,7 @@ impl Shared {
             upper.is_none_or(|upper| volume.first <= upper)
                 && event.is_none_or(|event| event < volume.end)
                 && (volume.has_added || overlaps(&query.time, volume))
-                && volume.has_any(&lanes, &states)
+                && volume.has_any(&subscriptions, &states)
         };
         let (mut rows, mut looking) = (Vec::new(), Looking::default());
         self.walk(Way::Down, wanted, |volume, detail| {
@@ -331,11 +348,11 @@ impl Shared {
                         .is_none_or(|after| DeliveryQuery::order(after) < DeliveryQuery::order(key));
                     let created = created(slot, &detail.events[number]);
                     if is_after
-                        && is_lane(key.lane)
+                        && is_listed(key.subscription)
                         && states.contains(&slot.state)
                         && query.time.contains(created)
                     {
-                        rows.push((Found::new(volume, detail, number), key.lane, *slot));
+                        rows.push((Found::new(volume, detail, number), key.subscription, *slot));
                         if rows.len() > query.limit {
                             return ControlFlow::Break(());
                         }
@@ -352,10 +369,10 @@ impl Shared {
         let found: Vec<Found> = rows.iter().map(|(found, ..)| found.clone()).collect();
         let events = self.load(&found)?;
         let mut records = Vec::with_capacity(rows.len());
-        for ((found, lane, slot), event) in rows.into_iter().zip(events) {
+        for ((found, subscription, slot), event) in rows.into_iter().zip(events) {
             let create_time = created(&slot, &found.meta);
             records.push(DeliveryRecord {
-                key: DeliveryKey { seq: found.seq, lane },
+                key: DeliveryKey { seq: found.seq, subscription },
                 state: slot.delivery_state(),
                 attempt_count: slot.attempts,
                 attempts: read_attempts(&self.log, slot.last, attempts_max)?,
@@ -376,13 +393,16 @@ pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &Detail, even
     if !query.wants_event(seq, account, event_type, meta.time) {
         return false;
     }
-    match detail.slot(volume.first, DeliveryKey { seq, lane: query.lane }).map(|slot| detail.slots[slot]) {
+    match detail
+        .slot(volume.first, DeliveryKey { seq, subscription: query.subscription })
+        .map(|slot| detail.slots[slot])
+    {
         Some(slot) => query.wants_over(slot.delivery_state(), slot.changed.max(meta.time)),
         None => query.wants_new(event_type, (meta.inbox != 0).then_some(meta.inbox)),
     }
 }
 
-/// A page of what waits in a lane.
+/// A page of what waits in a subscription.
 struct Waiting {
     /// The events, and the attempts made of each.
     found: Vec<(Found, u32)>,

@@ -45,7 +45,7 @@ pub struct RequestRecord {
 #[prost(skip_debug)]
 pub struct SubscriptionRecord {
     #[prost(uint64, tag = "1")]
-    lane: u64,
+    key: u64,
     #[prost(bytes = "vec", tag = "2")]
     uid: Vec<u8>,
     #[prost(uint64, tag = "3")]
@@ -160,7 +160,7 @@ impl From<&Subscription> for SubscriptionRecord {
     fn from(subscription: &Subscription) -> Self {
         let settings = &subscription.settings;
         Self {
-            lane: subscription.lane.0,
+            key: subscription.key.0,
             uid: subscription.uid.as_bytes().to_vec(),
             version: subscription.version,
             name: subscription.name.to_string(),
@@ -237,7 +237,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             },
         };
         Ok(Self {
-            lane: SubscriptionKey(record.lane),
+            key: SubscriptionKey(record.key),
             uid: Uuid::from_slice(&record.uid).map_err(|e| unreadable("uid", e))?,
             version: record.version,
             name,

@@ -98,10 +98,10 @@ fn copy_with(data_dir: &Path, log: &Path, bytes: &[u8]) -> tempfile::TempDir {
 async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let lane =
-        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
-    work(&store, lane, 4).await;
-    let before = store.lane_summary(lane);
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
+    work(&store, subscription, 4).await;
+    let before = store.queue_summary(subscription);
     // As after a kill: nothing notes how far it came.
     store.close().unwrap();
     drop(store);
@@ -118,17 +118,17 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
         // Of its own: what follows may begin a file, and write a manifest that is past the tear.
         let dir = copy_with(dir.path(), &log, &torn);
         let store = open(dir.path()).unwrap();
-        let now = store.lane_summary(lane);
+        let now = store.queue_summary(subscription);
         assert_eq!(
             (now.pending, now.succeeded),
             (before.pending + 45, before.succeeded - 45),
             "cut at {cut}"
         );
         // Its place is used again.
-        work(&store, lane, 1).await;
+        work(&store, subscription, 1).await;
         drop(store);
         let store = open(dir.path()).unwrap();
-        assert_eq!(store.lane_summary(lane).pending, before.pending + 45 + 5);
+        assert_eq!(store.queue_summary(subscription).pending, before.pending + 45 + 5);
     }
     // What lies before the manifest's place is read when it is asked for.
     let replayed = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap().pos.offset() as usize;
@@ -147,10 +147,10 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
 async fn a_start_reads_the_manifest_and_the_last_file_only() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let lane =
-        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.lane;
-    work(&store, lane, 200).await;
-    let before = store.lane_summary(lane);
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
+    work(&store, subscription, 200).await;
+    let before = store.queue_summary(subscription);
     drop(store);
     let files = log_files(dir.path());
     assert!(files.len() > 5, "{} files", files.len());
@@ -158,11 +158,11 @@ async fn a_start_reads_the_manifest_and_the_last_file_only() {
     let in_memory = store.shared.ledger().details.len();
     let volumes = store.shared.ledger().volumes.len();
     assert!(in_memory < volumes / 2, "{in_memory} of {volumes} volumes were read");
-    assert_eq!(store.lane_summary(lane), before);
+    assert_eq!(store.queue_summary(subscription), before);
     let mut after = Seq(0);
     let mut owed = 0;
     loop {
-        let page = store.pending(lane, after, 7).unwrap();
+        let page = store.pending(subscription, after, 7).unwrap();
         owed += page.owed.len() as u64;
         after = page.until;
         if !page.more {

@@ -7,20 +7,20 @@ use crate::{metrics::StoreReport, proto::v1, store::TimeRange};
 async fn what_one_lane_holds_is_not_read_again_for_another() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let mut lanes = Vec::new();
+    let mut subscriptions = Vec::new();
     for name in ["a", "b"] {
         let created = store.create_subscription(conformance::new_subscription(1, name)).await.unwrap();
-        lanes.push(created.subscription.lane);
+        subscriptions.push(created.subscription.key);
     }
-    let events = (0..10).map(|number| conformance::new_event(1, None, number, &lanes));
+    let events = (0..10).map(|number| conformance::new_event(1, None, number, &subscriptions));
     store.accept(events.collect()).await.unwrap();
-    let read = |lane, limit| -> Result<Vec<Arc<StoredEvent>>, StoreError> {
-        let page = store.pending(lane, Seq(0), limit)?;
+    let read = |subscription, limit| -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        let page = store.pending(subscription, Seq(0), limit)?;
         Ok(page.owed.into_iter().map(|owed| owed.event).collect())
     };
-    let mut of_a = read(lanes[0], 6).unwrap();
+    let mut of_a = read(subscriptions[0], 6).unwrap();
     of_a.remove(2);
-    let of_b = read(lanes[1], 10).unwrap();
+    let of_b = read(subscriptions[1], 10).unwrap();
     assert_eq!(of_b.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
     for event in &of_a {
         assert!(of_b.iter().any(|other| Arc::ptr_eq(event, other)), "{:?} was read again", event.seq);
@@ -29,10 +29,10 @@ async fn what_one_lane_holds_is_not_read_again_for_another() {
     let log = dir.path().join("ledger/0000000001.log");
     let len = usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
     fs::write(&log, vec![0x5a; len]).unwrap();
-    assert_eq!(read(lanes[0], 10).expect("all of it is held").len(), 10);
+    assert_eq!(read(subscriptions[0], 10).expect("all of it is held").len(), 10);
     drop((of_a, of_b));
     assert!(
-        matches!(read(lanes[0], 10), Err(StoreError::Failed(_))),
+        matches!(read(subscriptions[0], 10), Err(StoreError::Failed(_))),
         "nobody holds it, and the disk is damaged"
     );
 }
@@ -40,14 +40,14 @@ async fn what_one_lane_holds_is_not_read_again_for_another() {
 /// What a report should say, from what the store says of each delivery.
 fn expected_backlog(
     store: &DiskStore,
-    lanes: &[SubscriptionKey],
+    subscriptions: &[SubscriptionKey],
     times: &[UnixMicros],
     now: UnixMicros,
 ) -> [(u64, Duration); 2] {
     let mut backlog = [(0, Duration::ZERO); 2];
     for (seq, time) in (1..).map(Seq).zip(times) {
-        for &lane in lanes {
-            let place = match store.state(DeliveryKey { seq, lane }) {
+        for &subscription in subscriptions {
+            let place = match store.state(DeliveryKey { seq, subscription }) {
                 Some(DeliveryState::Pending) => 0,
                 Some(DeliveryState::Retrying { .. }) => 1,
                 _ => continue,
@@ -69,17 +69,17 @@ async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
         DiskStore::open(dir.path(), SETTINGS, &keys(1), clock.clone(), 1, Metrics::new(UnixMicros(0)))
             .unwrap()
     };
-    let (mut store, mut lanes, mut times) = (open(), Vec::new(), Vec::new());
+    let (mut store, mut subscriptions, mut times) = (open(), Vec::new(), Vec::new());
     for step in 0..300 {
         clock.step(random.random_range(1..1000));
         match random.random_range(0..12) {
             0 => {
                 let new = conformance::new_subscription(1, &format!("s{step}"));
-                lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+                subscriptions.push(store.create_subscription(new).await.unwrap().subscription.key);
             }
-            1 if lanes.len() > 2 => {
-                let lane = lanes.swap_remove(random.random_range(0..lanes.len()));
-                store.delete_subscription(lane, 1, true).await.unwrap();
+            1 if subscriptions.len() > 2 => {
+                let subscription = subscriptions.swap_remove(random.random_range(0..subscriptions.len()));
+                store.delete_subscription(subscription, 1, true).await.unwrap();
             }
             2 if random.random() => {
                 drop(store);
@@ -87,12 +87,12 @@ async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
             }
             3..6 => {
                 // Enough for several volumes.
-                let mut to = lanes.clone();
+                let mut to = subscriptions.clone();
                 to.sort_unstable();
                 let events = (0..60).map(|number| conformance::new_event(1, None, number, &to)).collect();
                 times.extend(store.accept(events).await.unwrap().iter().map(|accepted| accepted.create_time));
             }
-            _ if !lanes.is_empty() && !times.is_empty() => {
+            _ if !subscriptions.is_empty() && !times.is_empty() => {
                 let states = [
                     DeliveryState::Succeeded,
                     DeliveryState::Retrying { due: clock.now() },
@@ -100,7 +100,10 @@ async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
                 ];
                 let settlements = (0..200).map(|_| {
                     let seq = Seq(random.random_range(0..times.len() as u64) + 1);
-                    let key = DeliveryKey { seq, lane: lanes[random.random_range(0..lanes.len())] };
+                    let key = DeliveryKey {
+                        seq,
+                        subscription: subscriptions[random.random_range(0..subscriptions.len())],
+                    };
                     let state = states[random.random_range(0..states.len())];
                     Settlement { key, attempt: conformance::attempt(clock.now(), state), state }
                 });
@@ -111,9 +114,9 @@ async fn a_report_says_what_all_deliveries_say_together_whatever_was_done() {
         let report = report_of(&store);
         let said =
             [(report.pending, report.oldest_pending_age), (report.retrying, report.oldest_retrying_age)];
-        let expected = expected_backlog(&store, &lanes, &times, clock.now());
+        let expected = expected_backlog(&store, &subscriptions, &times, clock.now());
         assert_eq!(said, expected, "seed {SEED}, step {step}");
-        assert_eq!(report.subscriptions, [lanes.len() as u64, 0, 0]);
+        assert_eq!(report.subscriptions, [subscriptions.len() as u64, 0, 0]);
         assert_eq!((report.waiting_writes, report.waiting_bytes), (0, 0));
     }
     let report = report_of(&store);
@@ -131,20 +134,28 @@ const EVENTS: u64 = 12_000;
 
 const RARE_EVERY: u64 = 2_000;
 
-/// A store with a thousand lanes that get one event after another in turn, and another lane that gets the rare ones.
-async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskStore, SubscriptionKey) {
+/// A store with a thousand subscriptions that get one event after another in turn, and another subscription that gets the rare ones.
+async fn store_of_a_thousand_subscriptions(
+    dir: &Path,
+    metrics: &Arc<Metrics>,
+) -> (DiskStore, SubscriptionKey) {
     let store = DiskStore::open(dir, SETTINGS, &keys(1), TestClock::new(), 1, Arc::clone(metrics)).unwrap();
-    let mut lanes = Vec::new();
+    let mut subscriptions = Vec::new();
     for number in 0..=1000 {
         let new = conformance::new_subscription(1, &format!("s{number}"));
-        lanes.push(store.create_subscription(new).await.unwrap().subscription.lane);
+        subscriptions.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
-    let rare = lanes.pop().unwrap();
+    let rare = subscriptions.pop().unwrap();
     for numbers in (0..EVENTS).collect::<Vec<_>>().chunks(100) {
         let events = numbers.iter().map(|&number| {
             let is_rare = number % RARE_EVERY == 1;
-            let lane = if is_rare { rare } else { lanes[usize::try_from(number).unwrap() % lanes.len()] };
-            let mut new = conformance::new_event(1, None, i64::try_from(number).unwrap() + 1, &[lane]);
+            let subscription = if is_rare {
+                rare
+            } else {
+                subscriptions[usize::try_from(number).unwrap() % subscriptions.len()]
+            };
+            let mut new =
+                conformance::new_event(1, None, i64::try_from(number).unwrap() + 1, &[subscription]);
             let mut event = new.content.decode();
             let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else {
                 unreachable!()
@@ -164,14 +175,14 @@ async fn store_of_a_thousand_lanes(dir: &Path, metrics: &Arc<Metrics>) -> (DiskS
 #[tokio::test]
 async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many() {
     let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
-    let (store, rare) = store_of_a_thousand_lanes(dir.path(), &metrics).await;
+    let (store, rare) = store_of_a_thousand_subscriptions(dir.path(), &metrics).await;
     let volumes = store.shared.ledger().volumes.len();
     assert!(volumes > read::query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
     let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
 
     let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
     let all = DeliveryQuery {
-        lanes: vec![rare],
+        subscriptions: vec![rare],
         states: vec![],
         event: None,
         time: TimeRange::default(),
@@ -183,12 +194,12 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
     let before = read();
     let everybody: Vec<SubscriptionKey> = (0..=rare.0).map(SubscriptionKey).collect();
-    for lanes in [all.lanes.clone(), everybody.clone()] {
-        let failed = DeliveryQuery { lanes, states: vec![DeliveryState::Failed], ..all.clone() };
+    for subscriptions in [all.subscriptions.clone(), everybody.clone()] {
+        let failed = DeliveryQuery { subscriptions, states: vec![DeliveryState::Failed], ..all.clone() };
         assert!(store.deliveries(&failed).unwrap().rows.is_empty());
     }
     assert_eq!(read(), before, "it is known of every volume that it has none");
-    let page = store.deliveries(&DeliveryQuery { lanes: everybody, ..all }).unwrap();
+    let page = store.deliveries(&DeliveryQuery { subscriptions: everybody, ..all }).unwrap();
     let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
     assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
 

@@ -68,7 +68,7 @@ async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscriptio
     new.request = Some(RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] });
     let created = store.create_subscription(new).await.unwrap().subscription;
     let rotate = Change::Secret { new: Secret::new(ROTATED).into(), overlap: Duration::from_secs(60) };
-    store.update_subscription(created.lane, created.version, rotate).await.unwrap();
+    store.update_subscription(created.key, created.version, rotate).await.unwrap();
     let mut new = conformance::new_subscription(1, "b");
     new.settings.signature_scheme = SignatureScheme::Ed25519;
     new.settings.headers.clear();
@@ -81,7 +81,7 @@ async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscriptio
 
 fn all(store: &DiskStore) -> Vec<Arc<Subscription>> {
     let registry = store.registry();
-    registry.lanes().into_iter().map(|lane| registry.by_lane(lane).unwrap()).collect()
+    registry.keys().into_iter().map(|key| registry.by_key(key).unwrap()).collect()
 }
 
 fn raw(dir: &Path) -> ::sled::Db {
@@ -325,10 +325,10 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
     for (rounds, restarts) in [(1, false), (2, true)] {
         let new = Secret::new(format!("another-secret-{rounds}")).into();
         let rotate = Change::Secret { new, overlap: second(60) };
-        current = store.update_subscription(current.lane, current.version, rotate).await.unwrap();
+        current = store.update_subscription(current.key, current.version, rotate).await.unwrap();
         assert_eq!(current.signing_secrets.older.len(), 1);
         store.purge(keep).await.unwrap();
-        assert_eq!(*store.registry().by_lane(current.lane).unwrap(), *current, "it still signs");
+        assert_eq!(*store.registry().by_key(current.key).unwrap(), *current, "it still signs");
         clock.step(60_000_000);
         if restarts {
             drop(store);
@@ -336,7 +336,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
         } else {
             store.purge(keep).await.unwrap();
         }
-        let after = store.registry().by_lane(current.lane).unwrap();
+        let after = store.registry().by_key(current.key).unwrap();
         assert_eq!(after.signing_secrets.older, []);
         assert_eq!((after.version, after.update_time), (current.version, current.update_time));
         drop(store);

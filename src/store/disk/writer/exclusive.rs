@@ -41,12 +41,12 @@ impl Writer {
                 let result = self.create(*new);
                 self.answer(answer, result);
             }
-            Write::Update(lane, version, change, answer) => {
-                let result = self.update(lane, version, *change);
+            Write::Update(subscription, version, change, answer) => {
+                let result = self.update(subscription, version, *change);
                 self.answer(answer, result);
             }
-            Write::Delete(lane, version, force, answer) => {
-                let result = self.delete(lane, version, force);
+            Write::Delete(subscription, version, force, answer) => {
+                let result = self.delete(subscription, version, force);
                 self.answer(answer, result);
             }
             Write::Tokens(change, answer) => {
@@ -92,7 +92,7 @@ impl Writer {
 
     fn replay(&mut self, query: &ReplayQuery, events: &[Seq]) -> Result<u64, StoreError> {
         self.working()?;
-        if self.shared.registry.by_lane(query.lane).is_none() {
+        if self.shared.registry.by_key(query.subscription).is_none() {
             return Err(StoreError::SubscriptionNotFound);
         }
         let mut group = Group { time: self.shared.clock.now(), ..Group::default() };
@@ -107,7 +107,7 @@ impl Writer {
             };
             let Some(event) = detail.event_at(volume.first, seq) else { continue };
             if is_replayable(query, volume, detail, event) {
-                let key = DeliveryKey { seq, lane: query.lane };
+                let key = DeliveryKey { seq, subscription: query.subscription };
                 let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
                 let attempts = slot.map_or(0, |slot| slot.attempts);
                 let outcome = OutcomeRecord::new(key, DeliveryState::Pending, attempts);
@@ -118,7 +118,7 @@ impl Writer {
         let count = group.outcomes.len() as u64;
         self.write_group(&mut group)?;
         if let Some(first) = first {
-            drop(self.shared.feed.send(QueueEvent::Requeued(query.lane, first)));
+            drop(self.shared.feed.send(QueueEvent::Requeued(query.subscription, first)));
         }
         Ok(count)
     }
@@ -138,49 +138,54 @@ impl Writer {
             };
         }
         registry::check_free(&self.shared.registry, &new.name, &new.settings.url, None)?;
-        let lane = self.registry_tree.next_lane()?;
+        let key = self.registry_tree.next_key()?;
         let uid = uuid::Builder::from_random_bytes(self.random.random()).into_uuid();
         let request = new.request.clone();
-        let subscription = Arc::new(new.into_subscription(lane, uid, now));
+        let subscription = Arc::new(new.into_subscription(key, uid, now));
         self.registry_tree.create(&subscription, request.as_ref(), now)?;
         self.sync_registry()?;
-        self.shared.ledger_mut().add_lane(lane);
+        self.shared.ledger_mut().add_subscription(key);
         self.shared.registry.put(Arc::clone(&subscription));
         Ok(Created { subscription, repeated: false })
     }
 
     fn update(
         &mut self,
-        lane: SubscriptionKey,
+        subscription: SubscriptionKey,
         version: u64,
         change: Change,
     ) -> Result<Arc<Subscription>, StoreError> {
         self.registry_room()?;
-        let current = registry::check_version(&self.shared.registry, lane, version)?;
+        let current = registry::check_version(&self.shared.registry, subscription, version)?;
         let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
-        registry::check_free(&self.shared.registry, &changed.name, &changed.settings.url, Some(lane))?;
+        registry::check_free(
+            &self.shared.registry,
+            &changed.name,
+            &changed.settings.url,
+            Some(subscription),
+        )?;
         self.registry_tree.put(&changed)?;
         self.sync_registry()?;
         self.shared.registry.put(Arc::clone(&changed));
         Ok(changed)
     }
 
-    fn delete(&mut self, lane: SubscriptionKey, version: u64, force: bool) -> Result<(), StoreError> {
+    fn delete(&mut self, subscription: SubscriptionKey, version: u64, force: bool) -> Result<(), StoreError> {
         self.registry_room()?;
-        registry::check_version(&self.shared.registry, lane, version)?;
-        let owed = self.shared.ledger().summary(lane).owed();
+        registry::check_version(&self.shared.registry, subscription, version)?;
+        let owed = self.shared.ledger().summary(subscription).owed();
         if owed > 0 && !force {
             return Err(StoreError::Owed(owed));
         }
-        self.registry_tree.remove(lane)?;
+        self.registry_tree.remove(subscription)?;
         self.sync_registry()?;
         {
             // Whoever looks sees both or neither.
             let mut ledger = self.shared.ledger_mut();
-            ledger.remove_lane(lane);
+            ledger.remove_subscription(subscription);
             self.shared.metrics.deliveries_dropped.inc_by(owed);
         }
-        self.shared.registry.remove(lane);
+        self.shared.registry.remove(subscription);
         Ok(())
     }
 

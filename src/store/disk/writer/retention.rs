@@ -40,8 +40,8 @@ impl Writer {
     /// Removes secrets that do not sign any more, and remembered requests that are too old: their answers have secrets in them.
     pub fn forget_secrets(&mut self) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
-        let lanes = self.registry_tree.with_old_secrets(now);
-        if lanes.is_empty() && !self.registry_tree.has_old_requests(now) {
+        let subscriptions = self.registry_tree.with_old_secrets(now);
+        if subscriptions.is_empty() && !self.registry_tree.has_old_requests(now) {
             return Ok(());
         }
         // Nobody waits for it: while there is no room, they stay.
@@ -49,7 +49,8 @@ impl Writer {
             return Ok(());
         }
         self.registry_tree.forget_requests(now)?;
-        let subscriptions = lanes.into_iter().filter_map(|lane| self.shared.registry.by_lane(lane));
+        let subscriptions =
+            subscriptions.into_iter().filter_map(|subscription| self.shared.registry.by_key(subscription));
         let changed: Vec<_> =
             subscriptions.filter_map(|subscription| subscription.without_old_secrets(now)).collect();
         for subscription in &changed {
@@ -123,10 +124,11 @@ impl Writer {
             let (Some(volume), Some(detail)) = (ledger.volume(first), ledger.detail(first)) else {
                 return Ok(0);
             };
-            let owed: Vec<usize> =
-                (0..detail.len()).filter(|event| detail.is_owed(*event, |lane| ledger.knows(lane))).collect();
+            let owed: Vec<usize> = (0..detail.len())
+                .filter(|event| detail.is_owed(*event, |subscription| ledger.knows(subscription)))
+                .collect();
             let found: Vec<Found> = owed.iter().map(|event| Found::new(volume, detail, *event)).collect();
-            (found, detail.only(first, &owed, |lane| ledger.knows(lane)), detail.len() as u64)
+            (found, detail.only(first, &owed, |subscription| ledger.knows(subscription)), detail.len() as u64)
         };
         if found.is_empty() {
             self.shared.ledger_mut().remove_volume(first);
