@@ -1,4 +1,4 @@
-//! What `build.rs` generates from `proto/`.
+//! The code that `build.rs` generates from `proto/`.
 
 /// The contract, `tidings.v1`.
 #[expect(

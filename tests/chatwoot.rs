@@ -64,7 +64,7 @@ fn what_is_none_of_the_twelve_events_is_refused() {
         let faults = parse::read(&fixture.captured, fixture.account()).unwrap_err();
         let fields: Vec<_> =
             faults.iter().map(|fault| (fault.field.as_str(), fault.description.as_str())).collect();
-        assert_eq!(fields, [("event", "is none of the twelve events")]);
+        assert_eq!(fields, [("event", "is not a known event name")]);
     }
 }
 

@@ -64,7 +64,7 @@ impl Counts {
 
 /// A subscription of every kind of event.
 pub fn subscription(url: String) -> v1::Subscription {
-    let event_types = (1..=12).collect();
+    let event_types = EventType::all().map(Into::into).collect();
     v1::Subscription { url, event_types, ..Default::default() }
 }
 

@@ -30,7 +30,7 @@ use spellings::{ADDRESSES, MALFORMED, NAMES};
 const ACCOUNT: i64 = 1;
 const KIND: EventType = EventType::MessageCreated;
 /// What an attempt says at an address that is not POSTed to.
-const NOT_POSTED_TO: &str = " is not posted to: it is ";
+const NOT_POSTED_TO: &str = " is blocked: it is ";
 
 /// Notes the connections that anybody makes to it, and takes each.
 struct Trap {

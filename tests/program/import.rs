@@ -83,7 +83,7 @@ async fn what_cannot_be_represented_is_refused_with_its_line_and_the_rest_is_pub
     told(2, "must be a JSON object");
     told(3, "account.id must be 1, ");
     told(4, "content must be a string");
-    told(5, "event is none of the twelve events");
+    told(5, "event is not a known event name");
     told(6, ": expected value at column ");
     told(7, "is longer than 1 MiB");
     told(8, "is not JSON: its braces");

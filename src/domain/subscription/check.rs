@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    Mask, RetryOverrides, Settings, TlsOptions, TlsProfile,
     fields::{Draft, Field, Reader},
+    mask::Mask,
+    settings::{RetryOverrides, Settings},
+    tls::{TlsOptions, TlsProfile},
 };
 use crate::{
     domain::{field_violation::FieldViolations, retry::RetryPolicy},

@@ -7,7 +7,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use url::Url;
 
-use super::{RetryOverrides, Settings, SignatureScheme, TlsOptions, endpoint_url::parse_url};
+use super::{
+    endpoint_url::parse_url,
+    settings::{RetryOverrides, Settings, SignatureScheme},
+    tls::TlsOptions,
+};
 use crate::{
     domain::{
         field_violation::FieldViolations,

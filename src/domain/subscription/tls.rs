@@ -1,4 +1,4 @@
-//! The TLS options of a subscription: how its endpoint is known, and how the gateway shows who it is.
+//! TLS options of a subscription: how the endpoint is verified, and which client certificate is presented.
 
 use std::{fmt, sync::Arc};
 
@@ -17,30 +17,29 @@ use crate::domain::secret::Secret;
 pub const CA_CERTIFICATES_MAX: usize = 16;
 /// Longest `tls.ca_certificates`, in bytes.
 pub const CA_CERTIFICATES_BYTES_MAX: usize = 32 * 1024;
-/// Most certificates in `tls.client_certificate`: the client's own, and those that lead to its authority.
+/// Most certificates in `tls.client_certificate`: the client's own and its chain.
 pub const CLIENT_CERTIFICATES_MAX: usize = 8;
 /// Longest `tls.client_certificate`, in bytes.
 pub const CLIENT_CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
-/// Longest `tls.client_key`, in bytes. One of RSA with 4096 bits has some 3,300.
+/// Longest `tls.client_key`, in bytes. An RSA key of 4096 bits has about 3,300.
 pub const CLIENT_KEY_BYTES_MAX: usize = 8 * 1024;
-/// Longest `tls.server_name`, in bytes: that of a name in the DNS.
+/// Longest `tls.server_name`, in bytes: the limit of DNS names.
 pub const SERVER_NAME_BYTES_MAX: usize = 253;
 
-/// What an owner says about TLS. What is empty is not set.
+/// The TLS options of a subscription. An empty one is unset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The name that is asked for and that the certificate must be for; else the URL's host.
+    /// The name for SNI and for verifying the certificate; by default the URL's host.
     pub server_name: String,
-    /// The authorities that are trusted, in PEM; else those that the server trusts.
+    /// The trusted authorities, in PEM; by default those of the server.
     pub ca_certificates: String,
-    /// The certificate that the gateway shows, and those that lead to its authority, in PEM.
+    /// The client certificate and its chain, in PEM.
     pub client_certificate: String,
     /// The key of that certificate, in PEM.
     pub client_key: Option<Secret>,
 }
 
-/// Options of which at least one is set, with an id: connections are shared by those who have the same, and by nobody
-/// else.
+/// Options of which at least one is set, with an id. Only subscriptions with the same id share connections.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsProfile {
     options: TlsOptions,
@@ -51,7 +50,7 @@ pub struct TlsProfile {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {description}")]
 pub struct TlsViolation {
-    /// Which of them, as in the contract's message.
+    /// The option, by its name in the contract.
     pub field: &'static str,
     /// Why it is invalid. Never contains the value.
     pub description: String,
@@ -71,7 +70,7 @@ impl TlsProfile {
         let mut digest = Sha256::new();
         let key = options.client_key.as_ref().map_or("", Secret::expose);
         for part in [&options.server_name, &options.ca_certificates, &options.client_certificate, key] {
-            // With their lengths, so that no two that differ are the same one after another.
+            // With their lengths, so that different options never concatenate to the same bytes.
             digest.update(part.len().to_be_bytes());
             digest.update(part.as_bytes());
         }
@@ -79,12 +78,12 @@ impl TlsProfile {
         Some(Self { options, id: id.into() })
     }
 
-    /// Tells it from every other profile: 64 characters.
+    /// A hash of the options, of 64 characters.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What is set.
+    /// The options.
     pub fn options(&self) -> &TlsOptions {
         &self.options
     }
@@ -92,7 +91,7 @@ impl TlsProfile {
 
 impl fmt::Debug for TlsProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the id, which is made of the key as well.
+        // Without the id: it is a hash of the key too.
         self.options.fmt(f)
     }
 }
@@ -104,7 +103,7 @@ impl TlsOptions {
         checked.into_iter().flatten().collect()
     }
 
-    /// The name that is asked for and that the certificate must be for.
+    /// The name for SNI and for verifying the certificate.
     pub fn name(&self) -> Result<Option<ServerName<'static>>, TlsViolation> {
         if self.server_name.is_empty() {
             return Ok(None);
@@ -119,7 +118,7 @@ impl TlsOptions {
         })
     }
 
-    /// The authorities that are trusted.
+    /// The trusted authorities.
     pub fn authorities(&self) -> Result<Option<RootCertStore>, TlsViolation> {
         if self.ca_certificates.is_empty() {
             return Ok(None);
@@ -137,7 +136,7 @@ impl TlsOptions {
         Ok(Some(authorities))
     }
 
-    /// The certificate that is shown, with its key.
+    /// The client certificate with its key.
     pub fn identity(&self) -> Result<Option<Arc<CertifiedKey>>, TlsViolation> {
         const TOGETHER: &str = "is required: client_certificate and client_key go together";
         let (text, key) = match (self.client_certificate.as_str(), &self.client_key) {
@@ -160,18 +159,18 @@ impl TlsOptions {
             }
             Err(_) => Err(violation(
                 CLIENT_KEY,
-                "is of a kind that cannot be used: RSA with 2048 to 4096 bits, ECDSA with P-256 or P-384 and Ed25519 can",
+                "has an unsupported type: use RSA with 2048 to 4096 bits, ECDSA with P-256 or P-384, or Ed25519",
             )),
         }
     }
 }
 
-/// The one provider of cryptography.
+/// The cryptography provider of the crate.
 pub fn provider() -> CryptoProvider {
     ring::default_provider()
 }
 
-/// The certificates in a text that holds nothing else.
+/// The certificates in a text that contains nothing else.
 fn certificates(
     field: &'static str,
     text: &str,
@@ -182,9 +181,9 @@ fn certificates(
     if text.len() > bytes_max {
         return Err(violation(field, format_args!("must have at most {bytes_max} bytes")));
     }
-    // It is shown in answers: a key that was put in as well must not be.
+    // Responses show this field, so it must not contain a key.
     if text.matches(BEGIN).count() != text.matches("-----BEGIN CERTIFICATE-----").count() {
-        return Err(violation(field, "must hold certificates only"));
+        return Err(violation(field, "must contain certificates only"));
     }
     let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match found {
@@ -192,7 +191,7 @@ fn certificates(
             Err(violation(field, "must be in PEM, and begin with -----BEGIN CERTIFICATE-----"))
         }
         Ok(found) if found.len() > count_max => {
-            Err(violation(field, format_args!("must hold at most {count_max} certificates")))
+            Err(violation(field, format_args!("must contain at most {count_max} certificates")))
         }
         Ok(found) => Ok(found),
         Err(_) => Err(violation(field, "is damaged: it is not PEM to its end")),
@@ -204,14 +203,14 @@ fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, TlsViolation> {
         return Err(violation(CLIENT_KEY, format_args!("must have at most {CLIENT_KEY_BYTES_MAX} bytes")));
     }
     if text.contains("ENCRYPTED") {
-        return Err(violation(CLIENT_KEY, "must not be encrypted: nobody is there to enter its passphrase"));
+        return Err(violation(CLIENT_KEY, "must not be encrypted: the server has no passphrase"));
     }
     PrivateKeyDer::from_pem_slice(text.as_bytes())
         .map_err(|_| violation(CLIENT_KEY, "must be a private key in PEM: PKCS #8, PKCS #1 or SEC 1"))
 }
 
 fn unusable(field: &'static str, index: usize) -> TlsViolation {
-    violation(field, format_args!("holds a certificate that cannot be used: number {}", index + 1))
+    violation(field, format_args!("contains a certificate that cannot be used: number {}", index + 1))
 }
 
 fn violation(field: &'static str, description: impl fmt::Display) -> TlsViolation {
@@ -238,7 +237,7 @@ mod tests {
         }
     }
 
-    /// The field at fault, and the start of the rule.
+    /// Asserts one violation, by its field and a part of its description.
     #[track_caller]
     fn assert_violation(options: &TlsOptions, field: &str, rule: &str) {
         let violations = options.violations();

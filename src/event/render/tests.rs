@@ -11,9 +11,6 @@ use crate::{
     proto::v1::event::Payload,
 };
 
-const FORMATS: [PayloadFormat; 3] =
-    [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
-
 fn account() -> AccountId {
     AccountId::new(7).unwrap()
 }
@@ -116,7 +113,7 @@ proptest! {
 
         event::check(&mut event, account(), "event").unwrap();
         let stored = v1::Event::decode(event.encode_to_vec().as_slice()).unwrap();
-        for format in FORMATS {
+        for format in PayloadFormat::all() {
             prop_assert_eq!(render(&event, format), render(&stored, format));
         }
     }
@@ -124,10 +121,9 @@ proptest! {
 
 #[test]
 fn only_message_events_have_a_sample_form() {
-    for number in 1..=12 {
-        let kind = EventType::try_from(number).unwrap();
+    for kind in EventType::all() {
         let event = samples::sample(kind, account());
-        let bodies = FORMATS.map(|format| render(&event, format));
+        let bodies = [PayloadFormat::Documented, PayloadFormat::Sample].map(|format| render(&event, format));
         let differs = bodies[0] != bodies[1];
         assert_eq!(has_sample_form(kind), differs, "{kind:?}");
         assert_eq!(differs, matches!(kind, EventType::MessageCreated | EventType::MessageUpdated));

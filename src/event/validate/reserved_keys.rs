@@ -1,6 +1,6 @@
-//! The keys that come out beside those of a record's `extra`, in whichever form and place: none of them may be in it.
+//! The keys that a record has of its own in a body, in any form. Its `extra` must not contain them.
 
-/// Of what is known of the place a conversation came from.
+/// Of the additional attributes of a conversation.
 pub(super) const CONVERSATION_ATTRIBUTES: [&str; 3] = ["browser", "initiated_at", "referer"];
 
 /// Of an attachment.
@@ -48,7 +48,7 @@ pub(super) const CONVERSATION: [&str; 26] = [
     "waiting_since",
 ];
 
-/// Of a message, at the top and within its conversation.
+/// Of a message, at the top level and in its conversation.
 pub(super) const MESSAGE: [&str; 26] = [
     "account",
     "account_id",
@@ -115,10 +115,10 @@ pub(super) const CONTACT_INBOX: [&str; 8] = [
     "updated_at",
 ];
 
-/// Of the two sides of a conversation.
+/// Of the people of a conversation.
 pub(super) const META: [&str; 5] = ["assignee", "assignee_type", "hmac_verified", "sender", "team"];
 
-/// Of what the widget knew.
+/// Of the event information of the widget.
 pub(super) const EVENT_INFO: [&str; 5] =
     ["browser", "browser_language", "initiated_at", "referer", "widget_language"];
 
@@ -133,16 +133,19 @@ pub(super) const NAMED: [&str; 2] = ["id", "name"];
 pub(super) const BROWSER: [&str; 5] =
     ["browser_name", "browser_version", "device_name", "platform_name", "platform_version"];
 
-/// Of when a visitor came.
+/// Of the start of a visit.
 pub(super) const INITIATED_AT: [&str; 1] = ["timestamp"];
 
-/// Of what a message tells of its conversation.
-pub(super) const CONVERSATION_TOLD: [&str; 4] =
+/// Of the state of its conversation that a message carries.
+pub(super) const MESSAGE_CONVERSATION: [&str; 4] =
     ["assignee_id", "contact_inbox", "last_activity_at", "unread_count"];
 
-/// Of the event that the widget was opened.
+/// Of `webwidget_triggered`.
 pub(super) const WEBWIDGET_TRIGGERED: [&str; 8] =
     ["account", "contact", "current_conversation", "event", "event_info", "id", "inbox", "source_id"];
 
-/// Of the events that somebody types.
+/// Of the typing events.
 pub(super) const TYPING: [&str; 4] = ["conversation", "event", "is_private", "user"];
+
+/// Of an inbox event: its settings come out next to these.
+pub(super) const SETTINGS: [&str; 4] = ["event", "changed_attributes", "id", "name"];

@@ -71,7 +71,7 @@ async fn every_captured_webhook_is_delivered_as_it_came_or_refused_with_its_faul
         let answer = sender(&gateway, &path(number)).post(text, &id, &signed(SECRET, now(), text)).await;
         if NONE_OF_THE_TWELVE.iter().any(|(none, _)| none == name) {
             assert_eq!(answer.status, 422, "{name}: {answer:?}");
-            let fault = serde_json::json!({ "field": "event", "rule": "is none of the twelve events" });
+            let fault = serde_json::json!({ "field": "event", "rule": "is not a known event name" });
             assert_eq!(answer.json()["faults"], serde_json::json!([fault]), "{name}");
             refused += 1;
             continue;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tidings::{
     commands::receive::{self, Answers, Received},
     proto::v1::{
-        CreateSubscriptionRequest, Event, ListEventsRequest, Subscription,
+        CreateSubscriptionRequest, Event, EventType, ListEventsRequest, Subscription,
         event_service_client::EventServiceClient, subscription::PayloadFormat,
         subscription_service_client::SubscriptionServiceClient,
     },
@@ -68,7 +68,7 @@ impl Gateway {
     pub async fn subscribe(&self, account: i64, receiver: &Receiver) -> String {
         let subscription = Subscription {
             url: receiver.url.clone(),
-            event_types: (1..=12).collect(),
+            event_types: EventType::all().map(Into::into).collect(),
             payload_format: PayloadFormat::Chatwoot.into(),
             ordered: true,
             ..Subscription::default()

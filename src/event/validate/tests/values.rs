@@ -113,7 +113,7 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
     let values = object([("k", nested(VALUE_NESTING_MAX - 1, 1.0.into()))]);
     record.conversation.as_mut().unwrap().custom_attributes = values;
     let event = message_event(|message| *message = deepest);
-    assert_eq!(faults(event.clone()), []);
+    assert_eq!(violations(event.clone()), []);
 
     let request = v1::PublishEventRequest { event: Some(event.into()), ..v1::PublishEventRequest::default() };
     let batch =
@@ -126,7 +126,7 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
 fn a_hostile_event_makes_a_bounded_list_of_bounded_paths() {
     let key = "ü".repeat(10_000);
     let list = list(vec![f64::NAN.into(); 5 * FIELD_VIOLATIONS_MAX]);
-    let found = faults(message_event(|m| m.sentiment = object([(&key, list)])));
+    let found = violations(message_event(|m| m.sentiment = object([(&key, list)])));
     assert_eq!(found.len(), FIELD_VIOLATIONS_MAX);
     let shown = "ü".repeat(KEY_CHARS_SHOWN);
     assert_eq!(found[99].0, format!("event.message_created.message.sentiment.{shown}...[99]"));

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         ids::{AccountId, SubscriptionKey},
-        seal::{KeyId, Place, SealError, SealingKeys, key_of},
+        seal::{KeyId, SealContext, SealError, SealingKeys, key_of},
         secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
@@ -71,7 +71,7 @@ impl RegistryTree {
 
     /// Writes down that the first of the keys is the one that every secret is sealed with.
     pub fn note_key(tree: &Tree, keys: &SealingKeys, random: &mut StdRng) -> Result<(), RegistryError> {
-        let place = Place { owner: store_id(tree)?, field: KEY_FIELD };
+        let place = SealContext { owner: store_id(tree)?, field: KEY_FIELD };
         tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), place, random))?;
         Ok(())
     }
@@ -85,7 +85,7 @@ impl RegistryTree {
     /// Whether that key is among these.
     pub fn is_sealed_with(tree: &Tree, keys: &SealingKeys) -> Result<bool, RegistryError> {
         let Some(noted) = tree.get([RegistryKind::SecretsKey as u8])? else { return Ok(false) };
-        match keys.open(&noted, Place { owner: store_id(tree)?, field: KEY_FIELD }) {
+        match keys.open(&noted, SealContext { owner: store_id(tree)?, field: KEY_FIELD }) {
             Ok(_) => Ok(true),
             Err(SealError::UnknownKey(_) | SealError::NotGenuine) => Ok(false),
             Err(why @ SealError::Malformed) => Err(unreadable_key(why).into()),

@@ -304,7 +304,12 @@ async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
     drop((tree, db));
     let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
     assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");
-    assert!(refused.to_string().contains("signing_secret: was changed, or is not in its place"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("signing_secret: failed authentication: modified, or copied from another record"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
