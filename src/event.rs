@@ -1,4 +1,5 @@
-//! Events: the catalogue of their types, their check, their bodies, and their parsing from Chatwoot's webhooks.
+//! Events: the catalogue of their types, their check, their bodies, and their parsing from Chatwoot's
+//! webhooks.
 
 use bytes::Bytes;
 

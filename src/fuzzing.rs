@@ -1,7 +1,8 @@
 //! The table of fuzz targets: one function for each decoder. Compiled for fuzzing and for tests only.
 //!
-//! Each function takes any bytes, and panics if a property does not hold. It is in the module of its decoder, with access to
-//! private parts. `fuzz/` runs the targets with libFuzzer; the tests here run every file of the corpus with plain cargo.
+//! Each function takes any bytes, and panics if a property does not hold. It is in the module of its decoder,
+//! with access to private parts. `fuzz/` runs the targets with libFuzzer; the tests here run every file of
+//! the corpus with plain cargo.
 
 use crate::{commands::import, config, delivery, domain, event, grpc, store, webhook_ingress};
 

@@ -57,7 +57,7 @@ pub enum AuditOutcome {
     Refused,
 }
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditEnd {
     /// Its outcome.
@@ -119,7 +119,8 @@ impl AuditRecord {
         audited_account(&self.call.subject.resource)
     }
 
-    /// Whether its resource belongs to these accounts. A resource without an account belongs to no single account.
+    /// Whether its resource belongs to these accounts. A resource without an account belongs to no single
+    /// account.
     pub fn is_of(&self, scope: AccountScope) -> bool {
         match scope {
             AccountScope::All => true,

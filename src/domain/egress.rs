@@ -1,7 +1,7 @@
 //! The egress policy: which addresses may be connected to.
 //!
-//! URLs come from callers, and the owner of a host name may change its address at any time. So the policy judges the address of
-//! every connection: it must be public or explicitly allowed, and not denied.
+//! URLs come from callers, and the owner of a host name may change its address at any time. So the policy
+//! judges the address of every connection: it must be public or explicitly allowed, and not denied.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,7 +13,8 @@ mod special;
 
 pub use proxy::{HostPattern, PROXY_URL_BYTES_MAX, Proxy, ProxyRules};
 
-/// The addresses that may be connected to: those of the public internet and of allowed networks, but not of denied networks.
+/// The addresses that may be connected to: those of the public internet and of allowed networks, but not of
+/// denied networks.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
@@ -30,7 +31,7 @@ pub struct Blocked {
     pub reason: BlockedReason,
 }
 
-/// Why an address is blocked.
+/// The reason for blocking an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedReason {
     /// In a network that the operator denies.
@@ -75,8 +76,8 @@ impl EgressPolicy {
 
     /// Whether `address` may be connected to.
     ///
-    /// An IPv4-mapped IPv6 address is judged by its IPv4 address, to which a socket connects. For another IPv6 address with an
-    /// embedded IPv4 one, both must pass.
+    /// An IPv4-mapped IPv6 address is judged by its IPv4 address, to which a socket connects. For another
+    /// IPv6 address with an embedded IPv4 one, both must pass.
     pub fn verdict(&self, address: IpAddr) -> Result<(), Blocked> {
         let canonical = address.to_canonical();
         let embedded = special::embedded(canonical).map(IpAddr::V4);
@@ -84,7 +85,8 @@ impl EgressPolicy {
         reason.map_or(Ok(()), |reason| Err(Blocked { address, reason }))
     }
 
-    /// The verdict on a URL whose host is an address. A host name passes: its addresses are judged on every connection.
+    /// The verdict on a URL whose host is an address. A host name passes: its addresses are judged on every
+    /// connection.
     pub fn verdict_on_url(&self, url: &Url) -> Result<(), Blocked> {
         match url.host() {
             Some(Host::Ipv4(address)) => self.verdict(address.into()),
@@ -93,7 +95,7 @@ impl EgressPolicy {
         }
     }
 
-    /// Why the address is blocked, ignoring an embedded one.
+    /// The reason for blocking the address, ignoring an embedded one.
     fn reason(&self, address: IpAddr) -> Option<BlockedReason> {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         if within(&self.denied) {

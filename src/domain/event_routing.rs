@@ -27,8 +27,8 @@ pub enum OrderKey {
 
 /// A 32-bit hash of an [`OrderKey`]. Subscriptions and the store order events by tag, to save memory.
 ///
-/// Two keys may share a tag. Their events then share one order and wait for each other, which is rare and breaks no promise. A
-/// key has the same tag in every version, since tags are on disk.
+/// Two keys may share a tag. Their events then share one order and wait for each other, which is rare and
+/// breaks no promise. A key has the same tag in every version, since tags are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderTag(pub u32);
 
@@ -39,7 +39,8 @@ impl From<OrderKey> for OrderTag {
             OrderKey::Contact(id) => (2, id),
             OrderKey::Inbox(id) => (3, id),
         };
-        // The finalizer of splitmix64 spreads neighbouring ids, and is a bijection per kind before it is truncated.
+        // The finalizer of splitmix64 spreads neighbouring ids, and is a bijection per kind before it is
+        // truncated.
         let mut mixed = id.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(kind));
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

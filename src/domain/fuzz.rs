@@ -24,8 +24,8 @@ use super::{
     webhook_headers,
 };
 
-/// A response of a receiver: for any status, headers and body, the excerpts that are kept are bounded, and so is the wait that it
-/// asks for.
+/// A response of a receiver: for any status, headers and body, the excerpts that are kept are bounded, and so
+/// is the wait that it asks for.
 pub fn response(data: &[u8]) {
     let Some((head, rest)) = data.split_first_chunk::<16>() else { return };
     let number = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
@@ -126,7 +126,8 @@ fn parse<T: FromStr + Display>(text: &str) -> Option<T> {
     Some(parsed)
 }
 
-/// Sealing keys, a sealed secret, and a proxy: none of them is printed, and none is accepted in place of another.
+/// Sealing keys, a sealed secret, and a proxy: none of them is printed, and none is accepted in place of
+/// another.
 pub fn keys(data: &[u8]) {
     let context = seal::SealContext { owner: Uuid::nil(), field: "signing_secret" };
     let given = SealingKeys::one(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
@@ -173,8 +174,8 @@ pub fn tls(data: &[u8]) {
     assert!(!leaked, "a key is printed");
 }
 
-/// A signing secret in the first line, and headers of a subscription in the others: an accepted secret can sign, and accepted
-/// headers can be sent.
+/// A signing secret in the first line, and headers of a subscription in the others: an accepted secret can
+/// sign, and accepted headers can be sent.
 pub fn secrets(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let (secret, headers) = text.split_once('\n').unwrap_or((text, ""));

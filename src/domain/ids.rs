@@ -106,7 +106,8 @@ impl FromStr for SubscriptionId {
     }
 }
 
-/// The last part of an event's name: 1 to 128 characters of `[A-Za-z0-9._~-]`, chosen by the publisher or the server.
+/// The last part of an event's name: 1 to 128 characters of `[A-Za-z0-9._~-]`, chosen by the publisher or the
+/// server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Arc<str>);
 
@@ -124,9 +125,9 @@ impl EventId {
 }
 
 impl EventId {
-    /// The id that the server generates for the event `seq`, stored at `time`: a UUIDv7 whose 74 free bits are the sequence
-    /// number (50 bits) and randomness (24 bits). It sorts by time, is unique, and finds its event without an index
-    /// ([`EventId::made_for`]).
+    /// The id that the server generates for the event `seq`, stored at `time`: a UUIDv7 whose 74 free bits
+    /// are the sequence number (50 bits) and randomness (24 bits). It sorts by time, is unique, and finds its
+    /// event without an index ([`EventId::made_for`]).
     pub fn made(time: UnixMicros, seq: Seq, random: u32) -> Self {
         assert!(seq.0 < 1 << 50, "a store holds less than 2^50 events");
         let millis = u128::try_from(time.0.div_euclid(1000)).unwrap_or(0) & ((1 << 48) - 1);
@@ -136,8 +137,8 @@ impl EventId {
         Uuid::from_u128(bits).into()
     }
 
-    /// The sequence number in this id, if it has the format of a generated one. A publisher may choose such an id too: compare
-    /// it with the id of the event found.
+    /// The sequence number in this id, if it has the format of a generated one. A publisher may choose such
+    /// an id too: compare it with the id of the event found.
     pub fn made_for(&self) -> Option<Seq> {
         let uuid = Uuid::try_parse(&self.0).ok().filter(|uuid| uuid.get_version_num() == 7)?;
         let bits = uuid.as_u128();

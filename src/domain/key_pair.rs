@@ -1,4 +1,5 @@
-//! Ed25519 key pairs for the asymmetric signatures of Standard Webhooks, `v1a`. Receivers get the public key only.
+//! Ed25519 key pairs for the asymmetric signatures of Standard Webhooks, `v1a`. Receivers get the public key
+//! only.
 
 use std::{fmt, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! Types and rules: ids, subscriptions, deliveries, retries, signatures, access, egress. Pure functions of values: no socket, no
-//! clock, no `async`.
+//! Types and rules: ids, subscriptions, deliveries, retries, signatures, access, egress. Pure functions of
+//! values: no socket, no clock, no `async`.
 
 pub mod access;
 pub mod audit;

@@ -2,7 +2,8 @@
 
 use crate::proto::v1::subscription::PayloadFormat as Wire;
 
-/// The form of the body that is sent (`Subscription.payload_format` of the contract). `event::render` renders it.
+/// The form of the body that is sent (`Subscription.payload_format` of the contract). `event::render` renders
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PayloadFormat {
     /// The documentation's sections "Objects" and "Webhook Events".
@@ -35,7 +36,7 @@ const FORMS: [Form; PayloadFormat::COUNT] = [
 ];
 
 impl PayloadFormat {
-    /// How many forms there are.
+    /// Number of forms.
     pub const COUNT: usize = 3;
 
     /// Every form.
@@ -48,7 +49,8 @@ impl PayloadFormat {
         self as usize
     }
 
-    /// The form with this number in the contract; the documented one if it is unspecified, `None` if it is unknown.
+    /// The form with this number in the contract; the documented one if it is unspecified, `None` if it is
+    /// unknown.
     pub fn from_wire(number: i32) -> Option<Self> {
         let wire = match Wire::try_from(number).ok()? {
             Wire::Unspecified => Wire::Documented,

@@ -1,7 +1,8 @@
 //! Encryption of secrets at rest.
 //!
-//! A sealed secret is a version byte, the id of its key, a random nonce, and the ciphertext of XChaCha20-Poly1305. Random nonces of
-//! this length do not collide. The context of the secret (its owner and field) is authenticated as associated data.
+//! A sealed secret is a version byte, the id of its key, a random nonce, and the ciphertext of
+//! XChaCha20-Poly1305. Random nonces of this length do not collide. The context of the secret (its owner and
+//! field) is authenticated as associated data.
 
 use std::fmt;
 
@@ -52,7 +53,7 @@ pub struct SealContext<'a> {
     pub field: &'a str,
 }
 
-/// Why a secret was not opened.
+/// The reason why a secret does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// The bytes are not a sealed secret.
@@ -111,8 +112,8 @@ impl SealingKeys {
         Self(vec![key])
     }
 
-    /// Parses keys, one per line or separated by commas, the current one first. Empty lines and lines that begin with `#` are
-    /// ignored.
+    /// Parses keys, one per line or separated by commas, the current one first. Empty lines and lines that
+    /// begin with `#` are ignored.
     ///
     /// # Errors
     ///

@@ -26,7 +26,8 @@ pub const SECRET_KEY_BYTES_MAX: usize = 64;
 const SECRET_PREFIX: &str = "whsec_";
 /// Random bytes of a generated secret.
 const NEW_SECRET_BYTES: usize = 32;
-/// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32 bytes, space.
+/// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32
+/// bytes, space.
 const SIGNATURE_CHARS: usize = 3 + 44 + 1;
 /// The same with Ed25519: `v1a,`, base64 of 64 bytes, space.
 const ASYMMETRIC_SIGNATURE_CHARS: usize = 4 + SIGNATURE_BYTES.div_ceil(3) * 4 + 1;
@@ -56,8 +57,8 @@ pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
 
 /// Checks a signing secret; errors with the rule that it violates.
 ///
-/// It must be 16 to 256 printable ASCII characters. After `whsec_` it must be the padded base64 of 24 to 64 bytes: receivers'
-/// libraries decode it, and every signature would fail if they could not.
+/// It must be 16 to 256 printable ASCII characters. After `whsec_` it must be the padded base64 of 24 to 64
+/// bytes: receivers' libraries decode it, and every signature would fail if they could not.
 pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     let printable = secret.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if !printable || !(SECRET_CHARS_MIN..=SECRET_CHARS_MAX).contains(&secret.len()) {
@@ -70,9 +71,9 @@ pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between two: `v1,` and the base64
-/// of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is in seconds since the epoch, as in
-/// `webhook-timestamp`.
+/// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between
+/// two: `v1,` and the base64 of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is
+/// in seconds since the epoch, as in `webhook-timestamp`.
 pub fn standard(signers: &[Signer], id: Uuid, timestamp: i64, body: &[u8]) -> String {
     let mut buffer = Uuid::encode_buffer();
     let head = format!("{}.{timestamp}.", id.hyphenated().encode_lower(&mut buffer));
@@ -100,8 +101,9 @@ fn signature_chars(signer: &Signer) -> usize {
     if signer.key_pair.is_none() { SIGNATURE_CHARS } else { ASYMMETRIC_SIGNATURE_CHARS }
 }
 
-/// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of `timestamp.body`. The
-/// key is the text of the secret, including `whsec_`. The header has one signature: that of the newest secret.
+/// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of
+/// `timestamp.body`. The key is the text of the secret, including `whsec_`. The header has one signature:
+/// that of the newest secret.
 pub fn chatwoot(newest: &Secret, timestamp: i64, body: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digest = hmac_sha256(newest.expose().as_bytes(), &format!("{timestamp}."), body);

@@ -56,11 +56,12 @@ pub struct Subscription {
     pub update_time: UnixMicros,
 }
 
-/// The health of an endpoint, as far as it survives a restart. The server measures it: a change of it changes neither the
-/// version nor the update time.
+/// The health of an endpoint, as far as it survives a restart. The server measures it: a change of it changes
+/// neither the version nor the update time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// The start of the failure streak; `None` if the last attempt succeeded, or the streak is not recorded yet.
+    /// The start of the failure streak; `None` if the last attempt succeeded, or the streak is not recorded
+    /// yet.
     pub failing_since: Option<UnixMicros>,
     /// Failed attempts of the streak when it was recorded.
     pub failures: u32,
@@ -94,7 +95,8 @@ pub enum State {
 }
 
 impl Subscription {
-    /// The same without the older secrets that have expired at `now`; `None` if none has. The version stays the same.
+    /// The same without the older secrets that have expired at `now`; `None` if none has. The version stays
+    /// the same.
     pub fn without_old_secrets(&self, now: UnixMicros) -> Option<Self> {
         if self.signing_secrets.older_at(now).count() == self.signing_secrets.older.len() {
             return None;

@@ -39,8 +39,8 @@ const AGENT: HeaderValue = HeaderValue::from_static(AGENT_NAME);
 /// Number of headers that Tidings itself adds to every POST.
 const OWN_HEADERS: usize = 9;
 
-/// Names that a subscription may not set: headers that Tidings sets, headers that HTTP clients derive from the request, and
-/// hop-by-hop headers.
+/// Names that a subscription may not set: headers that Tidings sets, headers that HTTP clients derive from
+/// the request, and hop-by-hop headers.
 const RESERVED: [&str; 22] = [
     "accept",
     "connection",
@@ -66,7 +66,8 @@ const RESERVED: [&str; 22] = [
     "x-chatwoot-timestamp",
 ];
 
-/// The headers of a POST of `body` to `subscription` at the time `at`. The connection adds `Host` and `Content-Length`.
+/// The headers of a POST of `body` to `subscription` at the time `at`. The connection adds `Host` and
+/// `Content-Length`.
 pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, body: &[u8]) -> HeaderMap {
     let own = &subscription.settings.headers;
     let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());

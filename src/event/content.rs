@@ -1,5 +1,6 @@
-//! The content of an event in memory: encoded, and rendered in the forms that it is sent in. A decoded message is hundreds of
-//! small allocations, so it is not kept: decode one where it is needed, and drop it on the same thread.
+//! The content of an event in memory: encoded, and rendered in the forms that it is sent in. A decoded
+//! message is hundreds of small allocations, so it is not kept: decode one where it is needed, and drop it on
+//! the same thread.
 
 use std::sync::OnceLock;
 
@@ -12,7 +13,8 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
-/// Approximate memory of an event in bytes without its encoding and its bodies: the struct, its id, and reference counts.
+/// Approximate memory of an event in bytes without its encoding and its bodies: the struct, its id, and
+/// reference counts.
 const OVERHEAD_BYTES: usize = 320;
 
 /// The published event.
@@ -61,8 +63,8 @@ impl EventContent {
             .expect("it was encoded here, and records of the disk have a checksum")
     }
 
-    /// Approximate memory in bytes. The first call fixes the value, even if more bodies are rendered later: another
-    /// subscription renders them, and counts the whole event as well.
+    /// Approximate memory in bytes. The first call fixes the value, even if more bodies are rendered later:
+    /// another subscription renders them, and counts the whole event as well.
     pub fn memory_bytes(&self) -> usize {
         *self.memory_bytes.get_or_init(|| {
             let rendered: usize = self.bodies.iter().filter_map(OnceLock::get).map(Bytes::len).sum();

@@ -14,8 +14,8 @@ use crate::{
     proto::v1,
 };
 
-/// A published event: once it passes the check it is complete, is stored unchanged, and has one body in each form, which is sound
-/// JSON.
+/// A published event: once it passes the check it is complete, is stored unchanged, and has one body in each
+/// form, which is sound JSON.
 pub fn event(data: &[u8]) {
     let account = AccountId::new(1).expect("one is positive");
     let Ok(mut event) = v1::Event::decode(data) else { return };

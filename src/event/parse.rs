@@ -1,7 +1,7 @@
 //! Parses Chatwoot's own webhook JSON into events: the reverse of `PAYLOAD_FORMAT_CHATWOOT`.
 //!
-//! No value is lost: the event is rendered in Chatwoot's form and compared with the input. A value that does not come out again
-//! is a violation, and the whole body is refused.
+//! No value is lost: the event is rendered in Chatwoot's form and compared with the input. A value that does
+//! not come out again is a violation, and the whole body is refused.
 
 use serde_json::Value;
 
@@ -24,8 +24,9 @@ mod violations;
 ///
 /// # Errors
 ///
-/// The body is not a JSON object, has an unknown event name, belongs to another account, or has a value that an event cannot
-/// represent. Every violation has its path in the body; there are up to [`FIELD_VIOLATIONS_MAX`](event::FIELD_VIOLATIONS_MAX).
+/// The body is not a JSON object, has an unknown event name, belongs to another account, or has a value that
+/// an event cannot represent. Every violation has its path in the body; there are up to
+/// [`FIELD_VIOLATIONS_MAX`](event::FIELD_VIOLATIONS_MAX).
 pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, FieldViolations> {
     let mut violations = BodyViolations::new(account);
     let input = bounded_json::parse(body).unwrap_or_else(|error| {

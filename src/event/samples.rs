@@ -1,4 +1,5 @@
-//! Made-up events: the documentation's own samples, and a message of typical size. All of them pass the check.
+//! Made-up events: the documentation's own samples, and a message of typical size. All of them pass the
+//! check.
 //!
 //! TestSubscription sends them, `tidings demo` shows them, and the benchmarks publish them.
 
@@ -12,16 +13,16 @@ use crate::{
 
 pub(super) mod records;
 
-/// A realistic event of a type, with the values of the documentation's samples. An unspecified type means `message_created`,
-/// the first sample of the documentation.
+/// A realistic event of a type, with the values of the documentation's samples. An unspecified type means
+/// `message_created`, the first sample of the documentation.
 pub fn sample(event_type: EventType, account: AccountId) -> v1::Event {
     let descriptor = catalogue::get(event_type).or_else(|| catalogue::get(EventType::MessageCreated));
     let descriptor = descriptor.expect("every event type of the contract is in the catalogue");
     v1::Event { payload: Some((descriptor.sample)(account)), ..v1::Event::default() }
 }
 
-/// A message of typical size: about 0.9 KB as protobuf and 1.6 KB as documented JSON. `conversation` and `number`, the id of
-/// the message, must be positive.
+/// A message of typical size: about 0.9 KB as protobuf and 1.6 KB as documented JSON. `conversation` and
+/// `number`, the id of the message, must be positive.
 pub fn typical_message(account: AccountId, conversation: i64, number: i64) -> v1::Event {
     let contact = v1::Contact {
         id: 52_014,

@@ -1,4 +1,5 @@
-//! The check of an event before it is stored: every rule of the contract about a payload, and every violation at once.
+//! The check of an event before it is stored: every rule of the contract about a payload, and every violation
+//! at once.
 
 use self::{checker::Checker, path::Path};
 use super::catalogue::{self, Parts, Record, Typing};
@@ -19,11 +20,12 @@ pub(super) use routing::order_key;
 
 pub use self::{checker::FIELD_VIOLATIONS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 
-/// Checks an event that is published to `account`, and completes it: output-only fields are cleared, and every conversation
-/// without an account id gets this account's, at every level.
+/// Checks an event that is published to `account`, and completes it: output-only fields are cleared, and
+/// every conversation without an account id gets this account's, at every level.
 ///
-/// `path` is the path of the event in the request, for example `event` or `requests[3].event`. It begins the path of every
-/// violation. Errors with every violation, up to [`FIELD_VIOLATIONS_MAX`]; the event is completed then as well.
+/// `path` is the path of the event in the request, for example `event` or `requests[3].event`. It begins the
+/// path of every violation. Errors with every violation, up to [`FIELD_VIOLATIONS_MAX`]; the event is
+/// completed then as well.
 pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<EventRouting, FieldViolations> {
     event.name.clear();
     event.r#type = 0;

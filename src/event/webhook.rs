@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::StoredEvent;
 use crate::domain::{delivery::Attempt, subscription::Subscription};
 
-/// The id by which receivers recognise a delivery: the same on every attempt and replay, and unique to event and
-/// subscription. It is derived from the subscription's uid and the event's name, so it need not be stored.
+/// The id by which receivers recognise a delivery: the same on every attempt and replay, and unique to event
+/// and subscription. It is derived from the subscription's uid and the event's name, so it need not be
+/// stored.
 pub fn webhook_id(subscription_uid: Uuid, event_name: &str) -> Uuid {
     Uuid::new_v5(&subscription_uid, event_name.as_bytes())
 }
@@ -23,5 +24,6 @@ pub struct WebhookRequest {
     pub event: Arc<StoredEvent>,
 }
 
-/// A service that sends webhook requests. A receiver's failure is an [`Attempt`] like any other, never an error.
+/// A service that sends webhook requests. A receiver's failure is an [`Attempt`] like any other, never an
+/// error.
 pub type WebhookClient = BoxCloneSyncService<WebhookRequest, Attempt, Infallible>;

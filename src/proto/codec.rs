@@ -1,4 +1,5 @@
-//! The protobuf codec of `tonic_prost`, with buffers sized for events and a bound on the elements of a message.
+//! The protobuf codec of `tonic_prost`, with buffers sized for events and a bound on the elements of a
+//! message.
 
 use std::marker::PhantomData;
 
@@ -12,8 +13,8 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use super::elements::{ELEMENTS_MAX, are_too_many};
 
-/// Initial size of a call's buffers, one for each direction. The library's 8 KiB are several times an event and its response;
-/// a buffer grows for a longer message.
+/// Initial size of a call's buffers, one for each direction. The library's 8 KiB are several times an event
+/// and its response; a buffer grows for a longer message.
 const BUFFER_BYTES: usize = 1024;
 /// Bytes of a stream that are encoded before they are sent, as in the library.
 const YIELD_BYTES: usize = 32 * 1024;

@@ -1,5 +1,5 @@
-//! Counts the elements of an encoded message: nested messages, map entries and strings in lists. Each takes two bytes on the wire and
-//! about a hundred once decoded, so they are counted before decoding.
+//! Counts the elements of an encoded message: nested messages, map entries and strings in lists. Each takes
+//! two bytes on the wire and about a hundred once decoded, so they are counted before decoding.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -71,15 +71,16 @@ fn gather<'a>(within: &str, message: &'a DescriptorProto, messages: &mut Vec<(St
     messages.push((name, message));
 }
 
-/// Whether an encoded message of this name (`tidings.v1.Event`) has more elements than [`ELEMENTS_MAX`]. Malformed and unknown messages
-/// are left to the decoder.
+/// Whether an encoded message of this name (`tidings.v1.Event`) has more elements than [`ELEMENTS_MAX`].
+/// Malformed and unknown messages are left to the decoder.
 pub fn are_too_many(name: &str, encoded: &[u8]) -> bool {
     let Some(shape) = SHAPES.by_name.get(name) else { return false };
     let mut left = ELEMENTS_MAX;
     count(&SHAPES.all, *shape, encoded, DEPTH_MAX, &mut left).is_none()
 }
 
-/// Subtracts the elements from `left`; `None` if there are more. Stops at malformed bytes, where decoding fails too.
+/// Subtracts the elements from `left`; `None` if there are more. Stops at malformed bytes, where decoding
+/// fails too.
 fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &mut usize) -> Option<()> {
     while let Ok((number, wire)) = decode_key(&mut rest) {
         let skipped = match wire {

@@ -1,4 +1,5 @@
-//! The policy for listening: with authentication, on loopback, or open to the network if the operator asks for that.
+//! The policy for listening: with authentication, on loopback, or open to the network if the operator asks
+//! for that.
 
 use std::{fmt, net::IpAddr};
 

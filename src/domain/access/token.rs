@@ -19,7 +19,8 @@ pub const TOKEN_CHARS_MAX: usize = 256;
 /// How long an expired or revoked token is kept, from the contract (`AccessToken.revoke_time`).
 pub const TOKENS_REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
-/// Fewest characters of a token in the configuration. Only a plain hash of it is stored, so it must be hard to guess.
+/// Fewest characters of a token in the configuration. Only a plain hash of it is stored, so it must be hard
+/// to guess.
 const CONFIGURED_CHARS_MIN: usize = 32;
 /// The prefix of generated tokens, by which secret scanners recognise them.
 const PREFIX: &str = "tdg_";

@@ -10,8 +10,8 @@ use super::BlockedReason;
 
 /// The parts of IPv4 that are not public. The first match is the reason.
 const SPECIAL_V4: [(Ipv4Net, BlockedReason); 24] = [
-    // The metadata of Amazon, Google, Azure, Oracle, DigitalOcean and others; of Amazon's containers; of Alibaba; of
-    // Azure, in the public range; of Oracle, formerly.
+    // The metadata of Amazon, Google, Azure, Oracle, DigitalOcean and others; of Amazon's containers; of
+    // Alibaba; of Azure, in the public range; of Oracle, formerly.
     (v4([169, 254, 169, 254], 32), BlockedReason::CloudMetadata),
     (v4([169, 254, 170, 2], 32), BlockedReason::CloudMetadata),
     (v4([100, 100, 100, 200], 32), BlockedReason::CloudMetadata),
@@ -72,8 +72,9 @@ const TEREDO: Ipv6Net = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32);
 /// 6to4, RFC 3056.
 const SIX_TO_FOUR: Ipv6Net = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16);
 
-/// The parts of IPv6 that are not public. The first match is the reason. Parts outside of [`GLOBAL_UNICAST`] are listed for their
-/// reasons only. [`is_isatap`] finds the addresses of ISATAP, which have no part of their own.
+/// The parts of IPv6 that are not public. The first match is the reason. Parts outside of [`GLOBAL_UNICAST`]
+/// are listed for their reasons only. [`is_isatap`] finds the addresses of ISATAP, which have no part of
+/// their own.
 const SPECIAL_V6: [(Ipv6Net, BlockedReason); 22] = [
     // The metadata of Amazon, and of Google.
     (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), BlockedReason::CloudMetadata),

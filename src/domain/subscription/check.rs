@@ -1,4 +1,5 @@
-//! Checks the settings that an owner sends: from the contract's message to [`Settings`], with every violation.
+//! Checks the settings that an owner sends: from the contract's message to [`Settings`], with every
+//! violation.
 
 use std::sync::Arc;
 

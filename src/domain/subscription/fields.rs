@@ -1,7 +1,8 @@
-//! The fields of a subscription that its owner sets: one row for each, with its path, whether a message sets it, and how it is
-//! read, checked and applied.
+//! The fields of a subscription that its owner sets: one row for each, with its path, whether a message sets
+//! it, and how it is read, checked and applied.
 //!
-//! A new field of [`Settings`] is one row of [`FIELDS`]. A rule that does not fit a row is a method of [`Reader`].
+//! A new field of [`Settings`] is one row of [`FIELDS`]. A rule that does not fit a row is a method of
+//! [`Reader`].
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -45,7 +46,8 @@ pub const ANNOTATIONS_BYTES_MAX: usize = 16 * 1024;
 /// A field that an owner may change.
 #[derive(Clone, Copy)]
 pub struct Field {
-    /// Its path in an update mask, as the contract spells it. The path of a part has a dot: `retry_policy.max_attempts`.
+    /// Its path in an update mask, as the contract spells it. The path of a part has a dot:
+    /// `retry_policy.max_attempts`.
     path: &'static str,
     /// Whether a message sets it.
     is_set: fn(&v1::Subscription) -> bool,
@@ -207,7 +209,8 @@ impl fmt::Debug for Field {
     }
 }
 
-/// Reads the fields of one message and collects their violations. The value returned for an invalid field is not used.
+/// Reads the fields of one message and collects their violations. The value returned for an invalid field is
+/// not used.
 pub(super) struct Reader<'a> {
     pub(super) message: &'a v1::Subscription,
     path: &'a str,

@@ -15,8 +15,8 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Parses the paths of a mask, found at `path` in the request. Both spellings are accepted: `display_name` and
-    /// `displayName`.
+    /// Parses the paths of a mask, found at `path` in the request. Both spellings are accepted:
+    /// `display_name` and `displayName`.
     pub fn parse(paths: &[String], path: &str) -> Result<Self, FieldViolations> {
         if paths.is_empty() {
             return Ok(Self::FieldsSet);

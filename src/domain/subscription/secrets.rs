@@ -56,8 +56,8 @@ impl SigningSecrets {
 
     /// Signs with `new` from `now` on, and with the current secret too for `overlap`.
     ///
-    /// Older secrets sign until they expire, but no longer than `overlap`: a leaked secret is useful for no longer than the
-    /// latest rotation allows.
+    /// Older secrets sign until they expire, but no longer than `overlap`: a leaked secret is useful for no
+    /// longer than the latest rotation allows.
     pub fn rotate(&mut self, new: Signer, overlap: Duration, now: UnixMicros) {
         let until = now.plus(overlap);
         for older in &mut self.older {
@@ -67,8 +67,9 @@ impl SigningSecrets {
         self.older.insert(0, OlderSecret { signer, until });
     }
 
-    /// Signs with another scheme from `now` on, with the same secret: with this key pair, or by HMAC. The previous scheme signs too
-    /// for [`OVERLAP_DEFAULT`], since receivers need time to get the new public key.
+    /// Signs with another scheme from `now` on, with the same secret: with this key pair, or by HMAC. The
+    /// previous scheme signs too for [`OVERLAP_DEFAULT`], since receivers need time to get the new public
+    /// key.
     pub fn change_scheme(&mut self, key_pair: Option<KeyPair>, now: UnixMicros) {
         let new = Signer { secret: self.newest.secret.clone(), key_pair };
         let signer = std::mem::replace(&mut self.newest, new);

@@ -1,5 +1,5 @@
-//! A JSON parser with bounds: at most as many values as a published event may have elements, and no object with a duplicate key,
-//! which readers resolve differently.
+//! A JSON parser with bounds: at most as many values as a published event may have elements, and no object
+//! with a duplicate key, which readers resolve differently.
 
 use std::{cell::Cell, fmt};
 

@@ -124,7 +124,7 @@ impl<'f> Fields<'f> {
         self.time(key).filter(|time| !is_number || *time != Timestamp::default())
     }
 
-    /// An object with keys of its own.
+    /// A nested object.
     pub(in crate::event) fn record<'s>(&'s mut self, key: &'s str) -> Option<Fields<'s>> {
         match self.take(key)? {
             Value::Object(object) => {

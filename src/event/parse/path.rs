@@ -5,8 +5,8 @@ use std::fmt;
 /// Most characters of a key that a path shows; a longer key is cut.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// A path as a list from the value up to the body. It becomes text only in a violation: a body may have many values and long
-/// keys.
+/// A path as a list from the value up to the body. It becomes text only in a violation: a body may have many
+/// values and long keys.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     /// The body itself.

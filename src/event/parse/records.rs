@@ -1,5 +1,5 @@
-//! Chatwoot's records, in either of its two ways to write them. The same keys have different types there; each value shows its
-//! own.
+//! Chatwoot's records, in either of its two ways to write them. The same keys have different types there;
+//! each value shows its own.
 
 use prost_types::Struct;
 

@@ -5,8 +5,8 @@ use serde_json::{Number, Value};
 
 use super::{path::Path, violations::BodyViolations};
 
-/// Reports every value of `input` that `output` does not have. Further values of `output` are Chatwoot's form of unset fields. A
-/// value may come out in another spelling:
+/// Reports every value of `input` that `output` does not have. Further values of `output` are Chatwoot's form
+/// of unset fields. A value may come out in another spelling:
 ///
 /// * null, an empty value and a missing key are the same;
 /// * a whole number may lose a fraction of zeros, and a time has three decimals;

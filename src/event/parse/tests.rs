@@ -138,7 +138,7 @@ fn values_that_an_event_cannot_represent_are_refused() {
 }
 
 #[test]
-fn what_the_check_refuses_has_its_place_in_the_body() {
+fn a_violation_of_the_check_has_its_path_in_the_body() {
     refused(EventType::MessageCreated, |b| b["id"] = json!(null), &[("id", "is required")]);
     refused(
         EventType::ConversationTypingOn,
@@ -168,7 +168,7 @@ fn what_the_check_refuses_has_its_place_in_the_body() {
 }
 
 #[test]
-fn what_is_no_event_is_refused() {
+fn a_body_that_is_no_event_is_refused() {
     let text = |text: &str| {
         let violations = read(text.as_bytes(), account()).unwrap_err();
         let found: Vec<_> = violations
@@ -218,7 +218,7 @@ fn a_body_of_another_account_is_refused() {
 }
 
 #[test]
-fn a_body_that_names_no_account_is_of_the_one_it_is_read_for() {
+fn a_body_without_an_account_belongs_to_the_account_of_the_import() {
     let mut body = body(EventType::ConversationCreated);
     body.as_object_mut().unwrap().remove("account");
     let event = read_value(&body).unwrap();
@@ -227,13 +227,13 @@ fn a_body_that_names_no_account_is_of_the_one_it_is_read_for() {
 }
 
 #[test]
-fn a_hundred_violations_are_told_at_most() {
+fn a_hundred_violations_are_reported_at_most() {
     let mut body = body(EventType::MessageCreated);
     body["conversation"]["messages"] = json!(vec![1; 1000]);
     assert_eq!(read_value(&body).unwrap_err().iter().len(), event::FIELD_VIOLATIONS_MAX);
 }
 
-/// Long keys with much in them: a path is made only of what is at violation.
+/// Long keys with many values: only violations become text.
 #[test]
 fn a_path_stays_short() {
     let mut body = body(EventType::ContactCreated);
@@ -250,7 +250,7 @@ fn a_path_stays_short() {
 }
 
 #[test]
-fn another_spelling_of_the_same_is_taken() {
+fn another_spelling_of_the_same_value_is_accepted() {
     let mut spelled = body(EventType::ConversationUpdated);
     spelled["channel"] = json!(null);
     spelled["custom_attributes"] = json!({"a": 2.0});
@@ -265,7 +265,7 @@ fn another_spelling_of_the_same_is_taken() {
 }
 
 #[test]
-fn a_message_of_which_nobody_knows_when_it_was_made_comes_out_again() {
+fn a_message_without_a_creation_time_round_trips() {
     for (of_event, of_message) in [(json!("1970-01-01T00:00:00.000Z"), json!(0)), (json!(null), json!(0))] {
         let mut unknown = body(EventType::MessageCreated);
         unknown["created_at"] = of_event;

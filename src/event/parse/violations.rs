@@ -54,8 +54,8 @@ impl BodyViolations {
     }
 }
 
-/// The violations of a parsed event, with their paths in the body. The contract has fields, such as `conversation`, whose keys
-/// are the body's own.
+/// The violations of a parsed event, with their paths in the body. The contract has fields, such as
+/// `conversation`, whose keys are the body's own.
 pub(super) fn in_body(violations: &FieldViolations, event: &str) -> FieldViolations {
     let mut in_body = FieldViolations::default();
     for violation in violations.iter() {

@@ -1,12 +1,14 @@
-//! Chatwoot's form: the bodies that Chatwoot 4 really sends. They differ from its document; `docs/chatwoot.md` compares both.
+//! Chatwoot's form: the bodies that Chatwoot 4 really sends. They differ from its document;
+//! `docs/chatwoot.md` compares both.
 //!
-//! Chatwoot writes each record in two ways and mixes them in one body: `webhook_data` in its webhooks, and `push_event_data` in
-//! its live connection, which webhooks carry in `conversation.messages` and `conversation.meta`. The record's keys come first,
-//! in the order of Chatwoot's source, then `event`, then `changed_attributes`.
+//! Chatwoot writes each record in two ways and mixes them in one body: `webhook_data` in its webhooks, and
+//! `push_event_data` in its live connection, which webhooks carry in `conversation.messages` and
+//! `conversation.meta`. The record's keys come first, in the order of Chatwoot's source, then `event`, then
+//! `changed_attributes`.
 //!
-//! Fields that Chatwoot always has and the publisher left out are derived: the account and the inbox of a message from its
-//! conversation and the other way round, the contact of a conversation from the message that it sent, the one element of
-//! `conversation.messages` from the message itself.
+//! Fields that Chatwoot always has and the publisher left out are derived: the account and the inbox of a
+//! message from its conversation and the other way round, the contact of a conversation from the message that
+//! it sent, the one element of `conversation.messages` from the message itself.
 
 use serde::Serialize;
 
@@ -53,7 +55,8 @@ fn flat<R: Serialize>(parts: &Parts<'_>, record: R) -> Vec<u8> {
     write(&Flat { record, event: parts.descriptor.name, changed_attributes })
 }
 
-/// One flat object: the record's keys, the event's name, and the changed attributes if the event type lists them.
+/// One flat object: the record's keys, the event's name, and the changed attributes if the event type lists
+/// them.
 #[derive(Serialize)]
 struct Flat<'a, R: Serialize> {
     #[serde(flatten)]
@@ -124,7 +127,8 @@ impl<'a> WebwidgetTriggered<'a> {
     }
 }
 
-/// Keys that the page reports are absent if it reports nothing; keys that the server finds out are null instead.
+/// Keys that the page reports are absent if it reports nothing; keys that the server finds out are null
+/// instead.
 #[derive(Serialize)]
 struct EventInfo<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,9 @@
 //! The documented form: the document's section "Webhook Events".
 //!
-//! Event types that the document does not name follow its rule: `event`, then the record's documented keys. Two of them have no
-//! record in the document. An inbox event is `event`, the inbox's documented keys (which identify the inbox), then the keys of
-//! its settings, sorted. A typing event is `event`, `user`, `conversation`, `is_private`.
+//! Event types that the document does not name follow its rule: `event`, then the record's documented keys.
+//! Two of them have no record in the document. An inbox event is `event`, the inbox's documented keys (which
+//! identify the inbox), then the keys of its settings, sorted. A typing event is `event`, `user`,
+//! `conversation`, `is_private`.
 //!
 //! Fields that the contract numbers from 30 do not come out in this form.
 
@@ -46,7 +47,8 @@ fn flat<R: Serialize>(parts: &Parts<'_>, record: R) -> Vec<u8> {
     write(&Flat { event: parts.descriptor.name, changed_attributes, record })
 }
 
-/// One flat object: the event's name, the changed attributes if the event type lists them, and the record's keys.
+/// One flat object: the event's name, the changed attributes if the event type lists them, and the record's
+/// keys.
 #[derive(Serialize)]
 struct Flat<'a, R: Serialize> {
     event: &'a str,
@@ -87,7 +89,7 @@ impl Serialize for Change<'_> {
     }
 }
 
-/// The one event whose name does not come first.
+/// `event` is not the first key of this event type.
 #[derive(Serialize)]
 struct WebwidgetTriggered<'a> {
     id: i64,

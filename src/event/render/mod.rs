@@ -1,8 +1,9 @@
 //! The JSON bodies that receivers get, rendered from the protobuf events.
 //!
-//! `docs/json.md` describes them; `documented`, `sample` and `chatwoot` are one form each. Their structs borrow from the event and
-//! declare fields in the document's order, so that a declaration can be compared with the document line by line. Rendering is
-//! pure: the same event and form give the same bytes on every attempt.
+//! `docs/json.md` describes them; `documented`, `sample` and `chatwoot` are one form each. Their structs
+//! borrow from the event and declare fields in the document's order, so that a declaration can be compared
+//! with the document line by line. Rendering is pure: the same event and form give the same bytes on every
+//! attempt.
 
 use super::catalogue::{self, Record, RecordKind};
 use crate::{
@@ -36,7 +37,8 @@ pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     }
 }
 
-/// The form whose body events of this type have in `format`. Where it is another form, both share one rendering.
+/// The form whose body events of this type have in `format`. Where it is another form, both share one
+/// rendering.
 pub fn effective_format(event_type: EventType, format: PayloadFormat) -> PayloadFormat {
     match format {
         PayloadFormat::Sample if !has_sample_form(event_type) => PayloadFormat::Documented,
@@ -44,7 +46,8 @@ pub fn effective_format(event_type: EventType, format: PayloadFormat) -> Payload
     }
 }
 
-/// Whether [`PayloadFormat::Sample`] differs from the documented form for events of this type: message events only.
+/// Whether [`PayloadFormat::Sample`] differs from the documented form for events of this type: message events
+/// only.
 pub fn has_sample_form(event_type: EventType) -> bool {
     catalogue::get(event_type).is_some_and(|descriptor| descriptor.record == RecordKind::Message)
 }

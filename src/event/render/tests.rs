@@ -1,4 +1,4 @@
-//! Properties of every body. The bytes of each kind are pinned by `tests/golden.rs`.
+//! Properties of every body. `tests/golden.rs` compares the bytes of each event type.
 
 use proptest::prelude::*;
 use prost_types::{Struct, Timestamp, value::Kind};
@@ -19,7 +19,7 @@ fn read(body: &[u8]) -> serde_json::Value {
     serde_json::from_slice(body).unwrap()
 }
 
-/// Free JSON of any shape, as far as the check lets it pass.
+/// Any free JSON that the check accepts.
 fn free_value() -> impl Strategy<Value = prost_types::Value> {
     let leaf = prop_oneof![
         Just(Kind::NullValue(0)),
@@ -72,7 +72,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_body_is_json_that_says_what_the_event_says(mut event in message_event()) {
+    fn a_body_is_json_with_the_values_of_the_event(mut event in message_event()) {
         event::check(&mut event, account(), "event").unwrap();
         let Some(Payload::MessageCreated(created)) = &event.payload else { unreachable!() };
         let message = created.message.as_ref().unwrap();
@@ -151,7 +151,7 @@ fn sample_people(sender: Option<v1::sender::Kind>, contact: Option<i64>) -> [ser
 }
 
 #[test]
-fn the_sample_tells_agents_from_contacts() {
+fn the_sample_separates_agents_from_contacts() {
     use v1::sender::Kind::{AgentBot, Contact, User};
 
     let user = || Some(User(v1::User { id: 1, email: "a@b".into(), ..v1::User::default() }));

@@ -5,7 +5,8 @@ use std::fmt;
 /// Most characters of a free object's key that a path shows; a longer key is cut.
 pub(super) const KEY_CHARS_SHOWN: usize = 64;
 
-/// A path as a list from the field up to the request. It is on the stack of the check, and becomes text only in a violation.
+/// A path as a list from the field up to the request. It is on the stack of the check, and becomes text only
+/// in a violation.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     /// The path of the event in the request.

@@ -6,7 +6,8 @@ use crate::{
     proto::v1::{self, sender::Kind},
 };
 
-/// The inbox that an event belongs to. A contact's event belongs to none, and neither does one that leaves the inbox unset.
+/// The inbox that an event belongs to. A contact's event belongs to none, and neither does one that leaves
+/// the inbox unset.
 pub(super) fn inbox_id(record: &Record<'_>) -> Option<i64> {
     let id = match record {
         Record::Conversation(conversation) => of_conversation(*conversation),
@@ -54,8 +55,8 @@ fn by_contact(contact: Option<&v1::Contact>) -> OrderKey {
     OrderKey::Contact(contact.map_or(0, |contact| contact.id))
 }
 
-/// Messages without conversation, contact and inbox share one order, "conversation 0": nothing says which of them belong
-/// together.
+/// Messages without conversation, contact and inbox share one order, "conversation 0": nothing says which of
+/// them belong together.
 fn message_order_key(message: Option<&v1::Message>) -> OrderKey {
     let sender = message.and_then(|message| message.sender.as_ref()).and_then(|sender| sender.kind.as_ref());
     let conversation = message.and_then(|message| message.conversation.as_ref());

@@ -77,7 +77,7 @@ fn time(seconds: i64, nanos: i32) -> Option<Timestamp> {
     Some(Timestamp { seconds, nanos })
 }
 
-/// Messages and conversations within one another, `records` of them.
+/// Nested messages and conversations, `records` of them.
 fn nested_message(records: usize) -> v1::Message {
     let mut message = v1::Message { id: 1, message_type: 1, ..v1::Message::default() };
     if records > 1 {
@@ -175,7 +175,7 @@ fn ids_of_records_are_required_and_positive() {
 }
 
 #[test]
-fn a_sender_is_someone() {
+fn a_sender_has_a_kind() {
     let sent_by = |kind| move |m: &mut v1::Message| m.sender = Some(v1::Sender { kind });
     expect_message(sent_by(None), &[("sender.kind", Required)]);
     let contact = sender::Kind::Contact(v1::Contact::default());
@@ -309,7 +309,7 @@ fn a_changed_attribute_has_a_name() {
 }
 
 #[test]
-fn one_at_most_is_assigned() {
+fn a_conversation_has_one_assignee_at_most() {
     expect_conversation(
         |c| {
             let bot = v1::AgentBot { id: 1, ..v1::AgentBot::default() };

@@ -6,8 +6,9 @@ use super::{checker::Checker, path::Path};
 
 /// Deepest nesting of objects and lists in one free value.
 ///
-/// The codec accepts a nesting of 100 messages, and an object takes three. With this limit, the deepest value in the deepest
-/// record of a batch still passes the codec, so that a publisher gets a violation and no codec error.
+/// The codec accepts a nesting of 100 messages, and an object takes three. With this limit, the deepest value
+/// in the deepest record of a batch still passes the codec, so that a publisher gets a violation and no codec
+/// error.
 pub const VALUE_NESTING_MAX: usize = 24;
 
 impl Checker {

@@ -1,4 +1,5 @@
-//! The seeds of fuzzing: output of the program itself, and odd inputs that its tests know. `fuzz/run --minimise` extends them.
+//! The seeds of fuzzing: output of the program itself, and odd inputs that its tests know. `fuzz/run
+//! --minimise` extends them.
 
 use std::{env, fs, path::Path};
 

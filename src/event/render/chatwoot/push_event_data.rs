@@ -1,4 +1,5 @@
-//! Records as Chatwoot's live connection writes them (`push_event_data`): in `conversation.messages` and `conversation.meta`.
+//! Records as Chatwoot's live connection writes them (`push_event_data`): in `conversation.messages` and
+//! `conversation.meta`.
 
 use serde::Serialize;
 

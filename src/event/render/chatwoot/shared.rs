@@ -138,8 +138,8 @@ impl<'a> From<&'a v1::InitiatedAt> for InitiatedAt<'a> {
     }
 }
 
-/// A file, a location, a link or a card; the same in `webhook_data` and `push_event_data`. The keys depend on the type: a file
-/// has its properties, a location and a link have a URL, a card has neither.
+/// A file, a location, a link or a card; the same in `webhook_data` and `push_event_data`. The keys depend on
+/// the type: a file has its properties, a location and a link have a URL, a card has neither.
 #[derive(Serialize)]
 pub(super) struct Attachment<'a> {
     id: i64,

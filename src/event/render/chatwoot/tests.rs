@@ -1,4 +1,5 @@
-//! Chatwoot's form of fields that a publisher left out, and of fields that the samples lack. The golden files have the rest.
+//! Chatwoot's form of fields that a publisher left out, and of fields that the samples lack. The golden files
+//! have the rest.
 
 use serde_json::{Value, json};
 

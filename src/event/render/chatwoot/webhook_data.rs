@@ -62,7 +62,8 @@ pub(super) enum Sender<'a> {
     CaptainAssistant(CaptainAssistant<'a>),
 }
 
-/// `{}` if nothing is set. Conversations of a website have `referer`, which may be null; those of other channels do not.
+/// `{}` if nothing is set. Conversations of a website have `referer`, which may be null; those of other
+/// channels do not.
 #[derive(Serialize)]
 struct AdditionalAttributes<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,8 +214,8 @@ impl<'a> From<Option<&'a v1::ConversationAttributes>> for AdditionalAttributes<'
 }
 
 impl<'a> ContactInbox<'a> {
-    /// The link between the contact of a conversation and its inbox. Derived if the publisher leaves it out: every conversation
-    /// of Chatwoot has one.
+    /// The link between the contact of a conversation and its inbox. Derived if the publisher leaves it out:
+    /// every conversation of Chatwoot has one.
     fn of(conversation: &'a v1::Conversation, contact: Option<&'a v1::Contact>, inbox_id: i64) -> Self {
         let link = conversation.contact_inbox.as_ref();
         Self {
@@ -303,7 +304,8 @@ fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> O
     })
 }
 
-/// The end user of a conversation: its own field, or else the sender of the event's message, if that is a contact.
+/// The end user of a conversation: its own field, or else the sender of the event's message, if that is a
+/// contact.
 fn contact_of<'a>(
     conversation: &'a v1::Conversation,
     event: Option<&'a v1::Message>,

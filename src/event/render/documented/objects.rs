@@ -92,7 +92,8 @@ struct ContactInbox<'a> {
     hmac_verified: bool,
 }
 
-/// Never null, even with nothing set. The document has no bots as assignees: such a conversation has no assignee in this form.
+/// Never null, even with nothing set. The document has no bots as assignees: such a conversation has no
+/// assignee in this form.
 #[derive(Serialize)]
 struct Meta<'a> {
     sender: Option<Contact<'a>>,
@@ -142,7 +143,8 @@ impl Serialize for Messages<'_> {
     }
 }
 
-/// The sender of a message, or the person who types. The document has no assistants: such a message has no sender in this form.
+/// The sender of a message, or the person who types. The document has no assistants: such a message has no
+/// sender in this form.
 pub(crate) fn sender(sender: Option<&v1::Sender>) -> Option<Sender<'_>> {
     match sender?.kind.as_ref()? {
         Kind::Contact(contact) => Some(Sender::Contact(contact.into())),

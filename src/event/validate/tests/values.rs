@@ -62,7 +62,7 @@ fn numbers_of_free_values_are_finite() {
 }
 
 #[test]
-fn free_keys_do_not_double_those_that_they_stand_beside() {
+fn free_keys_must_not_be_names_of_fields() {
     let extra = |c: &mut v1::Conversation| {
         let attributes = c.additional_attributes.as_mut().unwrap();
         attributes.extra =
@@ -133,7 +133,7 @@ fn a_hostile_event_makes_a_bounded_list_of_bounded_paths() {
 }
 
 #[test]
-fn further_keys_of_the_small_records_are_none_of_their_own() {
+fn extra_keys_of_small_records_must_not_be_names_of_fields() {
     let name = || object([("name", "x".into()), ("else", "x".into())]);
     let small = |m: &mut v1::Message| {
         m.account.as_mut().unwrap().extra = name();
