@@ -84,7 +84,7 @@ fn main() -> anyhow::Result<()> {
 fn append(batch: usize, writes: u64) -> anyhow::Result<f64> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let mut file = File::create(dir.path().join("appended"))?;
-    let write = new_event(1, Vec::new()).content.encoded.repeat(batch);
+    let write = new_event(1).content.encoded.repeat(batch);
     let start = Instant::now();
     for _ in 0..writes {
         file.write_all(&write)?;
@@ -144,7 +144,7 @@ async fn run(
                 if numbers.is_empty() {
                     return anyhow::Ok(bytes);
                 }
-                let events: Vec<_> = numbers.map(|number| new_event(number, vec![subscription])).collect();
+                let events: Vec<_> = numbers.map(new_event).collect();
                 bytes += events.iter().map(|new| new.content.encoded.len() as u64).sum::<u64>();
                 store.accept(events).await?;
             }
@@ -239,7 +239,7 @@ async fn subscribe(store: &DiskStore) -> anyhow::Result<SubscriptionKey> {
     Ok(created.await?.subscription.key)
 }
 
-fn new_event(number: u64, subscriptions: Vec<SubscriptionKey>) -> NewEvent {
+fn new_event(number: u64) -> NewEvent {
     let account = AccountId::new(ACCOUNT).expect("it is positive");
     let number = i64::try_from(number).expect("events are few");
     let event = samples::typical_message(account, 1 + number % 1000, number);
@@ -248,7 +248,6 @@ fn new_event(number: u64, subscriptions: Vec<SubscriptionKey>) -> NewEvent {
         content: event.into(),
         inbox_id: None,
         fingerprint: number.unsigned_abs().into(),
-        subscriptions,
     }
 }
 

@@ -5,11 +5,11 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::{
-    event_routing::EventRouting,
     ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
     time::UnixMicros,
 };
+use crate::proto::v1::EventType;
 
 mod check;
 mod endpoint_url;
@@ -114,10 +114,10 @@ impl Subscription {
     /// Whether it receives an event of its account.
     ///
     /// A subscription with inboxes does not receive events without an inbox, such as those of contacts.
-    pub fn wants(&self, event: &EventRouting) -> bool {
-        self.settings.event_types.contains(&event.event_type)
+    pub fn wants(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
+        self.settings.event_types.contains(&event_type)
             && (self.settings.inbox_ids.is_empty()
-                || event.inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
+                || inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
     }
 
     /// Changes with every version, and differs between two subscriptions of the same name.

@@ -27,7 +27,7 @@ use crate::{
     event::{self, EventContent, StoredEvent, webhook::webhook_id},
     metrics::Metrics,
     proto::v1,
-    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, StoreError},
+    store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
 /// An event that may be published. Only [`Gateway::check_event`] makes one.
@@ -51,17 +51,21 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
-    /// What is to be stored. The bodies that are sent `soon` are rendered here, while the message is decoded, and it is
+    /// The subscriptions that want it now. Which of them get it is decided when it is stored.
+    fn matching(&self, registry: &Registry) -> Matches {
+        registry.matching(self.address.account, self.facts.event_type, self.facts.inbox_id)
+    }
+
+    /// The event as the store takes it. The bodies that are sent `soon` are rendered here, while the message is decoded, and it is
     /// dropped by the thread that made it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
-        let Matches { subscriptions, active } = matching;
-        for (subscription, format) in active {
+        for (subscription, format) in matching.active {
             if soon(subscription) {
                 content.render(&event, format);
             }
         }
-        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, subscriptions }
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint }
     }
 }
 
@@ -167,7 +171,7 @@ impl Gateway {
         let room = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
         let registry = self.0.store.registry();
-        let matching = events.iter().map(|event| registry.matching(event.address.account, &event.facts));
+        let matching = events.iter().map(|event| event.matching(registry));
         let matching: Vec<_> = matching.collect();
         self.check_backlog(&matching)?;
         let mut soon = self.sent_soon();
@@ -214,7 +218,7 @@ impl Gateway {
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let subscriptions = registry.matching(event.address.account, &event.facts).subscriptions.len();
+            let subscriptions = event.matching(registry).subscriptions.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,

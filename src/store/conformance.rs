@@ -108,18 +108,32 @@ impl<E: Engine> Bench<E> {
         }
     }
 
+    /// A subscription to the inboxes 1 and 3.
     async fn subscribe(&self, account: i64, id: &str) -> Arc<Subscription> {
         self.store.create_subscription(new_subscription(account, id)).await.unwrap().subscription
     }
 
-    async fn publish(
+    /// A subscription to these inboxes; to everything if there are none.
+    async fn subscribe_to(&self, account: i64, id: &str, inbox_ids: &[i64]) -> Arc<Subscription> {
+        let new = subscription_to(account, id, inbox_ids);
+        self.store.create_subscription(new).await.unwrap().subscription
+    }
+
+    /// Stores an event of inbox 1.
+    async fn publish(&self, account: i64, id: Option<&str>, number: i64) -> Accepted {
+        self.publish_in(Some(1), account, id, number).await
+    }
+
+    /// Stores an event of this inbox, or of none.
+    async fn publish_in(
         &self,
+        inbox_id: Option<i64>,
         account: i64,
         id: Option<&str>,
         number: i64,
-        subscriptions: &[SubscriptionKey],
     ) -> Accepted {
-        self.store.accept(vec![new_event(account, id, number, subscriptions)]).await.unwrap().remove(0)
+        let new = NewEvent { inbox_id, ..new_event(account, id, number) };
+        self.store.accept(vec![new]).await.unwrap().remove(0)
     }
 
     async fn settle(&self, key: DeliveryKey, state: DeliveryState) {
@@ -183,16 +197,22 @@ pub fn new_subscription(of: i64, id: &str) -> NewSubscription {
     }
 }
 
-pub fn new_event(of: i64, id: Option<&str>, number: i64, subscriptions: &[SubscriptionKey]) -> NewEvent {
+pub fn subscription_to(of: i64, id: &str, inbox_ids: &[i64]) -> NewSubscription {
+    let mut new = new_subscription(of, id);
+    new.settings.inbox_ids = inbox_ids.to_vec();
+    new
+}
+
+/// An event of inbox 1, which every [`new_subscription`] of its account wants.
+pub fn new_event(of: i64, id: Option<&str>, number: i64) -> NewEvent {
     let contact = v1::Contact { id: number, name: format!("contact {number}"), ..Default::default() };
     let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
     let event = v1::Event { payload: Some(payload), ..Default::default() };
     NewEvent {
         address: EventAddress { account: account(of), id: id.map(|id| id.parse().unwrap()) },
         content: event.into(),
-        inbox_id: None,
+        inbox_id: Some(1),
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
-        subscriptions: subscriptions.to_vec(),
     }
 }
 
@@ -212,9 +232,9 @@ pub fn attempt(at: UnixMicros, state: DeliveryState) -> Attempt {
 
 async fn a_closed_store_takes_nothing<E: Engine>(engine: E) {
     let bench = Bench::new(engine);
-    bench.publish(1, Some("e"), 1, &[]).await;
+    bench.publish(1, Some("e"), 1).await;
     bench.store.close().unwrap();
     bench.store.close().unwrap();
-    let error = bench.store.accept(vec![new_event(1, Some("f"), 1, &[])]).await.unwrap_err();
+    let error = bench.store.accept(vec![new_event(1, Some("f"), 1)]).await.unwrap_err();
     assert!(matches!(error, StoreError::Closed));
 }

@@ -175,9 +175,8 @@ impl Store for MemoryStore {
             let now = self.clock.now().max(inner.last_time);
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
-            for (index, mut new) in events.into_iter().enumerate() {
-                self.registry.retain_known(&mut new.subscriptions);
-                match inner.accept_one(index, new, now) {
+            for (index, new) in events.into_iter().enumerate() {
+                match inner.accept_one(&self.registry, index, new, now) {
                     Ok((answer, new)) => {
                         answers.push(answer);
                         fed.extend(new);

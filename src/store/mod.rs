@@ -90,10 +90,11 @@ pub trait Store: Send + Sync + 'static {
     /// Changes the access tokens. [`StoreError::TokenNotFound`] if there is none to be revoked.
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;
 
-    /// Stores events with the deliveries that they owe: all, or none. The answers are in the order of the events.
+    /// Stores events, all or none, each with a delivery to every subscription that wants it at that moment: the
+    /// registry as the calls before this one left it. The results are in the order of the events.
     ///
-    /// A repeated id with the same fingerprint is answered as [`Accepted::duplicate`] and stored once, also within one
-    /// call. [`StoreError::EventExists`] where the fingerprint differs.
+    /// An id that is stored with the same fingerprint, or comes twice in one call, gives [`Accepted::duplicate`]
+    /// and stores nothing. [`StoreError::EventExists`] where the fingerprint differs.
     fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>>;
 
     /// Tells of every group of events as it is stored, in order, and of what callers decided about deliveries. A listener

@@ -143,8 +143,6 @@ pub struct NewEvent {
     pub inbox_id: Option<i64>,
     /// Tells this event from another one with the same id.
     pub fingerprint: u128,
-    /// To whom it is owed; each once, rising.
-    pub subscriptions: Vec<SubscriptionKey>,
 }
 
 /// What came of one event.

@@ -11,11 +11,13 @@ use url::Url;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreError;
-use crate::domain::{
-    event_routing::EventRouting,
-    ids::{AccountId, AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},
-    payload_format::PayloadFormat,
-    subscription::{State, Subscription},
+use crate::{
+    domain::{
+        ids::{AccountId, AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},
+        payload_format::PayloadFormat,
+        subscription::{State, Subscription},
+    },
+    proto::v1::EventType,
 };
 
 /// Every subscription, by key, by name and by account.
@@ -77,24 +79,18 @@ impl Registry {
         self.read().by_url(account, url).map(|subscription| subscription.name.clone())
     }
 
-    /// The account's subscriptions that want such an event.
-    pub fn matching(&self, account: AccountId, facts: &EventRouting) -> Matches {
+    /// The account's subscriptions that want an event of this type and inbox.
+    pub fn matching(&self, account: AccountId, event_type: EventType, inbox_id: Option<i64>) -> Matches {
         let inner = self.read();
         let subscriptions = inner.by_account.get(&account).map_or(&[][..], Vec::as_slice);
         let mut matching = Matches::default();
-        for subscription in subscriptions.iter().filter(|subscription| subscription.wants(facts)) {
+        for subscription in subscriptions.iter().filter(|other| other.wants(event_type, inbox_id)) {
             matching.subscriptions.push(subscription.key);
             if subscription.state == State::Active {
                 matching.active.push((subscription.key, subscription.settings.payload_format));
             }
         }
         matching
-    }
-
-    /// Leaves out the keys whose subscriptions are gone.
-    pub fn retain_known(&self, keys: &mut Vec<SubscriptionKey>) {
-        let inner = self.read();
-        keys.retain(|key| inner.by_key.contains_key(key));
     }
 
     /// Subscriptions by account and id, after the name `after`, as long as `take` wants more.
@@ -278,11 +274,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{event_routing::OrderKey, time::UnixMicros},
-        proto::v1::EventType,
-        store::conformance::new_subscription,
-    };
+    use crate::{domain::time::UnixMicros, store::conformance::new_subscription};
 
     #[test]
     fn changes_are_told_by_lane_as_long_as_they_are_remembered() {
@@ -306,19 +298,15 @@ mod tests {
     #[test]
     fn who_wants_an_event_is_owed_it_and_who_is_active_gets_it() {
         let registry = Registry::default();
-        let facts = EventRouting {
-            event_type: EventType::MessageCreated,
-            inbox_id: None,
-            order_key: OrderKey::Conversation(1),
-        };
+        let (account, event_type) = (AccountId::new(1).unwrap(), EventType::MessageCreated);
         let put = |key: u64, format: PayloadFormat, state: State| {
             let mut new = new_subscription(1, &format!("s{key}"));
-            new.settings.event_types = vec![facts.event_type];
+            new.settings.event_types = vec![event_type];
             new.settings.inbox_ids = Vec::new();
             new.settings.payload_format = format;
             let subscription = new.into_subscription(SubscriptionKey(key), uuid::Uuid::nil(), UnixMicros(0));
             registry.put(Arc::new(Subscription { state, ..subscription }));
-            registry.matching(AccountId::new(1).unwrap(), &facts).active
+            registry.matching(account, event_type, None).active
         };
         let (documented, sample) = (PayloadFormat::Documented, PayloadFormat::Sample);
         assert_eq!(put(1, sample, State::Paused), []);
@@ -334,7 +322,7 @@ mod tests {
             (SubscriptionKey(4), documented),
         ];
         assert_eq!(put(1, sample, State::Active), all);
-        let matching = registry.matching(AccountId::new(1).unwrap(), &facts);
+        let matching = registry.matching(account, event_type, None);
         assert_eq!(matching.subscriptions, [1, 2, 3, 4].map(SubscriptionKey), "all of them are owed it");
     }
 }

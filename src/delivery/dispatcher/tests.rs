@@ -51,7 +51,8 @@ fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
 async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     for number in 0..IDLE {
-        store.create_subscription(new_subscription(1, &format!("s{number}"))).await.unwrap();
+        let account = if number == 6 { 2 } else { 1 };
+        store.create_subscription(new_subscription(account, &format!("s{number}"))).await.unwrap();
     }
     let mut dispatcher = dispatcher(&store);
     dispatcher.look_at_everything();
@@ -63,7 +64,7 @@ async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
 
     // One of them gets an event: it alone is served.
     let mut feed = store.subscribe_accepted();
-    store.accept(vec![new_event(1, None, 1, &[SubscriptionKey(7)])]).await.unwrap();
+    store.accept(vec![new_event(2, None, 1)]).await.unwrap();
     let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
     dispatcher.accepted(&events);
     dispatcher.serve();
@@ -81,7 +82,7 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
     let memory_bytes = settings().lane_windows_bytes_max / 20;
     let mut feed = store.subscribe_accepted();
     for number in 0..30 {
-        let new = new_event(1, None, number, &lanes);
+        let new = new_event(1, None, number);
         let mut event = new.content.decode();
         let Some(Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
         created.contact.as_mut().unwrap().name = "x".repeat(memory_bytes / 3);
@@ -103,9 +104,9 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
-    let lane = store.create_subscription(new).await.unwrap().subscription.key;
+    store.create_subscription(new).await.unwrap().subscription.key;
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
-    store.accept(vec![NewEvent { content, ..new_event(1, None, 1, &[lane]) }]).await.unwrap();
+    store.accept(vec![NewEvent { content, ..new_event(1, None, 1) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
     dispatcher.look_at_everything();
     let ended = dispatcher.reads.join_next().await.expect("the lane reads").unwrap();
@@ -122,7 +123,7 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
         let new = new_subscription(1, &format!("s{number}"));
         lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
-    store.accept((0..3).map(|number| new_event(1, None, number, &lanes)).collect()).await.unwrap();
+    store.accept((0..3).map(|number| new_event(1, None, number)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);
     dispatcher.look_at_everything();
     let most = settings().reads_in_flight_max;

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_of_the_field() {
+    fn a_violation_names_its_field() {
         let (certificate, key) = issued();
         for name in [
             " ",
@@ -314,12 +314,12 @@ mod tests {
         let sealed = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         assert_violation(&with_identity(&certificate, &sealed), CLIENT_KEY, "must not be encrypted");
         let odd = "-----BEGIN PRIVATE KEY-----\nAQID\n-----END PRIVATE KEY-----\n";
-        assert_violation(&with_identity(&certificate, odd), CLIENT_KEY, "of a kind that cannot be used");
+        assert_violation(&with_identity(&certificate, odd), CLIENT_KEY, "has an unsupported type");
         assert_violation(&with_identity(&certificate, &" ".repeat(8193)), CLIENT_KEY, "8192 bytes");
     }
 
     #[test]
-    fn profiles_are_told_apart_by_everything_in_them() {
+    fn different_options_have_different_profile_ids() {
         let (certificate, key) = issued();
         let id =
             |options: &TlsOptions| TlsProfile::new(options.clone()).map(|profile| profile.id().to_owned());

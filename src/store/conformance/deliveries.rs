@@ -17,7 +17,7 @@ use crate::{
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     deliveries_settle_once(engine()).await;
     retries_come_when_they_are_due(engine()).await;
-    a_lane_reads_on_in_stored_order(engine()).await;
+    pending_deliveries_are_read_in_stored_order(engine()).await;
     what_is_owed_is_read_in_stored_order_by_what_it_belongs_to(engine()).await;
     callers_decide_about_deliveries(engine()).await;
     what_is_owed_in_all_follows_every_change(engine()).await;
@@ -26,7 +26,7 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
 async fn deliveries_settle_once<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
-    let event = bench.publish(1, Some("e"), 1, &[a, b]).await;
+    let event = bench.publish(1, Some("e"), 1).await;
     let key = |subscription| DeliveryKey { seq: Seq(1), subscription };
     let due = UnixMicros(bench.clock.now().0 + 50);
     bench.clock.step(10);
@@ -67,7 +67,7 @@ async fn retries_come_when_they_are_due<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let subscription = bench.subscribe(1, "a").await.key;
     for number in 1..=4 {
-        bench.publish(1, None, number, &[subscription]).await;
+        bench.publish(1, None, number).await;
     }
     let start = bench.clock.now();
     for (seq, wait) in [(1, 30), (2, 10), (3, 20)] {
@@ -92,12 +92,12 @@ async fn retries_come_when_they_are_due<E: Engine>(engine: E) {
     assert_eq!((summary.retrying, summary.failed, summary.next_due), (2, 1, Some(UnixMicros(start.0 + 20))));
 }
 
-async fn a_lane_reads_on_in_stored_order<E: Engine>(engine: E) {
+async fn pending_deliveries_are_read_in_stored_order<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe_to(1, "b", &[1]).await.key);
     for number in 1..=9 {
-        let subscriptions: &[SubscriptionKey] = if number % 3 == 0 { &[a, b] } else { &[a] };
-        bench.publish(1, None, number, subscriptions).await;
+        let inbox = if number % 3 == 0 { 1 } else { 3 };
+        bench.publish_in(Some(inbox), 1, None, number).await;
     }
     bench.settle(DeliveryKey { seq: Seq(2), subscription: a }, DeliveryState::Succeeded).await;
     bench
@@ -137,11 +137,11 @@ pub(super) fn contact_tag(id: i64) -> OrderTag {
 
 async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe_to(1, "b", &[1]).await.key);
     // Contacts 1, 2 and 3 in turn: 1 has the events 1, 4, 7; 2 has 2, 5, 8; 3 has 3, 6, 9.
     for number in 0..9 {
-        let subscriptions: &[SubscriptionKey] = if number == 4 { &[a, b] } else { &[a] };
-        bench.publish(1, None, 1 + number % 3, subscriptions).await;
+        let inbox = if number == 4 { 1 } else { 3 };
+        bench.publish_in(Some(inbox), 1, None, 1 + number % 3).await;
     }
     bench.settle(DeliveryKey { seq: Seq(1), subscription: a }, DeliveryState::Succeeded).await;
     bench
@@ -201,10 +201,10 @@ async fn what_is_owed_is_read_in_stored_order_by_what_it_belongs_to<E: Engine>(e
 
 async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key);
-    let event = bench.publish(1, Some("e"), 1, &[a, b]).await;
+    let (a, b) = (bench.subscribe(1, "a").await.key, bench.subscribe_to(1, "b", &[1]).await.key);
+    let event = bench.publish(1, Some("e"), 1).await;
     bench.clock.step(1000);
-    bench.publish(1, Some("f"), 2, &[a]).await;
+    bench.publish_in(Some(3), 1, Some("f"), 2).await;
     let key = |subscription| DeliveryKey { seq: Seq(1), subscription };
     let mut feed = bench.store.subscribe_accepted();
 
@@ -265,9 +265,9 @@ async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
     let key = |seq, subscription| DeliveryKey { seq: Seq(seq), subscription };
     assert_eq!(bench.store.owed_in_all(), 0);
     for id in ["e", "f", "g"] {
-        bench.publish(1, Some(id), 1, &[a.key, b]).await;
+        bench.publish(1, Some(id), 1).await;
     }
-    bench.publish(1, Some("e"), 1, &[a.key, b]).await;
+    bench.publish(1, Some("e"), 1).await;
     assert_eq!(bench.store.owed_in_all(), 6, "a repetition owes nothing");
     bench.settle(key(1, b), DeliveryState::Retrying { due: bench.clock.now() }).await;
     bench.reopen();

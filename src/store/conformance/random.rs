@@ -7,8 +7,9 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{
     Bench, Engine, account, attempt,
     deliveries::{contact_tag, owed},
-    new_event, new_subscription,
+    new_event,
     replays::replay_query,
+    subscription_to,
 };
 use crate::{
     clock::Clock,
@@ -18,7 +19,7 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        Accepted, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, OperatorAction, OrderFilter,
+        Accepted, Change, DeliveryQuery, DeliveryRecord, EventQuery, NewEvent, OperatorAction, OrderFilter,
         ReplayQuery, Settlement, Store, TimeRange, memory::MemoryStore,
     },
 };
@@ -39,7 +40,8 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
         bench.clock.step(random.random_range(0..1000));
         match random.random_range(0..20) {
             0 if subscriptions.len() < 8 => {
-                let new = new_subscription(random.random_range(1..3), &format!("s{step}"));
+                let of = random.random_range(1..3);
+                let new = subscription_to(of, &format!("s{step}"), &random_inboxes(&mut random));
                 let subscription =
                     bench.store.create_subscription(new.clone()).await.unwrap().subscription.key;
                 assert_eq!(subscription, reference.create_subscription(new).await.unwrap().subscription.key);
@@ -47,11 +49,20 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
             }
             1 if !subscriptions.is_empty() => {
                 let subscription = subscriptions[random.random_range(0..subscriptions.len())];
+                let version = reference.registry().by_key(subscription).unwrap().version;
+                if random.random() {
+                    let mut settings = reference.registry().by_key(subscription).unwrap().settings.clone();
+                    settings.inbox_ids = random_inboxes(&mut random);
+                    let change = Change::Settings(Box::new(settings));
+                    bench.store.update_subscription(subscription, version, change.clone()).await.unwrap();
+                    reference.update_subscription(subscription, version, change).await.unwrap();
+                    continue;
+                }
                 let force = random.random();
-                let deleted = bench.store.delete_subscription(subscription, 1, force).await;
+                let deleted = bench.store.delete_subscription(subscription, version, force).await;
                 assert_eq!(
                     deleted.is_ok(),
-                    reference.delete_subscription(subscription, 1, force).await.is_ok()
+                    reference.delete_subscription(subscription, version, force).await.is_ok()
                 );
                 subscriptions.retain(|other| *other != subscription || deleted.is_err());
             }
@@ -83,8 +94,7 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
             }
             4..10 => {
                 let count = random.random_range(1..40);
-                let events: Vec<NewEvent> =
-                    (0..count).map(|_| random_event(&mut random, &subscriptions)).collect();
+                let events: Vec<NewEvent> = (0..count).map(|_| random_event(&mut random)).collect();
                 let ours = bench.store.accept(events.clone()).await;
                 let theirs = reference.accept(events).await;
                 let shown = |answer: &Accepted| (answer.create_time, answer.duplicate, answer.delivery_count);
@@ -110,17 +120,21 @@ async fn random_work_ends_as_in_the_reference<E: Engine>(engine: E, seed: u64) {
     compare(&bench, &reference, &subscriptions, seed);
 }
 
-fn random_event(random: &mut StdRng, subscriptions: &[SubscriptionKey]) -> NewEvent {
+/// Some of the inboxes 1, 2 and 3; none means all.
+fn random_inboxes(random: &mut StdRng) -> Vec<i64> {
+    (1..4).filter(|_| random.random()).collect()
+}
+
+fn random_event(random: &mut StdRng) -> NewEvent {
     let number = random.random_range(0..200);
     let id = random.random_bool(0.7).then(|| format!("e{}", number / 2 * 2));
-    let subscriptions: Vec<SubscriptionKey> =
-        subscriptions.iter().copied().filter(|_| random.random()).collect();
-    new_event(
+    let inbox_id = random.random_bool(0.8).then(|| random.random_range(1..4));
+    let new = new_event(
         random.random_range(1..3),
         id.as_deref(),
         number - number % 2 * i64::from(random.random_bool(0.9)),
-        &subscriptions,
-    )
+    );
+    NewEvent { inbox_id, ..new }
 }
 
 fn random_settlements(

@@ -39,13 +39,13 @@ pub(super) fn replay_query(
 
 async fn replays_queue_again<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
-    let a = bench.subscribe(1, "a").await.key;
+    let a = bench.subscribe_to(1, "a", &[]).await.key;
     let mut times = Vec::new();
     for number in 1..=8 {
         bench.clock.step(10);
-        times.push(bench.publish(1, None, number, &[a]).await.create_time);
+        times.push(bench.publish_in(None, 1, None, number).await.create_time);
     }
-    bench.publish(2, None, 9, &[]).await;
+    bench.publish(2, None, 9).await;
     bench.clock.step(10);
     let failed = DeliveryState::Failed;
     let ends = [failed, DeliveryState::Succeeded, failed, DeliveryState::Retrying { due: UnixMicros(7) }];

@@ -21,7 +21,7 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
     let subscription = bench.subscribe(1, "a").await.key;
     for hundred in 0..COUNT / 100 {
         let ids = (0..100).map(|number| format!("e{}", hundred * 100 + number));
-        let events = ids.map(|id| new_event(1, Some(&id), 7, &[subscription])).collect();
+        let events = ids.map(|id| new_event(1, Some(&id), 7)).collect();
         bench.store.accept(events).await.unwrap();
         bench.clock.step(1_000_000);
     }
@@ -62,11 +62,11 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
     // What was removed may be published again; what is still there is a duplicate.
     let there = bench.store.event(account(1), &"e4".parse().unwrap()).unwrap();
     assert!(there.is_some_and(|event| event.seq == Seq(5)), "it is owed");
-    assert!(bench.publish(1, Some("e4"), 7, &[]).await.duplicate);
+    assert!(bench.publish_in(None, 1, Some("e4"), 7).await.duplicate);
     for number in (0..COUNT).step_by(50) {
         let id = format!("e{number}");
         let there = bench.store.event(account(1), &id.parse().unwrap()).unwrap().is_some();
-        assert_eq!(bench.publish(1, Some(&id), 7, &[]).await.duplicate, there, "{id}");
+        assert_eq!(bench.publish_in(None, 1, Some(&id), 7).await.duplicate, there, "{id}");
     }
 }
 

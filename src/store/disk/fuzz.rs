@@ -196,8 +196,8 @@ mod seeds {
         },
         metrics::Metrics,
         store::{
-            Settlement, Store,
-            conformance::{TestClock, attempt, new_event, new_subscription},
+            NewEvent, Settlement, Store,
+            conformance::{TestClock, attempt, new_event, subscription_to},
             disk::{
                 DiskStore, KeySource, StoreSettings,
                 log::{FIRST_FILE, Files, Kind, replay},
@@ -221,16 +221,16 @@ mod seeds {
         let store = open();
         let mut subscriptions = Vec::new();
         let mut seeds = vec![("audit", audit_seed()), ("tokens", token_seed())];
-        for id in ["a", "b", "c"] {
-            let created = store.create_subscription(new_subscription(1, id)).await.unwrap();
+        for (id, inboxes) in [("a", &[1][..]), ("b", &[1, 2]), ("c", &[1, 2, 3])] {
+            let created = store.create_subscription(subscription_to(1, id, inboxes)).await.unwrap();
             seeds.extend(rows(&created.subscription));
             subscriptions.push(created.subscription.key);
         }
         for round in 0..12 {
             let ids = ["x", "y", "z"].map(|id| format!("{id}{round}"));
-            let events = ids.iter().enumerate().map(|(number, id)| {
-                let id = (number > 0).then_some(id.as_str());
-                new_event(1, id, round * 3 + 1, &subscriptions[number..])
+            let events = (1..).zip(&ids).map(|(inbox, id)| {
+                let id = (inbox > 1).then_some(id.as_str());
+                NewEvent { inbox_id: Some(inbox), ..new_event(1, id, round * 3 + 1) }
             });
             store.accept(events.collect()).await.unwrap();
             let seq = store.newest();
@@ -246,7 +246,7 @@ mod seeds {
             clock.step(1_234);
         }
         // Past the first file, a checkpoint is made.
-        let filling = (0..400).map(|number| new_event(1, None, number, &[]));
+        let filling = (0..400).map(|number| NewEvent { inbox_id: None, ..new_event(1, None, number) });
         store.accept(filling.collect()).await.unwrap();
         store.close().unwrap();
         drop(store);

@@ -59,7 +59,7 @@ fn open(dir: &Path) -> Result<DiskStore, OpenError> {
 async fn closed_store() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
-    let accepted = store.accept(vec![conformance::new_event(1, Some("e"), 1, &[])]).await.unwrap();
+    let accepted = store.accept(vec![conformance::new_event(1, Some("e"), 1)]).await.unwrap();
     assert_eq!(accepted.len(), 1);
     store.close().unwrap();
     dir
@@ -79,7 +79,7 @@ async fn a_second_opening_is_refused_while_the_first_lasts() {
 /// Work that fills several log files, some of it owed.
 async fn work(store: &DiskStore, subscription: SubscriptionKey, rounds: u64) {
     for _ in 0..rounds {
-        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[subscription])).collect();
+        let events = (0..50).map(|number| conformance::new_event(1, None, number)).collect();
         store.accept(events).await.unwrap();
         let newest = store.shared.ledger().next_seq.0;
         let keys = (newest - 50..newest)
@@ -136,7 +136,7 @@ async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
         (1..=EVENTS).map(|seq| DeliveryKey { seq: Seq(seq), subscription }).collect();
     let state = DeliveryState::Retrying { due: store.shared.clock.now() };
     for _ in keys.chunks(50) {
-        let events = (0..50).map(|number| conformance::new_event(1, None, number, &[subscription])).collect();
+        let events = (0..50).map(|number| conformance::new_event(1, None, number)).collect();
         store.accept(events).await.unwrap();
     }
     // Files without events: what is described in them is described anew when they go.

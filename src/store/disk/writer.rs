@@ -36,8 +36,8 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AcceptedEvent, Change, Created, DeliveryChange, NewEvent, NewSubscription, OperatorAction,
-        Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
+        Accepted, AcceptedEvent, Change, Created, DeliveryChange, Matches, NewEvent, NewSubscription,
+        OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
     },
 };
 
@@ -184,13 +184,7 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent {
-            address: EventAddress { account, id },
-            content,
-            inbox_id,
-            fingerprint,
-            mut subscriptions,
-        } = new;
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
         {
@@ -200,8 +194,9 @@ impl Writer {
                 Err(StoreError::EventExists { index, id: id.clone() })
             };
         }
-        // A subscription may have gone since the event was matched.
-        self.shared.registry.retain_known(&mut subscriptions);
+        // This thread alone changes the registry: no subscription comes or goes before the commit is written.
+        let Matches { subscriptions, .. } =
+            self.shared.registry.matching(account, content.event_type, inbox_id);
         let seq = Seq(group.first.0 + group.entries.len() as u64);
         let id_given = id.is_some();
         let id = id.unwrap_or_else(|| EventId::made(group.time, seq, self.random.random()));

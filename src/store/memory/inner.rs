@@ -18,8 +18,8 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, NewEvent, PendingDelivery, ReplayQuery,
-        StoreError,
+        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, Matches, NewEvent, PendingDelivery,
+        Registry, ReplayQuery, StoreError,
     },
 };
 
@@ -51,12 +51,12 @@ impl Inner {
     /// Adds one event; what is fed is `None` for a duplicate.
     pub(super) fn accept_one(
         &mut self,
+        registry: &Registry,
         index: usize,
         new: NewEvent,
         now: UnixMicros,
     ) -> Result<(Accepted, Option<AcceptedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint, subscriptions } =
-            new;
+        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
         let bytes = content.encoded.len() as u64;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
@@ -66,6 +66,7 @@ impl Inner {
             let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
             return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
         }
+        let Matches { subscriptions, .. } = registry.matching(account, content.event_type, inbox_id);
         self.last_seq += 1;
         let seq = Seq(self.last_seq);
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));
