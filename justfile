@@ -1,75 +1,75 @@
 # Shortcuts. Everything here is plain cargo, which works without `just` as well.
 
-# Lists the recipes.
+# List the recipes
 default:
     @just --list
 
-# What has to pass before a push.
+# Run the checks to pass before a push
 ready: fmt-check clippy test
 
-# Formats the code.
+# Format the code
 fmt:
     cargo fmt
 
-# Says whether the code is formatted.
+# Check that the code is formatted
 fmt-check:
     cargo fmt --check
 
-# Lints everything; a warning is a fault.
+# Lint everything; warnings are errors
 clippy:
     cargo clippy --all-targets -- -D warnings
 
-# Runs the tests: all, or those whose names contain the words given.
+# Run all tests, or those whose names contain the given words
 test *words:
     cargo test {{words}}
 
-# Simulates the gateway from so many seeds, and counts what happened.
+# Simulate the gateway with this many seeds, and print statistics
 simulate seeds="200":
     TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim whatever_happens -- --nocapture
 
-# Checks licences, sources, bans and advisories of what we depend on. Needs cargo-deny.
+# Check licences, sources, bans and advisories of the dependencies. Needs cargo-deny
 deny:
     cargo deny check
 
-# Runs the benchmarks.
+# Run the benchmarks
 bench *arguments:
     cargo bench {{arguments}}
 
-# Runs what has to pass before a change is taken: everything above, other languages' clients, and more. Takes long.
+# Run all checks of CI: the above, clients in other languages, fuzzing and more. Takes long
 ci:
     .ci/run
 
-# Runs other languages' clients against the gateway. Needs Python with venv, and Node.js with npm.
+# Run clients in other languages against the gateway. Needs Python with venv, and Node.js with npm
 clients:
     cargo build
     tests/clients/install target/clients
     tests/clients/run.py target/debug/tidings target/clients
 
-# Fuzzes every decoder: each target, or those named, for so many seconds. Needs a C++ compiler.
+# Fuzz all decoders, or the named targets, for this many seconds each. Needs a C++ compiler
 fuzz seconds="10" *targets:
     fuzz/run {{seconds}} {{targets}}
 
-# Takes into fuzz/corpus what fuzzing found, as few inputs as reach as much of the code.
+# Add the inputs that fuzzing found to fuzz/corpus, without redundant ones
 fuzz-minimise *targets:
     fuzz/run --minimise {{targets}}
 
-# Shows the whole round: publish, deliver, list.
+# Run the demo: publish, deliver, list
 demo:
     cargo run --release -- demo
 
-# Runs the gateway, allowed to POST to this machine.
+# Run the gateway; deliveries to this machine are allowed
 serve *arguments:
     cargo run --release -- serve --egress-allow 127.0.0.0/8 --egress-allow ::1 {{arguments}}
 
-# Runs a receiver that prints what arrives.
+# Run a receiver that prints webhooks
 receive *arguments:
     cargo run --release -- receive {{arguments}}
 
-# Prints the settings in force.
+# Print the settings in force
 config *arguments:
     cargo run --release -- config {{arguments}}
 
-# Updates the table in docs/settings.md.
+# Update the table in docs/settings.md
 settings:
     cargo run --quiet -- config --markdown > target/settings.md
     sed -i -e '/settings:begin/,/settings:end/{/settings:/!d}' -e '/settings:begin/r target/settings.md' docs/settings.md

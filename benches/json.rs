@@ -1,12 +1,12 @@
-//! What a body costs: `cargo bench --bench json`.
+//! The cost of a body: `cargo bench --bench json`.
 //!
-//! Each form of a typical message is written from the protobuf event (`tidings`), beside two ways to write the very same
-//! content with serde_json: from plain derived structs that own their strings and need no translation (`plain`, what
-//! serde_json itself takes), and by way of a `serde_json::Value` made of them (`value`; its keys come out sorted, so the
-//! bytes differ in order, not in number). `check` is what a publish pays before, `import` what a webhook of Chatwoot costs that
-//! comes in, beside parsing it alone (`value`).
+//! Each format of a typical message is rendered from the protobuf event (`tidings`). Two other ways to write
+//! the same content are for comparison: serde_json from plain derived structs that own their strings
+//! (`plain`), and by way of a `serde_json::Value` (`value`; its keys are sorted, so the bytes differ in order
+//! only). `check` is the validation of a publish. `import` is the conversion of a received webhook, compared
+//! with only parsing it (`value`).
 //!
-//! The first line of a form says how many bytes its body has; the times are of one event.
+//! The first line of a format is the size of its body. Times are for one event.
 
 use std::{hint::black_box, time::Duration};
 
@@ -20,7 +20,7 @@ use tidings::{
 };
 
 fn typical_message() -> (v1::Event, AccountId) {
-    let account = AccountId::new(7).expect("it is positive");
+    let account = AccountId::new(7).expect("7 is positive");
     (samples::typical_message(account, 4711, 881_204), account)
 }
 
@@ -47,10 +47,10 @@ fn body<Plain: Serialize + DeserializeOwned>(criterion: &mut Criterion, form: &s
     group.finish();
 }
 
-/// What a webhook of Chatwoot costs that comes in: it is read, checked, rendered, and compared with what came.
+/// The conversion of a received webhook: parse, validate, render, and compare with the original.
 fn import(criterion: &mut Criterion) {
     let (mut event, account) = typical_message();
-    event::check(&mut event, account, "event").expect("the sample has no fault");
+    event::check(&mut event, account, "event").expect("the sample is valid");
     let body = render::render(&event, PayloadFormat::Chatwoot);
     let mut group = criterion.benchmark_group("import");
     group.throughput(Throughput::Bytes(body.len() as u64));

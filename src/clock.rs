@@ -1,12 +1,12 @@
-//! Where the time comes from.
+//! The clock, which tests can replace.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::UnixMicros;
 
-/// Tells the time. A trait, so that a simulation can set it.
+/// The source of time. A trait, so that a simulation can set the time.
 pub trait Clock: Send + Sync + 'static {
-    /// The wall clock. May step back.
+    /// The wall-clock time. It may step back.
     fn now(&self) -> UnixMicros;
 }
 
@@ -15,9 +15,9 @@ pub trait Clock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+    #[expect(clippy::disallowed_methods, reason = "only this function reads the machine's clock")]
     fn now(&self) -> UnixMicros {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the machine's clock is past 1970");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
         UnixMicros(i64::try_from(now.as_micros()).expect("the clock is before the year 294,000"))
     }
 }

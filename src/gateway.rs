@@ -1,8 +1,8 @@
-//! The use cases, one method each: subscribe, publish, inspect. What a caller may do is decided here; how it is written
-//! on a wire, and how it is kept, is not.
+//! The use cases, one method each: subscribe, publish, inspect. The gateway enforces limits and permissions.
+//! It knows neither the wire format nor the storage format.
 //!
-//! Everything that comes in has been checked before ([`Gateway::check_event`], [`Gateway::check_subscription`]); what
-//! goes out are the domain's own types.
+//! Arguments are validated before ([`Gateway::check_event`], [`Gateway::check_subscription`]); results are
+//! domain types.
 
 use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     domain::{egress::EgressPolicy, retry::RetryPolicy},
     event::webhook::WebhookClient,
+    log_throttle::LogThrottle,
     metrics::Metrics,
     store::{self, Store, StoreError},
 };
@@ -36,23 +37,23 @@ pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, Toke
 pub use deliveries::{ListDeliveries, Summary};
 pub use error::{GatewayError, Limit, Resource};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
-pub use replay::{ReplayDeliveries, ReplayPlace, Replayed};
+pub use replay::{ReplayCursor, ReplayDeliveries, Replayed};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Rotated, Tested, UpdateSubscription,
 };
-// The words that callers ask and are answered in.
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
+// Types of the store that are parameters and results of use cases.
 pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, RequestKey, TimeRange};
 
 use access::Access;
 use admission::Admission;
-use backlog::Told;
 
 /// What bounds the gateway, and what a subscription's own settings stand over.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be answered.
+    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be
+    /// answered.
     pub event_bytes_max: usize,
     /// Most events of all publishers that wait to be stored.
     pub events_in_flight_max: usize,
@@ -62,7 +63,8 @@ pub struct GatewaySettings {
     pub reads_in_flight_max: usize,
     /// Most TestSubscription calls under way.
     pub tests_in_flight_max: usize,
-    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are made.
+    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are
+    /// made.
     pub lane_window: usize,
     /// Most WatchDeliveries calls under way.
     pub watches_max: usize,
@@ -86,7 +88,7 @@ pub struct GatewaySettings {
     pub tokens: TokenSettings,
 }
 
-/// The use cases. Cheap to clone; every clone is the same gateway.
+/// The use cases. A handle: cloning is cheap, and all clones share one gateway.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
@@ -102,16 +104,18 @@ struct Inner {
     reads: Arc<Semaphore>,
     tests: Semaphore,
     watches: Arc<Semaphore>,
-    /// The store holds as much as it may, and all of it is owed.
+    /// The store is at its size limit, and everything in it is still to be delivered.
     full: AtomicBool,
-    backlog_told: Told,
-    /// Held while a subscription is added, so that an account's bound holds for calls at the same time, too.
+    backlog_log: LogThrottle,
+    /// Locked while a subscription or a token is added, so that concurrent calls cannot exceed a limit
+    /// together.
     adding: tokio::sync::Mutex<()>,
 }
 
 impl Gateway {
-    /// A gateway in front of `store`. Tests are POSTed through `webhook_client`. Secrets and ids are drawn from `random`, which
-    /// must therefore be seeded by the machine's entropy wherever secrets matter.
+    /// Creates a gateway in front of `store`. TestSubscription POSTs through `webhook_client`.
+    ///
+    /// Secrets and ids come from `random`: seed it from the machine's entropy, except in tests.
     pub fn new(
         store: Arc<dyn Store>,
         webhook_client: WebhookClient,
@@ -126,7 +130,7 @@ impl Gateway {
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
             full: AtomicBool::new(false),
-            backlog_told: Told::default(),
+            backlog_log: LogThrottle::new(),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),
@@ -138,28 +142,28 @@ impl Gateway {
         }))
     }
 
-    /// Where what the gateway does is counted.
+    /// The metrics of this gateway.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
 
-    /// Draws a value from the gateway's randomness.
-    fn draw<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
-        draw(&mut self.0.random.lock().expect("no code panics while it holds this lock"))
+    /// Calls `generate` with the gateway's random number generator.
+    fn with_rng<T>(&self, generate: impl FnOnce(&mut StdRng) -> T) -> T {
+        generate(&mut self.0.random.lock().expect("no code panics while it holds this lock"))
     }
 
-    fn draw_uuid(&self) -> uuid::Uuid {
-        uuid::Builder::from_random_bytes(self.draw(rand::RngExt::random)).into_uuid()
+    fn random_uuid(&self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes(self.with_rng(rand::RngExt::random)).into_uuid()
     }
 
-    /// Reads from the store where the disk may be waited for.
+    /// Reads from the store, on a thread that may block on the disk.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, GatewayError> {
-        let turn = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
-        let reading = store::read(&self.0.store, move |store| {
-            let _turn = turn; // Kept until the read is over, even if nobody waits for it any more.
+        let permit = Arc::clone(&self.0.reads).acquire_owned().await.expect("this semaphore is never closed");
+        let reading = store::read_blocking(&self.0.store, move |store| {
+            let _permit = permit; // Until the read is over, even if its caller has gone.
             read(store)
         });
         match reading.await {

@@ -1,4 +1,4 @@
-//! What the program is told by signals: to end, or to look at its files again.
+//! Signals: shut down, reload files, and survive the file size limit.
 
 use std::{io, process, sync::Arc};
 
@@ -8,60 +8,60 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// SIGXFSZ on Linux: a write would make a file larger than the process may have it (`ulimit -f`).
+/// SIGXFSZ on Linux: a write would exceed the process's limit on file sizes (`ulimit -f`).
 const FILE_TOO_LARGE: i32 = 25;
 
-/// Makes such a write an error, as one is on a full disk. The system would end the process instead. To be called within a
-/// runtime.
+/// Turns a write beyond the file size limit into an error, as on a full disk, instead of the end of the
+/// process. Call it within a runtime.
 ///
 /// # Errors
 ///
-/// The signal cannot be listened for.
+/// The signal handler cannot be installed.
 pub fn survive_file_size_limit() -> io::Result<()> {
-    // Nobody needs to hear of it: that it is caught at all, from now on, keeps the process alive.
+    // Nothing listens for the signal. The handler stays installed and keeps the process alive.
     drop(signal(SignalKind::from_raw(FILE_TOO_LARGE))?);
     Ok(())
 }
 
-/// A token that the first SIGTERM or SIGINT cancels. The second one ends the process at once, with the exit code that a
-/// shell expects of it (143 or 130). To be called within a runtime.
+/// Returns a token that the first SIGTERM or SIGINT cancels. The second one ends the process at once, with
+/// the exit code that shells use for it (143 or 130). Call it within a runtime.
 ///
 /// # Errors
 ///
-/// The signals cannot be listened for.
+/// A signal handler cannot be installed.
 pub fn on_signals() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = CancellationToken::new();
-    let told = shutdown.clone();
+    let token = shutdown.clone();
     tokio::spawn(async move {
         loop {
             let kind = tokio::select! {
                 _ = terminate.recv() => SignalKind::terminate(),
                 _ = interrupt.recv() => SignalKind::interrupt(),
             };
-            if told.is_cancelled() {
+            if token.is_cancelled() {
                 process::exit(128 + kind.as_raw_value());
             }
-            told.cancel();
+            token.cancel();
         }
     });
     Ok(shutdown)
 }
 
-/// Notifies at every SIGHUP, which would end the process otherwise. To be called within a runtime.
+/// Notifies at every SIGHUP, which would end the process otherwise. Call it within a runtime.
 ///
 /// # Errors
 ///
-/// The signal cannot be listened for.
+/// The signal handler cannot be installed.
 pub fn on_hangup() -> io::Result<Arc<Notify>> {
     let mut hangup = signal(SignalKind::hangup())?;
-    let told = Arc::new(Notify::new());
-    let tells = Arc::clone(&told);
+    let notify = Arc::new(Notify::new());
+    let notified = Arc::clone(&notify);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            tells.notify_one();
+            notify.notify_one();
         }
     });
-    Ok(told)
+    Ok(notified)
 }

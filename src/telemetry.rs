@@ -1,4 +1,4 @@
-//! Log lines: structured, to standard error, as text for people or JSON for machines.
+//! The log: structured lines on standard error, as text for people or JSON for machines.
 
 use std::{
     env,
@@ -13,13 +13,13 @@ use tracing_subscriber::{
 
 use crate::config::LogFormat;
 
-/// Starts to write log lines: those that `filter` lets through, in this format. To be called once, early.
+/// Starts the log with a filter and a format. Call it once, early.
 ///
-/// Panics are logged from then on too, as errors: whatever task they end, the line has the format of all others.
+/// Panics are logged too, as errors in the same format.
 ///
 /// # Errors
 ///
-/// `filter` is no filter, or log lines are being written already.
+/// `filter` is invalid, or the log is started already.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
     let lines = fmt::layer().with_writer(io::stderr);
@@ -31,14 +31,14 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
         }
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_content)).with(lines).try_init()?;
+    tracing_subscriber::registry().with(filter).with(filter_fn(has_no_content)).with(lines).try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Whether lines of this kind may be written whatever the filter says. The storage engine traces what it stores byte by
-/// byte, and that is bodies and secrets.
-fn tells_no_content(metadata: &Metadata<'_>) -> bool {
+/// Excludes sled's traces, whatever the filter says: they contain stored bytes, which may be bodies or
+/// secrets.
+fn has_no_content(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || !metadata.target().starts_with("sled")
 }
 

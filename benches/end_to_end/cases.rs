@@ -1,4 +1,4 @@
-//! What is more than one load: how the gateway stands a flood, a dead endpoint, a backlog, many subscriptions, and time.
+//! Cases beyond a single load: a flood, a dead endpoint, a backlog, many subscriptions, a long time.
 
 use serde::Serialize;
 
@@ -12,22 +12,22 @@ mod overload;
 mod refusals;
 mod soak;
 
-/// A case, and how much of it.
+/// A case and its size.
 #[derive(Clone, Copy, Debug)]
 pub enum Case {
-    /// More is published than can be served.
+    /// Publish at more than the sustainable rate.
     Overload(overload::Overload),
-    /// Nothing is taken.
+    /// Every publish is refused.
     Refusals(refusals::Refusals),
-    /// One endpoint of many never answers.
+    /// One endpoint of many never responds.
     Hanging(hanging::Hanging),
-    /// Nothing is delivered for a long time, and then the gateway crashes.
+    /// A backlog grows, then the gateway crashes.
     Backlog(backlog::Backlog),
-    /// Many subscriptions to which nothing is published.
+    /// Many subscriptions without events.
     Idle(idle::Idle),
-    /// Pages of what is stored.
+    /// Pages of lists.
     Lists(lists::Lists),
-    /// Events come and go for a long time.
+    /// Events are stored and deleted for a long time.
     Soak(soak::Soak),
 }
 
@@ -36,28 +36,28 @@ pub use self::{
     soak::Soak,
 };
 
-/// What came of a case.
+/// The figures of a case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
-    /// Its name.
+    /// The name of the case.
     pub name: String,
-    /// In the order in which they are told.
+    /// The figures, in the order of the table.
     pub figures: Vec<Figure>,
 }
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What it is.
+    /// Its meaning.
     pub what: String,
-    /// How much.
+    /// Its value.
     pub value: f64,
-    /// Of what; empty for a ratio or a count.
+    /// Its unit; empty for a ratio or a count.
     pub unit: &'static str,
 }
 
 impl Case {
-    /// What it is called.
+    /// The name of the case.
     pub fn name(&self) -> String {
         match self {
             Self::Overload(overload) => overload.name(),
@@ -70,7 +70,7 @@ impl Case {
         }
     }
 
-    /// Finds its figures, with gateways that are started so.
+    /// Measures the case with gateways that `start` describes.
     pub fn run(&self, start: &Start) -> anyhow::Result<Figures> {
         let figures = match self {
             Self::Overload(overload) => overload.run(start)?,

@@ -1,4 +1,4 @@
-//! The processes of a run. Each is started by the one that prints the table, and ends with it.
+//! The processes of a run. The one that prints the table starts the others; they end with it.
 
 use std::{
     env,
@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest wait for an answer. No order takes as long.
+/// Limit on the wait for an answer. No order takes as long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
-/// What `/proc` counts a process's time in; the same on every Linux that matters.
+/// Unit of a process's time in `/proc`; the same on every usual Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What a process is that runs this very program.
+/// Role of a process that runs this program.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Role {
     /// Publishes events.
@@ -27,18 +27,18 @@ pub enum Role {
     Receiver,
     /// Sends bare POSTs.
     WebhookClient,
-    /// Answers bare gRPC calls.
+    /// Responds to bare gRPC calls.
     Echo,
 }
 
-/// A process of the run. Killed when it is dropped.
+/// A process of the run. It is killed when this is dropped.
 pub struct Process {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Process {
-    /// Starts `command`; what it writes to one of its outputs is read line by line.
+    /// Starts `command`. One of its outputs is read line by line.
     pub fn start(
         mut command: Command,
         output: impl Fn(&mut Child) -> Box<dyn Read + Send>,
@@ -61,19 +61,19 @@ impl Process {
         self.lines.recv_timeout(ANSWER_TIMEOUT).context("a process of the run ended, or took too long")
     }
 
-    /// What it has used so far.
+    /// Resources that it has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         Usage::of(self.child.id())
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Asks it to end, and waits for that as long as for an answer.
+    /// Stops it with SIGTERM and waits for its end.
     pub fn end(&mut self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         while asked.is_ok() && self.lines.recv_timeout(ANSWER_TIMEOUT).is_ok() {}
@@ -88,55 +88,55 @@ impl Drop for Process {
     }
 }
 
-/// A process that runs this program in another role, and does as it is told.
+/// A process that runs this program in another role and executes orders.
 pub struct Helper {
     process: Process,
     orders: ChildStdin,
 }
 
 impl Helper {
-    /// Starts one.
+    /// Starts it.
     pub fn start(role: Role) -> anyhow::Result<Self> {
         let mut command = Command::new(env::current_exe().context("this program has no path")?);
         command.arg("--role").arg(format!("{role:?}").to_lowercase());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process =
-            Process::start(command, |child| Box::new(child.stdout.take().expect("it is piped")))?;
-        let orders = process.child.stdin.take().expect("it is piped");
+            Process::start(command, |child| Box::new(child.stdout.take().expect("the pipe was requested")))?;
+        let orders = process.child.stdin.take().expect("the pipe was requested");
         Ok(Self { process, orders })
     }
 
-    /// Gives an order and waits for its answer.
+    /// Sends an order and waits for its answer.
     pub fn ask<A: DeserializeOwned>(&mut self, order: &impl Serialize) -> anyhow::Result<A> {
         self.order(order)?;
         self.answer()
     }
 
-    /// Gives an order, whose answer is to be waited for later.
+    /// Sends an order. Its answer is read later.
     pub fn order(&mut self, order: &impl Serialize) -> anyhow::Result<()> {
         writeln!(self.orders, "{}", serde_json::to_string(order)?).context("a helper has ended")
     }
 
-    /// Waits for what it has to say.
+    /// Waits for its next answer.
     pub fn answer<A: DeserializeOwned>(&mut self) -> anyhow::Result<A> {
         let line = self.process.line()?;
         serde_json::from_str(&line).with_context(|| format!("a helper said {line:?}"))
     }
 
-    /// What it has used so far.
+    /// Resources that it has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         self.process.usage()
     }
 }
 
-/// Says something to whoever started this process.
+/// Sends an answer to the process that started this one.
 pub fn say(answer: &impl Serialize) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "{}", serde_json::to_string(answer)?)?;
-    output.flush().context("nobody listens any more")
+    output.flush().context("the output is closed")
 }
 
-/// Does what it is told, order by order, until nobody is left to give any.
+/// Executes orders from standard input until it is closed.
 pub fn obey<O: DeserializeOwned, A: Serialize>(
     mut orders: impl FnMut(O) -> anyhow::Result<A>,
 ) -> anyhow::Result<()> {
@@ -146,16 +146,16 @@ pub fn obey<O: DeserializeOwned, A: Serialize>(
     Ok(())
 }
 
-/// What a process has used.
+/// Resources that a process has used.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// Time of a core, in seconds; counted in steps of a hundredth.
+    /// CPU time in seconds, in steps of a hundredth.
     pub cpu_seconds: f64,
-    /// Memory that it holds now, in bytes.
+    /// Resident memory, in bytes.
     pub resident_bytes: u64,
-    /// The most that it ever held.
+    /// Peak of the resident memory, in bytes.
     pub resident_bytes_max: u64,
-    /// What it made the disk write.
+    /// Bytes written to the disk.
     pub written_bytes: u64,
 }
 
@@ -175,7 +175,8 @@ impl Usage {
     }
 }
 
-/// User and system time: the 14th and 15th field, counted past the name in parentheses, which is the second.
+/// User and system time: fields 14 and 15. The second field is the name in parentheses, which may contain
+/// spaces.
 fn cpu_seconds(stat: &str) -> anyhow::Result<f64> {
     let (_, after_name) = stat.rsplit_once(')').context("a stat file without a name")?;
     let ticks: Vec<f64> =
@@ -187,11 +188,11 @@ fn number(text: &str, key: &str) -> anyhow::Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     match line.and_then(|line| line.split_whitespace().next()) {
         Some(number) => Ok(number.parse()?),
-        None => bail!("no {key} there"),
+        None => bail!("there is no {key}"),
     }
 }
 
-/// The kernel's name for the processor, for the head of the table.
+/// The kernel's name of the processor, for the head of the table.
 pub fn processor() -> String {
     let mut text = String::new();
     let read = File::open("/proc/cpuinfo").and_then(|mut file| file.read_to_string(&mut text));

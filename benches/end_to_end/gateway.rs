@@ -23,26 +23,26 @@ use crate::{
     load::{account, now_micros, stamped},
 };
 
-/// How often it is asked whether everything is settled.
+/// Interval of checks whether everything is settled.
 const SETTLED_POLL: Duration = Duration::from_millis(2);
-/// How often it is asked whether it serves.
+/// Interval of checks whether the gateway serves.
 const READY_POLL: Duration = Duration::from_millis(1);
-/// Longest wait for that.
+/// Limit on the wait until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Most subscriptions that are made at once.
+/// Most concurrent calls that create subscriptions.
 const SUBSCRIBING_MAX: usize = 64;
 
-/// How gateways are started.
+/// Options for starting a gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// By this command, a profiler for example.
+    /// Command that runs the gateway, for example a profiler.
     pub under: Option<String>,
-    /// Flags beyond those that every run needs.
+    /// Flags beyond those of every run.
     pub flags: Vec<String>,
 }
 
 impl Start {
-    /// The same with one more setting.
+    /// The same options with one more setting.
     pub fn with(&self, setting: &str, value: &str) -> Self {
         let mut start = self.clone();
         start.flags.extend([format!("--{}", setting.replace('_', "-")), value.to_owned()]);
@@ -52,11 +52,11 @@ impl Start {
 
 /// A page of a list.
 pub struct Listed {
-    /// Where the next one goes on; empty at the end.
+    /// Token of the next page; empty at the end.
     pub next_page_token: String,
 }
 
-/// A running gateway. Its data directory goes with it.
+/// A running gateway. Its data directory is deleted with it.
 pub struct Gateway {
     start: Start,
     process: Process,
@@ -68,28 +68,28 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one with the default settings, allowed to POST to this machine.
+    /// Starts a gateway with the default settings that may POST to this machine.
     pub fn start(start: &Start) -> anyhow::Result<Self> {
-        // Where the build is, there is a disk; a system's temporary directory may be memory.
+        // In the build directory, which is on a disk. The system's temporary directory may be in memory.
         let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("no room for data")?;
         let process = spawn(start, data_dir.path(), "127.0.0.1:0")?;
         let (address, http) = listening_at(&process)?;
-        // A thread of its own: the connection is asked whether it is still there while nobody uses it.
+        // With a thread of its own, which keeps the idle connection alive.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let channel = runtime.block_on(connect(address))?;
         Ok(Self { start: start.clone(), process, address, http, channel, runtime, data_dir })
     }
 
-    /// Ends the process as a crash would, starts another one on the same data, and tells how long that takes from the
-    /// start of the process until it says that it serves.
+    /// Kills the process, starts another one on the same data, and returns the time from its start until it
+    /// is ready.
     pub fn crash_and_start(&mut self) -> anyhow::Result<Duration> {
         self.process.kill()?;
-        // A port that was free a moment ago: it must be known before the gateway tells.
+        // A port that was free a moment ago: it is needed before the gateway logs its addresses.
         let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let begin = Instant::now();
         let process = spawn(&self.start, self.data_dir.path(), &http.to_string())?;
-        while !get(http, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-            ensure!(begin.elapsed() < READY_TIMEOUT, "it does not serve after {READY_TIMEOUT:?}");
+        while !get(http, "/readyz").is_ok_and(|response| response.starts_with("HTTP/1.1 200")) {
+            ensure!(begin.elapsed() < READY_TIMEOUT, "the gateway is not ready after {READY_TIMEOUT:?}");
             std::thread::sleep(READY_POLL);
         }
         let took = begin.elapsed();
@@ -99,37 +99,37 @@ impl Gateway {
         Ok(took)
     }
 
-    /// The sum of the series of this name, as `/metrics` has it.
+    /// The sum of the series of this name in `/metrics`.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = get(self.http, "/metrics")?;
         let of_name = text
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         let values: Vec<f64> = of_name.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-        ensure!(!values.is_empty(), "there is no {name} at /metrics");
+        ensure!(!values.is_empty(), "/metrics has no {name}");
         Ok(values.iter().sum())
     }
 
-    /// Where gRPC is served.
+    /// The gRPC address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What its process has used so far.
+    /// Resources that its process has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         self.process.usage()
     }
 
-    /// Subscribes an endpoint to the messages of the account of `place`, with the default settings.
-    pub fn subscribe(&self, place: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
-        let request = subscription(place, format!("http://{endpoint}/webhooks"));
+    /// Subscribes an endpoint to the messages of an account, with the default settings.
+    pub fn subscribe(&self, index: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
+        let request = subscription(index, format!("http://{endpoint}/webhooks"));
         let mut client = SubscriptionServiceClient::new(self.channel.clone());
-        let answer =
+        let response =
             self.runtime.block_on(client.create_subscription(request)).context("cannot subscribe")?;
-        Ok(answer.into_inner().subscription.context("an answer without its subscription")?.name)
+        Ok(response.into_inner().subscription.context("the response has no subscription")?.name)
     }
 
-    /// Makes `count` subscriptions to which nothing is published, `per_account` in each account.
+    /// Creates `count` subscriptions without events, `per_account` in each account.
     pub fn subscribe_idle(&self, count: usize, per_account: usize) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             let mut calls = JoinSet::new();
@@ -151,11 +151,11 @@ impl Gateway {
         })
     }
 
-    /// Publishes a batch to the account of `place`, beside every load.
-    pub fn publish(&self, place: usize, events: u64) -> anyhow::Result<()> {
+    /// Publishes a batch to an account, apart from any load.
+    pub fn publish(&self, index: usize, events: u64) -> anyhow::Result<()> {
         let mut client = EventServiceClient::new(self.channel.clone());
-        let parent = format!("accounts/{}", account(place));
-        let event = |number| Some(stamped(account(place), number, now_micros()));
+        let parent = format!("accounts/{}", account(index));
+        let event = |number| Some(stamped(account(index), number, now_micros()));
         let requests = (1..=events).map(|number| v1::PublishEventRequest {
             event: event(number).map(Box::new),
             ..Default::default()
@@ -165,7 +165,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Holds back what is owed to a subscription.
+    /// Pauses a subscription.
     pub fn pause(&self, name: &str) -> anyhow::Result<()> {
         let mut client = SubscriptionServiceClient::new(self.channel.clone());
         let request = v1::PauseSubscriptionRequest { name: name.to_owned() };
@@ -173,7 +173,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Goes on delivering to it.
+    /// Resumes a subscription.
     pub fn resume(&self, name: &str) -> anyhow::Result<()> {
         let mut client = SubscriptionServiceClient::new(self.channel.clone());
         let request = v1::ResumeSubscriptionRequest { name: name.to_owned() };
@@ -181,26 +181,26 @@ impl Gateway {
         Ok(())
     }
 
-    /// Asks for a page of deliveries.
+    /// Lists a page of deliveries.
     pub fn list_deliveries(&self, request: v1::ListDeliveriesRequest) -> anyhow::Result<Listed> {
         let mut client = DeliveryServiceClient::new(self.channel.clone());
-        let answer =
+        let response =
             self.runtime.block_on(client.list_deliveries(request)).context("cannot list deliveries")?;
-        Ok(Listed { next_page_token: answer.into_inner().next_page_token })
+        Ok(Listed { next_page_token: response.into_inner().next_page_token })
     }
 
-    /// Asks for a page of events.
+    /// Lists a page of events.
     pub fn list_events(&self, request: v1::ListEventsRequest) -> anyhow::Result<Listed> {
         let mut client = EventServiceClient::new(self.channel.clone());
-        let answer = self.runtime.block_on(client.list_events(request)).context("cannot list events")?;
-        Ok(Listed { next_page_token: answer.into_inner().next_page_token })
+        let response = self.runtime.block_on(client.list_events(request)).context("cannot list events")?;
+        Ok(Listed { next_page_token: response.into_inner().next_page_token })
     }
 
-    /// How many deliveries are owed to the subscriptions of the account of `place`.
-    pub fn owed(&self, place: usize) -> anyhow::Result<u64> {
+    /// Unfinished deliveries of an account.
+    pub fn owed(&self, index: usize) -> anyhow::Result<u64> {
         self.runtime.block_on(async {
             let mut client = DeliveryServiceClient::new(self.channel.clone());
-            let parent = format!("accounts/{}/subscriptions/-", account(place));
+            let parent = format!("accounts/{}/subscriptions/-", account(index));
             let request = v1::SummarizeDeliveriesRequest { parent };
             let summary = client.summarize_deliveries(request).await.context("cannot count deliveries")?;
             let owed = [State::Pending, State::Retrying].map(i32::from);
@@ -210,17 +210,17 @@ impl Gateway {
         })
     }
 
-    /// Waits until nothing is owed to the subscriptions of the accounts of these places.
+    /// Waits until these accounts have no unfinished deliveries.
     pub fn wait_settled(
         &self,
         accounts: impl IntoIterator<Item = usize>,
         timeout: Duration,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + timeout;
-        for place in accounts {
-            while self.owed(place)? > 0 {
+        for index in accounts {
+            while self.owed(index)? > 0 {
                 if Instant::now() > deadline {
-                    bail!("everything arrived, but some of it is still owed after {timeout:?}");
+                    bail!("everything arrived, but some deliveries are not settled after {timeout:?}");
                 }
                 std::thread::sleep(SETTLED_POLL);
             }
@@ -232,7 +232,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if self.start.under.is_some() {
-            // So that a profiler writes what it found out.
+            // A profiler writes its results at the end.
             self.process.end();
         }
     }
@@ -241,7 +241,7 @@ impl Drop for Gateway {
 fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
     let under = start.under.as_deref().unwrap_or_default();
     let mut words = under.split_whitespace().chain([env!("CARGO_BIN_EXE_tidings")]);
-    let mut command = Command::new(words.next().expect("there is the gateway's own"));
+    let mut command = Command::new(words.next().expect("the command is not empty"));
     command.args(words);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
         command.env_remove(name);
@@ -250,26 +250,26 @@ fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> 
     command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
     command.arg("--data-dir").arg(data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    Process::start(command, |child| Box::new(child.stderr.take().expect("it is piped")))
+    Process::start(command, |child| Box::new(child.stderr.take().expect("the pipe was requested")))
 }
 
 async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-    endpoint.connect().await.context("the gateway does not answer")
+    endpoint.connect().await.context("cannot connect to the gateway")
 }
 
-/// What is answered to a GET, head and all.
+/// The response to a GET, with its head.
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
-fn subscription(place: usize, url: String) -> v1::CreateSubscriptionRequest {
+fn subscription(index: usize, url: String) -> v1::CreateSubscriptionRequest {
     v1::CreateSubscriptionRequest {
-        parent: format!("accounts/{}", account(place)),
+        parent: format!("accounts/{}", account(index)),
         subscription: Some(v1::Subscription {
             url,
             event_types: vec![v1::EventType::MessageCreated.into()],
@@ -279,15 +279,15 @@ fn subscription(place: usize, url: String) -> v1::CreateSubscriptionRequest {
     }
 }
 
-/// The addresses of gRPC and HTTP in the line that says that it listens.
+/// The addresses of gRPC and HTTP, from the log line "listening".
 fn listening_at(process: &Process) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     loop {
         let line = process.line().context("the gateway did not start")?;
         let line: serde_json::Value =
-            serde_json::from_str(&line).with_context(|| format!("the gateway said {line:?}"))?;
+            serde_json::from_str(&line).with_context(|| format!("the gateway logged {line:?}"))?;
         if line["message"] == "listening" {
             let address = |key: &str| -> anyhow::Result<SocketAddr> {
-                Ok(line[key].as_str().context("the gateway does not say where it listens")?.parse()?)
+                Ok(line[key].as_str().context("the log line has no address")?.parse()?)
             };
             return Ok((address("grpc.listen")?, address("http.listen")?));
         }

@@ -1,4 +1,4 @@
-//! What this machine can do at best, in the same run: figures of the gateway mean something only beside these.
+//! The limits of the machine, in the same run: figures of the gateway are meaningful only in comparison.
 
 pub mod disk;
 pub mod echo;
@@ -8,45 +8,45 @@ use crate::load::{account, now_micros, stamped};
 use serde::Serialize;
 use tidings::{domain::payload_format::PayloadFormat, event::render};
 
-/// Something that bounds every gateway on this machine.
+/// A limit of the machine for every gateway.
 #[derive(Clone, Copy, Debug)]
 pub enum Limit {
     /// Appends encoded events to a file, with a `fdatasync` after every `batch`.
     Disk {
-        /// Events of a write.
+        /// Events in a write.
         batch: usize,
-        /// Writes in all.
+        /// Number of writes.
         writes: u64,
     },
-    /// POSTs the same body to the receiver, over kept connections, without any gateway.
+    /// POSTs the same body to the receiver, over idle connections, without a gateway.
     Posts {
-        /// POSTs at once.
+        /// Concurrent POSTs.
         in_flight: usize,
-        /// POSTs in all.
+        /// Number of POSTs.
         count: u64,
     },
-    /// Publishes to a server that answers at once and does nothing.
+    /// Publishes to a server that responds at once and does nothing.
     Echo {
-        /// Calls at once.
+        /// Concurrent calls.
         in_flight: usize,
-        /// Calls in all.
+        /// Number of calls.
         count: u64,
     },
 }
 
-/// A limit as it was found.
+/// A measured limit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Found {
-    /// What it is called in the table.
+    /// The name in the table.
     pub name: String,
-    /// Events, POSTs or calls a second.
+    /// Events, POSTs or calls per second.
     pub per_second: f64,
-    /// Time of a core that the process in question took for 10,000 of them.
+    /// CPU time of the process for 10,000 of them.
     pub cpu_seconds_per_10_000: Option<f64>,
 }
 
 impl Limit {
-    /// What it is called in the table.
+    /// The name in the table.
     pub fn name(&self) -> String {
         match self {
             Self::Disk { batch, .. } => format!("append and fdatasync, {batch} a write"),
@@ -55,7 +55,7 @@ impl Limit {
         }
     }
 
-    /// Finds it.
+    /// Measures the limit.
     pub fn measure(&self) -> anyhow::Result<Found> {
         let (per_second, cpu_seconds_per_10_000) = match *self {
             Self::Disk { batch, writes } => (disk::measure(batch, writes)?, None),
@@ -66,7 +66,7 @@ impl Limit {
     }
 }
 
-/// A typical body, as the gateway would send it.
+/// A typical body, as the gateway sends it.
 fn typical_body() -> Vec<u8> {
     render::render(&stamped(account(0), 1, now_micros()), PayloadFormat::Documented)
 }

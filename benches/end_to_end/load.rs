@@ -1,4 +1,4 @@
-//! What is published, and how.
+//! Loads: the events to publish, and the way to publish them.
 
 use serde::{Deserialize, Serialize};
 use tidings::{
@@ -8,71 +8,72 @@ use tidings::{
     proto::v1::{self, event::Payload},
 };
 
-/// Connections of the publisher: one alone does not use two cores well.
+/// Connections of the publisher. A single one cannot use two cores well.
 pub const CHANNELS: usize = 4;
-/// Connections of a flood, which must not be held back by how many calls a connection may have.
+/// Connections of a flood: enough that the limit of calls on a connection does not matter.
 pub const FLOOD_CHANNELS: usize = 16;
-/// The account of the first endpoint; where events are spread, each endpoint has an account of its own.
+/// The account of the first endpoint. If events are spread, each endpoint has an account of its own.
 const FIRST_ACCOUNT: i64 = 1001;
 
 /// A load.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Load {
-    /// How events are sent.
+    /// The way to publish them.
     pub way: Way,
-    /// Events in all, numbered from 1.
+    /// Number of events, which are numbered from 1.
     pub events: u64,
-    /// Accounts that they are spread over in turn.
+    /// Accounts that get the events in turn.
     pub accounts: usize,
 }
 
-/// How events are sent.
+/// The way to publish events.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Way {
-    /// One event a call, so many calls at once; the next begins when one is answered.
+    /// One event in a call. The next call begins when one has ended.
     Unary {
-        /// Calls at once.
+        /// Concurrent calls.
         in_flight: usize,
     },
-    /// Many events a call, likewise.
+    /// Many events in a call. The next call begins when one has ended.
     Batches {
-        /// Events of a call.
+        /// Events in a call.
         size: u64,
-        /// Calls at once.
+        /// Concurrent calls.
         in_flight: usize,
     },
-    /// Streams side by side, each sent as fast as the gateway takes it.
+    /// Concurrent streams, each as fast as the gateway reads it.
     Streams {
-        /// Streams at once.
+        /// Number of streams.
         count: usize,
     },
-    /// Calls at a rate that is more than can be served, whatever becomes of those before. Refused ones are not repeated.
+    /// Calls at more than the sustainable rate, without regard to earlier calls. Refused calls are not
+    /// repeated.
     Flood {
-        /// Events a second.
+        /// Events per second.
         rate: u64,
-        /// Events of a call.
+        /// Events in a call.
         size: u64,
     },
-    /// One event a call at a steady rate, whether or not those before are answered.
+    /// One event in a call at a steady rate, without waiting for earlier calls.
     Steady {
-        /// Events a second.
+        /// Events per second.
         rate: u32,
     },
 }
 
-/// The account whose events go to this endpoint.
+/// The account of an endpoint.
 pub fn account(endpoint: usize) -> AccountId {
     let number = i64::try_from(endpoint).expect("endpoints are few");
-    AccountId::new(FIRST_ACCOUNT + number).expect("it is positive")
+    AccountId::new(FIRST_ACCOUNT + number).expect("the number is positive")
 }
 
-/// The machine's clock, which all processes of a run share, in microseconds since the epoch.
+/// The machine's clock in microseconds since 1970. All processes of a run use it.
 pub fn now_micros() -> i64 {
     SystemClock.now().0
 }
 
 impl Load {
-    /// The request to publish event `number`, stamped with the time at which it was to be sent.
+    /// The request for event `number`, stamped with the time at which it was due.
     pub fn request(&self, number: u64, at_micros: i64) -> v1::PublishEventRequest {
         let accounts = self.accounts as u64;
         let account = account(usize::try_from(number % accounts).expect("accounts are few"));
@@ -84,7 +85,7 @@ impl Load {
     }
 }
 
-/// A typical message that carries its number and the time: as long as without them.
+/// A typical message with its number and a time. Its length is that of a message without them.
 pub fn stamped(account: AccountId, number: u64, at_micros: i64) -> v1::Event {
     let number = i64::try_from(number).expect("events are few");
     let mut event = samples::typical_message(account, 1 + number % 1000, number);
@@ -100,10 +101,10 @@ const STAMP_WORD: &str = "wamid.";
 const STAMP_DIGITS: usize = 42;
 const NUMBER_KEY: &[u8] = b"\"id\":";
 const STAMP_KEY: &[u8] = b"\"source_id\":\"wamid.";
-/// Both keys are within this part of a body, unless the message's text grows a lot.
+/// The part of a body that contains both keys.
 const HEAD_BYTES: usize = 640;
 
-/// The number and the time that a body carries, if it is one of ours.
+/// The number and the time in a body, if it has them.
 pub fn read_stamp(body: &[u8]) -> Option<(u64, i64)> {
     let head = &body[..body.len().min(HEAD_BYTES)];
     let number = digits_after(head, NUMBER_KEY)?;

@@ -1,9 +1,9 @@
 //! The whole gateway, from publish to arrival: `cargo bench --bench end_to_end`.
 //!
-//! A publisher, the gateway (the real binary) and a receiver, each a process of its own. Everything is persisted, as the
-//! gateway always does. Beside it stand the limits of the machine in the same run: the disk, bare POSTs, bare gRPC. Each
-//! measure gets a fresh gateway, and fails the run unless every delivery arrived exactly once and is settled.
-//! docs/benchmarks.md says how to read the figures.
+//! A publisher, the gateway (the real binary) and a receiver, each a process of its own. Everything is
+//! persisted, as always. The same run measures the limits of the machine: the disk, bare POSTs, bare gRPC.
+//! Each measure has a fresh gateway, and fails unless every delivery arrives exactly once and is settled.
+//! docs/benchmarks.md explains the figures.
 
 mod cases;
 mod children;
@@ -32,31 +32,33 @@ use self::{
 /// Measures the gateway end to end.
 #[derive(Parser)]
 struct Arguments {
-    /// Less of everything: under a minute, for checks that nothing is broken.
+    /// Run a short form, under a minute, to check that nothing is broken.
     #[arg(long, conflicts_with = "long")]
     quick: bool,
-    /// A backlog, lists and a soak of ten million events and 100,000 subscriptions: an hour, and 40 GB of disk.
+    /// Use ten million events and 100,000 subscriptions for backlog, lists and soak: an hour, and 40 GB of
+    /// disk.
     #[arg(long)]
     long: bool,
     /// Events of a backlog, of lists and of a soak.
     #[arg(long, value_name = "COUNT")]
     events: Option<u64>,
-    /// Further flags of the gateway, separated by spaces.
+    /// More flags of the gateway, separated by spaces.
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
     flags: Option<String>,
-    /// Only the measures whose names contain this.
+    /// Run only the measures whose names contain this.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
-    /// Run the gateway under this command, a profiler for example, and end it by SIGTERM. Figures are then worth nothing.
+    /// Run the gateway under this command, for example a profiler, and stop it with SIGTERM. The figures are
+    /// then invalid.
     #[arg(long, value_name = "COMMAND")]
     under: Option<String>,
-    /// Where the figures are written as JSON.
+    /// File for the figures as JSON.
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/end_to_end.json"))]
     json: PathBuf,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
-    /// What this process is in a run: set by the benchmark for those that it starts.
+    /// Role of this process. The benchmark sets it for the processes that it starts.
     #[arg(long, hide = true)]
     role: Option<Role>,
 }
@@ -103,7 +105,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for case in plan.cases.iter().filter(|case| wanted(&case.name())) {
         eprintln!("case: {}", case.name());
         let figures = case.run(&how).with_context(|| case.name())?;
-        // A run may take long, and the next case may fail.
+        // Print now: a run may take long, and the next case may fail.
         eprintln!("{}", figures.to_markdown());
         report.cases.push(figures);
     }
@@ -112,6 +114,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let json = serde_json::to_vec_pretty(&report).context("cannot write the figures as JSON")?;
     std::fs::write(&arguments.json, json)
         .with_context(|| format!("cannot write {}", arguments.json.display()))?;
-    eprintln!("the same as JSON: {}", arguments.json.display());
+    eprintln!("JSON: {}", arguments.json.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One measure: a fresh gateway, a load, and what came of it.
+//! One measure: a fresh gateway, a load, and the figures.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,62 +12,63 @@ use crate::{
     wire::{Arrived, Expected, Latency, Listening, PublishOrder, Published, ReceiverOrder},
 };
 
-/// Events that open connections and fill caches before the load begins.
+/// Events before the load, to open connections and fill caches.
 const WARM_UP_EVENTS: u64 = 500;
-/// Longest wait for the last arrival, and for the last settlement after it.
+/// Limit on the wait for the last arrival, and for the last settlement after it.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What is measured.
+/// A load and its endpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
-    /// What it is called in the table.
+    /// The name in the table.
     pub name: &'static str,
-    /// How events are sent.
+    /// The way to publish events.
     pub way: Way,
-    /// Events in all.
+    /// Number of events.
     pub events: u64,
-    /// Endpoints, each of an account of its own with a share of the events; or all of one account with all of them.
+    /// Number of endpoints. Each has an account with its share of the events, or they share one account and
+    /// get all.
     pub endpoints: usize,
-    /// Whether they are all of one account.
+    /// The endpoints share one account.
     pub fan_out: bool,
 }
 
-/// What came of it.
+/// The figures of a measure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// Its name.
+    /// The name in the table.
     pub name: &'static str,
     /// Events published.
     pub events: u64,
-    /// Deliveries made.
+    /// Deliveries that arrived.
     pub deliveries: u64,
-    /// Events stored a second, from the first call to the last answer.
+    /// Stored events per second, from the first call to the last response.
     pub published_per_second: f64,
-    /// Deliveries a second, from the first call to the last arrival.
+    /// Deliveries per second, from the first call to the last arrival.
     pub arrived_per_second: f64,
-    /// Deliveries a second, from the first call until nothing is owed.
+    /// Deliveries per second, from the first call until all are settled.
     pub settled_per_second: f64,
-    /// From a call to its answer, in microseconds.
+    /// From a call to its response, in microseconds.
     pub answer_micros: Latency,
     /// From publish to arrival, in microseconds.
     pub arrival_micros: Latency,
-    /// Time of a core that the gateway took for 10,000 deliveries.
+    /// CPU time of the gateway for 10,000 deliveries.
     pub cpu_seconds_per_10_000: f64,
-    /// The same of the publisher and the receiver together: what is not the gateway's.
+    /// CPU time of the publisher and the receiver together.
     pub others_cpu_seconds_per_10_000: f64,
-    /// Memory of the gateway before anything was published.
+    /// Memory of the gateway before the load.
     pub idle_bytes: u64,
-    /// The most that it held.
+    /// Peak of its memory.
     pub peak_bytes: u64,
-    /// What the gateway made the disk write for a delivery.
+    /// Bytes that the gateway wrote to the disk, for each delivery.
     pub written_bytes_per_delivery: f64,
 }
 
-/// Measures with a gateway that is started so.
+/// Measures with a gateway that `start` describes.
 ///
 /// # Errors
 ///
-/// Something did not arrive, arrived twice, is still owed or was not expected; or a process failed.
+/// A delivery is missing, duplicate, not settled or unexpected, or a process failed.
 pub fn run(measure: &Measure, start: &Start) -> anyhow::Result<Measured> {
     let &Measure { way, events, endpoints, fan_out, .. } = measure;
     let mut rig = Rig::start(start)?;
@@ -105,35 +106,35 @@ pub fn run(measure: &Measure, start: &Start) -> anyhow::Result<Measured> {
 pub struct Rig {
     /// The gateway under test.
     pub gateway: Gateway,
-    /// Who publishes to it.
+    /// The publisher.
     pub publisher: Helper,
-    /// Who has its endpoints.
+    /// The receiver, which has the endpoints.
     pub receiver: Helper,
-    /// Where they are.
+    /// The addresses of the endpoints.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// One load, from its first call until nothing is owed.
+/// One load, from its first call until all deliveries are settled.
 pub struct Round {
-    /// What was published.
+    /// The publisher's figures.
     pub published: Published,
-    /// What arrived.
+    /// The receiver's figures.
     pub arrived: Arrived,
-    /// When nothing was owed any more, in microseconds since the epoch.
+    /// When all deliveries were settled, in microseconds since 1970.
     pub settled: i64,
 }
 
-/// What the processes of a rig have used so far.
+/// Resources that the processes have used so far.
 #[derive(Clone, Copy, Debug)]
 pub struct RigUsage {
     /// The gateway.
     pub gateway: Usage,
-    /// Publisher and receiver together: time of a core.
+    /// CPU time of publisher and receiver together.
     pub others_cpu_seconds: f64,
 }
 
 impl Rig {
-    /// Starts all three.
+    /// Starts the three processes.
     pub fn start(start: &Start) -> anyhow::Result<Self> {
         let (gateway, publisher) = (Gateway::start(start)?, Helper::start(Role::Publisher)?);
         let mut receiver = Helper::start(Role::Receiver)?;
@@ -141,7 +142,8 @@ impl Rig {
         Ok(Self { gateway, publisher, receiver, endpoints })
     }
 
-    /// Subscribes the first endpoints, each in an account of its own or all in one, and tells the subscriptions' names.
+    /// Subscribes the first endpoints, each in an account of its own or all in one. Returns the
+    /// subscriptions' names.
     pub fn subscribe(&self, endpoints: usize, fan_out: bool) -> anyhow::Result<Vec<String>> {
         let endpoints = self.endpoints.iter().take(endpoints).enumerate();
         let subscribe = endpoints
@@ -149,32 +151,32 @@ impl Rig {
         subscribe.collect()
     }
 
-    /// Opens connections and fills caches, before a load that is `expected`.
+    /// Opens connections and fills caches for a load.
     pub fn warm_up(&mut self, expected: Expected) -> anyhow::Result<()> {
         let events = WARM_UP_EVENTS.max(expected.endpoints as u64);
         self.round(Way::Unary { in_flight: 16 }, Expected { events, ..expected })?;
         Ok(())
     }
 
-    /// Publishes, waits until everything is there and settled, and counts.
+    /// Publishes, waits until everything has arrived and is settled, and checks the counts.
     pub fn round(&mut self, way: Way, expected: Expected) -> anyhow::Result<Round> {
         self.begin(way, expected)?;
         let published: Published = self.publisher.answer()?;
         self.end(published, expected)
     }
 
-    /// Begins to publish. Whoever calls this waits for the publisher's answer.
+    /// Starts to publish. The caller reads the publisher's answer.
     pub fn begin(&mut self, way: Way, expected: Expected) -> anyhow::Result<()> {
         let _: Arrived = self.receiver.ask(&ReceiverOrder::Expect(expected))?;
         let load = Load { way, events: expected.events, accounts: accounts(expected) };
         self.publisher.order(&PublishOrder { address: self.gateway.address(), load })
     }
 
-    /// Waits until everything that was acknowledged is there and settled, and counts.
+    /// Waits until all acknowledged events have arrived and are settled, and checks the counts.
     pub fn end(&mut self, published: Published, expected: Expected) -> anyhow::Result<Round> {
         let deliveries = match published.refused + published.held_back {
             0 => expected.deliveries(),
-            _ => published.acknowledged, // Only where each event is owed to one.
+            _ => published.acknowledged, // One delivery for each event.
         };
         let _: Arrived = self.receiver.ask(&ReceiverOrder::ExpectOnly { deliveries })?;
         let timeout_ms = u64::try_from(ARRIVAL_TIMEOUT.as_millis())?;
@@ -184,7 +186,7 @@ impl Rig {
         let settling = (0..accounts(expected)).filter(|place| Some(*place) != expected.hanging);
         self.gateway.wait_settled(settling, ARRIVAL_TIMEOUT)?;
         let settled = now_micros();
-        // Once more, for what came after the last that was expected.
+        // Again, for arrivals after the last expected one.
         let arrived: Arrived = self.receiver.ask(&ReceiverOrder::Tell)?;
         let Arrived { again, unexpected, .. } = arrived;
         ensure!(
@@ -195,7 +197,7 @@ impl Rig {
         Ok(Round { published, arrived, settled })
     }
 
-    /// What has been used so far.
+    /// Resources used so far.
     pub fn usage(&self) -> anyhow::Result<RigUsage> {
         let (publisher, receiver) = (self.publisher.usage()?, self.receiver.usage()?);
         let others_cpu_seconds = publisher.cpu_seconds + receiver.cpu_seconds;

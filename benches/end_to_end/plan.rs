@@ -1,4 +1,4 @@
-//! What a run measures, and how much of it. Everything is bounded in count, so that a run is bounded in time.
+//! The measures of a run and their sizes. All are bounded in count, so that a run is bounded in time.
 
 use crate::{
     cases::{Backlog, Case, Hanging, Idle, Lists, Overload, Refusals, Soak},
@@ -7,32 +7,32 @@ use crate::{
     measure::Measure,
 };
 
-/// Endpoints that a load is spread over, each of an account of its own, as publishers with several customers have it.
+/// Endpoints of a load, each with an account of its own, like the customers of a publisher.
 const SPREAD: usize = 8;
 
 /// A run.
 pub struct Plan {
-    /// What the machine can do at best.
+    /// Limits of the machine.
     pub limits: Vec<Limit>,
-    /// What the gateway does.
+    /// Loads of the gateway.
     pub measures: Vec<Measure>,
-    /// How it stands what is not usual.
+    /// Unusual conditions.
     pub cases: Vec<Case>,
 }
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Enough to see that everything works, too little for figures to be compared: under a minute.
+    /// A smoke test under a minute. Its figures cannot be compared.
     Quick,
-    /// What fits into some minutes.
+    /// Some minutes.
     Full,
-    /// As much as makes a difference only then: an hour, and 40 GB of disk.
+    /// An hour, and 40 GB of disk.
     Long,
 }
 
 impl Plan {
-    /// A run of this scale; `events` of a backlog, of lists and of a soak, if it is said how many.
+    /// A run of this scale. `events` replaces the number of events of backlog, lists and soak.
     pub fn of(scale: Scale, events: Option<u64>) -> Self {
         let divisor = if scale == Scale::Quick { 10 } else { 1 };
         let spread = |name, way, events: u64| Measure {
@@ -69,7 +69,7 @@ impl Plan {
 }
 
 fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
-    // Of each, what a quick, a full and a long run have.
+    // The sizes of a quick, a full and a long run.
     let choose = |quick: u64, full: u64, long: u64| match scale {
         Scale::Quick => quick,
         Scale::Full => full,

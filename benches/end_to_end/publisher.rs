@@ -27,16 +27,16 @@ use crate::{
     wire::{Latency, PublishOrder, Published},
 };
 
-/// Calls of a flood that may wait for their answer. A publisher with more would be of no use to anybody.
+/// Most calls of a flood that wait for their response.
 const FLOOD_CALLS_MAX: usize = 10_000;
-/// How often a flood sends what is due.
+/// Interval at which a flood sends the events that are due.
 const FLOOD_BEAT: Duration = Duration::from_millis(1);
 
 type Client = EventServiceClient<Channel>;
 
-/// Does as it is told over standard input.
+/// Executes orders from standard input.
 pub fn serve() -> anyhow::Result<()> {
-    // One thread: it must not take more of the machine than it needs.
+    // One thread: it must not take cores from the gateway.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     children::obey(|order: PublishOrder| runtime.block_on(publish(order)))
 }
@@ -48,13 +48,13 @@ async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result
     let first = now_micros();
     match load.way {
         Way::Unary { in_flight } => {
-            side_by_side(in_flight, |place| unary(client(&clients, place), Arc::clone(&log))).await?;
+            side_by_side(in_flight, |index| unary(client(&clients, index), Arc::clone(&log))).await?;
         }
         Way::Batches { size, in_flight } => {
-            side_by_side(in_flight, |place| batches(client(&clients, place), size, Arc::clone(&log))).await?;
+            side_by_side(in_flight, |index| batches(client(&clients, index), size, Arc::clone(&log))).await?;
         }
         Way::Streams { count } => {
-            side_by_side(count, |place| stream_events(client(&clients, place), Arc::clone(&log))).await?;
+            side_by_side(count, |index| stream_events(client(&clients, index), Arc::clone(&log))).await?;
         }
         Way::Flood { rate, size } => flood(&clients, rate, size, &log).await?,
         Way::Steady { rate } => steady(&clients, rate, &log).await?,
@@ -64,7 +64,7 @@ async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result
     Ok(log.published(first, last))
 }
 
-/// Connections that are there before the first event.
+/// Connections, opened before the first event.
 async fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
@@ -75,8 +75,8 @@ async fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Client
     Ok(clients)
 }
 
-fn client(clients: &[Client], place: usize) -> Client {
-    clients[place % clients.len()].clone()
+fn client(clients: &[Client], index: usize) -> Client {
+    clients[index % clients.len()].clone()
 }
 
 async fn side_by_side<F>(count: usize, task: impl Fn(usize) -> F) -> anyhow::Result<()>
@@ -98,8 +98,8 @@ async fn unary(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> {
 }
 
 async fn one(client: &mut Client, number: u64, at_micros: i64, log: &Log) -> anyhow::Result<()> {
-    let answer = client.publish_event(log.load.request(number, at_micros)).await?.into_inner();
-    ensure!(answer.result.is_some(), "an event was answered without a result");
+    let response = client.publish_event(log.load.request(number, at_micros)).await?.into_inner();
+    ensure!(response.result.is_some(), "a response has no result");
     log.answered(at_micros);
     Ok(())
 }
@@ -115,14 +115,14 @@ async fn batches(mut client: Client, size: u64, log: Arc<Log>) -> anyhow::Result
         let count = requests.len();
         let request = v1::BatchPublishEventsRequest { requests, ..Default::default() };
         let results = client.batch_publish_events(request).await?.into_inner().results;
-        ensure!(results.len() == count, "{count} events were answered with {} results", results.len());
+        ensure!(results.len() == count, "{count} events have {} results", results.len());
         for _ in results {
             log.answered(at_micros);
         }
     }
 }
 
-/// The sequence number that a message and its answer carry is the time at which the message was made.
+/// The sequence number of a message and its response is the time at which the message was created.
 async fn stream_events(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> {
     let source = Arc::clone(&log);
     let requests = std::iter::from_fn(move || {
@@ -139,7 +139,7 @@ async fn stream_events(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Sends what is due, whatever became of what was sent before.
+/// Sends events when they are due, without regard to earlier calls.
 async fn flood(clients: &[Client], rate: u64, size: u64, log: &Arc<Log>) -> anyhow::Result<()> {
     let (beat, mut beats) = mpsc::unbounded_channel();
     let events = log.load.events;
@@ -155,7 +155,7 @@ async fn flood(clients: &[Client], rate: u64, size: u64, log: &Arc<Log>) -> anyh
             sent = due;
         }
     });
-    let (mut calls, mut due, mut place) = (JoinSet::new(), 0, 0);
+    let (mut calls, mut due, mut index) = (JoinSet::new(), 0, 0);
     while let Some(more) = beats.recv().await {
         due += more;
         while due >= size.min(log.left()).max(1) {
@@ -165,11 +165,11 @@ async fn flood(clients: &[Client], rate: u64, size: u64, log: &Arc<Log>) -> anyh
                 break;
             }
             due -= numbers.len() as u64;
-            place += 1;
+            index += 1;
             if calls.len() >= FLOOD_CALLS_MAX {
                 log.held_back.fetch_add(numbers.len() as u64, Ordering::Relaxed);
             } else {
-                calls.spawn(flood_call(client(clients, place), numbers, Arc::clone(log)));
+                calls.spawn(flood_call(client(clients, index), numbers, Arc::clone(log)));
             }
         }
         while let Some(ended) = calls.try_join_next() {
@@ -206,11 +206,12 @@ fn is_refusal(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
 }
 
-/// Every event has its time, whatever became of those before: a call that is late counts from when it was due.
+/// Each event has a due time, without regard to earlier ones. The latency of a late call starts at its due
+/// time.
 async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result<()> {
     let (beat, mut beats) = mpsc::unbounded_channel();
     let (interval, events) = (Duration::from_secs(1) / rate, log.load.events);
-    // A thread of its own, since the runtime's timer counts in milliseconds only.
+    // A thread of its own, since the runtime's timer has a resolution of milliseconds.
     let metronome = thread::spawn(move || {
         let (start, start_micros) = (Instant::now(), now_micros());
         for number in 1..=events {
@@ -236,7 +237,7 @@ async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result
     metronome.join().map_err(|_| anyhow::anyhow!("the metronome panicked"))
 }
 
-/// Which events are still to be published, and how long those before took.
+/// The events still to be published, and the latencies so far.
 struct Log {
     load: Load,
     next: AtomicU64,
@@ -276,7 +277,7 @@ impl Log {
     fn check_complete(&self) -> anyhow::Result<()> {
         let held_back = self.held_back.load(Ordering::Relaxed);
         let answered = look(&self.answers).len() + look(&self.refusals).len() + held_back;
-        ensure!(answered == self.load.events, "{answered} of {} events were answered", self.load.events);
+        ensure!(answered == self.load.events, "{answered} of {} events have a response", self.load.events);
         Ok(())
     }
 
@@ -308,7 +309,7 @@ pub fn histogram() -> Histogram<u64> {
 }
 
 impl Latency {
-    /// What a histogram in microseconds says.
+    /// The percentiles of a histogram in microseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         Self {
             p50: histogram.value_at_quantile(0.5),

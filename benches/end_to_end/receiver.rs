@@ -1,5 +1,5 @@
-//! The receiver: answers every POST with 200 and counts it. Each endpoint has an address of its own, as if each were
-//! another machine.
+//! The receiver: responds with 200 to every POST and counts it. Each endpoint has an address of its own, as
+//! if it were another machine.
 
 use std::{
     convert::Infallible,
@@ -28,12 +28,12 @@ use crate::{
     wire::{Arrived, Expected, Latency, Listening, ReceiverOrder},
 };
 
-/// Endpoints that it has.
+/// Number of endpoints.
 pub const ENDPOINTS: usize = 1000;
 
-/// Receives until nobody gives orders any more.
+/// Receives until standard input is closed.
 pub fn serve() -> anyhow::Result<()> {
-    // An endpoint is a listener and some connections; where the limit cannot be raised, a bind says so.
+    // An endpoint needs files for its listener and connections. If the limit cannot be raised, a bind fails.
     drop(rlimit::increase_nofile_limit(rlimit::INFINITY));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(receive())
@@ -51,16 +51,16 @@ async fn receive() -> anyhow::Result<()> {
     say(&Listening { endpoints })?;
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     while let Some(order) = orders.next_line().await? {
-        match serde_json::from_str(&order).context("an order is not understood")? {
+        match serde_json::from_str(&order).context("cannot parse an order")? {
             ReceiverOrder::Expect(expected) => *tally.lock() = Counts::new(expected),
             ReceiverOrder::Wait { timeout_ms } => {
-                // What is missing after that is in the answer.
+                // The answer shows what is missing.
                 drop(tokio::time::timeout(Duration::from_millis(timeout_ms), tally.complete()).await);
             }
             ReceiverOrder::ExpectOnly { deliveries } => tally.lock().deliveries = deliveries,
             ReceiverOrder::Tell => {}
         }
-        say(&tally.lock().told())?;
+        say(&tally.lock().summary())?;
     }
     Ok(())
 }
@@ -77,11 +77,11 @@ async fn serve_connection(stream: TcpStream, endpoint: usize, tally: Arc<Tally>)
     let service = service_fn(move |request: Request<Incoming>| {
         let tally = Arc::clone(&tally);
         async move {
-            // A body that breaks off is no arrival; the connection ends by itself.
+            // An incomplete body is no arrival.
             if let Ok(body) = request.into_body().collect().await {
                 let hangs = tally.lock().expected.hanging == Some(endpoint);
                 if hangs {
-                    // Until whoever sent it gives up and closes the connection.
+                    // Hang until the sender closes the connection.
                     std::future::pending::<()>().await;
                 }
                 tally.arrived(endpoint, &body.to_bytes());
@@ -92,7 +92,7 @@ async fn serve_connection(stream: TcpStream, endpoint: usize, tally: Arc<Tally>)
     Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?)
 }
 
-/// What arrives against what is expected.
+/// Expected and received deliveries.
 struct Tally {
     counts: Mutex<Counts>,
     complete: Notify,
@@ -100,10 +100,10 @@ struct Tally {
 
 struct Counts {
     expected: Expected,
-    /// How many deliveries are expected.
+    /// Number of expected deliveries.
     deliveries: u64,
     arrived: Arrived,
-    /// By number, whether it has arrived; by endpoint as well, where each gets every event.
+    /// Whether an event has arrived, by number; by endpoint and number if each endpoint gets every event.
     seen: Vec<bool>,
     latency: Histogram<u64>,
 }
@@ -132,17 +132,17 @@ impl Tally {
 impl Counts {
     fn new(expected: Expected) -> Self {
         let events = usize::try_from(expected.events).expect("events are few") + 1;
-        let places = if expected.fan_out { expected.endpoints * events } else { events };
+        let len = if expected.fan_out { expected.endpoints * events } else { events };
         Self {
             expected,
             deliveries: expected.deliveries(),
             arrived: Arrived::default(),
-            seen: vec![false; places],
+            seen: vec![false; len],
             latency: histogram(),
         }
     }
 
-    fn told(&self) -> Arrived {
+    fn summary(&self) -> Arrived {
         Arrived { latency: Latency::of(&self.latency), ..self.arrived }
     }
 
@@ -157,8 +157,8 @@ impl Counts {
         };
         let events = usize::try_from(self.expected.events).expect("events are few");
         let row = if self.expected.fan_out { endpoint * (events + 1) } else { 0 };
-        let place = row + usize::try_from(number).expect("it is not more than the events");
-        if std::mem::replace(&mut self.seen[place], true) {
+        let index = row + usize::try_from(number).expect("the number is at most that of the events");
+        if std::mem::replace(&mut self.seen[index], true) {
             self.arrived.again += 1;
             return;
         }

@@ -14,26 +14,26 @@ use crate::{
 /// The figures of a run.
 #[derive(Serialize)]
 pub struct Report {
-    /// The version that was measured.
+    /// The measured version.
     pub version: &'static str,
     /// The processor.
     pub processor: String,
-    /// How many of its threads this machine has.
+    /// Number of its threads.
     pub cores: usize,
-    /// Whether it was a quick run, whose figures are not to be compared.
+    /// A quick run: its figures cannot be compared.
     pub quick: bool,
-    /// How long the whole run took.
+    /// Duration of the run.
     pub seconds: f64,
-    /// The machine.
+    /// Limits of the machine.
     pub limits: Vec<Found>,
-    /// The gateway.
+    /// Loads of the gateway.
     pub measures: Vec<Measured>,
-    /// How it stands what is not usual.
+    /// Unusual conditions.
     pub cases: Vec<Figures>,
 }
 
 impl Report {
-    /// A report without figures yet.
+    /// A report without figures.
     pub fn new(quick: bool) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// As tables.
+    /// Formats the report as tables.
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
         self.write(&mut text).expect("a String grows as needed");
@@ -109,7 +109,7 @@ impl Report {
 }
 
 impl Figures {
-    /// As a table.
+    /// Formats the case as a table.
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
         self.write(&mut text).expect("a String grows as needed");
@@ -135,8 +135,8 @@ impl Figures {
 fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);

@@ -1,4 +1,4 @@
-//! What the processes of a run say to each other: lines of JSON, one answer to each order.
+//! Messages between the processes of a run: lines of JSON, one answer to each order.
 
 use std::net::SocketAddr;
 
@@ -9,65 +9,65 @@ use crate::load::Load;
 /// To the publisher: publish to the gateway at `address`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct PublishOrder {
-    /// Where gRPC is served.
+    /// The gRPC address.
     pub address: SocketAddr,
-    /// What, and how.
+    /// The load.
     pub load: Load,
 }
 
-/// From the publisher: what it published.
+/// From the publisher: the published events.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Published {
-    /// When the first call began, in microseconds since the epoch.
+    /// When the first call began, in microseconds since 1970.
     pub first: i64,
-    /// When the last answer came, likewise.
+    /// When the last response arrived, in microseconds since 1970.
     pub last: i64,
-    /// From the beginning of a call to its answer, of those that were not refused.
+    /// From a call to its response. Refused calls are left out.
     pub answer: Latency,
-    /// Events that were acknowledged.
+    /// Acknowledged events.
     pub acknowledged: u64,
-    /// Events that were refused with RESOURCE_EXHAUSTED.
+    /// Events refused with RESOURCE_EXHAUSTED.
     pub refused: u64,
-    /// Events that were not sent, since too many calls were under way.
+    /// Events that were not sent, because too many calls were under way.
     pub held_back: u64,
-    /// From the beginning of a call to its refusal.
+    /// From a call to its refusal.
     pub refusal: Latency,
 }
 
 /// To the receiver.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum ReceiverOrder {
-    /// Forget what arrived, and expect this from now on.
+    /// Reset the counts, and expect this from now on.
     Expect(Expected),
-    /// Answer once everything that is expected has arrived, or after so many milliseconds.
+    /// Answer once all expected deliveries have arrived, or after a number of milliseconds.
     Wait {
-        /// The bound.
+        /// The milliseconds.
         timeout_ms: u64,
     },
-    /// Expect only so many deliveries: others were not acknowledged.
+    /// Expect fewer deliveries, because some events were not acknowledged.
     ExpectOnly {
-        /// How many.
+        /// The number of deliveries.
         deliveries: u64,
     },
     /// Answer at once.
     Tell,
 }
 
-/// What is to arrive.
+/// The expected deliveries.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Expected {
-    /// Events, numbered from 1.
+    /// Number of events, which are numbered from 1.
     pub events: u64,
-    /// Endpoints that they are spread over.
+    /// Endpoints of the events.
     pub endpoints: usize,
-    /// Whether every endpoint gets every event; otherwise each event goes to endpoint `number % endpoints`.
+    /// Every endpoint gets every event. Otherwise an event goes to endpoint `number % endpoints`.
     pub fan_out: bool,
-    /// An endpoint that never answers, and of which nothing is expected.
+    /// An endpoint that never responds, and is left out of the counts.
     pub hanging: Option<usize>,
 }
 
 impl Expected {
-    /// Deliveries in all.
+    /// Number of deliveries.
     pub fn deliveries(&self) -> u64 {
         let endpoints = self.endpoints as u64;
         match (self.fan_out, self.hanging) {
@@ -81,62 +81,62 @@ impl Expected {
     }
 }
 
-/// From the receiver, once: where its endpoints are.
+/// From the receiver, once: the addresses of its endpoints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Listening {
     /// By the endpoint's number.
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// From the receiver: what arrived.
+/// From the receiver: the arrived deliveries.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Arrived {
-    /// Deliveries that were expected and came.
+    /// Expected deliveries.
     pub deliveries: u64,
-    /// Deliveries that came again.
+    /// Duplicates.
     pub again: u64,
-    /// Requests that were not expected at all.
+    /// Unexpected requests.
     pub unexpected: u64,
-    /// When the last one that was expected came, in microseconds since the epoch.
+    /// When the last expected one arrived, in microseconds since 1970.
     pub last: i64,
     /// From publish to arrival.
     pub latency: Latency,
 }
 
-/// How long something took, in microseconds.
+/// Percentiles of a duration, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     /// The median.
     pub p50: u64,
-    /// 95 of 100 took no longer.
+    /// The 95th percentile.
     pub p95: u64,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99: u64,
-    /// The longest.
+    /// The maximum.
     pub max: u64,
 }
 
-/// To the webhook_client: send this many POSTs.
+/// To the HTTP client: send POSTs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct PostOrder {
-    /// To whom.
+    /// The endpoint.
     pub address: SocketAddr,
-    /// How many at once.
+    /// Concurrent POSTs.
     pub in_flight: usize,
-    /// How many in all.
+    /// Number of POSTs.
     pub count: u64,
 }
 
-/// From the webhook_client: how long it took.
+/// From the HTTP client: the duration.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Posted {
-    /// From the first to the last answer.
+    /// From the first to the last response.
     pub seconds: f64,
 }
 
-/// From the echo server, once: where it is.
+/// From the echo server, once: its address.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct EchoAt {
-    /// Where gRPC is served.
+    /// The gRPC address.
     pub address: SocketAddr,
 }

@@ -1,5 +1,5 @@
-//! The command that publishes Chatwoot's webhook JSON: reads objects, makes events of them, and gives them to a running
-//! gateway over gRPC, in their order.
+//! `tidings import`: converts Chatwoot's webhook JSON to events, and publishes them to a running gateway over
+//! gRPC, in their order.
 
 use std::{
     ffi::OsString,
@@ -32,88 +32,95 @@ pub use objects::OBJECT_BYTES_MAX;
 #[cfg(any(test, fuzzing))]
 pub use objects::fuzz;
 
-/// What `--help` says at its end.
+/// The end of the help text.
 const AFTER_HELP: &str = "\
-Objects follow one another, one on each line or over several lines. They are published in their order, some at a time (--batch), all or \
-none of these; the next ones go once the gateway has them on disk. One that cannot be represented is refused with its line and what \
-is at fault, and the others are published nevertheless.
+The input is a sequence of JSON objects, each on one line or over several. They are published in their order, in batches (--batch) that are \
+stored as a whole or not at all. Objects that cannot be converted are reported with their line and every problem; the rest are still \
+published.
 
-It is safe to repeat: an event's id is made of its account, the object's bytes, and how many equal objects come before it in the input (all \
-files of the command together). So the same input again publishes nothing twice, as long as the gateway keeps the events \
-(retention_age), and two equal objects of one input are two events.
+You can safely repeat an import. The event's id is derived from the account, the bytes of the object, and how many equal objects precede \
+it in the input (all files together). Objects that are already stored are not published again, for as long as the gateway keeps them \
+(retention_age). Two equal objects in one input are two events.
 
-A token is read from --token-file or from the environment variable TIDINGS_TOKEN. It needs the scope publish.
+The access token comes from --token-file or from the environment variable TIDINGS_TOKEN. It needs the scope publish.
 
-Exit codes: 0 all objects are published, or were before; 1 something failed, such as reading a file; 64 wrong usage; 65 at least one object was \
-refused; 75 the gateway could not be reached or took nothing for --retry-for: repeat the command; 77 the gateway does not let the \
-token do it; 130 ended by a signal. After 75 and 130 a repetition goes on where this run ended.";
+Exit codes:
+  0    All objects are published, now or before.
+  1    Something failed, for example reading a file.
+  64   The arguments are wrong.
+  65   At least one object was refused.
+  75   The gateway could not be reached, or had no room for longer than --retry-for. Repeat the command: it continues.
+  77   The token is not allowed to publish.
+  130  A signal ended the command. Repeat the command: it continues.";
 
-/// Publish Chatwoot's webhook JSON as events of a running gateway.
+/// Publish Chatwoot's webhook JSON to a running gateway.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files of JSON objects, each the body of one of Chatwoot's webhooks; - or none for standard input.
+    /// Files of JSON objects, each the body of one Chatwoot webhook. Without a file, or for -, standard
+    /// input.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// The account that the objects are of. Without it each must tell its own. One that tells another is refused.
+    /// Account of the objects. Without it each object must name its account. Objects that name another one
+    /// are refused.
     #[arg(long, value_name = "NUMBER")]
     pub account: Option<AccountId>,
-    /// Where the gateway serves gRPC: http:// or https://, a host, and a port.
+    /// The gateway's gRPC address: http:// or https://, a host and a port.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     pub address: Address,
-    /// A file with the access token to call with.
+    /// File with the access token.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A PEM file with the authorities to trust for https, in place of the system's.
+    /// PEM file with the certificate authorities to trust for https, instead of the system's.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// A PEM file with the certificate to show, then those up to its authority.
+    /// PEM file with the client certificate, followed by its chain.
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
-    /// A PEM file with the private key of that certificate.
+    /// PEM file with the private key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// Read and check only. Needs no gateway.
+    /// Only read and check the input. Needs no gateway.
     #[arg(long, conflicts_with = "validate_only")]
     pub dry_run: bool,
-    /// Have the gateway check the events, and publish nothing.
+    /// Let the gateway check the events, without publishing them.
     #[arg(long)]
     pub validate_only: bool,
-    /// Stop at the first object that is refused. Those before it are published.
+    /// Stop at the first refused object. Objects before it are published.
     #[arg(long)]
     pub strict: bool,
-    /// How long to try on while the gateway has no room or cannot be reached any more.
+    /// How long to retry while the gateway has no room or cannot be reached.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5m")]
     pub retry_for: Duration,
-    /// Most events that are published by one call, 1 to 1000.
+    /// Most events in one call, 1 to 1000.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1000), default_value = "200")]
     pub batch: u16,
-    /// Most different objects of one input. Each takes some 20 bytes of memory, by which equal ones are counted.
+    /// Most different objects in the input. Counting equal ones takes about 20 bytes of memory for each.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), default_value = "10000000")]
     pub objects_max: u64,
 }
 
-/// How a run ended.
+/// End of a run.
 #[derive(Debug)]
 pub enum Ending {
-    /// Everything is published, or was before.
+    /// All objects are published, now or before.
     Complete,
-    /// Everything that could be; some objects were refused, and told.
+    /// Some objects were refused; all others are published.
     Refused,
-    /// A signal came first.
+    /// A signal ended the run.
     Interrupted,
-    /// The gateway could not be reached, or took nothing for as long as it was tried.
+    /// The gateway could not be reached, or had no room until the retries ended.
     Unavailable(anyhow::Error),
-    /// The gateway does not let the caller do it.
+    /// The caller is not allowed to publish.
     Denied(anyhow::Error),
-    /// The arguments do not go together.
+    /// The arguments contradict each other.
     Misused(anyhow::Error),
-    /// Something else failed: a file cannot be read, or the gateway answers what it should not.
+    /// Something else failed: a file cannot be read, or the gateway sent an unexpected response.
     Failed(anyhow::Error),
 }
 
 impl Ending {
-    /// The exit code of the program, as `sysexits.h` has them where it has one.
+    /// The exit code, from `sysexits.h` where it has one.
     pub fn code(&self) -> u8 {
         match self {
             Self::Complete => 0,
@@ -137,27 +144,28 @@ impl Ending {
 }
 
 impl Arguments {
-    /// What cannot be told from one argument alone.
+    /// Checks arguments that depend on each other.
     fn check(&self) -> anyhow::Result<()> {
         let wants_tls = self.ca.is_some() || self.cert.is_some();
         anyhow::ensure!(
             self.address.is_https() || !wants_tls,
-            "--ca and --cert are of use with https only, and --address is {}",
+            "--ca and --cert are for https only, but --address is {}",
             self.address
         );
         Ok(())
     }
 }
 
-/// Publishes what the files or standard input hold, tells refusals and errors on standard error, and the counts in one line on
-/// standard output. `token` is what the environment has in [`TOKEN_ENVIRONMENT`](crate::config::TOKEN_ENVIRONMENT).
+/// Publishes the objects of the files or of standard input. Refusals and errors go to standard error, the
+/// counts to standard output. `token` is the value of the variable
+/// [`TOKEN_ENVIRONMENT`](crate::config::TOKEN_ENVIRONMENT).
 pub async fn run(arguments: Arguments, token: Option<OsString>, shutdown: CancellationToken) -> Ending {
     let ending = match start(&arguments, token, &shutdown).await {
         Ok(publisher) => publish(&arguments, publisher, shutdown).await,
         Err(ending) => ending,
     };
     if let Some(error) = ending.error() {
-        tell(format_args!("tidings: {error:#}"));
+        print_error(format_args!("tidings: {error:#}"));
     }
     ending
 }
@@ -193,13 +201,13 @@ async fn publish(arguments: &Arguments, client: Option<Client>, shutdown: Cancel
     let summary = publisher.report().summary(&ending);
     match writeln!(io::stdout(), "{summary}").context("cannot write to standard output") {
         Ok(()) => ending,
-        // What went wrong before goes first.
+        // An earlier failure is more important.
         Err(error) if matches!(ending, Ending::Complete) => Ending::Failed(error),
         Err(_) => ending,
     }
 }
 
-/// Writes a line to standard error. If nobody reads it any more, nobody is there to be told of it.
-fn tell(line: fmt::Arguments<'_>) {
+/// Writes a line to standard error. If that is closed, the line is lost.
+fn print_error(line: fmt::Arguments<'_>) {
     drop(writeln!(io::stderr(), "{line}"));
 }

@@ -1,4 +1,4 @@
-//! Commands: what `tidings` does, one module for each subcommand.
+//! The subcommands of `tidings`, one module each.
 
 pub mod demo;
 pub mod import;

@@ -1,4 +1,5 @@
-//! A receiver of webhooks for trying things out: answers as it is told, and hands on what arrives.
+//! `tidings receive`: an HTTP receiver for trying out webhooks. Prints each request and responds with a
+//! chosen status.
 
 use std::{
     convert::Infallible,
@@ -40,51 +41,51 @@ mod print;
 
 pub use print::{Signatures, describe, describe_body};
 
-/// The largest body that is taken.
+/// Largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
-/// Connections at once.
+/// Most connections at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// How long a client may take to send the headers of a request, and leave a connection unused.
+/// Limit on the time to send a request's headers, and on the time that a connection is idle.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long requests under way may take to end after the shutdown.
+/// Limit on requests under way after the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// What has arrived and is not printed yet; past it, answers wait.
+/// Most requests that wait to be printed. Further ones wait for their response.
 const PRINT_QUEUE_MAX: usize = 256;
 
-/// Print the webhooks that arrive, and answer as told.
+/// Receive webhooks, print them, and respond with 200 or another status.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// Where to listen. Port 0 takes any free one.
+    /// Address to listen on. Port 0 is any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     pub listen: SocketAddr,
-    /// How to answer.
+    /// Responses.
     #[command(flatten)]
-    pub answers: Answers,
-    /// Say of each request whether its signatures are made with this secret.
+    pub responses: Responses,
+    /// Verify each request's signatures with this secret.
     #[arg(long, value_name = "SECRET")]
     pub secret: Option<String>,
 }
 
-/// How the receiver answers.
+/// The responses of the receiver.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Answers {
-    /// Answer with this status, 200 to 599, instead of 200.
+pub struct Responses {
+    /// Respond with this status, 200 to 599, instead of 200.
     #[arg(long, value_parser = parse_status)]
     pub status: Option<StatusCode>,
-    /// Only to every Nth request; the others are answered with 200.
+    /// Use --status for every Nth request only, and 200 for the others.
     #[arg(long, value_name = "N", requires = "status", value_parser = clap::value_parser!(u64).range(1..))]
     pub every: Option<u64>,
-    /// Wait for so long before each answer.
+    /// Wait before each response.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
     pub delay: Duration,
 }
 
 fn parse_status(text: &str) -> Result<StatusCode, String> {
     let status = text.parse().ok().filter(|status: &StatusCode| (200..600).contains(&status.as_u16()));
-    status.ok_or_else(|| "a status is a number from 200 to 599".to_owned())
+    status.ok_or_else(|| "must be a number from 200 to 599".to_owned())
 }
 
-impl Answers {
+impl Responses {
     /// The status for request number `number`, the first being 1.
     pub fn status(&self, number: u64) -> StatusCode {
         match (self.status, self.every) {
@@ -95,32 +96,32 @@ impl Answers {
     }
 }
 
-/// A request that arrived, and how it is answered.
+/// A received request, and the status of its response.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Counts the requests from 1.
+    /// Number of the request, from 1.
     pub number: u64,
-    /// Its method.
+    /// The method.
     pub method: Method,
-    /// Its target.
+    /// The request target.
     pub uri: Uri,
-    /// The version of HTTP that it came by.
+    /// The version of HTTP.
     pub version: Version,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
-    /// What it is answered with.
-    pub answer: StatusCode,
+    /// The status of the response.
+    pub status: StatusCode,
 }
 
-/// Listens and prints what arrives to standard output until `shutdown`, or until nobody reads the output any more.
+/// Listens and prints requests to standard output until `shutdown`, or until standard output is closed.
 ///
 /// # Errors
 ///
 /// The address cannot be bound.
 pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Arguments { listen, answers, secret } = arguments;
+    let Arguments { listen, responses, secret } = arguments;
     let secret = secret.map(Secret::new);
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let heading = format!("listening on http://{}\n", listener.local_addr()?);
@@ -136,22 +137,22 @@ pub async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::R
         while let Some(request) = printed.is_ok().then(|| received.blocking_recv()).flatten() {
             printed = print(&describe(&request, secret.as_ref()));
         }
-        // A closed pipe, as behind `| head`, is a wish to end.
+        // A closed pipe, as behind `| head`, ends the command.
         no_reader.cancel();
     });
-    serve(listener, answers, sink, shutdown).await;
+    serve(listener, responses, sink, shutdown).await;
     printer.await.context("printing failed")
 }
 
-/// Answers requests over HTTP/1.1 and HTTP/2 (by prior knowledge) until `shutdown`, and gives each to `sink` before it is
-/// answered. A full sink holds answers up; a closed one does not.
+/// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) until `shutdown`. Sends each request to `sink` before
+/// the response. A full sink delays responses; a closed one does not.
 pub async fn serve(
     listener: TcpListener,
-    answers: Answers,
+    responses: Responses,
     sink: mpsc::Sender<Received>,
     shutdown: CancellationToken,
 ) {
-    let receiver = Arc::new(Receiver { answers, sink, count: AtomicU64::new(0) });
+    let receiver = Arc::new(Receiver { responses, sink, count: AtomicU64::new(0) });
     let limits = Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT };
     serve_connections(listener, limits, shutdown, |stream, shutdown| {
         serve_connection(stream, Arc::clone(&receiver), shutdown)
@@ -160,13 +161,13 @@ pub async fn serve(
 }
 
 struct Receiver {
-    answers: Answers,
+    responses: Responses,
     sink: mpsc::Sender<Received>,
     count: AtomicU64,
 }
 
 impl Receiver {
-    async fn answer(&self, request: Request<Incoming>) -> StatusCode {
+    async fn respond(&self, request: Request<Incoming>) -> StatusCode {
         let (head, body) = request.into_parts();
         if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
             return StatusCode::PAYLOAD_TOO_LARGE;
@@ -177,7 +178,7 @@ impl Receiver {
             Err(_) => return StatusCode::BAD_REQUEST,
         };
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let answer = self.answers.status(number);
+        let status = self.responses.status(number);
         let received = Received {
             number,
             method: head.method,
@@ -185,25 +186,25 @@ impl Receiver {
             version: head.version,
             headers: head.headers,
             body,
-            answer,
+            status,
         };
-        // Nobody may be interested any more, and the sender of the request still wants its answer.
+        // The sink may be closed; the request gets its response all the same.
         drop(self.sink.send(received).await);
-        if !self.answers.delay.is_zero() {
-            tokio::time::sleep(self.answers.delay).await;
+        if !self.responses.delay.is_zero() {
+            tokio::time::sleep(self.responses.delay).await;
         }
-        answer
+        status
     }
 }
 
 async fn serve_connection(stream: TcpStream, receiver: Arc<Receiver>, shutdown: CancellationToken) {
-    // Answers are small and should not wait for others.
+    // Responses are small: send them without delay.
     drop(stream.set_nodelay(true));
     let service = service_fn(move |request| {
         let receiver = Arc::clone(&receiver);
         async move {
             let mut response = Response::new(Empty::<Bytes>::new());
-            *response.status_mut() = receiver.answer(request).await;
+            *response.status_mut() = receiver.respond(request).await;
             Ok::<_, Infallible>(response)
         }
     });
@@ -228,10 +229,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_nth_request_gets_the_status_and_all_of_them_without_a_number() {
+    fn every_nth_request_gets_the_status_or_every_request_without_a_number() {
         let statuses = |status, every| {
-            let answers = Answers { status, every, delay: Duration::ZERO };
-            (1..=6).map(|number| answers.status(number).as_u16()).collect::<Vec<_>>()
+            let responses = Responses { status, every, delay: Duration::ZERO };
+            (1..=6).map(|number| responses.status(number).as_u16()).collect::<Vec<_>>()
         };
         let error = Some(StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(statuses(None, None), [200; 6]);
@@ -241,9 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn only_statuses_that_end_a_request_are_taken() {
-        for (text, taken) in [("200", true), ("599", true), ("199", false), ("600", false), ("ok", false)] {
-            assert_eq!(parse_status(text).is_ok(), taken, "{text}");
+    fn only_final_statuses_are_accepted() {
+        for (text, accepted) in [("200", true), ("599", true), ("199", false), ("600", false), ("ok", false)]
+        {
+            assert_eq!(parse_status(text).is_ok(), accepted, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The use cases about access tokens: who calls, and who gives out what.
+//! Use cases of access tokens: authenticate, create, list, revoke.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use crate::{
     store::{Issued, StoreError, TokenChange},
 };
 
-/// How often [`Gateway::end_expired_tokens`] is to be called. A token's end takes effect within it.
+/// How often [`Gateway::end_expired_tokens`] is to be called. An expiry takes effect within this time.
 pub const TOKEN_TICK: Duration = Duration::from_millis(250);
-/// Most tokens whose last use is written at once.
+/// Most tokens whose last use is written by one call.
 const USES_MAX: usize = 1000;
 
-/// Who may call.
+/// Settings of access control.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// The hash of the token of the configuration, if it has one. Its holder is an administrator.
+    /// Hash of the administrator's token, if one is configured.
     pub admin: Option<TokenHash>,
-    /// Callers must prove who they are even if there is no token: with a client certificate.
+    /// Callers must authenticate even without any token, because clients need a certificate.
     pub proof_required: bool,
-    /// Most tokens of the store, those that are revoked or expired included until they are forgotten.
+    /// Most tokens in the store. Revoked and expired ones count until they are forgotten.
     pub tokens_max: usize,
 }
 
@@ -38,38 +38,38 @@ impl Default for TokenSettings {
     }
 }
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug)]
 pub struct CreateAccessToken {
-    /// For people.
+    /// A name for people.
     pub display_name: String,
-    /// What its holder may do.
+    /// Scopes and accounts.
     pub rights: Rights,
-    /// From when on it counts no more.
+    /// When it expires, if it does.
     pub expire_time: Option<UnixMicros>,
 }
 
-/// A token that was made.
+/// A created token.
 #[derive(Clone, Debug)]
 pub struct NewAccessToken {
-    /// What is stored.
+    /// The stored token.
     pub issued: Arc<Issued>,
-    /// Its text, which nobody sees again.
+    /// Its text. Only its hash is stored: it cannot be shown again.
     pub secret: Secret,
 }
 
-/// Why a token does not count.
+/// Why a token is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// There is no such token.
+    /// No token has this text.
     Unknown,
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It was revoked.
     Revoked,
 }
 
-/// What is known of callers beside the tokens of the store.
+/// The administrator's token, which is not in the store.
 pub(super) struct Access {
     admin: Option<Arc<Issued>>,
 }
@@ -93,14 +93,18 @@ impl Access {
 }
 
 impl Gateway {
-    /// Whether a caller must prove who it is. True from the first token on.
+    /// Whether callers must authenticate. True from the first token on.
     pub fn asks_for_proof(&self) -> bool {
         self.0.settings.tokens.proof_required
             || self.0.access.admin.is_some()
             || self.0.store.tokens().are_asked_for()
     }
 
-    /// The token with this text, if it counts: one hash and one look-up.
+    /// Looks up the token with this text: one hash and one look-up.
+    ///
+    /// # Errors
+    ///
+    /// The token is unknown, expired or revoked.
     pub fn authenticate(&self, text: &str) -> Result<Arc<Issued>, TokenFault> {
         if text.len() > TOKEN_CHARS_MAX {
             return Err(TokenFault::Unknown);
@@ -114,7 +118,7 @@ impl Gateway {
         match issued.token.state(now) {
             TokenState::Revoked => Err(TokenFault::Revoked),
             TokenState::Expired => Err(TokenFault::Expired),
-            // Once it was ended it stays so, also if the clock steps back.
+            // An expired token stays expired, even if the clock steps back.
             TokenState::Active if issued.ended().is_cancelled() => Err(TokenFault::Expired),
             TokenState::Active => {
                 issued.use_at(now);
@@ -123,17 +127,18 @@ impl Gateway {
         }
     }
 
-    /// Makes a token. What `rights` it may have is the caller's to check ([`Accounts::cover_all`]).
+    /// Creates a token. Whether the caller may grant these `rights` is checked before
+    /// ([`Accounts::cover_all`]).
     ///
     /// # Errors
     ///
-    /// There are too many, it is the first one and could not make another, or the store's.
+    /// The limit of tokens is reached, the first token is not an administrator's, or the store failed.
     pub async fn create_access_token(
         &self,
         create: CreateAccessToken,
     ) -> Result<NewAccessToken, GatewayError> {
         let CreateAccessToken { display_name, rights, expire_time } = create;
-        // One after another, so that the bound holds, and that the first one is the first.
+        // One at a time, so that the limit holds and only one token can be the first.
         let _adding = self.0.adding.lock().await;
         let tokens = self.0.store.tokens();
         let is_administrators = rights.allow(Scope::Admin) && rights.accounts == Accounts::All;
@@ -144,9 +149,9 @@ impl Gateway {
         if tokens.remembered(now) >= max {
             return Err(GatewayError::TooManyTokens(Limit { name: "access_tokens_max", max: max as u64 }));
         }
-        let secret = self.draw(new_secret);
+        let secret = self.with_rng(new_secret);
         let id = loop {
-            let id = TokenId::made_of(self.draw(RngExt::random));
+            let id = TokenId::made_of(self.with_rng(RngExt::random));
             if tokens.by_id(&id).is_none() {
                 break id;
             }
@@ -166,14 +171,14 @@ impl Gateway {
         Ok(NewAccessToken { issued, secret })
     }
 
-    /// Reads a token that is limited to some of `accounts`.
+    /// Reads a token whose accounts are all among `accounts`.
     pub fn get_access_token(&self, id: &TokenId, accounts: &Accounts) -> Result<Arc<Issued>, GatewayError> {
         let issued = self.0.store.tokens().by_id(id);
-        // The same answer whether there is none or it is none of the caller's business.
+        // The same error for a missing token and for one of other accounts: callers cannot probe for tokens.
         issued.filter(|issued| accounts.cover_all(&issued.token.rights.accounts)).ok_or_else(|| no_token(id))
     }
 
-    /// Lists tokens that are limited to some of `accounts`, by id.
+    /// Lists tokens whose accounts are all among `accounts`, by id.
     pub fn list_access_tokens(
         &self,
         accounts: &Accounts,
@@ -190,7 +195,8 @@ impl Gateway {
         Page::cut(rows, limit, |issued| issued.token.id.clone())
     }
 
-    /// Ends a token that is limited to some of `accounts`. One that was ended before stays as it is.
+    /// Revokes a token whose accounts are all among `accounts`. A token that was revoked before stays as it
+    /// is.
     pub async fn revoke_access_token(
         &self,
         id: &TokenId,
@@ -204,22 +210,22 @@ impl Gateway {
         self.get_access_token(id, accounts)
     }
 
-    /// The time that tokens expire by.
+    /// The current time, which decides whether tokens have expired.
     pub fn now(&self) -> UnixMicros {
         self.0.clock.now()
     }
 
-    /// Ends the tokens whose time is over, on every connection. To be called every [`TOKEN_TICK`].
+    /// Ends the streams of tokens that have expired. To be called every [`TOKEN_TICK`].
     pub fn end_expired_tokens(&self) {
         self.0.store.tokens().expire(self.0.clock.now());
     }
 
-    /// Writes down when calls were last made with the tokens, of those where what is written is older than `age`. To be called
-    /// from time to time, and at the end with zero.
+    /// Stores the last use of tokens whose stored time is out of date by `age` or more. To be called at
+    /// intervals, and with zero at the shutdown.
     ///
     /// # Errors
     ///
-    /// The store's.
+    /// The store failed.
     pub async fn write_token_uses(&self, age: Duration) -> Result<(), GatewayError> {
         let mut uses = Vec::new();
         self.0.store.tokens().walk(None, |issued| {

@@ -1,4 +1,4 @@
-//! The use cases of writing down who changes what, and of reading it.
+//! Use cases of the audit log: record calls that change something, list the records.
 
 use super::{Gateway, GatewayError};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// Writes down that a call is about to change something. On disk once this is answered.
+    /// Records that a call is about to change something. The record is on disk when this returns.
     pub async fn audit_begin(&self, call: AuditedCall) -> Result<AuditKey, GatewayError> {
         let begun = self.0.store.audit(AuditWrite::Begun(call)).await;
         begun.map_err(|error| {
@@ -16,19 +16,19 @@ impl Gateway {
         })
     }
 
-    /// Writes down how it ended. Where that cannot be done the record says on that nobody knows, and the call's answer stands: what it
-    /// did is done.
+    /// Records the end of the call. If that fails, the outcome in the record stays unknown; the call itself
+    /// is not affected, since its change is done.
     pub async fn audit_end(&self, key: AuditKey, end: AuditEnd) {
         let outcome = end.outcome;
         match self.0.store.audit(AuditWrite::Ended(key, end)).await {
             Ok(_) => self.0.metrics.audited(outcome),
             Err(error) => {
-                tracing::warn!(%error, audit.number = key.number, "an audit record was left without its end");
+                tracing::warn!(%error, audit.number = key.number, "cannot complete an audit record; its outcome stays unknown");
             }
         }
     }
 
-    /// Writes down a call that was refused before it could change anything. Where that cannot be done it is counted.
+    /// Records a call that was refused before it could change anything. If that fails, it is only counted.
     pub async fn audit_refused(&self, call: AuditedCall, end: AuditEnd) {
         let outcome = end.outcome;
         match self.0.store.audit(AuditWrite::Refused(call, end)).await {
@@ -37,7 +37,7 @@ impl Gateway {
         }
     }
 
-    /// Lists audit records, the newest first.
+    /// Lists audit records, newest first.
     pub async fn list_audit_records(
         &self,
         query: AuditQuery,

@@ -1,62 +1,49 @@
-//! How much may be owed. Past it an event is refused as a whole: it is not stored for some subscriptions and dropped for
-//! others, and whoever publishes is told whose debt it is.
+//! Limits on unfinished deliveries. Past a limit an event is refused as a whole, not stored for some
+//! subscriptions only. The error names the subscription that is at its limit.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{Gateway, GatewayError, Limit};
 use crate::{domain::ids::SubscriptionKey, store::Matches};
 
-/// How long a caller is asked to wait while too much is owed. Deliveries must be made before there is room again.
+/// Retry delay that the error recommends. Deliveries must succeed before there is capacity again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// Shortest time between two log lines about it.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// When it was last told that too much is owed.
-#[derive(Debug, Default)]
-pub(super) struct Told(AtomicI64);
 
 impl Gateway {
-    /// Errors if events that so many want would make one subscription, or all together, be owed more than the settings allow. What is
-    /// being stored at this moment is not counted: a bound may be passed by as much as is in flight.
+    /// Fails if the deliveries of these events would exceed the limit of a subscription or of all together.
+    ///
+    /// Events that are being stored at this moment are not counted: a limit may be exceeded by the events in
+    /// flight.
     pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
         let new = events.iter().map(|event| event.subscriptions.len() as u64).sum();
-        if self.check_backlog_in_all(new)? {
+        if self.check_total_backlog(new)? {
             return Ok(());
         }
-        let mut new_by_subscription: HashMap<SubscriptionKey, u64> = HashMap::new();
-        for subscription in events.iter().flat_map(|event| &event.subscriptions) {
-            *new_by_subscription.entry(*subscription).or_default() += 1;
+        let mut new_by_key: HashMap<SubscriptionKey, u64> = HashMap::new();
+        for key in events.iter().flat_map(|event| &event.subscriptions) {
+            *new_by_key.entry(*key).or_default() += 1;
         }
-        new_by_subscription
-            .into_iter()
-            .try_for_each(|(subscription, new)| self.check_backlog_of_one(subscription, new))
+        new_by_key.into_iter().try_for_each(|(key, new)| self.check_subscription_backlog(key, new))
     }
 
-    /// Errors if so many more deliveries to one subscription would be too many.
-    pub(super) fn check_backlog_of(
-        &self,
-        subscription: SubscriptionKey,
-        new: u64,
-    ) -> Result<(), GatewayError> {
-        if self.check_backlog_in_all(new)? { Ok(()) } else { self.check_backlog_of_one(subscription, new) }
+    /// Fails if `new` more deliveries to one subscription would exceed a limit.
+    pub(super) fn check_backlog_of(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
+        if self.check_total_backlog(new)? { Ok(()) } else { self.check_subscription_backlog(key, new) }
     }
 
-    /// True if not even one subscription can be owed too much: none is owed more than all together, so in most gateways nobody is
-    /// ever looked at.
-    fn check_backlog_in_all(&self, new: u64) -> Result<bool, GatewayError> {
+    /// Checks the limit of all deliveries together. Returns true if no subscription can be at its own limit,
+    /// because the total is below it: most gateways never look at single subscriptions.
+    fn check_total_backlog(&self, new: u64) -> Result<bool, GatewayError> {
         let max = self.0.settings.backlog_max;
         let owed = self.0.store.owed_in_all();
         if new == 0 || owed + new <= max {
             return Ok(owed + new <= self.0.settings.backlog_per_subscription_max);
         }
-        self.tell_backlog(owed, max);
+        self.log_backlog(owed, max);
         let limit = Limit { name: "backlog_max", max };
         Err(GatewayError::BacklogFull {
             subscription: None,
@@ -66,12 +53,12 @@ impl Gateway {
         })
     }
 
-    fn check_backlog_of_one(&self, subscription: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
+    fn check_subscription_backlog(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
         let max = self.0.settings.backlog_per_subscription_max;
-        let owed = self.0.store.queue_summary(subscription).owed();
-        let subscription = self.0.store.registry().by_key(subscription).filter(|_| owed + new > max);
+        let owed = self.0.store.queue_summary(key).owed();
+        let subscription = self.0.store.registry().by_key(key).filter(|_| owed + new > max);
         let Some(subscription) = subscription else { return Ok(()) };
-        self.tell_backlog(owed, max);
+        self.log_backlog(owed, max);
         Err(GatewayError::BacklogFull {
             subscription: Some(subscription.name.clone()),
             owed,
@@ -80,29 +67,20 @@ impl Gateway {
         })
     }
 
-    /// Logs from time to time that events are refused, and which subscription is owed the most.
-    fn tell_backlog(&self, owed: u64, max: u64) {
-        let (told, now) = (&self.0.backlog_told.0, self.0.clock.now());
-        let interval = i64::try_from(TELL_INTERVAL.as_micros()).expect("it is short");
-        let last = told.load(Ordering::Relaxed);
-        let is_time = last == 0 || !(last..last + interval).contains(&now.0);
-        if !is_time || told.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
+    /// Logs at intervals that events are refused, and the subscription with the most unfinished deliveries.
+    fn log_backlog(&self, owed: u64, max: u64) {
+        let Some(calls) = self.0.backlog_log.happens(Instant::now()) else { return };
         let store = Arc::clone(&self.0.store);
-        // Looks at every subscription, and nobody waits for it.
+        // Looks at every subscription: not on the thread of the call.
         tokio::task::spawn_blocking(move || {
-            let subscriptions = store.registry().keys().into_iter();
-            let most = subscriptions
-                .map(|subscription| (store.queue_summary(subscription).owed(), subscription))
-                .max();
-            let most =
-                most.and_then(|(owed, subscription)| Some((owed, store.registry().by_key(subscription)?)));
+            let keys = store.registry().keys().into_iter();
+            let most = keys.map(|key| (store.queue_summary(key).owed(), key)).max();
+            let most = most.and_then(|(owed, key)| Some((owed, store.registry().by_key(key)?)));
             if let Some((most, subscription)) = most {
                 tracing::warn!(
-                    deliveries.owed = owed, deliveries.max = max,
+                    calls, deliveries.owed = owed, deliveries.max = max,
                     subscription.name = %subscription.name, subscription.owed = most,
-                    "events are refused, since too much is owed; this subscription is owed the most",
+                    "refused to store events: too many unfinished deliveries; this subscription has the most",
                 );
             }
         });

@@ -1,4 +1,4 @@
-//! The use cases about deliveries.
+//! Use cases of deliveries: get, list, summarize, retry, cancel.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::{
     store::{DeliveryQuery, DeliveryRecord, OperatorAction, Page, QueueSummary, StoreError, TimeRange},
 };
 
-/// Which deliveries, those of the latest events first.
+/// Selects deliveries. Those of the latest events come first.
 #[derive(Clone, Debug)]
 pub struct ListDeliveries {
     /// Of this account.
     pub account: AccountId,
     /// Of this subscription; `None` means all of the account.
     pub subscription: Option<SubscriptionId>,
-    /// In these states (the time of a retry does not matter); empty means all.
+    /// In these states (without regard to the time of a retry); empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event.
     pub event: Option<EventId>,
@@ -30,21 +30,21 @@ pub struct ListDeliveries {
     pub time: TimeRange,
     /// Only those after this one.
     pub after: Option<DeliveryKey>,
-    /// At most so many.
+    /// Most deliveries in the page.
     pub limit: usize,
 }
 
 /// Deliveries by state.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
-    /// How many are in each state.
+    /// Deliveries in each state.
     pub counts: QueueSummary,
-    /// When the oldest event was stored that is still owed.
+    /// When the oldest event with an unfinished delivery was stored.
     pub oldest_owed: Option<UnixMicros>,
 }
 
 impl Gateway {
-    /// Reads one delivery with its attempts, and the subscription that it belongs to.
+    /// Reads one delivery with its attempts, and its subscription.
     pub async fn get_delivery(
         &self,
         name: &DeliveryName,
@@ -61,7 +61,7 @@ impl Gateway {
         Ok((subscription, delivery.ok_or_else(missing)?))
     }
 
-    /// Has an attempt made now, whatever the delivery's state but succeeded.
+    /// Schedules an attempt now. Possible in every state but succeeded.
     pub async fn retry_delivery(
         &self,
         name: &DeliveryName,
@@ -69,7 +69,7 @@ impl Gateway {
         self.override_delivery(name, OperatorAction::Retry).await
     }
 
-    /// Has no further attempt made. One that is under way goes on and is written down. Safe to repeat.
+    /// Stops further attempts. An attempt under way finishes and is recorded. Safe to repeat.
     pub async fn cancel_delivery(
         &self,
         name: &DeliveryName,
@@ -102,10 +102,10 @@ impl Gateway {
     async fn override_delivery(
         &self,
         name: &DeliveryName,
-        decision: OperatorAction,
+        action: OperatorAction,
     ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
         let (_, delivery) = self.get_delivery(name).await?;
-        self.0.store.override_delivery(delivery.key, decision).await.map_err(|error| match error {
+        self.0.store.override_delivery(delivery.key, action).await.map_err(|error| match error {
             StoreError::DeliveryNotFound => GatewayError::NotFound(Resource::Delivery(name.clone())),
             StoreError::DeliveryOver(state) => GatewayError::DeliveryOver { name: name.clone(), state },
             other => other.into(),
@@ -122,7 +122,7 @@ impl Gateway {
         subscriptions
     }
 
-    /// Lists deliveries with the subscriptions that they belong to.
+    /// Lists deliveries with their subscriptions.
     pub async fn list_deliveries(
         &self,
         list: ListDeliveries,
@@ -144,7 +144,7 @@ impl Gateway {
             limit: list.limit,
         };
         let page = self.read(move |store| store.deliveries(&query)).await?;
-        // A subscription that was deleted in between has taken its deliveries with it.
+        // A subscription may have been deleted since, with its deliveries.
         let rows =
             page.rows.into_iter().filter_map(|row| Some((registry.by_key(row.key.subscription)?, row)));
         Ok(Page { rows: rows.collect(), next: page.next })

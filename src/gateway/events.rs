@@ -1,4 +1,4 @@
-//! The use cases about events.
+//! Use cases of events: publish, get, list, render.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{Gateway, GatewayError, Resource, admission::Admitted};
+use super::{Gateway, GatewayError, Resource, admission::AdmissionPermit};
 use crate::{
     domain::{
         event_routing::{EventAddress, EventRouting},
@@ -30,7 +30,7 @@ use crate::{
     store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
-/// An event that may be published. Only [`Gateway::check_event`] makes one.
+/// A valid event. Only [`Gateway::check_event`] creates one.
 #[derive(Clone, Debug)]
 pub struct CheckedEvent {
     address: EventAddress,
@@ -41,7 +41,7 @@ pub struct CheckedEvent {
 }
 
 impl CheckedEvent {
-    /// The id that its publisher chose, with the account that it is unique in.
+    /// The account, and the id that its publisher chose. An id is unique in its account.
     pub fn address(&self) -> &EventAddress {
         &self.address
     }
@@ -51,13 +51,13 @@ impl CheckedEvent {
         self.fingerprint == other.fingerprint
     }
 
-    /// The subscriptions that want it now. Which of them get it is decided when it is stored.
+    /// The subscriptions that match now. The store matches again when it stores the event.
     fn matching(&self, registry: &Registry) -> Matches {
         registry.matching(self.address.account, self.facts.event_type, self.facts.inbox_id)
     }
 
-    /// The event as the store takes it. The bodies that are sent `soon` are rendered here, while the message is decoded, and it is
-    /// dropped by the thread that made it.
+    /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while
+    /// the message is decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
         let Self { address, event, content, facts, fingerprint } = self;
         for (subscription, format) in matching.active {
@@ -69,28 +69,28 @@ impl CheckedEvent {
     }
 }
 
-/// What came of publishing one event.
+/// Result of publishing one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Its account.
     pub account: AccountId,
-    /// Its id; `None` if it was only checked, and its publisher chose none.
+    /// Its id; `None` if it was only validated, and its publisher chose none.
     pub id: Option<EventId>,
-    /// When it was stored; for a duplicate, when the first one was. `None` if it was only checked.
+    /// When it was stored; for a duplicate, when the first one was. `None` if it was only validated.
     pub create_time: Option<UnixMicros>,
-    /// It had been stored before; nothing was stored now.
+    /// It was stored before; nothing was stored now.
     pub duplicate: bool,
-    /// To how many subscriptions it is owed, or was when it was stored first.
+    /// Subscriptions that matched when it was stored first.
     pub delivery_count: u32,
 }
 
-/// Events on their way to the disk. Resolves when they are there; dropping it does not call them back.
+/// Events on their way to the disk. Resolves when they are durable. Dropping it does not cancel the write.
 pub struct Publishing {
     stored: CommitFuture<Vec<Accepted>>,
     accounts: Vec<AccountId>,
     start: Instant,
     metrics: Arc<Metrics>,
-    _room: Admitted,
+    _permit: AdmissionPermit,
 }
 
 impl Future for Publishing {
@@ -117,37 +117,37 @@ impl Future for Publishing {
     }
 }
 
-/// What is to be rendered.
+/// The event to render.
 #[derive(Clone, Debug)]
 pub enum RenderSource {
     /// A stored event.
     Stored(EventName),
-    /// One that is not stored.
+    /// An event that is not stored.
     New(Box<CheckedEvent>),
 }
 
-/// A POST as it would be made.
+/// A POST as it would be sent.
 #[derive(Clone, Debug)]
 pub struct Rendered {
     /// The exact body.
     pub body: Bytes,
-    /// The headers, names in lower case. The subscription's own have `***` for a value.
+    /// The headers, names in lower case. Values of the subscription's own headers are `***`.
     pub headers: BTreeMap<String, String>,
 }
 
 impl Gateway {
-    /// Checks an event that is to be published to `address`; `path` is where it is found in the request. Pure.
+    /// Validates an event for `address`. `path` is its field path in the request, for violations. Pure.
     pub fn check_event(
         &self,
         address: EventAddress,
         mut event: Box<v1::Event>,
         path: &str,
     ) -> Result<CheckedEvent, FieldViolations> {
-        let mut faults = FieldViolations::default();
+        let mut violations = FieldViolations::default();
         let max = self.0.settings.event_bytes_max;
         if event.encoded_len() > max {
-            faults.invalid(path, format_args!("must have at most {max} bytes when it is encoded"));
-            return Err(faults);
+            violations.invalid(path, format_args!("must have at most {max} bytes when it is encoded"));
+            return Err(violations);
         }
         let facts = event::check(&mut event, address.account, path)?;
         let encoded = Bytes::from(event.encode_to_vec());
@@ -156,19 +156,19 @@ impl Gateway {
         Ok(CheckedEvent { address, event, content, facts, fingerprint })
     }
 
-    /// Errors if a publish would be refused now, whatever it is of. Cheap: to be asked before an event is even read.
+    /// Fails if any publish would be refused now. Cheap: to be called before an event is even read.
     pub fn check_load(&self) -> Result<(), GatewayError> {
         self.check_not_full()?;
         self.0.admission.check()
     }
 
-    /// Begins to store events, all or none, each owed to the subscriptions that want it now. Calls one after another
-    /// are stored in their order, whether or not each is waited for.
+    /// Starts to store events, all or none, with a delivery for each subscription that matches when they are
+    /// stored. The order of calls is the order of the stored events, even if their results are not awaited.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         self.check_not_full()?;
         let start = Instant::now();
         let bytes = events.iter().map(|event| event.content.encoded.len()).sum();
-        let room = self.0.admission.admit(events.len(), bytes)?;
+        let permit = self.0.admission.admit(events.len(), bytes)?;
         let accounts = events.iter().map(|event| event.address.account).collect();
         let registry = self.0.store.registry();
         let matching = events.iter().map(|event| event.matching(registry));
@@ -178,14 +178,14 @@ impl Gateway {
         let new =
             events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
         let stored = self.0.store.accept(new.collect());
-        Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _room: room })
+        Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _permit: permit })
     }
 
-    /// Tells whether what a subscription is owed from now on is sent soon. What comes after more than a window of others is not kept in
-    /// memory until its turn: it is read then, and rendered by who reads it.
+    /// Decides for a subscription whether a new delivery is sent soon. A delivery behind more than a window
+    /// of others is not kept in memory: it is read and rendered later.
     fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
-        // No subscription is owed more than all together.
+        // No subscription has more unfinished deliveries than all together.
         let all_soon = store.owed_in_all() <= window;
         let mut known = HashMap::new();
         move |subscription| {
@@ -196,8 +196,8 @@ impl Gateway {
         }
     }
 
-    /// What [`Gateway::publish`] would answer now; nothing is stored. The count of a duplicate is that of the
-    /// subscriptions that want it now, not when it was stored.
+    /// The result that [`Gateway::publish`] would have now. Nothing is stored. The delivery count of a
+    /// duplicate is that of the subscriptions that match now, not when it was stored.
     pub async fn check_publish(&self, events: Vec<CheckedEvent>) -> Result<Vec<Published>, GatewayError> {
         let ids: Vec<_> = events.iter().map(|event| event.address.clone()).collect();
         let stored = self
@@ -237,15 +237,15 @@ impl Gateway {
         event.ok_or_else(|| GatewayError::NotFound(Resource::Event(name.clone())))
     }
 
-    /// Lists stored events, the latest first.
+    /// Lists stored events, latest first.
     pub async fn list_events(&self, query: EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, GatewayError> {
         self.read(move |store| store.events(&query)).await
     }
 
-    /// The POST that would be made for an event now: to `subscription`, in its form and with its headers, or to nobody
-    /// in particular, in the documented form. Stores and sends nothing.
+    /// Renders the POST for an event: in the format of `subscription` and with its headers, or without a
+    /// subscription in the documented format. Stores and sends nothing.
     ///
-    /// An event that is not stored is given an id, as it would be.
+    /// An event without an id gets a random one, as it would if it were stored.
     pub async fn render(
         &self,
         source: RenderSource,
@@ -256,7 +256,7 @@ impl Gateway {
             RenderSource::Stored(name) => self.get_event(&name).await?,
             RenderSource::New(checked) => {
                 let EventAddress { account, id } = checked.address;
-                let id = id.unwrap_or_else(|| EventId::from(self.draw_uuid()));
+                let id = id.unwrap_or_else(|| EventId::from(self.random_uuid()));
                 let name = EventName { account, id };
                 Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), checked.content))
             }
@@ -280,8 +280,8 @@ impl Gateway {
     }
 }
 
-/// Tells events apart: the first half of the SHA-256 of the encoded event. Maps are kept sorted, so that equal events are
-/// equal bytes.
+/// Identifies an event's content: the first half of the SHA-256 of its encoding. Maps are sorted, so that
+/// equal events have equal encodings.
 fn fingerprint(encoded: &[u8]) -> u128 {
     let digest = Sha256::digest(encoded);
     let half = digest.first_chunk().expect("a SHA-256 has 32 bytes");
@@ -294,7 +294,7 @@ mod tests {
     use crate::event::samples;
 
     #[test]
-    fn what_is_sent_soon_is_rendered_before_it_is_stored_and_nothing_else() {
+    fn only_bodies_that_are_sent_soon_are_rendered_before_the_event_is_stored() {
         const FORMATS: [PayloadFormat; 2] = [PayloadFormat::Documented, PayloadFormat::Sample];
         for wanted in [&FORMATS[..0], &FORMATS[..1], &FORMATS[1..], &FORMATS] {
             let account = AccountId::new(1).unwrap();

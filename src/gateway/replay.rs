@@ -1,4 +1,4 @@
-//! The use case of queueing stored events once more.
+//! Use case of replay: queue stored events again.
 
 use super::{Gateway, GatewayError};
 use crate::{
@@ -11,52 +11,54 @@ use crate::{
     store::{ReplayQuery, StoreError, TimeRange, Wanted},
 };
 
-/// Which events of its account a subscription is to get once more.
+/// Selects the events that a subscription gets again.
 #[derive(Clone, Debug)]
 pub struct ReplayDeliveries {
     /// The subscription.
     pub subscription: SubscriptionName,
     /// Events stored within this time.
     pub time: TimeRange,
-    /// Of these kinds; empty means all.
+    /// Of these types; empty means all.
     pub types: Vec<EventType>,
-    /// Whose delivery is over in one of these states; empty means those that failed or were cancelled, and events that were never
-    /// queued for the subscription and that it wants as it is now.
+    /// With a delivery in one of these final states. Empty means failed and cancelled deliveries, and events
+    /// that were never queued for the subscription and match it now.
     pub states: Vec<DeliveryState>,
-    /// Where an earlier call ended; `None` for a new replay.
-    pub place: Option<ReplayPlace>,
-    /// Most events that are queued.
+    /// Where the call before ended; `None` for a new replay.
+    pub cursor: Option<ReplayCursor>,
+    /// Most events to queue.
     pub limit: usize,
     /// Count all of them, queue none.
     pub validate_only: bool,
 }
 
-/// How far a replay is.
+/// Progress of a replay over several calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayPlace {
-    /// Everything up to here is done.
+pub struct ReplayCursor {
+    /// The last event that is done.
     pub after: Seq,
-    /// The newest event when it began: later ones are not part of it.
+    /// The newest event when the replay began. Later events are not part of it.
     pub until: Seq,
-    /// When it began: what it queued itself, and came to its end again, is not queued again.
+    /// When the replay began. Deliveries that it queued itself and that ended since are not queued again.
     pub began: UnixMicros,
 }
 
-/// What came of a call.
+/// Result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
-    /// Events that were queued, or would be.
+    /// Events that were queued, or would be with `validate_only`.
     pub count: u64,
-    /// Where to go on, if there are more.
-    pub next: Option<ReplayPlace>,
+    /// Where the next call continues, if there are more events.
+    pub next: Option<ReplayCursor>,
 }
 
 impl Gateway {
-    /// Queues events once more for a subscription, the oldest first, a page at a time. No event is queued twice by calls that are
-    /// repeated: what is owed is not queued again, and what a replay queued itself is not taken by its later pages.
+    /// Queues events again for a subscription, oldest first, a page at a time.
+    ///
+    /// Repeated calls queue no event twice: an unfinished delivery is not queued again, and later pages of a
+    /// replay skip the deliveries that it queued itself.
     pub async fn replay_deliveries(&self, replay: ReplayDeliveries) -> Result<Replayed, GatewayError> {
         let subscription = self.get_subscription(&replay.subscription)?;
-        let place = replay.place.unwrap_or_else(|| ReplayPlace {
+        let cursor = replay.cursor.unwrap_or_else(|| ReplayCursor {
             after: Seq(0),
             until: self.0.store.newest(),
             began: self.0.clock.now(),
@@ -72,21 +74,23 @@ impl Gateway {
             } else {
                 replay.states
             },
-            changed_until: place.began,
+            changed_until: cursor.began,
             never_queued: by_default.then(|| Wanted {
                 types: subscription.settings.event_types.clone(),
                 inbox_ids: subscription.settings.inbox_ids.clone(),
             }),
-            after: place.after,
-            until: place.until,
+            after: cursor.after,
+            until: cursor.until,
             limit: if replay.validate_only { usize::MAX - 1 } else { replay.limit },
         };
-        let asked = query.clone();
-        let page = self.read(move |store| store.replayable(&asked)).await?;
+        let page = {
+            let query = query.clone();
+            self.read(move |store| store.replayable(&query)).await?
+        };
         if replay.validate_only {
             return Ok(Replayed { count: page.rows.len() as u64, next: None });
         }
-        let next = page.next.map(|after| ReplayPlace { after, ..place });
+        let next = page.next.map(|after| ReplayCursor { after, ..cursor });
         self.check_backlog_of(subscription.key, page.rows.len() as u64)?;
         let count = self.0.store.replay(query, page.rows).await.map_err(|error| match error {
             StoreError::SubscriptionNotFound => GatewayError::no_subscription(&replay.subscription),

@@ -1,4 +1,4 @@
-//! The use case of keeping no more than is wanted.
+//! Use case of retention: delete old events and audit records.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     store::{Purged, RetentionLimit, StoreError},
 };
 
-/// How long a caller is asked to wait while the store is full. Deliveries must be made before there is room again.
+/// Retry delay that the error recommends. Deliveries must succeed before the store has room again.
 const STORE_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Gateway {
@@ -17,8 +17,10 @@ impl Gateway {
         self.0.settings.retention_interval
     }
 
-    /// Removes events that are older, or more, than the settings keep, and audit records that are older. What is owed stays: if that alone is more than the
-    /// settings keep, nothing more is accepted until some of it is delivered, cancelled or deleted.
+    /// Deletes events beyond the age or size of the settings, and audit records beyond the age.
+    ///
+    /// Events with unfinished deliveries stay. If these exceed the size by themselves, no event is accepted
+    /// until some deliveries succeed, are cancelled or deleted.
     pub async fn enforce_retention(&self) -> Result<Purged, GatewayError> {
         let settings = &self.0.settings;
         let age = i64::try_from(settings.retention_age.as_micros()).unwrap_or(i64::MAX);
@@ -26,7 +28,7 @@ impl Gateway {
         let bytes_max = settings.retention_bytes_max;
         let purged = self.0.store.purge(RetentionLimit { since, bytes_max }).await?;
         match self.0.store.purge_audit(since).await {
-            // On a full disk they stay a while longer.
+            // Try again at the next interval.
             Ok(_) | Err(StoreError::Full | StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
         }
@@ -36,15 +38,18 @@ impl Gateway {
             (false, true) => tracing::warn!(
                 store.bytes = purged.bytes_left,
                 store.bytes_max = bytes_max,
-                "the store is full of what is owed, and takes no more events"
+                "the store is full of events with unfinished deliveries; new events are refused"
             ),
-            (true, false) => tracing::info!(store.bytes = purged.bytes_left, "the store takes events again"),
+            (true, false) => tracing::info!(
+                store.bytes = purged.bytes_left,
+                "the store has room; new events are accepted again"
+            ),
             _ => {}
         }
         Ok(purged)
     }
 
-    /// Errors while the store is full of what is owed.
+    /// Fails while the store is full of events with unfinished deliveries.
     pub(super) fn check_not_full(&self) -> Result<(), GatewayError> {
         if !self.0.full.load(Ordering::Relaxed) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The use cases about subscriptions.
+//! Use cases of subscriptions: create, update, pause, rotate the secret, delete, test.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,105 +24,106 @@ use crate::{
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
 
-/// How often a change that gave no etag is made again, when others change the same subscription at the same time.
+/// Attempts at a change without an etag, while other callers change the same subscription.
 const CHANGE_ATTEMPTS_MAX: usize = 8;
 
-/// A subscription to be added.
+/// A subscription to create.
 #[derive(Clone, Debug)]
 pub struct CreateSubscription {
-    /// To which account.
+    /// Its account.
     pub account: AccountId,
-    /// The last part of its name; made here where there is none.
+    /// The last part of its name; `None` for a generated one.
     pub id: Option<SubscriptionId>,
-    /// What its owner decided: [`Gateway::check_subscription`].
+    /// Its settings, from [`Gateway::check_subscription`].
     pub settings: Settings,
-    /// What receivers already know; made here where there is none.
+    /// A secret that receivers already know; `None` for a generated one.
     pub signing_secret: Option<Secret>,
-    /// Makes a repetition return the first answer.
+    /// Identifies the request: a repetition returns the first result.
     pub request: Option<RequestKey>,
-    /// Check only.
+    /// Validate only; store nothing.
     pub validate_only: bool,
 }
 
-/// What came of adding a subscription.
+/// Result of creating a subscription.
 #[derive(Clone, Debug)]
 pub enum Creation {
-    /// It is stored; or was, by the same request before: then as it was stored then.
+    /// The stored subscription. For a repeated request, as it was stored the first time.
     Stored(Arc<Subscription>),
-    /// It could be stored.
+    /// It is valid and could be stored.
     Checked {
         /// Its name, if the caller gave one.
         name: Option<SubscriptionName>,
-        /// What would be stored.
+        /// The settings that would be stored.
         settings: Box<Settings>,
     },
 }
 
-/// A change of a subscription by its owner.
+/// A change of a subscription's settings.
 #[derive(Clone, Debug)]
 pub struct UpdateSubscription {
-    /// Which.
+    /// The subscription.
     pub name: SubscriptionName,
-    /// Holds the new values.
+    /// The new values.
     pub message: v1::Subscription,
-    /// Says which of them count.
+    /// The fields of `message` to apply.
     pub mask: Mask,
-    /// Where `message` is found in the request.
+    /// Field path of `message` in the request, for violations.
     pub path: &'static str,
-    /// What the subscription must not have changed since.
+    /// Etag that the subscription must still have.
     pub etag: Option<String>,
-    /// Check only.
+    /// Validate only; store nothing.
     pub validate_only: bool,
 }
 
 /// The removal of a subscription.
 #[derive(Clone, Debug)]
 pub struct DeleteSubscription {
-    /// Which.
+    /// The subscription.
     pub name: SubscriptionName,
-    /// What the subscription must not have changed since.
+    /// Etag that the subscription must still have.
     pub etag: Option<String>,
-    /// Drop deliveries that are not yet made.
+    /// Delete unfinished deliveries too, instead of failing.
     pub force: bool,
 }
 
-/// Which subscriptions, by name.
+/// Selects subscriptions, in the order of their names.
 #[derive(Clone, Debug)]
 pub struct ListSubscriptions {
     /// Of these accounts.
     pub scope: AccountScope,
-    /// That take this kind of event.
+    /// With this event type.
     pub event_type: Option<EventType>,
     /// In one of these states; empty means all.
     pub states: Vec<State>,
-    /// Only those after this name.
+    /// After this name.
     pub after: Option<SubscriptionName>,
-    /// At most so many.
+    /// Most subscriptions in the page.
     pub limit: usize,
 }
 
-/// What came of a rotation.
+/// Result of a rotation.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// What POSTs are signed with from now on.
+    /// The new secret.
     pub signing_secret: Secret,
-    /// What they are verified with, where that is not the secret.
+    /// The public key to verify signatures with, if the scheme has one.
     pub public_key: Option<String>,
-    /// Until when they are signed with the secret before it as well.
+    /// Until when POSTs are signed with the old secret too.
     pub old_until: UnixMicros,
 }
 
-/// What came of a test.
+/// Result of a test.
 #[derive(Clone, Debug)]
 pub struct Tested {
-    /// What was POSTed.
+    /// The body of the POST.
     pub body: Bytes,
-    /// What came of it.
+    /// The attempt.
     pub attempt: Attempt,
 }
 
 impl Gateway {
-    /// The settings that `message` asks for, or every fault, with paths that start with `path`. Pure.
+    /// Parses the settings of `message`, or returns every violation, with field paths that start with `path`.
+    /// Pure.
     pub fn check_subscription(
         &self,
         message: &v1::Subscription,
@@ -133,7 +134,7 @@ impl Gateway {
         Ok(settings)
     }
 
-    /// Adds a subscription.
+    /// Creates a subscription.
     pub async fn create_subscription(&self, create: CreateSubscription) -> Result<Creation, GatewayError> {
         let CreateSubscription { account, id, settings, signing_secret, request, validate_only } = create;
         let registry = self.0.store.registry();
@@ -148,15 +149,16 @@ impl Gateway {
             if let Some(other) = url_taken_by {
                 return Err(GatewayError::UrlTaken(other));
             }
-            self.check_room(account)?;
+            self.check_subscription_limit(account)?;
             return Ok(Creation::Checked { name, settings: Box::new(settings) });
         }
-        // Where the URL is taken nothing is added: the store answers with the repetition or the conflict that it is.
+        // A taken URL is left to the store: it returns the first result to a repeated request, and a conflict
+        // to others.
         if url_taken_by.is_none() {
-            self.check_room(account)?;
+            self.check_subscription_limit(account)?;
         }
-        let id = id.unwrap_or_else(|| SubscriptionId::made_from(self.draw_uuid()));
-        let secret = signing_secret.unwrap_or_else(|| self.draw(signature::new_secret));
+        let id = id.unwrap_or_else(|| SubscriptionId::made_from(self.random_uuid()));
+        let secret = signing_secret.unwrap_or_else(|| self.with_rng(signature::new_secret));
         let signer = Signer { secret, key_pair: self.key_pair(settings.signature_scheme) };
         let name = SubscriptionName { account, id };
         let new = NewSubscription { name, settings, signer, request };
@@ -188,7 +190,7 @@ impl Gateway {
         page
     }
 
-    /// Changes what the owner decides. A change that changes nothing is not written: the etag stays.
+    /// Changes settings. If nothing differs, nothing is written and the etag stays.
     pub async fn update_subscription(
         &self,
         update: UpdateSubscription,
@@ -201,7 +203,7 @@ impl Gateway {
                 return Ok(None);
             }
             if settings.url != current.settings.url {
-                // Not otherwise: the policy may have changed since, which is no fault of this request.
+                // Only for a new URL: the policy may have changed since the old one was accepted.
                 self.check_egress(&settings.url, path)?;
             }
             let holder = self.0.store.registry().by_url(name.account, &settings.url);
@@ -218,7 +220,7 @@ impl Gateway {
         .await
     }
 
-    /// Stops delivering; events are still queued. Safe to repeat.
+    /// Stops deliveries; events are still queued. Safe to repeat.
     pub async fn pause_subscription(
         &self,
         name: &SubscriptionName,
@@ -226,7 +228,7 @@ impl Gateway {
         self.set_state(name, State::Paused).await
     }
 
-    /// Delivers again after a pause or a suspension. Safe to repeat.
+    /// Resumes deliveries after a pause or a suspension. Safe to repeat.
     pub async fn resume_subscription(
         &self,
         name: &SubscriptionName,
@@ -234,15 +236,17 @@ impl Gateway {
         self.set_state(name, State::Active).await
     }
 
-    /// Signs with a new secret from the next attempt on, and for `overlap` with the ones so far as well.
+    /// Signs with a new secret from the next attempt on, and with the older ones too for the time of
+    /// `overlap`.
     ///
-    /// A call whose answer was lost may be made again: what receivers know signs on, whichever of the secrets that is.
+    /// A call whose response was lost may be repeated: the secrets that receivers know stay in use during the
+    /// overlap.
     pub async fn rotate_signing_secret(
         &self,
         name: &SubscriptionName,
         overlap: Duration,
     ) -> Result<Rotated, GatewayError> {
-        let secret = self.draw(signature::new_secret);
+        let secret = self.with_rng(signature::new_secret);
         let rotated = self.change(name, None, false, |current| {
             if !overlap.is_zero() {
                 self.check_older_secrets(current)?;
@@ -255,7 +259,8 @@ impl Gateway {
         Ok(Rotated { signing_secret: secret, public_key: rotated.public_key(), old_until })
     }
 
-    /// Whether one more may sign beside the newest: the one so far becomes the newest of them.
+    /// Fails if the subscription has the most older secrets already. The current one would become one of
+    /// them.
     fn check_older_secrets(&self, current: &Subscription) -> Result<(), GatewayError> {
         let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
         if older <= OLDER_SECRETS_MAX {
@@ -264,12 +269,12 @@ impl Gateway {
         Err(GatewayError::TooManySecrets { subscription: current.name.clone(), max: OLDER_SECRETS_MAX })
     }
 
-    /// A key pair, where the scheme needs one.
+    /// Generates a key pair, if the scheme needs one.
     fn key_pair(&self, scheme: SignatureScheme) -> Option<KeyPair> {
-        (scheme == SignatureScheme::Ed25519).then(|| self.draw(KeyPair::draw))
+        (scheme == SignatureScheme::Ed25519).then(|| self.with_rng(KeyPair::draw))
     }
 
-    /// Removes a subscription and its deliveries.
+    /// Deletes a subscription and its deliveries.
     pub async fn delete_subscription(&self, delete: DeleteSubscription) -> Result<(), GatewayError> {
         let DeleteSubscription { name, etag, force } = delete;
         for _ in 0..CHANGE_ATTEMPTS_MAX {
@@ -282,10 +287,10 @@ impl Gateway {
         Err(GatewayError::EtagMismatch(name))
     }
 
-    /// POSTs a made-up event once, whatever the subscription's state. Nothing is stored.
+    /// POSTs a sample event once, whatever the subscription's state. Nothing is stored.
     ///
-    /// `event_type` need not be one that the subscription takes, so that a receiver can be tried before it does; `None`
-    /// is the first one that it takes.
+    /// `event_type` may be one that the subscription does not have, to try a receiver first; `None` is the
+    /// first one that it has.
     pub async fn test_subscription(
         &self,
         name: &SubscriptionName,
@@ -294,12 +299,12 @@ impl Gateway {
         let subscription = self.get_subscription(name)?;
         let max = self.0.settings.tests_in_flight_max;
         let overloaded = |_| GatewayError::overloaded("tests_in_flight_max", max);
-        let _turn = self.0.tests.try_acquire().map_err(overloaded)?;
+        let _permit = self.0.tests.try_acquire().map_err(overloaded)?;
 
         let first = subscription.settings.event_types.first();
-        let kind = event_type.or(first.copied()).expect("a subscription takes at least one event type");
+        let kind = event_type.or(first.copied()).expect("a subscription has at least one event type");
         let id: EventId =
-            format!("test-{}", self.draw_uuid()).parse().expect("a UUID after a prefix is an event id");
+            format!("test-{}", self.random_uuid()).parse().expect("a UUID after a prefix is an event id");
         let event = Arc::new(StoredEvent::new(
             Seq(0),
             EventName { account: name.account, id },
@@ -307,24 +312,26 @@ impl Gateway {
             samples::sample(kind, name.account),
         ));
         let body = event.body(subscription.settings.payload_format);
-        let post = WebhookRequest { subscription, event };
-        let attempt = match self.0.webhook_client.clone().oneshot(post).await {
+        let request = WebhookRequest { subscription, event };
+        let attempt = match self.0.webhook_client.clone().oneshot(request).await {
             Ok(attempt) => attempt,
             Err(never) => match never {},
         };
         Ok(Tested { body, attempt })
     }
 
-    /// The verdict that a POST to the URL would meet. It is left to the POST where the URL has a name, not an address.
+    /// Checks the egress policy, if the URL has an address. Host names are checked on every connection
+    /// instead.
     fn check_egress(&self, url: &Url, path: &str) -> Result<(), FieldViolations> {
-        let mut faults = FieldViolations::default();
+        let mut violations = FieldViolations::default();
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
-            faults.invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
+            violations
+                .invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
         }
-        faults.into_result(())
+        violations.into_result(())
     }
 
-    fn check_room(&self, account: AccountId) -> Result<(), GatewayError> {
+    fn check_subscription_limit(&self, account: AccountId) -> Result<(), GatewayError> {
         let max = self.0.settings.subscriptions_per_account_max;
         let mut count = 0;
         self.0.store.registry().walk(AccountScope::One(account), None, |_| {
@@ -357,17 +364,17 @@ impl Gateway {
         self.change(name, None, false, change).await
     }
 
-    /// Makes the change that `decide` makes of the subscription as it stands; `None` is no change.
+    /// Applies the change that `plan` derives from the current subscription; `None` is no change.
     async fn change(
         &self,
         name: &SubscriptionName,
         etag: Option<&str>,
         validate_only: bool,
-        decide: impl Fn(&Subscription) -> Result<Option<Change>, GatewayError>,
+        plan: impl Fn(&Subscription) -> Result<Option<Change>, GatewayError>,
     ) -> Result<Arc<Subscription>, GatewayError> {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let current = self.current(name, etag)?;
-            let change = match decide(&current)? {
+            let change = match plan(&current)? {
                 None => return Ok(current),
                 Some(Change::Settings(settings) | Change::Scheme(settings, _)) if validate_only => {
                     return Ok(Arc::new(Subscription { settings: *settings, ..(*current).clone() }));
@@ -375,7 +382,7 @@ impl Gateway {
                 Some(change) => change,
             };
             match self.0.store.update_subscription(current.key, current.version, change).await {
-                // Somebody else was faster. Without an etag the caller does not mind: decide again.
+                // Another caller was faster. Without an etag, plan again from the new version.
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
                 other => return other.map_err(|error| GatewayError::about(name, error)),
             }

@@ -1,4 +1,4 @@
-//! The use case of following deliveries as they change.
+//! Use case of watching: a stream of changes of deliveries.
 
 use std::sync::Arc;
 
@@ -21,40 +21,41 @@ use crate::{
     store::{Changes, DeliveryChange, DeliveryRecord, Store},
 };
 
-/// Changes that wait for a client of a watch; past them changes are left out and counted.
+/// Most changes that wait for a client of a watch. Further changes are skipped and counted.
 pub const WATCH_CHANGES_WAITING_MAX: usize = 256;
 
-/// Which changes.
+/// Selects changes.
 #[derive(Clone, Debug)]
 pub struct WatchDeliveries {
     /// Of deliveries of this account.
     pub account: AccountId,
-    /// Of this subscription; `None` means all of the account, those to come too.
+    /// Of this subscription; `None` means all of the account, future ones too.
     pub subscription: Option<SubscriptionId>,
-    /// Into these states (the time of a retry does not matter); empty means all.
+    /// Into these states (without regard to the time of a retry); empty means all.
     pub states: Vec<DeliveryState>,
 }
 
 /// One change.
 #[derive(Clone, Debug)]
 pub struct Watched {
-    /// Whose delivery changed.
+    /// The subscription of the delivery.
     pub subscription: Arc<Subscription>,
     /// The delivery after the change.
     pub delivery: DeliveryRecord,
-    /// Changes that were left out before this one.
+    /// Changes that were skipped before this one.
     pub skipped: u64,
 }
 
-struct Waiting {
+/// A change that waits for the client.
+struct QueuedChange {
     change: DeliveryChange,
     time: UnixMicros,
     skipped: u64,
 }
 
 impl Gateway {
-    /// Follows deliveries as they change, from now on, until the stream is dropped. Nothing waits for a slow reader: what
-    /// it does not take in time is left out and counted.
+    /// Streams changes of deliveries from now on, until the stream is dropped. A slow reader does not hold up
+    /// anything: changes beyond [`WATCH_CHANGES_WAITING_MAX`] are skipped and counted.
     pub fn watch_deliveries(
         &self,
         watch: WatchDeliveries,
@@ -68,24 +69,24 @@ impl Gateway {
         };
         let max = self.0.settings.watches_max;
         let overloaded = |_| GatewayError::overloaded("watches_max", max);
-        let turn = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
-        let (sender, waiting) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
+        let permit = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
+        let (sender, queue) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);
         let wanted = Wanted { account: watch.account, subscription, states: watch.states };
-        tokio::spawn(sort_out(store.changes(), store, wanted, sender, turn));
+        tokio::spawn(filter_changes(store.changes(), store, wanted, sender, permit));
         let gateway = self.clone();
-        Ok(ReceiverStream::new(waiting).filter_map(move |waiting| {
+        Ok(ReceiverStream::new(queue).filter_map(move |queued| {
             let gateway = gateway.clone();
-            async move { gateway.watched(waiting).await }
+            async move { gateway.read_change(queued).await }
         }))
     }
 
-    /// The delivery as it was after the change; `None` if it is gone, or cannot be read.
-    async fn watched(&self, waiting: Waiting) -> Option<Watched> {
-        let Waiting { change, time, skipped } = waiting;
+    /// Reads the delivery, as it was after the change; `None` if it is gone or cannot be read.
+    async fn read_change(&self, queued: QueuedChange) -> Option<Watched> {
+        let QueuedChange { change, time, skipped } = queued;
         let subscription = self.0.store.registry().by_key(change.key.subscription)?;
         let mut delivery = self.read(move |store| store.delivery(change.key)).await.ok().flatten()?;
-        // It may have gone on since.
+        // It may have changed again since: leave out later attempts.
         let later = delivery.attempt_count.saturating_sub(change.attempts);
         let kept = delivery.attempts.len().saturating_sub(usize::try_from(later).unwrap_or(usize::MAX));
         delivery.attempts.truncate(kept);
@@ -117,30 +118,30 @@ impl Wanted {
     }
 }
 
-/// Picks what is wanted out of all changes, quickly, so that it keeps up whatever the reader does.
-async fn sort_out(
+/// Forwards the wanted changes. Never waits for the reader, so that it keeps up with the store.
+async fn filter_changes(
     mut changes: Receiver<Arc<Changes>>,
     store: Arc<dyn Store>,
     wanted: Wanted,
-    sender: mpsc::Sender<Waiting>,
-    _turn: OwnedSemaphorePermit,
+    sender: mpsc::Sender<QueuedChange>,
+    _permit: OwnedSemaphorePermit,
 ) {
-    let (mut told, mut skipped) = (None, 0);
+    let (mut seen, mut skipped) = (None, 0);
     loop {
         let group = tokio::select! {
             biased;
             () = sender.closed() => return,
             group = changes.recv() => match group {
                 Ok(group) => group,
-                // The next group tells how many were missed.
+                // The next group's count shows how many changes were missed.
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             },
         };
-        skipped += told.map_or(0, |told| group.before - told);
-        told = Some(group.before + group.deliveries.len() as u64);
+        skipped += seen.map_or(0, |seen| group.before - seen);
+        seen = Some(group.before + group.deliveries.len() as u64);
         for change in group.deliveries.iter().filter(|change| wanted.wants(change, &*store)) {
-            match sender.try_send(Waiting { change: *change, time: group.time, skipped }) {
+            match sender.try_send(QueuedChange { change: *change, time: group.time, skipped }) {
                 Ok(()) => skipped = 0,
                 Err(TrySendError::Full(_)) => skipped += 1,
                 Err(TrySendError::Closed(_)) => return,

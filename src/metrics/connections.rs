@@ -1,25 +1,25 @@
-//! What is counted of gRPC connections: those that the gateway closed, and the certificates that it shows.
+//! gRPC connections: those that the gateway closed, and the server's certificate.
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
-use super::make::{counter, counters, gauge};
+use super::register::{counter, counters, gauge};
 
 /// Why the gateway closed a connection of a gRPC client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Its address had as many as it may.
+    /// Its address had reached its limit of connections.
     Address,
-    /// As many as may be were not open yet, in all or of its address.
+    /// Too many connections were in the handshake, in all or from its address.
     HalfOpen,
-    /// TLS and the beginning of HTTP/2 took too long.
+    /// TLS and the HTTP/2 preface took too long.
     HandshakeTimeout,
-    /// There was no TLS, or not as it must be: no certificate, or one that is not trusted.
+    /// TLS failed: no TLS at all, no client certificate, or one that is not trusted.
     HandshakeFailed,
-    /// It did not begin as HTTP/2 does.
+    /// It did not begin with the HTTP/2 preface.
     NotHttp2,
-    /// Nothing was called for long.
+    /// No call was made for grpc_idle_timeout.
     Idle,
-    /// Its client did not take its answers.
+    /// The client did not read its responses.
     Stalled,
 }
 
@@ -27,14 +27,14 @@ pub enum CloseReason {
 const CLOSE_REASONS: [&str; 7] =
     ["address", "half_open", "handshake_timeout", "handshake_failed", "not_http2", "idle", "stalled"];
 
-/// The counts.
+/// Metrics of gRPC connections.
 pub struct ConnectionMetrics {
     closed: Vec<IntCounter>,
-    /// When the certificate in use ends, in seconds since 1970; 0 without TLS.
+    /// Expiry of the certificate in use, in seconds since 1970; 0 without TLS.
     pub certificate_expiry: IntGauge,
-    /// Certificates that came into use while the gateway ran.
+    /// Reloads of the certificate files that succeeded.
     pub certificates_loaded: IntCounter,
-    /// Certificates that could not be used then.
+    /// Reloads of the certificate files that failed.
     pub certificates_refused: IntCounter,
 }
 
@@ -44,29 +44,29 @@ impl ConnectionMetrics {
             closed: counters(
                 r,
                 "tidings_grpc_connections_closed_total",
-                "Connections of gRPC clients that the gateway closed, by why; not those that their clients closed.",
+                "Connections of gRPC clients that the gateway closed, by reason.",
                 "reason",
                 &CLOSE_REASONS,
             ),
             certificate_expiry: gauge(
                 r,
                 "tidings_grpc_certificate_expiry_seconds",
-                "When the certificate ends that gRPC clients are shown, in seconds since 1970; 0 without TLS.",
+                "Expiry of the gRPC server's certificate, in seconds since 1970; 0 without TLS.",
             ),
             certificates_loaded: counter(
                 r,
                 "tidings_grpc_certificates_loaded_total",
-                "Changes of the certificate files that came into use while the gateway ran.",
+                "Reloads of changed certificate files that succeeded.",
             ),
             certificates_refused: counter(
                 r,
                 "tidings_grpc_certificates_refused_total",
-                "Changes of the certificate files that could not be used.",
+                "Reloads of changed certificate files that failed. The gateway keeps the certificate that it had.",
             ),
         }
     }
 
-    /// Counts a connection that was closed for this reason.
+    /// Counts a closed connection.
     pub fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].inc();
     }

@@ -1,45 +1,45 @@
-//! What is counted of Chatwoot's webhooks: what became of each, and from how many sources they are taken.
+//! Chatwoot's webhooks that the gateway receives: outcomes, connections, sources.
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::{
-    Open,
-    make::{counter, counters, gauge},
+    InFlightGauge,
+    register::{counter, counters, gauge},
 };
 
-/// What became of a request to the listener of webhooks.
+/// Outcome of a webhook request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IngestOutcome {
     /// Its event is stored.
     Accepted,
-    /// Its event had been stored before.
+    /// Its event was stored before.
     Duplicate,
     /// No source has its path.
     NotFound,
     /// Its signature is missing or wrong.
     Unsigned,
-    /// Its address had too many of both.
+    /// Its address sent too many requests that were one of these two.
     RateLimited,
-    /// Its method is not POST, or a header is not as it must be.
+    /// Its method is not POST, or a header is invalid.
     Malformed,
     /// Its body is too large.
     TooLarge,
-    /// Its body did not arrive in time, or not whole.
+    /// Its body did not arrive completely, or not in time.
     Unread,
-    /// Its body cannot be published.
+    /// Its body is not a valid event.
     Invalid,
-    /// Its delivery's id was used for another event.
+    /// Its delivery id was used for another event.
     Conflict,
-    /// Too much is under way or owed.
+    /// A limit of the gateway was reached.
     Overloaded,
-    /// The disk is full or failed, or the gateway stops.
+    /// The disk is full or failed, or the gateway shuts down.
     Unavailable,
-    /// A bug of ours.
+    /// A bug in the gateway.
     Internal,
 }
 
 impl IngestOutcome {
-    /// All of them, in the order in which they are counted.
+    /// All outcomes, in the order of the counters.
     pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::Duplicate,
@@ -56,8 +56,8 @@ impl IngestOutcome {
         Self::Internal,
     ];
 
-    /// As the label says it.
-    pub const fn word(self) -> &'static str {
+    /// The value of the label.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
             Self::Duplicate => "duplicate",
@@ -76,22 +76,22 @@ impl IngestOutcome {
     }
 }
 
-/// The counts.
+/// Metrics of received webhooks.
 pub struct IngestMetrics {
     requests: Vec<IntCounter>,
-    /// Requests from a known source that are being answered.
-    pub requests_in_flight: Open,
-    /// Bytes of their bodies.
+    /// Requests from known sources under way.
+    pub requests_in_flight: InFlightGauge,
+    /// Bytes of their bodies in memory.
     pub bytes_in_flight: IntGauge,
     /// Connections of senders.
-    pub connections: Open,
-    /// Connections that were closed since their address has as many as it may.
+    pub connections: InFlightGauge,
+    /// Connections closed because their address had reached its limit.
     pub connections_refused: IntCounter,
     /// Sources in use.
     pub sources: IntGauge,
-    /// Changes of the sources file that came into use.
+    /// Reloads of the sources file that succeeded.
     pub sources_loaded: IntCounter,
-    /// Changes of the sources file that could not be used.
+    /// Reloads of the sources file that failed.
     pub sources_refused: IntCounter,
 }
 
@@ -101,42 +101,42 @@ impl IngestMetrics {
             requests: counters(
                 r,
                 "tidings_ingest_requests_total",
-                "Webhooks of Chatwoot that came in over HTTP, by what became of them.",
+                "Webhooks received from Chatwoot, by outcome.",
                 "outcome",
-                &IngestOutcome::ALL.map(IngestOutcome::word),
+                &IngestOutcome::ALL.map(IngestOutcome::label),
             ),
-            requests_in_flight: Open(gauge(
+            requests_in_flight: InFlightGauge::new(gauge(
                 r,
                 "tidings_ingest_requests_in_flight",
-                "Webhooks from known sources that are being answered.",
+                "Webhook requests from known sources under way.",
             )),
-            bytes_in_flight: gauge(
+            bytes_in_flight: gauge(r, "tidings_ingest_bytes_in_flight", "Bytes of webhook bodies in memory."),
+            connections: InFlightGauge::new(gauge(
                 r,
-                "tidings_ingest_bytes_in_flight",
-                "Bytes of bodies of webhooks that have arrived and are not answered.",
-            ),
-            connections: Open(gauge(r, "tidings_ingest_connections", "Connections of senders of webhooks.")),
+                "tidings_ingest_connections",
+                "Open connections of webhook senders.",
+            )),
             connections_refused: counter(
                 r,
                 "tidings_ingest_connections_refused_total",
-                "Connections of senders of webhooks that were closed, since their address has as many as it may.",
+                "Connections of webhook senders closed because their address had reached its limit.",
             ),
-            sources: gauge(r, "tidings_ingest_sources", "Sources of webhooks in use."),
+            sources: gauge(r, "tidings_ingest_sources", "Webhook sources in use."),
             sources_loaded: counter(
                 r,
                 "tidings_ingest_sources_loaded_total",
-                "Changes of the sources file that came into use while the gateway ran.",
+                "Reloads of a changed sources file that succeeded.",
             ),
             sources_refused: counter(
                 r,
                 "tidings_ingest_sources_refused_total",
-                "Changes of the sources file that could not be used.",
+                "Reloads of a changed sources file that failed. The gateway keeps the sources that it had.",
             ),
         }
     }
 
     /// Counts a request.
-    pub fn answered(&self, outcome: IngestOutcome) {
+    pub fn responded(&self, outcome: IngestOutcome) {
         self.requests[outcome as usize].inc();
     }
 }
@@ -146,9 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_outcome_is_counted_in_its_own_place() {
-        for (place, outcome) in IngestOutcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, place, "{}", outcome.word());
+    fn each_outcome_has_a_counter_of_its_own() {
+        for (index, outcome) in IngestOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index, "{}", outcome.label());
         }
     }
 }

@@ -1,30 +1,30 @@
-//! What the store alone knows, as it is when somebody looks.
+//! The store's figures, read when the metrics are rendered.
 
 use std::time::Duration;
 
 use prometheus::{Gauge, IntGauge, Registry};
 
-use super::make::{gauge, labelled_float_gauges, labelled_gauges};
+use super::register::{gauge, labelled_float_gauges, labelled_gauges};
 
 const OWED: [&str; 2] = ["pending", "retrying"];
 const STATES: [&str; 3] = ["active", "paused", "suspended"];
 
-/// How the store stands.
+/// Figures of the store at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreReport {
     /// Deliveries that wait for their first attempt.
     pub pending: u64,
     /// Deliveries that wait for another attempt.
     pub retrying: u64,
-    /// How long ago the oldest event was stored that is pending for somebody; zero if none is.
+    /// Age of the oldest event with a pending delivery; zero without one.
     pub oldest_pending_age: Duration,
-    /// How long ago the oldest event was stored that is being retried; zero if none is.
+    /// Age of the oldest event with a delivery that is being retried; zero without one.
     pub oldest_retrying_age: Duration,
     /// Subscriptions that are active, paused and suspended.
     pub subscriptions: [u64; 3],
-    /// What the files take up.
+    /// Size of the files.
     pub disk_bytes: u64,
-    /// Volumes that the events are in.
+    /// Volumes of events.
     pub volumes: u64,
     /// Writes that wait for the next commit.
     pub waiting_writes: u64,
@@ -32,7 +32,7 @@ pub struct StoreReport {
     pub waiting_bytes: u64,
 }
 
-/// The gauges that a report is shown by.
+/// The gauges that show a [`StoreReport`].
 pub(super) struct StoreGauges {
     owed: Vec<IntGauge>,
     oldest_owed: Vec<Gauge>,
@@ -46,17 +46,11 @@ pub(super) struct StoreGauges {
 impl StoreGauges {
     pub(super) fn new(r: &Registry) -> Self {
         Self {
-            owed: labelled_gauges(
-                r,
-                "tidings_deliveries_owed",
-                "Deliveries that are still to be made.",
-                "state",
-                &OWED,
-            ),
+            owed: labelled_gauges(r, "tidings_deliveries_owed", "Unfinished deliveries.", "state", &OWED),
             oldest_owed: labelled_float_gauges(
                 r,
                 "tidings_oldest_owed_age_seconds",
-                "How long ago the oldest event was stored that is still owed; 0 if none is.",
+                "Age of the oldest event with an unfinished delivery; 0 without one.",
                 "state",
                 &OWED,
             ),
@@ -67,8 +61,12 @@ impl StoreGauges {
                 "state",
                 &STATES,
             ),
-            disk_bytes: gauge(r, "tidings_store_disk_bytes", "What the store's files take up."),
-            volumes: gauge(r, "tidings_store_volumes", "Volumes of some thousand events that are kept."),
+            disk_bytes: gauge(r, "tidings_store_disk_bytes", "Size of the store's files, in bytes."),
+            volumes: gauge(
+                r,
+                "tidings_store_volumes",
+                "Volumes (blocks of a few thousand events) in the store.",
+            ),
             waiting_writes: gauge(
                 r,
                 "tidings_store_waiting_writes",

@@ -1,4 +1,4 @@
-//! Counts arrive in the text under the names that they should have.
+//! Counts appear in the text under their names.
 
 use super::*;
 use crate::{
@@ -31,7 +31,7 @@ fn event() -> StoredEvent {
 }
 
 #[test]
-fn every_type_and_outcome_is_a_series_from_the_start_and_counts_alone() {
+fn every_type_and_outcome_is_a_series_of_its_own_from_the_start() {
     let metrics = Metrics::new(UnixMicros(7_000_000));
     assert_eq!(metrics.events_accepted.len(), EventType::all().count());
     metrics.event_accepted(EventType::MessageCreated.into(), 3);
@@ -61,7 +61,7 @@ fn arrival_is_measured_from_the_events_time_and_of_first_attempts_that_succeed_o
 }
 
 #[test]
-fn only_what_was_owed_is_settled_and_only_what_was_over_is_reopened() {
+fn only_unfinished_deliveries_are_settled_and_only_finished_ones_reopened() {
     let metrics = Metrics::new(UnixMicros(0));
     let retrying = DeliveryState::Retrying { due: UnixMicros(1) };
     for (was_owed, state) in [
@@ -81,7 +81,7 @@ fn only_what_was_owed_is_settled_and_only_what_was_over_is_reopened() {
 }
 
 #[test]
-fn a_reason_that_nobody_listed_makes_no_series() {
+fn an_unknown_reason_makes_no_series() {
     let metrics = Metrics::new(UnixMicros(0));
     metrics.publish_refused("OVERLOADED");
     metrics.publish_refused("SOMETHING_NEW");
@@ -93,9 +93,9 @@ fn a_reason_that_nobody_listed_makes_no_series() {
 }
 
 #[test]
-fn the_store_is_asked_at_every_look_and_shown_from_the_first_on() {
+fn the_store_is_asked_whenever_the_text_is_rendered() {
     let metrics = Metrics::new(UnixMicros(0));
-    assert!(!metrics.text().contains("tidings_store"), "nothing is known of a store that is not open");
+    assert!(!metrics.text().contains("tidings_store"), "a store that is not open has no figures");
     let looks = std::sync::atomic::AtomicU64::new(0);
     metrics.watch_store(move |show| {
         let pending = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -113,9 +113,9 @@ fn the_store_is_asked_at_every_look_and_shown_from_the_first_on() {
 }
 
 #[test]
-fn what_is_open_is_counted_until_it_is_dropped() {
+fn a_connection_is_counted_until_its_guard_is_dropped() {
     let metrics = Metrics::new(UnixMicros(0));
-    let (one, two) = (metrics.grpc_connections.one(), metrics.grpc_connections.one());
+    let (one, two) = (metrics.grpc_connections.track(), metrics.grpc_connections.track());
     drop(one);
     assert_eq!(sample(&metrics.text(), "tidings_grpc_connections"), 1.0);
     drop(two);

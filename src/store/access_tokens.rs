@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::domain::{
     access::{AccessToken, TokenHash, TokenId},
     time::UnixMicros,

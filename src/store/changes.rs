@@ -14,29 +14,29 @@ use crate::domain::time::UnixMicros;
 #[derive(Debug)]
 pub(super) struct ChangeFeed {
     sender: broadcast::Sender<Arc<Changes>>,
-    told: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Default for ChangeFeed {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(CHANGES_GROUPS_MAX), told: AtomicU64::new(0) }
+        Self { sender: broadcast::Sender::new(CHANGES_GROUPS_MAX), sent: AtomicU64::new(0) }
     }
 }
 
 impl ChangeFeed {
     /// Hears of every change from now on.
-    pub(super) fn listen(&self) -> broadcast::Receiver<Arc<Changes>> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Changes>> {
         self.sender.subscribe()
     }
 
     /// Tells of the changes that were written at `time`. They are not even gathered while nobody listens.
-    pub(super) fn tell(&self, time: UnixMicros, changes: impl Iterator<Item = DeliveryChange>) {
+    pub(super) fn publish(&self, time: UnixMicros, changes: impl Iterator<Item = DeliveryChange>) {
         if self.sender.receiver_count() == 0 {
             return;
         }
         let deliveries: Vec<DeliveryChange> = changes.collect();
         if !deliveries.is_empty() {
-            let before = self.told.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
+            let before = self.sent.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
             // Whoever listened may be gone by now.
             drop(self.sender.send(Arc::new(Changes { before, time, deliveries })));
         }

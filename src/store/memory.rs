@@ -192,7 +192,7 @@ impl Store for MemoryStore {
             let made = fed
                 .iter()
                 .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
-            self.changes.tell(
+            self.changes.publish(
                 now,
                 made.map(|(seq, subscription)| DeliveryChange {
                     key: DeliveryKey { seq, subscription },
@@ -235,13 +235,13 @@ impl Store for MemoryStore {
                 delivery.update_time = now;
                 changed.push(change_of(delivery));
             }
-            self.changes.tell(now, changed.into_iter());
+            self.changes.publish(now, changed.into_iter());
             Ok(())
         })
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
-        self.changes.listen()
+        self.changes.subscribe()
     }
 
     fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
@@ -251,7 +251,7 @@ impl Store for MemoryStore {
             if let Some(state) = decision.apply(delivery.state, now)? {
                 delivery.state = state;
                 delivery.update_time = now;
-                self.changes.tell(now, std::iter::once(change_of(delivery)));
+                self.changes.publish(now, std::iter::once(change_of(delivery)));
                 if let Some(fed) = QueueEvent::decided(key, state) {
                     drop(self.feed.send(fed));
                 }
@@ -285,7 +285,7 @@ impl Store for MemoryStore {
                 inner.attempts_before.insert(key, delivery.attempt_count);
                 changed.push(change_of(delivery));
             }
-            self.changes.tell(now, changed.into_iter());
+            self.changes.publish(now, changed.into_iter());
             if let Some(first) = rows.first() {
                 drop(self.feed.send(QueueEvent::Requeued(query.subscription, first.seq)));
             }

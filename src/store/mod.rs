@@ -3,20 +3,15 @@
 //! [`Store`] is the contract; `conformance` is its proof, run against every engine. `disk` is the engine of the
 //! gateway, `memory` the reference that says in the plainest way what an engine must do.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::broadcast;
 
 use crate::{
     domain::{
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, Seq, SubscriptionKey, SubscriptionName},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -26,15 +21,19 @@ use crate::{
 pub mod access_tokens;
 mod audit;
 mod changes;
+mod commit_future;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod disk;
+mod error;
 pub mod memory;
 mod model;
 pub mod registry;
 
 pub use access_tokens::{Issued, TokenChange, TokenRow, Tokens};
 pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditQuery, AuditWrite};
+pub use commit_future::CommitFuture;
+pub use error::StoreError;
 pub use model::*;
 pub use registry::{Matches, Registry};
 
@@ -60,7 +59,7 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 /// * *In one state*: every delivery is in exactly one [`DeliveryState`]; the counts of [`Store::queue_summary`] add up
 ///   to the deliveries ever made for the subscription.
 ///
-/// Reads may wait for the disk, but for those that say otherwise: make them with [`read`].
+/// Reads may wait for the disk, but for those that say otherwise: make them with [`read_blocking`].
 pub trait Store: Send + Sync + 'static {
     /// The subscriptions, in memory and always current.
     fn registry(&self) -> &Registry;
@@ -209,7 +208,7 @@ pub trait Store: Send + Sync + 'static {
 /// # Panics
 ///
 /// As `read` does.
-pub async fn read<T: Send + 'static>(
+pub async fn read_blocking<T: Send + 'static>(
     store: &Arc<dyn Store>,
     read: impl FnOnce(&dyn Store) -> T + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -223,85 +222,5 @@ pub async fn read<T: Send + 'static>(
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_cancelled) => Err(StoreError::Closed),
         },
-    }
-}
-
-/// Why the store did not do as asked. A caller acts differently on each.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The account has a subscription of this name.
-    #[error("subscription {0} exists already")]
-    NameTaken(SubscriptionName),
-    /// The account has a subscription with this URL: the one named.
-    #[error("subscription {0} has this URL already")]
-    UrlTaken(SubscriptionName),
-    /// The request id was used for another request.
-    #[error("the request id was used before for another request")]
-    RequestIdReused,
-    /// There is no such subscription.
-    #[error("there is no such subscription")]
-    SubscriptionNotFound,
-    /// The subscription has changed since it was read.
-    #[error("the subscription has changed since")]
-    VersionMismatch,
-    /// Deliveries are still owed.
-    #[error("{0} deliveries are not yet made")]
-    Owed(u64),
-    /// An event with this id but another content is stored. `index` counts the events of the call from 0.
-    #[error("event {id} is stored with another content")]
-    EventExists {
-        /// Which event of the call.
-        index: usize,
-        /// Its id.
-        id: EventId,
-    },
-    /// There is no such access token.
-    #[error("there is no such access token")]
-    TokenNotFound,
-    /// There is no such delivery.
-    #[error("there is no such delivery")]
-    DeliveryNotFound,
-    /// The delivery is over, in this state.
-    #[error("the delivery is over")]
-    DeliveryOver(DeliveryState),
-    /// Too much waits to be written: see the bounds of the engine.
-    #[error("too many writes are waiting")]
-    Busy,
-    /// There is no room on the disk. What was there is as before.
-    #[error("the disk is full")]
-    Full,
-    /// The store is closed.
-    #[error("the store is closed")]
-    Closed,
-    /// The disk or what is on it failed.
-    #[error("storage failed: {0}")]
-    Failed(String),
-}
-
-/// The answer to a write, once it is on disk. Dropping it does not undo the write.
-#[derive(Debug)]
-pub struct CommitFuture<T>(oneshot::Receiver<Result<T, StoreError>>);
-
-impl<T> CommitFuture<T> {
-    /// A commit and what resolves it.
-    pub fn pair() -> (oneshot::Sender<Result<T, StoreError>>, Self) {
-        let (sender, receiver) = oneshot::channel();
-        (sender, Self(receiver))
-    }
-
-    /// A commit that is resolved already.
-    pub fn ready(result: Result<T, StoreError>) -> Self {
-        let (sender, commit) = Self::pair();
-        drop(sender.send(result));
-        commit
-    }
-}
-
-impl<T> Future for CommitFuture<T> {
-    type Output = Result<T, StoreError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // A writer that is gone without an answer has stopped.
-        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
     }
 }

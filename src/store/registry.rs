@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use url::Url;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::{
     domain::{
         ids::{AccountId, AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},

@@ -101,11 +101,11 @@ impl Ingest {
             Ok(published) => {
                 let outcome =
                     if published.duplicate { IngestOutcome::Duplicate } else { IngestOutcome::Accepted };
-                metrics.answered(outcome);
+                metrics.responded(outcome);
                 response::stored(&published)
             }
             Err(refusal) => {
-                metrics.answered(refusal.outcome());
+                metrics.responded(refusal.outcome());
                 // Who waits for a sign to go on has sent nothing.
                 if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
                     body::linger(&mut body).await;
@@ -151,7 +151,7 @@ impl Ingest {
         let _place = self.places.try_acquire().map_err(|_| {
             HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
-        let _counted = self.gateway.metrics().ingest.requests_in_flight.one();
+        let _counted = self.gateway.metrics().ingest.requests_in_flight.track();
         // Before anything of the body is read.
         self.gateway.check_load()?;
         let arrived = body::read(body, settings.body_bytes_max, &self.room, settings.read_timeout).await;

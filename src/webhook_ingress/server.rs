@@ -43,7 +43,7 @@ pub async fn serve(
                 metrics.ingest.connections_refused.inc();
                 return;
             };
-            let _opened = metrics.ingest.connections.one();
+            let _opened = metrics.ingest.connections.track();
             let (ingest, settings) = &*server;
             serve_one(stream, ingest, settings, address.ip(), shutdown).await;
         }

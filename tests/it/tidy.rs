@@ -15,10 +15,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("clock", &["domain"]),
     ("metrics", &["domain", "event", "proto"]),
     ("store", &["domain", "event", "clock", "metrics", "proto"]),
-    ("gateway", &["domain", "event", "store", "clock", "metrics", "proto"]),
-    ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("limits", &[]),
     ("log_throttle", &[]),
+    ("gateway", &["domain", "event", "store", "clock", "log_throttle", "metrics", "proto"]),
+    ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
     ("grpc", &["gateway", "domain", "event", "limits", "log_throttle", "metrics", "proto"]),
     ("listen", &[]),
     (

@@ -282,7 +282,7 @@ fn what_cannot_be_read_or_reached_ends_the_command_with_one_line() {
         (vec!["--dry-run", &missing], 1, "cannot read"),
         (vec!["--address", &nobody, &missing], 75, "cannot reach a gateway at"),
         (vec!["--token-file", &missing], 1, "cannot read the token file"),
-        (vec!["--ca", &missing], 64, "are of use with https only"),
+        (vec!["--ca", &missing], 64, "are for https only"),
         (vec!["--address", "https://localhost", "--ca", &missing], 1, "cannot use --ca"),
     ] {
         let ended = run(tidings(&["import"]).args(&arguments));

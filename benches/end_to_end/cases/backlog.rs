@@ -1,4 +1,4 @@
-//! Nothing is delivered for a long time: what that costs in memory, and what a start costs after a crash.
+//! A large backlog: its memory, and the start after a crash.
 
 use anyhow::ensure;
 
@@ -14,11 +14,11 @@ use crate::{
 /// A backlog.
 #[derive(Clone, Copy, Debug)]
 pub struct Backlog {
-    /// Events in it.
+    /// Number of events.
     pub events: u64,
 }
 
-/// Most of what is delivered of a backlog in the end, to see how fast.
+/// Limit on the deliveries at the end, which measure the rate.
 const DRAINED_MS: u64 = 5_000;
 
 impl Backlog {
@@ -40,7 +40,7 @@ impl Backlog {
         let start_took = gateway.crash_and_start()?;
         let after = gateway.usage()?;
         let owed = gateway.owed(0)?;
-        ensure!(owed == self.events, "{owed} of {} deliveries are owed after the crash", self.events);
+        ensure!(owed == self.events, "{owed} of {} deliveries are unfinished after the crash", self.events);
 
         let expected = Expected { events: self.events, endpoints: 1, fan_out: false, hanging: None };
         let _: Arrived = receiver.ask(&ReceiverOrder::Expect(expected))?;

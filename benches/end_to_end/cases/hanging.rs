@@ -1,19 +1,19 @@
-//! One endpoint of many never answers: what the others notice of it.
+//! One endpoint of many never responds: the effect on the others.
 
 use super::{Figure, figure, millis};
 use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
 
-/// Events that wait for the one that hangs before the others are measured.
+/// Events for the hanging endpoint before the others are measured.
 const STUCK_EVENTS: u64 = 1_000;
 
-/// One endpoint that hangs beside others.
+/// One hanging endpoint among others.
 #[derive(Clone, Copy, Debug)]
 pub struct Hanging {
     /// Endpoints in all, each of an account of its own.
     pub endpoints: usize,
     /// Events a second to all of them.
     pub rate: u32,
-    /// Rounds with and as many without, in turn, each of two seconds.
+    /// Rounds of two seconds with the hanging endpoint. There are as many without, in turn.
     pub rounds: u32,
 }
 
@@ -31,19 +31,19 @@ impl Hanging {
             fan_out: false,
             hanging,
         };
-        // Two gateways that are there all the time, loaded in turn, so that the machine's moods hit both.
+        // Two gateways run all the time and are loaded in turn, so that changes of the machine affect both.
         let mut rigs = [(None, Rig::start(start)?), (Some(hanging), Rig::start(start)?)];
         for (hanging, rig) in &mut rigs {
             rig.subscribe(self.endpoints, false)?;
             rig.warm_up(expected(*hanging))?;
             if let Some(hanging) = hanging {
-                // So that it has as many POSTs in flight all the time as it may have.
+                // Enough events that its attempts in flight are always at their limit.
                 rig.gateway.publish(*hanging, STUCK_EVENTS)?;
             }
         }
         let (mut p50, mut p99) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
         for round in 0..self.rounds {
-            // Neither is always the first of the two.
+            // Alternate the order of the two.
             for which in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                 let (hanging, rig) = &mut rigs[which];
                 let round = rig.round(Way::Steady { rate: self.rate }, expected(*hanging))?;
@@ -65,7 +65,7 @@ impl Hanging {
     }
 }
 
-/// The middle one of the rounds.
+/// The median of the rounds.
 fn median(mut rounds: Vec<u64>) -> u64 {
     rounds.sort_unstable();
     rounds[rounds.len() / 2]

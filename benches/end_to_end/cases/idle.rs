@@ -1,18 +1,18 @@
-//! Many subscriptions to which nothing is published.
+//! Many subscriptions without events.
 
 use std::time::Duration;
 
 use super::{Figure, figure, megabytes};
 use crate::gateway::{Gateway, Start};
 
-/// Idle subscriptions.
+/// Subscriptions without events.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle {
-    /// How many.
+    /// Number of subscriptions.
     pub subscriptions: usize,
 }
 
-/// How long the gateway is left alone, to see what it does by itself.
+/// Time without load, to measure the gateway's own work.
 const LEFT_ALONE: Duration = Duration::from_secs(3);
 
 impl Idle {

@@ -1,9 +1,10 @@
-//! Lists of what is stored: one page of one subscription, of one account, among many.
+//! Pages of lists, for one subscription or account among many.
 //!
-//! A tenth of the events is delivered, and the others, which are newer, wait for subscriptions that are paused: to deliver all of them
-//! would take many times as long, and a list would look at the same volumes. Events go to the accounts in turn, each with one
-//! subscription, so that every volume holds a few of each: the worst that can be for a page. Each list is asked for after a start, when
-//! the store has nothing in memory (the system may have), and once more for the same accounts.
+//! A tenth of the events is delivered. The others, which are newer, wait for paused subscriptions: to deliver
+//! all of them would take much longer, and a list would read the same volumes. Events go to the accounts in
+//! turn, each with one subscription, so that every volume has a few of each: the worst case for a page. Each
+//! list is measured after a start, when the store has nothing in memory (the system may have), and again for
+//! the same accounts.
 
 use std::time::{Duration, Instant};
 
@@ -21,22 +22,22 @@ use crate::{
 /// Lists.
 #[derive(Clone, Copy, Debug)]
 pub struct Lists {
-    /// Events that are stored.
+    /// Stored events.
     pub events: u64,
-    /// Subscriptions that they are spread over, each of an account of its own.
+    /// Subscriptions of the events, each of an account of its own.
     pub subscriptions: usize,
 }
 
-/// One event in so many is delivered.
+/// One event of this many is delivered.
 const DELIVERED_SHARE: u64 = 10;
-/// Lists that are asked for, of one kind.
+/// Lists of one kind that are measured.
 const CALLS: usize = 100;
 /// Rows of a page.
 const PAGE: i32 = 50;
-/// How far one account that is asked about is from the next: a prime, so that they come as if by chance.
+/// Distance between two accounts that are listed: a prime, so that they look random.
 const STEP: usize = 7919;
 
-/// What is asked for: its name, and the list of an account from a token on.
+/// A list: its name, and the call for an account and a page token.
 type Kind = (&'static str, Box<List>);
 type List = dyn Fn(&Gateway, String, String) -> anyhow::Result<Listed>;
 
@@ -64,7 +65,7 @@ impl Lists {
         Ok(figures)
     }
 
-    /// Stores the events, and tells when those that are delivered were all stored.
+    /// Stores the events. Returns the time at which the delivered ones were all stored.
     fn deliver(&self, rig: &mut Rig) -> anyhow::Result<i64> {
         let names = rig.subscribe(self.subscriptions, false)?;
         let (way, endpoints) = (Way::Batches { size: 100, in_flight: 8 }, self.subscriptions);
@@ -81,7 +82,7 @@ impl Lists {
         Ok(delivered)
     }
 
-    /// How long first pages take, and those after them where there are any.
+    /// Durations of first pages, and of second pages if there are any.
     fn ask(&self, gateway: &Gateway, list: &List) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
         let (mut first, mut next) = (Vec::new(), Vec::new());
         for call in 0..CALLS {
@@ -99,7 +100,7 @@ impl Lists {
     }
 }
 
-/// What is asked for, where what was stored before `delivered` was delivered.
+/// The lists. Events stored before `delivered` are delivered.
 fn kinds(delivered: i64) -> Vec<Kind> {
     let time = prost_types::Timestamp { seconds: delivered / 1_000_000, nanos: 0 };
     let deliveries = |name, states: Vec<State>, end_time: Option<prost_types::Timestamp>| -> Kind {

@@ -1,4 +1,4 @@
-//! Three times as much is published as can be served: what still arrives, and what a refusal costs.
+//! Publishing at three times the sustainable rate: goodput, and the cost of refusals.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::{
     wire::{Arrived, Expected, Published, ReceiverOrder},
 };
 
-/// How many times the rate that can be served is offered.
+/// Offered rate, as a multiple of the sustainable one.
 const TIMES: f64 = 3.0;
 
 /// A flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Overload {
-    /// Events of a call.
+    /// Events in a call.
     pub size: u64,
-    /// Events from which the rate is found that can be served.
+    /// Events to measure the sustainable rate.
     pub saturating_events: u64,
-    /// How long the flood lasts; its first quarter is not counted.
+    /// Duration of the flood. Its first quarter is not measured.
     pub seconds: u64,
 }
 
@@ -45,7 +45,11 @@ impl Overload {
         let took = (saturated.arrived.last - saturated.published.first) as f64 / 1e6;
         let saturated = saturated.arrived.deliveries as f64 / took;
 
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some ten thousands")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the rate is below 100,000"
+        )]
         let rate = (saturated * TIMES) as u64;
         let expected = Expected { events: rate * self.seconds, ..expected };
         rig.begin(Way::Flood { rate, size: self.size }, expected)?;

@@ -1,4 +1,4 @@
-//! What a refusal costs: everything is refused, since the store is full of what is owed.
+//! The cost of a refusal: the store is full of unfinished deliveries, and every publish is refused.
 
 use anyhow::ensure;
 
@@ -10,17 +10,17 @@ use crate::{
     wire::{PublishOrder, Published},
 };
 
-/// Calls that are all refused.
+/// Refused calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusals {
-    /// How many of one event; of batches a tenth.
+    /// Calls with one event. There are a tenth as many batches.
     pub calls: u64,
 }
 
-/// The least that can be configured, and events of which it holds less.
+/// The smallest possible store, and events that exceed it.
 const KEPT_BYTES: u64 = 16 << 20;
 const FILLING_EVENTS: u64 = 40_000;
-/// Events a second that fill the store: it has time to notice.
+/// Rate at which the store is filled: slow enough that retention runs in between.
 const FILLING_RATE: u64 = 10_000;
 
 impl Refusals {
@@ -45,7 +45,7 @@ impl Refusals {
             let way = Way::Flood { rate: rate * size, size };
             let refused = publish(&mut rig, way, calls * size)?;
             let cpu_seconds = rig.gateway.usage()?.cpu_seconds - before.cpu_seconds;
-            ensure!(refused.acknowledged == 0, "{} events were taken", refused.acknowledged);
+            ensure!(refused.acknowledged == 0, "{} events were accepted", refused.acknowledged);
             let per_call = cpu_seconds / (refused.refused / size) as f64;
             figures.push(figure(format!("{what}: CPU of the gateway for 10,000"), per_call * 1e4, "s"));
             figures.push(figure(format!("{what}: to refusal, p50"), millis(refused.refusal.p50), "ms"));

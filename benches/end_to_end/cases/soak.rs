@@ -1,4 +1,4 @@
-//! Events come and go for a long time, and retention keeps a bounded part of them: whether anything creeps up.
+//! Events are stored and deleted by retention for a long time: do rate, memory or disk change?
 
 use super::{Figure, figure, megabytes};
 use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
@@ -8,17 +8,17 @@ use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
 pub struct Soak {
     /// Events in all.
     pub events: u64,
-    /// How many of them are kept, about.
+    /// Events that retention keeps, approximately.
     pub kept: u64,
 }
 
 const PARTS: u64 = 10;
-/// One event a call, so that publishing is not faster than delivering: what is kept would soon be all owed, and publishing
-/// refused.
+/// One event a call, so that publishing is not faster than delivering. Otherwise the store fills with
+/// unfinished deliveries, and publishes are refused.
 const WAY: Way = Way::Unary { in_flight: 256 };
-/// What an event and its attempt take up, encoded, about: makes a bound of bytes from a count of events.
+/// Approximate encoded bytes of an event with its attempt, to derive the bytes that retention keeps.
 const EVENT_BYTES: u64 = 1_000;
-/// The least that can be configured.
+/// The smallest possible store.
 const KEPT_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 impl Soak {

@@ -1,4 +1,4 @@
-//! The disk alone.
+//! The disk without a gateway.
 
 use std::{fs::File, io::Write, time::Instant};
 
@@ -7,9 +7,9 @@ use prost::Message;
 
 use crate::load::{account, now_micros, stamped};
 
-/// Events a second that can be made durable, `batch` at a time.
+/// Durable events per second, `batch` at a time.
 pub fn measure(batch: usize, writes: u64) -> anyhow::Result<f64> {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("no room for data")?;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("cannot create a directory")?;
     let mut file = File::create(dir.path().join("appended"))?;
     let event = stamped(account(0), 1, now_micros()).encode_to_vec();
     let write = event.repeat(batch);

@@ -1,4 +1,4 @@
-//! gRPC alone: the publisher of the measures, and a server with the gateway's contract that answers at once.
+//! gRPC without a gateway: the publisher, and a server with the gateway's contract that responds at once.
 
 use std::{net::SocketAddr, pin::Pin};
 
@@ -17,7 +17,7 @@ use crate::{
     wire::{EchoAt, PublishOrder, Published},
 };
 
-/// Calls a second, and the server's share of the processor for 10,000.
+/// Calls per second, and the server's CPU time for 10,000.
 pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>)> {
     let (mut server, mut publisher) = (Helper::start(Role::Echo)?, Helper::start(Role::Publisher)?);
     let EchoAt { address } = server.answer()?;
@@ -31,9 +31,9 @@ pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>
     Ok((count as f64 / seconds, Some(cpu_seconds / count as f64 * 10_000.0)))
 }
 
-/// Answers until whoever started it ends.
+/// Serves until standard input is closed.
 pub fn serve() -> anyhow::Result<()> {
-    // As many threads as the gateway has.
+    // The gateway's number of threads.
     let runtime = tokio::runtime::Runtime::new()?;
     let address = runtime.block_on(async {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
@@ -47,7 +47,7 @@ pub fn serve() -> anyhow::Result<()> {
         anyhow::Ok(address)
     })?;
     children::say(&EchoAt { address })?;
-    // Nobody gives it orders: this waits for the end of its input.
+    // There are no orders: this waits for the end of standard input.
     children::obey(|(): ()| Ok(()))
 }
 
@@ -59,7 +59,7 @@ impl EventService for Echo {
         &self,
         request: Request<v1::PublishEventRequest>,
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
-        // About as long as the gateway's answer.
+        // About as long as the gateway's response.
         let event = format!("{}/events/00000000-0000-0000-0000-000000000000", request.get_ref().parent);
         let result = v1::PublishResult { event, delivery_count: 1, ..v1::PublishResult::default() };
         Ok(Response::new(v1::PublishEventResponse { result: Some(result) }))
@@ -105,5 +105,5 @@ impl EventService for Echo {
 }
 
 fn not_here() -> Status {
-    Status::unimplemented("this server only answers PublishEvent")
+    Status::unimplemented("this server has only PublishEvent")
 }

@@ -1,4 +1,4 @@
-//! POSTs alone: hyper's client in one process, the receiver of the measures in another.
+//! POSTs without a gateway: hyper's client in one process, the receiver in another.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::{
     wire::{Listening, PostOrder, Posted},
 };
 
-/// POSTs a second, and the client's share of the processor for 10,000.
+/// POSTs per second, and the client's CPU time for 10,000.
 pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>)> {
     let (mut receiver, mut webhook_client) =
         (Helper::start(Role::Receiver)?, Helper::start(Role::WebhookClient)?);
@@ -36,7 +36,7 @@ pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>
     Ok((count as f64 / posted.seconds, Some(cpu_seconds / count as f64 * 10_000.0)))
 }
 
-/// Does as it is told over standard input.
+/// Executes orders from standard input.
 pub fn serve() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut connector = HttpConnector::new();
@@ -59,14 +59,14 @@ async fn post(client: &Client<HttpConnector, Full<Bytes>>, order: PostOrder) -> 
                     .header(CONTENT_TYPE, "application/json")
                     .body(Full::new(body.clone()))?;
                 let response = client.request(request).await?;
-                ensure!(response.status() == StatusCode::OK, "the receiver said {}", response.status());
+                ensure!(response.status() == StatusCode::OK, "the receiver responded {}", response.status());
                 response.into_body().collect().await?;
             }
             Ok(())
         });
     }
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a webhook_client's task panicked")??;
+        ended.context("a task of the client panicked")??;
     }
     Ok(Posted { seconds: start.elapsed().as_secs_f64() })
 }

@@ -1,10 +1,10 @@
-//! Where a gateway serves gRPC, as people write it.
+//! The URL of a gateway, as an argument.
 
 use std::{fmt, str::FromStr};
 
 use http::Uri;
 
-/// A URL with a scheme, a host and perhaps a port, and nothing else.
+/// A URL with a scheme, a host and optionally a port. It has no path, query or user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     uri: Uri,
@@ -12,23 +12,23 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether TLS is spoken.
+    /// Whether the scheme is https.
     pub fn is_https(&self) -> bool {
         self.https
     }
 
-    /// The host, without the brackets of an address of IPv6.
+    /// The host. An IPv6 address is without its brackets.
     pub fn host(&self) -> &str {
         let host = self.uri.host().unwrap_or_default();
         host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
     }
 
-    /// The port, that of the scheme if none is given.
+    /// The port; the default of the scheme if the URL has none.
     pub fn port(&self) -> u16 {
         self.uri.port_u16().unwrap_or(if self.https { 443 } else { 80 })
     }
 
-    /// As a URI.
+    /// The URL as a URI.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }

@@ -1,4 +1,5 @@
-//! The gateway as the command sees it: calls that publish some events at once, repeated while it has no room or cannot be reached.
+//! The client of the gateway: publishes batches, and retries while the gateway has no room or cannot be
+//! reached.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -19,51 +20,52 @@ use tonic::{
 use tonic_types::StatusExt;
 use tower::service_fn;
 
-use super::{address::Address, tell};
+use super::{address::Address, print_error};
 use crate::proto::v1::{
     BatchPublishEventsRequest, PublishEventRequest, PublishResult, event_service_client::EventServiceClient,
 };
 
-/// How long connecting may take, TLS included.
+/// Limit on connecting, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a call may take. The gateway gives up before, unless it is told otherwise.
+/// Limit on a call. With its default settings the gateway ends a call earlier.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a call that is under way may take on once the command is to end.
+/// Limit on a call under way after a signal.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// The first wait before a call is repeated. It doubles with every further one.
+/// Wait before the first retry. It doubles with every further one.
 const WAIT_MIN: Duration = Duration::from_millis(100);
-/// The longest wait, unless the gateway asks for a longer one.
+/// Longest wait, unless the gateway asks for a longer one.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Where a gateway is, and how both ends show who they are.
+/// The address of a gateway, and the credentials of both ends.
 pub(super) struct Connection {
     pub(super) address: Address,
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) token: Option<MetadataValue<Ascii>>,
 }
 
-/// A gateway that was reached.
+/// A connection to a gateway.
 pub(super) struct Client {
     events: EventServiceClient<Channel>,
     connection: Connection,
     retry_for: Duration,
     shutdown: CancellationToken,
-    /// Whether it ever answered as a gateway does. Until then what fails is taken for a wrong address, and not tried again.
-    has_answered: bool,
+    /// The gateway has responded at least once. Until then a failure means a wrong address, and is not
+    /// retried.
+    has_responded: bool,
 }
 
-/// Why events are not published.
+/// Why a batch was not published.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// One of them, at least, is at fault. None was published.
+    /// At least one event is invalid. None was published.
     Events(Box<Status>),
-    /// The command was told to end. They may be published.
+    /// A signal ended the command. The events may be published.
     Interrupted,
-    /// The gateway could not be reached, or had no room for as long as it was tried. They may be published.
+    /// The gateway could not be reached, or had no room until the retries ended. The events may be published.
     Unavailable(anyhow::Error),
-    /// The caller may not publish them.
+    /// The caller is not allowed to publish them.
     Denied(anyhow::Error),
-    /// The gateway answers what it should not.
+    /// The gateway sent an unexpected response.
     Failed(anyhow::Error),
 }
 
@@ -72,7 +74,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Nothing listens there, or TLS fails.
+    /// The gateway cannot be reached, or TLS fails.
     pub(super) async fn connect(
         connection: Connection,
         retry_for: Duration,
@@ -101,36 +103,39 @@ impl Client {
             )
         })?;
         let events = EventServiceClient::new(channel);
-        Ok(Self { events, connection, retry_for, shutdown, has_answered: false })
+        Ok(Self { events, connection, retry_for, shutdown, has_responded: false })
     }
 
-    /// Publishes all of these or none, and returns once they are on disk, with what came of each. Repeats the call as long as that may help:
-    /// their ids see to it that none is stored twice.
+    /// Publishes all events or none, and returns their results once they are on disk. Retries while that may
+    /// help: the events' ids prevent duplicates.
     pub(super) async fn publish(
         &mut self,
         requests: &[PublishEventRequest],
     ) -> Result<Vec<PublishResult>, CallError> {
         let since = Instant::now();
-        let (mut wait, mut told) = (WAIT_MIN, false);
+        let (mut wait, mut reported) = (WAIT_MIN, false);
         loop {
             let status = match self.call(requests).await? {
                 Ok(results) if results.len() == requests.len() => return Ok(results),
                 Ok(results) => {
                     let (events, results) = (requests.len(), results.len());
-                    let error = anyhow!("the gateway answered {events} events with {results} results");
+                    let error = anyhow!("the gateway returned {results} results for {events} events");
                     return Err(CallError::Failed(error));
                 }
                 Err(status) => status,
             };
-            let asked = self.judge(status)?;
-            let next = wait.max(asked.wait);
+            let retry = self.classify(status)?;
+            let next = wait.max(retry.wait);
             if since.elapsed() + next > self.retry_for {
-                let error = anyhow!("{}; gave up after {:?} (--retry-for)", asked.why, self.retry_for);
+                let error = anyhow!("{}; gave up after {:?} (--retry-for)", retry.reason, self.retry_for);
                 return Err(CallError::Unavailable(error));
             }
-            if !told {
-                tell(format_args!("tidings: waiting, for up to {:?}: {}", self.retry_for, asked.why));
-                told = true;
+            if !reported {
+                print_error(format_args!(
+                    "tidings: waiting, for up to {:?}: {}",
+                    self.retry_for, retry.reason
+                ));
+                reported = true;
             }
             if self.shutdown.run_until_cancelled(sleep(next)).await.is_none() {
                 return Err(CallError::Interrupted);
@@ -154,65 +159,65 @@ impl Client {
             shutdown.cancelled().await;
             sleep(END_TIMEOUT).await;
         };
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = timeout(CALL_TIMEOUT, self.events.batch_publish_events(request)) => answer,
+            response = timeout(CALL_TIMEOUT, self.events.batch_publish_events(request)) => response,
             () = ended => return Err(CallError::Interrupted),
         };
-        let answer = answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed)));
-        // What a connection ends with has a source. What a gateway refuses has none.
-        self.has_answered |= answer.as_ref().err().is_none_or(|status| status.source().is_none());
-        Ok(answer.map(|answer| answer.into_inner().results))
+        let response = response.unwrap_or_else(|elapsed| Err(timed_out(elapsed)));
+        // A status with a source comes from the transport, one without from the gateway.
+        self.has_responded |= response.as_ref().err().is_none_or(|status| status.source().is_none());
+        Ok(response.map(|response| response.into_inner().results))
     }
 
-    /// Whether, and after what, a call that ended so is to be repeated.
-    fn judge(&self, status: Status) -> Result<Asked, CallError> {
+    /// Decides whether a call with this status is retried, and after what wait.
+    fn classify(&self, status: Status) -> Result<Retry, CallError> {
         let address = &self.connection.address;
         if status.source().is_some() {
             let cause = chain(status.message().to_owned(), status.source());
-            let why = format!("cannot reach the gateway at {address}: {cause}");
-            return if self.has_answered {
-                Ok(Asked { why, wait: Duration::ZERO })
+            let reason = format!("cannot reach the gateway at {address}: {cause}");
+            return if self.has_responded {
+                Ok(Retry { reason, wait: Duration::ZERO })
             } else {
-                Err(CallError::Unavailable(anyhow!(why)))
+                Err(CallError::Unavailable(anyhow!(reason)))
             };
         }
         let message = status.message();
         match status.code() {
             Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
-                let reason = status.get_details_error_info().map(|info| format!(" ({})", info.reason));
-                let why = format!("the gateway says: {message}{}", reason.unwrap_or_default());
-                Ok(Asked { why, wait: wait.unwrap_or_default() })
+                let code = status.get_details_error_info().map(|info| format!(" ({})", info.reason));
+                let reason = format!("the gateway responded: {message}{}", code.unwrap_or_default());
+                Ok(Retry { reason, wait: wait.unwrap_or_default() })
             }
             Code::InvalidArgument | Code::AlreadyExists | Code::OutOfRange => {
                 Err(CallError::Events(Box::new(status)))
             }
             Code::Unauthenticated | Code::PermissionDenied => {
-                Err(CallError::Denied(anyhow!("the gateway at {address} refuses the caller: {message}")))
+                Err(CallError::Denied(anyhow!("the gateway at {address} rejected the caller: {message}")))
             }
             Code::Unimplemented => {
-                Err(CallError::Failed(anyhow!("{address} is no gateway of tidings: {message}")))
+                Err(CallError::Failed(anyhow!("{address} is not a Tidings gateway: {message}")))
             }
             code => Err(CallError::Failed(anyhow!("the gateway failed with {code:?}: {message}"))),
         }
     }
 }
 
-/// What a gateway that cannot take events now asks for.
-struct Asked {
-    why: String,
+/// A call that failed and is to be retried.
+struct Retry {
+    reason: String,
     wait: Duration,
 }
 
-/// As a connection that ended, which it is as good as.
-fn no_answer(elapsed: Elapsed) -> Status {
-    let mut status = Status::deadline_exceeded(format!("no answer within {CALL_TIMEOUT:?}"));
+/// The status of a call that timed out. It has a source, like a broken connection.
+fn timed_out(elapsed: Elapsed) -> Status {
+    let mut status = Status::deadline_exceeded(format!("no response within {CALL_TIMEOUT:?}"));
     status.set_source(Arc::new(elapsed));
     status
 }
 
-/// An error with what led to it. Some of them tell that themselves.
+/// The message of an error with those of its sources. Some messages include their source already.
 fn chain(mut text: String, mut source: Option<&(dyn Error + 'static)>) -> String {
     while let Some(error) = source {
         let further = error.to_string();

@@ -1,4 +1,4 @@
-//! How the command shows who it is, and knows the gateway: the token, certificates, authorities.
+//! Credentials: the access token, the client certificate, and the authorities to trust.
 
 use std::{
     ffi::OsString,
@@ -21,16 +21,16 @@ use crate::{
     domain::{access::TOKEN_CHARS_MAX, secret::Secret, subscription::tls::provider},
 };
 
-/// Most bytes of a file with a token. It may have white space around it.
+/// Largest token file, in bytes. The token may have white space around it.
 const TOKEN_FILE_BYTES_MAX: u64 = 4 * TOKEN_CHARS_MAX as u64;
-/// Most bytes of a PEM file. The bundles of systems have some hundred thousand.
+/// Largest PEM file, in bytes. System bundles have a few hundred thousand.
 const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// The metadata that calls carry, if there is a token. The token is in no error.
+/// The `authorization` metadata, if there is a token. Errors never contain the token.
 ///
 /// # Errors
 ///
-/// There are two, or the one that there is cannot be read or be sent.
+/// Both sources have a token, or it cannot be read, or it is malformed.
 pub(super) fn token(
     file: Option<&Path>,
     variable: Option<OsString>,
@@ -39,7 +39,7 @@ pub(super) fn token(
     let text = match (file, variable) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
-            anyhow::bail!("there is a token in --token-file and one in {TOKEN_ENVIRONMENT}: leave one")
+            anyhow::bail!("there is a token in --token-file and one in {TOKEN_ENVIRONMENT}: remove one")
         }
         (Some(file), None) => {
             let context = || format!("cannot read the token file {}", file.display());
@@ -65,11 +65,11 @@ pub(super) fn token(
     Ok(Some(value))
 }
 
-/// What is trusted and shown, if TLS is spoken.
+/// The TLS configuration, for https.
 ///
 /// # Errors
 ///
-/// A file cannot be read or does not hold what it should, or the system has no authorities.
+/// A file cannot be read or parsed, or the system has no certificate authorities.
 pub(super) fn tls(arguments: &Arguments) -> anyhow::Result<Option<Arc<ClientConfig>>> {
     if !arguments.address.is_https() {
         return Ok(None);
@@ -88,7 +88,7 @@ pub(super) fn tls(arguments: &Arguments) -> anyhow::Result<Option<Arc<ClientConf
             let context = || format!("cannot use --key {}", key.display());
             let pem = read(key, PEM_FILE_BYTES_MAX).with_context(context)?;
             let key = PrivateKeyDer::from_pem_slice(&pem)
-                .context("it holds no private key")
+                .context("it contains no private key")
                 .with_context(context)?;
             builder.with_client_auth_cert(chain, key).with_context(context)?
         }
@@ -103,16 +103,16 @@ fn authorities(file: &Path) -> anyhow::Result<RootCertStore> {
     for (index, certificate) in certificates(file)?.into_iter().enumerate() {
         roots
             .add(certificate)
-            .with_context(|| format!("its certificate {} is none of an authority", index + 1))?;
+            .with_context(|| format!("certificate {} in it is not one of an authority", index + 1))?;
     }
     Ok(roots)
 }
 
 fn system_authorities() -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    // A bundle may hold certificates of forms that are not in use any more.
+    // A bundle may contain certificates in obsolete formats.
     let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    ensure!(added > 0, "the system has no certificate authorities: name those to trust with --ca");
+    ensure!(added > 0, "the system has no certificate authorities: use --ca");
     Ok(roots)
 }
 
@@ -120,7 +120,7 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let pem = read(file, PEM_FILE_BYTES_MAX)?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().context("it is not PEM")?;
-    ensure!(!found.is_empty(), "it holds no certificate");
+    ensure!(!found.is_empty(), "it contains no certificate");
     Ok(found)
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_cannot_be_sent_is_refused_without_being_told() {
+    fn an_error_about_a_malformed_token_does_not_contain_it() {
         for wrong in ["two words", "  ", "caf\u{e9}-secret", "a\nsecret"] {
             let error = format!("{:#}", token(None, Some(wrong.into())).unwrap_err());
             assert!(!error.contains("secret") && !error.contains("words"), "{error}");

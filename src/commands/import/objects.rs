@@ -1,36 +1,37 @@
-//! JSON objects one after another, taken apart without being read: where each begins and ends, and on which line.
+//! Splits a sequence of JSON objects without parsing them: finds the beginning, end and line of each.
 //!
-//! An object may go over several lines. Where one is broken, reading goes on at the next line that begins with `{`: in files of one
-//! object on each line that is the next one, and within an object that was written prettily no line begins so.
+//! An object may span several lines. After a malformed one, reading continues at the next line that begins
+//! with `{`. With one object on each line that is the next object. Inside an indented object no line begins
+//! so.
 
 use std::io::{self, Read};
 
-/// Longest object, in bytes: as long as a body that the gateway takes.
+/// Longest object, in bytes: the largest webhook body that the gateway accepts.
 pub const OBJECT_BYTES_MAX: usize = 1 << 20;
-/// How much is read at a time.
+/// Bytes of one read.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// What some editors put in front of a text in UTF-8.
+/// The byte order mark, which some editors put at the beginning of UTF-8 files.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The objects of an input.
 pub(super) struct Objects<R> {
     input: R,
-    /// What was read; what is before `start` is done with.
+    /// Bytes that were read. Those before `start` are done.
     buffer: Vec<u8>,
     start: usize,
-    /// What is read into.
+    /// Buffer of one read.
     chunk: Box<[u8]>,
-    /// The line that `start` is on, from 1.
+    /// The line of `start`, from 1.
     line: u64,
     ended: bool,
 }
 
-/// What stands where an object should be.
+/// An object, or a problem at its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
     /// The line that it begins on, from 1.
     pub(super) line: u64,
-    /// Its bytes, without what is around it, or what is wrong with it.
+    /// Its bytes without surrounding white space, or the problem.
     pub(super) object: Result<Vec<u8>, String>,
 }
 
@@ -46,7 +47,7 @@ impl<R: Read> Objects<R> {
         }
     }
 
-    /// The next object; none at the end.
+    /// Returns the next object; `None` at the end.
     ///
     /// # Errors
     ///
@@ -63,14 +64,13 @@ impl<R: Read> Objects<R> {
                 }
                 Err(problem) => {
                     self.skip_to_object()?;
-                    Err(self.with_what_is_skipped(problem, line))
+                    Err(self.with_skipped_lines(problem, line))
                 }
             },
             b'[' => {
                 self.skip_to_object()?;
-                let problem =
-                    "must be a JSON object, and is an array: jq -c '.[]' makes a line of each element";
-                Err(self.with_what_is_skipped(problem, line))
+                let problem = "must be a JSON object, not an array: convert the file with jq -c '.[]'";
+                Err(self.with_skipped_lines(problem, line))
             }
             _ => {
                 self.skip_line()?;
@@ -84,7 +84,7 @@ impl<R: Read> Objects<R> {
         &self.buffer[self.start..]
     }
 
-    /// Reads on; false at the end.
+    /// Reads more bytes; false at the end.
     fn fill(&mut self) -> io::Result<bool> {
         if self.ended {
             return Ok(false);
@@ -108,7 +108,7 @@ impl<R: Read> Objects<R> {
         self.start += length;
     }
 
-    /// Passes by white space, and tells what comes then; none at the end.
+    /// Skips white space. Returns the next byte; `None` at the end.
     fn skip_space(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.rest().iter().position(|byte| !byte.is_ascii_whitespace()) {
@@ -138,7 +138,7 @@ impl<R: Read> Objects<R> {
         Ok(self.rest().starts_with(BYTE_ORDER_MARK))
     }
 
-    /// How long the object is that begins here, or why it is none.
+    /// The length of the object that begins here, or its problem.
     fn length(&mut self) -> io::Result<Result<usize, &'static str>> {
         const TOO_LONG: &str = "is longer than 1 MiB";
         let (mut nesting, mut length) = (Nesting::default(), 0);
@@ -161,7 +161,7 @@ impl<R: Read> Objects<R> {
         }
     }
 
-    /// Goes to the next line that begins with a brace, or to the end.
+    /// Skips to the next line that begins with a brace, or to the end.
     fn skip_to_object(&mut self) -> io::Result<()> {
         self.skip_until(|before, byte| before == b'\n' && byte == b'{')
     }
@@ -182,43 +182,44 @@ impl<R: Read> Objects<R> {
         }
     }
 
-    /// Nothing is passed by in silence.
-    fn with_what_is_skipped(&self, problem: &str, line: u64) -> String {
+    /// Adds the skipped lines to the problem, so that no line is skipped silently.
+    fn with_skipped_lines(&self, problem: &str, line: u64) -> String {
         match self.line {
             _ if self.rest().is_empty() => format!("{problem}; no further object was found"),
-            next if next > line + 1 => format!("{problem}; reading goes on at line {next}"),
+            next if next > line + 1 => format!("{problem}; reading continues at line {next}"),
             _ => problem.to_owned(),
         }
     }
 }
 
-/// How far an object is open. Tells what is broken as soon as braces and texts do, so that little more than what is broken is passed by.
+/// The open braces, brackets and strings of an object. Detects a malformed object early, so that few lines
+/// are skipped.
 #[derive(Default)]
 struct Nesting {
     open: Vec<u8>,
-    within_text: bool,
+    in_string: bool,
     escaped: bool,
-    /// The last byte that was no white space and in no text.
+    /// The last byte outside of strings and white space.
     before: u8,
 }
 
 impl Nesting {
-    /// Takes the next byte. Whether the object is complete with it.
+    /// Takes the next byte. Returns true if it completes the object.
     fn step(&mut self, byte: u8) -> Result<bool, &'static str> {
-        const BROKEN: &str = "is not JSON: its braces and brackets do not go together";
-        if self.within_text {
+        const BROKEN: &str = "is not JSON: its braces and brackets do not match";
+        if self.in_string {
             match byte {
-                b'\n' => return Err("is not JSON: a text in it does not end on its line"),
+                b'\n' => return Err("is not JSON: a string in it does not end on its line"),
                 _ if self.escaped => self.escaped = false,
                 b'\\' => self.escaped = true,
-                b'"' => self.within_text = false,
+                b'"' => self.in_string = false,
                 _ => {}
             }
             return Ok(false);
         }
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' => return Ok(false),
-            b'"' => self.within_text = true,
+            b'"' => self.in_string = true,
             b'{' | b'[' if self.may_open() => self.open.push(byte),
             b'}' if self.open.pop() == Some(b'{') => {}
             b']' if self.open.pop() == Some(b'[') => {}

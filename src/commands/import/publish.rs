@@ -1,4 +1,4 @@
-//! Publishes what was read, in its order: one call at a time, each with what has been read meanwhile.
+//! Publishes events in their order: one call at a time, each with the events that were read in the meantime.
 
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -10,41 +10,41 @@ use super::{
     Ending,
     client::{CallError, Client},
     reader::{Event, Item},
-    report::{self, Place, Report},
+    report::{self, Position, Report},
 };
 use crate::proto::v1::PublishEventRequest;
 
-/// Most bytes of events in one call, encoded; an event of more goes alone. The gateway takes messages of 4 MiB, unless it is told
-/// otherwise.
+/// Most bytes of encoded events in one call. A larger event gets a call of its own. The gateway's default
+/// limit on messages is 4 MiB.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Where the faults of the only event of a call lie.
+/// Field path of the only event of a call.
 const ONLY_REQUEST: &str = "requests[0].";
 
-/// Publishes, and keeps count.
+/// Publishes events and counts the results.
 pub(super) struct Publisher {
-    /// None in a dry run.
+    /// `None` in a dry run.
     client: Option<Client>,
     report: Report,
     batch_max: usize,
     strict: bool,
 }
 
-/// Events that go with the next call.
+/// Events of the next call.
 #[derive(Default)]
 struct Batch {
-    places: Vec<Place>,
+    positions: Vec<Position>,
     requests: Vec<PublishEventRequest>,
     bytes: usize,
-    /// Given back once they are published.
-    rooms: Vec<OwnedSemaphorePermit>,
+    /// Memory of the events, released once they are published.
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Batch {
     fn push(&mut self, event: Event) {
         self.bytes += event.request.encoded_len();
-        self.places.push(event.place);
+        self.positions.push(event.position);
         self.requests.push(event.request);
-        self.rooms.push(event.room);
+        self.permits.push(event.permit);
     }
 }
 
@@ -53,12 +53,12 @@ impl Publisher {
         Self { client, report, batch_max, strict }
     }
 
-    /// What came of it so far.
+    /// The results so far.
     pub(super) fn report(&self) -> &Report {
         &self.report
     }
 
-    /// Publishes everything, unless something comes in between.
+    /// Publishes all items, until an error or `shutdown`.
     pub(super) async fn run(&mut self, items: mpsc::Receiver<Item>, shutdown: CancellationToken) -> Ending {
         match self.publish_all(items, &shutdown).await {
             Ok(()) => self.report.ending(),
@@ -73,7 +73,8 @@ impl Publisher {
     ) -> Result<(), Ending> {
         let mut batch = Batch::default();
         loop {
-            // What waits goes with the same call. When nothing does, what there is goes: more may be long in coming.
+            // Fill the batch with the items that are ready. If none is, publish now: the next item may take
+            // long.
             let next = match batch.requests.is_empty() {
                 true => shutdown.run_until_cancelled(items.recv()).await.ok_or(Ending::Interrupted)?,
                 false => items.try_recv().ok(),
@@ -88,16 +89,16 @@ impl Publisher {
                         self.publish(&mut batch).await?;
                     }
                 }
-                Some(Item::Refused { place, faults }) => {
+                Some(Item::Refused { position, faults }) => {
                     self.publish(&mut batch).await?;
-                    self.refuse(&place, &faults)?;
+                    self.refuse(&position, &faults)?;
                 }
                 Some(Item::Failed(error)) => {
                     self.publish(&mut batch).await?;
                     return Err(Ending::Failed(error));
                 }
                 None if batch.requests.is_empty() => {
-                    self.report.came_to_the_end();
+                    self.report.reached_end();
                     return Ok(());
                 }
                 None => self.publish(&mut batch).await?,
@@ -108,15 +109,16 @@ impl Publisher {
     /// Publishes a batch and leaves it empty.
     async fn publish(&mut self, batch: &mut Batch) -> Result<(), Ending> {
         let batch = std::mem::take(batch);
-        match self.call(&batch.places, &batch.requests).await? {
+        match self.call(&batch.positions, &batch.requests).await? {
             Ok(()) => Ok(()),
-            Err(status) if batch.requests.len() == 1 => self.refuse_for(&batch.places[0], &status),
-            // One of them was refused, and so all of them were.
+            Err(status) if batch.requests.len() == 1 => self.refuse_for(&batch.positions[0], &status),
+            // One invalid event fails the whole call: publish them one by one.
             Err(_) => {
-                for (place, request) in batch.places.iter().zip(&batch.requests) {
-                    let alone = self.call(std::slice::from_ref(place), std::slice::from_ref(request)).await?;
-                    if let Err(status) = alone {
-                        self.refuse_for(place, &status)?;
+                for (position, request) in batch.positions.iter().zip(&batch.requests) {
+                    let single =
+                        self.call(std::slice::from_ref(position), std::slice::from_ref(request)).await?;
+                    if let Err(status) = single {
+                        self.refuse_for(position, &status)?;
                     }
                 }
                 Ok(())
@@ -124,20 +126,20 @@ impl Publisher {
         }
     }
 
-    /// Publishes these, all or none; none if one of them is refused.
+    /// Publishes these events, all or none. Returns the status if one of them is invalid.
     async fn call(
         &mut self,
-        places: &[Place],
+        positions: &[Position],
         requests: &[PublishEventRequest],
     ) -> Result<Result<(), Box<Status>>, Ending> {
         let Some(client) = self.client.as_mut().filter(|_| !requests.is_empty()) else {
-            places.iter().for_each(|place| self.report.done(place, false));
+            positions.iter().for_each(|position| self.report.done(position, false));
             return Ok(Ok(()));
         };
         match client.publish(requests).await {
             Ok(results) => {
-                for (place, result) in places.iter().zip(results) {
-                    self.report.done(place, result.duplicate);
+                for (position, result) in positions.iter().zip(results) {
+                    self.report.done(position, result.duplicate);
                 }
                 Ok(Ok(()))
             }
@@ -145,35 +147,36 @@ impl Publisher {
             Err(CallError::Interrupted) => Err(Ending::Interrupted),
             Err(CallError::Unavailable(error)) => Err(Ending::Unavailable(error)),
             Err(CallError::Denied(error)) => {
-                Err(Ending::Denied(error.context(format!("publishing from {}", places[0]))))
+                Err(Ending::Denied(error.context(format!("publishing from {}", positions[0]))))
             }
             Err(CallError::Failed(error)) => Err(Ending::Failed(error)),
         }
     }
 
-    fn refuse_for(&mut self, place: &Place, status: &Status) -> Result<(), Ending> {
+    fn refuse_for(&mut self, position: &Position, status: &Status) -> Result<(), Ending> {
         if status.code() == Code::AlreadyExists {
-            // Its id is made of its bytes: it was published by a version of this command that read them differently.
-            self.report.done(place, true);
+            // The id is derived from the bytes: an earlier version of this command converted them
+            // differently.
+            self.report.done(position, true);
             return Ok(());
         }
-        self.refuse(place, &faults(status))
+        self.refuse(position, &faults(status))
     }
 
-    fn refuse(&mut self, place: &Place, faults: &[String]) -> Result<(), Ending> {
-        self.report.refuse(place, faults);
+    fn refuse(&mut self, position: &Position, faults: &[String]) -> Result<(), Ending> {
+        self.report.refuse(position, faults);
         if self.strict { Err(Ending::Refused) } else { Ok(()) }
     }
 }
 
-/// What the gateway has to say about the only event of a call.
+/// The gateway's violations for the only event of a call.
 fn faults(status: &Status) -> Vec<String> {
     let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     if violations.is_empty() {
-        let refused = format!("is refused by the gateway: {}", status.message());
-        return report::told([refused].into_iter());
+        let refused = format!("refused by the gateway: {}", status.message());
+        return report::describe([refused].into_iter());
     }
     let fault =
         |field: &str, rule: &str| format!("{} {rule}", field.strip_prefix(ONLY_REQUEST).unwrap_or(field));
-    report::told(violations.iter().map(|violation| fault(&violation.field, &violation.description)))
+    report::describe(violations.iter().map(|violation| fault(&violation.field, &violation.description)))
 }

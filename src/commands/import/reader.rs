@@ -1,5 +1,5 @@
-//! Reads the input on a thread of its own: objects become requests to publish, or refusals, and wait to be sent. How many bytes may wait
-//! is bounded.
+//! Reads the input on a thread of its own: converts objects to requests, or refuses them, and queues them for
+//! publishing. The bytes in the queue are bounded.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Arguments,
     objects::{Found, Objects},
-    report::{self, Place},
+    report::{self, Position},
 };
 use crate::{
     domain::{
@@ -32,13 +32,13 @@ use crate::{
     proto::v1,
 };
 
-/// Bytes of objects that were read and are not published yet. At least the longest object.
-const ROOM_BYTES: usize = 4 << 20;
-/// Objects that were read and are not published yet.
-const WAITING_MAX: usize = 1000;
-/// What standard input is called.
+/// Most bytes of objects that wait to be published. At least the longest object.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Most objects that wait to be published.
+const QUEUE_OBJECTS_MAX: usize = 1000;
+/// The argument for standard input.
 const STANDARD_INPUT: &str = "-";
-/// Where bodies of the twelve events tell their account.
+/// JSON pointers to the account in the bodies of all events.
 const ACCOUNTS: [&str; 8] = [
     "/account/id",
     "/conversation/account/id",
@@ -50,41 +50,41 @@ const ACCOUNTS: [&str; 8] = [
     "/current_conversation/messages/0/account_id",
 ];
 
-/// What comes of the input, piece by piece.
+/// One part of the input.
 pub(super) enum Item {
     /// An object that can be published.
     Event(Event),
-    /// One that cannot, and why.
-    Refused { place: Place, faults: Vec<String> },
-    /// The last item: the input cannot be read on.
+    /// An object that cannot be published, and the reasons.
+    Refused { position: Position, faults: Vec<String> },
+    /// The last item: the input cannot be read further.
     Failed(anyhow::Error),
 }
 
 /// An object that can be published.
 pub(super) struct Event {
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) request: v1::PublishEventRequest,
-    /// Its bytes of what may wait. Given back when it is dropped.
-    pub(super) room: OwnedSemaphorePermit,
+    /// Its share of the queue's bytes, until it is dropped.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Begins to read. The items end with the input.
+/// Starts to read. The channel closes at the end of the input.
 ///
 /// # Errors
 ///
-/// There is no further thread.
+/// The thread cannot be started.
 pub(super) fn start(arguments: &Arguments) -> anyhow::Result<mpsc::Receiver<Item>> {
-    let (items, received) = mpsc::channel(WAITING_MAX);
+    let (items, received) = mpsc::channel(QUEUE_OBJECTS_MAX);
     let reader = Reader {
         account: arguments.account,
         validate_only: arguments.validate_only,
         occurrences: Occurrences { objects_max: arguments.objects_max, ..Occurrences::default() },
-        room: Arc::new(Semaphore::new(ROOM_BYTES)),
+        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
         items,
         runtime: Handle::current(),
     };
     let files = arguments.files.clone();
-    // Not one of the runtime's: a read may wait for ever, and the end of the program does not wait for it.
+    // Not a thread of the runtime: a read may block for ever, and the program ends without waiting for it.
     let run = move || reader.run(&files);
     thread::Builder::new().name("import-reader".to_owned()).spawn(run).context("cannot start a thread")?;
     Ok(received)
@@ -94,13 +94,13 @@ struct Reader {
     account: Option<AccountId>,
     validate_only: bool,
     occurrences: Occurrences,
-    room: Arc<Semaphore>,
+    queue_bytes: Arc<Semaphore>,
     items: mpsc::Sender<Item>,
     runtime: Handle,
 }
 
-/// Nobody wants further items.
-struct NotWanted;
+/// The receiver of the items is gone.
+struct ReceiverGone;
 
 impl Reader {
     fn run(mut self, files: &[PathBuf]) {
@@ -109,7 +109,7 @@ impl Reader {
         for file in files {
             match self.read(file) {
                 Ok(Ok(())) => {}
-                Ok(Err(NotWanted)) => return,
+                Ok(Err(ReceiverGone)) => return,
                 Err(error) => {
                     drop(self.items.blocking_send(Item::Failed(error)));
                     return;
@@ -118,7 +118,7 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, file: &Path) -> anyhow::Result<Result<(), NotWanted>> {
+    fn read(&mut self, file: &Path) -> anyhow::Result<Result<(), ReceiverGone>> {
         let is_standard = file == Path::new(STANDARD_INPUT);
         let name: Arc<str> = if is_standard { "stdin".into() } else { file.to_string_lossy().into() };
         let context = || format!("cannot read {name}");
@@ -128,7 +128,7 @@ impl Reader {
         };
         let mut objects = Objects::new(input);
         while let Some(Found { line, object }) = objects.next().with_context(context)? {
-            let place = Place { file: Arc::clone(&name), line };
+            let position = Position { file: Arc::clone(&name), line };
             let event = match &object {
                 Ok(body) => self.request(body, line)?,
                 Err(problem) => Err(vec![problem.clone()]),
@@ -137,31 +137,32 @@ impl Reader {
                 Ok(request) => {
                     let bytes = object.map_or(0, |body| body.len());
                     let bytes = u32::try_from(bytes).expect("an object is not longer than its bound");
-                    let room = self.runtime.block_on(Arc::clone(&self.room).acquire_many_owned(bytes));
-                    let room = room.expect("nobody closes it");
-                    Item::Event(Event { place, request, room })
+                    let permit =
+                        self.runtime.block_on(Arc::clone(&self.queue_bytes).acquire_many_owned(bytes));
+                    let permit = permit.expect("this semaphore is never closed");
+                    Item::Event(Event { position, request, permit })
                 }
-                Err(faults) => Item::Refused { place, faults },
+                Err(faults) => Item::Refused { position, faults },
             };
             if self.items.blocking_send(item).is_err() {
-                return Ok(Err(NotWanted));
+                return Ok(Err(ReceiverGone));
             }
         }
         Ok(Ok(()))
     }
 
-    /// What publishes an object that begins on this line, or what is at fault.
+    /// The request for an object that begins on this line, or its faults.
     fn request(
         &mut self,
         body: &[u8],
         line: u64,
     ) -> anyhow::Result<Result<v1::PublishEventRequest, Vec<String>>> {
-        let account = match self.account.map_or_else(|| told_account(body), Ok) {
+        let account = match self.account.map_or_else(|| account_of(body), Ok) {
             Ok(account) => account,
             Err(fault) => return Ok(Err(vec![in_file(&fault, line)])),
         };
         let event_id = self.occurrences.event_id(account, body)?;
-        Ok(parse::read(body, account).map_err(|faults| told(&faults, line)).map(|event| {
+        Ok(parse::read(body, account).map_err(|violations| describe(&violations, line)).map(|event| {
             v1::PublishEventRequest {
                 parent: format!("accounts/{account}"),
                 event: Some(event.into()),
@@ -172,55 +173,59 @@ impl Reader {
     }
 }
 
-/// The account that a body tells.
-fn told_account(body: &[u8]) -> Result<AccountId, String> {
+/// The account that a body names.
+fn account_of(body: &[u8]) -> Result<AccountId, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| format!("is not JSON: {error}"))?;
-    let told = ACCOUNTS.iter().find_map(|path| value.pointer(path));
-    let told = told.ok_or("does not tell its account: say with --account which one it is of")?;
-    let account = told.as_i64().and_then(|number| AccountId::new(number).ok());
-    account.ok_or_else(|| "does not tell its account as a positive integer".to_owned())
+    let found = ACCOUNTS.iter().find_map(|path| value.pointer(path));
+    let found = found.ok_or("does not name its account: use --account")?;
+    let account = found.as_i64().and_then(|number| AccountId::new(number).ok());
+    account.ok_or_else(|| "has an account that is not a positive integer".to_owned())
 }
 
-fn told(faults: &FieldViolations, line: u64) -> Vec<String> {
-    report::told(faults.iter().map(|FieldViolation { field, description: rule, .. }| match field.as_str() {
-        "body" => in_file(rule, line),
-        field => format!("{field} {rule}"),
-    }))
+fn describe(violations: &FieldViolations, line: u64) -> Vec<String> {
+    report::describe(violations.iter().map(
+        |FieldViolation { field, description, .. }| match field.as_str() {
+            "body" => in_file(description, line),
+            field => format!("{field} {description}"),
+        },
+    ))
 }
 
-/// What is wrong with an object that begins on this line, with the line in the file. The library that reads JSON counts lines from
-/// where the object begins, and tells them last.
+/// Converts the line in a fault of serde_json to the line in the file. serde_json counts lines from the
+/// beginning of the object, which is on `line`, and puts the position last.
 fn in_file(fault: &str, line: u64) -> String {
-    let place = fault.rsplit_once(" at line ").and_then(|(what, place)| Some((what, place.split_once(' ')?)));
-    match place.and_then(|(what, (number, column))| Some((what, number.parse::<u64>().ok()?, column))) {
+    let parts = fault.rsplit_once(" at line ");
+    let parts = parts.and_then(|(what, position)| Some((what, position.split_once(' ')?)));
+    match parts.and_then(|(what, (number, column))| Some((what, number.parse::<u64>().ok()?, column))) {
         None => fault.to_owned(),
         Some((what, ..=1, column)) => format!("{what} at {column}"),
         Some((what, number, column)) => format!("{what} at line {} {column}", line + number - 1),
     }
 }
 
-/// Which objects came before, so that equal ones are told apart by their number.
+/// The objects so far, to number equal ones.
 #[derive(Default)]
 struct Occurrences {
     seen: HashSet<u64>,
-    /// How often those came that came more than once.
+    /// The counts of those that occurred more than once.
     repeated: HashMap<u64, u64>,
     objects_max: u64,
 }
 
 impl Occurrences {
-    /// The id that this object has as an event: the same for the same place among equal objects.
+    /// The event id of an object: derived from the account, its bytes and its number among equal objects.
     fn event_id(&mut self, account: AccountId, body: &[u8]) -> anyhow::Result<String> {
         let mut digest = Sha256::new();
         digest.update(b"tidings import 1\n");
         digest.update(account.get().to_be_bytes());
         digest.update(body);
-        // Two that share a tag are counted together, which does no harm: their digests differ.
+        // Different objects with the same tag are counted together. That is harmless, since their digests
+        // differ.
         let tag = u64::from_be_bytes(*digest.clone().finalize().first_chunk().expect("8 of 32 bytes"));
         let number = if self.seen.insert(tag) {
             anyhow::ensure!(
                 self.seen.len() as u64 <= self.objects_max,
-                "there are more than {} different objects: take the input apart, or allow more with --objects-max",
+                "there are more than {} different objects: split the input, or raise --objects-max",
                 self.objects_max
             );
             1
@@ -244,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_made_of_the_account_the_bytes_and_the_number_among_equal_ones() {
+    fn an_id_is_derived_from_the_account_the_bytes_and_the_number_among_equal_objects() {
         let ids = |objects: &[(i64, &str)]| -> Vec<String> {
             let mut occurrences = Occurrences { objects_max: 10, ..Occurrences::default() };
             let id = |(number, body): &(i64, &str)| occurrences.event_id(account(*number), body.as_bytes());
@@ -255,9 +260,9 @@ mod tests {
         assert_eq!(first.iter().collect::<HashSet<_>>().len(), 5, "{first:?}");
         assert!(first.iter().all(|id| crate::domain::ids::EventId::fits(id)), "{first:?}");
         assert_eq!(ids(&input), first);
-        // What comes before, if it is another object, changes nothing.
+        // Other objects before it change nothing.
         assert_eq!(ids(&[(3, "{}"), (1, "{ }"), (1, "{}")])[1..], [first[3].clone(), first[0].clone()]);
-        // It is the same in every version.
+        // It must stay the same in every version.
         assert_eq!(first[0], "import-15fe5478ba31ec720fad778bdad455761ede639da32146110315decb2c0bd174");
     }
 
@@ -272,24 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_told_wherever_chatwoot_tells_it() {
+    fn the_account_is_found_in_the_body_of_every_event() {
         for body in [
             r#"{"event":"message_created","account":{"id":7,"name":"a"}}"#,
             r#"{"event":"conversation_created","messages":[{"account_id":7}]}"#,
             r#"{"event":"conversation_typing_on","conversation":{"account":{"id":7}}}"#,
         ] {
-            assert_eq!(told_account(body.as_bytes()), Ok(account(7)), "{body}");
+            assert_eq!(account_of(body.as_bytes()), Ok(account(7)), "{body}");
         }
-        assert!(told_account(b"{}").unwrap_err().contains("--account"));
+        assert!(account_of(b"{}").unwrap_err().contains("--account"));
         for wrong in ["0", "-1", "\"7\"", "7.5"] {
             let body = format!("{{\"account\":{{\"id\":{wrong}}}}}");
-            assert!(told_account(body.as_bytes()).unwrap_err().contains("positive"), "{wrong}");
+            assert!(account_of(body.as_bytes()).unwrap_err().contains("positive"), "{wrong}");
         }
     }
 
     #[test]
-    fn a_fault_of_json_tells_the_line_in_the_file() {
-        let fault = |body: &str| told(&parse::read(body.as_bytes(), account(1)).unwrap_err(), 7);
+    fn a_fault_of_json_has_the_line_in_the_file() {
+        let fault = |body: &str| describe(&parse::read(body.as_bytes(), account(1)).unwrap_err(), 7);
         let one = fault("{\"a\":nope}");
         assert!(
             one[0].starts_with("is not JSON") && one[0].ends_with(": expected ident at column 7"),

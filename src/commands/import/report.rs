@@ -1,43 +1,43 @@
-//! What is told of a run: each refusal as it happens, and the counts at the end.
+//! The report of a run: each refusal as it happens, and the counts at the end.
 
 use std::{fmt, sync::Arc};
 
-use super::{Arguments, Ending, tell};
+use super::{Arguments, Ending, print_error};
 
-/// Most faults of one object that are told.
-const FAULTS_TOLD_MAX: usize = 10;
-/// Longest fault that is told, in characters. Its path has keys of the object, which may be long.
+/// Most faults that are printed for one object.
+const FAULTS_PRINTED_MAX: usize = 10;
+/// Longest printed fault, in characters. Field paths contain keys of the object, which may be long.
 const FAULT_CHARS_MAX: usize = 400;
 
-/// Where an object begins.
+/// The beginning of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// The file as it was named.
+pub(super) struct Position {
+    /// The file, as in the arguments.
     pub(super) file: Arc<str>,
-    /// Its line, from 1.
+    /// The line, from 1.
     pub(super) line: u64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
 }
 
-/// How far a run is.
+/// The counts of a run.
 #[derive(Debug)]
 pub(super) struct Report {
-    words: Words,
+    mode: Mode,
     published: u64,
     already_there: u64,
     refused: u64,
-    last: Option<Place>,
-    is_whole: bool,
+    last: Option<Position>,
+    is_complete: bool,
 }
 
-/// What an object is called that is not refused.
+/// What the run does with accepted objects.
 #[derive(Debug)]
-enum Words {
+enum Mode {
     Published,
     WouldBePublished,
     Readable,
@@ -45,53 +45,53 @@ enum Words {
 
 impl Report {
     pub(super) fn new(arguments: &Arguments) -> Self {
-        let words = match arguments {
-            Arguments { dry_run: true, .. } => Words::Readable,
-            Arguments { validate_only: true, .. } => Words::WouldBePublished,
-            _ => Words::Published,
+        let mode = match arguments {
+            Arguments { dry_run: true, .. } => Mode::Readable,
+            Arguments { validate_only: true, .. } => Mode::WouldBePublished,
+            _ => Mode::Published,
         };
-        Self { words, published: 0, already_there: 0, refused: 0, last: None, is_whole: false }
+        Self { mode, published: 0, already_there: 0, refused: 0, last: None, is_complete: false }
     }
 
-    /// Counts an object that is published now, or that was before.
-    pub(super) fn done(&mut self, place: &Place, already_there: bool) {
+    /// Counts an object that is published now, or was before.
+    pub(super) fn done(&mut self, position: &Position, already_there: bool) {
         *(if already_there { &mut self.already_there } else { &mut self.published }) += 1;
-        self.last = Some(place.clone());
+        self.last = Some(position.clone());
     }
 
-    /// Counts an object that is refused, and tells why.
-    pub(super) fn refuse(&mut self, place: &Place, faults: &[String]) {
+    /// Counts a refused object and prints its faults.
+    pub(super) fn refuse(&mut self, position: &Position, faults: &[String]) {
         self.refused += 1;
-        self.last = Some(place.clone());
-        faults.iter().for_each(|fault| tell(format_args!("{place}: {fault}")));
+        self.last = Some(position.clone());
+        faults.iter().for_each(|fault| print_error(format_args!("{position}: {fault}")));
     }
 
-    /// Notes that there is nothing more.
-    pub(super) fn came_to_the_end(&mut self) {
-        self.is_whole = true;
+    /// Records that the whole input was read.
+    pub(super) fn reached_end(&mut self) {
+        self.is_complete = true;
     }
 
-    /// How a run ends that came to the end of its input.
+    /// The end of a run that read its whole input.
     pub(super) fn ending(&self) -> Ending {
         if self.refused == 0 { Ending::Complete } else { Ending::Refused }
     }
 
-    /// The counts in one line, and how far it came if that was not to the end.
+    /// The counts in one line. If the run did not reach the end, with its last object.
     pub(super) fn summary(&self, ending: &Ending) -> String {
         let Self { published, already_there, refused, .. } = self;
-        let mut summary = match self.words {
-            Words::Published => {
+        let mut summary = match self.mode {
+            Mode::Published => {
                 format!("published {published}, already there {already_there}, refused {refused}")
             }
-            Words::WouldBePublished => {
+            Mode::WouldBePublished => {
                 format!("would be published {published}, already there {already_there}, refused {refused}")
             }
-            Words::Readable => format!("readable {published}, refused {refused}"),
+            Mode::Readable => format!("readable {published}, refused {refused}"),
         };
-        if !self.is_whole {
+        if !self.is_complete {
             let what = if matches!(ending, Ending::Interrupted) { "interrupted" } else { "stopped" };
             summary += &match &self.last {
-                Some(place) => format!("; {what} after {place}"),
+                Some(position) => format!("; {what} after {position}"),
                 None => format!("; {what} before the first object"),
             };
         }
@@ -99,17 +99,17 @@ impl Report {
     }
 }
 
-/// As many of the faults of an object as are told, each as one line of a bounded length.
-pub(super) fn told(faults: impl ExactSizeIterator<Item = String>) -> Vec<String> {
-    let more = faults.len().saturating_sub(FAULTS_TOLD_MAX);
-    let mut told: Vec<_> = faults.take(FAULTS_TOLD_MAX).map(|fault| printable(&fault)).collect();
+/// The faults of an object to print: the first ones, each as one line of bounded length.
+pub(super) fn describe(faults: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let more = faults.len().saturating_sub(FAULTS_PRINTED_MAX);
+    let mut lines: Vec<_> = faults.take(FAULTS_PRINTED_MAX).map(|fault| printable(&fault)).collect();
     if more > 0 {
-        told.push(format!("and {more} faults more"));
+        lines.push(format!("and {more} more"));
     }
-    told
+    lines
 }
 
-/// FieldViolations hold keys of anybody's choice.
+/// Escapes control characters and limits the length: faults contain keys of the input.
 fn printable(fault: &str) -> String {
     let mut text = String::with_capacity(fault.len());
     for (count, char) in fault.chars().enumerate() {
@@ -133,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn so_many_faults_are_told_and_the_others_counted() {
-        let told_of = |count: usize| told((0..count).map(|number| number.to_string()));
-        assert_eq!(told_of(2), ["0", "1"]);
-        assert_eq!(told_of(10).len(), 10);
-        assert_eq!(told_of(13)[9..], ["9", "and 3 faults more"]);
+    fn the_first_faults_are_printed_and_the_others_counted() {
+        let described = |count: usize| describe((0..count).map(|number| number.to_string()));
+        assert_eq!(described(2), ["0", "1"]);
+        assert_eq!(described(10).len(), 10);
+        assert_eq!(described(13)[9..], ["9", "and 3 more"]);
     }
 }

@@ -1,4 +1,4 @@
-//! How a request that arrived is shown to a person.
+//! Formats a received request for a person.
 
 use std::fmt::Write;
 
@@ -9,20 +9,20 @@ use uuid::Uuid;
 use super::Received;
 use crate::domain::{secret::Secret, signature};
 
-/// Spaces by which each level of a JSON body is set in.
+/// Spaces for each level of indentation of a JSON body.
 const INDENT: usize = 2;
 
-/// Whether the two signatures of a request are made with a secret.
+/// Whether the two signatures of a request are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signatures {
-    /// `webhook-signature`, any of those in it.
+    /// `webhook-signature`: any of its signatures.
     pub standard: bool,
     /// `x-chatwoot-signature`.
     pub chatwoot: bool,
 }
 
 impl Signatures {
-    /// Makes the signatures anew and compares. A header that is missing or unreadable does not hold.
+    /// Verifies the signatures with `secret`. A missing or malformed header is not valid.
     pub fn check(received: &Received, secret: &Secret) -> Self {
         let header = |name: &str| received.headers.get(name)?.to_str().ok();
         let standard = || {
@@ -39,23 +39,24 @@ impl Signatures {
     }
 }
 
-/// A request as text: what it is and how it is answered, its headers, its body, whether its signatures hold for `secret`.
+/// Formats a request: method and status, headers, body, and the verdicts on its signatures if there is a
+/// `secret`.
 ///
-/// Nothing in it can steer a terminal.
+/// Control characters are escaped: the text cannot control a terminal.
 pub fn describe(received: &Received, secret: Option<&Secret>) -> String {
-    let Received { number, method, uri, version, answer, .. } = received;
+    let Received { number, method, uri, version, status, .. } = received;
     let version = if *version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
-    let mut text = format!("#{number} {method} {uri} {version}, answered with {}\n", answer.as_u16());
+    let mut text = format!("#{number} {method} {uri} {version}, status {}\n", status.as_u16());
 
     let verdicts = secret.map(|secret| Signatures::check(received, secret));
     for (name, value) in &received.headers {
         let verdict = verdicts.and_then(|signatures| verdict(name, signatures)).unwrap_or_default();
         writeln!(text, "{name}: {}{verdict}", value.as_bytes().escape_ascii())
-            .expect("a string takes everything");
+            .expect("writing to a string cannot fail");
     }
-    for (name, holds) in verdicts.into_iter().flat_map(|v| [(STANDARD, v.standard), (CHATWOOT, v.chatwoot)]) {
-        if !holds && !received.headers.contains_key(name) {
-            writeln!(text, "{name} is missing").expect("a string takes everything");
+    for (name, valid) in verdicts.into_iter().flat_map(|v| [(STANDARD, v.standard), (CHATWOOT, v.chatwoot)]) {
+        if !valid && !received.headers.contains_key(name) {
+            writeln!(text, "{name} is missing").expect("writing to a string cannot fail");
         }
     }
     text.push('\n');
@@ -70,15 +71,15 @@ const STANDARD: &str = "webhook-signature";
 const CHATWOOT: &str = "x-chatwoot-signature";
 
 fn verdict(header: &HeaderName, signatures: Signatures) -> Option<&'static str> {
-    let holds = match header.as_str() {
+    let valid = match header.as_str() {
         STANDARD => signatures.standard,
         CHATWOOT => signatures.chatwoot,
         _ => return None,
     };
-    Some(if holds { " (holds)" } else { " (DOES NOT HOLD)" })
+    Some(if valid { " (valid)" } else { " (INVALID)" })
 }
 
-/// A body as text: JSON set in, anything else as it is. Nothing in it can steer a terminal.
+/// Formats a body: JSON indented, anything else as it is. Control characters are escaped.
 pub fn describe_body(body: &[u8]) -> String {
     let text = match (serde_json::from_slice::<IgnoredAny>(body), std::str::from_utf8(body)) {
         (Ok(_), Ok(json)) => indent(json),
@@ -95,8 +96,8 @@ pub fn describe_body(body: &[u8]) -> String {
     shown
 }
 
-/// Sets JSON in, one member a line. Only white space between tokens changes: keys stay in their order, numbers and
-/// escapes as they were written, which parsing and printing would not promise.
+/// Indents JSON, one member a line. Only white space between tokens changes: keys keep their order, and
+/// numbers and escapes their spelling. Parsing and printing would not guarantee that.
 fn indent(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut level = 0;
@@ -166,7 +167,7 @@ mod tests {
             version: Version::HTTP_11,
             headers,
             body: body.to_owned().into(),
-            answer: StatusCode::OK,
+            status: StatusCode::OK,
         }
     }
 
@@ -187,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_shown_with_its_body_set_in() {
+    fn a_request_is_shown_with_its_body_indented() {
         let text = describe(&received(&[("content-type", "application/json".to_owned())], BODY), None);
-        let expected = r#"#7 POST /hook?x=1 HTTP/1.1, answered with 200
+        let expected = r#"#7 POST /hook?x=1 HTTP/1.1, status 200
 content-type: application/json
 
 {
@@ -209,7 +210,7 @@ content-type: application/json
     }
 
     #[test]
-    fn signatures_hold_for_the_body_and_the_secret_that_they_were_made_for() {
+    fn signatures_are_valid_for_the_body_and_secret_that_they_were_made_with() {
         let check = |received: &Received, secret: &str| {
             let signatures = Signatures::check(received, &Secret::new(secret));
             (signatures.standard, signatures.chatwoot)
@@ -222,19 +223,19 @@ content-type: application/json
     }
 
     #[test]
-    fn whether_signatures_hold_is_said_beside_them() {
+    fn the_verdict_follows_each_signature() {
         let secret = Secret::new(SECRET);
         let good = describe(&signed(BODY), Some(&secret));
-        assert_eq!(good.matches(" (holds)\n").count(), 2, "{good}");
+        assert_eq!(good.matches(" (valid)\n").count(), 2, "{good}");
         let bad = describe(&signed("{}"), Some(&secret));
-        assert_eq!(bad.matches(" (DOES NOT HOLD)\n").count(), 2, "{bad}");
+        assert_eq!(bad.matches(" (INVALID)\n").count(), 2, "{bad}");
         let none = describe(&received(&[], ""), Some(&secret));
         assert_eq!(none.matches(" is missing\n").count(), 2, "{none}");
         assert!(!good.contains(SECRET) && !bad.contains(SECRET));
     }
 
     #[test]
-    fn strings_are_not_taken_for_structure() {
+    fn braces_in_strings_are_not_structure() {
         let cases = [
             (r#"{"a\"{":"[,:]\\"}"#, "{\n  \"a\\\"{\": \"[,:]\\\\\"\n}"),
             ("[ ]", "[]"),
@@ -247,7 +248,7 @@ content-type: application/json
     }
 
     #[test]
-    fn nothing_that_arrives_can_steer_a_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(describe_body(b"\x1b[2Jhello\r\n\xff"), "\\u{1b}[2Jhello\\u{d}\n\u{fffd}");
         assert_eq!(describe_body("\"\u{9b}2J\"".as_bytes()), "\"\\u{9b}2J\"");
         let mut request = received(&[], "");

@@ -141,7 +141,7 @@ impl Dispatcher {
         let store = Arc::clone(&self.means.store);
         self.oldest.spawn(async move {
             let query = OwedQuery { subscription: id, after: Seq(0), limit: 1, order: OrderFilter::Any };
-            let owed = match store::read(&store, move |store| store.owed(&query)).await {
+            let owed = match store::read_blocking(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
                     tracing::error!(lane = id.0, %error, "cannot read what to probe with; trying again later");

@@ -182,7 +182,7 @@ impl Reading {
             page.owed().for_each(|owed| render(owed, format));
             Ok::<_, StoreError>(page)
         };
-        self.page = match store::read(&store, read_and_render).await {
+        self.page = match store::read_blocking(&store, read_and_render).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
                 tracing::error!(lane = lane.0, %error, "cannot read what is owed; trying again");

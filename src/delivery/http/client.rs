@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     domain::egress::{EgressPolicy, ProxyRules},
     event::webhook::WebhookClient,
-    metrics::Open,
+    metrics::InFlightGauge,
 };
 
 /// How long one POST may take, where the subscription does not say: until the answer's body is read.
@@ -59,7 +59,7 @@ pub struct PosterSettings {
     /// How long look-up, TCP, proxy and TLS may take together.
     pub connect_timeout: Duration,
     /// Counts the connections.
-    pub connections: Open,
+    pub connections: InFlightGauge,
     /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept, unless the
     /// little that is left is there already.
     pub response_bytes_max: usize,
@@ -84,7 +84,7 @@ impl Default for PosterSettings {
             proxies: ProxyRules::default(),
             default_timeout: TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
-            connections: Open::default(),
+            connections: InFlightGauge::default(),
             response_bytes_max: RESPONSE_BYTES_MAX_DEFAULT,
             idle_timeout: IDLE_TIMEOUT_DEFAULT,
             idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,

@@ -31,7 +31,7 @@ use crate::{
         egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
         subscription::TlsProfile,
     },
-    metrics::Open,
+    metrics::InFlightGauge,
 };
 
 /// How long a kept connection is silent before the system asks whether the other end is still there.
@@ -93,7 +93,7 @@ pub(crate) struct ConnectSettings {
     pub(crate) tls: Tls,
     /// For look-up, all addresses, proxy and TLS together.
     pub(crate) timeout: Duration,
-    pub(crate) connections: Open,
+    pub(crate) connections: InFlightGauge,
 }
 
 /// Connects to the hosts of URLs, as far as the policy lets it.
@@ -150,7 +150,7 @@ where
             None => self.reach(host, port, deadline).await?,
             Some(proxy) => self.reach_by(proxy, is_https, host, port, deadline).await?,
         };
-        let opened = settings.connections.one();
+        let opened = settings.connections.track();
         if !is_https {
             return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
         }
@@ -272,7 +272,7 @@ mod tests {
             proxies: ProxyRules::default(),
             tls: Tls::new(&[], 1).unwrap(),
             timeout: Duration::from_secs(5),
-            connections: Open::default(),
+            connections: InFlightGauge::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::{pool, proxy::Forwarding};
-use crate::metrics::Opened;
+use crate::metrics::InFlightGuard;
 
 /// Why TLS ended, once it has by a failure.
 pub(crate) type TlsFailure = Arc<OnceLock<rustls::Error>>;
@@ -25,12 +25,12 @@ pub(crate) struct Stream<T> {
     is_http2: bool,
     forwarding: Option<Forwarding>,
     tls_failure: TlsFailure,
-    _opened: Opened,
+    _opened: InFlightGuard,
 }
 
 impl<T> Stream<T> {
     /// One to an http endpoint, or to a proxy that passes requests on to it.
-    pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: Opened) -> Self {
+    pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: InFlightGuard) -> Self {
         Self {
             inner: TokioIo::new(Either::Left(stream)),
             is_http2: false,
@@ -41,7 +41,7 @@ impl<T> Stream<T> {
     }
 
     /// One to an https endpoint.
-    pub(crate) fn secured(stream: TlsStream<T>, opened: Opened) -> Self {
+    pub(crate) fn secured(stream: TlsStream<T>, opened: InFlightGuard) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {
             inner: TokioIo::new(Either::Right(Box::new(stream))),

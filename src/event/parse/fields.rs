@@ -150,7 +150,7 @@ impl<'f> Fields<'f> {
             let path = Path::Item(&path, index);
             match item {
                 Value::Object(object) => {
-                    records.push(read(Fields { object, path, violations: &mut *self.violations }))
+                    records.push(read(Fields { object, path, violations: &mut *self.violations }));
                 }
                 _ => self.violations.invalid(&path, "must be an object"),
             }

@@ -62,7 +62,7 @@ impl Gate for Bounded {
             Ok(place) => place,
             Err(error) => return self.refused(publishes, error),
         };
-        let counted = self.gateway.metrics().grpc_calls.one();
+        let counted = self.gateway.metrics().grpc_calls.track();
         let timeout = asked(request.headers()).map_or(self.timeout, |asked| asked.min(self.timeout));
         let call = behind.call(request);
         watched(async move {

@@ -164,7 +164,7 @@ where
                         continue;
                     }
                 };
-                let (this, opened) = (Arc::clone(&this), this.metrics.grpc_connections.one());
+                let (this, opened) = (Arc::clone(&this), this.metrics.grpc_connections.track());
                 running.spawn(async move {
                     let _taken = (seat, opened);
                     this.cut.run_until_cancelled(this.serve_one(next.opening, place)).await;

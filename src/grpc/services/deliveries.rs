@@ -16,7 +16,7 @@ use crate::{
         },
         time::UnixMicros,
     },
-    gateway::{Gateway, ListDeliveries, ReplayDeliveries, ReplayPlace, WatchDeliveries},
+    gateway::{Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries},
     grpc::{
         server::serve::within,
         wire::{
@@ -206,12 +206,12 @@ fn replay_asked(
 
     let validate_only = std::mem::take(&mut request.validate_only);
     let tokens = Tokens::of(List::Replay, &request);
-    let place = tokens.read(&token)?.map(|cursor| ReplayPlace {
+    let cursor = tokens.read(&token)?.map(|cursor| ReplayCursor {
         after: Seq(cursor.seq),
         until: Seq(cursor.until),
         began: UnixMicros(cursor.time),
     });
-    Ok((ReplayDeliveries { subscription, time, types, states, place, limit, validate_only }, tokens))
+    Ok((ReplayDeliveries { subscription, time, types, states, cursor, limit, validate_only }, tokens))
 }
 
 async fn replay(

@@ -10,10 +10,10 @@ use super::{
         manifest::Manifest,
         volume::Volume,
         volume_codec,
-        volume_detail::{Detail, SlotState},
+        volume_detail::{EntryState, VolumeDetail},
     },
     kv::{audit_record, subscriptions},
-    log::Pos,
+    log::LogPosition,
     records::{AccessTokenRecord, AttemptRecord, CommitRecord, SubscriptionRecord},
 };
 use crate::domain::{
@@ -45,8 +45,8 @@ pub fn registry(data: &[u8]) {
     if let Ok((_, same)) = subscriptions::request_of(key, value) {
         assert_eq!(same, key);
     }
-    drop(subscriptions::answer_of(value, keys));
-    drop(subscriptions::answer_of(data, keys));
+    drop(subscriptions::response_of(value, keys));
+    drop(subscriptions::response_of(data, keys));
 }
 
 /// An access token.
@@ -80,7 +80,7 @@ pub fn attempt(data: &[u8]) {
 pub fn commit(data: &[u8]) {
     let subscriptions = || (1..=3).map(SubscriptionKey);
     let mut ledger = Ledger::new(subscriptions(), usize::MAX);
-    let (mut rest, mut pos) = (data, Pos::new(1, 40));
+    let (mut rest, mut pos) = (data, LogPosition::new(1, 40));
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
         let (record, more) = more.split_at(usize::from(u16::from_le_bytes(*len)).min(more.len()));
         rest = more;
@@ -104,7 +104,7 @@ fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>
         let detail = ledger.detail(volume.first).expect("everything is in memory");
         comes_back(detail);
         let mut anew = volume.clone();
-        anew.count_anew(detail, |subscription| ledger.knows(subscription));
+        anew.recount(detail, |subscription| ledger.has_subscription(subscription));
         let counts =
             |volume: &Volume| (volume.events, volume.bytes, volume.accounts.clone(), volume.dues.clone());
         assert_eq!(counts(&anew), counts(volume));
@@ -125,15 +125,18 @@ pub fn volume(data: &[u8]) {
 }
 
 /// That what is known of a volume's events is the same when it was written and read, and that each is found.
-fn comes_back(detail: &Detail) {
+fn comes_back(detail: &VolumeDetail) {
     let (index, hashes) = volume_codec::encode_index(detail);
     let state = volume_codec::encode_state(detail);
     let again = match volume_codec::decode(&index.encode_to_vec(), &state.encode_to_vec()) {
         Ok(again) => again,
         Err(error) => panic!("{error}: {detail:?}"),
     };
-    assert_eq!((&again.events, &again.slots, &again.bases), (&detail.events, &detail.slots, &detail.bases));
-    assert_eq!((&again.offsets, &again.retries), (&detail.offsets, &detail.retries));
+    assert_eq!(
+        (&again.events, &again.deliveries, &again.event_offsets),
+        (&detail.events, &detail.deliveries, &detail.event_offsets)
+    );
+    assert_eq!((&again.seq_offsets, &again.retries), (&detail.seq_offsets, &detail.retries));
     let given = detail.events.iter().filter(|event| event.id_given).count();
     assert_eq!(volume_codec::decode_hashes(&hashes).count(), given);
 
@@ -142,11 +145,11 @@ fn comes_back(detail: &Detail) {
         let seq = detail.seq(first, event);
         assert_eq!(detail.event_at(first, seq), Some(event));
         assert_eq!(detail.event_from(first, seq), event);
-        for (key, slot) in detail.deliveries(first, event) {
-            let found = detail.slot(first, key).map(|place| detail.slots[place]);
-            assert_eq!(found.as_ref(), Some(slot));
-            assert!(slot.attempts_now() <= slot.attempts);
-            assert_eq!(SlotState::from(slot.delivery_state()), slot.state);
+        for (key, entry) in detail.deliveries_of(first, event) {
+            let found = detail.position(first, key).map(|position| detail.deliveries[position]);
+            assert_eq!(found.as_ref(), Some(entry));
+            assert!(entry.attempts_now() <= entry.attempts);
+            assert_eq!(EntryState::from(entry.delivery_state()), entry.state);
         }
     }
     for (subscription, due) in detail.retried_subscriptions() {
@@ -154,14 +157,14 @@ fn comes_back(detail: &Detail) {
         assert!(detail.retries_of(subscription).all(|(at, event)| at >= due && event < detail.len()));
     }
     let mut volume = Volume::new(first, UnixMicros(0), 1);
-    volume.count_anew(detail, |_| true);
+    volume.recount(detail, |_| true);
     assert_eq!(
         volume
             .subscriptions
             .iter()
             .map(|counts| counts.raw().map(u64::from).iter().sum::<u64>())
             .sum::<u64>(),
-        detail.slots.len() as u64
+        detail.deliveries.len() as u64
     );
 }
 
@@ -310,7 +313,7 @@ mod seeds {
         let dir = dir.join("ledger");
         let files = Files::open(&dir, BTreeMap::new()).unwrap();
         let reader = files.reader();
-        let replayed = replay(reader, Pos::new(FIRST_FILE, 0), 1, |kind, _, payload| {
+        let replayed = replay(reader, LogPosition::new(FIRST_FILE, 0), 1, |kind, _, payload| {
             if kind == Kind::Commit {
                 let (commit, len) = apply::decode(&payload)?;
                 let (record, behind) = payload[4..].split_at(len);
@@ -339,12 +342,12 @@ mod seeds {
         seeds.push(("manifest", Manifest::encode(&manifest, manifest.volumes.iter())[16..].to_vec()));
         let first = manifest.volumes.first().expect("a checkpoint was made").clone();
         let stored = first.stored().unwrap();
-        let span = |span| reader.read_span(span).unwrap();
-        let (index, state) = (span(stored.index.events), span(stored.state));
+        let slice = |slice| reader.read_slice(slice).unwrap();
+        let (index, state) = (slice(stored.index.events), slice(stored.state));
         let detail = volume_codec::decode(&index, &state).unwrap();
         for kept in [3, 20, detail.len()] {
             let kept: Vec<usize> = (0..detail.len()).rev().take(kept).rev().collect();
-            let detail = detail.only(first.first, &kept, |subscription| subscription != 2);
+            let detail = detail.filtered(first.first, &kept, |subscription| subscription != 2);
             let index = volume_codec::encode_index(&detail).0.encode_to_vec();
             let state = volume_codec::encode_state(&detail).encode_to_vec();
             let len = u16::try_from(index.len()).unwrap().to_le_bytes();

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{fs::is_for_want_of_room, records::RecordError};
 use frame::{HEAD_BYTES, Head, padded};
-use segment_allocator::Preparer;
+use segment_allocator::SegmentAllocator;
 
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -42,9 +42,9 @@ const RESERVE_SHARE: u32 = 8;
 
 /// A place in the log. The lowest is none: every record has a head before its payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pos(u64);
+pub struct LogPosition(u64);
 
-impl Pos {
+impl LogPosition {
     /// A byte of a file.
     pub fn new(file: u32, offset: u32) -> Self {
         Self(u64::from(file) << 32 | u64::from(offset))
@@ -78,17 +78,17 @@ impl Pos {
 
 /// Some bytes of the log, and what they must add up to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct LogSlice {
     /// The first.
-    pub pos: Pos,
+    pub pos: LogPosition,
     /// How many.
     pub len: u32,
-    /// See [`sum`].
-    pub sum: u32,
+    /// See [`checksum`].
+    pub checksum: u32,
 }
 
 /// Tells bytes from others, as well as 32 bits can.
-pub fn sum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     u32::try_from(xxh3_64(bytes) & u64::from(u32::MAX)).expect("32 bits are left")
 }
 
@@ -131,7 +131,7 @@ pub struct LogReader {
 
 impl LogReader {
     /// So many bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
-    pub fn read(&self, pos: Pos, len: usize) -> Result<Vec<u8>, ReadError> {
+    pub fn read(&self, pos: LogPosition, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
         let mut bytes = vec![0; len];
         read_exact_at(&file, &mut bytes, pos.offset().into())?;
@@ -139,10 +139,10 @@ impl LogReader {
     }
 
     /// The bytes of a span, if they are what was written.
-    pub fn read_span(&self, span: Span) -> Result<Vec<u8>, ReadError> {
-        let bytes = self.read(span.pos, span.len as usize)?;
-        if sum(&bytes) != span.sum {
-            return Err(damaged(span.pos).into());
+    pub fn read_slice(&self, slice: LogSlice) -> Result<Vec<u8>, ReadError> {
+        let bytes = self.read(slice.pos, slice.len as usize)?;
+        if checksum(&bytes) != slice.checksum {
+            return Err(damaged(slice.pos).into());
         }
         Ok(bytes)
     }
@@ -153,9 +153,9 @@ impl LogReader {
     }
 
     /// Where the files begin that follow this one.
-    fn files_after(&self, number: u32) -> Vec<Pos> {
+    fn files_after(&self, number: u32) -> Vec<LogPosition> {
         let files = self.files.read().expect(NO_PANIC);
-        files.keys().filter(|other| **other > number).map(|other| Pos::new(*other, 0)).collect()
+        files.keys().filter(|other| **other > number).map(|other| LogPosition::new(*other, 0)).collect()
     }
 
     fn file(&self, number: u32) -> Option<Arc<File>> {
@@ -166,7 +166,7 @@ impl LogReader {
 const NO_PANIC: &str = "no code panics while it holds this lock";
 
 /// What is wrong with bytes that are not those which were written.
-pub fn damaged(pos: Pos) -> RecordError {
+pub fn damaged(pos: LogPosition) -> RecordError {
     RecordError(format!("log file {}, byte {}: not what was written there", pos.file(), pos.offset()))
 }
 
@@ -182,7 +182,7 @@ pub struct Log {
     /// Bytes that the last file has had from the start.
     capacity: u32,
     number: u64,
-    preparer: Preparer,
+    allocator: SegmentAllocator,
     record: Vec<u8>,
 }
 
@@ -211,7 +211,7 @@ impl Log {
             active_no: end.pos.file(),
             capacity,
             number: end.number,
-            preparer: Preparer::start(dir, file_bytes)?,
+            allocator: SegmentAllocator::start(dir, file_bytes)?,
             record: Vec::new(),
         })
     }
@@ -227,8 +227,8 @@ impl Log {
     }
 
     /// Where the next record will be, at the earliest.
-    pub fn end(&self) -> Pos {
-        Pos::new(self.active_no, self.used[&self.active_no])
+    pub fn end(&self) -> LogPosition {
+        LogPosition::new(self.active_no, self.used[&self.active_no])
     }
 
     /// Bytes in use.
@@ -244,7 +244,7 @@ impl Log {
     /// Whether events may be written: not while there is no next file and what is left of this one is for settlements.
     pub fn has_room_for_events(&self) -> bool {
         let left = self.capacity.saturating_sub(self.used[&self.active_no]);
-        left > self.capacity / RESERVE_SHARE || !self.preparer.is_disk_full()
+        left > self.capacity / RESERVE_SHARE || !self.allocator.is_disk_full()
     }
 
     /// Begins a record: what the caller adds to it is the payload.
@@ -256,7 +256,7 @@ impl Log {
 
     /// Writes the record that was begun, and returns where its payload is. It is not durable before [`Log::sync`], and nothing
     /// else may be written before that.
-    pub fn append(&mut self, kind: Kind) -> Result<Pos, WriteError> {
+    pub fn append(&mut self, kind: Kind) -> Result<LogPosition, WriteError> {
         let len = padded(self.record.len());
         let bytes = u32::try_from(len).expect("a record is below 4 GiB");
         if self.used[&self.active_no].saturating_add(bytes) > self.capacity && self.used[&self.active_no] > 0
@@ -270,7 +270,7 @@ impl Log {
         *self.used.get_mut(&self.active_no).expect("it is there") += bytes;
         self.number += 1;
         if self.capacity.saturating_sub(self.used[&self.active_no]) < self.capacity / PREPARE_AT_SHARE {
-            self.preparer.want();
+            self.allocator.request();
         }
         Ok(pos.plus(HEAD_BYTES))
     }
@@ -299,7 +299,7 @@ impl Log {
             let path = file_path(&self.dir, number);
             match file.map(Arc::try_unwrap) {
                 // Nobody reads it: it can be written anew.
-                Some(Ok(file)) if self.preparer.takes(&file) => self.preparer.recycle(path)?,
+                Some(Ok(file)) if self.allocator.can_recycle(&file) => self.allocator.recycle(path)?,
                 _ => fs::remove_file(path)?,
             }
         }
@@ -309,9 +309,9 @@ impl Log {
     fn begin_file(&mut self) -> Result<(), WriteError> {
         let number = self.active_no + 1;
         let path = file_path(&self.dir, number);
-        let file = match self.preparer.take(&path)? {
+        let file = match self.allocator.take(&path)? {
             Some(file) => file,
-            None if self.preparer.is_disk_full() => return Err(WriteError::Full),
+            None if self.allocator.is_disk_full() => return Err(WriteError::Full),
             // It was not quick enough: a file without its length is slower, and no less safe.
             None => OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?,
         };
@@ -359,7 +359,7 @@ impl Files {
     }
 
     /// Notes the bytes in use of files that [`replay`] went through.
-    pub fn note_used(&mut self, ends: &[Pos]) {
+    pub fn note_used(&mut self, ends: &[LogPosition]) {
         self.used.extend(ends.iter().map(|end| (end.file(), end.offset())));
     }
 }

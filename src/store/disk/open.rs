@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use super::{
-    DiskStore, REGISTRY_TREE, Shared, StoreSettings,
+    DiskStore, StoreSettings,
     data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, take_lock, write_marker},
     fs::sync_dir,
     index::{apply, ledger::Ledger, manifest::Manifest, volume_codec},
@@ -22,143 +22,137 @@ use super::{
     kv::{
         access_tokens::{TOKENS_TREE, TokensTree},
         audit_log::{AuditLog, AuditSettings},
-        subscriptions::RegistryTree,
+        subscriptions::{REGISTRY_TREE, RegistryTree},
     },
-    log::{FIRST_FILE, Files, Kind, Log, Pos, ReadError, Replayed, replay},
+    log::{FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Replayed, replay},
+    open_error::OpenError,
     read::fetch::read_detail,
     records::RecordError,
+    shared::Shared,
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::Clock,
-    domain::{
-        ids::{Seq, SubscriptionKey},
-        seal::SealingKey,
-    },
+    domain::ids::{Seq, SubscriptionKey},
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
 };
 
-pub use super::keys::rotation::Rotation;
-pub use super::open_error::OpenError;
+impl DiskStore {
+    /// Opens the store in `data_dir`, and makes one where there is none.
+    ///
+    /// Its secrets are sealed with the first of the keys from then on, if they are not yet.
+    ///
+    /// Errors if another process has it open, or if what is there cannot be read; nothing is changed then.
+    pub fn open(
+        data_dir: &Path,
+        settings: StoreSettings,
+        keys: &KeySource,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let io = |error| OpenError::of_file_system(data_dir, error);
+        let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
+        let of_engine = |error| OpenError::of_engine(data_dir, error);
+        let of_registry = |error| OpenError::of_registry(data_dir, error);
+        create_private_dir(data_dir).map_err(io)?;
+        let lock = take_lock(data_dir)?;
+        super::kv::sled::finish_rewrite(data_dir).map_err(io)?;
+        let fresh = prepare(data_dir)?;
+        let engine_dir = data_dir.join(ENGINE_DIR);
+        let mut random = StdRng::seed_from_u64(seed);
+        let (db, keys) = super::keys::rotation::open_sealed(data_dir, keys, fresh, &mut random)?;
+        let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
 
-/// See [`DiskStore::open`].
-pub fn open(
-    data_dir: &Path,
-    settings: StoreSettings,
-    keys: &KeySource,
-    clock: Arc<dyn Clock>,
-    seed: u64,
-    metrics: Arc<Metrics>,
-) -> Result<DiskStore, OpenError> {
-    let io = |error| OpenError::of_file_system(data_dir, error);
-    let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
-    let of_engine = |error| OpenError::of_engine(data_dir, error);
-    let of_registry = |error| OpenError::of_registry(data_dir, error);
-    create_private_dir(data_dir).map_err(io)?;
-    let lock = take_lock(data_dir)?;
-    super::kv::sled::finish_writing_anew(data_dir).map_err(io)?;
-    let fresh = prepare(data_dir)?;
-    let engine_dir = data_dir.join(ENGINE_DIR);
-    let mut random = StdRng::seed_from_u64(seed);
-    let (db, keys) = super::keys::rotation::open_sealed(data_dir, keys, fresh, &mut random)?;
-    let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
-
-    let registry = Registry::default();
-    let tree = db.open_tree(REGISTRY_TREE).map_err(of_engine)?;
-    let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
-    if fresh {
-        RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
-    }
-    // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
-    let take = |subscription| registry.put(Arc::new(subscription));
-    let nonces = StdRng::seed_from_u64(random.random());
-    let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
-    let tokens = Tokens::default();
-    let tree = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
-    let tokens_tree = TokensTree::open(tree, &tokens).map_err(of_registry)?;
-    let ledger_dir = data_dir.join(LEDGER_DIR);
-    if fresh {
-        create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
-    }
-    let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
-    let Opened { ledger, files, end, checkpoint_file } =
-        read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
-            .map_err(|e| unreadable(e.to_string()))?;
-    check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
-    let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
-    if fresh {
-        db.flush().map_err(of_engine)?;
-        db_file.sync_all().map_err(io)?;
-        sync_dir(&engine_dir).map_err(io)?;
-        write_marker(data_dir, READY).map_err(io)?;
-    }
-
-    let shared = Arc::new(Shared {
-        clock,
-        registry,
-        tokens,
-        owed: ledger.owed(),
-        ledger: RwLock::new(ledger),
-        log: Arc::clone(log.reader()),
-        held: Mutex::default(),
-        settling: Mutex::default(),
-        feed: broadcast::Sender::new(FEED_GROUPS_MAX),
-        changes: ChangeFeed::default(),
-        failure: watch::Sender::new(None),
-        waiting_bytes: AtomicUsize::new(0),
-        waiting_writes: AtomicUsize::new(0),
-        metrics,
-    });
-    let audit = AuditSettings {
-        db: db.clone(),
-        db_file: db_file.try_clone().map_err(io)?,
-        dir: ledger_dir.clone(),
-        bytes_max: settings.audit_bytes_max,
-    };
-    let audit = AuditLog::open(audit, Arc::clone(&shared)).map_err(of_registry)?;
-    let mut writer = Writer {
-        shared: Arc::clone(&shared),
-        log,
-        ledger_dir,
-        checkpoint_file,
-        dirty_memory_max: cache_bytes,
-        db,
-        db_file,
-        registry_tree,
-        tokens_tree,
-        random,
-    };
-    if let Err(error) = writer.forget_secrets() {
-        // For want of room, or it will be told again; what is forgotten late is sealed.
-        tracing::warn!(%error, "old secrets were not removed");
-    }
-    let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
-    let ended = Arc::clone(&shared);
-    let write = move || {
-        if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
-            tracing::error!("the store's writer panicked and takes no more writes until a restart");
-            ended.failure.send_replace(Some(StoreError::Failed("the writing thread panicked".to_owned())));
+        let registry = Registry::default();
+        let tree = db.open_tree(REGISTRY_TREE).map_err(of_engine)?;
+        let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
+        if fresh {
+            RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
         }
-        // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
-        drop(waiting);
-        for (_, answer) in std::mem::take(&mut *ended.settling()) {
-            drop(answer.send(Err(StoreError::Closed)));
+        // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
+        let take = |subscription| registry.put(Arc::new(subscription));
+        let nonces = StdRng::seed_from_u64(random.random());
+        let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
+        let tokens = Tokens::default();
+        let tree = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
+        let tokens_tree = TokensTree::open(tree, &tokens).map_err(of_registry)?;
+        let ledger_dir = data_dir.join(LEDGER_DIR);
+        if fresh {
+            create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
         }
-    };
-    let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
-    let writer = Mutex::new(Some(writer.map_err(io)?));
-    Ok(DiskStore { shared, writes, writer, audit, _lock: lock, data_dir: data_dir.to_owned() })
-}
+        let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
+        let Opened { ledger, files, end, checkpoint_file } =
+            read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
+                .map_err(|e| unreadable(e.to_string()))?;
+        check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
+        let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
+        if fresh {
+            db.flush().map_err(of_engine)?;
+            db_file.sync_all().map_err(io)?;
+            sync_dir(&engine_dir).map_err(io)?;
+            write_marker(data_dir, READY).map_err(io)?;
+        }
 
-/// See [`super::rotate_secrets_key`].
-pub fn rotate_key(
-    data_dir: &Path,
-    source: &KeySource,
-    new: SealingKey,
-    seed: u64,
-) -> Result<Rotation, OpenError> {
-    super::keys::rotation::rotate(data_dir, source, new, seed)
+        let shared = Arc::new(Shared {
+            clock,
+            registry,
+            tokens,
+            owed: ledger.owed(),
+            ledger: RwLock::new(ledger),
+            log: Arc::clone(log.reader()),
+            event_cache: Mutex::default(),
+            settling: Mutex::default(),
+            feed: broadcast::Sender::new(FEED_GROUPS_MAX),
+            changes: ChangeFeed::default(),
+            failure: watch::Sender::new(None),
+            waiting_bytes: AtomicUsize::new(0),
+            waiting_writes: AtomicUsize::new(0),
+            metrics,
+        });
+        let audit = AuditSettings {
+            db: db.clone(),
+            db_file: db_file.try_clone().map_err(io)?,
+            dir: ledger_dir.clone(),
+            bytes_max: settings.audit_bytes_max,
+        };
+        let audit = AuditLog::open(audit, Arc::clone(&shared)).map_err(of_registry)?;
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            log,
+            ledger_dir,
+            checkpoint_file,
+            dirty_memory_max: cache_bytes,
+            db,
+            db_file,
+            registry_tree,
+            tokens_tree,
+            random,
+        };
+        if let Err(error) = writer.forget_secrets() {
+            // For want of room, or it will be told again; what is forgotten late is sealed.
+            tracing::warn!(%error, "old secrets were not removed");
+        }
+        let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
+        let ended = Arc::clone(&shared);
+        let write = move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
+                tracing::error!("the store's writer panicked and takes no more writes until a restart");
+                ended
+                    .failure
+                    .send_replace(Some(StoreError::Failed("the writing thread panicked".to_owned())));
+            }
+            // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
+            drop(waiting);
+            for (_, reply) in std::mem::take(&mut *ended.settling()) {
+                drop(reply.send(Err(StoreError::Closed)));
+            }
+        };
+        let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
+        let writer = Mutex::new(Some(writer.map_err(io)?));
+        Ok(DiskStore { shared, writes, writer, audit, _lock: lock, data_dir: data_dir.to_owned() })
+    }
 }
 
 fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result<(), String> {
@@ -182,7 +176,7 @@ fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result
 fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {
     fs::create_dir(dir)?;
     Log::create(dir, file_bytes)?;
-    Manifest::write(dir, &Manifest::empty(store, Pos::new(FIRST_FILE, 0)), std::iter::empty())
+    Manifest::write(dir, &Manifest::empty(store, LogPosition::new(FIRST_FILE, 0)), std::iter::empty())
 }
 
 /// What was found in the directory of the log.
@@ -211,15 +205,15 @@ fn read_ledger(
     let mut next = Seq(1);
     for volume in manifest.volumes {
         let stored = volume.stored().expect("the manifest says where");
-        let spans = [volume.file, stored.index.events.pos.file(), stored.state.pos.file()];
-        if let Some(file) = spans.into_iter().find(|file| !reader.has(*file)) {
+        let slices = [volume.file, stored.index.events.pos.file(), stored.state.pos.file()];
+        if let Some(file) = slices.into_iter().find(|file| !reader.has(*file)) {
             return Err(RecordError(format!("log file {file} is missing")).into());
         }
         if volume.first < next || volume.end < volume.first {
             return Err(RecordError(format!("volume {} is out of order", volume.first.0)).into());
         }
         next = volume.end;
-        for hash in volume_codec::decode_hashes(&reader.read_span(stored.index.ids)?) {
+        for hash in volume_codec::decode_hashes(&reader.read_slice(stored.index.ids)?) {
             ledger.ids.insert(hash, volume.first);
         }
         ledger.add_volume(volume);
@@ -249,8 +243,8 @@ fn fetch(ledger: &mut Ledger, reader: &super::log::LogReader, seq: Seq) -> Resul
     let (first, stored) = (volume.first, volume.stored());
     if let (None, Some(stored)) = (ledger.details.get(&first), stored) {
         let detail = read_detail(reader, stored)?;
-        ledger.offer(first, stored, detail);
+        ledger.cache_detail(first, stored, detail);
     }
-    ledger.keep(first);
+    ledger.mark_dirty(first);
     Ok(())
 }

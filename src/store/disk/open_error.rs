@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::kv::sled::SEGMENT_BYTES;
+use super::kv::SEGMENT_BYTES;
 use crate::{
     domain::seal::KeyId,
     store::disk::{
@@ -60,7 +60,7 @@ pub enum OpenError {
     KeyFile(PathBuf, KeyFileError),
     /// The key that secrets are sealed with is not among those that are given.
     #[error(
-        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its place"
+        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its position"
     )]
     WrongKey {
         /// Whose secrets.

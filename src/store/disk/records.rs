@@ -105,7 +105,7 @@ pub struct EventEntry {
     pub tag: u32,
     /// What its encoding adds up to.
     #[prost(fixed32, tag = "11")]
-    pub sum: u32,
+    pub checksum: u32,
 }
 
 impl EventEntry {

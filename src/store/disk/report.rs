@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::atomic::Ordering};
 use super::{
     DiskStore,
     data_dir::{BLOBS_DIR, ENGINE_DIR, LEDGER_DIR},
-    index::volume_detail::SlotState,
+    index::volume_detail::EntryState,
 };
 use crate::metrics::StoreReport;
 
@@ -32,7 +32,7 @@ impl DiskStore {
                 Default::default()
             }
         };
-        let (oldest_pending_age, oldest_retrying_age) = (age(SlotState::Pending), age(SlotState::Retrying));
+        let (oldest_pending_age, oldest_retrying_age) = (age(EntryState::Pending), age(EntryState::Retrying));
         let ledger = shared.ledger();
         let (mut pending, mut retrying) = (0, 0);
         for owed in ledger.volumes.iter().map(super::index::volume::Volume::owed) {

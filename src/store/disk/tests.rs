@@ -9,10 +9,23 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::*;
+use super::{kv::subscriptions::REGISTRY_TREE, *};
 use crate::{
+    clock::Clock,
+    domain::{
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, Seq, SubscriptionKey},
+        seal::SealingKey,
+        time::UnixMicros,
+    },
+    event::StoredEvent,
+    metrics::Metrics,
     proto::v1::EventType,
-    store::conformance::{self, Engine, TestClock},
+    store::{
+        Change, DeliveryQuery, EventQuery, NewEvent, NewSubscription, RetentionLimit, Settlement, Store,
+        StoreError,
+        conformance::{self, Engine, TestClock},
+    },
 };
 
 mod damage;

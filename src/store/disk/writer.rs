@@ -10,21 +10,20 @@ use std::{
 
 use prost::Message;
 use rand::{RngExt, rngs::StdRng};
-use tokio::sync::oneshot;
 
-use self::commit::Group;
+use self::commit::CommitBatch;
 use super::{
-    Shared,
     index::{
         apply,
-        volume_detail::{Slot, SlotState},
+        volume_detail::{DeliveryEntry, EntryState},
     },
     kv::{
         access_tokens::TokensTree,
         subscriptions::{self, RegistryTree},
     },
-    log::{Kind, Log, WriteError, sum},
+    log::{Kind, Log, WriteError, checksum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
+    shared::{Reply, Shared},
 };
 use crate::{
     domain::{
@@ -57,34 +56,30 @@ pub const WRITES_WAITING_MAX: usize = 64 * 1024;
 /// gave here, so the callers' own bounds do not bound this.
 pub const BYTES_WAITING_MAX: usize = 128 * 1024 * 1024;
 
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 type AcceptResult = Result<Vec<Accepted>, StoreError>;
-
-/// How attempts ended, and who waits until that is written down.
-pub type Settling = (Vec<Settlement>, Answer<()>);
 
 /// Something to be written, and who waits for it.
 pub enum Write {
     /// Events with their deliveries.
-    Accept(Vec<NewEvent>, Answer<Vec<Accepted>>),
+    Accept(Vec<NewEvent>, Reply<Vec<Accepted>>),
     /// How attempts ended: there are some in [`Shared::settling`].
     Settle,
     /// What a caller decides about a delivery.
-    Decide(DeliveryKey, OperatorAction, Answer<DeliveryState>),
+    Decide(DeliveryKey, OperatorAction, Reply<DeliveryState>),
     /// Deliveries to be queued once more.
-    Replay(Box<ReplayQuery>, Vec<Seq>, Answer<u64>),
+    Replay(Box<ReplayQuery>, Vec<Seq>, Reply<u64>),
     /// What retention no longer keeps.
-    Purge(RetentionLimit, Answer<Purged>),
+    Purge(RetentionLimit, Reply<Purged>),
     /// A subscription to be added.
-    Create(Box<NewSubscription>, Answer<Created>),
+    Create(Box<NewSubscription>, Reply<Created>),
     /// A subscription to be changed.
-    Update(SubscriptionKey, u64, Box<Change>, Answer<Arc<Subscription>>),
+    Update(SubscriptionKey, u64, Box<Change>, Reply<Arc<Subscription>>),
     /// A subscription to be removed.
-    Delete(SubscriptionKey, u64, bool, Answer<()>),
+    Delete(SubscriptionKey, u64, bool, Reply<()>),
     /// Access tokens to be changed.
-    Tokens(Box<TokenChange>, Answer<()>),
+    Tokens(Box<TokenChange>, Reply<()>),
     /// Nothing more; the thread ends. Tells the number of the next record.
-    Stop(Answer<u64>),
+    Stop(Reply<u64>),
 }
 
 // The queue has its memory from the start, for as many as may wait: a few bytes more are megabytes of an idle gateway.
@@ -126,67 +121,67 @@ impl Writer {
 
     /// One commit. False if the thread shall end.
     fn commit(&mut self, first: Write, writes: &mpsc::Receiver<Write>) -> bool {
-        let mut group = self.begin();
+        let mut batch = self.begin();
         // First, so that a flood of events does not keep places in flight from being free again.
-        self.gather_waiting_settlements(&mut group);
+        self.gather_waiting_settlements(&mut batch);
         let mut next = Some(first);
         while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
             self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
             match write {
-                Write::Accept(events, answer) => self.gather_events(&mut group, events, answer),
-                Write::Settle => self.gather_waiting_settlements(&mut group),
+                Write::Accept(events, reply) => self.gather_events(&mut batch, events, reply),
+                Write::Settle => self.gather_waiting_settlements(&mut batch),
                 // Everything else is rare: it ends the commit and makes one of its own.
                 other => {
-                    self.finish(group);
-                    let goes_on = self.write_alone(other);
+                    self.finish(batch);
+                    let goes_on = self.write_exclusive(other);
                     self.maintain();
                     return goes_on;
                 }
             }
-            if group.is_full() {
+            if batch.is_full() {
                 break;
             }
         }
-        self.finish(group);
+        self.finish(batch);
         self.maintain();
         true
     }
 
-    fn begin(&self) -> Group {
+    fn begin(&self) -> CommitBatch {
         let now = self.shared.clock.now();
         let ledger = self.shared.ledger();
-        Group { time: now.max(ledger.last_time), first: ledger.next_seq, ..Group::default() }
+        CommitBatch { time: now.max(ledger.last_time), first: ledger.next_seq, ..CommitBatch::default() }
     }
 
-    fn gather_events(&mut self, group: &mut Group, events: Vec<NewEvent>, answer: Answer<Vec<Accepted>>) {
+    fn gather_events(&mut self, batch: &mut CommitBatch, events: Vec<NewEvent>, reply: Reply<Vec<Accepted>>) {
         self.shared.waiting_bytes.fetch_sub(bytes_of(&events), Ordering::Relaxed);
         if let Err(failure) = self.shared.working() {
-            drop(answer.send(Err(failure)));
+            drop(reply.send(Err(failure)));
             return;
         }
         if !self.log.has_room_for_events() {
-            drop(answer.send(Err(StoreError::Full)));
+            drop(reply.send(Err(StoreError::Full)));
             return;
         }
-        let before = (group.entries.len(), group.bodies_len);
+        let before = (batch.entries.len(), batch.bodies_len);
         let events = events.into_iter().enumerate();
         let accepted: Result<_, _> =
-            events.map(|(index, new)| self.gather_event(group, index, new)).collect();
+            events.map(|(index, new)| self.gather_event(batch, index, new)).collect();
         if accepted.is_err() {
-            group.take_back(before);
+            batch.take_back(before);
         }
-        group.accepts.push((accepted, answer));
+        batch.accepts.push((accepted, reply));
     }
 
     fn gather_event(
         &mut self,
-        group: &mut Group,
+        batch: &mut CommitBatch,
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
         let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
         if let Some(id) = &id
-            && let Some((first_fingerprint, accepted)) = self.find(group, account, id)?
+            && let Some((first_fingerprint, accepted)) = self.find(batch, account, id)?
         {
             return if first_fingerprint == fingerprint {
                 Ok(accepted)
@@ -197,15 +192,15 @@ impl Writer {
         // This thread alone changes the registry: no subscription comes or goes before the commit is written.
         let Matches { subscriptions, .. } =
             self.shared.registry.matching(account, content.event_type, inbox_id);
-        let seq = Seq(group.first.0 + group.entries.len() as u64);
+        let seq = Seq(batch.first.0 + batch.entries.len() as u64);
         let id_given = id.is_some();
-        let id = id.unwrap_or_else(|| EventId::made(group.time, seq, self.random.random()));
+        let id = id.unwrap_or_else(|| EventId::made(batch.time, seq, self.random.random()));
         if id_given {
-            group.ids.insert((account, id.clone()), group.entries.len());
+            batch.ids.insert((account, id.clone()), batch.entries.len());
         }
         let encoded = &content.encoded;
-        group.bodies_len += encoded.len();
-        group.entries.push(EventEntry {
+        batch.bodies_len += encoded.len();
+        batch.entries.push(EventEntry {
             account: account.get(),
             id: id.as_str().to_owned(),
             event_type: content.event_type.into(),
@@ -216,79 +211,84 @@ impl Writer {
             id_given,
             inbox: inbox_id.unwrap_or(0),
             tag: content.order_tag.0,
-            sum: sum(encoded),
+            checksum: checksum(encoded),
         });
-        let answer = answer_of(group.entries.last().expect("it was pushed"), id.clone(), group.time, false);
-        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, group.time, content));
-        group.stored.push(AcceptedEvent { event, subscriptions });
-        Ok(answer)
+        let reply = accepted_of(batch.entries.last().expect("it was pushed"), id.clone(), batch.time, false);
+        let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, batch.time, content));
+        batch.stored.push(AcceptedEvent { event, subscriptions });
+        Ok(reply)
     }
 
     /// The event of this id, on disk or in this commit: its fingerprint, and the answer to its repetition.
     fn find(
         &self,
-        group: &Group,
+        batch: &CommitBatch,
         account: AccountId,
         id: &EventId,
     ) -> Result<Option<(u128, Accepted)>, StoreError> {
-        if let Some(&place) = group.ids.get(&(account, id.clone())) {
-            let entry = &group.entries[place];
-            return Ok(Some((entry.fingerprint(), answer_of(entry, id.clone(), group.time, true))));
+        if let Some(&position) = batch.ids.get(&(account, id.clone())) {
+            let entry = &batch.entries[position];
+            return Ok(Some((entry.fingerprint(), accepted_of(entry, id.clone(), batch.time, true))));
         }
         let found = self.shared.find(account, id)?;
         Ok(found.map(|found| {
             let meta = found.meta;
             let (id, create_time) = (id.clone(), meta.time);
-            let answer = Accepted { id, create_time, duplicate: true, delivery_count: meta.delivery_count };
-            (meta.fingerprint, answer)
+            let reply = Accepted { id, create_time, duplicate: true, delivery_count: meta.delivery_count };
+            (meta.fingerprint, reply)
         }))
     }
 
-    fn gather_waiting_settlements(&mut self, group: &mut Group) {
+    fn gather_waiting_settlements(&mut self, batch: &mut CommitBatch) {
         let waiting = mem::take(&mut *self.shared.settling());
-        for (settlements, answer) in waiting {
-            self.gather_settlements(group, settlements, answer);
+        for (settlements, reply) in waiting {
+            self.gather_settlements(batch, settlements, reply);
         }
     }
 
-    fn gather_settlements(&mut self, group: &mut Group, settlements: Vec<Settlement>, answer: Answer<()>) {
+    fn gather_settlements(
+        &mut self,
+        batch: &mut CommitBatch,
+        settlements: Vec<Settlement>,
+        reply: Reply<()>,
+    ) {
         if let Err(failure) = self.shared.working() {
-            drop(answer.send(Err(failure)));
+            drop(reply.send(Err(failure)));
             return;
         }
         for Settlement { key, attempt, state } in settlements {
-            let slot = match self.slot(key) {
-                Ok(slot) => slot,
+            let entry = match self.delivery(key) {
+                Ok(entry) => entry,
                 Err(error) => {
-                    drop(answer.send(Err(error)));
+                    drop(reply.send(Err(error)));
                     return;
                 }
             };
-            let Some(slot) = slot else { continue };
-            let state = match slot.state {
+            let Some(entry) = entry else { continue };
+            let state = match entry.state {
                 owed if owed.is_owed() => state,
                 // It was cancelled while the attempt was under way.
-                SlotState::Cancelled => DeliveryState::Cancelled,
+                EntryState::Cancelled => DeliveryState::Cancelled,
                 _ => continue,
             };
-            if group.settled.insert(key) {
-                let record = AttemptRecord { before: slot.last.raw(), ..AttemptRecord::from(&attempt) };
-                group.settle(key, state, slot.attempts + 1, Some(&record));
+            if batch.settled.insert(key) {
+                let record = AttemptRecord { before: entry.last.raw(), ..AttemptRecord::from(&attempt) };
+                batch.settle(key, state, entry.attempts + 1, Some(&record));
             }
         }
-        group.settles.push(answer);
+        batch.settles.push(reply);
     }
 
     /// A delivery as it stands, with its volume's detail in memory until the next checkpoint; `None` if there is none.
-    fn slot(&self, key: DeliveryKey) -> Result<Option<Slot>, StoreError> {
+    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryEntry>, StoreError> {
         let volume = self.shared.ledger().volume_of_delivery(key);
         let Some(first) = volume else { return Ok(None) };
-        self.load_and_keep(first)?;
-        Ok(self.shared.ledger().slot(key).copied())
+        self.load_dirty(first)?;
+        Ok(self.shared.ledger().delivery(key).copied())
     }
 
     /// Has a volume's detail in memory until the next checkpoint.
-    fn load_and_keep(&self, first: Seq) -> Result<(), StoreError> {
+    fn load_dirty(&self, first: Seq) -> Result<(), StoreError> {
         loop {
             {
                 let ledger = self.shared.ledger();
@@ -296,71 +296,71 @@ impl Writer {
                     return Ok(());
                 }
             }
-            self.shared.look_at(first, |_, _| ())?;
+            self.shared.with_detail(first, |_, _| ())?;
             // Others may have made it go away again in between.
-            self.shared.ledger_mut().keep(first);
+            self.shared.ledger_mut().mark_dirty(first);
         }
     }
 
     /// Writes what was gathered, and answers.
-    fn finish(&mut self, mut group: Group) {
-        let written = self.write_group(&mut group);
+    fn finish(&mut self, mut batch: CommitBatch) {
+        let written = self.write_batch(&mut batch);
         if let Err(failure @ StoreError::Failed(_)) = &written {
             self.shared.fail(failure.clone());
         }
-        for (accepted, answer) in group.accepts {
+        for (accepted, reply) in batch.accepts {
             if let (Ok(()), Ok(accepted)) = (&written, &accepted) {
                 let duplicates = accepted.iter().filter(|accepted| accepted.duplicate).count();
                 self.shared.metrics.events_duplicate.inc_by(duplicates as u64);
             }
-            drop(answer.send(written.clone().and(accepted)));
+            drop(reply.send(written.clone().and(accepted)));
         }
-        for answer in group.settles {
-            drop(answer.send(written.clone()));
+        for reply in batch.settles {
+            drop(reply.send(written.clone()));
         }
     }
 
-    fn write_group(&mut self, group: &mut Group) -> Result<(), StoreError> {
-        if group.entries.is_empty() && group.outcomes.is_empty() {
+    fn write_batch(&mut self, batch: &mut CommitBatch) -> Result<(), StoreError> {
+        if batch.entries.is_empty() && batch.outcomes.is_empty() {
             return Ok(());
         }
         let start = Instant::now();
         let record = CommitRecord {
-            time: group.time.0,
-            first: group.first.0,
-            events: mem::take(&mut group.entries),
-            outcomes: mem::take(&mut group.outcomes),
-            attempts_len: u32::try_from(group.attempts.len()).expect("a commit is below 4 GiB"),
+            time: batch.time.0,
+            first: batch.first.0,
+            events: mem::take(&mut batch.entries),
+            outcomes: mem::take(&mut batch.outcomes),
+            attempts_len: u32::try_from(batch.attempts.len()).expect("a commit is below 4 GiB"),
         };
         let len = record.encoded_len();
         let payload = self.log.begin();
         payload.extend(u32::try_from(len).expect("a commit is below 4 GiB").to_le_bytes());
         record.encode(payload).expect("a vector grows");
-        payload.extend(&group.attempts);
-        group.stored.iter().for_each(|fed| payload.extend_from_slice(&fed.event.content.encoded));
+        payload.extend(&batch.attempts);
+        batch.stored.iter().for_each(|fed| payload.extend_from_slice(&fed.event.content.encoded));
         let payload = self.append(Kind::Commit)?;
         let metrics = &self.shared.metrics;
         metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());
 
         let mut ledger = self.shared.ledger_mut();
-        for (entry, fed) in record.events.iter().zip(&group.stored) {
+        for (entry, fed) in record.events.iter().zip(&batch.stored) {
             metrics.event_accepted(entry.event_type, fed.subscriptions.len());
         }
         let applied = apply::apply(&mut ledger, &record, payload, len, |before, state| {
-            metrics.delivery_moved(before.is_some_and(SlotState::is_owed), state);
+            metrics.delivery_moved(before.is_some_and(EntryState::is_owed), state);
         });
         applied.expect("it was gathered for what is there, and nobody else writes");
         drop(ledger);
-        self.tell_changes(group, &record.outcomes);
-        if !group.stored.is_empty() {
+        self.publish_changes(batch, &record.outcomes);
+        if !batch.stored.is_empty() {
             // Nobody listening is fine: what is owed is in the ledger.
-            drop(self.shared.feed.send(QueueEvent::Events(Arc::new(mem::take(&mut group.stored)))));
+            drop(self.shared.feed.send(QueueEvent::Events(Arc::new(mem::take(&mut batch.stored)))));
         }
         Ok(())
     }
 
-    fn tell_changes(&self, group: &Group, outcomes: &[OutcomeRecord]) {
-        let made = group
+    fn publish_changes(&self, batch: &CommitBatch, outcomes: &[OutcomeRecord]) {
+        let made = batch
             .stored
             .iter()
             .flat_map(|fed| fed.subscriptions.iter().map(|subscription| (fed.event.seq, *subscription)));
@@ -374,7 +374,7 @@ impl Writer {
             state: outcome.delivery_state().expect("it was made from a state"),
             attempts: outcome.attempts,
         });
-        self.shared.changes.tell(group.time, made.chain(settled));
+        self.shared.changes.publish(batch.time, made.chain(settled));
     }
 
     /// Makes durable what the registry's tree was told. sled's flush only starts the writing; the file must be synced as well.
@@ -392,7 +392,7 @@ pub fn bytes_of(events: &[NewEvent]) -> usize {
     events.iter().map(|event| event.content.encoded.len()).sum()
 }
 
-fn answer_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {
+fn accepted_of(entry: &EventEntry, id: EventId, create_time: UnixMicros, duplicate: bool) -> Accepted {
     let delivery_count =
         u32::try_from(entry.subscriptions.len()).expect("subscription keys end at SUBSCRIPTION_KEY_MAX");
     Accepted { id, create_time, duplicate, delivery_count }

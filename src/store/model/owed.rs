@@ -10,7 +10,7 @@ use crate::{
         time::UnixMicros,
     },
     event::StoredEvent,
-    store::StoreError,
+    store::error::StoreError,
 };
 
 /// How an attempt ended and what follows.

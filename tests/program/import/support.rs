@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidings::{
-    commands::receive::{self, Answers, Received},
+    commands::receive::{self, Received, Responses},
     proto::v1::{
         CreateSubscriptionRequest, Event, EventType, ListEventsRequest, Subscription,
         event_service_client::EventServiceClient, subscription::PayloadFormat,
@@ -124,7 +124,7 @@ impl Receiver {
         let url = format!("http://{}/hook", listener.local_addr().expect("it is bound"));
         let (sink, arrivals) = mpsc::channel(10_000);
         let end = CancellationToken::new();
-        tokio::spawn(receive::serve(listener, Answers::default(), sink, end.clone()));
+        tokio::spawn(receive::serve(listener, Responses::default(), sink, end.clone()));
         Self { url, arrivals, _end: end.drop_guard() }
     }
 

@@ -1,4 +1,4 @@
-//! What fuzzing checks of the taking apart of objects.
+//! Properties of splitting that fuzzing checks.
 
 use std::io::{self, Read};
 
@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::{Found, Objects};
 
-/// An input, after how many bytes of it are there at a time.
+/// Checks an input. The first byte is the size of one read.
 pub fn objects(data: &[u8]) {
     let Some((size, text)) = data.split_first() else { return };
     let found = all(text);
@@ -22,7 +22,7 @@ pub fn objects(data: &[u8]) {
     }
 }
 
-/// The same as the library that reads JSON has it, if it is objects and nothing else.
+/// The objects as serde_json finds them, if the input is a sequence of objects.
 fn read_as_json(text: &[u8]) -> Option<Vec<Found>> {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     let (mut found, mut end) = (Vec::new(), 0);
@@ -40,13 +40,13 @@ fn breaks(text: &[u8]) -> u64 {
     text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Everything that is found.
+/// All objects of the input.
 pub(super) fn all(input: impl Read) -> Vec<Found> {
     let mut objects = Objects::new(input);
     std::iter::from_fn(|| objects.next().expect("memory can be read")).collect()
 }
 
-/// Gives so many bytes at a time.
+/// A reader that returns at most this many bytes at a time.
 pub(super) struct Slowly<'a>(pub(super) &'a [u8], pub(super) usize);
 
 impl Read for Slowly<'_> {

@@ -1,4 +1,4 @@
-//! What is taken for an object, on which line, and how what is broken is passed by.
+//! Splitting: which objects are found, on which line, and how malformed ones are skipped.
 
 use proptest::{
     collection::{btree_map, vec},
@@ -14,7 +14,7 @@ fn all(input: impl Read) -> Vec<(u64, Result<String, String>)> {
     fuzz::all(input).into_iter().map(|Found { line, object }| (line, object.map(text))).collect()
 }
 
-/// The same, however it is read.
+/// The objects, which do not depend on the size of reads.
 #[track_caller]
 fn found(text: &str) -> Vec<(u64, Result<String, String>)> {
     let expected = all(text.as_bytes());
@@ -29,7 +29,7 @@ fn lines(found: &[(u64, Result<String, String>)]) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn objects_are_found_on_lines_over_lines_and_beside_one_another() {
+fn objects_are_found_on_one_line_over_several_lines_and_next_to_each_other() {
     let text = "\u{feff}\r\n{\"a\":1}\r\n\n  {\n  \"b\": [\n{}\n, {\"c\": \"}\\\"{\"}]\n}{} {\"d\":[[]]}\n";
     let found = found(text);
     let objects: Vec<_> = found.iter().map(|(line, object)| (*line, object.as_deref().unwrap())).collect();
@@ -38,14 +38,14 @@ fn objects_are_found_on_lines_over_lines_and_beside_one_another() {
 }
 
 #[test]
-fn nothing_is_found_in_nothing() {
+fn an_empty_input_has_no_objects() {
     for text in ["", " \r\n\t\n", "\u{feff}"] {
         assert_eq!(found(text), []);
     }
 }
 
 #[test]
-fn a_broken_line_costs_itself_alone() {
+fn a_malformed_line_costs_no_other_line() {
     for broken in [
         "{\"a\":1",
         "{\"a\":",
@@ -69,43 +69,46 @@ fn a_broken_line_costs_itself_alone() {
 }
 
 #[test]
-fn a_broken_object_over_several_lines_costs_itself_alone_and_says_where_reading_goes_on() {
+fn a_malformed_object_names_the_line_at_which_reading_continues() {
     let found = found("{\n  \"a\": {\n    \"b\": 1]\n  },\n  \"c\": {\"d\": 1}\n}\n{}\n");
     assert_eq!(lines(&found), [(1, false), (7, true)]);
     let problem = found[0].1.as_ref().unwrap_err();
-    assert!(problem.ends_with("; reading goes on at line 7"), "{problem}");
+    assert!(problem.ends_with("; reading continues at line 7"), "{problem}");
 }
 
 #[test]
-fn an_array_is_told_as_one_and_nothing_in_it_is_taken() {
+fn an_array_is_reported_and_its_elements_are_skipped() {
     let found = found("[\n  {\"a\": 1},\n  {\"b\": 2}\n]\n");
     assert_eq!(lines(&found), [(1, false)]);
     let problem = found[0].1.as_ref().unwrap_err();
-    assert!(problem.contains("is an array") && problem.ends_with("no further object was found"), "{problem}");
+    assert!(
+        problem.contains("not an array") && problem.ends_with("no further object was found"),
+        "{problem}"
+    );
 }
 
 #[test]
-fn an_end_in_the_middle_is_told() {
+fn an_incomplete_last_object_is_reported() {
     let found = found("{}\n{\n  \"a\": 1,\n");
     assert_eq!(lines(&found), [(1, true), (2, false)]);
     assert_eq!(found[1].1, Err("ends before it is complete; no further object was found".to_owned()));
 }
 
 #[test]
-fn an_object_may_be_as_long_as_the_bound_and_not_longer() {
+fn the_length_of_an_object_is_limited() {
     let text = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8));
     assert_eq!(text(OBJECT_BYTES_MAX).len(), OBJECT_BYTES_MAX);
     let input = format!("{}\n{}\n{{}}\n", text(OBJECT_BYTES_MAX), text(OBJECT_BYTES_MAX + 1));
     let found = all(input.as_bytes());
     assert_eq!(lines(&found), [(1, true), (2, false), (3, true)]);
     assert_eq!(found[1].1, Err("is longer than 1 MiB".to_owned()));
-    // Without a brace that closes anything.
+    // Without a closing brace.
     let found = all(format!("{}\n{{}}\n", "{\"a\":[".repeat(OBJECT_BYTES_MAX / 4)).as_bytes());
     assert_eq!(lines(&found), [(1, false), (2, true)]);
 }
 
 #[test]
-fn memory_is_bounded_however_long_a_line_is() {
+fn memory_is_bounded_for_lines_of_any_length() {
     let mut objects = Objects::new(io::repeat(b'x').take(16 << 20));
     assert!(objects.next().unwrap().unwrap().object.is_err());
     assert!(objects.buffer.capacity() < 2 * OBJECT_BYTES_MAX, "{}", objects.buffer.capacity());
@@ -134,7 +137,7 @@ fn any_object() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn every_object_is_found_with_its_line_however_it_is_written_and_read(
+    fn every_object_is_found_with_its_line_in_any_format_and_for_any_size_of_reads(
         objects in vec((any_object(), any::<bool>(), "[ \r\n\t]{0,4}"), 0..6),
         size in 1_usize..64,
     ) {
@@ -150,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_comes_is_taken_apart_alike_however_it_is_read(
+    fn the_size_of_reads_does_not_change_the_objects(
         size in 1_u8..16,
         text in vec(select(&b"{}[]\",:\\\n 1\xef\xbb\xbf"[..]), 0..80),
     ) {

@@ -5,7 +5,7 @@ use prost::Message;
 use super::{
     ledger::{Ledger, Settled},
     volume::{SUBSCRIPTION_KEY_MAX, VOLUME_EVENTS},
-    volume_detail::{EventMeta, SlotState},
+    volume_detail::{EntryState, EventMeta},
 };
 use crate::{
     domain::{
@@ -15,7 +15,7 @@ use crate::{
         time::UnixMicros,
     },
     store::disk::{
-        log::{Pos, ReadError},
+        log::{LogPosition, ReadError},
         records::{CommitRecord, EventEntry, RecordError},
     },
 };
@@ -40,9 +40,9 @@ pub fn decode(payload: &[u8]) -> Result<(CommitRecord, usize), ReadError> {
 pub fn apply(
     ledger: &mut Ledger,
     record: &CommitRecord,
-    payload: Pos,
+    payload: LogPosition,
     len: usize,
-    mut settled: impl FnMut(Option<SlotState>, DeliveryState),
+    mut settled: impl FnMut(Option<EntryState>, DeliveryState),
 ) -> Result<(), RecordError> {
     let time = UnixMicros(record.time);
     let mut attempt = payload.plus(COMMIT_HEAD + len);
@@ -107,7 +107,7 @@ fn check(entry: &EventEntry) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn meta_of(entry: &EventEntry, time: UnixMicros, pos: Pos) -> EventMeta {
+fn meta_of(entry: &EventEntry, time: UnixMicros, pos: LogPosition) -> EventMeta {
     EventMeta {
         account: entry.account,
         inbox: entry.inbox,
@@ -115,7 +115,7 @@ fn meta_of(entry: &EventEntry, time: UnixMicros, pos: Pos) -> EventMeta {
         fingerprint: entry.fingerprint(),
         pos,
         len: entry.body_len,
-        sum: entry.sum,
+        checksum: entry.checksum,
         tag: OrderTag(entry.tag),
         event_type: entry.event_type,
         id: entry.id.as_str().into(),

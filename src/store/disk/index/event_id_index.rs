@@ -30,7 +30,7 @@ struct List {
     /// Rising.
     hashes: Vec<u32>,
     /// For each hash its volume, by its number in `volumes`.
-    places: Vec<u8>,
+    volume_numbers: Vec<u8>,
     volumes: Vec<Seq>,
     /// How many of these are still there.
     alive: usize,
@@ -54,8 +54,8 @@ impl IdIndex {
             self.tabled.push(volume);
         }
         match self.table.entry(hash) {
-            Entry::Vacant(place) => drop(place.insert(volume)),
-            Entry::Occupied(place) if *place.get() == volume => {}
+            Entry::Vacant(position) => drop(position.insert(volume)),
+            Entry::Occupied(position) if *position.get() == volume => {}
             Entry::Occupied(_) => self.others.entry(hash).or_default().push(volume),
         }
     }
@@ -67,8 +67,11 @@ impl IdIndex {
         for list in self.lists.iter().rev() {
             let from = list.hashes.partition_point(|other| *other < hash);
             let same = list.hashes[from..].iter().take_while(|other| **other == hash).count();
-            found
-                .extend(list.places[from..from + same].iter().map(|place| list.volumes[usize::from(*place)]));
+            found.extend(
+                list.volume_numbers[from..from + same]
+                    .iter()
+                    .map(|position| list.volumes[usize::from(*position)]),
+            );
         }
         found
     }
@@ -97,18 +100,18 @@ impl IdIndex {
 
     fn make_list(&mut self) {
         let volumes = std::mem::take(&mut self.tabled);
-        let place = |volume: Seq| {
-            let place = volumes.iter().position(|other| *other == volume).expect("it is in the table");
-            u8::try_from(place).expect("there are LIST_VOLUMES at most")
+        let position = |volume: Seq| {
+            let position = volumes.iter().position(|other| *other == volume).expect("it is in the table");
+            u8::try_from(position).expect("there are LIST_VOLUMES at most")
         };
         let others =
             self.others.drain().flat_map(|(hash, all)| all.into_iter().map(move |volume| (hash, volume)));
         let mut all: Vec<(u32, Seq)> = self.table.drain().chain(others).collect();
         all.sort_unstable();
-        let (hashes, places) = all.into_iter().map(|(hash, volume)| (hash, place(volume))).unzip();
+        let (hashes, volume_numbers) = all.into_iter().map(|(hash, volume)| (hash, position(volume))).unzip();
         self.table = HashMap::new();
         let alive = volumes.len();
-        self.lists.push(List { hashes, places, volumes, alive });
+        self.lists.push(List { hashes, volume_numbers, volumes, alive });
     }
 }
 

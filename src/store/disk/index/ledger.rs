@@ -14,7 +14,7 @@ use foldhash::{HashMap, HashMapExt, HashSet};
 use super::{
     event_id_index::{self, IdIndex},
     volume::{SUBSCRIPTION_KEY_MAX, Stored, Volume},
-    volume_detail::{Detail, EventMeta, Slot, SlotState},
+    volume_detail::{DeliveryEntry, EntryState, EventMeta, VolumeDetail},
 };
 use crate::{
     domain::{
@@ -24,7 +24,7 @@ use crate::{
     },
     store::{
         QueueSummary,
-        disk::{log::Pos, records::RecordError},
+        disk::{log::LogPosition, records::RecordError},
     },
 };
 
@@ -34,7 +34,7 @@ pub struct Ledger {
     /// In order; only the last takes events, and only while it is open.
     pub volumes: VecDeque<Volume>,
     /// By the volume's first place. One that is dirty or not stored is always here.
-    pub details: HashMap<Seq, Detail>,
+    pub details: HashMap<Seq, VolumeDetail>,
     /// The place of the next event.
     pub next_seq: Seq,
     /// The time of the newest event.
@@ -49,7 +49,7 @@ pub struct Ledger {
     /// Those that somebody has.
     subscriptions: HashSet<SubscriptionKey>,
     /// Of those that ever had a delivery: most never do.
-    books: HashMap<SubscriptionKey, QueueCounters>,
+    queues: HashMap<SubscriptionKey, QueueCounters>,
     /// How many deliveries are owed to all subscriptions; read without the ledger's lock.
     owed: Arc<AtomicU64>,
     /// When something was last written to each log file.
@@ -75,7 +75,7 @@ pub struct Settled {
     /// When it changed.
     pub time: UnixMicros,
     /// Where the attempt is written down that changed it, if one did.
-    pub attempt: Option<Pos>,
+    pub attempt: Option<LogPosition>,
     /// It is a delivery of an event that was not for this subscription before.
     pub added: bool,
     /// It was queued by this: its attempts are counted anew.
@@ -95,7 +95,7 @@ impl Ledger {
             cache_bytes,
             uses: AtomicU64::new(0),
             subscriptions: subscriptions.into_iter().collect(),
-            books: HashMap::new(),
+            queues: HashMap::new(),
             owed: Arc::default(),
             file_times: BTreeMap::new(),
         }
@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// Whether somebody has a subscription.
-    pub fn knows(&self, subscription: u32) -> bool {
+    pub fn has_subscription(&self, subscription: u32) -> bool {
         self.subscriptions.contains(&SubscriptionKey(subscription.into()))
     }
 
@@ -120,16 +120,16 @@ impl Ledger {
             .dues
             .retain(|subscription, _| self.subscriptions.contains(&SubscriptionKey((*subscription).into())));
         for (subscription, due) in &volume.dues {
-            let book = self.books.entry(SubscriptionKey((*subscription).into())).or_default();
-            book.due.insert((*due, volume.first));
+            let queue = self.queues.entry(SubscriptionKey((*subscription).into())).or_default();
+            queue.due.insert((*due, volume.first));
         }
         for counts in &volume.subscriptions {
-            let book = self.books.entry(SubscriptionKey(counts.subscription.into())).or_default();
-            book.counts.pending += u64::from(counts.count(SlotState::Pending));
-            book.counts.retrying += u64::from(counts.count(SlotState::Retrying));
-            book.counts.succeeded += u64::from(counts.count(SlotState::Succeeded));
-            book.counts.failed += u64::from(counts.count(SlotState::Failed));
-            book.counts.cancelled += u64::from(counts.count(SlotState::Cancelled));
+            let queue = self.queues.entry(SubscriptionKey(counts.subscription.into())).or_default();
+            queue.counts.pending += u64::from(counts.count(EntryState::Pending));
+            queue.counts.retrying += u64::from(counts.count(EntryState::Retrying));
+            queue.counts.succeeded += u64::from(counts.count(EntryState::Succeeded));
+            queue.counts.failed += u64::from(counts.count(EntryState::Failed));
+            queue.counts.cancelled += u64::from(counts.count(EntryState::Cancelled));
             self.owed.fetch_add(u64::from(counts.owed()), Ordering::Relaxed);
         }
         self.volumes.push_back(volume);
@@ -138,18 +138,18 @@ impl Ledger {
     /// Forgets a volume.
     pub fn remove_volume(&mut self, first: Seq) {
         let Some(index) = self.index_of(first) else { return };
-        self.uncount(index);
+        self.subtract(index);
         self.volumes.remove(index);
         self.details.remove(&first);
         self.ids.remove(first);
     }
 
     /// Puts another detail in a volume's place.
-    pub fn replace_detail(&mut self, first: Seq, detail: Detail) {
+    pub fn replace_detail(&mut self, first: Seq, detail: VolumeDetail) {
         let Some(index) = self.index_of(first) else { return };
-        self.uncount(index);
+        self.subtract(index);
         let mut volume = self.volumes[index].clone();
-        volume.count_anew(&detail, |subscription| self.knows(subscription));
+        volume.recount(&detail, |subscription| self.has_subscription(subscription));
         (volume.index, volume.state) = (None, None);
         self.details.insert(first, detail);
         let behind = self.volumes.split_off(index + 1);
@@ -159,20 +159,20 @@ impl Ledger {
     }
 
     /// Takes a volume's deliveries out of the books.
-    fn uncount(&mut self, index: usize) {
+    fn subtract(&mut self, index: usize) {
         let volume = &self.volumes[index];
         for counts in &volume.subscriptions {
-            let Some(book) = self.books.get_mut(&SubscriptionKey(counts.subscription.into())) else {
+            let Some(queue) = self.queues.get_mut(&SubscriptionKey(counts.subscription.into())) else {
                 continue;
             };
-            book.counts.pending -= u64::from(counts.count(SlotState::Pending));
-            book.counts.retrying -= u64::from(counts.count(SlotState::Retrying));
-            book.counts.succeeded -= u64::from(counts.count(SlotState::Succeeded));
-            book.counts.failed -= u64::from(counts.count(SlotState::Failed));
-            book.counts.cancelled -= u64::from(counts.count(SlotState::Cancelled));
+            queue.counts.pending -= u64::from(counts.count(EntryState::Pending));
+            queue.counts.retrying -= u64::from(counts.count(EntryState::Retrying));
+            queue.counts.succeeded -= u64::from(counts.count(EntryState::Succeeded));
+            queue.counts.failed -= u64::from(counts.count(EntryState::Failed));
+            queue.counts.cancelled -= u64::from(counts.count(EntryState::Cancelled));
             self.owed.fetch_sub(u64::from(counts.owed()), Ordering::Relaxed);
             if let Some(due) = volume.dues.get(&counts.subscription) {
-                book.due.remove(&(*due, volume.first));
+                queue.due.remove(&(*due, volume.first));
             }
         }
     }
@@ -180,8 +180,8 @@ impl Ledger {
     /// Closes the book of a subscription; its deliveries are no longer anybody's.
     pub fn remove_subscription(&mut self, subscription: SubscriptionKey) {
         self.subscriptions.remove(&subscription);
-        if let Some(book) = self.books.remove(&subscription) {
-            self.owed.fetch_sub(book.counts.owed(), Ordering::Relaxed);
+        if let Some(queue) = self.queues.remove(&subscription) {
+            self.owed.fetch_sub(queue.counts.owed(), Ordering::Relaxed);
         }
         let number = compact_key(subscription);
         self.volumes.iter_mut().for_each(|volume| volume.forget(number));
@@ -191,7 +191,7 @@ impl Ledger {
     pub fn begin_volume(&mut self, time: UnixMicros, file: u32) {
         let first = self.next_seq;
         self.volumes.push_back(Volume::new(first, time, file));
-        self.details.insert(first, Detail::new());
+        self.details.insert(first, VolumeDetail::new());
         self.is_open = true;
     }
 
@@ -208,10 +208,10 @@ impl Ledger {
         for subscription in subscriptions {
             // Of one whose subscription is gone meanwhile nobody counts anything.
             if self.subscriptions.contains(subscription) {
-                let book = self.books.entry(*subscription).or_default();
-                book.counts.pending += 1;
+                let queue = self.queues.entry(*subscription).or_default();
+                queue.counts.pending += 1;
                 self.owed.fetch_add(1, Ordering::Relaxed);
-                volume.enter(compact_key(*subscription), SlotState::Pending);
+                volume.enter(compact_key(*subscription), EntryState::Pending);
             }
         }
         self.last_time = event.time;
@@ -222,7 +222,7 @@ impl Ledger {
     }
 
     /// The volumes in which an event of this id may be.
-    pub fn candidates(&self, account: AccountId, id: &EventId) -> Vec<Seq> {
+    pub fn candidate_volumes(&self, account: AccountId, id: &EventId) -> Vec<Seq> {
         let made = id.made_for().and_then(|seq| self.volume_of(seq)).map(|volume| volume.first);
         let given = self.ids.volumes(event_id_index::hash(account, id));
         made.into_iter().chain(given).collect()
@@ -252,25 +252,25 @@ impl Ledger {
     }
 
     /// A volume's detail, if it is in memory.
-    pub fn detail(&self, first: Seq) -> Option<&Detail> {
+    pub fn detail(&self, first: Seq) -> Option<&VolumeDetail> {
         let detail = self.details.get(&first)?;
         detail.touch(&self.uses);
         Some(detail)
     }
 
     /// Takes a detail that was read from where the volume was stored. It may have changed meanwhile, or be here already.
-    pub fn offer(&mut self, first: Seq, stored: Stored, detail: Detail) {
+    pub fn cache_detail(&mut self, first: Seq, stored: Stored, detail: VolumeDetail) {
         if self.volume(first).is_some_and(|volume| volume.stored() == Some(stored))
             && !self.details.contains_key(&first)
         {
             detail.touch(&self.uses);
             self.details.insert(first, detail);
-            self.make_room(first);
+            self.evict(first);
         }
     }
 
     /// Notes that a detail is about to change, so that it stays.
-    pub fn keep(&mut self, first: Seq) {
+    pub fn mark_dirty(&mut self, first: Seq) {
         if let Some(detail) = self.details.get_mut(&first) {
             detail.dirty = true;
         }
@@ -278,11 +278,11 @@ impl Ledger {
 
     /// Bytes of memory of the details that are not on disk as they are.
     pub fn dirty_memory(&self) -> usize {
-        self.details.values().filter(|detail| detail.dirty).map(Detail::memory).sum()
+        self.details.values().filter(|detail| detail.dirty).map(VolumeDetail::memory).sum()
     }
 
     /// Forgets details that were not used of late and are on disk, all but this one, until the others fit.
-    pub fn make_room(&mut self, but: Seq) {
+    pub fn evict(&mut self, but: Seq) {
         let mut clean: Vec<(u64, Seq, usize)> = self
             .details
             .iter()
@@ -304,18 +304,18 @@ impl Ledger {
     }
 
     /// How far a delivery is, if its volume's detail is in memory; `None` within if there is none, or its subscription is gone.
-    pub fn slot(&self, key: DeliveryKey) -> Option<&Slot> {
+    pub fn delivery(&self, key: DeliveryKey) -> Option<&DeliveryEntry> {
         if !self.subscriptions.contains(&key.subscription) {
             return None;
         }
         let volume = self.volume_of(key.seq)?;
         let detail = self.detail(volume.first)?;
-        detail.slot(volume.first, key).map(|slot| &detail.slots[slot])
+        detail.position(volume.first, key).map(|entry| &detail.deliveries[entry])
     }
 
     /// Sets how far a delivery is, and returns how far it was; `None` if its subscription is gone, or it was added. The detail is in
     /// memory. Errors where there is no such delivery.
-    pub fn settle(&mut self, settled: Settled) -> Result<Option<SlotState>, RecordError> {
+    pub fn settle(&mut self, settled: Settled) -> Result<Option<EntryState>, RecordError> {
         let Settled { key, state, attempts, time, attempt, added, queued } = settled;
         let missing = || {
             RecordError(format!(
@@ -330,21 +330,29 @@ impl Ledger {
         let subscription = compact_key(key.subscription);
         let known = self.subscriptions.contains(&key.subscription);
         let volume = &mut self.volumes[index];
-        let (place, before) = match detail.slot(first, key) {
-            Some(place) => (place, Some(detail.slots[place].state)),
+        let (position, before) = match detail.position(first, key) {
+            Some(position) => (position, Some(detail.deliveries[position].state)),
             None if added => (detail.add(event, subscription, time), None),
             None => return Err(missing()),
         };
         let due_before = detail.next_due(subscription);
-        let slot = detail.slots[place];
+        let entry = detail.deliveries[position];
         let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
-        let last = attempt.unwrap_or(slot.last);
-        let attempts_before = if queued { attempts } else { slot.attempts_before.min(attempts) };
-        if (attempts == 0) != (last == Pos::default()) {
+        let last = attempt.unwrap_or(entry.last);
+        let attempts_before = if queued { attempts } else { entry.attempts_before.min(attempts) };
+        if (attempts == 0) != (last == LogPosition::default()) {
             return Err(missing_attempt(key));
         }
-        let slot = Slot { state: state.into(), attempts, attempts_before, due, changed: time, last, ..slot };
-        detail.set(event, place, slot);
+        let entry = DeliveryEntry {
+            state: state.into(),
+            attempts,
+            attempts_before,
+            due,
+            changed: time,
+            last,
+            ..entry
+        };
+        detail.set(event, position, entry);
         volume.has_added |= before.is_none();
         if !known {
             return Ok(None);
@@ -354,20 +362,20 @@ impl Ledger {
         }
         volume.enter(subscription, state.into());
         let due_after = detail.next_due(subscription);
-        let book = self.books.entry(key.subscription).or_default();
+        let queue = self.queues.entry(key.subscription).or_default();
         if let Some(before) = before {
-            *book.count_mut(before) -= 1;
+            *queue.count_mut(before) -= 1;
             self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
         }
-        *book.counts.count_mut(state) += 1;
+        *queue.counts.count_mut(state) += 1;
         self.owed.fetch_add(u64::from(state.is_owed()), Ordering::Relaxed);
         if due_before != due_after {
             if let Some(due) = due_before {
-                book.due.remove(&(due, first));
+                queue.due.remove(&(due, first));
                 volume.dues.remove(&subscription);
             }
             if let Some(due) = due_after {
-                book.due.insert((due, first));
+                queue.due.insert((due, first));
                 volume.dues.insert(subscription, due);
             }
         }
@@ -376,9 +384,9 @@ impl Ledger {
 
     /// What a subscription owes and has settled.
     pub fn summary(&self, subscription: SubscriptionKey) -> QueueSummary {
-        self.books.get(&subscription).map_or_else(QueueSummary::default, |book| QueueSummary {
-            next_due: book.due.first().map(|(due, _)| *due),
-            ..book.counts
+        self.queues.get(&subscription).map_or_else(QueueSummary::default, |queue| QueueSummary {
+            next_due: queue.due.first().map(|(due, _)| *due),
+            ..queue.counts
         })
     }
 
@@ -389,7 +397,7 @@ impl Ledger {
 
     /// The volumes with retries to a subscription, by when the next one is due.
     pub fn due_volumes(&self, subscription: SubscriptionKey) -> impl Iterator<Item = (UnixMicros, Seq)> {
-        self.books.get(&subscription).into_iter().flat_map(|book| book.due.iter().copied())
+        self.queues.get(&subscription).into_iter().flat_map(|queue| queue.due.iter().copied())
     }
 
     /// The first volume that owes something to one of these subscriptions.
@@ -407,13 +415,13 @@ impl Ledger {
 }
 
 impl QueueCounters {
-    fn count_mut(&mut self, state: SlotState) -> &mut u64 {
+    fn count_mut(&mut self, state: EntryState) -> &mut u64 {
         match state {
-            SlotState::Pending => &mut self.counts.pending,
-            SlotState::Retrying => &mut self.counts.retrying,
-            SlotState::Succeeded => &mut self.counts.succeeded,
-            SlotState::Failed => &mut self.counts.failed,
-            SlotState::Cancelled => &mut self.counts.cancelled,
+            EntryState::Pending => &mut self.counts.pending,
+            EntryState::Retrying => &mut self.counts.retrying,
+            EntryState::Succeeded => &mut self.counts.succeeded,
+            EntryState::Failed => &mut self.counts.failed,
+            EntryState::Cancelled => &mut self.counts.cancelled,
         }
     }
 }

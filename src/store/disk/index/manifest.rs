@@ -9,12 +9,12 @@ use prost::Message;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::volume::{IndexSpans, SubscriptionCounts, Volume};
+use super::volume::{IndexSlices, SubscriptionCounts, Volume};
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
     store::disk::{
         fs::replace_file,
-        log::{Pos, Span},
+        log::{LogPosition, LogSlice},
         records::RecordError,
     },
 };
@@ -28,7 +28,7 @@ pub struct Manifest {
     /// The id of the store that it belongs to.
     pub store: Uuid,
     /// Where the log goes on.
-    pub pos: Pos,
+    pub pos: LogPosition,
     /// The number of the record there.
     pub number: u64,
     /// The place of the next event.
@@ -89,23 +89,23 @@ struct VolumeRecord {
     #[prost(bool, tag = "12")]
     has_added: bool,
     #[prost(message, optional, tag = "13")]
-    index: Option<SpanRecord>,
+    index: Option<LogSliceRecord>,
     #[prost(message, optional, tag = "14")]
-    ids: Option<SpanRecord>,
+    ids: Option<LogSliceRecord>,
     #[prost(message, optional, tag = "15")]
-    state: Option<SpanRecord>,
+    state: Option<LogSliceRecord>,
     #[prost(btree_map = "uint32, int64", tag = "16")]
     dues: BTreeMap<u32, i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-struct SpanRecord {
+struct LogSliceRecord {
     #[prost(fixed64, tag = "1")]
     pos: u64,
     #[prost(uint32, tag = "2")]
     len: u32,
     #[prost(fixed32, tag = "3")]
-    sum: u32,
+    checksum: u32,
 }
 
 /// In front of the record: what it is, and its checksum.
@@ -116,7 +116,7 @@ const COUNT_MAX: u64 = 1 << 50;
 
 impl Manifest {
     /// Of a log without records.
-    pub fn empty(store: Uuid, pos: Pos) -> Self {
+    pub fn empty(store: Uuid, pos: LogPosition) -> Self {
         Self {
             store,
             pos,
@@ -148,7 +148,7 @@ impl Manifest {
         }
         Ok(Self {
             store: Uuid::from_slice(&record.store).map_err(|error| unreadable(&error.to_string()))?,
-            pos: Pos::from_raw(record.pos),
+            pos: LogPosition::from_raw(record.pos),
             number: record.number,
             next_seq: Seq(record.next_seq),
             last_time: UnixMicros(record.last_time),
@@ -161,22 +161,22 @@ impl Manifest {
     /// Puts it into `dir`, durably. After a crash it is there, or the one before.
     pub fn write<'a>(
         dir: &Path,
-        place: &Self,
+        checkpoint: &Self,
         volumes: impl Iterator<Item = &'a Volume>,
     ) -> std::io::Result<()> {
-        replace_file(dir, MANIFEST, &Self::encode(place, volumes))
+        replace_file(dir, MANIFEST, &Self::encode(checkpoint, volumes))
     }
 
     /// The bytes of one.
-    pub fn encode<'a>(place: &Self, volumes: impl Iterator<Item = &'a Volume>) -> Vec<u8> {
+    pub fn encode<'a>(checkpoint: &Self, volumes: impl Iterator<Item = &'a Volume>) -> Vec<u8> {
         let record = ManifestRecord {
-            store: place.store.as_bytes().to_vec(),
-            pos: place.pos.raw(),
-            number: place.number,
-            next_seq: place.next_seq.0,
-            last_time: place.last_time.0,
-            used: place.used.clone(),
-            file_times: place.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
+            store: checkpoint.store.as_bytes().to_vec(),
+            pos: checkpoint.pos.raw(),
+            number: checkpoint.number,
+            next_seq: checkpoint.next_seq.0,
+            last_time: checkpoint.last_time.0,
+            used: checkpoint.used.clone(),
+            file_times: checkpoint.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
             volumes: volumes.map(VolumeRecord::from).collect(),
         };
         Self::framed(&record.encode_to_vec())
@@ -225,7 +225,7 @@ impl VolumeRecord {
             }
             subscriptions.push(SubscriptionCounts::from_raw(*subscription, raw));
         }
-        let span = |record: Option<SpanRecord>| record.map(Span::from).ok_or_else(unreadable);
+        let slice = |record: Option<LogSliceRecord>| record.map(LogSlice::from).ok_or_else(unreadable);
         Ok(Volume {
             first: Seq(self.first),
             end: Seq(self.end),
@@ -237,21 +237,21 @@ impl VolumeRecord {
             subscriptions,
             dues: self.dues.into_iter().map(|(subscription, due)| (subscription, UnixMicros(due))).collect(),
             has_added: self.has_added,
-            index: Some(IndexSpans { events: span(self.index)?, ids: span(self.ids)? }),
-            state: Some(span(self.state)?),
+            index: Some(IndexSlices { events: slice(self.index)?, ids: slice(self.ids)? }),
+            state: Some(slice(self.state)?),
             accounts: self.accounts,
         })
     }
 }
 
-impl From<Span> for SpanRecord {
-    fn from(span: Span) -> Self {
-        Self { pos: span.pos.raw(), len: span.len, sum: span.sum }
+impl From<LogSlice> for LogSliceRecord {
+    fn from(slice: LogSlice) -> Self {
+        Self { pos: slice.pos.raw(), len: slice.len, checksum: slice.checksum }
     }
 }
 
-impl From<SpanRecord> for Span {
-    fn from(record: SpanRecord) -> Self {
-        Self { pos: Pos::from_raw(record.pos), len: record.len, sum: record.sum }
+impl From<LogSliceRecord> for LogSlice {
+    fn from(record: LogSliceRecord) -> Self {
+        Self { pos: LogPosition::from_raw(record.pos), len: record.len, checksum: record.checksum }
     }
 }

@@ -1,17 +1,17 @@
 //! A volume: some thousand events that follow one another, with their deliveries.
 //!
-//! Of every volume a summary is in memory ([`Volume`]); what it knows of each event and delivery ([`Detail`]) is in memory while
+//! Of every volume a summary is in memory ([`Volume`]); what it knows of each event and delivery ([`VolumeDetail`]) is in memory while
 //! it changes and while it was used of late, and on disk otherwise.
 
 use std::collections::BTreeMap;
 
-use super::volume_detail::{Detail, SlotState};
+use super::volume_detail::{EntryState, VolumeDetail};
 use crate::{
     domain::{
         ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::disk::log::Span,
+    store::disk::log::LogSlice,
 };
 
 /// A volume takes no further commit once it has this many events.
@@ -51,27 +51,27 @@ pub struct Volume {
     /// A delivery was added after its event was stored, so that it is younger than that.
     pub has_added: bool,
     /// Where on disk that is which does not change any more.
-    pub index: Option<IndexSpans>,
+    pub index: Option<IndexSlices>,
     /// Where on disk the state is that it had at the last checkpoint.
-    pub state: Option<Span>,
+    pub state: Option<LogSlice>,
 }
 
 /// Where the index of a volume is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexSpans {
+pub struct IndexSlices {
     /// What is known of its events.
-    pub events: Span,
+    pub events: LogSlice,
     /// The hashes of ids that publishers chose.
-    pub ids: Span,
+    pub ids: LogSlice,
 }
 
 /// Where a volume's detail is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// What does not change.
-    pub index: IndexSpans,
+    pub index: IndexSlices,
     /// What does.
-    pub state: Span,
+    pub state: LogSlice,
 }
 
 /// The deliveries of a volume to one subscription, by state.
@@ -84,16 +84,16 @@ pub struct SubscriptionCounts {
 
 impl SubscriptionCounts {
     /// How many deliveries are in a state.
-    pub fn count(&self, state: SlotState) -> u16 {
+    pub fn count(&self, state: EntryState) -> u16 {
         self.counts[state as usize]
     }
 
     /// How many are still to be made.
     pub fn owed(&self) -> u32 {
-        u32::from(self.count(SlotState::Pending)) + u32::from(self.count(SlotState::Retrying))
+        u32::from(self.count(EntryState::Pending)) + u32::from(self.count(EntryState::Retrying))
     }
 
-    /// As it is stored: the counts, in the order of [`SlotState`].
+    /// As it is stored: the counts, in the order of [`EntryState`].
     pub fn raw(&self) -> [u16; 5] {
         self.counts
     }
@@ -106,7 +106,7 @@ impl SubscriptionCounts {
 
 /// How many deliveries are owed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PendingDelivery {
+pub struct OwedCounts {
     /// Waiting for their first attempt.
     pub pending: u64,
     /// Waiting for another.
@@ -140,39 +140,39 @@ impl Volume {
 
     /// Counts an event of this account.
     pub fn count_account(&mut self, account: i64) {
-        if let Err(place) = self.accounts.binary_search(&account) {
-            self.accounts.insert(place, account);
+        if let Err(position) = self.accounts.binary_search(&account) {
+            self.accounts.insert(position, account);
         }
     }
 
     /// Counts a delivery more.
-    pub fn enter(&mut self, subscription: u32, state: SlotState) {
-        let place = match self.place_of(subscription) {
-            Ok(place) => place,
-            Err(place) => {
+    pub fn enter(&mut self, subscription: u32, state: EntryState) {
+        let position = match self.position_of(subscription) {
+            Ok(position) => position,
+            Err(position) => {
                 self.subscriptions
-                    .insert(place, SubscriptionCounts { subscription, ..SubscriptionCounts::default() });
-                place
+                    .insert(position, SubscriptionCounts { subscription, ..SubscriptionCounts::default() });
+                position
             }
         };
-        self.subscriptions[place].counts[state as usize] += 1;
+        self.subscriptions[position].counts[state as usize] += 1;
     }
 
     /// Counts a delivery less.
-    pub fn leave(&mut self, subscription: u32, state: SlotState) {
-        if let Ok(place) = self.place_of(subscription) {
-            self.subscriptions[place].counts[state as usize] -= 1;
+    pub fn leave(&mut self, subscription: u32, state: EntryState) {
+        if let Ok(position) = self.position_of(subscription) {
+            self.subscriptions[position].counts[state as usize] -= 1;
         }
     }
 
     /// Its deliveries to a subscription.
     pub fn of_subscription(&self, subscription: SubscriptionKey) -> Option<&SubscriptionCounts> {
         let subscription = u32::try_from(subscription.0).ok()?;
-        self.place_of(subscription).ok().map(|place| &self.subscriptions[place])
+        self.position_of(subscription).ok().map(|position| &self.subscriptions[position])
     }
 
     /// Whether it has deliveries to one of these subscriptions, which rise, in one of these states.
-    pub fn has_any(&self, subscriptions: &[SubscriptionKey], states: &[SlotState]) -> bool {
+    pub fn has_any(&self, subscriptions: &[SubscriptionKey], states: &[EntryState]) -> bool {
         let has = |counts: &SubscriptionCounts| states.iter().any(|state| counts.count(*state) > 0);
         if subscriptions.len() <= LOOKUPS_MAX {
             return subscriptions
@@ -187,16 +187,16 @@ impl Volume {
 
     /// Counts the deliveries to a subscription no longer: its subscription is gone.
     pub fn forget(&mut self, subscription: u32) {
-        if let Ok(place) = self.place_of(subscription) {
-            self.subscriptions.remove(place);
+        if let Ok(position) = self.position_of(subscription) {
+            self.subscriptions.remove(position);
         }
         self.dues.remove(&subscription);
     }
 
     /// How many deliveries it owes in all.
-    pub fn owed(&self) -> PendingDelivery {
+    pub fn owed(&self) -> OwedCounts {
         let sum = |state| self.subscriptions.iter().map(|counts| u64::from(counts.count(state))).sum();
-        PendingDelivery { pending: sum(SlotState::Pending), retrying: sum(SlotState::Retrying) }
+        OwedCounts { pending: sum(EntryState::Pending), retrying: sum(EntryState::Retrying) }
     }
 
     /// Where its detail is, if it is on disk as of some checkpoint.
@@ -205,20 +205,20 @@ impl Volume {
     }
 
     /// Whether its index or its state is in one of these log files.
-    pub fn is_described_in(&self, files: &[u32]) -> bool {
+    pub fn is_stored_in(&self, files: &[u32]) -> bool {
         let index = self.index.map(|index| index.events.pos);
         index.into_iter().chain(self.state.map(|state| state.pos)).any(|pos| files.contains(&pos.file()))
     }
 
     /// Counts anew what `detail` says, for the subscriptions that are known.
-    pub fn count_anew(&mut self, detail: &Detail, is_known: impl Fn(u32) -> bool) {
+    pub fn recount(&mut self, detail: &VolumeDetail, is_known: impl Fn(u32) -> bool) {
         let mut subscriptions: BTreeMap<u32, SubscriptionCounts> = BTreeMap::new();
-        for slot in detail.slots.iter().filter(|slot| is_known(slot.subscription)) {
-            let counts = subscriptions.entry(slot.subscription).or_insert(SubscriptionCounts {
-                subscription: slot.subscription,
+        for entry in detail.deliveries.iter().filter(|entry| is_known(entry.subscription)) {
+            let counts = subscriptions.entry(entry.subscription).or_insert(SubscriptionCounts {
+                subscription: entry.subscription,
                 ..SubscriptionCounts::default()
             });
-            counts.counts[slot.state as usize] += 1;
+            counts.counts[entry.state as usize] += 1;
         }
         self.subscriptions = subscriptions.into_values().collect();
         self.dues =
@@ -234,7 +234,7 @@ impl Volume {
         }
     }
 
-    fn place_of(&self, subscription: u32) -> Result<usize, usize> {
+    fn position_of(&self, subscription: u32) -> Result<usize, usize> {
         self.subscriptions.binary_search_by_key(&subscription, |counts| counts.subscription)
     }
 }

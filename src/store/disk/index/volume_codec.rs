@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::{
     event_id_index,
-    volume_detail::{Detail, EventMeta, Slot, SlotState},
+    volume_detail::{DeliveryEntry, EntryState, EventMeta, VolumeDetail},
 };
 use crate::{
     domain::{
@@ -12,14 +12,14 @@ use crate::{
         ids::{AccountId, EventId},
         time::UnixMicros,
     },
-    store::disk::{log::Pos, records::RecordError},
+    store::disk::{log::LogPosition, records::RecordError},
 };
 
 /// The events of a volume, a column each.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct IndexRecord {
     #[prost(uint32, repeated, tag = "1")]
-    offsets: Vec<u32>,
+    seq_offsets: Vec<u32>,
     #[prost(int64, repeated, tag = "2")]
     accounts: Vec<i64>,
     #[prost(int64, repeated, tag = "3")]
@@ -31,11 +31,11 @@ pub struct IndexRecord {
     #[prost(bytes = "vec", tag = "5")]
     fingerprints: Vec<u8>,
     #[prost(fixed64, repeated, tag = "6")]
-    places: Vec<u64>,
+    positions: Vec<u64>,
     #[prost(uint32, repeated, tag = "7")]
     lens: Vec<u32>,
     #[prost(fixed32, repeated, tag = "8")]
-    sums: Vec<u32>,
+    checksums: Vec<u32>,
     #[prost(fixed32, repeated, tag = "9")]
     tags: Vec<u32>,
     #[prost(int32, repeated, tag = "10")]
@@ -59,7 +59,7 @@ pub struct StateRecord {
     counts: Vec<u32>,
     #[prost(uint32, repeated, tag = "2")]
     subscriptions: Vec<u32>,
-    /// A byte each, see [`SlotState`].
+    /// A byte each, see [`EntryState`].
     #[prost(bytes = "vec", tag = "3")]
     states: Vec<u8>,
     #[prost(uint32, repeated, tag = "4")]
@@ -81,11 +81,11 @@ pub struct StateRecord {
 }
 
 /// What of a detail does not change, and the hashes of the ids that publishers chose, 4 bytes each.
-pub fn encode_index(detail: &Detail) -> (IndexRecord, Vec<u8>) {
+pub fn encode_index(detail: &VolumeDetail) -> (IndexRecord, Vec<u8>) {
     let events = &detail.events;
     let mut before = 0;
     let mut record = IndexRecord {
-        offsets: detail.offsets.clone(),
+        seq_offsets: detail.seq_offsets.clone(),
         accounts: events.iter().map(|event| event.account).collect(),
         inboxes: events.iter().map(|event| event.inbox).collect(),
         times: events
@@ -93,9 +93,9 @@ pub fn encode_index(detail: &Detail) -> (IndexRecord, Vec<u8>) {
             .map(|event| event.time.0.wrapping_sub(std::mem::replace(&mut before, event.time.0)))
             .collect(),
         fingerprints: events.iter().flat_map(|event| event.fingerprint.to_le_bytes()).collect(),
-        places: events.iter().map(|event| event.pos.raw()).collect(),
+        positions: events.iter().map(|event| event.pos.raw()).collect(),
         lens: events.iter().map(|event| event.len).collect(),
-        sums: events.iter().map(|event| event.sum).collect(),
+        checksums: events.iter().map(|event| event.checksum).collect(),
         tags: events.iter().map(|event| event.tag.0).collect(),
         event_types: events.iter().map(|event| event.event_type).collect(),
         ids: String::new(),
@@ -115,36 +115,44 @@ pub fn encode_index(detail: &Detail) -> (IndexRecord, Vec<u8>) {
 }
 
 /// What of a detail changes.
-pub fn encode_state(detail: &Detail) -> StateRecord {
-    let slots = &detail.slots;
-    let retried = slots.iter().filter(|slot| slot.state == SlotState::Retrying);
-    let was_replayed = slots.iter().any(|slot| slot.attempts_before != 0);
-    let before = slots.iter().map(|slot| slot.attempts_before);
-    let was_added = slots.iter().any(|slot| slot.added != UnixMicros(0));
+pub fn encode_state(detail: &VolumeDetail) -> StateRecord {
+    let deliveries = &detail.deliveries;
+    let retried = deliveries.iter().filter(|entry| entry.state == EntryState::Retrying);
+    let was_replayed = deliveries.iter().any(|entry| entry.attempts_before != 0);
+    let before = deliveries.iter().map(|entry| entry.attempts_before);
+    let was_added = deliveries.iter().any(|entry| entry.added != UnixMicros(0));
     StateRecord {
-        counts: detail.bases.windows(2).map(|bases| bases[1] - bases[0]).collect(),
-        subscriptions: slots.iter().map(|slot| slot.subscription).collect(),
-        states: slots.iter().map(|slot| slot.state as u8).collect(),
-        attempts: slots.iter().map(|slot| slot.attempts).collect(),
-        dues: retried.map(|slot| slot.due.0).collect(),
-        changed: slots.iter().map(|slot| slot.changed.0).collect(),
-        added: if was_added { slots.iter().map(|slot| slot.added.0).collect() } else { Vec::new() },
+        counts: detail
+            .event_offsets
+            .windows(2)
+            .map(|event_offsets| event_offsets[1] - event_offsets[0])
+            .collect(),
+        subscriptions: deliveries.iter().map(|entry| entry.subscription).collect(),
+        states: deliveries.iter().map(|entry| entry.state as u8).collect(),
+        attempts: deliveries.iter().map(|entry| entry.attempts).collect(),
+        dues: retried.map(|entry| entry.due.0).collect(),
+        changed: deliveries.iter().map(|entry| entry.changed.0).collect(),
+        added: if was_added { deliveries.iter().map(|entry| entry.added.0).collect() } else { Vec::new() },
         attempts_before: if was_replayed { before.collect() } else { Vec::new() },
-        last: slots.iter().filter(|slot| slot.last != Pos::default()).map(|slot| slot.last.raw()).collect(),
+        last: deliveries
+            .iter()
+            .filter(|entry| entry.last != LogPosition::default())
+            .map(|entry| entry.last.raw())
+            .collect(),
     }
 }
 
 /// The detail that was written so.
-pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
+pub fn decode(index: &[u8], state: &[u8]) -> Result<VolumeDetail, RecordError> {
     let (index, state) = (IndexRecord::decode(index)?, StateRecord::decode(state)?);
-    let mut detail = Detail::new();
+    let mut detail = VolumeDetail::new();
     let count = index.accounts.len();
     let columns = [
         index.inboxes.len(),
         index.times.len(),
-        index.places.len(),
+        index.positions.len(),
         index.lens.len(),
-        index.sums.len(),
+        index.checksums.len(),
         index.tags.len(),
         index.event_types.len(),
         index.id_lens.len(),
@@ -154,7 +162,7 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
     ];
     if columns.iter().any(|column| *column != count)
         || index.fingerprints.len() != count * 16
-        || !index.offsets.is_empty() && index.offsets.len() != count
+        || !index.seq_offsets.is_empty() && index.seq_offsets.len() != count
     {
         return Err(RecordError("an index with columns of different lengths".to_owned()));
     }
@@ -177,9 +185,9 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
             inbox: index.inboxes[event],
             time: UnixMicros(time),
             fingerprint: u128::from_le_bytes(fingerprint),
-            pos: Pos::from_raw(index.places[event]),
+            pos: LogPosition::from_raw(index.positions[event]),
             len: index.lens[event],
-            sum: index.sums[event],
+            checksum: index.checksums[event],
             tag: OrderTag(index.tags[event]),
             event_type: index.event_types[event],
             id: id.into(),
@@ -187,21 +195,21 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<Detail, RecordError> {
             delivery_count: index.delivery_counts[event],
         });
     }
-    if id_from != index.ids.len() || !index.offsets.is_sorted_by(|one, next| one < next) {
+    if id_from != index.ids.len() || !index.seq_offsets.is_sorted_by(|one, next| one < next) {
         return Err(RecordError("an index with too many ids, or out of order".to_owned()));
     }
-    detail.offsets = index.offsets;
-    decode_slots(&mut detail, state)?;
+    detail.seq_offsets = index.seq_offsets;
+    decode_deliveries(&mut detail, state)?;
     detail.dirty = false;
     Ok(detail)
 }
 
-fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordError> {
+fn decode_deliveries(detail: &mut VolumeDetail, state: StateRecord) -> Result<(), RecordError> {
     let unreadable = || RecordError("a state with columns of different lengths".to_owned());
     let mut end = 0_u32;
     for count in state.counts {
         end = end.checked_add(count).ok_or_else(unreadable)?;
-        detail.bases.push(end);
+        detail.event_offsets.push(end);
     }
     let count = end as usize;
     let (mut dues, mut last) = (state.dues.into_iter(), state.last.into_iter());
@@ -212,25 +220,25 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
     {
         return Err(unreadable());
     }
-    detail.slots.reserve_exact(count);
-    for slot in 0..count {
-        let slot_state =
-            SlotState::from_byte(state.states[slot]).ok_or_else(|| RecordError("a state".to_owned()))?;
-        let attempts = state.attempts[slot];
-        let due = if slot_state == SlotState::Retrying { dues.next().ok_or_else(unreadable)? } else { 0 };
-        detail.slots.push(Slot {
-            subscription: state.subscriptions[slot],
-            state: slot_state,
+    detail.deliveries.reserve_exact(count);
+    for entry in 0..count {
+        let entry_state =
+            EntryState::from_byte(state.states[entry]).ok_or_else(|| RecordError("a state".to_owned()))?;
+        let attempts = state.attempts[entry];
+        let due = if entry_state == EntryState::Retrying { dues.next().ok_or_else(unreadable)? } else { 0 };
+        detail.deliveries.push(DeliveryEntry {
+            subscription: state.subscriptions[entry],
+            state: entry_state,
             attempts,
-            attempts_before: state.attempts_before.get(slot).copied().unwrap_or(0).min(attempts),
+            attempts_before: state.attempts_before.get(entry).copied().unwrap_or(0).min(attempts),
             due: UnixMicros(due),
-            changed: UnixMicros(state.changed[slot]),
-            added: UnixMicros(state.added.get(slot).copied().unwrap_or(0)),
+            changed: UnixMicros(state.changed[entry]),
+            added: UnixMicros(state.added.get(entry).copied().unwrap_or(0)),
             last: if attempts > 0 {
-                let last = last.next().filter(|last| *last != Pos::default().raw());
-                Pos::from_raw(last.ok_or_else(unreadable)?)
+                let last = last.next().filter(|last| *last != LogPosition::default().raw());
+                LogPosition::from_raw(last.ok_or_else(unreadable)?)
             } else {
-                Pos::default()
+                LogPosition::default()
             },
         });
     }
@@ -238,7 +246,7 @@ fn decode_slots(detail: &mut Detail, state: StateRecord) -> Result<(), RecordErr
         return Err(unreadable());
     }
     if (0..detail.len()).any(|event| {
-        !detail.slots[detail.range(event)].is_sorted_by(|one, next| one.subscription < next.subscription)
+        !detail.deliveries[detail.range(event)].is_sorted_by(|one, next| one.subscription < next.subscription)
     }) {
         return Err(RecordError("a state with deliveries out of order".to_owned()));
     }
@@ -269,16 +277,16 @@ mod tests {
 
     #[test]
     fn a_detail_comes_back_as_it_was() {
-        let mut detail = Detail::new();
+        let mut detail = VolumeDetail::new();
         for number in 0..50_i64 {
             let event = EventMeta {
                 account: 1 + number % 3,
                 inbox: number % 2,
                 time: UnixMicros(1_000 + number * 7),
                 fingerprint: u128::MAX / u128::from(number.unsigned_abs() + 1),
-                pos: Pos::new(3, 40 + u32::try_from(number).unwrap() * 9),
+                pos: LogPosition::new(3, 40 + u32::try_from(number).unwrap() * 9),
                 len: 9,
-                sum: 77,
+                checksum: 77,
                 tag: OrderTag(5),
                 event_type: 4,
                 id: format!("e{number}").into(),
@@ -288,16 +296,18 @@ mod tests {
             detail.push(event, [1, 9].into_iter());
         }
         let never = UnixMicros(0);
-        for (event, state) in [(1, SlotState::Retrying), (2, SlotState::Succeeded), (3, SlotState::Cancelled)]
+        for (event, state) in
+            [(1, EntryState::Retrying), (2, EntryState::Succeeded), (3, EntryState::Cancelled)]
         {
-            let place = detail.range(event).start;
-            let due = if state == SlotState::Retrying { UnixMicros(99) } else { never };
-            let (attempts, last) = if event == 3 { (0, Pos::default()) } else { (2, Pos::new(7, 80)) };
+            let position = detail.range(event).start;
+            let due = if state == EntryState::Retrying { UnixMicros(99) } else { never };
+            let (attempts, last) =
+                if event == 3 { (0, LogPosition::default()) } else { (2, LogPosition::new(7, 80)) };
             let changed = UnixMicros(50);
             detail.set(
                 event,
-                place,
-                Slot {
+                position,
+                DeliveryEntry {
                     subscription: 1,
                     state,
                     attempts,
@@ -312,16 +322,16 @@ mod tests {
         detail.add(7, 5, UnixMicros(60));
         for kept in [None, Some([1_usize, 2, 3, 7])] {
             let detail = kept.map_or_else(
-                || detail.only(crate::domain::ids::Seq(1), &(0..50).collect::<Vec<_>>(), |_| true),
-                |kept| detail.only(crate::domain::ids::Seq(1), &kept, |subscription| subscription != 9),
+                || detail.filtered(crate::domain::ids::Seq(1), &(0..50).collect::<Vec<_>>(), |_| true),
+                |kept| detail.filtered(crate::domain::ids::Seq(1), &kept, |subscription| subscription != 9),
             );
             let (index, hashes) = encode_index(&detail);
             let read = decode(&index.encode_to_vec(), &encode_state(&detail).encode_to_vec()).unwrap();
             assert_eq!(
-                (&read.events, &read.slots, &read.bases),
-                (&detail.events, &detail.slots, &detail.bases)
+                (&read.events, &read.deliveries, &read.event_offsets),
+                (&detail.events, &detail.deliveries, &detail.event_offsets)
             );
-            assert_eq!((&read.offsets, &read.retries), (&detail.offsets, &detail.retries));
+            assert_eq!((&read.seq_offsets, &read.retries), (&detail.seq_offsets, &detail.retries));
             assert_eq!(
                 decode_hashes(&hashes).count(),
                 detail.events.iter().filter(|event| event.id_given).count()

@@ -12,13 +12,14 @@ use crate::{
         ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::disk::log::Pos,
+    proto::v1::EventType,
+    store::disk::log::LogPosition,
 };
 
 /// How far a delivery is; when a retry is due, its slot knows. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum SlotState {
+pub enum EntryState {
     /// Waits for its first attempt.
     Pending = 0,
     /// Waits for another.
@@ -31,7 +32,7 @@ pub enum SlotState {
     Cancelled = 4,
 }
 
-impl From<DeliveryState> for SlotState {
+impl From<DeliveryState> for EntryState {
     fn from(state: DeliveryState) -> Self {
         match state {
             DeliveryState::Pending => Self::Pending,
@@ -43,7 +44,7 @@ impl From<DeliveryState> for SlotState {
     }
 }
 
-impl SlotState {
+impl EntryState {
     /// Each of them.
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled];
@@ -71,11 +72,11 @@ pub struct EventMeta {
     /// Tells it from another event with its id.
     pub fingerprint: u128,
     /// Where its encoding is.
-    pub pos: Pos,
+    pub pos: LogPosition,
     /// The encoding's length.
     pub len: u32,
     /// What the encoding adds up to.
-    pub sum: u32,
+    pub checksum: u32,
     /// What it keeps its order within.
     pub tag: OrderTag,
     /// Its kind.
@@ -88,13 +89,20 @@ pub struct EventMeta {
     pub delivery_count: u32,
 }
 
+impl EventMeta {
+    /// Its type; [`EventType::Unspecified`] for a number that this version does not know.
+    pub fn event_type(&self) -> EventType {
+        EventType::try_from(self.event_type).unwrap_or(EventType::Unspecified)
+    }
+}
+
 /// One delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct DeliveryEntry {
     /// To whom.
     pub subscription: u32,
     /// How far.
-    pub state: SlotState,
+    pub state: EntryState,
     /// Attempts made so far.
     pub attempts: u32,
     /// How many of these were made before it was last queued.
@@ -106,22 +114,22 @@ pub struct Slot {
     /// When it was added; 0 if its event was stored with it.
     pub added: UnixMicros,
     /// Where the latest attempt is written down; the lowest place if there was none.
-    pub last: Pos,
+    pub last: LogPosition,
 }
 
-impl Slot {
+impl DeliveryEntry {
     /// A delivery that waits for its first attempt.
     pub fn new(subscription: u32) -> Self {
         let never = UnixMicros(0);
         Self {
             subscription,
-            state: SlotState::Pending,
+            state: EntryState::Pending,
             attempts: 0,
             attempts_before: 0,
             due: never,
             changed: never,
             added: never,
-            last: Pos::default(),
+            last: LogPosition::default(),
         }
     }
 
@@ -133,26 +141,26 @@ impl Slot {
     /// How far it is.
     pub fn delivery_state(&self) -> DeliveryState {
         match self.state {
-            SlotState::Pending => DeliveryState::Pending,
-            SlotState::Retrying => DeliveryState::Retrying { due: self.due },
-            SlotState::Succeeded => DeliveryState::Succeeded,
-            SlotState::Failed => DeliveryState::Failed,
-            SlotState::Cancelled => DeliveryState::Cancelled,
+            EntryState::Pending => DeliveryState::Pending,
+            EntryState::Retrying => DeliveryState::Retrying { due: self.due },
+            EntryState::Succeeded => DeliveryState::Succeeded,
+            EntryState::Failed => DeliveryState::Failed,
+            EntryState::Cancelled => DeliveryState::Cancelled,
         }
     }
 }
 
 /// What a volume knows of each event and delivery.
 #[derive(Debug, Default)]
-pub struct Detail {
+pub struct VolumeDetail {
     /// How far each event is from the volume's first place; empty while none is missing.
-    pub offsets: Vec<u32>,
+    pub seq_offsets: Vec<u32>,
     /// The events, in order.
     pub events: Vec<EventMeta>,
     /// For each event the first of its slots, and one more for the end of the last.
-    pub bases: Vec<u32>,
+    pub event_offsets: Vec<u32>,
     /// The deliveries, those of an event by subscription.
-    pub slots: Vec<Slot>,
+    pub deliveries: Vec<DeliveryEntry>,
     /// What is retried: subscription, when it is due, which event.
     pub retries: BTreeSet<(u32, UnixMicros, u32)>,
     /// Something changed since it was last written.
@@ -163,12 +171,12 @@ pub struct Detail {
 
 /// Roughly what an event and a delivery take up in memory, in bytes.
 const EVENT_MEMORY: usize = 150;
-const SLOT_MEMORY: usize = 64;
+const DELIVERY_MEMORY: usize = 64;
 
-impl Detail {
+impl VolumeDetail {
     /// Of a volume without events, which nobody has described.
     pub fn new() -> Self {
-        Self { bases: vec![0], dirty: true, ..Self::default() }
+        Self { event_offsets: vec![0], dirty: true, ..Self::default() }
     }
 
     /// How many events it has.
@@ -178,7 +186,7 @@ impl Detail {
 
     /// Roughly what it takes up in memory, in bytes.
     pub fn memory(&self) -> usize {
-        self.events.len() * EVENT_MEMORY + self.slots.len() * SLOT_MEMORY
+        self.events.len() * EVENT_MEMORY + self.deliveries.len() * DELIVERY_MEMORY
     }
 
     /// Notes that it is used, at a count that rises.
@@ -194,70 +202,72 @@ impl Detail {
     /// Adds the next event with its deliveries, which wait.
     pub fn push(&mut self, event: EventMeta, subscriptions: impl Iterator<Item = u32>) {
         self.events.push(event);
-        self.slots.extend(subscriptions.map(Slot::new));
-        self.bases.push(index(self.slots.len()));
+        self.deliveries.extend(subscriptions.map(DeliveryEntry::new));
+        self.event_offsets.push(index(self.deliveries.len()));
     }
 
     /// Adds a delivery of an event, which is not there yet. Returns its slot.
     pub fn add(&mut self, event: usize, subscription: u32, at: UnixMicros) -> usize {
         let range = self.range(event);
-        let place = range.start + self.slots[range].partition_point(|slot| slot.subscription < subscription);
-        self.slots.insert(place, Slot { added: at, changed: at, ..Slot::new(subscription) });
-        self.bases[event + 1..].iter_mut().for_each(|base| *base += 1);
-        place
+        let position =
+            range.start + self.deliveries[range].partition_point(|entry| entry.subscription < subscription);
+        self.deliveries
+            .insert(position, DeliveryEntry { added: at, changed: at, ..DeliveryEntry::new(subscription) });
+        self.event_offsets[event + 1..].iter_mut().for_each(|offset| *offset += 1);
+        position
     }
 
     /// The event at a place, by its number here.
     pub fn event_at(&self, first: Seq, seq: Seq) -> Option<usize> {
         let offset = seq.0.checked_sub(first.0)?;
-        if self.offsets.is_empty() {
+        if self.seq_offsets.is_empty() {
             return usize::try_from(offset).ok().filter(|event| *event < self.len());
         }
-        self.offsets.binary_search(&u32::try_from(offset).ok()?).ok()
+        self.seq_offsets.binary_search(&u32::try_from(offset).ok()?).ok()
     }
 
     /// The place of an event.
     pub fn seq(&self, first: Seq, event: usize) -> Seq {
-        let offset = self.offsets.get(event).map_or(event as u64, |offset| u64::from(*offset));
+        let offset = self.seq_offsets.get(event).map_or(event as u64, |offset| u64::from(*offset));
         Seq(first.0 + offset)
     }
 
     /// The first event from a place on.
     pub fn event_from(&self, first: Seq, seq: Seq) -> usize {
         let offset = seq.0.saturating_sub(first.0);
-        let event = match self.offsets.is_empty() {
+        let event = match self.seq_offsets.is_empty() {
             true => usize::try_from(offset).unwrap_or(usize::MAX),
-            false => self.offsets.partition_point(|other| u64::from(*other) < offset),
+            false => self.seq_offsets.partition_point(|other| u64::from(*other) < offset),
         };
         event.min(self.len())
     }
 
     /// The slots of an event.
     pub fn range(&self, event: usize) -> std::ops::Range<usize> {
-        self.bases[event] as usize..self.bases[event + 1] as usize
+        self.event_offsets[event] as usize..self.event_offsets[event + 1] as usize
     }
 
     /// The slot of a delivery.
-    pub fn slot(&self, first: Seq, key: DeliveryKey) -> Option<usize> {
+    pub fn position(&self, first: Seq, key: DeliveryKey) -> Option<usize> {
         let subscription = u32::try_from(key.subscription.0).ok()?;
         let range = self.range(self.event_at(first, key.seq)?);
         let start = range.start;
-        self.slots[range]
-            .binary_search_by_key(&subscription, |slot| slot.subscription)
+        self.deliveries[range]
+            .binary_search_by_key(&subscription, |entry| entry.subscription)
             .ok()
-            .map(|place| start + place)
+            .map(|position| start + position)
     }
 
     /// Sets a slot, and keeps in mind when a retry is due.
-    pub fn set(&mut self, event: usize, place: usize, slot: Slot) {
-        let before = self.slots[place];
-        if before.state == SlotState::Retrying {
+    pub fn set(&mut self, event: usize, position: usize, entry: DeliveryEntry) {
+        let before = self.deliveries[position];
+        if before.state == EntryState::Retrying {
             self.retries.remove(&(before.subscription, before.due, index(event)));
         }
-        if slot.state == SlotState::Retrying {
-            self.retries.insert((slot.subscription, slot.due, index(event)));
+        if entry.state == EntryState::Retrying {
+            self.retries.insert((entry.subscription, entry.due, index(event)));
         }
-        self.slots[place] = slot;
+        self.deliveries[position] = entry;
         self.dirty = true;
     }
 
@@ -281,28 +291,35 @@ impl Detail {
     }
 
     /// The deliveries of an event, by subscription.
-    pub fn deliveries(&self, first: Seq, event: usize) -> impl Iterator<Item = (DeliveryKey, &Slot)> {
+    pub fn deliveries_of(
+        &self,
+        first: Seq,
+        event: usize,
+    ) -> impl Iterator<Item = (DeliveryKey, &DeliveryEntry)> {
         let seq = self.seq(first, event);
-        self.slots[self.range(event)].iter().map(move |slot| {
-            (DeliveryKey { seq, subscription: SubscriptionKey(slot.subscription.into()) }, slot)
+        self.deliveries[self.range(event)].iter().map(move |entry| {
+            (DeliveryKey { seq, subscription: SubscriptionKey(entry.subscription.into()) }, entry)
         })
     }
 
     /// Whether an event is owed to one of the subscriptions that are known.
     pub fn is_owed(&self, event: usize, is_known: impl Fn(u32) -> bool) -> bool {
-        self.slots[self.range(event)].iter().any(|slot| slot.state.is_owed() && is_known(slot.subscription))
+        self.deliveries[self.range(event)]
+            .iter()
+            .any(|entry| entry.state.is_owed() && is_known(entry.subscription))
     }
 
     /// The same with these events alone, and with the deliveries to subscriptions that are known.
-    pub fn only(&self, first: Seq, events: &[usize], is_known: impl Fn(u32) -> bool) -> Self {
+    pub fn filtered(&self, first: Seq, events: &[usize], is_known: impl Fn(u32) -> bool) -> Self {
         let mut kept = Self::new();
         for &event in events {
             let offset = self.seq(first, event).0 - first.0;
-            kept.offsets.push(u32::try_from(offset).expect("a volume has less than 2^32 places"));
+            kept.seq_offsets.push(u32::try_from(offset).expect("a volume has less than 2^32 places"));
             kept.events.push(self.events[event].clone());
-            kept.slots
-                .extend(self.slots[self.range(event)].iter().filter(|slot| is_known(slot.subscription)));
-            kept.bases.push(index(kept.slots.len()));
+            kept.deliveries.extend(
+                self.deliveries[self.range(event)].iter().filter(|entry| is_known(entry.subscription)),
+            );
+            kept.event_offsets.push(index(kept.deliveries.len()));
         }
         kept.note_retries();
         kept
@@ -311,9 +328,9 @@ impl Detail {
     /// Notes what is retried, after slots were filled in.
     pub fn note_retries(&mut self) {
         for event in 0..self.len() {
-            for slot in &self.slots[self.range(event)] {
-                if slot.state == SlotState::Retrying {
-                    self.retries.insert((slot.subscription, slot.due, index(event)));
+            for entry in &self.deliveries[self.range(event)] {
+                if entry.state == EntryState::Retrying {
+                    self.retries.insert((entry.subscription, entry.due, index(event)));
                 }
             }
         }

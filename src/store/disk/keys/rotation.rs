@@ -10,12 +10,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use crate::{
     domain::seal::{KeyId, SealingKey, SealingKeys},
     store::disk::{
-        REGISTRY_TREE,
         data_dir::{READY, prepare, take_lock, write_marker},
         keys::key_file::{self, KEY_FILE, KeySource},
         kv::{
-            sled::{finish_writing_anew, open_engine, write_anew},
-            subscriptions::{RegistryTree, seal_anew},
+            sled::{finish_rewrite, open_engine, rewrite},
+            subscriptions::{REGISTRY_TREE, RegistryTree, reseal},
         },
         open_error::OpenError,
     },
@@ -32,8 +31,16 @@ pub struct Rotation {
     pub file: Option<PathBuf>,
 }
 
-/// See [`crate::store::disk::rotate_secrets_key`].
-pub(crate) fn rotate(
+/// Seals the secrets of the store in `data_dir`, which nobody has open, with another key: the first, where the source has several, else
+/// `new`, which takes the place of the only one in its file.
+///
+/// At every moment the keys in the file are enough to open the store; interrupted, it goes on when it is called again or the store is
+/// opened. Nothing that was written with the key before is left in the data directory.
+///
+/// # Errors
+///
+/// There is no store, another process has it open, or the key is not its key: then nothing is changed. Or the file system refused.
+pub fn rotate_secrets_key(
     data_dir: &Path,
     source: &KeySource,
     new: SealingKey,
@@ -43,7 +50,7 @@ pub(crate) fn rotate(
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
     let _lock = take_lock(data_dir)?;
-    finish_writing_anew(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
+    finish_rewrite(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
     if prepare(data_dir)? {
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
@@ -51,7 +58,7 @@ pub(crate) fn rotate(
     let mut random = StdRng::seed_from_u64(seed);
     let db = open_engine(data_dir, false)?;
     let before = key_of_store(data_dir, &db)?;
-    let given = keys_at_hand(data_dir, source, before)?;
+    let given = available_keys(data_dir, source, before)?;
     let is_current = check(data_dir, &db, before, &given)?;
     let keys = match &file {
         // The first of several is the new one already. Where nothing was sealed before, so is the only one.
@@ -84,7 +91,7 @@ pub(crate) fn open_sealed(
     }
     let db = open_engine(data_dir, fresh)?;
     let before = key_of_store(data_dir, &db)?;
-    let keys = keys_at_hand(data_dir, source, before)?;
+    let keys = available_keys(data_dir, source, before)?;
     let is_current = fresh || check(data_dir, &db, before, &keys)?;
     let db = if is_current { db } else { seal_store(data_dir, db, before, &keys, random)? };
     if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
@@ -95,7 +102,7 @@ pub(crate) fn open_sealed(
 }
 
 /// The keys that the source gives. One beside the data is made where nothing is sealed yet.
-fn keys_at_hand(
+fn available_keys(
     data_dir: &Path,
     source: &KeySource,
     of_store: Option<KeyId>,
@@ -193,7 +200,7 @@ fn seal_store(
     let mut nonces_of_rows = StdRng::seed_from_u64(random.random());
     let row = |tree: &[u8], key: &[u8], value: &[u8]| {
         if tree == REGISTRY_TREE.as_bytes() {
-            seal_anew(key, value, keys, &mut nonces_of_rows).map_err(|error| of_registry(error.into()))
+            reseal(key, value, keys, &mut nonces_of_rows).map_err(|error| of_registry(error.into()))
         } else {
             Ok(Some(value.to_vec()))
         }
@@ -204,7 +211,7 @@ fn seal_store(
         // Before a version that knows nothing of sealed secrets could take them for none.
         write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))
     };
-    let db = write_anew(data_dir, db, row, last)?;
+    let db = rewrite(data_dir, db, row, last)?;
     let before = before.map_or_else(|| "none".to_owned(), |id| id.to_string());
     tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store anew");
     Ok(db)

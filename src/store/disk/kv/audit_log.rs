@@ -12,7 +12,6 @@ use std::{
 
 use ::sled::{Batch, Db, Tree};
 use prost::Message;
-use tokio::sync::oneshot;
 
 use super::{
     audit_record::{AuditKind, AuditRow, decode, key_in, key_of, u64_at},
@@ -26,7 +25,12 @@ use crate::{
     store::{
         AuditQuery, AuditWrite, CommitFuture, Page, StoreError,
         audit::{AuditEviction, AuditUsage},
-        disk::{Shared, fs::free_bytes, kv::sled::SEGMENT_BYTES, records::RecordError},
+        disk::{
+            fs::free_bytes,
+            kv::SEGMENT_BYTES,
+            records::RecordError,
+            shared::{Reply, Shared},
+        },
     },
 };
 
@@ -35,9 +39,9 @@ const AUDIT_TREE: &str = "audit";
 /// Notes that may wait to be written; past them [`StoreError::Busy`].
 pub const AUDIT_WAITING_MAX: usize = 4096;
 /// Notes that are synced at once, at most.
-const GROUP_MAX: usize = 256;
+const BATCH_MAX: usize = 256;
 /// Records that one page looks at, at most.
-const LOOKED_AT_MAX: usize = 10_000;
+const SCANNED_MAX: usize = 10_000;
 /// Records that one purge removes, at most.
 const PURGED_MAX: usize = 10_000;
 /// Least bytes free on the disk while calls are noted, as for changes of subscriptions: sled does not survive without.
@@ -45,11 +49,9 @@ const ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
 /// The same while they end: what was begun is to be told to its end.
 const ROOM_TO_END_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
 enum Write {
-    Note(Box<AuditWrite>, Answer<AuditKey>),
-    Purge(UnixMicros, Answer<u64>),
+    Note(Box<AuditWrite>, Reply<AuditKey>),
+    Purge(UnixMicros, Reply<u64>),
     Stop,
 }
 
@@ -77,9 +79,9 @@ impl AuditLog {
     /// Reads what is kept, and begins to write.
     pub fn open(settings: AuditSettings, shared: Arc<Shared>) -> Result<Self, RegistryError> {
         let tree = settings.db.open_tree(AUDIT_TREE)?;
-        let book = read_book(&tree)?;
+        let usage = read_usage(&tree)?;
         let (writes, waiting) = mpsc::sync_channel(AUDIT_WAITING_MAX);
-        let writer = Writer { settings, shared: Arc::clone(&shared), tree: tree.clone(), book };
+        let writer = Writer { settings, shared: Arc::clone(&shared), tree: tree.clone(), usage };
         let write = move || {
             if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
                 shared.fail(StoreError::Failed("the thread that writes audit records panicked".to_owned()));
@@ -92,12 +94,12 @@ impl AuditLog {
 
     /// See [`crate::store::Store::audit`].
     pub fn note(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
-        self.write(|answer| Write::Note(Box::new(note), answer))
+        self.write(|reply| Write::Note(Box::new(note), reply))
     }
 
     /// See [`crate::store::Store::purge_audit`].
     pub fn purge(&self, since: UnixMicros) -> CommitFuture<u64> {
-        self.write(|answer| Write::Purge(since, answer))
+        self.write(|reply| Write::Purge(since, reply))
     }
 
     /// See [`crate::store::Store::audit_records`].
@@ -108,9 +110,9 @@ impl AuditLog {
         let end = query
             .end()
             .map_or_else(|| vec![AuditKind::Record as u8 + 1], |end| key_in(AuditKind::Record, end).to_vec());
-        let (mut rows, mut broken_off) = (Vec::new(), None);
+        let (mut rows, mut stopped_at) = (Vec::new(), None);
         if start < end {
-            for (looked_at, row) in tree.range(start..end).rev().enumerate() {
+            for (scanned, row) in tree.range(start..end).rev().enumerate() {
                 let (key, value) = row.map_err(failed)?;
                 let record = decode(&key, &value).map_err(failed)?;
                 let key = record.key;
@@ -120,13 +122,13 @@ impl AuditLog {
                 if rows.len() > query.limit {
                     break;
                 }
-                if looked_at + 1 == LOOKED_AT_MAX {
-                    broken_off = Some(key);
+                if scanned + 1 == SCANNED_MAX {
+                    stopped_at = Some(key);
                     break;
                 }
             }
         }
-        Ok(Page::cut_at(rows, query.limit, |record| record.key, broken_off))
+        Ok(Page::cut_at(rows, query.limit, |record| record.key, stopped_at))
     }
 
     /// Writes what waits, and ends.
@@ -138,9 +140,9 @@ impl AuditLog {
         self.tree.write().expect("nothing panics under this lock").take();
     }
 
-    fn write<T>(&self, write: impl FnOnce(Answer<T>) -> Write) -> CommitFuture<T> {
-        let (answer, commit) = CommitFuture::pair();
-        match self.writes.try_send(write(answer)) {
+    fn write<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> CommitFuture<T> {
+        let (reply, commit) = CommitFuture::pair();
+        match self.writes.try_send(write(reply)) {
             Ok(()) => commit,
             Err(mpsc::TrySendError::Full(_)) => CommitFuture::ready(Err(StoreError::Busy)),
             Err(mpsc::TrySendError::Disconnected(_)) => CommitFuture::ready(Err(StoreError::Closed)),
@@ -153,34 +155,34 @@ struct Writer {
     settings: AuditSettings,
     shared: Arc<Shared>,
     tree: Tree,
-    book: AuditUsage,
+    usage: AuditUsage,
 }
 
 /// Something that is written and not yet synced.
 enum Written {
-    Note(Result<AuditKey, StoreError>, Answer<AuditKey>),
-    Purge(Result<u64, StoreError>, Answer<u64>),
+    Note(Result<AuditKey, StoreError>, Reply<AuditKey>),
+    Purge(Result<u64, StoreError>, Reply<u64>),
 }
 
 impl Writer {
     fn run(mut self, writes: &mpsc::Receiver<Write>) {
         while let Ok(first) = writes.recv() {
-            let (mut group, mut stops) = (Vec::new(), false);
+            let (mut batch, mut stops) = (Vec::new(), false);
             let mut next = Some(first);
             let room = free_bytes(&self.settings.dir).unwrap_or(u64::MAX);
             while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
                 match write {
-                    Write::Note(note, answer) => group.push(Written::Note(self.note(*note, room), answer)),
-                    Write::Purge(since, answer) => {
-                        group.push(Written::Purge(self.purge(since, room), answer));
+                    Write::Note(note, reply) => batch.push(Written::Note(self.note(*note, room), reply)),
+                    Write::Purge(since, reply) => {
+                        batch.push(Written::Purge(self.purge(since, room), reply));
                     }
                     Write::Stop => stops = true,
                 }
-                if stops || group.len() == GROUP_MAX {
+                if stops || batch.len() == BATCH_MAX {
                     break;
                 }
             }
-            self.finish(group);
+            self.finish(batch);
             if stops {
                 return;
             }
@@ -188,18 +190,18 @@ impl Writer {
     }
 
     /// Syncs what was written, and answers.
-    fn finish(&self, group: Vec<Written>) {
-        let wrote = group.iter().any(|written| {
+    fn finish(&self, batch: Vec<Written>) {
+        let wrote = batch.iter().any(|written| {
             matches!(written, Written::Note(Ok(_), _)) || matches!(written, Written::Purge(Ok(1..), _))
         });
         let synced = if wrote { self.sync() } else { Ok(()) };
         if let Err(failure) = &synced {
             self.shared.fail(failure.clone());
         }
-        for written in group {
+        for written in batch {
             match written {
-                Written::Note(result, answer) => drop(answer.send(synced.clone().and(result))),
-                Written::Purge(result, answer) => drop(answer.send(synced.clone().and(result))),
+                Written::Note(result, reply) => drop(reply.send(synced.clone().and(result))),
+                Written::Purge(result, reply) => drop(reply.send(synced.clone().and(result))),
             }
         }
     }
@@ -216,13 +218,13 @@ impl Writer {
         let least = if matches!(note, AuditWrite::Ended(..)) { ROOM_TO_END_BYTES } else { ROOM_BYTES };
         self.check(room, least)?;
         let written = self.write(note);
-        self.noticing(written)
+        self.note_failure(written)
     }
 
     fn purge(&mut self, since: UnixMicros, room: u64) -> Result<u64, StoreError> {
         self.check(room, ROOM_BYTES)?;
         let purged = self.remove_before(since);
-        self.noticing(purged)
+        self.note_failure(purged)
     }
 
     /// Errors if nothing can be written.
@@ -231,7 +233,7 @@ impl Writer {
         if room < least { Err(StoreError::Full) } else { Ok(()) }
     }
 
-    fn noticing<T>(&self, written: Result<T, RegistryError>) -> Result<T, StoreError> {
+    fn note_failure<T>(&self, written: Result<T, RegistryError>) -> Result<T, StoreError> {
         written.map_err(|error| {
             let failure = StoreError::from(error);
             self.shared.fail(failure.clone());
@@ -242,28 +244,28 @@ impl Writer {
     fn write(&mut self, note: AuditWrite) -> Result<AuditKey, RegistryError> {
         let now = self.shared.clock.now();
         let record = match note {
-            AuditWrite::Begun(call) => AuditRecord::begun(self.book.next(now), call),
+            AuditWrite::Begun(call) => AuditRecord::begun(self.usage.next(now), call),
             AuditWrite::Refused(call, end) => {
-                let key = self.book.next(now);
+                let key = self.usage.next(now);
                 AuditRecord::begun(key, call).ended(end, key.time)
             }
             AuditWrite::Ended(key, end) => {
                 let Some(record) = self.get(key)?.filter(|record| record.end_time.is_none()) else {
                     return Ok(key);
                 };
-                self.book.remove(&record);
+                self.usage.remove(&record);
                 record.ended(end, now.max(key.time))
             }
         };
         let key = record.key;
-        self.book.add(&record);
+        self.usage.add(&record);
         let mut batch = Batch::default();
         if record.outcome == AuditOutcome::Refused {
             batch.insert(&key_in(AuditKind::Refused, key), Vec::new());
         }
         batch.insert(&key_in(AuditKind::Record, key), AuditRow::from(record).encode_to_vec());
         self.apply(batch)?;
-        while let Some(excess) = self.book.excess(self.settings.bytes_max) {
+        while let Some(excess) = self.usage.excess(self.settings.bytes_max) {
             let kind = match excess {
                 AuditEviction::Refused => AuditKind::Refused,
                 AuditEviction::Any => AuditKind::Record,
@@ -296,7 +298,7 @@ impl Writer {
 
     fn remove(&mut self, key: AuditKey) -> Result<(), RegistryError> {
         if let Some(record) = self.get(key)? {
-            self.book.remove(&record);
+            self.usage.remove(&record);
         }
         let mut batch = Batch::default();
         batch.remove(&key_in(AuditKind::Record, key));
@@ -306,20 +308,20 @@ impl Writer {
 
     /// The books are in every batch, so that they are those of what is there.
     fn apply(&self, mut batch: Batch) -> Result<(), RegistryError> {
-        let AuditUsage { bytes, refused_bytes, last } = self.book;
+        let AuditUsage { bytes, refused_bytes, last } = self.usage;
         let mut value = Vec::with_capacity(32);
         for number in [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number] {
             value.extend(number.to_be_bytes());
         }
-        batch.insert(&[AuditKind::Book as u8], value);
+        batch.insert(&[AuditKind::Usage as u8], value);
         Ok(self.tree.apply_batch(batch)?)
     }
 }
 
-fn read_book(tree: &Tree) -> Result<AuditUsage, RegistryError> {
-    let Some(value) = tree.get([AuditKind::Book as u8])? else { return Ok(AuditUsage::default()) };
+fn read_usage(tree: &Tree) -> Result<AuditUsage, RegistryError> {
+    let Some(value) = tree.get([AuditKind::Usage as u8])? else { return Ok(AuditUsage::default()) };
     let number = |nth: usize| {
-        u64_at(&value, nth * 8).ok_or_else(|| RecordError("the book of the audit records".to_owned()))
+        u64_at(&value, nth * 8).ok_or_else(|| RecordError("the usage of the audit records".to_owned()))
     };
     let last = AuditKey { time: UnixMicros(number(2)?.cast_signed()), number: number(3)? };
     Ok(AuditUsage { bytes: number(0)?, refused_bytes: number(1)?, last })

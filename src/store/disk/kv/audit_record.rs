@@ -21,7 +21,7 @@ pub enum AuditKind {
     /// By time and number, of the refusals among them; without a value.
     Refused = 2,
     /// Alone: what all take up and what refusals do, and the last time and number; 8 bytes each, big endian.
-    Book = 3,
+    Usage = 3,
 }
 
 /// An audit record.
@@ -103,8 +103,8 @@ pub fn key_of(bytes: &[u8]) -> Option<AuditKey> {
 }
 
 /// The number that begins at this place.
-pub fn u64_at(bytes: &[u8], place: usize) -> Option<u64> {
-    Some(u64::from_be_bytes(*bytes.get(place..)?.first_chunk()?))
+pub fn u64_at(bytes: &[u8], position: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(*bytes.get(position..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -9,15 +9,12 @@ use std::{
     time::Duration,
 };
 
+use super::SEGMENT_BYTES;
 use crate::store::disk::{
     data_dir::ENGINE_DIR,
     fs::{free_bytes, sync_dir},
     open_error::OpenError,
 };
-
-/// sled's segment, in bytes: the largest that it takes. It turns a leaf of more than a quarter of it into a file of its own, which its
-/// `flush` does not sync.
-pub(in crate::store::disk) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Memory for sled's cache, in bytes: all subscriptions are in memory anyway.
 const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
@@ -70,7 +67,7 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
 /// before stays in sled's files for long; this is how it goes.
 ///
 /// `row` makes of a tree's name, a key and a value the new value, or leaves the row out; `last` is done before the two change places.
-pub(crate) fn write_anew(
+pub(crate) fn rewrite(
     data_dir: &Path,
     old: ::sled::Db,
     mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
@@ -96,17 +93,17 @@ pub(crate) fn write_anew(
     new.flush().map_err(of_engine)?;
     drop((old, new));
     sync_all_in(&data_dir.join(NEW_DIR)).map_err(io)?;
-    change_places(data_dir).map_err(io)?;
+    swap_dirs(data_dir).map_err(io)?;
     open_engine(data_dir, false)
 }
 
-/// Ends what a crash interrupted in [`write_anew`].
-pub(crate) fn finish_writing_anew(data_dir: &Path) -> io::Result<()> {
+/// Ends what a crash interrupted in [`rewrite`].
+pub(crate) fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let exists = |dir: &str| data_dir.join(dir).try_exists();
     let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
     match (engine, new, old) {
         // Between the two renames: the new one was on disk before the first.
-        (false, true, true) => change_places(data_dir),
+        (false, true, true) => swap_dirs(data_dir),
         // It had not come to its end.
         (true, true, _) => remove(data_dir, NEW_DIR),
         (true, false, true) => remove(data_dir, OLD_DIR),
@@ -114,7 +111,7 @@ pub(crate) fn finish_writing_anew(data_dir: &Path) -> io::Result<()> {
     }
 }
 
-fn change_places(data_dir: &Path) -> io::Result<()> {
+fn swap_dirs(data_dir: &Path) -> io::Result<()> {
     let path = |dir: &str| data_dir.join(dir);
     sync_dir(data_dir)?;
     if path(ENGINE_DIR).try_exists()? {

@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// What the tree of the registry is called.
+pub(in crate::store::disk) const REGISTRY_TREE: &str = "registry";
+
 /// How long a request id is remembered. A repetition later than that is a new request.
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -71,8 +74,8 @@ impl RegistryTree {
 
     /// Writes down that the first of the keys is the one that every secret is sealed with.
     pub fn note_key(tree: &Tree, keys: &SealingKeys, random: &mut StdRng) -> Result<(), RegistryError> {
-        let place = SealContext { owner: store_id(tree)?, field: KEY_FIELD };
-        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), place, random))?;
+        let context = SealContext { owner: store_id(tree)?, field: KEY_FIELD };
+        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), context, random))?;
         Ok(())
     }
 
@@ -222,7 +225,7 @@ impl RegistryTree {
         now: UnixMicros,
     ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
         let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
-        let (time, fingerprint, subscription) = answer_of(&value, &self.keys)?;
+        let (time, fingerprint, subscription) = response_of(&value, &self.keys)?;
         Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
     }
 }
@@ -251,7 +254,7 @@ fn note_older_secrets(ends: &mut BTreeMap<SubscriptionKey, UnixMicros>, subscrip
 
 /// A row of the tree, its secrets sealed with the first of the keys, whichever of them they are sealed with now, or none. `None` for the
 /// row that says which: it is written anew by [`RegistryTree::note_key`].
-pub fn seal_anew(
+pub fn reseal(
     key: &[u8],
     value: &[u8],
     keys: &SealingKeys,
@@ -298,7 +301,7 @@ pub(crate) fn request_of(
 }
 
 /// When a request was made, its digest, and its answer.
-pub(crate) fn answer_of(
+pub(crate) fn response_of(
     value: &[u8],
     keys: &SealingKeys,
 ) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Pos;
+use super::LogPosition;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub enum Kind {
     /// How far a volume's deliveries are; the manifest points to it.
     State = 3,
     /// Events that are kept when the file that they were in goes; the manifest points to them.
-    Kept = 4,
+    Relocated = 4,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Commit, Self::Index, Self::State, Self::Kept].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Commit, Self::Index, Self::State, Self::Relocated].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -35,12 +35,12 @@ pub(super) struct Head {
     pub(super) kind: Kind,
     pub(super) len: u32,
     pub(super) number: u64,
-    pub(super) sum: u64,
+    pub(super) checksum: u64,
 }
 
 impl Head {
     /// Fills the head of `record`, whose payload is complete.
-    pub(super) fn fill(record: &mut [u8], kind: Kind, pos: Pos, number: u64) {
+    pub(super) fn fill(record: &mut [u8], kind: Kind, pos: LogPosition, number: u64) {
         let len = u32::try_from(record.len() - HEAD_BYTES).expect("a record is below 4 GiB");
         record[..4].copy_from_slice(&MAGIC);
         record[4..8].copy_from_slice(&[kind as u8, 0, 0, 0]);
@@ -48,12 +48,12 @@ impl Head {
         record[12..20].copy_from_slice(&pos.raw().to_le_bytes());
         record[20..28].copy_from_slice(&number.to_le_bytes());
         record[28..HEAD_BYTES].fill(0);
-        let sum = checksum(record);
-        record[32..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+        let checksum = record_checksum(record);
+        record[32..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
     }
 
     /// The head that stands at `pos`, if one does. The checksum is still to be compared.
-    pub(super) fn read(bytes: &[u8; HEAD_BYTES], pos: Pos) -> Option<Self> {
+    pub(super) fn read(bytes: &[u8; HEAD_BYTES], pos: LogPosition) -> Option<Self> {
         if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || bytes[28..32] != [0; 4] {
             return None;
         }
@@ -62,12 +62,12 @@ impl Head {
             return None;
         }
         let len = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
-        Some(Self { kind: Kind::from_byte(bytes[4])?, len, number: number(20), sum: number(32) })
+        Some(Self { kind: Kind::from_byte(bytes[4])?, len, number: number(20), checksum: number(32) })
     }
 }
 
 /// Of everything but the checksum itself.
-pub(super) fn checksum(record: &[u8]) -> u64 {
+pub(super) fn record_checksum(record: &[u8]) -> u64 {
     let payload = xxh3_64(&record[HEAD_BYTES..]);
     let mut head = [0; HEAD_BYTES];
     head[..32].copy_from_slice(&record[..32]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    FIRST_FILE, Kind, LogReader, Pos,
+    FIRST_FILE, Kind, LogPosition, LogReader,
     frame::{HEAD_BYTES, Head, padded},
     replay, write_all_at,
 };
@@ -46,7 +46,7 @@ pub fn log(data: &[u8]) {
         if head & 0x80 != 0 {
             files.push(Vec::new());
         }
-        let kind = [Kind::Commit, Kind::Index, Kind::State, Kind::Kept][usize::from(head % 4)];
+        let kind = [Kind::Commit, Kind::Index, Kind::State, Kind::Relocated][usize::from(head % 4)];
         let file = files.len() - 1;
         let range = append(&mut files, kind, payload, written.len() as u64 + 1);
         written.push(Written { kind, payload: payload.to_vec(), file, range });
@@ -54,10 +54,10 @@ pub fn log(data: &[u8]) {
     files.iter_mut().for_each(|file| file.resize(file.len() + ROOM_BYTES, 0));
     let whole = files.clone();
     for damage in damages.chunks_exact(3) {
-        let place = usize::from(u16::from_le_bytes([damage[0], damage[1]]));
+        let position = usize::from(u16::from_le_bytes([damage[0], damage[1]]));
         let len = files.len();
-        let file = &mut files[place % len];
-        let at = place % file.len();
+        let file = &mut files[position % len];
+        let at = position % file.len();
         match damage[2] {
             0xff => file[at..].fill(0),
             bit => file[at] ^= 1 << (bit % 8),
@@ -87,7 +87,12 @@ fn append(files: &mut [Vec<u8>], kind: Kind, payload: &[u8], number: u64) -> std
     let from = file.len();
     let mut record = vec![0; HEAD_BYTES];
     record.extend(payload);
-    Head::fill(&mut record, kind, Pos::new(file_number, u32::try_from(from).expect("it is short")), number);
+    Head::fill(
+        &mut record,
+        kind,
+        LogPosition::new(file_number, u32::try_from(from).expect("it is short")),
+        number,
+    );
     let end = from + record.len();
     record.resize(padded(record.len()), 0);
     file.extend(record);
@@ -104,7 +109,7 @@ fn read(contents: &[&[u8]]) -> (Vec<(Kind, Vec<u8>)>, bool) {
     }
     let reader = LogReader { files: RwLock::new(files) };
     let mut shown = Vec::new();
-    let end = replay(&reader, Pos::new(FIRST_FILE, 0), 1, |kind, _, payload| {
+    let end = replay(&reader, LogPosition::new(FIRST_FILE, 0), 1, |kind, _, payload| {
         shown.push((kind, payload));
         Ok(())
     });

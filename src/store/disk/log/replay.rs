@@ -1,8 +1,8 @@
 //! Reading the log from some place to its end.
 
 use super::{
-    LogReader, Pos, ReadError, damaged,
-    frame::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, checksum, padded},
+    LogPosition, LogReader, ReadError, damaged,
+    frame::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, padded, record_checksum},
 };
 use crate::store::disk::records::RecordError;
 
@@ -13,11 +13,11 @@ const LOOK_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Replayed {
     /// Where the next record goes.
-    pub pos: Pos,
+    pub pos: LogPosition,
     /// Its number.
     pub number: u64,
     /// Where each file ended that was gone through.
-    pub ends: Vec<Pos>,
+    pub ends: Vec<LogPosition>,
 }
 
 /// Shows every record from `pos` on, the first of which has the number `number`, with the place of its payload.
@@ -25,9 +25,9 @@ pub struct Replayed {
 /// Errors where a record is not what was written and a later one is there: a crash tears the last one only.
 pub fn replay(
     reader: &LogReader,
-    pos: Pos,
+    pos: LogPosition,
     number: u64,
-    mut each: impl FnMut(Kind, Pos, Vec<u8>) -> Result<(), ReadError>,
+    mut each: impl FnMut(Kind, LogPosition, Vec<u8>) -> Result<(), ReadError>,
 ) -> Result<Replayed, ReadError> {
     let mut end = Replayed { pos, number, ends: Vec::new() };
     loop {
@@ -39,7 +39,7 @@ pub fn replay(
             (end.pos, end.number) = (end.pos.plus(len), end.number + 1);
             continue;
         }
-        let Some(next) = end.pos.file().checked_add(1).map(|file| Pos::new(file, 0)) else { break };
+        let Some(next) = end.pos.file().checked_add(1).map(|file| LogPosition::new(file, 0)) else { break };
         let follows = record_at(reader, next)?;
         match follows {
             Some((head, _)) if head.number == end.number => {
@@ -51,8 +51,8 @@ pub fn replay(
         }
     }
     // In the rest of the file, and in those that follow it.
-    for place in [end.pos].into_iter().chain(reader.files_after(end.pos.file())) {
-        if holds_later(reader, place, end.number)? {
+    for position in [end.pos].into_iter().chain(reader.files_after(end.pos.file())) {
+        if holds_later(reader, position, end.number)? {
             return Err(lost(end.pos, end.number));
         }
     }
@@ -60,13 +60,13 @@ pub fn replay(
     Ok(end)
 }
 
-fn lost(pos: Pos, number: u64) -> ReadError {
+fn lost(pos: LogPosition, number: u64) -> ReadError {
     let RecordError(what) = damaged(pos);
     RecordError(format!("{what}; record {number} is missing, and later ones are there")).into()
 }
 
 /// The whole record at `pos`, if one is there.
-fn record_at(reader: &LogReader, pos: Pos) -> Result<Option<(Head, Vec<u8>)>, ReadError> {
+fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u8>)>, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(None) };
     let len = file.metadata()?.len();
     let left = len.saturating_sub(pos.offset().into());
@@ -81,21 +81,21 @@ fn record_at(reader: &LogReader, pos: Pos) -> Result<Option<(Head, Vec<u8>)>, Re
         return Ok(None);
     }
     let record = reader.read(pos, HEAD_BYTES + head.len as usize)?;
-    Ok((checksum(&record) == head.sum).then_some((head, record)))
+    Ok((record_checksum(&record) == head.checksum).then_some((head, record)))
 }
 
 /// Whether a record of this number or a later one stands at `pos` or behind it in its file.
-fn holds_later(reader: &LogReader, pos: Pos, number: u64) -> Result<bool, ReadError> {
+fn holds_later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<bool, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(false) };
     let len = file.metadata()?.len();
     let mut from = u64::from(pos.offset());
     while from + (HEAD_BYTES as u64) <= len {
-        let place = Pos::new(pos.file(), u32::try_from(from).expect("a log file is below 4 GiB"));
+        let position = LogPosition::new(pos.file(), u32::try_from(from).expect("a log file is below 4 GiB"));
         let look = usize::try_from(len - from).unwrap_or(usize::MAX).min(LOOK_BYTES);
-        let bytes = reader.read(place, look)?;
+        let bytes = reader.read(position, look)?;
         for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(ALIGN) {
             if bytes[at..at + MAGIC.len()] == MAGIC
-                && record_at(reader, place.plus(at))?.is_some_and(|(head, _)| head.number >= number)
+                && record_at(reader, position.plus(at))?.is_some_and(|(head, _)| head.number >= number)
             {
                 return Ok(true);
             }

@@ -13,12 +13,12 @@ use std::{
 /// The name of the file while it is prepared, and until it is used.
 pub(super) const SPARE: &str = "spare";
 /// Wait before a preparation that failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes written at a time. A page: what is written at once is kept together by the kernel, and is dirty as a whole when a commit changes
 /// some bytes of it.
 const CHUNK_BYTES: u32 = 4 * 1024;
 
-pub(super) struct Preparer {
+pub(super) struct SegmentAllocator {
     shared: Arc<Shared>,
     thread: Option<thread::JoinHandle<()>>,
     spare: PathBuf,
@@ -38,18 +38,18 @@ struct State {
     stop: bool,
 }
 
-impl Preparer {
+impl SegmentAllocator {
     pub(super) fn start(dir: &Path, file_bytes: u32) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let spare = dir.join(SPARE);
         let (path, work) = (spare.clone(), Arc::clone(&shared));
-        let thread = thread::Builder::new().name("log-preparer".to_owned());
+        let thread = thread::Builder::new().name("log-allocator".to_owned());
         let thread = Some(thread.spawn(move || work.run(&path, file_bytes))?);
         Ok(Self { shared, thread, spare, file_bytes })
     }
 
     /// Asks for a file, if none is there or under way.
-    pub(super) fn want(&self) {
+    pub(super) fn request(&self) {
         let mut state = self.shared.state();
         if !state.wanted && state.ready.is_none() {
             state.wanted = true;
@@ -72,13 +72,13 @@ impl Preparer {
     }
 
     /// Whether a file that is no longer needed would be the next one.
-    pub(super) fn takes(&self, file: &File) -> bool {
+    pub(super) fn can_recycle(&self, file: &File) -> bool {
         let state = self.shared.state();
         let whole = file.metadata().is_ok_and(|data| data.len() == u64::from(self.file_bytes));
         whole && state.ready.is_none() && (!state.wanted || state.is_disk_full)
     }
 
-    /// Makes the file at `path`, which [`Preparer::takes`], the next one. What is in it is of other numbers and places.
+    /// Makes the file at `path`, which [`SegmentAllocator::can_recycle`], the next one. What is in it is of other numbers and places.
     pub(super) fn recycle(&self, path: PathBuf) -> io::Result<()> {
         let mut state = self.shared.state();
         fs::rename(path, &self.spare)?;
@@ -88,7 +88,7 @@ impl Preparer {
     }
 }
 
-impl Drop for Preparer {
+impl Drop for SegmentAllocator {
     fn drop(&mut self) {
         self.shared.state().stop = true;
         self.shared.changed.notify_all();
@@ -131,7 +131,7 @@ impl Shared {
                         tracing::error!(%error, "there is no room for the next log file; trying again");
                     }
                     state.is_disk_full = true;
-                    state = self.changed.wait_timeout(state, TRY_AGAIN).expect(super::NO_PANIC).0;
+                    state = self.changed.wait_timeout(state, RETRY_INTERVAL).expect(super::NO_PANIC).0;
                 }
             }
         }

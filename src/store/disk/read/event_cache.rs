@@ -8,34 +8,34 @@ use foldhash::{HashMap, HashMapExt};
 use crate::{domain::ids::Seq, event::StoredEvent};
 
 /// Most events that are remembered. Of one that nobody holds any more, a few hundred bytes stay until the next sweep.
-const HELD_MAX: usize = 16 * 1024;
+const EVENTS_MAX: usize = 16 * 1024;
 /// With fewer than this no sweep is made.
 const SWEEP_MIN: usize = 1024;
 
 /// Finds the events that somebody holds. What it does not find is read again, and nothing else comes of it.
 #[derive(Debug)]
-pub struct HeldEvents {
+pub struct WeakEventCache {
     by_seq: HashMap<Seq, Weak<StoredEvent>>,
     /// At how many events those that nobody holds any more are swept out.
     sweep_at: usize,
 }
 
-impl Default for HeldEvents {
+impl Default for WeakEventCache {
     fn default() -> Self {
         Self { by_seq: HashMap::new(), sweep_at: SWEEP_MIN }
     }
 }
 
-impl HeldEvents {
+impl WeakEventCache {
     /// The event at this place, if somebody holds it.
     pub fn get(&self, seq: Seq) -> Option<Arc<StoredEvent>> {
         self.by_seq.get(&seq)?.upgrade()
     }
 
     /// Remembers an event that was read, and returns it: as the one that somebody holds, if another was faster.
-    pub fn share(&mut self, event: StoredEvent) -> Arc<StoredEvent> {
-        if let Some(held) = self.get(event.seq) {
-            return held;
+    pub fn intern(&mut self, event: StoredEvent) -> Arc<StoredEvent> {
+        if let Some(event) = self.get(event.seq) {
+            return event;
         }
         if self.by_seq.len() >= self.sweep_at {
             self.sweep();
@@ -47,7 +47,7 @@ impl HeldEvents {
 
     fn sweep(&mut self) {
         self.by_seq.retain(|_, event| event.strong_count() > 0);
-        if self.by_seq.len() > HELD_MAX / 2 {
+        if self.by_seq.len() > EVENTS_MAX / 2 {
             // Whatever is held: to look for what is not, again and again, would cost more than to read some twice.
             self.by_seq.clear();
         }
@@ -74,28 +74,28 @@ mod tests {
 
     #[test]
     fn an_event_is_shared_as_long_as_somebody_holds_it() {
-        let mut held = HeldEvents::default();
-        let first = held.share(event(1));
-        assert!(Arc::ptr_eq(&first, &held.get(Seq(1)).unwrap()));
-        assert!(Arc::ptr_eq(&first, &held.share(event(1))), "another was faster");
+        let mut cache = WeakEventCache::default();
+        let first = cache.intern(event(1));
+        assert!(Arc::ptr_eq(&first, &cache.get(Seq(1)).unwrap()));
+        assert!(Arc::ptr_eq(&first, &cache.intern(event(1))), "another was faster");
         drop(first);
-        assert!(held.get(Seq(1)).is_none());
-        let again = held.share(event(1));
-        assert!(Arc::ptr_eq(&again, &held.get(Seq(1)).unwrap()));
+        assert!(cache.get(Seq(1)).is_none());
+        let again = cache.intern(event(1));
+        assert!(Arc::ptr_eq(&again, &cache.get(Seq(1)).unwrap()));
     }
 
     #[test]
     fn what_is_remembered_has_a_bound_whether_it_is_held_or_not() {
-        let mut held = HeldEvents::default();
+        let mut cache = WeakEventCache::default();
         for seq in 0..3 * SWEEP_MIN as u64 {
-            drop(held.share(event(seq)));
-            assert!(held.by_seq.len() <= SWEEP_MIN);
+            drop(cache.intern(event(seq)));
+            assert!(cache.by_seq.len() <= SWEEP_MIN);
         }
         let mut all = Vec::new();
-        for seq in 0..3 * HELD_MAX as u64 {
-            all.push(held.share(event(seq)));
-            assert!(held.by_seq.len() <= HELD_MAX);
+        for seq in 0..3 * EVENTS_MAX as u64 {
+            all.push(cache.intern(event(seq)));
+            assert!(cache.by_seq.len() <= EVENTS_MAX);
         }
-        assert!(held.get(all.last().unwrap().seq).is_some());
+        assert!(cache.get(all.last().unwrap().seq).is_some());
     }
 }

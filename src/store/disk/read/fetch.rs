@@ -6,7 +6,6 @@ use std::{ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use prost::Message;
 
-use super::query::type_of;
 use crate::{
     domain::{
         delivery::Attempt,
@@ -14,14 +13,14 @@ use crate::{
     },
     event::{EventContent, StoredEvent},
     store::disk::{
-        Shared,
         index::{
             volume::{Stored, Volume},
             volume_codec,
-            volume_detail::{Detail, EventMeta},
+            volume_detail::{EventMeta, VolumeDetail},
         },
-        log::{LogReader, Pos, ReadError, Span, damaged, sum},
+        log::{LogPosition, LogReader, LogSlice, ReadError, checksum, damaged},
         records::{AttemptRecord, RecordError},
+        shared::Shared,
     },
 };
 
@@ -36,36 +35,36 @@ const ATTEMPT_BYTES_MAX: u32 = 1024 * 1024;
 
 /// An event that is to be read.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct EventRef {
     /// Its place.
     pub seq: Seq,
     /// What is known of it.
     pub meta: EventMeta,
 }
 
-impl Found {
+impl EventRef {
     /// An event of a volume.
-    pub fn new(volume: &Volume, detail: &Detail, event: usize) -> Self {
+    pub fn new(volume: &Volume, detail: &VolumeDetail, event: usize) -> Self {
         Self { seq: detail.seq(volume.first, event), meta: detail.events[event].clone() }
     }
 }
 
 /// Which way to go through the volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum ScanOrder {
     /// From the oldest on.
-    Up,
+    OldestFirst,
     /// From the newest back.
-    Down,
+    NewestFirst,
 }
 
 impl Shared {
     /// Shows the volumes that are wanted, with their details, until `visit` breaks off. What is not in memory is read.
-    pub fn walk(
+    pub fn scan_volumes(
         &self,
-        way: Way,
+        way: ScanOrder,
         wanted: impl Fn(&Volume) -> bool,
-        mut visit: impl FnMut(&Volume, &Detail) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Volume, &VolumeDetail) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let mut passed: Option<Seq> = None;
         let mut tries = 0;
@@ -74,13 +73,13 @@ impl Shared {
                 let ledger = self.ledger();
                 let (mut up, mut down);
                 let volumes: &mut dyn Iterator<Item = &Volume> = match way {
-                    Way::Up => {
+                    ScanOrder::OldestFirst => {
                         let from =
                             passed.map_or(0, |passed| ledger.volumes.partition_point(|v| v.first <= passed));
                         up = ledger.volumes.range(from..);
                         &mut up
                     }
-                    Way::Down => {
+                    ScanOrder::NewestFirst => {
                         let until = passed.map_or(ledger.volumes.len(), |passed| {
                             ledger.volumes.partition_point(|v| v.first < passed)
                         });
@@ -110,10 +109,10 @@ impl Shared {
     }
 
     /// Has a volume's detail in memory and shows it; `None` if there is no such volume.
-    pub fn look_at<T>(
+    pub fn with_detail<T>(
         &self,
         first: Seq,
-        mut look: impl FnMut(&Volume, &Detail) -> T,
+        mut look: impl FnMut(&Volume, &VolumeDetail) -> T,
     ) -> Result<Option<T>, ReadError> {
         let mut tries = 0;
         loop {
@@ -135,7 +134,7 @@ impl Shared {
         *tries += 1;
         self.metrics.volumes_read.inc();
         match read_detail(&self.log, stored) {
-            Ok(detail) => self.ledger_mut().offer(first, stored, detail),
+            Ok(detail) => self.ledger_mut().cache_detail(first, stored, detail),
             // It was moved meanwhile: the ledger knows where to.
             Err(ReadError::Gone) if *tries < TRIES_MAX => {}
             Err(error) => return Err(error),
@@ -144,44 +143,44 @@ impl Shared {
     }
 
     /// The events that were found, in their order. Those that somebody holds are not read.
-    pub fn load(&self, found: &[Found]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
+    pub fn load(&self, found: &[EventRef]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
         let mut events: Vec<Option<Arc<StoredEvent>>> = {
-            let held = self.held();
-            found.iter().map(|found| held.get(found.seq)).collect()
+            let cache = self.event_cache();
+            found.iter().map(|found| cache.get(found.seq)).collect()
         };
         let missing = found.iter().zip(&events).filter(|(_, event)| event.is_none());
-        let missing: Vec<&Found> = missing.map(|(found, _)| found).collect();
+        let missing: Vec<&EventRef> = missing.map(|(found, _)| found).collect();
         let read = self.read_events(&missing)?;
-        let mut held = self.held();
+        let mut cache = self.event_cache();
         let places = events.iter_mut().filter(|event| event.is_none());
-        places.zip(read).for_each(|(place, event)| *place = Some(held.share(event)));
+        places.zip(read).for_each(|(position, event)| *position = Some(cache.intern(event)));
         Ok(events.into_iter().flatten().collect())
     }
 
-    fn read_events(&self, found: &[&Found]) -> Result<Vec<StoredEvent>, ReadError> {
+    fn read_events(&self, found: &[&EventRef]) -> Result<Vec<StoredEvent>, ReadError> {
         let mut events = Vec::with_capacity(found.len());
         let mut rest = found;
         while let Some(first) = rest.first() {
-            let together = together(rest);
-            let last = &rest[together - 1].meta;
+            let coalesce = coalesce(rest);
+            let last = &rest[coalesce - 1].meta;
             let len =
                 usize::try_from(last.pos.raw() - first.meta.pos.raw()).expect("it is READ_BYTES at most");
             let bytes = self.log.read(first.meta.pos, len + last.len as usize)?;
-            for Found { seq, meta } in &rest[..together] {
+            for EventRef { seq, meta } in &rest[..coalesce] {
                 let from =
                     usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
                 events.push(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?);
             }
-            rest = &rest[together..];
+            rest = &rest[coalesce..];
         }
         Ok(events)
     }
 }
 
 /// How many of the first of these lie close together, one after another in one file.
-fn together(found: &[&Found]) -> usize {
+fn coalesce(found: &[&EventRef]) -> usize {
     let start = found[0].meta.pos;
-    let follows = |pair: &[&Found]| {
+    let follows = |pair: &[&EventRef]| {
         let (one, next) = (&pair[0].meta, &pair[1].meta);
         let end = one.pos.plus(one.len as usize);
         let is_close = next.pos >= end && next.pos.raw() - end.raw() <= u64::from(one.len);
@@ -194,40 +193,40 @@ fn together(found: &[&Found]) -> usize {
 
 /// The event whose encoding was read.
 fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
-    if sum(encoded) != meta.sum {
+    if checksum(encoded) != meta.checksum {
         return Err(damaged(meta.pos).into());
     }
     let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
     let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
     // Copied: it must not hold on to what was read beside it.
-    let content = EventContent::new(type_of(meta.event_type), meta.tag, Bytes::copy_from_slice(encoded));
+    let content = EventContent::new(meta.event_type(), meta.tag, Bytes::copy_from_slice(encoded));
     Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
 }
 
 /// A volume's detail, from the disk.
-pub fn read_detail(log: &LogReader, stored: Stored) -> Result<Detail, ReadError> {
-    let (index, state) = (log.read_span(stored.index.events)?, log.read_span(stored.state)?);
+pub fn read_detail(log: &LogReader, stored: Stored) -> Result<VolumeDetail, ReadError> {
+    let (index, state) = (log.read_slice(stored.index.events)?, log.read_slice(stored.state)?);
     Ok(volume_codec::decode(&index, &state)?)
 }
 
 /// The attempts of a delivery from its latest one back, at most `limit`, the latest last. Older ones may be gone.
-pub fn read_attempts(log: &LogReader, last: Pos, limit: usize) -> Result<Vec<Attempt>, ReadError> {
+pub fn read_attempts(log: &LogReader, last: LogPosition, limit: usize) -> Result<Vec<Attempt>, ReadError> {
     let (mut attempts, mut pos) = (Vec::new(), last);
-    while pos != Pos::default() && attempts.len() < limit {
+    while pos != LogPosition::default() && attempts.len() < limit {
         let head = match log.read(pos, ATTEMPT_HEAD) {
             Err(ReadError::Gone) => break,
             head => head?,
         };
         let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
-        let span = Span { pos: pos.plus(ATTEMPT_HEAD), len: number(0), sum: number(4) };
-        if span.len > ATTEMPT_BYTES_MAX {
+        let slice = LogSlice { pos: pos.plus(ATTEMPT_HEAD), len: number(0), checksum: number(4) };
+        if slice.len > ATTEMPT_BYTES_MAX {
             return Err(damaged(pos).into());
         }
-        let record = match log.read_span(span) {
+        let record = match log.read_slice(slice) {
             Err(ReadError::Gone) => break,
             record => AttemptRecord::decode(&*record?).map_err(RecordError::from)?,
         };
-        pos = Pos::from_raw(record.before);
+        pos = LogPosition::from_raw(record.before);
         attempts.push(record.try_into()?);
     }
     attempts.reverse();

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use foldhash::HashSet;
 
-use super::fetch::{Found, Way, read_attempts};
+use super::fetch::{EventRef, ScanOrder, read_attempts};
 use crate::{
     domain::{
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
@@ -12,64 +12,63 @@ use crate::{
         time::UnixMicros,
     },
     event::StoredEvent,
-    proto::v1::EventType,
     store::{
         DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, OrderedPage, OwedQuery, Page,
         PendingDelivery, PendingPage, ReplayQuery, TimeRange,
         disk::{
-            Shared,
             index::{
                 ledger::compact_key,
                 volume::{SubscriptionCounts, Volume},
-                volume_detail::{Detail, EventMeta, Slot, SlotState},
+                volume_detail::{DeliveryEntry, EntryState, EventMeta, VolumeDetail},
             },
             log::ReadError,
+            shared::Shared,
         },
     },
 };
 
 /// Volumes that one page of a list looks at. A page of 50 deliveries of one subscription among a thousand takes 13; to read one
 /// that is not in memory takes some 0.4 ms.
-pub const VOLUMES_OF_PAGE_MAX: usize = 16;
+pub const VOLUMES_PER_PAGE_MAX: usize = 16;
 /// Past this, when a volume has to be looked at.
 const NEVER: UnixMicros = UnixMicros(i64::MAX);
 
 /// A delivery: its event, to whom, and how far it is.
-type Row = (Found, SubscriptionKey, Slot);
+type Row = (EventRef, SubscriptionKey, DeliveryEntry);
 
 /// How much a page has looked at, from the newest volume back.
 #[derive(Debug, Default)]
-struct Looking {
+struct PageScan {
     volumes: usize,
     /// The first place of the last volume, if that was as much as one page looks at.
-    broken_off: Option<Seq>,
+    stopped_at: Option<Seq>,
 }
 
-impl Looking {
+impl PageScan {
     /// Notes that everything of a volume was looked at. Breaks off if that is enough.
-    fn looked_at(&mut self, volume: &Volume) -> ControlFlow<()> {
+    fn finish_volume(&mut self, volume: &Volume) -> ControlFlow<()> {
         self.volumes += 1;
-        if self.volumes < VOLUMES_OF_PAGE_MAX {
+        if self.volumes < VOLUMES_PER_PAGE_MAX {
             return ControlFlow::Continue(());
         }
-        self.broken_off = Some(volume.first);
+        self.stopped_at = Some(volume.first);
         ControlFlow::Break(())
     }
 }
 
 impl Shared {
     /// The event of this id.
-    pub fn find(&self, account: AccountId, id: &EventId) -> Result<Option<Found>, ReadError> {
-        let candidates = self.ledger().candidates(account, id);
-        for first in candidates {
+    pub fn find(&self, account: AccountId, id: &EventId) -> Result<Option<EventRef>, ReadError> {
+        let candidate_volumes = self.ledger().candidate_volumes(account, id);
+        for first in candidate_volumes {
             let is_it = |meta: &EventMeta| meta.account == account.get() && *meta.id == *id.as_str();
             let made = id.made_for();
-            let found = self.look_at(first, |volume, detail| {
+            let found = self.with_detail(first, |volume, detail| {
                 let made = made.and_then(|seq| detail.event_at(volume.first, seq));
                 let event = made
                     .filter(|event| is_it(&detail.events[*event]))
                     .or_else(|| detail.events.iter().position(is_it))?;
-                Some(Found::new(volume, detail, event))
+                Some(EventRef::new(volume, detail, event))
             })?;
             if let Some(found) = found.flatten() {
                 return Ok(Some(found));
@@ -82,8 +81,8 @@ impl Shared {
     pub fn state(&self, key: DeliveryKey) -> Result<Option<DeliveryState>, ReadError> {
         let volume = self.ledger().volume_of_delivery(key);
         let Some(first) = volume else { return Ok(None) };
-        let state = self.look_at(first, |volume, detail| {
-            detail.slot(volume.first, key).map(|slot| detail.slots[slot].delivery_state())
+        let state = self.with_detail(first, |volume, detail| {
+            detail.position(volume.first, key).map(|entry| detail.deliveries[entry].delivery_state())
         })?;
         Ok(state.flatten())
     }
@@ -95,8 +94,8 @@ impl Shared {
         after: Seq,
         limit: usize,
     ) -> Result<PendingPage, ReadError> {
-        let has = |counts: &SubscriptionCounts| counts.count(SlotState::Pending) > 0;
-        let is_wanted = |slot: &Slot, _: &EventMeta| slot.state == SlotState::Pending;
+        let has = |counts: &SubscriptionCounts| counts.count(EntryState::Pending) > 0;
+        let is_wanted = |entry: &DeliveryEntry, _: &EventMeta| entry.state == EntryState::Pending;
         let Waiting { found, until, more, .. } = self.waiting(subscription, after, limit, has, is_wanted)?;
         Ok(PendingPage { owed: self.owed_of(found)?, until, more })
     }
@@ -104,7 +103,8 @@ impl Shared {
     /// See [`crate::store::Store::owed`].
     pub fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, ReadError> {
         let has = |counts: &SubscriptionCounts| counts.owed() > 0;
-        let is_wanted = |slot: &Slot, event: &EventMeta| slot.state.is_owed() && query.order.wants(event.tag);
+        let is_wanted =
+            |entry: &DeliveryEntry, event: &EventMeta| entry.state.is_owed() && query.order.wants(event.tag);
         let Waiting { found, dues, until, more } =
             self.waiting(query.subscription, query.after, query.limit, has, is_wanted)?;
         let owed = self.owed_of(found)?.into_iter().zip(dues);
@@ -118,7 +118,7 @@ impl Shared {
         after: Seq,
         limit: usize,
         has: impl Fn(&SubscriptionCounts) -> bool,
-        is_wanted: impl Fn(&Slot, &EventMeta) -> bool,
+        is_wanted: impl Fn(&DeliveryEntry, &EventMeta) -> bool,
     ) -> Result<Waiting, ReadError> {
         // Looked at first: what is stored meanwhile is past it.
         let last = Seq(self.ledger().next_seq.0 - 1);
@@ -127,17 +127,19 @@ impl Shared {
         let may_have = |volume: &Volume| {
             volume.end.0 > after.0 + 1 && volume.of_subscription(subscription).is_some_and(&has)
         };
-        self.walk(Way::Up, may_have, |volume, detail| {
+        self.scan_volumes(ScanOrder::OldestFirst, may_have, |volume, detail| {
             for event in detail.event_from(volume.first, Seq(after.0 + 1))..detail.len() {
                 let key = DeliveryKey { seq: detail.seq(volume.first, event), subscription };
-                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
-                let Some(slot) = slot.filter(|slot| is_wanted(slot, &detail.events[event])) else { continue };
+                let entry = detail.position(volume.first, key).map(|entry| detail.deliveries[entry]);
+                let Some(entry) = entry.filter(|entry| is_wanted(entry, &detail.events[event])) else {
+                    continue;
+                };
                 if waiting.found.len() == limit {
                     waiting.more = true;
                     return ControlFlow::Break(());
                 }
-                waiting.found.push((Found::new(volume, detail, event), slot.attempts_now()));
-                waiting.dues.push(slot.delivery_state().due());
+                waiting.found.push((EventRef::new(volume, detail, event), entry.attempts_now()));
+                waiting.dues.push(entry.delivery_state().due());
             }
             ControlFlow::Continue(())
         })?;
@@ -154,25 +156,27 @@ impl Shared {
         limit: usize,
     ) -> Result<DuePage, ReadError> {
         let volumes: Vec<(UnixMicros, Seq)> = self.ledger().due_volumes(subscription).collect();
-        let mut due: Vec<(UnixMicros, Seq, Found, u32)> = Vec::new();
+        let mut due: Vec<(UnixMicros, Seq, EventRef, u32)> = Vec::new();
         let mut next_due = NEVER;
-        for (place, &(first_due, first)) in volumes.iter().enumerate() {
+        for (position, &(first_due, first)) in volumes.iter().enumerate() {
             // Those that are known already come before everything in this volume and the later ones.
             let is_enough = due.len() >= limit && due[..limit].iter().all(|(time, ..)| *time < first_due);
             if first_due > now || is_enough {
-                next_due = next_due.min(volumes[place..].iter().map(|(due, _)| *due).min().unwrap_or(NEVER));
+                next_due =
+                    next_due.min(volumes[position..].iter().map(|(due, _)| *due).min().unwrap_or(NEVER));
                 break;
             }
-            self.look_at(first, |volume, detail| {
+            self.with_detail(first, |volume, detail| {
                 for (time, event) in detail.retries_of(compact_key(subscription)) {
                     if time > now {
                         next_due = next_due.min(time);
                         break;
                     }
-                    let found = Found::new(volume, detail, event);
+                    let found = EventRef::new(volume, detail, event);
                     let key = DeliveryKey { seq: found.seq, subscription };
-                    let attempts =
-                        detail.slot(volume.first, key).map_or(0, |slot| detail.slots[slot].attempts_now());
+                    let attempts = detail
+                        .position(volume.first, key)
+                        .map_or(0, |entry| detail.deliveries[entry].attempts_now());
                     due.push((time, found.seq, found, attempts));
                 }
             })?;
@@ -186,8 +190,8 @@ impl Shared {
         Ok(DuePage { owed: self.owed_of(due)?, next_due: (next_due != NEVER).then_some(next_due) })
     }
 
-    fn owed_of(&self, found: Vec<(Found, u32)>) -> Result<Vec<PendingDelivery>, ReadError> {
-        let (found, attempts): (Vec<Found>, Vec<u32>) = found.into_iter().unzip();
+    fn owed_of(&self, found: Vec<(EventRef, u32)>) -> Result<Vec<PendingDelivery>, ReadError> {
+        let (found, attempts): (Vec<EventRef>, Vec<u32>) = found.into_iter().unzip();
         let events = self.load(&found)?;
         Ok(events
             .into_iter()
@@ -207,7 +211,7 @@ impl Shared {
                 && overlaps(&query.time, volume)
                 && (query.never_queued.is_some() || volume.of_subscription(query.subscription).is_some())
         };
-        self.walk(Way::Up, wanted, |volume, detail| {
+        self.scan_volumes(ScanOrder::OldestFirst, wanted, |volume, detail| {
             for event in detail.event_from(volume.first, Seq(query.after.0 + 1))..detail.len() {
                 if is_replayable(query, volume, detail, event) {
                     found.push(detail.seq(volume.first, event));
@@ -229,16 +233,16 @@ impl Shared {
             ledger.oldest_owing(&subscriptions).map(|volume| volume.first)
         };
         let Some(first) = owing else { return Ok(None) };
-        let oldest = self.look_at(first, |volume, detail| {
-            first_event(volume, detail, |key, slot| {
-                slot.state.is_owed() && subscriptions.contains(&key.subscription)
+        let oldest = self.with_detail(first, |volume, detail| {
+            first_event(volume, detail, |key, entry| {
+                entry.state.is_owed() && subscriptions.contains(&key.subscription)
             })
         })?;
         Ok(oldest.flatten())
     }
 
     /// When the oldest event was stored that waits for somebody in this state.
-    pub fn oldest_in(&self, state: SlotState) -> Result<Option<UnixMicros>, ReadError> {
+    pub fn oldest_in(&self, state: EntryState) -> Result<Option<UnixMicros>, ReadError> {
         let first = {
             let ledger = self.ledger();
             ledger
@@ -248,9 +252,9 @@ impl Shared {
                 .map(|v| v.first)
         };
         let Some(first) = first else { return Ok(None) };
-        let oldest = self.look_at(first, |volume, detail| {
-            first_event(volume, detail, |key, slot| {
-                slot.state == state && volume.of_subscription(key.subscription).is_some()
+        let oldest = self.with_detail(first, |volume, detail| {
+            first_event(volume, detail, |key, entry| {
+                entry.state == state && volume.of_subscription(key.subscription).is_some()
             })
         })?;
         Ok(oldest.flatten())
@@ -259,41 +263,41 @@ impl Shared {
     /// See [`crate::store::Store::events`].
     pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, ReadError> {
         let mut found = Vec::new();
-        let mut looking = Looking::default();
+        let mut scan = PageScan::default();
         let account = query.account.get();
         let wanted = |volume: &Volume| {
             volume.accounts.binary_search(&account).is_ok()
                 && query.before.is_none_or(|before| volume.first < before)
                 && overlaps(&query.time, volume)
         };
-        self.walk(Way::Down, wanted, |volume, detail| {
+        self.scan_volumes(ScanOrder::NewestFirst, wanted, |volume, detail| {
             for event in (0..detail.len()).rev() {
                 let meta = &detail.events[event];
                 let seq = detail.seq(volume.first, event);
                 if meta.account == account
                     && query.before.is_none_or(|before| seq < before)
                     && query.time.contains(meta.time)
-                    && (query.types.is_empty() || query.types.contains(&type_of(meta.event_type)))
+                    && (query.types.is_empty() || query.types.contains(&meta.event_type()))
                 {
-                    found.push(Found::new(volume, detail, event));
+                    found.push(EventRef::new(volume, detail, event));
                     if found.len() > query.limit {
                         return ControlFlow::Break(());
                     }
                 }
             }
-            looking.looked_at(volume)
+            scan.finish_volume(volume)
         })?;
-        Ok(Page::cut_at(self.load(&found)?, query.limit, |event| event.seq, looking.broken_off))
+        Ok(Page::cut_at(self.load(&found)?, query.limit, |event| event.seq, scan.stopped_at))
     }
 
     /// See [`crate::store::Store::delivery`].
     pub fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, ReadError> {
         let volume = self.ledger().volume_of_delivery(key);
         let Some(first) = volume else { return Ok(None) };
-        let row = self.look_at(first, |volume, detail| {
-            let slot = detail.slots[detail.slot(volume.first, key)?];
+        let row = self.with_detail(first, |volume, detail| {
+            let entry = detail.deliveries[detail.position(volume.first, key)?];
             let event = detail.event_at(volume.first, key.seq)?;
-            Some((Found::new(volume, detail, event), key.subscription, slot))
+            Some((EventRef::new(volume, detail, event), key.subscription, entry))
         })?;
         let Some(row) = row.flatten() else { return Ok(None) };
         Ok(self.records(vec![row], ATTEMPTS_SHOWN_MAX)?.pop())
@@ -308,11 +312,11 @@ impl Shared {
                 None => return Ok(Page { rows: Vec::new(), next: None }),
             },
         };
-        let (rows, broken_off) = self.delivery_rows(query, event)?;
+        let (rows, stopped_at) = self.delivery_rows(query, event)?;
         // No subscription has this number: everything of that event is still to come.
-        let broken_off =
-            broken_off.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
-        Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, broken_off))
+        let stopped_at =
+            stopped_at.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
+        Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, stopped_at))
     }
 
     /// One more than a page of the deliveries that are wanted, and the place before which nothing was looked at, if something is there.
@@ -324,9 +328,9 @@ impl Shared {
         let mut subscriptions = query.subscriptions.clone();
         subscriptions.sort_unstable();
         let is_listed = |subscription: SubscriptionKey| subscriptions.binary_search(&subscription).is_ok();
-        let states: Vec<SlotState> = match query.states.is_empty() {
-            true => SlotState::ALL.to_vec(),
-            false => query.states.iter().map(|state| SlotState::from(*state)).collect(),
+        let states: Vec<EntryState> = match query.states.is_empty() {
+            true => EntryState::ALL.to_vec(),
+            false => query.states.iter().map(|state| EntryState::from(*state)).collect(),
         };
         let upper = event.or(query.after.map(|after| after.seq));
         let wanted = |volume: &Volume| {
@@ -335,49 +339,49 @@ impl Shared {
                 && (volume.has_added || overlaps(&query.time, volume))
                 && volume.has_any(&subscriptions, &states)
         };
-        let (mut rows, mut looking) = (Vec::new(), Looking::default());
-        self.walk(Way::Down, wanted, |volume, detail| {
+        let (mut rows, mut scan) = (Vec::new(), PageScan::default());
+        self.scan_volumes(ScanOrder::NewestFirst, wanted, |volume, detail| {
             for number in (0..detail.len()).rev() {
                 let seq = detail.seq(volume.first, number);
                 if upper.is_some_and(|upper| seq > upper) || event.is_some_and(|event| event != seq) {
                     continue;
                 }
-                for (key, slot) in detail.deliveries(volume.first, number) {
+                for (key, entry) in detail.deliveries_of(volume.first, number) {
                     let is_after = query
                         .after
                         .is_none_or(|after| DeliveryQuery::order(after) < DeliveryQuery::order(key));
-                    let created = created(slot, &detail.events[number]);
+                    let created = created(entry, &detail.events[number]);
                     if is_after
                         && is_listed(key.subscription)
-                        && states.contains(&slot.state)
+                        && states.contains(&entry.state)
                         && query.time.contains(created)
                     {
-                        rows.push((Found::new(volume, detail, number), key.subscription, *slot));
+                        rows.push((EventRef::new(volume, detail, number), key.subscription, *entry));
                         if rows.len() > query.limit {
                             return ControlFlow::Break(());
                         }
                     }
                 }
             }
-            looking.looked_at(volume)
+            scan.finish_volume(volume)
         })?;
-        Ok((rows, looking.broken_off))
+        Ok((rows, scan.stopped_at))
     }
 
     /// The deliveries with so many of their latest attempts.
     fn records(&self, rows: Vec<Row>, attempts_max: usize) -> Result<Vec<DeliveryRecord>, ReadError> {
-        let found: Vec<Found> = rows.iter().map(|(found, ..)| found.clone()).collect();
+        let found: Vec<EventRef> = rows.iter().map(|(found, ..)| found.clone()).collect();
         let events = self.load(&found)?;
         let mut records = Vec::with_capacity(rows.len());
-        for ((found, subscription, slot), event) in rows.into_iter().zip(events) {
-            let create_time = created(&slot, &found.meta);
+        for ((found, subscription, entry), event) in rows.into_iter().zip(events) {
+            let create_time = created(&entry, &found.meta);
             records.push(DeliveryRecord {
                 key: DeliveryKey { seq: found.seq, subscription },
-                state: slot.delivery_state(),
-                attempt_count: slot.attempts,
-                attempts: read_attempts(&self.log, slot.last, attempts_max)?,
+                state: entry.delivery_state(),
+                attempt_count: entry.attempts,
+                attempts: read_attempts(&self.log, entry.last, attempts_max)?,
                 create_time,
-                update_time: if slot.changed == UnixMicros(0) { create_time } else { slot.changed },
+                update_time: if entry.changed == UnixMicros(0) { create_time } else { entry.changed },
                 event,
             });
         }
@@ -386,18 +390,18 @@ impl Shared {
 }
 
 /// Whether a replay would queue an event.
-pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &Detail, event: usize) -> bool {
+pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &VolumeDetail, event: usize) -> bool {
     let (meta, seq) = (&detail.events[event], detail.seq(volume.first, event));
-    let event_type = type_of(meta.event_type);
+    let event_type = meta.event_type();
     let Ok(account) = AccountId::new(meta.account) else { return false };
     if !query.wants_event(seq, account, event_type, meta.time) {
         return false;
     }
     match detail
-        .slot(volume.first, DeliveryKey { seq, subscription: query.subscription })
-        .map(|slot| detail.slots[slot])
+        .position(volume.first, DeliveryKey { seq, subscription: query.subscription })
+        .map(|entry| detail.deliveries[entry])
     {
-        Some(slot) => query.wants_over(slot.delivery_state(), slot.changed.max(meta.time)),
+        Some(entry) => query.wants_over(entry.delivery_state(), entry.changed.max(meta.time)),
         None => query.wants_new(event_type, (meta.inbox != 0).then_some(meta.inbox)),
     }
 }
@@ -405,7 +409,7 @@ pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &Detail, even
 /// A page of what waits in a subscription.
 struct Waiting {
     /// The events, and the attempts made of each.
-    found: Vec<(Found, u32)>,
+    found: Vec<(EventRef, u32)>,
     /// When each is due, if it is retried.
     dues: Vec<Option<UnixMicros>>,
     until: Seq,
@@ -413,28 +417,23 @@ struct Waiting {
 }
 
 /// When a delivery was made.
-fn created(slot: &Slot, event: &EventMeta) -> UnixMicros {
-    slot.added.max(event.time)
+fn created(entry: &DeliveryEntry, event: &EventMeta) -> UnixMicros {
+    entry.added.max(event.time)
 }
 
 /// When the first event of a volume was stored that has a delivery like this.
 fn first_event(
     volume: &Volume,
-    detail: &Detail,
-    is_like: impl Fn(DeliveryKey, &Slot) -> bool,
+    detail: &VolumeDetail,
+    is_like: impl Fn(DeliveryKey, &DeliveryEntry) -> bool,
 ) -> Option<UnixMicros> {
     let events = 0..detail.len();
-    let mut like =
-        events.filter(|event| detail.deliveries(volume.first, *event).any(|(key, slot)| is_like(key, slot)));
+    let mut like = events
+        .filter(|event| detail.deliveries_of(volume.first, *event).any(|(key, entry)| is_like(key, entry)));
     like.next().map(|event| detail.events[event].time)
 }
 
 fn overlaps(time: &TimeRange, volume: &Volume) -> bool {
     time.start.is_none_or(|start| volume.last_time >= start)
         && time.end.is_none_or(|end| volume.first_time < end)
-}
-
-/// The kind of an event by its number.
-pub fn type_of(number: i32) -> EventType {
-    EventType::try_from(number).unwrap_or(EventType::Unspecified)
 }

@@ -20,7 +20,7 @@ async fn a_damaged_directory_is_refused_and_never_made_anew() {
             let len = fs::metadata(&db).unwrap().len();
             fs::write(db, vec![0x5a; usize::try_from(len).unwrap()]).unwrap();
         }),
-        ("another store's file is put in place", |dir| {
+        ("another store's file is put in position", |dir| {
             let other = tempfile::tempdir().unwrap();
             let opened = DiskStore::open(
                 other.path(),
@@ -57,20 +57,20 @@ async fn every_flipped_byte_is_noticed_or_harmless() {
         let bytes = fs::read(dir.path().join(file)).unwrap();
         let used = bytes.iter().rposition(|&byte| byte != 0).unwrap();
         let mut refused = 0;
-        for place in (0..=used).step_by((used / 40).max(1)) {
+        for position in (0..=used).step_by((used / 40).max(1)) {
             let dir = closed_store().await;
             let path = dir.path().join(file);
             let mut bytes = fs::read(&path).unwrap();
-            bytes[place] ^= 0x10;
+            bytes[position] ^= 0x10;
             fs::write(&path, bytes).unwrap();
             match open(dir.path()) {
                 Err(OpenError::Unreadable(..)) => refused += 1,
-                Err(other) => panic!("{file}, byte {place}: {other}"),
+                Err(other) => panic!("{file}, byte {position}: {other}"),
                 Ok(store) => {
                     let event = store.event(AccountId::new(1).unwrap(), &"e".parse().unwrap());
                     assert!(
                         event.is_ok_and(|event| event.is_some()),
-                        "{file}, byte {place}: the event is lost, silently"
+                        "{file}, byte {position}: the event is lost, silently"
                     );
                 }
             }

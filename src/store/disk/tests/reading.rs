@@ -47,12 +47,12 @@ fn expected_backlog(
     let mut backlog = [(0, Duration::ZERO); 2];
     for (seq, time) in (1..).map(Seq).zip(times) {
         for &subscription in subscriptions {
-            let place = match store.state(DeliveryKey { seq, subscription }) {
+            let position = match store.state(DeliveryKey { seq, subscription }) {
                 Some(DeliveryState::Pending) => 0,
                 Some(DeliveryState::Retrying { .. }) => 1,
                 _ => continue,
             };
-            let (count, age) = &mut backlog[place];
+            let (count, age) = &mut backlog[position];
             *count += 1;
             *age = now.since(*time).max(*age);
         }
@@ -171,7 +171,7 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new(UnixMicros(0)));
     let (store, rare) = store_of_a_thousand_subscriptions(dir.path(), &metrics).await;
     let volumes = store.shared.ledger().volumes.len();
-    assert!(volumes > read::query::VOLUMES_OF_PAGE_MAX, "{volumes} volumes");
+    assert!(volumes > read::query::VOLUMES_PER_PAGE_MAX, "{volumes} volumes");
     let read = || usize::try_from(metrics.volumes_read.get()).unwrap();
 
     let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
@@ -205,7 +205,7 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
         let before = read();
         let page = store.events(&query).unwrap();
         assert!(
-            read() - before <= read::query::VOLUMES_OF_PAGE_MAX,
+            read() - before <= read::query::VOLUMES_PER_PAGE_MAX,
             "{} volumes for a page",
             read() - before
         );

@@ -213,7 +213,7 @@ async fn another_key_opens_nothing_and_changes_nothing() {
     }
     let lost = open(dir.path()).err().unwrap();
     assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
-    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its place");
+    assert!(!dir.path().join(KEY_FILE).exists(), "none is made in its position");
     let missing = KeySource::File(dir.path().join("elsewhere"));
     assert!(matches!(open_with(dir.path(), &missing), Err(OpenError::KeyFile(..))));
     assert_eq!(all(&open_with(dir.path(), &given(&[1])).unwrap()), subscriptions);

@@ -12,10 +12,10 @@ use crate::{
         disk::{
             index::{
                 manifest::Manifest,
-                volume::IndexSpans,
+                volume::IndexSlices,
                 volume_codec::{encode_index, encode_state},
             },
-            log::{Kind, Pos, Span, sum},
+            log::{Kind, LogPosition, LogSlice, checksum},
         },
     },
 };
@@ -28,15 +28,15 @@ const RECORD_BYTES: usize = 1024 * 1024;
 struct Part {
     from: usize,
     len: usize,
-    sum: u32,
+    checksum: u32,
 }
 
 impl Part {
-    fn at(self, payload: Pos) -> Span {
-        Span {
+    fn at(self, payload: LogPosition) -> LogSlice {
+        LogSlice {
             pos: payload.plus(self.from),
             len: u32::try_from(self.len).expect("a record is below 4 GiB"),
-            sum: self.sum,
+            checksum: self.checksum,
         }
     }
 }
@@ -57,7 +57,7 @@ impl Writer {
         let done = if is_due {
             self.checkpoint()
         } else if begun {
-            self.describe()
+            self.write_indexes()
         } else {
             Ok(())
         };
@@ -72,10 +72,10 @@ impl Writer {
     /// Makes an opening start from here.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.shared.ledger_mut().is_open = false;
-        self.describe()?;
+        self.write_indexes()?;
         self.write_states()?;
         let ledger = self.shared.ledger();
-        let place = Manifest {
+        let manifest = Manifest {
             store: self.registry_tree.store(),
             pos: self.log.end(),
             number: self.log.next_number(),
@@ -85,7 +85,7 @@ impl Writer {
             file_times: ledger.file_times.clone(),
             volumes: Vec::new(),
         };
-        Manifest::write(&self.ledger_dir, &place, ledger.volumes.iter())
+        Manifest::write(&self.ledger_dir, &manifest, ledger.volumes.iter())
             .map_err(|error| super::write_failed(error.into()))?;
         drop(ledger);
         self.checkpoint_file = self.log.end().file();
@@ -93,7 +93,7 @@ impl Writer {
     }
 
     /// Writes the indexes of volumes that take no more events.
-    fn describe(&mut self) -> Result<(), StoreError> {
+    fn write_indexes(&mut self) -> Result<(), StoreError> {
         loop {
             let mut parts: BTreeMap<Seq, (Part, Part)> = BTreeMap::new();
             let payload = self.log.begin();
@@ -122,7 +122,7 @@ impl Writer {
             let mut ledger = self.shared.ledger_mut();
             for (first, (events, ids)) in parts {
                 if let Some(volume) = ledger.volume_mut(first) {
-                    volume.index = Some(IndexSpans { events: events.at(payload), ids: ids.at(payload) });
+                    volume.index = Some(IndexSlices { events: events.at(payload), ids: ids.at(payload) });
                 }
             }
         }
@@ -156,13 +156,13 @@ impl Writer {
                 if let Some(detail) = ledger.details.get_mut(&first) {
                     detail.dirty = false;
                 }
-                ledger.make_room(first);
+                ledger.evict(first);
             }
         }
     }
 
     /// Writes the record that was begun, durably.
-    pub(super) fn append(&mut self, kind: Kind) -> Result<Pos, StoreError> {
+    pub(super) fn append(&mut self, kind: Kind) -> Result<LogPosition, StoreError> {
         let pos = self.log.append(kind).map_err(super::write_failed)?;
         let start = Instant::now();
         self.log.sync().map_err(super::write_failed)?;
@@ -172,7 +172,7 @@ impl Writer {
 }
 
 fn put(payload: &mut Vec<u8>, start: usize, bytes: &[u8]) -> Part {
-    let part = Part { from: payload.len() - start, len: bytes.len(), sum: sum(bytes) };
+    let part = Part { from: payload.len() - start, len: bytes.len(), checksum: checksum(bytes) };
     payload.extend(bytes);
     part
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use foldhash::HashSet;
 use prost::Message;
 
-use super::{AcceptResult, Answer, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX};
+use super::{AcceptResult, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, Reply};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
@@ -15,7 +15,7 @@ use crate::{
     store::{
         Accepted, AcceptedEvent,
         disk::{
-            log::sum,
+            log::checksum,
             read::fetch::ATTEMPT_HEAD,
             records::{AttemptRecord, EventEntry, OutcomeRecord},
         },
@@ -24,10 +24,10 @@ use crate::{
 
 /// A commit that is being gathered.
 #[derive(Default)]
-pub(super) struct Group {
+pub(super) struct CommitBatch {
     /// Refusals wait as well: what they are based on may be of this commit.
-    pub(super) accepts: Vec<(AcceptResult, Answer<Vec<Accepted>>)>,
-    pub(super) settles: Vec<Answer<()>>,
+    pub(super) accepts: Vec<(AcceptResult, Reply<Vec<Accepted>>)>,
+    pub(super) settles: Vec<Reply<()>>,
     pub(super) entries: Vec<EventEntry>,
     pub(super) stored: Vec<AcceptedEvent>,
     /// Bytes of the encodings of `stored`.
@@ -41,7 +41,7 @@ pub(super) struct Group {
     pub(super) first: Seq,
 }
 
-impl Group {
+impl CommitBatch {
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
     }
@@ -57,14 +57,14 @@ impl Group {
         let before = self.attempts.len();
         if let Some(attempt) = attempt {
             let encoded = attempt.encode_to_vec();
-            let len = u32::try_from(encoded.len()).expect("what is kept of an answer is bounded");
+            let len = u32::try_from(encoded.len()).expect("what is kept of an reply is bounded");
             self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
             self.attempts.extend(len.to_le_bytes());
-            self.attempts.extend(sum(&encoded).to_le_bytes());
+            self.attempts.extend(checksum(&encoded).to_le_bytes());
             self.attempts.extend(encoded);
         }
         let attempt_len =
-            u32::try_from(self.attempts.len() - before).expect("what is kept of an answer is bounded");
+            u32::try_from(self.attempts.len() - before).expect("what is kept of an reply is bounded");
         self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
     }
 
@@ -73,6 +73,6 @@ impl Group {
         self.entries.truncate(entries);
         self.stored.truncate(entries);
         self.bodies_len = bodies_len;
-        self.ids.retain(|_, place| *place < entries);
+        self.ids.retain(|_, position| *position < entries);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::{Answer, Group, Write, Writer};
+use super::{CommitBatch, Reply, Write, Writer};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
@@ -13,7 +13,7 @@ use crate::{
     },
     store::{
         Change, Created, NewSubscription, OperatorAction, QueueEvent, ReplayQuery, StoreError,
-        disk::{fs::free_bytes, kv::sled::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
+        disk::{fs::free_bytes, kv::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
         registry,
     },
 };
@@ -23,40 +23,40 @@ const REGISTRY_ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
 
 impl Writer {
     /// What is rare, in a commit of its own. False if the thread shall end.
-    pub(super) fn write_alone(&mut self, write: Write) -> bool {
+    pub(super) fn write_exclusive(&mut self, write: Write) -> bool {
         match write {
-            Write::Decide(key, decision, answer) => {
+            Write::Decide(key, decision, reply) => {
                 let result = self.override_delivery(key, decision);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Replay(query, events, answer) => {
+            Write::Replay(query, events, reply) => {
                 let result = self.replay(&query, &events);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Purge(keep, answer) => {
+            Write::Purge(keep, reply) => {
                 let result = self.purge(keep);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Create(new, answer) => {
+            Write::Create(new, reply) => {
                 let result = self.create(*new);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Update(subscription, version, change, answer) => {
+            Write::Update(subscription, version, change, reply) => {
                 let result = self.update(subscription, version, *change);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Delete(subscription, version, force, answer) => {
+            Write::Delete(subscription, version, force, reply) => {
                 let result = self.delete(subscription, version, force);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Tokens(change, answer) => {
+            Write::Tokens(change, reply) => {
                 let result = self.change_tokens(*change);
-                self.answer(answer, result);
+                self.reply(reply, result);
             }
-            Write::Stop(answer) => {
+            Write::Stop(reply) => {
                 let synced = if self.working().is_ok() { self.sync_registry() } else { Ok(()) };
                 let result = synced.map(|()| self.log.next_number());
-                self.answer(answer, result);
+                self.reply(reply, result);
                 return false;
             }
             Write::Accept(..) | Write::Settle => unreachable!("these are gathered"),
@@ -64,11 +64,11 @@ impl Writer {
         true
     }
 
-    fn answer<T>(&mut self, answer: Answer<T>, result: Result<T, StoreError>) {
+    fn reply<T>(&mut self, reply: Reply<T>, result: Result<T, StoreError>) {
         if let Err(failure @ StoreError::Failed(_)) = &result {
             self.shared.fail(failure.clone());
         }
-        drop(answer.send(result));
+        drop(reply.send(result));
     }
 
     fn override_delivery(
@@ -77,13 +77,13 @@ impl Writer {
         decision: OperatorAction,
     ) -> Result<DeliveryState, StoreError> {
         self.working()?;
-        let slot = self.slot(key)?.ok_or(StoreError::DeliveryNotFound)?;
-        let before = slot.delivery_state();
+        let entry = self.delivery(key)?.ok_or(StoreError::DeliveryNotFound)?;
+        let before = entry.delivery_state();
         let now = self.shared.clock.now();
         let Some(state) = decision.apply(before, now)? else { return Ok(before) };
-        let mut group = Group { time: now, ..Group::default() };
-        group.settle(key, state, slot.attempts, None);
-        self.write_group(&mut group)?;
+        let mut batch = CommitBatch { time: now, ..CommitBatch::default() };
+        batch.settle(key, state, entry.attempts, None);
+        self.write_batch(&mut batch)?;
         if let Some(fed) = QueueEvent::decided(key, state) {
             drop(self.shared.feed.send(fed));
         }
@@ -95,12 +95,12 @@ impl Writer {
         if self.shared.registry.by_key(query.subscription).is_none() {
             return Err(StoreError::SubscriptionNotFound);
         }
-        let mut group = Group { time: self.shared.clock.now(), ..Group::default() };
+        let mut batch = CommitBatch { time: self.shared.clock.now(), ..CommitBatch::default() };
         let mut first = None;
         for &seq in events {
             let volume = self.shared.ledger().volume_of(seq).map(|volume| volume.first);
             let Some(volume) = volume else { continue };
-            self.load_and_keep(volume)?;
+            self.load_dirty(volume)?;
             let ledger = self.shared.ledger();
             let (Some(volume), Some(detail)) = (ledger.volume(volume), ledger.detail(volume)) else {
                 continue;
@@ -108,15 +108,15 @@ impl Writer {
             let Some(event) = detail.event_at(volume.first, seq) else { continue };
             if is_replayable(query, volume, detail, event) {
                 let key = DeliveryKey { seq, subscription: query.subscription };
-                let slot = detail.slot(volume.first, key).map(|slot| detail.slots[slot]);
-                let attempts = slot.map_or(0, |slot| slot.attempts);
+                let entry = detail.position(volume.first, key).map(|entry| detail.deliveries[entry]);
+                let attempts = entry.map_or(0, |entry| entry.attempts);
                 let outcome = OutcomeRecord::new(key, DeliveryState::Pending, attempts);
-                group.outcomes.push(OutcomeRecord { added: slot.is_none(), queued: true, ..outcome });
+                batch.outcomes.push(OutcomeRecord { added: entry.is_none(), queued: true, ..outcome });
                 first = first.or(Some(seq));
             }
         }
-        let count = group.outcomes.len() as u64;
-        self.write_group(&mut group)?;
+        let count = batch.outcomes.len() as u64;
+        self.write_batch(&mut batch)?;
         if let Some(first) = first {
             drop(self.shared.feed.send(QueueEvent::Requeued(query.subscription, first)));
         }

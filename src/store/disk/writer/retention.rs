@@ -9,8 +9,8 @@ use crate::{
         Purged, RetentionLimit, StoreError,
         disk::{
             index::volume_detail::EventMeta,
-            log::{Kind, ReadError, damaged, sum},
-            read::fetch::Found,
+            log::{Kind, ReadError, checksum, damaged},
+            read::fetch::EventRef,
         },
     },
 };
@@ -72,14 +72,14 @@ impl Writer {
             let described = ledger
                 .volumes
                 .iter()
-                .filter(|volume| !files.contains(&volume.file) && volume.is_described_in(&files));
+                .filter(|volume| !files.contains(&volume.file) && volume.is_stored_in(&files));
             (within.map(|volume| volume.first).collect(), described.map(|volume| volume.first).collect())
         };
         for first in within {
-            events += self.keep_owed(first)?;
+            events += self.relocate_owed(first)?;
         }
         for first in described {
-            self.load_and_keep(first)?;
+            self.load_dirty(first)?;
             if let Some(volume) = self.shared.ledger_mut().volume_mut(first) {
                 (volume.index, volume.state) = (None, None);
             }
@@ -117,18 +117,23 @@ impl Writer {
     }
 
     /// Writes anew what is owed of a volume, and forgets the rest. Returns how many events are gone.
-    fn keep_owed(&mut self, first: Seq) -> Result<u64, StoreError> {
-        self.load_and_keep(first)?;
+    fn relocate_owed(&mut self, first: Seq) -> Result<u64, StoreError> {
+        self.load_dirty(first)?;
         let (found, mut kept, before) = {
             let ledger = self.shared.ledger();
             let (Some(volume), Some(detail)) = (ledger.volume(first), ledger.detail(first)) else {
                 return Ok(0);
             };
             let owed: Vec<usize> = (0..detail.len())
-                .filter(|event| detail.is_owed(*event, |subscription| ledger.knows(subscription)))
+                .filter(|event| detail.is_owed(*event, |subscription| ledger.has_subscription(subscription)))
                 .collect();
-            let found: Vec<Found> = owed.iter().map(|event| Found::new(volume, detail, *event)).collect();
-            (found, detail.only(first, &owed, |subscription| ledger.knows(subscription)), detail.len() as u64)
+            let found: Vec<EventRef> =
+                owed.iter().map(|event| EventRef::new(volume, detail, *event)).collect();
+            (
+                found,
+                detail.filtered(first, &owed, |subscription| ledger.has_subscription(subscription)),
+                detail.len() as u64,
+            )
         };
         if found.is_empty() {
             self.shared.ledger_mut().remove_volume(first);
@@ -138,15 +143,15 @@ impl Writer {
         let reader = self.log.reader().clone();
         let payload = self.log.begin();
         let start = payload.len();
-        for EventMeta { pos, len, sum: expected, .. } in found.iter().map(|found| &found.meta) {
+        for EventMeta { pos, len, checksum: expected, .. } in found.iter().map(|found| &found.meta) {
             ends.push(payload.len() - start);
             let bytes = reader.read(*pos, *len as usize)?;
-            if sum(&bytes) != *expected {
+            if checksum(&bytes) != *expected {
                 return Err(ReadError::from(damaged(*pos)).into());
             }
             payload.extend(bytes);
         }
-        let payload = self.append(Kind::Kept)?;
+        let payload = self.append(Kind::Relocated)?;
         for (event, end) in kept.events.iter_mut().zip(ends) {
             event.pos = payload.plus(end);
         }

@@ -1,4 +1,4 @@
-//! Makes series and registers them, once, with names that are all written in this crate.
+//! Creates and registers series. Every name is a constant of this crate and is registered once.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -17,12 +17,12 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C)
     collector
 }
 
-/// A counter.
+/// Registers a counter.
 pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     registered(registry, IntCounter::new(name, help).expect(VALID))
 }
 
-/// A counter for every value of a label, in their order.
+/// Registers a counter for every value of a label, in the order of `values`.
 pub(super) fn counters(
     registry: &Registry,
     name: &str,
@@ -34,12 +34,12 @@ pub(super) fn counters(
     values.iter().map(|value| all.get_metric_with_label_values(&[value.as_ref()]).expect(LABELS)).collect()
 }
 
-/// A gauge.
+/// Registers a gauge.
 pub(super) fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     registered(registry, IntGauge::new(name, help).expect(VALID))
 }
 
-/// A gauge for every value of a label, in their order.
+/// Registers a gauge for every value of a label, in the order of `values`.
 pub(super) fn labelled_gauges(
     registry: &Registry,
     name: &str,
@@ -51,7 +51,7 @@ pub(super) fn labelled_gauges(
     values.iter().map(|value| all.get_metric_with_label_values(&[value]).expect(LABELS)).collect()
 }
 
-/// A gauge of fractions for every value of a label, in their order.
+/// Registers a gauge of fractions for every value of a label, in the order of `values`.
 pub(super) fn labelled_float_gauges(
     registry: &Registry,
     name: &str,
@@ -63,13 +63,13 @@ pub(super) fn labelled_float_gauges(
     values.iter().map(|value| all.get_metric_with_label_values(&[value]).expect(LABELS)).collect()
 }
 
-/// A histogram with these upper bounds.
+/// Registers a histogram with these upper bounds.
 pub(super) fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     registered(registry, Histogram::with_opts(options).expect(VALID))
 }
 
-/// The events' types as a label says them, by their number from 1 on.
+/// The label values of event types, by number from 1 on.
 pub(super) fn event_types() -> Vec<String> {
     EventType::all().filter_map(catalogue::get).map(|descriptor| descriptor.name.to_owned()).collect()
 }

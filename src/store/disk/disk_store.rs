@@ -1,0 +1,292 @@
+//! The store in a data directory: it sends writes to the writing thread, and reads by itself.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::Ordering, mpsc},
+    thread,
+};
+
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::{
+    data_dir,
+    kv::audit_log::AuditLog,
+    log::ReadError,
+    shared::Shared,
+    writer::{BYTES_WAITING_MAX, Write, bytes_of},
+};
+use crate::{
+    domain::{
+        audit::{AuditKey, AuditRecord},
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    event::StoredEvent,
+    store::{
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens,
+    },
+};
+
+/// The store in a data directory.
+pub struct DiskStore {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writes: mpsc::SyncSender<Write>,
+    pub(super) writer: Mutex<Option<thread::JoinHandle<()>>>,
+    pub(super) audit: AuditLog,
+    /// Held as long as the store is open, so that no second process opens it.
+    pub(super) _lock: File,
+    pub(super) data_dir: PathBuf,
+}
+
+impl DiskStore {
+    /// Why a write failed, after which the store takes no more; `None` as long as it does.
+    pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.shared.failure.subscribe()
+    }
+
+    fn write<T>(
+        &self,
+        write: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Write,
+    ) -> CommitFuture<T> {
+        let (reply, commit) = CommitFuture::pair();
+        self.send(write(reply)).map_or_else(|error| CommitFuture::ready(Err(error)), |()| commit)
+    }
+
+    fn send(&self, write: Write) -> Result<(), StoreError> {
+        // Before it is sent: the writer counts down when it takes it.
+        self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
+        self.writes.try_send(write).map_err(|error| {
+            self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                mpsc::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::TrySendError::Disconnected(_) => StoreError::Closed,
+            }
+        })
+    }
+}
+
+impl Store for DiskStore {
+    fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created> {
+        self.write(|reply| Write::Create(Box::new(new), reply))
+    }
+
+    fn update_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        expected_version: u64,
+        change: Change,
+    ) -> CommitFuture<Arc<Subscription>> {
+        self.write(|reply| Write::Update(subscription, expected_version, Box::new(change), reply))
+    }
+
+    fn delete_subscription(
+        &self,
+        subscription: SubscriptionKey,
+        expected_version: u64,
+        force: bool,
+    ) -> CommitFuture<()> {
+        self.write(|reply| Write::Delete(subscription, expected_version, force, reply))
+    }
+
+    fn tokens(&self) -> &Tokens {
+        &self.shared.tokens
+    }
+
+    fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
+        self.write(|reply| Write::Tokens(Box::new(change), reply))
+    }
+
+    fn accept(&self, events: Vec<NewEvent>) -> CommitFuture<Vec<Accepted>> {
+        let bytes = bytes_of(&events);
+        let waiting = &self.shared.waiting_bytes;
+        if waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_WAITING_MAX {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+            return CommitFuture::ready(Err(StoreError::Busy));
+        }
+        let (reply, commit) = CommitFuture::pair();
+        match self.send(Write::Accept(events, reply)) {
+            Ok(()) => commit,
+            Err(error) => {
+                waiting.fetch_sub(bytes, Ordering::Relaxed);
+                CommitFuture::ready(Err(error))
+            }
+        }
+    }
+
+    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
+        self.shared.feed.subscribe()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
+        let (reply, commit) = CommitFuture::pair();
+        let is_first = {
+            let mut waiting = self.shared.settling();
+            waiting.push((settlements, reply));
+            waiting.len() == 1
+        };
+        // The writer takes all that wait at once: the first of them calls it.
+        if is_first && let Err(error) = self.send(Write::Settle) {
+            for (_, reply) in std::mem::take(&mut *self.shared.settling()) {
+                drop(reply.send(Err(error.clone())));
+            }
+        }
+        commit
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
+        self.shared.changes.subscribe()
+    }
+
+    fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState> {
+        self.write(|reply| Write::Decide(key, decision, reply))
+    }
+
+    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
+        retry_if_removed(|| self.shared.replayable(query))
+    }
+
+    fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
+        self.write(|reply| Write::Replay(Box::new(query), events, reply))
+    }
+
+    fn newest(&self) -> Seq {
+        Seq(self.shared.ledger().next_seq.0 - 1)
+    }
+
+    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
+        match self.shared.state(key) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(%error, "cannot read how far a delivery is");
+                None
+            }
+        }
+    }
+
+    fn pending(
+        &self,
+        subscription: SubscriptionKey,
+        after: Seq,
+        limit: usize,
+    ) -> Result<PendingPage, StoreError> {
+        retry_if_removed(|| self.shared.pending(subscription, after, limit))
+    }
+
+    fn due(
+        &self,
+        subscription: SubscriptionKey,
+        now: UnixMicros,
+        limit: usize,
+    ) -> Result<DuePage, StoreError> {
+        retry_if_removed(|| self.shared.due(subscription, now, limit))
+    }
+
+    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
+        retry_if_removed(|| self.shared.owed(query))
+    }
+
+    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
+        self.shared.ledger().summary(subscription)
+    }
+
+    fn owed_in_all(&self) -> u64 {
+        self.shared.owed.load(Ordering::Relaxed)
+    }
+
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+        match self.shared.oldest_owed(subscriptions) {
+            Ok(oldest) => oldest,
+            Err(error) => {
+                tracing::error!(%error, "cannot read what is owed longest");
+                None
+            }
+        }
+    }
+
+    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
+        retry_if_removed(|| match self.shared.find(account, id)? {
+            Some(found) => Ok(self.shared.load(&[found])?.pop()),
+            None => Ok(None),
+        })
+    }
+
+    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
+        retry_if_removed(|| self.shared.events(query))
+    }
+
+    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
+        retry_if_removed(|| self.shared.delivery(key))
+    }
+
+    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
+        retry_if_removed(|| self.shared.deliveries(query))
+    }
+
+    fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
+        self.write(|reply| Write::Purge(keep, reply))
+    }
+
+    fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
+        self.audit.note(note)
+    }
+
+    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
+        self.audit.records(query)
+    }
+
+    fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
+        self.audit.purge(since)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.audit.close();
+        let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else {
+            return Ok(());
+        };
+        let (reply, mut stopped) = oneshot::channel();
+        // The queue may be full: wait for room, since what was accepted is still to be written.
+        self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
+        let sent = self.writes.send(Write::Stop(reply));
+        let joined = writer.join();
+        sent.map_err(|_| StoreError::Closed)?;
+        joined.map_err(|_| StoreError::Failed("the writing thread panicked".to_owned()))?;
+        let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
+        if self.shared.failure.borrow().is_none() {
+            let next_seq = self.shared.ledger().next_seq;
+            data_dir::note_clean_end(&self.data_dir, next_seq, next_record)
+                .map_err(|error| StoreError::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        // An error has been logged by the writer already.
+        drop(self.close());
+    }
+}
+
+/// Reads, and once more if retention removed something meanwhile: the ledger does not know it any more then.
+fn retry_if_removed<T>(read: impl Fn() -> Result<T, ReadError>) -> Result<T, StoreError> {
+    match read() {
+        Err(ReadError::Gone) => Ok(read()?),
+        result => Ok(result?),
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}

@@ -1,0 +1,79 @@
+//! State that the writing threads share with the readers.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicU64, AtomicUsize},
+};
+
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::{index::ledger::Ledger, log::LogReader, read::event_cache::WeakEventCache};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    store::{QueueEvent, Registry, Settlement, StoreError, Tokens, changes::ChangeFeed},
+};
+
+/// Where the result of a write goes.
+pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Settlements, and the caller that waits until they are durable.
+pub type Settling = (Vec<Settlement>, Reply<()>);
+
+/// What the writing thread shares with everybody.
+pub struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) registry: Registry,
+    pub(super) tokens: Tokens,
+    pub(super) ledger: RwLock<Ledger>,
+    pub(super) log: Arc<LogReader>,
+    pub(super) event_cache: Mutex<WeakEventCache>,
+    /// The ledger's count of what is owed.
+    pub(super) owed: Arc<AtomicU64>,
+    /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
+    pub(super) settling: Mutex<Vec<Settling>>,
+    pub(super) feed: broadcast::Sender<QueueEvent>,
+    pub(super) changes: ChangeFeed,
+    /// Why nothing can be written any more, once that is so.
+    pub(super) failure: watch::Sender<Option<StoreError>>,
+    /// Bytes of events that wait for the writer.
+    pub(super) waiting_bytes: AtomicUsize,
+    /// Writes that wait for it.
+    pub(super) waiting_writes: AtomicUsize,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Errors once nothing can be written any more.
+    pub(super) fn working(&self) -> Result<(), StoreError> {
+        self.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
+    pub(super) fn fail(&self, failure: StoreError) {
+        self.failure.send_if_modified(|known| {
+            let is_first = known.is_none();
+            if is_first {
+                tracing::error!(error = %failure, "the store failed and takes no more writes until a restart");
+                *known = Some(failure);
+            }
+            is_first
+        });
+    }
+
+    pub(super) fn settling(&self) -> MutexGuard<'_, Vec<Settling>> {
+        self.settling.lock().expect("no code panics while it holds this lock")
+    }
+
+    pub(super) fn event_cache(&self) -> MutexGuard<'_, WeakEventCache> {
+        self.event_cache.lock().expect("no code panics while it holds this lock")
+    }
+
+    pub(super) fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.ledger.read().expect("no code panics while it holds this lock")
+    }
+
+    pub(super) fn ledger_mut(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.ledger.write().expect("no code panics while it holds this lock")
+    }
+}
