@@ -23,6 +23,10 @@ clippy:
 test *words:
     cargo test {{words}}
 
+# Run the tests in full, with all kills and hangs, as `ci` does
+test-full *words:
+    TIDINGS_TESTS=full cargo test {{words}}
+
 # Simulate the gateway with this many seeds, and print statistics
 simulate seeds="200":
     TIDINGS_SIM_SEEDS={{seeds}} cargo test --test sim whatever_happens -- --nocapture

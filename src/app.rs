@@ -219,10 +219,7 @@ impl App {
 
         let settings = grpc_settings(&self.config, self.tls.as_ref().map(GrpcTls::tls));
         if let Some(tls) = self.tls {
-            tls.keep_current(self.config.grpc_tls_reload_interval, shutdown.clone());
-        }
-        if let Some(ingest) = &self.ingest {
-            ingest.keep_current(&self.config, &shutdown);
+            tls.keep_current(shutdown.clone());
         }
         let intake = GrpcRuntime::start(self.config.intake_threads).context("cannot start threads")?;
         let served =

@@ -35,7 +35,7 @@ mod watch;
 
 pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
 pub use deliveries::{ListDeliveries, Summary};
-pub use error::{GatewayError, Limit, Resource};
+pub use error::{ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use replay::{ReplayCursor, ReplayDeliveries, Replayed};
 pub use subscriptions::{

@@ -10,6 +10,7 @@ pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod event;
+pub mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod gateway;

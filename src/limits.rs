@@ -1,5 +1,5 @@
-//! What keeps those who come in from taking too much, shared by the listeners: places for connections, tries that failed, log
-//! lines that would repeat.
+//! Limits that keep clients from taking too much, shared by the listeners: connections, and failed
+//! authentication.
 
 pub use auth_failures::{FailureRateLimiter, Limited};
 pub use connections::{ConnectionLimiter, ConnectionPermit, LimitReached};

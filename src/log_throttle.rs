@@ -1,22 +1,21 @@
-//! What would be told with every call while something is broken: told at once, and counted up from time to time after that.
+//! Throttled logging: the first occurrence at once, then a count every 10 s.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{sync::Mutex, time::Duration};
 
-/// Least time between two log lines that tell the same.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
+use tokio::time::Instant;
 
-/// What happens too often to be told each time.
+/// Least time between two log lines about the same failure.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Decides when to log a failure that would repeat with every call.
 #[derive(Debug)]
-pub struct LogThrottle(Mutex<Told>);
+pub struct LogThrottle(Mutex<State>);
 
 #[derive(Debug)]
-struct Told {
-    last: Option<Instant>,
-    /// How often it has happened since.
-    untold: u64,
+struct State {
+    last_logged: Option<Instant>,
+    /// Occurrences since then.
+    unlogged: u64,
 }
 
 impl Default for LogThrottle {
@@ -26,34 +25,42 @@ impl Default for LogThrottle {
 }
 
 impl LogThrottle {
-    /// Nothing has happened yet.
+    /// A throttle that lets the first occurrence through.
     pub const fn new() -> Self {
-        Self(Mutex::new(Told { last: None, untold: 0 }))
+        Self(Mutex::new(State { last_logged: None, unlogged: 0 }))
     }
 
-    /// Counts that it happens at `now`. How often it has happened and was not told, this time included, if it is time to tell.
-    pub fn happens(&self, now: Instant) -> Option<u64> {
-        let mut told = self.0.lock().expect("no code panics while it holds this lock");
-        told.untold += 1;
-        if told.last.is_some_and(|last| now.saturating_duration_since(last) < TELL_INTERVAL) {
+    /// Counts an occurrence. If it is time for a log line, returns the occurrences since the last line, this
+    /// one included.
+    pub fn record(&self) -> Option<u64> {
+        let now = Instant::now();
+        let mut state = self.0.lock().expect("no code panics while it holds this lock");
+        state.unlogged += 1;
+        if state.last_logged.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
             return None;
         }
-        told.last = Some(now);
-        Some(std::mem::take(&mut told.untold))
+        state.last_logged = Some(now);
+        Some(std::mem::take(&mut state.unlogged))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
-    #[test]
-    fn the_first_is_told_at_once_and_the_others_are_counted_up() {
-        let (seldom, start) = (LogThrottle::new(), Instant::now());
-        assert_eq!(seldom.happens(start), Some(1));
-        assert_eq!(seldom.happens(start), None);
-        assert_eq!(seldom.happens(start + TELL_INTERVAL - Duration::from_millis(1)), None);
-        assert_eq!(seldom.happens(start + TELL_INTERVAL), Some(3));
-        assert_eq!(seldom.happens(start + TELL_INTERVAL * 3), Some(1));
+    #[tokio::test(start_paused = true)]
+    async fn the_first_occurrence_is_logged_at_once_and_later_ones_are_counted() {
+        const MOMENT: Duration = Duration::from_millis(1);
+        let throttle = LogThrottle::new();
+        assert_eq!(throttle.record(), Some(1));
+        assert_eq!(throttle.record(), None);
+        advance(LOG_INTERVAL - MOMENT).await;
+        assert_eq!(throttle.record(), None);
+        advance(MOMENT).await;
+        assert_eq!(throttle.record(), Some(3));
+        advance(LOG_INTERVAL * 2).await;
+        assert_eq!(throttle.record(), Some(1));
     }
 }

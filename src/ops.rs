@@ -1,4 +1,4 @@
-//! The HTTP listener for whoever runs the gateway: is it alive, is it ready, how does it fare.
+//! The HTTP listener for operators: liveness, readiness and metrics.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -22,49 +22,48 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    listen::{Limits, serve_connections},
+    listen::{Connection, Limits, incoming, serve_connections},
     metrics::{self, Metrics},
 };
 
-/// Connections at once. A probe needs one for a moment.
+/// Most connections. A probe needs one for a moment.
 pub const CONNECTIONS_MAX: usize = 64;
-/// How long a client may take to send the headers of its request.
+/// Longest time that a client may take to send the headers of its request.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection lives at most. Each serves one request.
+/// Longest life of a connection. Each serves one request.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of a request's headers.
+/// Most bytes of a request's headers.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
-/// How long connections may take to end after the shutdown.
+/// Longest time that connections may take to end after the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is served, for whoever asks for something else.
-const NOT_FOUND: &str = "there is /healthz, /readyz and /metrics here; gRPC is served on another port\n";
+/// The body of the response to any other path.
+const NOT_FOUND: &str = "not found: this port serves /healthz, /readyz and /metrics; gRPC has another port\n";
 
-/// How far the gateway is in its life. It only goes forward.
+/// The phase of the gateway's life. Phases only advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// The store is being opened.
     Starting,
-    /// Calls are answered.
+    /// Calls are served.
     Serving,
-    /// What is under way comes to its end; nothing new is begun.
+    /// Calls and attempts in flight are completed; new ones are rejected.
     Draining,
-    /// Nothing can be stored any more.
+    /// The store has failed, and accepts no more writes.
     StoreFailed,
 }
 
-/// How far the gateway is, shared by those who say so and those who are asked.
+/// The current phase. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Readiness(watch::Sender<Phase>);
 
 impl Readiness {
-    /// The beginning: [`Phase::Starting`].
+    /// Begins with [`Phase::Starting`].
     pub fn starting() -> Self {
         Self(watch::Sender::new(Phase::Starting))
     }
 
-    /// Goes forward to `phase`. Changes nothing if the gateway is there or further already, so that whoever speaks late
-    /// takes nothing back.
+    /// Advances to `phase`. Changes nothing if that phase, or a later one, is reached already.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|current| {
             let forward = *current < phase;
@@ -73,19 +72,18 @@ impl Readiness {
         });
     }
 
-    /// How far the gateway is now.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Hears of every step.
+    /// A receiver of every change.
     pub fn watch(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
     }
 }
 
-/// Answers on `/healthz` whether the process lives, on `/readyz` whether calls are answered, and on `/metrics` with what
-/// was counted, until `shutdown`.
+/// Serves liveness on `/healthz`, readiness on `/readyz`, and metrics on `/metrics`, until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
@@ -95,13 +93,17 @@ pub async fn serve(
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(async || shown(metrics).await))
+        .route("/metrics", get(async || render(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
-    let limits = Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT };
-    serve_connections(listener, limits, shutdown, |stream, shutdown| {
-        serve_connection(stream, router.clone(), shutdown)
-    })
+    let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
+    serve_connections(
+        incoming(listener),
+        limits,
+        shutdown,
+        |_| {},
+        |connection, shutdown| serve_connection(connection, router.clone(), shutdown),
+    )
     .await;
 }
 
@@ -115,17 +117,19 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }
 
-/// The store is asked, which may look at the disk: that must not hold up the probes.
-async fn shown(metrics: Arc<Metrics>) -> Response {
+/// Renders the metrics. On a thread for blocking work, since the store may read the disk, and probes must not
+/// wait for that.
+async fn render(metrics: Arc<Metrics>) -> Response {
     match tokio::task::spawn_blocking(move || metrics.text()).await {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        // It panicked, and has said so.
+        // It panicked, and the panic hook has logged it.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// Serves one request. Keeping connections would let idle ones take the room of those who ask.
-async fn serve_connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
+/// Serves one request. Without keep-alive, so that idle connections cannot use up the limit.
+async fn serve_connection(connection: Connection<TcpStream>, router: Router, shutdown: CancellationToken) {
+    let Connection { stream, permit: _permit, .. } = connection;
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -144,8 +148,8 @@ async fn serve_connection(stream: TcpStream, router: Router, shutdown: Cancellat
     });
     match served.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection for health ended early"),
-        Err(_) => tracing::debug!("a connection for health took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "a connection of the ops listener ended early"),
+        Err(_) => tracing::debug!("a connection of the ops listener took too long"),
     }
 }
 
@@ -158,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// A test that waits for longer than this has failed.
+    /// A longer wait fails the test.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     struct Server {
@@ -186,19 +190,19 @@ mod tests {
             TcpStream::connect(self.address).await.expect("the server listens")
         }
 
-        /// Sends text and returns all that comes until the server closes.
+        /// Sends text and returns everything until the server closes.
         async fn ask(&self, request: &str) -> String {
             let mut stream = self.connect().await;
             stream.write_all(request.as_bytes()).await.expect("the server reads");
-            let mut answer = String::new();
-            let read = stream.read_to_string(&mut answer);
-            timeout(PATIENCE, read).await.expect("the server closes").expect("the answer is text");
-            answer
+            let mut response = String::new();
+            let read = stream.read_to_string(&mut response);
+            timeout(PATIENCE, read).await.expect("the server closes").expect("the response is text");
+            response
         }
 
         async fn status_and_body(&self, method: &str, path: &str) -> (String, String) {
-            let answer = self.ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
-            let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+            let response = self.ask(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+            let (head, body) = response.split_once("\r\n\r\n").expect("a response has a head");
             assert!(head.contains("content-type: text/plain"), "{head}");
             (head[9..12].to_owned(), body.to_owned())
         }
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_says_how_far_the_gateway_is_and_healthy_only_that_it_lives() {
+    async fn readiness_follows_the_phase_and_liveness_does_not() {
         let server = Server::start().await;
         let phases = [
             (Phase::Starting, "503", "starting\n"),
@@ -231,21 +235,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_shown_in_the_format_of_prometheus_even_before_there_is_a_store() {
+    async fn metrics_are_served_in_prometheus_format_even_before_the_store_is_open() {
         let server = Server::start().await;
-        let answer = server.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
-        assert!(answer.contains("\ntidings_build_info{version="), "{answer}");
+        let response = server.ask("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(
+            response.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{response}"
+        );
+        assert!(response.contains("\ntidings_build_info{version="), "{response}");
         server.stop().await;
     }
 
     #[tokio::test]
-    async fn whoever_asks_for_something_else_hears_what_there_is() {
+    async fn other_paths_get_a_list_of_the_paths() {
         let server = Server::start().await;
         let (status, body) = server.status_and_body("GET", "/").await;
         assert_eq!((&*status, &*body), ("404", NOT_FOUND));
-        let answer = server.ask("POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+        let response = server.ask("POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(response.starts_with("HTTP/1.1 405"), "{response}");
         server.stop().await;
     }
 
@@ -273,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_never_finishes_does_not_hold_up_the_end() {
+    async fn a_client_that_never_finishes_does_not_delay_the_shutdown() {
         let server = Server::start().await;
         let mut stream = server.connect().await;
         stream.write_all(b"GET /healthz HT").await.expect("the server reads");

@@ -1,11 +1,8 @@
-//! Signals: shut down, reload files, and survive the file size limit.
+//! Signals: shut down, and survive the file size limit.
 
-use std::{io, process, sync::Arc};
+use std::{io, process};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// SIGXFSZ on Linux: a write would exceed the process's limit on file sizes (`ulimit -f`).
@@ -47,21 +44,4 @@ pub fn on_signals() -> io::Result<CancellationToken> {
         }
     });
     Ok(shutdown)
-}
-
-/// Notifies at every SIGHUP, which would end the process otherwise. Call it within a runtime.
-///
-/// # Errors
-///
-/// The signal handler cannot be installed.
-pub fn on_hangup() -> io::Result<Arc<Notify>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let notify = Arc::new(Notify::new());
-    let notified = Arc::clone(&notify);
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            notify.notify_one();
-        }
-    });
-    Ok(notified)
 }

@@ -1,5 +1,4 @@
-//! Translates: Chatwoot's own webhooks over HTTP to the gateway's use case of publishing, and what came of it to a status.
-//! Nothing is decided here but what belongs to the wire: from whom, signatures, bounds, statuses.
+//! The listener of Chatwoot's own webhooks: checks their requests over HTTP, and publishes their events.
 
 use std::time::Duration;
 

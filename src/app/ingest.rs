@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::bind;
@@ -11,9 +11,9 @@ use crate::{
     clock::Clock,
     config::Config,
     domain::access::ListenContext,
+    file_watch::FileWatch,
     gateway::Gateway,
     metrics::Metrics,
-    shutdown::on_hangup,
     webhook_ingress::{self, IngestSettings, SourcesFile},
 };
 
@@ -21,8 +21,8 @@ use crate::{
 pub(super) struct Ingest {
     listener: TcpListener,
     sources: SourcesFile,
-    /// Notified at every SIGHUP, from before anybody is told that the gateway listens.
-    asked: Arc<Notify>,
+    /// Catches SIGHUP before the log says that the gateway listens.
+    watch: FileWatch,
 }
 
 impl Ingest {
@@ -38,8 +38,9 @@ impl Ingest {
         let file = file.context("ingest_listen needs ingest_sources_file, which is not set")?;
         let is_exposed = !ListenContext::is_loopback(listener.local_addr()?.ip());
         let sources = SourcesFile::load(file, is_exposed, Arc::clone(metrics))?;
-        let asked = on_hangup().context("cannot listen for signals")?;
-        Ok(Some(Self { listener, sources, asked }))
+        let watch =
+            FileWatch::new(config.ingest.sources_reload_interval).context("cannot listen for signals")?;
+        Ok(Some(Self { listener, sources, watch }))
     }
 
     /// Where it listens, if the system tells.
@@ -47,14 +48,7 @@ impl Ingest {
         self.listener.local_addr().ok()
     }
 
-    /// Has the sources looked at for changes from now on. To be called within a runtime.
-    pub(super) fn keep_current(&self, config: &Config, shutdown: &CancellationToken) {
-        let asked = Arc::clone(&self.asked);
-        let (interval, shutdown) = (config.ingest.sources_reload_interval, shutdown.clone());
-        tokio::spawn(self.sources.clone().keep_current(interval, asked, shutdown));
-    }
-
-    /// Takes webhooks until `shutdown`.
+    /// Accepts webhooks until `shutdown`, and reads the sources again when they change.
     pub(super) async fn serve(
         self,
         gateway: Gateway,
@@ -62,6 +56,7 @@ impl Ingest {
         settings: IngestSettings,
         shutdown: CancellationToken,
     ) {
+        tokio::spawn(self.sources.clone().keep_current(self.watch, shutdown.clone()));
         webhook_ingress::serve(self.listener, gateway, clock, self.sources, settings, shutdown).await;
     }
 }

@@ -1,23 +1,21 @@
 //! TLS of the gRPC port: its certificates, from before anybody is told that the gateway listens.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    file_watch::FileWatch,
     grpc::{Tls, TlsFiles},
     metrics::Metrics,
-    shutdown::on_hangup,
 };
 
 /// What is spoken, and what has its files looked at.
 pub(super) struct GrpcTls {
     tls: Tls,
-    /// Notified at every SIGHUP.
-    asked: Arc<Notify>,
+    watch: FileWatch,
 }
 
 impl GrpcTls {
@@ -29,8 +27,8 @@ impl GrpcTls {
     pub(super) fn set_up(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
         let Some(files) = files(config) else { return Ok(None) };
         let tls = Tls::load(files, Arc::clone(metrics))?;
-        let asked = on_hangup().context("cannot listen for signals")?;
-        Ok(Some(Self { tls, asked }))
+        let watch = FileWatch::new(config.grpc_tls_reload_interval).context("cannot listen for signals")?;
+        Ok(Some(Self { tls, watch }))
     }
 
     /// What connections are opened with.
@@ -39,8 +37,8 @@ impl GrpcTls {
     }
 
     /// Has the files looked at for changes from now on. To be called within a runtime.
-    pub(super) fn keep_current(self, interval: Duration, shutdown: CancellationToken) {
-        tokio::spawn(self.tls.keep_current(interval, self.asked, shutdown));
+    pub(super) fn keep_current(self, shutdown: CancellationToken) {
+        tokio::spawn(self.tls.keep_current(self.watch, shutdown));
     }
 }
 

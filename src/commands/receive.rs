@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::parse_duration,
     domain::secret::Secret,
-    listen::{Limits, serve_connections},
+    listen::{Connection, Limits, incoming, serve_connections},
 };
 
 mod print;
@@ -153,10 +153,14 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let receiver = Arc::new(Receiver { responses, sink, count: AtomicU64::new(0) });
-    let limits = Limits { connections_max: CONNECTIONS_MAX, drain_timeout: DRAIN_TIMEOUT };
-    serve_connections(listener, limits, shutdown, |stream, shutdown| {
-        serve_connection(stream, Arc::clone(&receiver), shutdown)
-    })
+    let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
+    serve_connections(
+        incoming(listener),
+        limits,
+        shutdown,
+        |_| {},
+        |connection, shutdown| serve_connection(connection, Arc::clone(&receiver), shutdown),
+    )
     .await;
 }
 
@@ -197,9 +201,12 @@ impl Receiver {
     }
 }
 
-async fn serve_connection(stream: TcpStream, receiver: Arc<Receiver>, shutdown: CancellationToken) {
-    // Responses are small: send them without delay.
-    drop(stream.set_nodelay(true));
+async fn serve_connection(
+    connection: Connection<TcpStream>,
+    receiver: Arc<Receiver>,
+    shutdown: CancellationToken,
+) {
+    let Connection { stream, permit: _permit, .. } = connection;
     let service = service_fn(move |request| {
         let receiver = Arc::clone(&receiver);
         async move {

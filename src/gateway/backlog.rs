@@ -1,11 +1,7 @@
 //! Limits on unfinished deliveries. Past a limit an event is refused as a whole, not stored for some
 //! subscriptions only. The error names the subscription that is at its limit.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Gateway, GatewayError, Limit};
 use crate::{domain::ids::SubscriptionKey, store::Matches};
@@ -69,7 +65,7 @@ impl Gateway {
 
     /// Logs at intervals that events are refused, and the subscription with the most unfinished deliveries.
     fn log_backlog(&self, owed: u64, max: u64) {
-        let Some(calls) = self.0.backlog_log.happens(Instant::now()) else { return };
+        let Some(calls) = self.0.backlog_log.record() else { return };
         let store = Arc::clone(&self.0.store);
         // Looks at every subscription: not on the thread of the call.
         tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! Why a use case did not do as asked.
+//! Errors of the use cases, and how each is reported to callers.
 
 use std::{fmt, time::Duration};
 
@@ -12,136 +12,187 @@ use crate::{
     store::StoreError,
 };
 
-/// Why a use case did not do as asked. Each kind is one that a caller acts differently on. Nothing has changed then,
-/// but for [`GatewayError::ShuttingDown`] and [`GatewayError::Storage`] of a write, which may have taken effect.
+/// The subject of a quota that all accounts share.
+const ALL_ACCOUNTS: &str = "accounts/-";
+/// Resource types of the contract.
+const SUBSCRIPTION: &str = "tidings.v1.Subscription";
+const EVENT: &str = "tidings.v1.Event";
+
+/// The error of a use case. Callers act differently on each variant. Nothing has changed, except after
+/// [`GatewayError::ShuttingDown`] or [`GatewayError::Storage`] of a write, which may have taken effect.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The request breaks rules: correct it.
     #[error("the request is invalid")]
     Invalid(FieldViolations),
-    /// There is no such thing.
+    /// The resource does not exist.
     #[error("{0} was not found")]
     NotFound(Resource),
     /// The account has a subscription of this name already.
     #[error("{0} exists already")]
     NameTaken(SubscriptionName),
-    /// The account has a subscription with this URL already: the one named.
+    /// The account has a subscription with this URL already: this one.
     #[error("{0} has this url already")]
     UrlTaken(SubscriptionName),
     /// The request id was used before for another request.
     #[error("the request id was used before for another request")]
     RequestIdReused,
-    /// The event's id is that of another event.
-    #[error("{name} is stored with another content")]
+    /// Another event has this id.
+    #[error("{name} is stored with other content")]
     EventExists {
         /// The stored event.
         name: EventName,
-        /// Which event of the call, counted from 0.
+        /// The event's index in the call, from 0.
         index: usize,
     },
     /// The subscription has changed since the caller read it: read it again.
     #[error("{0} has changed since its etag was read")]
     EtagMismatch(SubscriptionName),
-    /// Deliveries of the subscription are not yet made: wait, or force.
-    #[error("{count} deliveries of {subscription} are not yet made; set force to drop them")]
+    /// The subscription has unfinished deliveries: wait, or force.
+    #[error("{count} deliveries of {subscription} are still pending; set force to drop them")]
     OwedDeliveries {
-        /// Whose they are.
+        /// The subscription.
         subscription: SubscriptionName,
-        /// How many, at least 1.
+        /// Its unfinished deliveries, at least 1.
         count: u64,
     },
-    /// The subscription signs with as many older secrets as it may: wait, or rotate without an overlap.
+    /// The subscription signs with the most older secrets that it may: wait, or rotate without an overlap.
     #[error(
-        "{subscription} still signs with {max} older secrets, which is as many as there may be; wait until the first of them \
-         ends, or rotate with an overlap of 0s, which ends them all"
+        "{subscription} still signs with {max} older secrets, which is the limit; wait until the first of them ends, or rotate \
+         with an overlap of 0s, which ends them all"
     )]
     TooManySecrets {
-        /// Whose they are.
+        /// The subscription.
         subscription: SubscriptionName,
-        /// How many there may be.
+        /// Most older secrets.
         max: usize,
     },
-    /// The delivery is over, and its state does not allow what was asked.
+    /// The delivery has ended, and its state does not allow the operation.
     #[error("{name} is over: it {}", over(*.state))]
     DeliveryOver {
-        /// Which.
+        /// The delivery.
         name: DeliveryName,
-        /// In which state.
+        /// Its state.
         state: DeliveryState,
     },
     /// The account may have no more subscriptions: remove some.
-    #[error(
-        "account {account} has as many subscriptions as it may have: subscriptions_per_account_max is {max}"
-    )]
+    #[error("account {account} has reached its subscription limit: subscriptions_per_account_max is {max}")]
     TooManySubscriptions {
-        /// Which account.
+        /// The account.
         account: AccountId,
-        /// How many it may have.
+        /// Most subscriptions.
         max: usize,
     },
-    /// There are as many access tokens as there may be: revoke some that nobody needs, which makes room after a while, or allow
-    /// more.
-    #[error("there are as many access tokens as there may be: {}", reached(Some(.0)))]
+    /// The access token limit is reached: revoke tokens that nobody needs, which makes room after a while, or
+    /// raise the limit.
+    #[error("access token limit reached: {}", reached(Some(.0)))]
     TooManyTokens(Limit),
-    /// From the first access token on every call needs one; with this one nobody could make another.
+    /// From the first access token on every call needs one, and with this one nobody could create another.
     #[error(
         "the first access token must have the scope admin for all accounts: from then on every call needs a token, and nobody \
-         could make another"
+         could create another"
     )]
     FirstTokenNotAdmin,
-    /// Too much is under way: come back later.
+    /// Too much is in flight: retry later.
     #[error("the gateway is overloaded: {}", reached(.limit.as_ref()))]
     Overloaded {
-        /// The bound that was reached; `None` if it is one of the store's own.
+        /// The limit that was reached; `None` if it is one of the store's own.
         limit: Option<Limit>,
-        /// How long to wait at least.
+        /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The store holds as much as it may, and all of it is still owed: have some of it delivered or cancelled, or allow more.
-    #[error("the store is full of deliveries that are still owed: {}", reached(Some(.limit)))]
+    /// The store is full, and none of it can be removed: wait for deliveries to finish, cancel some, or raise
+    /// the limit.
+    #[error("the store is full of unfinished deliveries: {}", reached(Some(.limit)))]
     StoreFull {
-        /// The bound that was reached.
+        /// The limit that was reached.
         limit: Limit,
-        /// How long to wait at least.
+        /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The event would make too much be owed: have some of it delivered or cancelled, delete the subscription, or allow
-    /// more.
-    #[error("{} owed {owed} deliveries: {}", debtor(.subscription.as_ref()), reached(Some(.limit)))]
+    /// The event would make the backlog too long: wait for deliveries to finish, cancel some, delete the
+    /// subscription, or raise the limit.
+    #[error("{} {owed} unfinished deliveries: {}", debtor(.subscription.as_ref()), reached(Some(.limit)))]
     BacklogFull {
-        /// The subscription that is owed too much; `None` if all together are.
+        /// The subscription with the backlog; `None` for all subscriptions together.
         subscription: Option<SubscriptionName>,
-        /// How much it is owed already.
+        /// Its unfinished deliveries.
         owed: u64,
-        /// The bound that would be passed.
+        /// The limit that would be passed.
         limit: Limit,
-        /// How long to wait at least.
+        /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// There is no room on the disk. Nothing was stored; delivering goes on, and publishing as soon as there is room.
+    /// The disk is full. Nothing was stored. Deliveries continue, and publishing does once there is room.
     #[error("the disk is full")]
     DiskFull {
-        /// How long to wait at least.
+        /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The gateway stops: go elsewhere, or come back later.
+    /// The gateway is shutting down: retry later, or elsewhere.
     #[error("the gateway is shutting down")]
     ShuttingDown,
-    /// The disk, or what is on it, failed.
+    /// Writing to the disk or reading from it failed.
     #[error("storage failed: {0}")]
     Storage(String),
 }
 
-/// A bound of the gateway.
+/// The kinds of errors. Each has one gRPC code and one HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request breaks rules.
+    Invalid,
+    /// A resource does not exist.
+    NotFound,
+    /// A resource with the same name, or a request with the same id, exists.
+    AlreadyExists,
+    /// An event with the same id and other content is stored.
+    EventConflict,
+    /// The resource has changed since it was read.
+    Changed,
+    /// The state of a resource does not allow the operation.
+    Precondition,
+    /// A limit is reached that waiting does not lift.
+    LimitReached,
+    /// A limit is reached for now.
+    Overloaded,
+    /// The disk is full.
+    DiskFull,
+    /// The gateway cannot serve the call now.
+    Unavailable,
+}
+
+/// An error as callers see it, for every protocol.
+#[derive(Clone, Debug)]
+pub struct ErrorReport {
+    /// Decides the code or status.
+    pub kind: ErrorKind,
+    /// Stable word for programs.
+    pub reason: &'static str,
+    /// Sentence for people. Never names what failed inside the gateway.
+    pub message: String,
+    /// Type and name of the resource, if the error is about one that exists or does not.
+    pub resource: Option<(&'static str, String)>,
+    /// The resource whose state or quota does not allow the call.
+    pub subject: Option<String>,
+    /// Field and rule, if a field of the request is at fault.
+    pub violation: Option<(&'static str, &'static str)>,
+    /// Further facts for programs.
+    pub metadata: Vec<(&'static str, String)>,
+    /// Shortest wait before a retry.
+    pub retry_after: Option<Duration>,
+}
+
+/// A limit of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// The setting that it comes from.
+    /// The setting that sets it.
     pub name: &'static str,
-    /// How much it allows.
+    /// Its value.
     pub max: u64,
 }
 
-/// What was looked for.
+/// A resource that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// A subscription.
@@ -166,18 +217,89 @@ impl fmt::Display for Resource {
 }
 
 impl GatewayError {
-    /// As much is under way as this setting allows.
+    /// The error as callers see it. The only mapping of variants to kinds and reasons. The violations of
+    /// [`GatewayError::Invalid`] are not part of it.
+    pub fn report(&self) -> ErrorReport {
+        use ErrorKind::{
+            AlreadyExists, Changed, DiskFull, EventConflict, Invalid, LimitReached, NotFound, Overloaded,
+            Precondition, Unavailable,
+        };
+        let report = |kind, reason| ErrorReport::new(kind, reason, self.to_string());
+        match self {
+            Self::Invalid(_) => report(Invalid, "FIELD_INVALID"),
+            Self::NotFound(resource) => {
+                let (reason, kind) = match resource {
+                    Resource::Subscription(_) => ("SUBSCRIPTION_NOT_FOUND", SUBSCRIPTION),
+                    Resource::Event(_) => ("EVENT_NOT_FOUND", EVENT),
+                    Resource::Delivery(_) => ("DELIVERY_NOT_FOUND", "tidings.v1.Delivery"),
+                    Resource::AccessToken(_) => ("ACCESS_TOKEN_NOT_FOUND", "tidings.v1.AccessToken"),
+                };
+                report(NotFound, reason).resource(kind, resource)
+            }
+            Self::NameTaken(name) => report(AlreadyExists, "SUBSCRIPTION_EXISTS")
+                .violation("subscription_id", "is that of another subscription")
+                .resource(SUBSCRIPTION, name),
+            Self::UrlTaken(name) => report(AlreadyExists, "SUBSCRIPTION_EXISTS")
+                .violation("subscription.url", "is that of another subscription of the account")
+                .resource(SUBSCRIPTION, name),
+            Self::RequestIdReused => report(AlreadyExists, "REQUEST_ID_REUSED")
+                .violation("request_id", "was used before for another request"),
+            Self::EventExists { name, .. } => report(EventConflict, "EVENT_EXISTS")
+                .violation("event_id", "is that of another event")
+                .resource(EVENT, name),
+            Self::EtagMismatch(_) => report(Changed, "ETAG_MISMATCH"),
+            Self::OwedDeliveries { subscription, count } => {
+                report(Precondition, "UNDELIVERED_EVENTS").metadata("count", count).subject(subscription)
+            }
+            Self::TooManySecrets { subscription, max } => {
+                report(Precondition, "ROTATIONS_OVERLAP").metadata("max", max).subject(subscription)
+            }
+            Self::DeliveryOver { name, .. } => report(Precondition, "DELIVERY_OVER").subject(name),
+            Self::FirstTokenNotAdmin => report(Precondition, "FIRST_TOKEN_NOT_ADMIN")
+                .violation("access_token.scopes", "must have SCOPE_ADMIN in the first token")
+                .subject("accessTokens"),
+            Self::TooManySubscriptions { account, max } => report(LimitReached, "SUBSCRIPTION_LIMIT")
+                .limit(&Limit { name: "subscriptions_per_account_max", max: *max as u64 })
+                .subject(&format_args!("accounts/{account}")),
+            Self::TooManyTokens(limit) => {
+                report(LimitReached, "TOKEN_LIMIT").limit(limit).subject(ALL_ACCOUNTS)
+            }
+            Self::Overloaded { limit, retry_after } => {
+                let report = report(Overloaded, "OVERLOADED").subject(ALL_ACCOUNTS).retry(*retry_after);
+                limit.as_ref().into_iter().fold(report, ErrorReport::limit)
+            }
+            Self::StoreFull { limit, retry_after } => {
+                report(Overloaded, "STORE_FULL").limit(limit).subject(ALL_ACCOUNTS).retry(*retry_after)
+            }
+            Self::BacklogFull { subscription, owed, limit, retry_after } => {
+                let report = report(Overloaded, "BACKLOG_FULL").limit(limit).metadata("owed", owed);
+                let report = report.retry(*retry_after);
+                match subscription {
+                    Some(name) => report.subject(name),
+                    None => report.subject(ALL_ACCOUNTS),
+                }
+            }
+            Self::DiskFull { retry_after } => report(DiskFull, "DISK_FULL").retry(*retry_after),
+            Self::ShuttingDown => report(Unavailable, "SHUTTING_DOWN").retry(UNAVAILABLE_RETRY_AFTER),
+            Self::Storage(_) => {
+                let message = "storage failed; the server's log says more. A write may have taken effect";
+                ErrorReport::new(Unavailable, "STORAGE_FAILED", message).retry(UNAVAILABLE_RETRY_AFTER)
+            }
+        }
+    }
+
+    /// The limit that this setting sets is reached.
     pub fn overloaded(name: &'static str, max: usize) -> Self {
         let limit = Some(Limit { name, max: max as u64 });
         Self::Overloaded { limit, retry_after: OVERLOADED_RETRY_AFTER }
     }
 
-    /// There is no such subscription.
+    /// The subscription does not exist.
     pub(super) fn no_subscription(name: &SubscriptionName) -> Self {
         Self::NotFound(Resource::Subscription(name.clone()))
     }
 
-    /// What the store's refusal of a call about `subscription` means to a caller.
+    /// The error of a call about `subscription` that the store rejected.
     pub(super) fn about(subscription: &SubscriptionName, error: StoreError) -> Self {
         match error {
             StoreError::SubscriptionNotFound => Self::no_subscription(subscription),
@@ -188,7 +310,47 @@ impl GatewayError {
     }
 }
 
-/// Which bound it is, to be said after what it is about.
+impl ErrorReport {
+    fn new(kind: ErrorKind, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            reason,
+            message: message.into(),
+            resource: None,
+            subject: None,
+            violation: None,
+            metadata: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    fn resource(self, kind: &'static str, name: &impl ToString) -> Self {
+        Self { resource: Some((kind, name.to_string())), ..self }
+    }
+
+    fn subject(self, subject: &(impl ToString + ?Sized)) -> Self {
+        Self { subject: Some(subject.to_string()), ..self }
+    }
+
+    fn violation(self, field: &'static str, rule: &'static str) -> Self {
+        Self { violation: Some((field, rule)), ..self }
+    }
+
+    fn metadata(mut self, key: &'static str, value: &(impl ToString + ?Sized)) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    fn limit(self, limit: &Limit) -> Self {
+        self.metadata("limit", limit.name).metadata("max", &limit.max)
+    }
+
+    fn retry(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+}
+
+/// The limit and its value, for the end of a message.
 fn reached(limit: Option<&Limit>) -> String {
     match limit {
         Some(Limit { name, max }) => format!("{name} is {max}"),
@@ -197,24 +359,26 @@ fn reached(limit: Option<&Limit>) -> String {
 }
 
 fn debtor(subscription: Option<&SubscriptionName>) -> String {
-    subscription.map_or_else(|| "all subscriptions together are".to_owned(), |name| format!("{name} is"))
+    subscription.map_or_else(|| "all subscriptions together have".to_owned(), |name| format!("{name} has"))
 }
 
-/// How a delivery ended, to be said after its name.
+/// How a delivery ended, for the end of a message.
 fn over(state: DeliveryState) -> &'static str {
     match state {
         DeliveryState::Succeeded => "succeeded",
         DeliveryState::Failed => "failed; RetryDelivery tries again",
         DeliveryState::Cancelled => "was cancelled",
-        DeliveryState::Pending | DeliveryState::Retrying { .. } => "is still owed",
+        DeliveryState::Pending | DeliveryState::Retrying { .. } => "is still pending",
     }
 }
 
-/// How long a caller is asked to wait while the disk is full.
+/// Shortest wait before a retry while the disk is full.
 const DISK_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How long an overloaded caller is asked to wait. Commits take milliseconds, so the backlog is gone by then.
+/// Shortest wait before a retry in an overload. Commits take milliseconds, so it is over by then.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Shortest wait before a retry while the gateway shuts down, or its storage fails.
+pub const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for GatewayError {
     fn from(error: StoreError) -> Self {
@@ -226,7 +390,8 @@ impl From<StoreError> for GatewayError {
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
-            // Each is an answer to one kind of call, which says what it is about; elsewhere the store is wrong.
+            // Only calls that know the resource get these errors, and they map them. Elsewhere the store is
+            // wrong.
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::Owed(_)
@@ -239,7 +404,7 @@ impl From<StoreError> for GatewayError {
 }
 
 impl From<FieldViolations> for GatewayError {
-    fn from(faults: FieldViolations) -> Self {
-        Self::Invalid(faults)
+    fn from(violations: FieldViolations) -> Self {
+        Self::Invalid(violations)
     }
 }

@@ -1,10 +1,10 @@
-//! What fuzzing checks of page tokens, and of what the owner of a subscription sends.
+//! Fuzz targets of page tokens, and of the settings of a subscription.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 
 use super::wire::{
-    pagination::{Cursor, List, Tokens},
+    pagination::{Cursor, PageKind, PageTokens},
     to_proto,
 };
 use crate::{
@@ -15,21 +15,22 @@ use crate::{
     proto::v1,
 };
 
-const LISTS: [List; 4] = [List::Subscriptions, List::Events, List::Deliveries, List::Replay];
+const LISTS: [PageKind; 4] =
+    [PageKind::Subscriptions, PageKind::Events, PageKind::Deliveries, PageKind::Replay];
 
-/// A page token: one list takes it at most, with one set of parameters, and it says the same when it is written again.
+/// A page token: at most one list accepts it, with one set of parameters, and it survives a round trip.
 pub fn page_token(data: &[u8]) {
     let requests = ["accounts/1", "accounts/2"]
         .map(|parent| v1::ListEventsRequest { parent: parent.to_owned(), ..Default::default() });
-    let all = LISTS.iter().flat_map(|list| requests.iter().map(|request| Tokens::of(*list, request)));
-    let all: Vec<Tokens> = all.collect();
+    let all = LISTS.iter().flat_map(|list| requests.iter().map(|request| PageTokens::of(*list, request)));
+    let all: Vec<PageTokens> = all.collect();
 
-    // As a caller sends it, and as what is encoded in it.
+    // The text of a token, and the bytes that are encoded in it.
     let encoded = URL_SAFE_NO_PAD.encode(data);
     for text in [str::from_utf8(data).unwrap_or_default(), &encoded] {
         let read = all.iter().filter_map(|tokens| Some((tokens, tokens.read(text).ok()??)));
-        let read: Vec<(&Tokens, Cursor)> = read.collect();
-        assert!(read.len() <= 1, "several lists take {text:?}");
+        let read: Vec<(&PageTokens, Cursor)> = read.collect();
+        assert!(read.len() <= 1, "several lists accept {text:?}");
         for (tokens, cursor) in &read {
             let token = tokens.write(Some(cursor.clone()));
             assert_eq!(tokens.read(&token).ok().flatten().as_ref(), Some(cursor));
@@ -42,22 +43,22 @@ pub fn page_token(data: &[u8]) {
             assert_eq!(
                 reader.read(&token).is_ok(),
                 number == other,
-                "a token is good for its own list alone"
+                "a token is valid for its own list only"
             );
         }
     }
 }
 
-/// What an owner sends of a subscription, with a mask: what is taken is shown so that it can be sent back, and changes nothing then; and
-/// a change that is made twice is made once.
+/// An update of a subscription with a mask: valid settings can be read and written back without a change, and
+/// the same update twice is the same as once.
 pub fn settings(data: &[u8]) {
     let Ok(request) = v1::UpdateSubscriptionRequest::decode(data) else { return };
     let message = request.subscription.unwrap_or_default();
     let defaults = RetryPolicy::default();
-    if let Ok(taken) = check_new(&message, "subscription", defaults) {
-        let shown = to_proto::settings(&taken);
-        let back = check_update(&taken, &shown, &Mask::AllFields, "subscription", defaults);
-        assert_eq!(back.as_ref(), Ok(&taken), "what is shown can be sent back");
+    if let Ok(checked) = check_new(&message, "subscription", defaults) {
+        let shown = to_proto::settings(&checked);
+        let back = check_update(&checked, &shown, &Mask::AllFields, "subscription", defaults);
+        assert_eq!(back.as_ref(), Ok(&checked), "settings that were read can be written back");
         assert!(shown.headers.values().all(|value| value == "***"));
     }
 
@@ -79,7 +80,7 @@ pub fn settings(data: &[u8]) {
     }
 }
 
-/// Where fuzzing of page tokens begins: tokens of every list, and what is encoded in them.
+/// Seeds of the page tokens' fuzz target: tokens of every list, as text and as bytes.
 #[cfg(test)]
 pub(crate) fn tokens() -> Vec<Vec<u8>> {
     let request = v1::ListEventsRequest { parent: "accounts/1".to_owned(), ..Default::default() };
@@ -87,7 +88,7 @@ pub(crate) fn tokens() -> Vec<Vec<u8>> {
     let cursor = Cursor { name, seq: 7, subscription: 9, until: 11, time: -13 };
     let mut tokens = vec![cursor.encode_to_vec(), b"????".to_vec()];
     for list in LISTS {
-        let token = Tokens::of(list, &request).write(Some(cursor.clone()));
+        let token = PageTokens::of(list, &request).write(Some(cursor.clone()));
         tokens.push(URL_SAFE_NO_PAD.decode(&token).expect("it was just encoded"));
         tokens.push(token.into_bytes());
     }

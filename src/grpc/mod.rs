@@ -1,5 +1,5 @@
-//! Translates: the contract of `proto/` to the gateway's use cases and back. Nothing is decided here but what belongs to
-//! the wire: paths of fields, pages, statuses, streams.
+//! The gRPC server: translates the contract of `proto/` to the gateway's use cases and back. It decides only what
+//! belongs to the wire: paths of fields, pages, statuses, streams.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -8,9 +8,10 @@ mod server;
 mod services;
 mod wire;
 
+pub use crate::listen::Drain;
 pub use layers::auth::{AccessSettings, Exposure};
 pub use server::connection::ConnectionSettings;
-pub use server::serve::{Drain, GrpcSettings, serve, serve_accepted};
+pub use server::serve::{GrpcSettings, serve, serve_accepted};
 pub use server::tls::{Tls, TlsError, TlsFiles};
 pub use services::health::Health;
 pub use wire::status::{DETAILS_BYTES_MAX, DOMAIN, MESSAGE_BYTES_MAX, VIOLATIONS_MAX};

@@ -1,7 +1,8 @@
-//! Counts the tries of callers that failed to prove who they are, by where they come from.
+//! Limits failed authentication by address.
 //!
-//! A caller with a token that counts is never kept waiting by others at its address, such as behind the same proxy: tokens have
-//! 256 bits, and no number of tries finds one. The limit keeps what fails cheap, and makes it seen.
+//! A caller with a valid token is never limited by others at its address, such as behind the same proxy:
+//! tokens have 256 bits, so that no number of attempts finds one. The limit keeps failures cheap, and makes
+//! them visible.
 
 use std::{
     collections::HashMap,
@@ -10,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What tries are counted for.
+/// Length of a window in which failures are counted.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Least time between two looks for what can be forgotten.
+/// Shortest time between two removals of expired windows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The failed tries of each address in the last minute.
+/// Failed attempts of each address in the last minute.
 pub struct FailureRateLimiter {
     max: u32,
     addresses_max: usize,
@@ -24,14 +25,14 @@ pub struct FailureRateLimiter {
 
 #[derive(Default)]
 struct Counts {
-    // Callers choose their addresses: the map's hashes must not be foreseen.
+    // A map with random hashes, since callers choose their addresses.
     by_network: HashMap<Network, Window>,
-    /// Of all that have no count of their own.
+    /// The shared count of all further networks.
     others: Option<Window>,
     swept: Option<Instant>,
 }
 
-/// Who is counted as one: an IPv4 address, or what an IPv6 host has all addresses of.
+/// The network that is limited as one address: an IPv4 address, or the /64 of an IPv6 host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Network {
     V4(Ipv4Addr),
@@ -41,52 +42,56 @@ enum Network {
 #[derive(Clone, Copy)]
 struct Window {
     begin: Instant,
-    tries: u32,
+    failures: u32,
 }
 
-/// There were too many.
+/// The limit is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// Whose they were; `-` for all addresses that have no count of their own.
+    /// The network; `-` for all networks that share a count.
     pub subject: String,
-    /// How many an address may have in a minute.
+    /// Most failures of one address in a minute.
     pub max: u32,
-    /// How long until the next is looked at.
+    /// Time until the next window.
     pub wait: Duration,
 }
 
 impl FailureRateLimiter {
-    /// At most `max` tries in a minute, counted apart for at most `addresses_max` addresses.
+    /// At most `max` failures in a minute. At most `addresses_max` addresses have a count of their own.
     pub fn new(max: u32, addresses_max: usize) -> Self {
         Self { max, addresses_max, counts: Mutex::default() }
     }
 
-    /// Notes a try that failed at `now`. Errors if there were too many.
-    pub fn note(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
+    /// Counts a failure at `now`.
+    ///
+    /// # Errors
+    ///
+    /// The limit is passed.
+    pub fn record(&self, address: Option<IpAddr>, now: Instant) -> Result<(), Limited> {
         let network = address.map(Network::of);
         let mut counts = self.counts.lock().expect("no code panics while it holds this lock");
         let (subject, window) = counts.window(network, now, self.addresses_max);
         if window.is_over(now) {
-            *window = Window { begin: now, tries: 0 };
+            *window = Window { begin: now, failures: 0 };
         }
-        window.tries = window.tries.saturating_add(1);
-        if window.tries <= self.max {
+        window.failures = window.failures.saturating_add(1);
+        if window.failures <= self.max {
             return Ok(());
         }
         let wait = WINDOW.saturating_sub(now.saturating_duration_since(window.begin));
-        Err(Limited { subject: subject.map_or_else(|| "-".to_owned(), Network::shown), max: self.max, wait })
+        Err(Limited { subject: subject.map_or_else(|| "-".to_owned(), Network::text), max: self.max, wait })
     }
 }
 
 impl Counts {
-    /// Where to count a try, and for whom; `None` for all that have no count of their own.
+    /// The window that counts a failure, and its network; `None` for the shared count.
     fn window(
         &mut self,
         network: Option<Network>,
         now: Instant,
         addresses_max: usize,
     ) -> (Option<Network>, &mut Window) {
-        let fresh = Window { begin: now, tries: 0 };
+        let fresh = Window { begin: now, failures: 0 };
         if let Some(network) = network.filter(|network| self.has_room_for(network, now, addresses_max)) {
             return (Some(network), self.by_network.entry(network).or_insert(fresh));
         }
@@ -97,7 +102,7 @@ impl Counts {
         if self.by_network.contains_key(network) || self.by_network.len() < addresses_max {
             return true;
         }
-        // Looking through all of them with every try would make a flood of tries dear.
+        // Not at every failure: a flood of failures would make that expensive.
         if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL) {
             self.swept = Some(now);
             self.by_network.retain(|_, window| !window.is_over(now));
@@ -123,7 +128,7 @@ impl Network {
         }
     }
 
-    fn shown(self) -> String {
+    fn text(self) -> String {
         match self {
             Self::V4(address) => address.to_string(),
             Self::V6([a, b, c, d]) => format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)),
@@ -140,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_limited_by_address_and_by_64_bits_of_ipv6() {
+    fn failures_are_limited_by_address_and_by_64_bits_of_ipv6() {
         let (failures, now) = (FailureRateLimiter::new(2, 100), Instant::now());
-        let tried = |text: &str| failures.note(address(text), now).map_err(|limited| limited.subject);
+        let tried = |text: &str| failures.record(address(text), now).map_err(|limited| limited.subject);
         for (text, expected) in [
             ("10.0.0.1", Ok(())),
             ("10.0.0.1", Ok(())),
@@ -158,9 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_later_all_is_forgotten_and_until_then_the_wait_is_told() {
+    fn the_count_ends_after_a_minute_and_the_error_has_the_wait() {
         let (failures, start) = (FailureRateLimiter::new(1, 100), Instant::now());
-        let note = |seconds| failures.note(address("10.0.0.1"), start + Duration::from_secs(seconds));
+        let note = |seconds| failures.record(address("10.0.0.1"), start + Duration::from_secs(seconds));
         assert_eq!(note(0), Ok(()));
         assert_eq!(note(20).unwrap_err().wait, Duration::from_secs(40));
         assert_eq!(note(59).unwrap_err().wait, Duration::from_secs(1));
@@ -171,7 +176,7 @@ mod tests {
     #[test]
     fn addresses_past_the_bound_share_a_count_until_there_is_room() {
         let (failures, start) = (FailureRateLimiter::new(1, 2), Instant::now());
-        let note = |text, seconds| failures.note(address(text), start + Duration::from_secs(seconds));
+        let note = |text, seconds| failures.record(address(text), start + Duration::from_secs(seconds));
         assert_eq!([note("10.0.0.1", 0), note("10.0.0.2", 0), note("10.0.0.3", 0)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(note("10.0.0.4", 0).unwrap_err().subject, "-");
         assert_eq!(failures.counts.lock().unwrap().by_network.len(), 2);

@@ -22,7 +22,7 @@ use crate::domain::{
 pub enum TokenChange {
     /// One more. Those that are to be forgotten go.
     Add(AccessToken),
-    /// This one counts no more. One that was revoked before stays as it is.
+    /// Revokes this token. A token that is revoked already stays as it is.
     Revoke(TokenId),
     /// When calls were last made with these. Those that are gone count for nothing.
     Used(Vec<(TokenId, UnixMicros)>),
@@ -42,20 +42,20 @@ pub enum TokenRow {
 pub struct Issued {
     /// What is stored.
     pub token: AccessToken,
-    /// Cancelled once it counts no more.
+    /// Cancelled when the token is no longer valid.
     ended: CancellationToken,
     /// In microseconds since the epoch; 0 for never.
     last_use: AtomicI64,
 }
 
 impl Issued {
-    /// A token that counts from now on.
+    /// A token that is valid from now on.
     pub fn new(token: AccessToken) -> Self {
         let last_use = AtomicI64::new(token.last_use_time.map_or(0, |time| time.0));
         Self { ended: CancellationToken::new(), last_use, token }
     }
 
-    /// What is cancelled once the token counts no more.
+    /// Cancelled when the token is no longer valid.
     pub fn ended(&self) -> &CancellationToken {
         &self.ended
     }
@@ -96,19 +96,19 @@ struct Inner {
 }
 
 impl Tokens {
-    /// Whether calls need a token: from the first one on, for ever, also if all are revoked. The last one is never forgotten,
-    /// since tokens are forgotten only when one is added.
+    /// Whether calls need a token: from the first token on, for ever, even if all are revoked. The last one
+    /// is never forgotten, so this survives a restart.
     pub fn are_asked_for(&self) -> bool {
         !self.read().by_id.is_empty()
     }
 
-    /// The token with this hash, whether or not it still counts.
+    /// The token with this hash, valid or not.
     pub fn by_hash(&self, hash: &TokenHash) -> Option<Arc<Issued>> {
         let found = self.read().by_key.get(&hash.key()).cloned();
         found.filter(|issued| issued.token.hash == *hash)
     }
 
-    /// The token of this id, whether or not it still counts.
+    /// The token with this id, valid or not.
     pub fn by_id(&self, id: &TokenId) -> Option<Arc<Issued>> {
         self.read().by_id.get(id).cloned()
     }

@@ -11,7 +11,7 @@ use crate::{
 
 /// Bytes of audit records that are kept, unless configured.
 pub const AUDIT_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
-/// What refusals may take up of that, as a part of it: a flood of them leaves the records of what was changed.
+/// The part of the bound that refused calls may take: a flood of them leaves the records of changes.
 pub const AUDIT_REFUSED_PART: u64 = 4;
 
 /// What is to be written down of a call.
@@ -19,7 +19,7 @@ pub const AUDIT_REFUSED_PART: u64 = 4;
 pub enum AuditWrite {
     /// It begins: nothing is changed before this is on disk.
     Begun(AuditedCall),
-    /// The call that was noted under this key has ended. Without effect if it is not kept any more, or has ended before.
+    /// The call with this key has ended. No effect if its record is gone or has ended already.
     Ended(AuditKey, AuditEnd),
     /// It was refused before anything began.
     Refused(AuditedCall, AuditEnd),
@@ -40,7 +40,7 @@ pub struct AuditQuery {
     pub time: TimeRange,
     /// Only those before this one.
     pub before: Option<AuditKey>,
-    /// At most so many.
+    /// Rows in a page at most.
     pub limit: usize,
 }
 

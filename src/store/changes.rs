@@ -1,4 +1,4 @@
-//! Tells listeners how deliveries change. For engines.
+//! Publishes changes of deliveries. For engines.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::{CHANGES_GROUPS_MAX, Changes, DeliveryChange};
 use crate::domain::time::UnixMicros;
 
-/// Tells of changes, and counts them. Told by one writer at a time.
+/// Broadcasts changes of deliveries and counts them. One writer at a time.
 #[derive(Debug)]
 pub(super) struct ChangeFeed {
     sender: broadcast::Sender<Arc<Changes>>,
@@ -24,12 +24,12 @@ impl Default for ChangeFeed {
 }
 
 impl ChangeFeed {
-    /// Hears of every change from now on.
+    /// Receives every change from now on.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Changes>> {
         self.sender.subscribe()
     }
 
-    /// Tells of the changes that were written at `time`. They are not even gathered while nobody listens.
+    /// Publishes changes written at `time`. Does nothing while nobody listens.
     pub(super) fn publish(&self, time: UnixMicros, changes: impl Iterator<Item = DeliveryChange>) {
         if self.sender.receiver_count() == 0 {
             return;
@@ -37,7 +37,7 @@ impl ChangeFeed {
         let deliveries: Vec<DeliveryChange> = changes.collect();
         if !deliveries.is_empty() {
             let before = self.sent.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
-            // Whoever listened may be gone by now.
+            // The last receiver may be gone by now.
             drop(self.sender.send(Arc::new(Changes { before, time, deliveries })));
         }
     }

@@ -1,5 +1,5 @@
-//! What every engine must do, as tests. Each engine's own tests run them all; an engine that keeps what it stores is
-//! closed and opened again in the middle.
+//! The tests that every engine passes. Each engine's own tests run them all. A durable engine is closed and
+//! opened again in between.
 
 use std::{
     sync::{

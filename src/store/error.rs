@@ -5,29 +5,30 @@ use crate::domain::{
     ids::{EventId, SubscriptionName},
 };
 
-/// Why the store did not do as asked. A caller acts differently on each.
+/// Why the store refused or failed. A caller acts differently on each.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The account has a subscription of this name.
-    #[error("subscription {0} exists already")]
+    /// The account has a subscription with this name.
+    #[error("subscription {0} already exists")]
     NameTaken(SubscriptionName),
-    /// The account has a subscription with this URL: the one named.
-    #[error("subscription {0} has this URL already")]
+    /// The named subscription of the account has this URL.
+    #[error("subscription {0} already has this URL")]
     UrlTaken(SubscriptionName),
     /// The request id was used for another request.
-    #[error("the request id was used before for another request")]
+    #[error("the request id was already used for another request")]
     RequestIdReused,
     /// There is no such subscription.
     #[error("there is no such subscription")]
     SubscriptionNotFound,
     /// The subscription has changed since it was read.
-    #[error("the subscription has changed since")]
+    #[error("the subscription was changed meanwhile")]
     VersionMismatch,
-    /// Deliveries are still owed.
-    #[error("{0} deliveries are not yet made")]
+    /// Deliveries are still pending.
+    #[error("{0} deliveries are still pending")]
     Owed(u64),
-    /// An event with this id but another content is stored. `index` counts the events of the call from 0.
-    #[error("event {id} is stored with another content")]
+    /// An event with this id and other content is stored. `index` is the event's position in the call, from
+    /// 0.
+    #[error("event {id} is already stored with other content")]
     EventExists {
         /// Which event of the call.
         index: usize,
@@ -43,16 +44,16 @@ pub enum StoreError {
     /// The delivery is over, in this state.
     #[error("the delivery is over")]
     DeliveryOver(DeliveryState),
-    /// Too much waits to be written: see the bounds of the engine.
+    /// The queue of writes is full: see the bounds of the engine.
     #[error("too many writes are waiting")]
     Busy,
-    /// There is no room on the disk. What was there is as before.
+    /// The disk is full. Stored data is unchanged.
     #[error("the disk is full")]
     Full,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
-    /// The disk or what is on it failed.
+    /// The disk failed, or its content is damaged.
     #[error("storage failed: {0}")]
     Failed(String),
 }

@@ -1,5 +1,4 @@
-//! The reference engine: everything in memory, in the plainest way. It says what the other engines must do, and is what
-//! they are compared with. Nothing survives its end.
+//! The reference engine: everything in memory, in the plainest way. The other engines are compared with it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -52,7 +51,7 @@ impl MemoryStore {
         Self::auditing(clock, seed, AUDIT_BYTES_DEFAULT)
     }
 
-    /// The same, that keeps so many bytes of audit records.
+    /// A store that keeps at most this many bytes of audit records.
     pub fn auditing(clock: Arc<dyn Clock>, seed: u64, audit_bytes_max: u64) -> Self {
         let inner = Inner {
             random: StdRng::seed_from_u64(seed),

@@ -1,4 +1,4 @@
-//! What the store is told and what it tells: the values that [`super::Store`] speaks of.
+//! The values that [`super::Store`] takes and returns.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,21 +23,21 @@ mod query;
 pub use owed::*;
 pub use query::*;
 
-/// A subscription to be added.
+/// A new subscription.
 #[derive(Clone, Debug)]
 pub struct NewSubscription {
     /// Its name.
     pub name: SubscriptionName,
-    /// What its owner decided.
+    /// The settings.
     pub settings: Settings,
-    /// What POSTs are signed with.
+    /// The signing secret of its requests.
     pub signer: Signer,
-    /// Makes a repetition return the first answer.
+    /// Makes a repeated request return the first result.
     pub request: Option<RequestKey>,
 }
 
 impl NewSubscription {
-    /// The subscription that is stored for it.
+    /// The subscription that the store keeps.
     pub fn into_subscription(self, key: SubscriptionKey, uid: Uuid, now: UnixMicros) -> Subscription {
         Subscription {
             key,
@@ -55,7 +55,7 @@ impl NewSubscription {
     }
 }
 
-/// A caller's request id, and what the request was, so that its repetition is told from another request.
+/// The caller's request id with a digest of the request: the same id with another digest is another request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
     /// The caller's id.
@@ -64,32 +64,32 @@ pub struct RequestKey {
     pub fingerprint: [u8; 32],
 }
 
-/// What came of adding a subscription.
+/// The result of adding a subscription.
 #[derive(Clone, Debug)]
 pub struct Created {
-    /// The subscription as it was when it was added.
+    /// The subscription as it was added.
     pub subscription: Arc<Subscription>,
-    /// The request had been made before; nothing was added now.
+    /// The request was made before; nothing was added.
     pub repeated: bool,
 }
 
 /// A change of a subscription.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Its owner's decisions; how POSTs are signed is as before.
+    /// New settings; the signing scheme stays.
     Settings(Box<Settings>),
-    /// Its owner's decisions, how POSTs are signed among them, and the key pair for it.
+    /// New settings with another signing scheme, and its key pair.
     Scheme(Box<Settings>, Option<KeyPair>),
-    /// Whether deliveries are made, and why.
+    /// A new state and its reason.
     State(State, String),
-    /// What POSTs are signed with from now on.
+    /// A new signing secret.
     Secret {
         /// The new secret, with a key pair where there was one.
         new: Signer,
-        /// For how long the one so far signs as well.
+        /// How long the previous secret signs as well.
         overlap: Duration,
     },
-    /// How its endpoint does. The version stays.
+    /// The health of the endpoint. Does not change the version.
     Health(Health),
 }
 
@@ -132,20 +132,21 @@ impl Subscription {
     }
 }
 
-/// An event to be stored.
+/// A new event.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Where it belongs.
+    /// Its account, and the id that its publisher chose, if any.
     pub address: EventAddress,
-    /// What was published, checked, and rendered in the forms that it is sent in at once.
+    /// The checked event. Bodies that are sent soon are rendered already.
     pub content: EventContent,
     /// The inbox that it belongs to, if it belongs to one.
     pub inbox_id: Option<i64>,
-    /// Tells this event from another one with the same id.
+    /// Hash of the content: a repeated id with the same fingerprint is a duplicate, with another one a
+    /// conflict.
     pub fingerprint: u128,
 }
 
-/// What came of one event.
+/// The result of storing one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// Its id.
@@ -154,25 +155,25 @@ pub struct Accepted {
     pub create_time: UnixMicros,
     /// It was stored before; nothing was stored now.
     pub duplicate: bool,
-    /// To how many subscriptions it was owed when it was stored.
+    /// Deliveries made when it was stored.
     pub delivery_count: u32,
 }
 
-/// What the feed tells.
+/// A message to the dispatcher: see [`super::Store::subscribe_accepted`].
 #[derive(Clone, Debug)]
 pub enum QueueEvent {
     /// Events were stored, in this order.
     Events(Arc<Vec<AcceptedEvent>>),
-    /// A caller wanted this delivery to be made again: it is due at this time.
+    /// A caller made this delivery due at this time.
     Due(DeliveryKey, UnixMicros),
     /// A caller ended this delivery.
     Cancelled(DeliveryKey),
-    /// Deliveries of this subscription that were over became owed again, none of them of an event before this one.
+    /// A replay queued deliveries to this subscription, none of an event before this one.
     Requeued(SubscriptionKey, Seq),
 }
 
 impl QueueEvent {
-    /// What is told of a delivery that a caller decided about, and that is in this state now.
+    /// The message for a delivery after an [`OperatorAction`].
     pub fn decided(key: DeliveryKey, state: DeliveryState) -> Option<Self> {
         match state {
             DeliveryState::Retrying { due } => Some(Self::Due(key, due)),
@@ -182,10 +183,10 @@ impl QueueEvent {
     }
 }
 
-/// How deliveries changed in one commit.
+/// The deliveries that one commit changed.
 #[derive(Clone, Debug)]
 pub struct Changes {
-    /// How many changes the store had told of before these.
+    /// Number of changes published before these.
     pub before: u64,
     /// When they were written.
     pub time: UnixMicros,
@@ -193,7 +194,7 @@ pub struct Changes {
     pub deliveries: Vec<DeliveryChange>,
 }
 
-/// How one delivery changed.
+/// The new state of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryChange {
     /// Which.
@@ -204,29 +205,29 @@ pub struct DeliveryChange {
     pub attempts: u32,
 }
 
-/// A stored event and those to whom it is owed.
+/// A stored event and the subscriptions that it was queued for.
 #[derive(Clone, Debug)]
 pub struct AcceptedEvent {
     /// The event.
     pub event: Arc<StoredEvent>,
-    /// To whom it is owed.
+    /// The subscriptions.
     pub subscriptions: Vec<SubscriptionKey>,
 }
 
-/// What is to be kept.
+/// The bounds of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionLimit {
     /// Events stored at this time or later.
     pub since: UnixMicros,
-    /// At most so many bytes of events, attempts and what describes them.
+    /// Bytes of events, attempts and index that may be kept.
     pub bytes_max: u64,
 }
 
-/// What came of a purge.
+/// The result of a purge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
     /// Events that were removed.
     pub events: u64,
-    /// Bytes that are still there, as [`RetentionLimit::bytes_max`] counts them.
+    /// Bytes left, measured as for [`RetentionLimit::bytes_max`].
     pub bytes_left: u64,
 }

@@ -1,4 +1,4 @@
-//! The subscriptions in memory, always as they are on disk. Engines write it; everybody reads it.
+//! The subscriptions in memory, always the same as on disk. Engines write it; everybody reads it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -30,30 +30,30 @@ pub struct Registry {
 /// The subscriptions that want an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matches {
-    /// Their keys, in the order of their creation.
+    /// Their keys in the order of creation.
     pub subscriptions: Vec<SubscriptionKey>,
-    /// Those of them that are delivered to now, and in which form they get it.
+    /// The active ones with the form that they are sent.
     pub active: Vec<(SubscriptionKey, PayloadFormat)>,
 }
 
-/// Changes that are remembered by key. Who is further behind looks at everything.
+/// Changes remembered by key. A reader that is further behind has to look at every subscription.
 pub const CHANGES_REMEMBERED: usize = 4096;
 
-/// Tells most URLs from each other.
+/// A hash of a URL. Collisions are rare and harmless.
 type UrlHash = u64;
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The keys of the last changes, the latest last.
+    /// Keys of the latest changes, the newest last.
     changed: VecDeque<SubscriptionKey>,
-    /// How many changes there were in all.
+    /// Number of changes ever.
     change_count: u64,
     by_key: foldhash::HashMap<SubscriptionKey, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
-    /// Where to look for a URL: the URL itself, which is long, is with its subscription alone.
+    /// Index of URLs by hash. The subscription has the URL itself, which is long.
     by_url: BTreeSet<(AccountId, UrlHash, SubscriptionKey)>,
-    /// How many are active, paused and suspended.
+    /// Number of active, paused and suspended subscriptions.
     by_state: [usize; 3],
 }
 
@@ -64,7 +64,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// The subscription that a delivery's key stands for; `None` once it is deleted.
+    /// The subscription with this key; `None` once it is deleted.
     pub fn by_key(&self, key: SubscriptionKey) -> Option<Arc<Subscription>> {
         self.read().by_key.get(&key).cloned()
     }
@@ -93,9 +93,7 @@ impl Registry {
         matching
     }
 
-    /// Subscriptions by account and id, after the name `after`, as long as `take` wants more.
-    ///
-    /// `take` is given each in turn, and ends the walk by returning false.
+    /// Calls `take` with the subscriptions after the name `after`, by account and id, until it returns false.
     pub fn walk(
         &self,
         scope: AccountScope,
@@ -137,18 +135,18 @@ impl Registry {
         self.read().by_state
     }
 
-    /// Whether there is none.
+    /// Whether there are no subscriptions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Rings at every change. Listen before you look.
+    /// Signals every change. Subscribe before reading.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// The keys that changed since there had been `known` changes, with how many there are now; `None` if some of them are no
-    /// longer remembered.
+    /// The number of changes and the keys that changed since there were `known`; `None` in place of the keys
+    /// if some are no longer remembered.
     pub fn changed_since(&self, known: u64) -> (u64, Option<Vec<SubscriptionKey>>) {
         let inner = self.read();
         let news = usize::try_from(inner.change_count - known).unwrap_or(usize::MAX);
@@ -156,7 +154,7 @@ impl Registry {
         (inner.change_count, from.map(|from| inner.changed.range(from..).copied().collect()))
     }
 
-    /// Puts a subscription in, in place of the one of its key. For engines, after it is on disk.
+    /// Inserts or replaces a subscription. For engines, after it is durable.
     pub fn put(&self, subscription: Arc<Subscription>) {
         {
             let mut inner = self.write();
@@ -167,7 +165,7 @@ impl Registry {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Takes a subscription out. For engines, after it is off the disk.
+    /// Removes a subscription. For engines, after the removal is durable.
     pub fn remove(&self, key: SubscriptionKey) {
         {
             let mut inner = self.write();
@@ -186,7 +184,7 @@ impl Registry {
     }
 }
 
-/// The subscription of `key`, if it is still at `version`. For engines.
+/// The subscription with this key, if it still has this version. For engines.
 pub(super) fn check_version(
     registry: &Registry,
     key: SubscriptionKey,
@@ -196,7 +194,7 @@ pub(super) fn check_version(
     if current.version == version { Ok(current) } else { Err(StoreError::VersionMismatch) }
 }
 
-/// Whether no other subscription than that of `key` has this name, or this URL within the account. For engines.
+/// Checks that no other subscription has this name, or this URL within the account. For engines.
 pub(super) fn check_free(
     registry: &Registry,
     name: &SubscriptionName,
@@ -212,7 +210,7 @@ pub(super) fn check_free(
     }
 }
 
-fn place_of(state: State) -> usize {
+fn state_index(state: State) -> usize {
     match state {
         State::Active => 0,
         State::Paused => 1,
@@ -238,14 +236,14 @@ impl Inner {
     }
 
     fn insert(&mut self, subscription: Arc<Subscription>) {
-        self.by_state[place_of(subscription.state)] += 1;
+        self.by_state[state_index(subscription.state)] += 1;
         let name = &subscription.name;
         self.by_url.insert(url_key(&subscription));
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
         self.by_key.insert(subscription.key, Arc::clone(&subscription));
         let of_account = self.by_account.entry(name.account).or_default();
-        let place = of_account.partition_point(|other| other.key < subscription.key);
-        of_account.insert(place, subscription);
+        let index = of_account.partition_point(|other| other.key < subscription.key);
+        of_account.insert(index, subscription);
     }
 
     fn note_change(&mut self, key: SubscriptionKey) {
@@ -258,7 +256,7 @@ impl Inner {
 
     fn remove(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.by_key.remove(&key) else { return };
-        self.by_state[place_of(subscription.state)] -= 1;
+        self.by_state[state_index(subscription.state)] -= 1;
         let account = subscription.name.account;
         self.by_name.remove(&subscription.name);
         self.by_url.remove(&url_key(&subscription));

@@ -1,4 +1,4 @@
-//! Reads the body of a request: never more than a bound, of all bodies together never more than another, and in time.
+//! Reads the body of a request, within a size, a budget of all bodies together, and a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,51 +12,52 @@ use tokio::{
 
 use crate::metrics::Metrics;
 
-/// How much is read of a body that nobody wants, and for how long: a client that is still sending when its connection is closed
-/// may never see the answer.
-const LINGER_BYTES_MAX: usize = 256 << 10;
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most bytes, and the longest time, that [`drain`] reads: a client that is still sending when its connection
+/// is closed may never see the response.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why there is no body.
+/// The error of reading a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
-    /// It has more bytes than it may have.
+pub(super) enum ReadError {
+    /// The body is larger than it may be.
     TooLarge,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     TooSlow,
-    /// The client broke off, or sent what is no HTTP.
+    /// The client broke off, or sent malformed HTTP.
     Broken,
-    /// Too many bytes of all bodies are there.
-    NoRoom,
+    /// The budget of all bodies together is used up.
+    BudgetExhausted,
 }
 
-/// The room that all bodies together take up.
-pub(super) struct Room {
+/// A limit on the bytes of all bodies together.
+pub(super) struct ByteBudget {
     free: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
-/// A body that arrived, and the room that it takes up.
-pub(super) struct Arrived {
+/// A complete body, and its share of the budget.
+pub(super) struct BufferedBody {
     pub(super) bytes: Vec<u8>,
-    room: Option<OwnedSemaphorePermit>,
+    reserved: Option<OwnedSemaphorePermit>,
     metrics: Arc<Metrics>,
 }
 
-impl Room {
-    /// For so many bytes.
+impl ByteBudget {
+    /// A budget of `bytes_max`.
     pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
         Self { free: Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS))), metrics }
     }
 }
 
-impl Arrived {
-    fn take(&mut self, data: &[u8], room: &Room) -> Result<(), Unread> {
-        let count = u32::try_from(data.len()).map_err(|_| Unread::TooLarge)?;
-        let permit = Arc::clone(&room.free).try_acquire_many_owned(count).map_err(|_| Unread::NoRoom)?;
-        match &mut self.room {
-            Some(room) => room.merge(permit),
-            None => self.room = Some(permit),
+impl BufferedBody {
+    fn append(&mut self, data: &[u8], budget: &ByteBudget) -> Result<(), ReadError> {
+        let count = u32::try_from(data.len()).map_err(|_| ReadError::TooLarge)?;
+        let permit =
+            Arc::clone(&budget.free).try_acquire_many_owned(count).map_err(|_| ReadError::BudgetExhausted)?;
+        match &mut self.reserved {
+            Some(reserved) => reserved.merge(permit),
+            None => self.reserved = Some(permit),
         }
         self.metrics.ingest.bytes_in_flight.add(count.into());
         self.bytes.extend_from_slice(data);
@@ -64,48 +65,53 @@ impl Arrived {
     }
 }
 
-impl Drop for Arrived {
+impl Drop for BufferedBody {
     fn drop(&mut self) {
         let bytes = i64::try_from(self.bytes.len()).unwrap_or(i64::MAX);
         self.metrics.ingest.bytes_in_flight.sub(bytes);
     }
 }
 
-/// Reads all of it.
+/// Reads the whole body.
 pub(super) async fn read(
     body: &mut Incoming,
     bytes_max: usize,
-    room: &Room,
+    budget: &ByteBudget,
     limit: Duration,
-) -> Result<Arrived, Unread> {
+) -> Result<BufferedBody, ReadError> {
     if body.size_hint().lower() > bytes_max as u64 {
-        return Err(Unread::TooLarge);
+        return Err(ReadError::TooLarge);
     }
-    timeout(limit, read_on(body, bytes_max, room)).await.unwrap_or(Err(Unread::TooSlow))
+    timeout(limit, read_frames(body, bytes_max, budget)).await.unwrap_or(Err(ReadError::TooSlow))
 }
 
-async fn read_on(body: &mut Incoming, bytes_max: usize, room: &Room) -> Result<Arrived, Unread> {
-    let mut arrived = Arrived { bytes: Vec::new(), room: None, metrics: Arc::clone(&room.metrics) };
+async fn read_frames(
+    body: &mut Incoming,
+    bytes_max: usize,
+    budget: &ByteBudget,
+) -> Result<BufferedBody, ReadError> {
+    let mut buffered =
+        BufferedBody { bytes: Vec::new(), reserved: None, metrics: Arc::clone(&budget.metrics) };
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Unread::Broken)?;
+        let frame = frame.map_err(|_| ReadError::Broken)?;
         let Some(data) = frame.data_ref() else { continue };
-        if arrived.bytes.len() + data.len() > bytes_max {
-            return Err(Unread::TooLarge);
+        if buffered.bytes.len() + data.len() > bytes_max {
+            return Err(ReadError::TooLarge);
         }
-        arrived.take(data, room)?;
+        buffered.append(data, budget)?;
     }
-    Ok(arrived)
+    Ok(buffered)
 }
 
-/// Reads on, and forgets what comes, for a moment.
-pub(super) async fn linger(body: &mut Incoming) {
+/// Reads the rest of a body for a moment, and discards it.
+pub(super) async fn drain(body: &mut Incoming) {
     let reading = async {
         let mut bytes = 0;
-        while bytes < LINGER_BYTES_MAX && !body.is_end_stream() {
+        while bytes < DRAIN_BYTES_MAX && !body.is_end_stream() {
             let Some(Ok(frame)) = body.frame().await else { return };
             bytes += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    // Whoever is slower than that does without.
-    drop(timeout(LINGER_TIMEOUT, reading).await);
+    // A slower client may miss the response.
+    drop(timeout(DRAIN_TIMEOUT, reading).await);
 }

@@ -1,4 +1,4 @@
-//! The sources file: read at the start, and read again when it changes.
+//! The sources file: read at startup, and again when it changes.
 
 use std::{
     fmt,
@@ -6,25 +6,23 @@ use std::{
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
-use tokio::{sync::Notify, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::sources::{FILE_BYTES_MAX, Sources};
-use crate::{domain::access::TokenHash, metrics::Metrics};
+use crate::{domain::access::TokenHash, file_watch::FileWatch, metrics::Metrics};
 
-/// FieldViolations that are told of one file.
-const FAULTS_TOLD_MAX: usize = 20;
+/// Most problems that the error of one file lists.
+const PROBLEMS_MAX: usize = 20;
 
-/// Why there are no sources in a file.
+/// The error of a sources file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ingest_sources_file {}: {reason}", .file.display())]
 pub struct SourcesError {
     /// The file.
     pub file: PathBuf,
-    /// Everything that is wrong with it.
+    /// All problems of the file.
     pub reason: String,
 }
 
@@ -33,80 +31,64 @@ pub struct SourcesError {
 pub struct SourcesFile {
     current: Arc<RwLock<Arc<Sources>>>,
     file: PathBuf,
-    /// What the file held at the start.
-    first: TokenHash,
-    /// Whether others than this machine reach the listener.
+    /// Digest of the file as [`SourcesFile::load`] has read it. Its secrets are not kept.
+    loaded: TokenHash,
+    /// Whether other machines can reach the listener.
     is_exposed: bool,
     metrics: Arc<Metrics>,
 }
 
 impl SourcesFile {
-    /// Reads the file. `is_exposed` says whether others than this machine reach the listener.
+    /// Reads the file. `is_exposed` is true if other machines can reach the listener.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// All problems of the file.
     pub fn load(file: &Path, is_exposed: bool, metrics: Arc<Metrics>) -> Result<Self, SourcesError> {
         let text = read(file)?;
         let sources = parse(file, &text)?;
         let this = Self {
             current: Arc::new(RwLock::new(Arc::new(sources))),
             file: file.to_owned(),
-            first: TokenHash::of(&text),
+            loaded: TokenHash::of(&text),
             is_exposed,
             metrics,
         };
-        this.tell();
+        this.report();
         Ok(this)
     }
 
-    /// The sources now.
+    /// The sources in use.
     pub fn current(&self) -> Arc<Sources> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Looks at the file every `interval`, and whenever it is `asked` to, until `shutdown`. Changed sources hold from the next
-    /// request on. A file that cannot be used changes nothing; what is wrong is logged once.
-    pub async fn keep_current(self, interval: Duration, asked: Arc<Notify>, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = Ok(self.first);
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = asked.notified() => {}
-                _ = ticks.tick() => {}
-            }
-            let file = self.file.clone();
-            let Ok(text) = tokio::task::spawn_blocking(move || read(&file)).await else { return };
-            // Their secrets are not kept to be compared.
-            let now = text.as_ref().map(|text| TokenHash::of(text)).map_err(Clone::clone);
-            if seen != now {
-                self.take(text);
-                seen = now;
-            }
-        }
+    /// Reads the file again when it changes, until `shutdown`. New sources are in use from the next request
+    /// on. An unusable file changes nothing, and is logged once.
+    pub async fn keep_current(self, watch: FileWatch, shutdown: CancellationToken) {
+        let file = self.file.clone();
+        let digest = |text: &String| TokenHash::of(text);
+        watch.run(self.loaded, shutdown, move || read(&file), digest, |text| self.reload(text)).await;
     }
 
-    fn take(&self, text: Result<String, SourcesError>) {
+    fn reload(&self, text: Result<String, SourcesError>) {
         match text.and_then(|text| parse(&self.file, &text)) {
             Ok(sources) => {
                 let count = sources.iter().len();
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sources);
                 self.metrics.ingest.sources_loaded.inc();
-                tracing::info!(sources = count, "new sources of webhooks are in use");
-                self.tell();
+                tracing::info!(sources = count, "new webhook sources are in use");
+                self.report();
             }
             Err(error) => {
                 self.metrics.ingest.sources_refused.inc();
-                tracing::warn!(%error, "the new sources of webhooks cannot be used; the old ones stay");
+                tracing::warn!(%error, "the new webhook sources cannot be used; the old ones stay");
             }
         }
     }
 
-    /// Says what an operator should know of the sources in use.
-    fn tell(&self) {
+    /// Sets the gauge, and warns of sources whose webhooks need no signature.
+    fn report(&self) {
         let sources = self.current();
         self.metrics.ingest.sources.set(i64::try_from(sources.iter().len()).unwrap_or(i64::MAX));
         if !self.is_exposed {
@@ -115,7 +97,7 @@ impl SourcesFile {
         for source in sources.iter().filter(|source| source.signing_secret.is_none()) {
             tracing::warn!(
                 source.name = source.name,
-                "the webhooks of this source need no signature: whoever learns its path can send events; set its signing_secret"
+                "webhooks of this source need no signature: anyone who learns its path can send events; set its signing_secret"
             );
         }
     }
@@ -127,36 +109,36 @@ impl fmt::Debug for SourcesFile {
     }
 }
 
-fn fault(file: &Path, reason: impl Into<String>) -> SourcesError {
+fn error(file: &Path, reason: impl Into<String>) -> SourcesError {
     SourcesError { file: file.to_owned(), reason: reason.into() }
 }
 
 fn parse(file: &Path, text: &str) -> Result<Sources, SourcesError> {
-    Sources::parse(text).map_err(|faults| {
-        let more = faults.len().saturating_sub(FAULTS_TOLD_MAX);
-        let told = faults[..faults.len() - more].join("; ");
-        fault(file, if more == 0 { told } else { format!("{told}; and {more} more") })
+    Sources::parse(text).map_err(|problems| {
+        let more = problems.len().saturating_sub(PROBLEMS_MAX);
+        let listed = problems[..problems.len() - more].join("; ");
+        error(file, if more == 0 { listed } else { format!("{listed}; and {more} more") })
     })
 }
 
 fn read(file: &Path) -> Result<String, SourcesError> {
-    let unreadable = |error: io::Error| fault(file, format!("cannot be read: {error}"));
+    let unreadable = |cause: io::Error| error(file, format!("cannot be read: {cause}"));
     let opened = File::open(file).map_err(unreadable)?;
     #[cfg(unix)]
     {
-        // Of the open file: it cannot be another one by the time it is read.
+        // The mode of the open file: nobody can replace it before it is read.
         let mode = std::os::unix::fs::MetadataExt::mode(&opened.metadata().map_err(unreadable)?) & 0o777;
         if mode & 0o027 != 0 {
             let reason = format!(
                 "may be read or changed by others (its mode is {mode:03o}): make it `chmod 600`, or 640 for a group of its own"
             );
-            return Err(fault(file, reason));
+            return Err(error(file, reason));
         }
     }
     let mut text = String::new();
     let bytes = opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
     if bytes as u64 > FILE_BYTES_MAX {
-        return Err(fault(file, format!("has more than {FILE_BYTES_MAX} bytes")));
+        return Err(error(file, format!("has more than {FILE_BYTES_MAX} bytes")));
     }
     Ok(text)
 }
@@ -168,18 +150,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_others_can_get_at_or_that_is_none_is_refused() {
+    fn a_file_that_others_can_read_or_that_is_invalid_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sources.toml");
         fs::write(&path, "[[source]]\naccount = 1\npath = '0123456789abcdef01234567'\n").unwrap();
         let load = || SourcesFile::load(&path, false, Metrics::new(Default::default()));
-        for (mode, taken) in
+        for (mode, accepted) in
             [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o602, false)]
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             match load() {
-                Ok(_) => assert!(taken, "{mode:o}"),
-                Err(error) => assert!(!taken && error.reason.contains(&format!("{mode:o}")), "{error}"),
+                Ok(_) => assert!(accepted, "{mode:o}"),
+                Err(error) => assert!(!accepted && error.reason.contains(&format!("{mode:o}")), "{error}"),
             }
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -190,10 +172,10 @@ mod tests {
         fs::write(&path, "[[source]]\n".repeat(40)).unwrap();
         assert!(load().unwrap_err().reason.ends_with("; and 60 more"));
         fs::remove_file(&path).unwrap();
-        let told = load().unwrap_err().to_string();
+        let error = load().unwrap_err().to_string();
         assert!(
-            told.starts_with(&format!("ingest_sources_file {}: cannot be read", path.display())),
-            "{told}"
+            error.starts_with(&format!("ingest_sources_file {}: cannot be read", path.display())),
+            "{error}"
         );
     }
 }

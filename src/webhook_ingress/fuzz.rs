@@ -1,8 +1,8 @@
-//! What fuzzing checks of the sources file.
+//! Fuzz target of the sources file.
 
 use super::sources::Sources;
 
-/// The text of a sources file: what is taken has sources that are found and shows no secret; what is not is told why.
+/// The text of a sources file: a valid one has sources and prints no secret; an invalid one has problems.
 pub fn sources(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     match Sources::parse(text) {

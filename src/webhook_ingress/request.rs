@@ -1,4 +1,4 @@
-//! One request: from whom it is, whether it may be believed, and what becomes of its event.
+//! Handles one request: finds its source, checks its signature, and publishes its event.
 
 use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     IngestSettings,
-    body::{self, Arrived, Room, Unread},
+    body::{self, BufferedBody, ByteBudget, ReadError},
     file::SourcesFile,
     response::{self, HttpError},
     signature,
@@ -32,33 +32,33 @@ use crate::{
     metrics::IngestOutcome,
 };
 
-/// What the path of every URL begins with; a source's own path follows.
+/// Prefix of every URL's path. The path of the source follows.
 const PREFIX: &str = "/chatwoot/";
-/// What stands in front of Chatwoot's delivery id in the id of an event, so that it is no publisher's own.
+/// Prefix of Chatwoot's delivery id in the id of an event. Keeps it apart from the ids of other publishers.
 pub const EVENT_ID_PREFIX: &str = "chatwoot~";
-/// Larger bodies are taken apart one after another, and not by the threads that answer: each may take as long as hundreds of
-/// usual ones, and many times its size in memory.
+/// Larger bodies are parsed one at a time, on a thread for blocking work: each may take as long as hundreds
+/// of usual ones, and many times its size in memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
-/// Longest word for an event that is logged as it came.
+/// Longest event name that is logged.
 const EVENT_CHARS_MAX: usize = 64;
 
-/// Answers requests, on any connection.
+/// Handles the requests of all connections.
 pub(super) struct Ingest {
     gateway: Gateway,
     clock: Arc<dyn Clock>,
     sources: SourcesFile,
     settings: IngestSettings,
-    places: Semaphore,
-    room: Room,
-    /// Whose turn it is to be taken apart, of large bodies.
-    large: Arc<Semaphore>,
+    in_flight: Semaphore,
+    budget: ByteBudget,
+    /// One permit: the turn to parse a large body.
+    large_body: Arc<Semaphore>,
     failures: FailureRateLimiter,
-    told: LogThrottle,
+    log_throttle: LogThrottle,
 }
 
-/// What is known of a request when it is refused, for the log.
+/// Facts about a rejected request, for the log.
 #[derive(Default)]
-struct Known {
+struct RequestFacts {
     delivery: Option<EventId>,
     event: Option<String>,
 }
@@ -70,52 +70,51 @@ impl Ingest {
         sources: SourcesFile,
         settings: IngestSettings,
     ) -> Self {
-        let room = Room::new(settings.bytes_in_flight_max, Arc::clone(gateway.metrics()));
+        let budget = ByteBudget::new(settings.bytes_in_flight_max, Arc::clone(gateway.metrics()));
         Self {
             gateway,
             clock,
             sources,
-            places: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
-            room,
-            large: Arc::new(Semaphore::new(1)),
+            in_flight: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
+            budget,
+            large_body: Arc::new(Semaphore::new(1)),
             failures: FailureRateLimiter::new(
                 settings.failures_per_minute_max,
                 settings.failure_addresses_max,
             ),
-            told: LogThrottle::new(),
+            log_throttle: LogThrottle::new(),
             settings,
         }
     }
 
-    /// Answers a request from this address, whatever becomes of it.
-    pub(super) async fn answer(&self, address: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// Responds to a request from this address.
+    pub(super) async fn respond(&self, address: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, mut body) = request.into_parts();
-        let answered = AssertUnwindSafe(self.take(address, &head, &mut body)).catch_unwind().await;
-        let answered = answered.unwrap_or_else(|_| {
-            tracing::error!("a webhook panicked");
-            let (status, outcome) = (StatusCode::INTERNAL_SERVER_ERROR, IngestOutcome::Internal);
-            Err(HttpError::new(status, "INTERNAL", outcome, "an internal error; the server's log says more"))
+        let result = AssertUnwindSafe(self.handle(address, &head, &mut body)).catch_unwind().await;
+        let result = result.unwrap_or_else(|_| {
+            tracing::error!("the handler of a webhook panicked");
+            Err(HttpError::internal())
         });
         let metrics = &self.gateway.metrics().ingest;
-        match answered {
+        match result {
             Ok(published) => {
                 let outcome =
                     if published.duplicate { IngestOutcome::Duplicate } else { IngestOutcome::Accepted };
                 metrics.responded(outcome);
                 response::stored(&published)
             }
-            Err(refusal) => {
-                metrics.responded(refusal.outcome());
-                // Who waits for a sign to go on has sent nothing.
+            Err(error) => {
+                metrics.responded(error.outcome());
+                // A client that waits for 100 Continue has not sent its body.
                 if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
-                    body::linger(&mut body).await;
+                    body::drain(&mut body).await;
                 }
-                refusal.into_response()
+                error.into_response()
             }
         }
     }
 
-    async fn take(
+    async fn handle(
         &self,
         address: IpAddr,
         head: &request::Parts,
@@ -123,71 +122,75 @@ impl Ingest {
     ) -> Result<Published, HttpError> {
         let path = head.uri.path().strip_prefix(PREFIX);
         let Some(source) = path.and_then(|path| self.sources.current().find(path)) else {
-            let message =
-                "there is nothing here: webhooks are POSTed to /chatwoot/ and the path of their source";
-            let refusal =
-                HttpError::new(StatusCode::NOT_FOUND, "NOT_FOUND", IngestOutcome::NotFound, message);
-            return Err(self.failed(address, refusal));
+            let message = "not found: POST webhooks to /chatwoot/ and the path of their source";
+            let error = HttpError::new(StatusCode::NOT_FOUND, "NOT_FOUND", IngestOutcome::NotFound, message);
+            return Err(self.count_failure(address, error));
         };
-        let mut known = Known::default();
-        let taken = self.take_from(&source, address, head, body, &mut known).await;
-        taken.inspect_err(|refusal| self.tell(&source, &known, refusal))
+        let mut facts = RequestFacts::default();
+        let result = self.publish_from(&source, address, head, body, &mut facts).await;
+        result.inspect_err(|error| self.log_rejection(&source, &facts, error))
     }
 
-    async fn take_from(
+    async fn publish_from(
         &self,
         source: &Source,
         address: IpAddr,
         head: &request::Parts,
         body: &mut Incoming,
-        known: &mut Known,
+        facts: &mut RequestFacts,
     ) -> Result<Published, HttpError> {
         let settings = &self.settings;
-        known.delivery = delivery_id(&head.headers)?;
+        facts.delivery = delivery_id(&head.headers)?;
         if head.method != Method::POST {
             let (status, outcome) = (StatusCode::METHOD_NOT_ALLOWED, IngestOutcome::Malformed);
-            return Err(HttpError::new(status, "METHOD_NOT_ALLOWED", outcome, "webhooks are POSTed"));
+            return Err(HttpError::new(
+                status,
+                "METHOD_NOT_ALLOWED",
+                outcome,
+                "webhooks need the method POST",
+            ));
         }
-        let _place = self.places.try_acquire().map_err(|_| {
+        let _permit = self.in_flight.try_acquire().map_err(|_| {
             HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
-        let _counted = self.gateway.metrics().ingest.requests_in_flight.track();
-        // Before anything of the body is read.
+        let _gauge = self.gateway.metrics().ingest.requests_in_flight.track();
+        // Before the body is read.
         self.gateway.check_load()?;
-        let arrived = body::read(body, settings.body_bytes_max, &self.room, settings.read_timeout).await;
-        let arrived = arrived.map_err(|unread| self.unread(unread))?;
+        let body = body::read(body, settings.body_bytes_max, &self.budget, settings.read_timeout).await;
+        let body = body.map_err(|error| self.read_error(error))?;
         if let Some(secret) = &source.signing_secret {
             let (now, tolerance) = (self.clock.now(), settings.signature_tolerance);
-            signature::check(secret, &head.headers, &arrived.bytes, now, tolerance).map_err(|rule| {
+            signature::check(secret, &head.headers, &body.bytes, now, tolerance).map_err(|rule| {
                 let outcome = IngestOutcome::Unsigned;
-                self.failed(
+                self.count_failure(
                     address,
                     HttpError::new(StatusCode::UNAUTHORIZED, "SIGNATURE_INVALID", outcome, rule),
                 )
             })?;
         }
-        let arrived = Arc::new(arrived);
+        let body = Arc::new(body);
         let limit = settings.call_timeout;
-        let publishing = self.publish(source.account, known.delivery.clone(), &arrived);
+        let publishing = self.publish(source.account, facts.delivery.clone(), &body);
         let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(HttpError::too_slow(limit)));
-        published.inspect_err(|_| known.event = event_of(&arrived.bytes))
+        published.inspect_err(|_| facts.event = event_name(&body.bytes))
     }
 
     async fn publish(
         &self,
         account: AccountId,
         id: Option<EventId>,
-        arrived: &Arc<Arrived>,
+        body: &Arc<BufferedBody>,
     ) -> Result<Published, HttpError> {
         let address = EventAddress { account, id };
-        let checked = if arrived.bytes.len() <= LARGE_BODY_BYTES {
-            check(&self.gateway, address, &arrived.bytes)?
+        let checked = if body.bytes.len() <= LARGE_BODY_BYTES {
+            check(&self.gateway, address, &body.bytes)?
         } else {
-            let turn = Arc::clone(&self.large).acquire_owned().await.expect("this semaphore is never closed");
-            let (gateway, arrived) = (self.gateway.clone(), Arc::clone(arrived));
+            let turn =
+                Arc::clone(&self.large_body).acquire_owned().await.expect("this semaphore is never closed");
+            let (gateway, body) = (self.gateway.clone(), Arc::clone(body));
             let checking = tokio::task::spawn_blocking(move || {
-                let _turn = turn; // Kept until it is over, even if nobody waits for it any more.
-                check(&gateway, address, &arrived.bytes)
+                let _turn = turn; // Kept until the check ends, even if the request is gone.
+                check(&gateway, address, &body.bytes)
             });
             match checking.await {
                 Ok(checked) => checked?,
@@ -201,10 +204,10 @@ impl Ingest {
         Ok(published.into_iter().next().expect("one event was published"))
     }
 
-    fn unread(&self, unread: Unread) -> HttpError {
+    fn read_error(&self, error: ReadError) -> HttpError {
         let settings = &self.settings;
-        match unread {
-            Unread::TooLarge => {
+        match error {
+            ReadError::TooLarge => {
                 let message =
                     format!("the body is too large: ingest_body_bytes_max is {}", settings.body_bytes_max);
                 HttpError::new(
@@ -214,39 +217,41 @@ impl Ingest {
                     message,
                 )
             }
-            Unread::TooSlow => {
+            ReadError::TooSlow => {
                 let message = format!("the body did not arrive within {:?}", settings.read_timeout);
                 HttpError::new(StatusCode::REQUEST_TIMEOUT, "BODY_TOO_SLOW", IngestOutcome::Unread, message)
             }
-            Unread::Broken => {
-                let message = "the body did not arrive whole";
+            ReadError::Broken => {
+                let message = "the body did not arrive completely";
                 HttpError::new(StatusCode::BAD_REQUEST, "BODY_BROKEN", IngestOutcome::Unread, message)
             }
-            Unread::NoRoom => {
+            ReadError::BudgetExhausted => {
                 HttpError::overloaded("ingest_bytes_in_flight_max", settings.bytes_in_flight_max)
             }
         }
     }
 
-    /// Counts a request that did not prove from whom it is; past the limit it hears of that instead.
-    fn failed(&self, address: IpAddr, refusal: HttpError) -> HttpError {
-        match self.failures.note(Some(address), Instant::now()) {
-            Ok(()) => refusal,
+    /// Counts a request whose sender is unknown. Returns the error to respond with: another one past the
+    /// address's limit.
+    fn count_failure(&self, address: IpAddr, error: HttpError) -> HttpError {
+        match self.failures.record(Some(address), Instant::now()) {
+            Ok(()) => error,
             Err(limited) => limited.into(),
         }
     }
 
-    /// Logs a refusal: each that is about the request itself, since nobody may send it again; the others from time to time.
-    fn tell(&self, source: &Source, known: &Known, refusal: &HttpError) {
-        let (name, reason) = (&source.name, refusal.reason());
-        if refusal.is_for_now() {
-            if let Some(count) = self.told.happens(Instant::now()) {
+    /// Logs a rejected request. Each one is logged if the request itself is at fault, since its sender may
+    /// not retry; temporary rejections are throttled.
+    fn log_rejection(&self, source: &Source, facts: &RequestFacts, error: &HttpError) {
+        let (name, reason) = (&source.name, error.reason());
+        if error.is_temporary() {
+            if let Some(count) = self.log_throttle.record() {
                 tracing::warn!(
                     source.name = name,
                     reason,
                     count,
-                    "webhooks are refused for now: {}",
-                    refusal.message()
+                    "webhooks are rejected for now: {}",
+                    error.message()
                 );
             }
             return;
@@ -254,23 +259,24 @@ impl Ingest {
         tracing::warn!(
             source.name = name,
             source.account = %source.account,
-            delivery.id = known.delivery.as_ref().map(|id| &id.as_str()[EVENT_ID_PREFIX.len()..]),
-            webhook.event = known.event,
-            status = refusal.status().as_u16(),
+            delivery.id = facts.delivery.as_ref().map(|id| &id.as_str()[EVENT_ID_PREFIX.len()..]),
+            webhook.event = facts.event,
+            status = error.status().as_u16(),
             reason,
-            faults = refusal.faults(),
-            "a webhook is refused: {}", refusal.message()
+            faults = error.violations(),
+            "a webhook was rejected: {}", error.message()
         );
     }
 }
 
-/// Makes an event of a body. Pure.
+/// Parses a body and checks its event. Pure.
 fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, FieldViolations> {
     let event = parse::read(body, address.account)?;
     gateway.check_event(address, Box::new(event), "event")
 }
 
-/// The id of the event: Chatwoot's for the delivery. Without one the server makes it, and every request is an event of its own.
+/// The id of the event, from Chatwoot's delivery id. Without one the server creates it, so that every request
+/// is a new event.
 fn delivery_id(headers: &HeaderMap) -> Result<Option<EventId>, HttpError> {
     let Some(value) = headers.get(CHATWOOT_DELIVERY) else { return Ok(None) };
     let id = value.to_str().ok().filter(|text| !text.is_empty());
@@ -282,8 +288,8 @@ fn delivery_id(headers: &HeaderMap) -> Result<Option<EventId>, HttpError> {
     })
 }
 
-/// The event that a body says it is of, as far as it may be logged.
-fn event_of(body: &[u8]) -> Option<String> {
+/// The event name in a body, if it may be logged.
+fn event_name(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {
         event: String,

@@ -1,4 +1,4 @@
-//! What a request is answered with: a status, a word for programs, a sentence for people, and every field at fault.
+//! Responses: a status, a word for programs, a sentence for people, and every field violation.
 
 use std::time::Duration;
 
@@ -12,19 +12,17 @@ use serde_json::json;
 
 use crate::{
     domain::field_violation::FieldViolations,
-    gateway::{GatewayError, Published},
+    gateway::{ErrorKind, GatewayError, Published, UNAVAILABLE_RETRY_AFTER},
     limits::Limited,
     metrics::IngestOutcome,
 };
 
-/// Most faults that one answer, or one log line, names.
+/// Most violations that one response, or one log line, lists.
 const FIELD_VIOLATIONS_MAX: usize = 50;
-/// Longest path and longest rule of a fault: senders choose a part of them.
-const FAULT_TEXT_BYTES_MAX: usize = 240;
-/// How long a sender is asked to wait for a gateway that stops or whose disk fails.
-const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Longest path, and longest rule, of a violation. Senders choose parts of them.
+const VIOLATION_TEXT_BYTES_MAX: usize = 240;
 
-/// A request that is refused. Boxed, since every result that may be one has its size.
+/// The error of a request. Boxed, to keep results small.
 #[derive(Debug)]
 pub(super) struct HttpError(Box<Parts>);
 
@@ -33,8 +31,8 @@ struct Parts {
     status: StatusCode,
     reason: &'static str,
     message: String,
-    faults: Vec<(String, String)>,
-    faults_omitted: usize,
+    violations: Vec<(String, String)>,
+    violations_omitted: usize,
     retry_after: Option<Duration>,
     outcome: IngestOutcome,
 }
@@ -46,13 +44,13 @@ impl HttpError {
         outcome: IngestOutcome,
         message: impl Into<String>,
     ) -> Self {
-        let (message, faults) = (message.into(), Vec::new());
+        let (message, violations) = (message.into(), Vec::new());
         Self(Box::new(Parts {
             status,
             reason,
             message,
-            faults,
-            faults_omitted: 0,
+            violations,
+            violations_omitted: 0,
             retry_after: None,
             outcome,
         }))
@@ -63,14 +61,20 @@ impl HttpError {
         self
     }
 
-    /// As much is under way as this setting allows.
+    /// A bug of the gateway.
+    pub(super) fn internal() -> Self {
+        let message = "an internal error; the server's log says more";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", IngestOutcome::Internal, message)
+    }
+
+    /// The limit that this setting sets is reached.
     pub(super) fn overloaded(name: &'static str, max: usize) -> Self {
         GatewayError::overloaded(name, max).into()
     }
 
-    /// The event did not get to its place on disk in time.
+    /// The event was not stored in time.
     pub(super) fn too_slow(limit: Duration) -> Self {
-        let message = format!("the event was not stored within {limit:?}; it may be stored all the same");
+        let message = format!("the event was not stored within {limit:?}; it may still be stored");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "DEADLINE_EXCEEDED", IngestOutcome::Unavailable, message)
             .retry(UNAVAILABLE_RETRY_AFTER)
     }
@@ -91,36 +95,38 @@ impl HttpError {
         self.0.outcome
     }
 
-    /// Whether the sender did nothing wrong, and need only come back.
-    pub(super) fn is_for_now(&self) -> bool {
+    /// Whether the sender did nothing wrong, and may retry.
+    pub(super) fn is_temporary(&self) -> bool {
         self.0.retry_after.is_some()
     }
 
-    /// The fields at fault with their rules, in one line; without any value.
-    pub(super) fn faults(&self) -> String {
-        let told: Vec<_> = self.0.faults.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
-        match self.0.faults_omitted {
-            0 => told.join("; "),
-            more => format!("{}; and {more} more", told.join("; ")),
+    /// The field violations in one line, without any value of a field.
+    pub(super) fn violations(&self) -> String {
+        let listed: Vec<_> =
+            self.0.violations.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
+        match self.0.violations_omitted {
+            0 => listed.join("; "),
+            more => format!("{}; and {more} more", listed.join("; ")),
         }
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        let Parts { status, reason, message, faults, faults_omitted, retry_after, .. } = *self.0;
+        let Parts { status, reason, message, violations, violations_omitted, retry_after, .. } = *self.0;
         let mut body = json!({ "reason": reason, "message": message });
-        if !faults.is_empty() {
-            let faults = faults.into_iter().map(|(field, rule)| json!({ "field": field, "rule": rule }));
-            body["faults"] = faults.collect();
+        if !violations.is_empty() {
+            let violations =
+                violations.into_iter().map(|(field, rule)| json!({ "field": field, "rule": rule }));
+            body["faults"] = violations.collect();
         }
-        if faults_omitted > 0 {
-            body["faults_omitted"] = faults_omitted.into();
+        if violations_omitted > 0 {
+            body["faults_omitted"] = violations_omitted.into();
         }
         let mut response = respond(status, &body);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         }
         if let Some(wait) = retry_after {
-            // Whole seconds, and never too few.
+            // In whole seconds, rounded up.
             let seconds = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -128,7 +134,7 @@ impl HttpError {
     }
 }
 
-/// The answer to what is stored.
+/// The response for a stored event.
 pub(super) fn stored(published: &Published) -> Response<Full<Bytes>> {
     let id = published.id.as_ref().map(ToString::to_string).unwrap_or_default();
     let name = format!("accounts/{}/events/{id}", published.account);
@@ -143,54 +149,38 @@ fn respond(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>
 }
 
 impl From<FieldViolations> for HttpError {
-    fn from(faults: FieldViolations) -> Self {
+    fn from(violations: FieldViolations) -> Self {
         let message = "the body cannot be published as an event of its account: nothing was stored";
-        let mut refusal =
+        let mut error =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "FIELD_INVALID", IngestOutcome::Invalid, message);
-        let told = faults
+        let listed = violations
             .iter()
             .take(FIELD_VIOLATIONS_MAX)
-            .map(|fault| (cut(&fault.field), cut(&fault.description)));
-        refusal.0.faults = told.collect();
-        refusal.0.faults_omitted = faults.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
-        refusal
+            .map(|violation| (cut(&violation.field), cut(&violation.description)));
+        error.0.violations = listed.collect();
+        error.0.violations_omitted = violations.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
+        error
     }
 }
 
 impl From<GatewayError> for HttpError {
     fn from(error: GatewayError) -> Self {
-        const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
-        const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-        use IngestOutcome::{Conflict, Internal, Overloaded, Unavailable};
-        let message = error.to_string();
-        match error {
-            GatewayError::Invalid(faults) => faults.into(),
-            GatewayError::EventExists { .. } => {
-                Self::new(StatusCode::CONFLICT, "EVENT_EXISTS", Conflict, message)
-            }
-            GatewayError::Overloaded { retry_after, .. } => {
-                Self::new(BUSY, "OVERLOADED", Overloaded, message).retry(retry_after)
-            }
-            GatewayError::StoreFull { retry_after, .. } => {
-                Self::new(BUSY, "STORE_FULL", Overloaded, message).retry(retry_after)
-            }
-            GatewayError::BacklogFull { retry_after, .. } => {
-                Self::new(BUSY, "BACKLOG_FULL", Overloaded, message).retry(retry_after)
-            }
-            GatewayError::DiskFull { retry_after } => {
-                Self::new(DOWN, "DISK_FULL", Unavailable, message).retry(retry_after)
-            }
-            GatewayError::ShuttingDown => {
-                Self::new(DOWN, "SHUTTING_DOWN", Unavailable, message).retry(UNAVAILABLE_RETRY_AFTER)
-            }
-            // What failed is in the server's log.
-            GatewayError::Storage(_) => {
-                let message =
-                    "storage failed; the server's log says more. The event may be stored all the same";
-                Self::new(DOWN, "STORAGE_FAILED", Unavailable, message).retry(UNAVAILABLE_RETRY_AFTER)
-            }
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", Internal, "an internal error"),
+        let report = error.report();
+        if let GatewayError::Invalid(violations) = error {
+            return violations.into();
         }
+        let (status, outcome) = match report.kind {
+            ErrorKind::EventConflict => (StatusCode::CONFLICT, IngestOutcome::Conflict),
+            ErrorKind::Overloaded => (StatusCode::TOO_MANY_REQUESTS, IngestOutcome::Overloaded),
+            ErrorKind::DiskFull | ErrorKind::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, IngestOutcome::Unavailable)
+            }
+            // Publishing has no other errors.
+            _ => return Self::internal(),
+        };
+        let mut error = Self::new(status, report.reason, outcome, report.message);
+        error.0.retry_after = report.retry_after;
+        error
     }
 }
 
@@ -205,12 +195,12 @@ impl From<Limited> for HttpError {
     }
 }
 
-/// The beginning of a text, in whole characters.
+/// The beginning of a text, cut between characters.
 fn cut(text: &str) -> String {
-    if text.len() <= FAULT_TEXT_BYTES_MAX {
+    if text.len() <= VIOLATION_TEXT_BYTES_MAX {
         return text.to_owned();
     }
-    format!("{}…", &text[..text.floor_char_boundary(FAULT_TEXT_BYTES_MAX)])
+    format!("{}…", &text[..text.floor_char_boundary(VIOLATION_TEXT_BYTES_MAX)])
 }
 
 #[cfg(test)]
@@ -223,9 +213,9 @@ mod tests {
         gateway::Limit,
     };
 
-    /// The status, `Retry-After` and the body of an answer.
-    async fn answered(refusal: impl Into<HttpError>) -> (u16, Option<String>, serde_json::Value) {
-        let response = refusal.into().into_response();
+    /// The status, `Retry-After` and the body of a response.
+    async fn response_to(error: impl Into<HttpError>) -> (u16, Option<String>, serde_json::Value) {
+        let response = error.into().into_response();
         let wait = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -233,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_gateway_refuses_has_its_status_and_its_wait() {
+    async fn each_gateway_error_has_its_status_and_its_wait() {
         let limit = Limit { name: "backlog_max", max: 7 };
         let millis = Duration::from_millis;
         let name = EventName { account: AccountId::new(1).unwrap(), id: "e".parse().unwrap() };
@@ -253,29 +243,33 @@ mod tests {
             (GatewayError::RequestIdReused, 500, "INTERNAL", None),
         ];
         for (error, status, reason, wait) in cases {
-            let told = answered(error).await;
-            assert_eq!((told.0, told.1.as_deref(), &told.2["reason"]), (status, wait, &json!(reason)));
-            assert!(!told.2["message"].as_str().unwrap().contains("hunter2"), "{told:?}");
+            let response = response_to(error).await;
+            assert_eq!(
+                (response.0, response.1.as_deref(), &response.2["reason"]),
+                (status, wait, &json!(reason))
+            );
+            assert!(!response.2["message"].as_str().unwrap().contains("hunter2"), "{response:?}");
         }
         let limited = Limited { subject: "10.0.0.1".to_owned(), max: 7, wait: Duration::ZERO };
-        let (status, wait, body) = answered(limited).await;
+        let (status, wait, body) = response_to(limited).await;
         assert_eq!((status, wait.as_deref(), &body["reason"]), (429, Some("1"), &json!("RATE_LIMITED")));
     }
 
     #[tokio::test]
-    async fn faults_are_told_in_part_and_the_rest_is_counted() {
-        let mut faults = FieldViolations::default();
+    async fn violations_past_the_limit_are_counted() {
+        let mut violations = FieldViolations::default();
         for number in 0..FIELD_VIOLATIONS_MAX + 3 {
-            faults.invalid(format!("ä{number}").repeat(1000), "must not be so long");
+            violations.invalid(format!("ä{number}").repeat(1000), "must not be so long");
         }
-        let refusal = HttpError::from(faults);
-        assert!(refusal.faults().ends_with("; and 3 more"));
-        let (status, wait, body) = answered(refusal).await;
+        let error = HttpError::from(violations);
+        assert!(error.violations().ends_with("; and 3 more"));
+        let (status, wait, body) = response_to(error).await;
         assert_eq!((status, wait, &body["faults_omitted"]), (422, None, &json!(3)));
-        let told = body["faults"].as_array().unwrap();
-        let longest = told.iter().map(|fault| fault["field"].as_str().unwrap().len()).max().unwrap();
+        let listed = body["faults"].as_array().unwrap();
+        let longest =
+            listed.iter().map(|violation| violation["field"].as_str().unwrap().len()).max().unwrap();
         assert!(
-            told.len() == FIELD_VIOLATIONS_MAX && longest <= FAULT_TEXT_BYTES_MAX + "…".len(),
+            listed.len() == FIELD_VIOLATIONS_MAX && longest <= VIOLATION_TEXT_BYTES_MAX + "…".len(),
             "{longest}"
         );
     }

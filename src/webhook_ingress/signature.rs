@@ -1,4 +1,4 @@
-//! Whether a request is signed as Chatwoot signs: `X-Chatwoot-Signature` is the HMAC of `timestamp.body`.
+//! Checks Chatwoot's signature: `X-Chatwoot-Signature` is the HMAC of `timestamp.body`.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::domain::{
     webhook_headers::{CHATWOOT_SIGNATURE, CHATWOOT_TIMESTAMP},
 };
 
-/// Errors with the rule that the headers break. The time is looked at last: only who knows the secret hears of it.
+/// Checks the headers. Errors with the rule that they break. The time is checked last, so that only senders
+/// with the secret learn that it is wrong.
 pub(super) fn check(
     secret: &Secret,
     headers: &HeaderMap,
@@ -26,7 +27,7 @@ pub(super) fn check(
     let timestamp = timestamp.ok_or("X-Chatwoot-Timestamp must be in seconds since 1970")?;
     let expected = signature::chatwoot(secret, timestamp, body);
     if !bool::from(expected.as_bytes().ct_eq(signature.as_bytes())) {
-        return Err("X-Chatwoot-Signature is not that of timestamp.body with the signing secret");
+        return Err("X-Chatwoot-Signature does not match timestamp.body and the signing secret");
     }
     if now.seconds().abs_diff(timestamp) > tolerance.as_secs() {
         return Err("X-Chatwoot-Timestamp is too far from the gateway's time: ingest_signature_tolerance");
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_chatwoot_signs_is_taken_for_five_minutes_before_and_after() {
+    fn a_signature_is_valid_for_five_minutes_before_and_after() {
         let at = |now| checked(Some(SIGNATURE), Some("1700000000"), BODY, now);
         for now in [NOW, NOW - 300, NOW + 300] {
             assert_eq!(at(now), Ok(()), "{now}");
@@ -76,23 +77,23 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_its_rule() {
+    fn invalid_signatures_are_rejected_with_their_rule() {
         let stamp = Some("1700000000");
         let upper = SIGNATURE.to_uppercase();
-        let body_alone = signature::chatwoot(&Secret::new("test-secret"), 0, BODY);
+        let without_timestamp = signature::chatwoot(&Secret::new("test-secret"), 0, BODY);
         for (signature, timestamp, body, rule) in [
             (None, stamp, BODY, "X-Chatwoot-Signature is required"),
             (Some(SIGNATURE), None, BODY, "X-Chatwoot-Timestamp is required"),
             (Some(SIGNATURE), Some("soon"), BODY, "must be in seconds since 1970"),
-            (Some(SIGNATURE), Some("1700000001"), BODY, "is not that of timestamp.body"),
-            (Some(SIGNATURE), stamp, b"{}", "is not that of timestamp.body"),
-            (Some(""), stamp, BODY, "is not that of timestamp.body"),
-            (Some(&SIGNATURE[..40]), stamp, BODY, "is not that of timestamp.body"),
-            (Some(&upper), stamp, BODY, "is not that of timestamp.body"),
-            (Some(&body_alone), stamp, BODY, "is not that of timestamp.body"),
+            (Some(SIGNATURE), Some("1700000001"), BODY, "does not match timestamp.body"),
+            (Some(SIGNATURE), stamp, b"{}", "does not match timestamp.body"),
+            (Some(""), stamp, BODY, "does not match timestamp.body"),
+            (Some(&SIGNATURE[..40]), stamp, BODY, "does not match timestamp.body"),
+            (Some(&upper), stamp, BODY, "does not match timestamp.body"),
+            (Some(&without_timestamp), stamp, BODY, "does not match timestamp.body"),
         ] {
-            let told = checked(signature, timestamp, body, NOW).unwrap_err();
-            assert!(told.contains(rule), "{signature:?} {timestamp:?}: {told}");
+            let error = checked(signature, timestamp, body, NOW).unwrap_err();
+            assert!(error.contains(rule), "{signature:?} {timestamp:?}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From whom webhooks are taken: the text of the sources file, read and checked.
+//! The sources of webhooks: parses the text of the sources file.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,26 +15,26 @@ use crate::domain::{
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Most sources.
 pub const SOURCES_MAX: usize = 10_000;
-/// Shortest path of a source, in characters. Drawn from 64 characters they have 120 bits.
+/// Shortest path of a source, in characters. Of 64 random characters, that is 120 bits.
 pub const PATH_CHARS_MIN: usize = 20;
 /// Longest path of a source, in characters.
 pub const PATH_CHARS_MAX: usize = 128;
 /// Longest name of a source, in characters.
 const NAME_CHARS_MAX: usize = 63;
 
-/// What stands in front of each source in the file.
+/// The key of a source in the file.
 const LIST: &str = "source";
 
 /// One account of one Chatwoot.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// What it is called in the log.
+    /// Its name in the log.
     pub name: String,
-    /// Whose events they are.
+    /// The account of its events.
     pub account: AccountId,
-    /// What its requests are signed with; without it they need not be signed.
+    /// The secret of its signatures; without it requests need no signature.
     pub signing_secret: Option<Secret>,
-    /// What is kept of its path.
+    /// The hash of its path.
     path: TokenHash,
 }
 
@@ -42,7 +42,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub struct Sources(Vec<Arc<Source>>);
 
-/// What is read of one source.
+/// The keys of one source as they are read.
 #[derive(Default)]
 struct Draft {
     account: Option<AccountId>,
@@ -51,10 +51,10 @@ struct Draft {
     name: Option<String>,
 }
 
-/// Where faults are noted: each with the line that it is in, none with a secret.
+/// Collects problems, each with its line and none with a secret.
 struct Reader<'t> {
     text: &'t str,
-    faults: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Sources {
@@ -62,25 +62,25 @@ impl Sources {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// All problems of the text.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
-        let mut reader = Reader { text, faults: Vec::new() };
+        let mut reader = Reader { text, problems: Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let line = reader.line(error.span().map_or(0, |span| span.start));
-            reader.faults.push(format!("line {line}: {}", error.message()));
+            reader.problems.push(format!("line {line}: {}", error.message()));
         }
-        // What the parser makes of broken lines is a guess.
+        // The parser only guesses the contents of broken lines.
         let sources = if errors.is_empty() { reader.read(table.get_ref()) } else { Vec::new() };
-        if reader.faults.is_empty() { Ok(Self(sources)) } else { Err(reader.faults) }
+        if reader.problems.is_empty() { Ok(Self(sources)) } else { Err(reader.problems) }
     }
 
-    /// The source of this path. All are looked through, in a time that does not depend on where paths differ.
+    /// The source of this path. Compares all of them, in a time that does not depend on where paths differ.
     pub fn find(&self, path: &str) -> Option<Arc<Source>> {
-        let asked = TokenHash::of(path);
+        let hash = TokenHash::of(path);
         let mut found = None;
         for source in &self.0 {
-            if source.path == asked {
+            if source.path == hash {
                 found = Some(source);
             }
         }
@@ -102,45 +102,45 @@ impl Reader<'_> {
         for (key, _) in table.iter().filter(|(key, _)| key.get_ref() != LIST) {
             let line = self.line(key.span().start);
             let shown = shown_key(key.get_ref());
-            self.faults
+            self.problems
                 .push(format!("line {line}: there is no key {shown}: sources are written as [[{LIST}]]"));
         }
         let Some((_, list)) = table.iter().find(|(key, _)| key.get_ref() == LIST) else {
-            self.faults.push(format!("has no [[{LIST}]]"));
+            self.problems.push(format!("has no [[{LIST}]]"));
             return Vec::new();
         };
         let line = self.line(list.span().start);
         let DeValue::Array(items) = list.get_ref() else {
-            self.faults.push(format!("line {line}: {LIST} must be a list: write it as [[{LIST}]]"));
+            self.problems.push(format!("line {line}: {LIST} must be a list: write it as [[{LIST}]]"));
             return Vec::new();
         };
         if items.is_empty() || items.len() > SOURCES_MAX {
-            self.faults.push(format!("must have 1 to {SOURCES_MAX} [[{LIST}]], and has {}", items.len()));
+            self.problems.push(format!("must have 1 to {SOURCES_MAX} [[{LIST}]], and has {}", items.len()));
             return Vec::new();
         }
         let mut sources = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
-            let place = format!("source {} (line {})", index + 1, self.line(item.span().start));
+            let position = format!("source {} (line {})", index + 1, self.line(item.span().start));
             let DeValue::Table(table) = item.get_ref() else {
-                self.faults.push(format!("{place}: must be a table"));
+                self.problems.push(format!("{position}: must be a table"));
                 continue;
             };
-            sources.extend(self.read_source(table, &place).map(|source| (place, source)));
+            sources.extend(self.read_source(table, &position).map(|source| (position, source)));
         }
         self.check_together(&sources);
         sources.into_iter().map(|(_, source)| source).collect()
     }
 
-    fn read_source(&mut self, table: &DeTable<'_>, place: &str) -> Option<Arc<Source>> {
+    fn read_source(&mut self, table: &DeTable<'_>, position: &str) -> Option<Arc<Source>> {
         let mut draft = Draft::default();
         for (key, value) in table {
             if let Err(rule) = draft.set(key.get_ref(), value.get_ref()) {
-                self.faults.push(format!("{place}: {} {rule}", shown_key(key.get_ref())));
+                self.problems.push(format!("{position}: {} {rule}", shown_key(key.get_ref())));
             }
         }
         let required = [("account", draft.account.is_some()), ("path", draft.path.is_some())];
         for (key, _) in required.iter().filter(|(key, set)| !set && !table.contains_key(*key)) {
-            self.faults.push(format!("{place}: {key} is required"));
+            self.problems.push(format!("{position}: {key} is required"));
         }
         let (account, path) = (draft.account?, draft.path?);
         let name = draft.name.unwrap_or_else(|| format!("account-{account}"));
@@ -148,23 +148,25 @@ impl Reader<'_> {
         Some(Arc::new(Source { name, account, signing_secret: draft.signing_secret, path }))
     }
 
-    /// Checks what no source can be checked for alone.
+    /// Checks that paths and names are unique.
     fn check_together(&mut self, sources: &[(String, Arc<Source>)]) {
         let (mut paths, mut names) = (HashMap::new(), HashMap::new());
-        for (place, source) in sources {
-            if let Some(first) = paths.insert(source.path.as_bytes(), place) {
-                self.faults.push(format!("{place}: path is that of {first}, too"));
+        for (position, source) in sources {
+            if let Some(first) = paths.insert(source.path.as_bytes(), position) {
+                self.problems.push(format!("{position}: path is that of {first}, too"));
             }
-            if let Some(first) = names.insert(&source.name, place) {
-                self.faults
-                    .push(format!("{place}: name {} is that of {first}, too: give it another", source.name));
+            if let Some(first) = names.insert(&source.name, position) {
+                self.problems.push(format!(
+                    "{position}: name {} is that of {first}, too: give it another",
+                    source.name
+                ));
             }
         }
     }
 }
 
 impl Draft {
-    /// Takes the value of a key, or says which rule it breaks.
+    /// Sets a key. Errors with the rule that its value breaks.
     fn set(&mut self, key: &str, value: &DeValue<'_>) -> Result<(), String> {
         match key {
             "account" => {
@@ -189,19 +191,23 @@ impl Draft {
                     text(value, 1, NAME_CHARS_MAX, |b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
                 self.name = Some(text.ok_or("must be 1 to 63 characters of A-Z a-z 0-9 . _ -")?.to_owned());
             }
-            _ => return Err("is no key of a source: there are account, path, signing_secret and name".into()),
+            _ => {
+                return Err(
+                    "is not a key of a source: there are account, path, signing_secret and name".into()
+                );
+            }
         }
         Ok(())
     }
 }
 
-/// A string of so many of these characters.
+/// A string of `min` to `max` allowed characters.
 fn text<'v>(value: &'v DeValue<'_>, min: usize, max: usize, allowed: impl Fn(u8) -> bool) -> Option<&'v str> {
     let text = value.as_str()?;
     ((min..=max).contains(&text.len()) && text.bytes().all(allowed)).then_some(text)
 }
 
-/// A key as it may be shown: one that is as long as a path may be one that slipped.
+/// A key for an error. A long one is masked: it may be a path in the wrong position.
 fn shown_key(key: &str) -> String {
     if key.len() < PATH_CHARS_MIN {
         format!("{key:?}").trim_matches('"').to_owned()

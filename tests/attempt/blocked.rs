@@ -3,13 +3,13 @@
 use tidings::domain::{delivery::Outcome, egress::EgressPolicy};
 
 use crate::{
-    receiver::{OK, Receiver},
-    support::Sender,
+    attempt::sender::Sender,
+    support::receiver::{OK, Receiver, Response},
 };
 
 #[tokio::test]
 async fn loopback_is_blocked_in_every_spelling_and_nothing_is_sent() {
-    let mut receiver = Receiver::answering(OK).await;
+    let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let port = receiver.address.port();
     let sender = Sender::with(|settings| settings.egress = EgressPolicy::default());
     for host in [
@@ -37,12 +37,12 @@ async fn loopback_is_blocked_in_every_spelling_and_nothing_is_sent() {
             assert!(attempt.error.contains(" is blocked: it is "), "{}", attempt.error);
         }
     }
-    assert_eq!(receiver.so_far(), []);
+    assert_eq!(receiver.take_all().len(), 0);
 }
 
 #[tokio::test]
 async fn an_allowed_network_is_posted_to_by_name_and_by_address() {
-    let receiver = Receiver::answering(OK).await;
+    let receiver = Receiver::always(Response::bytes(OK)).await;
     let port = receiver.address.port();
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let attempt = Sender::new().post(&format!("http://{host}:{port}/")).await;

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use crate::{
-    receiver::{OK, PATIENCE, Receiver},
-    support::Sender,
+    attempt::sender::Sender,
+    support::receiver::{OK, Receiver, Response},
 };
 use tidings::{
     delivery::http::client::RESPONSE_BYTES_MAX_DEFAULT,
@@ -20,7 +20,7 @@ fn answer(body: &str) -> String {
 
 #[tokio::test]
 async fn connections_are_kept() {
-    let mut receiver = Receiver::answering(OK).await;
+    let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::new();
     for _ in 0..20 {
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
@@ -30,7 +30,8 @@ async fn connections_are_kept() {
 
 #[tokio::test]
 async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
-    let mut receiver = Receiver::answering(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT))).await;
+    let mut receiver =
+        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT)))).await;
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -43,7 +44,7 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 async fn of_a_longer_body_the_status_counts_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
     let mut receiver =
-        Receiver::answering(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000))).await;
+        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000)))).await;
     let sender = Sender::new();
     for number in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -55,28 +56,24 @@ async fn of_a_longer_body_the_status_counts_and_the_connection_is_dropped() {
 #[tokio::test]
 async fn a_flood_is_cut_off() {
     let flooded = Arc::new(AtomicUsize::new(0));
-    let ended = Arc::new(tokio::sync::Notify::new());
-    let receiver = {
-        let (flooded, ended) = (Arc::clone(&flooded), Arc::clone(&ended));
-        Receiver::start(move |mut connection| {
-            let (flooded, ended) = (Arc::clone(&flooded), Arc::clone(&ended));
-            async move {
-                connection.request().await;
-                connection.send("HTTP/1.1 500 x\r\ntransfer-encoding: chunked\r\n\r\n").await;
-                let chunk = format!("{:x}\r\n{}\r\n", 16_384, "x".repeat(16_384));
-                while connection.send(&chunk).await {
-                    flooded.fetch_add(chunk.len(), Ordering::Relaxed);
-                }
-                ended.notify_one();
+    let counting = Arc::clone(&flooded);
+    let receiver = Receiver::on_connections(move |mut connection| {
+        let flooded = Arc::clone(&counting);
+        async move {
+            connection.request().await;
+            connection.send("HTTP/1.1 500 x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            let chunk = format!("{:x}\r\n{}\r\n", 16_384, "x".repeat(16_384));
+            while connection.send(&chunk).await {
+                flooded.fetch_add(chunk.len(), Ordering::Relaxed);
             }
-        })
-        .await
-    };
+        }
+    })
+    .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::HttpStatus, 500));
     assert_eq!(attempt.response_body.len(), RESPONSE_BYTES_KEPT);
-    tokio::time::timeout(PATIENCE, ended.notified()).await.expect("the connection is closed");
-    // What was read, and what the system's buffers on both sides took.
+    receiver.wait_for_closed(1).await;
+    // Everything that was read, and that the system's buffers on both sides took.
     let flooded = flooded.load(Ordering::Relaxed);
     assert!(flooded < 64 * 1024 * 1024, "{flooded} bytes were taken");
 }

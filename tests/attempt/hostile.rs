@@ -1,63 +1,23 @@
-//! Receivers that mean harm: answers that are wrong in every place, that have no end, that lie, and that stop at every byte. Each
-//! attempt ends in its time, with the outcome that is told here, and the next one to somebody else goes its way.
+//! Receivers that mean harm: responses that are wrong in every part, that have no end, that lie, and that stop at every byte. Each
+//! attempt ends in its time, with the outcome in the tables here, and the next one to somebody else is not affected.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tidings::domain::delivery::{Attempt, Outcome, RESPONSE_BYTES_KEPT};
 
 use crate::{
-    receiver::{Connection, OK, Receiver},
-    support::{Sender, impatient},
+    attempt::sender::{Sender, impatient},
+    support::{
+        profile::in_full_or_short,
+        receiver::{OK, Receiver, Response},
+    },
 };
 
 /// The time of an attempt that is to run out of it.
 const SHORT: Duration = Duration::from_millis(400);
 /// The time of all others, on a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(8);
-
-/// What a receiver does once it has the request.
-#[derive(Clone)]
-enum Does {
-    /// Sends this, and waits.
-    Sends(Vec<u8>),
-    /// Sends this, and closes.
-    Ends(Vec<u8>),
-    /// Sends the first, and then the second for ever.
-    Floods(Vec<u8>, Vec<u8>),
-    /// Sends the first, and then the second for ever, a byte at a time.
-    Drips(Vec<u8>, Vec<u8>),
-}
-
-impl Does {
-    async fn to(self, connection: &mut Connection) {
-        match self {
-            Self::Sends(bytes) => {
-                connection.send(bytes).await;
-                connection.wait_for_end().await;
-            }
-            Self::Ends(bytes) => {
-                connection.send(bytes).await;
-            }
-            Self::Floods(first, then) => {
-                // In pieces of some size: the system's calls would be the bound otherwise.
-                let piece = then.repeat(16 * 1024 / then.len().max(1) + 1);
-                connection.send(first).await;
-                while connection.send(&piece).await {}
-            }
-            Self::Drips(first, then) => {
-                let mut tick = tokio::time::interval(Duration::from_millis(2));
-                connection.send(first).await;
-                for byte in then.iter().cycle() {
-                    tick.tick().await;
-                    if !connection.send([*byte]).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// What is expected of an attempt: its outcome and its status.
 type Expected = (Outcome, u16);
@@ -70,22 +30,26 @@ const TAKEN: Expected = (Outcome::Ok, 200);
 const LATE_HEAD: Expected = (Outcome::Timeout, 0);
 const LATE_BODY: Expected = (Outcome::Timeout, 200);
 
-type Try = (&'static str, Does, Expected);
+type Try = (&'static str, Response, Expected);
 
+/// Sends this, and waits.
 fn sends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Sends(bytes.as_ref().to_vec()), expected)
+    (what, Response::bytes(bytes), expected)
 }
 
+/// Sends this, and closes.
 fn ends(what: &'static str, bytes: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Ends(bytes.as_ref().to_vec()), expected)
+    (what, Response::last(bytes), expected)
 }
 
+/// Sends the first, and then the second for ever.
 fn floods(what: &'static str, first: &str, then: impl AsRef<[u8]>, expected: Expected) -> Try {
-    (what, Does::Floods(first.into(), then.as_ref().to_vec()), expected)
+    (what, Response::repeat(first, then), expected)
 }
 
+/// The same, a byte at a time.
 fn drips(what: &'static str, first: &str, then: &str, expected: Expected) -> Try {
-    (what, Does::Drips(first.into(), then.into()), expected)
+    (what, Response::Repeat(first.into(), then.into(), 1, Duration::from_millis(2)), expected)
 }
 
 /// An answer of status 200 with these headers, and what follows them.
@@ -97,26 +61,18 @@ fn chunked(rest: &str) -> String {
     with("transfer-encoding: chunked", rest)
 }
 
-async fn attempt(does: Does, time: Duration) -> Attempt {
-    let receiver = Receiver::start(move |mut connection| {
-        let does = does.clone();
-        async move {
-            if connection.request().await {
-                does.to(&mut connection).await;
-            }
-        }
-    })
-    .await;
+async fn attempt(response: Response, time: Duration) -> Attempt {
+    let receiver = Receiver::always(response).await;
     Sender::new().post_to(impatient(&receiver.url("/"), time)).await
 }
 
-/// Makes all of these tries, and tells every one that did not end as it should.
+/// Makes all of these tries, and reports every one that did not end as it should.
 async fn try_all(tries: Vec<Try>) {
     let count = tries.len();
     let mut wrong = Vec::new();
-    for (what, does, expected) in tries {
+    for (what, response, expected) in tries {
         let time = if expected.0 == Outcome::Timeout { SHORT } else { LONG };
-        let attempt = attempt(does, time).await;
+        let attempt = attempt(response, time).await;
         if (attempt.outcome, attempt.http_status) != expected {
             wrong.push(format!("{what}: expected {expected:?}, got {attempt:?}"));
         }
@@ -129,7 +85,7 @@ async fn try_all(tries: Vec<Try>) {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_no_answer() {
+async fn what_is_no_http_is_no_response() {
     let binary: Vec<u8> = (0..=255).cycle().take(4096).collect();
     try_all(vec![
         sends("bytes of all values", binary, BROKEN),
@@ -150,7 +106,7 @@ async fn what_is_no_http_is_no_answer() {
         sends("a status of four digits", "HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n", BROKEN),
         sends("a status below 100", "HTTP/1.1 099 x\r\ncontent-length: 0\r\n\r\n", BROKEN),
         sends("a negative status", "HTTP/1.1 -20 x\r\ncontent-length: 0\r\n\r\n", BROKEN),
-        sends("a status that is none", "HTTP/1.1 OK 200\r\ncontent-length: 0\r\n\r\n", BROKEN),
+        sends("an invalid status", "HTTP/1.1 OK 200\r\ncontent-length: 0\r\n\r\n", BROKEN),
         sends("a reason with a NUL", "HTTP/1.1 200 O\0K\r\ncontent-length: 0\r\n\r\n", BROKEN),
         sends("a header without a colon", with("nothing", ""), BROKEN),
         sends("a header without a name", with(": x", ""), BROKEN),
@@ -166,13 +122,13 @@ async fn what_is_no_http_is_no_answer() {
 }
 
 #[tokio::test]
-async fn lengths_that_lie_and_chunks_that_are_none_are_told_from_answers() {
+async fn lengths_that_lie_and_invalid_chunks_are_not_taken_for_responses() {
     let huge = format!("{}\r\n", "f".repeat(17));
     try_all(vec![
         ends("less than was said", with("content-length: 9", "half"), CUT),
         ends("nothing of what was said", with("content-length: 9", ""), CUT),
         sends("less than was said, and silence", with("content-length: 9", "half"), LATE_BODY),
-        // Of what was not announced nothing is read: the next answer cannot be forged with it.
+        // Bytes that were not announced are not read: the next response cannot be forged with them.
         sends("more than was said", with("content-length: 2", "okHTTP/1.1 500 x\r\n\r\n"), TAKEN),
         sends("all that a number can say", with("content-length: 18446744073709551615", "x"), BROKEN),
         sends("more than a number can say", with("content-length: 18446744073709551616", "x"), BROKEN),
@@ -184,14 +140,14 @@ async fn lengths_that_lie_and_chunks_that_are_none_are_told_from_answers() {
         sends("two lengths", with("content-length: 1\r\ncontent-length: 2", "xy"), BROKEN),
         sends("a length twice", with("content-length: 2\r\ncontent-length: 2", "ok"), TAKEN),
         sends("two lengths in one", with("content-length: 1, 2", "xy"), BROKEN),
-        // The chunks count, says RFC 9112, and whoever counts otherwise could be lied to.
+        // The chunks take precedence, says RFC 9112: a reader that goes by the length could be lied to.
         sends(
             "chunks with a length",
             with("content-length: 99\r\ntransfer-encoding: chunked", "2\r\nok\r\n0\r\n\r\n"),
             TAKEN,
         ),
         ends("a coding that nobody knows", with("transfer-encoding: zip", "x"), TAKEN),
-        sends("a size that is none", chunked("x\r\n"), CUT),
+        sends("an invalid size", chunked("x\r\n"), CUT),
         sends("a negative size", chunked("-1\r\nx\r\n"), CUT),
         sends("a size with a prefix", chunked("0x1\r\nx\r\n0\r\n\r\n"), CUT),
         sends("a size that no number holds", chunked(&huge), CUT),
@@ -204,7 +160,7 @@ async fn lengths_that_lie_and_chunks_that_are_none_are_told_from_answers() {
         sends("no last chunk, and silence", chunked("1\r\nx\r\n"), LATE_BODY),
         ends("a last chunk without its end", chunked("0\r\n"), CUT),
         sends("trailers", chunked("0\r\nx: y\r\n\r\n"), TAKEN),
-        sends("a trailer that is none", chunked("0\r\nnothing\r\n\r\n"), CUT),
+        sends("an invalid trailer", chunked("0\r\nnothing\r\n\r\n"), CUT),
         sends("a trailer that changes the length", chunked("0\r\ncontent-length: 99\r\n\r\n"), TAKEN),
     ])
     .await;
@@ -242,7 +198,7 @@ async fn what_has_no_end_is_cut_off() {
         drips("the size of a chunk for ever, slowly", &chunked(""), "0", LATE_BODY),
         drips("an extension for ever, slowly", &chunked("1;"), "x", LATE_BODY),
         drips("trailers for ever, slowly", &chunked("0\r\n"), "x: y\r\n", LATE_BODY),
-        // The status counts once as much was read as is.
+        // The status decides once as much was read as ever is.
         floods("a body for ever", "HTTP/1.1 200 OK\r\n\r\n", "x", TAKEN),
         floods("all the body that was said", &with("content-length: 9000000000", ""), "x", TAKEN),
         floods("chunks for ever", &chunked(""), "4\r\nxxxx\r\n", TAKEN),
@@ -271,13 +227,13 @@ fn answers() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_answer_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
+async fn a_response_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
     let mut tries = 0;
     for answer in answers() {
-        for length in 0..answer.len() {
+        for length in (0..answer.len()).step_by(in_full_or_short(1, 3)) {
             for is_reset in [false, true] {
                 let part = answer.as_bytes()[..length].to_vec();
-                let receiver = Receiver::start(move |mut connection| {
+                let receiver = Receiver::on_connections(move |mut connection| {
                     let part = part.clone();
                     async move {
                         connection.request().await;
@@ -294,23 +250,23 @@ async fn an_answer_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
                 tries += 1;
             }
         }
-        let whole = attempt(Does::Ends(answer.clone().into_bytes()), LONG).await;
+        let whole = attempt(Response::last(&answer), LONG).await;
         assert_eq!(whole.outcome, Outcome::Ok, "{answer:?}: {whole:?}");
     }
     println!("{tries} tries");
 }
 
 #[tokio::test]
-async fn an_answer_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_delivery() {
+async fn a_response_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_delivery() {
     let answer = with("content-length: 5\r\nx-a: b", "hello");
     for length in 0..answer.len() {
         let part = answer.as_bytes()[..length].to_vec();
-        let mut receiver = Receiver::start(move |mut connection| {
+        let mut receiver = Receiver::on_connections(move |mut connection| {
             let part = part.clone();
             async move {
                 connection.request().await;
                 connection.send(OK).await;
-                if connection.number == 0 && connection.request().await {
+                if connection.number == 0 && connection.request().await.is_some() {
                     connection.send(part).await;
                 }
             }
@@ -326,19 +282,19 @@ async fn an_answer_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_de
         }
         assert!([Outcome::Ok, Outcome::Io].contains(&cut.outcome), "{length}: {cut:?}");
         let requests = 2 + usize::from(cut.outcome == Outcome::Ok);
-        assert_eq!(receiver.so_far().len(), requests, "{length}: {cut:?}");
+        assert_eq!(receiver.take_all().len(), requests, "{length}: {cut:?}");
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok, "{length}");
     }
     println!("{} tries", answer.len());
 }
 
 #[tokio::test]
-async fn an_answer_before_the_request_was_read_is_an_answer_or_none_but_nothing_else() {
+async fn a_response_before_the_request_was_read_is_a_response_or_an_error_but_nothing_else() {
     let mut outcomes = std::collections::BTreeMap::new();
     for answer in [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "garbage\r\n\r\n"] {
         for ends in [false, true] {
             for _ in 0..10 {
-                let receiver = Receiver::start(move |mut connection| async move {
+                let receiver = Receiver::on_connections(move |mut connection| async move {
                     connection.send(answer).await;
                     if !ends {
                         connection.wait_for_end().await;
@@ -364,19 +320,11 @@ const BOMB: &str = "H4sIAAAAAAACA5Pv5mAAASbmt3e0/VgCBdouznP3YD/o3OPk0JTIKTHpYIIB
 
 #[tokio::test]
 async fn what_comes_compressed_stays_so() {
-    let bomb = Arc::new(STANDARD.decode(BOMB).unwrap());
+    let bomb = STANDARD.decode(BOMB).unwrap();
     for coding in ["gzip", "gzip, gzip, gzip", "deflate", "br", "zstd"] {
-        let bomb = Arc::clone(&bomb);
-        let mut receiver = Receiver::start(move |mut connection| {
-            let bomb = Arc::clone(&bomb);
-            async move {
-                connection.request().await;
-                let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");
-                connection.send([head.as_bytes(), &bomb].concat()).await;
-                connection.wait_for_end().await;
-            }
-        })
-        .await;
+        let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");
+        let response = Response::bytes([head.as_bytes(), &bomb].concat());
+        let mut receiver = Receiver::always(response).await;
         let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
         assert_eq!((attempt.outcome, attempt.http_status), TAKEN, "{attempt:?}");
         assert!(attempt.response_body.starts_with('\u{1f}'), "as it came: {:?}", attempt.response_body);

@@ -7,22 +7,28 @@ use tidings::domain::{
     delivery::Outcome,
     egress::{HostPattern, Proxy, ProxyRules},
 };
-use tokio::net::TcpListener;
 
 use crate::{
-    proxy::HttpProxy,
-    receiver::{Connection, OK, Receiver},
-    support::Sender,
-    tls_receiver::{Setup, TlsReceiver},
+    attempt::sender::Sender,
+    support::{
+        closed_address,
+        http_proxy::http_proxy,
+        receiver::{OK, Receiver, Response, Tls},
+    },
 };
 
-/// What the proxies want to be told, and how it is told.
+/// The credentials that the proxies want, in the URL and in the header.
 const USER: &str = "user:hunter2@";
 const AUTHORIZATION: &str = "Basic dXNlcjpodW50ZXIy";
 
 fn rules(url: &str) -> ProxyRules {
     let proxy = Proxy::parse(url).unwrap();
     ProxyRules { http: Some(proxy.clone()), https: Some(proxy), direct: Vec::new() }
+}
+
+/// The heads of all requests of a proxy.
+fn heads(proxy: &Receiver) -> Vec<String> {
+    proxy.seen().into_iter().map(|request| request.head).collect()
 }
 
 impl Sender {
@@ -35,16 +41,15 @@ impl Sender {
 #[tokio::test]
 async fn an_https_endpoint_is_reached_by_a_tunnel_that_is_kept() {
     for (protocols, version) in [(["h2"], Version::HTTP_2), (["http/1.1"], Version::HTTP_11)] {
-        let proxy = HttpProxy::start(Some(AUTHORIZATION)).await;
+        let proxy = http_proxy(Some(AUTHORIZATION)).await;
         let receiver =
-            TlsReceiver::with(Setup { protocols: &protocols, name: "receiver.test", ..Setup::default() })
-                .await;
+            Receiver::with_tls(Tls { protocols: &protocols, name: "receiver.test", ..Tls::default() }).await;
         let sender = Sender::with(|settings| {
             settings.proxies = rules(&format!("http://{USER}{}", proxy.address));
-            settings.extra_roots = vec![receiver.authority.der()];
+            settings.extra_roots = vec![receiver.authority().der()];
         });
         for _ in 0..3 {
-            let attempt = sender.post(&receiver.url_at("receiver.test")).await;
+            let attempt = sender.post(&receiver.url_at("receiver.test", "/hook")).await;
             assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
         }
         let host = format!("receiver.test:{}", receiver.address.port());
@@ -53,18 +58,18 @@ async fn an_https_endpoint_is_reached_by_a_tunnel_that_is_kept() {
             "CONNECT {host} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {agent}\r\n\
              proxy-authorization: {AUTHORIZATION}\r\n\r\n"
         );
-        assert_eq!(proxy.asked(), [asked]);
-        let understood = receiver.understood.lock().unwrap();
-        assert!(understood.iter().all(|request| request.version == version && request.connection == 0));
+        assert_eq!(heads(&proxy), [asked]);
+        let seen = receiver.seen();
+        assert!(seen.iter().all(|request| request.version == version && request.connection == 0));
         // What is for the proxy does not get to the endpoint.
-        assert!(understood.iter().all(|request| !request.headers.contains_key("proxy-authorization")));
+        assert!(seen.iter().all(|request| !request.headers.contains_key("proxy-authorization")));
     }
 }
 
 #[tokio::test]
 async fn an_http_endpoint_is_reached_by_requests_that_name_it_over_a_connection_that_is_kept() {
-    let proxy = HttpProxy::start(Some(AUTHORIZATION)).await;
-    let mut receiver = Receiver::answering(OK).await;
+    let proxy = http_proxy(Some(AUTHORIZATION)).await;
+    let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::by(&format!("http://{USER}{}", proxy.address));
     let host = format!("receiver.test:{}", receiver.address.port());
     for _ in 0..3 {
@@ -75,13 +80,14 @@ async fn an_http_endpoint_is_reached_by_requests_that_name_it_over_a_connection_
         assert!(received.head.contains(&format!("\r\nhost: {host}\r\n")), "{}", received.head);
         assert!(!received.body.is_empty());
     }
-    assert_eq!(proxy.lines(), vec![format!("POST http://{host}/hook?a=b HTTP/1.1"); 3]);
+    let line = format!("POST http://{host}/hook?a=b HTTP/1.1\r\n");
+    assert!(heads(&proxy).len() == 3 && heads(&proxy).iter().all(|head| head.starts_with(&line)));
     assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test]
 async fn a_kept_connection_to_a_proxy_that_broke_costs_a_second_try_and_no_attempt() {
-    let mut receiver = Receiver::start(|mut connection| async move {
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         connection.send(OK).await;
         connection.request().await;
@@ -97,13 +103,13 @@ async fn a_kept_connection_to_a_proxy_that_broke_costs_a_second_try_and_no_attem
     for _ in 0..3 {
         assert_eq!(sender.post("http://receiver.test/hook").await.outcome, Outcome::Ok);
     }
-    let connections: Vec<_> = receiver.so_far().iter().map(|request| request.connection).collect();
+    let connections: Vec<_> = receiver.take_all().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 0, 1, 1]);
 }
 
 #[tokio::test]
 async fn an_address_that_is_not_posted_to_is_not_by_a_proxy_either() {
-    let proxy = HttpProxy::start(None).await;
+    let proxy = http_proxy(None).await;
     let sender = Sender::by(&format!("http://{}", proxy.address));
     let mut tries = 0;
     for host in
@@ -119,9 +125,9 @@ async fn an_address_that_is_not_posted_to_is_not_by_a_proxy_either() {
 }
 
 #[tokio::test]
-async fn this_machine_and_what_is_excepted_are_reached_directly() {
-    let proxy = HttpProxy::start(None).await;
-    let mut receiver = Receiver::answering(OK).await;
+async fn this_machine_and_excepted_hosts_are_reached_directly() {
+    let proxy = http_proxy(None).await;
+    let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let sender = Sender::with(|settings| {
         settings.proxies = rules(&format!("http://{}", proxy.address));
         settings.proxies.direct = vec![HostPattern::parse("excepted.invalid").unwrap()];
@@ -144,92 +150,70 @@ async fn this_machine_and_what_is_excepted_are_reached_directly() {
     assert_eq!(proxy.connections(), 0);
 }
 
-/// What comes of an attempt by a proxy that does so, to endpoints of both schemes or to one.
-async fn assert_told<F>(
-    schemes: &[&str],
-    script: impl Fn(Connection) -> F + Clone + Send + 'static,
-    outcome: Outcome,
-    error: &str,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Demands this end of an attempt by a proxy that responds so, to endpoints of each of these schemes.
+async fn assert_fails(schemes: &[&str], response: Response, outcome: Outcome, error: &str) {
     for scheme in schemes {
-        let proxy = Receiver::start(script.clone()).await;
+        let proxy = Receiver::always(response.clone()).await;
         let sender = Sender::with(|settings| {
             settings.proxies = rules(&format!("http://{USER}{}", proxy.address));
             settings.connect_timeout = Duration::from_millis(500);
         });
         let attempt = sender.post(&format!("{scheme}://receiver.test/hook")).await;
         assert_eq!((attempt.outcome, &*attempt.error, attempt.http_status), (outcome, error, 0), "{scheme}");
-        assert_eq!(attempt.response_body, "", "what the proxy says is not the endpoint's answer");
-    }
-}
-
-/// A proxy that answers so, and says no more.
-fn answering(
-    answer: &'static str,
-) -> impl Fn(Connection) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone {
-    move |mut connection| {
-        Box::pin(async move {
-            connection.request().await;
-            connection.send(answer).await;
-            connection.wait_for_end().await;
-        })
+        assert_eq!(attempt.response_body, "", "the proxy's response is not the endpoint's");
     }
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_told_with_its_status() {
-    let who = "HTTP/1.1 407 Tell me hunter2\r\ncontent-length: 3\r\n\r\nwho";
-    let error = "the proxy refused: 407 Proxy Authentication Required";
-    assert_told(&["https", "http"], answering(who), Outcome::Connect, error).await;
-    let bad = "HTTP/1.1 502 hunter2\r\ncontent-length: 7\r\n\r\nhunter2";
-    assert_told(&["https"], answering(bad), Outcome::Connect, "the proxy refused: 502 Bad Gateway").await;
-    let moved = "HTTP/1.1 302 Found\r\nlocation: http://user:hunter2@a/\r\n\r\n";
-    assert_told(&["https"], answering(moved), Outcome::Connect, "the proxy refused: 302 Found").await;
+async fn the_status_of_a_proxy_that_refuses_is_in_the_error() {
+    for (schemes, response, error) in [
+        (
+            &["https", "http"][..],
+            "HTTP/1.1 407 Tell me hunter2\r\ncontent-length: 3\r\n\r\nwho",
+            "the proxy refused: 407 Proxy Authentication Required",
+        ),
+        (
+            &["https"],
+            "HTTP/1.1 502 hunter2\r\ncontent-length: 7\r\n\r\nhunter2",
+            "the proxy refused: 502 Bad Gateway",
+        ),
+        (
+            &["https"],
+            "HTTP/1.1 302 Found\r\nlocation: http://user:hunter2@a/\r\n\r\n",
+            "the proxy refused: 302 Found",
+        ),
+    ] {
+        assert_fails(schemes, Response::bytes(response), Outcome::Connect, error).await;
+    }
 }
 
 #[tokio::test]
-async fn a_proxy_that_talks_nonsense_is_told() {
-    let garbage = "SSH-2.0-OpenSSH_9.9\r\n";
-    assert_told(&["https"], answering(garbage), Outcome::Connect, "the proxy's answer is not http").await;
+async fn a_proxy_that_talks_nonsense_is_reported() {
     let more = "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    assert_told(&["https"], answering(more), Outcome::Connect, "the proxy sent more than its answer").await;
-    let flooding = |mut connection: Connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\n").await;
-        while connection.send("x-more: of the same\r\n").await {}
-    };
-    let error = "the proxy's answer is longer than 8192 bytes";
-    assert_told(&["https"], flooding, Outcome::Connect, error).await;
-    let closing = |mut connection: Connection| async move {
-        connection.request().await;
-    };
-    let error = "the proxy closed the connection before its answer was complete";
-    assert_told(&["https"], closing, Outcome::Connect, error).await;
+    let flood = Response::repeat("HTTP/1.1 200 OK\r\n", "x-more: of the same\r\n");
+    for (response, error) in [
+        (Response::bytes("SSH-2.0-OpenSSH_9.9\r\n"), "the proxy's answer is not http"),
+        (Response::bytes(more), "the proxy sent more than its answer"),
+        (flood, "the proxy's answer is longer than 8192 bytes"),
+        (Response::close(), "the proxy closed the connection before its answer was complete"),
+    ] {
+        assert_fails(&["https"], response, Outcome::Connect, error).await;
+    }
 }
 
 #[tokio::test]
 async fn a_proxy_that_is_slow_is_given_up_in_the_time_for_connecting() {
-    let error = "no connection by the proxy within 500ms";
-    let silent = |mut connection: Connection| async move { connection.wait_for_end().await };
-    assert_told(&["https"], silent, Outcome::Timeout, error).await;
-    let dripping = |mut connection: Connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\nx: ").await;
-        let mut tick = tokio::time::interval(Duration::from_millis(20));
-        while connection.send("x").await {
-            tick.tick().await;
-        }
-    };
-    assert_told(&["https"], dripping, Outcome::Timeout, error).await;
+    let dripping =
+        Response::Repeat("HTTP/1.1 200 OK\r\nx: ".into(), "x".into(), 1, Duration::from_millis(20));
+    for response in [Response::nothing(), dripping] {
+        let error = "no connection by the proxy within 500ms";
+        assert_fails(&["https"], response, Outcome::Timeout, error).await;
+    }
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_down_is_told_without_naming_it() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+async fn a_proxy_that_is_down_is_reported_without_its_name() {
+    let address = closed_address();
     let unresolved = format!("http://{USER}proxy.invalid");
     for (proxy, error) in [
         (format!("http://{USER}{address}"), "could not connect to the proxy: connection refused"),

@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use tidings::domain::delivery::Outcome;
 
-use crate::{receiver::Receiver, support::Sender};
+use crate::{
+    attempt::sender::Sender,
+    support::receiver::{OK, Receiver, Response},
+};
 
 #[tokio::test]
 async fn a_2xx_status_is_a_success() {
     for status in ["200 OK", "201 Created", "202 Accepted", "299 Whatever"] {
-        let receiver =
-            Receiver::answering(format!("HTTP/1.1 {status}\r\ncontent-length: 6\r\n\r\nthanks")).await;
+        let receiver = Receiver::always(Response::bytes(format!(
+            "HTTP/1.1 {status}\r\ncontent-length: 6\r\n\r\nthanks"
+        )))
+        .await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!(attempt.outcome, Outcome::Ok, "{status}");
         assert_eq!(attempt.http_status.to_string(), status[..3]);
@@ -23,7 +28,7 @@ async fn a_2xx_status_is_a_success() {
 #[tokio::test]
 async fn an_answer_without_a_body_is_an_answer() {
     for answer in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"] {
-        let receiver = Receiver::answering(answer).await;
+        let receiver = Receiver::always(Response::bytes(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, ""), "{answer}");
     }
@@ -38,7 +43,8 @@ async fn another_status_is_a_failure_that_names_it() {
         ("503 x", "answered 503 Service Unavailable"),
     ] {
         let receiver =
-            Receiver::answering(format!("HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nwhy")).await;
+            Receiver::always(Response::bytes(format!("HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nwhy")))
+                .await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!(attempt.outcome, Outcome::HttpStatus);
         assert_eq!(attempt.http_status.to_string(), status[..3]);
@@ -50,17 +56,17 @@ async fn another_status_is_a_failure_that_names_it() {
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     for status in [301, 302, 303, 307, 308] {
-        let mut target = Receiver::answering(crate::receiver::OK).await;
+        let mut target = Receiver::always(Response::bytes(OK)).await;
         let location = target.url("/other?token=secret");
-        let receiver = Receiver::answering(format!(
+        let receiver = Receiver::always(Response::bytes(format!(
             "HTTP/1.1 {status} x\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
-        ))
+        )))
         .await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::HttpStatus, status));
         assert!(attempt.error.contains(&target.url("/other")), "{}", attempt.error);
         assert!(!attempt.error.contains("secret"), "{}", attempt.error);
-        assert_eq!(target.so_far(), []);
+        assert_eq!(target.take_all().len(), 0);
     }
 }
 
@@ -74,7 +80,7 @@ async fn retry_after_is_told_in_seconds_and_as_a_date() {
         ("x: y", None),
     ] {
         let answer = format!("HTTP/1.1 503 Busy\r\n{header}\r\ncontent-length: 0\r\n\r\n");
-        let receiver = Receiver::answering(answer).await;
+        let receiver = Receiver::always(Response::bytes(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!(attempt.retry_after, wait, "{header}");
     }
@@ -82,10 +88,10 @@ async fn retry_after_is_told_in_seconds_and_as_a_date() {
 
 #[tokio::test]
 async fn interim_answers_are_passed_over() {
-    let receiver = Receiver::answering(format!(
+    let receiver = Receiver::always(Response::bytes(format!(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n{}",
-        crate::receiver::OK
-    ))
+        OK
+    )))
     .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200));
@@ -93,11 +99,9 @@ async fn interim_answers_are_passed_over() {
 
 #[tokio::test]
 async fn the_start_of_an_answer_is_kept_as_valid_text() {
-    let receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send(b"HTTP/1.1 500 x\r\ncontent-length: 6\r\n\r\na\0\xff\xc3\xa9\n").await;
-    })
-    .await;
+    let receiver =
+        Receiver::always(Response::last(b"HTTP/1.1 500 x\r\ncontent-length: 6\r\n\r\na\0\xff\xc3\xa9\n"))
+            .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!(attempt.response_body, "a\u{fffd}\u{fffd}é\n");
 }

@@ -6,8 +6,8 @@ use tidings::domain::delivery::Outcome;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
-    receiver::Receiver,
-    support::{Sender, impatient},
+    attempt::sender::{Sender, impatient},
+    support::receiver::{OK, Receiver, Response},
 };
 
 /// Short enough to wait for, long enough for everything that is expected before.
@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_is_given_up_in_time() {
-    let receiver = Receiver::start(|mut connection| async move { connection.wait_for_end().await }).await;
+    let receiver = Receiver::always(Response::nothing()).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 0));
     assert_eq!(attempt.error, "no complete answer within 300ms");
@@ -24,19 +24,14 @@ async fn a_receiver_that_never_answers_is_given_up_in_time() {
 
 #[tokio::test]
 async fn the_default_counts_where_the_subscription_does_not_say() {
-    let receiver = Receiver::start(|mut connection| async move { connection.wait_for_end().await }).await;
+    let receiver = Receiver::always(Response::nothing()).await;
     let attempt = Sender::with(|settings| settings.default_timeout = SHORT).post(&receiver.url("/")).await;
     assert_eq!(attempt.outcome, Outcome::Timeout);
 }
 
 #[tokio::test]
 async fn a_body_that_stops_half_way_is_given_up_and_keeps_its_status() {
-    let receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
-        connection.wait_for_end().await;
-    })
-    .await;
+    let receiver = Receiver::always(Response::stalled_body()).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 200));
     assert_eq!(attempt.response_body, "half");
@@ -44,15 +39,7 @@ async fn a_body_that_stops_half_way_is_given_up_and_keeps_its_status() {
 
 #[tokio::test]
 async fn a_body_that_drips_without_end_is_given_up() {
-    let receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
-        let mut tick = tokio::time::interval(Duration::from_millis(5));
-        while connection.send("1\r\n.\r\n").await {
-            tick.tick().await;
-        }
-    })
-    .await;
+    let receiver = Receiver::always(Response::trickled_body(Duration::from_millis(5))).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 200));
     assert!(attempt.response_body.starts_with(".."), "{:?}", attempt.response_body);
@@ -60,22 +47,15 @@ async fn a_body_that_drips_without_end_is_given_up() {
 
 #[tokio::test]
 async fn headers_that_drip_without_end_are_given_up() {
-    let receiver = Receiver::start(|mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\n").await;
-        let mut tick = tokio::time::interval(Duration::from_millis(5));
-        while connection.send("x").await {
-            tick.tick().await;
-        }
-    })
-    .await;
+    let headers = Response::Repeat("HTTP/1.1 200 OK\r\n".into(), "x".into(), 1, Duration::from_millis(5));
+    let receiver = Receiver::always(headers).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 0));
 }
 
 #[tokio::test]
 async fn a_tls_handshake_that_hangs_is_given_up_in_the_time_for_connecting() {
-    let receiver = Receiver::start(|mut connection| async move { connection.wait_for_end().await }).await;
+    let receiver = Receiver::on_connections(async |mut connection| connection.wait_for_end().await).await;
     let sender = Sender::with(|settings| settings.connect_timeout = SHORT);
     let attempt = sender.post(&receiver.url("/").replace("http:", "https:")).await;
     assert_eq!(attempt.outcome, Outcome::Timeout);
@@ -101,10 +81,10 @@ async fn an_address_that_does_not_take_connections_is_given_up_in_the_time_for_c
 
 #[tokio::test]
 async fn a_post_that_ran_out_of_time_leaves_no_connection_behind() {
-    let mut receiver = Receiver::start(|mut connection| async move {
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         if connection.number > 0 {
-            connection.send(crate::receiver::OK).await;
+            connection.send(OK).await;
         }
         connection.wait_for_end().await;
     })
@@ -113,6 +93,6 @@ async fn a_post_that_ran_out_of_time_leaves_no_connection_behind() {
     let late = sender.post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!(late.outcome, Outcome::Timeout);
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    let connections: Vec<usize> = receiver.so_far().iter().map(|request| request.connection).collect();
+    let connections: Vec<usize> = receiver.take_all().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 1]);
 }

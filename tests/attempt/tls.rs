@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    support::Sender,
-    tls_receiver::{RESET, TlsReceiver, Understood},
+    attempt::sender::Sender,
+    support::receiver::{RESET, Receiver, Request},
 };
 use http::Version;
 use rustls::pki_types::CertificateDer;
@@ -13,10 +13,10 @@ use tidings::{
     domain::delivery::Outcome,
 };
 
-impl TlsReceiver {
+impl Receiver {
     /// A sender that trusts this receiver's authority.
     fn trusting_sender(&self) -> Sender {
-        Sender::with(|settings| settings.extra_roots = vec![self.authority.der()])
+        Sender::with(|settings| settings.extra_roots = vec![self.authority().der()])
     }
 }
 
@@ -28,22 +28,22 @@ async fn the_best_protocol_that_both_speak_is_spoken() {
         (&["http/1.1"], Version::HTTP_11),
         (&[], Version::HTTP_11),
     ] {
-        let receiver = TlsReceiver::start(protocols, 2).await;
-        let attempt = receiver.trusting_sender().post(&receiver.url()).await;
+        let receiver = Receiver::speaking(protocols, 2).await;
+        let attempt = receiver.trusting_sender().post(&receiver.url("/hook")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
         assert_eq!(attempt.response_body, "xx");
-        let understood = receiver.understood.lock().unwrap();
-        assert_eq!(understood[0].version, version, "{protocols:?}");
-        assert!(!understood[0].body.is_empty());
+        let seen = receiver.seen();
+        assert_eq!(seen[0].version, version, "{protocols:?}");
+        assert!(!seen[0].body.is_empty());
     }
 }
 
 #[tokio::test]
 async fn a_post_over_http_2_has_the_documented_headers() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
-    receiver.trusting_sender().post(&receiver.url()).await;
-    let understood = receiver.understood.lock().unwrap();
-    let Understood { authority, headers, body, .. } = &understood[0];
+    let receiver = Receiver::speaking(&["h2"], 2).await;
+    receiver.trusting_sender().post(&receiver.url("/hook")).await;
+    let seen = receiver.seen();
+    let Request { authority, headers, body, .. } = &seen[0];
     assert_eq!(authority.as_deref(), Some(format!("localhost:{}", receiver.address.port()).as_str()));
     let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
     assert_eq!(
@@ -66,9 +66,9 @@ async fn a_post_over_http_2_has_the_documented_headers() {
 
 #[tokio::test]
 async fn posts_share_one_http_2_connection() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let receiver = Receiver::speaking(&["h2"], 2).await;
     let sender = receiver.trusting_sender();
-    let url = receiver.url();
+    let url = receiver.url("/hook");
     sender.post(&url).await;
     let attempts = futures_util::future::join_all((0..20).map(|_| sender.post(&url))).await;
     assert!(attempts.iter().all(|attempt| attempt.outcome == Outcome::Ok), "{attempts:?}");
@@ -77,23 +77,23 @@ async fn posts_share_one_http_2_connection() {
 
 #[tokio::test]
 async fn an_http_2_stream_that_is_reset_fails_without_a_second_try_and_the_connection_is_kept() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let receiver = Receiver::speaking(&["h2"], 2).await;
     let sender = receiver.trusting_sender();
-    let url = receiver.url();
+    let url = receiver.url("/hook");
     assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
     let attempt = sender.post(&url.replace("/hook", RESET)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{attempt:?}");
     assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
-    assert_eq!(receiver.understood.lock().unwrap().len(), 3);
+    assert_eq!(receiver.seen().len(), 3);
     assert_eq!(receiver.connections(), 1);
 }
 
 #[tokio::test]
 async fn of_a_long_body_over_http_2_the_status_counts_and_the_connection_is_kept() {
-    let receiver = TlsReceiver::start(&["h2"], 10_000_000).await;
+    let receiver = Receiver::speaking(&["h2"], 10_000_000).await;
     let sender = receiver.trusting_sender();
     for _ in 0..3 {
-        let attempt = sender.post(&receiver.url()).await;
+        let attempt = sender.post(&receiver.url("/hook")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
     }
     assert_eq!(receiver.connections(), 1);
@@ -101,16 +101,16 @@ async fn of_a_long_body_over_http_2_the_status_counts_and_the_connection_is_kept
 
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
-    let attempt = Sender::new().post(&receiver.url()).await;
+    let receiver = Receiver::speaking(&["h2"], 2).await;
+    let attempt = Sender::new().post(&receiver.url("/hook")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Connect, 0));
     assert_eq!(attempt.error, "tls failed: invalid peer certificate: UnknownIssuer");
-    assert!(receiver.understood.lock().unwrap().is_empty());
+    assert!(receiver.seen().is_empty());
 }
 
 #[tokio::test]
 async fn a_certificate_for_another_name_is_not_trusted() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
+    let receiver = Receiver::speaking(&["h2"], 2).await;
     let url = format!("https://{}/hook", receiver.address);
     let attempt = receiver.trusting_sender().post(&url).await;
     assert_eq!(attempt.outcome, Outcome::Connect);
@@ -119,7 +119,7 @@ async fn a_certificate_for_another_name_is_not_trusted() {
 
 #[tokio::test]
 async fn a_receiver_without_tls_is_no_connection_over_https() {
-    let receiver = crate::receiver::Receiver::start(|mut connection| async move {
+    let receiver = Receiver::on_connections(|mut connection| async move {
         connection.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
     })
     .await;
@@ -130,12 +130,12 @@ async fn a_receiver_without_tls_is_no_connection_over_https() {
 
 #[tokio::test]
 async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
-    let receiver = TlsReceiver::start(&["h2"], 2).await;
-    let roots = certificates(receiver.authority.pem().as_bytes()).unwrap();
-    assert_eq!(roots.as_slice(), [receiver.authority.der()]);
+    let receiver = Receiver::speaking(&["h2"], 2).await;
+    let roots = certificates(receiver.authority().pem().as_bytes()).unwrap();
+    assert_eq!(roots.as_slice(), [receiver.authority().der()]);
     assert!(certificates(b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").is_err());
 
-    let extra_roots = vec![receiver.authority.der(), CertificateDer::from(vec![1, 2, 3])];
+    let extra_roots = vec![receiver.authority().der(), CertificateDer::from(vec![1, 2, 3])];
     let settings = PosterSettings { extra_roots, ..PosterSettings::default() };
     let error = webhook_client(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
     assert!(matches!(error, WebhookClientError::ExtraRoot { number: 2, .. }), "{error}");

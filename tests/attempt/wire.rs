@@ -1,8 +1,8 @@
 //! What goes over the wire, byte by byte.
 
 use crate::{
-    receiver::{OK, Receiver},
-    support::{NOW_SECONDS, SECRET, Sender, event, subscription},
+    attempt::sender::{NOW_SECONDS, SECRET, Sender, event, subscription},
+    support::receiver::{OK, Receiver, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,7 +20,7 @@ fn hmac(message: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_post_is_what_is_documented() {
-    let mut receiver = Receiver::answering(OK).await;
+    let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let mut subscription = subscription(&receiver.url("/a%20b/hook?x=1&y=%2F"));
     subscription.settings.headers.insert("authorization".to_owned(), Secret::new("Bearer abc"));
     subscription.settings.headers.insert("x-empty".to_owned(), Secret::new(""));
@@ -30,7 +30,7 @@ async fn a_post_is_what_is_documented() {
 
     let received = receiver.next().await;
     let body = event().body(PayloadFormat::Documented);
-    assert_eq!(received.body, body);
+    assert_eq!(received.body.as_bytes(), body);
     let standard = hmac(&[format!("{id}.{NOW_SECONDS}.").as_bytes(), &body].concat());
     let chatwoot = hmac(&[format!("{NOW_SECONDS}.").as_bytes(), &body].concat());
     let expected = [
@@ -59,9 +59,10 @@ async fn a_post_is_what_is_documented() {
 
 #[tokio::test]
 async fn every_attempt_has_the_same_id_and_body() {
-    let mut receiver = Receiver::answering("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n").await;
+    let mut receiver = Receiver::always(Response::bytes("HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n")).await;
     let sender = Sender::new();
     sender.post(&receiver.url("/")).await;
     sender.post(&receiver.url("/")).await;
-    assert_eq!(receiver.next().await, receiver.next().await);
+    let [first, second] = [receiver.next().await, receiver.next().await];
+    assert_eq!((first.head, first.body), (second.head, second.body));
 }

@@ -58,8 +58,8 @@ fn the_table_in_the_document_names_the_keys_that_are_there() {
             for key in keys {
                 // Of what may be missing the table says when.
                 if !cell.contains("no key if") {
-                    let told = !cell.is_empty() && !cell.starts_with("no such key");
-                    assert_eq!(object.get(key).is_some(), told, "{key} of a {record}: {cell}");
+                    let is_listed = !cell.is_empty() && !cell.starts_with("no such key");
+                    assert_eq!(object.get(key).is_some(), is_listed, "{key} of a {record}: {cell}");
                     compared += 1;
                 }
             }

@@ -35,7 +35,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         &["~event"],
     ),
     of(
-        "a conversation tells its account only since #12445",
+        "a conversation has its account only since #12445",
         Added,
         &[
             "conversation_created-1",
@@ -244,7 +244,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         &["~meta.hmac_verified", "~meta.assignee.thumbnail"],
     ),
     of(
-        "captured in 2021, before changes were told",
+        "captured in 2021, before changes were sent",
         Added,
         &["conversation_opened-1", "conversation_resolved-1", "conversation_status_changed-2"],
         &["~changed_attributes"],
@@ -272,7 +272,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         &["attachments.meta", "~messages.attachments.meta"],
     ),
     of(
-        "captured in 2021, when contacts at the top were short and told their type, or (message_created-2) edited likewise",
+        "captured in 2021, when contacts at the top were short and had their type, or (message_created-2) edited in the same way",
         Added,
         &["message_created-2", "message_created-6", "message_updated-1"],
         &[
@@ -285,7 +285,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         ],
     ),
     of(
-        "captured in 2021, when contacts at the top were short and told their type",
+        "captured in 2021, when contacts at the top were short and had their type",
         Added,
         &["message_created-6", "message_updated-1"],
         &["sender.email"],
@@ -297,13 +297,13 @@ pub const EXCEPTIONS: &[Exception] = &[
         &["sender.avatar"],
     ),
     of(
-        "captured in 2021, when contacts at the top told their type, or (message_created-2) edited likewise",
+        "captured in 2021, when contacts at the top had their type, or (message_created-2) edited in the same way",
         Missing,
         &["message_created-2", "message_created-6", "message_updated-1"],
         &["sender.type"],
     ),
     of(
-        "captured in 2021, when contacts at the top told their type, or (webwidget_triggered-2) edited likewise",
+        "captured in 2021, when contacts at the top had their type, or (webwidget_triggered-2) edited in the same way",
         Missing,
         &["webwidget_triggered-1", "webwidget_triggered-2"],
         &["contact.type"],
@@ -385,7 +385,7 @@ pub const EXCEPTIONS: &[Exception] = &[
         &["~"],
     ),
     of(
-        "of 2021 and 2022, when pubsub_token, which is none of the keys of today, stood among the others, or edited",
+        "of 2021 and 2022, when pubsub_token, which is no key of today, was among the others, or edited",
         Reordered,
         &[
             "conversation_created-1",

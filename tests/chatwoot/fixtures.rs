@@ -9,6 +9,11 @@ use tidings::{
     proto::{DESCRIPTORS, v1},
 };
 
+use super::{
+    exceptions::{EXCEPTIONS, NONE_OF_THE_TWELVE},
+    json::{self, Difference},
+};
+
 /// A payload that Chatwoot sent.
 pub struct Fixture {
     /// `message_created-1`
@@ -32,8 +37,8 @@ impl Fixture {
     /// The account that it is of, wherever it says so; 1 where it does not.
     pub fn account(&self) -> AccountId {
         let body: serde_json::Value = serde_json::from_slice(&self.captured).unwrap();
-        let told = body["account"]["id"].as_i64().or(body["messages"][0]["account_id"].as_i64());
-        AccountId::new(told.unwrap_or(1)).unwrap()
+        let id = body["account"]["id"].as_i64().or(body["messages"][0]["account_id"].as_i64());
+        AccountId::new(id.unwrap_or(1)).unwrap()
     }
 
     /// The event that is kept for it.
@@ -57,6 +62,50 @@ impl Fixture {
         message.serialize_with_options(&mut pretty, &options).unwrap();
         json.push(b'\n');
         fs::write(self.file(), json).unwrap();
+    }
+
+    /// Whether the payload is one of agent bots and automation rules.
+    pub fn is_none_of_the_twelve(&self) -> bool {
+        NONE_OF_THE_TWELVE.iter().any(|(name, _)| *name == self.name)
+    }
+
+    /// The payload with the name of an event that has the same record.
+    pub fn as_one_of_the_twelve(&self) -> Vec<u8> {
+        let mut body: serde_json::Value = serde_json::from_slice(&self.captured).unwrap();
+        if let Some((_, event)) = NONE_OF_THE_TWELVE.iter().find(|(name, _)| *name == self.name) {
+            body["event"] = (*event).into();
+        }
+        serde_json::to_vec(&body).unwrap()
+    }
+
+    /// The differences of a body from what was captured, with paths as the exceptions have them.
+    pub fn differences(&self, body: &[u8]) -> Vec<Difference> {
+        let found = json::differences(&json::read(&self.captured), &json::read(body)).into_iter();
+        found.map(|difference| Difference { path: self.general(&difference.path), ..difference }).collect()
+    }
+
+    /// Demands that a body differs from what was captured as the exceptions say, and nowhere else.
+    pub fn assert_differs_as_excepted(&self, body: &[u8]) {
+        for Difference { path, sort, what } in self.differences(body) {
+            let is_excepted = EXCEPTIONS.iter().any(|exception| {
+                exception.sort == sort
+                    && exception.payloads.contains(&&*self.name)
+                    && exception.paths.contains(&&*path)
+            });
+            assert!(is_excepted, "{}: {path} {sort:?}: {what}", self.name);
+        }
+    }
+
+    /// A path as the exceptions have it.
+    fn general(&self, path: &str) -> String {
+        let path: String = path.split(['[', ']']).step_by(2).collect();
+        if self.name.starts_with("conversation_") {
+            return format!("~{path}");
+        }
+        match path.strip_prefix("conversation") {
+            Some(within) => format!("~{}", within.trim_start_matches('.')),
+            None => path,
+        }
     }
 
     fn file(&self) -> PathBuf {

@@ -10,11 +10,8 @@ use tidings::{
     proto::v1::{self, EventType},
 };
 
-#[path = "kinds/messages.rs"]
 mod messages;
-#[path = "kinds/records.rs"]
 mod records;
-#[path = "kinds/types.rs"]
 mod types;
 
 /// What a receiver does with a body, in words, or why it breaks on it.
@@ -33,7 +30,7 @@ struct Kind {
 /// The element of `messages` is one that came while the event waited to be sent.
 const LATER: &str = "it has another message in its conversation";
 const CUT_SHORT: &str = "its conversation is cut short";
-const OLD: &str = "it is of 2021, when less was told";
+const OLD: &str = "it is of 2021, when bodies had fewer keys";
 
 const MESSAGES: &[&str] = &["message_created", "message_updated"];
 
@@ -194,7 +191,7 @@ struct Captured {
 
 fn captured() -> Vec<Captured> {
     let of = |fixture: &Fixture| {
-        let theirs = super::as_one_of_the_twelve(fixture);
+        let theirs = fixture.as_one_of_the_twelve();
         let event = parse::read(&theirs, fixture.account()).unwrap();
         let ours = render::render(&event, PayloadFormat::Chatwoot);
         Captured { file: fixture.name.clone(), event: name_in(&theirs), theirs, ours }

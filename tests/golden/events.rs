@@ -314,7 +314,7 @@ fn message(sender: sender::Kind, message_type: MessageType, content_type: &str) 
             source_id: "as the message tells it".into(),
             extra: Some(undocumented()),
         }),
-        // Not beside a sender.
+        // Not together with a sender.
         sender_type: None,
         sender_id: None,
         status_at_top: true,

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tidings::{
     domain::access::TokenHash,
     grpc::Exposure,
-    proto::v1::{self, access_token::Scope, access_token_service_client::AccessTokenServiceClient},
+    proto::{
+        self,
+        v1::{self, access_token::Scope, access_token_service_client::AccessTokenServiceClient},
+    },
 };
+use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{
     Code::{
         self, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
@@ -16,14 +22,46 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use self::call::{Caller, methods};
-use crate::harness::*;
+use crate::support::{client::Client, eventually, in_process::*};
 
 mod accounts;
-mod call;
 
 /// The administrator's token of every server here.
 const ADMIN: &str = "an-administrators-token-of-46-characters-0123";
+
+/// The paths of all methods of the contract.
+fn methods() -> Vec<String> {
+    let set = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("they are built in");
+    let mut methods = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+            methods.extend(service.method.iter().map(|method| path(method.name())));
+        }
+    }
+    assert!(methods.len() >= 26, "{methods:#?}");
+    methods
+}
+
+/// A client on a connection of its own with this metadata `authorization`, or without.
+async fn caller(server: &TidingsInProcess, header: Option<&str>) -> Client {
+    let client = server.another_client().await;
+    header.map_or_else(|| client.clone(), |header| client.with_authorization(header))
+}
+
+/// Calls a method whose message comes when the test sends it. Returns once the server has let the call through.
+async fn slow_call(
+    server: &TidingsInProcess,
+    client: Client,
+    path: &'static str,
+) -> (oneshot::Sender<Vec<u8>>, JoinHandle<Result<Vec<u8>, Status>>) {
+    let (sender, message) = oneshot::channel();
+    let messages = futures_util::stream::once(async { message.await.expect("a test sends it") });
+    let call = tokio::spawn(async move { client.call_with(path, messages).await });
+    let is_through = |text: &String| text.contains("tidings_grpc_calls_in_flight 1\n");
+    eventually("let through", async || server.metrics.text(), is_through).await;
+    (sender, call)
+}
 
 /// A server that asks for tokens, and takes any number of failed tries.
 fn guarded() -> Setup {
@@ -33,9 +71,9 @@ fn guarded() -> Setup {
     setup
 }
 
-async fn start() -> (Server, Caller) {
-    let server = Server::start_with(guarded()).await;
-    let admin = Caller::new(&server, ADMIN).await;
+async fn start() -> (TidingsInProcess, Client) {
+    let server = TidingsInProcess::start_with(guarded()).await;
+    let admin = server.client_with_token(ADMIN).await;
     (server, admin)
 }
 
@@ -78,8 +116,8 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
     let (server, admin) = start().await;
     let (mut tries, mut refused) = (0, 0);
     for given in ALL {
-        let (_, text) = admin.create(token(&[given], &[])).await.unwrap();
-        let caller = Caller::new(&server, &text).await;
+        let (_, text) = admin.create_token(token(&[given], &[])).await.unwrap();
+        let caller = server.client_with_token(&text).await;
         for method in methods() {
             tries += 1;
             let answer = caller.call(&method, Vec::new()).await;
@@ -88,7 +126,7 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
             assert_eq!(denied.is_none(), includes(given, needed), "{method} with {given:?}: {answer:?}");
             if let Some(status) = denied {
                 refused += 1;
-                assert_eq!(told(status).1, "SCOPE_DENIED", "{method}");
+                assert_eq!(in_short(status).1, "SCOPE_DENIED", "{method}");
             }
         }
     }
@@ -97,13 +135,14 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
 }
 
 #[tokio::test]
-async fn no_method_is_answered_without_a_token_that_counts() {
+async fn no_method_is_answered_without_a_valid_token() {
     let (server, admin) = start().await;
-    let (revoked, revoked_text) = admin.create(token(&ALL, &[])).await.unwrap();
-    admin.revoke(&revoked.name).await.unwrap();
+    let (revoked, revoked_text) = admin.create_token(token(&ALL, &[])).await.unwrap();
+    admin.revoke_token(&revoked.name).await.unwrap();
     let soon = std::time::Duration::from_millis(100);
     let expire_time = Some(after(soon));
-    let (_, expired_text) = admin.create(v1::AccessToken { expire_time, ..token(&ALL, &[]) }).await.unwrap();
+    let (_, expired_text) =
+        admin.create_token(v1::AccessToken { expire_time, ..token(&ALL, &[]) }).await.unwrap();
     tokio::time::sleep(soon).await;
     let headers = [
         (None, "TOKEN_MISSING"),
@@ -120,23 +159,27 @@ async fn no_method_is_answered_without_a_token_that_counts() {
     ];
     let mut tries = 0;
     for (header, reason) in headers {
-        let caller = Caller::with_header(&server, header.as_deref()).await;
+        let caller = caller(&server, header.as_deref()).await;
         for method in methods() {
             tries += 1;
             let status = caller.call(&method, Vec::new()).await.expect_err(&method);
-            assert_eq!(told(&status), (Unauthenticated, reason.to_owned(), vec![]), "{method} {header:?}");
+            assert_eq!(
+                in_short(&status),
+                (Unauthenticated, reason.to_owned(), vec![]),
+                "{method} {header:?}"
+            );
             assert!(!status.message().contains("administrators"), "{}", status.message());
         }
     }
     assert_eq!(tries, 297, "docs/security.md has this number");
     // The scheme has no case.
-    let caller = Caller::with_header(&server, Some(&format!("bEARER {ADMIN}"))).await;
-    caller.list().await.expect("it is a token");
+    let caller = caller(&server, Some(&format!("bEARER {ADMIN}"))).await;
+    caller.all_tokens().await.expect("it is a token");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn two_headers_are_none() {
+async fn two_headers_are_no_token() {
     let (server, _) = start().await;
     let mut client = AccessTokenServiceClient::new(server.channel().await);
     let mut request = Request::new(v1::ListAccessTokensRequest::default());
@@ -144,7 +187,7 @@ async fn two_headers_are_none() {
         request.metadata_mut().append("authorization", format!("Bearer {ADMIN}").parse().unwrap());
     }
     let status = client.list_access_tokens(request).await.unwrap_err();
-    assert_eq!(told(&status).1, "TOKEN_INVALID");
+    assert_eq!(in_short(&status).1, "TOKEN_INVALID");
     server.stop().await;
 }
 
@@ -156,7 +199,7 @@ async fn a_token_is_shown_once_and_its_text_never_again() {
         expire_time: Some(after(Duration::from_secs(3600))),
         ..token(&[Scope::Read, Scope::Publish], &["accounts/2", "accounts/1"])
     };
-    let (made, text) = admin.create(asked.clone()).await.unwrap();
+    let (made, text) = admin.create_token(asked.clone()).await.unwrap();
     assert!(text.starts_with("tdg_") && text.len() == 47, "{text}");
     assert!(made.name.starts_with("accessTokens/t"), "{}", made.name);
     assert_eq!(made.scopes, [Scope::Publish, Scope::Read].map(i32::from));
@@ -168,18 +211,18 @@ async fn a_token_is_shown_once_and_its_text_never_again() {
     assert_eq!(made.state(), v1::access_token::State::Active);
     assert_eq!((made.last_use_time, made.revoke_time), (None, None));
 
-    assert_eq!(admin.get(&made.name).await.unwrap(), made);
-    assert_eq!(admin.list().await.unwrap(), std::slice::from_ref(&made));
-    let caller = Caller::new(&server, &text).await;
+    assert_eq!(admin.token(&made.name).await.unwrap(), made);
+    assert_eq!(admin.all_tokens().await.unwrap(), std::slice::from_ref(&made));
+    let caller = server.client_with_token(&text).await;
     caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
-    let used = admin.get(&made.name).await.unwrap();
+    let used = admin.token(&made.name).await.unwrap();
     assert!(used.last_use_time.is_some());
-    let revoked = admin.revoke(&made.name).await.unwrap();
+    let revoked = admin.revoke_token(&made.name).await.unwrap();
     assert_eq!(revoked.state(), v1::access_token::State::Revoked);
-    assert_eq!(admin.revoke(&made.name).await.unwrap(), revoked, "again is the same");
+    assert_eq!(admin.revoke_token(&made.name).await.unwrap(), revoked, "again is the same");
     assert!(!format!("{revoked:?} {:?}", server.store.tokens()).contains(&text));
-    let status = admin.get("accessTokens/t0").await.unwrap_err();
-    assert_eq!(told(&status), (NotFound, "ACCESS_TOKEN_NOT_FOUND".into(), vec![]));
+    let status = admin.token("accessTokens/t0").await.unwrap_err();
+    assert_refused(&status, NotFound, "ACCESS_TOKEN_NOT_FOUND", &[]);
     server.stop().await;
 }
 
@@ -188,12 +231,12 @@ async fn lists_have_pages() {
     let (server, admin) = start().await;
     let mut made = Vec::new();
     for _ in 0..5 {
-        made.push(admin.create(token(&[Scope::Read], &[])).await.unwrap().0.name);
+        made.push(admin.create_token(token(&[Scope::Read], &[])).await.unwrap().0.name);
     }
     made.sort();
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let (page, next) = admin.page(2, &page_token).await.unwrap();
+        let (page, next) = admin.token_page(2, &page_token).await.unwrap();
         assert!(page.len() <= 2);
         names.extend(page.into_iter().map(|token| token.name));
         if next.is_empty() {
@@ -202,13 +245,13 @@ async fn lists_have_pages() {
         page_token = next;
     }
     assert_eq!(names, made);
-    let status = admin.page(2, "x").await.unwrap_err();
-    assert_eq!(told(&status).1, "PAGE_TOKEN_INVALID");
+    let status = admin.token_page(2, "x").await.unwrap_err();
+    assert_eq!(in_short(&status).1, "PAGE_TOKEN_INVALID");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_is_told_by_field() {
+async fn faults_of_a_token_are_reported_by_field() {
     let (server, admin) = start().await;
     let many: Vec<_> = (1..=101).map(|id| format!("accounts/{id}")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();
@@ -235,13 +278,14 @@ async fn what_is_wrong_with_a_token_is_told_by_field() {
         ),
     ];
     for (token, reason, fields) in cases {
-        let status = admin.create(token.clone()).await.expect_err(reason);
+        let status = admin.create_token(token.clone()).await.expect_err(reason);
         let expected: Vec<_> = fields.iter().map(ToString::to_string).collect();
-        assert_eq!(told(&status), (InvalidArgument, reason.to_owned(), expected), "{token:?}");
+        assert_eq!(in_short(&status), (InvalidArgument, reason.to_owned(), expected), "{token:?}");
     }
-    let status = admin.create_request(v1::CreateAccessTokenRequest::default()).await.unwrap_err();
-    assert_eq!(told(&status), (InvalidArgument, "FIELD_REQUIRED".into(), vec!["access_token".into()]));
-    assert_eq!(admin.list().await.unwrap(), []);
+    let status =
+        admin.tokens.clone().create_access_token(v1::CreateAccessTokenRequest::default()).await.unwrap_err();
+    assert_refused(&status, InvalidArgument, "FIELD_REQUIRED", &["access_token"]);
+    assert_eq!(admin.all_tokens().await.unwrap(), []);
     server.stop().await;
 }
 
@@ -249,11 +293,11 @@ async fn what_is_wrong_with_a_token_is_told_by_field() {
 async fn a_revoked_token_ends_within_a_second_on_every_connection() {
     let mut setup = guarded();
     setup.gateway.watches_max = 3;
-    let server = Server::start_with(setup).await;
-    let admin = Caller::new(&server, ADMIN).await;
+    let server = TidingsInProcess::start_with(setup).await;
+    let admin = server.client_with_token(ADMIN).await;
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
-    let (made, text) = admin.create(token(&ALL, &["accounts/1"])).await.unwrap();
-    let callers = [Caller::new(&server, &text).await, Caller::new(&server, &text).await];
+    let (made, text) = admin.create_token(token(&ALL, &["accounts/1"])).await.unwrap();
+    let callers = [server.client_with_token(&text).await, server.client_with_token(&text).await];
     let (mut streams, mut open) = (Vec::new(), Vec::new());
     for caller in &callers {
         let (sender, mut answers) = caller.publish_stream().await;
@@ -262,17 +306,17 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
         streams.push((sender, answers));
         open.push(caller.watch("accounts/1/subscriptions/-").await.unwrap());
     }
-    // Another's goes on.
-    let (_, other_text) = admin.create(token(&[Scope::Read], &[])).await.unwrap();
+    // The stream of another token continues.
+    let (_, other_text) = admin.create_token(token(&[Scope::Read], &[])).await.unwrap();
     let mut other =
-        Caller::new(&server, &other_text).await.watch("accounts/1/subscriptions/crm").await.unwrap();
+        server.client_with_token(&other_text).await.watch("accounts/1/subscriptions/crm").await.unwrap();
 
     let begin = Instant::now();
-    admin.revoke(&made.name).await.unwrap();
+    admin.revoke_token(&made.name).await.unwrap();
     let ended = (Unauthenticated, "TOKEN_ENDED".to_owned(), vec![]);
     for (sender, answers) in &mut streams {
         let status = in_time(answers.message()).await.expect_err("the stream ends");
-        assert_eq!(told(&status), ended);
+        assert_eq!(in_short(&status), ended);
         // What comes after it is not taken.
         drop(sender.send(v1::StreamPublishEventsRequest { sequence: 2, request: Some(publish("late")) }));
     }
@@ -280,20 +324,20 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
         loop {
             match in_time(watch.message()).await {
                 Ok(change) => assert!(change.is_some(), "it ends with a status"),
-                Err(status) => break assert_eq!(told(&status), ended),
+                Err(status) => break assert_eq!(in_short(&status), ended),
             }
         }
     }
     for caller in &callers {
         let status = caller.call(PUBLISH, encoded(&publish("late"))).await.unwrap_err();
-        assert_eq!(told(&status).1, "TOKEN_REVOKED");
+        assert_eq!(in_short(&status).1, "TOKEN_REVOKED");
     }
     assert!(begin.elapsed() < Duration::from_secs(1), "it took {:?}", begin.elapsed());
 
     let id = "late".parse().unwrap();
     assert!(server.store.event(account(), &id).unwrap().is_none(), "it was stored");
-    let publisher = admin.create(token(&[Scope::Publish], &[])).await.unwrap().1;
-    let publisher = Caller::new(&server, &publisher).await;
+    let publisher = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap().1;
+    let publisher = server.client_with_token(&publisher).await;
     publisher.call(PUBLISH, encoded(&publish("more"))).await.unwrap();
     in_time(other.message()).await.unwrap().expect("it hears of the event");
     drop(other);
@@ -304,17 +348,17 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
 async fn failed_tries_are_limited_and_do_not_keep_others_waiting() {
     let mut setup = guarded();
     setup.grpc.access.failures_per_minute_max = 3;
-    let server = Server::start_with(setup).await;
-    let admin = Caller::new(&server, ADMIN).await;
-    let stranger = Caller::new(&server, "tdg_0000000000000000000000000000000000000000000").await;
+    let server = TidingsInProcess::start_with(setup).await;
+    let admin = server.client_with_token(ADMIN).await;
+    let stranger = server.client_with_token("tdg_0000000000000000000000000000000000000000000").await;
     for attempt in 0..6 {
-        let status = stranger.list().await.unwrap_err();
+        let status = stranger.all_tokens().await.unwrap_err();
         let expected = if attempt < 3 {
             (Unauthenticated, "TOKEN_INVALID")
         } else {
             (ResourceExhausted, "RATE_LIMITED")
         };
-        assert_eq!((status.code(), &*told(&status).1), expected, "{attempt}");
+        assert_eq!((status.code(), &*in_short(&status).1), expected, "{attempt}");
         if attempt >= 3 {
             let details = details(&status);
             let wait = details.retry_info().unwrap().retry_delay.unwrap();
@@ -323,7 +367,7 @@ async fn failed_tries_are_limited_and_do_not_keep_others_waiting() {
             assert_eq!(details.error_info().unwrap().metadata["limit"], "access_failures_per_minute_max");
         }
     }
-    admin.list().await.expect("a token that counts passes from the same address");
+    admin.all_tokens().await.expect("a valid token passes from the same address");
     let denied = |reason: &str| format!("tidings_calls_denied_total{{reason=\"{reason}\"}} 3\n");
     let text = server.metrics.text();
     for reason in ["invalid", "rate_limited"] {
@@ -342,11 +386,14 @@ async fn reflection_and_health_are_open_unless_they_are_closed() {
         let mut setup = guarded();
         setup.grpc.access.reflection = exposure;
         setup.grpc.access.health = exposure;
-        let server = Server::start_with(setup).await;
-        let publisher =
-            Caller::new(&server, ADMIN).await.create(token(&[Scope::Publish], &["accounts/1"])).await;
+        let server = TidingsInProcess::start_with(setup).await;
+        let publisher = server
+            .client_with_token(ADMIN)
+            .await
+            .create_token(token(&[Scope::Publish], &["accounts/1"]))
+            .await;
         for (header, known) in [(None, false), (Some(format!("Bearer {}", publisher.unwrap().1)), true)] {
-            let caller = Caller::with_header(&server, header.as_deref()).await;
+            let caller = caller(&server, header.as_deref()).await;
             let expected = match exposure {
                 Exposure::Open => Code::Ok,
                 Exposure::Token if known => Code::Ok,
@@ -368,32 +415,32 @@ async fn reflection_and_health_are_open_unless_they_are_closed() {
 
 #[tokio::test]
 async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administrators() {
-    let server = Server::start().await;
-    let nobody = Caller::with_header(&server, None).await;
+    let server = TidingsInProcess::start().await;
+    let nobody = caller(&server, None).await;
     // What was sent before there was any is of no account.
-    let stale = Caller::new(&server, "tdg_0000000000000000000000000000000000000000000").await;
-    assert_eq!(stale.list().await.unwrap(), []);
+    let stale = server.client_with_token("tdg_0000000000000000000000000000000000000000000").await;
+    assert_eq!(stale.all_tokens().await.unwrap(), []);
     for wrong in [token(&[Scope::Manage], &[]), token(&[Scope::Admin], &["accounts/1"])] {
-        let status = nobody.create(wrong).await.unwrap_err();
-        assert_eq!((status.code(), &*told(&status).1), (FailedPrecondition, "FIRST_TOKEN_NOT_ADMIN"));
+        let status = nobody.create_token(wrong).await.unwrap_err();
+        assert_eq!((status.code(), &*in_short(&status).1), (FailedPrecondition, "FIRST_TOKEN_NOT_ADMIN"));
     }
     let mut watch = nobody.watch("accounts/1/subscriptions/-").await.unwrap();
-    let (_, text) = nobody.create(token(&ALL, &[])).await.expect("it is an administrator's");
-    let admin = Caller::new(&server, &text).await;
+    let (_, text) = nobody.create_token(token(&ALL, &[])).await.expect("it is an administrator's");
+    let admin = server.client_with_token(&text).await;
     for method in methods() {
         let status = nobody.call(&method, Vec::new()).await.expect_err(&method);
-        assert_eq!(told(&status).1, "TOKEN_MISSING", "{method}");
+        assert_eq!(in_short(&status).1, "TOKEN_MISSING", "{method}");
         let answer = admin.call(&method, Vec::new()).await;
         assert!(
             !answer.is_err_and(|status| [PermissionDenied, Unauthenticated].contains(&status.code())),
             "{method}"
         );
     }
-    admin.create(token(&[Scope::Read], &["accounts/1"])).await.expect("others may be anything");
+    admin.create_token(token(&[Scope::Read], &["accounts/1"])).await.expect("others may be anything");
     // What was open before any token was there has none that could end.
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     admin.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
-    in_time(watch.message()).await.unwrap().expect("it goes on");
+    in_time(watch.message()).await.unwrap().expect("it continues");
     drop(watch);
     server.stop().await;
 }
@@ -402,13 +449,13 @@ async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administr
 async fn there_is_a_bound_on_tokens() {
     let mut setup = guarded();
     setup.gateway.tokens.tokens_max = 2;
-    let server = Server::start_with(setup).await;
-    let admin = Caller::new(&server, ADMIN).await;
-    let (first, _) = admin.create(token(&ALL, &[])).await.unwrap();
-    admin.create(token(&ALL, &[])).await.unwrap();
-    admin.revoke(&first.name).await.unwrap();
-    let status = admin.create(token(&ALL, &[])).await.unwrap_err();
-    assert_eq!((status.code(), &*told(&status).1), (ResourceExhausted, "TOKEN_LIMIT"));
+    let server = TidingsInProcess::start_with(setup).await;
+    let admin = server.client_with_token(ADMIN).await;
+    let (first, _) = admin.create_token(token(&ALL, &[])).await.unwrap();
+    admin.create_token(token(&ALL, &[])).await.unwrap();
+    admin.revoke_token(&first.name).await.unwrap();
+    let status = admin.create_token(token(&ALL, &[])).await.unwrap_err();
+    assert_eq!((status.code(), &*in_short(&status).1), (ResourceExhausted, "TOKEN_LIMIT"));
     assert_eq!(details(&status).error_info().unwrap().metadata["limit"], "access_tokens_max");
     server.stop().await;
 }
@@ -416,20 +463,20 @@ async fn there_is_a_bound_on_tokens() {
 #[tokio::test]
 async fn a_message_that_arrives_after_its_tokens_end_changes_nothing() {
     let (server, admin) = start().await;
-    let (made, text) = admin.create(token(&[Scope::Publish], &[])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
-    let (message, pending) = caller.slow_call(&server, PUBLISH).await;
-    admin.revoke(&made.name).await.unwrap();
+    let (made, text) = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
+    let (message, pending) = slow_call(&server, caller, PUBLISH).await;
+    admin.revoke_token(&made.name).await.unwrap();
     message.send(encoded(&publish("late"))).expect("the call is open");
     let status: Status = in_time(pending).await.unwrap().expect_err("its token has ended");
-    assert_eq!(told(&status).1, "TOKEN_ENDED");
+    assert_eq!(in_short(&status).1, "TOKEN_ENDED");
     assert!(server.store.event(account(), &"late".parse().unwrap()).unwrap().is_none(), "it was stored");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn health_is_told_for_the_service_of_tokens() {
-    let server = Server::start().await;
+async fn health_knows_the_service_of_tokens() {
+    let server = TidingsInProcess::start().await;
     let mut client = HealthClient::new(server.channel().await);
     client
         .check(HealthCheckRequest { service: "tidings.v1.AccessTokenService".into() })

@@ -1,8 +1,7 @@
 //! Audit records: that every call which changes something leaves one, and what it says.
 
-use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::{harness::*, held_store::HeldStore};
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodOptions, Timestamp, method_options::IdempotencyLevel};
 use tidings::{
@@ -14,73 +13,36 @@ use tidings::{
     event::webhook::{WebhookClient, WebhookRequest},
     proto::{
         self,
-        v1::{
-            self, EventType, audit_record::Outcome as Audited, audit_service_client::AuditServiceClient,
-            delivery::State,
-        },
+        v1::{self, EventType, audit_record::Outcome as Audited, delivery::State},
     },
     store::StoreError,
 };
 use tokio::sync::Semaphore;
-use tonic::{
-    Code::{InvalidArgument, NotFound, ResourceExhausted},
-    Request, Status,
-    client::Grpc,
-    transport::Channel,
-};
-use tonic_prost::ProstCodec;
+use tonic::Code::{InvalidArgument, NotFound, ResourceExhausted};
 use tower::util::BoxCloneSyncService;
 
-const CRM: &str = "accounts/1/subscriptions/crm";
-/// What publishes leaves events, and no audit record.
+use crate::support::{
+    blocking_store::BlockingStore,
+    client::{Client, update_request},
+    eventually,
+    in_process::*,
+    receiver::{Receiver, Response},
+};
+
+/// Publishing leaves events, and no audit record.
 const PUBLISHING: &str = "EventService";
 
-impl Server {
-    async fn audit(&self) -> AuditServiceClient<Channel> {
-        AuditServiceClient::new(self.channel().await)
-    }
-
-    /// Every record, the newest first.
-    async fn records(&self) -> Vec<v1::AuditRecord> {
-        let everything = v1::ListAuditRecordsRequest {
-            parent: "accounts/-".into(),
-            page_size: 1000,
-            ..Default::default()
-        };
-        self.audit()
-            .await
-            .list_audit_records(everything)
-            .await
-            .expect("it can be listed")
-            .into_inner()
-            .audit_records
-    }
-
-    /// Waits until the newest record is as `wanted` wants it.
-    async fn newest_when(&self, wanted: impl Fn(&v1::AuditRecord) -> bool) -> v1::AuditRecord {
-        let look = async {
-            loop {
-                if let Some(newest) = self.records().await.into_iter().next().filter(&wanted) {
-                    return newest;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        in_time(look).await
-    }
-}
-
-/// Calls any method with a request in which nothing is set.
-async fn call_with_nothing(channel: Channel, path: &str) -> Result<(), Status> {
-    let mut client = Grpc::new(channel);
-    client.ready().await.expect("the server is there");
-    let codec: ProstCodec<(), ()> = ProstCodec::default();
-    in_time(client.unary(Request::new(()), path.parse().expect("a path"), codec)).await.map(drop)
+/// Waits until `wanted` accepts the newest record.
+async fn newest_when(client: &Client, wanted: impl Fn(&v1::AuditRecord) -> bool) -> v1::AuditRecord {
+    let newest = async || client.audit_records().await.into_iter().next();
+    eventually("on record", newest, |record| record.as_ref().is_some_and(&wanted))
+        .await
+        .expect("it was there")
 }
 
 #[tokio::test]
 async fn every_method_but_those_that_read_and_publish_leaves_a_record() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let set = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
     let (mut recorded, mut others) = (Vec::new(), 0);
     for file in set.file.iter().filter(|file| file.package() == "tidings.v1") {
@@ -88,9 +50,9 @@ async fn every_method_but_those_that_read_and_publish_leaves_a_record() {
             let name = format!("tidings.v1.{}/{}", service.name(), method.name());
             let level = method.options.as_ref().map(MethodOptions::idempotency_level);
             let reads = level == Some(IdempotencyLevel::NoSideEffects);
-            let before = server.records().await.len();
-            drop(call_with_nothing(server.channel().await, &format!("/{name}")).await);
-            let records = server.records().await;
+            let before = server.client.audit_records().await.len();
+            drop(server.client.call(&format!("/{name}"), Vec::new()).await);
+            let records = server.client.audit_records().await;
             if reads || service.name() == PUBLISHING {
                 assert_eq!(records.len(), before, "{name} left a record");
                 others += 1;
@@ -106,7 +68,7 @@ async fn every_method_but_those_that_read_and_publish_leaves_a_record() {
     server.stop().await;
 }
 
-/// A record without what is another one at every run.
+/// A record without the parts that differ at every run.
 type Shown = (String, String, Vec<String>, BTreeMap<String, String>);
 
 fn shown(record: &v1::AuditRecord) -> Shown {
@@ -120,49 +82,26 @@ fn expected(method: &str, resource: &str, fields: &[&str], parameters: &[(&str, 
 }
 
 /// Makes every change once. Returns the secrets that were shown or sent.
-async fn make_every_change(server: &Server, url: &str) -> Vec<String> {
-    let (mut client, mut deliveries) = (server.subscriptions().await, server.deliveries().await);
+async fn make_every_change(server: &TidingsInProcess, url: &str) -> Vec<String> {
+    let client = &server.client;
     let mut asked = create("crm", url);
     asked.signing_secret = "a secret that is given".into();
     let headers = BTreeMap::from([("x-key".to_owned(), "header-value".to_owned())]);
     asked.subscription.as_mut().expect("it is set").headers = headers.clone();
-    client.create_subscription(asked).await.expect("it can be done");
-    let made = client
-        .create_subscription(create("", "https://made.example.com/"))
-        .await
-        .expect("it can be done")
-        .into_inner();
+    client.create(asked).await.unwrap();
+    let made = client.create(create("", "https://made.example.com/")).await.unwrap();
     let change = v1::Subscription { name: CRM.into(), headers, max_in_flight: 3, ..Default::default() };
-    let update = v1::UpdateSubscriptionRequest { subscription: Some(change), ..Default::default() };
-    client.update_subscription(update.clone()).await.expect("it can be done");
-    let paths = vec!["displayName".into(), "retry_policy.max_attempts".into()];
-    let update_mask = Some(prost_types::FieldMask { paths });
-    client
-        .update_subscription(v1::UpdateSubscriptionRequest { update_mask, ..update })
-        .await
-        .expect("it can be done");
-    client
-        .pause_subscription(v1::PauseSubscriptionRequest { name: CRM.into() })
-        .await
-        .expect("it can be done");
-    client
-        .resume_subscription(v1::ResumeSubscriptionRequest { name: CRM.into() })
-        .await
-        .expect("it can be done");
-    let overlap = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-    let rotate = v1::RotateSigningSecretRequest { name: CRM.into(), overlap };
-    let rotated =
-        client.rotate_signing_secret(rotate).await.expect("it can be done").into_inner().signing_secret;
-    let test = v1::TestSubscriptionRequest { name: CRM.into(), ..Default::default() };
-    client.test_subscription(test).await.expect("it can be done");
+    client.update(change.clone()).await;
+    client.try_update(change, &["displayName", "retry_policy.max_attempts"]).await.unwrap();
+    client.pause(CRM).await;
+    client.resume(CRM).await;
+    let rotated = client.rotate(CRM, Duration::from_secs(60)).await.signing_secret;
+    client.test(CRM, EventType::Unspecified).await;
     server.publish("e").await;
     let name = format!("{CRM}/deliveries/e");
-    deliveries
-        .cancel_delivery(v1::CancelDeliveryRequest { name: name.clone() })
-        .await
-        .expect("it can be done");
-    deliveries.retry_delivery(v1::RetryDeliveryRequest { name: name.clone() }).await.expect("it can be done");
-    deliveries.cancel_delivery(v1::CancelDeliveryRequest { name }).await.expect("it can be done");
+    client.cancel(&name).await;
+    client.retry(&name).await;
+    client.cancel(&name).await;
     let replay = v1::ReplayDeliveriesRequest {
         parent: CRM.into(),
         start_time: Some(Timestamp { seconds: 1, nanos: 0 }),
@@ -170,18 +109,17 @@ async fn make_every_change(server: &Server, url: &str) -> Vec<String> {
         states: vec![State::Failed.into(), State::Cancelled.into()],
         ..Default::default()
     };
-    deliveries.replay_deliveries(replay).await.expect("it can be done");
-    let delete = v1::DeleteSubscriptionRequest { name: CRM.into(), force: true, ..Default::default() };
-    client.delete_subscription(delete).await.expect("it can be done");
-    vec!["a secret that is given".into(), "header-value".into(), made.signing_secret, rotated, url.into()]
+    client.replay(replay).await;
+    client.delete(CRM, true).await.unwrap();
+    vec!["a secret that is given".into(), "header-value".into(), made.secret, rotated, url.into()]
 }
 
 #[tokio::test]
 async fn a_record_says_who_did_what_from_where_and_when_and_no_secret() {
-    let server = Server::start().await;
-    let (url, _got) = receiver().await;
-    let secrets = make_every_change(&server, &url).await;
-    let mut records = server.records().await;
+    let server = TidingsInProcess::start().await;
+    let receiver = Receiver::always(Response::status(201)).await;
+    let secrets = make_every_change(&server, &receiver.url("/hook")).await;
+    let mut records = server.client.audit_records().await;
     records.reverse();
     let made = records[1].resource.clone();
     assert!(made.starts_with("accounts/1/subscriptions/s"), "{made}");
@@ -233,27 +171,19 @@ async fn a_record_says_who_did_what_from_where_and_when_and_no_secret() {
 
 #[tokio::test]
 async fn a_refusal_leaves_its_reason_and_nothing_that_was_sent_by_mistake() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
-    let mut client = server.subscriptions().await;
+    let client = &server.client;
     let mut wrong = create("crm", "not a URL");
     wrong.parent = "whsec_c2VjcmV0".into();
-    client.create_subscription(wrong).await.unwrap_err();
-    client.create_subscription(create("crm", "https://other.example.com/")).await.unwrap_err();
-    client.pause_subscription(v1::PauseSubscriptionRequest { name: format!("{CRM}2") }).await.unwrap_err();
+    client.create(wrong).await.unwrap_err();
+    client.create(create("crm", "https://other.example.com/")).await.unwrap_err();
+    client.try_pause(&format!("{CRM}2")).await.unwrap_err();
     let change = v1::Subscription { name: CRM.into(), etag: "old".into(), ..Default::default() };
-    let paths = vec!["url".into(), "whsec_c2VjcmV0".into()];
-    let update_mask = Some(prost_types::FieldMask { paths });
-    let update = v1::UpdateSubscriptionRequest {
-        subscription: Some(change.clone()),
-        update_mask,
-        validate_only: false,
-    };
-    client.update_subscription(update).await.unwrap_err();
-    let update = v1::UpdateSubscriptionRequest { subscription: Some(change), ..Default::default() };
-    client.update_subscription(update).await.unwrap_err();
+    client.try_update(change.clone(), &["url", "whsec_c2VjcmV0"]).await.unwrap_err();
+    client.try_update(change, &[]).await.unwrap_err();
 
-    let records = server.records().await;
+    let records = server.client.audit_records().await;
     let refused: Vec<_> = records
         .iter()
         .take(5)
@@ -279,43 +209,34 @@ async fn a_refusal_leaves_its_reason_and_nothing_that_was_sent_by_mistake() {
 
 #[tokio::test]
 async fn what_only_checks_leaves_no_record() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
-    let (mut client, mut deliveries) = (server.subscriptions().await, server.deliveries().await);
+    let client = &server.client;
     let url = "https://new.example.com/";
     let check = v1::CreateSubscriptionRequest { validate_only: true, ..create("new", url) };
-    client.create_subscription(check.clone()).await.unwrap();
-    client
-        .create_subscription(v1::CreateSubscriptionRequest { parent: "x".into(), ..check })
-        .await
-        .unwrap_err();
+    client.create(check.clone()).await.unwrap();
+    client.create(v1::CreateSubscriptionRequest { parent: "x".into(), ..check }).await.unwrap_err();
     let change = v1::Subscription { name: CRM.into(), url: url.into(), ..Default::default() };
-    let check = v1::UpdateSubscriptionRequest {
-        subscription: Some(change),
-        validate_only: true,
-        ..Default::default()
-    };
-    client.update_subscription(check).await.unwrap();
+    let check = v1::UpdateSubscriptionRequest { validate_only: true, ..update_request(change, &[]) };
+    client.subscriptions.clone().update_subscription(check).await.unwrap();
     let check = v1::ReplayDeliveriesRequest { parent: CRM.into(), validate_only: true, ..Default::default() };
-    deliveries.replay_deliveries(check).await.unwrap();
-    assert_eq!(server.records().await.len(), 1, "of the subscription that is there");
+    client.replay(check).await;
+    assert_eq!(server.client.audit_records().await.len(), 1, "of the subscription that is there");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn lists_filter_and_go_on_page_by_page() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     for (parent, id) in [("accounts/1", "a"), ("accounts/1", "ab"), ("accounts/12", "a")] {
         server.subscribe_in(parent, id).await;
     }
-    let mut client = server.subscriptions().await;
     let a = "accounts/1/subscriptions/a";
-    client.pause_subscription(v1::PauseSubscriptionRequest { name: a.into() }).await.unwrap();
-    let name = format!("{a}/deliveries/e");
-    server.deliveries().await.cancel_delivery(v1::CancelDeliveryRequest { name }).await.unwrap_err();
-    let third = server.records().await[2].create_time;
+    server.client.pause(a).await;
+    server.client.try_cancel(&format!("{a}/deliveries/e")).await.unwrap_err();
+    let third = server.client.audit_records().await[2].create_time;
 
-    let mut audit = server.audit().await;
+    let mut audit = server.client.audit.clone();
     let mut listed = async |request: v1::ListAuditRecordsRequest| -> Vec<i64> {
         let page = audit.list_audit_records(request).await.unwrap().into_inner();
         assert_eq!(page.next_page_token, "");
@@ -347,16 +268,16 @@ async fn lists_filter_and_go_on_page_by_page() {
             break;
         }
         // What comes in between is not in later pages, and loses nothing.
-        client.pause_subscription(v1::PauseSubscriptionRequest { name: a.into() }).await.unwrap();
+        server.client.pause(a).await;
     }
     assert_eq!(seen, [5, 4, 2, 1]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_list_that_asks_for_nonsense_is_told_so() {
-    let server = Server::start().await;
-    let mut audit = server.audit().await;
+async fn a_list_that_asks_for_nonsense_is_refused() {
+    let server = TidingsInProcess::start().await;
+    let mut audit = server.client.audit.clone();
     let of = |parent: &str| v1::ListAuditRecordsRequest { parent: parent.into(), ..Default::default() };
     let one = || of("accounts/1");
     let late = Some(Timestamp { seconds: 9, nanos: 0 });
@@ -393,8 +314,8 @@ async fn a_list_that_asks_for_nonsense_is_told_so() {
             "end_time",
         ),
     ] {
-        let status = audit.list_audit_records(request.clone()).await.expect_err(field);
-        assert_eq!(told(&status), (InvalidArgument, reason.into(), vec![field.into()]), "{request:?}");
+        let status = audit.list_audit_records(request).await.expect_err(field);
+        assert_refused(&status, InvalidArgument, reason, &[field]);
     }
     server.stop().await;
 }
@@ -420,51 +341,48 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
         }
     };
     let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(posts));
-    let server = Server::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() }).await;
+    let server =
+        TidingsInProcess::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() })
+            .await;
     server.subscribe("crm").await;
-    let mut client = server.subscriptions().await;
-    let test = v1::TestSubscriptionRequest { name: CRM.into(), ..Default::default() };
-    let call = tokio::spawn(async move { client.test_subscription(test).await });
+    let client = server.client.clone();
+    let call = tokio::spawn(async move { client.try_test(CRM, EventType::Unspecified).await });
     let is_test = |record: &v1::AuditRecord| record.method.ends_with("/TestSubscription");
-    let begun = server.newest_when(is_test).await;
+    let begun = newest_when(&server.client, is_test).await;
     assert_eq!((begun.outcome(), begun.end_time), (Audited::Unknown, None));
     call.abort();
     drop(call.await);
     gate.add_permits(1);
-    let ended = server.newest_when(|record| record.end_time.is_some()).await;
+    let ended = newest_when(&server.client, |record| record.end_time.is_some()).await;
     assert_eq!((ended.number, ended.outcome(), &*ended.parameters["http_status"]), (2, Audited::Ok, "204"));
     server.stop().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_recorded_is_not_done() {
-    let store = HeldStore::holding();
-    let server = Server::start_with(Setup { store: Some(store.clone()), ..Setup::default() }).await;
+    let store = BlockingStore::new();
+    let server = TidingsInProcess::start_with(Setup::on(&store)).await;
     let before = server.subscribe("crm").await;
     store.fail_audit_with(StoreError::Full);
-    let mut client = server.subscriptions().await;
-    let pause = v1::PauseSubscriptionRequest { name: CRM.into() };
-    let status = client.pause_subscription(pause.clone()).await.unwrap_err();
-    assert_eq!(told(&status), (ResourceExhausted, "DISK_FULL".into(), vec![]));
-    // What is wrong is told all the same, and what reads goes on.
-    let wrong = v1::PauseSubscriptionRequest { name: "x".into() };
-    let status = client.pause_subscription(wrong).await.unwrap_err();
-    assert_eq!(told(&status), (InvalidArgument, "FIELD_INVALID".into(), vec!["name".into()]));
-    let get = v1::GetSubscriptionRequest { name: CRM.into() };
-    let after = client.get_subscription(get).await.unwrap().into_inner().subscription.unwrap();
-    assert_eq!(after, before);
+    let client = &server.client;
+    let status = client.try_pause(CRM).await.unwrap_err();
+    assert_refused(&status, ResourceExhausted, "DISK_FULL", &[]);
+    // A fault of the request is reported all the same, and reading still works.
+    let status = client.try_pause("x").await.unwrap_err();
+    assert_refused(&status, InvalidArgument, "FIELD_INVALID", &["name"]);
+    assert_eq!(client.subscription(CRM).await, before);
     store.fail_audit_with(StoreError::Busy);
-    let status = client.pause_subscription(pause).await.unwrap_err();
-    assert_eq!(told(&status).1, "OVERLOADED");
+    let status = client.try_pause(CRM).await.unwrap_err();
+    assert_eq!(in_short(&status).1, "OVERLOADED");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn the_holder_of_a_certificate_is_named() {
     let peer = Peer { address: Some("192.0.2.1:7".parse().unwrap()), certificate: Some("CN=ops".into()) };
-    let server = Server::start_on(Setup::default(), peer).await;
+    let server = TidingsInProcess::start_with(Setup { peer: Some(peer), ..Setup::default() }).await;
     server.subscribe("crm").await;
-    let record = server.records().await.remove(0);
+    let record = server.client.audit_records().await.remove(0);
     assert_eq!((&*record.principal, &*record.address), ("certificates/CN=ops", "192.0.2.1:7"));
     server.stop().await;
 }

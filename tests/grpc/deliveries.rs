@@ -12,9 +12,9 @@ use tidings::{
 };
 use tonic::Code;
 
-use crate::harness::*;
+use crate::support::in_process::*;
 
-impl Server {
+impl TidingsInProcess {
     /// Writes down an attempt of the delivery of an event to `crm` in the first account.
     async fn settle(&self, event: &str, state: DeliveryState) {
         let id = event.parse().expect("an event id");
@@ -42,36 +42,35 @@ fn list(parent: &str) -> v1::ListDeliveriesRequest {
 
 #[tokio::test]
 async fn a_delivery_is_shown_with_its_attempts_numbered() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.publish("e1").await;
-    let mut client = server.deliveries().await;
+    let client = &server.client;
     let name = "accounts/1/subscriptions/crm/deliveries/e1";
-    let get = v1::GetDeliveryRequest { name: name.into() };
-    let pending = client.get_delivery(get.clone()).await.unwrap().into_inner().delivery.unwrap();
+    let pending = client.delivery(name).await;
     assert_eq!((pending.state(), pending.attempt_count, pending.attempts.len()), (State::Pending, 0, 0));
     assert_eq!((pending.name.as_str(), pending.event.as_str()), (name, "accounts/1/events/e1"));
 
     let due = UnixMicros(1_800_000_000_000_000);
     server.settle("e1", DeliveryState::Retrying { due }).await;
-    let retrying = client.get_delivery(get.clone()).await.unwrap().into_inner().delivery.unwrap();
+    let retrying = client.delivery(name).await;
     assert_eq!((retrying.state(), retrying.next_attempt_time), (State::Retrying, Some(due.into())));
     server.settle("e1", DeliveryState::Succeeded).await;
-    let done = client.get_delivery(get).await.unwrap().into_inner().delivery.unwrap();
+    let done = client.delivery(name).await;
     assert_eq!((done.state(), done.next_attempt_time, done.attempt_count), (State::Succeeded, None, 2));
     let attempts: Vec<_> = done.attempts.iter().map(|one| (one.number, one.http_status)).collect();
     assert_eq!(attempts, [(1, 503), (2, 200)]);
 
     // The list gives the last attempt only, under its own number.
-    let listed = client.list_deliveries(list("accounts/1/subscriptions/crm")).await.unwrap().into_inner();
-    let attempts: Vec<_> = listed.deliveries[0].attempts.iter().map(|one| one.number).collect();
+    let listed = client.deliveries_in(1, &[]).await;
+    let attempts: Vec<_> = listed[0].attempts.iter().map(|one| one.number).collect();
     assert_eq!(attempts, [2]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn lists_filter_by_subscription_state_event_and_time() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     for id in ["e1", "e2", "e3"] {
         server.publish(id).await;
@@ -80,7 +79,7 @@ async fn lists_filter_by_subscription_state_event_and_time() {
     server.subscribe("late").await;
     let last = server.publish("e4").await;
 
-    let mut client = server.deliveries().await;
+    let mut client = server.client.deliveries.clone();
     let mut listed = async |request: v1::ListDeliveriesRequest| {
         let listed = client.list_deliveries(request).await.unwrap().into_inner().deliveries;
         let short = |name: &str| name.replace("accounts/1/subscriptions/", "").replace("/deliveries/", " ");
@@ -105,13 +104,13 @@ async fn lists_filter_by_subscription_state_event_and_time() {
 
 #[tokio::test]
 async fn pages_of_deliveries_survive_new_ones_and_lose_none() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     server.subscribe("b").await;
     for number in 0..5 {
         server.publish(&format!("e{number}")).await;
     }
-    let mut client = server.deliveries().await;
+    let mut client = server.client.deliveries.clone();
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
         let all = list("accounts/1/subscriptions/-");
@@ -135,10 +134,10 @@ async fn pages_of_deliveries_survive_new_ones_and_lose_none() {
 
 #[tokio::test]
 async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.subscribe_in("accounts/2", "crm").await;
-    let mut client = server.deliveries().await;
+    let client = &server.client;
     for id in ["e1", "e2", "e3", "e4"] {
         server.publish(id).await;
     }
@@ -146,31 +145,26 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
     server.settle("e1", DeliveryState::Failed).await;
     server.settle("e2", DeliveryState::Succeeded).await;
 
-    let retry = |id| v1::RetryDeliveryRequest { name: name(id) };
-    let retried = client.retry_delivery(retry("e1")).await.unwrap().into_inner().delivery.unwrap();
+    let retried = client.retry(&name("e1")).await;
     assert_eq!((retried.state(), retried.attempt_count), (State::Retrying, 1));
     assert!(retried.next_attempt_time.is_some());
-    let cancel = |id| v1::CancelDeliveryRequest { name: name(id) };
     for _ in 0..2 {
-        let cancelled = client.cancel_delivery(cancel("e3")).await.unwrap().into_inner().delivery.unwrap();
+        let cancelled = client.cancel(&name("e3")).await;
         assert_eq!((cancelled.state(), cancelled.next_attempt_time), (State::Cancelled, None));
     }
-    let refused = [
-        client.retry_delivery(retry("e2")).await.unwrap_err(),
-        client.cancel_delivery(cancel("e2")).await.unwrap_err(),
-    ];
-    for status in refused {
-        assert_eq!(told(&status), (Code::FailedPrecondition, "DELIVERY_OVER".into(), vec![]));
+    let over = name("e2");
+    for status in [client.try_retry(&over).await.unwrap_err(), client.try_cancel(&over).await.unwrap_err()] {
+        assert_refused(&status, Code::FailedPrecondition, "DELIVERY_OVER", &[]);
     }
-    let missing = client.retry_delivery(retry("none")).await.unwrap_err();
-    assert_eq!(told(&missing).1, "DELIVERY_NOT_FOUND");
-    let unnamed = client.cancel_delivery(v1::CancelDeliveryRequest { name: "e1".into() }).await.unwrap_err();
-    assert_eq!(told(&unnamed), (Code::InvalidArgument, "FIELD_INVALID".into(), vec!["name".into()]));
+    let missing = client.try_retry(&name("none")).await.unwrap_err();
+    assert_eq!(in_short(&missing).1, "DELIVERY_NOT_FOUND");
+    let unnamed = client.try_cancel("e1").await.unwrap_err();
+    assert_refused(&unnamed, Code::InvalidArgument, "FIELD_INVALID", &["name"]);
 
     for parent in ["accounts/1/subscriptions/crm", "accounts/1/subscriptions/-", "accounts/-/subscriptions/-"]
     {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
-        let summary = client.summarize_deliveries(request).await.unwrap().into_inner();
+        let summary = client.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
         let counts: Vec<_> = summary.counts.iter().map(|row| (row.state(), row.count)).collect();
         let expected = [
             (State::Pending, 1),
@@ -183,13 +177,13 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
         assert_eq!(summary.oldest_owed_create_time, retried.create_time, "{parent}");
     }
     let request = v1::SummarizeDeliveriesRequest { parent: "accounts/2/subscriptions/crm".into() };
-    let summary = client.summarize_deliveries(request).await.unwrap().into_inner();
+    let summary = client.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
     assert!(summary.counts.iter().all(|row| row.count == 0) && summary.oldest_owed_create_time.is_none());
     for parent in ["accounts/-/subscriptions/crm", "accounts/1", ""] {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
-        let status = client.summarize_deliveries(request).await.unwrap_err();
+        let status = client.deliveries.clone().summarize_deliveries(request).await.unwrap_err();
         assert_eq!(
-            (status.code(), told(&status).2),
+            (status.code(), in_short(&status).2),
             (Code::InvalidArgument, vec!["parent".into()]),
             "{parent}"
         );
@@ -203,17 +197,17 @@ fn watch(parent: &str, states: &[State]) -> v1::WatchDeliveriesRequest {
 }
 
 #[tokio::test]
-async fn a_watch_tells_of_every_change_and_ends_with_the_server() {
-    let server = Server::start().await;
+async fn a_watch_shows_every_change_and_ends_with_the_server() {
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.subscribe_in("accounts/2", "crm").await;
-    let mut client = server.deliveries().await;
+    let mut client = server.client.deliveries.clone();
     let mut all =
         client.watch_deliveries(watch("accounts/1/subscriptions/-", &[])).await.unwrap().into_inner();
     let request = watch("accounts/1/subscriptions/crm", &[State::Succeeded]);
     let mut succeeded = client.watch_deliveries(request).await.unwrap().into_inner();
     let third = client.watch_deliveries(watch("accounts/1/subscriptions/-", &[])).await.unwrap_err();
-    assert_eq!(told(&third).1, "OVERLOADED", "two are allowed here");
+    assert_eq!(in_short(&third).1, "OVERLOADED", "two are allowed here");
 
     server.publish("e1").await;
     server.settle("e1", DeliveryState::Retrying { due: UnixMicros(1_800_000_000_000_000) }).await;
@@ -231,24 +225,20 @@ async fn a_watch_tells_of_every_change_and_ends_with_the_server() {
     server.shutdown.cancel();
     for mut stream in [all, succeeded] {
         let status = in_time(stream.message()).await.unwrap_err();
-        assert_eq!(told(&status), (Code::Unavailable, "SHUTTING_DOWN".into(), vec![]));
+        assert_refused(&status, Code::Unavailable, "SHUTTING_DOWN", &[]);
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_slow_watch_is_told_how_much_it_missed_and_holds_up_nobody() {
+async fn a_slow_watch_learns_how_much_it_missed_and_holds_up_nobody() {
     const COUNT: usize = 4000;
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
-    let mut client = server.deliveries().await;
+    let mut client = server.client.deliveries.clone();
     let request = watch("accounts/1/subscriptions/crm", &[]);
     let mut changes = client.watch_deliveries(request).await.unwrap().into_inner();
-    for batch in 0..COUNT / 1000 {
-        let requests = (0..1000).map(|number| publish(&format!("e{batch}-{number}"))).collect();
-        let request = v1::BatchPublishEventsRequest { parent: PARENT.into(), requests };
-        in_time(server.events().await.batch_publish_events(request)).await.unwrap();
-    }
+    server.client.publish_all((0..COUNT).map(|number| publish(&format!("e{number}")))).await;
     let (mut published, mut seen, mut skipped) = (COUNT, 0, 0);
     while seen + skipped < published {
         match tokio::time::timeout(Duration::from_millis(300), changes.message()).await {

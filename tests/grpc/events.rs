@@ -1,30 +1,22 @@
 //! EventService, where it does as asked; its stream has a file of its own.
 
-use crate::harness::*;
+use crate::support::{events::long_message, in_process::*, receiver::Receiver};
 use tidings::{
     event::samples,
     proto::v1::{self, EventType, render_event_request::Source},
 };
 use tonic::Code;
 
-async fn batch(
-    server: &Server,
-    requests: Vec<v1::PublishEventRequest>,
-) -> Result<Vec<v1::PublishResult>, tonic::Status> {
-    let request = v1::BatchPublishEventsRequest { parent: String::new(), requests };
-    Ok(server.events().await.batch_publish_events(request).await?.into_inner().results)
-}
-
 #[tokio::test]
 async fn a_published_event_is_read_back_as_it_was_published() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let result = server.publish("e1").await;
     assert_eq!(
         (result.event.as_str(), result.duplicate, result.delivery_count),
         ("accounts/1/events/e1", false, 0)
     );
     let get = v1::GetEventRequest { name: result.event.clone() };
-    let event = server.events().await.get_event(get).await.unwrap().into_inner().event.unwrap();
+    let event = server.client.events.clone().get_event(get).await.unwrap().into_inner().event.unwrap();
     assert_eq!(
         (&event.name, event.r#type(), event.create_time),
         (&result.event, EventType::MessageCreated, result.create_time)
@@ -38,110 +30,108 @@ async fn a_published_event_is_read_back_as_it_was_published() {
 
 #[tokio::test]
 async fn an_event_is_owed_to_those_who_want_it_when_it_is_stored() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     assert_eq!(server.publish("before").await.delivery_count, 0);
     let first = server.subscribe("a").await;
     assert_eq!(server.publish("one").await.delivery_count, 1);
     server.subscribe("b").await;
     assert_eq!(server.publish("two").await.delivery_count, 2);
     // Paused ones keep collecting.
-    let mut client = server.subscriptions().await;
-    client.pause_subscription(v1::PauseSubscriptionRequest { name: first.name.clone() }).await.unwrap();
+    server.client.pause(&first.name).await;
     assert_eq!(server.publish("paused").await.delivery_count, 2);
-    let delete = v1::DeleteSubscriptionRequest { name: first.name, force: true, ..Default::default() };
-    client.delete_subscription(delete).await.unwrap();
+    server.client.delete(&first.name, true).await.unwrap();
     assert_eq!(server.publish("after").await.delivery_count, 1);
 
     let event = Some(samples::sample(EventType::ContactCreated, account()).into());
     let other = v1::PublishEventRequest { event, ..publish("other") };
-    assert_eq!(batch(&server, vec![other]).await.unwrap()[0].delivery_count, 0);
+    assert_eq!(server.client.try_publish_batch(vec![other]).await.unwrap()[0].delivery_count, 0);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_repeated_event_is_answered_as_the_first_was() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     let first = server.publish("e1").await;
     server.subscribe("b").await;
     let second = server.publish("e1").await;
     assert_eq!(second, v1::PublishResult { duplicate: true, ..first });
 
-    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("e1") };
-    let status = server.events().await.publish_event(other).await.unwrap_err();
-    assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
+    let other = publish_message("e1", 8);
+    let status = server.client.try_publish(other).await.unwrap_err();
+    assert_refused(&status, Code::AlreadyExists, "EVENT_EXISTS", &["event_id"]);
     assert_eq!(details(&status).resource_info().unwrap().resource_name, "accounts/1/events/e1");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_batch_is_stored_wholly_or_not_at_all() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.publish("old").await;
     // The same event twice in a batch is stored once.
-    let results =
-        batch(&server, vec![publish("a"), publish("b"), publish("a"), publish("old")]).await.unwrap();
+    let results = server
+        .client
+        .try_publish_batch(vec![publish("a"), publish("b"), publish("a"), publish("old")])
+        .await
+        .unwrap();
     let duplicates: Vec<_> = results.iter().map(|result| result.duplicate).collect();
     assert_eq!(duplicates, [false, false, true, true]);
     assert_eq!(results[0].event, results[2].event);
 
-    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("b") };
-    let status = batch(&server, vec![publish("c"), other]).await.unwrap_err();
-    assert_eq!(
-        told(&status),
-        (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["requests[1].event_id".into()])
-    );
+    let other = publish_message("b", 8);
+    let status = server.client.try_publish_batch(vec![publish("c"), other]).await.unwrap_err();
+    assert_refused(&status, Code::AlreadyExists, "EVENT_EXISTS", &["requests[1].event_id"]);
     assert_eq!(details(&status).error_info().unwrap().metadata["request_index"], "1");
     let get = v1::GetEventRequest { name: "accounts/1/events/c".into() };
-    let status = server.events().await.get_event(get).await.unwrap_err();
-    assert_eq!(told(&status), (Code::NotFound, "EVENT_NOT_FOUND".into(), vec![]));
+    let status = server.client.events.clone().get_event(get).await.unwrap_err();
+    assert_refused(&status, Code::NotFound, "EVENT_NOT_FOUND", &[]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_batch_of_a_thousand_takes_its_parent_from_above() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let requests =
         (0..1000).map(|n| v1::PublishEventRequest { parent: String::new(), ..publish(&n.to_string()) });
     let request = v1::BatchPublishEventsRequest { parent: PARENT.into(), requests: requests.collect() };
-    let results = server.events().await.batch_publish_events(request).await.unwrap().into_inner().results;
+    let results =
+        server.client.events.clone().batch_publish_events(request).await.unwrap().into_inner().results;
     assert_eq!(results.len(), 1000);
     assert_eq!(results[999].event, "accounts/1/events/999");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_only_validated_is_answered_as_if_and_not_stored() {
-    let server = Server::start().await;
+async fn what_is_only_validated_is_answered_as_if_stored_and_is_not() {
+    let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
-    let mut client = server.events().await;
+    let client = &server.client;
     let validate = |id: &str| v1::PublishEventRequest { validate_only: true, ..publish(id) };
     for (id, name) in [("", ""), ("e1", "accounts/1/events/e1")] {
-        let result = client.publish_event(validate(id)).await.unwrap().into_inner().result.unwrap();
+        let result = client.try_publish(validate(id)).await.unwrap();
         let expected = v1::PublishResult { event: name.into(), delivery_count: 1, ..Default::default() };
         assert_eq!(result, expected);
     }
-    let list = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
-    assert!(client.list_events(list).await.unwrap().into_inner().events.is_empty());
+    assert!(client.stored_events(1).await.is_empty());
 
     let first = server.publish("e1").await;
-    let result = client.publish_event(validate("e1")).await.unwrap().into_inner().result.unwrap();
+    let result = client.try_publish(validate("e1")).await.unwrap();
     assert_eq!(result, v1::PublishResult { duplicate: true, ..first });
     let other = v1::PublishEventRequest { event: Some(message(8).into()), ..validate("e1") };
-    let status = client.publish_event(other).await.unwrap_err();
-    assert_eq!(told(&status), (Code::AlreadyExists, "EVENT_EXISTS".into(), vec!["event_id".into()]));
+    let status = client.try_publish(other).await.unwrap_err();
+    assert_refused(&status, Code::AlreadyExists, "EVENT_EXISTS", &["event_id"]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn lists_show_the_latest_first_by_type_and_time() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.publish("e1").await;
     let event = Some(samples::sample(EventType::ContactCreated, account()).into());
-    batch(&server, vec![v1::PublishEventRequest { event, ..publish("c1") }]).await.unwrap();
+    server.client.try_publish_batch(vec![v1::PublishEventRequest { event, ..publish("c1") }]).await.unwrap();
     let last = server.publish("e2").await;
     let list = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let mut listed = async |request| {
         let listed = client.list_events(request).await.unwrap().into_inner().events;
         listed.iter().map(|event| event.name.replace("accounts/1/events/", "")).collect::<Vec<_>>()
@@ -158,17 +148,12 @@ async fn lists_show_the_latest_first_by_type_and_time() {
 
 #[tokio::test]
 async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_take() {
-    let server = Server::start().await;
-    let large = |number| {
-        let mut event = message(number);
-        let Some(v1::event::Payload::MessageCreated(payload)) = &mut event.payload else { unreachable!() };
-        payload.message.as_mut().unwrap().content = Some("x".repeat(900_000));
-        v1::PublishEventRequest { event: Some(event.into()), ..publish(&format!("e{number}")) }
-    };
+    let server = TidingsInProcess::start().await;
     for number in 1..=9 {
-        batch(&server, vec![large(number)]).await.unwrap();
+        let event = long_message(1, 3, number, 900_000);
+        server.client.publish_as(1, &format!("e{number}"), event).await;
     }
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
         let parent = PARENT.into();
@@ -188,24 +173,21 @@ async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_tak
 
 #[tokio::test]
 async fn a_rendered_event_is_what_a_receiver_gets() {
-    let (url, mut got) = receiver().await;
-    let server = Server::start().await;
-    let mut subscriptions = server.subscriptions().await;
+    let mut receiver = Receiver::start().await;
+    let server = TidingsInProcess::start().await;
     let subscription = v1::Subscription {
         headers: [("x-token".to_owned(), "secret".to_owned())].into(),
         payload_format: v1::subscription::PayloadFormat::Sample.into(),
-        ..subscription(&url)
+        ..subscription(&receiver.url("/hook"))
     };
     let request = v1::CreateSubscriptionRequest { subscription: Some(subscription), ..create("crm", "") };
-    subscriptions.create_subscription(request).await.unwrap();
-    let name = "accounts/1/subscriptions/crm".to_owned();
-    let test = v1::TestSubscriptionRequest { name: name.clone(), event_type: 0 };
-    let tested = subscriptions.test_subscription(test).await.unwrap().into_inner();
-    let got = in_time(got.recv()).await.unwrap();
+    server.client.create(request).await.unwrap();
+    let tested = server.client.test(CRM, EventType::Unspecified).await;
+    let got = receiver.next().await;
 
     let source = Some(Source::Event(samples::sample(EventType::MessageCreated, account())));
-    let render = v1::RenderEventRequest { source, subscription: name };
-    let rendered = server.events().await.render_event(render).await.unwrap().into_inner();
+    let render = v1::RenderEventRequest { source, subscription: CRM.into() };
+    let rendered = server.client.events.clone().render_event(render).await.unwrap().into_inner();
     assert_eq!(rendered.body, tested.request_body);
     assert_eq!(rendered.headers["x-token"], "***");
     assert!(rendered.headers["webhook-signature"].starts_with("v1,"));
@@ -220,8 +202,8 @@ async fn a_rendered_event_is_what_a_receiver_gets() {
 
 #[tokio::test]
 async fn an_event_is_rendered_as_documented_where_no_subscription_is_named() {
-    let server = Server::start().await;
-    let mut client = server.events().await;
+    let server = TidingsInProcess::start().await;
+    let mut client = server.client.events.clone();
     server.publish("e1").await;
     let stored = v1::RenderEventRequest {
         source: Some(Source::Name("accounts/1/events/e1".into())),
@@ -236,7 +218,7 @@ async fn an_event_is_rendered_as_documented_where_no_subscription_is_named() {
             // These payloads do not say whose they are.
             EventType::InboxCreated | EventType::InboxUpdated => {
                 let expected = (Code::InvalidArgument, "FIELD_REQUIRED".into(), vec!["subscription".into()]);
-                assert_eq!(told(&result.unwrap_err()), expected);
+                assert_eq!(in_short(&result.unwrap_err()), expected);
             }
             _ => assert!(result.unwrap().into_inner().body.contains("\"event\":")),
         }

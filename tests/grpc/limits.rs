@@ -1,47 +1,29 @@
-//! Every bound that a caller can reach: what is told, and that nothing has changed.
-
-use std::sync::Arc;
+//! Every bound that a caller can reach: the refusal, and that nothing has changed.
 
 use tidings::{
     config::table::Setting,
-    proto::v1::{self, stream_publish_events_response::Outcome},
-    store::{Store, StoreError},
+    proto::v1::{self, EventType, stream_publish_events_response::Outcome},
+    store::StoreError,
 };
 use tonic::{Code, Status};
 
-use crate::{harness::*, held_store::HeldStore};
+use crate::support::{blocking_store::BlockingStore, events, in_process::*};
 
 const EVERYBODY: &str = "accounts/-";
-const CRM: &str = "accounts/1/subscriptions/crm";
 
 /// A server with a subscription `crm`, whose events are all owed.
-async fn start(change: impl FnOnce(&mut Setup)) -> Server {
+async fn start(change: impl FnOnce(&mut Setup)) -> TidingsInProcess {
     let mut setup = Setup::default();
     change(&mut setup);
-    let server = Server::start_with(setup).await;
+    let server = TidingsInProcess::start_with(setup).await;
     server.subscribe("crm").await;
     server
-}
-
-async fn try_publish(server: &Server, id: &str) -> Result<v1::PublishResult, Status> {
-    let answer = server.events().await.publish_event(publish(id)).await?;
-    Ok(answer.into_inner().result.expect("it is shown"))
-}
-
-async fn try_publish_batch(server: &Server, ids: &[&str]) -> Result<(), Status> {
-    let requests = ids.iter().map(|id| publish(id)).collect();
-    let request = v1::BatchPublishEventsRequest { parent: String::new(), requests };
-    server.events().await.batch_publish_events(request).await.map(drop)
-}
-
-fn is_stored(server: &Server, id: &str) -> bool {
-    server.store.event(account(), &id.parse().expect("an event id")).expect("it can be read").is_some()
 }
 
 /// That a refusal names who uses up which bound, and says when to come back.
 #[track_caller]
 fn check(status: &Status, reason: &str, subject: &str, limit: &str, max: &str) {
-    assert_eq!(told(status), (Code::ResourceExhausted, reason.into(), vec![]), "{status:?}");
+    assert_eq!(in_short(status), (Code::ResourceExhausted, reason.into(), vec![]), "{status:?}");
     let details = details(status);
     let violations = &details.quota_failure().expect("a QuotaFailure").violations;
     assert_eq!(violations.iter().map(|violation| &*violation.subject).collect::<Vec<_>>(), [subject]);
@@ -60,31 +42,36 @@ async fn a_bound_of_what_is_in_flight_is_named() {
         (1, 1_000_000, "publish_events_in_flight_max", "1"),
         (1000, 1000, "publish_bytes_in_flight_max", "1000"),
     ] {
-        let store = HeldStore::holding();
+        let store = BlockingStore::new();
         let server = start(|setup| {
-            setup.store = Some(Arc::clone(&store) as Arc<dyn Store>);
+            setup.store = Some(store.clone());
             setup.gateway.events_in_flight_max = events_max;
             setup.gateway.bytes_in_flight_max = bytes_max;
         })
         .await;
-        let mut client = server.events().await;
-        let waiting = tokio::spawn(async move { client.publish_event(publish("a")).await });
+        let waiting = server.publishing("a");
         store.has_accepts(1).await;
-        check(&try_publish(&server, "b").await.unwrap_err(), "OVERLOADED", EVERYBODY, limit, max);
+        check(
+            &server.client.try_publish(publish("b")).await.unwrap_err(),
+            "OVERLOADED",
+            EVERYBODY,
+            limit,
+            max,
+        );
         store.release();
-        in_time(waiting).await.unwrap().expect("what was admitted is served");
+        waiting.await.unwrap().expect("what was admitted is served");
         server.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_bound_of_the_store_names_everybody() {
-    let store = HeldStore::holding();
+    let store = BlockingStore::new();
     store.release();
     store.fail_with(StoreError::Busy);
-    let server = start(|setup| setup.store = Some(Arc::clone(&store) as Arc<dyn Store>)).await;
-    let status = try_publish(&server, "a").await.unwrap_err();
-    assert_eq!(told(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
+    let server = start(|setup| setup.store = Some(store.clone())).await;
+    let status = server.client.try_publish(publish("a")).await.unwrap_err();
+    assert_refused(&status, Code::ResourceExhausted, "OVERLOADED", &[]);
     let details = details(&status);
     assert_eq!(details.quota_failure().unwrap().violations[0].subject, EVERYBODY);
     assert!(details.retry_info().is_some());
@@ -99,15 +86,11 @@ async fn bounds_of_other_calls_are_named() {
         setup.gateway.subscriptions_per_account_max = 1;
     })
     .await;
-    let request = v1::TestSubscriptionRequest { name: CRM.into(), ..Default::default() };
-    let status = server.subscriptions().await.test_subscription(request).await.unwrap_err();
+    let status = server.client.try_test(CRM, EventType::Unspecified).await.unwrap_err();
     check(&status, "OVERLOADED", EVERYBODY, "tests_in_flight_max", "0");
-    let request =
-        v1::WatchDeliveriesRequest { parent: "accounts/1/subscriptions/-".into(), ..Default::default() };
-    let status = server.deliveries().await.watch_deliveries(request).await.unwrap_err();
+    let status = server.client.watch("accounts/1/subscriptions/-").await.unwrap_err();
     check(&status, "OVERLOADED", EVERYBODY, "watches_max", "0");
-    let request = create("other", "https://other.example.com/");
-    let status = server.subscriptions().await.create_subscription(request).await.unwrap_err();
+    let status = server.client.create(create("other", "https://other.example.com/")).await.unwrap_err();
     check(&status, "SUBSCRIPTION_LIMIT", PARENT, "subscriptions_per_account_max", "1");
     server.stop().await;
 }
@@ -117,41 +100,35 @@ async fn a_subscription_that_is_owed_as_much_as_it_may_is_named_and_the_event_is
     let server = start(|setup| setup.gateway.backlog_per_subscription_max = 2).await;
     let other = server.subscribe_in("accounts/2", "other").await;
     for id in ["a", "b"] {
-        try_publish(&server, id).await.unwrap();
+        server.client.try_publish(publish(id)).await.unwrap();
     }
     let healthy = server.subscribe("healthy").await;
-    let status = try_publish(&server, "c").await.unwrap_err();
+    let status = server.client.try_publish(publish("c")).await.unwrap_err();
     check(&status, "BACKLOG_FULL", CRM, "backlog_per_subscription_max", "2");
     assert!(status.message().contains(CRM), "{status:?}");
-    assert!(!is_stored(&server, "c"));
+    assert!(!server.is_stored("c"));
     assert_eq!(server.store.owed_in_all(), 2, "nothing is owed to {} either", healthy.name);
 
     // Whoever has room is not concerned.
-    let request = v1::PublishEventRequest { parent: "accounts/2".into(), ..publish("c") };
-    let request = v1::PublishEventRequest { event: Some(message_of(2).into()), ..request };
-    server
-        .events()
-        .await
-        .publish_event(request)
-        .await
-        .unwrap_or_else(|status| panic!("{other:?}: {status:?}"));
+    let request = events::publish_request(2, "c", events::message(2, 3, 7));
+    server.client.try_publish(request).await.unwrap_or_else(|status| panic!("{other:?}: {status:?}"));
 
     // Once something is over there is room for that much.
-    let name = format!("{CRM}/deliveries/a");
-    server.deliveries().await.cancel_delivery(v1::CancelDeliveryRequest { name }).await.unwrap();
-    try_publish(&server, "c").await.unwrap();
-    try_publish(&server, "d").await.unwrap_err();
+    server.client.cancel(&format!("{CRM}/deliveries/a")).await;
+    server.client.try_publish(publish("c")).await.unwrap();
+    server.client.try_publish(publish("d")).await.unwrap_err();
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_batch_that_would_pass_the_bound_is_refused_as_a_whole() {
     let server = start(|setup| setup.gateway.backlog_per_subscription_max = 3).await;
-    try_publish(&server, "a").await.unwrap();
-    let status = try_publish_batch(&server, &["b", "c", "d"]).await.unwrap_err();
+    server.client.try_publish(publish("a")).await.unwrap();
+    let status =
+        server.client.try_publish_batch(vec![publish("b"), publish("c"), publish("d")]).await.unwrap_err();
     check(&status, "BACKLOG_FULL", CRM, "backlog_per_subscription_max", "3");
-    assert!(["b", "c", "d"].iter().all(|id| !is_stored(&server, id)));
-    try_publish_batch(&server, &["b", "c"]).await.unwrap();
+    assert!(["b", "c", "d"].iter().all(|id| !server.is_stored(id)));
+    server.client.try_publish_batch(vec![publish("b"), publish("c")]).await.unwrap();
     server.stop().await;
 }
 
@@ -159,14 +136,13 @@ async fn a_batch_that_would_pass_the_bound_is_refused_as_a_whole() {
 async fn what_is_owed_in_all_is_bounded_and_events_for_nobody_are_taken() {
     let server = start(|setup| setup.gateway.backlog_max = 3).await;
     server.subscribe("second").await;
-    try_publish(&server, "a").await.unwrap();
+    server.client.try_publish(publish("a")).await.unwrap();
     // One more would fit, but the event is owed to two.
-    let status = try_publish(&server, "b").await.unwrap_err();
+    let status = server.client.try_publish(publish("b")).await.unwrap_err();
     check(&status, "BACKLOG_FULL", EVERYBODY, "backlog_max", "3");
     assert_eq!(server.store.owed_in_all(), 2);
-    let request = v1::PublishEventRequest { parent: "accounts/2".into(), ..publish("b") };
-    let request = v1::PublishEventRequest { event: Some(message_of(2).into()), ..request };
-    server.events().await.publish_event(request).await.expect("it is owed to nobody");
+    let request = events::publish_request(2, "b", events::message(2, 3, 7));
+    server.client.try_publish(request).await.expect("it is owed to nobody");
     server.stop().await;
 }
 
@@ -180,12 +156,12 @@ async fn events_of_a_stream_are_refused_one_by_one() {
     let messages = ["a", "b", "c", "d"].into_iter().zip(1..);
     let messages = messages
         .map(|(id, sequence)| v1::StreamPublishEventsRequest { sequence, request: Some(publish(id)) });
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let call = client.stream_publish_events(tokio_stream::iter(messages.collect::<Vec<_>>())).await;
     let mut answers = call.unwrap().into_inner();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(answer) = in_time(answers.message()).await.unwrap() {
-        told.push(match answer.outcome.unwrap() {
+        outcomes.push(match answer.outcome.unwrap() {
             Outcome::Result(_) => (answer.sequence, String::new()),
             Outcome::Error(error) => {
                 assert_eq!(Code::from(error.code), Code::ResourceExhausted);
@@ -195,12 +171,6 @@ async fn events_of_a_stream_are_refused_one_by_one() {
         });
     }
     let full = || "BACKLOG_FULL".to_owned();
-    assert_eq!(told, [(1, String::new()), (2, String::new()), (3, full()), (4, full())]);
+    assert_eq!(outcomes, [(1, String::new()), (2, String::new()), (3, full()), (4, full())]);
     server.stop().await;
-}
-
-/// A message of another account.
-fn message_of(account: i64) -> v1::Event {
-    let account = tidings::domain::ids::AccountId::new(account).expect("it is positive");
-    tidings::event::samples::typical_message(account, 3, 7)
 }

@@ -1,93 +1,82 @@
-//! What callers are told when the store is slow, full or failing, and what becomes of their events.
+//! A store that is slow, full or failing: the responses to callers, and what becomes of their events.
 
 use std::{sync::Arc, time::Duration};
 
 use tidings::{
     grpc::Drain,
     proto::v1::{self, stream_publish_events_response::Outcome},
-    store::{Store, StoreError},
+    store::StoreError,
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 
-use crate::{harness::*, held_store::HeldStore};
+use crate::support::{blocking_store::BlockingStore, in_process::*};
 
-async fn start(store: &Arc<HeldStore>, change: impl FnOnce(&mut Setup)) -> Server {
-    let mut setup = Setup { store: Some(Arc::clone(store) as Arc<dyn Store>), ..Setup::default() };
+async fn start(store: &Arc<BlockingStore>, change: impl FnOnce(&mut Setup)) -> TidingsInProcess {
+    let mut setup = Setup::on(store);
     change(&mut setup);
-    Server::start_with(setup).await
-}
-
-fn is_stored(store: &HeldStore, id: &str) -> bool {
-    store.event(account(), &id.parse().expect("an event id")).expect("it can be read").is_some()
+    TidingsInProcess::start_with(setup).await
 }
 
 #[tokio::test]
-async fn past_the_bound_of_what_waits_a_publisher_is_told_to_come_back() {
-    let store = HeldStore::holding();
+async fn past_the_bound_of_events_a_publisher_is_asked_to_come_back() {
+    let store = BlockingStore::new();
     let server = start(&store, |setup| setup.gateway.events_in_flight_max = 2).await;
-    let requests = vec![publish("a"), publish("b")];
-    let request = v1::BatchPublishEventsRequest { parent: String::new(), requests };
-    let mut client = server.events().await;
-    let waiting = tokio::spawn(async move { client.batch_publish_events(request).await });
+    let client = server.client.clone();
+    let waiting =
+        tokio::spawn(async move { client.try_publish_batch(vec![publish("a"), publish("b")]).await });
     store.has_accepts(1).await;
 
-    let mut client = server.events().await;
-    let status = client.publish_event(publish("c")).await.unwrap_err();
-    assert_eq!(told(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
+    let status = server.client.try_publish(publish("c")).await.unwrap_err();
+    assert_refused(&status, Code::ResourceExhausted, "OVERLOADED", &[]);
     assert!(details(&status).retry_info().unwrap().retry_delay.is_some());
-    assert!(!is_stored(&store, "c"));
+    assert!(!server.is_stored("c"));
 
     store.release();
-    in_time(waiting).await.unwrap().expect("what was admitted is served");
-    client.publish_event(publish("c")).await.expect("there is room again");
+    waiting.await.unwrap().expect("what was admitted is served");
+    server.client.try_publish(publish("c")).await.expect("there is room again");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn past_the_bound_of_bytes_a_publisher_is_told_to_come_back() {
-    let store = HeldStore::holding();
+async fn past_the_bound_of_bytes_a_publisher_is_asked_to_come_back() {
+    let store = BlockingStore::new();
     let server = start(&store, |setup| setup.gateway.bytes_in_flight_max = 1000).await;
-    let mut client = server.events().await;
-    let waiting = tokio::spawn(async move { client.publish_event(publish("a")).await });
+    let waiting = server.publishing("a");
     store.has_accepts(1).await;
-    let status = server.events().await.publish_event(publish("b")).await.unwrap_err();
-    assert_eq!(told(&status), (Code::ResourceExhausted, "OVERLOADED".into(), vec![]));
+    let status = server.client.try_publish(publish("b")).await.unwrap_err();
+    assert_refused(&status, Code::ResourceExhausted, "OVERLOADED", &[]);
     store.release();
-    in_time(waiting).await.unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_has_so_many_events_under_way_and_answers_them_in_order() {
-    let store = HeldStore::holding();
+    let store = BlockingStore::new();
     let server = start(&store, |setup| setup.grpc.stream_events_in_flight_max = 4).await;
     let messages =
         (0..10).map(|sequence| v1::StreamPublishEventsRequest { sequence, request: Some(publish("")) });
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let call = client.stream_publish_events(tokio_stream::iter(messages)).await;
     let mut answers = call.unwrap().into_inner();
     store.has_accepts(4).await;
     // The next one would have come by now, had it been let: a call that began later is through.
-    let mut other = server.events().await;
-    let later = tokio::spawn(async move { other.publish_event(publish("later")).await });
+    let later = server.publishing("later");
     store.has_accepts(5).await;
     assert_eq!(store.accepts(), 5);
     store.release();
     for expected in 0..10 {
         assert_eq!(in_time(answers.message()).await.unwrap().unwrap().sequence, expected);
     }
-    in_time(later).await.unwrap().unwrap();
+    later.await.unwrap().unwrap();
     server.stop().await;
 }
 
 #[tokio::test]
 async fn an_event_whose_publisher_went_away_is_stored_all_the_same() {
-    let store = HeldStore::holding();
+    let store = BlockingStore::new();
     let server = start(&store, |_| {}).await;
-    let mut client = server.events().await;
-    let call = tokio::spawn(async move { client.publish_event(publish("a")).await });
+    let call = server.publishing("a");
     store.has_accepts(1).await;
     call.abort();
     store.release();
@@ -98,18 +87,18 @@ async fn an_event_whose_publisher_went_away_is_stored_all_the_same() {
 
 #[tokio::test]
 async fn a_call_that_takes_too_long_exceeds_its_deadline() {
-    let store = HeldStore::holding();
+    let store = BlockingStore::new();
     let server = start(&store, |setup| setup.grpc.call_timeout = Duration::from_millis(100)).await;
-    let status = server.events().await.publish_event(publish("a")).await.unwrap_err();
-    assert_eq!(told(&status), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into(), vec![]));
+    let status = server.client.try_publish(publish("a")).await.unwrap_err();
+    assert_refused(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", &[]);
     store.release();
     assert!(server.publish("a").await.duplicate, "the write took effect");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_store_that_fails_makes_calls_unavailable_without_telling_why() {
-    let store = HeldStore::holding();
+async fn a_store_that_fails_makes_calls_unavailable_without_the_reason() {
+    let store = BlockingStore::new();
     store.release();
     let server = start(&store, |_| {}).await;
     for (error, code, reason) in [
@@ -118,8 +107,8 @@ async fn a_store_that_fails_makes_calls_unavailable_without_telling_why() {
         (StoreError::Busy, Code::ResourceExhausted, "OVERLOADED"),
     ] {
         store.fail_with(error);
-        let status = server.events().await.publish_event(publish("a")).await.unwrap_err();
-        assert_eq!(told(&status), (code, reason.into(), vec![]));
+        let status = server.client.try_publish(publish("a")).await.unwrap_err();
+        assert_eq!(in_short(&status), (code, reason.into(), vec![]));
         assert!(details(&status).retry_info().is_some() && !status.message().contains("/dev/x"));
     }
     server.stop().await;
@@ -127,20 +116,16 @@ async fn a_store_that_fails_makes_calls_unavailable_without_telling_why() {
 
 #[tokio::test]
 async fn what_is_under_way_when_the_server_stops_is_still_answered() {
-    let store = HeldStore::holding();
+    let store = BlockingStore::new();
     let server = start(&store, |_| {}).await;
-    let mut client = server.events().await;
-    let call = tokio::spawn(async move { client.publish_event(publish("a")).await });
-    let (sender, messages) = mpsc::unbounded_channel();
-    let mut client = server.events().await;
-    let call_of_stream = client.stream_publish_events(UnboundedReceiverStream::new(messages)).await;
-    let mut answers = call_of_stream.unwrap().into_inner();
+    let call = server.publishing("a");
+    let (sender, mut answers) = server.client.publish_stream().await;
     sender.send(v1::StreamPublishEventsRequest { sequence: 7, request: Some(publish("b")) }).unwrap();
     store.has_accepts(2).await;
 
     server.shutdown.cancel();
     store.release();
-    in_time(call).await.unwrap().expect("the call was under way");
+    call.await.unwrap().expect("the call was under way");
     let answer = in_time(answers.message()).await.unwrap().expect("the event was taken");
     assert!(matches!(answer.outcome, Some(Outcome::Result(_))));
     assert_eq!(in_time(answers.message()).await.unwrap_err().code(), Code::Unavailable);

@@ -4,7 +4,7 @@ use tidings::proto::v1;
 use tonic::Code::InvalidArgument;
 
 use self::call::{Call, Line};
-use crate::harness::*;
+use crate::support::{client::Client, in_process::*};
 
 mod call;
 mod events;
@@ -13,28 +13,18 @@ mod subscriptions;
 mod tls;
 
 /// Everything that a caller can see.
-async fn seen(server: &Server) -> (Vec<v1::Subscription>, Vec<v1::Event>, Vec<v1::Delivery>) {
-    let request = v1::ListSubscriptionsRequest { parent: "accounts/-".into(), ..Default::default() };
-    let subscriptions = server.subscriptions().await.list_subscriptions(request).await;
-    let request = v1::ListEventsRequest { parent: PARENT.into(), ..Default::default() };
-    let events = server.events().await.list_events(request).await;
-    let parent = "accounts/1/subscriptions/-".into();
-    let request = v1::ListDeliveriesRequest { parent, ..Default::default() };
-    let deliveries = server.deliveries().await.list_deliveries(request).await;
-    (
-        subscriptions.expect("it can be listed").into_inner().subscriptions,
-        events.expect("it can be listed").into_inner().events,
-        deliveries.expect("it can be listed").into_inner().deliveries,
-    )
+async fn seen(client: &Client) -> (Vec<v1::Subscription>, Vec<v1::Event>, Vec<v1::Delivery>) {
+    let subscriptions = client.all_subscriptions("accounts/-").await;
+    (subscriptions, client.stored_events(1).await, client.deliveries_in(1, &[]).await)
 }
 
 #[tokio::test]
-async fn every_refusal_tells_code_reason_and_fields_and_changes_nothing() {
-    let server = Server::start().await;
+async fn every_refusal_has_a_code_a_reason_and_fields_and_changes_nothing() {
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.publish("taken").await;
     server.subscribe("other").await;
-    let before = seen(&server).await;
+    let before = seen(&server.client).await;
 
     let table: Vec<Line> = [
         subscriptions::subscriptions(),
@@ -50,17 +40,17 @@ async fn every_refusal_tells_code_reason_and_fields_and_changes_nothing() {
     let mut wrong = Vec::new();
     for (what, call, code, reason, fields) in table {
         let expected = (code, reason.to_owned(), fields.iter().map(ToString::to_string).collect::<Vec<_>>());
-        match in_time(call.make(&server)).await {
+        match in_time(call.make(&server.client)).await {
             Ok(()) => wrong.push(format!("{what}: was taken")),
-            Err(status) if told(&status) != expected => {
+            Err(status) if in_short(&status) != expected => {
                 wrong.push(format!(
                     "{what}:\n  expected {expected:?}\n  got      {:?}: {status:?}",
-                    told(&status)
+                    in_short(&status)
                 ));
             }
             Err(_) => {}
         }
-        if seen(&server).await != before {
+        if seen(&server.client).await != before {
             wrong.push(format!("{what}: changed something"));
         }
     }
@@ -70,13 +60,13 @@ async fn every_refusal_tells_code_reason_and_fields_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_page_token_is_refused_by_another_list_and_by_other_parameters() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     for id in ["a", "b"] {
         server.subscribe(id).await;
         server.publish(id).await;
     }
     let request = v1::ListEventsRequest { parent: PARENT.into(), page_size: 1, ..Default::default() };
-    let mut events = server.events().await;
+    let mut events = server.client.events.clone();
     let page_token = events.list_events(request.clone()).await.unwrap().into_inner().next_page_token;
     assert!(!page_token.is_empty());
     let request = v1::ListEventsRequest { page_token: page_token.clone(), ..request };
@@ -98,17 +88,17 @@ async fn a_page_token_is_refused_by_another_list_and_by_other_parameters() {
         Call::ListSubscriptions(subscriptions),
         Call::ListDeliveries(deliveries),
     ] {
-        let status = call.make(&server).await.unwrap_err();
-        assert_eq!(told(&status), (InvalidArgument, "PAGE_TOKEN_INVALID".into(), vec!["page_token".into()]));
+        let status = call.make(&server.client).await.unwrap_err();
+        assert_refused(&status, InvalidArgument, "PAGE_TOKEN_INVALID", &["page_token"]);
     }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_hundred_faults_fit_into_a_status_that_says_how_many_there_are() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let call = subscriptions::spoilt(|subscription| subscription.event_types = vec![99; 100]);
-    let status = call.make(&server).await.unwrap_err();
+    let status = call.make(&server.client).await.unwrap_err();
     let details = details(&status);
     let violations = &details.bad_request().unwrap().field_violations;
     assert_eq!(violations.len(), 20);
@@ -119,7 +109,7 @@ async fn a_hundred_faults_fit_into_a_status_that_says_how_many_there_are() {
     let call = subscriptions::spoilt(|subscription| {
         subscription.headers = (0..100).map(|n| (format!("{n} {}", "ä".repeat(1000)), "v".into())).collect();
     });
-    let status = call.make(&server).await.unwrap_err();
-    assert_eq!(told(&status).0, InvalidArgument);
+    let status = call.make(&server.client).await.unwrap_err();
+    assert_eq!(in_short(&status).0, InvalidArgument);
     server.stop().await;
 }

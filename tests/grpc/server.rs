@@ -1,13 +1,12 @@
-//! What the server is beside its services: health, reflection, compression, its answers to nonsense, and its end.
+//! The server around its services: health, reflection, compression, its responses to nonsense, and its end.
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::harness::*;
 use tidings::{
     domain::delivery::Attempt,
     event::webhook::{WebhookClient, WebhookRequest},
     grpc::Drain,
-    proto::v1,
+    proto::v1::{self, EventType, subscription_service_client::SubscriptionServiceClient},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,16 +14,16 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::{
-    Code, Request,
-    client::Grpc,
+    Code,
     codec::CompressionEncoding::{Gzip, Zstd},
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1 as reflection, v1alpha};
 use tower::util::BoxCloneSyncService;
+
+use crate::support::in_process::*;
 
 const SERVICES: [&str; 4] = [
     "tidings.v1.AuditService",
@@ -39,7 +38,7 @@ fn health_of(service: &str) -> HealthCheckRequest {
 
 #[tokio::test]
 async fn health_is_serving_for_every_service_and_not_when_the_server_stops() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let mut client = HealthClient::new(server.channel().await);
     for service in SERVICES.into_iter().chain([""]) {
         let status = client.check(health_of(service)).await.unwrap().into_inner().status();
@@ -66,7 +65,7 @@ async fn health_is_serving_for_every_service_and_not_when_the_server_stops() {
 
 #[tokio::test]
 async fn reflection_lists_the_services_in_both_versions() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let channel = server.channel().await;
     let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel.clone());
     let message_request =
@@ -97,12 +96,12 @@ async fn reflection_lists_the_services_in_both_versions() {
 #[tokio::test]
 async fn reflection_gives_the_comments_and_the_details_of_errors() {
     use reflection::server_reflection_request::MessageRequest::FileContainingSymbol;
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let channel = server.channel().await;
     let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
     for (symbol, contained) in [
         ("tidings.v1.EventService.PublishEvent", "Publishes one event."),
-        ("tidings.v1.Subscription", "Values come back as \"***\""),
+        ("tidings.v1.Subscription", "Values are returned as \"***\""),
         ("google.rpc.BadRequest", "FieldViolation"),
         ("google.rpc.ErrorInfo", "reason"),
         ("grpc.health.v1.Health", "Watch"),
@@ -135,19 +134,20 @@ async fn every_service_takes_both_encodings_and_answers_in_neither() {
             $client.send_compressed($encoding).accept_compressed($encoding)
         };
     }
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     server.publish("e").await;
     for encoding in [Gzip, Zstd] {
-        let mut client = client!(server.subscriptions().await, encoding);
+        let channel = server.channel().await;
+        let mut client = client!(SubscriptionServiceClient::new(channel.clone()), encoding);
         let list = v1::ListSubscriptionsRequest { parent: PARENT.into(), ..Default::default() };
         check("subscriptions", client.list_subscriptions(list)).await;
-        let mut client = client!(server.events().await, encoding);
+        let mut client = client!(server.client.events.clone(), encoding);
         check("events", client.publish_event(publish("e"))).await;
         let messages =
             tokio_stream::once(v1::StreamPublishEventsRequest { sequence: 1, request: Some(publish("e")) });
         check("stream", client.stream_publish_events(messages)).await;
-        let mut client = client!(server.deliveries().await, encoding);
+        let mut client = client!(server.client.deliveries.clone(), encoding);
         let name = "accounts/1/subscriptions/crm/deliveries/e".into();
         check("deliveries", client.get_delivery(v1::GetDeliveryRequest { name })).await;
         let channel = server.channel().await;
@@ -166,19 +166,15 @@ async fn every_service_takes_both_encodings_and_answers_in_neither() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_is_told_what_there_is() {
-    let server = Server::start().await;
+async fn the_refusal_of_an_unknown_method_lists_the_known_ones() {
+    let server = TidingsInProcess::start().await;
     for (path, mentioned) in [
         ("/tidings.v1.EventService/PublishEvents", "PublishEvent, RenderEvent"),
         ("/tidings.v2.EventService/PublishEvent", "tidings.v1.EventService"),
         ("/", "tidings.v1.EventService"),
     ] {
-        let mut client = Grpc::new(server.channel().await);
-        client.ready().await.unwrap();
-        let codec: ProstCodec<v1::GetEventRequest, v1::GetEventResponse> = ProstCodec::default();
-        let request = Request::new(v1::GetEventRequest::default());
-        let status = client.unary(request, path.parse().unwrap(), codec).await.unwrap_err();
-        assert_eq!(told(&status), (Code::Unimplemented, "METHOD_UNKNOWN".into(), vec![]));
+        let status = server.client.call(path, Vec::new()).await.unwrap_err();
+        assert_refused(&status, Code::Unimplemented, "METHOD_UNKNOWN", &[]);
         assert!(status.message().contains(mentioned), "{path}: {}", status.message());
     }
     server.stop().await;
@@ -190,28 +186,29 @@ async fn a_panic_costs_its_own_call_and_nothing_else() {
         panic!("made by a test")
     }
     let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(panics));
-    let server = Server::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() }).await;
+    let server =
+        TidingsInProcess::start_with(Setup { webhook_client: Some(webhook_client), ..Setup::default() })
+            .await;
     let name = server.subscribe("crm").await.name;
-    let mut client = server.subscriptions().await;
-    let test = v1::TestSubscriptionRequest { name: name.clone(), event_type: 0 };
-    let status = in_time(client.test_subscription(test)).await.unwrap_err();
-    assert_eq!(told(&status), (Code::Internal, "INTERNAL".into(), vec![]));
+    let status = server.client.try_test(&name, EventType::Unspecified).await.unwrap_err();
+    assert_refused(&status, Code::Internal, "INTERNAL", &[]);
     assert!(!status.message().contains("made by a test"));
-    client.get_subscription(v1::GetSubscriptionRequest { name }).await.expect("the connection lives");
+    // The connection lives.
+    server.client.subscription(&name).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn more_connections_than_the_bound_wait_for_a_place() {
+async fn more_connections_than_the_bound_wait_until_one_ends() {
     let mut setup = Setup::default();
     setup.grpc.connections.connections_max = 1;
-    let server = Server::start_with(setup).await;
+    let server = TidingsInProcess::start_with(setup).await;
     let first = TcpStream::connect(server.address).await.unwrap();
     let waiting = {
         let mut client = HealthClient::new(server.channel().await);
         tokio::spawn(async move { client.check(health_of("")).await })
     };
-    // The connection that has the place has said nothing; once it is gone the other is served.
+    // The first connection has said nothing; once it is gone the other is served.
     drop(first);
     in_time(waiting).await.unwrap().expect("it is served when its turn comes");
     server.stop().await;
@@ -221,7 +218,7 @@ async fn more_connections_than_the_bound_wait_for_a_place() {
 async fn the_drain_ends_though_clients_hold_on() {
     let mut setup = Setup::default();
     setup.grpc.drain_timeout = Duration::from_millis(300);
-    let server = Server::start_with(setup).await;
+    let server = TidingsInProcess::start_with(setup).await;
 
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     let mut half = TcpStream::connect(server.address).await.unwrap();
@@ -254,7 +251,7 @@ async fn the_drain_ends_though_clients_hold_on() {
 
 #[tokio::test]
 async fn idle_connections_do_not_hold_up_the_drain() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let channel = server.channel().await;
     HealthClient::new(channel.clone()).check(health_of("")).await.unwrap();
     let address = server.address;
@@ -267,8 +264,8 @@ async fn idle_connections_do_not_hold_up_the_drain() {
 async fn a_message_of_more_than_the_bound_is_out_of_range() {
     let mut setup = Setup::default();
     setup.grpc.message_bytes_max = 1024;
-    let server = Server::start_with(setup).await;
-    let mut client = server.subscriptions().await;
+    let server = TidingsInProcess::start_with(setup).await;
+    let mut client = server.client.subscriptions.clone();
     let name = "x".repeat(2000);
     let status = client.get_subscription(v1::GetSubscriptionRequest { name }).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);

@@ -2,48 +2,36 @@
 
 use futures_util::stream;
 use tidings::proto::v1::{self, stream_publish_events_response::Outcome};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Streaming};
 
-use crate::harness::*;
+use crate::support::in_process::*;
 
 fn numbered(sequence: i64, request: v1::PublishEventRequest) -> v1::StreamPublishEventsRequest {
     v1::StreamPublishEventsRequest { sequence, request: Some(request) }
 }
 
-/// An open stream: what is sent through the one is answered through the other.
-async fn open(
-    server: &Server,
-) -> (mpsc::UnboundedSender<v1::StreamPublishEventsRequest>, Streaming<v1::StreamPublishEventsResponse>) {
-    let (sender, messages) = mpsc::unbounded_channel();
-    let call = server.events().await.stream_publish_events(UnboundedReceiverStream::new(messages)).await;
-    (sender, call.expect("the stream opens").into_inner())
-}
-
 async fn next(answers: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::StreamPublishEventsResponse {
-    in_time(answers.message()).await.expect("the stream goes on").expect("there is an answer")
+    in_time(answers.message()).await.expect("the stream continues").expect("there is a response")
 }
 
 #[tokio::test]
 async fn a_stream_is_answered_in_order_and_one_bad_event_fails_alone() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     server.publish("taken").await;
-    let other = v1::PublishEventRequest { event: Some(message(8).into()), ..publish("taken") };
     let messages = vec![
         numbered(10, publish("a")),
         numbered(20, v1::PublishEventRequest { event: None, ..publish("b") }),
-        numbered(30, other),
+        numbered(30, publish_message("taken", 8)),
         v1::StreamPublishEventsRequest { sequence: 40, request: None },
         numbered(50, publish("a")),
         numbered(60, v1::PublishEventRequest { validate_only: true, ..publish("c") }),
         numbered(70, publish("d")),
     ];
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let mut answers = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(answer) = in_time(answers.message()).await.unwrap() {
-        told.push(match answer.outcome.unwrap() {
+        outcomes.push(match answer.outcome.unwrap() {
             Outcome::Result(result) => (answer.sequence, result.event, String::new()),
             Outcome::Error(error) => {
                 assert!(!error.message.is_empty());
@@ -62,15 +50,18 @@ async fn a_stream_is_answered_in_order_and_one_bad_event_fails_alone() {
         (60, "accounts/1/events/c", ""),
         (70, "accounts/1/events/d", ""),
     ];
-    assert_eq!(told, expected.map(|(sequence, what, fields)| (sequence, what.to_owned(), fields.to_owned())));
+    assert_eq!(
+        outcomes,
+        expected.map(|(sequence, what, fields)| (sequence, what.to_owned(), fields.to_owned()))
+    );
     server.stop().await;
 }
 
 #[tokio::test]
 async fn events_of_a_stream_are_stored_in_their_order() {
-    let server = Server::start().await;
+    let server = TidingsInProcess::start().await;
     let messages = (0..500).map(|n| numbered(n, publish(&format!("e{n}"))));
-    let mut client = server.events().await;
+    let mut client = server.client.events.clone();
     let mut answers = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
     for expected in 0..500 {
         assert_eq!(next(&mut answers).await.sequence, expected);
@@ -82,8 +73,8 @@ async fn events_of_a_stream_are_stored_in_their_order() {
 
 #[tokio::test]
 async fn every_event_is_answered_without_waiting_for_the_next() {
-    let server = Server::start().await;
-    let (sender, mut answers) = open(&server).await;
+    let server = TidingsInProcess::start().await;
+    let (sender, mut answers) = server.client.publish_stream().await;
     for sequence in 0..3 {
         sender.send(numbered(sequence, publish(""))).unwrap();
         assert_eq!(next(&mut answers).await.sequence, sequence);
@@ -95,13 +86,13 @@ async fn every_event_is_answered_without_waiting_for_the_next() {
 
 #[tokio::test]
 async fn a_stream_ends_with_unavailable_when_the_server_stops() {
-    let server = Server::start().await;
-    let (sender, mut answers) = open(&server).await;
+    let server = TidingsInProcess::start().await;
+    let (sender, mut answers) = server.client.publish_stream().await;
     sender.send(numbered(1, publish("a"))).unwrap();
     next(&mut answers).await;
     server.shutdown.cancel();
     let status = in_time(answers.message()).await.unwrap_err();
-    assert_eq!(told(&status), (Code::Unavailable, "SHUTTING_DOWN".into(), vec![]));
+    assert_refused(&status, Code::Unavailable, "SHUTTING_DOWN", &[]);
     assert!(details(&status).retry_info().is_some());
     drop(sender);
     server.stop().await;

@@ -1,11 +1,10 @@
 //! TLS options through the API: shown without the key, changed whole and in parts.
 
-use prost_types::FieldMask;
 use rcgen::{CertificateParams, KeyPair};
 use tidings::proto::v1;
 use tonic::Code;
 
-use crate::harness::*;
+use crate::support::in_process::*;
 
 /// A certificate and its key.
 fn issued() -> (String, String) {
@@ -16,14 +15,14 @@ fn issued() -> (String, String) {
 
 /// A server with a subscription that has all options.
 struct Stored {
-    server: Server,
+    server: TidingsInProcess,
     options: v1::TlsOptions,
     key: String,
 }
 
 impl Stored {
     async fn new() -> Self {
-        let server = Server::start().await;
+        let server = TidingsInProcess::start().await;
         let (client_certificate, key) = issued();
         let options = v1::TlsOptions {
             server_name: "inner.example".into(),
@@ -33,8 +32,8 @@ impl Stored {
         };
         let mut request = create("crm", "https://crm.example.com/");
         request.subscription.as_mut().expect("it is set").tls = Some(options.clone());
-        let created = server.subscriptions().await.create_subscription(request).await;
-        let created = created.expect("it can be created").into_inner().subscription.expect("it is shown");
+        server.client.create(request).await.unwrap();
+        let created = server.client.subscription(CRM).await;
         let options = v1::TlsOptions { client_key: "***".into(), ..options };
         assert_eq!(created.tls.as_ref(), Some(&options));
         Self { server, options, key }
@@ -45,14 +44,7 @@ impl Stored {
         change: v1::Subscription,
         paths: &[&str],
     ) -> Result<v1::Subscription, tonic::Status> {
-        let paths = paths.iter().map(ToString::to_string).collect();
-        let request = v1::UpdateSubscriptionRequest {
-            subscription: Some(v1::Subscription { name: "accounts/1/subscriptions/crm".into(), ..change }),
-            update_mask: Some(FieldMask { paths }),
-            validate_only: false,
-        };
-        let updated = self.server.subscriptions().await.update_subscription(request).await?;
-        Ok(updated.into_inner().subscription.expect("it is shown"))
+        self.server.client.try_update(v1::Subscription { name: CRM.into(), ..change }, paths).await
     }
 
     /// What is stored after a change of the options at these paths.
@@ -63,7 +55,7 @@ impl Stored {
 
     /// The key that is shown with the certificate.
     fn key(&self) -> Option<String> {
-        let name = "accounts/1/subscriptions/crm".parse().expect("a name");
+        let name = CRM.parse().expect("a name");
         let stored = self.server.store.registry().by_name(&name).expect("it is there");
         let key = stored.settings.tls.as_ref()?.options().client_key.as_ref()?;
         Some(key.expose().to_owned())
@@ -86,7 +78,7 @@ async fn three_stars_keep_the_stored_key() {
     let status = stored.try_update(change, &["tls"]).await.unwrap_err();
     let expected =
         (Code::InvalidArgument, "FIELD_INVALID".into(), vec!["subscription.tls.client_key".into()]);
-    assert_eq!(told(&status), expected);
+    assert_eq!(in_short(&status), expected);
     assert!(!status.message().contains("PRIVATE"), "{status:?}");
     stored.server.stop().await;
 }
@@ -119,7 +111,7 @@ async fn a_url_becomes_plain_only_without_options() {
     let stored = Stored::new().await;
     let plain = v1::Subscription { url: "http://crm.example.com/".into(), ..Default::default() };
     let status = stored.try_update(plain.clone(), &["url"]).await.unwrap_err();
-    assert_eq!(told(&status).2, ["subscription.url"]);
+    assert_eq!(in_short(&status).2, ["subscription.url"]);
     let updated = stored.try_update(plain, &["url", "tls"]).await.unwrap();
     assert_eq!((updated.url.as_str(), updated.tls), ("http://crm.example.com/", None));
     stored.server.stop().await;

@@ -1,56 +1,35 @@
 //! Who may call the real program: where it listens, the administrator's token, and how tokens last and end.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
-use crate::{
-    client::publish_request,
-    gateway::{Gateway, Home, PATIENCE},
-    metrics::Scrape,
-};
 use prost_types::Timestamp;
-use tempfile::TempDir;
 use tidings::{
     clock::{Clock, SystemClock},
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{
-        self, access_token::Scope, access_token_service_client::AccessTokenServiceClient,
-        delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
-    },
+    proto::v1::{self, access_token::Scope},
 };
-use tokio::time::{Instant, timeout};
-use tonic::{
-    Code, Request, Status,
-    service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use crate::support::{
+    client::Client,
+    events::{message, publish_request},
+    in_time,
+    process::{Launcher, TidingsProcess, run, tidings},
+    scrape::Scrape,
 };
 
-/// What the operator of these gateways chose.
+/// The token that the operator of these gateways chose.
 const ADMIN: &str = "0123456789abcdef-the-operators-own-choice";
 
-/// A file with the administrator's token, as `echo` writes it.
-fn token_file() -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().expect("there is room");
-    let path = dir.path().join("admin.token");
-    fs::write(&path, format!("{ADMIN}\n")).unwrap();
-    (dir, path)
-}
-
-/// A connection on which every call carries this token.
-async fn calls(
-    gateway: &Gateway,
-    token: &str,
-) -> InterceptedService<Channel, impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + use<>> {
-    let channel = Endpoint::from_shared(format!("http://{}", gateway.grpc)).unwrap().connect().await.unwrap();
-    let header: tonic::metadata::MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
-    InterceptedService::new(channel, move |mut request: Request<()>| {
-        request.metadata_mut().insert("authorization", header.clone());
-        Ok(request)
-    })
+/// A launcher with the administrator's token in a file, as `echo` writes it.
+fn with_admin_token() -> Launcher {
+    let launcher = Launcher::new();
+    let file = launcher.file("admin.token", format!("{ADMIN}\n"));
+    launcher.with_file("admin-token-file", file)
 }
 
 async fn create(
-    gateway: &Gateway,
+    gateway: &TidingsProcess,
     scopes: &[Scope],
     expire_time: Option<Timestamp>,
 ) -> (v1::AccessToken, String) {
@@ -59,45 +38,40 @@ async fn create(
         expire_time,
         ..Default::default()
     };
-    let request = v1::CreateAccessTokenRequest { access_token: Some(token) };
-    let mut client = AccessTokenServiceClient::new(calls(gateway, ADMIN).await);
-    let made = client.create_access_token(request).await.unwrap().into_inner();
-    (made.access_token.unwrap(), made.token)
+    gateway.client.with_token(ADMIN).create_token(token).await.unwrap()
 }
 
-async fn get(gateway: &Gateway, name: &str) -> v1::AccessToken {
-    let mut client = AccessTokenServiceClient::new(calls(gateway, ADMIN).await);
-    let got = client.get_access_token(v1::GetAccessTokenRequest { name: name.into() }).await.unwrap();
-    got.into_inner().access_token.unwrap()
+async fn get(gateway: &TidingsProcess, name: &str) -> v1::AccessToken {
+    gateway.client.with_token(ADMIN).token(name).await.unwrap()
 }
 
-async fn publish(gateway: &Gateway, token: &str, id: &str) -> Result<(), Status> {
-    EventServiceClient::new(calls(gateway, token).await)
-        .publish_event(publish_request(1, id, event()))
-        .await
-        .map(drop)
+async fn publish(gateway: &TidingsProcess, token: &str, id: &str) -> Result<(), Status> {
+    gateway.client.with_token(token).try_publish(request(id)).await.map(drop)
 }
 
-/// What a start ends with that is refused.
-async fn refusal(home: &Home) -> String {
-    let output = timeout(PATIENCE, home.command().output()).await.unwrap().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr).unwrap()
+/// Lists the subscriptions of all accounts.
+async fn list(client: &Client) -> Result<(), Status> {
+    let everything = v1::ListSubscriptionsRequest { parent: "accounts/-".into(), ..Default::default() };
+    client.subscriptions.clone().list_subscriptions(everything).await.map(drop)
+}
+
+fn request(id: &str) -> v1::PublishEventRequest {
+    publish_request(1, id, message(1, 3, 7))
 }
 
 #[tokio::test]
 async fn without_tokens_another_address_than_loopback_is_refused_unless_it_is_insecure() {
     for address in ["0.0.0.0:0", "[::]:0"] {
-        let home = Home::new().with("grpc-listen", address);
-        let told = refusal(&home).await;
+        let launcher = Launcher::new().with("grpc-listen", address);
+        let refusal = launcher.refusal().await;
         assert!(
-            told.contains("gRPC is not served on grpc_listen") && told.contains("admin_token_file"),
-            "{told}"
+            refusal.contains("gRPC is not served on grpc_listen") && refusal.contains("admin_token_file"),
+            "{refusal}"
         );
     }
-    let home = Home::new().with("grpc-listen", "0.0.0.0:0").with("insecure", "true");
-    let gateway = home.start().await;
-    gateway.client.subscriptions.clone().list_subscriptions(everything()).await.expect("everybody may call");
+    let launcher = Launcher::new().with("grpc-listen", "0.0.0.0:0").with("insecure", "true");
+    let gateway = launcher.start().await;
+    list(&gateway.client).await.expect("everybody may call");
     let log = gateway.stop().await;
     let warned =
         |line: &&String| line.contains("WARN") && line.contains("anyone who can connect has full access");
@@ -106,8 +80,8 @@ async fn without_tokens_another_address_than_loopback_is_refused_unless_it_is_in
 
 #[tokio::test]
 async fn on_loopback_everybody_on_the_machine_may_call_and_the_log_says_so() {
-    let gateway = Home::new().start().await;
-    gateway.client.subscriptions.clone().list_subscriptions(everything()).await.expect("everybody may call");
+    let gateway = Launcher::new().start().await;
+    list(&gateway.client).await.expect("everybody may call");
     let log = gateway.stop().await;
     assert!(
         log.iter().any(|line| line.contains("every process on this machine has full access")),
@@ -117,10 +91,9 @@ async fn on_loopback_everybody_on_the_machine_may_call_and_the_log_says_so() {
 
 #[tokio::test]
 async fn with_the_administrators_token_any_address_is_served_and_every_call_needs_one() {
-    let (_dir, file) = token_file();
-    let home = Home::new().with("grpc-listen", "0.0.0.0:0").with("admin-token-file", file.to_str().unwrap());
-    let gateway = home.start().await;
-    let status = gateway.client.subscriptions.clone().list_subscriptions(everything()).await.unwrap_err();
+    let launcher = with_admin_token().with("grpc-listen", "0.0.0.0:0");
+    let gateway = launcher.start().await;
+    let status = list(&gateway.client).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
     let (publisher, text) = create(&gateway, &[Scope::Publish], None).await;
     publish(&gateway, &text, "e").await.expect("it may publish");
@@ -131,76 +104,70 @@ async fn with_the_administrators_token_any_address_is_served_and_every_call_need
     assert_eq!(scrape.value(r#"tidings_calls_denied_total{reason="scope"}"#), 1.0);
     let log = gateway.stop().await;
     assert!(log.iter().any(|line| line.contains("every call needs an access token")), "{log:#?}");
-    assert!(log.iter().any(|line| line.contains("calls were made without a token")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("rejected calls without a valid access token")), "{log:#?}");
     for secret in [ADMIN, &text] {
         assert!(!log.iter().any(|line| line.contains(secret)), "{log:#?}");
     }
 
     // The tokens of the store are enough for the next start; the administrator's is gone with its file.
-    let home = home.without("admin-token-file");
-    let gateway = home.start().await;
+    let launcher = launcher.without("admin-token-file");
+    let gateway = launcher.start().await;
     publish(&gateway, &text, "g").await.expect("it may still publish");
     assert_eq!(publish(&gateway, ADMIN, "h").await.unwrap_err().code(), Code::Unauthenticated);
     gateway.stop().await;
-    let home = home.with("admin-token-file", file.to_str().unwrap());
-    let gateway = home.start().await;
+    let file = launcher.dir().join("admin.token");
+    let gateway = launcher.with_file("admin-token-file", file).start().await;
     let token = get(&gateway, &publisher.name).await;
     assert_eq!((token.name, token.scopes), (publisher.name, publisher.scopes));
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn an_unusable_administrators_token_ends_the_start_and_is_not_told() {
-    let (_dir, file) = token_file();
+async fn an_unusable_administrators_token_ends_the_start_and_is_not_printed() {
     for (text, problem) in
         [("", "does not hold an access token"), ("hunter2", "it must have 32 to 256 characters")]
     {
-        fs::write(&file, text).unwrap();
-        let told = refusal(&Home::new().with("admin-token-file", file.to_str().unwrap())).await;
-        assert!(told.contains(problem) && !told.contains("hunter2"), "{told}");
+        let launcher = with_admin_token();
+        launcher.file("admin.token", text);
+        let refusal = launcher.refusal().await;
+        assert!(refusal.contains(problem) && !refusal.contains("hunter2"), "{refusal}");
     }
-    let told = refusal(&Home::new().with("admin-token-file", "/nowhere/admin.token")).await;
-    assert!(told.contains("cannot read admin_token_file /nowhere/admin.token"), "{told}");
+    let nowhere = Path::new("/nowhere/admin.token");
+    let refusal = Launcher::new().with_file("admin-token-file", nowhere).refusal().await;
+    assert!(refusal.contains("cannot read admin_token_file /nowhere/admin.token"), "{refusal}");
 }
 
 #[tokio::test]
 async fn the_administrators_token_may_come_from_the_environment_and_is_not_printed() {
-    let home = Home::new();
-    let gateway = home.start_with_environment("TIDINGS_ADMIN_TOKEN", ADMIN).await;
+    let launcher = Launcher::new().with_variable("TIDINGS_ADMIN_TOKEN", ADMIN);
+    let gateway = launcher.start().await;
     create(&gateway, &[Scope::Read], None).await;
     let log = gateway.stop().await;
     assert!(!log.iter().any(|line| line.contains(ADMIN)), "{log:#?}");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"));
-    let printed = command.arg("config").env("TIDINGS_ADMIN_TOKEN", ADMIN).output().unwrap();
-    assert!(printed.status.success());
-    assert!(!String::from_utf8([printed.stdout, printed.stderr].concat()).unwrap().contains(ADMIN));
+    let mut command = tidings(&["config"]);
+    command.env("TIDINGS_ADMIN_TOKEN", ADMIN);
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0));
+    assert!(!format!("{}{}", ended.stdout, ended.stderr).contains(ADMIN));
 }
 
 #[tokio::test]
 async fn a_token_that_expires_ends_its_streams_within_a_second_and_its_last_use_is_kept() {
-    let (_dir, file) = token_file();
-    let home = Home::new().with("admin-token-file", file.to_str().unwrap());
-    let gateway = home.start().await;
+    let launcher = with_admin_token();
+    let gateway = launcher.start().await;
     let expire = Duration::from_secs(2);
     let expire_time = Some(SystemClock.now().plus(expire).into());
     let (made, text) = create(&gateway, &[Scope::Publish, Scope::Read], expire_time).await;
     let end = Instant::now() + expire;
-    let (sender, messages) = tokio::sync::mpsc::unbounded_channel();
-    let messages = tokio_stream::wrappers::UnboundedReceiverStream::new(messages);
-    let mut client = EventServiceClient::new(calls(&gateway, &text).await);
-    let mut answers = client.stream_publish_events(messages).await.unwrap().into_inner();
-    let message =
-        v1::StreamPublishEventsRequest { sequence: 1, request: Some(publish_request(1, "e", event())) };
-    sender.send(message).unwrap();
-    timeout(PATIENCE, answers.message()).await.unwrap().unwrap().expect("it is answered");
-    let watch = v1::WatchDeliveriesRequest { parent: "accounts/1/subscriptions/-".into(), states: vec![] };
-    let mut client = DeliveryServiceClient::new(calls(&gateway, &text).await);
-    let mut watch = client.watch_deliveries(watch).await.unwrap().into_inner();
+    let client = gateway.client.with_token(&text);
+    let (sender, mut responses) = client.publish_stream().await;
+    sender.send(v1::StreamPublishEventsRequest { sequence: 1, request: Some(request("e")) }).unwrap();
+    in_time(responses.message()).await.unwrap().expect("a response");
+    let mut watch = client.watch("accounts/1/subscriptions/-").await.unwrap();
 
-    for status in [
-        timeout(PATIENCE, answers.message()).await.unwrap().unwrap_err(),
-        timeout(PATIENCE, watch.message()).await.unwrap().unwrap_err(),
-    ] {
+    for status in
+        [in_time(responses.message()).await.unwrap_err(), in_time(watch.message()).await.unwrap_err()]
+    {
         assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
     }
     let late = Instant::now().duration_since(end);
@@ -212,16 +179,8 @@ async fn a_token_that_expires_ends_its_streams_within_a_second_and_its_last_use_
     let last_use = get(&gateway, &made.name).await.last_use_time;
     assert!(last_use.is_some());
     gateway.stop().await;
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let kept = get(&gateway, &made.name).await;
     assert_eq!((kept.state(), kept.last_use_time), (v1::access_token::State::Expired, last_use));
     gateway.stop().await;
-}
-
-fn event() -> v1::Event {
-    samples::typical_message(AccountId::new(1).unwrap(), 3, 7)
-}
-
-fn everything() -> v1::ListSubscriptionsRequest {
-    v1::ListSubscriptionsRequest { parent: "accounts/-".into(), ..Default::default() }
 }

@@ -13,35 +13,27 @@ use tidings::proto::v1::{
 use tokio::{task::JoinSet, time::sleep};
 use tonic::Code;
 
-use crate::{
-    client::{Client, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    metrics::Scrape,
+use crate::support::{
+    client::{Client, Subscribed, subscription},
+    in_time,
+    process::Launcher,
+    profile::in_full_or_short,
+    scrape::Scrape,
 };
 
 const ACCOUNT: i64 = 1;
-const KILLS: u64 = 12;
 /// Callers that change things at the same time.
 const CALLERS: u64 = 8;
 
-/// Everything that is on record, the oldest first.
+/// All records, the oldest first.
 async fn records(client: &Client) -> Vec<v1::AuditRecord> {
-    let mut request =
-        v1::ListAuditRecordsRequest { parent: "accounts/-".into(), page_size: 1000, ..Default::default() };
-    let mut records = Vec::new();
-    loop {
-        let page = client.audit.clone().list_audit_records(request.clone()).await.unwrap().into_inner();
-        records.extend(page.audit_records);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            records.reverse();
-            return records;
-        }
-    }
+    let mut records = client.audit_records().await;
+    records.reverse();
+    records
 }
 
-/// Subscribes and pauses under names of its own until the gateway is gone. Tells of which names it was told that they were made, and
-/// that they were paused.
+/// Subscribes and pauses under names of its own until the gateway is gone. Returns the names that were acknowledged as made, and as
+/// paused.
 async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Vec<String>) {
     let (mut created, mut paused) = (Vec::new(), Vec::new());
     for nth in 0.. {
@@ -52,11 +44,9 @@ async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Ve
             subscription_id: id,
             ..Default::default()
         };
-        let Ok(made) = client.subscriptions.clone().create_subscription(request).await else { break };
-        let name = made.into_inner().subscription.unwrap().name;
+        let Ok(Subscribed { name, .. }) = client.create(request).await else { break };
         created.push(name.clone());
-        let pause = v1::PauseSubscriptionRequest { name: name.clone() };
-        if client.subscriptions.clone().pause_subscription(pause).await.is_err() {
+        if client.try_pause(&name).await.is_err() {
             break;
         }
         paused.push(name);
@@ -64,25 +54,7 @@ async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Ve
     (created, paused)
 }
 
-async fn subscriptions(client: &Client) -> Vec<v1::Subscription> {
-    let mut request = v1::ListSubscriptionsRequest {
-        parent: format!("accounts/{ACCOUNT}"),
-        page_size: 1000,
-        ..Default::default()
-    };
-    let mut all = Vec::new();
-    loop {
-        let page =
-            client.subscriptions.clone().list_subscriptions(request.clone()).await.unwrap().into_inner();
-        all.extend(page.subscriptions);
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return all;
-        }
-    }
-}
-
-/// What is on record of each resource, by method.
+/// The outcomes of the calls of a method, by resource.
 fn outcomes<'a>(records: &'a [v1::AuditRecord], method: &str) -> BTreeMap<&'a str, Outcome> {
     let of_method = records.iter().filter(|record| record.method.ends_with(method));
     of_method.map(|record| (&*record.resource, record.outcome())).collect()
@@ -90,10 +62,11 @@ fn outcomes<'a>(records: &'a [v1::AuditRecord], method: &str) -> BTreeMap<&'a st
 
 #[tokio::test]
 async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_as_done_has_changed() {
-    let home = Home::new().with("subscriptions-per-account-max", "1000000");
-    let mut gateway = home.start().await;
+    let kills = in_full_or_short(12, 4);
+    let launcher = Launcher::new().with("subscriptions-per-account-max", "1000000");
+    let mut gateway = launcher.start().await;
     let (mut created, mut paused) = (BTreeSet::new(), BTreeSet::new());
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             callers.spawn(change_until_killed(gateway.client.clone(), format!("k{kill}c{caller}")));
@@ -104,9 +77,10 @@ async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_a
             created.extend(made);
             paused.extend(stopped);
         }
-        gateway = home.start().await;
+        gateway = launcher.start().await;
     }
-    let (records, there) = (records(&gateway.client).await, subscriptions(&gateway.client).await);
+    let there = gateway.client.all_subscriptions(&format!("accounts/{ACCOUNT}")).await;
+    let records = records(&gateway.client).await;
     let (creates, pauses) =
         (outcomes(&records, "/CreateSubscription"), outcomes(&records, "/PauseSubscription"));
     assert!(created.len() > 20 && !paused.is_empty(), "{} were made", created.len());
@@ -131,19 +105,19 @@ async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_a
     }
     // Whoever was cut off has left at most one call without an end; and numbers are given away once.
     let unknown = records.iter().filter(|record| record.outcome() == Outcome::Unknown).count() as u64;
-    assert!(unknown <= KILLS * CALLERS, "{unknown} without an end");
+    assert!(unknown <= kills * CALLERS, "{unknown} without an end");
     let numbers: Vec<i64> = records.iter().map(|record| record.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[0] == 1, "{numbers:?}");
-    println!("{} calls on record, {unknown} of them cut off by {KILLS} kills", records.len());
+    println!("{} calls on record, {unknown} of them cut off by {kills} kills", records.len());
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn a_flood_of_refusals_leaves_what_was_done_and_stays_within_its_bound() {
     const CALLS: u32 = 4000;
-    let home = Home::new().with("audit-bytes-max", "1MiB");
-    let gateway = home.start().await;
-    let subscribed = gateway.client.subscribe(ACCOUNT, subscription("https://a.example.com/".into())).await;
+    let launcher = Launcher::new().with("audit-bytes-max", "1MiB");
+    let gateway = launcher.start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription("https://a.example.com/")).await;
     gateway.client.pause(&subscribed.name).await;
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
@@ -156,7 +130,7 @@ async fn a_flood_of_refusals_leaves_what_was_done_and_stays_within_its_bound() {
             }
         });
     }
-    tokio::time::timeout(PATIENCE, callers.join_all()).await.expect("in time");
+    in_time(callers.join_all()).await;
     let seen = records(&gateway.client).await;
     assert!((500..2000).contains(&seen.len()), "{} records", seen.len());
     let done: Vec<&str> =
@@ -170,7 +144,7 @@ async fn a_flood_of_refusals_leaves_what_was_done_and_stays_within_its_bound() {
     assert_eq!(removed, f64::from(2 + CALLS - u32::try_from(seen.len()).unwrap()));
 
     gateway.stop().await;
-    let gateway: Gateway = home.start().await;
+    let gateway = launcher.start().await;
     assert_eq!(records(&gateway.client).await, seen, "all of it is there after a restart");
     gateway.client.resume(&subscribed.name).await;
     assert_eq!(gateway.client.subscription(&subscribed.name).await.state(), Active);

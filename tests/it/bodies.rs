@@ -1,15 +1,19 @@
-//! Every kind of event arrives in every form: the bytes that RenderEvent tells and the golden files hold, with the headers
-//! that are documented, and signatures that a receiver can verify.
+//! Every kind of event arrives in every form: the bytes of RenderEvent and of the golden files, with the headers that are documented, and
+//! signatures that a receiver can verify.
 
 use tidings::proto::v1::{self, EventType, subscription::PayloadFormat};
 
 use crate::{
-    client::{Client, subscription},
-    gateway::Home,
-    golden::{golden, name_of},
-    golden_events::{ACCOUNT, empty, full, kinds, unset},
-    receiver::{Receiver, Request},
-    signing::assert_signed,
+    golden::{
+        bodies::{golden, name_of},
+        events::{ACCOUNT, empty, full, kinds, unset},
+    },
+    it::signing::assert_signed,
+    support::{
+        client::{Client, subscription},
+        process::Launcher,
+        receiver::{Receiver, Request},
+    },
 };
 
 /// Every header of a POST but the subscription's own, in alphabetical order.
@@ -47,7 +51,7 @@ fn golden_of(kind: EventType, variant: &str, format: PayloadFormat) -> String {
 #[tokio::test]
 async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let client = &gateway.client;
     let forms = [
         (PayloadFormat::Documented, "/documented"),
@@ -118,7 +122,7 @@ fn assert_headers(request: &Request, names: &[&str]) {
 #[tokio::test]
 async fn a_subscriptions_own_headers_and_secret_are_used() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let client = &gateway.client;
     let secrets = ["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "a secret of their own"];
     for (path, secret) in ["/0", "/1"].into_iter().zip(secrets) {
@@ -130,8 +134,7 @@ async fn a_subscriptions_own_headers_and_secret_are_used() {
             signing_secret: secret.into(),
             ..Default::default()
         };
-        let created = client.subscriptions.clone().create_subscription(request).await.unwrap();
-        assert_eq!(created.into_inner().signing_secret, secret);
+        assert_eq!(client.create(request).await.unwrap().secret, secret);
     }
     client.publish(ACCOUNT, full(EventType::MessageCreated)).await;
     let seen = receiver.wait_for(2).await;

@@ -14,15 +14,17 @@ use std::{
 use tidings::proto::v1::{self, delivery::State, subscription::PayloadFormat};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::{
-    client::{Client, LOOK_EVERY, duration, id_of, subscription},
-    gateway::{Home, PATIENCE},
-    receiver::{Answer, Receiver, Request},
+use crate::support::{
+    client::{Client, id_of, retry_policy, subscription},
+    eventually, in_time,
+    process::Launcher,
+    profile::in_full_or_short,
+    receiver::{Receiver, Request, Response},
 };
 
 mod load;
@@ -32,38 +34,38 @@ use load::{Load, conversation_of, event_id, request};
 const ACCOUNT: i64 = 1;
 /// Conversations that the events are of.
 const CONVERSATIONS: i64 = 10;
-const KILLS: usize = 50;
 /// Acknowledged events of each round, after which the gateway is killed; over and over.
 const KILLED_AFTER: [usize; 10] = [1, 150, 40, 300, 5, 200, 90, 250, 20, 120];
-/// Of so many requests the receiver fails one, and in every third round so many in a row.
+/// The receiver fails one request in this many, and in every third round this many in a row.
 const FAILS_ONE_IN: usize = 5;
 const FAILS_IN_A_ROW: usize = 300;
 /// POSTs of one subscription under way at once: what a kill may make the receiver see twice.
 const MAX_IN_FLIGHT: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
+async fn kills_under_load_lose_nothing_that_was_acknowledged() {
+    let kills = in_full_or_short(50, KILLED_AFTER.len());
     let endpoint = Endpoint::start().await;
     // The least that may be kept is less than what is published.
-    let home = Home::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms");
-    let mut gateway = home.start().await;
+    let launcher = Launcher::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms");
+    let mut gateway = launcher.start().await;
     let subscriptions = endpoint.subscribe(&gateway.client).await;
 
     let clients = watch::Sender::new(gateway.client.clone());
     let load = Arc::new(Load::new(clients.subscribe(), subscriptions.len()));
     let mut callers = load.start();
-    let rounds = KILLED_AFTER.into_iter().cycle().take(KILLS);
+    let rounds = KILLED_AFTER.into_iter().cycle().take(kills);
     for (round, events) in rounds.clone().enumerate() {
         endpoint.failing.store(if round % 3 == 2 { FAILS_IN_A_ROW } else { 0 }, Relaxed);
         load.acknowledged_more(events).await;
         gateway.kill().await;
-        gateway = home.start().await;
+        gateway = launcher.start().await;
         let acknowledged = load.acknowledged.borrow().len();
         assert_counts_add_up(&gateway.client, &subscriptions, &endpoint, acknowledged).await;
         clients.send_replace(gateway.client.clone());
     }
     load.over.store(true, Relaxed);
-    while let Some(ended) = timeout(PATIENCE, callers.join_next()).await.expect("the callers end") {
+    while let Some(ended) = in_time(callers.join_next()).await {
         ended.unwrap();
     }
     for Subscribed { subscription, .. } in &subscriptions {
@@ -77,7 +79,7 @@ async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
     let seen = endpoint.receiver.seen();
     for subscribed in &subscriptions {
         let sent = by_webhook_id(&seen, subscribed.path);
-        assert_arrived(&sent, subscribed, &acknowledged);
+        assert_arrived(&sent, subscribed, &acknowledged, kills);
         assert_shown(&gateway.client, subscribed, &sent, &stored).await;
         if subscribed.subscription.ordered {
             assert_in_order(&seen, subscribed.path, &stored);
@@ -86,26 +88,26 @@ async fn fifty_kills_under_load_lose_nothing_that_was_acknowledged() {
     gateway.stop().await;
 }
 
-/// The first start makes the data directory. Wherever it is cut off, the next one goes on from there.
+/// The first start makes the data directory. Wherever it is cut off, the next one continues from there.
 #[tokio::test]
 async fn a_gateway_that_was_killed_while_it_started_starts_again() {
-    const KILLS: u32 = 12;
+    let kills = in_full_or_short(12, 4);
     let once = Instant::now();
-    Home::new().start().await.kill().await;
+    Launcher::new().start().await.kill().await;
     let takes = once.elapsed();
-    let home = Home::new();
-    for kill in 0..KILLS {
+    let launcher = Launcher::new();
+    for kill in 0..kills {
         // Moments all over the time that a start takes; each on a directory as the ones before left it.
-        let mut starting = home.command().spawn().unwrap();
-        sleep(takes * kill / KILLS).await;
-        starting.kill().await.unwrap();
-        let fresh = Home::new();
-        let mut starting = fresh.command().spawn().unwrap();
-        sleep(takes * kill / KILLS).await;
-        starting.kill().await.unwrap();
+        let starting = launcher.spawn();
+        sleep(takes * kill / kills).await;
+        starting.kill().await;
+        let fresh = Launcher::new();
+        let starting = fresh.spawn();
+        sleep(takes * kill / kills).await;
+        starting.kill().await;
         fresh.start().await.stop().await;
     }
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     gateway.client.publish(ACCOUNT, *request(1).event.unwrap()).await;
     assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
     gateway.stop().await;
@@ -135,11 +137,11 @@ impl Endpoint {
             count += 1;
             let in_a_row = fails.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
             if in_a_row || count.is_multiple_of(FAILS_ONE_IN) {
-                return Answer::status(500);
+                return Response::status(500);
             }
             let id = request.webhook_id().to_owned();
             takes.lock().unwrap().entry(request.path.clone()).or_default().insert(id);
-            Answer::status(200)
+            Response::status(200)
         });
         Self { receiver: receiver.await, failing, taken }
     }
@@ -177,11 +179,7 @@ fn asked(url: String, format: PayloadFormat) -> v1::Subscription {
         payload_format: format.into(),
         max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
         // Enough attempts for all rounds in which the receiver fails.
-        retry_policy: Some(v1::RetryPolicy {
-            max_attempts: 50,
-            min_backoff: duration(Duration::from_millis(50)),
-            max_backoff: duration(Duration::from_secs(1)),
-        }),
+        retry_policy: retry_policy(50, Duration::from_millis(50), Duration::from_secs(1)),
         ..subscription(url)
     }
 }
@@ -194,9 +192,8 @@ async fn assert_counts_add_up(
     endpoint: &Endpoint,
     acknowledged: usize,
 ) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let (mut counts, mut all) = (Vec::new(), 0);
+    let look = async || {
+        let mut counts = Vec::new();
         for Subscribed { path, subscription } in subscriptions {
             let of_one = client.counts(&subscription.name).await;
             assert_eq!((of_one.failed, of_one.cancelled), (0, 0), "{path}: {of_one:?}");
@@ -206,22 +203,16 @@ async fn assert_counts_add_up(
                 "{path}: {taken} of {acknowledged} were taken: {of_one:?}"
             );
             counts.push(of_one.all());
-            all += of_one.all();
         }
-        let of_account = client.counts(&format!("accounts/{ACCOUNT}/subscriptions/-")).await.all();
-        if counts.iter().all(|count| *count == counts[0]) && of_account == all {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "the counts do not add up: {counts:?}, {of_account} of the account"
-        );
-        sleep(LOOK_EVERY).await;
-    }
+        (counts, client.counts(&format!("accounts/{ACCOUNT}/subscriptions/-")).await.all())
+    };
+    eventually("adding up", look, |(counts, of_account)| {
+        counts.iter().all(|count| *count == counts[0]) && *of_account == counts.iter().sum::<usize>()
+    })
+    .await;
 }
 
-/// What the receiver saw on this path, by the id that tells deliveries apart. Checks that all that it saw of a delivery is
-/// the same.
+/// The requests on this path by webhook-id. Checks that all requests of a delivery have the same body.
 fn by_webhook_id<'a>(seen: &'a [Request], path: &str) -> BTreeMap<&'a str, Vec<&'a Request>> {
     let mut sent: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for request in seen.iter().filter(|request| request.path == path) {
@@ -248,7 +239,7 @@ fn event_name(number: i64) -> String {
     format!("accounts/{ACCOUNT}/events/{}", event_id(number))
 }
 
-/// What tells the delivery of this event from others.
+/// The webhook-id of the delivery of this event.
 fn webhook_id(subscription: &v1::Subscription, number: i64) -> String {
     let uid = Uuid::parse_str(&subscription.uid).unwrap();
     Uuid::new_v5(&uid, event_name(number).as_bytes()).to_string()
@@ -259,18 +250,19 @@ fn assert_arrived(
     sent: &BTreeMap<&str, Vec<&Request>>,
     Subscribed { path, subscription }: &Subscribed,
     acknowledged: &BTreeSet<i64>,
+    kills: usize,
 ) {
     assert_eq!(sent.len(), acknowledged.len(), "one webhook-id for each event");
     let mut taken_again = 0;
     for number in acknowledged {
         let webhook_id = webhook_id(subscription, *number);
         let requests = sent.get(&*webhook_id).unwrap_or_else(|| panic!("{path}: {number} did not arrive"));
-        assert_eq!(number_in(&requests[0].body), *number);
+        assert_eq!(requests[0].message_number(), *number);
         let taken = requests.iter().filter(|request| request.taken).count();
         assert!(taken > 0, "{path}: {number} was never taken: {requests:?}");
         taken_again += taken - 1;
     }
-    let in_flight_at_kills = MAX_IN_FLIGHT * KILLS;
+    let in_flight_at_kills = MAX_IN_FLIGHT * kills;
     assert!(taken_again <= in_flight_at_kills, "{taken_again} were sent again though they had arrived");
 }
 
@@ -301,7 +293,7 @@ fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
         stored.iter().enumerate().map(|(place, number)| (*number, place)).collect();
     let mut last: HashMap<i64, (usize, bool)> = HashMap::new();
     for request in seen.iter().filter(|request| request.path == path) {
-        let number = number_in(&request.body);
+        let number = request.message_number();
         // Where those stood that retention removed is not known any more.
         let Some(place) = places.get(&number).copied() else { continue };
         let (before, taken) = last.entry(conversation_of(number)).or_insert((place, false));
@@ -314,22 +306,12 @@ fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
     }
 }
 
-/// The id of the message in a body of either form.
-fn number_in(body: &str) -> i64 {
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["id"].as_i64().unwrap_or_else(|| body["id"].as_str().unwrap().parse().unwrap())
-}
-
 /// The checker of the order, on requests of conversations 2 and 3 as they come in.
 #[test]
 fn what_comes_out_of_order_is_noticed() {
-    let came = |number: i64, taken| Request {
-        method: "POST".into(),
-        path: "/ordered".into(),
-        headers: http::HeaderMap::new(),
-        body: format!(r#"{{"id":{number}}}"#),
-        at: Instant::now(),
-        taken,
+    let came = |number: i64, taken| {
+        let body = format!(r#"{{"id":{number}}}"#);
+        Request { taken, ..Request::new("/ordered", body) }
     };
     let holds = |seen: &[Request]| {
         std::panic::catch_unwind(|| assert_in_order(seen, "/ordered", &[1, 11, 2, 21])).is_ok()

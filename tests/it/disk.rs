@@ -1,23 +1,21 @@
 //! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
 //! more, which its system refuses as it refuses to write to a disk that is full.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use crate::{
-    client::{Client, Counts, subscription},
-    gateway::{Gateway, Home, PATIENCE, Stopped},
-    metrics::Scrape,
-    receiver::{Receiver, Request},
-};
 use rlimit::Resource;
-use tidings::{domain::ids::AccountId, event::samples, proto::v1};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{ChildStderr, Command},
-    time::{Instant, timeout},
-};
+use tidings::proto::v1;
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt;
+
+use crate::support::{
+    client::{Client, Counts, subscription},
+    events::{long_message, publish_request},
+    process::{Launcher, TidingsProcess},
+    receiver::{Receiver, Request},
+    scrape::Scrape,
+};
 
 const ACCOUNT: i64 = 1;
 /// Callers that publish at the same time, and how long each message is: the room is soon used up.
@@ -27,7 +25,7 @@ const MESSAGE_BYTES: usize = 20_000;
 const ROOM_BYTES: u64 = 1 << 20;
 
 /// From now on no file of the process gets larger than this.
-fn limit_files(gateway: &Gateway, bytes: u64) {
+fn limit_files(gateway: &TidingsProcess, bytes: u64) {
     let pid = i32::try_from(gateway.pid()).unwrap();
     rlimit::prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).unwrap();
 }
@@ -42,18 +40,15 @@ fn largest_file(dir: &Path) -> u64 {
     sizes.max().unwrap_or(0)
 }
 
-fn message(number: i64) -> v1::Event {
-    let mut event = samples::typical_message(AccountId::new(ACCOUNT).unwrap(), 1, number);
-    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
-    created.message.as_mut().unwrap().content = Some("x".repeat(MESSAGE_BYTES));
-    event
+fn request(id: &str, number: i64) -> v1::PublishEventRequest {
+    publish_request(ACCOUNT, id, long_message(ACCOUNT, 1, number, MESSAGE_BYTES))
 }
 
 fn event_id(number: i64) -> String {
     format!("e{number}")
 }
 
-/// Publishes, several at a time, until every caller is refused. Tells by number what came of each.
+/// Publishes, several at a time, until every caller is refused. Returns the result of each by number.
 async fn publish_until_refused(client: &Client) -> BTreeMap<i64, Result<(), tonic::Status>> {
     const EACH_MAX: i64 = 1_000;
     let mut callers = tokio::task::JoinSet::new();
@@ -62,7 +57,7 @@ async fn publish_until_refused(client: &Client) -> BTreeMap<i64, Result<(), toni
         callers.spawn(async move {
             let mut published = Vec::new();
             for number in (1..=EACH_MAX).map(|nth| nth * CALLERS + caller) {
-                let result = client.try_publish(ACCOUNT, &event_id(number), message(number)).await;
+                let result = client.try_publish(request(&event_id(number), number)).await;
                 let refused = result.is_err();
                 published.push((number, result.map(drop)));
                 if refused {
@@ -85,13 +80,13 @@ enum End {
 
 async fn a_full_disk_loses_nothing(how: End) {
     let receiver = Receiver::start().await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let paused = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/paused"))).await;
     gateway.client.pause(&paused.name).await;
-    gateway.client.publish_as(ACCOUNT, "before", message(1)).await;
-    limit_files(&gateway, largest_file(home.dir()) + ROOM_BYTES);
+    gateway.client.try_publish(request("before", 1)).await.unwrap();
+    limit_files(&gateway, largest_file(launcher.dir()) + ROOM_BYTES);
 
     let published = publish_until_refused(&gateway.client).await;
     let acknowledged: Vec<i64> = published.iter().filter_map(|(n, r)| r.is_ok().then_some(*n)).collect();
@@ -102,10 +97,9 @@ async fn a_full_disk_loses_nothing(how: End) {
         assert_eq!(details.error_info().unwrap().reason, "DISK_FULL");
         assert!(details.retry_info().is_some() && !status.message().is_empty(), "{status:?}");
     }
-    // It lives, delivers what it has taken, and tells of it; subscriptions are read.
-    let (status, told) = gateway.readiness().await;
-    assert_eq!((status, &*told), (200, "ready\n"));
-    let refused = gateway.client.try_publish(ACCOUNT, "late", message(2)).await.unwrap_err();
+    // It lives, delivers what it has taken, and shows that; subscriptions are read.
+    assert_eq!(gateway.readiness().await, (200, "ready\n".to_owned()));
+    let refused = gateway.client.try_publish(request("late", 2)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     let taken = acknowledged.len() + 1;
     let counts = gateway.client.counts_when(&subscribed.name, "all there", |c| c.owed() == 0).await;
@@ -122,13 +116,13 @@ async fn a_full_disk_loses_nothing(how: End) {
         End::Kill | End::Term => {
             end(gateway, how).await;
             // It may be able to or not; either way it does no harm.
-            drop(start_with_files_up_to(&home, largest_file(home.dir())).await);
-            home.start().await
+            starts_with_files_up_to(&launcher, largest_file(launcher.dir())).await;
+            launcher.start().await
         }
     };
 
     // There is room again.
-    gateway.client.publish_when_there_is_room(ACCOUNT, message(3)).await;
+    gateway.client.publish_when_there_is_room(request("", 3)).await;
     gateway.client.resume(&paused.name).await;
     let names: Vec<String> =
         gateway.client.stored_events(ACCOUNT).await.into_iter().map(|event| event.name).collect();
@@ -153,53 +147,30 @@ async fn a_full_disk_loses_nothing(how: End) {
     end(gateway, End::Term).await;
 }
 
-async fn end(gateway: Gateway, how: End) {
+async fn end(gateway: TidingsProcess, how: End) {
     if matches!(how, End::Kill) {
         return gateway.kill().await;
     }
     gateway.terminate();
     let stopped = gateway.wait().await;
-    assert_eq!(stopped.code, Some(0), "it ends as it is told: {:#?}", stopped.log);
+    assert_eq!(stopped.code, Some(0), "{stopped:#?}");
 }
 
-/// Starts a gateway no file of which may get larger than this, and ends it as soon as it listens. If it cannot start: its log, which
+/// Starts a gateway no file of which may get larger than this, and ends it as soon as it logs something. False if it cannot start, and
 /// says why.
-async fn start_with_files_up_to(home: &Home, bytes: u64) -> Result<(), Vec<String>> {
-    /// What `ulimit -f` counts in, in a shell that does as POSIX says.
-    const BLOCK_BYTES: u64 = 512;
-    let command = home.command();
-    let mut limited = Command::new("sh");
-    limited.args(["-c", r#"ulimit -f "$0"; exec "$@""#, &(bytes / BLOCK_BYTES).to_string()]);
-    limited.arg(command.as_std().get_program()).args(command.as_std().get_args());
-    for (name, _) in command.as_std().get_envs() {
-        limited.env_remove(name);
+async fn starts_with_files_up_to(launcher: &Launcher, bytes: u64) -> bool {
+    let starting = launcher.clone().with_files_up_to(bytes).spawn();
+    if starting.stderr.wait_for(|line| Some(line.contains("listening"))).await {
+        starting.kill().await;
+        return true;
     }
-    limited.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut starting = limited.spawn().unwrap();
-    let mut lines = BufReader::new(starting.stderr.take().unwrap()).lines();
-    let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it says something");
-    if first.contains("listening") {
-        starting.kill().await.unwrap();
-        return Ok(());
-    }
-    let ended = timeout(PATIENCE, starting.wait()).await.expect("it ends").unwrap();
-    let log = std::iter::once(first).chain(rest(lines).await).collect::<Vec<_>>();
-    assert_eq!(ended.code(), Some(1), "{log:#?}");
-    let said = format!("data directory {}: there is no room on the disk for a start", home.dir().display());
-    let last = log.last().unwrap();
-    assert!(
-        last.contains(&said) && last.contains("Nothing is damaged") && !last.contains("backup"),
-        "{log:#?}"
-    );
-    Err(log)
-}
-
-async fn rest(mut lines: Lines<BufReader<ChildStderr>>) -> Vec<String> {
-    let mut rest = Vec::new();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        rest.push(line);
-    }
-    rest
+    let ended = starting.wait().await;
+    let dir = launcher.data_dir();
+    let said = format!("data directory {}: there is no room on the disk for a start", dir.display());
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(ended.code == Some(1) && last.contains(&said), "{ended:#?}");
+    assert!(last.contains("Nothing is damaged") && !last.contains("backup"), "{last}");
+    false
 }
 
 #[tokio::test]
@@ -219,41 +190,41 @@ async fn a_disk_that_takes_no_more_loses_nothing_over_sigkill() {
 
 #[tokio::test]
 async fn a_start_without_room_says_so_and_harms_nothing() {
-    let home = Home::new();
+    let launcher = Launcher::new();
     // To make a store takes more than to open one.
     for bytes in [0, 1024, 1 << 20] {
-        start_with_files_up_to(&home, bytes).await.unwrap_err();
+        assert!(!starts_with_files_up_to(&launcher, bytes).await);
     }
-    let gateway = home.start().await;
-    gateway.client.publish(ACCOUNT, message(1)).await;
+    let gateway = launcher.start().await;
+    gateway.client.try_publish(request("", 1)).await.unwrap();
     gateway.stop().await;
     for bytes in [0, 1024] {
-        start_with_files_up_to(&home, bytes).await.unwrap_err();
+        assert!(!starts_with_files_up_to(&launcher, bytes).await);
     }
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_store_that_failed_is_told_once_and_in_the_exit_code_and_a_restart_reads_what_is_there() {
-    /// Least time between two lines that tell how many calls failed.
-    const TELL_INTERVAL: Duration = Duration::from_secs(10);
+async fn a_store_that_failed_is_logged_once_and_in_the_exit_code_and_a_restart_reads_what_is_there() {
+    /// Least time between two lines that say how many calls failed.
+    const LOG_INTERVAL: Duration = Duration::from_secs(10);
     const CALLS: u32 = 50;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let receiver = Receiver::start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     gateway.client.pause(&subscribed.name).await;
-    gateway.client.publish_as(ACCOUNT, "before", message(1)).await;
-    // There is room, as far as can be told, and the write fails all the same.
+    gateway.client.try_publish(request("before", 1)).await.unwrap();
+    // The disk seems to have room, and the write fails all the same.
     limit_files(&gateway, 0);
     let failed = Instant::now();
     let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
 
     for number in 1..=CALLS {
-        let refused = gateway.client.try_publish(ACCOUNT, "late", message(number.into())).await.unwrap_err();
+        let refused = gateway.client.try_publish(request("late", number.into())).await.unwrap_err();
         let reason = refused.get_error_details().error_info().unwrap().reason.clone();
         assert_eq!((refused.code(), &*reason), (Code::Unavailable, "STORAGE_FAILED"));
     }
@@ -262,14 +233,14 @@ async fn a_store_that_failed_is_told_once_and_in_the_exit_code_and_a_restart_rea
     assert_eq!(counted.value(series), f64::from(CALLS), "every one is counted");
     assert_eq!(gateway.readiness().await, (503, "store failed\n".to_owned()));
     gateway.terminate();
-    let Stopped { code, log } = gateway.wait().await;
-    let told = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!((code, told("the store failed and takes no more writes")), (Some(1), 1), "{log:#?}");
-    assert_eq!(told("stopped: the store failed while the gateway ran"), 1, "{log:#?}");
-    let lines = 1 + failed.elapsed().as_secs() / TELL_INTERVAL.as_secs();
-    assert!((1..=lines).contains(&(told("calls fail since storage failed") as u64)), "{log:#?}");
+    let ended = gateway.wait().await;
+    let count = |text: &str| ended.stderr.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((ended.code, count("the store failed and takes no more writes")), (Some(1), 1), "{ended:#?}");
+    assert_eq!(count("stopped: the store failed while the gateway ran"), 1, "{ended:#?}");
+    let lines = 1 + failed.elapsed().as_secs() / LOG_INTERVAL.as_secs();
+    assert!((1..=lines).contains(&(count("calls fail since storage failed") as u64)), "{ended:#?}");
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let counts = gateway.client.counts(&subscribed.name).await;
     assert_eq!(counts, Counts { pending: 1, ..Counts::default() }, "what was acknowledged is there");
     gateway.stop().await;

@@ -1,27 +1,19 @@
 //! Where the gateway does not POST to, however it is asked: by odd spellings, by names with several addresses, and by a name
 //! whose address changes between two look-ups. docs/security.md has the counts that are printed here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use crate::{
-    client::{Client, attempts, id_of, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    names::Names,
-    receiver::{Answer, Receiver},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome},
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
-    time::timeout,
-};
+use tidings::proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+use crate::support::{
+    client::{Client, attempts, id_of, subscription},
+    dns_server::DnsServer,
+    events::sample,
+    process::{Launcher, TidingsProcess},
+    receiver::{Receiver, Response},
+};
 
 mod spellings;
 
@@ -32,48 +24,10 @@ const KIND: EventType = EventType::MessageCreated;
 /// What an attempt says at an address that is not POSTed to.
 const NOT_POSTED_TO: &str = " is blocked: it is ";
 
-/// Notes the connections that anybody makes to it, and takes each.
-struct Trap {
-    address: SocketAddr,
-    /// From where.
-    connections: watch::Receiver<Vec<SocketAddr>>,
-    _accepting: JoinSet<()>,
-}
-
-impl Trap {
-    async fn at(address: &str) -> Self {
-        Self::on(TcpListener::bind(address).await.unwrap())
-    }
-
-    /// At all addresses of this machine, of both families if it has both.
-    async fn everywhere() -> Self {
-        match TcpListener::bind("[::]:0").await {
-            Ok(listener) => Self::on(listener),
-            Err(_) => Self::at("0.0.0.0:0").await,
-        }
-    }
-
-    fn on(listener: TcpListener) -> Self {
-        let address = listener.local_addr().unwrap();
-        let (noted, connections) = watch::channel(Vec::new());
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            loop {
-                let (_, from) = listener.accept().await.unwrap();
-                noted.send_modify(|connections| connections.push(from));
-            }
-        });
-        Self { address, connections, _accepting: accepting }
-    }
-
-    /// Nobody has connected, and it would have been noted if somebody had: connections are accepted in their order, so that
-    /// one that is made now is noted after all others.
-    async fn caught_nobody(mut self) {
-        let own = TcpStream::connect(self.address).await.unwrap().local_addr().unwrap();
-        let noted = self.connections.wait_for(|connections| connections.contains(&own));
-        let noted = timeout(PATIENCE, noted).await.expect("connections are noted").unwrap();
-        assert_eq!(*noted, [own], "somebody connected");
-    }
+/// A receiver at all addresses of this machine, of both families if it has both.
+async fn trap() -> Receiver {
+    let both = std::net::TcpListener::bind("[::]:0").is_ok();
+    Receiver::at(if both { "[::]:0" } else { "0.0.0.0:0" }).await
 }
 
 /// A URL of its own for each number, so that none is taken already.
@@ -83,7 +37,7 @@ fn url(host: &str, port: u16, number: usize) -> String {
 }
 
 fn asked(url: &str) -> v1::Subscription {
-    v1::Subscription { retry_policy: attempts(2), ..subscription(url.to_owned()) }
+    v1::Subscription { retry_policy: attempts(2), ..subscription(url) }
 }
 
 /// The refusal is about the URL, and says so.
@@ -102,11 +56,11 @@ async fn refuses(client: &Client, subscription: &str, url: &str) -> usize {
     assert_url_refused(client.try_subscribe(ACCOUNT, asked(url)).await, url);
     let change =
         v1::Subscription { name: subscription.to_owned(), url: url.to_owned(), ..Default::default() };
-    assert_url_refused(client.try_update(change).await, url);
+    assert_url_refused(client.try_update(change, &[]).await, url);
     2
 }
 
-/// TestSubscription tells that the address is not POSTed to: a refusal.
+/// TestSubscription reports that the address is not POSTed to: a refusal.
 async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize {
     let tested = client.test(subscription, KIND).await;
     assert!(tested.error.contains(NOT_POSTED_TO) && tested.http_status == 0, "{host}: {tested:?}");
@@ -116,7 +70,7 @@ async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize
 /// Publishes an event that every subscription wants, and demands that none of its deliveries is made: as many refusals as
 /// there are attempts.
 async fn does_not_deliver(client: &Client, subscriptions: usize) -> usize {
-    client.publish(ACCOUNT, samples::sample(KIND, AccountId::new(ACCOUNT).unwrap())).await;
+    client.publish(ACCOUNT, sample(KIND, ACCOUNT)).await;
     client.nothing_owed(ACCOUNT).await;
     let deliveries = client.deliveries_in(ACCOUNT, &[]).await;
     assert_eq!(deliveries.len(), subscriptions);
@@ -136,13 +90,13 @@ async fn does_not_deliver(client: &Client, subscriptions: usize) -> usize {
 
 #[tokio::test]
 async fn no_spelling_leads_where_nothing_is_posted_to() {
-    let trap = Trap::everywhere().await;
+    let trap = trap().await;
     let port = trap.address.port();
     let hosts: Vec<_> = [ADDRESSES, NAMES].concat();
 
     // Subscriptions from when everything was allowed. They say that the spellings are such that addresses are read.
-    let home = Home::new().with("egress-allow", "0.0.0.0/0,::/0");
-    let gateway = home.start().await;
+    let launcher = Launcher::new().with("egress-allow", "0.0.0.0/0,::/0");
+    let gateway = launcher.start().await;
     let mut subscriptions = Vec::new();
     for (number, host) in hosts.iter().enumerate() {
         let created = gateway.client.try_subscribe(ACCOUNT, asked(&url(host, port, number))).await;
@@ -154,7 +108,7 @@ async fn no_spelling_leads_where_nothing_is_posted_to() {
     }
     gateway.stop().await;
 
-    let gateway = home.without("egress-allow").start().await;
+    let gateway = launcher.without("egress-allow").start().await;
     for (number, host) in (1000..).zip(ADDRESSES) {
         refusals += refuses(&gateway.client, &subscriptions[0], &url(host, port, number)).await;
     }
@@ -162,7 +116,7 @@ async fn no_spelling_leads_where_nothing_is_posted_to() {
         refusals += does_not_test(&gateway.client, subscription, host).await;
     }
     refusals += does_not_deliver(&gateway.client, subscriptions.len()).await;
-    trap.caught_nobody().await;
+    trap.assert_never_connected().await;
     gateway.stop().await;
 
     let spellings = hosts.len() + MALFORMED.len();
@@ -175,13 +129,13 @@ const ALLOWED: &str = "127.0.0.2/31";
 const DENIED: &str = "127.0.0.3";
 
 /// A gateway that asks `names`, a receiver at the one address that is allowed, and a trap at the same port of 127.0.0.1.
-async fn with_names(names: &Names) -> (Gateway, Receiver, Trap) {
-    let trap = Trap::at("127.0.0.1:0").await;
+async fn with_names(names: &DnsServer) -> (TidingsProcess, Receiver, Receiver) {
+    let trap = Receiver::start().await;
     let receiver = Receiver::at(&format!("127.0.0.2:{}", trap.address.port())).await;
     // Each attempt is to look the name up.
-    receiver.now(|_| Answer::with_header(200, "connection", "close"));
-    let home = Home::new().with("egress-allow", ALLOWED).with("egress-deny", DENIED);
-    (home.start_asking(names).await, receiver, trap)
+    receiver.now(|_| Response::with_header(200, "connection", "close"));
+    let launcher = Launcher::new().with("egress-allow", ALLOWED).with("egress-deny", DENIED);
+    (launcher.resolving_at(names).start().await, receiver, trap)
 }
 
 fn addresses(addresses: &[&str]) -> Vec<IpAddr> {
@@ -190,9 +144,9 @@ fn addresses(addresses: &[&str]) -> Vec<IpAddr> {
 
 #[tokio::test]
 async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
-    let Some(names) = Names::start().await else { return };
+    let Some(names) = DnsServer::start().await else { return };
     let (gateway, receiver, trap) = with_names(&names).await;
-    let port = receiver.address().port();
+    let port = receiver.address.port();
     let blocked: [&[&str]; 16] = [
         &["127.0.0.1"],
         &["127.0.0.1", "::1"],
@@ -237,7 +191,7 @@ async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
         assert_eq!(receiver.seen().len(), number + 1, "{list:?}");
     }
     println!("{tries} names, {tries} refusals, 0 connections");
-    trap.caught_nobody().await;
+    trap.assert_never_connected().await;
     gateway.stop().await;
 }
 
@@ -246,9 +200,9 @@ async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
 #[tokio::test]
 async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
     const ROUNDS: usize = 20;
-    let Some(names) = Names::start().await else { return };
+    let Some(names) = DnsServer::start().await else { return };
     let (gateway, receiver, trap) = with_names(&names).await;
-    let port = receiver.address().port();
+    let port = receiver.address.port();
     names.set("changing.example", vec![addresses(&["127.0.0.2"]), addresses(&["127.0.0.1"])]);
     let changing = gateway.client.subscribe(ACCOUNT, asked(&url("changing.example", port, 0))).await;
     for round in 1..=ROUNDS {
@@ -256,7 +210,7 @@ async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
         assert_eq!((tested.http_status, &*tested.error), (200, ""), "round {round}: {tested:?}");
         does_not_test(&gateway.client, &changing.name, "changing.example").await;
         assert_eq!(receiver.seen().len(), round);
-        assert_eq!(names.asked_for("changing.example"), 2 * round, "one look-up for each attempt");
+        assert_eq!(names.look_ups("changing.example"), 2 * round, "one look-up for each attempt");
     }
 
     // So it is with deliveries: what was refused is tried again, and then the name leads elsewhere.
@@ -264,16 +218,15 @@ async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
     gateway.client.delete(&changing.name, true).await.unwrap();
     let returning = gateway.client.subscribe(ACCOUNT, asked(&url("returning.example", port, 0))).await;
     for _ in 0..ROUNDS {
-        let event = samples::sample(KIND, AccountId::new(ACCOUNT).unwrap());
-        let published = gateway.client.publish(ACCOUNT, event).await;
+        let published = gateway.client.publish(ACCOUNT, sample(KIND, ACCOUNT)).await;
         let name = returning.delivery(id_of(&published.event));
         let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
         let outcomes: Vec<_> = delivery.attempts.iter().map(v1::DeliveryAttempt::outcome).collect();
         assert_eq!(outcomes, [Outcome::Blocked, Outcome::Ok], "{delivery:#?}");
     }
     assert_eq!(receiver.seen().len(), 2 * ROUNDS);
-    assert_eq!(names.asked_for("returning.example"), 2 * ROUNDS);
+    assert_eq!(names.look_ups("returning.example"), 2 * ROUNDS);
     println!("{} changes of address, {} refusals, 0 connections", 4 * ROUNDS - 2, 2 * ROUNDS);
-    trap.caught_nobody().await;
+    trap.assert_never_connected().await;
     gateway.stop().await;
 }

@@ -2,53 +2,36 @@
 
 use std::time::Duration;
 
-use crate::{
-    client::{attempts, duration, id_of, publish_request, subscription},
-    gateway::{Gateway, Home, PATIENCE},
-    receiver::{Answer, Receiver},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State},
-};
-use tokio::{
-    net::TcpStream,
-    sync::mpsc,
-    time::{Instant, timeout},
-};
-use tokio_stream::wrappers::ReceiverStream;
+use tidings::proto::v1::{self, EventType, delivery::State};
+use tokio::{net::TcpStream, time::Instant};
 use tonic::Code;
+
+use crate::support::{
+    client::{attempts, duration, id_of, subscription},
+    events::{contact, publish_request},
+    eventually, in_time,
+    process::{Launcher, TidingsProcess},
+    receiver::{Receiver, Response},
+};
 
 /// How long the gateways here may drain, and what a busy machine may add to it.
 const DRAIN: Duration = Duration::from_secs(3);
 const SLACK: Duration = Duration::from_millis(2_500);
 
-fn contact() -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
-}
-
-async fn becomes(gateway: &Gateway, status: u16, body: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = gateway.readiness().await;
-        if (seen.0, &*seen.1) == (status, body) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "not {body:?} in time, but {seen:?}");
-    }
+async fn becomes(gateway: &TidingsProcess, status: u16, body: &str) {
+    eventually(body, async || gateway.readiness().await, |seen| (seen.0, &*seen.1) == (status, body)).await;
 }
 
 #[tokio::test]
 async fn a_gateway_is_ready_while_it_serves_and_no_longer_once_it_drains() {
-    let receiver = Receiver::always(Answer::Nothing).await;
-    let gateway = Home::new().with("drain-timeout", "1m").start().await;
+    let receiver = Receiver::always(Response::nothing()).await;
+    let gateway = Launcher::new().with("drain-timeout", "1m").start().await;
     becomes(&gateway, 200, "ready\n").await;
 
     let asked =
         v1::Subscription { timeout: duration(Duration::from_secs(30)), ..subscription(receiver.url("/")) };
     gateway.client.subscribe(1, asked).await;
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     receiver.wait_for(1).await;
     gateway.terminate();
     becomes(&gateway, 503, "draining\n").await;
@@ -57,19 +40,19 @@ async fn a_gateway_is_ready_while_it_serves_and_no_longer_once_it_drains() {
 
 #[tokio::test]
 async fn a_gateway_waits_for_the_attempts_under_way_and_makes_no_new_ones() {
-    let receiver = Receiver::always(Answer::Late(Duration::from_secs(1), 200)).await;
-    let home = Home::new().with("drain-timeout", "1m");
-    let gateway = home.start().await;
+    let receiver = Receiver::always(Response::late(Duration::from_secs(1), 200)).await;
+    let launcher = Launcher::new().with("drain-timeout", "1m");
+    let gateway = launcher.start().await;
     let asked = v1::Subscription { max_in_flight: 2, ..subscription(receiver.url("/")) };
     gateway.client.subscribe(1, asked).await;
     for _ in 0..5 {
-        gateway.client.publish(1, contact()).await;
+        gateway.client.publish(1, contact(1)).await;
     }
     receiver.wait_for(2).await;
     gateway.stop().await;
     assert_eq!(receiver.seen().len(), 2);
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let done = gateway.client.deliveries_in(1, &[State::Succeeded]).await;
     assert!(done.len() >= 2, "what was under way was written down: {done:#?}");
     gateway.client.nothing_owed(1).await;
@@ -79,44 +62,38 @@ async fn a_gateway_waits_for_the_attempts_under_way_and_makes_no_new_ones() {
 
 #[tokio::test]
 async fn whatever_hangs_a_gateway_ends_within_its_bound_and_loses_nothing() {
-    let receiver = Receiver::always(Answer::Nothing).await;
-    let home = Home::new().with("drain-timeout", format!("{}s", DRAIN.as_secs()));
-    let gateway = home.start().await;
+    let receiver = Receiver::always(Response::nothing()).await;
+    let launcher = Launcher::new().with("drain-timeout", format!("{}s", DRAIN.as_secs()));
+    let gateway = launcher.start().await;
     let asked =
         v1::Subscription { timeout: duration(Duration::from_secs(30)), ..subscription(receiver.url("/")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
 
-    // An open stream, that was answered and waits for more.
-    let (sender, messages) = mpsc::channel(1);
-    let request = Some(publish_request(1, "streamed", contact()));
-    sender.send(v1::StreamPublishEventsRequest { sequence: 1, request }).await.unwrap();
-    let messages = ReceiverStream::new(messages);
-    let mut answers =
-        gateway.client.events.clone().stream_publish_events(messages).await.unwrap().into_inner();
-    assert_eq!(answers.message().await.unwrap().unwrap().sequence, 1);
+    // An open stream, which waits for more.
+    let (sender, mut responses) = gateway.client.publish_stream().await;
+    let request = Some(publish_request(1, "streamed", contact(1)));
+    sender.send(v1::StreamPublishEventsRequest { sequence: 1, request }).unwrap();
+    assert_eq!(responses.message().await.unwrap().unwrap().sequence, 1);
     // A client that connected and says nothing, on both ports.
     let _silent =
         (TcpStream::connect(gateway.grpc).await.unwrap(), TcpStream::connect(gateway.http).await.unwrap());
     // A test that waits for a receiver that hangs.
     let (testing, name) = (gateway.client.clone(), subscribed.name.clone());
-    let test = tokio::spawn(async move {
-        let request = v1::TestSubscriptionRequest { name, ..Default::default() };
-        testing.subscriptions.clone().test_subscription(request).await
-    });
+    let test = tokio::spawn(async move { testing.try_test(&name, EventType::MessageCreated).await });
     receiver.wait_for(2).await;
 
     let start = Instant::now();
     gateway.terminate();
-    let ended = answers.message().await.unwrap_err();
+    let ended = responses.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
     let stopped = gateway.wait().await;
-    assert_eq!(stopped.code, Some(0), "{:#?}", stopped.log);
+    assert_eq!(stopped.code, Some(0), "{:#?}", stopped);
     let took = start.elapsed();
-    assert!(took < DRAIN + SLACK, "it took {took:?}: {:#?}", stopped.log);
-    assert!(timeout(PATIENCE, test).await.unwrap().unwrap().is_err(), "the test was cut off");
+    assert!(took < DRAIN + SLACK, "it took {took:?}: {:#?}", stopped);
+    assert!(in_time(test).await.unwrap().is_err(), "the test was cut off");
 
-    receiver.now(|_| Answer::status(200));
-    let gateway = home.start().await;
+    receiver.now(|_| Response::status(200));
+    let gateway = launcher.start().await;
     gateway.client.delivery_in(&subscribed.delivery("streamed"), State::Succeeded).await;
     gateway.stop().await;
 }
@@ -132,15 +109,15 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
         "marker-in-the-location",
     ];
     let receiver = Receiver::with(|request| match &*request.path {
-        "/ok?key=marker-in-the-query" => Answer::with_body(200, "marker-in-the-answer"),
+        "/ok?key=marker-in-the-query" => Response::with_body(200, "marker-in-the-answer"),
         "/moved?key=marker-in-the-query" => {
-            Answer::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
+            Response::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
         }
-        "/closed?key=marker-in-the-query" => Answer::HalfBody,
-        "/gone?key=marker-in-the-query" => Answer::with_body(404, "marker-in-the-answer"),
-        _ => Answer::Garbage,
+        "/closed?key=marker-in-the-query" => Response::half_body(),
+        "/gone?key=marker-in-the-query" => Response::with_body(404, "marker-in-the-answer"),
+        _ => Response::garbage(),
     });
-    let (receiver, gateway) = (receiver.await, Home::new().with("log-level", "trace").start().await);
+    let (receiver, gateway) = (receiver.await, Launcher::new().with("log-level", "trace").start().await);
     let paths = ["ok", "moved", "closed", "gone", "garbage"];
     for path in paths {
         let url = receiver.url(&format!("/{path}?key=marker-in-the-query"));
@@ -152,11 +129,10 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
             signing_secret: "marker-in-the-secret".into(),
             ..Default::default()
         };
-        let created = gateway.client.subscriptions.clone().create_subscription(request).await.unwrap();
-        let name = created.into_inner().subscription.unwrap().name;
+        let name = gateway.client.create(request).await.unwrap().name;
         gateway.client.test(&name, EventType::ContactCreated).await;
     }
-    let mut event = contact();
+    let mut event = contact(1);
     let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
     created.contact.as_mut().unwrap().name = "marker-in-the-body".into();
     let published = gateway.client.publish(1, event).await;
@@ -167,7 +143,7 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
 
     let log = gateway.stop().await;
     let given_up = log.iter().filter(|line| line.contains("gave up")).count();
-    assert_eq!(given_up, deliveries.len(), "each failure is told once");
+    assert_eq!(given_up, deliveries.len(), "each failure is logged once");
     assert!(log.iter().any(|line| line.contains(id_of(&published.event))), "by the event's name");
     for marker in MARKERS {
         // As text, and as a list of bytes.

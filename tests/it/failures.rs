@@ -6,10 +6,14 @@ use std::{
 };
 
 use crate::{
-    client::{Client, Subscribed, attempts, duration, id_of, publish_request, subscription},
-    gateway::Home,
-    golden_events::{ACCOUNT, full},
-    receiver::{Answer, Receiver},
+    golden::events::{ACCOUNT, full},
+    support::{
+        client::{Client, Subscribed, attempts, duration, id_of, subscription},
+        closed_address,
+        events::publish_request,
+        process::Launcher,
+        receiver::{Receiver, Response},
+    },
 };
 use tidings::{
     domain::ids::AccountId,
@@ -30,7 +34,7 @@ async fn delivered(client: &Client, subscribed: &Subscribed, state: State) -> v1
     client.delivery_in(&subscribed.delivery(id_of(&published.event)), state).await
 }
 
-/// The attempts are so many, numbered in turn, all of this outcome, status and error.
+/// There are `count` attempts, numbered in turn, all of this outcome, status and error.
 #[track_caller]
 fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, status: i32, error: &str) {
     assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(count), "{delivery:#?}");
@@ -47,9 +51,9 @@ fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, stat
 }
 
 /// Makes two attempts at a receiver that does always this.
-async fn fails(answer: Answer, outcome: Outcome, status: i32, error: &str) -> v1::Delivery {
+async fn fails(answer: Response, outcome: Outcome, status: i32, error: &str) -> v1::Delivery {
     let receiver = Receiver::always(answer).await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {
         retry_policy: attempts(2),
         timeout: duration(Duration::from_secs(1)),
@@ -73,7 +77,7 @@ async fn fails(answer: Answer, outcome: Outcome, status: i32, error: &str) -> v1
 
 #[tokio::test]
 async fn a_status_that_is_no_success_is_tried_again_until_the_attempts_are_used_up() {
-    let answer = Answer::with_body(500, "out of order");
+    let answer = Response::with_body(500, "out of order");
     let delivery = fails(answer, HttpStatus, 500, "answered 500").await;
     assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "out of order"));
 }
@@ -81,14 +85,14 @@ async fn a_status_that_is_no_success_is_tried_again_until_the_attempts_are_used_
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = Receiver::start().await;
-    let answer = Answer::with_header(307, "location", elsewhere.url("/elsewhere"));
+    let answer = Response::with_header(307, "location", elsewhere.url("/elsewhere"));
     fails(answer, HttpStatus, 307, "redirects are not followed").await;
     assert_eq!(elsewhere.seen().len(), 0);
 }
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_is_given_up_in_time() {
-    let delivery = fails(Answer::Nothing, Timeout, 0, "no complete answer within 1s").await;
+    let delivery = fails(Response::nothing(), Timeout, 0, "no complete answer within 1s").await;
     for attempt in &delivery.attempts {
         let took: Duration = attempt.duration.unwrap().try_into().unwrap();
         assert!((1..30).contains(&took.as_secs()), "{took:?}");
@@ -97,29 +101,29 @@ async fn a_receiver_that_never_answers_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_connection_that_is_closed_without_an_answer_is_broken() {
-    fails(Answer::Close, Io, 0, "closed before the answer was complete").await;
+    fails(Response::close(), Io, 0, "closed before the answer was complete").await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_in_its_head_is_broken() {
-    fails(Answer::HalfHead, Io, 0, "closed before the answer was complete").await;
+    fails(Response::half_head(), Io, 0, "closed before the answer was complete").await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_in_its_body_is_broken_and_keeps_its_status() {
-    let delivery = fails(Answer::HalfBody, Io, 200, "connection").await;
+    let delivery = fails(Response::half_body(), Io, 200, "connection").await;
     assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "half"), "{delivery:#?}");
 }
 
 #[tokio::test]
 async fn an_answer_that_is_no_http_is_broken() {
-    fails(Answer::Garbage, Io, 0, "not http").await;
+    fails(Response::garbage(), Io, 0, "not http").await;
 }
 
 #[tokio::test]
 async fn a_receiver_that_is_gone_for_good_keeps_its_debts_and_is_not_tried_again_for_a_while() {
-    let receiver = Receiver::always(Answer::status(410)).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::always(Response::status(410)).await;
+    let gateway = Launcher::new().start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Retrying).await;
     let suspended = v1::subscription::State::Suspended;
@@ -131,10 +135,8 @@ async fn a_receiver_that_is_gone_for_good_keeps_its_debts_and_is_not_tried_again
 
 #[tokio::test]
 async fn a_connection_that_is_refused_is_tried_again() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap();
-    drop(nobody);
-    let gateway = Home::new().start().await;
+    let address = closed_address();
+    let gateway = Launcher::new().start().await;
     let asked = v1::Subscription { retry_policy: attempts(3), ..subscription(format!("http://{address}/")) };
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Failed).await;
@@ -144,8 +146,8 @@ async fn a_connection_that_is_refused_is_tried_again() {
 
 #[tokio::test]
 async fn a_body_without_end_is_not_read_to_its_end_and_its_status_counts() {
-    let receiver = Receiver::always(Answer::EndlessBody).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::always(Response::endless_body()).await;
+    let gateway = Launcher::new().start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
     assert_attempts(&delivery, 1, Ok, 200, "");
@@ -156,8 +158,8 @@ async fn a_body_without_end_is_not_read_to_its_end_and_its_status_counts() {
 
 #[tokio::test]
 async fn a_delivery_succeeds_once_the_receiver_does_and_shows_how_it_came_there() {
-    let receiver = Receiver::first([500, 302, 404].map(Answer::status)).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::first([500, 302, 404].map(Response::status)).await;
+    let gateway = Launcher::new().start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
     let statuses: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.http_status).collect();
@@ -168,9 +170,9 @@ async fn a_delivery_succeeds_once_the_receiver_does_and_shows_how_it_came_there(
 }
 
 /// The receiver asks to wait with this; the second attempt comes after `least`, and within `most`.
-async fn waits(home: Home, status: u16, retry_after: impl Display, least: Duration, most: Duration) {
-    let receiver = Receiver::first([Answer::with_header(status, "retry-after", retry_after)]).await;
-    let gateway = home.start().await;
+async fn waits(launcher: Launcher, status: u16, retry_after: impl Display, least: Duration, most: Duration) {
+    let receiver = Receiver::first([Response::with_header(status, "retry-after", retry_after)]).await;
+    let gateway = launcher.start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Retrying).await;
     assert_attempts(&delivery, 1, HttpStatus, status.into(), "answered");
@@ -195,7 +197,7 @@ const WELL_2S: Duration = Duration::from_millis(3_000);
 #[tokio::test]
 async fn a_receiver_may_ask_to_wait_for_some_seconds() {
     for status in [429, 503] {
-        waits(Home::new(), status, 2, NEARLY_2S, WELL_2S).await;
+        waits(Launcher::new(), status, 2, NEARLY_2S, WELL_2S).await;
     }
 }
 
@@ -205,20 +207,20 @@ async fn a_receiver_may_ask_to_wait_until_a_date() {
     let date = SystemTime::now() + Duration::from_secs(4);
     let date = httpdate::fmt_http_date(date);
     // Without the fraction of the second, and the time until the request comes.
-    waits(Home::new(), 503, date, Duration::from_millis(500), Duration::from_secs(4)).await;
+    waits(Launcher::new(), 503, date, Duration::from_millis(500), Duration::from_secs(4)).await;
 }
 
 #[tokio::test]
 async fn no_receiver_may_ask_to_wait_for_longer_than_the_operator_lets_it() {
-    let home = Home::new().with("retry-after-max", "2s");
-    waits(home, 503, 1_000_000, NEARLY_2S, WELL_2S).await;
+    let launcher = Launcher::new().with("retry-after-max", "2s");
+    waits(launcher, 503, 1_000_000, NEARLY_2S, WELL_2S).await;
 }
 
 /// What a test comes to is what an attempt would have come to.
 #[tokio::test]
 async fn a_test_posts_at_once_and_tells_what_came_of_it() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {
         event_types: vec![EventType::ConversationCreated.into()],
         timeout: duration(Duration::from_secs(1)),
@@ -227,10 +229,10 @@ async fn a_test_posts_at_once_and_tells_what_came_of_it() {
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
     let cases = [
         // On a connection of its own: on one that was kept it would be sent a second time.
-        (Answer::Close, 0, "", "closed before the answer was complete"),
-        (Answer::with_body(201, "thanks"), 201, "thanks", ""),
-        (Answer::with_body(500, "no"), 500, "no", "answered 500"),
-        (Answer::Nothing, 0, "", "no complete answer within 1s"),
+        (Response::close(), 0, "", "closed before the answer was complete"),
+        (Response::with_body(201, "thanks"), 201, "thanks", ""),
+        (Response::with_body(500, "no"), 500, "no", "answered 500"),
+        (Response::nothing(), 0, "", "no complete answer within 1s"),
     ];
     for (count, (answer, status, body, error)) in cases.into_iter().enumerate() {
         receiver.now(move |_| answer.clone());
@@ -244,7 +246,7 @@ async fn a_test_posts_at_once_and_tells_what_came_of_it() {
         assert!(tested.duration.is_some());
     }
     // A kind that the subscription does not take can be tried as well, and nothing is kept of any of it.
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     let tested = gateway.client.test(&subscribed.name, EventType::WebwidgetTriggered).await;
     assert!(tested.request_body.contains(r#""event":"webwidget_triggered""#), "{tested:?}");
     assert_eq!(gateway.client.stored_events(ACCOUNT).await, []);
@@ -259,9 +261,9 @@ async fn among_many_failures_every_attempt_is_counted_and_nothing_is_sent_after_
     let mut count = 0_usize;
     let receiver = Receiver::with(move |_| {
         count += 1;
-        Answer::status(if count.is_multiple_of(FAILS_MOST) { 200 } else { 500 })
+        Response::status(if count.is_multiple_of(FAILS_MOST) { 200 } else { 500 })
     });
-    let (receiver, gateway) = (receiver.await, Home::new().start().await);
+    let (receiver, gateway) = (receiver.await, Launcher::new().start().await);
     let asked =
         v1::Subscription { retry_policy: attempts(50), max_in_flight: 64, ..subscription(receiver.url("/")) };
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;

@@ -15,11 +15,11 @@ use tidings::{
     proto::v1::{self, subscription::PayloadFormat},
 };
 
-use crate::{
+use crate::support::{
     client::{Client, Subscribed, subscription},
-    gateway::{Gateway, Home},
-    metrics::Scrape,
+    process::{Launcher, TidingsProcess},
     receiver::Receiver,
+    scrape::Scrape,
 };
 
 mod captured;
@@ -42,17 +42,18 @@ pub const PLAIN: &str = "plain-0123456789abcdef0123";
 const SIGNED: &str = "signed-0123456789abcdef012";
 const SECRET: &str = "Xk3vQ9pLw7TzRb2NcYd5HsJm";
 
-/// A home whose gateways take webhooks from two sources of one account, and the file that says so.
-pub fn home() -> Home {
-    let home = Home::new().with("ingest-listen", "127.0.0.1:0");
-    home.secrets().add(SECRET);
+/// A launcher whose gateways take webhooks from two sources of one account, and the file that says so.
+pub fn launcher() -> Launcher {
+    let launcher = Launcher::new().with("ingest-listen", "127.0.0.1:0");
+    launcher.secrets().add(SECRET);
     let text = format!(
         "{}{}signing_secret = '{SECRET}'\n",
         source(ACCOUNT, PLAIN, "plain"),
         source(ACCOUNT, SIGNED, "signed")
     );
-    let file = put_sources(&home, &text);
-    home.with("ingest-sources-file", file.to_str().unwrap())
+    let file = put_sources(&launcher, &text);
+    launcher
+        .with_file("ingest-sources-file", file)
         .with("ingest-sources-reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
 }
 
@@ -61,11 +62,11 @@ fn source(account: i64, path: &str, name: &str) -> String {
     format!("[[source]]\naccount = {account}\npath = '{path}'\nname = '{name}'\n")
 }
 
-/// Writes the sources file of a home, whole at once.
-fn put_sources(home: &Home, text: &str) -> PathBuf {
-    let (new, file) = (home.dir().with_extension("sources.new"), home.dir().with_extension("sources.toml"));
+/// Writes the sources file of a launcher, whole at once.
+fn put_sources(launcher: &Launcher, text: &str) -> PathBuf {
+    let (new, file) = (launcher.dir().join("sources.new"), launcher.dir().join("sources.toml"));
     for path in text.lines().filter_map(|line| line.strip_prefix("path = ")) {
-        home.secrets().add(path.trim_matches('\''));
+        launcher.secrets().add(path.trim_matches('\''));
     }
     fs::write(&new, text).unwrap();
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
@@ -74,7 +75,7 @@ fn put_sources(home: &Home, text: &str) -> PathBuf {
 }
 
 /// What a Chatwoot sends to a source of this path of a gateway.
-fn sender(gateway: &Gateway, path: &str) -> Sender {
+fn sender(gateway: &TidingsProcess, path: &str) -> Sender {
     Sender::to(gateway.ingest.expect("it takes webhooks"), path)
 }
 
@@ -88,8 +89,11 @@ async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
 
 /// A body that Chatwoot could send: a message of this id.
 fn message(id: i64) -> String {
-    let name = "message_created-1";
-    let mut body: Value = serde_json::from_str(&captured::text(name)).unwrap();
+    let captured = crate::chatwoot::fixtures::all()
+        .into_iter()
+        .find(|fixture| fixture.name == "message_created-1")
+        .unwrap();
+    let mut body: Value = serde_json::from_slice(&captured.captured).unwrap();
     body["id"] = id.into();
     body["account"]["id"] = ACCOUNT.into();
     if let Some(inner) = body["conversation"]["messages"].get_mut(0) {
@@ -115,30 +119,30 @@ fn now() -> i64 {
     SystemClock.now().seconds()
 }
 
-async fn counted(gateway: &Gateway, outcome: &str) -> f64 {
-    Scrape::of(gateway).await.value(&format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}"))
+async fn counted(gateway: &TidingsProcess, outcome: &str) -> f64 {
+    Scrape::value_of(gateway, &format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}")).await
 }
 
 /// The lines of a log that say that a webhook was refused.
 fn refused(log: &[String]) -> Vec<Value> {
-    let lines = log.iter().filter(|line| line.contains("a webhook is refused"));
+    let lines = log.iter().filter(|line| line.contains("a webhook was rejected"));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[tokio::test]
 async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is_401() {
     // With all that there is to be seen of paths and secrets.
-    let (receiver, home) = (Receiver::start().await, home().with("log-level", "trace"));
-    let gateway = home.start().await;
+    let (receiver, launcher) = (Receiver::start().await, launcher().with("log-level", "trace"));
+    let gateway = launcher.start().await;
     subscribe(&gateway.client, &receiver).await;
     let sender = sender(&gateway, SIGNED);
     let (id, body) = (delivery(), message(7));
-    let answer = sender.post(&body, &id, &signed(SECRET, now(), &body)).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = sender.post(&body, &id, &signed(SECRET, now(), &body)).await;
+    assert_eq!(response.status, 200, "{response:?}");
     let name = format!("accounts/{ACCOUNT}/events/chatwoot~{id}");
-    assert_eq!(answer.json(), json!({ "name": name, "duplicate": false }));
+    assert_eq!(response.json(), json!({ "name": name, "duplicate": false }));
     let arrived = receiver.wait_for(1).await;
-    assert_eq!(serde_json::from_str::<Value>(&arrived[0].body).unwrap()["id"], 7);
+    assert_eq!(arrived[0].message_number(), 7);
 
     let other = message(8);
     for (what, headers) in [
@@ -149,8 +153,12 @@ async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is
         ("to come", signed(SECRET, now() + 400, &other).to_vec()),
         ("no time", signed(SECRET, now(), &other)[1..].to_vec()),
     ] {
-        let answer = sender.post(&other, &delivery(), &headers).await;
-        assert_eq!((answer.status, &answer.json()["reason"]), (401, &json!("SIGNATURE_INVALID")), "{what}");
+        let response = sender.post(&other, &delivery(), &headers).await;
+        assert_eq!(
+            (response.status, &response.json()["reason"]),
+            (401, &json!("SIGNATURE_INVALID")),
+            "{what}"
+        );
     }
     assert_eq!(counted(&gateway, "unsigned").await, 6.0);
     assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
@@ -164,28 +172,36 @@ async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is
 
 #[tokio::test]
 async fn a_delivery_is_taken_once_and_its_id_stands_for_one_body_only() {
-    let (receiver, home) = (Receiver::start().await, home());
-    let mut gateway = home.start().await;
+    let (receiver, launcher) = (Receiver::start().await, launcher());
+    let mut gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     let id = delivery();
     let mut names = Vec::new();
     for (round, duplicate) in [(0, false), (1, true), (2, true)] {
         if round == 2 {
             gateway.stop().await;
-            gateway = home.start().await;
+            gateway = launcher.start().await;
         }
-        let answer = sender(&gateway, PLAIN).post(&message(7), &id, &[]).await;
-        assert_eq!((answer.status, answer.json()["duplicate"].as_bool()), (200, Some(duplicate)), "{round}");
-        names.push(answer.json()["name"].clone());
+        let response = sender(&gateway, PLAIN).post(&message(7), &id, &[]).await;
+        assert_eq!(
+            (response.status, response.json()["duplicate"].as_bool()),
+            (200, Some(duplicate)),
+            "{round}"
+        );
+        names.push(response.json()["name"].clone());
     }
     assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
-    let answer = sender(&gateway, PLAIN).post(&message(8), &id, &[]).await;
-    assert_eq!((answer.status, &answer.json()["reason"]), (409, &json!("EVENT_EXISTS")), "{answer:?}");
+    let response = sender(&gateway, PLAIN).post(&message(8), &id, &[]).await;
+    assert_eq!((response.status, &response.json()["reason"]), (409, &json!("EVENT_EXISTS")), "{response:?}");
 
     // Without an id nobody knows that it is the same one.
     for _ in 0..2 {
-        let answer = sender(&gateway, PLAIN).post_with(&message(9), &[]).await;
-        assert_eq!((answer.status, answer.json()["duplicate"].as_bool()), (200, Some(false)), "{answer:?}");
+        let response = sender(&gateway, PLAIN).post_with(&message(9), &[]).await;
+        assert_eq!(
+            (response.status, response.json()["duplicate"].as_bool()),
+            (200, Some(false)),
+            "{response:?}"
+        );
     }
     gateway.client.counts_when(&subscribed.name, "three delivered", |counts| counts.succeeded == 3).await;
     assert_eq!(gateway.client.counts(&subscribed.name).await.all(), 3);
@@ -194,7 +210,7 @@ async fn a_delivery_is_taken_once_and_its_id_stands_for_one_body_only() {
         assert_eq!(scrape.value(&format!("tidings_ingest_requests_total{{outcome=\"{outcome}\"}}")), count);
     }
     let log = gateway.stop().await;
-    let told = refused(&log);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((&told[0]["delivery.id"], &told[0]["status"]), (&json!(id), &json!(409)));
+    let refusals = refused(&log);
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!((&refusals[0]["delivery.id"], &refusals[0]["status"]), (&json!(id), &json!(409)));
 }

@@ -10,17 +10,14 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    client::{Client, Subscribed, attempts, duration, publish_request, subscription},
-    gateway::Home,
-    metrics::Scrape,
-    receiver::{Answer, Receiver, Request},
-};
-use serde_json::Value;
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, delivery::State},
+use tidings::proto::v1::{self, delivery::State};
+
+use crate::support::{
+    client::{Client, Subscribed, attempts, duration, retry_policy, subscription},
+    events::{message, publish_request},
+    process::Launcher,
+    receiver::{Receiver, Request, Response},
+    scrape::Scrape,
 };
 
 const ACCOUNT: i64 = 1;
@@ -29,42 +26,28 @@ const MESSAGES_MAX: i64 = 100_000;
 /// The conversation that does not come through.
 const STUCK: i64 = 1;
 
-fn message(conversation: i64, number: i64) -> v1::Event {
-    let account = AccountId::new(ACCOUNT).unwrap();
-    samples::typical_message(account, conversation, conversation * MESSAGES_MAX + number)
-}
-
 /// The conversation and the number of the message that was POSTed.
-fn told(request: &Request) -> (i64, i64) {
-    let body: Value = serde_json::from_str(&request.body).unwrap();
-    let id = body["id"].as_i64().unwrap();
+fn position(request: &Request) -> (i64, i64) {
+    let id = request.message_number();
     (id / MESSAGES_MAX, id % MESSAGES_MAX)
 }
 
-/// Publishes so many messages of these conversations in turn, the numbers going on from `from`.
+/// Publishes `count` messages of each of these conversations in turn, numbered from `from`.
 async fn publish(client: &Client, conversations: &[i64], from: i64, count: i64) {
     let events = (from..from + count)
         .flat_map(|number| conversations.iter().map(move |conversation| (*conversation, number)));
-    let requests: Vec<_> = events
-        .map(|(conversation, number)| {
-            publish_request(ACCOUNT, &format!("m{conversation}-{number}"), message(conversation, number))
-        })
-        .collect();
-    for requests in requests.chunks(1000) {
-        let batch = v1::BatchPublishEventsRequest { requests: requests.to_vec(), ..Default::default() };
-        client.events.clone().batch_publish_events(batch).await.unwrap();
-    }
+    let request = |(conversation, number)| {
+        let event = message(ACCOUNT, conversation, conversation * MESSAGES_MAX + number);
+        publish_request(ACCOUNT, &format!("m{conversation}-{number}"), event)
+    };
+    client.publish_all(events.map(request)).await;
 }
 
 async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
     let asked = v1::Subscription {
         ordered: true,
         // The stuck conversation does not use its attempts up while others go past it.
-        retry_policy: Some(v1::RetryPolicy {
-            max_attempts: 50,
-            min_backoff: duration(Duration::from_millis(20)),
-            max_backoff: duration(Duration::from_secs(2)),
-        }),
+        retry_policy: retry_policy(50, Duration::from_millis(20), Duration::from_secs(2)),
         max_in_flight: 16,
         ..subscription(receiver.url("/"))
     };
@@ -76,7 +59,7 @@ async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
 fn assert_order(seen: &[Request]) -> HashMap<i64, i64> {
     let mut last: HashMap<i64, (i64, bool)> = HashMap::new();
     for request in seen {
-        let (conversation, number) = told(request);
+        let (conversation, number) = position(request);
         let (before, taken) = last.get(&conversation).copied().unwrap_or((0, true));
         assert!(
             number == before || number == before + 1 && taken,
@@ -88,30 +71,30 @@ fn assert_order(seen: &[Request]) -> HashMap<i64, i64> {
     last.into_iter().map(|(conversation, (number, _))| (conversation, number)).collect()
 }
 
-/// Refuses the stuck conversation until told otherwise.
+/// Refuses the stuck conversation until it is healed.
 async fn one_is_stuck() -> (Receiver, Arc<AtomicBool>) {
     let healed = Arc::new(AtomicBool::new(false));
     let heals = Arc::clone(&healed);
     let receiver = Receiver::with(move |request| {
-        let stuck = told(request).0 == STUCK && !heals.load(Ordering::Relaxed);
-        Answer::status(if stuck { 500 } else { 200 })
+        let stuck = position(request).0 == STUCK && !heals.load(Ordering::Relaxed);
+        Response::status(if stuck { 500 } else { 200 })
     });
     (receiver.await, healed)
 }
 
 fn taken_of_others(seen: &[Request]) -> usize {
-    let others = seen.iter().filter(|request| request.taken).map(told).filter(|told| told.0 != STUCK);
+    let others = seen.iter().filter(|request| request.taken).map(position).filter(|at| at.0 != STUCK);
     others.collect::<BTreeSet<_>>().len()
 }
 
 #[tokio::test]
-async fn a_stuck_conversation_holds_up_itself_alone() {
+async fn a_stuck_conversation_holds_up_only_itself() {
     let (receiver, healed) = one_is_stuck().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     subscribe(&gateway.client, &receiver).await;
     publish(&gateway.client, &[STUCK, 2, 3, 4, 5, 6, 7, 8], 1, 40).await;
     let seen = receiver.wait_until("all others", |seen| taken_of_others(seen) == 7 * 40).await;
-    let of_stuck: BTreeSet<_> = seen.iter().map(told).filter(|told| told.0 == STUCK).collect();
+    let of_stuck: BTreeSet<_> = seen.iter().map(position).filter(|at| at.0 == STUCK).collect();
     assert_eq!(of_stuck, [(STUCK, 1)].into(), "the first holds up the rest");
     healed.store(true, Ordering::Relaxed);
     gateway.client.nothing_owed(ACCOUNT).await;
@@ -123,7 +106,7 @@ async fn a_stuck_conversation_holds_up_itself_alone() {
 #[tokio::test]
 async fn what_does_not_fit_into_the_window_keeps_its_order() {
     let (receiver, healed) = one_is_stuck().await;
-    let gateway = Home::new().with("lane-window", "256").start().await;
+    let gateway = Launcher::new().with("lane-window", "256").start().await;
     subscribe(&gateway.client, &receiver).await;
     publish(&gateway.client, &[STUCK], 1, 400).await;
     publish(&gateway.client, &[2, 3, 4, 5, 6, 7], 1, 60).await;
@@ -139,14 +122,14 @@ async fn what_does_not_fit_into_the_window_keeps_its_order() {
 async fn more_conversations_than_are_kept_apart_wait_in_the_store() {
     let healed = Arc::new(AtomicBool::new(false));
     let heals = Arc::clone(&healed);
-    let refuse = move |_: &Request| Answer::status(if heals.load(Ordering::Relaxed) { 200 } else { 500 });
+    let refuse = move |_: &Request| Response::status(if heals.load(Ordering::Relaxed) { 200 } else { 500 });
     let receiver = Receiver::with(refuse).await;
-    let gateway = Home::new().with("lane-order-keys-max", "5").start().await;
+    let gateway = Launcher::new().with("lane-order-keys-max", "5").start().await;
     subscribe(&gateway.client, &receiver).await;
     let conversations: Vec<i64> = (1..=20).collect();
     publish(&gateway.client, &conversations, 1, 3).await;
     let seen = receiver.wait_for(50).await;
-    let tried: BTreeSet<_> = seen.iter().map(told).collect();
+    let tried: BTreeSet<_> = seen.iter().map(position).collect();
     assert_eq!(tried, (1..=5).map(|conversation| (conversation, 1)).collect());
     healed.store(true, Ordering::Relaxed);
     gateway.client.nothing_owed(ACCOUNT).await;
@@ -160,18 +143,18 @@ async fn a_crash_in_the_middle_changes_no_order() {
     let mut count = 0_u32;
     let receiver = Receiver::with(move |_| {
         count += 1;
-        Answer::status(if count.is_multiple_of(3) { 500 } else { 200 })
+        Response::status(if count.is_multiple_of(3) { 500 } else { 200 })
     });
     let receiver = receiver.await;
-    let home = Home::new();
-    let mut gateway = home.start().await;
+    let launcher = Launcher::new();
+    let mut gateway = launcher.start().await;
     subscribe(&gateway.client, &receiver).await;
     let conversations: Vec<i64> = (1..=10).collect();
     publish(&gateway.client, &conversations, 1, 60).await;
     for part in 1..=3 {
         receiver.wait_for(part * 150).await;
         gateway.kill().await;
-        gateway = home.start().await;
+        gateway = launcher.start().await;
     }
     gateway.client.nothing_owed(ACCOUNT).await;
     assert_eq!(assert_order(&receiver.seen()), conversations.iter().map(|c| (*c, 60)).collect());
@@ -181,7 +164,7 @@ async fn a_crash_in_the_middle_changes_no_order() {
 #[tokio::test]
 async fn a_pause_and_a_switch_in_the_middle_change_no_order() {
     let (receiver, healed) = one_is_stuck().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     publish(&gateway.client, &[STUCK, 2, 3], 1, 100).await;
     for pause in 1..=3 {
@@ -197,9 +180,9 @@ async fn a_pause_and_a_switch_in_the_middle_change_no_order() {
 }
 
 #[tokio::test]
-async fn asking_for_order_later_orders_what_waits_already() {
-    let receiver = Receiver::always(Answer::Nothing).await;
-    let gateway = Home::new().start().await;
+async fn asking_for_order_later_orders_what_already_waits() {
+    let receiver = Receiver::always(Response::nothing()).await;
+    let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {
         retry_policy: attempts(50),
         max_in_flight: 16,
@@ -214,7 +197,7 @@ async fn asking_for_order_later_orders_what_waits_already() {
     let change = v1::Subscription { name: subscribed.name, ordered: true, ..Default::default() };
     gateway.client.update(change).await;
     receiver.wait_for(seen + 3).await;
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     gateway.client.nothing_owed(ACCOUNT).await;
     let ordered = &receiver.seen()[seen..];
     assert_eq!(assert_order(ordered), (1..=3).map(|conversation| (conversation, 30)).collect());
@@ -226,17 +209,17 @@ async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
     const HELD_UP: Duration = Duration::from_secs(3);
     let mut times: BTreeMap<i64, u32> = BTreeMap::new();
     let receiver = Receiver::with(move |request| {
-        let (_, number) = told(request);
+        let (_, number) = position(request);
         let time = times.entry(number).or_default();
         *time += 1;
         match (number, *time) {
-            (1, 1) => Answer::status(500),
-            (2, 1) => Answer::Late(HELD_UP, 200),
-            _ => Answer::status(200),
+            (1, 1) => Response::status(500),
+            (2, 1) => Response::late(HELD_UP, 200),
+            _ => Response::status(200),
         }
     });
     let receiver = receiver.await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let asked =
         v1::Subscription { ordered: true, retry_policy: attempts(1), ..subscription(receiver.url("/")) };
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
@@ -247,20 +230,19 @@ async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
     gateway.client.delivery_in(&first, State::Failed).await;
     gateway.client.retry(&first).await;
     gateway.client.nothing_owed(ACCOUNT).await;
-    let numbers: Vec<_> = receiver.seen().iter().map(|request| told(request).1).collect();
+    let numbers: Vec<_> = receiver.seen().iter().map(|request| position(request).1).collect();
     assert_eq!(numbers, [1, 2, 1, 3, 4]);
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_cancelled_while_it_waits_lets_the_next_go_at_once() {
-    let receiver = Receiver::first([Answer::status(500)]).await;
-    let gateway = Home::new().start().await;
-    let week = duration(Duration::from_secs(7 * 24 * 3600));
-    let retry_policy = v1::RetryPolicy { min_backoff: week, max_backoff: week, ..Default::default() };
+    let receiver = Receiver::first([Response::status(500)]).await;
+    let gateway = Launcher::new().start().await;
+    let week = Duration::from_hours(7 * 24);
     let asked = v1::Subscription {
         ordered: true,
-        retry_policy: Some(retry_policy),
+        retry_policy: retry_policy(0, week, week),
         ..subscription(receiver.url("/"))
     };
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
@@ -277,12 +259,12 @@ async fn of_one_conversation_as_much_is_in_memory_as_the_operator_allows() {
     const MESSAGES: i64 = 40;
     for (window, reads) in [("1", 20.0..=40.0), ("64", 0.0..=0.0)] {
         let receiver = Receiver::start().await;
-        let gateway = Home::new().with("lane-order-key-window", window).start().await;
+        let gateway = Launcher::new().with("lane-order-key-window", window).start().await;
         subscribe(&gateway.client, &receiver).await;
         publish(&gateway.client, &[2], 1, MESSAGES).await;
         gateway.client.nothing_owed(ACCOUNT).await;
         assert_eq!(assert_order(&receiver.seen())[&2], MESSAGES);
-        let counted = Scrape::of(&gateway).await.value("tidings_lane_order_key_reads_total");
+        let counted = Scrape::value_of(&gateway, "tidings_lane_order_key_reads_total").await;
         assert!(reads.contains(&counted), "{counted} reads with a window of {window}");
         gateway.stop().await;
     }

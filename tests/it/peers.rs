@@ -4,45 +4,37 @@
 //! Machines are noisy. So these tests look at what happens in which order, and at medians with a wide margin; how far a
 //! healthy endpoint's latency may move at most is measured by the benchmark.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use crate::{
-    client::{Client, attempts, duration, publish_request, subscription},
-    gateway::{Gateway, Home},
-    receiver::{Answer, Receiver, Request},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, delivery::State, delivery_attempt::Outcome},
-};
+use tidings::proto::v1::{self, delivery::State, delivery_attempt::Outcome};
 use tokio::time::{Instant, sleep};
+
+use crate::support::{
+    client::{Client, attempts, duration, subscription},
+    events,
+    events::publish_request,
+    process::{Launcher, TidingsProcess},
+    receiver::{Receiver, Request, Response},
+    tcp_relay::TcpRelay,
+};
 
 mod healthy;
 mod hostile;
-mod relay;
 
 use healthy::Healthy;
-use relay::Relay;
 
 /// The account of the healthy endpoint, and another one.
 const ACCOUNT: i64 = 1;
 const OTHER_ACCOUNT: i64 = 2;
 /// The longest timeout that a subscription may have: what hangs does so until the end of the test.
 const HANGS: Duration = Duration::from_secs(30);
-/// A healthy median has moved if it is so many times what it was, and this long.
+/// A healthy median has moved if it grew by this factor, and to this long.
 const MOVED_FACTOR: u32 = 10;
 const MOVED: Duration = Duration::from_millis(250);
 
-/// A message whose number a receiver can tell. Eleven conversations, in turn.
+/// A message. Eleven conversations, in turn.
 fn message(account: i64, number: i64) -> v1::Event {
-    samples::typical_message(AccountId::new(account).unwrap(), number % 11 + 1, number)
-}
-
-/// The number of the message that was POSTed.
-fn number_of(request: &Request) -> i64 {
-    let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
-    body["id"].as_i64().unwrap()
+    events::message(account, number % 11 + 1, number)
 }
 
 #[track_caller]
@@ -54,15 +46,15 @@ fn assert_not_moved(without: Duration, with: Duration) {
 }
 
 /// What is cut off at the end of these tests need not be waited for.
-fn home() -> Home {
-    Home::new().with("drain-timeout", "100ms")
+fn launcher() -> Launcher {
+    Launcher::new().with("drain-timeout", "100ms")
 }
 
-/// An endpoint of `account` hangs for the whole timeout; the healthy endpoint's deliveries go on beside it.
+/// An endpoint of `account` hangs for the whole timeout; the healthy endpoint's deliveries continue.
 async fn a_hanging_endpoint_moves_nobody(account: i64) {
     const MAX_IN_FLIGHT: usize = 64;
-    let (hanging, gateway) = (Receiver::always(Answer::Nothing).await, home().start().await);
-    let healthy = Healthy::beside(&gateway, &[OTHER_ACCOUNT]).await;
+    let (hanging, gateway) = (Receiver::always(Response::nothing()).await, launcher().start().await);
+    let healthy = Healthy::start(&gateway, &[OTHER_ACCOUNT]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription {
         timeout: duration(HANGS),
@@ -94,11 +86,11 @@ async fn an_endpoint_of_another_account_that_hangs_moves_nobody_else() {
 }
 
 /// Answers 200 and never ends the body; the events of one lane run into its timeout, hundreds of them.
-async fn bodies_without_an_end_move_nobody(answer: Answer) {
+async fn bodies_without_an_end_move_nobody(answer: Response) {
     const COUNT: i64 = 600;
     const IN_FLIGHT: u16 = 100;
-    let (endless, gateway) = (Receiver::always(answer).await, home().start().await);
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let (endless, gateway) = (Receiver::always(answer).await, launcher().start().await);
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription {
         timeout: duration(Duration::from_secs(1)),
@@ -127,25 +119,27 @@ async fn bodies_without_an_end_move_nobody(answer: Answer) {
 
 #[tokio::test]
 async fn answers_that_stop_in_their_body_are_timeouts_and_move_nobody_else() {
-    bodies_without_an_end_move_nobody(Answer::StalledBody).await;
+    bodies_without_an_end_move_nobody(Response::stalled_body()).await;
 }
 
 #[tokio::test]
 async fn answers_that_trickle_without_an_end_are_timeouts_and_move_nobody_else() {
-    bodies_without_an_end_move_nobody(Answer::TrickledBody(Duration::from_millis(100))).await;
+    bodies_without_an_end_move_nobody(Response::trickled_body(Duration::from_millis(100))).await;
 }
 
 #[tokio::test]
 async fn huge_answers_take_no_memory() {
-    const ANSWER_BYTES: usize = 100 << 20;
+    const RESPONSE_BYTES: usize = 100 << 20;
     const COUNT: i64 = 20;
     const GROWTH_BYTES_MAX: u64 = 10_000_000;
-    let (huge, gateway) = (Receiver::always(Answer::Long(ANSWER_BYTES)).await, home().start().await);
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let huge = format!("HTTP/1.1 200 OK\r\ncontent-length: {RESPONSE_BYTES}\r\n\r\n");
+    let huge = Response::repeat(&huge, "x");
+    let (huge, gateway) = (Receiver::always(huge).await, launcher().start().await);
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription { max_in_flight: 20, ..subscription(huge.url("/huge")) };
     gateway.client.subscribe(OTHER_ACCOUNT, asked).await;
-    let before = peak_resident_bytes(gateway.pid());
+    let before = gateway.peak_resident_bytes();
     publish_batch(&gateway.client, OTHER_ACCOUNT, 1..=COUNT).await;
     huge.wait_for(usize::try_from(COUNT).unwrap()).await;
     let with = healthy.median().await;
@@ -153,39 +147,31 @@ async fn huge_answers_take_no_memory() {
     // The status counts, whatever is left of the body.
     let taken = gateway.client.deliveries_in(OTHER_ACCOUNT, &[State::Succeeded]).await;
     assert_eq!(i64::try_from(taken.len()), Ok(COUNT));
-    let grown = peak_resident_bytes(gateway.pid()) - before;
+    let grown = gateway.peak_resident_bytes() - before;
     assert!(
         grown <= GROWTH_BYTES_MAX,
-        "{COUNT} answers of {ANSWER_BYTES} bytes took {grown} bytes of memory"
+        "{COUNT} responses of {RESPONSE_BYTES} bytes took {grown} bytes of memory"
     );
     assert_not_moved(without, with);
     healthy.end().await;
     gateway.stop().await;
 }
 
-/// The most memory that the process has ever had resident.
-fn peak_resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-    kib * 1024
-}
-
 #[tokio::test]
 async fn an_endpoint_that_asks_for_patience_gets_what_it_asks_for() {
     const ASKED: Duration = Duration::from_secs(3);
     let cases = [
-        (OTHER_ACCOUNT, Some(Answer::with_header(429, "retry-after", ASKED.as_secs()))),
+        (OTHER_ACCOUNT, Some(Response::with_header(429, "retry-after", ASKED.as_secs()))),
         // No word of how long: the subscription's own policy says it, at most 50 ms here.
         (OTHER_ACCOUNT + 1, None),
     ];
-    let gateway = home().start().await;
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let gateway = launcher().start().await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let mut receivers = Vec::new();
     for (account, first) in cases {
         let asks = first.is_some();
-        let receiver = Receiver::first([first.unwrap_or(Answer::status(429))]).await;
+        let receiver = Receiver::first([first.unwrap_or(Response::status(429))]).await;
         gateway.client.subscribe(account, subscription(receiver.url("/busy"))).await;
         gateway.client.publish(account, message(account, 1)).await;
         receivers.push((account, asks, receiver));
@@ -209,8 +195,8 @@ async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
     const BACKLOG: i64 = 3_000;
     const MAX_IN_FLIGHT: usize = 32;
     const WITHIN: Duration = Duration::from_secs(3);
-    let (receiver, home) = (Receiver::always(Answer::Nothing).await, home());
-    let gateway = home.start().await;
+    let (receiver, launcher) = (Receiver::always(Response::nothing()).await, launcher());
+    let gateway = launcher.start().await;
     let asked = v1::Subscription {
         timeout: duration(HANGS),
         max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
@@ -220,17 +206,17 @@ async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
     publish_batch(&gateway.client, ACCOUNT, 1..=BACKLOG).await;
     let before = receiver.wait_for(MAX_IN_FLIGHT).await;
     gateway.kill().await;
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
 
     let started = Instant::now();
-    let gateway = home.start().await;
-    let in_flight: BTreeSet<_> = before.iter().map(number_of).collect();
+    let gateway = launcher.start().await;
+    let in_flight: BTreeSet<_> = before.iter().map(Request::message_number).collect();
     let are_back = |seen: &[Request]| {
-        let again = || seen[MAX_IN_FLIGHT..].iter().map(number_of).collect();
+        let again = || seen[MAX_IN_FLIGHT..].iter().map(Request::message_number).collect();
         seen.len() >= 2 * MAX_IN_FLIGHT && in_flight.is_subset(&again())
     };
     let seen = receiver.wait_until("those in flight again", are_back).await;
-    let again = seen[MAX_IN_FLIGHT..].iter().filter(|request| in_flight.contains(&number_of(request)));
+    let again = seen[MAX_IN_FLIGHT..].iter().filter(|request| in_flight.contains(&request.message_number()));
     let took = again.map(|request| request.at - started).max().unwrap();
     assert!(took <= WITHIN, "those in flight came back after {took:?}");
     gateway.client.nothing_owed(ACCOUNT).await;
@@ -242,9 +228,9 @@ async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
 async fn a_kill_beside_a_hanging_endpoint_repeats_only_what_was_in_flight() {
     const COUNT: i64 = 1_000;
     const MAX_IN_FLIGHT: usize = 32;
-    let (healthy, hanging) = (Receiver::start().await, Receiver::always(Answer::Nothing).await);
-    let home = home();
-    let gateway = home.start().await;
+    let (healthy, hanging) = (Receiver::start().await, Receiver::always(Response::nothing()).await);
+    let launcher = launcher();
+    let gateway = launcher.start().await;
     let asked = |url| v1::Subscription {
         timeout: duration(HANGS),
         max_in_flight: i32::try_from(MAX_IN_FLIGHT).unwrap(),
@@ -257,11 +243,11 @@ async fn a_kill_beside_a_hanging_endpoint_repeats_only_what_was_in_flight() {
     healthy.wait_for(usize::try_from(COUNT / 2).unwrap()).await;
     gateway.kill().await;
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     gateway.client.counts_when(&subscribed.name, "all delivered", |counts| counts.owed() == 0).await;
     hanging.wait_for(2 * MAX_IN_FLIGHT).await;
     let seen = healthy.seen();
-    let taken = seen.iter().filter(|request| request.taken).map(number_of);
+    let taken = seen.iter().filter(|request| request.taken).map(Request::message_number);
     assert_eq!(taken.collect::<BTreeSet<_>>(), (1..=COUNT).collect());
     let again = seen.len() - usize::try_from(COUNT).unwrap();
     assert!(again <= MAX_IN_FLIGHT, "{again} were sent twice to an endpoint that took all of them");
@@ -275,14 +261,14 @@ enum Loses {
     Call(Duration),
     /// Its connection breaks, so long after the call began.
     Connection(Duration),
-    /// Its connection breaks once the event is stored, before a word of the answer.
-    Answer,
+    /// Its connection breaks once the event is stored, before the response.
+    Response,
 }
 
 #[tokio::test]
 async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
-    let gateway = home().start().await;
-    let healthy = Healthy::beside(&gateway, &[]).await;
+    let gateway = launcher().start().await;
+    let healthy = Healthy::start(&gateway, &[]).await;
     let receiver = Receiver::start().await;
     gateway.client.subscribe(OTHER_ACCOUNT, subscription(receiver.url("/"))).await;
     let without = healthy.median().await;
@@ -290,14 +276,14 @@ async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
     for number in 1..=40_i64 {
         let moment = Duration::from_micros(50) * u32::try_from(number).unwrap();
         let loses = match number % 3 {
-            0 => Loses::Answer,
+            0 => Loses::Response,
             1 => Loses::Call(moment),
             _ => Loses::Connection(moment),
         };
         break_off(&gateway, &receiver, number, loses).await;
         let id = format!("e{number}");
         let repeated = gateway.client.publish_as(OTHER_ACCOUNT, &id, message(OTHER_ACCOUNT, number)).await;
-        assert!(repeated.duplicate || !matches!(loses, Loses::Answer), "{repeated:?}");
+        assert!(repeated.duplicate || !matches!(loses, Loses::Response), "{repeated:?}");
         stored_first += usize::from(repeated.duplicate);
         let again = gateway.client.publish_as(OTHER_ACCOUNT, &id, message(OTHER_ACCOUNT, number)).await;
         assert_eq!(again, v1::PublishResult { duplicate: true, ..repeated }, "{loses:?}");
@@ -314,12 +300,12 @@ async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
 }
 
 /// Publishes an event by a client that never gets its answer.
-async fn break_off(gateway: &Gateway, receiver: &Receiver, number: i64, loses: Loses) {
-    let relay = Relay::to(gateway.grpc, !matches!(loses, Loses::Answer)).await;
-    let client = relay.client().await;
+async fn break_off(gateway: &TidingsProcess, receiver: &Receiver, number: i64, loses: Loses) {
+    let relay = TcpRelay::to(gateway.grpc, !matches!(loses, Loses::Response)).await;
+    let client = gateway.client_at(relay.address).await;
     let call = tokio::spawn(async move {
-        let request = publish_request(OTHER_ACCOUNT, &format!("e{number}"), message(OTHER_ACCOUNT, number));
-        drop(client.events.clone().publish_event(request).await);
+        let event = message(OTHER_ACCOUNT, number);
+        drop(client.try_publish(publish_request(OTHER_ACCOUNT, &format!("e{number}"), event)).await);
     });
     match loses {
         Loses::Call(moment) => {
@@ -330,8 +316,8 @@ async fn break_off(gateway: &Gateway, receiver: &Receiver, number: i64, loses: L
             sleep(moment).await;
             relay.cut().await;
         }
-        Loses::Answer => {
-            let arrived = |seen: &[Request]| seen.iter().any(|request| number_of(request) == number);
+        Loses::Response => {
+            let arrived = |seen: &[Request]| seen.iter().any(|request| request.message_number() == number);
             receiver.wait_until("the event", arrived).await;
             relay.cut().await;
         }
@@ -339,11 +325,5 @@ async fn break_off(gateway: &Gateway, receiver: &Receiver, number: i64, loses: L
 }
 
 async fn publish_batch(client: &Client, account: i64, numbers: impl Iterator<Item = i64>) {
-    const BATCH: usize = 500;
-    let numbers: Vec<_> = numbers.collect();
-    for part in numbers.chunks(BATCH) {
-        let requests = part.iter().map(|number| publish_request(account, "", message(account, *number)));
-        let batch = v1::BatchPublishEventsRequest { requests: requests.collect(), ..Default::default() };
-        client.events.clone().batch_publish_events(batch).await.unwrap();
-    }
+    client.publish_all(numbers.map(|number| publish_request(account, "", message(account, number)))).await;
 }

@@ -1,22 +1,20 @@
 //! Who gets an event, and how often: matching, duplicates, and the three ways to publish.
 
-use crate::{
-    client::{id_of, publish_request, subscription},
-    gateway::Home,
-    receiver::Receiver,
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat},
-};
+use tidings::proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat};
 use tonic::Code;
+
+use crate::support::{
+    client::{id_of, subscription, update_request},
+    events,
+    events::{contact, message_of, publish_request},
+    process::Launcher,
+    receiver::{Receiver, Request},
+};
 
 /// A message in a conversation of this inbox.
 fn message(account: i64, inbox: i64, number: i64) -> v1::Event {
-    let mut event = samples::typical_message(AccountId::new(account).unwrap(), 1, number);
-    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
-    let message = created.message.as_mut().unwrap();
+    let mut event = events::message(account, 1, number);
+    let message = message_of(&mut event);
     message.conversation.as_mut().unwrap().inbox_id = inbox;
     if let Some(of) = &mut message.inbox {
         of.id = inbox;
@@ -24,14 +22,10 @@ fn message(account: i64, inbox: i64, number: i64) -> v1::Event {
     event
 }
 
-fn contact(account: i64) -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(account).unwrap())
-}
-
 #[tokio::test]
 async fn an_event_goes_to_those_of_its_account_who_take_its_kind_and_its_inbox() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let messages = vec![EventType::MessageCreated.into()];
     let subscriptions = [
         (
@@ -81,7 +75,7 @@ async fn an_event_goes_to_those_of_its_account_who_take_its_kind_and_its_inbox()
 
 #[tokio::test]
 async fn an_event_for_nobody_is_stored_and_says_so() {
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let published = gateway.client.publish_as(1, "for-nobody", contact(1)).await;
     assert_eq!((published.delivery_count, &*published.event), (0, "accounts/1/events/for-nobody"));
     let stored = gateway.client.stored_events(1).await;
@@ -106,8 +100,8 @@ async fn an_event_for_nobody_is_stored_and_says_so() {
 #[tokio::test]
 async fn a_duplicate_is_delivered_once_whichever_way_and_whenever_it_comes() {
     let receiver = Receiver::start().await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     let first = gateway.client.publish_as(1, "once", contact(1)).await;
     assert!(!first.duplicate);
@@ -115,18 +109,16 @@ async fn a_duplicate_is_delivered_once_whichever_way_and_whenever_it_comes() {
     let again = v1::PublishResult { duplicate: true, ..first.clone() };
     assert_eq!(gateway.client.publish_as(1, "once", contact(1)).await, again);
     let request = || publish_request(1, "once", contact(1));
-    let batch = v1::BatchPublishEventsRequest { requests: vec![request(), request()], ..Default::default() };
-    let results =
-        gateway.client.events.clone().batch_publish_events(batch).await.unwrap().into_inner().results;
+    let results = gateway.client.publish_all([request(), request()]).await;
     assert_eq!(results, [again.clone(), again.clone()]);
-    let other = gateway.client.try_publish(1, "once", message(1, 7, 1)).await.unwrap_err();
+    let other = gateway.client.try_publish(publish_request(1, "once", message(1, 7, 1))).await.unwrap_err();
     assert_eq!(other.code(), Code::AlreadyExists);
     // The id is the account's own.
     assert!(!gateway.client.publish_as(2, "once", contact(2)).await.duplicate);
     gateway.client.nothing_owed(1).await;
     gateway.stop().await;
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     assert_eq!(gateway.client.publish_as(1, "once", contact(1)).await, again);
     gateway.client.publish_as(1, "twice", contact(1)).await;
     gateway.client.nothing_owed(1).await;
@@ -138,7 +130,7 @@ async fn a_duplicate_is_delivered_once_whichever_way_and_whenever_it_comes() {
 async fn of_many_who_publish_the_same_at_once_one_is_the_first() {
     const CALLERS: usize = 16;
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     for round in 1..=10 {
         let id = format!("e{round}");
@@ -156,45 +148,35 @@ async fn of_many_who_publish_the_same_at_once_one_is_the_first() {
 async fn a_batch_and_a_stream_deliver_every_event_once() {
     const COUNT: i64 = 40;
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     let request = |number: i64| publish_request(1, &format!("e{number}"), message(1, 7, number));
 
-    let batch =
-        v1::BatchPublishEventsRequest { requests: (1..=COUNT).map(request).collect(), ..Default::default() };
-    let results =
-        gateway.client.events.clone().batch_publish_events(batch).await.unwrap().into_inner().results;
+    let results = gateway.client.publish_all((1..=COUNT).map(request)).await;
     let names: Vec<_> = results.iter().map(|result| id_of(&result.event).to_owned()).collect();
     assert_eq!(names, (1..=COUNT).map(|number| format!("e{number}")).collect::<Vec<_>>());
 
-    let messages = (COUNT + 1..=2 * COUNT).map(move |sequence| v1::StreamPublishEventsRequest {
-        sequence,
-        request: Some(publish_request(1, &format!("e{sequence}"), message(1, 7, sequence))),
-    });
-    let mut answers = gateway
-        .client
-        .events
-        .clone()
-        .stream_publish_events(tokio_stream::iter(messages))
-        .await
-        .unwrap()
-        .into_inner();
+    let message = |sequence| v1::StreamPublishEventsRequest { sequence, request: Some(request(sequence)) };
+    let messages: Vec<_> = (COUNT + 1..=2 * COUNT).map(message).collect();
+    let mut events = gateway.client.events.clone();
+    let stream = events.stream_publish_events(tokio_stream::iter(messages)).await;
+    let mut responses = stream.unwrap().into_inner();
     let mut sequences = Vec::new();
-    while let Some(answer) = answers.message().await.unwrap() {
-        let Some(v1::stream_publish_events_response::Outcome::Result(result)) = answer.outcome else {
-            panic!("{answer:?}")
+    while let Some(response) = responses.message().await.unwrap() {
+        let Some(v1::stream_publish_events_response::Outcome::Result(result)) = response.outcome else {
+            panic!("{response:?}")
         };
         assert_eq!((result.delivery_count, result.duplicate), (1, false));
-        sequences.push(answer.sequence);
+        sequences.push(response.sequence);
     }
     assert_eq!(
         sequences,
         (COUNT + 1..=2 * COUNT).collect::<Vec<_>>(),
-        "answers come in the order of the messages"
+        "responses come in the order of the messages"
     );
 
     gateway.client.nothing_owed(1).await;
-    let mut numbers: Vec<i64> = receiver.seen().iter().map(|request| number(&request.body)).collect();
+    let mut numbers: Vec<i64> = receiver.seen().iter().map(Request::message_number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=2 * COUNT).collect::<Vec<_>>());
     let all = gateway.client.deliveries_in(1, &[State::Succeeded]).await;
@@ -202,29 +184,18 @@ async fn a_batch_and_a_stream_deliver_every_event_once() {
     gateway.stop().await;
 }
 
-/// The id of the message in a body.
-fn number(body: &str) -> i64 {
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["id"].as_i64().unwrap()
-}
-
 #[tokio::test]
 async fn what_is_only_to_be_validated_is_neither_stored_nor_sent() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let (client, other) = (&gateway.client, receiver.url("/other"));
     let subscribed = client.subscribe(1, subscription(receiver.url("/"))).await;
     let before = client.subscription(&subscribed.name).await;
 
     let only_check =
         |id: &str| v1::PublishEventRequest { validate_only: true, ..publish_request(1, id, contact(1)) };
-    let published = client.events.clone().publish_event(only_check("e")).await.unwrap().into_inner();
-    assert_eq!(published.result.unwrap().delivery_count, 1);
-    let batch = v1::BatchPublishEventsRequest {
-        requests: vec![only_check("e"), only_check("f")],
-        ..Default::default()
-    };
-    client.events.clone().batch_publish_events(batch).await.unwrap();
+    assert_eq!(client.try_publish(only_check("e")).await.unwrap().delivery_count, 1);
+    client.publish_all([only_check("e"), only_check("f")]).await;
     let create = v1::CreateSubscriptionRequest {
         parent: "accounts/1".into(),
         subscription: Some(subscription(other.clone())),
@@ -232,16 +203,9 @@ async fn what_is_only_to_be_validated_is_neither_stored_nor_sent() {
         validate_only: true,
         ..Default::default()
     };
-    client.subscriptions.clone().create_subscription(create).await.unwrap();
-    let update = v1::UpdateSubscriptionRequest {
-        subscription: Some(v1::Subscription {
-            name: subscribed.name.clone(),
-            url: other.clone(),
-            ..Default::default()
-        }),
-        validate_only: true,
-        ..Default::default()
-    };
+    client.create(create).await.unwrap();
+    let change = v1::Subscription { name: subscribed.name.clone(), url: other.clone(), ..Default::default() };
+    let update = v1::UpdateSubscriptionRequest { validate_only: true, ..update_request(change, &[]) };
     let updated = client.subscriptions.clone().update_subscription(update).await.unwrap().into_inner();
     assert_eq!(updated.subscription.unwrap().url, other);
 

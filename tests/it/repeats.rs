@@ -6,11 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 use tidings::proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat};
 
 use crate::{
-    client::{duration, subscription},
-    gateway::Home,
-    golden::{golden, name_of},
-    golden_events::{ACCOUNT, full, kinds},
-    receiver::{Answer, Receiver},
+    golden::{
+        bodies::{golden, name_of},
+        events::{ACCOUNT, full, kinds},
+    },
+    support::{
+        client::{retry_policy, subscription},
+        process::Launcher,
+        receiver::{Receiver, Response},
+    },
 };
 
 const FORMS: [(PayloadFormat, &str); 3] = [
@@ -28,16 +32,12 @@ fn golden_at(path: &str, kind: EventType) -> String {
 
 #[tokio::test]
 async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
-    let receiver = Receiver::always(Answer::status(500)).await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let receiver = Receiver::always(Response::status(500)).await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let mut subscribed = Vec::new();
     for (format, path) in FORMS {
-        let retry_policy = Some(v1::RetryPolicy {
-            max_attempts: 2,
-            min_backoff: duration(Duration::from_millis(20)),
-            max_backoff: duration(Duration::from_millis(40)),
-        });
+        let retry_policy = retry_policy(2, Duration::from_millis(20), Duration::from_millis(40));
         let asked = v1::Subscription {
             payload_format: format.into(),
             retry_policy,
@@ -55,8 +55,8 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
     }
     gateway.kill().await;
 
-    // The events are read from the disk now, and rendered anew.
-    let gateway = home.start().await;
+    // The events are read from the disk now, and rendered again.
+    let gateway = launcher.start().await;
     for name in &deliveries {
         gateway.client.retry(name).await;
         gateway
@@ -66,11 +66,10 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
             })
             .await;
     }
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     for to in &subscribed {
         let request = v1::ReplayDeliveriesRequest { parent: to.name.clone(), ..Default::default() };
-        let answer = gateway.client.deliveries.clone().replay_deliveries(request).await.unwrap();
-        assert_eq!(answer.into_inner().replayed_count, 12);
+        assert_eq!(gateway.client.replay(request).await.replayed_count, 12);
     }
     for name in &deliveries {
         gateway.client.delivery_in(name, State::Succeeded).await;

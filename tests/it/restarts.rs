@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use crate::{
-    client::{attempts, duration, id_of, subscription},
-    gateway::{Gateway, Home},
-    receiver::{Answer, Receiver},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State},
-};
+use tidings::proto::v1::{self, delivery::State};
 
-fn contact() -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
-}
+use crate::support::{
+    client::{attempts, duration, id_of, subscription},
+    events::contact,
+    process::{Launcher, TidingsProcess},
+    receiver::{Receiver, Response},
+};
 
 /// How a gateway ends.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +18,7 @@ enum End {
     Kill,
 }
 
-async fn end(gateway: Gateway, how: End) {
+async fn end(gateway: TidingsProcess, how: End) {
     match how {
         End::Term => drop(gateway.stop().await),
         End::Kill => gateway.kill().await,
@@ -33,12 +27,12 @@ async fn end(gateway: Gateway, how: End) {
 
 /// The first attempt fails and the second one is to wait; the gateway ends in between, several times.
 async fn retries_go_on_after(how: End) {
-    let receiver = Receiver::always(Answer::with_header(503, "retry-after", 3)).await;
-    let home = Home::new();
-    let mut gateway = home.start().await;
+    let receiver = Receiver::always(Response::with_header(503, "retry-after", 3)).await;
+    let launcher = Launcher::new();
+    let mut gateway = launcher.start().await;
     let asked = v1::Subscription { retry_policy: attempts(4), ..subscription(receiver.url("/")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
-    let published = gateway.client.publish(1, contact()).await;
+    let published = gateway.client.publish(1, contact(1)).await;
     let name = subscribed.delivery(id_of(&published.event));
     for attempts in 1..4 {
         // On disk, and not yet due.
@@ -46,7 +40,7 @@ async fn retries_go_on_after(how: End) {
         let before = gateway.client.delivery_when(&name, "the next attempt", wanted).await;
         assert_eq!(before.state(), State::Retrying);
         end(gateway, how).await;
-        gateway = home.start().await;
+        gateway = launcher.start().await;
         let after = gateway.client.delivery(&name).await;
         assert!(after.attempt_count == attempts || after.attempt_count == attempts + 1, "{after:#?}");
         assert_eq!(after.attempts[..before.attempts.len()], before.attempts);
@@ -76,20 +70,20 @@ async fn retries_go_on_after_sigkill() {
 #[tokio::test]
 async fn an_attempt_that_is_cut_off_is_made_again_and_not_counted_twice() {
     for how in [End::Term, End::Kill] {
-        let receiver = Receiver::always(Answer::Nothing).await;
-        let home = Home::new().with("drain-timeout", "100ms");
-        let gateway = home.start().await;
+        let receiver = Receiver::always(Response::nothing()).await;
+        let launcher = Launcher::new().with("drain-timeout", "100ms");
+        let gateway = launcher.start().await;
         let asked = v1::Subscription {
             timeout: duration(Duration::from_secs(30)),
             ..subscription(receiver.url("/"))
         };
         let subscribed = gateway.client.subscribe(1, asked).await;
-        let published = gateway.client.publish(1, contact()).await;
+        let published = gateway.client.publish(1, contact(1)).await;
         receiver.wait_for(1).await;
         end(gateway, how).await;
 
-        receiver.now(|_| Answer::status(200));
-        let gateway = home.start().await;
+        receiver.now(|_| Response::status(200));
+        let gateway = launcher.start().await;
         let name = subscribed.delivery(id_of(&published.event));
         let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
         assert_eq!(delivery.attempt_count, 1, "{how:?}: {delivery:#?}");
@@ -104,11 +98,11 @@ async fn an_attempt_that_is_cut_off_is_made_again_and_not_counted_twice() {
 async fn what_was_stored_is_the_same_after_a_restart() {
     for how in [End::Term, End::Kill] {
         let receiver = Receiver::start().await;
-        let home = Home::new();
-        let gateway = home.start().await;
+        let launcher = Launcher::new();
+        let gateway = launcher.start().await;
         let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
         for _ in 0..20 {
-            gateway.client.publish(1, contact()).await;
+            gateway.client.publish(1, contact(1)).await;
         }
         gateway.client.nothing_owed(1).await;
         let client = gateway.client.clone();
@@ -119,7 +113,7 @@ async fn what_was_stored_is_the_same_after_a_restart() {
         );
         end(gateway, how).await;
 
-        let gateway = home.start().await;
+        let gateway = launcher.start().await;
         let client = gateway.client.clone();
         let after = (
             client.subscription(&subscribed.name).await,
@@ -134,17 +128,15 @@ async fn what_was_stored_is_the_same_after_a_restart() {
 
 #[tokio::test]
 async fn a_second_gateway_on_the_same_directory_is_refused() {
-    let home = Home::new();
-    let gateway = home.start().await;
-    let refused = home.command().output().await.unwrap();
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
-    assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.contains("is in use by another process") && told.contains("--data-dir"), "{told}");
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
+    let refusal = launcher.refusal().await;
+    assert_eq!(refusal.lines().count(), 1, "{refusal}");
+    assert!(refusal.contains("is in use by another process") && refusal.contains("--data-dir"), "{refusal}");
     // The first one has not noticed, and the directory is free once it ends.
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     gateway.stop().await;
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     assert_eq!(gateway.client.stored_events(1).await.len(), 1);
     gateway.stop().await;
 }

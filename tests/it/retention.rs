@@ -1,42 +1,40 @@
 //! What is kept, and what is refused when nothing more can be.
 
-use crate::{client::subscription, gateway::Home, receiver::Receiver};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State},
-};
+use tidings::proto::v1::{self, EventType, delivery::State};
 use tonic::Code;
 use tonic_types::StatusExt;
+
+use crate::support::{
+    client::subscription,
+    events::{long_message, publish_request},
+    process::Launcher,
+    receiver::Receiver,
+};
 
 /// The least that `retention_bytes_max` can be, and events of which a few are more.
 const BYTES_MAX: usize = 16 << 20;
 const EVENT_BYTES: usize = 1_000_000;
 
-/// A message of this many bytes and a little more.
-fn large(number: i64) -> v1::Event {
-    let mut event = samples::typical_message(AccountId::new(1).unwrap(), 1, number + 1);
-    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
-    created.message.as_mut().unwrap().content = Some("x".repeat(EVENT_BYTES));
-    event
+fn large(number: i64) -> v1::PublishEventRequest {
+    publish_request(1, "", long_message(1, 1, number + 1, EVENT_BYTES))
 }
 
-fn home() -> Home {
-    Home::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms")
+fn launcher() -> Launcher {
+    Launcher::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms")
 }
 
 #[tokio::test]
 async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
     let receiver = Receiver::start().await;
-    let home = home();
-    let gateway = home.start().await;
+    let launcher = launcher();
+    let gateway = launcher.start().await;
     let kinds = vec![EventType::MessageCreated.into()];
     let asked = v1::Subscription { event_types: kinds, ..subscription(receiver.url("/hook")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
     gateway.client.pause(&subscribed.name).await;
     let (mut stored, mut refused) = (0, None);
     while refused.is_none() {
-        match gateway.client.try_publish(1, "", large(stored)).await {
+        match gateway.client.try_publish(large(stored)).await {
             Ok(_) => stored += 1,
             Err(status) => refused = Some(status),
         }
@@ -44,7 +42,7 @@ async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
     }
     let refused = refused.unwrap();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    assert!(refused.message().contains("full of deliveries that are still owed"), "{refused:?}");
+    assert!(refused.message().contains("full of unfinished deliveries"), "{refused:?}");
     let details = refused.get_error_details();
     let quota = details.quota_failure().expect("a QuotaFailure");
     assert_eq!(quota.violations[0].subject, "accounts/-");
@@ -57,24 +55,24 @@ async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
 
     // After a restart it is still full; and what it owes is all there.
     gateway.stop().await;
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     gateway.client.resume(&subscribed.name).await;
     receiver.wait_for(usize::try_from(stored).unwrap()).await;
     gateway.client.nothing_owed(1).await;
-    gateway.client.publish_when_there_is_room(1, large(stored)).await;
+    gateway.client.publish_when_there_is_room(large(stored)).await;
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_over_makes_room_for_what_comes() {
-    let home = home();
-    let gateway = home.start().await;
+    let launcher = launcher();
+    let gateway = launcher.start().await;
     let count = i64::try_from(4 * BYTES_MAX / EVENT_BYTES).unwrap();
     for number in 0..count {
-        gateway.client.publish(1, large(number)).await;
+        gateway.client.try_publish(large(number)).await.unwrap();
     }
     gateway.stop().await;
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let kept = gateway.client.stored_events(1).await.len();
     assert!(kept > 0, "the newest are there");
     assert!(kept * EVENT_BYTES <= 2 * BYTES_MAX, "{kept} of {count} are kept");

@@ -8,20 +8,24 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    client::{Client, Subscribed, attempts, duration, subscription},
-    gateway::{Gateway, Home},
-    receiver::{Answer, Receiver, Request},
-    signing::{assert_chatwoot_signed, assert_signed},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tidings::{
-    domain::{ids::AccountId, key_pair::verifies},
-    event::samples,
+    domain::key_pair::verifies,
     proto::v1::{self, EventType, delivery::State, subscription::SignatureScheme},
 };
 use tokio::time::{Instant, sleep};
 use tonic::Code;
+
+use crate::{
+    it::signing::{assert_chatwoot_signed, assert_signed},
+    support::{
+        client::{Client, Subscribed, attempts, subscription},
+        events::contact,
+        process::{Ended, Launcher, Process, TidingsProcess, run},
+        profile::in_full_or_short,
+        receiver::{Receiver, Request, Response},
+    },
+};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
@@ -29,17 +33,9 @@ const GIVEN: &str = "given-signing-secret-0123456789";
 const HEADER: &str = "Bearer header-value-0123456789";
 const NEW_HEADER: &str = "Bearer another-value-0123456789";
 
-fn contact() -> v1::Event {
-    contact_of(1)
-}
-
-fn contact_of(account: i64) -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(account).unwrap())
-}
-
-/// A home whose files are soon looked through.
-fn small_home() -> Home {
-    Home::new().with("retention-bytes-max", "16MiB")
+/// A launcher whose files are soon looked through.
+fn small_home() -> Launcher {
+    Launcher::new().with("retention-bytes-max", "16MiB")
 }
 
 /// Every file of the data directory in which this is.
@@ -86,17 +82,14 @@ async fn use_secrets(client: &Client, receiver: &Receiver) -> (Subscribed, Vec<S
         signing_secret: GIVEN.into(),
         ..Default::default()
     };
-    let created = client.subscriptions.clone().create_subscription(request).await.unwrap().into_inner();
-    let name = created.subscription.unwrap().name;
-    let subscribed = Subscribed { name: name.clone(), secret: created.signing_secret };
+    let subscribed = client.create(request).await.unwrap();
+    let name = subscribed.name.clone();
     let headers =
         [("authorization".to_owned(), "***".to_owned()), ("x-another".to_owned(), NEW_HEADER.to_owned())];
     client
         .update(v1::Subscription { name: name.clone(), headers: headers.into(), ..Default::default() })
         .await;
-    let request =
-        v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::from_secs(3600)) };
-    let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
+    let rotated = client.rotate(&name, Duration::from_hours(1)).await;
     let asymmetric = v1::Subscription {
         signature_scheme: SignatureScheme::Ed25519.into(),
         ..subscription(receiver.url("/asymmetric"))
@@ -109,85 +102,76 @@ async fn use_secrets(client: &Client, receiver: &Receiver) -> (Subscribed, Vec<S
 #[tokio::test]
 async fn no_secret_is_in_a_file_of_the_data_directory() {
     let receiver = Receiver::start().await;
-    let home = small_home();
-    let gateway = home.start().await;
+    let launcher = small_home();
+    let gateway = launcher.start().await;
     let (given, secrets) = use_secrets(&gateway.client, &receiver).await;
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     gateway.client.nothing_owed(1).await;
-    assert_nowhere(home.dir(), &secrets);
+    assert_nowhere(&launcher.data_dir(), &secrets);
     gateway.kill().await;
-    assert_nowhere(home.dir(), &secrets);
+    assert_nowhere(&launcher.data_dir(), &secrets);
 
-    let gateway = home.start().await;
-    gateway.client.publish(1, contact()).await;
+    let gateway = launcher.start().await;
+    gateway.client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(4).await;
     let posted = seen.iter().rfind(|request| request.path == "/given").unwrap();
     assert_eq!((posted.header("authorization"), posted.header("x-another")), (HEADER, NEW_HEADER));
     assert_signed(posted, &[&secrets[3], GIVEN]);
     gateway.client.delete(&given.name, true).await.unwrap();
     let log = gateway.stop().await;
-    assert_nowhere(home.dir(), &secrets);
+    assert_nowhere(&launcher.data_dir(), &secrets);
     assert!(
-        !files_with(home.dir(), "accounts/1/subscriptions/").is_empty(),
+        !files_with(&launcher.data_dir(), "accounts/1/subscriptions/").is_empty(),
         "names are found, so secrets would be"
     );
-    let told = log.iter().filter(|line| line.contains("secrets in the store")).count();
-    assert_eq!(told, 1, "a later start says little");
+    let count = log.iter().filter(|line| line.contains("secrets in the store")).count();
+    assert_eq!(count, 1, "a later start says little");
 }
 
 #[tokio::test]
-async fn without_a_key_one_is_made_for_its_owner_alone_and_told_of() {
-    let home = Home::new();
-    let log = home.start().await.stop().await;
-    let file = home.dir().join("secrets.key");
+async fn without_a_key_one_is_made_for_its_owner_only_and_logged() {
+    let launcher = Launcher::new();
+    let log = launcher.start().await.stop().await;
+    let file = launcher.data_dir().join("secrets.key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let told: Vec<_> = log.iter().filter(|line| line.contains("made a key")).collect();
+    let made: Vec<_> = log.iter().filter(|line| line.contains("made a key")).collect();
     assert!(
-        told.len() == 1 && told[0].contains("secrets.key") && told[0].contains("keep a copy"),
-        "{told:?}"
+        made.len() == 1 && made[0].contains("secrets.key") && made[0].contains("keep a copy"),
+        "{made:?}"
     );
     let text = fs::read_to_string(&file).unwrap();
     let key = text.lines().find(|line| !line.starts_with('#')).unwrap();
     assert_eq!(STANDARD.decode(key).unwrap().len(), 32);
-    let log = home.start().await.stop().await;
+    let log = launcher.start().await.stop().await;
     assert!(!log.iter().any(|line| line.contains("made a key") || line.contains(key)));
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
 }
 
-/// Runs a gateway that is refused. Returns what it says.
-async fn refused(home: &Home) -> String {
-    let output = home.command().output().await.unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr).unwrap()
-}
-
 #[tokio::test]
-async fn another_key_is_refused_and_the_right_one_goes_on() {
+async fn another_key_is_refused_and_the_right_one_works_again() {
     let receiver = Receiver::start().await;
-    let home = Home::new().with_variable("TIDINGS_SECRETS_KEY", KEY);
-    let gateway = home.start().await;
+    let launcher = Launcher::new().with_variable("TIDINGS_SECRETS_KEY", KEY);
+    let gateway = launcher.start().await;
     let (_, secrets) = use_secrets(&gateway.client, &receiver).await;
     gateway.stop().await;
-    assert!(!home.dir().join("secrets.key").exists(), "none is made where one is given");
+    assert!(!launcher.data_dir().join("secrets.key").exists(), "none is made where one is given");
 
-    let home = home.with_variable("TIDINGS_SECRETS_KEY", OTHER_KEY);
-    let told = refused(&home).await;
-    assert!(told.contains("are sealed with the key b85a1a6c, and given is "), "{told}");
-    assert!(told.contains("Nothing was changed") && !told.contains(OTHER_KEY), "{told}");
-    let home = home.without_variable("TIDINGS_SECRETS_KEY");
-    let told = refused(&home).await;
-    assert!(told.contains("secrets.key is missing") && told.contains("b85a1a6c"), "{told}");
+    let launcher = launcher.with_variable("TIDINGS_SECRETS_KEY", OTHER_KEY);
+    let refusal = launcher.refusal().await;
+    assert!(refusal.contains("are sealed with the key b85a1a6c, and given is "), "{refusal}");
+    assert!(refusal.contains("Nothing was changed") && !refusal.contains(OTHER_KEY), "{refusal}");
+    let launcher = launcher.without_variable("TIDINGS_SECRETS_KEY");
+    let refusal = launcher.refusal().await;
+    assert!(refusal.contains("secrets.key is missing") && refusal.contains("b85a1a6c"), "{refusal}");
 
-    let keys = tempfile::tempdir().unwrap();
-    let file = keys.path().join("key");
-    fs::write(&file, format!("{KEY}\n")).unwrap();
+    let file = launcher.file("key", format!("{KEY}\n"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let home = home.with("secrets-key-file", file.to_str().unwrap());
-    let told = refused(&home).await;
-    assert!(told.contains("may be read or changed by others (its mode is 644)"), "{told}");
+    let launcher = launcher.with_file("secrets-key-file", &file);
+    let refusal = launcher.refusal().await;
+    assert!(refusal.contains("may be read or changed by others (its mode is 644)"), "{refusal}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
-    let gateway = home.start().await;
-    gateway.client.publish(1, contact()).await;
+    let gateway = launcher.start().await;
+    gateway.client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(2).await;
     let posted = seen.iter().find(|request| request.path == "/given").unwrap();
     assert_signed(posted, &[&secrets[3], GIVEN]);
@@ -196,17 +180,17 @@ async fn another_key_is_refused_and_the_right_one_goes_on() {
     // Both, the new one first: the store is the new one's from then on.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&file, format!("{OTHER_KEY}\n{KEY}\n")).unwrap();
-    home.start().await.stop().await;
+    launcher.start().await.stop().await;
     fs::write(&file, KEY).unwrap();
-    assert!(refused(&home).await.contains("given is b85a1a6c"));
+    assert!(launcher.refusal().await.contains("given is b85a1a6c"));
     fs::write(&file, OTHER_KEY).unwrap();
-    home.start().await.stop().await;
+    launcher.start().await.stop().await;
 }
 
 /// Whether what is POSTed now is signed as it was before.
-async fn still_signs(gateway: &Gateway, receiver: &Receiver, secrets: &[String]) {
+async fn still_signs(gateway: &TidingsProcess, receiver: &Receiver, secrets: &[String]) {
     let before = receiver.seen().len();
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(before + 2).await;
     let posted = seen[before..].iter().find(|request| request.path == "/given").unwrap();
     assert_signed(posted, &[&secrets[3]]);
@@ -216,14 +200,12 @@ async fn still_signs(gateway: &Gateway, receiver: &Receiver, secrets: &[String])
 #[tokio::test]
 async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
     const SUBSCRIPTIONS: usize = 200;
-    const KILLS: u32 = 16;
+    let kills = in_full_or_short(16, 8);
     let receiver = Receiver::start().await;
-    let home = small_home();
-    let gateway = home.start().await;
+    let launcher = small_home();
+    let gateway = launcher.start().await;
     let (given, mut secrets) = use_secrets(&gateway.client, &receiver).await;
-    let request = v1::RotateSigningSecretRequest { name: given.name, overlap: duration(Duration::ZERO) };
-    let rotated = gateway.client.subscriptions.clone().rotate_signing_secret(request).await.unwrap();
-    secrets[3] = rotated.into_inner().signing_secret;
+    secrets[3] = gateway.client.rotate(&given.name, Duration::ZERO).await.signing_secret;
     for number in 0..SUBSCRIPTIONS {
         let headers = [("x-token".to_owned(), format!("a-token-of-number-{number}"))].into();
         let paused = v1::Subscription { headers, ..subscription(receiver.url(&format!("/{number}"))) };
@@ -231,72 +213,62 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
     }
     gateway.stop().await;
 
-    let key_of = || fs::read_to_string(home.dir().join("secrets.key")).unwrap();
+    let key_of = || fs::read_to_string(launcher.data_dir().join("secrets.key")).unwrap();
     let first = key_of();
     let once = Instant::now();
-    let output = home.command_to("rotate-secrets-key").output().await.unwrap();
+    let Ended { code, stdout, stderr } = run(launcher.command_to("rotate-secrets-key")).await;
     let takes = once.elapsed();
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("are sealed with the key ") && told.contains("keep a copy"), "{told}");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("are sealed with the key ") && stdout.contains("keep a copy"), "{stdout}");
     assert_ne!(key_of(), first);
-    assert!(key_of().lines().all(|line| line.starts_with('#') || !told.contains(line)), "{told}");
+    assert!(key_of().lines().all(|line| line.starts_with('#') || !stdout.contains(line)), "{stdout}");
 
     let mut interrupted = 0;
-    for kill in 0..KILLS {
-        let mut rotating = home.command_to("rotate-secrets-key").spawn().unwrap();
-        sleep(takes * kill / KILLS).await;
-        rotating.kill().await.unwrap();
+    for kill in 0..kills {
+        let rotating = Process::start(launcher.command_to("rotate-secrets-key"));
+        sleep(takes * kill / kills).await;
+        rotating.kill().await;
         let keys = key_of().lines().filter(|line| !line.starts_with('#')).count();
         interrupted += usize::from(keys == 2);
         if kill % 2 == 0 {
-            let gateway = home.start().await;
+            let gateway = launcher.start().await;
             still_signs(&gateway, &receiver, &secrets).await;
             gateway.stop().await;
         }
     }
     assert!(interrupted > 0, "none of the kills came in the middle");
-    let status = home.command_to("rotate-secrets-key").output().await.unwrap().status;
-    assert_eq!(status.code(), Some(0));
-    let gateway = home.start().await;
+    assert_eq!(run(launcher.command_to("rotate-secrets-key")).await.code, Some(0));
+    let gateway = launcher.start().await;
     still_signs(&gateway, &receiver, &secrets).await;
     gateway.stop().await;
-    assert_nowhere(home.dir(), &secrets);
-    assert_eq!(files_with(home.dir(), "a-token-of-number-"), Vec::<PathBuf>::new());
+    assert_nowhere(&launcher.data_dir(), &secrets);
+    assert_eq!(files_with(&launcher.data_dir(), "a-token-of-number-"), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]
 async fn a_rotation_is_refused_while_a_gateway_runs_and_where_there_is_none() {
-    let home = Home::new();
-    let rotate = async |home: &Home| {
-        let output = home.command_to("rotate-secrets-key").output().await.unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let (code, told) = rotate(&home).await;
-    assert!(code == Some(1) && told.contains("has no store in it"), "{told}");
-    let gateway = home.start().await;
-    let (code, told) = rotate(&home).await;
-    assert!(code == Some(1) && told.contains("in use by another process"), "{told}");
+    let launcher = Launcher::new();
+    let rotate = async || run(launcher.command_to("rotate-secrets-key")).await;
+    let ended = rotate().await;
+    assert!(ended.code == Some(1) && ended.stderr.contains("has no store in it"), "{ended:?}");
+    let gateway = launcher.start().await;
+    let ended = rotate().await;
+    assert!(ended.code == Some(1) && ended.stderr.contains("in use by another process"), "{ended:?}");
     gateway.stop().await;
 }
 
-/// Everything that touches secrets, with the most that a log can tell; what is printed and answered is watched by the harness.
+/// Everything that touches secrets, with the most verbose log. The harness scans what is printed and responded.
 #[tokio::test]
 async fn nothing_that_is_printed_or_answered_shows_a_secret() {
-    let receiver =
-        Receiver::with(
-            |request| {
-                if request.path == "/asymmetric" { Answer::status(500) } else { Answer::status(200) }
-            },
-        )
-        .await;
-    let home = Home::new().with("log-level", "trace").with("retry-max-attempts", "3");
-    let gateway = home.start().await;
+    let status = |path: &str| if path == "/asymmetric" { 500 } else { 200 };
+    let receiver = Receiver::with(move |request| Response::status(status(&request.path))).await;
+    let launcher = Launcher::new().with("log-level", "trace").with("retry-max-attempts", "3");
+    let gateway = launcher.start().await;
     let client = &gateway.client;
     let (given, secrets) = use_secrets(client, &receiver).await;
-    secrets.iter().for_each(|secret| home.secrets().add(secret));
+    secrets.iter().for_each(|secret| launcher.secrets().add(secret));
 
-    // What is wrong is told without what it is.
+    // A fault is reported without the value.
     let refused = async |change: &dyn Fn(&mut v1::CreateSubscriptionRequest)| {
         let mut request = v1::CreateSubscriptionRequest {
             parent: "accounts/1".into(),
@@ -304,7 +276,7 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
             ..Default::default()
         };
         change(&mut request);
-        let status = client.subscriptions.clone().create_subscription(request).await.unwrap_err();
+        let status = client.create(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     };
     let headers = |request: &mut v1::CreateSubscriptionRequest, name: &str, value: &str| {
@@ -316,13 +288,12 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
     refused(&|request| headers(request, "x-lines", "a-value-with\r\na-line-break")).await;
     refused(&|request| headers(request, "x-long", &"a-long-value".repeat(1000))).await;
 
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     client.test(&given.name, EventType::MessageCreated).await;
     let event = client.stored_events(1).await.remove(0);
     client.render(&event.name, &given.name).await;
     client.subscription(&given.name).await;
-    let list = v1::ListSubscriptionsRequest { parent: "accounts/-".into(), ..Default::default() };
-    client.subscriptions.clone().list_subscriptions(list).await.unwrap();
+    client.all_subscriptions("accounts/-").await;
     client.pause(&given.name).await;
     client.resume(&given.name).await;
     client.counts_when("accounts/1/subscriptions/-", "one given up", |counts| counts.failed == 1).await;
@@ -331,25 +302,21 @@ async fn nothing_that_is_printed_or_answered_shows_a_secret() {
     let unheard = v1::Subscription {
         headers: [("x-api-key".to_owned(), "a-key-for-nobody".to_owned())].into(),
         retry_policy: attempts(1),
-        ..subscription("http://127.0.0.1:1/".into())
+        ..subscription("http://127.0.0.1:1/")
     };
     let unheard = client.subscribe(3, unheard).await;
-    client.publish(3, contact_of(3)).await;
+    client.publish(3, contact(3)).await;
     client.counts_when(&unheard.name, "one given up", |counts| counts.failed == 1).await;
     client.delete(&unheard.name, true).await.unwrap();
     let log = gateway.stop().await;
-    assert!(log.iter().any(|line| line.contains(r#""level":"TRACE""#)), "it tells all that it can");
+    assert!(log.iter().any(|line| line.contains(r#""level":"TRACE""#)), "the log is as verbose as it can be");
 
-    let rotated = home.command_to("rotate-secrets-key").output().await.unwrap();
+    let rotated = run(launcher.command_to("rotate-secrets-key")).await;
     for printed in [rotated.stdout, rotated.stderr] {
-        assert_eq!(home.secrets().find_in(&printed, ""), None);
+        assert_eq!(launcher.secrets().find_in(printed.as_bytes(), ""), None);
     }
-    let mut wrong = home.command();
-    wrong.env("TIDINGS_SECRETS_KEY", OTHER_KEY);
-    let output = wrong.output().await.unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(home.secrets().find_in(&output.stderr, ""), None);
-    home.start().await.stop().await;
+    launcher.clone().with_variable("TIDINGS_SECRETS_KEY", OTHER_KEY).refusal().await;
+    launcher.start().await.stop().await;
 }
 
 /// Verifies `webhook-signature`: it is made with these public keys, the newest first, and nothing else.
@@ -368,8 +335,8 @@ fn assert_signed_for(request: &Request, public_keys: &[&str]) {
 #[tokio::test]
 async fn with_ed25519_the_public_key_verifies_and_both_do_during_a_rotation() {
     let receiver = Receiver::start().await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let client = &gateway.client;
     let asked = v1::Subscription {
         signature_scheme: SignatureScheme::Ed25519.into(),
@@ -380,7 +347,7 @@ async fn with_ed25519_the_public_key_verifies_and_both_do_during_a_rotation() {
     assert!(secret.starts_with("whsec_"));
     let first = client.subscription(&name).await.public_key;
     assert!(first.starts_with("whpk_"));
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(1).await;
     assert_signed_for(&seen[0], &[&first]);
     let another = client.subscribe(
@@ -392,26 +359,23 @@ async fn with_ed25519_the_public_key_verifies_and_both_do_during_a_rotation() {
     );
     assert_ne!(client.subscription(&another.await.name).await.public_key, first, "each has its own");
 
-    let request =
-        v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::from_secs(3600)) };
-    let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
+    let rotated = client.rotate(&name, Duration::from_hours(1)).await;
     let second = client.subscription(&name).await.public_key;
     assert_eq!(rotated.public_key, second);
     assert_ne!(first, second);
     assert_ne!(rotated.signing_secret, secret);
     gateway.kill().await;
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let client = &gateway.client;
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(2).await;
     assert_signed_for(&seen[1], &[&second, &first]);
     assert_chatwoot_signed(&seen[1], &rotated.signing_secret);
 
-    let request = v1::RotateSigningSecretRequest { name: name.clone(), overlap: duration(Duration::ZERO) };
-    client.subscriptions.clone().rotate_signing_secret(request).await.unwrap();
+    client.rotate(&name, Duration::ZERO).await;
     let third = client.subscription(&name).await.public_key;
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     assert_signed_for(&receiver.wait_for(3).await[2], &[&third]);
     gateway.stop().await;
 }
@@ -419,7 +383,7 @@ async fn with_ed25519_the_public_key_verifies_and_both_do_during_a_rotation() {
 #[tokio::test]
 async fn a_change_of_scheme_signs_both_ways_for_a_while() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let client = &gateway.client;
     let Subscribed { name, secret } = client.subscribe(1, subscription(receiver.url("/hook"))).await;
     assert_eq!(client.subscription(&name).await.public_key, "");
@@ -432,7 +396,7 @@ async fn a_change_of_scheme_signs_both_ways_for_a_while() {
     assert!(changed.public_key.starts_with("whpk_"));
     let again = client.update(scheme(SignatureScheme::Ed25519)).await;
     assert_eq!(again, changed, "nothing changes the second time");
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(1).await.remove(0);
     let (asymmetric, symmetric) = seen.header("webhook-signature").split_once(' ').unwrap();
     let with = |signature: &str| seen.with_header("webhook-signature", signature);
@@ -441,7 +405,7 @@ async fn a_change_of_scheme_signs_both_ways_for_a_while() {
 
     let back = client.update(scheme(SignatureScheme::HmacSha256)).await;
     assert_eq!(back.public_key, "");
-    client.publish(1, contact()).await;
+    client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(2).await.remove(1);
     let signatures: Vec<_> = seen.header("webhook-signature").split(' ').collect();
     assert_eq!(
@@ -450,22 +414,21 @@ async fn a_change_of_scheme_signs_both_ways_for_a_while() {
     );
 
     client.update(scheme(SignatureScheme::Ed25519)).await;
-    let refused = client.try_update(scheme(SignatureScheme::HmacSha256)).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign beside the newest");
+    let refused = client.try_update(scheme(SignatureScheme::HmacSha256), &[]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign besides the newest");
     gateway.stop().await;
 }
 
 /// A start that is refused says so once, and is no panic.
 #[tokio::test]
-async fn a_key_in_the_environment_that_is_none_is_a_fault_of_the_configuration() {
-    let home = Home::new().with_variable("TIDINGS_SECRETS_KEY", "a-passphrase-instead");
-    let mut starting = home.command().spawn().unwrap();
-    assert_eq!(starting.wait().await.unwrap().code(), Some(64));
-    let output = home.command().output().await.unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
+async fn an_invalid_key_in_the_environment_is_a_fault_of_the_configuration() {
+    let launcher = Launcher::new().with_variable("TIDINGS_SECRETS_KEY", "a-passphrase-instead");
+    let ended = run(launcher.command()).await;
+    assert_eq!(ended.code, Some(64));
+    let fault = "environment TIDINGS_SECRETS_KEY: key 1 must be the padded base64 of 32 bytes";
     assert!(
-        told.contains("environment TIDINGS_SECRETS_KEY: key 1 must be the padded base64 of 32 bytes"),
-        "{told}"
+        ended.stderr.contains(fault) && !ended.stderr.contains("a-passphrase-instead"),
+        "{}",
+        ended.stderr
     );
-    assert!(!told.contains("a-passphrase-instead"), "{told}");
 }

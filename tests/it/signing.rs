@@ -1,23 +1,23 @@
-//! What POSTs are signed with: verified as receivers do it, from the headers, the body and the secret, and while secrets are
-//! rotated.
+//! The signatures of POSTs, verified as receivers do it: from the headers, the body and the secret, and while secrets are rotated.
 
 use std::time::Duration;
 
-use crate::{
-    client::{Client, duration, subscription},
-    gateway::Home,
-    receiver::{Answer, Receiver, Request},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tidings::{
     clock::{Clock, SystemClock},
-    domain::{ids::AccountId, time::UnixMicros},
-    event::samples,
-    proto::v1::{self, EventType, delivery::State},
+    domain::time::UnixMicros,
+    proto::v1::delivery::State,
 };
 use tokio::time::sleep;
+
+use crate::support::{
+    client::{Client, subscription},
+    events::contact,
+    process::Launcher,
+    receiver::{Receiver, Request, Response},
+};
 
 /// How far an attempt's timestamp may be from now.
 const CLOCK_TOLERANCE_SECS: i64 = 120;
@@ -66,45 +66,40 @@ fn verify(key: &[u8], signed: &str, signature: &[u8]) {
 
 /// Rotates the secret. Returns the new one, and when the old one ends.
 async fn rotate(client: &Client, name: &str, overlap: Duration) -> (String, UnixMicros) {
-    let request = v1::RotateSigningSecretRequest { name: name.into(), overlap: duration(overlap) };
-    let rotated = client.subscriptions.clone().rotate_signing_secret(request).await.unwrap().into_inner();
+    let rotated = client.rotate(name, overlap).await;
     let end = rotated.old_secret_expire_time.unwrap();
     (rotated.signing_secret, UnixMicros(end.seconds * 1_000_000 + i64::from(end.nanos) / 1000))
 }
 
-fn contact() -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
-}
-
 #[tokio::test]
-async fn older_secrets_sign_until_their_overlap_is_over_and_are_told_to_nobody() {
+async fn older_secrets_sign_until_their_overlap_is_over_and_are_shown_nowhere() {
     let receiver = Receiver::start().await;
-    let home = Home::new().with("log-level", "trace");
-    let gateway = home.start().await;
+    let launcher = Launcher::new().with("log-level", "trace");
+    let gateway = launcher.start().await;
     let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/hook"))).await;
     let (name, first) = (subscribed.name, subscribed.secret);
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     assert_signed(&receiver.wait_for(1).await[0], &[&first]);
 
     let (second, _) = rotate(&gateway.client, &name, DAY).await;
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     assert_signed(&receiver.wait_for(2).await[1], &[&second, &first]);
     gateway.client.nothing_owed(1).await;
     let mut log = gateway.stop().await;
 
-    let gateway = home.start().await;
-    gateway.client.publish(1, contact()).await;
+    let gateway = launcher.start().await;
+    gateway.client.publish(1, contact(1)).await;
     assert_signed(&receiver.wait_for(3).await[2], &[&second, &first]);
 
     let (third, end) = rotate(&gateway.client, &name, Duration::from_millis(200)).await;
     // The gateway has the same clock.
     sleep(end.since(SystemClock.now())).await;
-    gateway.client.publish(1, contact()).await;
+    gateway.client.publish(1, contact(1)).await;
     assert_signed(&receiver.wait_for(4).await[3], &[&third]);
     gateway.client.nothing_owed(1).await;
 
     log.extend(gateway.stop().await);
-    assert!(log.iter().any(|line| line.contains("/hook") || line.contains(&name)), "it tells of the rest");
+    assert!(log.iter().any(|line| line.contains("/hook") || line.contains(&name)), "the log has the rest");
     for secret in [first, second, third] {
         let key = secret.strip_prefix("whsec_").unwrap();
         assert_eq!(log.iter().find(|line| line.contains(key)), None, "a secret is in the log");
@@ -113,20 +108,20 @@ async fn older_secrets_sign_until_their_overlap_is_over_and_are_told_to_nobody()
 
 #[tokio::test]
 async fn what_waits_already_is_signed_with_the_new_secret() {
-    let receiver = Receiver::always(Answer::status(500)).await;
+    let receiver = Receiver::always(Response::status(500)).await;
     // So that the second attempt is the one that is asked for.
-    let home = Home::new().with("retry-min-backoff", "1d").with("retry-max-backoff", "1d");
-    let gateway = home.start().await;
+    let launcher = Launcher::new().with("retry-min-backoff", "1d").with("retry-max-backoff", "1d");
+    let gateway = launcher.start().await;
     let client = &gateway.client;
     let subscribed = client.subscribe(1, subscription(receiver.url("/hook"))).await;
     let (tried, untried) = (subscribed.delivery("tried"), subscribed.delivery("untried"));
-    client.publish_as(1, "tried", contact()).await;
+    client.publish_as(1, "tried", contact(1)).await;
     client.delivery_in(&tried, State::Retrying).await;
     client.pause(&subscribed.name).await;
-    client.publish_as(1, "untried", contact()).await;
+    client.publish_as(1, "untried", contact(1)).await;
 
     let (second, _) = rotate(client, &subscribed.name, DAY).await;
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     client.resume(&subscribed.name).await;
     client.delivery_in(&untried, State::Succeeded).await;
     client.retry(&tried).await;

@@ -2,28 +2,22 @@
 
 use std::time::Duration;
 
-use crate::{
-    client::{attempts, id_of, subscription},
-    gateway::Home,
-    receiver::{Answer, Receiver},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, EventType, delivery::State},
-};
+use tidings::proto::v1::{self, EventType, delivery::State};
 use tonic::Code;
 
-fn contact() -> v1::Event {
-    samples::sample(EventType::ContactCreated, AccountId::new(1).unwrap())
-}
+use crate::support::{
+    client::{attempts, id_of, subscription},
+    events::contact,
+    process::Launcher,
+    receiver::{Receiver, Response},
+};
 
 #[tokio::test]
 async fn what_is_made_changed_or_removed_counts_for_the_very_next_event() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let client = &gateway.client;
-    let count = async || client.publish(1, contact()).await.delivery_count;
+    let count = async || client.publish(1, contact(1)).await.delivery_count;
     let mut expected = 0;
     for _ in 0..10 {
         assert_eq!(count().await, 0);
@@ -51,20 +45,20 @@ async fn what_is_made_changed_or_removed_counts_for_the_very_next_event() {
 async fn a_paused_subscription_collects_and_delivers_everything_when_it_is_resumed() {
     const COUNT: usize = 30;
     let receiver = Receiver::start().await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/paused"))).await;
     gateway.client.subscribe(1, subscription(receiver.url("/active"))).await;
     gateway.client.pause(&subscribed.name).await;
     for _ in 0..COUNT {
-        assert_eq!(gateway.client.publish(1, contact()).await.delivery_count, 2);
+        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count, 2);
     }
     receiver.wait_for(COUNT).await;
     gateway.stop().await;
 
     // It is still paused after a restart.
-    let gateway = home.start().await;
-    gateway.client.publish(1, contact()).await;
+    let gateway = launcher.start().await;
+    gateway.client.publish(1, contact(1)).await;
     let seen = receiver.wait_for(COUNT + 1).await;
     assert!(seen.iter().all(|request| request.path == "/active"), "{seen:#?}");
     let pending = gateway.client.deliveries_in(1, &[State::Pending]).await;
@@ -81,14 +75,14 @@ async fn a_paused_subscription_collects_and_delivers_everything_when_it_is_resum
 
 #[tokio::test]
 async fn a_pause_in_the_middle_of_retries_keeps_the_count_of_attempts() {
-    let receiver = Receiver::always(Answer::status(500)).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::always(Response::status(500)).await;
+    let gateway = Launcher::new().start().await;
     let asked = v1::Subscription { retry_policy: attempts(50), ..subscription(receiver.url("/")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
-    let published = gateway.client.publish(1, contact()).await;
+    let published = gateway.client.publish(1, contact(1)).await;
     receiver.wait_for(3).await;
     gateway.client.pause(&subscribed.name).await;
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     gateway.client.resume(&subscribed.name).await;
     let name = subscribed.delivery(id_of(&published.event));
     let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
@@ -99,14 +93,14 @@ async fn a_pause_in_the_middle_of_retries_keeps_the_count_of_attempts() {
 #[tokio::test]
 async fn pauses_in_the_middle_of_deliveries_lose_none_and_repeat_none() {
     const COUNT: usize = 400;
-    let receiver = Receiver::always(Answer::Late(Duration::from_millis(2), 200)).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::always(Response::late(Duration::from_millis(2), 200)).await;
+    let gateway = Launcher::new().start().await;
     let subscribed = gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     for published in 0..COUNT {
-        gateway.client.publish(1, contact()).await;
+        gateway.client.publish(1, contact(1)).await;
         match published % 4 {
-            0 => gateway.client.pause(&subscribed.name).await,
-            1 => gateway.client.resume(&subscribed.name).await,
+            0 => drop(gateway.client.pause(&subscribed.name).await),
+            1 => drop(gateway.client.resume(&subscribed.name).await),
             _ => {}
         }
     }
@@ -121,13 +115,13 @@ async fn pauses_in_the_middle_of_deliveries_lose_none_and_repeat_none() {
 #[tokio::test]
 async fn the_next_attempt_goes_where_the_subscription_points_then() {
     let receiver = Receiver::with(|request| match &*request.path {
-        "/right" => Answer::status(200),
-        _ => Answer::status(404),
+        "/right" => Response::status(200),
+        _ => Response::status(404),
     });
-    let (receiver, gateway) = (receiver.await, Home::new().start().await);
+    let (receiver, gateway) = (receiver.await, Launcher::new().start().await);
     let asked = v1::Subscription { retry_policy: attempts(50), ..subscription(receiver.url("/wrong")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
-    let published = gateway.client.publish(1, contact()).await;
+    let published = gateway.client.publish(1, contact(1)).await;
     receiver.wait_for(2).await;
     let change =
         v1::Subscription { name: subscribed.name.clone(), url: receiver.url("/right"), ..Default::default() };
@@ -145,11 +139,11 @@ async fn the_next_attempt_goes_where_the_subscription_points_then() {
 
 #[tokio::test]
 async fn a_subscription_that_owes_something_is_removed_only_by_force() {
-    let receiver = Receiver::always(Answer::with_header(503, "retry-after", 3600)).await;
-    let gateway = Home::new().start().await;
+    let receiver = Receiver::always(Response::with_header(503, "retry-after", 3600)).await;
+    let gateway = Launcher::new().start().await;
     let client = &gateway.client;
     let subscribed = client.subscribe(1, subscription(receiver.url("/"))).await;
-    let published = client.publish(1, contact()).await;
+    let published = client.publish(1, contact(1)).await;
     let name = subscribed.delivery(id_of(&published.event));
     client.delivery_in(&name, State::Retrying).await;
     let refused = client.delete(&subscribed.name, false).await.unwrap_err();
@@ -162,7 +156,7 @@ async fn a_subscription_that_owes_something_is_removed_only_by_force() {
     assert_eq!(gone.code(), Code::NotFound);
     assert_eq!(client.deliveries_in(1, &[]).await, []);
     assert_eq!(client.stored_events(1).await.len(), 1, "the event stays");
-    assert_eq!(client.publish(1, contact()).await.delivery_count, 0);
+    assert_eq!(client.publish(1, contact(1)).await.delivery_count, 0);
     assert_eq!(receiver.seen().len(), 1);
     gateway.stop().await;
 }
@@ -170,7 +164,7 @@ async fn a_subscription_that_owes_something_is_removed_only_by_force() {
 #[tokio::test]
 async fn a_new_subscription_of_an_old_name_has_deliveries_of_its_own() {
     let receiver = Receiver::start().await;
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let create = || v1::CreateSubscriptionRequest {
         parent: "accounts/1".into(),
         subscription: Some(subscription(receiver.url("/"))),
@@ -181,7 +175,7 @@ async fn a_new_subscription_of_an_old_name_has_deliveries_of_its_own() {
     for round in 1..=2 {
         let created = gateway.client.subscriptions.clone().create_subscription(create()).await.unwrap();
         uids.push(created.into_inner().subscription.unwrap().uid);
-        gateway.client.publish_as(1, &format!("e{round}"), contact()).await;
+        gateway.client.publish_as(1, &format!("e{round}"), contact(1)).await;
         gateway.client.nothing_owed(1).await;
         let deliveries = gateway.client.deliveries_in(1, &[]).await;
         let names: Vec<_> = deliveries.iter().map(|delivery| delivery.name.clone()).collect();
@@ -197,16 +191,16 @@ async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
     const COUNT: usize = 300;
     /// How long the hanging one is waited for.
     const TIMEOUT: Duration = Duration::from_secs(30);
-    let hanging = Receiver::always(Answer::Nothing).await;
+    let hanging = Receiver::always(Response::nothing()).await;
     let healthy = Receiver::start().await;
-    let gateway = Home::new().with("drain-timeout", "0s").start().await;
-    let timeout = crate::client::duration(TIMEOUT);
+    let gateway = Launcher::new().with("drain-timeout", "0s").start().await;
+    let timeout = crate::support::client::duration(TIMEOUT);
     let slow = v1::Subscription { timeout, ..subscription(hanging.url("/")) };
     gateway.client.subscribe(1, slow).await;
     gateway.client.subscribe(1, subscription(healthy.url("/"))).await;
     let start = tokio::time::Instant::now();
     for _ in 0..COUNT {
-        assert_eq!(gateway.client.publish(1, contact()).await.delivery_count, 2);
+        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count, 2);
     }
     healthy.wait_for(COUNT).await;
     assert!(start.elapsed() < TIMEOUT, "it took {:?}", start.elapsed());
@@ -216,12 +210,12 @@ async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
 
 #[tokio::test]
 async fn what_was_given_up_is_tried_again_when_asked_and_what_was_cancelled_is_not() {
-    let receiver = Receiver::always(Answer::status(500)).await;
-    let home = Home::new();
-    let gateway = home.start().await;
+    let receiver = Receiver::always(Response::status(500)).await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
     let asked = v1::Subscription { retry_policy: attempts(1), ..subscription(receiver.url("/hook")) };
     let subscribed = gateway.client.subscribe(1, asked).await;
-    let first = gateway.client.publish(1, contact()).await;
+    let first = gateway.client.publish(1, contact(1)).await;
     let delivery = subscribed.delivery(id_of(&first.event));
     gateway.client.delivery_in(&delivery, State::Failed).await;
 
@@ -229,7 +223,7 @@ async fn what_was_given_up_is_tried_again_when_asked_and_what_was_cancelled_is_n
     let tried =
         gateway.client.delivery_when(&delivery, "tried", |delivery| delivery.attempt_count == 2).await;
     assert_eq!(tried.state(), State::Failed, "one attempt for each time it is asked for");
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     gateway.client.retry(&delivery).await;
     let arrived = gateway.client.delivery_in(&delivery, State::Succeeded).await;
     assert_eq!(
@@ -238,13 +232,13 @@ async fn what_was_given_up_is_tried_again_when_asked_and_what_was_cancelled_is_n
     );
 
     gateway.client.pause(&subscribed.name).await;
-    let second = gateway.client.publish(1, contact()).await;
-    let third = gateway.client.publish(1, contact()).await;
+    let second = gateway.client.publish(1, contact(1)).await;
+    let third = gateway.client.publish(1, contact(1)).await;
     gateway.client.cancel(&subscribed.delivery(id_of(&second.event))).await;
     gateway.client.resume(&subscribed.name).await;
     gateway.client.delivery_in(&subscribed.delivery(id_of(&third.event)), State::Succeeded).await;
     gateway.stop().await;
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let cancelled = gateway.client.delivery(&subscribed.delivery(id_of(&second.event))).await;
     assert_eq!((cancelled.state(), cancelled.attempt_count), (State::Cancelled, 0));
     assert_eq!(receiver.seen().len(), 4, "the cancelled one was never sent");

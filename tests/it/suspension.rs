@@ -5,25 +5,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{
-    client::{Client, Subscribed, duration, id_of, subscription},
-    gateway::Home,
-    receiver::{Answer, Receiver},
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{
-        self, EventType, delivery,
-        subscription::State::{Active, Paused, Suspended},
-    },
+use tidings::proto::v1::{
+    self, delivery,
+    subscription::State::{Active, Paused, Suspended},
 };
 use tokio::time::sleep;
 
+use crate::support::{
+    client::{Client, Subscribed, id_of, retry_policy, subscription},
+    events::contact,
+    process::Launcher,
+    receiver::{Receiver, Response},
+};
+
 const ACCOUNT: i64 = 1;
 
-fn home() -> Home {
-    Home::new()
+fn launcher() -> Launcher {
+    Launcher::new()
         .with("suspend-after", "1s")
         .with("suspend-attempts-min", "5")
         .with("probe-interval-min", "50ms")
@@ -31,18 +29,13 @@ fn home() -> Home {
 }
 
 async fn subscribe(client: &Client, receiver: &Receiver, max_attempts: i32) -> Subscribed {
-    let retry_policy = v1::RetryPolicy {
-        max_attempts,
-        min_backoff: duration(Duration::from_millis(50)),
-        max_backoff: duration(Duration::from_millis(200)),
-    };
-    let asked = v1::Subscription { retry_policy: Some(retry_policy), ..subscription(receiver.url("/")) };
+    let retry_policy = retry_policy(max_attempts, Duration::from_millis(50), Duration::from_millis(200));
+    let asked = v1::Subscription { retry_policy, ..subscription(receiver.url("/")) };
     client.subscribe(ACCOUNT, asked).await
 }
 
 async fn publish(client: &Client) -> String {
-    let event = samples::sample(EventType::ContactCreated, AccountId::new(ACCOUNT).unwrap());
-    id_of(&client.publish(ACCOUNT, event).await.event).to_owned()
+    id_of(&client.publish(ACCOUNT, contact(ACCOUNT)).await.event).to_owned()
 }
 
 /// When a delivery was attempted first, as reasons are written.
@@ -54,8 +47,8 @@ async fn first_attempt(client: &Client, name: &str) -> String {
 
 #[tokio::test]
 async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_answers() {
-    let receiver = Receiver::always(Answer::with_body(500, "no")).await;
-    let gateway = home().start().await;
+    let receiver = Receiver::always(Response::with_body(500, "no")).await;
+    let gateway = launcher().start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &receiver, 50).await;
     let oldest = subscribed.delivery(&publish(client).await);
@@ -75,7 +68,7 @@ async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_answ
     assert_eq!(delivery.state(), delivery::State::Retrying);
     let sent: BTreeSet<_> = receiver.seen().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert_eq!(sent.len(), 1, "nothing but the oldest is sent");
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     let active = client.subscription_in(&subscribed.name, Active).await;
     assert_eq!(active.state_reason, "");
     client.nothing_owed(ACCOUNT).await;
@@ -85,8 +78,8 @@ async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_answ
 
 #[tokio::test]
 async fn gone_suspends_at_once_and_nothing_is_dropped() {
-    let receiver = Receiver::always(Answer::status(410)).await;
-    let gateway = home().start().await;
+    let receiver = Receiver::always(Response::status(410)).await;
+    let gateway = launcher().start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &receiver, 1).await;
     let name = subscribed.delivery(&publish(client).await);
@@ -94,7 +87,7 @@ async fn gone_suspends_at_once_and_nothing_is_dropped() {
     assert!(suspended.state_reason.starts_with("The endpoint answered 410 Gone at 2"), "{suspended:?}");
     receiver.wait_for(4).await;
     assert_eq!(client.delivery(&name).await.state(), delivery::State::Retrying);
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     client.delivery_in(&name, delivery::State::Succeeded).await;
     client.subscription_in(&subscribed.name, Active).await;
     gateway.stop().await;
@@ -102,9 +95,9 @@ async fn gone_suspends_at_once_and_nothing_is_dropped() {
 
 #[tokio::test]
 async fn a_crash_forgets_neither_since_when_it_fails_nor_that_it_is_suspended() {
-    let receiver = Receiver::always(Answer::status(500)).await;
-    let home = home().with("suspend-after", "4s");
-    let gateway = home.start().await;
+    let receiver = Receiver::always(Response::status(500)).await;
+    let launcher = launcher().with("suspend-after", "4s");
+    let gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver, 50).await;
     let name = subscribed.delivery(&publish(&gateway.client).await);
     let since = first_attempt(&gateway.client, &name).await;
@@ -119,18 +112,18 @@ async fn a_crash_forgets_neither_since_when_it_fails_nor_that_it_is_suspended() 
     assert_eq!(gateway.client.subscription(&subscribed.name).await.state(), Active);
     gateway.kill().await;
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let suspended = gateway.client.subscription_in(&subscribed.name, Suspended).await;
     let reason = suspended.state_reason;
     assert!(reason.starts_with(&format!("Every attempt has failed since {since}")), "{reason}");
     gateway.kill().await;
 
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     let still = gateway.client.subscription(&subscribed.name).await;
     assert_eq!((still.state(), still.state_reason), (Suspended, reason));
     let seen = receiver.seen().len();
     receiver.wait_for(seen + 2).await;
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     gateway.client.subscription_in(&subscribed.name, Active).await;
     gateway.client.nothing_owed(ACCOUNT).await;
     gateway.stop().await;
@@ -140,15 +133,16 @@ async fn a_crash_forgets_neither_since_when_it_fails_nor_that_it_is_suspended() 
 async fn resuming_by_hand_makes_it_active_at_once_and_probes_used_no_attempts_up() {
     const ATTEMPTS: i32 = 6;
     const PROBES: i32 = 3;
-    let receiver = Receiver::always(Answer::status(410)).await;
-    let gateway = home().with("probe-interval-min", "200ms").with("probe-interval-max", "1h").start().await;
+    let receiver = Receiver::always(Response::status(410)).await;
+    let gateway =
+        launcher().with("probe-interval-min", "200ms").with("probe-interval-max", "1h").start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &receiver, ATTEMPTS).await;
     let name = subscribed.delivery(&publish(client).await);
     client.subscription_in(&subscribed.name, Suspended).await;
     let probed = |delivery: &v1::Delivery| delivery.attempt_count == 1 + PROBES;
     client.delivery_when(&name, "probed", probed).await;
-    receiver.now(|_| Answer::status(500));
+    receiver.now(|_| Response::status(500));
     client.resume(&subscribed.name).await;
     assert_eq!(client.subscription(&subscribed.name).await.state(), Active);
     let delivery = client.delivery_in(&name, delivery::State::Failed).await;
@@ -161,8 +155,8 @@ async fn resuming_by_hand_makes_it_active_at_once_and_probes_used_no_attempts_up
 #[tokio::test]
 async fn the_owner_may_pause_what_is_suspended() {
     const A_WHILE: Duration = Duration::from_millis(700);
-    let receiver = Receiver::always(Answer::status(410)).await;
-    let gateway = home().start().await;
+    let receiver = Receiver::always(Response::status(410)).await;
+    let gateway = launcher().start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &receiver, 3).await;
     publish(client).await;
@@ -170,7 +164,7 @@ async fn the_owner_may_pause_what_is_suspended() {
     client.pause(&subscribed.name).await;
     let paused = client.subscription(&subscribed.name).await;
     assert_eq!((paused.state(), &*paused.state_reason), (Paused, ""));
-    receiver.now(|_| Answer::status(200));
+    receiver.now(|_| Response::status(200));
     // A probe may be under way; after it there is none.
     sleep(A_WHILE).await;
     let seen = receiver.seen().len();
@@ -186,8 +180,8 @@ async fn the_owner_may_pause_what_is_suspended() {
 
 #[tokio::test]
 async fn another_url_is_tried_soon() {
-    let (gone, healthy) = (Receiver::always(Answer::status(410)).await, Receiver::start().await);
-    let gateway = home().with("probe-interval-min", "1h").with("probe-interval-max", "1h").start().await;
+    let (gone, healthy) = (Receiver::always(Response::status(410)).await, Receiver::start().await);
+    let gateway = launcher().with("probe-interval-min", "1h").with("probe-interval-max", "1h").start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &gone, 3).await;
     publish(client).await;

@@ -8,7 +8,7 @@ use std::{
 
 /// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
 /// uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("event", &["domain", "proto"]),
@@ -16,14 +16,18 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("metrics", &["domain", "event", "proto"]),
     ("store", &["domain", "event", "clock", "metrics", "proto"]),
     ("limits", &[]),
+    ("file_watch", &[]),
     ("log_throttle", &[]),
     ("gateway", &["domain", "event", "store", "clock", "log_throttle", "metrics", "proto"]),
     ("delivery", &["domain", "event", "store", "clock", "metrics", "proto"]),
-    ("grpc", &["gateway", "domain", "event", "limits", "log_throttle", "metrics", "proto"]),
-    ("listen", &[]),
+    ("listen", &["limits"]),
+    (
+        "grpc",
+        &["gateway", "domain", "event", "file_watch", "limits", "listen", "log_throttle", "metrics", "proto"],
+    ),
     (
         "webhook_ingress",
-        &["clock", "domain", "event", "gateway", "limits", "listen", "log_throttle", "metrics"],
+        &["clock", "domain", "event", "file_watch", "gateway", "limits", "listen", "log_throttle", "metrics"],
     ),
     ("shutdown", &[]),
     ("config", &["domain"]),
@@ -37,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "delivery",
             "domain",
             "event",
+            "file_watch",
             "gateway",
             "grpc",
             "webhook_ingress",

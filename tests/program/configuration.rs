@@ -2,17 +2,17 @@ use std::{fs, net::TcpListener};
 
 use tidings::config::{settings_table, table::SETTINGS};
 
-use crate::harness::{run, tidings};
+use crate::support::process::{run, tidings};
 
-#[test]
-fn the_version_is_told() {
-    let ended = run(&mut tidings(&["--version"]));
+#[tokio::test]
+async fn the_version_is_told() {
+    let ended = run(tidings(&["--version"])).await;
     assert_eq!((ended.code, &*ended.stdout), (Some(0), concat!("tidings ", env!("CARGO_PKG_VERSION"), "\n")));
 }
 
-#[test]
-fn help_names_every_setting_in_its_spellings_with_its_default() {
-    let ended = run(&mut tidings(&["serve", "--help"]));
+#[tokio::test]
+async fn help_names_every_setting_in_its_spellings_with_its_default() {
+    let ended = run(tidings(&["serve", "--help"])).await;
     assert_eq!(ended.code, Some(0));
     let help: String = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in SETTINGS {
@@ -25,8 +25,8 @@ fn help_names_every_setting_in_its_spellings_with_its_default() {
     }
 }
 
-#[test]
-fn wrong_usage_ends_with_64() {
+#[tokio::test]
+async fn wrong_usage_ends_with_64() {
     let cases: [&[&str]; 7] = [
         &[],
         &["fly"],
@@ -37,14 +37,14 @@ fn wrong_usage_ends_with_64() {
         &["receive", "--status", "100"],
     ];
     for arguments in cases {
-        let ended = run(&mut tidings(arguments));
+        let ended = run(tidings(arguments)).await;
         assert_eq!(ended.code, Some(64), "{arguments:?}: {}", ended.stderr);
         assert!(!ended.stderr.is_empty() && ended.stdout.is_empty(), "{arguments:?}");
     }
 }
 
-#[test]
-fn all_faults_are_told_before_anything_is_touched() {
+#[tokio::test]
+async fn all_faults_are_told_before_anything_is_touched() {
     let directory = tempfile::tempdir().expect("there is room");
     let (data, file) = (directory.path().join("data"), directory.path().join("tidings.toml"));
     fs::write(&file, "lane_window = \"wide\"\ncolour = 1\n").expect("there is room");
@@ -55,7 +55,9 @@ fn all_faults_are_told_before_anything_is_touched() {
 
     let arguments =
         ["serve", "--config", file, "--data-dir", data, "--grpc-listen", &taken, "--delivery-timeout", "1h"];
-    let ended = run(tidings(&arguments).env("TIDINGS_MAX_IN_FLIGHT", "0").env("TIDINGS_GRPC_LISEN", "x"));
+    let mut command = tidings(&arguments);
+    command.env("TIDINGS_MAX_IN_FLIGHT", "0").env("TIDINGS_GRPC_LISEN", "x");
+    let ended = run(command).await;
 
     assert_eq!(ended.code, Some(64), "{}", ended.stderr);
     let mut lines: Vec<_> = ended.stderr.lines().collect();
@@ -76,16 +78,16 @@ fn all_faults_are_told_before_anything_is_touched() {
     assert!(!fs::exists(data).expect("the directory above can be read"));
 }
 
-#[test]
-fn config_prints_what_is_in_force_and_reads_it_back() {
+#[tokio::test]
+async fn config_prints_what_is_in_force_and_reads_it_back() {
     let directory = tempfile::tempdir().expect("there is room");
     let file = directory.path().join("tidings.toml");
     fs::write(&file, "# mine\nmax_in_flight = 7\n").expect("there is room");
     let file = file.to_str().expect("it is UTF-8");
 
-    let first = run(tidings(&["config", "--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"])
-        .env("TIDINGS_CONFIG", file)
-        .env("TIDINGS_LOG_FORMAT", "json"));
+    let mut command = tidings(&["config", "--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"]);
+    command.env("TIDINGS_CONFIG", file).env("TIDINGS_LOG_FORMAT", "json");
+    let first = run(command).await;
 
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     assert_eq!(first.stdout.lines().count(), SETTINGS.len());
@@ -99,7 +101,7 @@ fn config_prints_what_is_in_force_and_reads_it_back() {
     }
 
     fs::write(file, &first.stdout).expect("there is room");
-    let second = run(&mut tidings(&["config", "--config", file]));
+    let second = run(tidings(&["config", "--config", file])).await;
     assert_eq!(second.code, Some(0), "{}", second.stderr);
     let values = |toml: &str| -> Vec<String> {
         toml.lines()
@@ -110,8 +112,8 @@ fn config_prints_what_is_in_force_and_reads_it_back() {
     assert!(!second.stdout.contains("from default"));
 }
 
-#[test]
-fn config_prints_the_table_of_the_documentation() {
-    let ended = run(&mut tidings(&["config", "--markdown"]));
+#[tokio::test]
+async fn config_prints_the_table_of_the_documentation() {
+    let ended = run(tidings(&["config", "--markdown"])).await;
     assert_eq!((ended.code, ended.stdout), (Some(0), settings_table()));
 }

@@ -1,12 +1,14 @@
 use std::fs;
 
-use crate::harness::{run, tidings};
+use crate::support::process::{run, tidings};
 
-#[test]
-fn the_demo_shows_every_event_in_every_form_and_leaves_nothing_behind() {
+#[tokio::test]
+async fn the_demo_shows_every_event_in_every_form_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().expect("there is room");
-    // Even settings that are none of its business change nothing.
-    let ended = run(tidings(&["demo"]).env("TMPDIR", directory.path()).env("TIDINGS_GRPC_LISTEN", "nowhere"));
+    // Settings of `serve` change nothing.
+    let mut command = tidings(&["demo"]);
+    command.env("TMPDIR", directory.path()).env("TIDINGS_GRPC_LISTEN", "nowhere");
+    let ended = run(command).await;
     let text = &ended.stdout;
     assert_eq!(ended.code, Some(0), "{text}{}", ended.stderr);
     assert!(ended.stderr.is_empty(), "{}", ended.stderr);

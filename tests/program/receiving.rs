@@ -1,6 +1,5 @@
 use std::{
-    net::{SocketAddr, TcpStream},
-    thread,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -9,112 +8,104 @@ use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tidings::domain::{secret::Secret, signature};
+use tokio::{net::TcpStream, time::sleep};
 use uuid::Uuid;
 
-use crate::harness::{PATIENCE, Reads, Running, http, tidings};
+use crate::support::{
+    PATIENCE, POLL_INTERVAL, exchange, in_time,
+    process::{Process, tidings},
+};
 
 const SECRET: &str = "a-secret-for-the-test";
 
 /// A receiver on a port of its own.
-fn start(arguments: &[&str]) -> (Running, SocketAddr) {
-    let mut command = tidings(&["receive", "--listen", "127.0.0.1:0"]);
-    command.args(arguments);
-    let mut running = Running::start(command, &Reads::Stdout);
-    let address = running.wait_for(|line| line.strip_prefix("listening on http://").map(str::to_owned));
-    (running, address.parse().expect("it is an address"))
+async fn start(arguments: &[&str]) -> (Process, SocketAddr) {
+    let receiver = Process::start(tidings(&[&["receive", "--listen", "127.0.0.1:0"], arguments].concat()));
+    let address = |line: &str| line.strip_prefix("listening on http://").map(str::to_owned);
+    let address = receiver.stdout.wait_for(address).await;
+    (receiver, address.parse().unwrap())
 }
 
-fn status(answer: &str) -> &str {
-    answer.split(' ').nth(1).unwrap_or_default()
+/// POSTs with these headers, each with its line's end. Returns the status.
+async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    let response = String::from_utf8(exchange(address, request.as_bytes()).await.unwrap()).unwrap();
+    response.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
-#[test]
-fn what_arrives_is_printed_and_every_third_request_fails() {
-    let (mut running, address) = start(&["--status", "503", "--every", "3"]);
-    let statuses: Vec<_> = (0..6)
-        .map(|_| {
-            let answer = http(address, "POST", "/hook", "x-one: 1\r\n", r#"{"b":1,"a":[]}"#);
-            status(&answer).to_owned()
-        })
-        .collect();
+#[tokio::test]
+async fn every_request_is_printed_and_every_third_fails() {
+    let (receiver, address) = start(&["--status", "503", "--every", "3"]).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        statuses.push(post(address, "/hook", "x-one: 1\r\n", r#"{"b":1,"a":[]}"#).await);
+    }
     assert_eq!(statuses, ["200", "200", "503", "200", "200", "503"]);
 
     for line in ["#3 POST /hook HTTP/1.1, status 503", "x-one: 1", "  \"b\": 1,", "  \"a\": []"] {
-        running.wait_for(|printed| (printed == line).then_some(()));
+        receiver.stdout.wait_for_line(line).await;
     }
-    running.signal("TERM");
-    assert_eq!(running.wait().0, Some(0));
+    receiver.signal("TERM");
+    assert_eq!(receiver.wait().await.code, Some(0));
 }
 
-#[test]
-fn the_verdict_on_each_signature_is_printed() {
-    let (mut running, address) = start(&["--secret", SECRET]);
+#[tokio::test]
+async fn signatures_are_verified_and_the_result_is_printed() {
+    let (receiver, address) = start(&["--secret", SECRET]).await;
     let (secret, id, timestamp, body) = (Secret::new(SECRET), Uuid::from_u128(7), 1_700_000_000, "{}");
     let standard = signature::standard(&[secret.into()], id, timestamp, body.as_bytes());
     let headers = format!(
         "webhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {standard}\r\n\
          x-chatwoot-timestamp: {timestamp}\r\nx-chatwoot-signature: sha256=00\r\n"
     );
-    assert_eq!(status(&http(address, "POST", "/", &headers, body)), "200");
-    running.wait_for(|line| (line == format!("webhook-signature: {standard} (valid)")).then_some(()));
-    running.wait_for(|line| (line == "x-chatwoot-signature: sha256=00 (INVALID)").then_some(()));
+    assert_eq!(post(address, "/", &headers, body).await, "200");
+    receiver.stdout.wait_for_line(&format!("webhook-signature: {standard} (valid)")).await;
+    receiver.stdout.wait_for_line("x-chatwoot-signature: sha256=00 (INVALID)").await;
 }
 
-#[test]
-fn an_answer_waits_for_the_delay() {
-    let (_running, address) = start(&["--delay", "300ms"]);
+#[tokio::test]
+async fn a_response_waits_for_the_delay() {
+    let (_receiver, address) = start(&["--delay", "300ms"]).await;
     let begin = Instant::now();
-    assert_eq!(status(&http(address, "POST", "/", "", "")), "200");
+    assert_eq!(post(address, "/", "", "").await, "200");
     assert!(begin.elapsed() >= Duration::from_millis(300));
 }
 
-#[test]
-fn a_body_past_the_bound_is_refused() {
-    let (_running, address) = start(&[]);
-    let mut stream = TcpStream::connect(address).expect("the receiver listens");
+#[tokio::test]
+async fn a_body_past_the_bound_is_refused_before_it_is_read() {
+    let (_receiver, address) = start(&[]).await;
     let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 8 * 1024 * 1024 + 1);
-    std::io::Write::write_all(&mut stream, head.as_bytes()).expect("the receiver reads");
-    stream.set_read_timeout(Some(PATIENCE)).expect("it is not zero");
-    let mut start = [0; 12];
-    std::io::Read::read_exact(&mut stream, &mut start)
-        .expect("the receiver answers before it has read everything");
-    assert_eq!(&start, b"HTTP/1.1 413");
+    let response = exchange(address, head.as_bytes()).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 413"));
 }
 
 #[tokio::test]
 async fn http2_is_spoken_with_whoever_knows_beforehand() {
-    let (mut running, address) = start(&["--status", "201"]);
+    let (receiver, address) = start(&["--status", "201"]).await;
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
-    let request =
-        Request::post(format!("http://{address}/two")).body(Full::from("not JSON")).expect("it is sound");
-    let response = tokio::time::timeout(PATIENCE, client.request(request))
-        .await
-        .expect("it answers")
-        .expect("it answers");
+    let request = Request::post(format!("http://{address}/two")).body(Full::from("not JSON")).unwrap();
+    let response = in_time(client.request(request)).await.unwrap();
     assert_eq!((response.version(), response.status().as_u16()), (Version::HTTP_2, 201));
-    assert!(response.into_body().collect().await.expect("there is an end").to_bytes().is_empty());
-    running.wait_for(|line| (line == "not JSON").then_some(()));
+    assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    receiver.stdout.wait_for_line("not JSON").await;
 }
 
-#[test]
-fn a_second_signal_ends_it_at_once() {
-    let (mut running, address) = start(&["--delay", "1h"]);
-    let waiting = thread::spawn(move || {
-        // Ends when the receiver does.
-        TcpStream::connect(address).map(|mut stream| {
-            std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")?;
-            std::io::Read::read(&mut stream, &mut [0; 1])
-        })
-    });
-    running.wait_for(|line| line.starts_with("#1 GET").then_some(()));
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let (receiver, address) = start(&["--delay", "1h"]).await;
+    let waiting = tokio::spawn(async move { exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await });
+    receiver.stdout.wait_for(|line| line.starts_with("#1 GET").then_some(())).await;
     let begin = Instant::now();
-    running.signal("INT");
-    // It has heard the first signal when it no longer listens; two at once could come in as one.
-    while TcpStream::connect(address).is_ok() {
+    receiver.signal("INT");
+    // It has taken the first signal when it no longer listens; two at once could come in as one.
+    while TcpStream::connect(address).await.is_ok() {
         assert!(begin.elapsed() < PATIENCE, "it still listens");
-        thread::yield_now();
+        sleep(POLL_INTERVAL).await;
     }
-    running.signal("INT");
-    assert_eq!(running.wait().0, Some(130));
-    drop(waiting.join());
+    receiver.signal("INT");
+    assert_eq!(receiver.wait().await.code, Some(130));
+    drop(waiting.await);
 }

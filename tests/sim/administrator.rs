@@ -18,12 +18,12 @@ use tonic::Status;
 
 use crate::{
     calls::Caller,
+    coverage::{Coverage, Kind},
     faults::STEP_MAX,
     gateway::RETENTION_INTERVAL,
     ledger::Ledger,
     plan::{Deed, Keeping, Plan},
     publisher::Subscribed,
-    tally::{Kind, Tally},
     world::FAULTS_UNTIL,
 };
 
@@ -59,13 +59,19 @@ pub struct Administrator {
     seed: u64,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
-    tally: Tally,
+    coverage: Coverage,
     caller: Caller,
 }
 
 impl Administrator {
-    pub fn new(seed: u64, plan: Arc<Plan>, ledger: Arc<Ledger>, tally: Tally, caller: Caller) -> Arc<Self> {
-        Arc::new(Self { decided: Mutex::default(), seed, plan, ledger, tally, caller })
+    pub fn new(
+        seed: u64,
+        plan: Arc<Plan>,
+        ledger: Arc<Ledger>,
+        coverage: Coverage,
+        caller: Caller,
+    ) -> Arc<Self> {
+        Arc::new(Self { decided: Mutex::default(), seed, plan, ledger, coverage, caller })
     }
 
     /// Does what the plan says until nothing goes wrong any more, and has every subscription be active then.
@@ -97,7 +103,7 @@ impl Administrator {
         }
         let pauses = self.plan.deeds.contains(&Deed::Pause);
         for of in &subscriptions {
-            // Nothing starts anew after this, and makes up for what a pause forgets.
+            // Nothing starts again after this, and makes up for what a pause forgets.
             if pauses {
                 self.pause(of).await;
             }
@@ -157,7 +163,7 @@ impl Administrator {
         let pause = async |channel| SubscriptionServiceClient::new(channel).pause_subscription(request).await;
         if let Ok(answer) = self.caller.once("pause", pause).await {
             assert_eq!(answer.subscription.unwrap().state(), SubscriptionState::Paused);
-            self.tally.add(Kind::Paused);
+            self.coverage.add(Kind::Paused);
         }
     }
 
@@ -168,7 +174,7 @@ impl Administrator {
             async |channel| SubscriptionServiceClient::new(channel).resume_subscription(request).await;
         let answer = self.caller.once("resume", resume).await;
         if answer.is_ok() {
-            self.tally.add(Kind::Resumed);
+            self.coverage.add(Kind::Resumed);
         }
         answer.is_ok()
     }
@@ -189,7 +195,7 @@ impl Administrator {
         let update =
             async |channel| SubscriptionServiceClient::new(channel).update_subscription(request).await;
         if self.caller.once(what, update).await.is_ok() {
-            self.tally.add(if what == "url" { Kind::Moved } else { Kind::OrderSwitched });
+            self.coverage.add(if what == "url" { Kind::Moved } else { Kind::OrderSwitched });
         }
     }
 
@@ -199,7 +205,7 @@ impl Administrator {
         let request = v1::CancelDeliveryRequest { name: name.clone() };
         let cancel = async |channel| DeliveryServiceClient::new(channel).cancel_delivery(request).await;
         let Ok(answer) = self.caller.once(&format!("cancel {name}"), cancel).await else { return };
-        self.tally.add(Kind::Cancelled);
+        self.coverage.add(Kind::Cancelled);
         let decided = &mut *self.decided.lock().unwrap();
         if !decided.unsure.contains(&name) && !decided.unsure.contains(&of.subscription.name) {
             let delivery = answer.delivery.unwrap();
@@ -215,7 +221,7 @@ impl Administrator {
         let request = v1::RetryDeliveryRequest { name: name.clone() };
         let retry = async |channel| DeliveryServiceClient::new(channel).retry_delivery(request).await;
         match self.caller.once(&format!("retry {name}"), retry).await {
-            Ok(_) => self.tally.add(Kind::RetriedByHand),
+            Ok(_) => self.coverage.add(Kind::RetriedByHand),
             Err(_) => drop(self.decided.lock().unwrap().unsure.insert(name)),
         }
     }
@@ -249,7 +255,7 @@ impl Administrator {
             let answer = self.replay_once(&request).await;
             match answer {
                 Ok(answer) => {
-                    self.tally.add_many(Kind::Replayed, u64::try_from(answer.replayed_count).unwrap());
+                    self.coverage.add_many(Kind::Replayed, u64::try_from(answer.replayed_count).unwrap());
                     request.page_token = answer.next_page_token;
                     if request.page_token.is_empty() {
                         return;
@@ -280,7 +286,7 @@ impl Administrator {
         let counted = usize::try_from(counted(&summary).values().sum::<i64>()).unwrap();
         let before = if self.plan.keeping == Keeping::Everything { before } else { 0 };
         assert!((before..=after).contains(&counted), "{counted} deliveries of {before} to {after}");
-        self.tally.add(Kind::Summarized);
+        self.coverage.add(Kind::Summarized);
     }
 }
 

@@ -37,8 +37,8 @@ pub async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) 
     answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))).map(Response::into_inner)
 }
 
-/// An answer in a word.
-pub fn told<T>(answer: &Result<T, Status>) -> String {
+/// A result in a word.
+pub fn in_a_word<T>(answer: &Result<T, Status>) -> String {
     answer.as_ref().map_or_else(|status| format!("{:?}", status.code()), |_| "ok".to_owned())
 }
 
@@ -60,8 +60,8 @@ impl Caller {
         Self { name, ..self.clone() }
     }
 
-    /// The connection to the gateway: one for all callers, and another one once it is broken. A server that stops tells its
-    /// connections so in no order, and they would not be told from one history to the next in the same one.
+    /// The connection to the gateway: one for all callers, and another one once it is broken. A server that stops notifies its
+    /// connections in no order: with several, the same seed would not be the same history.
     pub fn channel(&self) -> Channel {
         let connect = tower::service_fn(|_| async {
             Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect((GATEWAY, PORT)).await?))
@@ -85,7 +85,7 @@ impl Caller {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let answer = within(call(self.channel())).await;
-        self.note(format_args!("{what}: {}", told(&answer)));
+        self.note(format_args!("{what}: {}", in_a_word(&answer)));
         answer
     }
 

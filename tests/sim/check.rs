@@ -18,10 +18,10 @@ use uuid::Uuid;
 
 use crate::{
     administrator::Decided,
+    coverage::{Coverage, Kind},
     ledger::{Arrival, Entry},
     plan::{Keeping, Plan},
     publisher::{Known, Subscribed, conversation_of},
-    tally::{Kind, Tally},
 };
 
 /// Of what [`Keeping::Bytes`] is about, an event has more than this.
@@ -35,7 +35,7 @@ pub struct Outcome<'a> {
     pub lines: &'a [(Duration, Entry)],
     /// Where each receiver is POSTed to, but for the path.
     pub receivers: &'a [String],
-    pub tally: &'a Tally,
+    pub coverage: &'a Coverage,
 }
 
 /// The lines up to one of them.
@@ -114,8 +114,8 @@ impl<'a> Check<'a> {
             let subscription = &self.subscriptions[id];
             match subscription.state {
                 State::Active => {}
-                State::Paused => self.outcome.tally.add(Kind::CollectedWhilePaused),
-                State::Suspended => self.outcome.tally.add(Kind::CollectedWhileSuspended),
+                State::Paused => self.outcome.coverage.add(Kind::CollectedWhilePaused),
+                State::Suspended => self.outcome.coverage.add(Kind::CollectedWhileSuspended),
             }
             let webhook_id = Uuid::new_v5(&subscription.uid, name.as_bytes()).to_string();
             let key = DeliveryKey { seq, subscription: *id };
@@ -135,7 +135,7 @@ impl<'a> Check<'a> {
             self.subscriptions.get_mut(&key.subscription).unwrap().answered = true;
         }
         if state == DeliveryState::Failed {
-            self.outcome.tally.add(Kind::GaveUp);
+            self.outcome.coverage.add(Kind::GaveUp);
         }
         let new = Delivery { state, owed_since: at, was_over: false };
         let delivery = self.deliveries.entry(key).or_insert(new);
@@ -168,7 +168,7 @@ impl<'a> Check<'a> {
             (State::Suspended, State::Active) => Some(Kind::ResumedFromSuspension),
             _ => None,
         };
-        kind.into_iter().for_each(|kind| self.outcome.tally.add(kind));
+        kind.into_iter().for_each(|kind| self.outcome.coverage.add(kind));
         if subscription.state != state || subscription.ordered != ordered {
             subscription.changed = at;
             subscription.answered = false;
@@ -177,13 +177,13 @@ impl<'a> Check<'a> {
         (subscription.state, subscription.ordered) = (state, ordered);
     }
 
-    /// Nothing is begun for who is paused, nor before what must come before. What the store is told in the same moment may be
+    /// Nothing is begun for who is paused, nor before what must come before. A write in the same moment may be
     /// known or not.
     fn began(&self, at: Duration, key: DeliveryKey) {
         let subscription = &self.subscriptions[&key.subscription];
         let name = self.events[&key.seq];
         match subscription.state {
-            State::Suspended => self.outcome.tally.add(Kind::Probed),
+            State::Suspended => self.outcome.coverage.add(Kind::Probed),
             State::Paused => {
                 assert_eq!(subscription.changed, at, "{name} was begun for {}, paused", key.subscription.0)
             }
@@ -202,7 +202,7 @@ impl<'a> Check<'a> {
         let Arrival { receiver, path, webhook_id, body, taken } = arrival;
         let post = self.posts.get(webhook_id);
         let post = post.unwrap_or_else(|| panic!("{at:?}: {webhook_id} was never stored"));
-        let (key, is_first, tally) = (post.key, post.arrivals == 0, self.outcome.tally);
+        let (key, is_first, coverage) = (post.key, post.arrivals == 0, self.outcome.coverage);
         let (subscription, name) = (&self.subscriptions[&key.subscription], self.events[&key.seq]);
         let url = format!("{}{path}", self.outcome.receivers[*receiver]);
         assert!(subscription.subscribed.urls.contains(&url), "{at:?}: {name} arrived at {url}");
@@ -216,14 +216,14 @@ impl<'a> Check<'a> {
                     waits |= other.state.is_owed();
                 }
             }
-            tally.add(Kind::ArrivedInOrder);
+            coverage.add(Kind::ArrivedInOrder);
             if waits {
-                tally.add(Kind::PassedAStuckConversation);
+                coverage.add(Kind::PassedAStuckConversation);
             }
         }
         let post = self.posts.get_mut(webhook_id).unwrap();
         if post.receiver.replace(*receiver).is_some_and(|before| before != *receiver) {
-            tally.add(Kind::ArrivedAfterAMove);
+            coverage.add(Kind::ArrivedAfterAMove);
         }
         assert_eq!(post.body.get_or_insert_with(|| body.clone()), body, "one delivery of {name}, one body");
         post.arrivals += 1;
@@ -258,7 +258,7 @@ impl<'a> Check<'a> {
                 }
                 DeliveryState::Cancelled => {
                     assert!(cancelled.contains(&name), "{name} is cancelled, and nobody wanted it");
-                    self.outcome.tally.add(Kind::StayedCancelled);
+                    self.outcome.coverage.add(Kind::StayedCancelled);
                 }
                 other => panic!("{name} is {other:?} in the end"),
             }
@@ -337,7 +337,7 @@ impl<'a> Check<'a> {
             self.deliveries.iter().find(|(key, _)| self.delivery_name(**key) == delivery.name).unwrap();
         let arrivals = self.post(*key).arrivals;
         let crashes =
-            self.outcome.tally.of(Kind::GatewayCrashed) + self.outcome.tally.of(Kind::GatewayCutShort);
+            self.outcome.coverage.of(Kind::GatewayCrashed) + self.outcome.coverage.of(Kind::GatewayCutShort);
         let most = u64::try_from(delivery.attempt_count).unwrap() + crashes;
         assert!(arrivals as u64 <= most, "{} arrived {arrivals} times: {delivery:#?}", delivery.name);
     }

@@ -1,6 +1,6 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
-//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, and nobody was told of them.
-//! What is written, and what the gateway asks before it makes an attempt, goes into the ledger of the simulation.
+//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
+//! Every write, and every look at a delivery before an attempt, goes into the ledger of the simulation.
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    delegate_store,
     gateway::STOPS_AFTER,
     ledger::{Entry, Ledger},
     world::TICK,
@@ -52,7 +53,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// To be called on the gateway's host. What is returned beside it ends when the disk is closed and everything is written.
+    /// To be called on the gateway's host. The task ends when the disk is closed and everything is written.
     pub fn start(engine: Arc<MemoryStore>, ledger: Arc<Ledger>, seed: u64) -> (Arc<Self>, JoinHandle<()>) {
         let (writes, waiting) = mpsc::unbounded_channel();
         let random = StdRng::seed_from_u64(seed);
@@ -106,13 +107,7 @@ fn commit_time(random: &mut StdRng) -> Duration {
 }
 
 impl Store for Disk {
-    fn registry(&self) -> &Registry {
-        self.engine.registry()
-    }
-
-    fn tokens(&self) -> &Tokens {
-        self.engine.tokens()
-    }
+    delegate_store!(reads of engine);
 
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|engine| engine.change_tokens(change))
@@ -135,9 +130,9 @@ impl Store for Disk {
     ) -> CommitFuture<Arc<Subscription>> {
         let ledger = Arc::clone(&self.ledger);
         self.write(move |engine| {
-            let is_told = !matches!(change, Change::Health(_));
+            let is_noted = !matches!(change, Change::Health(_));
             let commit = engine.update_subscription(subscription, version, change);
-            if is_told {
+            if is_noted {
                 ledger.subscribed(&engine.registry().by_key(subscription).unwrap());
             }
             commit
@@ -157,14 +152,6 @@ impl Store for Disk {
         self.write(|engine| engine.accept(events))
     }
 
-    fn subscribe_accepted(&self) -> broadcast::Receiver<QueueEvent> {
-        self.engine.subscribe_accepted()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Arc<Changes>> {
-        self.engine.changes()
-    }
-
     fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()> {
         self.write(|engine| engine.settle(settlements))
     }
@@ -173,75 +160,17 @@ impl Store for Disk {
         self.write(move |engine| engine.override_delivery(key, decision))
     }
 
-    fn replayable(&self, query: &ReplayQuery) -> Result<Page<Seq, Seq>, StoreError> {
-        self.engine.replayable(query)
-    }
-
     fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64> {
         self.write(move |engine| engine.replay(query, events))
     }
 
-    fn newest(&self) -> Seq {
-        self.engine.newest()
-    }
-
-    fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError> {
-        self.engine.owed(query)
-    }
-
-    fn owed_in_all(&self) -> u64 {
-        self.engine.owed_in_all()
-    }
-
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        // Asked for at the start of an attempt, and at no other time.
+        // The gateway looks at the start of an attempt, and at no other time.
         let state = self.engine.state(key);
         if state.is_some_and(DeliveryState::is_owed) {
             self.ledger.note(Entry::Began { key });
         }
         state
-    }
-
-    fn pending(
-        &self,
-        subscription: SubscriptionKey,
-        after: Seq,
-        limit: usize,
-    ) -> Result<PendingPage, StoreError> {
-        self.engine.pending(subscription, after, limit)
-    }
-
-    fn due(
-        &self,
-        subscription: SubscriptionKey,
-        now: UnixMicros,
-        limit: usize,
-    ) -> Result<DuePage, StoreError> {
-        self.engine.due(subscription, now, limit)
-    }
-
-    fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary {
-        self.engine.queue_summary(subscription)
-    }
-
-    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
-        self.engine.oldest_owed(subscriptions)
-    }
-
-    fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
-        self.engine.event(account, id)
-    }
-
-    fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
-        self.engine.events(query)
-    }
-
-    fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
-        self.engine.delivery(key)
-    }
-
-    fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
-        self.engine.deliveries(query)
     }
 
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
@@ -250,10 +179,6 @@ impl Store for Disk {
 
     fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
         self.write(move |engine| engine.audit(note))
-    }
-
-    fn audit_records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
-        self.engine.audit_records(query)
     }
 
     fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {

@@ -6,10 +6,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use turmoil::Sim;
 
 use crate::{
+    coverage::{Coverage, Kind},
     gateway::{GATEWAY, Machine},
     publisher::PUBLISHER,
-    receiver::{Mood, Receiver},
-    tally::{Kind, Tally},
+    receiver::{Behaviour, Receiver},
     world::Trace,
 };
 
@@ -23,14 +23,14 @@ pub const STEP_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     GatewayDown,
-    /// It is told to stop. If it has not by the end of the fault, it is ended as by a crash.
+    /// It is asked to stop. If it has not by the end of the fault, it is ended as by a crash.
     GatewayStopped,
     ReceiverDown(usize),
     /// Whatever is sent is lost, to the publisher or a receiver.
     Parted(Option<usize>),
     /// Whatever is sent is delayed until the fault is over.
     Held(Option<usize>),
-    Moody(usize, Mood),
+    Behaves(usize, Behaviour),
     ClockWrong(i64),
 }
 
@@ -41,7 +41,7 @@ impl Fault {
             Self::GatewayDown | Self::GatewayStopped => (0, None),
             Self::ReceiverDown(receiver) => (1, Some(receiver)),
             Self::Parted(receiver) | Self::Held(receiver) => (2, receiver),
-            Self::Moody(receiver, _) => (3, Some(receiver)),
+            Self::Behaves(receiver, _) => (3, Some(receiver)),
             Self::ClockWrong(_) => (4, None),
         }
     }
@@ -55,7 +55,7 @@ pub struct FieldViolations {
     present: Vec<(Duration, Fault)>,
     machine: Arc<Machine>,
     receivers: Vec<Arc<Receiver>>,
-    tally: Tally,
+    coverage: Coverage,
     trace: Trace,
 }
 
@@ -64,11 +64,11 @@ impl FieldViolations {
         seed: u64,
         machine: Arc<Machine>,
         receivers: Vec<Arc<Receiver>>,
-        tally: Tally,
+        coverage: Coverage,
         trace: Trace,
     ) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, tally, trace }
+        Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, coverage, trace }
     }
 
     /// Begins and ends what is to begin and end by now.
@@ -106,13 +106,14 @@ impl FieldViolations {
             5 => Fault::Parted(peer),
             6 => Fault::Held(peer),
             7 => Fault::ClockWrong(self.random.random_range(-micros(STEP_MAX)..=micros(STEP_MAX))),
-            8 => Fault::Moody(receiver, Mood::Failing),
-            9 => Fault::Moody(receiver, Mood::Hanging),
-            10 => Fault::Moody(receiver, Mood::Busy(self.random.random_range(0..4))),
-            11 => Fault::Moody(receiver, Mood::Gone),
-            _ => {
-                Fault::Moody(receiver, Mood::Slow(Duration::from_millis(self.random.random_range(1..4_000))))
-            }
+            8 => Fault::Behaves(receiver, Behaviour::Failing),
+            9 => Fault::Behaves(receiver, Behaviour::Hanging),
+            10 => Fault::Behaves(receiver, Behaviour::Busy(self.random.random_range(0..4))),
+            11 => Fault::Behaves(receiver, Behaviour::Gone),
+            _ => Fault::Behaves(
+                receiver,
+                Behaviour::Slow(Duration::from_millis(self.random.random_range(1..4_000))),
+            ),
         }
     }
 
@@ -127,17 +128,17 @@ impl FieldViolations {
             }
             Fault::Parted(peer) => sim.partition(GATEWAY, self.host(peer)),
             Fault::Held(peer) => sim.hold(GATEWAY, self.host(peer)),
-            Fault::Moody(receiver, mood) => self.receivers[receiver].is_now(mood),
+            Fault::Behaves(receiver, behaviour) => self.receivers[receiver].is_now(behaviour),
             Fault::ClockWrong(micros) => self.machine.clock.step(micros),
         }
         match fault {
-            Fault::GatewayDown => self.tally.add(Kind::GatewayCrashed),
-            Fault::ReceiverDown(_) => self.tally.add(Kind::ReceiverCrashed),
-            Fault::Parted(_) => self.tally.add(Kind::Parted),
-            Fault::Held(_) => self.tally.add(Kind::Held),
-            Fault::ClockWrong(_) => self.tally.add(Kind::ClockStepped),
+            Fault::GatewayDown => self.coverage.add(Kind::GatewayCrashed),
+            Fault::ReceiverDown(_) => self.coverage.add(Kind::ReceiverCrashed),
+            Fault::Parted(_) => self.coverage.add(Kind::Parted),
+            Fault::Held(_) => self.coverage.add(Kind::Held),
+            Fault::ClockWrong(_) => self.coverage.add(Kind::ClockStepped),
             // Counted where it shows.
-            Fault::GatewayStopped | Fault::Moody(..) => {}
+            Fault::GatewayStopped | Fault::Behaves(..) => {}
         }
     }
 
@@ -169,7 +170,7 @@ impl FieldViolations {
             Fault::GatewayDown => sim.bounce(GATEWAY),
             Fault::GatewayStopped => {
                 if sim.is_host_running(GATEWAY) {
-                    self.tally.add(Kind::GatewayCutShort);
+                    self.coverage.add(Kind::GatewayCutShort);
                 }
                 // What has stopped still has connections that it kept for later.
                 self.cut_off(sim, None, |sim| {
@@ -180,7 +181,7 @@ impl FieldViolations {
             Fault::ReceiverDown(receiver) => sim.bounce(self.host(Some(receiver))),
             Fault::Parted(peer) => sim.repair(GATEWAY, self.host(peer)),
             Fault::Held(peer) => sim.release(GATEWAY, self.host(peer)),
-            Fault::Moody(receiver, _) => self.receivers[receiver].is_now(Mood::Well),
+            Fault::Behaves(receiver, _) => self.receivers[receiver].is_now(Behaviour::Well),
             Fault::ClockWrong(_) => self.machine.clock.step(0),
         }
     }

@@ -2,22 +2,20 @@
 //! simulation.
 
 use std::{
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use crate::{
+    coverage::{Coverage, Kind},
     disk::Disk,
     ledger::Ledger,
     plan::{Keeping, Plan},
-    tally::{Kind, Tally},
+    support::with_peer::WithPeer,
     world::Trace,
 };
 use futures_util::stream;
@@ -41,12 +39,8 @@ use tidings::{
     metrics::Metrics,
     store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
 /// The host's name, and where it serves gRPC.
@@ -61,13 +55,13 @@ pub const MAX_IN_FLIGHT: u16 = 4;
 pub const RETENTION_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the gateway takes at most to stop: longer than most POSTs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is told to stop while a
+/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is asked to stop while a
 /// connection has something to do does the one or the other first, as chance will have it.
 pub const STOPS_AFTER: Duration = Duration::from_millis(1);
 /// When every simulation begins.
 const EPOCH_MICROS: i64 = 1_700_000_000_000_000;
 
-/// The wall clock of the gateway's host, which steps when it is told to.
+/// The wall clock of the gateway's host, which steps on request.
 #[derive(Default)]
 pub struct SimClock {
     stepped_micros: AtomicI64,
@@ -95,25 +89,25 @@ pub struct Machine {
     pub engine: Arc<MemoryStore>,
     pub ledger: Arc<Ledger>,
     plan: Arc<Plan>,
-    tally: Tally,
+    coverage: Coverage,
     seed: u64,
     starts: AtomicU64,
-    /// Tells the incarnation that runs to stop.
+    /// Stops the incarnation that runs.
     stop: Mutex<CancellationToken>,
     /// What it POSTs with, kept until it starts again: its idle connections are closed in no order.
     webhook_client: Mutex<Option<WebhookClient>>,
 }
 
 impl Machine {
-    pub fn new(seed: u64, plan: Arc<Plan>, tally: Tally, trace: Trace) -> Arc<Self> {
+    pub fn new(seed: u64, plan: Arc<Plan>, coverage: Coverage, trace: Trace) -> Arc<Self> {
         let clock = Arc::new(SimClock::default());
         let engine = Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>, seed));
         let ledger = Ledger::of(&engine, trace);
         let (starts, stop, webhook_client) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        Arc::new(Self { clock, engine, ledger, plan, tally, seed, starts, stop, webhook_client })
+        Arc::new(Self { clock, engine, ledger, plan, coverage, seed, starts, stop, webhook_client })
     }
 
-    /// Tells the gateway to stop, as the system does.
+    /// Asks the gateway to stop, as the system does.
     pub fn stop(&self) {
         self.stop.lock().unwrap().cancel();
     }
@@ -142,7 +136,7 @@ impl Machine {
     }
 }
 
-/// One incarnation of the gateway, from its start until it is told to stop or its host crashes.
+/// One incarnation of the gateway, from its start until it is asked to stop or its host crashes.
 pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let start = machine.starts.fetch_add(1, Relaxed);
     let mut random = StdRng::seed_from_u64(machine.seed ^ (start << 32));
@@ -180,7 +174,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     let accepted = stream::unfold(listener, async |listener| {
         let (stream, _) = listener.accept().await.expect("the network takes connections");
-        Some((Accepted(stream), listener))
+        Some((WithPeer { stream, peer: Peer::default() }, listener))
     });
     let serving =
         grpc::serve_accepted(accepted, gateway, grpc_settings(), Health::default(), shutdown.clone());
@@ -204,7 +198,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     store.close()?;
     writing.await?;
     let complete = drained && served == Drain::Complete;
-    machine.tally.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
+    machine.coverage.add(if complete { Kind::GatewayStopped } else { Kind::GatewayCutShort });
     Ok(())
 }
 
@@ -212,9 +206,9 @@ async fn enforce_retention(gateway: Gateway, machine: Arc<Machine>, shutdown: Ca
     let mut ticks = tokio::time::interval(gateway.retention_interval());
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let purged = gateway.enforce_retention().await.expect("the store works");
-        machine.tally.add_many(Kind::Removed, purged.events);
+        machine.coverage.add_many(Kind::Removed, purged.events);
         if purged.events > 0 && machine.kept_older_events() {
-            machine.tally.add(Kind::KeptAsOwed);
+            machine.coverage.add(Kind::KeptAsOwed);
         }
     }
 }
@@ -294,44 +288,5 @@ fn grpc_settings() -> GrpcSettings {
         call_timeout: Duration::from_secs(30),
         drain_timeout: DRAIN_TIMEOUT,
         access: AccessSettings::default(),
-    }
-}
-
-/// A connection of the simulated network, as the server wants it.
-struct Accepted(TcpStream);
-
-impl Connected for Accepted {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        Peer::default()
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -48,7 +48,7 @@ pub struct Arrival {
 
 /// Keeps the lines, with their times.
 pub struct Ledger {
-    told: Mutex<(Receiver<QueueEvent>, Receiver<Arc<Changes>>)>,
+    news: Mutex<(Receiver<QueueEvent>, Receiver<Arc<Changes>>)>,
     lines: Mutex<Vec<(Duration, Entry)>>,
     trace: Trace,
 }
@@ -56,13 +56,13 @@ pub struct Ledger {
 impl Ledger {
     /// Of what this store writes from now on.
     pub fn of(engine: &MemoryStore, trace: Trace) -> Arc<Self> {
-        let told = Mutex::new((engine.subscribe_accepted(), engine.changes()));
-        Arc::new(Self { told, lines: Mutex::default(), trace })
+        let news = Mutex::new((engine.subscribe_accepted(), engine.changes()));
+        Arc::new(Self { news, lines: Mutex::default(), trace })
     }
 
-    /// Takes down what the store has told since. To be called after each write.
+    /// Takes down what the store has announced since. To be called after each write.
     pub fn listen(&self) {
-        let (feed, changes) = &mut *self.told.lock().unwrap();
+        let (feed, changes) = &mut *self.news.lock().unwrap();
         while let Some(fed) = next(feed) {
             let QueueEvent::Events(events) = fed else { continue };
             for fed in &*events {
@@ -131,8 +131,8 @@ impl Ledger {
     }
 }
 
-fn next<T: Clone>(told: &mut Receiver<T>) -> Option<T> {
-    match told.try_recv() {
+fn next<T: Clone>(news: &mut Receiver<T>) -> Option<T> {
+    match news.try_recv() {
         Ok(value) => Some(value),
         Err(TryRecvError::Empty) => None,
         Err(other) => panic!("something of the store was missed: {other}"),

@@ -3,11 +3,11 @@
 //! crashes, stops and starts, clocks step, and retention removes what is over. Meanwhile an administrator pauses, moves,
 //! cancels, retries and replays. What of it happens is drawn from the seed (`plan`). Then everything heals, and everything
 //! that was acknowledged must have arrived, in its order where that was asked for, or have been cancelled; nothing may be owed;
-//! the counts must add up (`check`). What has happened is counted (`tally`), so that none of it vanishes unnoticed.
+//! the counts must add up (`check`). `coverage` counts what has happened, so that no part of it vanishes unnoticed.
 //!
 //! The same seed twice is the same history: what every host saw, and when. So a seed that found something can be looked at
 //! again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows what happened in it.
-//! `TIDINGS_SIM_SEEDS` says how many seeds are run.
+//! `TIDINGS_SIM_SEEDS` says how many seeds are run; 200 in a full run of the tests, 20 otherwise.
 //!
 //! Real are the gRPC server and its client, the gateway, the dispatcher and the HTTP client. Simulated are sockets, timers,
 //! the clock, and the disk: sled writes with threads of its own, which nothing can put into an order. In its place stands
@@ -19,6 +19,7 @@
 mod administrator;
 mod calls;
 mod check;
+mod coverage;
 mod disk;
 mod faults;
 mod gateway;
@@ -26,16 +27,18 @@ mod ledger;
 mod plan;
 mod publisher;
 mod receiver;
-mod tally;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "most of it is for the other tests")]
+mod support;
 mod world;
 
 use std::{env, panic, thread};
 
-use tally::Tally;
+use coverage::Coverage;
 use world::{History, run};
 
-/// Seeds that are run unless it is said otherwise.
-const SEEDS_DEFAULT: u64 = 20;
+use crate::support::profile::in_full_or_short;
+
 /// Of these one is run twice.
 const REPEATED_EVERY: u64 = 10;
 
@@ -45,16 +48,16 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_same_history() {
-    let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let seeds = setting("TIDINGS_SIM_SEEDS").unwrap_or_else(|| in_full_or_short(200, 20));
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
-    let tally = Tally::default();
+    let coverage = Coverage::default();
     thread::scope(|scope| {
         for first in 0..threads {
-            let tally = &tally;
+            let coverage = &coverage;
             scope.spawn(move || {
                 for seed in (first..seeds).step_by(usize::try_from(threads).unwrap()) {
                     let history = checked(seed);
-                    tally.add_all(&history.tally);
+                    coverage.add_all(&history.coverage);
                     if seed % REPEATED_EVERY == 0 {
                         assert_same(&history, &checked(seed));
                     }
@@ -62,7 +65,7 @@ fn whatever_happens_everything_acknowledged_arrives_and_the_same_seed_is_the_sam
             });
         }
     });
-    tally.check(seeds);
+    coverage.check(seeds);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The publisher's host: creates the subscriptions, and publishes until each event is acknowledged or given up, in every way
-//! that there is. The administrator works beside it.
+//! that there is. The administrator works at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +10,9 @@ use std::{
 
 use crate::{
     administrator::Administrator,
-    calls::{CALL_TIMEOUT, Caller, told, within},
+    calls::{CALL_TIMEOUT, Caller, in_a_word, within},
+    coverage::{Coverage, Kind},
     plan::{Plan, SUBSCRIPTIONS},
-    tally::{Kind, Tally},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
@@ -37,7 +37,7 @@ const CALLERS: u64 = 5;
 const CALLS: i64 = 9;
 /// How many events a batch has, and a stream.
 const TOGETHER: i64 = 4;
-/// Of so many calls one is not repeated when its answer is lost.
+/// One call in this many is not repeated when its response is lost.
 const GIVEN_UP_ONE_IN: u32 = 6;
 /// The longest pause between two calls.
 const PAUSE_MAX: Duration = Duration::from_millis(1_600);
@@ -76,13 +76,13 @@ pub struct Publisher {
     pub known: Mutex<Known>,
     seed: u64,
     plan: Arc<Plan>,
-    tally: Tally,
+    coverage: Coverage,
     caller: Caller,
 }
 
 impl Publisher {
-    pub fn new(seed: u64, plan: Arc<Plan>, tally: Tally, caller: Caller) -> Arc<Self> {
-        Arc::new(Self { known: Mutex::default(), seed, plan, tally, caller })
+    pub fn new(seed: u64, plan: Arc<Plan>, coverage: Coverage, caller: Caller) -> Arc<Self> {
+        Arc::new(Self { known: Mutex::default(), seed, plan, coverage, caller })
     }
 
     /// Publishes, and lets the administrator bring it to its end. `urls` are those of each subscription.
@@ -159,9 +159,13 @@ impl Publisher {
         let requests = numbers.clone().map(|number| request(account, number)).collect();
         let mut results = Vec::new();
         let ended = publish(self.caller.channel(), way, requests, &mut results).await;
-        self.caller.note(format_args!("{account} {numbers:?} {way:?}: {}, {}", results.len(), told(&ended)));
+        self.caller.note(format_args!(
+            "{account} {numbers:?} {way:?}: {}, {}",
+            results.len(),
+            in_a_word(&ended)
+        ));
         if ended.as_ref().is_err_and(|status| status.code() == Code::ResourceExhausted) {
-            self.tally.add(Kind::RefusedAsFull);
+            self.coverage.add(Kind::RefusedAsFull);
         }
         let kind = match way {
             Way::Alone => Kind::PublishedAlone,
@@ -171,7 +175,7 @@ impl Publisher {
         let known = &mut *self.known.lock().unwrap();
         for (index, result) in &results {
             assert_eq!(result.event, names[*index]);
-            self.tally.add(if result.duplicate { Kind::PublishedAgain } else { kind });
+            self.coverage.add(if result.duplicate { Kind::PublishedAgain } else { kind });
             known.acknowledged.insert(result.event.clone(), result.delivery_count);
         }
         results.len() == names.len()

@@ -14,18 +14,18 @@ use crate::{
     administrator::{ADMINISTRATOR, Administrator},
     calls::Caller,
     check::Outcome,
+    coverage::Coverage,
     faults::FieldViolations,
     gateway::{self, GATEWAY, Machine},
     plan::{Plan, RECEIVERS, SUBSCRIPTIONS},
     publisher::{PUBLISHER, Publisher},
     receiver::{self, Receiver},
-    tally::Tally,
 };
 
 /// How far simulated time goes in one step.
 pub const TICK: Duration = Duration::from_millis(5);
 /// How long anything is under way between the publisher and the gateway. Always the same, since connections that the
-/// gateway has and nobody else are told of its stop before or after the one that is used.
+/// gateway has and nobody else uses learn of its stop before or after the one that is used.
 const CALL_LATENCY: Duration = Duration::from_millis(10);
 /// Until then things go wrong.
 pub const FAULTS_UNTIL: Duration = Duration::from_secs(12);
@@ -63,7 +63,7 @@ impl Drop for Shown {
 pub struct History {
     pub seed: u64,
     pub lines: Vec<String>,
-    pub tally: Tally,
+    pub coverage: Coverage,
 }
 
 impl History {
@@ -77,19 +77,19 @@ impl History {
 
 /// Simulates, and checks what must be true in the end.
 pub fn run(seed: u64) -> History {
-    let (trace, tally, plan) = (Trace::default(), Tally::default(), Arc::new(Plan::draw(seed)));
+    let (trace, coverage, plan) = (Trace::default(), Coverage::default(), Arc::new(Plan::draw(seed)));
     let _shown = Shown(trace.clone());
     trace.note_at(Duration::ZERO, "plan", format_args!("{plan:?}"));
-    let machine = Machine::new(seed, Arc::clone(&plan), tally.clone(), trace.clone());
+    let machine = Machine::new(seed, Arc::clone(&plan), coverage.clone(), trace.clone());
     let ledger = Arc::clone(&machine.ledger);
     let receivers: Vec<_> = (0..RECEIVERS)
-        .map(|number| Receiver::new(number, seed, Arc::clone(&ledger), tally.clone(), trace.clone()))
+        .map(|number| Receiver::new(number, seed, Arc::clone(&ledger), coverage.clone(), trace.clone()))
         .collect();
     let caller = Caller::new(PUBLISHER, trace.clone());
     let other = caller.another(ADMINISTRATOR);
-    let publisher = Publisher::new(seed, Arc::clone(&plan), tally.clone(), caller);
+    let publisher = Publisher::new(seed, Arc::clone(&plan), coverage.clone(), caller);
     let administrator =
-        Administrator::new(seed, Arc::clone(&plan), Arc::clone(&ledger), tally.clone(), other);
+        Administrator::new(seed, Arc::clone(&plan), Arc::clone(&ledger), coverage.clone(), other);
 
     let mut sim = Builder::new()
         .rng_seed(seed)
@@ -116,7 +116,7 @@ pub fn run(seed: u64) -> History {
     sim.client(PUBLISHER, Arc::clone(&publisher).run(Arc::clone(&administrator), urls.collect()));
 
     sim.set_link_latency(GATEWAY, PUBLISHER, CALL_LATENCY);
-    let faults = FieldViolations::new(seed, Arc::clone(&machine), receivers, tally.clone(), trace.clone());
+    let faults = FieldViolations::new(seed, Arc::clone(&machine), receivers, coverage.clone(), trace.clone());
     simulate(&mut sim, faults, &machine);
     drop(sim);
     let (known, decided) = (publisher.known.lock().unwrap(), administrator.decided.lock().unwrap());
@@ -127,11 +127,11 @@ pub fn run(seed: u64) -> History {
         decided: &decided,
         lines: &lines,
         receivers: &bases,
-        tally: &tally,
+        coverage: &coverage,
     }
     .check();
     let lines = std::mem::take(&mut *trace.0.lock().unwrap());
-    History { seed, lines, tally }
+    History { seed, lines, coverage }
 }
 
 /// Lets time go by until the publisher is through.

@@ -1,25 +1,31 @@
-//! Who may call: lets a call through to its service if its token is good for the method, and tells the service who calls and
-//! which accounts it may name. What is refused here costs a few headers: no message is read.
+//! Access control: forwards a call if its caller may call the method, and hands the service the caller and
+//! the accounts that the call may name. A rejected call costs a few headers; its message is not read.
 //!
-//! The accounts themselves stand in the messages. They are looked at in one place as well, where names are read from
-//! requests: [`crate::grpc::wire::request_fields::Fields`].
+//! Messages name accounts. [`crate::grpc::wire::request_fields::Fields`] checks those, wherever it reads a
+//! name.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
-use http::{Extensions, HeaderMap, Request, header::AUTHORIZATION};
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use futures_util::future::Either;
+use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Code, body::Body};
+use tower::{Layer, Service};
 
-use self::{method_scopes::Need, stream_expiry::Ending};
-use super::filter::{Behind, Gate, Passing, refused, through, watched};
+use self::{method_scopes::RequiredScope, stream_expiry::RevocableBody};
+use super::filter::{FilterFuture, GrpcService, reject};
 use crate::{
     domain::{
         access::{ListenContext, Scope},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
-    grpc::wire::status::GrpcError,
+    grpc::wire::{methods, status::GrpcError},
     limits::FailureRateLimiter,
     log_throttle::LogThrottle,
     metrics::CallDenied,
@@ -66,72 +72,61 @@ impl Default for AccessSettings {
     }
 }
 
-/// Lets calls through that may be made.
+/// Puts access control in front of a service.
 #[derive(Clone)]
-pub(crate) struct Access(Arc<Inner>);
+pub(in crate::grpc) struct AuthLayer(Arc<Auth>);
 
-struct Inner {
+struct Auth {
     gateway: Gateway,
     settings: AccessSettings,
     methods: HashMap<String, Method>,
     failures: FailureRateLimiter,
-    told: LogThrottle,
+    log_throttle: LogThrottle,
 }
 
 struct Method {
-    need: Need,
-    /// It answers with a stream, which may outlive the token.
+    required: RequiredScope,
+    /// Whether it responds with a stream, which may outlive the token.
     streams: bool,
 }
 
-impl Access {
-    /// Looks at the calls of the methods that these encoded descriptor sets describe.
-    pub(crate) fn new(gateway: Gateway, settings: AccessSettings, described: &[&[u8]]) -> Self {
+impl AuthLayer {
+    /// Knows every method that the server offers.
+    pub(in crate::grpc) fn new(gateway: Gateway, settings: AccessSettings) -> Self {
         let failures =
             FailureRateLimiter::new(settings.failures_per_minute_max, settings.failure_addresses_max);
-        let methods = methods(described);
-        Self(Arc::new(Inner { gateway, settings, methods, failures, told: LogThrottle::new() }))
+        let method = |method: &methods::Method| {
+            let required =
+                method_scopes::required(&method.path).expect("a test finds a scope for every method");
+            (method.path.clone(), Method { required, streams: method.streams_responses })
+        };
+        let methods = methods::served().iter().map(method).collect();
+        Self(Arc::new(Auth { gateway, settings, methods, failures, log_throttle: LogThrottle::new() }))
     }
 }
 
-fn methods(described: &[&[u8]]) -> HashMap<String, Method> {
-    let mut methods = HashMap::new();
-    for set in described {
-        let set = FileDescriptorSet::decode(*set).expect("descriptors that were built in are valid");
-        for file in &set.file {
-            for service in &file.service {
-                for method in &service.method {
-                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    let need = method_scopes::of(&path).expect("a test finds a need for every method");
-                    methods.insert(path, Method { need, streams: method.server_streaming() });
-                }
-            }
-        }
-    }
-    methods
-}
-
-impl Inner {
-    /// Tells the service who calls, or refuses. With a token that may end before the answer does: that token.
-    fn admit(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, GrpcError> {
+impl Auth {
+    /// Puts the caller and its grant into the request's extensions, or rejects the call. Returns the token
+    /// that must end the response, if the response is a stream.
+    fn authorize(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, GrpcError> {
         let method = self.methods.get(request.uri().path()).ok_or_else(GrpcError::internal)?;
-        let exposure = match method.need {
-            Need::Scope(_) => Exposure::Token,
-            Need::Reflection => self.settings.reflection,
-            Need::Health => self.settings.health,
+        let exposure = match method.required {
+            RequiredScope::Scope(_) => Exposure::Token,
+            RequiredScope::Reflection => self.settings.reflection,
+            RequiredScope::Health => self.settings.health,
         };
         if exposure == Exposure::Off {
             return Err(GrpcError::unknown_method("this service is switched off".to_owned()));
         }
         let peer = peer(request.extensions());
-        let presented = presented(request.headers());
-        // Nothing below needs it, so nothing below can tell it.
+        let credentials = credentials(request.headers());
+        // Services do not need the token, so they cannot leak it.
         request.headers_mut().remove(AUTHORIZATION);
         let (principal, issued) = match exposure {
             Exposure::Open => (Principal::Anonymous, None),
-            _ => self.prove(&peer, presented).map_err(|fault| self.failed(fault, &peer))?,
+            _ => self.authenticate(&peer, credentials).map_err(|error| self.reject(error, &peer))?,
         };
-        if let Need::Scope(scope) = method.need {
+        if let RequiredScope::Scope(scope) = method.required {
             self.check_scope(scope, &principal, issued.as_deref(), &peer)?;
         }
         let ends = issued.clone().filter(|_| method.streams);
@@ -140,25 +135,25 @@ impl Inner {
         Ok(ends)
     }
 
-    /// Who calls, and with which token.
-    fn prove(
+    /// The caller, and the token that it presented.
+    fn authenticate(
         &self,
         peer: &Peer,
-        presented: Presented,
-    ) -> Result<(Principal, Option<Arc<Issued>>), FieldViolation> {
+        credentials: Credentials,
+    ) -> Result<(Principal, Option<Arc<Issued>>), AuthError> {
         let certified = peer.certificate.clone().map(Principal::Certificate);
         if !self.gateway.asks_for_proof() {
             return Ok((certified.unwrap_or_default(), None));
         }
-        match (presented, certified) {
-            // A token says less than a certificate, and was sent on purpose: it decides.
-            (Presented::Token(text), _) => {
-                let issued = self.gateway.authenticate(&text).map_err(FieldViolation::Token)?;
+        match (credentials, certified) {
+            // A token grants less than a certificate, and was sent on purpose: it decides.
+            (Credentials::Token(text), _) => {
+                let issued = self.gateway.authenticate(&text).map_err(AuthError::Token)?;
                 Ok((Principal::Token(issued.token.id.name()), Some(issued)))
             }
-            (Presented::SomethingElse, _) => Err(FieldViolation::Malformed),
-            (Presented::Nothing, Some(certified)) => Ok((certified, None)),
-            (Presented::Nothing, None) => Err(FieldViolation::Missing),
+            (Credentials::Malformed, _) => Err(AuthError::Malformed),
+            (Credentials::None, Some(certified)) => Ok((certified, None)),
+            (Credentials::None, None) => Err(AuthError::Missing),
         }
     }
 
@@ -172,8 +167,9 @@ impl Inner {
         let denied = match issued {
             Some(issued) if issued.token.rights.allow(scope) => return Ok(()),
             Some(_) => format!("{principal} may not call this method: it needs the scope {}", scope.word()),
-            None if *principal == Principal::Anonymous && scope == Scope::Admin && !is_near(peer) => {
-                "without an access token, what needs the scope admin may be called from the server's own machine only".to_owned()
+            None if *principal == Principal::Anonymous && scope == Scope::Admin && !is_local(peer) => {
+                "without an access token, methods that need the scope admin may be called from the server's own machine only"
+                    .to_owned()
             }
             None => return Ok(()),
         };
@@ -182,18 +178,18 @@ impl Inner {
             .with_metadata("scope", scope.word()))
     }
 
-    /// What is answered to a try that failed.
-    fn failed(&self, fault: FieldViolation, peer: &Peer) -> GrpcError {
-        let now = Instant::now();
+    /// Counts a failed authentication. Returns the error to respond with: another one past the address's
+    /// limit.
+    fn reject(&self, error: AuthError, peer: &Peer) -> GrpcError {
         let address = peer.address.map(|address| address.ip().to_canonical());
-        let (reason, counted, message) = fault.told();
-        if let Some(calls) = self.told.happens(now) {
+        let (reason, denied, message) = error.describe();
+        if let Some(calls) = self.log_throttle.record() {
             let peer = address.map(tracing::field::display);
-            tracing::warn!(peer.address = peer, reason, calls, "calls were made without a token that counts");
+            tracing::warn!(peer.address = peer, reason, calls, "rejected calls without a valid access token");
         }
-        match self.failures.note(address, now) {
+        match self.failures.record(address, Instant::now()) {
             Ok(()) => {
-                self.gateway.metrics().call_denied(counted);
+                self.gateway.metrics().call_denied(denied);
                 GrpcError::new(Code::Unauthenticated, reason, message)
             }
             Err(limited) => {
@@ -204,8 +200,8 @@ impl Inner {
     }
 }
 
-/// Whether the caller is on this machine, or where there are no addresses.
-fn is_near(peer: &Peer) -> bool {
+/// Whether the caller is on this machine, or its transport has no addresses.
+fn is_local(peer: &Peer) -> bool {
     peer.address.is_none_or(|address| ListenContext::is_loopback(address.ip()))
 }
 
@@ -213,40 +209,40 @@ fn peer(extensions: &Extensions) -> Peer {
     extensions.get::<Peer>().cloned().unwrap_or_default()
 }
 
-/// What the metadata `authorization` has.
-enum Presented {
-    Nothing,
-    /// The text of a bearer token. Dropped as soon as it was hashed.
+/// The value of the metadata `authorization`.
+enum Credentials {
+    None,
+    /// The text of a bearer token. Dropped as soon as it is hashed.
     Token(String),
-    SomethingElse,
+    Malformed,
 }
 
-fn presented(headers: &HeaderMap) -> Presented {
+fn credentials(headers: &HeaderMap) -> Credentials {
     const SCHEME: &str = "Bearer ";
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), more) = (values.next(), values.next()) else { return Presented::Nothing };
+    let (Some(value), more) = (values.next(), values.next()) else { return Credentials::None };
     let token = value.to_str().ok().filter(|_| more.is_none()).and_then(|text| {
         let (scheme, token) = text.split_at_checked(SCHEME.len())?;
         // RFC 9110, section 11.1: the scheme's name has no case.
         scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
     });
     match token {
-        Some(token) if !token.is_empty() => Presented::Token(token.to_owned()),
-        _ => Presented::SomethingElse,
+        Some(token) if !token.is_empty() => Credentials::Token(token.to_owned()),
+        _ => Credentials::Malformed,
     }
 }
 
-/// Why a caller is not known.
+/// Why authentication failed.
 #[derive(Clone, Copy)]
-enum FieldViolation {
+enum AuthError {
     Missing,
     Malformed,
     Token(TokenFault),
 }
 
-impl FieldViolation {
-    /// The reason as the caller is told it, as it is counted, and in words.
-    fn told(&self) -> (&'static str, CallDenied, &'static str) {
+impl AuthError {
+    /// The error's reason, its metric label and its message.
+    fn describe(&self) -> (&'static str, CallDenied, &'static str) {
         match self {
             Self::Missing => (
                 "TOKEN_MISSING",
@@ -271,15 +267,40 @@ impl FieldViolation {
     }
 }
 
-impl Gate for Access {
-    fn call<S: Behind>(&self, behind: &mut S, mut request: Request<Body>) -> Passing<S::Future> {
-        match self.0.admit(&mut request) {
-            Err(refusal) => refused(refusal),
-            Ok(None) => through(behind.call(request)),
+impl<S> Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
+
+    fn layer(&self, inner: S) -> AuthService<S> {
+        AuthService { auth: Arc::clone(&self.0), inner }
+    }
+}
+
+/// A service behind [`AuthLayer`].
+#[derive(Clone)]
+pub(in crate::grpc) struct AuthService<S> {
+    auth: Arc<Auth>,
+    inner: S,
+}
+
+impl<S: GrpcService> Service<Request<Body>> for AuthService<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = FilterFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.auth.authorize(&mut request) {
+            Err(error) => reject(error),
+            Ok(None) => Either::Left(self.inner.call(request)),
             Ok(Some(issued)) => {
-                let call = behind.call(request);
+                let call = self.inner.call(request);
                 let ended = issued.ended().clone();
-                watched(async move { call.await.map(|answer| answer.map(|body| Ending::of(body, ended))) })
+                Either::Right(Box::pin(async move {
+                    call.await.map(|response| response.map(|body| RevocableBody::wrap(body, ended)))
+                }))
             }
         }
     }

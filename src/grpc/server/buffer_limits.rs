@@ -1,5 +1,5 @@
-//! Bounds the memory that clients make the server hold by not going on: messages that do not arrive whole, and answers that
-//! are not taken.
+//! Limits the memory that slow clients take: request messages that have not arrived whole, and responses that
+//! were not read.
 
 use std::{
     pin::Pin,
@@ -16,56 +16,56 @@ use tower::BoxError;
 
 use crate::{gateway::GatewayError, grpc::wire::status::GrpcError};
 
-/// One connection may hold one part in so many of the whole bound.
+/// One connection may take this fraction of a budget: 1/4.
 const CONNECTION_SHARE: usize = 4;
-/// What every gRPC message begins with: whether it is compressed, and its length.
+/// Length of the prefix of every gRPC message: a flag for compression, and the message's length.
 const PREFIX_BYTES: usize = 5;
 
-/// A bound on bytes over all connections. Clones share it.
+/// A limit on buffered bytes over all connections. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Bound {
+pub(super) struct ByteBudget {
     setting: &'static str,
     max: usize,
     used: Arc<AtomicUsize>,
 }
 
-/// The part of it that one connection has. Clones share it.
+/// The share of a budget that one connection has. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
-    bound: Bound,
+pub(super) struct ConnectionBudget {
+    budget: ByteBudget,
     used: Arc<AtomicUsize>,
 }
 
-impl Bound {
-    /// A bound that this setting sets.
-    pub(crate) fn new(setting: &'static str, max: usize) -> Self {
+impl ByteBudget {
+    /// A budget of `max` bytes, which comes from `setting`.
+    pub(super) fn new(setting: &'static str, max: usize) -> Self {
         Self { setting, max, used: Arc::default() }
     }
 
-    /// What a new connection has of it.
-    pub(crate) fn share(&self) -> Share {
-        Share { bound: self.clone(), used: Arc::default() }
+    /// The share of a new connection.
+    pub(super) fn connection(&self) -> ConnectionBudget {
+        ConnectionBudget { budget: self.clone(), used: Arc::default() }
     }
 }
 
-impl Share {
-    /// Holds nothing as yet.
-    pub(crate) fn held(&self) -> Held {
-        Held { share: self.clone(), bytes: 0 }
+impl ConnectionBudget {
+    /// A reservation of no bytes yet.
+    pub(super) fn reservation(&self) -> BufferReservation {
+        BufferReservation { connection: self.clone(), bytes: 0 }
     }
 }
 
-/// Bytes that are held, until this is dropped.
+/// Reserved bytes. Dropping it frees them.
 #[derive(Debug)]
-pub(crate) struct Held {
-    share: Share,
+pub(super) struct BufferReservation {
+    connection: ConnectionBudget,
     bytes: usize,
 }
 
-impl Held {
-    /// Holds so many from now on.
-    pub(crate) fn set(&mut self, bytes: usize) {
-        let (all, one) = (&self.share.bound.used, &self.share.used);
+impl BufferReservation {
+    /// Changes the reservation to `bytes`.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        let (all, one) = (&self.connection.budget.used, &self.connection.used);
         if bytes >= self.bytes {
             all.fetch_add(bytes - self.bytes, Relaxed);
             one.fetch_add(bytes - self.bytes, Relaxed);
@@ -76,42 +76,42 @@ impl Held {
         self.bytes = bytes;
     }
 
-    /// Whether that is more than there may be.
+    /// Checks that all reservations together fit.
     ///
     /// # Errors
     ///
-    /// What a caller is told.
-    pub(crate) fn check(&self) -> Result<(), Status> {
-        let Bound { setting, max, used } = &self.share.bound;
-        if used.load(Relaxed) > *max || self.share.used.load(Relaxed) > max / CONNECTION_SHARE {
+    /// OVERLOADED: the budget, or the connection's share of it, is used up.
+    pub(super) fn check(&self) -> Result<(), Status> {
+        let ByteBudget { setting, max, used } = &self.connection.budget;
+        if used.load(Relaxed) > *max || self.connection.used.load(Relaxed) > max / CONNECTION_SHARE {
             return Err(GrpcError::from(GatewayError::overloaded(setting, *max)).into());
         }
         Ok(())
     }
 }
 
-impl Drop for Held {
+impl Drop for BufferReservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.set(0);
+            self.resize(0);
         }
     }
 }
 
-/// The body of a call, which ends with an error once too much of it and others waits for the rest of a message.
-pub(crate) struct Arriving<B> {
+/// The body of a request. It ends with an error once too many bytes of unfinished messages are buffered.
+pub(in crate::grpc) struct MeteredBody<B> {
     body: B,
-    messages: Messages,
-    held: Held,
+    parser: FrameParser,
+    reserved: BufferReservation,
 }
 
-impl<B> Arriving<B> {
-    pub(crate) fn new(body: B, share: &Share) -> Self {
-        Self { body, messages: Messages::default(), held: share.held() }
+impl<B> MeteredBody<B> {
+    pub(super) fn new(body: B, connection: &ConnectionBudget) -> Self {
+        Self { body, parser: FrameParser::default(), reserved: connection.reservation() }
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Arriving<B> {
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for MeteredBody<B> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -125,12 +125,12 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Arriving<B> 
         };
         let frame = frame.map_err(Into::into)?;
         if let Some(bytes) = frame.data_ref() {
-            this.messages.read(bytes);
-            // Most messages come whole, and cost nothing here.
-            if this.messages.unfinished != this.held.bytes {
-                this.held.set(this.messages.unfinished);
-                if this.messages.unfinished > 0 {
-                    this.held.check()?;
+            this.parser.read(bytes);
+            // Most messages arrive whole, and cost nothing here.
+            if this.parser.unfinished != this.reserved.bytes {
+                this.reserved.resize(this.parser.unfinished);
+                if this.parser.unfinished > 0 {
+                    this.reserved.check()?;
                 }
             }
         }
@@ -146,19 +146,19 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Arriving<B> 
     }
 }
 
-/// Follows the messages in a body.
+/// Finds the boundaries of the messages in a body.
 #[derive(Debug, Default)]
-struct Messages {
+struct FrameParser {
     prefix: [u8; PREFIX_BYTES],
-    /// How much of the prefix is there.
+    /// Bytes of the prefix that have arrived.
     prefix_length: usize,
-    /// How much of the message is to come.
+    /// Bytes of the message that are still to arrive.
     left: usize,
-    /// How much of it is there.
+    /// Bytes of the message that have arrived.
     unfinished: usize,
 }
 
-impl Messages {
+impl FrameParser {
     fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.prefix_length < PREFIX_BYTES {
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// A message of so many bytes.
+    /// A message of this length.
     fn message(length: u32) -> Vec<u8> {
         let mut message = vec![0];
         message.extend(length.to_be_bytes());
@@ -199,67 +199,67 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_not_whole_counts_however_it_is_cut() {
+    fn only_unfinished_messages_are_counted_however_they_are_split() {
         let bytes = [message(3), message(0), message(300), message(1)].concat();
-        // What is there of the message under way, after each byte.
+        // Bytes of the unfinished message that have arrived, after each byte.
         let ends = [8, 13, 318, 324];
         let expected = |at: usize| {
             let begin = ends.iter().rev().find(|end| **end <= at).copied().unwrap_or_default();
             (at - begin).saturating_sub(PREFIX_BYTES)
         };
         for step in [1, 2, 5, 7, 100, 324] {
-            let (mut messages, mut at) = (Messages::default(), 0);
+            let (mut parser, mut at) = (FrameParser::default(), 0);
             for part in bytes.chunks(step) {
-                messages.read(part);
+                parser.read(part);
                 at += part.len();
-                assert_eq!(messages.unfinished, expected(at), "{step} {at}");
+                assert_eq!(parser.unfinished, expected(at), "{step} {at}");
             }
         }
     }
 
-    fn arriving(
+    fn metered(
         parts: Vec<Vec<u8>>,
-        share: &Share,
-    ) -> Arriving<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>> {
+        connection: &ConnectionBudget,
+    ) -> MeteredBody<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>> {
         let frames = parts.into_iter().map(|part| Ok(Frame::data(Bytes::from(part))));
-        Arriving::new(StreamBody::new(futures_util::stream::iter(frames)), share)
+        MeteredBody::new(StreamBody::new(futures_util::stream::iter(frames)), connection)
     }
 
     #[tokio::test]
-    async fn a_connection_holds_a_quarter_and_all_together_the_whole() {
-        let bound = Bound::new("grpc_unfinished_bytes_max", 400);
+    async fn a_connection_may_buffer_a_quarter_and_all_together_the_whole() {
+        let budget = ByteBudget::new("grpc_unfinished_bytes_max", 400);
         let half = || vec![message(1000)[..85].to_vec(), message(10)];
         let mut kept = Vec::new();
         for connection in 0..5 {
-            let share = bound.share();
-            let mut first = arriving(half(), &share);
+            let share = budget.connection();
+            let mut first = metered(half(), &share);
             let frame = first.frame().await.expect("there is one");
-            let taken = frame.is_ok();
-            assert!(taken, "connection {connection}");
+            let accepted = frame.is_ok();
+            assert!(accepted, "connection {connection}");
             kept.push((share, first));
         }
-        // 80 bytes each; a second message of the first connection is too much for it.
-        let mut second = arriving(half(), &kept[0].0);
+        // 80 bytes each. A second message of the first connection passes its share.
+        let mut second = metered(half(), &kept[0].0);
         let error = second.frame().await.expect("there is one").unwrap_err();
         let status = error.downcast_ref::<Status>().expect("it is a status");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().contains("grpc_unfinished_bytes_max"), "{status:?}");
         drop(second);
-        // 400 are there: not one byte more of anybody.
-        let mut other = arriving(vec![message(2)[..6].to_vec()], &bound.share());
+        // 400 bytes are buffered: no connection may buffer one byte more.
+        let mut other = metered(vec![message(2)[..6].to_vec()], &budget.connection());
         assert!(other.frame().await.expect("there is one").is_err());
         drop(other);
         kept.pop();
-        let mut other = arriving(half(), &bound.share());
+        let mut other = metered(half(), &budget.connection());
         assert!(other.frame().await.expect("there is one").is_ok());
         drop((kept, other));
-        assert_eq!(bound.used.load(Relaxed), 0);
+        assert_eq!(budget.used.load(Relaxed), 0);
     }
 
     #[tokio::test]
     async fn whole_messages_of_any_size_pass() {
-        let share = Bound::new("grpc_unfinished_bytes_max", 4).share();
-        let body = arriving(vec![message(1000), message(0), [message(7), message(9)].concat()], &share);
+        let share = ByteBudget::new("grpc_unfinished_bytes_max", 4).connection();
+        let body = metered(vec![message(1000), message(0), [message(7), message(9)].concat()], &share);
         assert!(body.collect().await.is_ok());
     }
 }

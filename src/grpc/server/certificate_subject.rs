@@ -1,4 +1,4 @@
-//! What a certificate says of whom it belongs to.
+//! The subject of a certificate, as text.
 
 use std::fmt::Write;
 
@@ -11,16 +11,17 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
-/// The longest subject that is taken, in bytes as it is written here. It goes with every call.
+/// Longest accepted subject, in bytes of its text. Every call carries it.
 const SUBJECT_BYTES_MAX: usize = 1024;
 
-/// The subject of a certificate that was verified: `CN=publisher,O=Acme`, in the order of the certificate and otherwise as
-/// RFC 4514 writes it. One without a subject is called by its first URI or DNS name: `URI=spiffe://acme/publisher`.
+/// The subject of a verified certificate: `CN=publisher,O=Acme`, in the order of the certificate and
+/// otherwise as RFC 4514 writes it. Without a subject, the first URI or DNS name is used:
+/// `URI=spiffe://acme/publisher`.
 ///
 /// # Errors
 ///
-/// It cannot be read, says nothing of its holder, or too much.
-pub(in crate::grpc) fn subject(certificate: &CertificateDer<'_>) -> Result<String, String> {
+/// The certificate cannot be read, has no subject and no name, or too long a one.
+pub(super) fn subject(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let certificate = parse(certificate)?;
     let mut subject = written(certificate.subject());
     if subject.is_empty() {
@@ -32,8 +33,8 @@ pub(in crate::grpc) fn subject(certificate: &CertificateDer<'_>) -> Result<Strin
     Ok(subject)
 }
 
-/// The subject of the server's own certificate, which may be empty, and when it ends, in seconds since 1970.
-pub(crate) fn described(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
+/// The subject of the server's own certificate, which may be empty, and its expiry in seconds since 1970.
+pub(super) fn subject_and_expiry(certificate: &CertificateDer<'_>) -> Result<(String, i64), String> {
     let certificate = parse(certificate)?;
     Ok((written(certificate.subject()), certificate.validity().not_after.timestamp()))
 }
@@ -66,7 +67,7 @@ fn alternative(certificate: &X509Certificate<'_>) -> Option<String> {
     })
 }
 
-/// A value whose signs cannot be taken for those between values.
+/// A value, escaped so that it cannot contain a separator.
 fn escaped(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     let last = value.chars().count().saturating_sub(1);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_written_so_that_no_other_is_written_alike() {
+    fn different_subjects_are_written_differently() {
         let (cn, o) = (DnType::CommonName, DnType::OrganizationName);
         for (parts, expected) in [
             (vec![(cn.clone(), "publisher")], "CN=publisher"),
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_subject_the_first_name_stands_for_it() {
+    fn without_a_subject_the_first_name_is_used() {
         let uri = SanType::URI("spiffe://acme/publisher".try_into().unwrap());
         let dns = SanType::DnsName("publisher.acme".try_into().unwrap());
         let found = |names| subject(&certificate(&[], names));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_that_says_too_much_is_refused_and_so_is_what_is_no_certificate() {
+    fn long_subjects_and_malformed_certificates_are_rejected() {
         let long = "x".repeat(SUBJECT_BYTES_MAX);
         let refused = subject(&certificate(&[(DnType::CommonName, &long)], vec![])).unwrap_err();
         assert_eq!(refused, "has a subject of 1027 bytes, more than 1024");

@@ -1,15 +1,16 @@
-//! Serves connections: never more than a bound, each with an end. What is not open in time, does nothing for long, or does
-//! not take its answers is closed; all of them end with the server.
+//! Serves the connections of gRPC clients. Closes those whose handshake takes too long, that are idle, or
+//! whose client does not read its responses.
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use http::{Request, Response};
 use hyper::{
     body::{Body as HttpBody, Bytes, Incoming},
@@ -19,28 +20,27 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
+use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    accept::{Accepted, NotOpened},
-    buffer_limits::{Arriving, Bound},
-    idle::Activity,
-    preface::{Begun, Turn, begun},
+    accept::AcceptError,
+    buffer_limits::{ByteBudget, MeteredBody},
+    idle::ConnectionActivity,
+    preface::{PrefacedStream, ReadBudget, read_preface},
     tls::Tls,
 };
 use crate::{
     domain::caller::Peer,
-    limits::{ConnectionLimiter, ConnectionPermit, LimitReached},
+    limits::{ConnectionPermit, LimitReached},
+    listen::{self, Drain, Limits, serve_connections},
     metrics::{CloseReason, Metrics},
 };
 
-/// How long a client that was told to go may take to close a connection that nothing happens on.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest time that the client of an idle connection may take to close it after GOAWAY.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
@@ -83,154 +83,137 @@ impl Default for ConnectionSettings {
     }
 }
 
-/// Serves what is accepted.
-pub(crate) struct Connections<S> {
+/// Serves connections with HTTP/2.
+pub(super) struct ConnectionServer<S> {
     settings: ConnectionSettings,
-    unfinished: Bound,
-    unread: Bound,
+    unfinished: ByteBudget,
+    unread: ByteBudget,
     http2: http2::Builder<TokioExecutor>,
     calls: S,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
-    cut: CancellationToken,
 }
 
-impl<S> Connections<S> {
-    /// Has `calls` answer what is called over `http2`.
-    pub(crate) fn new(
+impl<S> ConnectionServer<S> {
+    /// A server that passes every call to `calls`.
+    pub(super) fn new(
         settings: ConnectionSettings,
         http2: http2::Builder<TokioExecutor>,
         calls: S,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            unfinished: Bound::new("grpc_unfinished_bytes_max", settings.unfinished_bytes_max),
-            unread: Bound::new("grpc_unread_bytes_max", settings.unread_bytes_max),
+            unfinished: ByteBudget::new("grpc_unfinished_bytes_max", settings.unfinished_bytes_max),
+            unread: ByteBudget::new("grpc_unread_bytes_max", settings.unread_bytes_max),
             settings,
             http2,
             calls,
             metrics,
-            stop: CancellationToken::new(),
-            cut: CancellationToken::new(),
         }
-    }
-
-    /// From its cancellation on no more are accepted, and those that are there end when their calls are done.
-    pub(crate) fn stop(&self) -> CancellationToken {
-        self.stop.clone()
-    }
-
-    /// From its cancellation on there are none.
-    pub(crate) fn cut(&self) -> CancellationToken {
-        self.cut.clone()
     }
 }
 
-impl<S, B> Connections<S>
+impl<S, B> ConnectionServer<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
+    S: Service<Request<MeteredBody<Incoming>>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + Sync
         + 'static,
     B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send + Unpin> + Send + Unpin + 'static,
 {
-    /// Serves until the stop, and then until the last connection has ended.
-    pub(crate) async fn serve<F, T>(self, accepted: impl Stream<Item = Accepted<F>>)
+    /// Serves `incoming` until `shutdown`, then drains it. `handshake` opens a connection.
+    pub(super) async fn serve<T, H, U>(
+        self,
+        incoming: impl Stream<Item = (T, Option<SocketAddr>)>,
+        handshake: impl Fn(T, Option<SocketAddr>) -> H,
+        drain_timeout: Duration,
+        shutdown: CancellationToken,
+    ) -> Drain
     where
-        F: Future<Output = Result<(T, Peer), NotOpened>> + Send + 'static,
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        H: Future<Output = Result<(U, Peer), AcceptError>> + Send + 'static,
+        U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let places = ConnectionLimiter::new(self.settings.per_address_max, self.settings.half_open_max);
-        let (seats, running) = (Arc::new(Semaphore::new(self.settings.connections_max)), TaskTracker::new());
-        let this = Arc::new(self);
-        {
-            // Dropped with this block: who comes later is told so by the system.
-            let mut accepted = pin!(accepted);
-            loop {
-                let next = async {
-                    let seat =
-                        Arc::clone(&seats).acquire_owned().await.expect("this semaphore is never closed");
-                    Some((seat, accepted.next().await?))
-                };
-                let Some(Some((seat, next))) = this.stop.run_until_cancelled(next).await else { break };
-                let place = match places.take(next.address) {
-                    Ok(place) => place,
-                    Err(full) => {
-                        this.metrics.connections.closed(match full {
-                            LimitReached::Address => CloseReason::Address,
-                            LimitReached::HalfOpen => CloseReason::HalfOpen,
-                        });
-                        continue;
-                    }
-                };
-                let (this, opened) = (Arc::clone(&this), this.metrics.grpc_connections.track());
-                running.spawn(async move {
-                    let _taken = (seat, opened);
-                    this.cut.run_until_cancelled(this.serve_one(next.opening, place)).await;
-                });
+        let limits = Limits {
+            connections_max: self.settings.connections_max,
+            per_address_max: self.settings.per_address_max,
+            handshaking_max: self.settings.half_open_max,
+            drain_timeout,
+        };
+        let server = Arc::new(self);
+        let refused = |limit| {
+            server.metrics.connections.closed(match limit {
+                LimitReached::Address => CloseReason::Address,
+                LimitReached::Handshaking => CloseReason::HalfOpen,
+            });
+        };
+        serve_connections(incoming, limits, shutdown, refused, |connection, shutdown| {
+            let (server, gauge) = (Arc::clone(&server), server.metrics.grpc_connections.track());
+            let listen::Connection { stream, address, permit } = connection;
+            let handshake = handshake(stream, address);
+            async move {
+                let _open = gauge;
+                server.serve_one(handshake, permit, shutdown).await;
             }
-        }
-        running.close();
-        running.wait().await;
+        })
+        .await
     }
 
-    async fn serve_one<F, T>(&self, opening: F, mut place: ConnectionPermit)
+    async fn serve_one<H, U>(&self, handshake: H, mut permit: ConnectionPermit, shutdown: CancellationToken)
     where
-        F: Future<Output = Result<(T, Peer), NotOpened>>,
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        H: Future<Output = Result<(U, Peer), AcceptError>>,
+        U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let opening = async {
-            let (stream, peer) = opening.await?;
-            Ok((begun(stream).await?, peer))
+        let handshake = async {
+            let (stream, peer) = handshake.await?;
+            Ok((read_preface(stream).await?, peer))
         };
-        let opening = timeout(self.settings.handshake_timeout, opening);
-        let opened = match self.stop.run_until_cancelled(opening).await {
-            Some(Ok(Ok(opened))) => opened,
-            Some(Ok(Err(NotOpened { reason, error }))) => return self.close(reason, &error),
+        let handshake = timeout(self.settings.handshake_timeout, handshake);
+        let (stream, peer) = match shutdown.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(open))) => open,
+            Some(Ok(Err(AcceptError { reason, error }))) => return self.close(reason, &error),
             Some(Err(_)) => {
-                return self.close(Some(CloseReason::HandshakeTimeout), "it took too long to begin");
+                return self.close(Some(CloseReason::HandshakeTimeout), "the handshake took too long");
             }
             None => return,
         };
-        place.open();
-        self.serve_open(opened.0, opened.1).await;
+        permit.established();
+        self.serve_http2(stream, peer, shutdown).await;
     }
 
-    async fn serve_open<T>(&self, stream: Begun<T>, peer: Peer)
+    async fn serve_http2<T>(&self, stream: PrefacedStream<T>, peer: Peer, shutdown: CancellationToken)
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let activity = Arc::new(Activity::default());
-        let (unfinished, unread) = (self.unfinished.share(), self.unread.share());
-        let answers = service_fn(|mut request: Request<Incoming>| {
+        let activity = Arc::new(ConnectionActivity::default());
+        let (unfinished, unread) = (self.unfinished.connection(), self.unread.connection());
+        let responses = service_fn(|mut request: Request<Incoming>| {
             let call = activity.call();
             request.extensions_mut().insert(peer.clone());
-            let request = request.map(|body| Body::new(Arriving::new(body, &unfinished)));
-            let (answering, held) = (self.calls.clone().oneshot(request), unread.held());
-            async move { Ok::<_, Infallible>(call.answered(answering.await?, held).await) }
+            let request = request.map(|body| MeteredBody::new(body, &unfinished));
+            let (response, unread) = (self.calls.clone().oneshot(request), unread.reservation());
+            async move { Ok::<_, Infallible>(call.track(response.await?, unread).await) }
         });
-        let turn = stream.turn();
-        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), answers));
-        let mut connection = InTurns { connection, turn };
+        let budget = stream.budget();
+        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), responses));
+        let mut connection = Budgeted { connection, budget };
         tokio::select! {
             biased;
-            ended = &mut connection => return ended_early(ended),
-            () = self.stop.cancelled() => {
+            ended = &mut connection => return log_end(ended),
+            () = shutdown.cancelled() => {
                 connection.connection.as_mut().graceful_shutdown();
-                return ended_early(connection.await);
+                return log_end(connection.await);
             }
             () = activity.stalled(self.settings.answer_timeout) => {
-                return self.close(Some(CloseReason::Stalled), "its client does not take its answers");
+                return self.close(Some(CloseReason::Stalled), "its client does not read its responses");
             }
             () = activity.idle(self.settings.idle_timeout) => {}
         }
         self.metrics.connections.closed(CloseReason::Idle);
         connection.connection.as_mut().graceful_shutdown();
-        // Calls that came in the meantime are answered.
+        // Completes calls that arrived in the meantime.
         loop {
-            match timeout(GOODBYE_TIMEOUT, &mut connection).await {
-                Ok(ended) => return ended_early(ended),
+            match timeout(GOAWAY_TIMEOUT, &mut connection).await {
+                Ok(ended) => return log_end(ended),
                 Err(_) if activity.is_quiet() => return,
                 Err(_) => {}
             }
@@ -245,29 +228,29 @@ where
     }
 }
 
-/// A connection that begins a turn whenever it is polled.
-struct InTurns<'a, C> {
+/// A connection whose read budget is reset at every poll.
+struct Budgeted<'a, C> {
     connection: Pin<&'a mut C>,
-    turn: Turn,
+    budget: ReadBudget,
 }
 
-impl<C: Future> Future for InTurns<'_, C> {
+impl<C: Future> Future for Budgeted<'_, C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        self.turn.begin();
+        self.budget.reset();
         self.connection.as_mut().poll(context)
     }
 }
 
-fn ended_early(ended: hyper::Result<()>) {
+fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-/// What HTTP/2 is spoken with, but for what the caller sets.
-pub(crate) fn http2() -> http2::Builder<TokioExecutor> {
+/// A builder of HTTP/2 connections with tokio's executor and timer.
+pub(super) fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new());
     builder

@@ -1,4 +1,4 @@
-//! What happens on a connection: whether there are calls, and whether their answers are taken.
+//! Finds idle connections, and connections whose client does not read its responses.
 
 use std::{
     future::poll_fn,
@@ -17,86 +17,91 @@ use std::{
 use http::Response;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::buffer_limits::Held;
+use super::buffer_limits::BufferReservation;
 
-/// A time span is measured in so many looks.
-const LOOKS: usize = 4;
-/// Turns that are kept apart: those of a span, the one that is over after it, and one in between.
-const TURNS: usize = LOOKS + 2;
-/// Parts of an answer up to this size are not counted: those of all streams of a connection together are few megabytes.
+/// A timeout is measured in this many ticks.
+const TICKS_PER_TIMEOUT: usize = 4;
+/// Slots of the timer wheel: one timeout's worth, plus the expired one and a spare.
+const WHEEL_SLOTS: usize = TICKS_PER_TIMEOUT + 2;
+/// Frames up to this size are not counted: those of all streams of a connection together are a few megabytes.
 const SMALL_BYTES: usize = 16 * 1024;
 
-/// What happens on one connection.
+/// The activity of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Activity {
+pub(super) struct ConnectionActivity {
     /// Calls that have ever begun.
     begun: AtomicUsize,
-    /// Calls whose answer has not ended.
-    under_way: AtomicUsize,
-    /// Counts up, [`LOOKS`] times in the time that an answer may wait.
-    turn: AtomicUsize,
-    /// Answers that wait for their client to take more, by the turn in which they began to.
-    waiting: [AtomicUsize; TURNS],
+    /// Calls whose response has not ended.
+    in_flight: AtomicUsize,
+    /// The current tick. There are [`TICKS_PER_TIMEOUT`] in the longest time that a response may wait.
+    tick: AtomicUsize,
+    /// Responses that wait for their client to read, by the slot of the tick in which they began to wait.
+    waiting: [AtomicUsize; WHEEL_SLOTS],
 }
 
-impl Activity {
-    /// A call begins.
-    pub(crate) fn call(self: &Arc<Self>) -> Call {
+impl ConnectionActivity {
+    /// Begins a call.
+    pub(super) fn call(self: &Arc<Self>) -> CallGuard {
         self.begun.fetch_add(1, Relaxed);
-        self.under_way.fetch_add(1, Relaxed);
-        Call { activity: Arc::clone(self), waits_since: None }
+        self.in_flight.fetch_add(1, Relaxed);
+        CallGuard { activity: Arc::clone(self), waits_in: None }
     }
 
-    /// Whether there is no call.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.under_way.load(Acquire) == 0
+    /// Whether no call is in flight.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight.load(Acquire) == 0
     }
 
-    /// Ends when there was no call for so long.
-    pub(crate) async fn idle(&self, limit: Duration) {
-        let (mut seen, mut quiet_looks) = (self.begun.load(Relaxed), 0);
-        while quiet_looks < LOOKS {
-            tokio::time::sleep(step(limit)).await;
+    /// Completes once there was no call for `limit`.
+    pub(super) async fn idle(&self, limit: Duration) {
+        let (mut seen, mut quiet_ticks) = (self.begun.load(Relaxed), 0);
+        while quiet_ticks < TICKS_PER_TIMEOUT {
+            tokio::time::sleep(tick_length(limit)).await;
             let begun = self.begun.load(Relaxed);
-            quiet_looks = if self.is_quiet() && begun == seen { quiet_looks + 1 } else { 0 };
+            quiet_ticks = if self.is_quiet() && begun == seen { quiet_ticks + 1 } else { 0 };
             seen = begun;
         }
     }
 
-    /// Ends when an answer has waited for so long.
-    pub(crate) async fn stalled(&self, limit: Duration) {
+    /// Completes once a response has waited for `limit`.
+    pub(super) async fn stalled(&self, limit: Duration) {
         loop {
-            tokio::time::sleep(step(limit)).await;
-            let turn = self.turn.load(Relaxed) + 1;
-            // Those of the turn that comes next began to wait so many turns before this one.
-            if self.waiting[(turn + 1) % TURNS].load(Acquire) > 0 {
+            tokio::time::sleep(tick_length(limit)).await;
+            let tick = self.tick.load(Relaxed) + 1;
+            // The slot that is used next: its responses began to wait a whole timeout before this tick.
+            if self.waiting[(tick + 1) % WHEEL_SLOTS].load(Acquire) > 0 {
                 return;
             }
-            self.turn.store(turn, Release);
+            self.tick.store(tick, Release);
         }
     }
 }
 
-fn step(limit: Duration) -> Duration {
-    limit / u32::try_from(LOOKS).expect("it is small")
+fn tick_length(limit: Duration) -> Duration {
+    limit / u32::try_from(TICKS_PER_TIMEOUT).expect("it is small")
 }
 
-/// A call, until its answer has ended.
+/// A call in flight, until its response has ended.
 #[derive(Debug)]
-pub(crate) struct Call {
-    activity: Arc<Activity>,
-    /// The turn in which the answer began to wait for its client.
-    waits_since: Option<usize>,
+pub(super) struct CallGuard {
+    activity: Arc<ConnectionActivity>,
+    /// The slot in which the response waits for its client.
+    waits_in: Option<usize>,
 }
 
-impl Call {
-    /// The answer begins; `held` counts what its client has not taken. It is refused if that is too much.
-    pub(crate) async fn answered<B>(self, answer: Response<B>, held: Held) -> Response<Answer<B>>
+impl CallGuard {
+    /// Tracks the body of a response. `unread` reserves the bytes that the client has not read; if they do
+    /// not fit, the response becomes an error.
+    pub(super) async fn track<B>(
+        self,
+        response: Response<B>,
+        unread: BufferReservation,
+    ) -> Response<TrackedBody<B>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (head, mut body) = answer.into_parts();
-        // What there is already is taken out of the body at once: then its size is known, and what it was made of is gone.
+        let (head, mut body) = response.into_parts();
+        // Takes the first frame out of the body at once: its size is known then, and its message is freed.
         let first = if body.is_end_stream() {
             Poll::Pending
         } else {
@@ -106,55 +111,56 @@ impl Call {
             Poll::Ready(frame) => Some(frame),
             Poll::Pending => None,
         };
-        let mut answer = Answer { body: Some(body), first, held, call: self };
-        if let Some(Some(Ok(frame))) = &answer.first {
-            answer.held.set(counted(frame));
-            if counted(frame) > 0
-                && let Err(status) = answer.held.check()
+        let mut tracked = TrackedBody { body: Some(body), first, unread, call: self };
+        if let Some(Some(Ok(frame))) = &tracked.first {
+            let bytes = counted_bytes(frame);
+            tracked.unread.resize(bytes);
+            if bytes > 0
+                && let Err(status) = tracked.unread.check()
             {
-                answer.held.set(0);
-                (answer.body, answer.first) = (None, None);
-                return status.into_http::<()>().map(|()| answer);
+                tracked.unread.resize(0);
+                (tracked.body, tracked.first) = (None, None);
+                return status.into_http::<()>().map(|()| tracked);
             }
         }
-        answer.call.wait();
-        Response::from_parts(head, answer)
+        tracked.call.begin_wait();
+        Response::from_parts(head, tracked)
     }
 
-    fn wait(&mut self) {
-        let turn = self.activity.turn.load(Acquire) % TURNS;
-        self.activity.waiting[turn].fetch_add(1, Release);
-        self.waits_since = Some(turn);
+    fn begin_wait(&mut self) {
+        let slot = self.activity.tick.load(Acquire) % WHEEL_SLOTS;
+        self.activity.waiting[slot].fetch_add(1, Release);
+        self.waits_in = Some(slot);
     }
 
-    fn go_on(&mut self) {
-        if let Some(turn) = self.waits_since.take() {
-            self.activity.waiting[turn].fetch_sub(1, Release);
+    fn end_wait(&mut self) {
+        if let Some(slot) = self.waits_in.take() {
+            self.activity.waiting[slot].fetch_sub(1, Release);
         }
     }
 }
 
-impl Drop for Call {
+impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.go_on();
-        self.activity.under_way.fetch_sub(1, Release);
+        self.end_wait();
+        self.activity.in_flight.fetch_sub(1, Release);
     }
 }
 
-/// What a body comes to when it is asked for more.
-type Asked<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+/// The result of polling a body for a frame.
+type PolledFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-/// The body of an answer. It is asked for more as soon as its client has room for it.
-pub(crate) struct Answer<B: Body> {
-    /// None for an answer that was refused.
+/// The body of a response. HTTP/2 polls it for more as soon as the client has room.
+pub(super) struct TrackedBody<B: Body> {
+    /// `None` if the response was replaced by an error.
     body: Option<B>,
-    /// What was taken out of the body before anybody asked.
-    first: Option<Asked<B>>,
-    held: Held,
-    call: Call,
+    /// The frame that was taken out of the body before HTTP/2 polled for it.
+    first: Option<PolledFrame<B>>,
+    unread: BufferReservation,
+    call: CallGuard,
 }
 
-impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Answer<B> {
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for TrackedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -163,19 +169,19 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Answer<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        this.call.go_on();
+        this.call.end_wait();
         let polled = match (this.first.take(), &mut this.body) {
             (Some(first), _) => Poll::Ready(first),
             (None, Some(body)) => Pin::new(body).poll_frame(context),
             (None, None) => Poll::Ready(None),
         };
         let bytes = match &polled {
-            Poll::Ready(Some(Ok(frame))) => counted(frame),
+            Poll::Ready(Some(Ok(frame))) => counted_bytes(frame),
             _ => 0,
         };
-        this.held.set(bytes);
+        this.unread.resize(bytes);
         if matches!(polled, Poll::Ready(Some(_))) {
-            this.call.wait();
+            this.call.begin_wait();
         }
         polled
     }
@@ -195,8 +201,8 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Answer<B> {
     }
 }
 
-/// The bytes of a part of an answer, as far as they count.
-fn counted(frame: &Frame<Bytes>) -> usize {
+/// The bytes of a frame; 0 for a small one.
+fn counted_bytes(frame: &Frame<Bytes>) -> usize {
     frame.data_ref().map(Bytes::len).filter(|bytes| *bytes > SMALL_BYTES).unwrap_or_default()
 }
 
@@ -210,7 +216,7 @@ mod tests {
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
-    use crate::grpc::server::buffer_limits::Bound;
+    use crate::grpc::server::buffer_limits::ByteBudget;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -229,21 +235,21 @@ mod tests {
         (sender, StreamBody::new(UnboundedReceiverStream::new(frames)))
     }
 
-    fn bound() -> Bound {
-        Bound::new("grpc_unread_bytes_max", 400_000)
+    fn budget() -> ByteBudget {
+        ByteBudget::new("grpc_unread_bytes_max", 400_000)
     }
 
-    async fn answered<B: Body<Data = Bytes, Error = Infallible> + Unpin>(
-        call: Call,
+    async fn tracked<B: Body<Data = Bytes, Error = Infallible> + Unpin>(
+        call: CallGuard,
         body: B,
-        bound: &Bound,
-    ) -> Answer<B> {
-        call.answered(Response::new(body), bound.share().held()).await.into_body()
+        budget: &ByteBudget,
+    ) -> TrackedBody<B> {
+        call.track(Response::new(body), budget.connection().reservation()).await.into_body()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_calls_is_idle_after_the_time_and_one_with_a_call_never() {
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(ConnectionActivity::default());
         assert_eq!(took(activity.idle(LIMIT)).await, Some(LIMIT));
         let call = activity.call();
         assert_eq!(took(activity.idle(LIMIT)).await, None);
@@ -252,8 +258,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn short_calls_in_between_count() {
-        let activity = Arc::new(Activity::default());
+    async fn short_calls_reset_the_idle_timeout() {
+        let activity = Arc::new(ConnectionActivity::default());
         let calling = Arc::clone(&activity);
         tokio::spawn(async move {
             for _ in 0..5 {
@@ -266,60 +272,60 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_taken_is_noticed_and_one_that_has_nothing_to_say_is_not() {
-        let activity = Arc::new(Activity::default());
+    async fn a_response_that_is_not_read_is_stalled_and_one_without_data_is_not() {
+        let activity = Arc::new(ConnectionActivity::default());
         let (sender, body) = body();
-        let mut answer = answered(activity.call(), body, &bound()).await;
+        let mut response = tracked(activity.call(), body, &budget()).await;
         let within = LIMIT..=LIMIT * 5 / 4;
-        let waited = took(activity.stalled(LIMIT)).await.expect("nobody has asked for its first part");
+        let waited = took(activity.stalled(LIMIT)).await.expect("its first frame was not polled");
         assert!(within.contains(&waited), "{waited:?}");
 
-        let activity = Arc::new(Activity::default());
-        answer.call = activity.call();
-        assert!(answer.frame().now_or_never().is_none());
-        assert_eq!(took(activity.stalled(LIMIT)).await, None, "there was nothing to take");
+        let activity = Arc::new(ConnectionActivity::default());
+        response.call = activity.call();
+        assert!(response.frame().now_or_never().is_none());
+        assert_eq!(took(activity.stalled(LIMIT)).await, None, "there was nothing to read");
         sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).expect("it is there");
-        assert!(answer.frame().now_or_never().is_some());
+        assert!(response.frame().now_or_never().is_some());
         let waited = took(activity.stalled(LIMIT)).await.expect("it waits for its client");
         assert!(within.contains(&waited), "{waited:?}");
-        drop(answer);
+        drop(response);
         assert_eq!(took(activity.stalled(LIMIT)).await, None, "it is gone");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_taken_slowly_lives() {
-        let activity = Arc::new(Activity::default());
+    async fn a_response_that_is_read_slowly_is_not_stalled() {
+        let activity = Arc::new(ConnectionActivity::default());
         let (sender, body) = body();
-        let mut answer = answered(activity.call(), body, &bound()).await;
+        let mut response = tracked(activity.call(), body, &budget()).await;
         let taking = tokio::spawn(async move {
             for _ in 0..8 {
                 sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).expect("it is there");
                 tokio::time::sleep(LIMIT * 9 / 10).await;
-                answer.frame().await.expect("there is one").expect("it is whole");
+                response.frame().await.expect("there is one").expect("it is whole");
             }
-            drop(answer);
+            drop(response);
         });
         assert_eq!(took(activity.stalled(LIMIT)).await, None);
         taking.await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_nobody_takes_is_bounded_and_what_is_taken_counts_no_more() {
-        let (activity, bound) = (Arc::new(Activity::default()), bound());
-        let share = bound.share();
-        let answer = |bytes: usize| {
+    async fn unread_responses_are_limited_and_read_ones_are_not_counted() {
+        let (activity, budget) = (Arc::new(ConnectionActivity::default()), budget());
+        let connection = budget.connection();
+        let respond = |bytes: usize| {
             let body = http_body_util::Full::new(Bytes::from(vec![7; bytes]));
-            activity.call().answered(Response::new(body), share.held())
+            activity.call().track(Response::new(body), connection.reservation())
         };
-        let first = answer(90_000).await;
-        let refused = answer(20_000).await;
+        let first = respond(90_000).await;
+        let refused = respond(20_000).await;
         assert_eq!(refused.headers()["grpc-status"], "8");
         assert!(refused.body().is_end_stream());
-        let small = answer(SMALL_BYTES).await;
+        let small = respond(SMALL_BYTES).await;
         assert!(small.headers().is_empty(), "small ones always pass");
         assert_eq!(first.into_body().collect().await.unwrap().to_bytes().len(), 90_000);
-        let second = answer(20_000).await;
-        assert!(second.headers().is_empty(), "the first was taken");
+        let second = respond(20_000).await;
+        assert!(second.headers().is_empty(), "the first was read");
         drop((second, small, refused));
         assert!(activity.is_quiet());
     }

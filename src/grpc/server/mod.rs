@@ -2,9 +2,10 @@
 
 pub(super) mod accept;
 pub(super) mod buffer_limits;
-pub(crate) mod certificate_subject;
+pub(super) mod certificate_subject;
 pub(super) mod connection;
 pub(super) mod idle;
 pub(super) mod preface;
+pub(super) mod routes;
 pub(super) mod serve;
 pub(super) mod tls;

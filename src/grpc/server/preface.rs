@@ -1,5 +1,5 @@
-//! The words that every HTTP/2 client begins with, and what is read after them, in turns. Whoever begins otherwise is told
-//! apart by the first byte that differs.
+//! Checks the HTTP/2 connection preface, then limits how much one poll may read. The first byte that differs
+//! from the preface rejects the connection.
 
 use std::{
     io::{self, IoSlice},
@@ -13,31 +13,32 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::accept::NotOpened;
+use super::accept::AcceptError;
 use crate::metrics::CloseReason;
 
 /// RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// So much is read of a connection before the others have their turn. A flood of small frames would keep its thread to itself.
-const TURN_BYTES: usize = 8 * 1024;
+/// Most bytes that one poll of a connection reads. Without it, a flood of small frames would keep a thread to
+/// itself.
+const READ_BUDGET_BYTES: usize = 8 * 1024;
 
-/// What a connection has read in its turn, in bytes. Whoever polls the connection begins each turn: what is polled may ask to
-/// read many times in one.
+/// The bytes that a connection has read in the current poll. The task that polls the connection resets it
+/// first, since one poll may read many times.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Turn(Arc<AtomicUsize>);
+pub(super) struct ReadBudget(Arc<AtomicUsize>);
 
-impl Turn {
-    /// The others have had theirs.
-    pub(crate) fn begin(&self) {
+impl ReadBudget {
+    /// Begins a poll.
+    pub(super) fn reset(&self) {
         self.0.store(0, Relaxed);
     }
 }
 
-/// A connection on which the preface was read, and is there to be read again.
-pub(crate) struct Begun<T> {
+/// A connection whose preface was checked. Reading from it begins with the preface again.
+pub(super) struct PrefacedStream<T> {
+    /// The rest of the preface that is to be read again.
     unread: &'static [u8],
-    /// What was read since the others had their turn.
-    turn: Turn,
+    budget: ReadBudget,
     stream: T,
 }
 
@@ -45,8 +46,10 @@ pub(crate) struct Begun<T> {
 ///
 /// # Errors
 ///
-/// The client begins with something else, or is gone.
-pub(crate) async fn begun<T: AsyncRead + Unpin>(mut stream: T) -> Result<Begun<T>, NotOpened> {
+/// The client sends other bytes, or is gone.
+pub(super) async fn read_preface<T: AsyncRead + Unpin>(
+    mut stream: T,
+) -> Result<PrefacedStream<T>, AcceptError> {
     let (mut read, mut length) = ([0; PREFACE.len()], 0);
     while length < PREFACE.len() {
         let more = stream.read(&mut read[length..]).await?;
@@ -55,38 +58,42 @@ pub(crate) async fn begun<T: AsyncRead + Unpin>(mut stream: T) -> Result<Begun<T
         }
         length += more;
         if read[..length] != PREFACE[..length] {
-            return Err(NotOpened::because(CloseReason::NotHttp2, "it does not begin as HTTP/2 does"));
+            return Err(AcceptError::new(CloseReason::NotHttp2, "it does not begin with the HTTP/2 preface"));
         }
     }
-    Ok(Begun { unread: PREFACE, turn: Turn::default(), stream })
+    Ok(PrefacedStream { unread: PREFACE, budget: ReadBudget::default(), stream })
 }
 
-impl<T: AsyncRead + Unpin> Begun<T> {
-    /// Its turn.
-    pub(crate) fn turn(&self) -> Turn {
-        self.turn.clone()
+impl<T: AsyncRead + Unpin> PrefacedStream<T> {
+    /// The budget that the polling task resets.
+    pub(super) fn budget(&self) -> ReadBudget {
+        self.budget.clone()
     }
 
-    fn poll_in_turn(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn.0.load(Relaxed) >= TURN_BYTES {
+    fn poll_within_budget(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.budget.0.load(Relaxed) >= READ_BUDGET_BYTES {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.turn.0.fetch_add(buffer.filled().len() - before, Relaxed);
+        self.budget.0.fetch_add(buffer.filled().len() - before, Relaxed);
         polled
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for PrefacedStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return self.poll_in_turn(context, buffer);
+            return self.poll_within_budget(context, buffer);
         }
         let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
         buffer.put_slice(now);
@@ -95,7 +102,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Begun<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for PrefacedStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

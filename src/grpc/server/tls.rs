@@ -1,11 +1,10 @@
-//! TLS for the gRPC port: the certificate, its key and the authority of clients, read from files and read again when they
-//! change.
+//! TLS of the gRPC port: the server's certificate and key, and the authority of client certificates. All are
+//! read from files, and read again when those change.
 
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
 
 use rustls::{
@@ -14,58 +13,61 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
-use tokio::{sync::Notify, time::MissedTickBehavior};
+use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{file_watch::FileWatch, metrics::Metrics};
 
 /// The largest file that is read. A chain of certificates takes some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// What is spoken inside. Whoever offers only something else is refused; whoever offers nothing may speak HTTP/2.
+/// The application protocol. A client that offers only others is rejected; one that offers none may speak
+/// HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
-/// Where certificate, key and authority are, in PEM.
+/// The PEM files of certificate, key and authority.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// `grpc_tls_cert_file`: the server's certificate, then those between it and its authority.
+    /// `grpc_tls_cert_file`: the server's certificate, then the intermediate ones.
     pub certificate: PathBuf,
     /// `grpc_tls_key_file`: its private key.
     pub key: PathBuf,
-    /// `grpc_client_ca_file`: authorities of which every client must show a certificate; `None` asks for none.
+    /// `grpc_client_ca_file`: the authorities of client certificates; `None` requires no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
-/// Why there is no TLS with these files.
+/// The error of files that cannot be used for TLS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{setting} {} cannot be read: {reason}", .file.display())]
     Unreadable {
-        /// Which setting names it.
+        /// The setting that names the file.
         setting: &'static str,
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// A file holds something else than it should.
+    /// A file has the wrong contents.
     #[error("{setting} {} {reason}", .file.display())]
     Unusable {
-        /// Which setting names it.
+        /// The setting that names the file.
         setting: &'static str,
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the contents.
         reason: String,
     },
 }
 
-/// What new connections are served with. Clones share it; a connection keeps what it began with.
+/// The TLS configuration of new connections. Clones share it; an open connection keeps the one it began with.
 #[derive(Clone)]
 pub struct Tls {
     current: Arc<RwLock<Arc<ServerConfig>>>,
     files: TlsFiles,
+    /// Digest of the files as [`Tls::load`] has read them.
+    loaded: [u8; 32],
     metrics: Arc<Metrics>,
 }
 
@@ -74,57 +76,41 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// Which file cannot be used, and why.
+    /// A file cannot be used.
     pub fn load(files: TlsFiles, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
-        let loaded = Contents::read(&files)?.load(&files)?;
+        let contents = Contents::read(&files)?;
+        let loaded = contents.load(&files)?;
         metrics.connections.certificate_expiry.set(loaded.expiry);
-        Ok(Self { current: Arc::new(RwLock::new(loaded.config)), files, metrics })
+        let current = Arc::new(RwLock::new(loaded.config));
+        Ok(Self { current, files, loaded: contents.digest(), metrics })
     }
 
-    /// Whether every client must show a certificate.
+    /// Whether every client must present a certificate.
     pub fn is_mutual(&self) -> bool {
         self.files.client_ca.is_some()
     }
 
-    /// What takes a new connection.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    /// The acceptor of a new connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)).into()
     }
 
-    /// Looks at the files every `interval`, and whenever it is `asked` to, until `shutdown`. New ones are used from the next
-    /// connection on. Files that cannot be used change nothing; what is wrong is logged once.
-    pub async fn keep_current(self, interval: Duration, asked: Arc<Notify>, shutdown: CancellationToken) {
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = None;
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = asked.notified() => {}
-                _ = ticks.tick() => {}
-            }
-            let files = self.files.clone();
-            let Ok(read) = tokio::task::spawn_blocking(move || Contents::read(&files)).await else { return };
-            if seen.as_ref() == Some(&read) {
-                continue;
-            }
-            // What is seen first is what `load` has read, or newer.
-            self.take(&read, seen.is_none());
-            seen = Some(read);
-        }
+    /// Reads the files again when they change, until `shutdown`. New ones serve from the next connection on.
+    /// Unusable files change nothing, and are logged once.
+    pub async fn keep_current(self, watch: FileWatch, shutdown: CancellationToken) {
+        let files = self.files.clone();
+        let read = move || Contents::read(&files);
+        watch.run(self.loaded, shutdown, read, Contents::digest, |read| self.reload(read)).await;
     }
 
-    /// Serves new connections with what was read.
-    fn take(&self, read: &Result<Contents, TlsError>, is_first: bool) {
-        match read.as_ref().map_err(Clone::clone).and_then(|contents| contents.load(&self.files)) {
+    /// Serves new connections with the files that were read.
+    fn reload(&self, read: Result<Contents, TlsError>) {
+        match read.and_then(|contents| contents.load(&self.files)) {
             Ok(loaded) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded.config;
                 self.metrics.connections.certificate_expiry.set(loaded.expiry);
-                if !is_first {
-                    self.metrics.connections.certificates_loaded.inc();
-                    tracing::info!(subject = %loaded.subject, "new certificates are in use");
-                }
+                self.metrics.connections.certificates_loaded.inc();
+                tracing::info!(subject = %loaded.subject, "new certificates are in use");
             }
             Err(error) => {
                 self.metrics.connections.certificates_refused.inc();
@@ -140,18 +126,17 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// What the files hold.
-#[derive(PartialEq, Eq)]
+/// The contents of the files.
 struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
 }
 
-/// What they come to.
+/// A configuration made of the files.
 struct Loaded {
     config: Arc<ServerConfig>,
-    /// Of the server's certificate.
+    /// The subject of the server's certificate.
     subject: String,
     /// When that certificate ends, in seconds since 1970.
     expiry: i64,
@@ -167,11 +152,20 @@ impl Contents {
         })
     }
 
+    fn digest(&self) -> [u8; 32] {
+        let files = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
+        let mut digest = Sha256::new();
+        // Each by its own digest, so that no byte can move from one file to the next unseen.
+        files.iter().flatten().for_each(|file| digest.update(Sha256::digest(file)));
+        digest.finalize().into()
+    }
+
     fn load(&self, files: &TlsFiles) -> Result<Loaded, TlsError> {
         let of_certificate = |reason: String| unusable("grpc_tls_cert_file", &files.certificate, reason);
         let of_key = |reason: String| unusable("grpc_tls_key_file", &files.key, reason);
         let chain = certificates(&self.certificate).map_err(of_certificate)?;
-        let (subject, expiry) = super::certificate_subject::described(&chain[0]).map_err(of_certificate)?;
+        let (subject, expiry) =
+            super::certificate_subject::subject_and_expiry(&chain[0]).map_err(of_certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| of_key(format!("holds no private key: {error}")))?;
         let provider = Arc::new(ring::default_provider());
@@ -192,7 +186,7 @@ impl Contents {
             .map_err(|error| of_key(format!("does not go with the certificate: {error}")))?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         if self.client_ca.is_some() {
-            // Every connection shows its certificate anew, so that one that has ended does not live on in a session.
+            // Every connection presents its certificate again, so that no session outlives an expired one.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }

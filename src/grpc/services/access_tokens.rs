@@ -12,10 +12,10 @@ use crate::{
     gateway::{CreateAccessToken, Gateway, Issued},
     grpc::{
         layers::auth::Grant,
-        server::serve::within,
         wire::{
-            audited::Changes,
-            pagination::{self, Cursor, List, Tokens},
+            audited::AuditedCalls,
+            deadline::within,
+            pagination::{self, Cursor, PageKind, PageTokens},
             request_fields::Fields,
             status::GrpcError,
         },
@@ -23,11 +23,11 @@ use crate::{
     proto::v1::{self, access_token, access_token_service_server::AccessTokenService},
 };
 
-/// Answers the calls about access tokens.
-pub(crate) struct AccessTokens {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
+/// Handler of the calls about access tokens.
+pub(in crate::grpc) struct AccessTokens {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::CreateAccessTokenRequest>,
     ) -> Result<Response<v1::CreateAccessTokenResponse>, Status> {
-        self.changes.make(request, creation_asked, create).await
+        self.audited.run(request, parse_creation, create).await
     }
 
     async fn get_access_token(
@@ -59,7 +59,7 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::RevokeAccessTokenRequest>,
     ) -> Result<Response<v1::RevokeAccessTokenResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), revoke).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), revoke).await
     }
 }
 
@@ -75,7 +75,7 @@ impl AccessTokens {
         let token = std::mem::take(&mut request.page_token);
         fields.finish(Some(()))?;
 
-        let tokens = Tokens::of(List::AccessTokens, &request);
+        let tokens = PageTokens::of(PageKind::AccessTokens, &request);
         let after = match tokens.read(&token)? {
             Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
@@ -90,14 +90,14 @@ impl AccessTokens {
     }
 }
 
-fn creation_asked(
+fn parse_creation(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateAccessTokenRequest,
 ) -> Result<CreateAccessToken, GrpcError> {
     let Some(message) = request.access_token else {
-        fields.faults.required("access_token");
-        return Err(fields.faults.into());
+        fields.violations.required("access_token");
+        return Err(fields.violations.into());
     };
     let rights = Rights {
         scopes: scopes(&mut fields, &message.scopes),
@@ -109,11 +109,11 @@ fn creation_asked(
         let rule = format_args!(
             "must be at most {DISPLAY_NAME_CHARS_MAX} characters, none of them a control character"
         );
-        fields.faults.invalid("access_token.display_name", rule);
+        fields.violations.invalid("access_token.display_name", rule);
     }
     let expire_time = message.expire_time.and_then(|time| fields.time("access_token.expire_time", time));
     if expire_time.is_some_and(|time| time <= gateway.now()) {
-        fields.faults.invalid("access_token.expire_time", "must be in the future");
+        fields.violations.invalid("access_token.expire_time", "must be in the future");
     }
     fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))
 }
@@ -137,7 +137,7 @@ async fn revoke(
     Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
 }
 
-/// A token as it is shown: nothing of its secret.
+/// A token without its secret.
 fn shown(gateway: &Gateway, issued: &Issued) -> v1::AccessToken {
     let token = &issued.token;
     let state = match token.state(gateway.now()) {
@@ -164,27 +164,27 @@ fn named(mut fields: Fields, text: &str) -> Result<(Grant, TokenId), GrpcError> 
     Ok((grant, fields.finish(id)?))
 }
 
-/// The scopes asked for: at least one, each once.
+/// The requested scopes: at least one, each once.
 fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
     const FIELD: &str = "access_token.scopes";
     if numbers.is_empty() {
-        fields.faults.required(FIELD);
+        fields.violations.required(FIELD);
     }
-    let mut scopes = fields.choices(FIELD, numbers, scope_asked);
-    let asked = scopes.len();
+    let mut scopes = fields.choices(FIELD, numbers, parse_scope);
+    let requested = scopes.len();
     scopes.sort_unstable();
     scopes.dedup();
-    if scopes.len() < asked {
-        fields.faults.invalid(FIELD, "must have each scope once");
+    if scopes.len() < requested {
+        fields.violations.invalid(FIELD, "must have each scope once");
     }
     scopes
 }
 
-/// The accounts asked for, which must be the caller's to give out.
+/// The requested accounts. The caller must have access to each.
 fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
     const FIELD: &str = "access_token.accounts";
     if names.len() > ACCOUNTS_MAX {
-        fields.faults.invalid(FIELD, format_args!("must be at most {ACCOUNTS_MAX}"));
+        fields.violations.invalid(FIELD, format_args!("must be at most {ACCOUNTS_MAX}"));
         return Accounts::All;
     }
     if names.is_empty() {
@@ -196,13 +196,13 @@ fn accounts(fields: &mut Fields, names: &[String]) -> Accounts {
         if let Some(account) = fields.account(&field, name)
             && !seen.insert(account)
         {
-            fields.faults.invalid(field, "is there twice");
+            fields.violations.invalid(field, "is there twice");
         }
     }
     Accounts::of(seen.into_iter().collect())
 }
 
-fn scope_asked(scope: access_token::Scope) -> Option<Scope> {
+fn parse_scope(scope: access_token::Scope) -> Option<Scope> {
     match scope {
         access_token::Scope::Unspecified => None,
         access_token::Scope::Publish => Some(Scope::Publish),

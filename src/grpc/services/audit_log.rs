@@ -17,13 +17,11 @@ use crate::{
         time::UnixMicros,
     },
     gateway::{AuditQuery, Gateway},
-    grpc::{
-        server::serve::within,
-        wire::{
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::Fields,
-            status::GrpcError,
-        },
+    grpc::wire::{
+        deadline::within,
+        pagination::{self, Cursor, PageKind, PageTokens},
+        request_fields::Fields,
+        status::GrpcError,
     },
     proto::{
         self,
@@ -31,16 +29,16 @@ use crate::{
     },
 };
 
-/// Longest name of a resource that is asked for, in bytes: longer ones there are not.
+/// Longest resource name of a filter, in bytes. No resource has a longer one.
 const RESOURCE_BYTES_MAX: usize = 512;
 
 const METHOD_RULE: &str =
     "must be a method that leaves records, such as tidings.v1.SubscriptionService/PauseSubscription";
 
-/// Answers the calls about audit records.
-pub(crate) struct Audit {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
+/// Handler of the calls about audit records.
+pub(in crate::grpc) struct Audit {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
 }
 
 #[tonic::async_trait]
@@ -67,7 +65,7 @@ impl Audit {
         if let (Some(AccountScope::One(account)), Some(resource)) = (scope, &resource)
             && audited_account(resource) != Some(account)
         {
-            fields.faults.push(
+            fields.violations.push(
                 ViolationKind::AccountMismatch,
                 "resource",
                 "must be of the account of parent",
@@ -76,12 +74,12 @@ impl Audit {
         let principal = text(&mut fields, "principal", &request.principal, AUDIT_TEXT_BYTES_MAX);
         let method = (!request.method.is_empty()).then(|| request.method.clone());
         if method.as_ref().is_some_and(|method| !CHANGING.contains(method)) {
-            fields.faults.invalid("method", METHOD_RULE);
+            fields.violations.invalid("method", METHOD_RULE);
         }
         let time = fields.time_range(request.start_time, request.end_time);
         let scope = fields.finish(scope)?;
 
-        let tokens = Tokens::of(List::AuditRecords, &request);
+        let tokens = PageTokens::of(PageKind::AuditRecords, &request);
         let before =
             tokens.read(&token)?.map(|cursor| AuditKey { time: UnixMicros(cursor.time), number: cursor.seq });
         let query = AuditQuery { scope, resource, principal, method, time, before: None, limit: 0 };
@@ -94,10 +92,10 @@ impl Audit {
     }
 }
 
-/// A text that may be unset.
+/// An optional text.
 fn text(fields: &mut Fields, field: &str, text: &str, bytes_max: usize) -> Option<String> {
     if text.len() > bytes_max {
-        fields.faults.invalid(field, format_args!("must have at most {bytes_max} bytes"));
+        fields.violations.invalid(field, format_args!("must have at most {bytes_max} bytes"));
         return None;
     }
     (!text.is_empty()).then(|| text.to_owned())
@@ -128,7 +126,7 @@ fn shown(record: &AuditRecord) -> v1::AuditRecord {
     }
 }
 
-/// Every method of the contract that may leave records, as they are named there.
+/// Every method of the contract that may write audit records.
 static CHANGING: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let set = FileDescriptorSet::decode(proto::DESCRIPTORS);
     let set = set.expect("descriptors that were built in are valid");

@@ -17,25 +17,23 @@ use crate::{
         time::UnixMicros,
     },
     gateway::{Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries},
-    grpc::{
-        server::serve::within,
-        wire::{
-            audited::Changes,
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::{Fields, Name},
-            status::GrpcError,
-            to_proto,
-        },
+    grpc::wire::{
+        audited::AuditedCalls,
+        deadline::within,
+        pagination::{self, Cursor, PageKind, PageTokens},
+        request_fields::{Fields, Name},
+        status::GrpcError,
+        to_proto,
     },
     proto::v1::{self, delivery_service_server::DeliveryService},
 };
 
-/// Answers the calls about deliveries.
-pub(crate) struct Deliveries {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
-    pub(crate) shutdown: CancellationToken,
+/// Handler of the calls about deliveries.
+pub(in crate::grpc) struct Deliveries {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -71,41 +69,41 @@ impl DeliveryService for Deliveries {
         let mut fields = Fields::of(&request)?;
         let request = request.get_ref();
         let parent = fields.required::<Parent>("parent", &request.parent);
-        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+        let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
         let Parent { account, subscription } = fields.finish(parent)?;
         let watch = WatchDeliveries { account, subscription, states };
         let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
-        let answers = changes.map(|watched| {
+        let responses = changes.map(|watched| {
             Ok(v1::WatchDeliveriesResponse {
                 delivery: Some(to_proto::delivery(&watched.subscription, &watched.delivery)),
                 skipped_count: i32::try_from(watched.skipped).unwrap_or(i32::MAX),
             })
         });
-        // It has no end of its own, but for the server's.
-        let farewell = stream::once(ready(Err(GrpcError::shutting_down().into())));
-        let answers = answers.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell);
-        Ok(Response::new(Box::pin(answers)))
+        // The stream ends only when the server shuts down.
+        let last = stream::once(ready(Err(GrpcError::shutting_down().into())));
+        let responses = responses.take_until(self.shutdown.clone().cancelled_owned()).chain(last);
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn retry_delivery(
         &self,
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), retry).await
+        self.audited.run(request, |_, fields, request| parse_delivery(fields, &request.name), retry).await
     }
 
     async fn cancel_delivery(
         &self,
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        self.changes.make(request, |_, fields, request| delivery_asked(fields, &request.name), cancel).await
+        self.audited.run(request, |_, fields, request| parse_delivery(fields, &request.name), cancel).await
     }
 
     async fn replay_deliveries(
         &self,
         request: Request<v1::ReplayDeliveriesRequest>,
     ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
-        self.changes.make(request, replay_asked, replay).await
+        self.audited.run(request, parse_replay, replay).await
     }
 
     async fn summarize_deliveries(
@@ -132,12 +130,12 @@ impl Deliveries {
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let parent = fields.required::<Parent>("parent", &request.parent);
-        let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
-        let event = event_asked(&mut fields, parent.as_ref(), &request.event);
+        let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
+        let event = parse_event(&mut fields, parent.as_ref(), &request.event);
         let time = fields.time_range(request.start_time, request.end_time);
         let Parent { account, subscription } = fields.finish(parent)?;
 
-        let tokens = Tokens::of(List::Deliveries, &request);
+        let tokens = PageTokens::of(PageKind::Deliveries, &request);
         let after = tokens.read(&token)?.map(|cursor| DeliveryKey {
             seq: Seq(cursor.seq),
             subscription: SubscriptionKey(cursor.subscription),
@@ -164,7 +162,7 @@ impl Deliveries {
     }
 }
 
-fn delivery_asked(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
+fn parse_delivery(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {
     let name = fields.required("name", name);
     fields.finish(name)
 }
@@ -179,33 +177,33 @@ async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDelive
     Ok(v1::CancelDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
 }
 
-fn replay_asked(
+fn parse_replay(
     _gateway: &Gateway,
     mut fields: Fields,
     mut request: v1::ReplayDeliveriesRequest,
-) -> Result<(ReplayDeliveries, Tokens), GrpcError> {
+) -> Result<(ReplayDeliveries, PageTokens), GrpcError> {
     let limit = match std::mem::take(&mut request.page_size) {
         0 => REPLAY_SIZE_DEFAULT,
         size => usize::try_from(size).unwrap_or(usize::MAX),
     };
     if limit > REPLAY_SIZE_MAX {
-        fields.faults.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
+        fields.violations.invalid("page_size", format!("must be from 0 to {REPLAY_SIZE_MAX}"));
     }
     let token = std::mem::take(&mut request.page_token);
     let subscription = fields.required("parent", &request.parent);
-    let types = fields.choices("event_types", &request.event_types, to_proto::event_type_asked);
-    let states = fields.choices("states", &request.states, to_proto::delivery_state_asked);
+    let types = fields.choices("event_types", &request.event_types, to_proto::parse_event_type);
+    let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
     for (index, _) in states.iter().enumerate().filter(|(_, state)| state.is_owed()) {
-        fields.faults.invalid(
+        fields.violations.invalid(
             format!("states[{index}]"),
-            "must be SUCCEEDED, FAILED or CANCELLED: what is owed is queued already",
+            "must be SUCCEEDED, FAILED or CANCELLED: deliveries in other states are queued already",
         );
     }
     let time = fields.time_range(request.start_time, request.end_time);
     let subscription = fields.finish(subscription)?;
 
     let validate_only = std::mem::take(&mut request.validate_only);
-    let tokens = Tokens::of(List::Replay, &request);
+    let tokens = PageTokens::of(PageKind::Replay, &request);
     let cursor = tokens.read(&token)?.map(|cursor| ReplayCursor {
         after: Seq(cursor.seq),
         until: Seq(cursor.until),
@@ -216,13 +214,13 @@ fn replay_asked(
 
 async fn replay(
     gateway: Gateway,
-    (replay, tokens): (ReplayDeliveries, Tokens),
+    (replay, tokens): (ReplayDeliveries, PageTokens),
 ) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
     let replayed = gateway.replay_deliveries(replay).await?;
-    let next = replayed.next.map(|place| Cursor {
-        seq: place.after.0,
-        until: place.until.0,
-        time: place.began.0,
+    let next = replayed.next.map(|next| Cursor {
+        seq: next.after.0,
+        until: next.until.0,
+        time: next.began.0,
         ..Cursor::default()
     });
     Ok(v1::ReplayDeliveriesResponse {
@@ -231,12 +229,12 @@ async fn replay(
     })
 }
 
-/// Events that one call of ReplayDeliveries queues where it does not say.
+/// Events that one call of ReplayDeliveries queues by default.
 const REPLAY_SIZE_DEFAULT: usize = 1000;
 /// Most events that one call of ReplayDeliveries queues.
 const REPLAY_SIZE_MAX: usize = 10_000;
 
-/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all of the account.
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account.
 struct Parent {
     account: AccountId,
     subscription: Option<SubscriptionId>,
@@ -263,7 +261,7 @@ impl Name for Parent {
     }
 }
 
-/// As [`Parent`]; `accounts/-/subscriptions/-` means everything.
+/// Like [`Parent`]; `accounts/-/subscriptions/-` means all accounts.
 struct SummaryParent {
     scope: AccountScope,
     subscription: Option<SubscriptionId>,
@@ -287,11 +285,11 @@ impl Name for SummaryParent {
     }
 }
 
-/// The event of the filter, which must be one of the parent's account.
-fn event_asked(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
+/// The event of the filter. It must be of the parent's account.
+fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
     let EventName { account, id } = fields.optional("event", text)?;
     if parent.is_some_and(|parent| parent.account != account) {
-        fields.faults.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
+        fields.violations.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
     }
     Some(id)
 }

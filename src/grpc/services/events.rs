@@ -1,25 +1,27 @@
 //! `EventService`.
 
-use std::{borrow::Cow, collections::HashMap, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::publish_stream;
+use super::{
+    publish::{check_batch, check_publish},
+    publish_stream,
+};
 use crate::{
     domain::{
         event_routing::EventAddress,
-        field_violation::{FieldViolations, ViolationKind},
+        field_violation::ViolationKind,
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
-    event::FIELD_VIOLATIONS_MAX,
-    gateway::{CheckedEvent, EventQuery, Gateway, GatewayError, RenderSource},
+    gateway::{EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
-        server::serve::{in_time, within},
         wire::{
-            pagination::{self, Cursor, List, Tokens},
+            deadline::{in_time, within},
+            pagination::{self, Cursor, PageKind, PageTokens},
             request_fields::Fields,
             status::GrpcError,
             to_proto,
@@ -28,15 +30,12 @@ use crate::{
     proto::v1::{self, event_service_server::EventService},
 };
 
-/// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
-const BATCH_REQUESTS_MAX: usize = 1000;
-
-/// Answers the calls about events.
-pub(crate) struct Events {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) stream_events_in_flight_max: usize,
-    pub(crate) shutdown: CancellationToken,
+/// Handler of the calls about events.
+pub(in crate::grpc) struct Events {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) stream_events_in_flight_max: usize,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -45,14 +44,14 @@ impl EventService for Events {
         &self,
         request: Request<v1::PublishEventRequest>,
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
-        self.count_refusal(self.publish(request)).await
+        self.count_error(self.publish(request)).await
     }
 
     async fn batch_publish_events(
         &self,
         request: Request<v1::BatchPublishEventsRequest>,
     ) -> Result<Response<v1::BatchPublishEventsResponse>, Status> {
-        self.count_refusal(self.publish_batch(request)).await
+        self.count_error(self.publish_batch(request)).await
     }
 
     type StreamPublishEventsStream =
@@ -62,14 +61,14 @@ impl EventService for Events {
         &self,
         request: Request<Streaming<v1::StreamPublishEventsRequest>>,
     ) -> Result<Response<Self::StreamPublishEventsStream>, Status> {
-        let answers = publish_stream::publish(
+        let responses = publish_stream::publish(
             self.gateway.clone(),
             Grant::of(&request)?,
             request.into_inner(),
             self.stream_events_in_flight_max,
             self.shutdown.clone(),
         );
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn get_event(
@@ -102,13 +101,13 @@ impl EventService for Events {
 }
 
 impl Events {
-    /// Answers a call that publishes.
-    async fn count_refusal<T>(
+    /// Applies the deadline to a call that publishes, and counts its error.
+    async fn count_error<T>(
         &self,
         call: impl Future<Output = Result<T, GrpcError>>,
     ) -> Result<Response<T>, Status> {
-        let answer = in_time(self.call_timeout, call).await;
-        let counted = answer.inspect_err(|refusal| self.gateway.metrics().publish_refused(refusal.reason()));
+        let response = in_time(self.call_timeout, call).await;
+        let counted = response.inspect_err(|error| self.gateway.metrics().publish_refused(error.reason()));
         Ok(counted.map(Response::new)?)
     }
 
@@ -158,11 +157,11 @@ impl Events {
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
         let account = fields.account("parent", &request.parent);
-        let types = fields.choices("types", &request.types, to_proto::event_type_asked);
+        let types = fields.choices("types", &request.types, to_proto::parse_event_type);
         let time = fields.time_range(request.start_time, request.end_time);
         let account = fields.finish(account)?;
 
-        let tokens = Tokens::of(List::Events, &request);
+        let tokens = PageTokens::of(PageKind::Events, &request);
         let before = tokens.read(&token)?.map(|cursor| Seq(cursor.seq));
         let read = |before, limit| {
             self.gateway.list_events(EventQuery { account, types: types.clone(), time, before, limit })
@@ -180,16 +179,16 @@ impl Events {
         let mut fields = Fields::of(&request)?;
         let request = request.into_inner();
         let subscription: Option<SubscriptionName> = fields.optional("subscription", &request.subscription);
-        let asked = subscription.as_ref().map(|name| name.account);
+        let expected = subscription.as_ref().map(|name| name.account);
         let source = match request.source {
             None => {
-                fields.faults.required("source");
+                fields.violations.required("source");
                 None
             }
             Some(v1::render_event_request::Source::Name(text)) => {
                 let name: Option<EventName> = fields.required("name", &text);
-                if name.as_ref().zip(asked).is_some_and(|(name, asked)| name.account != asked) {
-                    fields.faults.push(
+                if name.as_ref().zip(expected).is_some_and(|(name, expected)| name.account != expected) {
+                    fields.violations.push(
                         ViolationKind::AccountMismatch,
                         "subscription",
                         "must be of the event's account",
@@ -198,11 +197,11 @@ impl Events {
                 name.map(RenderSource::Stored)
             }
             Some(v1::render_event_request::Source::Event(event)) => {
-                // Nothing else says whose event it is: the subscription's account, or the one that the payload names.
-                let account = asked.or_else(|| account_named_in(&event));
+                // The account comes from the subscription, or else from the payload.
+                let account = expected.or_else(|| account_in_payload(&event));
                 let account = account.filter(|account| fields.permit("event", AccountScope::One(*account)));
-                if account.is_none() && fields.faults.is_empty() {
-                    fields.faults.push(
+                if account.is_none() && fields.violations.is_empty() {
+                    fields.violations.push(
                         ViolationKind::Required,
                         "subscription",
                         "is required where the payload does not name its account",
@@ -212,7 +211,7 @@ impl Events {
                     .and_then(|account| {
                         let address = EventAddress { account, id: None };
                         let checked = self.gateway.check_event(address, event.into(), "event");
-                        checked.map_err(|faults| fields.faults.extend(faults)).ok()
+                        checked.map_err(|violations| fields.violations.extend(violations)).ok()
                     })
                     .map(|checked| RenderSource::New(Box::new(checked)))
             }
@@ -226,113 +225,8 @@ impl Events {
     }
 }
 
-/// Checks one request to publish, found at `prefix` in the call; `batch` is the batch's own parent, if it has one.
-pub(crate) fn check_publish(
-    gateway: &Gateway,
-    grant: &Grant,
-    request: v1::PublishEventRequest,
-    batch: Option<AccountId>,
-    prefix: &str,
-) -> Result<CheckedEvent, FieldViolations> {
-    let mut fields = Fields::by(grant.clone());
-    // Most calls publish one event, whose paths have no prefix.
-    let path = |field: &'static str| match prefix {
-        "" => Cow::Borrowed(field),
-        prefix => Cow::Owned(format!("{prefix}{field}")),
-    };
-    let parent = path("parent");
-    let account = match batch {
-        Some(batch) if request.parent.is_empty() => Some(batch),
-        _ => fields.account(&parent, &request.parent),
-    };
-    if let (Some(account), Some(batch)) = (account, batch)
-        && account != batch
-    {
-        fields.faults.push(ViolationKind::AccountMismatch, parent, "must be equal to the batch's parent");
-    }
-    let id = fields.optional(&path("event_id"), &request.event_id);
-    let event_path = path("event");
-    let checked = match (account, request.event) {
-        (_, None) => {
-            fields.faults.required(event_path);
-            None
-        }
-        (Some(account), Some(event)) => gateway
-            .check_event(EventAddress { account, id }, event, &event_path)
-            .map_err(|faults| fields.faults.extend(faults))
-            .ok(),
-        (None, Some(event)) => {
-            // Held against any account, so that all other faults are told at once with that of the parent.
-            let account = AccountId::new(1).expect("one is positive");
-            let address = EventAddress { account, id: None };
-            if let Err(faults) = gateway.check_event(address, event, &event_path) {
-                let others = faults.iter().filter(|fault| fault.kind != ViolationKind::AccountMismatch);
-                others.for_each(|fault| fields.faults.push(fault.kind, &fault.field, &fault.description));
-            }
-            None
-        }
-    };
-    match checked {
-        Some(checked) if fields.faults.is_empty() => Ok(checked),
-        _ => Err(fields.faults),
-    }
-}
-
-/// Checks a whole batch. Also says whether it is to be checked only.
-fn check_batch(
-    gateway: &Gateway,
-    grant: &Grant,
-    request: v1::BatchPublishEventsRequest,
-) -> Result<(Vec<CheckedEvent>, bool), FieldViolations> {
-    let mut fields = Fields::by(grant.clone());
-    let batch = match request.parent.as_str() {
-        "" => None,
-        parent => fields.account("parent", parent),
-    };
-    let count = request.requests.len();
-    if count == 0 {
-        fields.faults.required("requests");
-    } else if count > BATCH_REQUESTS_MAX {
-        fields.faults.invalid("requests", format_args!("must be at most {BATCH_REQUESTS_MAX}"));
-    }
-    let mut faults = fields.faults;
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let validate_only = request.requests[0].validate_only;
-    let mut events: Vec<CheckedEvent> = Vec::with_capacity(count);
-    let mut first_with = HashMap::new();
-    for (index, request) in request.requests.into_iter().enumerate() {
-        let prefix = format!("requests[{index}].");
-        if request.validate_only != validate_only {
-            faults.invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
-        }
-        let event = match check_publish(gateway, grant, request, batch, &prefix) {
-            Ok(event) => event,
-            Err(found) => {
-                faults.extend(found);
-                if faults.iter().len() >= FIELD_VIOLATIONS_MAX {
-                    break;
-                }
-                continue;
-            }
-        };
-        let EventAddress { account, id } = event.address().clone();
-        if faults.is_empty() && id.is_some() {
-            // While nothing is at fault, an event's place in `events` is its index.
-            let first = *first_with.entry((account, id)).or_insert(index);
-            if first != index && !events[first].is_same_event(&event) {
-                let rule = format_args!("is that of another event, requests[{first}]");
-                faults.invalid(format!("{prefix}event_id"), rule);
-            }
-        }
-        events.push(event);
-    }
-    faults.into_result((events, validate_only))
-}
-
 /// The first account that a payload names.
-fn account_named_in(event: &v1::Event) -> Option<AccountId> {
+fn account_in_payload(event: &v1::Event) -> Option<AccountId> {
     use v1::event::Payload;
     let account = |account: &Option<v1::Account>| account.as_ref().map(|account| account.id);
     let conversation = |conversation: Option<&v1::Conversation>| {

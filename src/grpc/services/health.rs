@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: whether calls are served.
+//! `grpc.health.v1`.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -13,7 +13,7 @@ use tonic_health::pb::{
 
 use crate::grpc::wire::status::GrpcError;
 
-/// Whether calls are served, the same for every service. Starts as not serving. Clones are the same health.
+/// The health of all services together: serving or not. Starts as not serving. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<watch::Sender<bool>>);
 
@@ -24,27 +24,27 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Calls are served from now on.
+    /// Reports serving from now on.
     pub fn set_serving(&self) {
         self.0.send_replace(true);
     }
 
-    /// Calls are served no more, or not yet.
+    /// Reports not serving from now on.
     pub fn set_not_serving(&self) {
         self.0.send_replace(false);
     }
 
-    /// Whether calls are served.
+    /// Whether it reports serving.
     pub fn is_serving(&self) -> bool {
         *self.0.borrow()
     }
 }
 
-/// Answers for the services that it is told of, and for `""`, the server.
-pub(crate) struct HealthService {
-    pub(crate) health: Health,
-    pub(crate) services: Vec<&'static str>,
-    pub(crate) shutdown: CancellationToken,
+/// Handler of health checks of `services`, and of `""`, the server.
+pub(in crate::grpc) struct HealthService {
+    pub(in crate::grpc) health: Health,
+    pub(in crate::grpc) services: Vec<&'static str>,
+    pub(in crate::grpc) shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -55,10 +55,10 @@ impl health_server::Health for HealthService {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
         if !self.knows(service) {
-            // As the protocol has it; there is no resource name to tell.
+            // As the protocol demands. There is no resource to name.
             return Err(Status::new(Code::NotFound, "no such service"));
         }
-        Ok(Response::new(answer(self.health.is_serving())))
+        Ok(Response::new(response(self.health.is_serving())))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -70,13 +70,11 @@ impl health_server::Health for HealthService {
         let known = self.knows(&request.get_ref().service);
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         let changes = WatchStream::new(self.health.0.subscribe())
-            .map(move |serving| Ok(if known { answer(serving) } else { unknown }));
-        // Ends with the server, after a last word: a watch that stays open would hold up the drain.
-        let last = if known { answer(false) } else { unknown };
-        let farewell = stream::iter([Ok(last), Err(GrpcError::shutting_down().into())]);
-        Ok(Response::new(Box::pin(
-            changes.take_until(self.shutdown.clone().cancelled_owned()).chain(farewell),
-        )))
+            .map(move |serving| Ok(if known { response(serving) } else { unknown }));
+        // Ends at the shutdown with a last status: a watch that stays open would delay the drain.
+        let last = if known { response(false) } else { unknown };
+        let end = stream::iter([Ok(last), Err(GrpcError::shutting_down().into())]);
+        Ok(Response::new(Box::pin(changes.take_until(self.shutdown.clone().cancelled_owned()).chain(end))))
     }
 }
 
@@ -86,7 +84,7 @@ impl HealthService {
     }
 }
 
-fn answer(serving: bool) -> HealthCheckResponse {
+fn response(serving: bool) -> HealthCheckResponse {
     let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     HealthCheckResponse { status: status.into() }
 }

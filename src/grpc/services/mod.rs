@@ -5,5 +5,6 @@ pub(super) mod audit_log;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod health;
+pub(super) mod publish;
 pub(super) mod publish_stream;
 pub(super) mod subscriptions;

@@ -1,5 +1,5 @@
-//! `StreamPublishEvents`: many events of one stream are on their way to the disk at once, in their order, and answered in
-//! it. One bad event fails alone.
+//! `StreamPublishEvents`: stores many events of one stream at once, in their order, and responds in that
+//! order. An invalid event fails without the others.
 
 use std::{
     future::{Future, ready},
@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::events::check_publish;
+use super::publish::check_publish;
 use crate::{
     domain::field_violation::FieldViolations,
     gateway::{Gateway, GatewayError, Published},
@@ -22,9 +22,10 @@ use crate::{
     proto::v1::{self, stream_publish_events_response::Outcome},
 };
 
-/// Answers `messages` in their order, at most `in_flight_max` of them unanswered at a time; the rest waits in the
-/// client. Ends when they do, or, once `shutdown` is cancelled and what was taken is answered, with UNAVAILABLE.
-pub(crate) fn publish(
+/// Responds to `messages` in their order, with at most `in_flight_max` in flight. Flow control keeps the rest
+/// in the client. Ends with `messages`; at the shutdown with UNAVAILABLE, after the responses to the messages
+/// that were read.
+pub(in crate::grpc) fn publish(
     gateway: Gateway,
     grant: Grant,
     messages: impl Stream<Item = Result<v1::StreamPublishEventsRequest, Status>> + Send,
@@ -32,21 +33,21 @@ pub(crate) fn publish(
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send {
     let stopped = shutdown.clone();
-    let farewell = stream::once(async move { stopped.is_cancelled() })
+    let last = stream::once(async move { stopped.is_cancelled() })
         .filter_map(|stopped| ready(stopped.then(|| Err(GrpcError::shutting_down().into()))));
     messages
         .take_until(shutdown.cancelled_owned())
-        // Called in the order of the messages, and what it begins is begun when it returns.
+        // Called in the order of the messages. The event is queued for the store when the call returns.
         .map(move |message| match message {
-            Ok(message) => Either::Left(answer(&gateway, &grant, message)),
+            Ok(message) => Either::Left(respond(&gateway, &grant, message)),
             Err(status) => Either::Right(ready(Err(status))),
         })
         .buffered(in_flight_max)
-        .chain(farewell)
+        .chain(last)
 }
 
-/// Begins to store the event of a message; resolves to the answer.
-fn answer(
+/// Begins to store the event of a message. The future resolves to the response.
+fn respond(
     gateway: &Gateway,
     grant: &Grant,
     message: v1::StreamPublishEventsRequest,
@@ -56,37 +57,37 @@ fn answer(
     begin(gateway, grant, message.request).map(move |outcome| {
         let outcome = match outcome {
             Ok(published) => Outcome::Result(to_proto::publish_result(published)),
-            Err(refusal) => {
-                metrics.publish_refused(refusal.reason());
-                Outcome::Error(refusal.into_publish_error())
+            Err(error) => {
+                metrics.publish_refused(error.reason());
+                Outcome::Error(error.into_publish_error())
             }
         };
         Ok(v1::StreamPublishEventsResponse { sequence, outcome: Some(outcome) })
     })
 }
 
-/// Paths of faults start at the request to publish, as in a call of its own.
+/// Begins to publish. Paths of violations start at the request, as in PublishEvent.
 fn begin(
     gateway: &Gateway,
     grant: &Grant,
     request: Option<v1::PublishEventRequest>,
 ) -> impl Future<Output = Result<Published, GrpcError>> + Send + use<> {
     let Some(request) = request else {
-        let mut faults = FieldViolations::default();
-        faults.required("request");
-        return ready(Err(faults.into())).left_future();
+        let mut violations = FieldViolations::default();
+        violations.required("request");
+        return ready(Err(violations.into())).left_future();
     };
     let validate_only = request.validate_only;
     let event = match check_publish(gateway, grant, request, None, "") {
         Ok(event) => event,
-        Err(faults) => return ready(Err(faults.into())).left_future(),
+        Err(violations) => return ready(Err(violations.into())).left_future(),
     };
     let publishing = if validate_only {
         let gateway = gateway.clone();
         async move { gateway.check_publish(vec![event]).await }.left_future()
     } else {
         match gateway.publish(vec![event]) {
-            // A task of its own: it gives back its room also while the client does not read its answers.
+            // A task, so that the event leaves the limits even if the client does not read its responses.
             Ok(publishing) => tokio::spawn(publishing).map(joined).right_future(),
             Err(error) => return ready(Err(error.into())).left_future(),
         }
@@ -104,5 +105,5 @@ fn joined(
 }
 
 fn one(published: Result<Vec<Published>, GatewayError>) -> Result<Published, GatewayError> {
-    Ok(published?.pop().expect("one event was published, so one is answered"))
+    Ok(published?.pop().expect("one event was published, so there is one result"))
 }

@@ -17,24 +17,22 @@ use crate::{
         CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
         UpdateSubscription,
     },
-    grpc::{
-        server::serve::within,
-        wire::{
-            audited::Changes,
-            pagination::{self, Cursor, List, Tokens},
-            request_fields::Fields,
-            status::GrpcError,
-            to_proto,
-        },
+    grpc::wire::{
+        audited::AuditedCalls,
+        deadline::within,
+        pagination::{self, Cursor, PageKind, PageTokens},
+        request_fields::Fields,
+        status::GrpcError,
+        to_proto,
     },
     proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
 };
 
-/// Answers the calls about subscriptions.
-pub(crate) struct Subscriptions {
-    pub(crate) gateway: Gateway,
-    pub(crate) call_timeout: Duration,
-    pub(crate) changes: Changes,
+/// Handler of the calls about subscriptions.
+pub(in crate::grpc) struct Subscriptions {
+    pub(in crate::grpc) gateway: Gateway,
+    pub(in crate::grpc) call_timeout: Duration,
+    pub(in crate::grpc) audited: AuditedCalls,
 }
 
 #[tonic::async_trait]
@@ -43,7 +41,7 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
-        self.changes.make(request, creation_asked, create).await
+        self.audited.run(request, parse_creation, create).await
     }
 
     async fn get_subscription(
@@ -66,42 +64,42 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
-        self.changes.make(request, update_asked, update).await
+        self.audited.run(request, parse_update, update).await
     }
 
     async fn delete_subscription(
         &self,
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
-        self.changes.make(request, deletion_asked, delete).await
+        self.audited.run(request, parse_deletion, delete).await
     }
 
     async fn pause_subscription(
         &self,
         request: Request<v1::PauseSubscriptionRequest>,
     ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), pause).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), pause).await
     }
 
     async fn resume_subscription(
         &self,
         request: Request<v1::ResumeSubscriptionRequest>,
     ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| named(fields, &request.name), resume).await
+        self.audited.run(request, |_, fields, request| named(fields, &request.name), resume).await
     }
 
     async fn rotate_signing_secret(
         &self,
         request: Request<v1::RotateSigningSecretRequest>,
     ) -> Result<Response<v1::RotateSigningSecretResponse>, Status> {
-        self.changes.make(request, |_, fields, request| rotation_asked(fields, &request), rotate).await
+        self.audited.run(request, |_, fields, request| parse_rotation(fields, &request), rotate).await
     }
 
     async fn test_subscription(
         &self,
         request: Request<v1::TestSubscriptionRequest>,
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
-        self.changes.make(request, |_, fields, request| test_asked(fields, &request), test).await
+        self.audited.run(request, |_, fields, request| parse_test(fields, &request), test).await
     }
 }
 
@@ -116,10 +114,10 @@ impl Subscriptions {
         let token = std::mem::take(&mut request.page_token);
         let scope = fields.required::<AccountScope>("parent", &request.parent);
         let event_type = fields.event_type("event_type", request.event_type);
-        let states = fields.choices("states", &request.states, to_proto::state_asked);
+        let states = fields.choices("states", &request.states, to_proto::parse_state);
         let scope = fields.finish(scope)?;
 
-        let tokens = Tokens::of(List::Subscriptions, &request);
+        let tokens = PageTokens::of(PageKind::Subscriptions, &request);
         let after = match tokens.read(&token)? {
             Some(cursor) => Some(cursor.name.parse().map_err(|_| GrpcError::page_token())?),
             None => None,
@@ -136,7 +134,7 @@ impl Subscriptions {
     }
 }
 
-fn creation_asked(
+fn parse_creation(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateSubscriptionRequest,
@@ -145,16 +143,16 @@ fn creation_asked(
     let settings = match &request.subscription {
         Some(subscription) => gateway.check_subscription(subscription, "subscription"),
         None => {
-            fields.faults.required("subscription");
+            fields.violations.required("subscription");
             Err(Default::default())
         }
     };
-    let settings = settings.map_err(|faults| fields.faults.extend(faults)).ok();
+    let settings = settings.map_err(|violations| fields.violations.extend(violations)).ok();
     let id = fields.optional("subscription_id", &request.subscription_id);
     let request_id = fields.uuid("request_id", &request.request_id);
     let signing_secret = (!request.signing_secret.is_empty()).then_some(&request.signing_secret);
     if let Some(Err(rule)) = signing_secret.map(|secret| check_secret(secret)) {
-        fields.faults.invalid("signing_secret", rule);
+        fields.violations.invalid("signing_secret", rule);
     }
     let signing_secret = signing_secret.map(|secret| Secret::new(secret.as_str()));
     let (account, settings) = fields.finish(account.zip(settings))?;
@@ -181,21 +179,22 @@ async fn create(
     })
 }
 
-fn update_asked(
+fn parse_update(
     _gateway: &Gateway,
     mut fields: Fields,
     request: v1::UpdateSubscriptionRequest,
 ) -> Result<UpdateSubscription, GrpcError> {
     let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
     let Some(mut message) = subscription else {
-        fields.faults.required("subscription");
-        return Err(fields.faults.into());
+        fields.violations.required("subscription");
+        return Err(fields.violations.into());
     };
     let name = fields.required("subscription.name", &message.name);
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
-    let mask = Mask::parse(&paths, "update_mask").map_err(|faults| fields.faults.extend(faults)).ok();
+    let mask =
+        Mask::parse(&paths, "update_mask").map_err(|violations| fields.violations.extend(violations)).ok();
     let (name, mask) = fields.finish(name.zip(mask))?;
-    let etag = etag_asked(std::mem::take(&mut message.etag));
+    let etag = parse_etag(std::mem::take(&mut message.etag));
     Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
 }
 
@@ -207,13 +206,13 @@ async fn update(
     Ok(v1::UpdateSubscriptionResponse { subscription: Some(to_proto::subscription(&updated)) })
 }
 
-fn deletion_asked(
+fn parse_deletion(
     _gateway: &Gateway,
     fields: Fields,
     request: v1::DeleteSubscriptionRequest,
 ) -> Result<DeleteSubscription, GrpcError> {
     let v1::DeleteSubscriptionRequest { name: text, etag, force } = request;
-    Ok(DeleteSubscription { name: named(fields, &text)?, etag: etag_asked(etag), force })
+    Ok(DeleteSubscription { name: named(fields, &text)?, etag: parse_etag(etag), force })
 }
 
 async fn delete(
@@ -237,13 +236,13 @@ async fn resume(
     Ok(v1::ResumeSubscriptionResponse { subscription: Some(to_proto::subscription(&resumed)) })
 }
 
-fn rotation_asked(
+fn parse_rotation(
     mut fields: Fields,
     request: &v1::RotateSigningSecretRequest,
 ) -> Result<(SubscriptionName, Duration), GrpcError> {
     let name: Option<SubscriptionName> = fields.required("name", &request.name);
     let overlap = check_overlap(request.overlap);
-    let overlap = overlap.map_err(|rule| fields.faults.invalid("overlap", rule)).ok();
+    let overlap = overlap.map_err(|rule| fields.violations.invalid("overlap", rule)).ok();
     fields.finish(name.zip(overlap))
 }
 
@@ -259,7 +258,7 @@ async fn rotate(
     })
 }
 
-fn test_asked(
+fn parse_test(
     mut fields: Fields,
     request: &v1::TestSubscriptionRequest,
 ) -> Result<(SubscriptionName, Option<EventType>), GrpcError> {
@@ -291,11 +290,12 @@ fn named(mut fields: Fields, text: &str) -> Result<SubscriptionName, GrpcError> 
     fields.finish(name)
 }
 
-fn etag_asked(etag: String) -> Option<String> {
+fn parse_etag(etag: String) -> Option<String> {
     (!etag.is_empty()).then_some(etag)
 }
 
-/// Tells a repeated request from another one: a digest of all that it asks for, and of nothing that is ignored.
+/// Digest of a request, without its ignored fields. A request with the same id but another digest is not a
+/// repetition.
 fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
     request.request_id = String::new();
     if let Some(subscription) = &mut request.subscription {

@@ -1,8 +1,8 @@
-//! What each request to change something is about.
+//! The audit subject of each request that changes something.
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
-use super::audited::Audited;
+use super::audited::AuditedRequest;
 use crate::{
     domain::{
         access::TokenId,
@@ -13,18 +13,18 @@ use crate::{
     proto::v1,
 };
 
-/// What is about the resource of this name; about none if it is no such name.
+/// The subject with this resource name; without a resource if the name is invalid.
 fn about<T: FromStr + Display>(name: &str) -> AuditSubject {
     let resource = name.parse::<T>().map(|name| name.to_string()).unwrap_or_default();
     AuditSubject { resource, ..AuditSubject::default() }
 }
 
-/// Parameters that are set, by name.
+/// The parameters that are set, by name.
 fn parameters<const N: usize>(all: [(&str, Option<String>); N]) -> BTreeMap<String, String> {
     all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// The names of these numbers of an enum, each once.
+/// The names of these enum numbers, each once.
 fn names<E: TryFrom<i32> + Ord>(numbers: &[i32], name: impl Fn(&E) -> &'static str) -> Option<String> {
     let known: std::collections::BTreeSet<E> =
         numbers.iter().filter_map(|number| E::try_from(*number).ok()).collect();
@@ -32,8 +32,8 @@ fn names<E: TryFrom<i32> + Ord>(numbers: &[i32], name: impl Fn(&E) -> &'static s
     (!names.is_empty()).then(|| names.join(","))
 }
 
-impl Audited for v1::CreateSubscriptionRequest {
-    type Answer = v1::CreateSubscriptionResponse;
+impl AuditedRequest for v1::CreateSubscriptionRequest {
+    type Response = v1::CreateSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/CreateSubscription";
 
     fn subject(&self) -> AuditSubject {
@@ -45,17 +45,17 @@ impl Audited for v1::CreateSubscriptionRequest {
         AuditSubject { resource, ..AuditSubject::default() }
     }
 
-    fn checks_only(&self) -> bool {
+    fn is_dry_run(&self) -> bool {
         self.validate_only
     }
 
-    fn conclude(answer: &Self::Answer, end: &mut AuditEnd) {
-        end.resource = answer.subscription.as_ref().map(|subscription| subscription.name.clone());
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.resource = response.subscription.as_ref().map(|subscription| subscription.name.clone());
     }
 }
 
-impl Audited for v1::UpdateSubscriptionRequest {
-    type Answer = v1::UpdateSubscriptionResponse;
+impl AuditedRequest for v1::UpdateSubscriptionRequest {
+    type Response = v1::UpdateSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/UpdateSubscription";
 
     fn subject(&self) -> AuditSubject {
@@ -73,13 +73,13 @@ impl Audited for v1::UpdateSubscriptionRequest {
         AuditSubject { fields, ..about::<SubscriptionName>(&message.name) }
     }
 
-    fn checks_only(&self) -> bool {
+    fn is_dry_run(&self) -> bool {
         self.validate_only
     }
 }
 
-impl Audited for v1::DeleteSubscriptionRequest {
-    type Answer = v1::DeleteSubscriptionResponse;
+impl AuditedRequest for v1::DeleteSubscriptionRequest {
+    type Response = v1::DeleteSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/DeleteSubscription";
 
     fn subject(&self) -> AuditSubject {
@@ -88,8 +88,8 @@ impl Audited for v1::DeleteSubscriptionRequest {
     }
 }
 
-impl Audited for v1::PauseSubscriptionRequest {
-    type Answer = v1::PauseSubscriptionResponse;
+impl AuditedRequest for v1::PauseSubscriptionRequest {
+    type Response = v1::PauseSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/PauseSubscription";
 
     fn subject(&self) -> AuditSubject {
@@ -97,8 +97,8 @@ impl Audited for v1::PauseSubscriptionRequest {
     }
 }
 
-impl Audited for v1::ResumeSubscriptionRequest {
-    type Answer = v1::ResumeSubscriptionResponse;
+impl AuditedRequest for v1::ResumeSubscriptionRequest {
+    type Response = v1::ResumeSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/ResumeSubscription";
 
     fn subject(&self) -> AuditSubject {
@@ -106,8 +106,8 @@ impl Audited for v1::ResumeSubscriptionRequest {
     }
 }
 
-impl Audited for v1::RotateSigningSecretRequest {
-    type Answer = v1::RotateSigningSecretResponse;
+impl AuditedRequest for v1::RotateSigningSecretRequest {
+    type Response = v1::RotateSigningSecretResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/RotateSigningSecret";
 
     fn subject(&self) -> AuditSubject {
@@ -119,23 +119,23 @@ impl Audited for v1::RotateSigningSecretRequest {
     }
 }
 
-impl Audited for v1::TestSubscriptionRequest {
-    type Answer = v1::TestSubscriptionResponse;
+impl AuditedRequest for v1::TestSubscriptionRequest {
+    type Response = v1::TestSubscriptionResponse;
     const METHOD: &'static str = "tidings.v1.SubscriptionService/TestSubscription";
-    // The POST has the subscription's own limit.
+    // The POST has the subscription's own timeout.
     const IS_TIMED: bool = false;
 
     fn subject(&self) -> AuditSubject {
         about::<SubscriptionName>(&self.name)
     }
 
-    fn conclude(answer: &Self::Answer, end: &mut AuditEnd) {
-        end.parameters = parameters([("http_status", Some(answer.http_status.to_string()))]);
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.parameters = parameters([("http_status", Some(response.http_status.to_string()))]);
     }
 }
 
-impl Audited for v1::RetryDeliveryRequest {
-    type Answer = v1::RetryDeliveryResponse;
+impl AuditedRequest for v1::RetryDeliveryRequest {
+    type Response = v1::RetryDeliveryResponse;
     const METHOD: &'static str = "tidings.v1.DeliveryService/RetryDelivery";
 
     fn subject(&self) -> AuditSubject {
@@ -143,8 +143,8 @@ impl Audited for v1::RetryDeliveryRequest {
     }
 }
 
-impl Audited for v1::CancelDeliveryRequest {
-    type Answer = v1::CancelDeliveryResponse;
+impl AuditedRequest for v1::CancelDeliveryRequest {
+    type Response = v1::CancelDeliveryResponse;
     const METHOD: &'static str = "tidings.v1.DeliveryService/CancelDelivery";
 
     fn subject(&self) -> AuditSubject {
@@ -152,8 +152,8 @@ impl Audited for v1::CancelDeliveryRequest {
     }
 }
 
-impl Audited for v1::ReplayDeliveriesRequest {
-    type Answer = v1::ReplayDeliveriesResponse;
+impl AuditedRequest for v1::ReplayDeliveriesRequest {
+    type Response = v1::ReplayDeliveriesResponse;
     const METHOD: &'static str = "tidings.v1.DeliveryService/ReplayDeliveries";
 
     fn subject(&self) -> AuditSubject {
@@ -166,17 +166,17 @@ impl Audited for v1::ReplayDeliveriesRequest {
         AuditSubject { parameters, ..about::<SubscriptionName>(&self.parent) }
     }
 
-    fn checks_only(&self) -> bool {
+    fn is_dry_run(&self) -> bool {
         self.validate_only
     }
 
-    fn conclude(answer: &Self::Answer, end: &mut AuditEnd) {
-        end.parameters = parameters([("replayed_count", Some(answer.replayed_count.to_string()))]);
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.parameters = parameters([("replayed_count", Some(response.replayed_count.to_string()))]);
     }
 }
 
-impl Audited for v1::CreateAccessTokenRequest {
-    type Answer = v1::CreateAccessTokenResponse;
+impl AuditedRequest for v1::CreateAccessTokenRequest {
+    type Response = v1::CreateAccessTokenResponse;
     const METHOD: &'static str = "tidings.v1.AccessTokenService/CreateAccessToken";
 
     fn subject(&self) -> AuditSubject {
@@ -196,13 +196,13 @@ impl Audited for v1::CreateAccessTokenRequest {
         }
     }
 
-    fn conclude(answer: &Self::Answer, end: &mut AuditEnd) {
-        end.resource = answer.access_token.as_ref().map(|token| token.name.clone());
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.resource = response.access_token.as_ref().map(|token| token.name.clone());
     }
 }
 
-impl Audited for v1::RevokeAccessTokenRequest {
-    type Answer = v1::RevokeAccessTokenResponse;
+impl AuditedRequest for v1::RevokeAccessTokenRequest {
+    type Response = v1::RevokeAccessTokenResponse;
     const METHOD: &'static str = "tidings.v1.AccessTokenService/RevokeAccessToken";
 
     fn subject(&self) -> AuditSubject {

@@ -1,79 +1,82 @@
-//! The one place that makes the calls which change something, and sees to it that each leaves an audit record: begun before anything
-//! is changed, and ended before it is answered.
+//! Runs every call that changes something, and writes its audit record: begun before the change, and
+//! completed before the response.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::{request_fields::Fields, status::GrpcError};
+use super::{
+    deadline::{in_time, within},
+    request_fields::Fields,
+    status::GrpcError,
+};
 use crate::{
     domain::{
         audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, GatewayError},
-    grpc::server::serve::{in_time, within},
 };
 
-/// A request to change something.
-pub(crate) trait Audited: Send + 'static {
-    /// What it is answered with.
-    type Answer: Send + 'static;
+/// A request that changes something.
+pub(in crate::grpc) trait AuditedRequest: Send + 'static {
+    /// The message of its response.
+    type Response: Send + 'static;
 
     /// `tidings.v1.SubscriptionService/DeleteSubscription`.
     const METHOD: &'static str;
 
-    /// Whether the time that a call may take bounds it.
+    /// Whether the call timeout applies to it.
     const IS_TIMED: bool = true;
 
-    /// What it is about, as far as the request says so in words of the contract: what cannot be read is left out. Never a secret,
-    /// nor a text of the caller's that may be one by mistake.
+    /// The resource, fields and parameters for the record. Unreadable values are left out. Never a secret,
+    /// nor a caller's text that may be one by mistake.
     fn subject(&self) -> AuditSubject;
 
-    /// Whether it is to be checked only, and changes nothing.
-    fn checks_only(&self) -> bool {
+    /// Whether the request is only to be validated, and changes nothing.
+    fn is_dry_run(&self) -> bool {
         false
     }
 
-    /// Adds to the record what only the answer tells.
-    fn conclude(_answer: &Self::Answer, _end: &mut AuditEnd) {}
+    /// Adds facts from the response to the record.
+    fn record_result(_answer: &Self::Response, _end: &mut AuditEnd) {}
 }
 
-/// Makes changes.
+/// Runs audited calls.
 #[derive(Clone)]
-pub(crate) struct Changes {
+pub(in crate::grpc) struct AuditedCalls {
     gateway: Gateway,
     call_timeout: Duration,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     calls_max: usize,
 }
 
-impl Changes {
-    /// At most `calls_max` at once, those included whose callers are gone.
-    pub(crate) fn new(gateway: Gateway, call_timeout: Duration, calls_max: usize) -> Self {
-        Self { gateway, call_timeout, places: Arc::new(Semaphore::new(calls_max)), calls_max }
+impl AuditedCalls {
+    /// At most `calls_max` at once, including those whose callers are gone.
+    pub(in crate::grpc) fn new(gateway: Gateway, call_timeout: Duration, calls_max: usize) -> Self {
+        Self { gateway, call_timeout, permits: Arc::new(Semaphore::new(calls_max)), calls_max }
     }
 
-    /// Reads `request` with `parse`, which changes nothing, and does with `work` what it asks for. That comes to its end, and into
-    /// the record, even if the caller is gone.
-    pub(crate) async fn make<Q, P, W>(
+    /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and
+    /// its record are completed even if the caller is gone.
+    pub(in crate::grpc) async fn run<Q, P, W>(
         &self,
         request: Request<Q>,
         parse: impl FnOnce(&Gateway, Fields, Q) -> Result<P, GrpcError>,
         work: impl FnOnce(Gateway, P) -> W + Send + 'static,
-    ) -> Result<Response<Q::Answer>, Status>
+    ) -> Result<Response<Q::Response>, Status>
     where
-        Q: Audited,
+        Q: AuditedRequest,
         P: Send + 'static,
-        W: Future<Output = Result<Q::Answer, GrpcError>> + Send + 'static,
+        W: Future<Output = Result<Q::Response, GrpcError>> + Send + 'static,
     {
         let (gateway, limit) = (self.gateway.clone(), self.call_timeout);
         let (caller, fields) = (caller(&request), Fields::of(&request)?);
         let request = request.into_inner();
-        let (subject, checks_only) = (request.subject(), request.checks_only());
+        let (subject, is_dry_run) = (request.subject(), request.is_dry_run());
         let parsed = parse(&gateway, fields, request);
-        if checks_only {
+        if is_dry_run {
             return within(limit, work(gateway, parsed?)).await;
         }
         let call = AuditedCall {
@@ -82,27 +85,27 @@ impl Changes {
             method: Q::METHOD.to_owned(),
             subject,
         };
-        let what = match parsed {
-            Ok(what) => what,
-            Err(refusal) => {
-                gateway.audit_refused(call, end_of(&refusal)).await;
-                return Err(refusal.into());
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                gateway.audit_refused(call, end_of(&error)).await;
+                return Err(error.into());
             }
         };
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             gateway.metrics().audit_unrecorded.inc();
             GrpcError::from(GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max))
         })?;
         let change = async move {
-            let _taken = place;
-            change::<Q, P, W>(gateway, limit, call, what, work).await
+            let _permit = permit;
+            change::<Q, P, W>(gateway, limit, call, parsed, work).await
         };
         // A task, since the call's own future is dropped when its caller is gone.
         match tokio::spawn(change).await {
             Ok(made) => Ok(made.map(Response::new)?),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_ending) => Err(GrpcError::shutting_down().into()),
+                Err(_cancelled) => Err(GrpcError::shutting_down().into()),
             },
         }
     }
@@ -112,40 +115,40 @@ async fn change<Q, P, W>(
     gateway: Gateway,
     limit: Duration,
     call: AuditedCall,
-    what: P,
+    parsed: P,
     work: impl FnOnce(Gateway, P) -> W,
-) -> Result<Q::Answer, GrpcError>
+) -> Result<Q::Response, GrpcError>
 where
-    Q: Audited,
-    W: Future<Output = Result<Q::Answer, GrpcError>>,
+    Q: AuditedRequest,
+    W: Future<Output = Result<Q::Response, GrpcError>>,
 {
     let key = in_time(limit, async { Ok(gateway.audit_begin(call).await?) }).await?;
-    let work = work(gateway.clone(), what);
+    let work = work(gateway.clone(), parsed);
     let made = if Q::IS_TIMED { in_time(limit, work).await } else { work.await };
     let end = match &made {
-        Ok(answer) => {
+        Ok(response) => {
             let mut end = AuditEnd { outcome: AuditOutcome::Ok, ..AuditEnd::default() };
-            Q::conclude(answer, &mut end);
+            Q::record_result(response, &mut end);
             end
         }
-        Err(refusal) => end_of(refusal),
+        Err(error) => end_of(error),
     };
-    // However long it takes beyond that, it is written.
+    // The record is written even if that takes longer than this wait.
     drop(tokio::time::timeout(limit, gateway.audit_end(key, end)).await);
     made
 }
 
-/// How a refused call ended. Some refusals do not know themselves whether a write takes effect.
-fn end_of(refusal: &GrpcError) -> AuditEnd {
-    let outcome = match refusal.code() {
+/// The record of a failed call. Some errors leave open whether a write takes effect.
+fn end_of(error: &GrpcError) -> AuditEnd {
+    let outcome = match error.code() {
         Code::DeadlineExceeded | Code::Unavailable | Code::Internal | Code::Unknown => AuditOutcome::Unknown,
         _ => AuditOutcome::Refused,
     };
-    let (code, reason) = (refusal.code().into(), refusal.reason().to_owned());
+    let (code, reason) = (error.code().into(), error.reason().to_owned());
     AuditEnd { outcome, code, reason, ..AuditEnd::default() }
 }
 
-/// Who made a call: as it was authenticated, or what is known of the connection.
+/// The caller: as it was authenticated, or as the connection shows it.
 fn caller<Q>(request: &Request<Q>) -> Caller {
     if let Some(caller) = request.extensions().get::<Caller>() {
         return caller.clone();

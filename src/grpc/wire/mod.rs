@@ -1,7 +1,9 @@
 //! Translation between protobuf messages and domain values: fields, pages, statuses, audit.
 
-pub(crate) mod audit_subjects;
+pub(super) mod audit_subjects;
 pub(super) mod audited;
+pub(super) mod deadline;
+pub(super) mod methods;
 pub(super) mod pagination;
 pub(super) mod request_fields;
 pub(super) mod status;

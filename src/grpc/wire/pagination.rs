@@ -7,23 +7,23 @@ use sha2::{Digest, Sha256};
 use super::{request_fields::Fields, status::GrpcError};
 use crate::gateway::{GatewayError, Page};
 
-/// Rows of a page where the caller does not say.
+/// Default rows of a page.
 const PAGE_SIZE_DEFAULT: usize = 50;
 /// Most rows of a page.
 const PAGE_SIZE_MAX: usize = 1000;
-/// Most bytes of a page's rows. Clients refuse messages of more than 4 MiB.
+/// Most bytes of a page's rows. Clients reject messages of more than 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024 + 512 * 1024;
-/// What a row takes beside its own encoding: its tag and length.
+/// Bytes of a row's tag and length, in addition to its own encoding.
 const ROW_OVERHEAD_BYTES: usize = 6;
-/// Rows read at once. Bounds the memory of a page whose rows are large.
+/// Rows read at once. Limits the memory of a page with large rows.
 const ROWS_READ_MAX: usize = 100;
 
-/// The version of the tokens. One of another version is refused.
+/// Version of the tokens. Others are rejected.
 const TOKEN_VERSION: u32 = 1;
 
-/// A list whose pages have tokens of their own.
+/// A list with page tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum List {
+pub(in crate::grpc) enum PageKind {
     Subscriptions = 1,
     Events = 2,
     Deliveries = 3,
@@ -32,24 +32,24 @@ pub(crate) enum List {
     AuditRecords = 7,
 }
 
-/// Where a page goes on. Each list uses the fields that it needs.
+/// Start of a page. Each list uses the fields that it needs.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Cursor {
+pub(in crate::grpc) struct Cursor {
     /// After this name.
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    /// After the event at this place.
+    pub(in crate::grpc) name: String,
+    /// After the event with this sequence number.
     #[prost(uint64, tag = "2")]
-    pub(crate) seq: u64,
+    pub(in crate::grpc) seq: u64,
     /// After the delivery to this subscription.
     #[prost(uint64, tag = "3")]
-    pub(crate) subscription: u64,
-    /// Up to the event at this place.
+    pub(in crate::grpc) subscription: u64,
+    /// Up to the event with this sequence number.
     #[prost(uint64, tag = "4")]
-    pub(crate) until: u64,
+    pub(in crate::grpc) until: u64,
     /// As of this time, in microseconds since the epoch.
     #[prost(int64, tag = "5")]
-    pub(crate) time: i64,
+    pub(in crate::grpc) time: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -64,34 +64,35 @@ struct Token {
     cursor: Option<Cursor>,
 }
 
-/// A page size that may be unset.
-pub(crate) fn size(fields: &mut Fields, page_size: i32) -> usize {
+/// The page size, or the default if it is not set.
+pub(in crate::grpc) fn size(fields: &mut Fields, page_size: i32) -> usize {
     match usize::try_from(page_size) {
         Ok(0) => PAGE_SIZE_DEFAULT,
         Ok(size) => size.min(PAGE_SIZE_MAX),
         Err(_) => {
-            fields.faults.invalid("page_size", "must not be negative");
+            fields.violations.invalid("page_size", "must not be negative");
             PAGE_SIZE_DEFAULT
         }
     }
 }
 
 /// Reads and writes the tokens of one list with one set of parameters.
-pub(crate) struct Tokens {
-    list: List,
+pub(in crate::grpc) struct PageTokens {
+    list: PageKind,
     parameters: u64,
 }
 
-impl Tokens {
-    /// `request` is the call's, without its page size and token: what must stay equal from page to page.
-    pub(crate) fn of(list: List, request: &impl Message) -> Self {
+impl PageTokens {
+    /// `request` is the call's request without page size and token: these parameters must be the same for
+    /// every page.
+    pub(in crate::grpc) fn of(list: PageKind, request: &impl Message) -> Self {
         let digest = Sha256::digest(request.encode_to_vec());
         let start = digest.first_chunk().expect("a SHA-256 has 32 bytes");
         Self { list, parameters: u64::from_be_bytes(*start) }
     }
 
-    /// Where the page goes on; `None` for the first one.
-    pub(crate) fn read(&self, token: &str) -> Result<Option<Cursor>, GrpcError> {
+    /// The start of the page; `None` for the first one.
+    pub(in crate::grpc) fn read(&self, token: &str) -> Result<Option<Cursor>, GrpcError> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -104,8 +105,8 @@ impl Tokens {
         cursor.map(Some).ok_or_else(GrpcError::page_token)
     }
 
-    /// The token of the next page; empty at the end.
-    pub(crate) fn write(&self, next: Option<Cursor>) -> String {
+    /// The token of the next page; empty on the last one.
+    pub(in crate::grpc) fn write(&self, next: Option<Cursor>) -> String {
         let token = |cursor| Token {
             version: TOKEN_VERSION,
             list: self.list as u32,
@@ -116,9 +117,9 @@ impl Tokens {
     }
 }
 
-/// Reads rows after `after` until the page is full by count or bytes. `show` gives a row's place and its form on the
-/// wire. Returns the rows, and where the next page goes on.
-pub(crate) async fn fill<Row, Position, Shown, Reading>(
+/// Reads rows after `after` until the page is full by count or bytes. `show` returns a row's position and its
+/// message. Returns the messages, and the position after which the next page starts.
+pub(in crate::grpc) async fn fill<Row, Position, Shown, Reading>(
     size: usize,
     mut after: Option<Position>,
     mut read: impl FnMut(Option<Position>, usize) -> Reading,
@@ -134,20 +135,20 @@ where
     loop {
         let limit = (size - page.len()).min(ROWS_READ_MAX);
         let part = read(after.clone(), limit).await?;
-        // The store looked at as much as it does for one page, and there may be more.
-        let broken_off = part.rows.len() < limit;
+        // The store stopped at its limit for one read, and there may be more.
+        let stopped_early = part.rows.len() < limit;
         for row in &part.rows {
-            let (place, row) = show(row);
+            let (position, row) = show(row);
             bytes += row.encoded_len() + ROW_OVERHEAD_BYTES;
-            // One row is always taken, so that a list comes to its end.
+            // A page has at least one row, so that every list ends.
             if bytes > PAGE_BYTES_MAX && !page.is_empty() {
                 return Ok((page, after));
             }
             page.push(row);
-            after = Some(place);
+            after = Some(position);
         }
         match part.next {
-            Some(next) if page.len() < size && !broken_off => after = Some(next),
+            Some(next) if page.len() < size && !stopped_early => after = Some(next),
             next => return Ok((page, next)),
         }
     }
@@ -163,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_for_its_own_list_and_parameters_only() {
+    fn a_token_is_valid_for_its_own_list_and_parameters_only() {
         let cursor = Cursor { name: "a".into(), seq: 7, subscription: 9, until: 11, time: -13 };
-        let tokens = Tokens::of(List::Events, &request("accounts/1"));
+        let tokens = PageTokens::of(PageKind::Events, &request("accounts/1"));
         let token = tokens.write(Some(cursor.clone()));
         assert_eq!(tokens.read(&token).unwrap(), Some(cursor));
-        assert!(Tokens::of(List::Deliveries, &request("accounts/1")).read(&token).is_err());
-        assert!(Tokens::of(List::Events, &request("accounts/2")).read(&token).is_err());
+        assert!(PageTokens::of(PageKind::Deliveries, &request("accounts/1")).read(&token).is_err());
+        assert!(PageTokens::of(PageKind::Events, &request("accounts/2")).read(&token).is_err());
         for garbage in ["x", "????", "AAAA", &token[1..], &format!("{token}="), &"A".repeat(10_000)] {
-            assert!(tokens.read(garbage).is_err(), "{garbage:?} was taken");
+            assert!(tokens.read(garbage).is_err(), "{garbage:?} was accepted");
         }
         assert_eq!(tokens.write(None), "");
         assert_eq!(tokens.read("").unwrap(), None);
@@ -206,18 +207,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_ends_where_the_store_breaks_off() {
+    async fn a_page_ends_where_the_store_stops_early() {
         let read = |after: Option<u64>, _| async move {
             Ok(Page { rows: after.into_iter().collect(), next: Some(after.unwrap_or(0) + 10) })
         };
         let show = |n: &u64| (*n, Cursor { seq: *n, ..Cursor::default() });
         assert_eq!(fill(50, None, read, show).await.unwrap(), (vec![], Some(10)));
         let (page, next) = fill(50, Some(10), read, show).await.unwrap();
-        assert_eq!(
-            (page[0].seq, next),
-            (10, Some(20)),
-            "not after the last row, but where it was broken off"
-        );
+        assert_eq!((page[0].seq, next), (10, Some(20)), "not after the last row, but where the read stopped");
     }
 
     #[tokio::test]

@@ -1,17 +1,14 @@
-//! The one place where a refusal becomes a `google.rpc.Status`: code, stable reason, details, all within what fits into
-//! the headers that carry them.
+//! Errors as `google.rpc.Status`: code, stable reason and details, within the size of the headers that carry
+//! them.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     domain::field_violation::{FieldViolation, FieldViolations, ViolationKind},
-    gateway::{GatewayError, Limit, Resource},
+    gateway::{ErrorKind, ErrorReport, GatewayError, Limit},
     limits::Limited,
     log_throttle::LogThrottle,
     proto::v1,
@@ -19,30 +16,25 @@ use crate::{
 
 /// The domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tidings";
-/// Most field violations of one status. What is beyond is counted in the message and in the ErrorInfo's metadata.
+/// Most field violations of one status. The message and the ErrorInfo's metadata count the others.
 pub const VIOLATIONS_MAX: usize = 20;
 /// Longest message.
 pub const MESSAGE_BYTES_MAX: usize = 640;
-/// Largest encoded `google.rpc.Status`, message included. It travels in a header, base64, and common clients break the
-/// call at 8 KiB of headers.
+/// Largest encoded `google.rpc.Status`, message included. It travels in a header, base64, and common clients
+/// break the call at 8 KiB of headers.
 pub const DETAILS_BYTES_MAX: usize = 3 * 1024;
 
-/// Most bytes of all field violations together, so that the rest fits as well.
+/// Most bytes of all field violations together. Leaves room for the rest of the status.
 const VIOLATIONS_BYTES_MAX: usize = 1600;
-/// Longest path and longest description of one violation. Callers choose a part of them.
+/// Longest path, and longest description, of one violation. Callers choose parts of them.
 const VIOLATION_TEXT_BYTES_MAX: usize = 240;
-/// How long a caller is asked to wait for a server that stops or whose disk fails.
-const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Calls that failed since storage did. Once it has failed, that is every call.
+/// Throttles the log of failed calls. Once storage has failed, every call does.
 static STORAGE_FAILURES: LogThrottle = LogThrottle::new();
 
-/// The subject of a quota that all accounts use up together.
-const EVERYBODY: &str = "accounts/-";
-
-/// A call, or one event of a stream, that is refused. Boxed, since every result that may be one has its size.
+/// The error of a call, or of one event of a stream. Boxed, to keep results small.
 #[derive(Debug)]
-pub(crate) struct GrpcError(Box<Parts>);
+pub(in crate::grpc) struct GrpcError(Box<Parts>);
 
 #[derive(Debug)]
 struct Parts {
@@ -54,7 +46,7 @@ struct Parts {
     about: About,
 }
 
-/// What a refusal is about, beyond fields.
+/// The details of an error, beyond field violations.
 #[derive(Debug)]
 enum About {
     Nothing,
@@ -65,7 +57,7 @@ enum About {
 }
 
 impl GrpcError {
-    pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::grpc) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         let (metadata, violations) = (HashMap::new(), Vec::new());
         let message = message.into();
         Self(Box::new(Parts { code, reason, message, metadata, violations, about: About::Nothing }))
@@ -76,7 +68,7 @@ impl GrpcError {
         self
     }
 
-    pub(crate) fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
+    pub(in crate::grpc) fn with_metadata(mut self, key: &str, value: impl Into<String>) -> Self {
         self.0.metadata.insert(key.into(), value.into());
         self
     }
@@ -86,72 +78,54 @@ impl GrpcError {
         self
     }
 
-    /// A bound of the gateway is reached; `subject` uses it up.
-    pub(crate) fn exhausted(
-        reason: &'static str,
-        message: String,
-        subject: String,
-        limit: Option<Limit>,
-        retry_after: Duration,
-    ) -> Self {
-        let refusal = Self::new(Code::ResourceExhausted, reason, message)
-            .about(About::Quota { subject, wait: Some(retry_after) });
-        match limit {
-            Some(Limit { name, max }) => {
-                refusal.with_metadata("limit", name).with_metadata("max", max.to_string())
-            }
-            None => refusal,
-        }
-    }
-
-    /// The same refusal of a batch: names the request that is at fault.
-    pub(crate) fn of_request(mut self, index: usize) -> Self {
+    /// The error of one request of a batch, as the error of the whole batch.
+    pub(in crate::grpc) fn of_request(mut self, index: usize) -> Self {
         for (field, _) in &mut self.0.violations {
             *field = format!("requests[{index}].{field}");
         }
         self.with_metadata("request_index", index.to_string())
     }
 
-    /// A page token that is not one, or is one of another list.
-    pub(crate) fn page_token() -> Self {
+    /// The page token is malformed, or of another list.
+    pub(in crate::grpc) fn page_token() -> Self {
         let rule = "is not a next_page_token of a call with the same parameters";
         Self::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", format!("page_token {rule}"))
             .with_violation("page_token", rule)
     }
 
-    /// A method that is not in the contract.
-    pub(crate) fn unknown_method(message: String) -> Self {
+    /// The method does not exist.
+    pub(in crate::grpc) fn unknown_method(message: String) -> Self {
         Self::new(Code::Unimplemented, "METHOD_UNKNOWN", message)
     }
 
-    /// The server stops.
-    pub(crate) fn shutting_down() -> Self {
+    /// The server is shutting down.
+    pub(in crate::grpc) fn shutting_down() -> Self {
         GatewayError::ShuttingDown.into()
     }
 
-    /// The call took longer than the server lets it.
-    pub(crate) fn too_slow(limit: Duration) -> Self {
+    /// The call took longer than the server allows.
+    pub(in crate::grpc) fn too_slow(limit: Duration) -> Self {
         let message = format!("the call was not done within {limit:?}; a write may still take effect");
         Self::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
     }
 
-    /// A bug of ours.
-    pub(crate) fn internal() -> Self {
+    /// A bug of the gateway.
+    pub(in crate::grpc) fn internal() -> Self {
         Self::new(Code::Internal, "INTERNAL", "an internal error; the server's log says more")
     }
 
-    /// The kind of it.
-    pub(crate) fn code(&self) -> Code {
+    /// The gRPC code.
+    pub(in crate::grpc) fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The stable word for why.
-    pub(crate) fn reason(&self) -> &'static str {
+    /// The stable reason.
+    pub(in crate::grpc) fn reason(&self) -> &'static str {
         self.0.reason
     }
 
-    /// As the answer to one event of a stream.
-    pub(crate) fn into_publish_error(self) -> v1::PublishError {
+    /// The error as the response to one event of a stream.
+    pub(in crate::grpc) fn into_publish_error(self) -> v1::PublishError {
         let Parts { code, reason, message, violations, .. } = *self.0;
         let (violations, _omitted) = within_bounds(&violations);
         let field_violations =
@@ -166,8 +140,8 @@ impl GrpcError {
 }
 
 impl From<GrpcError> for Status {
-    fn from(refusal: GrpcError) -> Self {
-        let Parts { code, reason, message, mut metadata, violations, about } = *refusal.0;
+    fn from(error: GrpcError) -> Self {
+        let Parts { code, reason, message, mut metadata, violations, about } = *error.0;
         let mut details = ErrorDetails::new();
         if !violations.is_empty() {
             let (violations, omitted) = within_bounds(&violations);
@@ -210,90 +184,44 @@ impl From<GatewayError> for Status {
 
 impl From<GatewayError> for GrpcError {
     fn from(error: GatewayError) -> Self {
-        const SUBSCRIPTION: &str = "tidings.v1.Subscription";
-        const EVENT: &str = "tidings.v1.Event";
-        const DELIVERY: &str = "tidings.v1.Delivery";
-        const ACCESS_TOKEN: &str = "tidings.v1.AccessToken";
-
-        let message = error.to_string();
+        let report = error.report();
         match error {
-            GatewayError::Invalid(faults) => faults.into(),
-            GatewayError::NotFound(resource) => {
-                let (reason, kind) = match resource {
-                    Resource::Subscription(_) => ("SUBSCRIPTION_NOT_FOUND", SUBSCRIPTION),
-                    Resource::Event(_) => ("EVENT_NOT_FOUND", EVENT),
-                    Resource::Delivery(_) => ("DELIVERY_NOT_FOUND", DELIVERY),
-                    Resource::AccessToken(_) => ("ACCESS_TOKEN_NOT_FOUND", ACCESS_TOKEN),
-                };
-                let name = resource.to_string();
-                Self::new(Code::NotFound, reason, message).about(About::Resource { kind, name })
-            }
-            GatewayError::NameTaken(name) => Self::new(Code::AlreadyExists, "SUBSCRIPTION_EXISTS", message)
-                .with_violation("subscription_id", "is that of another subscription")
-                .about(About::Resource { kind: SUBSCRIPTION, name: name.to_string() }),
-            GatewayError::UrlTaken(name) => Self::new(Code::AlreadyExists, "SUBSCRIPTION_EXISTS", message)
-                .with_violation("subscription.url", "is that of another subscription of the account")
-                .about(About::Resource { kind: SUBSCRIPTION, name: name.to_string() }),
-            GatewayError::RequestIdReused => Self::new(Code::AlreadyExists, "REQUEST_ID_REUSED", message)
-                .with_violation("request_id", "was used before for another request"),
-            GatewayError::EventExists { name, .. } => Self::new(Code::AlreadyExists, "EVENT_EXISTS", message)
-                .with_violation("event_id", "is that of another event")
-                .about(About::Resource { kind: EVENT, name: name.to_string() }),
-            GatewayError::EtagMismatch(_) => Self::new(Code::Aborted, "ETAG_MISMATCH", message),
-            GatewayError::OwedDeliveries { subscription, count } => {
-                Self::new(Code::FailedPrecondition, "UNDELIVERED_EVENTS", message)
-                    .with_metadata("count", count.to_string())
-                    .about(About::Precondition { subject: subscription.to_string() })
-            }
-            GatewayError::TooManySecrets { subscription, max } => {
-                Self::new(Code::FailedPrecondition, "ROTATIONS_OVERLAP", message)
-                    .with_metadata("max", max.to_string())
-                    .about(About::Precondition { subject: subscription.to_string() })
-            }
-            GatewayError::DeliveryOver { name, .. } => {
-                Self::new(Code::FailedPrecondition, "DELIVERY_OVER", message)
-                    .about(About::Precondition { subject: name.to_string() })
-            }
-            GatewayError::TooManySubscriptions { account, max } => {
-                Self::new(Code::ResourceExhausted, "SUBSCRIPTION_LIMIT", message)
-                    .with_metadata("limit", "subscriptions_per_account_max")
-                    .with_metadata("max", max.to_string())
-                    .about(About::Quota { subject: format!("accounts/{account}"), wait: None })
-            }
-            GatewayError::TooManyTokens(limit) => Self::new(Code::ResourceExhausted, "TOKEN_LIMIT", message)
-                .with_metadata("limit", limit.name)
-                .with_metadata("max", limit.max.to_string())
-                .about(About::Quota { subject: EVERYBODY.to_owned(), wait: None }),
-            GatewayError::FirstTokenNotAdmin => {
-                Self::new(Code::FailedPrecondition, "FIRST_TOKEN_NOT_ADMIN", message)
-                    .with_violation("access_token.scopes", "must have SCOPE_ADMIN in the first token")
-                    .about(About::Precondition { subject: "accessTokens".to_owned() })
-            }
-            GatewayError::Overloaded { limit, retry_after } => {
-                Self::exhausted("OVERLOADED", message, EVERYBODY.to_owned(), limit, retry_after)
-            }
-            GatewayError::StoreFull { limit, retry_after } => {
-                Self::exhausted("STORE_FULL", message, EVERYBODY.to_owned(), Some(limit), retry_after)
-            }
-            GatewayError::BacklogFull { subscription, owed, limit, retry_after } => {
-                let subject = subscription.map_or_else(|| EVERYBODY.to_owned(), |name| name.to_string());
-                Self::exhausted("BACKLOG_FULL", message, subject, Some(limit), retry_after)
-                    .with_metadata("owed", owed.to_string())
-            }
-            GatewayError::DiskFull { retry_after } => {
-                Self::new(Code::ResourceExhausted, "DISK_FULL", message).about(About::Wait(retry_after))
-            }
-            GatewayError::ShuttingDown => Self::new(Code::Unavailable, "SHUTTING_DOWN", message)
-                .about(About::Wait(UNAVAILABLE_RETRY_AFTER)),
-            GatewayError::Storage(why) => {
-                if let Some(calls) = STORAGE_FAILURES.happens(Instant::now()) {
-                    tracing::error!(error = %why, calls, "calls fail since storage failed");
+            GatewayError::Invalid(violations) => return violations.into(),
+            GatewayError::Storage(cause) => {
+                if let Some(calls) = STORAGE_FAILURES.record() {
+                    tracing::error!(error = %cause, calls, "calls fail since storage failed");
                 }
-                let message = "storage failed; the server's log says more. A write may have taken effect";
-                Self::new(Code::Unavailable, "STORAGE_FAILED", message)
-                    .about(About::Wait(UNAVAILABLE_RETRY_AFTER))
             }
+            _ => {}
         }
+        report.into()
+    }
+}
+
+impl From<ErrorReport> for GrpcError {
+    fn from(report: ErrorReport) -> Self {
+        let ErrorReport { kind, reason, message, resource, subject, violation, metadata, retry_after } =
+            report;
+        let code = match kind {
+            ErrorKind::Invalid => Code::InvalidArgument,
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::AlreadyExists | ErrorKind::EventConflict => Code::AlreadyExists,
+            ErrorKind::Changed => Code::Aborted,
+            ErrorKind::Precondition => Code::FailedPrecondition,
+            ErrorKind::LimitReached | ErrorKind::Overloaded | ErrorKind::DiskFull => Code::ResourceExhausted,
+            ErrorKind::Unavailable => Code::Unavailable,
+        };
+        let about = match (resource, subject, retry_after) {
+            (Some((kind, name)), ..) => About::Resource { kind, name },
+            (None, Some(subject), _) if kind == ErrorKind::Precondition => About::Precondition { subject },
+            (None, Some(subject), wait) => About::Quota { subject, wait },
+            (None, None, Some(wait)) => About::Wait(wait),
+            (None, None, None) => About::Nothing,
+        };
+        let mut error = Self::new(code, reason, message).about(about);
+        error.0.metadata.extend(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        error.0.violations.extend(violation.map(|(field, rule)| (field.to_owned(), rule.to_owned())));
+        error
     }
 }
 
@@ -301,19 +229,24 @@ impl From<Limited> for GrpcError {
     fn from(limited: Limited) -> Self {
         let Limited { subject, max, wait } = limited;
         let limit = Limit { name: "access_failures_per_minute_max", max: max.into() };
-        let message = format!("too many calls without an access token that counts: {} is {max}", limit.name);
-        Self::exhausted("RATE_LIMITED", message, subject, Some(limit), wait)
+        let message = format!("too many calls without a valid access token: {} is {max}", limit.name);
+        Self::new(Code::ResourceExhausted, "RATE_LIMITED", message)
+            .with_metadata("limit", limit.name)
+            .with_metadata("max", limit.max.to_string())
+            .about(About::Quota { subject, wait: Some(wait) })
     }
 }
 
 impl From<FieldViolations> for GrpcError {
-    fn from(faults: FieldViolations) -> Self {
-        if let Some(denied) = faults.iter().find(|fault| fault.kind == ViolationKind::AccountDenied) {
-            // Of anything else that is wrong nobody speaks: it could tell of what is there.
+    fn from(violations: FieldViolations) -> Self {
+        if let Some(denied) =
+            violations.iter().find(|violation| violation.kind == ViolationKind::AccountDenied)
+        {
+            // Reports nothing else: other violations could reveal resources that exist.
             let message = cut(&format!("{} {}", denied.field, denied.description), VIOLATION_TEXT_BYTES_MAX);
             return Self::new(Code::PermissionDenied, "ACCOUNT_DENIED", message);
         }
-        let all = |kind| faults.iter().all(|fault| fault.kind == kind);
+        let all = |kind| violations.iter().all(|violation| violation.kind == kind);
         let reason = if all(ViolationKind::Required) {
             "FIELD_REQUIRED"
         } else if all(ViolationKind::AccountMismatch) {
@@ -321,17 +254,20 @@ impl From<FieldViolations> for GrpcError {
         } else {
             "FIELD_INVALID"
         };
-        let text = |fault: &FieldViolation| {
-            (cut(&fault.field, VIOLATION_TEXT_BYTES_MAX), cut(&fault.description, VIOLATION_TEXT_BYTES_MAX))
+        let text = |violation: &FieldViolation| {
+            (
+                cut(&violation.field, VIOLATION_TEXT_BYTES_MAX),
+                cut(&violation.description, VIOLATION_TEXT_BYTES_MAX),
+            )
         };
-        let violations: Vec<_> = faults.iter().map(text).collect();
-        let mut refusal = Self::new(Code::InvalidArgument, reason, summary(&violations));
-        refusal.0.violations = violations;
-        refusal
+        let violations: Vec<_> = violations.iter().map(text).collect();
+        let mut error = Self::new(Code::InvalidArgument, reason, summary(&violations));
+        error.0.violations = violations;
+        error
     }
 }
 
-/// The first faults in words, and how many more there are.
+/// The first violations in words, and the count of the others.
 fn summary(violations: &[(String, String)]) -> String {
     const NAMED_MAX: usize = 3;
     let named: Vec<_> =
@@ -341,7 +277,7 @@ fn summary(violations: &[(String, String)]) -> String {
     named.join("; ") + &more
 }
 
-/// The first violations that fit, and the count of those that do not.
+/// The first violations that fit, and the count of the others.
 fn within_bounds(violations: &[(String, String)]) -> (Vec<(String, String)>, usize) {
     let mut bytes = 0;
     let fitting = violations.iter().take(VIOLATIONS_MAX).take_while(|(field, rule)| {
@@ -353,7 +289,7 @@ fn within_bounds(violations: &[(String, String)]) -> (Vec<(String, String)>, usi
     (fitting, omitted)
 }
 
-/// `text`, or its start and an ellipsis within `bytes_max`.
+/// `text`, cut to `bytes_max` with an ellipsis.
 fn cut(text: &str, bytes_max: usize) -> String {
     const ELLIPSIS: &str = "...";
     if text.len() <= bytes_max {
@@ -366,16 +302,16 @@ fn cut(text: &str, bytes_max: usize) -> String {
 mod tests {
     use super::*;
 
-    fn status(faults: impl IntoIterator<Item = (ViolationKind, String)>) -> Status {
+    fn status(violations: impl IntoIterator<Item = (ViolationKind, String)>) -> Status {
         let mut all = FieldViolations::default();
-        for (kind, field) in faults {
-            all.push(kind, field, "breaks a rule that takes some words to tell");
+        for (kind, field) in violations {
+            all.push(kind, field, "breaks a rule that takes some words to describe");
         }
         GrpcError::from(all).into()
     }
 
     #[test]
-    fn the_reason_names_a_kind_only_where_all_faults_are_of_it() {
+    fn the_reason_names_a_kind_only_if_all_violations_are_of_it() {
         use ViolationKind::{AccountMismatch, Invalid, Required};
         for (kinds, reason) in [
             (vec![Required, Required], "FIELD_REQUIRED"),
@@ -390,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_and_long_the_faults_a_status_stays_within_its_bound() {
+    fn a_status_stays_within_its_bound_for_any_violations() {
         for (count, length) in [(1, 9000), (100, 10), (1000, 300), (20, 1)] {
             let status =
                 status((0..count).map(|i| (ViolationKind::Invalid, format!("{i}{}", "ä".repeat(length)))));

@@ -1,4 +1,4 @@
-//! From the domain's types to the contract's messages.
+//! Converts the domain's types to the contract's messages.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::{
     proto::v1,
 };
 
-/// A subscription as it is shown: without its secrets.
-pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
+/// A subscription without its secrets.
+pub(in crate::grpc) fn subscription(subscription: &Subscription) -> v1::Subscription {
     v1::Subscription {
         name: subscription.name.to_string(),
         uid: subscription.uid.to_string(),
@@ -28,8 +28,8 @@ pub(crate) fn subscription(subscription: &Subscription) -> v1::Subscription {
     }
 }
 
-/// The part of a subscription that its owner decides.
-pub(crate) fn settings(settings: &Settings) -> v1::Subscription {
+/// The fields of a subscription that its owner sets.
+pub(in crate::grpc) fn settings(settings: &Settings) -> v1::Subscription {
     v1::Subscription {
         display_name: settings.display_name.clone(),
         url: settings.url.to_string(),
@@ -81,13 +81,13 @@ fn state(state: State) -> v1::subscription::State {
     }
 }
 
-/// The kind of event that a filter asks for.
-pub(crate) fn event_type_asked(event_type: v1::EventType) -> Option<v1::EventType> {
+/// The event type of a filter.
+pub(in crate::grpc) fn parse_event_type(event_type: v1::EventType) -> Option<v1::EventType> {
     (event_type != v1::EventType::Unspecified).then_some(event_type)
 }
 
-/// The state that a filter asks for.
-pub(crate) fn state_asked(state: v1::subscription::State) -> Option<State> {
+/// The subscription state of a filter.
+pub(in crate::grpc) fn parse_state(state: v1::subscription::State) -> Option<State> {
     match state {
         v1::subscription::State::Unspecified => None,
         v1::subscription::State::Active => Some(State::Active),
@@ -96,8 +96,8 @@ pub(crate) fn state_asked(state: v1::subscription::State) -> Option<State> {
     }
 }
 
-/// What came of publishing an event.
-pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
+/// The result of publishing an event.
+pub(in crate::grpc) fn publish_result(published: Published) -> v1::PublishResult {
     let Published { account, id, create_time, duplicate, delivery_count } = published;
     v1::PublishResult {
         event: id.map(|id| EventName { account, id }.to_text()).unwrap_or_default(),
@@ -108,10 +108,10 @@ pub(crate) fn publish_result(published: Published) -> v1::PublishResult {
 }
 
 /// A delivery to `subscription`.
-pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
+pub(in crate::grpc) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> v1::Delivery {
     let event = &record.event;
     let name = DeliveryName { subscription: subscription.name.clone(), event: event.name.id.clone() };
-    // The record holds the latest attempts: the last one has the number of all.
+    // The record has the latest attempts. The number of the last one is the count of all.
     let before =
         record.attempt_count.saturating_sub(u32::try_from(record.attempts.len()).unwrap_or(u32::MAX));
     v1::Delivery {
@@ -130,8 +130,8 @@ pub(crate) fn delivery(subscription: &Subscription, record: &DeliveryRecord) -> 
     }
 }
 
-/// A row for each state, those without deliveries too.
-pub(crate) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
+/// A row for each state, including those without deliveries.
+pub(in crate::grpc) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResponse {
     use v1::delivery::State;
     let counts = &summary.counts;
     let rows = [
@@ -183,8 +183,8 @@ fn delivery_state(state: DeliveryState) -> v1::delivery::State {
     }
 }
 
-/// The state that a filter asks for. The time of a retry does not matter.
-pub(crate) fn delivery_state_asked(state: v1::delivery::State) -> Option<DeliveryState> {
+/// The delivery state of a filter. The time of a retry does not matter.
+pub(in crate::grpc) fn parse_delivery_state(state: v1::delivery::State) -> Option<DeliveryState> {
     match state {
         v1::delivery::State::Unspecified => None,
         v1::delivery::State::Pending => Some(DeliveryState::Pending),
@@ -196,7 +196,7 @@ pub(crate) fn delivery_state_asked(state: v1::delivery::State) -> Option<Deliver
 }
 
 /// A duration of at most some days.
-pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
+pub(in crate::grpc) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).expect("less than 1,000,000,000"),

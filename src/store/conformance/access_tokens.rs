@@ -135,7 +135,7 @@ async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
         (TokenId::made_of(9), UnixMicros(now.0 + 5_000_000)),
     ];
     bench.store.change_tokens(TokenChange::Used(uses)).await.unwrap();
-    // The token itself goes on: who has it in hand still does.
+    // The token itself stays valid: callers that have it can use it.
     assert!(!held.ended().is_cancelled());
     bench.reopen();
     let read = found(&*bench.store, 1).unwrap();

@@ -1,4 +1,4 @@
-//! What every engine must do with deliveries, and how it tells what is owed.
+//! Conformance: deliveries.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What every engine must do with events.
+//! Conformance: events.
 
 use std::sync::Arc;
 

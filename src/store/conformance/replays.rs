@@ -1,4 +1,4 @@
-//! What every engine must do when deliveries are replayed.
+//! Conformance: replays.
 
 use super::{Bench, Engine, account};
 use crate::{
@@ -79,7 +79,7 @@ async fn replays_queue_again<E: Engine>(engine: E) {
         bench.reopen();
     }
     let pending = bench.store.pending(a, Seq(0), 2).unwrap().owed;
-    assert_eq!((pending[0].event.seq, pending[0].attempts), (Seq(1), 0), "attempts count anew");
+    assert_eq!((pending[0].event.seq, pending[0].attempts), (Seq(1), 0), "retries start from zero");
     bench
         .settle(DeliveryKey { seq: Seq(1), subscription: a }, DeliveryState::Retrying { due: UnixMicros(1) })
         .await;

@@ -1,4 +1,4 @@
-//! What every engine must keep, and what it must remove.
+//! Conformance: retention.
 
 use super::{Bench, Engine, account, attempt, new_event};
 use crate::{

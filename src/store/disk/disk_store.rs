@@ -39,13 +39,13 @@ pub struct DiskStore {
     pub(super) writes: mpsc::SyncSender<Write>,
     pub(super) writer: Mutex<Option<thread::JoinHandle<()>>>,
     pub(super) audit: AuditLog,
-    /// Held as long as the store is open, so that no second process opens it.
+    /// Locked while the store is open, so that no second process opens it.
     pub(super) _lock: File,
     pub(super) data_dir: PathBuf,
 }
 
 impl DiskStore {
-    /// Why a write failed, after which the store takes no more; `None` as long as it does.
+    /// The failure after which the store takes no more writes; `None` while it works.
     pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
         self.shared.failure.subscribe()
     }
@@ -59,7 +59,7 @@ impl DiskStore {
     }
 
     fn send(&self, write: Write) -> Result<(), StoreError> {
-        // Before it is sent: the writer counts down when it takes it.
+        // Increment before sending: the writer decrements when it takes the write.
         self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
         self.writes.try_send(write).map_err(|error| {
             self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Store for DiskStore {
             waiting.push((settlements, reply));
             waiting.len() == 1
         };
-        // The writer takes all that wait at once: the first of them calls it.
+        // The writer takes all waiting settlements at once: the first of them wakes it.
         if is_first && let Err(error) = self.send(Write::Settle) {
             for (_, reply) in std::mem::take(&mut *self.shared.settling()) {
                 drop(reply.send(Err(error.clone())));
@@ -254,7 +254,7 @@ impl Store for DiskStore {
             return Ok(());
         };
         let (reply, mut stopped) = oneshot::channel();
-        // The queue may be full: wait for room, since what was accepted is still to be written.
+        // Blocks while the queue is full: accepted writes still have to be written.
         self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
         let sent = self.writes.send(Write::Stop(reply));
         let joined = writer.join();
@@ -277,7 +277,7 @@ impl Drop for DiskStore {
     }
 }
 
-/// Reads, and once more if retention removed something meanwhile: the ledger does not know it any more then.
+/// Reads, and once more if retention removed a file meanwhile: by then the ledger has the new position.
 fn retry_if_removed<T>(read: impl Fn() -> Result<T, ReadError>) -> Result<T, StoreError> {
     match read() {
         Err(ReadError::Gone) => Ok(read()?),

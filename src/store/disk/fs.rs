@@ -26,7 +26,8 @@ pub fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Bytes that are free on the file system of a directory, for this process; `None` where that cannot be told.
+/// Free bytes on the file system of a directory, for this process; `None` where the system does not report
+/// them.
 pub fn free_bytes(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
     return rustix::fs::statvfs(dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));

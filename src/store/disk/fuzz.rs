@@ -1,4 +1,4 @@
-//! What fuzzing checks of what is on disk.
+//! Fuzz targets for the decoders of the disk.
 
 use prost::Message;
 use rand::{SeedableRng, rngs::StdRng};
@@ -75,8 +75,8 @@ pub fn attempt(data: &[u8]) {
     assert_eq!(written, record, "nothing of it was lost");
 }
 
-/// Payloads of commits, one after another, each behind its length (two bytes): what they make of an empty ledger adds up, and its
-/// volumes come back as they were when they are written and read.
+/// Payloads of commits, each after its length in two bytes. Applied to an empty ledger the counts match, and
+/// the volumes survive encoding and decoding.
 pub fn commit(data: &[u8]) {
     let subscriptions = || (1..=3).map(SubscriptionKey);
     let mut ledger = Ledger::new(subscriptions(), usize::MAX);
@@ -116,7 +116,7 @@ fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>
     assert_eq!(owed, subscriptions.map(|subscription| ledger.summary(subscription).owed()).sum::<u64>());
 }
 
-/// The index of a volume behind its length (two bytes), then its state.
+/// The index of a volume, after its length in two bytes, and its state.
 pub fn volume(data: &[u8]) {
     let Some((len, rest)) = data.split_first_chunk::<2>() else { return };
     let (index, state) = rest.split_at(usize::from(u16::from_le_bytes(*len)).min(rest.len()));
@@ -124,7 +124,7 @@ pub fn volume(data: &[u8]) {
     comes_back(&detail);
 }
 
-/// That what is known of a volume's events is the same when it was written and read, and that each is found.
+/// Checks that a detail survives encoding and decoding, and that every event and delivery is found.
 fn comes_back(detail: &VolumeDetail) {
     let (index, hashes) = volume_codec::encode_index(detail);
     let state = volume_codec::encode_state(detail);
@@ -184,7 +184,7 @@ pub fn manifest(data: &[u8]) {
 #[cfg(test)]
 pub(crate) use seeds::seeds;
 
-/// Where fuzzing begins: what a real store writes.
+/// Seeds from a real store.
 #[cfg(test)]
 mod seeds {
     use std::{collections::BTreeMap, path::Path, time::Duration};

@@ -1,8 +1,9 @@
-//! The log: files that are only ever appended to, one record at a time.
+//! The log: append-only files, one record per write.
 //!
-//! A record is written with one write and synced before the next one is begun, so that after a crash at most the last one is torn:
-//! [`replay`] stops there, and whatever looks whole behind it is a damage. Files have their length from the start and are
-//! full of zeros (`prepare`): a sync then writes the data alone, not the file's length or extents.
+//! A record is written at once and synced before the next one begins. So a crash tears at most the last
+//! record: [`replay`] stops there, and treats intact records after a torn one as damage. Files get their full
+//! length, filled with zeros, before use (`segment_allocator`): a sync then writes data only, not the length
+//! or extents of the file.
 
 use std::{
     collections::BTreeMap,
@@ -31,16 +32,16 @@ pub use replay::{Replayed, replay};
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Least bytes of a log file.
 pub const FILE_BYTES_MIN: u32 = 1024 * 1024;
-/// The first file of a log is so much shorter than the others: a store that holds little stays small.
+/// The first file is shorter by this factor: a store with little data stays small.
 const FIRST_FILE_SHARE: u32 = 8;
 /// Most bytes of the first file.
 pub const FIRST_FILE_BYTES_MAX: u32 = FILE_BYTES_MAX / FIRST_FILE_SHARE;
-/// The next file is prepared once the last one has less than this part of its bytes left: one in so many.
+/// The next file is prepared when less than one part in this many of the last is left.
 const PREPARE_AT_SHARE: u32 = 2;
-/// While the disk is full, this part of a file is left for settlements: one byte in so many.
+/// While the disk is full, one part in this many of a file is reserved for settlements.
 const RESERVE_SHARE: u32 = 8;
 
-/// A place in the log. The lowest is none: every record has a head before its payload.
+/// A position in the log. No payload is at the default: every record has a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogPosition(u64);
 
@@ -50,12 +51,12 @@ impl LogPosition {
         Self(u64::from(file) << 32 | u64::from(offset))
     }
 
-    /// As it is stored.
+    /// The number on disk.
     pub fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
 
-    /// As it is stored.
+    /// The number on disk.
     pub fn raw(self) -> u64 {
         self.0
     }
@@ -70,13 +71,13 @@ impl LogPosition {
         u32::try_from(self.0 & u64::from(u32::MAX)).expect("32 bits are left")
     }
 
-    /// The place so many bytes later in its file.
+    /// The position `bytes` later in its file.
     pub fn plus(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
 }
 
-/// Some bytes of the log, and what they must add up to.
+/// Bytes of the log with their checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSlice {
     /// The first.
@@ -87,7 +88,7 @@ pub struct LogSlice {
     pub checksum: u32,
 }
 
-/// Tells bytes from others, as well as 32 bits can.
+/// 32-bit checksum: the low half of XXH3-64.
 pub fn checksum(bytes: &[u8]) -> u32 {
     u32::try_from(xxh3_64(bytes) & u64::from(u32::MAX)).expect("32 bits are left")
 }
@@ -109,10 +110,10 @@ pub enum ReadError {
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// There is no room on the disk. What was there is as before; it can be tried again.
+    /// The disk is full. Nothing was changed; the write can be tried again.
     #[error("the disk is full")]
     Full,
-    /// The file system failed. Nobody knows what is on the disk.
+    /// The file system failed. The content of the disk is unknown.
     #[error("writing the log: {0}")]
     Failed(io::Error),
 }
@@ -123,14 +124,14 @@ impl From<io::Error> for WriteError {
     }
 }
 
-/// Where the log is read.
+/// Reads the log.
 #[derive(Debug, Default)]
 pub struct LogReader {
     files: RwLock<BTreeMap<u32, Arc<File>>>,
 }
 
 impl LogReader {
-    /// So many bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
+    /// `len` bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
     pub fn read(&self, pos: LogPosition, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
         let mut bytes = vec![0; len];
@@ -138,7 +139,7 @@ impl LogReader {
         Ok(bytes)
     }
 
-    /// The bytes of a span, if they are what was written.
+    /// The bytes of a slice, after checking them.
     pub fn read_slice(&self, slice: LogSlice) -> Result<Vec<u8>, ReadError> {
         let bytes = self.read(slice.pos, slice.len as usize)?;
         if checksum(&bytes) != slice.checksum {
@@ -165,12 +166,12 @@ impl LogReader {
 
 const NO_PANIC: &str = "no code panics while it holds this lock";
 
-/// What is wrong with bytes that are not those which were written.
+/// The error for bytes with a wrong checksum.
 pub fn damaged(pos: LogPosition) -> RecordError {
     RecordError(format!("log file {}, byte {}: not what was written there", pos.file(), pos.offset()))
 }
 
-/// The log, as the one thread that writes has it.
+/// The log as the writing thread sees it.
 pub struct Log {
     dir: PathBuf,
     file_bytes: u32,
@@ -179,7 +180,7 @@ pub struct Log {
     used: BTreeMap<u32, u32>,
     active: Arc<File>,
     active_no: u32,
-    /// Bytes that the last file has had from the start.
+    /// Bytes allocated for the last file.
     capacity: u32,
     number: u64,
     allocator: SegmentAllocator,
@@ -195,7 +196,7 @@ impl Log {
         File::open(dir)?.sync_all()
     }
 
-    /// Goes on where [`replay`] ended. New files get `file_bytes`.
+    /// Continues where [`replay`] ended. New files get `file_bytes`.
     pub fn open(dir: &Path, file_bytes: u32, files: Files, end: &Replayed) -> io::Result<Self> {
         let Files { reader, mut used } = files;
         used.retain(|number, _| *number <= end.pos.file());
@@ -226,7 +227,7 @@ impl Log {
         self.number
     }
 
-    /// Where the next record will be, at the earliest.
+    /// Position of the next record, unless it starts a new file.
     pub fn end(&self) -> LogPosition {
         LogPosition::new(self.active_no, self.used[&self.active_no])
     }
@@ -241,20 +242,21 @@ impl Log {
         self.used.range(..self.active_no).map(|(number, used)| (*number, u64::from(*used))).collect()
     }
 
-    /// Whether events may be written: not while there is no next file and what is left of this one is for settlements.
+    /// Whether events may be written. Not while the next file is missing and the rest of this one is reserved
+    /// for settlements.
     pub fn has_room_for_events(&self) -> bool {
         let left = self.capacity.saturating_sub(self.used[&self.active_no]);
         left > self.capacity / RESERVE_SHARE || !self.allocator.is_disk_full()
     }
 
-    /// Begins a record: what the caller adds to it is the payload.
+    /// Begins a record; the caller appends the payload to the returned buffer.
     pub fn begin(&mut self) -> &mut Vec<u8> {
         self.record.clear();
         self.record.resize(HEAD_BYTES, 0);
         &mut self.record
     }
 
-    /// Writes the record that was begun, and returns where its payload is. It is not durable before [`Log::sync`], and nothing
+    /// Writes the record and returns the position of its payload. It is durable after [`Log::sync`]; nothing
     /// else may be written before that.
     pub fn append(&mut self, kind: Kind) -> Result<LogPosition, WriteError> {
         let len = padded(self.record.len());
@@ -275,9 +277,9 @@ impl Log {
         Ok(pos.plus(HEAD_BYTES))
     }
 
-    /// Makes durable what was written.
+    /// Makes the last record durable.
     pub fn sync(&self) -> Result<(), WriteError> {
-        // Whatever went wrong: what was written may be there or not, and may go away again.
+        // After a failed sync the record may or may not be on disk, or disappear later.
         self.active.sync_data().map_err(WriteError::Failed)
     }
 
@@ -286,19 +288,19 @@ impl Log {
         &self.used
     }
 
-    /// Counts files no longer, which are about to be removed.
+    /// Removes files from the sums, before they are deleted.
     pub fn forget(&mut self, files: &[u32]) {
         self.used.retain(|number, _| !files.contains(number));
     }
 
-    /// Removes files. Who reads one meanwhile reads on.
+    /// Deletes files. Readers that have one open finish.
     pub fn remove(&mut self, files: impl IntoIterator<Item = u32>) -> io::Result<()> {
         for number in files {
             let file = self.reader.files.write().expect(NO_PANIC).remove(&number);
             self.used.remove(&number);
             let path = file_path(&self.dir, number);
             match file.map(Arc::try_unwrap) {
-                // Nobody reads it: it can be written anew.
+                // Not in use: it can be recycled.
                 Some(Ok(file)) if self.allocator.can_recycle(&file) => self.allocator.recycle(path)?,
                 _ => fs::remove_file(path)?,
             }
@@ -312,7 +314,7 @@ impl Log {
         let file = match self.allocator.take(&path)? {
             Some(file) => file,
             None if self.allocator.is_disk_full() => return Err(WriteError::Full),
-            // It was not quick enough: a file without its length is slower, and no less safe.
+            // The allocator was too slow. A file without its full length is slower but no less safe.
             None => OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?,
         };
         File::open(&self.dir)?.sync_all()?;
@@ -332,8 +334,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens the files in `dir`. `used` tells those that are known, and their bytes in use: an earlier one that is not among them was left by a
-    /// removal and goes, as does what was being prepared.
+    /// Opens the files in `dir`. `used` has the known files with their bytes in use. An earlier file that is
+    /// not in it is a leftover of a removal and is deleted, as is a spare one.
     pub fn open(dir: &Path, used: BTreeMap<u32, u32>) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(dir)? {

@@ -1,10 +1,11 @@
-//! The engine of the gateway: subscriptions on sled, events and deliveries in a log of their own.
+//! The engine of the gateway: a log of its own for events and deliveries, sled for the rest.
 //!
-//! sled keeps the subscriptions and the access tokens: few, small, and changed rarely. Events come by the thousand and are gone a week later; for them sled
-//! reads all that was written since the last start before it serves again, which is half a minute for ten million
-//! (docs/benchmarks.md). So they are in a log (`log`): a commit is one record, written and synced at once. Which delivery is how far is
-//! kept in memory by volumes of some thousand events (`volume`, `detail`), described in the log from time to time (`describe`,
-//! `writer/checkpoint`), found by the `manifest`, and read back from there when it is needed.
+//! sled (`kv`) has the subscriptions, the access tokens and the audit records: few, small, rarely changed.
+//! Events come by the thousand and leave after a week. sled would read everything written since its last
+//! start before it serves again, half a minute for ten million events (docs/benchmarks.md), so events have a
+//! log (`log`): one record per commit, written and synced at once. `index` keeps the state of deliveries in
+//! memory, by volumes of some thousand events. `writer/checkpoint` writes volumes to the log from time to
+//! time, the manifest lists them, and `read` loads them again when needed.
 
 use super::AUDIT_BYTES_DEFAULT;
 
@@ -34,32 +35,32 @@ pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
 pub use open_error::OpenError;
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
-/// Memory for what is known of events and deliveries that are on disk as well, unless configured, in bytes.
+/// Default of [`StoreSettings::cache_bytes`].
 pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-/// A log has about so many files, if retention keeps as much as it may.
+/// Files of a log that is as large as retention allows.
 const FILES: u64 = 16;
 
-/// How the store works.
+/// Settings of the store.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreSettings {
-    /// Memory for what is known of events and deliveries that are on disk as well, in bytes. As much again may be taken by what is not
-    /// described on disk yet.
+    /// Memory for cached details of volumes, in bytes. Details that are not on disk yet may take the same
+    /// amount again.
     pub cache_bytes: u64,
-    /// Bytes of a log file. What retention removes is whole files.
+    /// Bytes of a log file. Retention removes whole files.
     pub file_bytes: u32,
     /// Bytes of audit records that are kept.
     pub audit_bytes_max: u64,
 }
 
 impl StoreSettings {
-    /// Settings for a store of which retention keeps so many bytes.
+    /// Settings for a store with this bound of retention.
     pub fn keeping(retention_bytes_max: u64, cache_bytes: u64) -> Self {
         let share = u32::try_from(retention_bytes_max / FILES).unwrap_or(u32::MAX);
         let file_bytes = share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
         Self { cache_bytes, file_bytes, audit_bytes_max: AUDIT_BYTES_DEFAULT }
     }
 
-    /// The same, with so many bytes of audit records.
+    /// Sets the bound of the audit records.
     pub fn auditing(self, audit_bytes_max: u64) -> Self {
         Self { audit_bytes_max, ..self }
     }

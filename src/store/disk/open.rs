@@ -1,4 +1,4 @@
-//! Opens a data directory. A start never creates a store where one was, and refuses what does not add up.
+//! Opens a data directory. A start never creates a store where one existed, and refuses inconsistent data.
 
 use std::{
     fs::{self, OpenOptions},
@@ -39,11 +39,13 @@ use crate::{
 };
 
 impl DiskStore {
-    /// Opens the store in `data_dir`, and makes one where there is none.
+    /// Opens the store in `data_dir`, or creates one in an empty directory.
     ///
-    /// Its secrets are sealed with the first of the keys from then on, if they are not yet.
+    /// From then on the secrets are sealed with the first of the keys.
     ///
-    /// Errors if another process has it open, or if what is there cannot be read; nothing is changed then.
+    /// # Errors
+    ///
+    /// Another process has the directory open, or its content cannot be read. Nothing is changed then.
     pub fn open(
         data_dir: &Path,
         settings: StoreSettings,
@@ -71,7 +73,8 @@ impl DiskStore {
         if fresh {
             RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
         }
-        // One after another: all of them at once, beside themselves in the registry, would be the most that a start takes up.
+        // One at a time: all of them at once, in addition to the registry, would be the peak of a start's
+        // memory.
         let take = |subscription| registry.put(Arc::new(subscription));
         let nonces = StdRng::seed_from_u64(random.random());
         let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
@@ -131,7 +134,7 @@ impl DiskStore {
             random,
         };
         if let Err(error) = writer.forget_secrets() {
-            // For want of room, or it will be told again; what is forgotten late is sealed.
+            // The disk is full, or the next write reports the failure. Secrets that stay longer are sealed.
             tracing::warn!(%error, "old secrets were not removed");
         }
         let (writes, waiting) = mpsc::sync_channel(WRITES_WAITING_MAX);
@@ -143,7 +146,7 @@ impl DiskStore {
                     .failure
                     .send_replace(Some(StoreError::Failed("the writing thread panicked".to_owned())));
             }
-            // In this order: whoever settles from now on finds that nobody writes any more, and whoever did before is told.
+            // Close the queue first: later settlements find it closed, and earlier ones get their reply here.
             drop(waiting);
             for (_, reply) in std::mem::take(&mut *ended.settling()) {
                 drop(reply.send(Err(StoreError::Closed)));
@@ -165,7 +168,7 @@ fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result
         let line = noted.lines().find_map(|line| line.strip_prefix(name));
         let noted: u64 = line
             .and_then(|number| number.trim().parse().ok())
-            .ok_or_else(|| format!("the file {CLEAN} does not tell {name}"))?;
+            .ok_or_else(|| format!("the file {CLEAN} does not have {name}"))?;
         if found < noted {
             return Err(format!("it ended with {name} {noted}, and now has {found}: something is lost"));
         }
@@ -179,16 +182,16 @@ fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {
     Manifest::write(dir, &Manifest::empty(store, LogPosition::new(FIRST_FILE, 0)), std::iter::empty())
 }
 
-/// What was found in the directory of the log.
+/// The content of the log's directory.
 struct Opened {
     ledger: Ledger,
     files: Files,
     end: Replayed,
-    /// The file that the manifest goes on in.
+    /// The log file that was the last at the checkpoint.
     checkpoint_file: u32,
 }
 
-/// Reads the manifest, and what the log has after its place.
+/// Reads the manifest, and replays the log from its position.
 fn read_ledger(
     dir: &Path,
     store: Uuid,
@@ -225,7 +228,7 @@ fn read_ledger(
         (manifest.next_seq, manifest.last_time, manifest.file_times);
     let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
         if kind != Kind::Commit {
-            return Ok(()); // What describes volumes counts once a manifest points to it.
+            return Ok(()); // Index records are read through the manifest.
         }
         let (record, len) = apply::decode(&payload)?;
         for outcome in &record.outcomes {
@@ -237,7 +240,7 @@ fn read_ledger(
     Ok(Opened { ledger, files, end, checkpoint_file: manifest.pos.file() })
 }
 
-/// Has the detail of an event's volume in memory, to be changed.
+/// Loads the detail of an event's volume and marks it dirty.
 fn fetch(ledger: &mut Ledger, reader: &super::log::LogReader, seq: Seq) -> Result<(), ReadError> {
     let Some(volume) = ledger.volume_of(seq) else { return Ok(()) };
     let (first, stored) = (volume.first, volume.stored());

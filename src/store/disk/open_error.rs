@@ -1,4 +1,4 @@
-//! Why a data directory was not opened, in words for whoever starts the gateway: what is damaged is told from what is only full.
+//! Why a data directory was not opened. Distinguishes a damaged directory from a full disk.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Most bytes that a start writes: sled begins a segment, and a store that is made begins its log.
+/// Bytes that a start writes at most: sled begins a segment, and a new store begins its log.
 const START_BYTES_MAX: u64 = SEGMENT_BYTES as u64 + FIRST_FILE_BYTES_MAX as u64;
 
 /// Why a data directory was not opened. Shown to the operator as it is.
@@ -35,7 +35,7 @@ pub enum OpenError {
     Format(PathBuf, String),
     /// What is there cannot be read, or does not add up.
     #[error(
-        "data directory {0} cannot be read: {1}. Nothing was made anew. Copy the directory before anything else; then \
+        "data directory {0} cannot be read: {1}. Nothing was created in its place. Copy the directory before anything else; then \
          restore it from a backup, or start with another --data-dir"
     )]
     Unreadable(PathBuf, String),
@@ -60,7 +60,7 @@ pub enum OpenError {
     KeyFile(PathBuf, KeyFileError),
     /// The key that secrets are sealed with is not among those that are given.
     #[error(
-        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the          key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that is to take its position"
+        "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that replaces it"
     )]
     WrongKey {
         /// Whose secrets.
@@ -70,14 +70,14 @@ pub enum OpenError {
         /// The ids of the given keys.
         given: String,
     },
-    /// The key file beside the data is gone.
+    /// The key file in the data directory is missing.
     #[error(
-        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise.          Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
+        "key file {0} is missing: the secrets in the store are sealed with the key {1}, which was in it or is configured otherwise. Nothing was changed. Put the file back, or give the key (secrets_key_file or TIDINGS_SECRETS_KEY)"
     )]
     KeyLost(PathBuf, KeyId),
     /// A key is to be rotated that is given, not in a file, and there is no other.
     #[error(
-        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them,          and repeat this; afterwards leave out the old one"
+        "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them, and repeat this; afterwards leave out the old one"
     )]
     NoNewKey,
     /// There is no store whose key could be rotated.
@@ -113,7 +113,7 @@ impl OpenError {
     }
 }
 
-/// How much room there is, to be said after how much is needed.
+/// The free room, for the end of a message.
 fn free_of(dir: &Path) -> String {
     free_bytes(dir).map_or_else(String::new, |free| format!(", and {} are free", free >> 20))
 }

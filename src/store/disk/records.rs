@@ -1,5 +1,5 @@
-//! What is written to disk. Every key and value of the store is listed here; numbers are never used again for another
-//! meaning, since old data directories carry them.
+//! Records on disk. Every key and value of the store is listed here. Numbers are never used again with
+//! another meaning, since old data directories have them.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub use token_record::{AccessTokenRecord, TokensKind};
 mod subscription_record;
 mod token_record;
 
-/// The layout that this version reads and writes.
+/// The format that this version reads and writes.
 pub const FORMAT: u32 = 3;
-/// The layout before it, whose secrets are not sealed. A start makes the present one of it.
+/// The format before, with secrets in the clear. A start converts it.
 pub const FORMAT_IN_THE_CLEAR: u32 = 2;
 
 /// The first byte of a key in the registry's tree.
@@ -31,11 +31,12 @@ pub enum RegistryKind {
     Subscription = 1,
     /// By account and request id: [`RequestRecord`].
     Request = 2,
-    /// Alone: the last subscription number that was given away, 8 bytes, big endian.
+    /// A single row: the last subscription key in use, 8 bytes, big endian.
     LastKey = 3,
-    /// Alone: the id of the store, 16 bytes, which the manifest has too.
+    /// A single row: the id of the store, 16 bytes, as in the manifest.
     Store = 5,
-    /// Alone: nothing, sealed with the key that every secret of the tree is sealed with. None in a tree with secrets in the clear.
+    /// A single row: an empty secret, sealed with the key of all secrets in the tree. Missing while secrets
+    /// are in the clear.
     SecretsKey = 6,
 }
 
@@ -50,22 +51,22 @@ impl From<prost::DecodeError> for RecordError {
     }
 }
 
-/// What one commit stored, but for the attempts and the events' encodings, which follow it.
+/// A commit, without the attempts and the events' encodings, which follow it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CommitRecord {
     /// When, in microseconds since the epoch; one time for the whole commit.
     #[prost(int64, tag = "1")]
     pub time: i64,
-    /// The place of the first event.
+    /// The sequence number of the first event.
     #[prost(uint64, tag = "2")]
     pub first: u64,
     /// Its events, in order.
     #[prost(message, repeated, tag = "3")]
     pub events: Vec<EventEntry>,
-    /// How far deliveries got.
+    /// New states of deliveries.
     #[prost(message, repeated, tag = "4")]
     pub outcomes: Vec<OutcomeRecord>,
-    /// Bytes of the attempts, which stand before the events.
+    /// Bytes of the attempts, which come before the events.
     #[prost(uint32, tag = "5")]
     pub attempts_len: u32,
 }
@@ -79,10 +80,10 @@ pub struct EventEntry {
     /// Its id.
     #[prost(string, tag = "2")]
     pub id: String,
-    /// Its kind.
+    /// Its type.
     #[prost(enumeration = "EventType", tag = "3")]
     pub event_type: i32,
-    /// Upper half of what tells it from another event with its id.
+    /// Upper half of the fingerprint.
     #[prost(fixed64, tag = "4")]
     pub fingerprint_high: u64,
     /// Lower half.
@@ -91,7 +92,7 @@ pub struct EventEntry {
     /// Length of its encoding among the bodies, in bytes.
     #[prost(uint32, tag = "6")]
     pub body_len: u32,
-    /// To whom it is owed.
+    /// The subscriptions with deliveries of it.
     #[prost(uint64, repeated, tag = "7")]
     pub subscriptions: Vec<u64>,
     /// Whether its publisher chose the id.
@@ -100,22 +101,22 @@ pub struct EventEntry {
     /// Its inbox; 0 if it belongs to none.
     #[prost(int64, tag = "9")]
     pub inbox: i64,
-    /// What it keeps its order within.
+    /// Tag of its order key.
     #[prost(fixed32, tag = "10")]
     pub tag: u32,
-    /// What its encoding adds up to.
+    /// Checksum of its encoding.
     #[prost(fixed32, tag = "11")]
     pub checksum: u32,
 }
 
 impl EventEntry {
-    /// What tells it from another event with its id.
+    /// The fingerprint of its content.
     pub fn fingerprint(&self) -> u128 {
         (u128::from(self.fingerprint_high) << 64) | u128::from(self.fingerprint_low)
     }
 }
 
-/// How far one delivery got.
+/// The new state of one delivery.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct OutcomeRecord {
     /// The event.
@@ -136,16 +137,16 @@ pub struct OutcomeRecord {
     /// Bytes of the attempt that led to this; 0 where a caller decided it.
     #[prost(uint32, tag = "6")]
     pub attempt_len: u32,
-    /// The delivery was made by this: its event was not for this subscription before.
+    /// A replay added the delivery: its event had none to this subscription.
     #[prost(bool, tag = "7")]
     pub added: bool,
-    /// The delivery was queued by this: attempts are counted anew for its retries.
+    /// A replay queued the delivery: retries start from zero.
     #[prost(bool, tag = "8")]
     pub queued: bool,
 }
 
 impl OutcomeRecord {
-    /// A delivery in a state, after so many attempts.
+    /// A delivery in a state, after `attempts` attempts.
     pub fn new(key: DeliveryKey, state: DeliveryState, attempts: u32) -> Self {
         let (state, due) = match state {
             DeliveryState::Pending => (1, 0),
@@ -166,12 +167,12 @@ impl OutcomeRecord {
         }
     }
 
-    /// Which delivery.
+    /// Its key.
     pub fn key(&self) -> DeliveryKey {
         DeliveryKey { seq: Seq(self.seq), subscription: SubscriptionKey(self.subscription) }
     }
 
-    /// How far it is.
+    /// Its state.
     pub fn delivery_state(&self) -> Result<DeliveryState, RecordError> {
         Ok(match self.state {
             1 => DeliveryState::Pending,
@@ -196,16 +197,16 @@ pub struct AttemptRecord {
     /// 1 ok, 2 HTTP status, 3 timeout, 4 connect, 5 broken connection, 6 blocked.
     #[prost(uint32, tag = "3")]
     pub outcome: u32,
-    /// The answer's status, 0 without one.
+    /// The response status; 0 without a response.
     #[prost(uint32, tag = "4")]
     pub http_status: u32,
     /// What went wrong.
     #[prost(string, tag = "5")]
     pub error: String,
-    /// The start of the answer's body.
+    /// The start of the response body.
     #[prost(string, tag = "6")]
     pub response_body: String,
-    /// How long the answer asked to wait, in microseconds.
+    /// The response's retry-after, in microseconds.
     #[prost(uint64, optional, tag = "7")]
     pub retry_after: Option<u64>,
     /// Where it went.

@@ -1,4 +1,4 @@
-//! How the store stands, for whoever watches it.
+//! Figures of the store for the metrics.
 
 use std::{fs, path::PathBuf, sync::atomic::Ordering};
 
@@ -9,12 +9,12 @@ use super::{
 };
 use crate::metrics::StoreReport;
 
-/// Most files that are looked at to tell how much disk the store takes up.
+/// Files examined at most to compute the disk usage.
 const FILES_LOOKED_AT_MAX: usize = 100_000;
 
 impl DiskStore {
-    /// Shows how the store stands, while nothing of that changes. Looks at the disk before; takes some milliseconds at most,
-    /// however much is stored.
+    /// Calls `show` with consistent figures. Reads the disk before; takes some milliseconds at most, however
+    /// much is stored.
     pub fn report(&self, show: &mut dyn FnMut(&StoreReport)) {
         let shared = &self.shared;
         let dirs = [
@@ -53,7 +53,7 @@ impl DiskStore {
     }
 }
 
-/// What the files of the engine take up, holes not counted. A file that goes away meanwhile counts nothing.
+/// Disk usage of the engine's files without holes. Files that disappear meanwhile are skipped.
 fn disk_bytes(dirs: &[PathBuf]) -> u64 {
     let files = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok());
     let metadata = files.flatten().take(FILES_LOOKED_AT_MAX).filter_map(|entry| entry.ok()?.metadata().ok());

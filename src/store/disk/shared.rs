@@ -20,7 +20,7 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Settlements, and the caller that waits until they are durable.
 pub type Settling = (Vec<Settlement>, Reply<()>);
 
-/// What the writing thread shares with everybody.
+/// State shared by the writing threads and the readers.
 pub struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) registry: Registry,
@@ -28,28 +28,28 @@ pub struct Shared {
     pub(super) ledger: RwLock<Ledger>,
     pub(super) log: Arc<LogReader>,
     pub(super) event_cache: Mutex<WeakEventCache>,
-    /// The ledger's count of what is owed.
+    /// The number of owed deliveries, as the ledger counts them.
     pub(super) owed: Arc<AtomicU64>,
-    /// Settlements that wait for the writer, with who waits for them. They go into the next commit, whatever else waits.
+    /// Settlements that wait for the writer. The next commit takes all of them, before any events.
     pub(super) settling: Mutex<Vec<Settling>>,
     pub(super) feed: broadcast::Sender<QueueEvent>,
     pub(super) changes: ChangeFeed,
-    /// Why nothing can be written any more, once that is so.
+    /// The first failure of a write; none are made after it.
     pub(super) failure: watch::Sender<Option<StoreError>>,
-    /// Bytes of events that wait for the writer.
+    /// Bytes of events in the queue of writes.
     pub(super) waiting_bytes: AtomicUsize,
-    /// Writes that wait for it.
+    /// Writes in the queue.
     pub(super) waiting_writes: AtomicUsize,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Shared {
-    /// Errors once nothing can be written any more.
+    /// Errors once a write has failed.
     pub(super) fn working(&self) -> Result<(), StoreError> {
         self.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// After a failed write nobody knows what is on disk: nothing more is written until a restart has read it.
+    /// Stops all writes. After a failed write the content of the disk is unknown until a restart has read it.
     pub(super) fn fail(&self, failure: StoreError) {
         self.failure.send_if_modified(|known| {
             let is_first = known.is_none();

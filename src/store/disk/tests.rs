@@ -59,7 +59,7 @@ async fn the_disk_conforms() {
     conformance::run(|| Disk(tempfile::tempdir().unwrap())).await;
 }
 
-/// A key beside the data; a new store gets this one.
+/// A key in the data directory; a new store gets this one.
 fn keys(seed: u64) -> KeySource {
     KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(seed)))
 }
@@ -152,7 +152,7 @@ async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
         let events = (0..50).map(|number| conformance::new_event(1, None, number)).collect();
         store.accept(events).await.unwrap();
     }
-    // Files without events: what is described in them is described anew when they go.
+    // Files without events: retention copies the indexes in them.
     for keys in [keys.clone(), keys].concat().chunks(50) {
         let attempt = conformance::attempt(store.shared.clock.now(), state);
         let settlements = keys.iter().map(|&key| Settlement { key, attempt: attempt.clone(), state });
@@ -160,7 +160,7 @@ async fn retention_ends_where_nothing_but_what_is_owed_is_left() {
     }
     let purge = store.purge(RetentionLimit { since: UnixMicros(0), bytes_max: 1 });
     let purged = tokio::time::timeout(Duration::from_secs(20), purge).await;
-    purged.expect("it writes the same anew for ever").unwrap();
+    purged.expect("it copies the same events for ever").unwrap();
     assert_eq!(store.queue_summary(subscription).retrying, EVENTS);
     assert_eq!(store.owed_in_all(), EVENTS);
 }

@@ -1,4 +1,5 @@
-//! The one thread that writes: it gathers what waits, writes it as one commit, syncs, and then answers everybody.
+//! The writing thread: gathers waiting writes into one commit, writes and syncs it, and then sends the
+//! replies.
 
 use std::{
     fs::File,
@@ -46,58 +47,59 @@ mod commit;
 mod exclusive;
 mod retention;
 
-/// A commit gathers no more once it has this many events and settlements.
+/// Events and settlements after which a commit is closed.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
-/// A commit gathers no more once its events have this many bytes.
+/// Bytes of events after which a commit is closed.
 pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
-/// Writes that may wait; past them [`StoreError::Busy`].
+/// Writes in the queue at most; [`StoreError::Busy`] beyond.
 pub const WRITES_WAITING_MAX: usize = 64 * 1024;
-/// Bytes of events that may wait to be written; past them [`StoreError::Busy`]. A caller that goes away leaves what it
-/// gave here, so the callers' own bounds do not bound this.
+/// Bytes of events in the queue at most; [`StoreError::Busy`] beyond. A caller that goes away leaves its
+/// events here, so the bounds of callers do not bound this.
 pub const BYTES_WAITING_MAX: usize = 128 * 1024 * 1024;
 
 type AcceptResult = Result<Vec<Accepted>, StoreError>;
 
-/// Something to be written, and who waits for it.
+/// A write and the channel for its result.
 pub enum Write {
     /// Events with their deliveries.
     Accept(Vec<NewEvent>, Reply<Vec<Accepted>>),
-    /// How attempts ended: there are some in [`Shared::settling`].
+    /// Settlements: see [`Shared::settling`].
     Settle,
-    /// What a caller decides about a delivery.
+    /// An operator action on a delivery.
     Decide(DeliveryKey, OperatorAction, Reply<DeliveryState>),
-    /// Deliveries to be queued once more.
+    /// A replay.
     Replay(Box<ReplayQuery>, Vec<Seq>, Reply<u64>),
-    /// What retention no longer keeps.
+    /// Retention.
     Purge(RetentionLimit, Reply<Purged>),
-    /// A subscription to be added.
+    /// A new subscription.
     Create(Box<NewSubscription>, Reply<Created>),
-    /// A subscription to be changed.
+    /// A change of a subscription.
     Update(SubscriptionKey, u64, Box<Change>, Reply<Arc<Subscription>>),
-    /// A subscription to be removed.
+    /// The removal of a subscription.
     Delete(SubscriptionKey, u64, bool, Reply<()>),
-    /// Access tokens to be changed.
+    /// A change of access tokens.
     Tokens(Box<TokenChange>, Reply<()>),
-    /// Nothing more; the thread ends. Tells the number of the next record.
+    /// The end of the thread. Replies with the number of the next record.
     Stop(Reply<u64>),
 }
 
-// The queue has its memory from the start, for as many as may wait: a few bytes more are megabytes of an idle gateway.
+// The queue allocates all its slots at the start: a few bytes more per write are megabytes of an idle
+// gateway.
 const _: () = assert!(size_of::<Write>() <= 40);
 
-/// What the writing thread owns.
+/// State of the writing thread.
 pub struct Writer {
-    /// What others read.
+    /// State that readers share.
     pub shared: Arc<Shared>,
-    /// Events and what became of them.
+    /// Events, attempts and states.
     pub log: Log,
-    /// Where the log and the manifest are.
+    /// Directory of the log and the manifest.
     pub ledger_dir: PathBuf,
-    /// The log file that was the last one at the last checkpoint.
+    /// The log file that was the last at the last checkpoint.
     pub checkpoint_file: u32,
-    /// Most bytes of memory for what no checkpoint has described yet.
+    /// Memory of details that no checkpoint has written yet, in bytes at most.
     pub dirty_memory_max: usize,
-    /// Where the subscriptions are.
+    /// The sled database.
     pub db: ::sled::Db,
     /// The file that `flush` writes but does not sync.
     pub db_file: File,
@@ -110,7 +112,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes until it is told to stop, or nobody can write any more.
+    /// Runs until [`Write::Stop`], or until no sender is left.
     pub fn run(mut self, writes: &mpsc::Receiver<Write>) {
         while let Ok(first) = writes.recv() {
             if !self.commit(first, writes) {
@@ -119,10 +121,10 @@ impl Writer {
         }
     }
 
-    /// One commit. False if the thread shall end.
+    /// Makes one commit. False if the thread shall end.
     fn commit(&mut self, first: Write, writes: &mpsc::Receiver<Write>) -> bool {
         let mut batch = self.begin();
-        // First, so that a flood of events does not keep places in flight from being free again.
+        // Settlements first, so that a flood of events does not delay the deliveries that wait for them.
         self.gather_waiting_settlements(&mut batch);
         let mut next = Some(first);
         while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
@@ -130,7 +132,7 @@ impl Writer {
             match write {
                 Write::Accept(events, reply) => self.gather_events(&mut batch, events, reply),
                 Write::Settle => self.gather_waiting_settlements(&mut batch),
-                // Everything else is rare: it ends the commit and makes one of its own.
+                // Everything else is rare: it closes this commit and makes one of its own.
                 other => {
                     self.finish(batch);
                     let goes_on = self.write_exclusive(other);
@@ -189,7 +191,7 @@ impl Writer {
                 Err(StoreError::EventExists { index, id: id.clone() })
             };
         }
-        // This thread alone changes the registry: no subscription comes or goes before the commit is written.
+        // Only this thread changes the registry: it stays the same until the commit is written.
         let Matches { subscriptions, .. } =
             self.shared.registry.matching(account, content.event_type, inbox_id);
         let seq = Seq(batch.first.0 + batch.entries.len() as u64);
@@ -219,7 +221,7 @@ impl Writer {
         Ok(reply)
     }
 
-    /// The event of this id, on disk or in this commit: its fingerprint, and the answer to its repetition.
+    /// The event with this id, on disk or in this commit: its fingerprint, and the result for a repetition.
     fn find(
         &self,
         batch: &CommitBatch,
@@ -267,7 +269,7 @@ impl Writer {
             let Some(entry) = entry else { continue };
             let state = match entry.state {
                 owed if owed.is_owed() => state,
-                // It was cancelled while the attempt was under way.
+                // Cancelled during the attempt.
                 EntryState::Cancelled => DeliveryState::Cancelled,
                 _ => continue,
             };
@@ -279,7 +281,7 @@ impl Writer {
         batch.settles.push(reply);
     }
 
-    /// A delivery as it stands, with its volume's detail in memory until the next checkpoint; `None` if there is none.
+    /// A delivery, with its volume's detail in memory until the next checkpoint; `None` if it does not exist.
     fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryEntry>, StoreError> {
         let volume = self.shared.ledger().volume_of_delivery(key);
         let Some(first) = volume else { return Ok(None) };
@@ -287,7 +289,7 @@ impl Writer {
         Ok(self.shared.ledger().delivery(key).copied())
     }
 
-    /// Has a volume's detail in memory until the next checkpoint.
+    /// Loads a volume's detail and keeps it in memory until the next checkpoint.
     fn load_dirty(&self, first: Seq) -> Result<(), StoreError> {
         loop {
             {
@@ -297,12 +299,12 @@ impl Writer {
                 }
             }
             self.shared.with_detail(first, |_, _| ())?;
-            // Others may have made it go away again in between.
+            // It may have been evicted again meanwhile.
             self.shared.ledger_mut().mark_dirty(first);
         }
     }
 
-    /// Writes what was gathered, and answers.
+    /// Writes the batch and sends the replies.
     fn finish(&mut self, mut batch: CommitBatch) {
         let written = self.write_batch(&mut batch);
         if let Err(failure @ StoreError::Failed(_)) = &written {
@@ -353,7 +355,7 @@ impl Writer {
         drop(ledger);
         self.publish_changes(batch, &record.outcomes);
         if !batch.stored.is_empty() {
-            // Nobody listening is fine: what is owed is in the ledger.
+            // Without a receiver nothing is lost: the ledger has the deliveries.
             drop(self.shared.feed.send(QueueEvent::Events(Arc::new(mem::take(&mut batch.stored)))));
         }
         Ok(())
@@ -377,7 +379,8 @@ impl Writer {
         self.shared.changes.publish(batch.time, made.chain(settled));
     }
 
-    /// Makes durable what the registry's tree was told. sled's flush only starts the writing; the file must be synced as well.
+    /// Makes changes of sled's trees durable. sled's flush only starts the writing, so the file is synced as
+    /// well.
     fn sync_registry(&self) -> Result<(), StoreError> {
         let start = Instant::now();
         self.db.flush().map_err(failed)?;
@@ -387,7 +390,7 @@ impl Writer {
     }
 }
 
-/// How much of [`BYTES_WAITING_MAX`] a call takes.
+/// Bytes that a call takes of [`BYTES_WAITING_MAX`].
 pub fn bytes_of(events: &[NewEvent]) -> usize {
     events.iter().map(|event| event.content.encoded.len()).sum()
 }

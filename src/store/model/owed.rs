@@ -1,4 +1,4 @@
-//! What is owed, and what becomes of it.
+//! Owed deliveries: settlements, operator actions, pages and counts.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,28 +13,28 @@ use crate::{
     store::error::StoreError,
 };
 
-/// How an attempt ended and what follows.
+/// The result of one attempt and the state that follows.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// Which delivery.
     pub key: DeliveryKey,
     /// The attempt.
     pub attempt: Attempt,
-    /// How far the delivery is now; never pending.
+    /// The new state of the delivery; never pending.
     pub state: DeliveryState,
 }
 
-/// What a caller decides about a delivery.
+/// A caller's action on one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorAction {
-    /// An attempt is made now, whatever the state but succeeded.
+    /// Make an attempt now. Refused for a delivery that succeeded.
     Retry,
-    /// No further attempt is made. Cancelling again is no fault.
+    /// Make no further attempt. Cancelling twice is allowed.
     Cancel,
 }
 
 impl OperatorAction {
-    /// The state that follows `state`; `None` if it stays as it is.
+    /// The state after `state`; `None` if nothing changes.
     pub fn apply(self, state: DeliveryState, now: UnixMicros) -> Result<Option<DeliveryState>, StoreError> {
         match (self, state) {
             (Self::Retry, DeliveryState::Succeeded)
@@ -48,7 +48,7 @@ impl OperatorAction {
     }
 }
 
-/// A delivery that an attempt is to be made for.
+/// A delivery with an attempt still to be made.
 #[derive(Clone, Debug)]
 pub struct PendingDelivery {
     /// The event.
@@ -57,40 +57,40 @@ pub struct PendingDelivery {
     pub attempts: u32,
 }
 
-/// A part of what waits in a subscription.
+/// A page of the deliveries that wait for their first attempt.
 #[derive(Clone, Debug)]
 pub struct PendingPage {
     /// The deliveries, in stored order.
     pub owed: Vec<PendingDelivery>,
-    /// Everything of the subscription up to here is in this page or before it. Read on from here.
+    /// The page covers every event up to this one. Continue after it.
     pub until: Seq,
-    /// Whether more waited when this was read.
+    /// Whether more deliveries were waiting.
     pub more: bool,
 }
 
-/// A part of what is to be tried again in a subscription.
+/// A page of the deliveries that are due for another attempt.
 #[derive(Clone, Debug)]
 pub struct DuePage {
-    /// The deliveries, the longest due first.
+    /// The deliveries, the earliest due time first.
     pub owed: Vec<PendingDelivery>,
-    /// When the next one is due that is not in this page.
+    /// The due time of the next delivery after this page.
     pub next_due: Option<UnixMicros>,
 }
 
-/// Which owed deliveries.
+/// A query for owed deliveries in stored order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwedQuery {
     /// Of this subscription.
     pub subscription: SubscriptionKey,
     /// Of events after this one.
     pub after: Seq,
-    /// At most so many.
+    /// Deliveries in a page at most.
     pub limit: usize,
-    /// Of these conversations and the like.
+    /// Restriction by order key.
     pub order: OrderFilter,
 }
 
-/// Which events, by what they keep their order within.
+/// A filter by order key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderFilter {
     /// All of them.
@@ -112,21 +112,21 @@ impl OrderFilter {
     }
 }
 
-/// A part of what is owed in a subscription, waiting for its first attempt or for another.
+/// A page of owed deliveries, whether they wait for the first attempt or for another.
 #[derive(Clone, Debug)]
 pub struct OrderedPage {
     /// The deliveries, in stored order.
     pub debts: Vec<DueDelivery>,
-    /// Everything that is wanted up to here is in this page or before it. Read on from here.
+    /// The page covers every matching event up to this one. Continue after it.
     pub until: Seq,
-    /// Whether more of it was owed when this was read.
+    /// Whether more matching deliveries were owed.
     pub more: bool,
 }
 
-/// A delivery that is owed, and when.
+/// An owed delivery and its due time.
 #[derive(Clone, Debug)]
 pub struct DueDelivery {
-    /// What.
+    /// The delivery.
     pub owed: PendingDelivery,
     /// When its next attempt is due; `None` before the first one.
     pub due: Option<UnixMicros>,

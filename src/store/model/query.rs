@@ -1,4 +1,4 @@
-//! What is asked of events and deliveries, and a page of the answer.
+//! Queries for events and deliveries, and a page of results.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     proto::v1::EventType,
 };
 
-/// Which events are to be owed to a subscription once more.
+/// The events that a replay queues for one subscription.
 #[derive(Clone, Debug)]
 pub struct ReplayQuery {
     /// To this one.
@@ -23,21 +23,21 @@ pub struct ReplayQuery {
     pub types: Vec<EventType>,
     /// Stored within this time.
     pub time: TimeRange,
-    /// Whose delivery is over in one of these states, and has been since `changed_until`.
+    /// With a delivery that has been over, in one of these states, since `changed_until` or earlier.
     pub states: Vec<DeliveryState>,
-    /// A replay that is repeated does not take again what it queued itself.
+    /// Keeps a replay from taking again what its earlier pages queued.
     pub changed_until: UnixMicros,
-    /// That were never queued for this subscription, if they are like this.
+    /// Also events that never had a delivery to this subscription, if they match this.
     pub never_queued: Option<Wanted>,
-    /// After this place.
+    /// Only events after this one.
     pub after: Seq,
-    /// Up to this place.
+    /// Only events up to this one.
     pub until: Seq,
-    /// At most so many.
+    /// Rows in a page at most.
     pub limit: usize,
 }
 
-/// What a subscription wants.
+/// The filter of a subscription.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Events of these kinds.
@@ -47,7 +47,7 @@ pub struct Wanted {
 }
 
 impl ReplayQuery {
-    /// Whether an event is wanted, whatever became of it.
+    /// Whether the query covers an event, whatever the state of its delivery.
     pub fn wants_event(&self, seq: Seq, account: AccountId, event_type: EventType, time: UnixMicros) -> bool {
         account == self.account
             && seq > self.after
@@ -56,7 +56,7 @@ impl ReplayQuery {
             && (self.types.is_empty() || self.types.contains(&event_type))
     }
 
-    /// Whether an event that was never queued is wanted.
+    /// Whether the query covers an event without a delivery.
     pub fn wants_new(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
         self.never_queued.as_ref().is_some_and(|wanted| {
             wanted.types.contains(&event_type)
@@ -65,7 +65,7 @@ impl ReplayQuery {
         })
     }
 
-    /// Whether an event is wanted whose delivery is in this state since then.
+    /// Whether the query covers a delivery that has been in this state since `changed`.
     pub fn wants_over(&self, state: DeliveryState, changed: UnixMicros) -> bool {
         !state.is_owed()
             && changed <= self.changed_until
@@ -73,7 +73,7 @@ impl ReplayQuery {
     }
 }
 
-/// Which events.
+/// A query for events of one account, newest first.
 #[derive(Clone, Debug)]
 pub struct EventQuery {
     /// Of this account.
@@ -84,11 +84,11 @@ pub struct EventQuery {
     pub time: TimeRange,
     /// Only those before this one.
     pub before: Option<Seq>,
-    /// At most so many.
+    /// Rows in a page at most.
     pub limit: usize,
 }
 
-/// Which deliveries.
+/// A query for deliveries, newest event first.
 #[derive(Clone, Debug)]
 pub struct DeliveryQuery {
     /// Of these subscriptions.
@@ -101,7 +101,7 @@ pub struct DeliveryQuery {
     pub time: TimeRange,
     /// Only those after this one in the order of the list: lower seq first, then higher subscription.
     pub after: Option<DeliveryKey>,
-    /// At most so many.
+    /// Rows in a page at most.
     pub limit: usize,
 }
 
@@ -138,7 +138,7 @@ impl TimeRange {
 pub struct Page<T, C> {
     /// The rows.
     pub rows: Vec<T>,
-    /// Where the next page goes on; `None` at the end.
+    /// Where the next page starts; `None` on the last one.
     pub next: Option<C>,
 }
 
@@ -149,7 +149,7 @@ impl<T, C> Page<T, C> {
         Self { next: page.next.or(broken_off), ..page }
     }
 
-    /// The first `limit` of `rows`; that there were more tells that a page follows.
+    /// The first `limit` of `rows`. A row more means that another page follows.
     pub fn cut(mut rows: Vec<T>, limit: usize, cursor: impl Fn(&T) -> C) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);
@@ -158,7 +158,7 @@ impl<T, C> Page<T, C> {
     }
 }
 
-/// A delivery as it stands.
+/// A delivery with its state and attempts.
 #[derive(Clone, Debug)]
 pub struct DeliveryRecord {
     /// Which.

@@ -1,4 +1,4 @@
-//! What a sources file may say, and what is said of one that is wrong.
+//! Valid and invalid sources files.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn faults(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn sources_are_found_by_their_path_alone() {
+fn sources_are_found_by_their_path_only() {
     let text = format!(
         "[[source]]\naccount = 1\npath = '{PATH}'\nsigning_secret = 'sixteen letters!'\nname = 'support'\n\
          [[source]]\naccount = 0x2\npath = '{PATH}2'\n"
@@ -38,7 +38,7 @@ fn nothing_that_prints_sources_shows_a_secret() {
 }
 
 #[test]
-fn every_fault_is_told_with_its_place_and_its_rule() {
+fn every_problem_is_reported_with_its_position_and_its_rule() {
     let long = "x".repeat(PATH_CHARS_MAX + 1);
     let head = format!("[[source]]\naccount = 1\npath = '{PATH}'\n");
     let cases = [
@@ -78,8 +78,8 @@ fn every_fault_is_told_with_its_place_and_its_rule() {
             "source 1 (line 1): signing_secret must be 16 to 256 printable",
         ),
         (format!("{head}name = ''"), "source 1 (line 1): name must be 1 to 63 characters"),
-        (format!("{head}secret = 'hunter2'"), "source 1 (line 1): secret is no key of a source"),
-        (format!("{head}hunter2_hunter2_hunter2_ = 1"), "source 1 (line 1): *** is no key of a source"),
+        (format!("{head}secret = 'hunter2'"), "source 1 (line 1): secret is not a key of a source"),
+        (format!("{head}hunter2_hunter2_hunter2_ = 1"), "source 1 (line 1): *** is not a key of a source"),
         (format!("{head}{head}name = 'b'"), "source 2 (line 4): path is that of source 1 (line 1), too"),
         (
             format!("{head}[[source]]\naccount = 1\npath = '{PATH}2'"),
@@ -94,7 +94,7 @@ fn every_fault_is_told_with_its_place_and_its_rule() {
 }
 
 #[test]
-fn no_fault_hides_another() {
+fn no_problem_hides_another() {
     let faults = faults("[[source]]\naccount = -1\npath = 'x'\nname = 'a b'\n[[source]]\n");
     assert_eq!(faults.len(), 5, "{faults:?}");
 }

@@ -120,7 +120,7 @@ pub fn desk(body: &[u8]) -> Result {
     Ok(format!("{ticket:?}"))
 }
 
-/// A notifier in TypeScript that tells a team's chat who took which conversation.
+/// A notifier in TypeScript that posts to a team's chat who took which conversation.
 pub fn notifier(body: &[u8]) -> Result {
     #[derive(Deserialize)]
     struct Conversation {

@@ -95,7 +95,7 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Resu
     Option::deserialize(value)
 }
 
-/// For a text that is null where there is none, and never empty: an empty one would be taken for an id.
+/// For a text that is null if it is missing, and never empty: an empty one would be taken for an id.
 pub fn null_or_id<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     let text: Option<String> = Option::deserialize(value)?;
     if text.as_deref() == Some("") { Err(Error::custom("an empty id")) } else { Ok(text) }

@@ -1,5 +1,4 @@
-//! Limits by account: whatever a caller names that is not of its accounts is refused in the same words, whether or not it is
-//! there.
+//! Limits by account: a resource of another account is refused in the same words, whether or not it exists.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +11,10 @@ use tonic::{
     Status,
 };
 
-use super::{
-    ALL, CREATE_SUBSCRIPTION, PUBLISH,
-    call::{Caller, methods},
-    encoded, start, token,
-};
-use crate::harness::*;
+use super::{ALL, CREATE_SUBSCRIPTION, PUBLISH, encoded, methods, start, token};
+use crate::support::in_process::*;
 
-/// What a call names of the first account: what is there, or what is not.
+/// Names of resources of the first account, which exist or not.
 #[derive(Clone, Copy)]
 struct Things {
     subscription: &'static str,
@@ -73,7 +68,7 @@ fn tries(things: Things) -> Vec<Try> {
     let list = |parent: &str| encoded(&v1::ListEventsRequest { parent: parent.into(), ..Default::default() });
     tries.extend([
         (CREATE_SUBSCRIPTION, encoded(&create(id, "https://crm.example.com/")), "parent"),
-        // Wrong in another way as well, of which nothing is told.
+        // Wrong in another way as well, which the refusal does not say.
         (CREATE_SUBSCRIPTION, encoded(&create(id, "nowhere")), "parent"),
         ("/tidings.v1.SubscriptionService/UpdateSubscription", encoded(&update), "subscription.name"),
         ("/tidings.v1.SubscriptionService/ListSubscriptions", list("accounts/1"), "parent"),
@@ -131,7 +126,7 @@ fn tries(things: Things) -> Vec<Try> {
     tries
 }
 
-fn everything(server: &Server) -> String {
+fn everything(server: &TidingsInProcess) -> String {
     let mut subscriptions = Vec::new();
     server.store.registry().walk(AccountScope::All, None, |subscription| {
         subscriptions.push(format!("{subscription:?}"));
@@ -145,14 +140,14 @@ fn everything(server: &Server) -> String {
 }
 
 #[tokio::test]
-async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there() {
+async fn nothing_of_another_account_can_be_named_and_nothing_shows_what_exists() {
     let (server, admin) = start().await;
-    let publisher = admin.create(token(&[Scope::Publish], &[])).await.unwrap().1;
-    let publisher = Caller::new(&server, &publisher).await;
+    let publisher = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap().1;
+    let publisher = server.client_with_token(&publisher).await;
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     publisher.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
-    let (_, text) = admin.create(token(&ALL, &["accounts/2", "accounts/3"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
+    let (_, text) = admin.create_token(token(&ALL, &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
 
     let before = everything(&server);
     let (mut tried, mut count) = (BTreeSet::new(), 0);
@@ -162,14 +157,14 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
             count += 1;
             let status = caller.call(method, message).await.expect_err(method);
             assert_eq!(
-                (status.code(), &*told(&status).1),
+                (status.code(), &*in_short(&status).1),
                 (PermissionDenied, "ACCOUNT_DENIED"),
                 "{method}: {status:?}"
             );
             assert!(status.message().starts_with(&format!("{field} ")), "{method}: {}", status.message());
             answers.push((status.message().to_owned(), status.details().to_vec()));
         }
-        assert_eq!(answers[0], answers[1], "{method} tells whether it is there");
+        assert_eq!(answers[0], answers[1], "{method} shows whether it is there");
         tried.insert(method.to_owned());
     }
     assert_eq!(everything(&server), before, "something has changed");
@@ -187,14 +182,14 @@ async fn nothing_of_another_account_can_be_named_and_nothing_tells_what_is_there
 }
 
 #[tokio::test]
-async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
+async fn a_callers_own_accounts_are_as_without_a_limit() {
     let (server, admin) = start().await;
-    let (_, text) = admin.create(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
+    let (_, text) = admin.create_token(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
     caller.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     caller.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
     let mut denied = Vec::new();
-    // A watch has nothing to tell yet.
+    // A watch has nothing to show yet.
     for (method, message, field) in tries(THERE).into_iter().filter(|(method, ..)| !method.contains("Watch"))
     {
         if caller.call(method, message).await.is_err_and(|status| status.code() == PermissionDenied) {
@@ -215,21 +210,21 @@ async fn what_is_of_the_callers_accounts_is_as_without_a_limit() {
 #[tokio::test]
 async fn each_message_of_a_stream_is_looked_at_for_itself() {
     let (server, admin) = start().await;
-    let (_, text) = admin.create(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
-    let (sender, mut answers) = Caller::new(&server, &text).await.publish_stream().await;
+    let (_, text) = admin.create_token(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
+    let (sender, mut answers) = server.client_with_token(&text).await.publish_stream().await;
     for (sequence, parent) in [(1, "accounts/1"), (2, "accounts/2"), (3, "accounts/1")] {
         let request = v1::PublishEventRequest { parent: parent.into(), ..publish(&format!("e{sequence}")) };
         sender.send(v1::StreamPublishEventsRequest { sequence, request: Some(request) }).unwrap();
     }
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for _ in 0..3 {
         let answer = in_time(answers.message()).await.unwrap().unwrap();
-        told.push(match answer.outcome.unwrap() {
+        outcomes.push(match answer.outcome.unwrap() {
             Outcome::Result(result) => result.event,
             Outcome::Error(error) => format!("{:?} {}", Code::from(error.code), error.reason),
         });
     }
-    assert_eq!(told, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
+    assert_eq!(outcomes, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
     drop((sender, answers));
     server.stop().await;
 }
@@ -237,9 +232,9 @@ async fn each_message_of_a_stream_is_looked_at_for_itself() {
 #[tokio::test]
 async fn a_page_token_opens_no_other_account() {
     let (server, admin) = start().await;
-    let (_, one) = admin.create(token(&ALL, &["accounts/1"])).await.unwrap();
-    let (_, two) = admin.create(token(&ALL, &["accounts/2"])).await.unwrap();
-    let (one, two) = (Caller::new(&server, &one).await, Caller::new(&server, &two).await);
+    let (_, one) = admin.create_token(token(&ALL, &["accounts/1"])).await.unwrap();
+    let (_, two) = admin.create_token(token(&ALL, &["accounts/2"])).await.unwrap();
+    let (one, two) = (server.client_with_token(&one).await, server.client_with_token(&two).await);
     for id in ["a", "b"] {
         one.call(PUBLISH, encoded(&publish(id))).await.unwrap();
     }
@@ -251,45 +246,47 @@ async fn a_page_token_opens_no_other_account() {
     let next = v1::ListEventsRequest { page_token: page.next_page_token, ..request };
     one.call(path, encoded(&next)).await.expect("it is its own");
     let status = two.call(path, encoded(&next)).await.unwrap_err();
-    assert_eq!(told(&status), (PermissionDenied, "ACCOUNT_DENIED".into(), vec![]));
+    assert_refused(&status, PermissionDenied, "ACCOUNT_DENIED", &[]);
     let next = v1::ListEventsRequest { parent: "accounts/2".into(), ..next };
     let status = two.call(path, encoded(&next)).await.unwrap_err();
-    assert_eq!(told(&status), (InvalidArgument, "PAGE_TOKEN_INVALID".into(), vec!["page_token".into()]));
+    assert_refused(&status, InvalidArgument, "PAGE_TOKEN_INVALID", &["page_token"]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_administrator_of_some_accounts_rules_over_their_tokens_alone() {
+async fn an_administrator_of_some_accounts_manages_only_their_tokens() {
     let (server, admin) = start().await;
-    let (wide, _) = admin.create(token(&[Scope::Read], &[])).await.unwrap();
-    let (other, _) = admin.create(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
-    let (mixed, _) = admin.create(token(&[Scope::Read], &["accounts/1", "accounts/2"])).await.unwrap();
-    let (own, text) = admin.create(token(&[Scope::Admin], &["accounts/2", "accounts/3"])).await.unwrap();
-    let caller = Caller::new(&server, &text).await;
-    let (made, _) = caller.create(token(&ALL, &["accounts/3"])).await.unwrap();
+    let (wide, _) = admin.create_token(token(&[Scope::Read], &[])).await.unwrap();
+    let (other, _) = admin.create_token(token(&[Scope::Read], &["accounts/1"])).await.unwrap();
+    let (mixed, _) = admin.create_token(token(&[Scope::Read], &["accounts/1", "accounts/2"])).await.unwrap();
+    let (own, text) =
+        admin.create_token(token(&[Scope::Admin], &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
+    let (made, _) = caller.create_token(token(&ALL, &["accounts/3"])).await.unwrap();
 
-    let mut visible: Vec<_> = caller.list().await.unwrap().into_iter().map(|token| token.name).collect();
+    let mut visible: Vec<_> =
+        caller.all_tokens().await.unwrap().into_iter().map(|token| token.name).collect();
     visible.sort();
     let mut expected = [own.name.clone(), made.name.clone()];
     expected.sort();
     assert_eq!(visible, expected);
-    assert_eq!(caller.get(&made.name).await.unwrap().name, made.name);
+    assert_eq!(caller.token(&made.name).await.unwrap().name, made.name);
     let unknown = "accessTokens/t0000000000000000";
     let without_name = |status: &Status, name: &str| {
-        (told(status), status.message().replace(name, ""), status.details().len() - name.len())
+        (in_short(status), status.message().replace(name, ""), status.details().len() - name.len())
     };
     for name in [&wide.name, &other.name, &mixed.name] {
-        for (known, unknown_told) in [
-            (caller.get(name).await.unwrap_err(), caller.get(unknown).await.unwrap_err()),
-            (caller.revoke(name).await.unwrap_err(), caller.revoke(unknown).await.unwrap_err()),
+        for (known, other) in [
+            (caller.token(name).await.unwrap_err(), caller.token(unknown).await.unwrap_err()),
+            (caller.revoke_token(name).await.unwrap_err(), caller.revoke_token(unknown).await.unwrap_err()),
         ] {
             assert_eq!(known.code(), NotFound);
-            assert_eq!(without_name(&known, name), without_name(&unknown_told, unknown));
+            assert_eq!(without_name(&known, name), without_name(&other, unknown));
         }
-        assert_eq!(admin.get(name).await.unwrap().revoke_time, None, "{name} was revoked");
+        assert_eq!(admin.token(name).await.unwrap().revoke_time, None, "{name} was revoked");
     }
-    caller.revoke(&made.name).await.expect("it is its own to end");
-    caller.revoke(&own.name).await.expect("even itself");
-    assert_eq!(told(&caller.list().await.unwrap_err()).1, "TOKEN_REVOKED");
+    caller.revoke_token(&made.name).await.expect("it is its own to end");
+    caller.revoke_token(&own.name).await.expect("even itself");
+    assert_eq!(in_short(&caller.all_tokens().await.unwrap_err()).1, "TOKEN_REVOKED");
     server.stop().await;
 }

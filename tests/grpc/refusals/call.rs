@@ -1,4 +1,4 @@
-//! A line of the table of refusals: a call of any method, and what is told.
+//! A line of the table of refusals: a call of any method, and its refusal.
 
 use tidings::proto::v1;
 use tonic::{
@@ -6,7 +6,7 @@ use tonic::{
     Status,
 };
 
-use crate::harness::*;
+use crate::support::client::Client;
 
 /// A call of any method.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
@@ -31,27 +31,23 @@ pub enum Call {
 }
 
 impl Call {
-    pub async fn make(self, server: &Server) -> Result<(), Status> {
-        let mut subscriptions = server.subscriptions().await;
-        let mut events = server.events().await;
-        let mut deliveries = server.deliveries().await;
+    pub async fn make(self, client: &Client) -> Result<(), Status> {
+        let mut subscriptions = client.subscriptions.clone();
+        let (mut events, mut deliveries) = (client.events.clone(), client.deliveries.clone());
         match self {
             Self::Create(request) => subscriptions.create_subscription(request).await.map(drop),
-            Self::GetSubscription(name) => subscriptions
-                .get_subscription(v1::GetSubscriptionRequest { name: name.into() })
-                .await
-                .map(drop),
+            Self::GetSubscription(name) => {
+                let request = v1::GetSubscriptionRequest { name: name.into() };
+                subscriptions.get_subscription(request).await.map(drop)
+            }
             Self::ListSubscriptions(request) => subscriptions.list_subscriptions(request).await.map(drop),
             Self::Update(request) => subscriptions.update_subscription(request).await.map(drop),
             Self::Delete(request) => subscriptions.delete_subscription(request).await.map(drop),
-            Self::Pause(name) => subscriptions
-                .pause_subscription(v1::PauseSubscriptionRequest { name: name.into() })
-                .await
-                .map(drop),
-            Self::Resume(name) => subscriptions
-                .resume_subscription(v1::ResumeSubscriptionRequest { name: name.into() })
-                .await
-                .map(drop),
+            Self::Pause(name) => client.try_pause(name).await.map(drop),
+            Self::Resume(name) => {
+                let request = v1::ResumeSubscriptionRequest { name: name.into() };
+                subscriptions.resume_subscription(request).await.map(drop)
+            }
             Self::Rotate(request) => subscriptions.rotate_signing_secret(request).await.map(drop),
             Self::Test(request) => subscriptions.test_subscription(request).await.map(drop),
             Self::Publish(request) => events.publish_event(request).await.map(drop),
@@ -70,7 +66,7 @@ impl Call {
     }
 }
 
-/// A line of the table: what is wrong, the call, and what is told.
+/// A line of the table: the fault, the call, and its refusal.
 pub type Line = (&'static str, Call, Code, &'static str, &'static [&'static str]);
 
 pub fn line(
@@ -106,5 +102,3 @@ pub fn exists(what: &'static str, call: Call, fields: &'static [&'static str]) -
 pub fn missing(what: &'static str, call: Call, reason: &'static str) -> Line {
     line(what, call, NotFound, reason, &[])
 }
-
-pub const CRM: &str = "accounts/1/subscriptions/crm";

@@ -1,7 +1,7 @@
 //! What EventService refuses to publish.
 
 use super::call::*;
-use crate::harness::*;
+use crate::support::in_process::*;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 use tidings::{
     event::samples,

@@ -1,7 +1,7 @@
 //! What is refused of lists, renderings and reads of deliveries.
 
 use super::call::*;
-use crate::harness::*;
+use crate::support::in_process::*;
 use prost_types::Timestamp;
 use tidings::{
     event::samples,

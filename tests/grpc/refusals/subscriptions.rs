@@ -1,11 +1,11 @@
 //! What SubscriptionService refuses.
 
-use prost_types::{Duration, FieldMask};
+use prost_types::Duration;
 use tidings::proto::v1;
 use tonic::Code::{Aborted, FailedPrecondition};
 
 use super::call::*;
-use crate::harness::*;
+use crate::support::{client::update_request, in_process::*};
 
 pub fn subscriptions() -> Vec<Line> {
     let too_many_headers = |subscription: &mut v1::Subscription| {
@@ -391,10 +391,5 @@ fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {
 pub fn update(paths: &[&str], change: impl FnOnce(&mut v1::Subscription)) -> Call {
     let mut subscription = v1::Subscription { name: CRM.into(), ..Default::default() };
     change(&mut subscription);
-    let paths = paths.iter().map(ToString::to_string).collect();
-    Call::Update(v1::UpdateSubscriptionRequest {
-        subscription: Some(subscription),
-        update_mask: Some(FieldMask { paths }),
-        validate_only: false,
-    })
+    Call::Update(update_request(subscription, paths))
 }

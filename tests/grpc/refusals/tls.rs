@@ -60,7 +60,7 @@ pub fn tls_options() -> Vec<Line> {
         invalid("a key of another certificate", tls(identity(&other, &key)), &[CLIENT_KEY]),
         invalid("a key that is no PEM", tls(identity(&certificate, "x")), &[CLIENT_KEY]),
         invalid(
-            "a key beside the certificate",
+            "a key after the certificate",
             tls(identity(&format!("{certificate}{key}"), &key)),
             &[CLIENT_CERTIFICATE],
         ),

@@ -12,16 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ACCOUNT, CONVERSATIONS};
-use crate::{
-    client::{Client, id_of, publish_request},
-    gateway::PATIENCE,
-};
-use tidings::{
-    domain::ids::AccountId,
-    event::samples,
-    proto::v1::{self, stream_publish_events_response::Outcome},
-};
+use tidings::proto::v1::{self, stream_publish_events_response::Outcome};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -30,6 +21,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Response, Status};
 
+use super::{ACCOUNT, CONVERSATIONS};
+use crate::support::{
+    PATIENCE,
+    client::{Client, id_of},
+    events::{long_message, publish_request},
+    profile::in_full_or_short,
+};
+
 /// Callers that publish one event at a time.
 const SINGLE_CALLERS: usize = 6;
 /// Callers that publish batches, and how many events a batch has.
@@ -37,8 +36,6 @@ const BATCH_CALLERS: usize = 2;
 const BATCH_EVENTS: i64 = 20;
 /// Events on their way in the stream at once.
 const STREAM_WINDOW: usize = 16;
-/// How long the text of a message is: so many of them that retention has something to do.
-const MESSAGE_BYTES: usize = 3_000;
 /// How long a caller waits when the store is full of what is owed.
 const FULL_WAIT: Duration = Duration::from_millis(50);
 
@@ -91,7 +88,7 @@ impl Load {
         self.acknowledged.send_modify(|acknowledged| assert!(acknowledged.insert(number)));
     }
 
-    /// Waits until so many more events are acknowledged.
+    /// Waits until `count` more events are acknowledged.
     pub async fn acknowledged_more(&self, count: usize) {
         let mut acknowledged = self.acknowledged.subscribe();
         let before = acknowledged.borrow().len();
@@ -139,7 +136,7 @@ impl Load {
         }
     }
 
-    /// One stream: sends again what another one left unanswered, and goes on until the load or the stream ends.
+    /// One stream: sends again what another one left unanswered, and continues until the load or the stream ends.
     async fn stream(&self, client: &Client, unanswered: &mut VecDeque<i64>) -> Result<(), Status> {
         let (sender, messages) = mpsc::channel(STREAM_WINDOW);
         let message =
@@ -212,10 +209,9 @@ pub fn conversation_of(number: i64) -> i64 {
     number % CONVERSATIONS + 1
 }
 
+/// The request to publish an event of the load: so long a message that retention has something to do.
 pub fn request(number: i64) -> v1::PublishEventRequest {
-    let account = AccountId::new(ACCOUNT).unwrap();
-    let mut event = samples::typical_message(account, conversation_of(number), number);
-    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { panic!("a message") };
-    created.message.as_mut().unwrap().content = Some("x".repeat(MESSAGE_BYTES));
+    let message_bytes = in_full_or_short(3_000, 16_000);
+    let event = long_message(ACCOUNT, conversation_of(number), number, message_bytes);
     publish_request(ACCOUNT, &event_id(number), event)
 }

@@ -240,7 +240,7 @@ pub const MALFORMED: &[&str] = &[
     "",
 ];
 
-/// Names that every system resolves to itself without asking anybody.
+/// DnsServer that every system resolves to itself without asking anybody.
 pub const NAMES: &[&str] = &[
     "localhost",
     "LOCALHOST",

@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 use tokio::time::{Instant, sleep};
 
 use super::{Attacked, Tried, calls::Calls, side_by_side};
-use crate::{gateway::Home, raw};
+use crate::support::{process::Launcher, raw_http2};
 
 const BATCH: &str = "/tidings.v1.EventService/BatchPublishEvents";
 const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";
@@ -27,7 +27,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn compressed(bytes: &[u8]) -> Vec<u8> {
-    raw::message(true, bytes.len(), bytes)
+    raw_http2::message(true, bytes.len(), bytes)
 }
 
 /// A batch as large as it may be: of requests of nothing, or of one whose conversation has messages of nothing.
@@ -61,7 +61,7 @@ fn bombs() -> Vec<Bomb> {
             "two million requests of nothing",
             BATCH,
             "identity",
-            raw::message(false, MESSAGE_BYTES, &requests(0)),
+            raw_http2::message(false, MESSAGE_BYTES, &requests(0)),
         ),
         ("the same in gzip", BATCH, "gzip", compressed(&gzip(&requests(0)))),
         (
@@ -74,9 +74,14 @@ fn bombs() -> Vec<Bomb> {
         ("half of a gzip", PUBLISH, "gzip", compressed(&gzip(&zeros[..1 << 20])[..500])),
         ("compressed without a word of it", PUBLISH, "identity", compressed(&gzip(&zeros[..1000]))),
         ("an encoding that nobody knows", PUBLISH, "brotli", compressed(&[7; 1000])),
-        ("a length of 4 GiB", PUBLISH, "identity", raw::message(false, u32::MAX as usize, &[10; 1000])),
-        ("a length that is not there", PUBLISH, "identity", raw::message(false, MESSAGE_BYTES, &[10; 1000])),
-        ("a length that is too short", PUBLISH, "identity", raw::message(false, 3, &[10; 1000])),
+        ("a length of 4 GiB", PUBLISH, "identity", raw_http2::message(false, u32::MAX as usize, &[10; 1000])),
+        (
+            "a length that is not there",
+            PUBLISH,
+            "identity",
+            raw_http2::message(false, MESSAGE_BYTES, &[10; 1000]),
+        ),
+        ("a length that is too short", PUBLISH, "identity", raw_http2::message(false, 3, &[10; 1000])),
         ("a flag that nobody knows", PUBLISH, "identity", [&[7, 0, 0, 0, 1], &[10; 1][..]].concat()),
         ("half of a prefix", PUBLISH, "identity", vec![0, 0]),
     ]
@@ -86,7 +91,7 @@ fn bombs() -> Vec<Bomb> {
 async fn bombs_are_refused_within_bounded_memory() {
     // Made before anybody is connected: it takes a while.
     let bombs = bombs();
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     for (name, path, encoding, bytes) in bombs {
         let tried = attacked
             .under(name, 0, move |address, until| {

@@ -6,10 +6,10 @@ use tokio::{
 };
 
 use super::{Attacked, Tried, side_by_side};
-use crate::{
-    gateway::Home,
-    raw::{
-        self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
+use crate::support::{
+    process::Launcher,
+    raw_http2::{
+        self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawHttp2,
         WINDOW_UPDATE, frame, header,
     },
 };
@@ -26,7 +26,7 @@ type Frames = fn(u32) -> Vec<u8>;
 
 /// What a connection of an attacker is flooded with.
 const FLOODS: [(&str, Frames); 12] = [
-    ("settings", |_| raw::settings(&[(4, 65_535)]).repeat(FRAMES as usize)),
+    ("settings", |_| raw_http2::settings(&[(4, 65_535)]).repeat(FRAMES as usize)),
     ("pings", |_| frame(PING, 0, 0, &[7; 8]).repeat(FRAMES as usize)),
     ("priorities", |_| frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]).repeat(FRAMES as usize)),
     ("window updates of one byte", |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(FRAMES as usize)),
@@ -37,31 +37,31 @@ const FLOODS: [(&str, Frames); 12] = [
         in_headers(sent, &frame(CONTINUATION, 0, 1, &header("x-flood", &"x".repeat(8000))))
     }),
     ("calls that are reset at once", |sent| {
-        let call = raw::call_headers(METHOD, None);
+        let call = raw_http2::call_headers(METHOD, None);
         streams(sent, |id| {
             [frame(HEADERS, END_HEADERS, id, &call), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()
         })
     }),
     ("whole calls that are reset at once", |sent| {
-        let call = raw::call_headers(METHOD, None);
+        let call = raw_http2::call_headers(METHOD, None);
         streams(sent, |id| {
             [
                 frame(HEADERS, END_HEADERS, id, &call),
-                raw::data(id, END_STREAM, &raw::message(false, 0, &[])),
+                raw_http2::data(id, END_STREAM, &raw_http2::message(false, 0, &[])),
                 frame(RST_STREAM, 0, id, &[0, 0, 0, 8]),
             ]
             .concat()
         })
     }),
     ("streams past the bound on streams", |sent| {
-        let call = raw::call_headers(METHOD, None);
+        let call = raw_http2::call_headers(METHOD, None);
         streams(sent, |id| frame(HEADERS, END_HEADERS, id, &call))
     }),
     ("headers that unpack to many times their size", |sent| {
         // One large header is remembered, and then repeated with a byte each.
         let mut remembered = vec![0x40];
         remembered.extend(&header("x-bomb", &"x".repeat(3900))[1..]);
-        let call = raw::call_headers(METHOD, None);
+        let call = raw_http2::call_headers(METHOD, None);
         let first = [call.clone(), if sent == 0 { remembered } else { vec![] }].concat();
         let begin = frame(HEADERS, END_HEADERS | END_STREAM, 2 * sent + 1, &first);
         let bomb = [call, vec![0xbe; 15_000]].concat();
@@ -71,14 +71,14 @@ const FLOODS: [(&str, Frames); 12] = [
 
 /// Frames within a call.
 fn in_a_stream(sent: u32, repeated: &[u8]) -> Vec<u8> {
-    let open = frame(HEADERS, END_HEADERS, 1, &raw::call_headers(METHOD, None));
+    let open = frame(HEADERS, END_HEADERS, 1, &raw_http2::call_headers(METHOD, None));
     [if sent == 0 { open } else { vec![] }, repeated.repeat(FRAMES as usize)].concat()
 }
 
 /// Frames within the headers of a call.
 fn in_headers(sent: u32, repeated: &[u8]) -> Vec<u8> {
     const COUNT: usize = 20;
-    let open = frame(HEADERS, 0, 1, &raw::call_headers(METHOD, None));
+    let open = frame(HEADERS, 0, 1, &raw_http2::call_headers(METHOD, None));
     [if sent == 0 { open } else { vec![] }, repeated.repeat(COUNT)].concat()
 }
 
@@ -91,7 +91,7 @@ fn streams(sent: u32, of_one: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
 async fn flood(address: std::net::SocketAddr, until: Instant, frames: Frames, reads: bool) -> Tried {
     let mut tried = Tried::default();
     while Instant::now() < until {
-        let raw = Raw::greeted(address, &[]).await;
+        let raw = RawHttp2::greeted(address, &[]).await;
         let (mut read, mut write) = raw.0.into_split();
         let reading = tokio::spawn(async move {
             let mut nowhere = vec![0; 65_536];
@@ -128,7 +128,7 @@ async fn flood(address: std::net::SocketAddr, until: Instant, frames: Frames, re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn floods_of_frames_move_nobody_and_take_no_memory() {
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     for (name, frames) in FLOODS {
         attacked
             .under(name, 0, move |address, until| {
@@ -142,16 +142,16 @@ async fn floods_of_frames_move_nobody_and_take_no_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn connections_that_come_and_go_move_nobody() {
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("connections that come and go", 0, |address, until| {
             side_by_side(CONNECTIONS, move |number| async move {
                 let mut tried = Tried::default();
                 while Instant::now() < until {
                     let raw = if number % 2 == 0 {
-                        Raw::connect(address).await
+                        RawHttp2::connect(address).await
                     } else {
-                        Raw::greeted(address, &[]).await
+                        RawHttp2::greeted(address, &[]).await
                     };
                     drop(raw);
                     tried.tries += 1;

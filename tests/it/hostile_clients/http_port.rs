@@ -4,30 +4,26 @@ use std::time::Duration;
 
 use tidings::ops::{CONNECTION_TIMEOUT, CONNECTIONS_MAX, HEADER_TIMEOUT};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
-use crate::gateway::{Home, PATIENCE};
+use crate::support::{PATIENCE, exchange, process::Launcher};
 
 /// What comes back on a connection to the HTTP port until it is closed, and how long that takes.
-async fn answer(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Duration) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+async fn response_to(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Duration) {
     let since = Instant::now();
-    drop(stream.write_all(bytes).await);
-    let mut answer = Vec::new();
-    // It may be reset: there are bytes that nobody reads.
-    drop(timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is closed"));
-    (String::from_utf8_lossy(&answer).into_owned(), since.elapsed())
+    let response = exchange(address, bytes).await.unwrap();
+    (String::from_utf8_lossy(&response).into_owned(), since.elapsed())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_http_port_closes_whoever_holds_on_to_it_and_answers_probes() {
     /// What a noisy machine may add.
     const SLACK: Duration = Duration::from_secs(5);
-    let gateway = Home::new().start().await;
+    let gateway = Launcher::new().start().await;
     let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(1000));
     for (bytes, status) in [
@@ -38,14 +34,14 @@ async fn the_http_port_closes_whoever_holds_on_to_it_and_answers_probes() {
         (&many, "431"),
         ("DELETE /metrics HTTP/1.1\r\nhost: x\r\n\r\n", "405"),
     ] {
-        let (answer, took) = answer(gateway.http, bytes.as_bytes()).await;
-        let refused = answer.is_empty() || answer.get(9..12) == Some(status);
-        assert!(refused && took < HEADER_TIMEOUT + SLACK, "{answer:?} after {took:?}");
+        let (response, took) = response_to(gateway.http, bytes.as_bytes()).await;
+        let refused = response.is_empty() || response.get(9..12) == Some(status);
+        assert!(refused && took < HEADER_TIMEOUT + SLACK, "{response:?} after {took:?}");
     }
-    let (answer, took) = answer(gateway.http, b"GET /healthz HTTP/1.1\r\nhost:").await;
-    assert!(answer.is_empty() && took >= HEADER_TIMEOUT && took < CONNECTION_TIMEOUT + SLACK, "{took:?}");
+    let (response, took) = response_to(gateway.http, b"GET /healthz HTTP/1.1\r\nhost:").await;
+    assert!(response.is_empty() && took >= HEADER_TIMEOUT && took < CONNECTION_TIMEOUT + SLACK, "{took:?}");
 
-    // More than there are places, each with a byte of headers now and then.
+    // More than there may be, each with a byte of headers now and then.
     let mut slow = JoinSet::new();
     for _ in 0..CONNECTIONS_MAX * 3 {
         let address = gateway.http;

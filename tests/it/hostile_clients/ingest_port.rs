@@ -1,5 +1,5 @@
-//! The port of webhooks: strangers who try paths and hold on, and a source that sends what is dear to read, beside a healthy client
-//! of gRPC.
+//! The port of webhooks: strangers who try paths and hold on, and a source that sends bodies that are costly to read, while a healthy
+//! client calls over gRPC.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::{io::AsyncWriteExt, time::Instant};
 
 use super::{Attacked, MIB, Tried, side_by_side};
 use crate::{
-    ingest::{PLAIN, delivery, home, sender::Sender},
-    metrics::Scrape,
+    it::ingest::{PLAIN, delivery, launcher, sender::Sender},
+    support::scrape::Scrape,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn strangers_and_dear_bodies_at_the_port_of_webhooks_move_nobody() {
-    let attacked = Attacked::start(&home()).await;
+    let attacked = Attacked::start(&launcher()).await;
     let address = attacked.gateway.ingest.unwrap();
     let stranger = Sender::to(address, "a-path-that-nobody-was-given");
     let tried = attacked
@@ -48,11 +48,8 @@ async fn strangers_and_dear_bodies_at_the_port_of_webhooks_move_nobody() {
         })
         .await;
     assert_eq!(tried.tries, tried.refused);
-    Scrape::when(&attacked.gateway, "without any request", |scrape| {
-        scrape.value("tidings_ingest_requests_in_flight") == 0.0
-            && scrape.value("tidings_ingest_bytes_in_flight") == 0.0
-    })
-    .await;
+    let in_flight = [("tidings_ingest_requests_in_flight", 0.0), ("tidings_ingest_bytes_in_flight", 0.0)];
+    Scrape::reaches(&attacked.gateway, &in_flight).await;
     attacked.end().await;
 }
 

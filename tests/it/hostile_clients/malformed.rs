@@ -5,11 +5,11 @@ use std::time::Duration;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Attacked, Tried};
-use crate::{
-    gateway::Home,
-    raw::{
+use crate::support::{
+    process::Launcher,
+    raw_http2::{
         self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY,
-        PUSH_PROMISE, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, frame, frame_of, header,
+        PUSH_PROMISE, RST_STREAM, RawHttp2, SETTINGS, WINDOW_UPDATE, frame, frame_of, header,
     },
 };
 
@@ -19,14 +19,14 @@ const METHOD: &str = "/tidings.v1.EventService/PublishEvent";
 
 /// What is sent, from the first byte on, and what it is called.
 fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
-    let mut wrong_preface = raw::PREFACE.to_vec();
+    let mut wrong_preface = raw_http2::PREFACE.to_vec();
     wrong_preface[14] = b'X';
     vec![
         ("a preface with one wrong byte", wrong_preface),
-        ("a preface in lower case", raw::PREFACE.to_ascii_lowercase()),
+        ("a preface in lower case", raw_http2::PREFACE.to_ascii_lowercase()),
         ("HTTP/1.1", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello".to_vec()),
         ("HTTP/1.1 that asks for h2c", b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\n\r\n".to_vec()),
-        ("frames without a preface", raw::settings(&[])),
+        ("frames without a preface", raw_http2::settings(&[])),
         ("zeros", vec![0; 100]),
         ("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         ("SSH", b"SSH-2.0-x\r\n".to_vec()),
@@ -35,7 +35,7 @@ fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
 
 /// What follows the greeting.
 fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
-    let call = raw::call_headers(METHOD, None);
+    let call = raw_http2::call_headers(METHOD, None);
     let open = frame(HEADERS, END_HEADERS, 1, &call);
     let without = |name: &str| {
         let fields = [
@@ -91,9 +91,9 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
             [frame(HEADERS, END_HEADERS | END_STREAM, 1, &call), frame(DATA, 0, 1, b"x")].concat(),
         ),
         // Values.
-        ("settings with a window of 2^31", raw::settings(&[(4, 0x8000_0000)])),
-        ("settings with frames of 1 byte", raw::settings(&[(5, 1)])),
-        ("settings with a push of 2", raw::settings(&[(2, 2)])),
+        ("settings with a window of 2^31", raw_http2::settings(&[(4, 0x8000_0000)])),
+        ("settings with frames of 1 byte", raw_http2::settings(&[(5, 1)])),
+        ("settings with a push of 2", raw_http2::settings(&[(2, 2)])),
         ("a window update of 0", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
         ("a window of the connection past 2^31", frame(WINDOW_UPDATE, 0, 0, &max).repeat(2)),
         ("a window of a stream past 2^31", [open.clone(), frame(WINDOW_UPDATE, 0, 1, &max)].concat()),
@@ -102,7 +102,7 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
             [
                 open.clone(),
                 frame(WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0, 0]),
-                raw::settings(&[(4, 0x7fff_ffff)]),
+                raw_http2::settings(&[(4, 0x7fff_ffff)]),
             ]
             .concat(),
         ),
@@ -112,7 +112,7 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
         ("a number without an end", frame(HEADERS, END_HEADERS, 1, &[0xff; 40])),
         ("a table larger than it may be", frame(HEADERS, END_HEADERS, 1, &[0x3f, 0xff, 0xff, 0xff, 0x07])),
         (
-            "a Huffman code that is none",
+            "an invalid Huffman code",
             frame(HEADERS, END_HEADERS, 1, &[0x00, 0x84, 0xff, 0xff, 0xff, 0xff, 0x00]),
         ),
         ("a value that is longer than the frame", frame(HEADERS, END_HEADERS, 1, &[0x00, 0x01, b'x', 0x7e])),
@@ -140,7 +140,7 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Sends bytes, and waits for what the gateway does about them: it closes, or resets the stream.
-async fn is_refused(raw: &mut Raw) -> bool {
+async fn is_refused(raw: &mut RawHttp2) -> bool {
     let ends = async {
         loop {
             match raw.next().await {
@@ -158,20 +158,20 @@ async fn is_refused(raw: &mut Raw) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bytes_that_are_no_http_2_end_their_connection_or_stream_and_nothing_else() {
     const TIMES: u64 = 5;
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     let cases = from_the_first_byte().len() + after_the_greeting().len();
     let tried = attacked
         .under("malformed HTTP/2", 0, async |address, _| {
             let mut tried = Tried::default();
             for _ in 0..TIMES {
                 for (name, bytes) in from_the_first_byte() {
-                    let mut raw = Raw::connect(address).await;
+                    let mut raw = RawHttp2::connect(address).await;
                     drop(raw.send(&bytes).await);
                     assert!(is_refused(&mut raw).await, "{name} was taken");
                     tried += Tried { tries: 1, refused: 1 };
                 }
                 for (name, bytes) in after_the_greeting() {
-                    let mut raw = Raw::greeted(address, &[]).await;
+                    let mut raw = RawHttp2::greeted(address, &[]).await;
                     drop(raw.send(&bytes).await);
                     assert!(is_refused(&mut raw).await, "{name} was taken");
                     tried += Tried { tries: 1, refused: 1 };
@@ -186,12 +186,12 @@ async fn bytes_that_are_no_http_2_end_their_connection_or_stream_and_nothing_els
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn garbage_and_halves_of_calls_move_nobody() {
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("garbage after the greeting", 0, async |address, until| {
             let (mut random, mut tried) = (StdRng::seed_from_u64(9), Tried::default());
             while tokio::time::Instant::now() < until {
-                let mut raw = Raw::greeted(address, &[]).await;
+                let mut raw = RawHttp2::greeted(address, &[]).await;
                 let mut garbage = vec![0; random.random_range(9..4096)];
                 random.fill_bytes(&mut garbage);
                 // A length that the rest is enough for: it would be waited for otherwise.
@@ -205,15 +205,15 @@ async fn garbage_and_halves_of_calls_move_nobody() {
         .await;
     attacked
         .under("calls that break off at every byte", 0, async |address, until| {
-            let call = frame(HEADERS, END_HEADERS, 1, &raw::call_headers(METHOD, None));
-            let body = raw::data(1, END_STREAM, &raw::message(false, 20, &[10; 20]));
-            let whole = [raw::hello(), frame(SETTINGS, ACK, 0, &[]), call, body].concat();
+            let call = frame(HEADERS, END_HEADERS, 1, &raw_http2::call_headers(METHOD, None));
+            let body = raw_http2::data(1, END_STREAM, &raw_http2::message(false, 20, &[10; 20]));
+            let whole = [raw_http2::hello(), frame(SETTINGS, ACK, 0, &[]), call, body].concat();
             let mut tried = Tried::default();
             for length in (0..whole.len()).cycle() {
                 if tokio::time::Instant::now() >= until {
                     break;
                 }
-                let mut raw = Raw::connect(address).await;
+                let mut raw = RawHttp2::connect(address).await;
                 drop(raw.send(&whole[..length]).await);
                 drop(raw);
                 tried.tries += 1;

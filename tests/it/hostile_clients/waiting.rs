@@ -2,24 +2,22 @@
 
 use std::time::Duration;
 
-use super::{
-    ACCOUNT, Attacked, MIB, Tried,
-    calls::{self, Calls},
-    message, side_by_side,
-};
-use crate::{
-    client::{Client, publish_request},
-    gateway::Home,
-    metrics::Scrape,
-    raw::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw},
-};
 use bytes::Bytes;
 use hyper::body::Frame;
 use prost::Message;
-use tidings::{event::samples, proto::v1};
+use tidings::proto::v1;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
+};
+
+use super::{ACCOUNT, Attacked, MIB, Tried, calls, calls::Calls, side_by_side};
+use crate::support::{
+    client::Client,
+    events::{long_message, message, publish_request},
+    process::Launcher,
+    raw_http2::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, RawHttp2},
+    scrape::Scrape,
 };
 
 const PUBLISH: &str = "/tidings.v1.EventService/PublishEvent";
@@ -39,14 +37,14 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_that_never_arrive_whole_take_no_more_memory_than_they_may() {
     const BOUND: u64 = 64 * MIB;
-    let attacked = Attacked::start(&Home::new().with("grpc-unfinished-bytes-max", "64MiB")).await;
+    let attacked = Attacked::start(&Launcher::new().with("grpc-unfinished-bytes-max", "64MiB")).await;
     let tried = attacked
         .under("48 messages of 4 MiB but for the last byte", BOUND, |address, until| {
             side_by_side(CONNECTIONS, move |_| async move {
                 let (calls, mut waiting) = (Calls::connect(address).await, JoinSet::new());
                 for _ in 0..8 {
                     let (parts, answer) = calls.open(PUBLISH);
-                    let most = raw::message(false, MESSAGE_BYTES, &vec![10; MESSAGE_BYTES - 1]);
+                    let most = raw_http2::message(false, MESSAGE_BYTES, &vec![10; MESSAGE_BYTES - 1]);
                     parts.send(Ok(Frame::data(Bytes::from(most)))).unwrap();
                     waiting.spawn(async move {
                         let answer = timeout_at(until + LONGER, answer).await;
@@ -69,7 +67,7 @@ async fn messages_that_never_arrive_whole_take_no_more_memory_than_they_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn clients_that_send_a_byte_at_a_time_move_nobody() {
-    let attacked = Attacked::start(&Home::new()).await;
+    let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("240 calls that come a byte at a time", 0, |address, until| {
             side_by_side(CONNECTIONS, move |_| async move {
@@ -77,8 +75,8 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
                 for _ in 0..STREAMS {
                     let (parts, answer) = calls.open(PUBLISH);
                     slow.spawn(async move {
-                        let request = publish_request(ACCOUNT, "", message(1)).encode_to_vec();
-                        let bytes = raw::message(false, request.len(), &request);
+                        let request = publish_request(ACCOUNT, "", message(ACCOUNT, 1, 1)).encode_to_vec();
+                        let bytes = raw_http2::message(false, request.len(), &request);
                         for byte in bytes {
                             if Instant::now() >= until
                                 || parts.send(Ok(Frame::data(Bytes::from(vec![byte])))).is_err()
@@ -99,9 +97,9 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
     attacked
         .under("100 connections that send their frames a byte at a time", 0, |address, until| {
             side_by_side(100, move |_| async move {
-                let mut raw = Raw::connect(address).await;
-                let call = raw::frame(HEADERS, END_HEADERS, 1, &raw::call_headers(PUBLISH, None));
-                for byte in [raw::hello(), call].concat() {
+                let mut raw = RawHttp2::connect(address).await;
+                let call = raw_http2::frame(HEADERS, END_HEADERS, 1, &raw_http2::call_headers(PUBLISH, None));
+                for byte in [raw_http2::hello(), call].concat() {
                     if Instant::now() >= until || raw.send(&[byte]).await.is_err() {
                         break;
                     }
@@ -117,8 +115,8 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn answers_that_nobody_takes_take_no_more_memory_than_they_may() {
     const BOUND: u64 = 32 * MIB;
-    let home = Home::new().with("grpc-unread-bytes-max", "32MiB").with("grpc-answer-timeout", "3s");
-    let attacked = Attacked::start(&home).await;
+    let launcher = Launcher::new().with("grpc-unread-bytes-max", "32MiB").with("grpc-answer-timeout", "3s");
+    let attacked = Attacked::start(&launcher).await;
     large_events(&attacked.healthy).await;
     let tried = attacked
         .under("120 pages of 3 MiB that nobody takes", BOUND, |address, until| {
@@ -129,11 +127,13 @@ async fn answers_that_nobody_takes_take_no_more_memory_than_they_may() {
                     ..Default::default()
                 };
                 let request = request.encode_to_vec();
-                let mut raw = Raw::greeted(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+                let mut raw = RawHttp2::greeted(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
                 for number in 0..PAGES {
                     let id = 2 * number + 1;
-                    let call = raw::frame(HEADERS, END_HEADERS, id, &raw::call_headers(LIST, None));
-                    let body = raw::data(id, END_STREAM, &raw::message(false, request.len(), &request));
+                    let call =
+                        raw_http2::frame(HEADERS, END_HEADERS, id, &raw_http2::call_headers(LIST, None));
+                    let body =
+                        raw_http2::data(id, END_STREAM, &raw_http2::message(false, request.len(), &request));
                     raw.send(&[call, body].concat()).await.unwrap();
                 }
                 // A refusal needs no room, and ends its stream.
@@ -161,13 +161,7 @@ const LARGE: i64 = 2;
 
 /// Enough of them for a page of the largest size.
 async fn large_events(client: &Client) {
-    const COUNT: i64 = 16;
-    for number in 1..=COUNT {
-        let account = tidings::domain::ids::AccountId::new(LARGE).unwrap();
-        let mut event = samples::typical_message(account, 1, number);
-        if let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload {
-            created.message.as_mut().unwrap().content = Some("x".repeat(250_000));
-        }
-        client.publish(LARGE, event).await;
+    for number in 1..=16 {
+        client.publish(LARGE, long_message(LARGE, 1, number, 250_000)).await;
     }
 }

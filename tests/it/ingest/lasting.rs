@@ -4,21 +4,18 @@ use std::collections::BTreeSet;
 
 use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 
-use super::{ACCOUNT, PLAIN, Receiver, delivery, home, message, sender, subscribe};
-use crate::{
-    client::{LOOK_EVERY, id_of},
-    metrics::Scrape,
-};
+use super::{ACCOUNT, PLAIN, Receiver, delivery, launcher, message, sender, subscribe};
+use crate::support::{POLL_INTERVAL, client::id_of, profile::in_full_or_short, scrape::Scrape};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_right_after_the_answer_loses_nothing() {
-    const KILLS: usize = 6;
+    let kills = in_full_or_short(6, 3);
     const SENDERS: usize = 8;
-    let (receiver, home) = (Receiver::start().await, home());
-    let mut gateway = home.start().await;
+    let (receiver, launcher) = (Receiver::start().await, launcher());
+    let mut gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     let mut acknowledged = BTreeSet::new();
-    for round in 0..KILLS {
+    for round in 0..kills {
         let mut sending = JoinSet::new();
         for number in 0..SENDERS {
             let (sender, id) = (sender(&gateway, PLAIN), delivery());
@@ -27,25 +24,25 @@ async fn a_kill_right_after_the_answer_loses_nothing() {
         }
         // Some are under way when the first few are acknowledged.
         for _ in 0..=round {
-            let (answer, id) = sending.join_next().await.unwrap().unwrap();
-            assert_eq!(answer.status, 200, "{answer:?}");
+            let (response, id) = sending.join_next().await.unwrap().unwrap();
+            assert_eq!(response.status, 200, "{response:?}");
             acknowledged.insert(id);
         }
         gateway.kill().await;
         while let Some(sent) = sending.join_next().await {
-            let (answer, id) = sent.unwrap();
-            assert!([0, 200].contains(&answer.status), "{answer:?}");
-            if answer.status == 200 {
+            let (response, id) = sent.unwrap();
+            assert!([0, 200].contains(&response.status), "{response:?}");
+            if response.status == 200 {
                 acknowledged.insert(id);
             }
         }
-        gateway = home.start().await;
+        gateway = launcher.start().await;
     }
     let stored = gateway.client.stored_events(ACCOUNT).await;
     let stored: BTreeSet<_> =
         stored.iter().map(|event| id_of(&event.name).replace("chatwoot~", "")).collect();
     assert!(acknowledged.is_subset(&stored), "{:?} are lost", acknowledged.difference(&stored));
-    assert!(acknowledged.len() >= KILLS * (KILLS + 1) / 2);
+    assert!(acknowledged.len() >= kills * (kills + 1) / 2);
     gateway
         .client
         .counts_when(&subscribed.name, "all delivered", |counts| counts.succeeded == stored.len())
@@ -55,8 +52,8 @@ async fn a_kill_right_after_the_answer_loses_nothing() {
 
 #[tokio::test]
 async fn a_request_under_way_at_the_end_is_answered_and_its_event_stored() {
-    let home = home();
-    let gateway = home.start().await;
+    let launcher = launcher();
+    let gateway = launcher.start().await;
     let (sender, body) = (sender(&gateway, PLAIN), message(7));
     let (begin, rest) = body.split_at(body.len() / 2);
     let mut stream = sender.connect().await;
@@ -64,20 +61,17 @@ async fn a_request_under_way_at_the_end_is_answered_and_its_event_stored() {
     stream.write_all(head.as_bytes()).await.unwrap();
     // An idle one, which holds up nothing.
     let _idle = sender.connect().await;
-    Scrape::when(&gateway, "a request under way", |scrape| {
-        scrape.value("tidings_ingest_connections") == 2.0
-            && scrape.value("tidings_ingest_requests_in_flight") == 1.0
-    })
-    .await;
+    let under_way = [("tidings_ingest_connections", 2.0), ("tidings_ingest_requests_in_flight", 1.0)];
+    Scrape::reaches(&gateway, &under_way).await;
     gateway.terminate();
-    while gateway.readiness_if_any().await == Some(200) {
-        sleep(LOOK_EVERY).await;
+    while gateway.readiness_if_any().await.is_some_and(|(status, _)| status == 200) {
+        sleep(POLL_INTERVAL).await;
     }
     stream.write_all(rest.as_bytes()).await.unwrap();
-    let answer = super::sender::answer(&mut stream).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = super::sender::response(&mut stream).await;
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(gateway.wait().await.code, Some(0));
-    let gateway = home.start().await;
+    let gateway = launcher.start().await;
     assert_eq!(gateway.client.stored_events(ACCOUNT).await.len(), 1);
     gateway.stop().await;
 }

@@ -1,63 +1,58 @@
 //! Too much: refused in HTTP's terms, with how long to wait, while what has room is taken.
 
 use serde_json::json;
-use tidings::proto::v1;
 use tokio::io::AsyncWriteExt;
 
-use super::{ACCOUNT, PLAIN, Receiver, counted, delivery, home, message, sender, subscribe};
-use crate::{client::publish_request, metrics::Scrape};
+use super::{ACCOUNT, PLAIN, Receiver, counted, delivery, launcher, message, sender, subscribe};
+use crate::support::{events::publish_request, scrape::Scrape};
 
 #[tokio::test]
 async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
-    let (receiver, home) = (Receiver::start().await, home().with("backlog-per-subscription-max", "1000"));
-    let gateway = home.start().await;
+    let (receiver, launcher) =
+        (Receiver::start().await, launcher().with("backlog-per-subscription-max", "1000"));
+    let gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     gateway.client.pause(&subscribed.name).await;
-    let account = tidings::domain::ids::AccountId::new(ACCOUNT).unwrap();
-    let requests = (1..=1000)
-        .map(|id| publish_request(ACCOUNT, "", tidings::event::samples::typical_message(account, 1, id)));
-    let batch = v1::BatchPublishEventsRequest { requests: requests.collect(), ..Default::default() };
-    gateway.client.events.clone().batch_publish_events(batch).await.unwrap();
+    let events =
+        (1..=1000).map(|id| publish_request(ACCOUNT, "", crate::support::events::message(ACCOUNT, 1, id)));
+    gateway.client.publish_all(events).await;
 
     let id = delivery();
-    let answer = sender(&gateway, PLAIN).post(&message(7), &id, &[]).await;
-    assert_eq!((answer.status, &answer.json()["reason"]), (429, &json!("BACKLOG_FULL")), "{answer:?}");
-    assert_eq!(answer.header("retry-after"), Some("10"));
+    let response = sender(&gateway, PLAIN).post(&message(7), &id, &[]).await;
+    assert_eq!((response.status, &response.json()["reason"]), (429, &json!("BACKLOG_FULL")), "{response:?}");
+    assert_eq!(response.header("retry-after"), Some("10"));
     assert_eq!(counted(&gateway, "overloaded").await, 1.0);
     gateway.client.delete(&subscribed.name, true).await.unwrap();
     assert_eq!(sender(&gateway, PLAIN).post(&message(7), &id, &[]).await.status, 200);
     let log = gateway.stop().await;
-    let told =
-        |line: &&String| line.contains("webhooks are refused for now") && line.contains("BACKLOG_FULL");
-    assert_eq!(log.iter().filter(told).count(), 1, "{log:#?}");
+    let is_logged =
+        |line: &&String| line.contains("webhooks are rejected for now") && line.contains("BACKLOG_FULL");
+    assert_eq!(log.iter().filter(is_logged).count(), 1, "{log:#?}");
 }
 
 #[tokio::test]
 async fn requests_and_bytes_in_flight_are_bounded() {
-    for (setting, most, told) in [
+    for (setting, most, limit) in [
         ("ingest-requests-in-flight-max", "1", "ingest_requests_in_flight_max is 1"),
         ("ingest-bytes-in-flight-max", "64KiB", "ingest_bytes_in_flight_max is 65536"),
     ] {
-        let home = home().with("ingest-body-bytes-max", "64KiB").with(setting, most);
-        let gateway = home.start().await;
+        let launcher = launcher().with("ingest-body-bytes-max", "64KiB").with(setting, most);
+        let gateway = launcher.start().await;
         let sender = sender(&gateway, PLAIN);
         // All but the last byte of a body that takes up almost all room.
         let mut held = sender.connect().await;
         let head = format!("{}content-length: 65000\r\n\r\n", sender.head("POST", &[]));
         held.write_all(head.as_bytes()).await.unwrap();
         held.write_all(&[b' '; 64_999]).await.unwrap();
-        Scrape::when(&gateway, "a body that lacks a byte", |scrape| {
-            scrape.value("tidings_ingest_bytes_in_flight") == 64_999.0
-        })
-        .await;
+        Scrape::reaches(&gateway, &[("tidings_ingest_bytes_in_flight", 64_999.0)]).await;
         let id = delivery();
         let refused = sender.post(&message(7), &id, &[]).await;
         assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("OVERLOADED")), "{refused:?}");
-        assert!(refused.body.contains(told), "{refused:?}");
+        assert!(refused.body.contains(limit), "{refused:?}");
         assert_eq!(refused.header("retry-after"), Some("1"));
         // The one that holds the room is no JSON, and gives it back.
         held.write_all(b" ").await.unwrap();
-        assert_eq!(super::sender::answer(&mut held).await.status, 422);
+        assert_eq!(super::sender::response(&mut held).await.status, 422);
         assert_eq!(sender.post(&message(7), &id, &[]).await.status, 200);
         gateway.stop().await;
     }
@@ -65,15 +60,14 @@ async fn requests_and_bytes_in_flight_are_bounded() {
 
 #[tokio::test]
 async fn an_address_has_so_many_connections_and_gets_them_back() {
-    let gateway = home().with("ingest-connections-per-address-max", "2").start().await;
+    let gateway = launcher().with("ingest-connections-per-address-max", "2").start().await;
     let sender = sender(&gateway, PLAIN);
     let kept = [sender.connect().await, sender.connect().await];
-    Scrape::when(&gateway, "two connections", |scrape| scrape.value("tidings_ingest_connections") == 2.0)
-        .await;
+    Scrape::reaches(&gateway, &[("tidings_ingest_connections", 2.0)]).await;
     assert_eq!(sender.post(&message(7), &delivery(), &[]).await.status, 0);
     assert_eq!(Scrape::of(&gateway).await.value("tidings_ingest_connections_refused_total"), 1.0);
     drop(kept);
-    Scrape::when(&gateway, "no connection", |scrape| scrape.value("tidings_ingest_connections") == 0.0).await;
+    Scrape::reaches(&gateway, &[("tidings_ingest_connections", 0.0)]).await;
     assert_eq!(sender.post(&message(7), &delivery(), &[]).await.status, 200);
     gateway.stop().await;
 }

@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 
 use super::{
-    PLAIN, Receiver, counted, delivery, home, message, put_sources, refused, sender, source, subscribe,
+    PLAIN, Receiver, counted, delivery, launcher, message, put_sources, refused, sender, source, subscribe,
 };
-use crate::{gateway::Home, metrics::Scrape};
+use crate::support::{process::run, scrape::Scrape};
 
 const WORDS: &str = "words of somebody that no log should have";
 
 #[tokio::test]
 async fn what_cannot_be_published_is_refused_with_each_field_and_logged_without_its_values() {
-    let (receiver, home) = (Receiver::start().await, home());
-    home.secrets().add(WORDS);
-    let gateway = home.start().await;
+    let (receiver, launcher) = (Receiver::start().await, launcher());
+    launcher.secrets().add(WORDS);
+    let gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;
     let changed = |change: fn(&mut Value)| {
         let mut body: Value = serde_json::from_str(&message(7)).unwrap();
@@ -46,23 +46,23 @@ async fn what_cannot_be_published_is_refused_with_each_field_and_logged_without_
         ),
     ];
     for (what, body, field, _) in &cases {
-        let answer = sender(&gateway, PLAIN).post(body, &delivery(), &[]).await;
+        let response = sender(&gateway, PLAIN).post(body, &delivery(), &[]).await;
         assert_eq!(
-            (answer.status, &answer.json()["reason"]),
+            (response.status, &response.json()["reason"]),
             (422, &json!("FIELD_INVALID")),
-            "{what}: {answer:?}"
+            "{what}: {response:?}"
         );
-        let faults = answer.json()["faults"].as_array().unwrap().clone();
+        let faults = response.json()["faults"].as_array().unwrap().clone();
         assert!(faults.iter().any(|fault| fault["field"] == *field), "{what}: {faults:?}");
         assert!(faults.iter().all(|fault| !fault["rule"].as_str().unwrap().is_empty()), "{what}: {faults:?}");
-        assert!(!answer.body.contains(WORDS), "{what}: {answer:?}");
+        assert!(!response.body.contains(WORDS), "{what}: {response:?}");
     }
     // An account that is not the source's.
-    let answer = sender(&gateway, PLAIN)
+    let response = sender(&gateway, PLAIN)
         .post(&changed(|body| body["account"]["id"] = 99.into()), &delivery(), &[])
         .await;
-    assert_eq!(answer.status, 422, "{answer:?}");
-    assert!(answer.body.contains("account"), "{answer:?}");
+    assert_eq!(response.status, 422, "{response:?}");
+    assert!(response.body.contains("account"), "{response:?}");
     let count = cases.len() + 1;
     assert_eq!(counted(&gateway, "invalid").await, f64::from(u32::try_from(count).unwrap()));
     assert_eq!(gateway.client.counts(&subscribed.name).await.all(), 0);
@@ -81,39 +81,47 @@ async fn what_cannot_be_published_is_refused_with_each_field_and_logged_without_
 
 #[tokio::test]
 async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
-    let gateway = home().with("ingest-body-bytes-max", "64KiB").start().await;
+    let gateway = launcher().with("ingest-body-bytes-max", "64KiB").start().await;
     let known = sender(&gateway, PLAIN);
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-        let answer = known.raw(format!("{}\r\n", known.head(method, &[])).as_bytes()).await;
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}: {answer:?}");
+        let response = known.raw(format!("{}\r\n", known.head(method, &[])).as_bytes()).await;
+        assert_eq!(
+            (response.status, response.header("allow")),
+            (405, Some("POST")),
+            "{method}: {response:?}"
+        );
     }
     let long = "x".repeat(120);
     for id in ["", "a b", "a/b", "ä", long.as_str()] {
-        let answer = known.post(&message(7), id, &[]).await;
+        let response = known.post(&message(7), id, &[]).await;
         assert_eq!(
-            (answer.status, &answer.json()["reason"]),
+            (response.status, &response.json()["reason"]),
             (400, &json!("DELIVERY_INVALID")),
-            "{id}: {answer:?}"
+            "{id}: {response:?}"
         );
     }
     // Larger than it may be: as its length says, and without one.
     let large = "x".repeat(64 * 1024 + 1);
-    let answer = known.post(&large, &delivery(), &[]).await;
-    assert_eq!((answer.status, &answer.json()["reason"]), (413, &json!("BODY_TOO_LARGE")), "{answer:?}");
+    let response = known.post(&large, &delivery(), &[]).await;
+    assert_eq!(
+        (response.status, &response.json()["reason"]),
+        (413, &json!("BODY_TOO_LARGE")),
+        "{response:?}"
+    );
     let endless = format!("{}transfer-encoding: chunked\r\n\r\n", known.head("POST", &[]))
         + &format!("1000\r\n{}\r\n", "x".repeat(4096)).repeat(17);
     assert_eq!(known.raw(endless.as_bytes()).await.status, 413);
-    // Who asks before it sends is told so at once.
+    // A client that asks before it sends is refused at once.
     let asks = format!("{}expect: 100-continue\r\ncontent-length: 100000\r\n\r\n", known.head("POST", &[]));
-    let answer = known.raw(asks.as_bytes()).await;
-    assert_eq!(answer.status, 413, "{answer:?}");
+    let response = known.raw(asks.as_bytes()).await;
+    assert_eq!(response.status, 413, "{response:?}");
     let headers = format!("{}x: {}\r\n\r\n", known.head("POST", &[]), "y".repeat(100_000));
     assert_eq!(known.raw(headers.as_bytes()).await.status, 431);
     let headers = format!("{}{}\r\n", known.head("POST", &[]), "x: y\r\n".repeat(200));
     assert_eq!(known.raw(headers.as_bytes()).await.status, 431);
     for garbage in ["\x16\x03\x01\x02\x00\x01", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "POST\r\n\r\n"] {
-        let answer = known.raw(garbage.as_bytes()).await;
-        assert!([0, 400].contains(&answer.status), "{garbage:?}: {answer:?}");
+        let response = known.raw(garbage.as_bytes()).await;
+        assert!([0, 400].contains(&response.status), "{garbage:?}: {response:?}");
     }
     // A length that is given twice could end the body where another reader does not.
     let twice = format!("{}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}} ", known.head("POST", &[]));
@@ -130,18 +138,18 @@ async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
     ] {
         for method in ["POST", "GET"] {
             let sender = target(path);
-            let answer =
+            let response =
                 sender.raw(format!("{}content-length: 0\r\n\r\n", sender.head(method, &[])).as_bytes()).await;
             assert_eq!(
-                (answer.status, &answer.json()["reason"]),
+                (response.status, &response.json()["reason"]),
                 (404, &json!("NOT_FOUND")),
-                "{method} {path}: {answer:?}"
+                "{method} {path}: {response:?}"
             );
         }
     }
     // A query is nobody's business.
-    let answer = target(&format!("{}?x=y", known.target)).post(&message(7), &delivery(), &[]).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = target(&format!("{}?x=y", known.target)).post(&message(7), &delivery(), &[]).await;
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(gateway.client.stored_events(1).await.len(), 1);
     let log = gateway.stop().await;
     assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
@@ -149,16 +157,20 @@ async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
 
 #[tokio::test]
 async fn who_tries_paths_is_limited_and_who_knows_one_is_not() {
-    let home = home().with("access-failures-per-minute-max", "3");
-    let gateway = home.start().await;
+    let launcher = launcher().with("access-failures-per-minute-max", "3");
+    let gateway = launcher.start().await;
     let stranger = sender(&gateway, "a-path-that-nobody-was-given");
     for _ in 0..3 {
         assert_eq!(stranger.post(&message(7), &delivery(), &[]).await.status, 404);
     }
     for _ in 0..3 {
-        let answer = stranger.post(&message(7), &delivery(), &[]).await;
-        assert_eq!((answer.status, &answer.json()["reason"]), (429, &json!("RATE_LIMITED")), "{answer:?}");
-        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        let response = stranger.post(&message(7), &delivery(), &[]).await;
+        assert_eq!(
+            (response.status, &response.json()["reason"]),
+            (429, &json!("RATE_LIMITED")),
+            "{response:?}"
+        );
+        let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
         assert_eq!(sender(&gateway, PLAIN).post(&message(7), &delivery(), &[]).await.status, 200);
     }
@@ -169,35 +181,26 @@ async fn who_tries_paths_is_limited_and_who_knows_one_is_not() {
     gateway.stop().await;
 }
 
-/// What a start ends with that is refused.
-async fn start(home: &Home) -> (Option<i32>, String) {
-    let output = home.command().output().await.unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
 #[tokio::test]
 async fn without_usable_sources_there_is_no_start() {
-    let home = home();
-    for (text, told) in [
+    let launcher = launcher();
+    for (text, reason) in [
         ("", "has no [[source]]"),
         ("source = []", "must have 1 to 10000 [[source]]"),
         (&source(0, "hunter2", "a b"), "source 1 (line 1): path must be 20 to 128"),
         (&source(1, PLAIN, "a").repeat(2), "source 2 (line 5): path is that of source 1 (line 1), too"),
     ] {
-        let file = put_sources(&home, text);
-        let (code, log) = start(&home).await;
-        assert_eq!(code, Some(1), "{log}");
+        let file = put_sources(&launcher, text);
+        let log = launcher.refusal().await;
         assert!(
-            log.contains(&format!("ingest_sources_file {}", file.display())) && log.contains(told),
-            "{told}: {log}"
+            log.contains(&format!("ingest_sources_file {}", file.display())) && log.contains(reason),
+            "{reason}: {log}"
         );
         assert!(!log.contains("hunter2") && !log.contains(PLAIN), "{log}");
     }
-    let (code, log) = start(&home.clone().with("ingest-sources-file", "/nowhere/sources.toml")).await;
-    assert!(
-        code == Some(1) && log.contains("ingest_sources_file /nowhere/sources.toml: cannot be read"),
-        "{log}"
-    );
-    let (code, log) = start(&home.without("ingest-sources-file")).await;
-    assert!(code == Some(64) && log.contains("needs ingest_sources_file, which is not set"), "{log}");
+    let log = launcher.clone().with("ingest-sources-file", "/nowhere/sources.toml").refusal().await;
+    assert!(log.contains("ingest_sources_file /nowhere/sources.toml: cannot be read"), "{log}");
+    let ended = run(launcher.without("ingest-sources-file").command()).await;
+    let reason = "needs ingest_sources_file, which is not set";
+    assert!(ended.code == Some(64) && ended.stderr.contains(reason), "{ended:?}");
 }

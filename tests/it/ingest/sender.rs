@@ -3,13 +3,9 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::net::TcpStream;
 
-use crate::gateway::PATIENCE;
+use crate::support::{exchange, read_to_close};
 
 /// Sends to one source.
 #[derive(Clone)]
@@ -18,16 +14,16 @@ pub struct Sender {
     pub target: String,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
-pub struct Answered {
-    /// 0 if nothing did.
+pub struct Response {
+    /// 0 if there was none.
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Answered {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
@@ -38,8 +34,9 @@ impl Answered {
         lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    fn of(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    fn of(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default();
         Self { status, head: head.to_owned(), body: body.to_owned() }
     }
@@ -50,7 +47,7 @@ impl Sender {
         Self { address, target: format!("/chatwoot/{path}") }
     }
 
-    /// What stands in front of a body, but for the end of the headers.
+    /// The head of a request, but for the empty line.
     pub fn head(&self, method: &str, headers: &[(&str, String)]) -> String {
         let Self { address, target } = self;
         let mut head = format!(
@@ -64,24 +61,21 @@ impl Sender {
     }
 
     /// POSTs a webhook with this delivery id.
-    pub async fn post(&self, body: &str, delivery: &str, more: &[(&str, String)]) -> Answered {
+    pub async fn post(&self, body: &str, delivery: &str, more: &[(&str, String)]) -> Response {
         let mut headers = vec![("X-Chatwoot-Delivery", delivery.to_owned())];
         headers.extend_from_slice(more);
         self.post_with(body, &headers).await
     }
 
     /// POSTs a webhook with no headers but these.
-    pub async fn post_with(&self, body: &str, headers: &[(&str, String)]) -> Answered {
+    pub async fn post_with(&self, body: &str, headers: &[(&str, String)]) -> Response {
         let head = self.head("POST", headers);
         self.raw(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
     }
 
     /// Sends these bytes, and returns what comes until the end of the connection.
-    pub async fn raw(&self, bytes: &[u8]) -> Answered {
-        let mut stream = self.connect().await;
-        // It may be closed before all is sent.
-        drop(stream.write_all(bytes).await);
-        answer(&mut stream).await
+    pub async fn raw(&self, bytes: &[u8]) -> Response {
+        Response::of(&exchange(self.address, bytes).await.expect("the gateway listens"))
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -89,10 +83,7 @@ impl Sender {
     }
 }
 
-/// What comes on a connection until its end.
-pub async fn answer(stream: &mut TcpStream) -> Answered {
-    let mut bytes = Vec::new();
-    // It may be reset.
-    drop(timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection ends"));
-    Answered::of(&String::from_utf8_lossy(&bytes))
+/// The response that comes on a connection until its end.
+pub async fn response(stream: &mut TcpStream) -> Response {
+    Response::of(&read_to_close(stream).await)
 }

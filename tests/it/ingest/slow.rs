@@ -9,8 +9,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{PLAIN, counted, delivery, home, message, sender, sender::answer};
-use crate::{gateway::PATIENCE, metrics::Scrape};
+use super::{PLAIN, counted, delivery, launcher, message, sender, sender::response};
+use crate::support::{PATIENCE, scrape::Scrape};
 
 const LIMIT: Duration = Duration::from_millis(400);
 /// What a noisy machine may add.
@@ -27,17 +27,17 @@ async fn trickle(stream: &mut TcpStream) -> Duration {
 
 #[tokio::test]
 async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
-    let gateway = home().with("ingest-read-timeout", "400ms").start().await;
+    let gateway = launcher().with("ingest-read-timeout", "400ms").start().await;
     let sender = sender(&gateway, PLAIN);
     // Nothing at all, and a head that stops.
     for begin in ["", "POST /chatwoot/x HTTP/1.1\r\nhost: x\r\nx-y:"] {
         let (mut stream, since) = (sender.connect().await, Instant::now());
         stream.write_all(begin.as_bytes()).await.unwrap();
-        let ended = answer(&mut stream).await;
+        let ended = response(&mut stream).await;
         assert!([0, 408].contains(&ended.status), "{ended:?}");
         assert!(since.elapsed() >= LIMIT && since.elapsed() < LIMIT + SLACK, "{:?}", since.elapsed());
     }
-    // A head that goes on and on.
+    // A head without an end.
     let mut stream = sender.connect().await;
     stream.write_all(b"POST /chatwoot/x HTTP/1.1\r\nx: ").await.unwrap();
     assert!(trickle(&mut stream).await < LIMIT + SLACK);
@@ -46,7 +46,7 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
     let head = format!("{}content-length: 100\r\n\r\n{{", sender.head("POST", &[]));
     let stopped = sender.raw(head.as_bytes()).await;
     assert_eq!((stopped.status, &stopped.json()["reason"]), (408, &json!("BODY_TOO_SLOW")), "{stopped:?}");
-    // One that goes on and on is closed.
+    // One without an end is closed.
     let mut stream = sender.connect().await;
     stream.write_all(head.replace("100", "100000").as_bytes()).await.unwrap();
     assert!(trickle(&mut stream).await < LIMIT + SLACK);
@@ -54,13 +54,10 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
     let mut stream = sender.connect().await;
     stream.write_all(head.as_bytes()).await.unwrap();
     drop(stream);
-    Scrape::when(&gateway, "none under way", |scrape| {
-        scrape.value("tidings_ingest_requests_in_flight") == 0.0
-    })
-    .await;
+    Scrape::reaches(&gateway, &[("tidings_ingest_requests_in_flight", 0.0)]).await;
     // Of the one that broke off nobody may have heard.
     assert!(counted(&gateway, "unread").await >= 2.0);
-    assert_eq!(Scrape::of(&gateway).await.value("tidings_ingest_bytes_in_flight"), 0.0);
+    assert_eq!(Scrape::value_of(&gateway, "tidings_ingest_bytes_in_flight").await, 0.0);
     assert_eq!(sender.post(&message(7), &delivery(), &[]).await.status, 200);
     assert_eq!(gateway.client.stored_events(1).await.len(), 1);
     gateway.stop().await;
@@ -68,7 +65,7 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
 
 #[tokio::test]
 async fn a_kept_connection_takes_one_request_after_another_whole_or_in_pieces() {
-    let gateway = home().start().await;
+    let gateway = launcher().start().await;
     let sender = sender(&gateway, PLAIN);
     let mut stream = sender.connect().await;
     for number in 1..=3 {

@@ -4,36 +4,34 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use tokio::time::sleep;
 
-use super::{ACCOUNT, PLAIN, RELOAD_INTERVAL, delivery, home, message, put_sources, sender, source};
-use crate::{gateway::Gateway, metrics::Scrape};
+use super::{ACCOUNT, PLAIN, RELOAD_INTERVAL, delivery, launcher, message, put_sources, sender, source};
+use crate::support::{process::TidingsProcess, scrape::Scrape};
 
 const NEW: &str = "new-0123456789abcdef01234";
 
-async fn status(gateway: &Gateway, path: &str) -> u16 {
+async fn status(gateway: &TidingsProcess, path: &str) -> u16 {
     sender(gateway, path).post(&message(7), &delivery(), &[]).await.status
 }
 
-async fn loads(gateway: &Gateway, loaded: f64, refused: f64) {
-    Scrape::when(gateway, "the file looked at", |scrape| {
-        scrape.value("tidings_ingest_sources_loaded_total") == loaded
-            && scrape.value("tidings_ingest_sources_refused_total") == refused
-    })
-    .await;
+async fn loads(gateway: &TidingsProcess, loaded: f64, refused: f64) {
+    let wanted =
+        [("tidings_ingest_sources_loaded_total", loaded), ("tidings_ingest_sources_refused_total", refused)];
+    Scrape::reaches(gateway, &wanted).await;
 }
 
 #[tokio::test]
 async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_nothing() {
-    let home = home();
-    let gateway = home.start().await;
+    let launcher = launcher();
+    let gateway = launcher.start().await;
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (200, 404));
 
-    put_sources(&home, &source(ACCOUNT, NEW, "new"));
+    put_sources(&launcher, &source(ACCOUNT, NEW, "new"));
     loads(&gateway, 1.0, 0.0).await;
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (404, 200));
-    assert_eq!(Scrape::of(&gateway).await.value("tidings_ingest_sources"), 1.0);
+    assert_eq!(Scrape::value_of(&gateway, "tidings_ingest_sources").await, 1.0);
 
-    // Told once, however often it is looked at.
-    let file = put_sources(&home, &source(ACCOUNT, "hunter2", "new"));
+    // Logged once, however often it is looked at.
+    let file = put_sources(&launcher, &source(ACCOUNT, "hunter2", "new"));
     loads(&gateway, 1.0, 1.0).await;
     sleep(RELOAD_INTERVAL * 5).await;
     loads(&gateway, 1.0, 1.0).await;
@@ -46,34 +44,34 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
     loads(&gateway, 1.0, 3.0).await;
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (404, 200));
 
-    put_sources(&home, &source(ACCOUNT, PLAIN, "plain"));
+    put_sources(&launcher, &source(ACCOUNT, PLAIN, "plain"));
     loads(&gateway, 2.0, 3.0).await;
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (200, 404));
     let log = gateway.stop().await;
-    let told = |what: &str| log.iter().filter(|line| line.contains(what)).count();
-    assert_eq!(told("new sources of webhooks are in use"), 2, "{log:#?}");
-    assert_eq!(told("the old ones stay"), 3, "{log:#?}");
-    assert_eq!(told("hunter2"), 0, "{log:#?}");
+    let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
+    assert_eq!(count("new webhook sources are in use"), 2, "{log:#?}");
+    assert_eq!(count("the old ones stay"), 3, "{log:#?}");
+    assert_eq!(count("hunter2"), 0, "{log:#?}");
 }
 
 #[tokio::test]
 async fn a_hangup_has_the_file_looked_at() {
-    let home = home().with("ingest-sources-reload-interval", "1d");
-    let gateway = home.start().await;
-    put_sources(&home, &source(ACCOUNT, NEW, "new"));
+    let launcher = launcher().with("ingest-sources-reload-interval", "1d");
+    let gateway = launcher.start().await;
+    put_sources(&launcher, &source(ACCOUNT, NEW, "new"));
     gateway.signal("HUP");
-    Scrape::when(&gateway, "the new one", |scrape| scrape.value("tidings_ingest_sources") == 1.0).await;
+    Scrape::reaches(&gateway, &[("tidings_ingest_sources", 1.0)]).await;
     assert_eq!((status(&gateway, PLAIN).await, status(&gateway, NEW).await), (404, 200));
     gateway.stop().await;
 }
 
 #[tokio::test]
-async fn a_source_without_a_secret_is_told_of_where_others_reach_it() {
+async fn a_source_without_a_secret_is_warned_of_where_others_reach_it() {
     for (address, warned) in [("127.0.0.1:0", 0), ("0.0.0.0:0", 1)] {
-        let gateway = home().with("ingest-listen", address).start().await;
+        let gateway = launcher().with("ingest-listen", address).start().await;
         let log = gateway.stop().await;
-        let told =
+        let is_warning =
             |line: &&String| line.contains("need no signature") && line.contains(r#""source.name":"plain""#);
-        assert_eq!(log.iter().filter(told).count(), warned, "{address}: {log:#?}");
+        assert_eq!(log.iter().filter(is_warning).count(), warned, "{address}: {log:#?}");
     }
 }

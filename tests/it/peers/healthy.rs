@@ -1,4 +1,4 @@
-//! The healthy load beside what goes wrong, and what it says of latency.
+//! The healthy load while something goes wrong, and its latency.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,10 +15,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{ACCOUNT, message, number_of};
-use crate::{
+use super::{ACCOUNT, message};
+use crate::support::{
     client::{Client, subscription},
-    gateway::Gateway,
+    process::TidingsProcess,
     receiver::{Receiver, Request},
 };
 
@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_millis(10);
 /// The time that latencies are measured over.
 const MEASURED: Duration = Duration::from_secs(2);
 
-/// Publishes 100 events a second to an account that a healthy endpoint listens to, until it is told to end.
+/// Publishes 100 events a second to an account that a healthy endpoint listens to, until the test ends it.
 pub struct Healthy {
     receiver: Receiver,
     /// When each event began to be published.
@@ -38,7 +38,7 @@ pub struct Healthy {
 
 impl Healthy {
     /// Subscribes to the account, and publishes to it and to `also`.
-    pub async fn beside(gateway: &Gateway, also: &'static [i64]) -> Self {
+    pub async fn start(gateway: &TidingsProcess, also: &'static [i64]) -> Self {
         let receiver = Receiver::start().await;
         gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/healthy"))).await;
         let (published, over) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<AtomicBool>::default());
@@ -62,12 +62,12 @@ impl Healthy {
             published.into_iter().filter(|(_, at)| (from..until).contains(at)).collect();
         assert!(measured.len() > 20, "only {} events were published", measured.len());
         let is_there = |seen: &[Request]| {
-            let numbers = || seen.iter().map(number_of).collect::<BTreeSet<_>>();
+            let numbers = || seen.iter().map(Request::message_number).collect::<BTreeSet<_>>();
             seen.len() >= count && measured.keys().copied().collect::<BTreeSet<_>>().is_subset(&numbers())
         };
         let seen = self.receiver.wait_until("everything at the healthy endpoint", is_there).await;
         let arrived: BTreeMap<_, _> =
-            seen.iter().rev().map(|request| (number_of(request), request.at)).collect();
+            seen.iter().rev().map(|request| (request.message_number(), request.at)).collect();
         let mut latencies: Vec<_> =
             measured.iter().map(|(number, at)| arrived[number].saturating_duration_since(*at)).collect();
         latencies.sort();

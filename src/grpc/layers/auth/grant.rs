@@ -1,4 +1,4 @@
-//! What a call was let through with, for the services that answer it.
+//! The accounts that an authorized call may name, for the service that handles it.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::{
     metrics::{CallDenied, Metrics},
 };
 
-/// What a call may be about. There is one in the extensions of every request that reaches a service.
+/// The accounts that a call may name. The extensions of every request that reaches a service have one.
 #[derive(Clone)]
 pub(in crate::grpc) struct Grant {
-    /// The token that it was made with; `None` if everything is allowed.
+    /// The caller's token; `None` if every account is allowed.
     issued: Option<Arc<Issued>>,
     metrics: Arc<Metrics>,
 }
@@ -24,13 +24,13 @@ impl Grant {
         Self { issued, metrics }
     }
 
-    /// That of a request.
+    /// The grant of a request.
     ///
     /// # Errors
     ///
-    /// Its token has ended since the call was let through: its message may take long to arrive.
+    /// The token has ended since the call was authorized: its message may take long to arrive.
     pub(in crate::grpc) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
-        // Without one nobody has looked at the caller, and nothing is allowed.
+        // Without a grant nobody has checked the caller, so nothing is allowed.
         let grant = request.extensions().get::<Self>().ok_or_else(GrpcError::internal)?;
         match &grant.issued {
             Some(issued) if issued.ended().is_cancelled() => Err(ended()),
@@ -38,18 +38,18 @@ impl Grant {
         }
     }
 
-    /// The accounts that the call may be about.
+    /// The accounts that the call may name.
     pub(in crate::grpc) fn accounts(&self) -> &Accounts {
         self.issued.as_ref().map_or(&Accounts::All, |issued| &issued.token.rights.accounts)
     }
 
-    /// Counts that it names another account.
+    /// Counts a call that names another account.
     pub(in crate::grpc) fn count_denied(&self) {
         self.metrics.call_denied(CallDenied::Account);
     }
 }
 
-/// The token has ended while the call was under way.
+/// The error of a call whose token ended while it ran.
 pub(super) fn ended() -> GrpcError {
     let message = "the access token has expired or was revoked since the call began";
     GrpcError::new(Code::Unauthenticated, "TOKEN_ENDED", message)

@@ -1,4 +1,4 @@
-//! An answer that ends with its caller's token.
+//! A response stream that ends when its caller's token does.
 
 use std::{
     pin::Pin,
@@ -13,22 +13,22 @@ use tonic::{Status, body::Body};
 
 use super::grant;
 
-/// A stream of answers that ends with UNAUTHENTICATED once the token does, whatever it still has to tell, and takes nothing
-/// more from the caller.
-pub(super) struct Ending {
+/// The body of a streaming response. Ends with UNAUTHENTICATED once the token has ended, even if more
+/// messages follow, and reads nothing more from the caller then.
+pub(super) struct RevocableBody {
     body: Body,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    over: bool,
+    finished: bool,
 }
 
-impl Ending {
-    /// `body`, until `ended`.
-    pub(super) fn of(body: Body, ended: CancellationToken) -> Body {
-        Body::new(Self { body, ended: Box::pin(ended.cancelled_owned()), over: false })
+impl RevocableBody {
+    /// Forwards `body` until `ended` is cancelled.
+    pub(super) fn wrap(body: Body, ended: CancellationToken) -> Body {
+        Body::new(Self { body, ended: Box::pin(ended.cancelled_owned()), finished: false })
     }
 }
 
-impl http_body::Body for Ending {
+impl http_body::Body for RevocableBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -36,18 +36,18 @@ impl http_body::Body for Ending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.over {
+        if self.finished {
             return Poll::Ready(None);
         }
         if self.ended.as_mut().poll(context).is_ready() {
-            self.over = true;
-            return Poll::Ready(Some(Ok(Frame::trailers(farewell()))));
+            self.finished = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(final_trailers()))));
         }
         Pin::new(&mut self.body).poll_frame(context)
     }
 }
 
-fn farewell() -> HeaderMap {
+fn final_trailers() -> HeaderMap {
     let mut headers = Status::from(grant::ended()).into_http::<()>().into_parts().0.headers;
     headers.remove(CONTENT_TYPE);
     headers

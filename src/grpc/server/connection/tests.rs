@@ -1,4 +1,4 @@
-//! What a call knows of the other end, over real sockets.
+//! The peer that a call sees, over real sockets.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -17,26 +17,28 @@ use tower::service_fn;
 use super::*;
 use crate::{
     domain::time::UnixMicros,
-    grpc::server::{accept::accepted, tls::TlsFiles},
+    grpc::server::{accept::handshake, tls::TlsFiles},
+    listen::incoming,
 };
 
-/// Serves on a port of its own, and answers every call with what it knows of its peer.
+/// Serves on a free port, and responds to every call with its peer.
 async fn server(tls: Option<Tls>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let calls = service_fn(async |request: Request<Body>| {
+    let calls = service_fn(async |request: Request<MeteredBody<Incoming>>| {
         let peer = request.extensions().get::<Peer>().cloned();
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{peer:?}")))))
     });
     let metrics = Metrics::new(UnixMicros(0));
-    let connections = Connections::new(ConnectionSettings::default(), http2(), calls, metrics);
-    let stop = connections.stop();
-    tokio::spawn(connections.serve(accepted(listener, tls)));
-    (address, stop)
+    let server = ConnectionServer::new(ConnectionSettings::default(), http2(), calls, metrics);
+    let shutdown = CancellationToken::new();
+    let handshake = move |stream, address| handshake(stream, address, tls.clone());
+    tokio::spawn(server.serve(incoming(listener), handshake, Duration::ZERO, shutdown.clone()));
+    (address, shutdown)
 }
 
-/// What a call on this connection is answered.
-async fn answer<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: T) -> String {
+/// The response to a call on this connection.
+async fn response<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: T) -> String {
     let (mut calls, connection) =
         client::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -46,16 +48,16 @@ async fn answer<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: T) -
 }
 
 #[tokio::test]
-async fn a_call_knows_the_address_and_the_certificate_of_its_client() {
-    let (address, stop) = server(None).await;
+async fn a_call_sees_the_address_and_the_certificate_of_its_client() {
+    let (address, shutdown) = server(None).await;
     let stream = TcpStream::connect(address).await.unwrap();
     let peer = Peer { address: Some(stream.local_addr().unwrap()), certificate: None };
-    assert_eq!(answer(stream).await, format!("{:?}", Some(peer)));
-    stop.cancel();
+    assert_eq!(response(stream).await, format!("{:?}", Some(peer)));
+    shutdown.cancel();
 
     let directory = tempfile::tempdir().unwrap();
     let (tls, config) = mutual(directory.path());
-    let (address, stop) = server(Some(tls)).await;
+    let (address, shutdown) = server(Some(tls)).await;
     let stream = TcpStream::connect(address).await.unwrap();
     let peer = Peer {
         address: Some(stream.local_addr().unwrap()),
@@ -63,8 +65,8 @@ async fn a_call_knows_the_address_and_the_certificate_of_its_client() {
     };
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    assert_eq!(answer(stream).await, format!("{:?}", Some(peer)));
-    stop.cancel();
+    assert_eq!(response(stream).await, format!("{:?}", Some(peer)));
+    shutdown.cancel();
 }
 
 /// TLS with certificates of one authority for both ends, and a client with one.

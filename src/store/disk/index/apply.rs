@@ -1,4 +1,4 @@
-//! What a commit changes in the ledger: the same when it is made and when it is read again.
+//! Applies a commit to the ledger, after writing it and during replay.
 
 use prost::Message;
 
@@ -23,7 +23,7 @@ use crate::{
 /// In front of a commit's record: its length.
 pub const COMMIT_HEAD: usize = 4;
 
-/// More events than that in one commit, and a volume could not count its deliveries. No commit has nearly as many.
+/// Events of one commit at most: more would overflow the counts of a volume. No commit has nearly as many.
 const EVENTS_MAX: usize = u16::MAX as usize - VOLUME_EVENTS;
 
 /// The record of a commit and its length, from the payload.
@@ -35,8 +35,8 @@ pub fn decode(payload: &[u8]) -> Result<(CommitRecord, usize), ReadError> {
     Ok((record, len))
 }
 
-/// Enters a commit whose payload is at `payload`, its record being `len` bytes. The details of all deliveries that it settles are in
-/// memory. Tells of each of these how far it was and is.
+/// Applies a commit whose payload is at `payload`, its record being `len` bytes long. The details of all
+/// settled deliveries are in memory. Calls `settled` with each state before and after.
 pub fn apply(
     ledger: &mut Ledger,
     record: &CommitRecord,
@@ -75,7 +75,7 @@ pub fn apply(
     for outcome in &record.outcomes {
         if outcome.subscription > SUBSCRIPTION_KEY_MAX {
             return Err(RecordError(format!(
-                "an outcome for subscription {}, which is none",
+                "an outcome for subscription {}, which cannot exist",
                 outcome.subscription
             )));
         }
@@ -95,7 +95,7 @@ pub fn apply(
     Ok(())
 }
 
-/// That an event has a name, and its deliveries are those of subscriptions, each once, in order.
+/// Checks that an event has a name, and that its subscriptions rise.
 fn check(entry: &EventEntry) -> Result<(), RecordError> {
     if AccountId::new(entry.account).is_err() || !EventId::fits(&entry.id) {
         return Err(RecordError("a commit of an event that has no name".to_owned()));

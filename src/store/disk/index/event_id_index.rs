@@ -1,7 +1,8 @@
 //! Finds the volume of an event by the id that its publisher chose.
 //!
-//! Hashes of 32 bits tell in which volumes it may be; the volume's detail has the ids themselves. New hashes go into a table; once
-//! that is large, it becomes a sorted list of five bytes an id, which a look-up searches after the table.
+//! A 32-bit hash leads to the volumes that may have the id; their details have the ids themselves. New hashes
+//! go into a table. A large table becomes a sorted list of five bytes an id, which look-ups search after the
+//! table.
 
 use std::collections::{HashMap, hash_map::Entry};
 

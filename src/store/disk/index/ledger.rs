@@ -1,5 +1,5 @@
-//! What the engine knows in memory of events and deliveries. Changed by the writer alone, after the disk has it; but that readers
-//! put details into it which they have read from the disk.
+//! In-memory index of events and deliveries. Only the writer changes it, after the commit is durable; readers
+//! may add cached details.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,31 +28,31 @@ use crate::{
     },
 };
 
-/// Events and deliveries, as far as they are kept in memory.
+/// The index of events and deliveries.
 #[derive(Debug)]
 pub struct Ledger {
-    /// In order; only the last takes events, and only while it is open.
+    /// In order. Only the last one takes events, while it is open.
     pub volumes: VecDeque<Volume>,
-    /// By the volume's first place. One that is dirty or not stored is always here.
+    /// By the volume's first sequence number. Details that are dirty or not stored are always here.
     pub details: HashMap<Seq, VolumeDetail>,
-    /// The place of the next event.
+    /// The sequence number of the next event.
     pub next_seq: Seq,
     /// The time of the newest event.
     pub last_time: UnixMicros,
     /// Whether the last volume takes events.
     pub is_open: bool,
-    /// Where ids are.
+    /// Finds events by the ids that publishers chose.
     pub ids: IdIndex,
-    /// Most bytes of details that are kept while they are on disk as well.
+    /// Memory of details that are on disk as well, in bytes at most.
     cache_bytes: usize,
     uses: AtomicU64,
-    /// Those that somebody has.
+    /// The subscriptions that exist.
     subscriptions: HashSet<SubscriptionKey>,
-    /// Of those that ever had a delivery: most never do.
+    /// Counters of subscriptions that ever had a delivery: most never do.
     queues: HashMap<SubscriptionKey, QueueCounters>,
-    /// How many deliveries are owed to all subscriptions; read without the ledger's lock.
+    /// Owed deliveries of all subscriptions; read without the lock of the ledger.
     owed: Arc<AtomicU64>,
-    /// When something was last written to each log file.
+    /// Time of the last write to each log file.
     pub file_times: BTreeMap<u32, UnixMicros>,
 }
 
@@ -66,19 +66,19 @@ struct QueueCounters {
 /// How a delivery changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
-    /// Which.
+    /// The delivery.
     pub key: DeliveryKey,
-    /// How far it is now.
+    /// Its new state.
     pub state: DeliveryState,
     /// Attempts made so far.
     pub attempts: u32,
     /// When it changed.
     pub time: UnixMicros,
-    /// Where the attempt is written down that changed it, if one did.
+    /// Position of the attempt that changed it, if one did.
     pub attempt: Option<LogPosition>,
-    /// It is a delivery of an event that was not for this subscription before.
+    /// A replay adds it: the event had no delivery to this subscription.
     pub added: bool,
-    /// It was queued by this: its attempts are counted anew.
+    /// A replay queues it: retries start from zero.
     pub queued: bool,
 }
 
@@ -101,17 +101,17 @@ impl Ledger {
         }
     }
 
-    /// Knows a new subscription from now on.
+    /// Adds a subscription.
     pub fn add_subscription(&mut self, subscription: SubscriptionKey) {
         self.subscriptions.insert(subscription);
     }
 
-    /// Whether somebody has a subscription.
+    /// Whether the subscription exists.
     pub fn has_subscription(&self, subscription: u32) -> bool {
         self.subscriptions.contains(&SubscriptionKey(subscription.into()))
     }
 
-    /// Takes over a volume, after the others.
+    /// Appends a volume.
     pub fn add_volume(&mut self, mut volume: Volume) {
         volume
             .subscriptions
@@ -144,7 +144,7 @@ impl Ledger {
         self.ids.remove(first);
     }
 
-    /// Puts another detail in a volume's place.
+    /// Replaces the detail of a volume.
     pub fn replace_detail(&mut self, first: Seq, detail: VolumeDetail) {
         let Some(index) = self.index_of(first) else { return };
         self.subtract(index);
@@ -158,7 +158,7 @@ impl Ledger {
         self.volumes.extend(behind);
     }
 
-    /// Takes a volume's deliveries out of the books.
+    /// Subtracts a volume's deliveries from the counters.
     fn subtract(&mut self, index: usize) {
         let volume = &self.volumes[index];
         for counts in &volume.subscriptions {
@@ -177,7 +177,7 @@ impl Ledger {
         }
     }
 
-    /// Closes the book of a subscription; its deliveries are no longer anybody's.
+    /// Removes a subscription; its deliveries are no longer counted.
     pub fn remove_subscription(&mut self, subscription: SubscriptionKey) {
         self.subscriptions.remove(&subscription);
         if let Some(queue) = self.queues.remove(&subscription) {
@@ -206,7 +206,7 @@ impl Ledger {
         volume.bytes += u64::from(event.len);
         volume.last_time = event.time;
         for subscription in subscriptions {
-            // Of one whose subscription is gone meanwhile nobody counts anything.
+            // Deliveries to removed subscriptions are not counted.
             if self.subscriptions.contains(subscription) {
                 let queue = self.queues.entry(*subscription).or_default();
                 queue.counts.pending += 1;
@@ -228,25 +228,25 @@ impl Ledger {
         made.into_iter().chain(given).collect()
     }
 
-    /// The volume that had this place.
+    /// The volume with this sequence number.
     pub fn volume_of(&self, seq: Seq) -> Option<&Volume> {
         let after = self.volumes.partition_point(|volume| volume.first <= seq);
         self.volumes.get(after.checked_sub(1)?).filter(|volume| seq < volume.end)
     }
 
-    /// The first place of the volume that a delivery is in, if somebody has its subscription.
+    /// The first sequence number of a delivery's volume, if its subscription exists.
     pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
         self.subscriptions
             .contains(&key.subscription)
             .then(|| self.volume_of(key.seq).map(|volume| volume.first))?
     }
 
-    /// The volume that begins at this place.
+    /// The volume that starts with this sequence number.
     pub fn volume(&self, first: Seq) -> Option<&Volume> {
         self.index_of(first).map(|index| &self.volumes[index])
     }
 
-    /// The same, to be changed.
+    /// The same, mutable.
     pub fn volume_mut(&mut self, first: Seq) -> Option<&mut Volume> {
         self.index_of(first).map(|index| &mut self.volumes[index])
     }
@@ -258,7 +258,8 @@ impl Ledger {
         Some(detail)
     }
 
-    /// Takes a detail that was read from where the volume was stored. It may have changed meanwhile, or be here already.
+    /// Caches a detail that was read from `stored`, unless the volume was moved or its detail loaded
+    /// meanwhile.
     pub fn cache_detail(&mut self, first: Seq, stored: Stored, detail: VolumeDetail) {
         if self.volume(first).is_some_and(|volume| volume.stored() == Some(stored))
             && !self.details.contains_key(&first)
@@ -269,19 +270,19 @@ impl Ledger {
         }
     }
 
-    /// Notes that a detail is about to change, so that it stays.
+    /// Marks a detail as dirty, so that it stays in memory.
     pub fn mark_dirty(&mut self, first: Seq) {
         if let Some(detail) = self.details.get_mut(&first) {
             detail.dirty = true;
         }
     }
 
-    /// Bytes of memory of the details that are not on disk as they are.
+    /// Memory of the dirty details, in bytes.
     pub fn dirty_memory(&self) -> usize {
         self.details.values().filter(|detail| detail.dirty).map(VolumeDetail::memory).sum()
     }
 
-    /// Forgets details that were not used of late and are on disk, all but this one, until the others fit.
+    /// Evicts the least recently used clean details, except this one, until the rest fit.
     pub fn evict(&mut self, but: Seq) {
         let mut clean: Vec<(u64, Seq, usize)> = self
             .details
@@ -303,7 +304,7 @@ impl Ledger {
         }
     }
 
-    /// How far a delivery is, if its volume's detail is in memory; `None` within if there is none, or its subscription is gone.
+    /// A delivery, if its volume's detail is in memory and its subscription exists.
     pub fn delivery(&self, key: DeliveryKey) -> Option<&DeliveryEntry> {
         if !self.subscriptions.contains(&key.subscription) {
             return None;
@@ -313,8 +314,8 @@ impl Ledger {
         detail.position(volume.first, key).map(|entry| &detail.deliveries[entry])
     }
 
-    /// Sets how far a delivery is, and returns how far it was; `None` if its subscription is gone, or it was added. The detail is in
-    /// memory. Errors where there is no such delivery.
+    /// Changes a delivery and returns its state before; `None` if its subscription is gone or the delivery
+    /// was added. The detail is in memory. Errors if the delivery does not exist.
     pub fn settle(&mut self, settled: Settled) -> Result<Option<EntryState>, RecordError> {
         let Settled { key, state, attempts, time, attempt, added, queued } = settled;
         let missing = || {
@@ -382,7 +383,7 @@ impl Ledger {
         Ok(before)
     }
 
-    /// What a subscription owes and has settled.
+    /// The deliveries of a subscription by state.
     pub fn summary(&self, subscription: SubscriptionKey) -> QueueSummary {
         self.queues.get(&subscription).map_or_else(QueueSummary::default, |queue| QueueSummary {
             next_due: queue.due.first().map(|(due, _)| *due),
@@ -390,7 +391,7 @@ impl Ledger {
         })
     }
 
-    /// How many deliveries are owed to all subscriptions, now and later.
+    /// The counter of owed deliveries of all subscriptions.
     pub fn owed(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.owed)
     }
@@ -400,7 +401,7 @@ impl Ledger {
         self.queues.get(&subscription).into_iter().flat_map(|queue| queue.due.iter().copied())
     }
 
-    /// The first volume that owes something to one of these subscriptions.
+    /// The first volume with owed deliveries to one of these subscriptions.
     pub fn oldest_owing(&self, subscriptions: &HashSet<SubscriptionKey>) -> Option<&Volume> {
         self.volumes.iter().find(|volume| {
             volume.subscriptions.iter().any(|counts| {
@@ -434,7 +435,7 @@ fn missing_attempt(key: DeliveryKey) -> RecordError {
     ))
 }
 
-/// The number of a subscription, as volumes keep it.
+/// The key of a subscription as volumes store it.
 pub fn compact_key(subscription: SubscriptionKey) -> u32 {
     debug_assert!(subscription.0 <= SUBSCRIPTION_KEY_MAX, "subscription keys end at SUBSCRIPTION_KEY_MAX");
     u32::try_from(subscription.0).expect("subscription keys end at SUBSCRIPTION_KEY_MAX")

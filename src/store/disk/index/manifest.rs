@@ -1,7 +1,8 @@
-//! The manifest: where every volume is, as of a place in the log. Written anew at every checkpoint, and put in place whole.
+//! The manifest: the position of every volume as of a checkpoint. Every checkpoint writes it again and
+//! replaces it atomically.
 //!
-//! A checkpoint makes the log before its place superfluous but for what the manifest points to: an opening reads the manifest and
-//! what the log has after that place.
+//! A start reads the manifest and replays the log from its position. Of the log before that, only the slices
+//! that the manifest points to are needed.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,22 +23,22 @@ use crate::{
 /// The name of its file.
 pub const MANIFEST: &str = "manifest";
 
-/// What the manifest says.
+/// The content of the manifest.
 #[derive(Debug)]
 pub struct Manifest {
     /// The id of the store that it belongs to.
     pub store: Uuid,
-    /// Where the log goes on.
+    /// Position from which a start replays the log.
     pub pos: LogPosition,
     /// The number of the record there.
     pub number: u64,
-    /// The place of the next event.
+    /// The sequence number of the next event.
     pub next_seq: Seq,
     /// The time of the newest event.
     pub last_time: UnixMicros,
     /// The bytes in use of the log files.
     pub used: BTreeMap<u32, u32>,
-    /// When something was last written to each.
+    /// Time of the last write to each.
     pub file_times: BTreeMap<u32, UnixMicros>,
     /// The volumes, in order. Each is stored.
     pub volumes: Vec<Volume>,
@@ -111,7 +112,7 @@ struct LogSliceRecord {
 /// In front of the record: what it is, and its checksum.
 const MAGIC: [u8; 8] = *b"tidings1";
 
-/// No store has come to an event or a record of this number: ids that the server makes have room for so many.
+/// Sequence and record numbers stay below this: ids made by the server have room for as many bits.
 const COUNT_MAX: u64 = 1 << 50;
 
 impl Manifest {
@@ -144,7 +145,7 @@ impl Manifest {
         }
         let record = ManifestRecord::decode(record)?;
         if !(1..=COUNT_MAX).contains(&record.next_seq) || !(1..=COUNT_MAX).contains(&record.number) {
-            return Err(unreadable("it counts from nowhere"));
+            return Err(unreadable("its numbers are out of range"));
         }
         Ok(Self {
             store: Uuid::from_slice(&record.store).map_err(|error| unreadable(&error.to_string()))?,

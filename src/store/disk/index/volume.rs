@@ -1,7 +1,7 @@
-//! A volume: some thousand events that follow one another, with their deliveries.
+//! A volume: some thousand consecutive events with their deliveries.
 //!
-//! Of every volume a summary is in memory ([`Volume`]); what it knows of each event and delivery ([`VolumeDetail`]) is in memory while
-//! it changes and while it was used of late, and on disk otherwise.
+//! A summary of every volume is always in memory ([`Volume`]). Its [`VolumeDetail`] has each event and
+//! delivery: in memory while it changes or was used recently, otherwise on disk.
 
 use std::collections::BTreeMap;
 
@@ -19,18 +19,18 @@ pub const VOLUME_EVENTS: usize = 4096;
 /// A volume takes no further commit once the bodies of its events have this many bytes.
 pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The last subscription number that a store can give away.
+/// The highest key of a subscription.
 pub const SUBSCRIPTION_KEY_MAX: u64 = u32::MAX as u64;
 
-/// So few subscriptions are looked up one by one; for more, all that a volume has are gone through.
+/// Subscriptions that are looked up one by one; for more, the volume's own are scanned.
 const LOOKUPS_MAX: usize = 32;
 
-/// What is always known of a volume.
+/// The summary of a volume.
 #[derive(Clone, Debug)]
 pub struct Volume {
-    /// Its first place, which is what it is known by.
+    /// Its first sequence number, which identifies it.
     pub first: Seq,
-    /// The place after its last one. Retention may have removed any between.
+    /// The sequence number after its last one. Retention may have removed events in between.
     pub end: Seq,
     /// How many events it has.
     pub events: u32,
@@ -48,29 +48,29 @@ pub struct Volume {
     pub subscriptions: Vec<SubscriptionCounts>,
     /// When the next retry is due, of the subscriptions that have one.
     pub dues: BTreeMap<u32, UnixMicros>,
-    /// A delivery was added after its event was stored, so that it is younger than that.
+    /// A replay added a delivery, which is younger than its event.
     pub has_added: bool,
-    /// Where on disk that is which does not change any more.
+    /// Position of its index on disk.
     pub index: Option<IndexSlices>,
-    /// Where on disk the state is that it had at the last checkpoint.
+    /// Position of its state at the last checkpoint.
     pub state: Option<LogSlice>,
 }
 
-/// Where the index of a volume is.
+/// Position of a volume's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexSlices {
-    /// What is known of its events.
+    /// The events.
     pub events: LogSlice,
     /// The hashes of ids that publishers chose.
     pub ids: LogSlice,
 }
 
-/// Where a volume's detail is.
+/// Position of a volume's detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// What does not change.
+    /// The index: never changes.
     pub index: IndexSlices,
-    /// What does.
+    /// The state of its deliveries.
     pub state: LogSlice,
 }
 
@@ -93,7 +93,7 @@ impl SubscriptionCounts {
         u32::from(self.count(EntryState::Pending)) + u32::from(self.count(EntryState::Retrying))
     }
 
-    /// As it is stored: the counts, in the order of [`EntryState`].
+    /// The counts as stored, in the order of [`EntryState`].
     pub fn raw(&self) -> [u16; 5] {
         self.counts
     }
@@ -185,7 +185,7 @@ impl Volume {
         self.subscriptions.iter().any(|counts| has(counts) && is_one(counts))
     }
 
-    /// Counts the deliveries to a subscription no longer: its subscription is gone.
+    /// Removes the counts of a deleted subscription.
     pub fn forget(&mut self, subscription: u32) {
         if let Ok(position) = self.position_of(subscription) {
             self.subscriptions.remove(position);
@@ -199,7 +199,7 @@ impl Volume {
         OwedCounts { pending: sum(EntryState::Pending), retrying: sum(EntryState::Retrying) }
     }
 
-    /// Where its detail is, if it is on disk as of some checkpoint.
+    /// Position of its detail, if a checkpoint has written it.
     pub fn stored(&self) -> Option<Stored> {
         Some(Stored { index: self.index?, state: self.state? })
     }
@@ -210,7 +210,7 @@ impl Volume {
         index.into_iter().chain(self.state.map(|state| state.pos)).any(|pos| files.contains(&pos.file()))
     }
 
-    /// Counts anew what `detail` says, for the subscriptions that are known.
+    /// Recomputes the summary from `detail`, for known subscriptions.
     pub fn recount(&mut self, detail: &VolumeDetail, is_known: impl Fn(u32) -> bool) {
         let mut subscriptions: BTreeMap<u32, SubscriptionCounts> = BTreeMap::new();
         for entry in detail.deliveries.iter().filter(|entry| is_known(entry.subscription)) {

@@ -1,4 +1,7 @@
-//! A volume's detail as it is written to the log: the index, which does not change, and the state, which does.
+//! The encoding of a volume's detail: the index, which never changes, and the state of its deliveries.
+//!
+//! Unlike the rows of [`super::super::records::CommitRecord`], these are columns: a volume is written once
+//! and read whole, and columns of four thousand events are smaller and faster to decode than rows.
 
 use prost::Message;
 
@@ -54,7 +57,7 @@ pub struct IndexRecord {
 /// The deliveries of a volume, a column each.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StateRecord {
-    /// How many deliveries each event has.
+    /// Number of deliveries of each event.
     #[prost(uint32, repeated, tag = "1")]
     counts: Vec<u32>,
     #[prost(uint32, repeated, tag = "2")]
@@ -80,7 +83,7 @@ pub struct StateRecord {
     attempts_before: Vec<u32>,
 }
 
-/// What of a detail does not change, and the hashes of the ids that publishers chose, 4 bytes each.
+/// The index of a detail, and the hashes of the ids that publishers chose, 4 bytes each.
 pub fn encode_index(detail: &VolumeDetail) -> (IndexRecord, Vec<u8>) {
     let events = &detail.events;
     let mut before = 0;
@@ -114,7 +117,7 @@ pub fn encode_index(detail: &VolumeDetail) -> (IndexRecord, Vec<u8>) {
     (record, hashes)
 }
 
-/// What of a detail changes.
+/// The state of a detail.
 pub fn encode_state(detail: &VolumeDetail) -> StateRecord {
     let deliveries = &detail.deliveries;
     let retried = deliveries.iter().filter(|entry| entry.state == EntryState::Retrying);
@@ -142,7 +145,7 @@ pub fn encode_state(detail: &VolumeDetail) -> StateRecord {
     }
 }
 
-/// The detail that was written so.
+/// Decodes a detail.
 pub fn decode(index: &[u8], state: &[u8]) -> Result<VolumeDetail, RecordError> {
     let (index, state) = (IndexRecord::decode(index)?, StateRecord::decode(state)?);
     let mut detail = VolumeDetail::new();

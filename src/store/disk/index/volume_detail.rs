@@ -1,4 +1,4 @@
-//! What a volume knows of each of its events and deliveries.
+//! The detail of a volume: each of its events and deliveries.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use crate::{
     store::disk::log::LogPosition,
 };
 
-/// How far a delivery is; when a retry is due, its slot knows. The numbers are on disk.
+/// The state of a delivery; its entry has the due time of a retry. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryState {
@@ -49,7 +49,7 @@ impl EntryState {
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled];
 
-    /// Of what was stored.
+    /// The state with this number.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|state| *state as u8 == byte)
     }
@@ -69,23 +69,23 @@ pub struct EventMeta {
     pub inbox: i64,
     /// When it was stored.
     pub time: UnixMicros,
-    /// Tells it from another event with its id.
+    /// The fingerprint of its content.
     pub fingerprint: u128,
-    /// Where its encoding is.
+    /// Position of its encoding in the log.
     pub pos: LogPosition,
     /// The encoding's length.
     pub len: u32,
-    /// What the encoding adds up to.
+    /// Checksum of the encoding.
     pub checksum: u32,
-    /// What it keeps its order within.
+    /// Tag of its order key.
     pub tag: OrderTag,
-    /// Its kind.
+    /// Number of its type.
     pub event_type: i32,
     /// Its id.
     pub id: Box<str>,
     /// Whether its publisher chose the id.
     pub id_given: bool,
-    /// To how many subscriptions it was owed when it was stored.
+    /// Deliveries made when it was stored.
     pub delivery_count: u32,
 }
 
@@ -99,21 +99,21 @@ impl EventMeta {
 /// One delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryEntry {
-    /// To whom.
+    /// The subscription's key.
     pub subscription: u32,
-    /// How far.
+    /// Its state.
     pub state: EntryState,
     /// Attempts made so far.
     pub attempts: u32,
     /// How many of these were made before it was last queued.
     pub attempts_before: u32,
-    /// When the next one is due; while it is retried only.
+    /// Due time of the next attempt; only in the state retrying.
     pub due: UnixMicros,
     /// When it last changed; 0 if it never did.
     pub changed: UnixMicros,
     /// When it was added; 0 if its event was stored with it.
     pub added: UnixMicros,
-    /// Where the latest attempt is written down; the lowest place if there was none.
+    /// Position of the latest attempt in the log; the default if there was none.
     pub last: LogPosition,
 }
 
@@ -138,7 +138,7 @@ impl DeliveryEntry {
         self.attempts - self.attempts_before
     }
 
-    /// How far it is.
+    /// Its state with the due time.
     pub fn delivery_state(&self) -> DeliveryState {
         match self.state {
             EntryState::Pending => DeliveryState::Pending,
@@ -150,46 +150,46 @@ impl DeliveryEntry {
     }
 }
 
-/// What a volume knows of each event and delivery.
+/// The events and deliveries of a volume.
 #[derive(Debug, Default)]
 pub struct VolumeDetail {
-    /// How far each event is from the volume's first place; empty while none is missing.
+    /// Distance of each event from the volume's first sequence number; empty while no event is missing.
     pub seq_offsets: Vec<u32>,
     /// The events, in order.
     pub events: Vec<EventMeta>,
-    /// For each event the first of its slots, and one more for the end of the last.
+    /// For each event the index of its first delivery, and one more for the end of the last.
     pub event_offsets: Vec<u32>,
     /// The deliveries, those of an event by subscription.
     pub deliveries: Vec<DeliveryEntry>,
-    /// What is retried: subscription, when it is due, which event.
+    /// Deliveries that are retried: subscription, due time, index of the event.
     pub retries: BTreeSet<(u32, UnixMicros, u32)>,
-    /// Something changed since it was last written.
+    /// Changed since it was last written.
     pub dirty: bool,
-    /// Tells who was used last.
+    /// The time of the last use, as a counter.
     used: AtomicU64,
 }
 
-/// Roughly what an event and a delivery take up in memory, in bytes.
+/// Estimated memory of an event and a delivery, in bytes.
 const EVENT_MEMORY: usize = 150;
 const DELIVERY_MEMORY: usize = 64;
 
 impl VolumeDetail {
-    /// Of a volume without events, which nobody has described.
+    /// The detail of an empty volume.
     pub fn new() -> Self {
         Self { event_offsets: vec![0], dirty: true, ..Self::default() }
     }
 
-    /// How many events it has.
+    /// Number of events.
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Roughly what it takes up in memory, in bytes.
+    /// Estimated memory, in bytes.
     pub fn memory(&self) -> usize {
         self.events.len() * EVENT_MEMORY + self.deliveries.len() * DELIVERY_MEMORY
     }
 
-    /// Notes that it is used, at a count that rises.
+    /// Marks it as used.
     pub fn touch(&self, now: &AtomicU64) {
         self.used.store(now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -199,14 +199,14 @@ impl VolumeDetail {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Adds the next event with its deliveries, which wait.
+    /// Adds the next event with its pending deliveries.
     pub fn push(&mut self, event: EventMeta, subscriptions: impl Iterator<Item = u32>) {
         self.events.push(event);
         self.deliveries.extend(subscriptions.map(DeliveryEntry::new));
         self.event_offsets.push(index(self.deliveries.len()));
     }
 
-    /// Adds a delivery of an event, which is not there yet. Returns its slot.
+    /// Adds a delivery to an event that has none to this subscription. Returns its index.
     pub fn add(&mut self, event: usize, subscription: u32, at: UnixMicros) -> usize {
         let range = self.range(event);
         let position =
@@ -217,7 +217,7 @@ impl VolumeDetail {
         position
     }
 
-    /// The event at a place, by its number here.
+    /// The index of the event with this sequence number.
     pub fn event_at(&self, first: Seq, seq: Seq) -> Option<usize> {
         let offset = seq.0.checked_sub(first.0)?;
         if self.seq_offsets.is_empty() {
@@ -226,13 +226,13 @@ impl VolumeDetail {
         self.seq_offsets.binary_search(&u32::try_from(offset).ok()?).ok()
     }
 
-    /// The place of an event.
+    /// The sequence number of an event.
     pub fn seq(&self, first: Seq, event: usize) -> Seq {
         let offset = self.seq_offsets.get(event).map_or(event as u64, |offset| u64::from(*offset));
         Seq(first.0 + offset)
     }
 
-    /// The first event from a place on.
+    /// The index of the first event with this sequence number or a higher one.
     pub fn event_from(&self, first: Seq, seq: Seq) -> usize {
         let offset = seq.0.saturating_sub(first.0);
         let event = match self.seq_offsets.is_empty() {
@@ -242,12 +242,12 @@ impl VolumeDetail {
         event.min(self.len())
     }
 
-    /// The slots of an event.
+    /// The index range of an event's deliveries.
     pub fn range(&self, event: usize) -> std::ops::Range<usize> {
         self.event_offsets[event] as usize..self.event_offsets[event + 1] as usize
     }
 
-    /// The slot of a delivery.
+    /// The index of a delivery.
     pub fn position(&self, first: Seq, key: DeliveryKey) -> Option<usize> {
         let subscription = u32::try_from(key.subscription.0).ok()?;
         let range = self.range(self.event_at(first, key.seq)?);
@@ -258,7 +258,7 @@ impl VolumeDetail {
             .map(|position| start + position)
     }
 
-    /// Sets a slot, and keeps in mind when a retry is due.
+    /// Replaces a delivery, and updates the retries.
     pub fn set(&mut self, event: usize, position: usize, entry: DeliveryEntry) {
         let before = self.deliveries[position];
         if before.state == EntryState::Retrying {
@@ -271,18 +271,18 @@ impl VolumeDetail {
         self.dirty = true;
     }
 
-    /// When the next retry to a subscription is due.
+    /// The due time of the next retry to a subscription.
     pub fn next_due(&self, subscription: u32) -> Option<UnixMicros> {
         self.retries_of(subscription).next().map(|(due, _)| due)
     }
 
-    /// The retries to a subscription, the longest due first: when, and which event.
+    /// The retries to a subscription with their events, the earliest due time first.
     pub fn retries_of(&self, subscription: u32) -> impl Iterator<Item = (UnixMicros, usize)> {
         let range = (subscription, UnixMicros(i64::MIN), 0)..=(subscription, UnixMicros(i64::MAX), u32::MAX);
         self.retries.range(range).map(|(_, due, event)| (*due, *event as usize))
     }
 
-    /// The subscriptions to which something is retried, each with its next time.
+    /// The subscriptions with retries, each with its next due time.
     pub fn retried_subscriptions(&self) -> impl Iterator<Item = (u32, UnixMicros)> {
         let mut last = None;
         self.retries.iter().filter_map(move |(subscription, due, _)| {
@@ -302,19 +302,20 @@ impl VolumeDetail {
         })
     }
 
-    /// Whether an event is owed to one of the subscriptions that are known.
+    /// Whether an event is owed to a known subscription.
     pub fn is_owed(&self, event: usize, is_known: impl Fn(u32) -> bool) -> bool {
         self.deliveries[self.range(event)]
             .iter()
             .any(|entry| entry.state.is_owed() && is_known(entry.subscription))
     }
 
-    /// The same with these events alone, and with the deliveries to subscriptions that are known.
+    /// A copy with only these events, and with the deliveries to known subscriptions.
     pub fn filtered(&self, first: Seq, events: &[usize], is_known: impl Fn(u32) -> bool) -> Self {
         let mut kept = Self::new();
         for &event in events {
             let offset = self.seq(first, event).0 - first.0;
-            kept.seq_offsets.push(u32::try_from(offset).expect("a volume has less than 2^32 places"));
+            kept.seq_offsets
+                .push(u32::try_from(offset).expect("a volume has less than 2^32 sequence numbers"));
             kept.events.push(self.events[event].clone());
             kept.deliveries.extend(
                 self.deliveries[self.range(event)].iter().filter(|entry| is_known(entry.subscription)),
@@ -325,7 +326,7 @@ impl VolumeDetail {
         kept
     }
 
-    /// Notes what is retried, after slots were filled in.
+    /// Rebuilds the set of retries.
     pub fn note_retries(&mut self) {
         for event in 0..self.len() {
             for entry in &self.deliveries[self.range(event)] {

@@ -1,4 +1,4 @@
-//! Where the keys come from that secrets are sealed with: they are given, or they are in a file, which is made where there is none.
+//! The keys that seal secrets: given by configuration, or read from a file, which is created if missing.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,7 +30,7 @@ pub enum KeySource {
 /// Why a key file was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// There is none.
+    /// The file is missing.
     #[error("it is not there: make it with `openssl rand -base64 32`, readable by its owner alone")]
     Missing,
     /// Others than its owner and its group may read it, or others than its owner write it.
@@ -68,8 +68,8 @@ pub fn read(path: &Path) -> Result<SealingKeys, KeyFileError> {
     SealingKeys::parse(&text).map_err(KeyFileError::Malformed)
 }
 
-/// Writes a key file, readable by its owner alone, so that after a crash it is the old one or the new one. Where there is one already, who
-/// may read it stays.
+/// Writes a key file, readable by its owner alone, so that after a crash it is the old one or the new one.
+/// Where there is one already, who may read it stays.
 pub fn write(path: &Path, keys: &SealingKeys) -> Result<(), KeyFileError> {
     // Through links: whoever keeps the file elsewhere wants it there.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

@@ -1,7 +1,8 @@
-//! Which key the secrets of a store are sealed with, and sealing them anew with another one.
+//! The key of a store's secrets, and rotation to another one.
 //!
-//! A store has one key at a time: its registry says which, in a row of its own. So what a start or a rotation has to do is seen at once,
-//! and a start with another key changes nothing. Of several keys at hand the first is the store's from then on.
+//! A store has one key at a time; a row of its registry says which. So a start or a rotation sees at once
+//! what is left to do, and a start with another key changes nothing. Of several given keys the first becomes
+//! the store's.
 
 use std::path::{Path, PathBuf};
 
@@ -20,26 +21,28 @@ use crate::{
     },
 };
 
-/// What came of a rotation of the key.
+/// The result of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// The key that secrets are sealed with now.
+    /// The new key.
     pub key: KeyId,
-    /// The one before; `None` if they were in the clear.
+    /// The key before; `None` if the secrets were in the clear.
     pub before: Option<KeyId>,
-    /// The file that has the key, alone.
+    /// The file with the new key.
     pub file: Option<PathBuf>,
 }
 
-/// Seals the secrets of the store in `data_dir`, which nobody has open, with another key: the first, where the source has several, else
-/// `new`, which takes the place of the only one in its file.
+/// Seals the secrets of the store in `data_dir`, which is not open, with another key: the first of the
+/// source, if it has several, otherwise `new`, which replaces the only one in its file.
 ///
-/// At every moment the keys in the file are enough to open the store; interrupted, it goes on when it is called again or the store is
-/// opened. Nothing that was written with the key before is left in the data directory.
+/// At every moment the keys in the file are enough to open the store. An interrupted rotation continues when
+/// it is called again or the store is opened. Nothing that was sealed with the key before is left in the data
+/// directory.
 ///
 /// # Errors
 ///
-/// There is no store, another process has it open, or the key is not its key: then nothing is changed. Or the file system refused.
+/// The store does not exist, another process has it open, or the source does not have its key: nothing is
+/// changed then. Or the file system failed.
 pub fn rotate_secrets_key(
     data_dir: &Path,
     source: &KeySource,
@@ -65,7 +68,7 @@ pub fn rotate_secrets_key(
         _ if given.all().len() > 1 || !is_current => given,
         None => return Err(OpenError::NoNewKey),
         Some(file) => {
-            // Both are in the file before anything is sealed with the new one, and the new one alone once everything is.
+            // The file has both keys until everything is sealed with the new one.
             let both = given.after(new);
             write_keys(data_dir, file, &both)?;
             both
@@ -101,7 +104,7 @@ pub(crate) fn open_sealed(
     Ok((db, SealingKeys::one(keys.first().clone())))
 }
 
-/// The keys that the source gives. One beside the data is made where nothing is sealed yet.
+/// The keys of the source. Creates one in the data directory if nothing is sealed yet.
 fn available_keys(
     data_dir: &Path,
     source: &KeySource,
@@ -148,7 +151,7 @@ fn file_of(data_dir: &Path, source: &KeySource) -> Option<PathBuf> {
     }
 }
 
-/// Leaves the first key alone in the file. Where that cannot be done, whoever keeps the file has to.
+/// Removes all keys but the first from the file. If that fails, the operator has to do it.
 fn keep_first(file: &Path, keys: &SealingKeys) {
     if let Err(why) = key_file::write(file, &SealingKeys::one(keys.first().clone())) {
         tracing::warn!(key.file = %file.display(), error = %why, "older keys are left in the key file: take them out of it");
@@ -168,7 +171,7 @@ fn key_of_store(data_dir: &Path, db: &::sled::Db) -> Result<Option<KeyId>, OpenE
     RegistryTree::key_of(&tree).map_err(|error| OpenError::of_registry(data_dir, error))
 }
 
-/// Whether the store's secrets are sealed with the first of the keys. An error if they are with none of them.
+/// Whether the store's secrets are sealed with the first of the keys. Errors if with none of them.
 fn check(
     data_dir: &Path,
     db: &::sled::Db,
@@ -184,7 +187,7 @@ fn check(
     Ok(keys.first().id() == of_store)
 }
 
-/// Writes the store anew, sealed with the first of the keys.
+/// Rewrites the store, sealed with the first of the keys.
 fn seal_store(
     data_dir: &Path,
     db: ::sled::Db,
@@ -213,6 +216,6 @@ fn seal_store(
     };
     let db = rewrite(data_dir, db, row, last)?;
     let before = before.map_or_else(|| "none".to_owned(), |id| id.to_string());
-    tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store anew");
+    tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store with another key");
     Ok(db)
 }

@@ -1,4 +1,4 @@
-//! The access tokens on disk: a tree of their own beside the registry's.
+//! The tree of access tokens.
 
 use ::sled::{Batch, Tree};
 use prost::Message;

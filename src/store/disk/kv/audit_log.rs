@@ -1,5 +1,5 @@
-//! The audit records on disk: a tree of sled's of their own, written by a thread of its own. Publishing neither waits for it nor is
-//! waited for; what many callers note at the same time is synced once.
+//! The audit log: a sled tree with a writing thread of its own. Publishing and auditing do not wait for each
+//! other. Concurrent writes share one sync.
 
 use std::{
     fs::File,
@@ -34,19 +34,19 @@ use crate::{
     },
 };
 
-/// What the tree of audit records is called.
+/// Name of the tree.
 const AUDIT_TREE: &str = "audit";
-/// Notes that may wait to be written; past them [`StoreError::Busy`].
+/// Writes in the queue at most; [`StoreError::Busy`] beyond.
 pub const AUDIT_WAITING_MAX: usize = 4096;
-/// Notes that are synced at once, at most.
+/// Writes per sync at most.
 const BATCH_MAX: usize = 256;
-/// Records that one page looks at, at most.
+/// Records that one page scans at most.
 const SCANNED_MAX: usize = 10_000;
 /// Records that one purge removes, at most.
 const PURGED_MAX: usize = 10_000;
-/// Least bytes free on the disk while calls are noted, as for changes of subscriptions: sled does not survive without.
+/// Free bytes required to record a call, as for changes of subscriptions: sled does not survive a full disk.
 const ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
-/// The same while they end: what was begun is to be told to its end.
+/// Free bytes required to record the end of a call: calls that began shall end in the log.
 const ROOM_TO_END_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 
 enum Write {
@@ -55,7 +55,7 @@ enum Write {
     Stop,
 }
 
-/// What the writing thread needs beside what it shares.
+/// Settings of the audit log.
 pub struct AuditSettings {
     /// The engine.
     pub db: Db,
@@ -76,7 +76,7 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Reads what is kept, and begins to write.
+    /// Opens the log and starts its thread.
     pub fn open(settings: AuditSettings, shared: Arc<Shared>) -> Result<Self, RegistryError> {
         let tree = settings.db.open_tree(AUDIT_TREE)?;
         let usage = read_usage(&tree)?;
@@ -131,10 +131,10 @@ impl AuditLog {
         Ok(Page::cut_at(rows, query.limit, |record| record.key, stopped_at))
     }
 
-    /// Writes what waits, and ends.
+    /// Writes waiting records and stops.
     pub fn close(&self) {
         let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else { return };
-        // It has ended already if this cannot be sent; and if it panicked, it has said so.
+        // Ignored: the thread has stopped already, and reported a panic itself.
         drop(self.writes.send(Write::Stop));
         drop(writer.join());
         self.tree.write().expect("nothing panics under this lock").take();
@@ -150,7 +150,7 @@ impl AuditLog {
     }
 }
 
-/// What the writing thread owns.
+/// State of the writing thread.
 struct Writer {
     settings: AuditSettings,
     shared: Arc<Shared>,
@@ -158,7 +158,7 @@ struct Writer {
     usage: AuditUsage,
 }
 
-/// Something that is written and not yet synced.
+/// A write before its sync.
 enum Written {
     Note(Result<AuditKey, StoreError>, Reply<AuditKey>),
     Purge(Result<u64, StoreError>, Reply<u64>),
@@ -189,7 +189,7 @@ impl Writer {
         }
     }
 
-    /// Syncs what was written, and answers.
+    /// Syncs a batch and sends the replies.
     fn finish(&self, batch: Vec<Written>) {
         let wrote = batch.iter().any(|written| {
             matches!(written, Written::Note(Ok(_), _)) || matches!(written, Written::Purge(Ok(1..), _))
@@ -306,7 +306,7 @@ impl Writer {
         self.apply(batch)
     }
 
-    /// The books are in every batch, so that they are those of what is there.
+    /// Every batch includes the usage, so that it matches the records.
     fn apply(&self, mut batch: Batch) -> Result<(), RegistryError> {
         let AuditUsage { bytes, refused_bytes, last } = self.usage;
         let mut value = Vec::with_capacity(32);

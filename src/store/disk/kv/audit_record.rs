@@ -1,4 +1,5 @@
-//! An audit record as it is on disk. Numbers are never used again for another meaning, since old data directories carry them.
+//! Audit records on disk. Numbers are never used again with another meaning, since old data directories have
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -102,7 +103,7 @@ pub fn key_of(bytes: &[u8]) -> Option<AuditKey> {
     Some(AuditKey { time: UnixMicros((time ^ SIGN).cast_signed()), number })
 }
 
-/// The number that begins at this place.
+/// The number at this offset.
 pub fn u64_at(bytes: &[u8], position: usize) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes.get(position..)?.first_chunk()?))
 }

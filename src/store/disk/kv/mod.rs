@@ -6,6 +6,6 @@ pub mod audit_record;
 pub(crate) mod sled;
 pub(super) mod subscriptions;
 
-/// sled's segment, in bytes: the largest that it allows. sled moves a leaf of more than a quarter of a segment into a
-/// file of its own, which its `flush` does not sync.
+/// sled's segment, in bytes: the largest that it allows. sled moves a leaf of more than a quarter of a
+/// segment into a file of its own, which its `flush` does not sync.
 pub(in crate::store::disk) const SEGMENT_BYTES: usize = 16 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! sled: how it is opened, and written a second time.
+//! Opens sled, and rewrites it without its history.
 
 use std::{
     fs::{self, File},
@@ -20,19 +20,19 @@ use crate::store::disk::{
 const ENGINE_CACHE_BYTES: u64 = 1024 * 1024;
 /// How often sled flushes on its own, in milliseconds. Its garbage collector runs only then.
 const FLUSH_EVERY_MS: u64 = 500;
-/// sled's own lock goes with the last of its threads, which is soon: so often it is tried again, and after so long.
+/// sled releases its own lock with the last of its threads, soon after a close: wait and try again.
 const REOPEN_TRIES: u32 = 500;
 const REOPEN_AFTER: Duration = Duration::from_millis(10);
 /// Rows of the second writing that are flushed at a time.
 const ROWS_PER_FLUSH: usize = 4096;
 
-/// Where sled's directory is written a second time.
+/// Directory of the rewrite.
 const NEW_DIR: &str = "store.new";
-/// What it is called between the two renames, and until it is removed.
+/// The old directory between the two renames, and until it is removed.
 const OLD_DIR: &str = "store.old";
 
-/// Opens sled's directory. It may just have been closed in this process: nobody else has it, since the data directory's own lock is taken
-/// before.
+/// Opens sled's directory, even right after this process closed it. No other process has it: the data
+/// directory is locked before.
 pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
     let mut tries = 0;
     let db = loop {
@@ -63,10 +63,10 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
     opened.map_err(unreadable)?.map_err(|error| OpenError::of_engine(data_dir, error))
 }
 
-/// Writes every tree a second time, in a new directory that takes the place of the old one once all of it is on disk. What a tree said
-/// before stays in sled's files for long; this is how it goes.
+/// Writes every tree into a new directory and swaps it with the old one once it is durable. sled's files keep
+/// old values for long; this removes them.
 ///
-/// `row` makes of a tree's name, a key and a value the new value, or leaves the row out; `last` is done before the two change places.
+/// `row` maps a tree, a key and a value to the new value, or drops the row. `last` runs before the swap.
 pub(crate) fn rewrite(
     data_dir: &Path,
     old: ::sled::Db,
@@ -97,7 +97,7 @@ pub(crate) fn rewrite(
     open_engine(data_dir, false)
 }
 
-/// Ends what a crash interrupted in [`rewrite`].
+/// Completes or removes a [`rewrite`] that a crash interrupted.
 pub(crate) fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let exists = |dir: &str| data_dir.join(dir).try_exists();
     let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
@@ -132,7 +132,7 @@ fn check_room(data_dir: &Path, old: &::sled::Db) -> Result<(), OpenError> {
     let wanted = old.size_on_disk().map_err(|error| OpenError::of_engine(data_dir, error))?;
     let wanted = wanted + 2 * SEGMENT_BYTES as u64;
     if free_bytes(data_dir).is_some_and(|free| free < wanted) {
-        let why = format!("its subscriptions are to be written anew, which takes {} MiB", wanted >> 20);
+        let why = format!("its subscriptions have to be rewritten, which takes {} MiB", wanted >> 20);
         return Err(OpenError::of_file_system(data_dir, io::Error::new(io::ErrorKind::StorageFull, why)));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The subscriptions on disk, and what request ids were used for: one tree, so that both change in one batch. Every secret in it is
+//! The tree of subscriptions and request ids: one tree, so that both change in one batch. Its secrets are
 //! sealed with one key.
 
 use std::{
@@ -28,10 +28,10 @@ use crate::{
     },
 };
 
-/// What the tree of the registry is called.
+/// Name of the tree.
 pub(in crate::store::disk) const REGISTRY_TREE: &str = "registry";
 
-/// How long a request id is remembered. A repetition later than that is a new request.
+/// How long a request id is remembered. A later repetition is a new request.
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the registry could not be read or written.
@@ -145,8 +145,7 @@ impl RegistryTree {
         Ok(SubscriptionKey(key))
     }
 
-    /// Adds a subscription under the next key, and what its request id stands for. Forgets requests that are
-    /// older than [`REQUEST_MEMORY`].
+    /// Adds a subscription under the next key, and its request id. Removes expired request ids.
     pub fn create(
         &mut self,
         subscription: &Subscription,
@@ -217,7 +216,7 @@ impl RegistryTree {
         Ok(record)
     }
 
-    /// What a request id was used for of late: the request's digest, and the answer.
+    /// The recent use of a request id: the digest of the request, and its result.
     pub fn request(
         &self,
         account: AccountId,
@@ -252,8 +251,8 @@ fn note_older_secrets(ends: &mut BTreeMap<SubscriptionKey, UnixMicros>, subscrip
     }
 }
 
-/// A row of the tree, its secrets sealed with the first of the keys, whichever of them they are sealed with now, or none. `None` for the
-/// row that says which: it is written anew by [`RegistryTree::note_key`].
+/// A row of the tree with its secrets sealed with the first of the keys, however they are sealed now. `None`
+/// for the row of the key itself, which [`RegistryTree::note_key`] writes.
 pub fn reseal(
     key: &[u8],
     value: &[u8],
@@ -278,7 +277,7 @@ pub fn reseal(
     Ok((kind != Some(RegistryKind::SecretsKey as u8)).then(|| value.to_vec()))
 }
 
-/// What the key's own row is in the place of.
+/// The field that the key's own row is sealed for.
 const KEY_FIELD: &str = "registry";
 
 fn store_id(tree: &Tree) -> Result<Uuid, RegistryError> {
@@ -300,7 +299,7 @@ pub(crate) fn request_of(
     Ok((UnixMicros(RequestRecord::decode(value)?.time), key))
 }
 
-/// When a request was made, its digest, and its answer.
+/// The time of a request, its digest, and its result.
 pub(crate) fn response_of(
     value: &[u8],
     keys: &SealingKeys,

@@ -4,17 +4,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::LogPosition;
 
-/// What a record holds.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Events and settlements: the only one that counts by itself.
+    /// Events and settlements: the only kind that replay applies.
     Commit = 1,
-    /// What a volume knows of its events; the manifest points to it.
+    /// Indexes of volumes; the manifest points to them.
     Index = 2,
-    /// How far a volume's deliveries are; the manifest points to it.
+    /// States of volumes' deliveries; the manifest points to them.
     State = 3,
-    /// Events that are kept when the file that they were in goes; the manifest points to them.
+    /// Owed events copied from a removed file; the manifest points to them.
     Relocated = 4,
 }
 
@@ -52,7 +52,7 @@ impl Head {
         record[32..HEAD_BYTES].copy_from_slice(&checksum.to_le_bytes());
     }
 
-    /// The head that stands at `pos`, if one does. The checksum is still to be compared.
+    /// The head at `pos`, if there is one. The checksum is still to be checked.
     pub(super) fn read(bytes: &[u8; HEAD_BYTES], pos: LogPosition) -> Option<Self> {
         if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] || bytes[28..32] != [0; 4] {
             return None;
@@ -66,7 +66,7 @@ impl Head {
     }
 }
 
-/// Of everything but the checksum itself.
+/// The checksum of a record, without the field itself.
 pub(super) fn record_checksum(record: &[u8]) -> u64 {
     let payload = xxh3_64(&record[HEAD_BYTES..]);
     let mut head = [0; HEAD_BYTES];

@@ -1,4 +1,4 @@
-//! What fuzzing checks of reading the log.
+//! Fuzz target for reading the log.
 
 use std::{
     collections::BTreeMap,
@@ -25,9 +25,9 @@ struct Written {
     range: std::ops::Range<usize>,
 }
 
-/// A log of some records, and what may have happened to it since: bits that are not what they were, zeros from some place on. What is read
-/// of it is what was written, up to some record; if no error is told, no record that is whole was left out. Or, with a first byte of 255,
-/// files that hold anything.
+/// A log of some records with damage: flipped bits, or zeros from some byte on. The records that are read are
+/// a prefix of the written ones; without an error no intact record is left out. With a first byte of 255:
+/// files of arbitrary bytes.
 pub fn log(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     if first == u8::MAX {
@@ -74,7 +74,7 @@ pub fn log(data: &[u8]) {
         files[record.file][record.range.clone()] == whole[record.file][record.range.clone()]
     };
     if is_end {
-        assert!(!written[shown.len()..].iter().any(is_whole), "a record was left out, and no error told");
+        assert!(!written[shown.len()..].iter().any(is_whole), "a record was left out without an error");
     } else {
         assert!(!written.iter().all(is_whole), "nothing is wrong with it");
     }

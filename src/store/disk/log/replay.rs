@@ -1,4 +1,4 @@
-//! Reading the log from some place to its end.
+//! Replays the log from a position to its end.
 
 use super::{
     LogPosition, LogReader, ReadError, damaged,
@@ -6,23 +6,24 @@ use super::{
 };
 use crate::store::disk::records::RecordError;
 
-/// Bytes looked at at once for what should not be there.
+/// Bytes per read of the search for later records.
 const LOOK_BYTES: usize = 1024 * 1024;
 
-/// How far the log goes.
+/// The end of the log.
 #[derive(Debug)]
 pub struct Replayed {
-    /// Where the next record goes.
+    /// Position of the next record.
     pub pos: LogPosition,
     /// Its number.
     pub number: u64,
-    /// Where each file ended that was gone through.
+    /// The end of each file that was read.
     pub ends: Vec<LogPosition>,
 }
 
-/// Shows every record from `pos` on, the first of which has the number `number`, with the place of its payload.
+/// Calls `each` with every record from `pos` on, and the position of its payload. The first one has the
+/// number `number`.
 ///
-/// Errors where a record is not what was written and a later one is there: a crash tears the last one only.
+/// Errors if a damaged record is followed by an intact one: a crash tears the last one only.
 pub fn replay(
     reader: &LogReader,
     pos: LogPosition,
@@ -50,7 +51,7 @@ pub fn replay(
             _ => break,
         }
     }
-    // In the rest of the file, and in those that follow it.
+    // Search the rest of this file and the files after it.
     for position in [end.pos].into_iter().chain(reader.files_after(end.pos.file())) {
         if holds_later(reader, position, end.number)? {
             return Err(lost(end.pos, end.number));
@@ -74,7 +75,7 @@ fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u
         return Ok(None);
     }
     let bytes = reader.read(pos, HEAD_BYTES)?;
-    let bytes: [u8; HEAD_BYTES] = bytes.try_into().expect("so many were read");
+    let bytes: [u8; HEAD_BYTES] = bytes.try_into().expect("the read has this length");
     let Some(head) = Head::read(&bytes, pos) else { return Ok(None) };
     let whole = HEAD_BYTES as u64 + u64::from(head.len);
     if whole > left {
@@ -84,7 +85,7 @@ fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u
     Ok((record_checksum(&record) == head.checksum).then_some((head, record)))
 }
 
-/// Whether a record of this number or a later one stands at `pos` or behind it in its file.
+/// Whether a record with this number or a later one is at `pos` or after it in its file.
 fn holds_later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<bool, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(false) };
     let len = file.metadata()?.len();

@@ -1,5 +1,5 @@
-//! Prepares the next log file while the last one is written: a thread that fills it with zeros, or takes one that retention has
-//! freed. When the disk is full it says so, and tries again until there is room.
+//! Prepares the next log file in a thread of its own: fills it with zeros, or recycles one that retention
+//! freed. Reports a full disk, and tries again until there is room.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-/// The name of the file while it is prepared, and until it is used.
+/// Name of the spare file.
 pub(super) const SPARE: &str = "spare";
-/// Wait before a preparation that failed is tried again.
+/// Wait after a failed preparation.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes written at a time. A page: what is written at once is kept together by the kernel, and is dirty as a whole when a commit changes
-/// some bytes of it.
+/// Bytes per write. One page: the kernel keeps the bytes of one write together, and marks all of them dirty
+/// when a commit changes some.
 const CHUNK_BYTES: u32 = 4 * 1024;
 
 pub(super) struct SegmentAllocator {
@@ -48,7 +48,7 @@ impl SegmentAllocator {
         Ok(Self { shared, thread, spare, file_bytes })
     }
 
-    /// Asks for a file, if none is there or under way.
+    /// Requests a file, unless one is ready or being prepared.
     pub(super) fn request(&self) {
         let mut state = self.shared.state();
         if !state.wanted && state.ready.is_none() {
@@ -57,7 +57,7 @@ impl SegmentAllocator {
         }
     }
 
-    /// The file that is ready, moved to `path`; `None` if there is none yet.
+    /// Moves the ready file to `path`; `None` if there is none yet.
     pub(super) fn take(&self, path: &Path) -> io::Result<Option<File>> {
         let mut state = self.shared.state();
         let Some(file) = state.ready.take() else { return Ok(None) };
@@ -66,19 +66,20 @@ impl SegmentAllocator {
         Ok(Some(file))
     }
 
-    /// Whether the last try failed for want of room.
+    /// Whether the last preparation failed because the disk is full.
     pub(super) fn is_disk_full(&self) -> bool {
         self.shared.state().is_disk_full
     }
 
-    /// Whether a file that is no longer needed would be the next one.
+    /// Whether a freed file could become the next one.
     pub(super) fn can_recycle(&self, file: &File) -> bool {
         let state = self.shared.state();
         let whole = file.metadata().is_ok_and(|data| data.len() == u64::from(self.file_bytes));
         whole && state.ready.is_none() && (!state.wanted || state.is_disk_full)
     }
 
-    /// Makes the file at `path`, which [`SegmentAllocator::can_recycle`], the next one. What is in it is of other numbers and places.
+    /// Makes the file at `path` the next one, after [`SegmentAllocator::can_recycle`]. Its old records have
+    /// other numbers and positions.
     pub(super) fn recycle(&self, path: PathBuf) -> io::Result<()> {
         let mut state = self.shared.state();
         fs::rename(path, &self.spare)?;
@@ -93,7 +94,7 @@ impl Drop for SegmentAllocator {
         self.shared.state().stop = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It had nothing to say but what it logged.
+            // It logged its errors itself.
             drop(thread.join());
         }
     }
@@ -115,7 +116,7 @@ impl Shared {
             let made = make(path, file_bytes);
             state = self.state();
             if state.ready.is_some() {
-                continue; // One was given back meanwhile, in its place.
+                continue; // A file was recycled meanwhile.
             }
             match made {
                 Ok(file) => {
@@ -125,7 +126,7 @@ impl Shared {
                     (state.ready, state.is_disk_full) = (Some(file), false);
                 }
                 Err(error) => {
-                    // What was begun is in the way of those who could use the room.
+                    // The partial file takes room that others could use.
                     drop(fs::remove_file(path));
                     if !state.is_disk_full {
                         tracing::error!(%error, "there is no room for the next log file; trying again");
@@ -144,7 +145,7 @@ fn make(path: &Path, file_bytes: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes so many zeros, and syncs them.
+/// Fills a file with zeros and syncs it.
 pub(super) fn fill(mut file: &File, bytes: u32) -> io::Result<()> {
     let zeros = vec![0; CHUNK_BYTES as usize];
     let mut left = bytes;

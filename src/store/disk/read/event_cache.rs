@@ -1,5 +1,5 @@
-//! The events that were read and that somebody still holds: whoever wants one of them next shares it. Where many
-//! subscriptions are owed the same events, and read them one after another, each is read, checked and rendered once.
+//! Cache of events that are in use: the next reader shares them. Where many subscriptions are owed the same
+//! events and read them one after another, each is read, checked and rendered once.
 
 use std::sync::{Arc, Weak};
 
@@ -7,16 +7,16 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::{domain::ids::Seq, event::StoredEvent};
 
-/// Most events that are remembered. Of one that nobody holds any more, a few hundred bytes stay until the next sweep.
+/// Entries at most. An entry whose event is dropped keeps a few hundred bytes until the next sweep.
 const EVENTS_MAX: usize = 16 * 1024;
-/// With fewer than this no sweep is made.
+/// Entries below which no sweep is made.
 const SWEEP_MIN: usize = 1024;
 
-/// Finds the events that somebody holds. What it does not find is read again, and nothing else comes of it.
+/// Weak references to events in use. A miss costs a read and nothing else.
 #[derive(Debug)]
 pub struct WeakEventCache {
     by_seq: HashMap<Seq, Weak<StoredEvent>>,
-    /// At how many events those that nobody holds any more are swept out.
+    /// Number of entries that starts the next sweep.
     sweep_at: usize,
 }
 
@@ -27,12 +27,12 @@ impl Default for WeakEventCache {
 }
 
 impl WeakEventCache {
-    /// The event at this place, if somebody holds it.
+    /// The event with this sequence number, if it is in use.
     pub fn get(&self, seq: Seq) -> Option<Arc<StoredEvent>> {
         self.by_seq.get(&seq)?.upgrade()
     }
 
-    /// Remembers an event that was read, and returns it: as the one that somebody holds, if another was faster.
+    /// Caches an event that was read, and returns it, or the cached one if another reader was faster.
     pub fn intern(&mut self, event: StoredEvent) -> Arc<StoredEvent> {
         if let Some(event) = self.get(event.seq) {
             return event;
@@ -48,7 +48,8 @@ impl WeakEventCache {
     fn sweep(&mut self) {
         self.by_seq.retain(|_, event| event.strong_count() > 0);
         if self.by_seq.len() > EVENTS_MAX / 2 {
-            // Whatever is held: to look for what is not, again and again, would cost more than to read some twice.
+            // Sweeping a cache full of live entries again and again costs more than reading some events
+            // twice.
             self.by_seq.clear();
         }
         self.sweep_at = (2 * self.by_seq.len()).max(SWEEP_MIN);

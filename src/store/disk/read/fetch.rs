@@ -1,5 +1,5 @@
-//! Reading what the ledger does not have in memory: details of volumes, encodings of events, attempts. The ledger's lock is never held
-//! while the disk is read.
+//! Reads details of volumes, encodings of events and attempts from the log. The ledger is never locked during
+//! a read from disk.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -24,21 +24,21 @@ use crate::{
     },
 };
 
-/// Encodings that lie together are read together, up to so many bytes.
+/// Neighbouring encodings are read together, up to this many bytes.
 const READ_BYTES: usize = 256 * 1024;
-/// Tries to read something that is moved again and again meanwhile.
+/// Tries to read data that is moved again and again.
 const TRIES_MAX: usize = 10;
-/// In front of an attempt: its length and what it adds up to.
+/// Head of an attempt: its length and checksum.
 pub const ATTEMPT_HEAD: usize = 8;
-/// Most bytes of an attempt: what is kept of an answer and an error, and an URL, is far less.
+/// Bytes of an attempt at most: response body, error and URL are far shorter.
 const ATTEMPT_BYTES_MAX: u32 = 1024 * 1024;
 
-/// An event that is to be read.
+/// A reference to a stored event.
 #[derive(Clone, Debug)]
 pub struct EventRef {
-    /// Its place.
+    /// Its sequence number.
     pub seq: Seq,
-    /// What is known of it.
+    /// Its entry in the index.
     pub meta: EventMeta,
 }
 
@@ -49,17 +49,18 @@ impl EventRef {
     }
 }
 
-/// Which way to go through the volumes.
+/// The order of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanOrder {
-    /// From the oldest on.
+    /// The oldest volume first.
     OldestFirst,
-    /// From the newest back.
+    /// The newest volume first.
     NewestFirst,
 }
 
 impl Shared {
-    /// Shows the volumes that are wanted, with their details, until `visit` breaks off. What is not in memory is read.
+    /// Calls `visit` with each matching volume and its detail until it breaks off. Details that are not in
+    /// memory are read.
     pub fn scan_volumes(
         &self,
         way: ScanOrder,
@@ -108,7 +109,8 @@ impl Shared {
         }
     }
 
-    /// Has a volume's detail in memory and shows it; `None` if there is no such volume.
+    /// Calls `look` with a volume and its detail, which is read if necessary; `None` if the volume does not
+    /// exist.
     pub fn with_detail<T>(
         &self,
         first: Seq,
@@ -128,21 +130,21 @@ impl Shared {
         }
     }
 
-    /// Reads a detail into memory, if it is where it was said to be.
+    /// Reads a detail into memory.
     fn try_fetch(&self, first: Seq, stored: Option<Stored>, tries: &mut usize) -> Result<(), ReadError> {
         let stored = stored.expect("a volume that is not stored is in memory");
         *tries += 1;
         self.metrics.volumes_read.inc();
         match read_detail(&self.log, stored) {
             Ok(detail) => self.ledger_mut().cache_detail(first, stored, detail),
-            // It was moved meanwhile: the ledger knows where to.
+            // It was moved meanwhile: the ledger has its new position.
             Err(ReadError::Gone) if *tries < TRIES_MAX => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// The events that were found, in their order. Those that somebody holds are not read.
+    /// Loads events, in their order. Cached ones are not read.
     pub fn load(&self, found: &[EventRef]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
         let mut events: Vec<Option<Arc<StoredEvent>>> = {
             let cache = self.event_cache();
@@ -177,7 +179,7 @@ impl Shared {
     }
 }
 
-/// How many of the first of these lie close together, one after another in one file.
+/// The number of events at the start that are close together in one file.
 fn coalesce(found: &[&EventRef]) -> usize {
     let start = found[0].meta.pos;
     let follows = |pair: &[&EventRef]| {
@@ -198,7 +200,7 @@ fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, R
     }
     let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
     let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
-    // Copied: it must not hold on to what was read beside it.
+    // Copied, so that it does not keep the whole read buffer alive.
     let content = EventContent::new(meta.event_type(), meta.tag, Bytes::copy_from_slice(encoded));
     Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
 }
@@ -209,7 +211,7 @@ pub fn read_detail(log: &LogReader, stored: Stored) -> Result<VolumeDetail, Read
     Ok(volume_codec::decode(&index, &state)?)
 }
 
-/// The attempts of a delivery from its latest one back, at most `limit`, the latest last. Older ones may be gone.
+/// The latest attempts of a delivery, at most `limit`, the newest last. Older ones may be gone.
 pub fn read_attempts(log: &LogReader, last: LogPosition, limit: usize) -> Result<Vec<Attempt>, ReadError> {
     let (mut attempts, mut pos) = (Vec::new(), last);
     while pos != LogPosition::default() && attempts.len() < limit {

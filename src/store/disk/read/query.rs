@@ -1,4 +1,4 @@
-//! Answers to questions about events and deliveries.
+//! Queries of events and deliveries.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -27,25 +27,25 @@ use crate::{
     },
 };
 
-/// Volumes that one page of a list looks at. A page of 50 deliveries of one subscription among a thousand takes 13; to read one
-/// that is not in memory takes some 0.4 ms.
+/// Volumes that one page scans at most. A page of 50 deliveries of one subscription among a thousand takes
+/// 13; reading one from disk takes about 0.4 ms.
 pub const VOLUMES_PER_PAGE_MAX: usize = 16;
-/// Past this, when a volume has to be looked at.
+/// No due time.
 const NEVER: UnixMicros = UnixMicros(i64::MAX);
 
 /// A delivery: its event, to whom, and how far it is.
 type Row = (EventRef, SubscriptionKey, DeliveryEntry);
 
-/// How much a page has looked at, from the newest volume back.
+/// The progress of a page, from the newest volume back.
 #[derive(Debug, Default)]
 struct PageScan {
     volumes: usize,
-    /// The first place of the last volume, if that was as much as one page looks at.
+    /// The first sequence number of the last scanned volume, if the page reached its bound.
     stopped_at: Option<Seq>,
 }
 
 impl PageScan {
-    /// Notes that everything of a volume was looked at. Breaks off if that is enough.
+    /// Counts a scanned volume. Breaks off at the bound.
     fn finish_volume(&mut self, volume: &Volume) -> ControlFlow<()> {
         self.volumes += 1;
         if self.volumes < VOLUMES_PER_PAGE_MAX {
@@ -111,7 +111,8 @@ impl Shared {
         Ok(OrderedPage { debts: owed.map(|(owed, due)| DueDelivery { owed, due }).collect(), until, more })
     }
 
-    /// A page of a subscription's deliveries after a place that are wanted, in stored order. `has` tells volumes that may have some.
+    /// A page of matching deliveries of a subscription after an event, in stored order. `has` selects volumes
+    /// that may have some.
     fn waiting(
         &self,
         subscription: SubscriptionKey,
@@ -120,7 +121,7 @@ impl Shared {
         has: impl Fn(&SubscriptionCounts) -> bool,
         is_wanted: impl Fn(&DeliveryEntry, &EventMeta) -> bool,
     ) -> Result<Waiting, ReadError> {
-        // Looked at first: what is stored meanwhile is past it.
+        // Read first: events stored meanwhile come after it.
         let last = Seq(self.ledger().next_seq.0 - 1);
         let mut waiting =
             Waiting { found: Vec::new(), dues: Vec::new(), until: after.max(last), more: false };
@@ -159,7 +160,7 @@ impl Shared {
         let mut due: Vec<(UnixMicros, Seq, EventRef, u32)> = Vec::new();
         let mut next_due = NEVER;
         for (position, &(first_due, first)) in volumes.iter().enumerate() {
-            // Those that are known already come before everything in this volume and the later ones.
+            // Deliveries found so far are due before everything in this volume and the later ones.
             let is_enough = due.len() >= limit && due[..limit].iter().all(|(time, ..)| *time < first_due);
             if first_due > now || is_enough {
                 next_due =
@@ -313,13 +314,13 @@ impl Shared {
             },
         };
         let (rows, stopped_at) = self.delivery_rows(query, event)?;
-        // No subscription has this number: everything of that event is still to come.
+        // Subscription keys start at 1: every delivery of that event comes after this.
         let stopped_at =
             stopped_at.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
         Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, stopped_at))
     }
 
-    /// One more than a page of the deliveries that are wanted, and the place before which nothing was looked at, if something is there.
+    /// Up to one delivery more than a page, and the sequence number at which the scan stopped at its bound.
     fn delivery_rows(
         &self,
         query: &DeliveryQuery,
@@ -368,7 +369,7 @@ impl Shared {
         Ok((rows, scan.stopped_at))
     }
 
-    /// The deliveries with so many of their latest attempts.
+    /// Loads deliveries with at most `attempts_max` of their latest attempts.
     fn records(&self, rows: Vec<Row>, attempts_max: usize) -> Result<Vec<DeliveryRecord>, ReadError> {
         let found: Vec<EventRef> = rows.iter().map(|(found, ..)| found.clone()).collect();
         let events = self.load(&found)?;
@@ -406,7 +407,7 @@ pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &VolumeDetail
     }
 }
 
-/// A page of what waits in a subscription.
+/// A page of owed deliveries.
 struct Waiting {
     /// The events, and the attempts made of each.
     found: Vec<(EventRef, u32)>,

@@ -35,12 +35,12 @@ pub struct RequestRecord {
     /// Digest of the request.
     #[prost(bytes = "vec", tag = "2")]
     pub fingerprint: Vec<u8>,
-    /// The answer.
+    /// The result.
     #[prost(message, optional, tag = "3")]
     pub subscription: Option<SubscriptionRecord>,
 }
 
-/// A subscription. On disk its secrets are in [`SealedRecord`] alone: see [`SubscriptionRecord::seal`].
+/// A subscription. On disk its secrets are in [`SealedRecord`] only: see [`SubscriptionRecord::seal`].
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 pub struct SubscriptionRecord {
@@ -116,7 +116,7 @@ pub struct SubscriptionRecord {
 }
 
 impl fmt::Debug for SubscriptionRecord {
-    /// Its name alone: before it is sealed it has secrets in it.
+    /// Prints only the name: before sealing the record has secrets in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SubscriptionRecord({})", self.name)
     }
@@ -137,13 +137,13 @@ struct TlsRecord {
 }
 
 impl fmt::Debug for TlsRecord {
-    /// The server's name alone: before it is sealed it has a key in it.
+    /// Prints only the server's name: before sealing the record has a key in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TlsRecord({})", self.server_name)
     }
 }
 
-/// A secret that signs for a while beside the newest.
+/// An older secret that still signs for a while.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 struct OlderSecretRecord {

@@ -36,7 +36,7 @@ pub struct AccessTokenRecord {
     /// When it was made, in microseconds since the epoch, as all times here.
     #[prost(int64, tag = "6")]
     pub create_time: i64,
-    /// From when on it counts no more.
+    /// When it stops being valid.
     #[prost(int64, optional, tag = "7")]
     pub expire_time: Option<i64>,
     /// When it was revoked.

@@ -20,7 +20,7 @@ async fn a_damaged_directory_is_refused_and_never_made_anew() {
             let len = fs::metadata(&db).unwrap().len();
             fs::write(db, vec![0x5a; usize::try_from(len).unwrap()]).unwrap();
         }),
-        ("another store's file is put in position", |dir| {
+        ("another store's file is copied here", |dir| {
             let other = tempfile::tempdir().unwrap();
             let opened = DiskStore::open(
                 other.path(),

@@ -1,4 +1,4 @@
-//! What is told of many deliveries, and how little is read for it.
+//! Reports and lists of many deliveries, and how little they read.
 
 use super::*;
 use crate::{metrics::StoreReport, proto::v1, store::TimeRange};
@@ -127,12 +127,12 @@ fn report_of(store: &DiskStore) -> StoreReport {
     shown.expect("it is shown once")
 }
 
-/// Events enough for more volumes than one page looks at, the newest of which are of no interest, and the rare ones far apart.
+/// Enough events for more volumes than one page scans; the rare ones are far apart.
 const EVENTS: u64 = 12_000;
 
 const RARE_EVERY: u64 = 2_000;
 
-/// A store with a thousand subscriptions that get one event after another in turn, and another subscription that gets the rare ones.
+/// A store with a thousand subscriptions that get the events in turn, and one that gets the rare ones.
 async fn store_of_a_thousand_subscriptions(
     dir: &Path,
     metrics: &Arc<Metrics>,

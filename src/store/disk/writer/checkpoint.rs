@@ -1,4 +1,5 @@
-//! Checkpoints: what the writer knows in memory alone is described in the log, and the manifest says where.
+//! Checkpoints: writes the index to the log and its positions to the manifest, so that a start need not
+//! replay the log before them.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -20,10 +21,10 @@ use crate::{
     },
 };
 
-/// A record that describes volumes is written once it has this many bytes.
+/// Bytes after which an index record is closed.
 const RECORD_BYTES: usize = 1024 * 1024;
 
-/// Bytes of the record that is begun: from where, how many, and what they add up to.
+/// A slice of the record under construction.
 #[derive(Clone, Copy)]
 struct Part {
     from: usize,
@@ -42,8 +43,9 @@ impl Part {
 }
 
 impl Writer {
-    /// What is to be done between commits: full volumes are described, and a checkpoint is made when the log has begun a file or too
-    /// much is in memory alone. On a full disk that waits; nothing depends on it but how long the next start takes.
+    /// Work between commits: writes the indexes of full volumes, and makes a checkpoint when the log has
+    /// begun a file or when too many details are in memory only. On a full disk both wait; only the next
+    /// start takes longer.
     pub(super) fn maintain(&mut self) {
         if self.working().is_err() {
             return;
@@ -69,7 +71,7 @@ impl Writer {
         }
     }
 
-    /// Makes an opening start from here.
+    /// Makes a checkpoint: the next start replays the log from here.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.shared.ledger_mut().is_open = false;
         self.write_indexes()?;
@@ -128,7 +130,7 @@ impl Writer {
         }
     }
 
-    /// Writes the states that changed since they were last written.
+    /// Writes the states that changed since the last checkpoint.
     fn write_states(&mut self) -> Result<(), StoreError> {
         loop {
             let mut parts: BTreeMap<Seq, Part> = BTreeMap::new();
@@ -161,7 +163,7 @@ impl Writer {
         }
     }
 
-    /// Writes the record that was begun, durably.
+    /// Appends the record under construction and makes it durable.
     pub(super) fn append(&mut self, kind: Kind) -> Result<LogPosition, StoreError> {
         let pos = self.log.append(kind).map_err(super::write_failed)?;
         let start = Instant::now();

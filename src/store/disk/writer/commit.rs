@@ -1,4 +1,4 @@
-//! What one commit gathers before it is written.
+//! The batch of one commit.
 
 use std::collections::HashMap;
 
@@ -22,17 +22,17 @@ use crate::{
     },
 };
 
-/// A commit that is being gathered.
+/// A commit before it is written.
 #[derive(Default)]
 pub(super) struct CommitBatch {
-    /// Refusals wait as well: what they are based on may be of this commit.
+    /// Refusals wait for the commit as well: they may depend on events of this batch.
     pub(super) accepts: Vec<(AcceptResult, Reply<Vec<Accepted>>)>,
     pub(super) settles: Vec<Reply<()>>,
     pub(super) entries: Vec<EventEntry>,
     pub(super) stored: Vec<AcceptedEvent>,
     /// Bytes of the encodings of `stored`.
     pub(super) bodies_len: usize,
-    /// By account and publisher's id, the events of this commit: where they are in `entries`.
+    /// Index into `entries` by account and publisher's id.
     pub(super) ids: HashMap<(AccountId, EventId), usize>,
     pub(super) outcomes: Vec<OutcomeRecord>,
     pub(super) attempts: Vec<u8>,
@@ -46,7 +46,7 @@ impl CommitBatch {
         self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
     }
 
-    /// Adds how far a delivery got, by this attempt or by what a caller decided.
+    /// Adds the new state of a delivery, after an attempt or an operator action.
     pub(super) fn settle(
         &mut self,
         key: DeliveryKey,
@@ -57,18 +57,17 @@ impl CommitBatch {
         let before = self.attempts.len();
         if let Some(attempt) = attempt {
             let encoded = attempt.encode_to_vec();
-            let len = u32::try_from(encoded.len()).expect("what is kept of an reply is bounded");
+            let len = u32::try_from(encoded.len()).expect("an attempt record is bounded");
             self.attempts.reserve(ATTEMPT_HEAD + encoded.len());
             self.attempts.extend(len.to_le_bytes());
             self.attempts.extend(checksum(&encoded).to_le_bytes());
             self.attempts.extend(encoded);
         }
-        let attempt_len =
-            u32::try_from(self.attempts.len() - before).expect("what is kept of an reply is bounded");
+        let attempt_len = u32::try_from(self.attempts.len() - before).expect("an attempt record is bounded");
         self.outcomes.push(OutcomeRecord { attempt_len, ..OutcomeRecord::new(key, state, attempts) });
     }
 
-    /// Takes back the events of a call that failed: all or none.
+    /// Removes the events of a call that failed: all or none are stored.
     pub(super) fn take_back(&mut self, (entries, bodies_len): (usize, usize)) {
         self.entries.truncate(entries);
         self.stored.truncate(entries);

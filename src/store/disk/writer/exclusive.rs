@@ -1,4 +1,4 @@
-//! What the writing thread does one at a time: changes of the registry, decisions of callers, retention.
+//! Writes that are made one at a time: changes of the registry, operator actions, replays, retention.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// Least bytes free on the disk while subscriptions are changed: sled takes the next segment of its file before it needs it.
+/// Free bytes that a change of subscriptions requires: sled allocates its next segment ahead.
 const REGISTRY_ROOM_BYTES: u64 = 3 * SEGMENT_BYTES as u64;
 
 impl Writer {
-    /// What is rare, in a commit of its own. False if the thread shall end.
+    /// Makes one rare write, in a commit of its own. False if the thread shall end.
     pub(super) fn write_exclusive(&mut self, write: Write) -> bool {
         match write {
             Write::Decide(key, decision, reply) => {
@@ -59,7 +59,7 @@ impl Writer {
                 self.reply(reply, result);
                 return false;
             }
-            Write::Accept(..) | Write::Settle => unreachable!("these are gathered"),
+            Write::Accept(..) | Write::Settle => unreachable!("commits gather these"),
         }
         true
     }
@@ -180,7 +180,7 @@ impl Writer {
         self.registry_tree.remove(subscription)?;
         self.sync_registry()?;
         {
-            // Whoever looks sees both or neither.
+            // Readers see both changes or neither.
             let mut ledger = self.shared.ledger_mut();
             ledger.remove_subscription(subscription);
             self.shared.metrics.deliveries_dropped.inc_by(owed);
@@ -189,7 +189,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Errors while the disk has no room for what the registry's engine may take: it does not survive that.
+    /// Errors while the disk has too little room for sled, which does not survive a full disk.
     pub(super) fn registry_room(&self) -> Result<(), StoreError> {
         self.working()?;
         let free = free_bytes(&self.ledger_dir);

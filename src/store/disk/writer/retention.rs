@@ -1,4 +1,5 @@
-//! Retention: whole log files go, the oldest first. What is owed and in one of them is written anew at the end of the log.
+//! Retention: removes whole log files, the oldest first. Owed events of a removed file are copied to the end
+//! of the log.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::{
     },
 };
 
-/// A file stays as long as more of its events are owed than this, in hundredths: little would be won.
+/// Per cent of a file's events that may be owed for the file to be removed: copying more would gain little.
 const OWED_HUNDREDTHS_MAX: u64 = 75;
 
 impl Writer {
@@ -28,8 +29,8 @@ impl Writer {
             if !files.is_empty() {
                 events += self.remove_files(files)?;
             }
-            // What is written anew takes up some room itself: look again, unless it took up all that was freed. Of what is owed
-            // the same would be written anew for ever.
+            // Copies take room themselves: look again, unless they took all that was freed. The same owed
+            // events would be copied for ever.
             let bytes_left = self.log.bytes();
             if bytes_left >= before {
                 return Ok(Purged { events, bytes_left });
@@ -37,14 +38,14 @@ impl Writer {
         }
     }
 
-    /// Removes secrets that do not sign any more, and remembered requests that are too old: their answers have secrets in them.
+    /// Removes expired signing secrets, and expired request ids, whose stored results contain secrets.
     pub fn forget_secrets(&mut self) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
         let subscriptions = self.registry_tree.with_old_secrets(now);
         if subscriptions.is_empty() && !self.registry_tree.has_old_requests(now) {
             return Ok(());
         }
-        // Nobody waits for it: while there is no room, they stay.
+        // Not urgent: they stay while the disk is full.
         if matches!(self.registry_room(), Err(StoreError::Full)) {
             return Ok(());
         }
@@ -61,10 +62,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes log files with all in them that is not owed. Returns how many events are gone.
+    /// Removes log files with everything in them that is not owed. Returns the number of removed events.
     fn remove_files(&mut self, files: Vec<u32>) -> Result<u64, StoreError> {
         let mut events = 0;
-        // What is written anew is a volume of its own: none of them takes events any more.
+        // Copies form volumes of their own: no volume takes events any more.
         self.shared.ledger_mut().is_open = false;
         let (within, described): (Vec<Seq>, Vec<Seq>) = {
             let ledger = self.shared.ledger();
@@ -105,7 +106,7 @@ impl Writer {
             for volume in volumes {
                 let of_volume = volume.owed();
                 events += u64::from(volume.events);
-                // Of an event that is owed to several there is one only.
+                // An event that is owed to several subscriptions is copied once.
                 owed += (of_volume.pending + of_volume.retrying).min(u64::from(volume.events));
             }
             if owed * 100 <= events * OWED_HUNDREDTHS_MAX {
@@ -116,7 +117,7 @@ impl Writer {
         files
     }
 
-    /// Writes anew what is owed of a volume, and forgets the rest. Returns how many events are gone.
+    /// Copies the owed events of a volume and forgets the rest. Returns the number of removed events.
     fn relocate_owed(&mut self, first: Seq) -> Result<u64, StoreError> {
         self.load_dirty(first)?;
         let (found, mut kept, before) = {

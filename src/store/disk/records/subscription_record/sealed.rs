@@ -1,5 +1,6 @@
-//! The secrets of a subscription as they are on disk: sealed, each in its place. A record is sealed right before it is encoded and opened
-//! right after it is decoded; rows from before secrets were sealed have them in the clear, and are read as they are.
+//! The secrets of a subscription on disk, each sealed for its own field. A record is sealed right before it
+//! is encoded and opened right after it is decoded. Rows from before sealing have their secrets in the clear
+//! and are read as they are.
 
 use std::{collections::BTreeMap, mem};
 
@@ -15,8 +16,8 @@ use crate::{
     store::disk::records::{RecordError, unreadable},
 };
 
-/// The secrets of a subscription, sealed. Another secret gets a field here, a name below, and a line in [`SubscriptionRecord::seal`] and
-/// [`SubscriptionRecord::open`].
+/// The secrets of a subscription, sealed. Another secret gets a field here, a name below, and a line in
+/// [`SubscriptionRecord::seal`] and [`SubscriptionRecord::open`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SealedRecord {
     #[prost(bytes = "vec", tag = "1")]
@@ -35,7 +36,7 @@ pub struct SealedRecord {
     tls_client_key: Vec<u8>,
 }
 
-/// A secret that signs for a while beside the newest, sealed together with its time.
+/// An older secret that still signs for a while, sealed together with its time.
 #[derive(Clone, PartialEq, prost::Message)]
 struct SealedOlderRecord {
     #[prost(bytes = "vec", tag = "1")]
@@ -128,9 +129,9 @@ impl<R: CryptoRng> Sealer<'_, R> {
 }
 
 impl RequestRecord {
-    /// The record of the answer.
+    /// The record of the result.
     pub fn subscription_mut(&mut self) -> Result<&mut SubscriptionRecord, RecordError> {
-        self.subscription.as_mut().ok_or_else(|| RecordError("a request without an answer".to_owned()))
+        self.subscription.as_mut().ok_or_else(|| RecordError("a request without a result".to_owned()))
     }
 }
 
@@ -142,7 +143,7 @@ fn header_field(name: &str) -> String {
     format!("headers.{name}")
 }
 
-/// The time is part of the place: an older secret cannot be made to sign for longer.
+/// The time is part of the sealed context: nobody can extend the life of an older secret.
 fn older_field(until: i64, field: &str) -> String {
     format!("older_secrets.{until}.{field}")
 }

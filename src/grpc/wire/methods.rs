@@ -1,0 +1,54 @@
+//! The methods that the server offers, read from the descriptors of their services.
+
+use std::sync::LazyLock;
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+use crate::proto;
+
+/// The descriptors of everything that is served: the contract, error details, health checks and reflection
+/// itself.
+pub(in crate::grpc) static DESCRIPTOR_SETS: [&[u8]; 5] = [
+    proto::DESCRIPTORS,
+    tonic_types::pb::FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// A method of a service.
+#[derive(Debug)]
+pub(in crate::grpc) struct Method {
+    /// `tidings.v1.EventService`.
+    pub(in crate::grpc) service: String,
+    /// `PublishEvent`.
+    pub(in crate::grpc) name: String,
+    /// `/tidings.v1.EventService/PublishEvent`.
+    pub(in crate::grpc) path: String,
+    /// Whether it responds with a stream.
+    pub(in crate::grpc) streams_responses: bool,
+}
+
+/// Every method of [`DESCRIPTOR_SETS`].
+pub(in crate::grpc) fn served() -> &'static [Method] {
+    static METHODS: LazyLock<Vec<Method>> = LazyLock::new(|| {
+        let mut methods = Vec::new();
+        for set in DESCRIPTOR_SETS {
+            let set = FileDescriptorSet::decode(set).expect("descriptors that were built in are valid");
+            for file in &set.file {
+                for service in &file.service {
+                    let service_name = format!("{}.{}", file.package(), service.name());
+                    methods.extend(service.method.iter().map(|method| Method {
+                        path: format!("/{service_name}/{}", method.name()),
+                        service: service_name.clone(),
+                        name: method.name().to_owned(),
+                        streams_responses: method.server_streaming(),
+                    }));
+                }
+            }
+        }
+        methods
+    });
+    &METHODS
+}

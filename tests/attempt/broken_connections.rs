@@ -1,0 +1,132 @@
+//! Receivers that break off, and receivers that are not there.
+
+use tidings::domain::delivery::Outcome;
+
+use crate::{
+    attempt::sender::Sender,
+    support::{
+        closed_address,
+        receiver::{OK, Receiver, Response},
+    },
+};
+
+#[tokio::test]
+async fn a_connection_closed_before_the_answer_fails_without_a_second_try() {
+    let mut receiver = Receiver::always(Response::close()).await;
+    let attempt = Sender::new().post(&receiver.url("/")).await;
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
+    assert_eq!(attempt.error, "the connection was closed before the answer was complete");
+    assert_eq!(receiver.take_all().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_reset_before_the_answer_fails() {
+    let receiver = Receiver::on_connections(|mut connection| async move {
+        connection.request().await;
+        connection.reset();
+    })
+    .await;
+    let attempt = Sender::new().post(&receiver.url("/")).await;
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
+    assert_eq!(attempt.error, "the connection broke: connection reset");
+}
+
+#[tokio::test]
+async fn a_connection_closed_in_the_middle_of_an_answer_fails() {
+    for (answer, status, body) in [
+        ("HTTP/1.1 200 OK\r\ncontent-le", 0, ""),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", 200, "half"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", 200, "half"),
+    ] {
+        let receiver = Receiver::always(Response::last(answer)).await;
+        let attempt = Sender::new().post(&receiver.url("/")).await;
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, status), "{answer:?}");
+        assert_eq!(attempt.response_body, body);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_the_connection_is_whole() {
+    let receiver = Receiver::always(Response::last("HTTP/1.1 200 OK\r\n\r\nuntil the end")).await;
+    let attempt = Sender::new().post(&receiver.url("/")).await;
+    assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, "until the end"));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_fails() {
+    for answer in [
+        "garbage\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 2000 x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+    ] {
+        let receiver = Receiver::always(Response::bytes(answer)).await;
+        let attempt = Sender::new().post(&receiver.url("/")).await;
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{answer:?}");
+        assert!(attempt.error.starts_with("the answer is not http: "), "{}", attempt.error);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_too_many_or_too_long_headers_fails() {
+    let long = format!("x: {}\r\n", "y".repeat(20_000));
+    for headers in [long, "x: y\r\n".repeat(200)] {
+        let response = Response::bytes(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n"));
+        let receiver = Receiver::always(response).await;
+        let attempt = Sender::new().post(&receiver.url("/")).await;
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
+        assert_eq!(attempt.error, "the answer's headers are too large");
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_no_connection() {
+    let address = closed_address();
+    let attempt = Sender::new().post(&format!("http://{address}/hook?token=secret")).await;
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Connect, 0));
+    assert_eq!(attempt.error, format!("could not connect to {address}: connection refused"));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_no_connection() {
+    let attempt = Sender::new().post("http://nobody.invalid/").await;
+    assert_eq!(attempt.outcome, Outcome::Connect);
+    assert!(attempt.error.starts_with("nobody.invalid did not resolve: "), "{}", attempt.error);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
+    // The first connection answers once, then closes when it gets another request: it was about to anyway.
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
+        connection.request().await;
+        connection.send(OK).await;
+        if connection.number == 0 {
+            connection.request().await;
+            return;
+        }
+        connection.wait_for_end().await;
+    })
+    .await;
+    let sender = Sender::new();
+    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+    let connections: Vec<usize> = receiver.take_all().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_second_try_is_made_once() {
+    // Closes every connection without an answer, but for the very first request.
+    let mut receiver = Receiver::on_connections(|mut connection| async move {
+        connection.request().await;
+        if connection.number == 0 {
+            connection.send(OK).await;
+            connection.request().await;
+        }
+    })
+    .await;
+    let sender = Sender::new();
+    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Io);
+    assert_eq!(receiver.take_all().len(), 3);
+}

@@ -1,0 +1,14 @@
+//! One attempt on real sockets: what is sent, and what comes of every way in which a receiver can respond or fail to.
+
+mod blocked;
+mod bodies;
+mod broken_connections;
+mod hostile;
+mod keep_alive;
+mod profiles;
+mod proxies;
+mod sender;
+mod statuses;
+mod timeouts;
+mod tls;
+mod wire;

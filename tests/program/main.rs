@@ -1,8 +1,0 @@
-//! The program as people run it: the real binary, its arguments, its output, its exit code.
-
-mod configuration;
-mod demonstrating;
-mod harness;
-mod import;
-mod receiving;
-mod serving;

@@ -1,0 +1,7 @@
+//! The program as people run it: the real binary, its arguments, its output, its exit code.
+
+mod configuration;
+mod demonstrating;
+mod import;
+mod receiving;
+mod serving;

@@ -1,0 +1,76 @@
+//! What all tests share: the gateway as a process and within this one, a client, a receiver, and other ends of connections.
+
+use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+pub mod blocking_store;
+pub mod certificates;
+pub mod client;
+pub mod delegate_store;
+pub mod dns_server;
+pub mod environment;
+pub mod events;
+pub mod http_proxy;
+pub mod in_process;
+pub mod process;
+pub mod profile;
+pub mod raw_http2;
+pub mod receiver;
+pub mod scrape;
+pub mod secret_scan;
+pub mod tcp_relay;
+pub mod with_peer;
+
+/// A test that waits for longer than this has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a test looks at a state that it waits for.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The output of a future that must end.
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it takes longer than anything may")
+}
+
+/// Looks until `wanted` accepts what there is, and returns that.
+pub async fn eventually<T: Debug>(what: &str, look: impl AsyncFn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look().await;
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not {what} in time, but {seen:#?}");
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Sends bytes on a connection of their own. Returns what comes back until it is closed.
+pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    // It may be closed before all is sent, and be reset: there are bytes that nobody reads.
+    drop(stream.write_all(bytes).await);
+    Ok(read_to_close(&mut stream).await)
+}
+
+/// Everything that comes on a connection until it is closed or reset.
+pub async fn read_to_close(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    drop(timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection is closed"));
+    bytes
+}
+
+/// An address where nobody listens.
+pub fn closed_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port is free")
+}
+
+/// Fails the test if there is a signing secret or a private key in what was printed.
+#[track_caller]
+pub fn assert_no_keys(text: &str) {
+    assert_eq!(secret_scan::keys_in(text).next(), None, "a key is printed: {text}");
+}
