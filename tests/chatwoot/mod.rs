@@ -115,8 +115,8 @@ fn assert_differences(found: impl Iterator<Item = (Place, String)>) {
 
 fn places(exception: &exceptions::Exception) -> impl Iterator<Item = Place> + '_ {
     let sort = format!("{:?}", exception.sort);
-    exception.payloads.iter().flat_map(move |payload| {
+    exception.payloads().flat_map(move |payload| {
         let sort = sort.clone();
-        exception.paths.iter().map(move |path| ((*payload).to_owned(), sort.clone(), (*path).to_owned()))
+        exception.paths().map(move |path| (payload.to_owned(), sort.clone(), path.to_owned()))
     })
 }
