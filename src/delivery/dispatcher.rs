@@ -1,21 +1,24 @@
-//! The dispatcher: one loop that serves all lanes. It waits, takes what can be sent, and sends.
+//! The dispatcher: one loop that delivers to all subscriptions. It waits, takes deliveries that can be sent,
+//! and sends.
 //!
-//! It learns of work from the store alone: from the feed of accepted events, from what the store owes when it starts,
-//! and from what becomes due. A lane with nothing to do costs nothing: it is forgotten until there is work.
+//! It learns of work from the store only: from the feed of the queue, from the deliveries that are pending
+//! when it starts, and from retries as they become due. A subscription with nothing to send uses no memory
+//! here.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     ops::ControlFlow,
     sync::Arc,
     time::Duration,
 };
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::broadcast::error::RecvError,
+    sync::broadcast::{
+        Receiver,
+        error::{RecvError, TryRecvError},
+    },
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -27,89 +30,81 @@ use crate::{
     domain::{
         delivery::Outcome,
         ids::{Seq, SubscriptionKey},
-        subscription::State,
+        subscription::{State, Subscription},
         time::UnixMicros,
     },
     event::webhook::WebhookClient,
     metrics::Metrics,
     store::{AcceptedEvent, PendingDelivery, QueueEvent, Store},
 };
-use attempt_task::{Ended, Means};
-use fair_share::Places;
-use probing::{Oldest, Probe};
+use attempt_task::{AttemptContext, AttemptDone};
+use fair_share::FairScheduler;
+use lane_read::LaneRead;
+use probing::{Done, Next, Probing};
 use settings::DispatchSettings;
-use suspension::Failing;
-use throttle::{Pace, WaitLimits};
+use throttle::{Throttle, WaitLimits};
+use timers::Timers;
 
 pub(super) mod attempt_task;
 pub(super) mod fair_share;
+mod lane_read;
 mod probing;
 mod pump;
 pub mod settings;
 pub mod suspension;
 pub(super) mod throttle;
+mod timers;
 
-use pump::Reading;
-
-/// Longest time between two looks at what is due, so that a step of the clock is noticed.
+/// Longest time between two looks at the timers, so that a step of the clock is noticed.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
-/// What an event is taken to weigh before the first ones were seen, in bytes of memory: much.
-const FIRST_WEIGHT: usize = 1 << 20;
+/// Assumed memory of an event before the first ones were seen, in bytes. Deliberately high.
+const FIRST_EVENT_BYTES: usize = 1 << 20;
 
-/// Serves all lanes.
+/// Delivers to all subscriptions.
 pub struct Dispatcher {
-    means: Means,
+    context: AttemptContext,
     random: StdRng,
-    /// Lanes with something to do.
+    /// Subscriptions with something to do.
     slots: HashMap<SubscriptionKey, Slot>,
     slots_made: u64,
-    /// Lanes of subscriptions that are not delivered to, whose debts are in the store alone.
-    parked: HashSet<SubscriptionKey>,
-    /// Of lanes that do not go at full speed, or whose endpoint did not answer.
-    paces: HashMap<SubscriptionKey, Pace>,
-    places: Places,
-    /// Subscriptions whose last attempt failed.
-    failing: HashMap<SubscriptionKey, Failing>,
-    /// Suspended subscriptions.
-    probes: HashMap<SubscriptionKey, Probe>,
-    /// Those with a probe under way: nothing else is sent meanwhile.
-    probing: HashSet<SubscriptionKey>,
-    /// Subscriptions whose state is being changed from here: nothing is sent meanwhile.
-    changing: HashSet<SubscriptionKey>,
-    changes: JoinSet<SubscriptionKey>,
-    notes: JoinSet<()>,
-    oldest: JoinSet<Oldest>,
-    /// When lanes have something to try again. Entries may be out of date: they only say when to look.
-    timers: BinaryHeap<Reverse<(UnixMicros, SubscriptionKey)>>,
-    /// Ordered lanes that read no further: see [`Lane::is_out_of_order_keys`].
+    /// Subscriptions that are not active: their pending deliveries are in the store only.
+    unloaded: HashSet<SubscriptionKey>,
+    /// Subscriptions that do not send at full speed, or whose endpoint did not respond.
+    throttles: HashMap<SubscriptionKey, Throttle>,
+    scheduler: FairScheduler,
+    probing: Probing,
+    timers: Timers,
+    /// Ordered subscriptions that pause reading: see [`Lane::is_out_of_order_keys`].
     out_of_order_keys: HashSet<SubscriptionKey>,
-    /// What all windows take up, and what the reads under way may add.
-    window_bytes: usize,
+    /// Memory of all prefetches, and of the reads under way.
+    prefetch_bytes: usize,
     reserved_bytes: usize,
-    /// What an event weighed of late.
-    typical_weight: usize,
-    /// Changes of the registry that were looked at.
+    /// Moving average of the memory of an event.
+    typical_event_bytes: usize,
+    /// Version of the registry that was handled last.
     changes_seen: u64,
-    attempts: JoinSet<Ended>,
-    reads: JoinSet<Reading>,
-    /// Lanes that may want to read, and wait until fewer do; each once.
+    attempts: JoinSet<AttemptDone>,
+    reads: JoinSet<LaneRead>,
+    /// Subscriptions that may want to read and wait until fewer do; each once.
     readers: VecDeque<SubscriptionKey>,
     waiting_readers: HashSet<SubscriptionKey>,
 }
 
-/// A lane with something to do.
+/// A subscription with something to do.
 struct Slot {
     lane: Lane,
-    /// Tells it from an earlier slot of the same lane, whose reads may still be under way.
+    /// Distinguishes the slot from an earlier one of the same subscription, whose reads may still be under
+    /// way.
     number: u64,
-    /// What its window took up when it was looked at last.
+    /// Memory of its prefetch when it was last measured.
     bytes: usize,
-    /// The end of a wait that a timer was set to.
-    armed: Option<UnixMicros>,
+    /// End of the throttle's wait that a timer was set to.
+    throttled_until: Option<UnixMicros>,
 }
 
 impl Dispatcher {
-    /// A dispatcher of what `store` owes, by `webhook_client`. Jitter comes from `seed`.
+    /// A dispatcher of the pending deliveries of `store`, sent by `webhook_client`. `seed` determines the
+    /// jitter.
     pub fn new(
         store: Arc<dyn Store>,
         webhook_client: WebhookClient,
@@ -119,25 +114,19 @@ impl Dispatcher {
         seed: u64,
     ) -> Self {
         Self {
-            means: Means { store, webhook_client, clock, settings, metrics },
+            context: AttemptContext { store, webhook_client, clock, settings, metrics },
             random: StdRng::seed_from_u64(seed),
             slots: HashMap::new(),
             slots_made: 0,
-            parked: HashSet::new(),
-            paces: HashMap::new(),
-            places: Places::new(settings.attempts_in_flight_max),
-            failing: HashMap::new(),
-            probes: HashMap::new(),
-            probing: HashSet::new(),
-            changing: HashSet::new(),
-            changes: JoinSet::new(),
-            notes: JoinSet::new(),
-            oldest: JoinSet::new(),
-            timers: BinaryHeap::new(),
+            unloaded: HashSet::new(),
+            throttles: HashMap::new(),
+            scheduler: FairScheduler::new(settings.attempts_in_flight_max),
+            probing: Probing::default(),
+            timers: Timers::default(),
             out_of_order_keys: HashSet::new(),
-            window_bytes: 0,
+            prefetch_bytes: 0,
             reserved_bytes: 0,
-            typical_weight: FIRST_WEIGHT,
+            typical_event_bytes: FIRST_EVENT_BYTES,
             changes_seen: 0,
             attempts: JoinSet::new(),
             reads: JoinSet::new(),
@@ -146,136 +135,160 @@ impl Dispatcher {
         }
     }
 
-    /// Sends until `shutdown`, then waits for the attempts under way. Dropping the future ends these at once; what they
-    /// were about is still owed.
+    /// Sends until `shutdown`, then waits for the attempts under way. Dropping the future aborts these; their
+    /// deliveries stay pending in the store.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        // Listen before looking: what is accepted in between is then seen twice, and taken once.
-        let mut feed = self.means.store.subscribe_accepted();
-        let mut changes = self.means.store.registry().changes();
-        self.changes_seen = self.means.store.registry().changed_since(0).0;
-        self.look_at_everything();
+        // Subscribe before reading: an event accepted in between is seen twice, and taken once.
+        let mut feed = self.context.store.subscribe_accepted();
+        let mut changes = self.context.store.registry().changes();
+        self.changes_seen = self.context.store.registry().changed_since(0).0;
+        self.recheck_all();
         loop {
-            self.serve();
-            self.show();
-            let due = self.next_look();
+            // Before anything is sent, so that nothing is that a caller has cancelled.
+            if self.drain_feed(&mut feed).is_break() {
+                break;
+            }
+            self.start_attempts();
+            self.update_metrics();
+            let due = self.next_wakeup();
             tokio::select! {
-                // Never by chance, so that a simulation can be repeated. What can be ready all the time comes last.
+                // Never by chance, so that a simulation can be repeated. Branches that can be ready all the
+                // time come last.
                 biased;
                 () = shutdown.cancelled() => break,
                 changed = changes.changed() => match changed {
                     Ok(()) => self.registry_changed(),
                     Err(_) => break,
                 },
-                () = sleep_until(due) => self.look_at_timers(),
-                Some(Ok(id)) = self.changes.join_next() => {
-                    self.changing.remove(&id);
-                    self.pump(id);
-                }
-                Some(_) = self.notes.join_next() => {}
-                Some(Ok(oldest)) = self.oldest.join_next() => self.oldest_read(oldest),
-                Some(Ok(ended)) = self.reads.join_next() => self.read_ended(ended),
-                // A panic was caught within the attempt, and nobody cancels one: only the runtime's end is an error.
-                Some(Ok(ended)) = self.attempts.join_next() => {
-                    self.attempt_ended(&ended);
-                    // In turns with the feed: neither keeps the other waiting.
-                    if let Some(fed) = feed.recv().now_or_never()
-                        && self.hear(fed).is_break()
-                    {
-                        break;
-                    }
-                }
-                fed = feed.recv() => if self.hear(fed).is_break() {
-                    break;
+                () = sleep_until(due) => self.fire_timers(),
+                Some(done) = self.probing.join_next() => self.probing_done(done),
+                Some(Ok(done)) = self.reads.join_next() => self.read_ended(done),
+                // The task catches panics and is never cancelled: an error means that the runtime ends.
+                Some(Ok(done)) = self.attempts.join_next() => self.attempt_ended(&done),
+                received = feed.recv() => match received {
+                    Ok(event) => self.handle_queue_event(event),
+                    Err(RecvError::Lagged(_)) => self.feed_lagged(&mut feed),
+                    Err(RecvError::Closed) => break,
                 },
             }
         }
         while self.attempts.join_next().await.is_some() {}
     }
 
-    fn hear(&mut self, fed: Result<QueueEvent, RecvError>) -> ControlFlow<()> {
-        match fed {
-            Ok(QueueEvent::Events(events)) => self.accepted(&events),
-            Ok(QueueEvent::Due(key, due)) => self.tell(key.subscription, |lane| lane.made_due(key.seq, due)),
-            Ok(QueueEvent::Cancelled(key)) => self.tell(key.subscription, |lane| lane.cancelled(key.seq)),
-            Ok(QueueEvent::Requeued(lane, from)) => self.tell(lane, |lane| lane.requeued(from)),
-            Err(RecvError::Lagged(_)) => self.look_at_everything(),
-            Err(RecvError::Closed) => return ControlFlow::Break(()),
+    /// Handles the events that the feed has now.
+    fn drain_feed(&mut self, feed: &mut Receiver<QueueEvent>) -> ControlFlow<()> {
+        // Bounded: events that arrive meanwhile wait for the next turn.
+        for _ in 0..feed.len() {
+            match feed.try_recv() {
+                Ok(event) => self.handle_queue_event(event),
+                Err(TryRecvError::Lagged(_)) => {
+                    self.feed_lagged(feed);
+                    break;
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => return ControlFlow::Break(()),
+            }
         }
         ControlFlow::Continue(())
     }
 
-    /// Every lane that owes something may have more in the store than is known here.
-    fn look_at_everything(&mut self) {
-        for id in self.means.store.registry().keys() {
-            match self.slots.get_mut(&id) {
-                Some(slot) => slot.lane.missed(),
-                None => self.look_at(id),
+    fn handle_queue_event(&mut self, event: QueueEvent) {
+        match event {
+            QueueEvent::Events(events) => self.accepted(&events),
+            QueueEvent::Due(key, due) => {
+                self.with_lane(key.subscription, |lane| lane.retry_requested(key.seq, due))
             }
-            if let Some(subscription) = self.means.store.registry().by_key(id) {
-                self.look_at_state(&subscription);
+            QueueEvent::Cancelled(key) => {
+                self.probing.discard_candidate(key.subscription, &mut self.timers);
+                if let Some(slot) = self.slots.get_mut(&key.subscription) {
+                    slot.lane.cancelled(key.seq);
+                    self.pump(key.subscription);
+                }
+            }
+            QueueEvent::Requeued(id, from) => self.with_lane(id, |lane| lane.requeued(from)),
+        }
+    }
+
+    /// Handles a gap in the feed. The rest of the feed is dropped as well: every subscription reads from the
+    /// store.
+    fn feed_lagged(&mut self, feed: &mut Receiver<QueueEvent>) {
+        *feed = feed.resubscribe();
+        self.recheck_all();
+    }
+
+    /// Every subscription with pending deliveries may have more in the store than is known here.
+    fn recheck_all(&mut self) {
+        for id in self.context.store.registry().keys() {
+            match self.slots.get_mut(&id) {
+                Some(slot) => slot.lane.feed_lagged(),
+                None => self.start_lane(id),
+            }
+            if let Some(subscription) = self.context.store.registry().by_key(id) {
+                self.observe_state(&subscription);
+                self.probing.discard_candidate(id, &mut self.timers);
             }
             self.pump(id);
         }
     }
 
-    /// Begins to serve a lane of which nothing is known here, if it owes something.
-    fn look_at(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
-        let summary = self.means.store.queue_summary(id);
+    /// Starts the lane of a subscription if it has pending deliveries.
+    fn start_lane(&mut self, id: SubscriptionKey) {
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return };
+        let summary = self.context.store.queue_summary(id);
         if summary.owed() > 0 {
-            self.add_slot(id, Lane::behind(subscription.settings.ordered, summary.next_due));
+            self.add_slot(id, Lane::with_backlog(subscription.settings.ordered, summary.next_due));
         }
     }
 
     fn accepted(&mut self, group: &[AcceptedEvent]) {
-        for fed in group {
-            self.note_weight(fed.event.memory_bytes());
-            for &id in &fed.subscriptions {
+        for accepted in group {
+            self.record_event_bytes(accepted.event.memory_bytes());
+            for &id in &accepted.subscriptions {
                 let limits = self.limits();
                 if !self.slots.contains_key(&id) {
-                    let Some(subscription) = self.means.store.registry().by_key(id) else { continue };
+                    let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
                     if subscription.state != State::Active {
-                        self.parked.insert(id);
+                        self.unloaded.insert(id);
                         continue;
                     }
                     let ordered = subscription.settings.ordered;
-                    let lane = if self.parked.remove(&id) {
+                    let lane = if self.unloaded.remove(&id) {
                         // It was resumed a moment ago.
-                        Lane::behind(ordered, Some(UnixMicros(0)))
+                        Lane::with_backlog(ordered, Some(UnixMicros(0)))
                     } else {
-                        Lane::up_to_date(ordered, Seq(fed.event.seq.0 - 1))
+                        Lane::up_to_date(ordered, Seq(accepted.event.seq.0 - 1))
                     };
                     self.add_slot(id, lane);
                 }
-                let slot = self.slots.get_mut(&id).expect("it was just put there");
-                slot.lane.offer(PendingDelivery { event: Arc::clone(&fed.event), attempts: 0 }, limits);
+                let slot = self.slots.get_mut(&id).expect("it was just added");
+                slot.lane.push(PendingDelivery { event: Arc::clone(&accepted.event), attempts: 0 }, limits);
                 self.pump(id);
             }
         }
     }
 
-    /// Tells a lane what happened to its deliveries. One that is not known reads everything that is owed.
-    fn tell(&mut self, id: SubscriptionKey, tell: impl FnOnce(&mut Lane)) {
-        let Some(subscription) = self.means.store.registry().by_key(id) else { return };
+    /// Changes the lane of a subscription. A subscription without one gets one that reads all pending
+    /// deliveries.
+    fn with_lane(&mut self, id: SubscriptionKey, change: impl FnOnce(&mut Lane)) {
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return };
         if !self.slots.contains_key(&id) {
-            self.add_slot(id, Lane::behind(subscription.settings.ordered, Some(UnixMicros(0))));
+            self.add_slot(id, Lane::with_backlog(subscription.settings.ordered, Some(UnixMicros(0))));
         }
-        tell(&mut self.slots.get_mut(&id).expect("it was just put there").lane);
+        change(&mut self.slots.get_mut(&id).expect("it was just added").lane);
         self.pump(id);
     }
 
     fn add_slot(&mut self, id: SubscriptionKey, lane: Lane) {
         self.slots_made += 1;
-        self.slots.insert(id, Slot { lane, number: self.slots_made, bytes: 0, armed: None });
+        self.slots.insert(id, Slot { lane, number: self.slots_made, bytes: 0, throttled_until: None });
     }
 
     fn registry_changed(&mut self) {
-        let (seen, changed) = self.means.store.registry().changed_since(self.changes_seen);
+        let (seen, changed) = self.context.store.registry().changed_since(self.changes_seen);
         self.changes_seen = seen;
         let known = || {
-            let known =
-                self.slots.keys().chain(&self.parked).chain(self.paces.keys()).chain(self.probes.keys());
-            known.copied().collect::<BTreeSet<_>>().into_iter().collect()
+            let known = self.slots.keys().chain(&self.unloaded).chain(self.throttles.keys());
+            known.chain(self.probing.suspended()).copied().collect::<BTreeSet<_>>().into_iter().collect()
         };
         for id in changed.unwrap_or_else(known) {
             self.subscription_changed(id);
@@ -283,132 +296,137 @@ impl Dispatcher {
     }
 
     fn subscription_changed(&mut self, id: SubscriptionKey) {
-        let Some(subscription) = self.means.store.registry().by_key(id) else { return self.forget(id) };
-        self.look_at_state(&subscription);
-        let resumed = subscription.state == State::Active && self.parked.remove(&id);
+        let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
+        self.observe_state(&subscription);
+        let resumed = subscription.state == State::Active && self.unloaded.remove(&id);
         if resumed && !self.slots.contains_key(&id) {
-            self.look_at(id);
+            self.start_lane(id);
         }
         self.pump(id);
     }
 
-    /// The subscription is gone.
+    fn observe_state(&mut self, subscription: &Subscription) {
+        let resumed =
+            self.probing.observe_state(&self.context, subscription, &mut self.timers, &mut self.random);
+        if resumed {
+            self.set_throttle(subscription.key, Some(Throttle::slow_start(self.context.clock.now())));
+        }
+    }
+
+    /// Forgets a deleted subscription.
     fn forget(&mut self, id: SubscriptionKey) {
         if self.slots.get(&id).is_none_or(|slot| slot.lane.in_flight() == 0) {
             self.drop_slot(id);
-            self.set_pace(id, None);
+            self.set_throttle(id, None);
         }
-        self.parked.remove(&id);
-        self.failing.remove(&id);
-        self.probes.remove(&id);
+        self.unloaded.remove(&id);
+        self.probing.forget(id);
         self.out_of_order_keys.remove(&id);
-        self.places.forget(id);
+        self.scheduler.forget(id);
     }
 
     fn drop_slot(&mut self, id: SubscriptionKey) {
         if let Some(slot) = self.slots.remove(&id) {
-            self.window_bytes -= slot.bytes;
+            self.prefetch_bytes -= slot.bytes;
         }
     }
 
-    fn attempt_ended(&mut self, Ended { key, due, attempt, is_probe }: &Ended) {
-        let (id, now) = (key.subscription, self.means.clock.now());
-        self.places.free(id, attempt.as_ref().map(|attempt| attempt.outcome == Outcome::Ok));
-        if let (Some(attempt), Some(subscription)) = (attempt, self.means.store.registry().by_key(id)) {
+    fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe }: &AttemptDone) {
+        let (id, now) = (key.subscription, self.context.clock.now());
+        self.scheduler.release(id, attempt.outcome == Outcome::Ok);
+        if let Some(subscription) = self.context.store.registry().by_key(id) {
             if !is_probe {
-                let mut pace = self.paces.get(&id).copied().unwrap_or_default();
-                let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.means.settings;
-                let waits = WaitLimits { asked_max: retry_after_max, unasked_max: pace_wait_max };
-                pace.ended(attempt, now, self.max_in_flight(&subscription), waits);
-                self.set_pace(id, Some(pace).filter(|pace| !pace.is_free(now)));
+                let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
+                let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.context.settings;
+                let waits = WaitLimits { retry_after_max, backoff_max: pace_wait_max };
+                throttle.record(attempt, now, self.max_in_flight(&subscription), waits);
+                self.set_throttle(id, Some(throttle).filter(|throttle| !throttle.is_default(now)));
             }
-            self.judge(&subscription, attempt, key.seq, *is_probe);
+            self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *is_probe);
         }
         if *is_probe {
-            self.probe_ended(id, now);
+            self.probing.probe_ended(&self.context, id, &mut self.timers, &mut self.random);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.lane.settled(key.seq, *due);
         }
         self.pump(id);
     }
 
-    fn read_ended(&mut self, ended: Reading) {
-        self.reserved_bytes -= ended.reserved;
-        if let Some(page) = &ended.page {
-            page.owed().for_each(|owed| self.note_weight(owed.event.memory_bytes()));
+    fn probing_done(&mut self, done: Done) {
+        let now = self.context.clock.now();
+        match self.probing.done(done, now, &mut self.timers, &mut self.random) {
+            Some(Next::Pump(id)) => self.pump(id),
+            Some(Next::Enqueue(id)) => self.scheduler.enqueue(id),
+            None => {}
         }
-        let (now, limits) = (self.means.clock.now(), self.limits());
-        let slot = self.slots.get_mut(&ended.lane);
-        if let Some(slot) = slot.filter(|slot| slot.number == ended.slot) {
-            match ended.page {
-                Some(page) => slot.lane.take_page(&ended.read, page, now, limits),
-                None => slot.lane.read_failed(&ended.read),
+    }
+
+    fn read_ended(&mut self, done: LaneRead) {
+        self.reserved_bytes -= done.reserved;
+        if let Some(page) = &done.page {
+            page.owed().for_each(|owed| self.record_event_bytes(owed.event.memory_bytes()));
+        }
+        let (now, limits) = (self.context.clock.now(), self.limits());
+        let slot = self.slots.get_mut(&done.subscription);
+        if let Some(slot) = slot.filter(|slot| slot.number == done.slot) {
+            match done.page {
+                Some(page) => slot.lane.take_page(&done.read, page, now, limits),
+                None => slot.lane.read_failed(&done.read),
             }
         }
-        // Those who wait come before the lane that has just read.
-        while self.reads.len() < self.means.settings.reads_in_flight_max
+        // Waiting subscriptions come before the one that has just read.
+        while self.reads.len() < self.context.settings.reads_in_flight_max
             && let Some(next) = self.readers.pop_front()
         {
             self.waiting_readers.remove(&next);
             self.pump(next);
         }
-        self.pump(ended.lane);
+        self.pump(done.subscription);
     }
 
-    /// Notes what an event weighs.
-    fn note_weight(&mut self, memory_bytes: usize) {
-        self.typical_weight = (self.typical_weight * 15 + memory_bytes) / 16;
+    /// Updates the moving average of an event's memory.
+    fn record_event_bytes(&mut self, memory_bytes: usize) {
+        self.typical_event_bytes = (self.typical_event_bytes * 15 + memory_bytes) / 16;
     }
 
-    /// When to look at the timers.
-    fn next_look(&self) -> Instant {
-        let wait = match self.timers.peek() {
-            Some(Reverse((due, _))) => due.since(self.means.clock.now()).min(DUE_POLL_MAX),
-            None => DUE_POLL_MAX,
-        };
-        Instant::now() + wait
+    fn next_wakeup(&self) -> Instant {
+        let wait = self.timers.next().map(|due| due.since(self.context.clock.now()));
+        Instant::now() + wait.unwrap_or(DUE_POLL_MAX).min(DUE_POLL_MAX)
     }
 
-    fn look_at_timers(&mut self) {
-        let now = self.means.clock.now();
-        while let Some(&Reverse((due, id))) = self.timers.peek() {
-            if due > now {
-                return;
-            }
-            self.timers.pop();
-            self.look_at_probe(id);
+    fn fire_timers(&mut self) {
+        let now = self.context.clock.now();
+        while let Some(id) = self.timers.pop_due(now) {
+            let is_busy = self.slots.contains_key(&id);
+            self.probing.start_due_probe(&self.context, id, is_busy, &mut self.timers);
             if let Some(slot) = self.slots.get_mut(&id) {
-                slot.armed = None;
-                slot.lane.rang();
+                slot.throttled_until = None;
+                slot.lane.timer_fired();
                 self.pump(id);
-            } else if self.paces.get(&id).is_some_and(|pace| pace.is_free(now)) {
-                self.set_pace(id, None);
+            } else if self.throttles.get(&id).is_some_and(|throttle| throttle.is_default(now)) {
+                self.set_throttle(id, None);
             }
         }
     }
 
-    fn set_timer(&mut self, time: UnixMicros, id: SubscriptionKey) {
-        self.timers.push(Reverse((time, id)));
-    }
-
-    fn set_pace(&mut self, id: SubscriptionKey, pace: Option<Pace>) {
-        let before = match pace {
-            Some(pace) => self.paces.insert(id, pace),
-            None => self.paces.remove(&id),
+    fn set_throttle(&mut self, id: SubscriptionKey, throttle: Option<Throttle>) {
+        let before = match throttle {
+            Some(throttle) => self.throttles.insert(id, throttle),
+            None => self.throttles.remove(&id),
         };
-        let slowed = |pace: Option<Pace>| i64::from(pace.is_some_and(|pace| pace.is_slowed()));
-        self.means.metrics.lanes_slowed.add(slowed(pace) - slowed(before));
+        let slowed =
+            |throttle: Option<Throttle>| i64::from(throttle.is_some_and(|throttle| throttle.is_slowed()));
+        self.context.metrics.lanes_slowed.add(slowed(throttle) - slowed(before));
     }
 
-    /// Shows how things are.
-    fn show(&self) {
-        let metrics = &self.means.metrics;
+    fn update_metrics(&self) {
+        let metrics = &self.context.metrics;
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.lanes_active.set(number(self.slots.len()));
-        metrics.lanes_waiting.set(number(self.places.waiting()));
+        metrics.lanes_waiting.set(number(self.scheduler.waiting()));
         metrics.lanes_waiting_to_read.set(number(self.readers.len()));
         metrics.lanes_out_of_order_keys.set(number(self.out_of_order_keys.len()));
-        metrics.lane_windows_bytes.set(number(self.window_bytes));
+        metrics.lane_windows_bytes.set(number(self.prefetch_bytes));
     }
 }
 

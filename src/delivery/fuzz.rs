@@ -1,4 +1,4 @@
-//! What fuzzing checks of the URLs of endpoints.
+//! Fuzz checks of endpoint URLs.
 
 use std::net::IpAddr;
 
@@ -10,16 +10,16 @@ use url::{Host, Url};
 use super::http::dns::Resolver;
 use crate::domain::{egress::EgressPolicy, subscription::parse_url};
 
-/// The URL of an endpoint, in the words of a caller: what is taken stays as it is when it is read again, is understood the same by the
-/// client that POSTs to it, and gets the verdict that its connection gets.
+/// The URL of an endpoint from a caller. An accepted URL stays the same when it is parsed again, means the
+/// same to the client that sends to it, and gets the same egress verdict as its connection.
 pub fn url(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(url) = parse_url(text) else { return };
-    assert_eq!(parse_url(url.as_str()).as_ref(), Ok(&url), "what is shown can be sent back");
-    assert_eq!(Url::parse(url.as_str()).as_ref(), Ok(&url), "what is stored is read again");
+    assert_eq!(parse_url(url.as_str()).as_ref(), Ok(&url), "a displayed URL can be sent back");
+    assert_eq!(Url::parse(url.as_str()).as_ref(), Ok(&url), "a stored URL can be parsed");
     assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
 
-    let uri = Uri::try_from(url.as_str()).expect("the client takes what was taken");
+    let uri = Uri::try_from(url.as_str()).expect("the client accepts every accepted URL");
     let is_https = uri.scheme() == Some(&Scheme::HTTPS);
     assert_eq!(is_https, url.scheme() == "https");
     let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
@@ -35,11 +35,11 @@ pub fn url(data: &[u8]) {
             return;
         }
     };
-    let connected = Resolver::new().resolve(host).now_or_never().expect("an address is not looked up");
+    let connected = Resolver::new().resolve(host).now_or_never().expect("an address needs no lookup");
     assert_eq!(
         connected.as_deref(),
         Ok(&[address][..]),
-        "the address that is judged is the one that is connected to"
+        "the address that is checked is the one that is connected to"
     );
     for (allowed, denied) in [("", ""), ("127.0.0.0/8", ""), ("::/0", "10.0.0.0/8"), ("0.0.0.0/0", "::/0")] {
         let networks = |text: &str| text.parse::<IpNet>().into_iter().collect();
@@ -52,7 +52,7 @@ pub fn url(data: &[u8]) {
     }
 }
 
-/// What the standard library knows to be no address of the public internet.
+/// Whether the standard library knows that the address is not public.
 fn is_inside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

@@ -1,123 +1,37 @@
-//! A lane: what is about to be sent to one subscription. Pure: it is told what happened and asked what to do next.
+//! A lane: the delivery loop of one subscription. Pure: callers report events and ask for the next step.
 //!
-//! The store is the queue. A lane holds a bounded copy of its head (the *window*): new events come straight from the
-//! feed as long as they fit; what does not fit stays in the store, the lane is *behind*, and reads on from there.
-
-use std::{collections::HashSet, sync::Arc};
+//! The store is the queue. A lane keeps a bounded copy of its head, the *prefetch*. New events come from the
+//! feed as long as they fit. The rest stays in the store: the lane then *has a backlog* and reads on from
+//! there.
+//!
+//! A delivery that a caller cancels leaves the prefetch as soon as the feed reports it. When the feed lagged,
+//! a cancellation may be missing, so the lane drops its prefetch and reads it again.
 
 use crate::{
-    domain::{
-        event_routing::OrderTag,
-        ids::{Seq, SubscriptionKey},
-        time::UnixMicros,
-    },
-    store::{
-        DueDelivery, DuePage, OrderFilter, OrderedPage, OwedQuery, PendingDelivery, PendingPage, Store,
-        StoreError,
-    },
+    domain::{ids::Seq, time::UnixMicros},
+    store::PendingDelivery,
 };
 
 mod order_key;
 mod ordered;
-#[cfg(test)]
-mod ordered_tests;
+mod read;
 mod unordered;
 
 pub use ordered::OrderedLane;
+pub use read::{LaneLimits, Read, ReadKind, ReadPage};
 pub use unordered::UnorderedLane;
 
-/// How much a lane may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneLimits {
-    /// Deliveries in memory.
-    pub window: usize,
-    /// Conversations and the like that an ordered lane keeps apart.
-    pub order_keys_max: usize,
-    /// Deliveries in memory of each of these.
-    pub order_key_window: usize,
-}
-
-/// What is about to be sent to one subscription.
+/// The delivery loop of one subscription.
 #[derive(Debug)]
 pub enum Lane {
-    /// Whatever is owed may go.
+    /// Sends pending deliveries in any order.
     Unordered(Box<UnorderedLane>),
-    /// The events of one conversation go one after another.
+    /// Sends the events of one order key one after another.
     Ordered(Box<OrderedLane>),
 }
 
-/// Something to be read from the store for a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// What.
-    pub kind: ReadKind,
-    /// At most so many.
-    pub limit: usize,
-    /// What it returns belongs to this stay: see [`Lane::park`].
-    stay: u64,
-}
-
-/// What is to be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadKind {
-    /// First attempts of the events after this one.
-    Pending(Seq),
-    /// Retries that are due.
-    Due,
-    /// What is owed of the events after this one, but for these tags.
-    Scan(Seq, Arc<HashSet<OrderTag>>),
-    /// What is owed with this tag from this event on.
-    Tag(OrderTag, Seq),
-    /// This delivery, which a caller decided about.
-    Visit(Seq),
-}
-
-/// What was read.
-#[derive(Clone, Debug)]
-pub enum ReadPage {
-    /// First attempts.
-    Pending(PendingPage),
-    /// Retries.
-    Due(DuePage),
-    /// Both.
-    Owed(OrderedPage),
-}
-
-impl ReadPage {
-    /// What is in it.
-    pub fn owed(&self) -> impl Iterator<Item = &PendingDelivery> {
-        let (owed, debts): (&[PendingDelivery], &[DueDelivery]) = match self {
-            Self::Pending(page) => (&page.owed, &[]),
-            Self::Due(page) => (&page.owed, &[]),
-            Self::Owed(page) => (&[], &page.debts),
-        };
-        owed.iter().chain(debts.iter().map(|debt| &debt.owed))
-    }
-}
-
-impl Read {
-    /// Asks the store. May wait for the disk.
-    pub fn run(
-        &self,
-        store: &dyn Store,
-        lane: SubscriptionKey,
-        now: UnixMicros,
-    ) -> Result<ReadPage, StoreError> {
-        let owed = |after, order| {
-            store.owed(&OwedQuery { subscription: lane, after, limit: self.limit, order }).map(ReadPage::Owed)
-        };
-        match &self.kind {
-            ReadKind::Pending(after) => store.pending(lane, *after, self.limit).map(ReadPage::Pending),
-            ReadKind::Due => store.due(lane, now, self.limit).map(ReadPage::Due),
-            ReadKind::Scan(after, but) => owed(*after, OrderFilter::Except(Arc::clone(but))),
-            ReadKind::Tag(tag, from) => owed(before(*from), OrderFilter::Only(*tag)),
-            ReadKind::Visit(seq) => owed(before(*seq), OrderFilter::Any),
-        }
-    }
-}
-
 impl Lane {
-    /// A lane that owes nothing older than the event after `cursor`.
+    /// A lane with nothing to send up to `cursor`.
     pub fn up_to_date(ordered: bool, cursor: Seq) -> Self {
         if ordered {
             Self::Ordered(Box::new(OrderedLane::up_to_date(cursor)))
@@ -126,62 +40,72 @@ impl Lane {
         }
     }
 
-    /// A lane that has something in the store.
-    pub fn behind(ordered: bool, next_due: Option<UnixMicros>) -> Self {
+    /// A lane with deliveries in the store.
+    pub fn with_backlog(ordered: bool, next_due: Option<UnixMicros>) -> Self {
         if ordered {
-            Self::Ordered(Box::new(OrderedLane::behind()))
+            Self::Ordered(Box::new(OrderedLane::with_backlog()))
         } else {
-            Self::Unordered(Box::new(UnorderedLane::behind(next_due)))
+            Self::Unordered(Box::new(UnorderedLane::with_backlog(next_due)))
         }
     }
 
-    /// Begins anew as the other kind, with everything to be read again. Nothing may be in flight.
-    pub fn switch(&mut self) {
-        debug_assert_eq!(self.in_flight(), 0, "an order cannot be kept with what it does not know of");
-        // A read that is under way for the old kind must not count for the new one, nor for a later one of the old kind.
+    /// Restarts as the other kind and reads everything again. Nothing may be in flight.
+    pub fn change_mode(&mut self) {
+        debug_assert_eq!(
+            self.in_flight(),
+            0,
+            "a lane cannot keep the order of attempts that it does not know"
+        );
+        // The new epoch rejects a read that is under way, also for a later lane of the old kind.
         *self = match self {
-            Self::Unordered(lane) => Self::Ordered(Box::new(OrderedLane::behind_since(lane.stay() + 1))),
-            Self::Ordered(lane) => Self::Unordered(Box::new(UnorderedLane::behind_since(lane.stay() + 1))),
+            Self::Unordered(lane) => {
+                Self::Ordered(Box::new(OrderedLane::with_backlog_since(lane.epoch() + 1)))
+            }
+            Self::Ordered(lane) => {
+                Self::Unordered(Box::new(UnorderedLane::with_backlog_since(lane.epoch() + 1)))
+            }
         };
     }
 
-    /// Whether the events of one conversation go one after another.
+    /// Whether the lane sends the events of one order key one after another.
     pub fn is_ordered(&self) -> bool {
         matches!(self, Self::Ordered(_))
     }
 
-    /// Takes a new event from the feed if it fits into the window; otherwise it is read from the store later.
-    pub fn offer(&mut self, owed: PendingDelivery, limits: LaneLimits) {
+    /// Adds a new event from the feed if it fits; otherwise the lane reads it from the store later.
+    pub fn push(&mut self, owed: PendingDelivery, limits: LaneLimits) {
         match self {
-            Self::Unordered(lane) => lane.offer(owed, limits.window),
-            Self::Ordered(lane) => lane.offer(owed, limits),
+            Self::Unordered(lane) => lane.push(owed, limits.prefetch),
+            Self::Ordered(lane) => lane.push(owed, limits),
         }
     }
 
-    /// Notes that events may have come that were not offered, and that callers may have decided about others.
-    pub fn missed(&mut self) {
+    /// Handles a gap in the feed: new events, retries and cancellations may be missing. The lane reads its
+    /// prefetch again before it sends any of it.
+    pub fn feed_lagged(&mut self) {
         match self {
-            Self::Unordered(lane) => lane.missed(),
-            Self::Ordered(lane) => lane.missed(),
+            Self::Unordered(lane) => lane.feed_lagged(),
+            Self::Ordered(lane) => lane.feed_lagged(),
         }
     }
 
-    /// Notes that a caller wants this delivery made again.
-    pub fn made_due(&mut self, seq: Seq, due: UnixMicros) {
+    /// Handles a caller's request to retry a delivery.
+    pub fn retry_requested(&mut self, seq: Seq, due: UnixMicros) {
         match self {
-            Self::Unordered(lane) => lane.made_due(seq, due),
-            Self::Ordered(lane) => lane.made_due(seq),
+            Self::Unordered(lane) => lane.retry_requested(seq, due),
+            Self::Ordered(lane) => lane.retry_requested(seq),
         }
     }
 
-    /// Notes that a caller ended this delivery. What is held of it is noticed when it is about to be sent.
+    /// Handles a caller's cancellation: the delivery is not sent any more.
     pub fn cancelled(&mut self, seq: Seq) {
-        if let Self::Ordered(lane) = self {
-            lane.cancelled(seq);
+        match self {
+            Self::Unordered(lane) => lane.cancelled(seq),
+            Self::Ordered(lane) => lane.cancelled(seq),
         }
     }
 
-    /// Notes that deliveries from this one on became owed again.
+    /// Handles a replay: finished deliveries, none of them before `from`, are pending again.
     pub fn requeued(&mut self, from: Seq) {
         match self {
             Self::Unordered(lane) => lane.requeued(from),
@@ -189,7 +113,7 @@ impl Lane {
         }
     }
 
-    /// Whether there is one to attempt, with fewer than `max_in_flight` under way.
+    /// Whether a delivery is ready and fewer than `max_in_flight` attempts are under way.
     pub fn can_take(&self, max_in_flight: usize) -> bool {
         match self {
             Self::Unordered(lane) => lane.can_take(max_in_flight),
@@ -197,15 +121,16 @@ impl Lane {
         }
     }
 
-    /// About how many bytes of memory its window takes up; not what is in flight.
-    pub fn window_bytes(&self) -> usize {
+    /// About how many bytes of memory the prefetch uses, without attempts in flight.
+    pub fn prefetch_bytes(&self) -> usize {
         match self {
-            Self::Unordered(lane) => lane.window_bytes(),
-            Self::Ordered(lane) => lane.window_bytes(),
+            Self::Unordered(lane) => lane.prefetch_bytes(),
+            Self::Ordered(lane) => lane.prefetch_bytes(),
         }
     }
 
-    /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
+    /// Takes the next delivery to attempt, if fewer than `max_in_flight` are in flight. It is in flight from
+    /// now on.
     pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         match self {
             Self::Unordered(lane) => lane.take(max_in_flight),
@@ -213,7 +138,7 @@ impl Lane {
         }
     }
 
-    /// Notes that an attempt is over and written down; `due` is when the next one is, if there is one.
+    /// Handles the end of an attempt that is settled in the store. `due` is the time of the next one, if any.
     pub fn settled(&mut self, seq: Seq, due: Option<UnixMicros>) {
         match self {
             Self::Unordered(lane) => lane.settled(seq, due),
@@ -221,26 +146,26 @@ impl Lane {
         }
     }
 
-    /// What to read from the store now. One read at a time, and only once half of the window is free.
+    /// The next read of the store. One at a time, and only once half of the prefetch is free.
     pub fn next_read(&mut self, now: UnixMicros, limits: LaneLimits) -> Option<Read> {
         match self {
-            Self::Unordered(lane) => lane.next_read(now, limits.window),
+            Self::Unordered(lane) => lane.next_read(now, limits.prefetch),
             Self::Ordered(lane) => lane.next_read(now, limits),
         }
     }
 
-    /// Takes what was read.
+    /// Takes the result of a read.
     pub fn take_page(&mut self, read: &Read, page: ReadPage, now: UnixMicros, limits: LaneLimits) {
         match (self, page) {
             (Self::Unordered(lane), ReadPage::Pending(page)) => lane.take_pending(read, page),
             (Self::Unordered(lane), ReadPage::Due(page)) => lane.take_due(read, page),
             (Self::Ordered(lane), ReadPage::Owed(page)) => lane.take_owed(read, page, now, limits),
-            // Read for a lane of the other kind, before it was changed.
+            // The read began before the lane changed its mode.
             (Self::Unordered(_), ReadPage::Owed(_)) | (Self::Ordered(_), _) => {}
         }
     }
 
-    /// Notes that a read failed: it is to be made again.
+    /// Handles a failed read: the lane makes it again.
     pub fn read_failed(&mut self, read: &Read) {
         match self {
             Self::Unordered(lane) => lane.read_failed(read),
@@ -248,31 +173,34 @@ impl Lane {
         }
     }
 
-    /// Gives back the window, since nothing is to be sent for a while. It is read again from the store afterwards.
-    pub fn park(&mut self) {
+    /// Drops the prefetch of a lane that sends nothing for a while, and starts a new epoch. The lane reads
+    /// everything again afterwards.
+    pub fn unload(&mut self) {
         match self {
-            Self::Unordered(lane) => lane.park(),
-            Self::Ordered(lane) => lane.park(),
+            Self::Unordered(lane) => lane.unload(),
+            Self::Ordered(lane) => lane.unload(),
         }
     }
 
-    /// The time to set a timer to, if none is set to it yet. What is due already needs none: it is read once there is room.
-    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
+    /// The time of the next timer, unless it is set already. A delivery that is due needs none: the lane
+    /// reads it once there is room.
+    pub fn next_timer(&mut self, now: UnixMicros) -> Option<UnixMicros> {
         match self {
-            Self::Unordered(lane) => lane.arm(now),
-            Self::Ordered(lane) => lane.arm(now),
+            Self::Unordered(lane) => lane.next_timer(now),
+            Self::Ordered(lane) => lane.next_timer(now),
         }
     }
 
-    /// Notes that a timer rang: none is set any more. If the clock steps back before there is room, it must be set again.
-    pub fn rang(&mut self) {
+    /// Handles a timer: none is set any more. If the clock steps back before there is room, it must be set
+    /// again.
+    pub fn timer_fired(&mut self) {
         match self {
-            Self::Unordered(lane) => lane.rang(),
-            Self::Ordered(lane) => lane.rang(),
+            Self::Unordered(lane) => lane.timer_fired(),
+            Self::Ordered(lane) => lane.timer_fired(),
         }
     }
 
-    /// How many attempts are under way.
+    /// Attempts under way.
     pub fn in_flight(&self) -> usize {
         match self {
             Self::Unordered(lane) => lane.in_flight(),
@@ -280,7 +208,7 @@ impl Lane {
         }
     }
 
-    /// Whether nothing is held, under way or known to wait.
+    /// Whether the lane has nothing to send, to read or to wait for.
     pub fn is_idle(&self) -> bool {
         match self {
             Self::Unordered(lane) => lane.is_idle(),
@@ -288,13 +216,8 @@ impl Lane {
         }
     }
 
-    /// Whether it reads no further since it keeps as many conversations apart as it may.
+    /// Whether the lane pauses reading because it tracks as many order keys as it may.
     pub fn is_out_of_order_keys(&self, limits: LaneLimits) -> bool {
         matches!(self, Self::Ordered(lane) if lane.is_full(limits))
     }
-}
-
-/// The place before `seq`.
-fn before(seq: Seq) -> Seq {
-    Seq(seq.0.saturating_sub(1))
 }

@@ -1,9 +1,10 @@
-//! Sends: reads from the store what is owed, attempts it, and settles it there.
+//! Delivers: takes pending deliveries from the store, sends them, and settles the attempts in the store.
 //!
-//! `dispatcher` serves all subscriptions, `lane` is what it knows of one; `pace`, `places` and `suspension` decide how fast it
-//! goes, and `sending` makes one attempt and settles it. The rest is one POST: `client` holds the settings, `attempt` the tower
-//! stack, `pool` the kept connections, `http1` one of them, `connect`, `resolve`, `proxy` and `tls` the way to a `stream`,
-//! `failure` what there is instead of an answer.
+//! - `dispatcher`: the loop over all subscriptions. `fair_share`, `throttle`, `suspension` and `probing` decide
+//!   which subscription sends and when; `attempt_task` makes one attempt.
+//! - `lane`: the prefetch of one subscription, ordered or not.
+//! - `http`: sends a request. `client` has the settings, `stack` the layers of an attempt, `pool` and `http1` the
+//!   connections; `connect` opens them with `dns`, `proxy` and `tls`; `failure` says why there is no response.
 
 pub mod dispatcher;
 #[cfg(any(test, fuzzing))]

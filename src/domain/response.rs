@@ -1,4 +1,4 @@
-//! What a receiver's answer means, and what is kept of it.
+//! The meaning of a receiver's response, and the excerpt of it that is kept.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,24 +9,24 @@ use super::{
     time::UnixMicros,
 };
 
-/// Longest wait that is read out of a `Retry-After`; a longer one is taken as this. Far above any sensible cap.
+/// Longest wait read from a `Retry-After`; a longer one is cut to this. Far above any sensible setting.
 pub const RETRY_AFTER_READ_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// Most characters of a `Location` in an error's text.
 const LOCATION_CHARS_MAX: usize = 200;
 
-/// What comes of a complete answer with this status: only 2xx is a success.
+/// The outcome of a complete response with this status: only 2xx is a success.
 pub fn classify(status: StatusCode) -> Outcome {
     if status.is_success() { Outcome::Ok } else { Outcome::HttpStatus }
 }
 
-/// How long a `Retry-After` asks to wait from `now`: seconds, or any of the three forms of an HTTP date. Zero if it names
-/// the past; `None` if it is neither.
+/// The wait from `now` that a `Retry-After` requests: seconds, or any of the three forms of an HTTP date.
+/// Zero for a time in the past; `None` if the value is neither.
 pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duration> {
     let text = value.to_str().ok()?.trim_ascii();
     let (digits, negative) = text.strip_prefix('-').map_or((text, false), |digits| (digits, true));
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-        // Digits only: what does not parse is too large.
+        // Digits only: a number that does not parse is too large.
         let seconds = if negative { 0 } else { digits.parse().unwrap_or(u64::MAX) };
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_READ_MAX));
     }
@@ -34,8 +34,8 @@ pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duratio
     Some(UnixMicros(0).plus(date).since(now).min(RETRY_AFTER_READ_MAX))
 }
 
-/// What an answer with another status than 2xx says to people. Names the place that a redirect leads to, without its
-/// query and its user info, where there may be secrets.
+/// A readable text for a response with another status than 2xx. Names the target of a redirect without its
+/// query and user info, which may contain secrets.
 pub fn status_text(status: StatusCode, location: Option<&HeaderValue>) -> String {
     let name = status.canonical_reason().map(|name| format!(" {name}")).unwrap_or_default();
     let mut text = format!("answered {}{name}", status.as_u16());
@@ -43,15 +43,15 @@ pub fn status_text(status: StatusCode, location: Option<&HeaderValue>) -> String
         if let Some(location) = location {
             text.push_str(" to ");
             let location = String::from_utf8_lossy(location.as_bytes()).replace(char::is_control, "");
-            let place = location.split(['?', '#']).next().unwrap_or_default();
-            text.extend(without_user_info(place).chars().take(LOCATION_CHARS_MAX));
+            let target = location.split(['?', '#']).next().unwrap_or_default();
+            text.extend(without_user_info(target).chars().take(LOCATION_CHARS_MAX));
         }
         text.push_str(", and redirects are not followed");
     }
     fit_error(text)
 }
 
-/// A URL without its user info, however browsers may be made to find one: they take `\\` for `/`, and need neither slash.
+/// A URL without its user info, as browsers would find one: they accept `\\` for `/`, and need neither slash.
 fn without_user_info(url: &str) -> String {
     let is_slash = |c| matches!(c, '/' | '\\');
     let is_scheme = |text: &str| {
@@ -75,7 +75,7 @@ fn without_user_info(url: &str) -> String {
     format!("{start}{}", &rest[host..])
 }
 
-/// An error's text within [`ERROR_BYTES_KEPT`] and without control characters.
+/// An error text cut to [`ERROR_BYTES_KEPT`] and without control characters.
 pub fn fit_error(text: String) -> String {
     let mut text = if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text };
     if text.len() > ERROR_BYTES_KEPT {
@@ -86,14 +86,15 @@ pub fn fit_error(text: String) -> String {
     text
 }
 
-/// What is kept of an answer's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]: what is not UTF-8, and NUL,
-/// which not every database takes in a text, is replaced by U+FFFD. `whole` tells that nothing comes after `start`.
+/// The excerpt of a response's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]. Invalid UTF-8,
+/// and NUL, which some databases reject in text, is replaced by U+FFFD. With `whole`, `start` is the complete
+/// body.
 pub fn excerpt(start: &[u8], whole: bool) -> String {
     let mut text = String::with_capacity(start.len().min(RESPONSE_BYTES_KEPT));
     let mut chunks = start.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         text.extend(chunk.valid().chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }));
-        // The first half of a character at the end of a part is no fault of the receiver's.
+        // A character that is cut at the end of an incomplete body is not the receiver's fault.
         let halved = !whole && chunks.peek().is_none() && is_start_of_char(chunk.invalid());
         if !chunk.invalid().is_empty() && !halved {
             text.push(char::REPLACEMENT_CHARACTER);
@@ -103,7 +104,7 @@ pub fn excerpt(start: &[u8], whole: bool) -> String {
     text
 }
 
-/// Whether more bytes could make a character of these.
+/// Whether these bytes are the start of a character.
 fn is_start_of_char(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_shown_without_its_user_info() {
+    fn a_redirect_target_is_shown_without_its_user_info() {
         for (location, shown) in [
             ("https://user:secret@example.com/a@b", "https://example.com/a@b"),
             ("https://user:secret@example.com?secret", "https://example.com"),
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_the_past_is_no_wait_and_one_without_end_is_bounded() {
+    fn retry_after_in_the_past_is_no_wait_and_a_huge_one_is_bounded() {
         for text in ["-1", "Tue, 14 Nov 2023 22:13:19 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"] {
             assert_eq!(retry_after(text), Some(Duration::ZERO), "{text}");
         }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_that_is_neither_says_nothing() {
+    fn an_unreadable_retry_after_is_ignored() {
         for text in
             ["", "-", "soon", "1.5", "+3", "1 2", "2023-11-14T22:14:20Z", "Tue, 99 Nov 2023", "\u{e9}"]
         {
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_redirect_names_the_place_but_not_the_query() {
+    fn the_text_of_a_redirect_names_the_target_without_the_query() {
         let location = HeaderValue::from_static("https://example.com/hook?token=secret#x");
         assert_eq!(
             status_text(StatusCode::MOVED_PERMANENTLY, Some(&location)),
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(excerpt(b"ok\n\t\x1b", true), "ok\n\t\x1b");
         assert_eq!(excerpt(b"a\0b\xffc", true), "a\u{fffd}b\u{fffd}c");
         assert_eq!(excerpt("aé".as_bytes(), true), "aé");
-        // Cut in the middle of a character: a part that goes on, and a body that ends so.
+        // Cut in the middle of a character: an incomplete body, and a complete one.
         assert_eq!(excerpt(b"a\xc3", false), "a");
         assert_eq!(excerpt(b"a\xc3", true), "a\u{fffd}");
         assert_eq!(excerpt(&[0xff; RESPONSE_BYTES_KEPT], true).len(), 1023);

@@ -1,4 +1,4 @@
-//! When a failed delivery is tried again. Pure: time and randomness are passed in.
+//! Retry policies: when a failed delivery is attempted again. Pure: time and randomness are passed in.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use super::{
     time::UnixMicros,
 };
 
-/// Most attempts that a policy may ask for, from the contract (`RetryPolicy.max_attempts`).
+/// Upper bound of `RetryPolicy.max_attempts` in the contract.
 pub const ATTEMPTS_MAX: u32 = 50;
-/// Shortest bound of a wait.
+/// Lower bound of the backoffs of a policy.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(1);
-/// Longest bound of a wait.
+/// Upper bound of the backoffs of a policy.
 pub const BACKOFF_MAX: Duration = Duration::from_hours(7 * 24);
 
-/// When a failed delivery is tried again.
+/// When a failed delivery is attempted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least 1.
+    /// Attempts per delivery, at least 1.
     pub max_attempts: u32,
-    /// The bound of the first wait.
+    /// Longest wait before the first retry.
     pub min_backoff: Duration,
-    /// The bound of the longest wait; at least `min_backoff`.
+    /// Longest wait before any retry; at least `min_backoff`.
     pub max_backoff: Duration,
 }
 
-/// The rule that a retry policy breaks, to be shown to whoever set it.
+/// The rule that a retry policy breaks. The text is for the caller that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetryPolicyError {
     /// `max_attempts` is out of bounds.
@@ -46,7 +46,7 @@ pub enum RetryPolicyError {
 }
 
 impl RetryPolicyError {
-    /// The field at fault, by its name in the contract.
+    /// The invalid field, by its name in the contract.
     pub fn field(self) -> &'static str {
         match self {
             Self::Attempts => "max_attempts",
@@ -57,15 +57,15 @@ impl RetryPolicyError {
 }
 
 impl Default for RetryPolicy {
-    /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits come to 2 hours 51 minutes at most, half of that on
-    /// average; more attempts go on towards the 6 hours.
+    /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits add up to 2 hours 51 minutes at most and
+    /// half of that on average. Only policies with more attempts reach the 6 hours.
     fn default() -> Self {
         Self { max_attempts: 12, min_backoff: Duration::from_secs(5), max_backoff: Duration::from_hours(6) }
     }
 }
 
 impl RetryPolicy {
-    /// A policy, if its values are within their bounds; else the first rule that is broken.
+    /// A policy with these values, or the first rule that they break.
     pub fn try_new(
         max_attempts: u32,
         min_backoff: Duration,
@@ -85,11 +85,12 @@ impl RetryPolicy {
         }
     }
 
-    /// How far a delivery is after its attempt number `attempts` (the first is 1) ended as `attempt` at `now`.
+    /// The state of a delivery after attempt number `attempts` (the first is 1) ended as `attempt` at `now`.
     ///
-    /// The wait is drawn evenly from zero to the bound of [`RetryPolicy::backoff`], so that the deliveries that failed
-    /// together do not come back together. Where the answer asked to wait longer (`Retry-After`), it is as long as that,
-    /// up to `retry_after_max`.
+    /// The wait is drawn evenly from zero to [`RetryPolicy::backoff`] (full jitter), so that deliveries that
+    /// failed together do not return together. A longer wait that the response requests with `Retry-After` is
+    /// respected up to
+    /// `retry_after_max`.
     pub fn next_state(
         &self,
         attempt: &Attempt,
@@ -101,7 +102,7 @@ impl RetryPolicy {
         if attempt.outcome == Outcome::Ok {
             return DeliveryState::Succeeded;
         }
-        // Who says that it is gone for good is not sent to any more, and what is owed to it waits.
+        // An endpoint that is gone for good is suspended, and its deliveries wait for it.
         let gone = attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16();
         if attempts >= self.max_attempts && !gone {
             return DeliveryState::Failed;
@@ -109,7 +110,8 @@ impl RetryPolicy {
         self.retry(attempt, attempts, now, retry_after_max, random)
     }
 
-    /// How far a delivery is after a probe of a suspended subscription: it is never given up by that.
+    /// The state of a delivery after a probe of a suspended subscription: a probe never makes it fail for
+    /// good.
     pub fn next_state_of_probe(
         &self,
         attempt: &Attempt,
@@ -135,12 +137,12 @@ impl RetryPolicy {
     ) -> DeliveryState {
         let bound = u64::try_from(self.backoff(attempts).as_micros()).unwrap_or(u64::MAX);
         let wait = Duration::from_micros(random.random_range(0..=bound));
-        let asked = attempt.retry_after.unwrap_or_default().min(retry_after_max);
-        DeliveryState::Retrying { due: now.plus(wait.max(asked)) }
+        let requested = attempt.retry_after.unwrap_or_default().min(retry_after_max);
+        DeliveryState::Retrying { due: now.plus(wait.max(requested)) }
     }
 
-    /// The longest wait after attempt number `attempts` (the first is 1): `min_backoff`, doubled with each further attempt
-    /// up to `max_backoff`.
+    /// The longest wait after attempt number `attempts` (the first is 1): `min_backoff`, doubled with each
+    /// further attempt up to `max_backoff`.
     pub fn backoff(&self, attempts: u32) -> Duration {
         let doubled =
             2_u32.checked_pow(attempts.saturating_sub(1)).and_then(|n| self.min_backoff.checked_mul(n));

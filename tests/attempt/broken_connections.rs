@@ -15,7 +15,7 @@ async fn a_connection_closed_before_the_answer_fails_without_a_second_try() {
     let mut receiver = Receiver::always(Response::close()).await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
-    assert_eq!(attempt.error, "the connection was closed before the answer was complete");
+    assert_eq!(attempt.error, "the connection was closed before the response was complete");
     assert_eq!(receiver.take_all().len(), 1);
 }
 
@@ -63,7 +63,7 @@ async fn an_answer_that_is_not_http_fails() {
         let receiver = Receiver::always(Response::bytes(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{answer:?}");
-        assert!(attempt.error.starts_with("the answer is not http: "), "{}", attempt.error);
+        assert!(attempt.error.starts_with("the response is not http: "), "{}", attempt.error);
     }
 }
 
@@ -75,7 +75,7 @@ async fn an_answer_with_too_many_or_too_long_headers_fails() {
         let receiver = Receiver::always(response).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
-        assert_eq!(attempt.error, "the answer's headers are too large");
+        assert_eq!(attempt.error, "the response's headers are too large");
     }
 }
 

@@ -192,10 +192,10 @@ async fn a_proxy_that_talks_nonsense_is_reported() {
     let more = "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
     let flood = Response::repeat("HTTP/1.1 200 OK\r\n", "x-more: of the same\r\n");
     for (response, error) in [
-        (Response::bytes("SSH-2.0-OpenSSH_9.9\r\n"), "the proxy's answer is not http"),
-        (Response::bytes(more), "the proxy sent more than its answer"),
-        (flood, "the proxy's answer is longer than 8192 bytes"),
-        (Response::close(), "the proxy closed the connection before its answer was complete"),
+        (Response::bytes("SSH-2.0-OpenSSH_9.9\r\n"), "the proxy's response is not http"),
+        (Response::bytes(more), "the proxy sent more than its response"),
+        (flood, "the proxy's response is longer than 8192 bytes"),
+        (Response::close(), "the proxy closed the connection before its response was complete"),
     ] {
         assert_fails(&["https"], response, Outcome::Connect, error).await;
     }

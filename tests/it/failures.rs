@@ -92,7 +92,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_is_given_up_in_time() {
-    let delivery = fails(Response::nothing(), Timeout, 0, "no complete answer within 1s").await;
+    let delivery = fails(Response::nothing(), Timeout, 0, "no complete response within 1s").await;
     for attempt in &delivery.attempts {
         let took: Duration = attempt.duration.unwrap().try_into().unwrap();
         assert!((1..30).contains(&took.as_secs()), "{took:?}");
@@ -101,12 +101,12 @@ async fn a_receiver_that_never_answers_is_given_up_in_time() {
 
 #[tokio::test]
 async fn a_connection_that_is_closed_without_an_answer_is_broken() {
-    fails(Response::close(), Io, 0, "closed before the answer was complete").await;
+    fails(Response::close(), Io, 0, "closed before the response was complete").await;
 }
 
 #[tokio::test]
 async fn an_answer_that_breaks_in_its_head_is_broken() {
-    fails(Response::half_head(), Io, 0, "closed before the answer was complete").await;
+    fails(Response::half_head(), Io, 0, "closed before the response was complete").await;
 }
 
 #[tokio::test]
@@ -229,10 +229,10 @@ async fn a_test_posts_at_once_and_tells_what_came_of_it() {
     let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
     let cases = [
         // On a connection of its own: on one that was kept it would be sent a second time.
-        (Response::close(), 0, "", "closed before the answer was complete"),
+        (Response::close(), 0, "", "closed before the response was complete"),
         (Response::with_body(201, "thanks"), 201, "thanks", ""),
         (Response::with_body(500, "no"), 500, "no", "answered 500"),
-        (Response::nothing(), 0, "", "no complete answer within 1s"),
+        (Response::nothing(), 0, "", "no complete response within 1s"),
     ];
     for (count, (answer, status, body, error)) in cases.into_iter().enumerate() {
         receiver.now(move |_| answer.clone());

@@ -62,6 +62,7 @@ struct SubscriptionTrace<'a> {
 
 struct Delivery {
     state: DeliveryState,
+    changed: Duration,
     owed_since: Duration,
     was_over: bool,
 }
@@ -137,13 +138,13 @@ impl<'a> Check<'a> {
         if state == DeliveryState::Failed {
             self.outcome.coverage.add(Kind::GaveUp);
         }
-        let new = Delivery { state, owed_since: at, was_over: false };
+        let new = Delivery { state, changed: at, owed_since: at, was_over: false };
         let delivery = self.deliveries.entry(key).or_insert(new);
         if state.is_owed() && !delivery.state.is_owed() {
             delivery.owed_since = at;
         }
         delivery.was_over |= !state.is_owed();
-        delivery.state = state;
+        (delivery.state, delivery.changed) = (state, at);
     }
 
     fn subscribed(&mut self, at: Duration, id: SubscriptionKey, state: State, reason: &str, ordered: bool) {
@@ -177,8 +178,8 @@ impl<'a> Check<'a> {
         (subscription.state, subscription.ordered) = (state, ordered);
     }
 
-    /// Nothing is begun for who is paused, nor before what must come before. A write in the same moment may be
-    /// known or not.
+    /// No attempt begins for a paused subscription, for a delivery that is over, or before an earlier delivery of the same
+    /// key. The gateway may not know of a change in the same moment.
     fn began(&self, at: Duration, key: DeliveryKey) {
         let subscription = &self.subscriptions[&key.subscription];
         let name = self.events[&key.seq];
@@ -189,6 +190,13 @@ impl<'a> Check<'a> {
             }
             State::Active => {}
         }
+        let delivery = &self.deliveries[&key];
+        assert!(
+            delivery.state.is_owed() || delivery.changed == at,
+            "{at:?}: {name} was begun for {}, {:?}",
+            key.subscription.0,
+            delivery.state
+        );
         if !subscription.ordered || subscription.changed == at {
             return;
         }

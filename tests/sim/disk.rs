@@ -1,6 +1,6 @@
 //! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
 //! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
-//! Every write, and every look at a delivery before an attempt, goes into the ledger of the simulation.
+//! Writes go into the ledger of the simulation.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -8,13 +8,7 @@ use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::{
-    delegate_store,
-    gateway::STOPS_AFTER,
-    ledger::{Entry, Ledger},
-    support::delegate_store::*,
-    world::TICK,
-};
+use crate::{delegate_store, gateway::STOPS_AFTER, ledger::Ledger, support::delegate_store::*, world::TICK};
 
 /// The longest that a commit takes.
 const COMMIT_MAX_MILLIS: u64 = 20;
@@ -145,12 +139,7 @@ impl Store for Disk {
     }
 
     fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        // The gateway looks at the start of an attempt, and at no other time.
-        let state = self.engine.state(key);
-        if state.is_some_and(DeliveryState::is_owed) {
-            self.ledger.note(Entry::Began { key });
-        }
-        state
+        self.engine.state(key)
     }
 
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     coverage::{Coverage, Kind},
     disk::Disk,
-    ledger::Ledger,
+    ledger::{Entry, Ledger},
     plan::{Keeping, Plan},
     support::with_peer::WithPeer,
     world::Trace,
@@ -33,7 +33,7 @@ use tidings::{
         retry::RetryPolicy,
         time::UnixMicros,
     },
-    event::webhook::WebhookClient,
+    event::webhook::{WebhookClient, WebhookRequest},
     gateway::{Gateway, GatewaySettings, TokenSettings},
     grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
     metrics::Metrics,
@@ -41,6 +41,7 @@ use tidings::{
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower::{ServiceExt, util::BoxCloneSyncService};
 use turmoil::net::{TcpListener, TcpStream};
 
 /// The host's name, and where it serves gRPC.
@@ -158,9 +159,15 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     *machine.webhook_client.lock().unwrap() = Some(webhook_client.clone());
     let (stop, shutdown) = (CancellationToken::new(), CancellationToken::new());
     *machine.stop.lock().unwrap() = stop.clone();
+    let ledger = Arc::clone(&machine.ledger);
+    let noting = webhook_client.clone().map_request(move |request: WebhookRequest| {
+        let key = DeliveryKey { seq: request.event.seq, subscription: request.subscription.key };
+        ledger.note(Entry::Began { key });
+        request
+    });
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
-        webhook_client.clone(),
+        BoxCloneSyncService::new(noting),
         Arc::clone(&clock),
         dispatch_settings(&machine.plan),
         Arc::clone(&metrics),

@@ -1,4 +1,4 @@
-//! One attempt as a task, from the POST to its settlement.
+//! One attempt as a task: sends the request, decides the next state, settles it in the store.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
@@ -19,9 +19,9 @@ use crate::{
     store::{PendingDelivery, Settlement, Store, StoreError},
 };
 
-/// What every attempt needs.
+/// The parts that every attempt uses.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub(crate) struct AttemptContext {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) webhook_client: WebhookClient,
     pub(crate) clock: Arc<dyn Clock>,
@@ -29,43 +29,38 @@ pub(crate) struct Means {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// An attempt to be made.
-pub(crate) struct Sending {
-    pub(crate) means: Means,
+/// An attempt to make.
+pub(crate) struct AttemptTask {
+    pub(crate) context: AttemptContext,
     pub(crate) subscription: Arc<Subscription>,
-    /// For the jitter of what follows.
+    /// Seed of the jitter of the retry.
     pub(crate) seed: u64,
     pub(crate) owed: PendingDelivery,
-    /// Whether a suspended subscription is tried with it.
+    /// Whether the attempt probes a suspended subscription.
     pub(crate) is_probe: bool,
 }
 
-/// An attempt that is over and written down.
-pub(crate) struct Ended {
+/// An attempt that has ended and is settled.
+pub(crate) struct AttemptDone {
     pub(crate) key: DeliveryKey,
-    /// When the next one is due.
+    /// Time of the next attempt, if any.
     pub(crate) due: Option<UnixMicros>,
-    /// What came of it; `None` if none was made.
-    pub(crate) attempt: Option<Attempt>,
+    pub(crate) attempt: Attempt,
     pub(crate) is_probe: bool,
 }
 
-impl Sending {
-    pub(crate) async fn run(mut self) -> Ended {
+impl AttemptTask {
+    pub(crate) async fn run(mut self) -> AttemptDone {
         let key = DeliveryKey { seq: self.owed.event.seq, subscription: self.subscription.key };
-        let metrics = Arc::clone(&self.means.metrics);
-        let settings = self.means.settings;
-        if !self.means.store.state(key).is_some_and(DeliveryState::is_owed) {
-            // It was cancelled while it waited in the lane.
-            return Ended { key, due: None, attempt: None, is_probe: self.is_probe };
-        }
+        let metrics = Arc::clone(&self.context.metrics);
+        let settings = self.context.settings;
         metrics.attempts_in_flight.inc();
         let attempt = self.post().await;
         metrics.attempts_in_flight.dec();
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry);
-        let now = self.means.clock.now();
+        let now = self.context.clock.now();
         let random = &mut StdRng::seed_from_u64(self.seed);
         let state = if self.is_probe {
             policy.next_state_of_probe(&attempt, attempts, now, settings.retry_after_max, random)
@@ -75,19 +70,19 @@ impl Sending {
         };
         self.log(&attempt, attempts, state);
         let attempt = self.settle(Settlement { key, attempt, state }).await;
-        Ended { key, due: state.due(), attempt: Some(attempt), is_probe: self.is_probe }
+        AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe }
     }
 
     async fn post(&mut self) -> Attempt {
-        let Means { webhook_client, clock, .. } = &mut self.means;
-        let post = WebhookRequest {
+        let AttemptContext { webhook_client, clock, .. } = &mut self.context;
+        let request = WebhookRequest {
             subscription: Arc::clone(&self.subscription),
             event: Arc::clone(&self.owed.event),
         };
         let start_time = clock.now();
-        let posting =
-            AssertUnwindSafe(async { webhook_client.ready().await?.call(post).await }).catch_unwind();
-        match posting.await {
+        let sending =
+            AssertUnwindSafe(async { webhook_client.ready().await?.call(request).await }).catch_unwind();
+        match sending.await {
             Ok(Ok::<_, Infallible>(attempt)) => attempt,
             // A panic costs this attempt and nothing else.
             Err(_) => Attempt {
@@ -103,13 +98,14 @@ impl Sending {
         }
     }
 
-    /// Writes down what came of it. The place in flight is held until that is on disk: after a crash no more is sent
-    /// twice than was in flight. Gives the attempt back.
+    /// Settles the attempt and returns it. The attempt stays in flight until the settlement is on disk, so
+    /// after a crash no more deliveries are sent twice than were in flight.
     async fn settle(&self, settlement: Settlement) -> Attempt {
         loop {
-            match self.means.store.settle(vec![settlement.clone()]).await {
+            match self.context.store.settle(vec![settlement.clone()]).await {
                 Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
-                // A store that failed or closed has said so itself; the delivery is still owed after a restart.
+                // A store that failed or closed reports that itself; the delivery is still pending after a
+                // restart.
                 Ok(()) | Err(_) => return settlement.attempt,
             }
         }
@@ -121,7 +117,7 @@ impl Sending {
         match state {
             DeliveryState::Failed => tracing::warn!(
                 event.name = %event, subscription.name = %subscription, attempt.count = attempts,
-                http.status = attempt.http_status, error = attempt.error, "gave up a delivery",
+                http.status = attempt.http_status, error = attempt.error, "delivery failed permanently",
             ),
             _ => tracing::debug!(
                 event.name = %event, subscription.name = %subscription, attempt.count = attempts,

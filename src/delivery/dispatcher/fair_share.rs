@@ -1,9 +1,9 @@
-//! Who may send next: the attempts under way over all lanes have a bound, and this shares them fairly. Pure.
+//! Fair share: the attempts in flight have a bound, and this scheduler shares it between subscriptions. Pure.
 //!
-//! A free place goes to a lane that has none before it goes to one that has some, and lanes take turns. At most half of all
-//! places is for lanes whose last attempt did not succeed (or that made none yet), and a quarter for more than the first
-//! place of such a lane. So a thousand endpoints that hang hold half of the places, and whoever's last attempt
-//! succeeded never waits for them.
+//! A free permit goes to a subscription without an attempt in flight before it goes to one that has some, and
+//! subscriptions take turns. *Healthy* is a subscription whose last attempt succeeded. The others get at most
+//! half of all permits, and at most a quarter for more than their first. So a thousand endpoints that hang
+//! use half of the permits, and a healthy subscription never waits for them.
 
 use std::collections::VecDeque;
 
@@ -11,145 +11,146 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use crate::domain::ids::SubscriptionKey;
 
-/// The places, and who wants one.
+/// Decides which subscription may start an attempt next.
 #[derive(Debug)]
-pub struct Places {
+pub struct FairScheduler {
     max: usize,
     used: usize,
-    /// Those of lanes that are not proven.
-    used_unproven: usize,
-    held: HashMap<SubscriptionKey, usize>,
-    /// Lanes whose last attempt succeeded.
-    proven: HashSet<SubscriptionKey>,
-    /// Who wants a place, each in one queue.
-    wanting: HashMap<SubscriptionKey, Class>,
+    /// Permits of subscriptions that are not healthy.
+    used_unhealthy: usize,
+    in_flight: HashMap<SubscriptionKey, usize>,
+    /// Subscriptions whose last attempt succeeded.
+    healthy: HashSet<SubscriptionKey>,
+    /// Subscriptions that wait for a permit, each in one queue. Other entries in the queues are out of date.
+    waiting: HashMap<SubscriptionKey, Class>,
     queues: [VecDeque<SubscriptionKey>; 4],
-    /// Whose turn it is among those who want their first place.
-    unproven_turn: bool,
+    /// Whether unhealthy subscriptions have the next turn among those without a permit.
+    unhealthy_turn: bool,
 }
 
-/// In which queue a lane waits.
+/// The queue that a subscription waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    FirstProven,
-    FirstUnproven,
-    MoreProven,
-    MoreUnproven,
+    FirstHealthy,
+    FirstUnhealthy,
+    MoreHealthy,
+    MoreUnhealthy,
 }
 
-impl Places {
-    /// So many places, all of them free.
+impl FairScheduler {
+    /// A scheduler with `max` permits, all of them free.
     pub fn new(max: usize) -> Self {
         Self {
             max,
             used: 0,
-            used_unproven: 0,
-            held: HashMap::new(),
-            proven: HashSet::new(),
-            wanting: HashMap::new(),
+            used_unhealthy: 0,
+            in_flight: HashMap::new(),
+            healthy: HashSet::new(),
+            waiting: HashMap::new(),
             queues: Default::default(),
-            unproven_turn: false,
+            unhealthy_turn: false,
         }
     }
 
-    /// Notes that a lane could send something. Wanting twice is wanting once.
-    pub fn want(&mut self, lane: SubscriptionKey) {
-        let class = match (self.held.contains_key(&lane), self.proven.contains(&lane)) {
-            (false, true) => Class::FirstProven,
-            (false, false) => Class::FirstUnproven,
-            (true, true) => Class::MoreProven,
-            (true, false) => Class::MoreUnproven,
+    /// Queues a subscription that could send something. Doing it twice has no further effect.
+    pub fn enqueue(&mut self, id: SubscriptionKey) {
+        let class = match (self.in_flight.contains_key(&id), self.healthy.contains(&id)) {
+            (false, true) => Class::FirstHealthy,
+            (false, false) => Class::FirstUnhealthy,
+            (true, true) => Class::MoreHealthy,
+            (true, false) => Class::MoreUnhealthy,
         };
-        // What it was in another queue is passed over there.
-        if self.wanting.insert(lane, class) != Some(class) {
-            self.queues[class as usize].push_back(lane);
+        // Its entry in another queue is skipped there.
+        if self.waiting.insert(id, class) != Some(class) {
+            self.queues[class as usize].push_back(id);
         }
     }
 
-    /// Who is next; it wants nothing more until it says so again. [`Places::take`] follows if it still has something.
+    /// Takes the next subscription from the queues. [`FairScheduler::acquire`] follows if it has something to
+    /// send.
     pub fn next(&mut self) -> Option<SubscriptionKey> {
         if self.used >= self.max {
             return None;
         }
-        let half = self.used_unproven < (self.max / 2).max(1);
-        let quarter = self.used_unproven < (self.max / 4).max(1);
-        let firsts = if self.unproven_turn {
-            [Class::FirstUnproven, Class::FirstProven]
+        let half = self.used_unhealthy < (self.max / 2).max(1);
+        let quarter = self.used_unhealthy < (self.max / 4).max(1);
+        let firsts = if self.unhealthy_turn {
+            [Class::FirstUnhealthy, Class::FirstHealthy]
         } else {
-            [Class::FirstProven, Class::FirstUnproven]
+            [Class::FirstHealthy, Class::FirstUnhealthy]
         };
-        let more = [Class::MoreProven, Class::MoreUnproven];
+        let more = [Class::MoreHealthy, Class::MoreUnhealthy];
         for class in firsts.into_iter().chain(more) {
             let may = match class {
-                Class::FirstUnproven => half,
-                Class::MoreUnproven => quarter,
-                Class::FirstProven | Class::MoreProven => true,
+                Class::FirstUnhealthy => half,
+                Class::MoreUnhealthy => quarter,
+                Class::FirstHealthy | Class::MoreHealthy => true,
             };
-            if may && let Some(lane) = self.pop(class) {
-                self.unproven_turn = class == Class::FirstProven;
-                return Some(lane);
+            if may && let Some(id) = self.pop(class) {
+                self.unhealthy_turn = class == Class::FirstHealthy;
+                return Some(id);
             }
         }
         None
     }
 
-    /// Gives a place to a lane.
-    pub fn take(&mut self, lane: SubscriptionKey) {
+    /// Gives a permit to a subscription.
+    pub fn acquire(&mut self, id: SubscriptionKey) {
         self.used += 1;
-        *self.held.entry(lane).or_default() += 1;
-        if !self.proven.contains(&lane) {
-            self.used_unproven += 1;
+        *self.in_flight.entry(id).or_default() += 1;
+        if !self.healthy.contains(&id) {
+            self.used_unhealthy += 1;
         }
     }
 
-    /// Takes a place back; `succeeded` is how the attempt ended, if one was made.
-    pub fn free(&mut self, lane: SubscriptionKey, succeeded: Option<bool>) {
-        let was_proven = self.proven.contains(&lane);
-        let held = self.held.get_mut(&lane).expect("a place is freed by who has it");
+    /// Takes a permit back. `succeeded` is the outcome of the attempt.
+    pub fn release(&mut self, id: SubscriptionKey, succeeded: bool) {
+        let was_healthy = self.healthy.contains(&id);
+        let in_flight = self.in_flight.get_mut(&id).expect("a subscription releases a permit that it has");
         self.used -= 1;
-        *held -= 1;
-        let left = *held;
+        *in_flight -= 1;
+        let left = *in_flight;
         if left == 0 {
-            self.held.remove(&lane);
+            self.in_flight.remove(&id);
         }
-        if !was_proven {
-            self.used_unproven -= 1;
+        if !was_healthy {
+            self.used_unhealthy -= 1;
         }
         match succeeded {
-            Some(true) if !was_proven => {
-                self.proven.insert(lane);
-                self.used_unproven -= left;
+            true if !was_healthy => {
+                self.healthy.insert(id);
+                self.used_unhealthy -= left;
             }
-            Some(false) if was_proven => {
-                self.proven.remove(&lane);
-                self.used_unproven += left;
+            false if was_healthy => {
+                self.healthy.remove(&id);
+                self.used_unhealthy += left;
             }
             _ => {}
         }
-        if self.wanting.contains_key(&lane) {
-            // It may belong into another queue now.
-            self.want(lane);
+        if self.waiting.contains_key(&id) {
+            // It may belong to another queue now.
+            self.enqueue(id);
         }
     }
 
-    /// Forgets a lane that is no more. Places that it has are still to be freed.
-    pub fn forget(&mut self, lane: SubscriptionKey) {
-        self.wanting.remove(&lane);
-        if self.proven.remove(&lane) {
-            self.used_unproven += self.held.get(&lane).copied().unwrap_or(0);
+    /// Forgets a deleted subscription. Its permits must still be released.
+    pub fn forget(&mut self, id: SubscriptionKey) {
+        self.waiting.remove(&id);
+        if self.healthy.remove(&id) {
+            self.used_unhealthy += self.in_flight.get(&id).copied().unwrap_or(0);
         }
     }
 
-    /// How many lanes wait for a place.
+    /// Subscriptions that wait for a permit.
     pub fn waiting(&self) -> usize {
-        self.wanting.len()
+        self.waiting.len()
     }
 
     fn pop(&mut self, class: Class) -> Option<SubscriptionKey> {
-        while let Some(lane) = self.queues[class as usize].pop_front() {
-            if self.wanting.get(&lane) == Some(&class) {
-                self.wanting.remove(&lane);
-                return Some(lane);
+        while let Some(id) = self.queues[class as usize].pop_front() {
+            if self.waiting.get(&id) == Some(&class) {
+                self.waiting.remove(&id);
+                return Some(id);
             }
         }
         None
@@ -164,122 +165,123 @@ mod tests {
 
     const MAX: usize = 64;
 
-    fn lane(number: u64) -> SubscriptionKey {
+    fn key(number: u64) -> SubscriptionKey {
         SubscriptionKey(number)
     }
 
-    /// Gives places as long as there are some, to lanes that always want more.
-    fn serve(places: &mut Places) -> Vec<u64> {
+    /// Gives permits as long as there are some, to subscriptions that always want more.
+    fn serve(scheduler: &mut FairScheduler) -> Vec<u64> {
         let mut served = Vec::new();
-        while let Some(next) = places.next() {
-            places.take(next);
-            places.want(next);
+        while let Some(next) = scheduler.next() {
+            scheduler.acquire(next);
+            scheduler.enqueue(next);
             served.push(next.0);
         }
         served
     }
 
-    fn prove(places: &mut Places, number: u64) {
-        places.take(lane(number));
-        places.free(lane(number), Some(true));
+    fn succeed(scheduler: &mut FairScheduler, number: u64) {
+        scheduler.acquire(key(number));
+        scheduler.release(key(number), true);
     }
 
     #[test]
-    fn one_lane_may_have_everything_while_nobody_else_wants_it() {
-        let mut places = Places::new(MAX);
-        prove(&mut places, 1);
-        places.want(lane(1));
-        assert_eq!(serve(&mut places), [1; MAX]);
+    fn one_subscription_may_have_everything_while_no_other_wants_it() {
+        let mut scheduler = FairScheduler::new(MAX);
+        succeed(&mut scheduler, 1);
+        scheduler.enqueue(key(1));
+        assert_eq!(serve(&mut scheduler), [1; MAX]);
     }
 
     #[test]
-    fn lanes_take_turns() {
-        let mut places = Places::new(MAX);
-        (1..=4).for_each(|number| prove(&mut places, number));
-        (1..=4).for_each(|number| places.want(lane(number)));
-        let served = serve(&mut places);
+    fn subscriptions_take_turns() {
+        let mut scheduler = FairScheduler::new(MAX);
+        (1..=4).for_each(|number| succeed(&mut scheduler, number));
+        (1..=4).for_each(|number| scheduler.enqueue(key(number)));
+        let served = serve(&mut scheduler);
         for number in 1..=4 {
             assert_eq!(served.iter().filter(|served| **served == number).count(), MAX / 4);
         }
     }
 
     #[test]
-    fn who_has_nothing_gets_the_next_free_place() {
-        let mut places = Places::new(MAX);
-        prove(&mut places, 1);
-        places.want(lane(1));
-        serve(&mut places);
-        places.want(lane(2));
-        places.free(lane(1), Some(true));
-        assert_eq!(places.next(), Some(lane(2)));
+    fn a_subscription_without_a_permit_gets_the_next_one() {
+        let mut scheduler = FairScheduler::new(MAX);
+        succeed(&mut scheduler, 1);
+        scheduler.enqueue(key(1));
+        serve(&mut scheduler);
+        scheduler.enqueue(key(2));
+        scheduler.release(key(1), true);
+        assert_eq!(scheduler.next(), Some(key(2)));
     }
 
     #[test]
-    fn endpoints_that_hang_hold_no_more_than_their_share() {
-        let mut places = Places::new(MAX);
-        prove(&mut places, 0);
-        (1..=1000).for_each(|number| places.want(lane(number)));
-        assert_eq!(serve(&mut places).len(), MAX / 2);
-        places.want(lane(0));
-        assert_eq!(serve(&mut places), [0; MAX / 2], "the rest is for those who succeed");
+    fn endpoints_that_hang_use_no_more_than_their_share() {
+        let mut scheduler = FairScheduler::new(MAX);
+        succeed(&mut scheduler, 0);
+        (1..=1000).for_each(|number| scheduler.enqueue(key(number)));
+        assert_eq!(serve(&mut scheduler).len(), MAX / 2);
+        scheduler.enqueue(key(0));
+        assert_eq!(serve(&mut scheduler), [0; MAX / 2], "the rest is for healthy subscriptions");
     }
 
     #[test]
-    fn a_lane_that_begins_to_hang_loses_its_share_and_gets_it_back() {
-        let mut places = Places::new(MAX);
-        prove(&mut places, 1);
-        places.want(lane(1));
-        serve(&mut places);
-        places.free(lane(1), Some(false));
-        assert_eq!(places.next(), None, "it holds more than half");
-        places.want(lane(2));
-        assert_eq!(places.next(), None, "and so does everybody of whom nothing is known");
-        prove(&mut places, 3);
-        places.want(lane(3));
-        assert_eq!(places.next(), Some(lane(3)));
-        places.free(lane(1), Some(true));
-        places.want(lane(1));
-        assert_eq!(serve(&mut places), [2, 1]);
+    fn a_subscription_that_begins_to_hang_loses_its_share_and_gets_it_back() {
+        let mut scheduler = FairScheduler::new(MAX);
+        succeed(&mut scheduler, 1);
+        scheduler.enqueue(key(1));
+        serve(&mut scheduler);
+        scheduler.release(key(1), false);
+        assert_eq!(scheduler.next(), None, "it uses more than half");
+        scheduler.enqueue(key(2));
+        assert_eq!(scheduler.next(), None, "and so do all that are not known to be healthy");
+        succeed(&mut scheduler, 3);
+        scheduler.enqueue(key(3));
+        assert_eq!(scheduler.next(), Some(key(3)));
+        scheduler.release(key(1), true);
+        scheduler.enqueue(key(1));
+        assert_eq!(serve(&mut scheduler), [2, 1]);
     }
 
     proptest! {
         #[test]
-        fn places_add_up_and_nobody_is_forgotten(
+        fn permits_add_up_and_no_subscription_is_forgotten(
             steps in proptest::collection::vec((0_u64..6, 0_u8..5), 0..400)
         ) {
-            let mut places = Places::new(8);
-            let mut held: Vec<u64> = Vec::new();
+            let mut scheduler = FairScheduler::new(8);
+            let mut in_flight: Vec<u64> = Vec::new();
             for (number, step) in steps {
                 match step {
-                    0 | 1 => places.want(lane(number)),
+                    0 | 1 => scheduler.enqueue(key(number)),
                     2 => {
-                        if let Some(next) = places.next() {
-                            places.take(next);
-                            held.push(next.0);
+                        if let Some(next) = scheduler.next() {
+                            scheduler.acquire(next);
+                            in_flight.push(next.0);
                         }
                     }
                     3 => {
-                        if let Some(at) = held.iter().position(|held| *held == number) {
-                            held.remove(at);
-                            places.free(lane(number), [None, Some(true), Some(false)][at % 3]);
+                        if let Some(at) = in_flight.iter().position(|in_flight| *in_flight == number) {
+                            in_flight.remove(at);
+                            scheduler.release(key(number), at % 2 == 0);
                         }
                     }
-                    _ => places.forget(lane(number)),
+                    _ => scheduler.forget(key(number)),
                 }
-                prop_assert_eq!(places.used, held.len());
-                prop_assert!(places.used <= 8 && places.used_unproven <= places.used);
-                let unproven = held.iter().filter(|held| !places.proven.contains(&lane(**held))).count();
-                prop_assert_eq!(places.used_unproven, unproven);
+                prop_assert_eq!(scheduler.used, in_flight.len());
+                prop_assert!(scheduler.used <= 8 && scheduler.used_unhealthy <= scheduler.used);
+                let is_unhealthy = |number: &&u64| !scheduler.healthy.contains(&key(**number));
+                let unhealthy = in_flight.iter().filter(is_unhealthy).count();
+                prop_assert_eq!(scheduler.used_unhealthy, unhealthy);
             }
-            for number in held {
-                places.free(lane(number), Some(true));
+            for number in in_flight {
+                scheduler.release(key(number), true);
             }
-            (0..6).for_each(|number| places.want(lane(number)));
+            (0..6).for_each(|number| scheduler.enqueue(key(number)));
             let mut served = Vec::new();
-            while let Some(next) = places.next() {
+            while let Some(next) = scheduler.next() {
                 served.push(next.0);
-                places.take(next);
-                places.free(next, None);
+                scheduler.acquire(next);
+                scheduler.release(next, true);
             }
             served.sort_unstable();
             prop_assert_eq!(served, (0..6).collect::<Vec<_>>());

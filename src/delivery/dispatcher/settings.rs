@@ -8,28 +8,29 @@ use crate::domain::retry::RetryPolicy;
 /// Wait before repeating a read or a settlement that the store refused.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
 
-/// How the dispatcher works. The defaults are the configuration's.
+/// Settings of the dispatcher. The defaults are the configuration's.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatchSettings {
-    /// POSTs of one subscription under way at once, where it does not say itself.
+    /// Attempts in flight per subscription, unless the subscription sets its own limit.
     pub max_in_flight: u16,
-    /// Deliveries of one subscription kept in memory before they are sent.
+    /// Deliveries in the prefetch of one subscription.
     pub lane_window: usize,
-    /// Bytes of memory of all deliveries that are kept so.
+    /// Bytes of memory of all prefetches.
     pub lane_windows_bytes_max: usize,
-    /// Conversations and the like that the lane of one ordered subscription keeps apart.
+    /// Order keys (conversations, contacts, inboxes) that one ordered subscription tracks.
     pub lane_order_keys_max: usize,
-    /// Deliveries of each of these kept in memory.
+    /// Deliveries in the prefetch per order key.
     pub lane_order_key_window: usize,
-    /// Reads of the store for lanes at once. At the start every lane that owes something wants one.
+    /// Concurrent reads of the store. At the start every subscription with pending deliveries wants one.
     pub reads_in_flight_max: usize,
-    /// Attempts under way at once, over all subscriptions.
+    /// Attempts in flight of all subscriptions.
     pub attempts_in_flight_max: usize,
-    /// Where a subscription does not say itself.
+    /// Retry policy of subscriptions that set none.
     pub retry: RetryPolicy,
-    /// The longest wait that an answer can ask for with `Retry-After`.
+    /// Longest wait that an endpoint can request with `Retry-After`.
     pub retry_after_max: Duration,
-    /// The longest wait of a lane whose endpoint gives no answer, or is busy and does not say for how long.
+    /// Longest wait of a throttled subscription whose endpoint does not respond, or is busy without
+    /// `Retry-After`.
     pub pace_wait_max: Duration,
     /// When a subscription is suspended, and when it is probed.
     pub suspension: SuspensionSettings,

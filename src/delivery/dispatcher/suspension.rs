@@ -1,8 +1,8 @@
 //! When a subscription is suspended, and when it is probed. Pure: time and randomness are passed in.
 //!
-//! What is known of a failing subscription is kept with it on disk now and then, not with each attempt: first once it has
-//! failed for a while, and again each time that has doubled. A restart forgets that while at most, and no write is made
-//! for an endpoint that fails for a moment.
+//! The failure streak of a subscription is written to disk rarely: first when it has lasted for a part of
+//! `suspend_after`, then each time it has doubled. So a restart loses half of the streak at most, and a short
+//! failure causes no write.
 
 use std::time::Duration;
 
@@ -15,20 +15,19 @@ use crate::domain::{
     time::UnixMicros,
 };
 
-/// Into so many parts the time after which a subscription is suspended is divided; it is noted that the subscription
-/// fails once one of them is over.
-pub const NOTED_AFTER_PART: u32 = 64;
+/// A failure streak is written once it has lasted for this part of `suspend_after`.
+pub const WRITTEN_AFTER_PART: u32 = 64;
 
 /// When a subscription is suspended, and when it is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuspensionSettings {
-    /// Every attempt must have failed for so long.
+    /// A subscription is suspended when every attempt has failed for this long
     pub suspend_after: Duration,
-    /// And so many.
+    /// and at least this many attempts were made.
     pub suspend_attempts_min: u32,
-    /// The bound of the first wait for a probe.
+    /// Longest wait before the first probe.
     pub probe_interval_min: Duration,
-    /// The bound of the longest; it doubles up to that.
+    /// Longest wait between probes: the wait doubles up to this.
     pub probe_interval_max: Duration,
 }
 
@@ -37,45 +36,45 @@ pub struct SuspensionSettings {
 pub struct Failing {
     since: UnixMicros,
     attempts: u32,
-    /// Where it was POSTed to. Another URL is another matter.
+    /// URL of the attempts. Another URL starts a new streak.
     url: String,
-    /// How long it had failed when that was written down last.
-    noted: Option<Duration>,
+    /// Length of the streak when it was last written.
+    written: Option<Duration>,
 }
 
-/// What follows from an attempt that failed.
+/// The consequence of a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing.
-    Bear,
-    /// It is written down since when it fails.
-    Note(Health),
-    /// It is suspended, for this reason.
+    Ignore,
+    /// Write the failure streak to disk.
+    WriteHealth(Health),
+    /// Suspend the subscription, for this reason.
     Suspend(String),
 }
 
 impl Failing {
-    /// As `health` says, or from `attempt` on.
+    /// A streak that continues that of `health`, or begins with `attempt`.
     pub fn new(health: Health, attempt: &Attempt, now: UnixMicros) -> Self {
         Self {
             since: health.failing_since.unwrap_or(attempt.start_time.min(now)),
             attempts: health.failures,
             url: attempt.url.clone(),
-            noted: health.failing_since.map(|since| now.since(since)),
+            written: health.failing_since.map(|since| now.since(since)),
         }
     }
 
-    /// Whether it is about POSTs to this URL.
+    /// Whether the streak is about this URL.
     pub fn is_about(&self, url: &str) -> bool {
         self.url == url
     }
 
-    /// Whether it was written down since when it fails.
-    pub fn is_noted(&self) -> bool {
-        self.noted.is_some()
+    /// Whether the streak was written to disk.
+    pub fn is_written(&self) -> bool {
+        self.written.is_some()
     }
 
-    /// Takes an attempt that failed. `health` is what is written down.
+    /// Records a failed attempt. `health` is the state on disk.
     pub fn failed(
         &mut self,
         attempt: &Attempt,
@@ -96,16 +95,16 @@ impl Failing {
                 attempt.error,
             ));
         }
-        let due = self.noted.map_or(settings.suspend_after / NOTED_AFTER_PART, |noted| noted * 2);
+        let due = self.written.map_or(settings.suspend_after / WRITTEN_AFTER_PART, |noted| noted * 2);
         if failing_for < due || failing_for.is_zero() {
-            return Verdict::Bear;
+            return Verdict::Ignore;
         }
-        self.noted = Some(failing_for);
-        Verdict::Note(Health { failing_since: Some(self.since), failures: self.attempts, ..health })
+        self.written = Some(failing_for);
+        Verdict::WriteHealth(Health { failing_since: Some(self.since), failures: self.attempts, ..health })
     }
 }
 
-/// Whether the endpoint says that it is gone for good.
+/// Whether the endpoint responded that it is gone for good.
 pub fn is_gone(attempt: &Attempt) -> bool {
     attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16()
 }
@@ -114,30 +113,31 @@ pub fn is_gone(attempt: &Attempt) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTimes {
     bound: Duration,
-    /// When the next one is due.
+    /// Time of the next probe.
     pub due: UnixMicros,
 }
 
 impl ProbeTimes {
-    /// Of a subscription that was just suspended, or that was found so at the start.
+    /// Times for a subscription that was just suspended, or found suspended at the start.
     pub fn new(now: UnixMicros, settings: SuspensionSettings, random: &mut impl Rng) -> Self {
         let mut times = Self { bound: settings.probe_interval_min, due: now };
         times.due = now.plus(times.wait(random));
         times
     }
 
-    /// The next one, after one failed.
+    /// Schedules the next probe after one failed.
     pub fn failed(&mut self, now: UnixMicros, settings: SuspensionSettings, random: &mut impl Rng) {
         self.bound = (self.bound * 2).min(settings.probe_interval_max);
         self.due = now.plus(self.wait(random));
     }
 
-    /// The same once more, since there was nothing to probe with.
+    /// Schedules another probe without a longer wait, because there was nothing to probe with.
     pub fn later(&mut self, now: UnixMicros, random: &mut impl Rng) {
         self.due = now.plus(self.wait(random));
     }
 
-    /// From half the bound up to all of it, so that those suspended together are not probed together.
+    /// A wait from half the bound up to all of it, so that subscriptions suspended together are not probed
+    /// together.
     fn wait(&self, random: &mut impl Rng) -> Duration {
         self.bound.mul_f64(random.random_range(0.5..=1.0))
     }
@@ -177,13 +177,14 @@ mod tests {
         }
     }
 
-    /// Fails every so many minutes; tells when it was noted and when suspended.
+    /// Fails every `every` minutes. Returns the minutes of the writes, and the minute and reason of the
+    /// suspension.
     fn fail(mut failing: Failing, from: i64, every: i64) -> (Vec<i64>, i64, String) {
         let (mut noted, mut minute) = (Vec::new(), from);
         loop {
             match failing.failed(&attempt(500, at(minute)), Health::default(), at(minute), SETTINGS) {
-                Verdict::Bear => {}
-                Verdict::Note(health) => {
+                Verdict::Ignore => {}
+                Verdict::WriteHealth(health) => {
                     assert_eq!(health.failing_since, Some(at(0)));
                     noted.push(minute);
                 }
@@ -204,14 +205,14 @@ mod tests {
             "Every attempt has failed since 2023-11-14T22:13:20Z, 721 of them; the last one: answered 500."
         );
         let (_, minute, _) = fail(new(), 0, 1000);
-        assert_eq!(minute, 19_000, "time alone is not enough");
+        assert_eq!(minute, 19_000, "the time is not enough without the attempts");
     }
 
     #[test]
     fn a_restart_goes_on_from_what_was_noted() {
         let health = Health { failing_since: Some(at(0)), failures: 96, ..Health::default() };
         let failing = Failing::new(health, &attempt(500, at(1000)), at(1000));
-        assert!(failing.is_noted());
+        assert!(failing.is_written());
         let (noted, minute, _) = fail(failing, 1000, 10);
         assert_eq!((noted, minute), (vec![2000, 4000], 7200));
     }

@@ -1,4 +1,4 @@
-//! What the dispatcher keeps of lanes that have nothing to do: nothing.
+//! The dispatcher's memory, reads and slots.
 
 use std::convert::Infallible;
 
@@ -7,11 +7,16 @@ use tower::{service_fn, util::BoxCloneSyncService};
 use super::{suspension::SuspensionSettings, *};
 use crate::{
     clock::SystemClock,
-    domain::{delivery::Attempt, ids::AccountId, payload_format::PayloadFormat, retry::RetryPolicy},
+    domain::{
+        delivery::{Attempt, DeliveryKey},
+        ids::AccountId,
+        payload_format::PayloadFormat,
+        retry::RetryPolicy,
+    },
     event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
     store::{
-        NewEvent,
+        FEED_GROUPS_MAX, NewEvent, OperatorAction,
         conformance::{new_event, new_subscription},
         memory::MemoryStore,
     },
@@ -48,31 +53,33 @@ fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
 }
 
 #[tokio::test]
-async fn subscriptions_that_owe_nothing_have_no_slot_no_timer_and_no_task() {
+async fn subscriptions_with_nothing_to_send_have_no_slot_no_timer_and_no_task() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     for number in 0..IDLE {
         let account = if number == 6 { 2 } else { 1 };
         store.create_subscription(new_subscription(account, &format!("s{number}"))).await.unwrap();
     }
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     dispatcher.registry_changed();
-    dispatcher.serve();
-    assert!(dispatcher.slots.is_empty() && dispatcher.parked.is_empty() && dispatcher.paces.is_empty());
-    assert!(dispatcher.timers.is_empty() && dispatcher.attempts.is_empty() && dispatcher.reads.is_empty());
-    assert_eq!(dispatcher.window_bytes + dispatcher.reserved_bytes, 0);
+    dispatcher.start_attempts();
+    assert!(dispatcher.slots.is_empty() && dispatcher.unloaded.is_empty() && dispatcher.throttles.is_empty());
+    assert!(
+        dispatcher.timers.next().is_none() && dispatcher.attempts.is_empty() && dispatcher.reads.is_empty()
+    );
+    assert_eq!(dispatcher.prefetch_bytes + dispatcher.reserved_bytes, 0);
 
-    // One of them gets an event: it alone is served.
+    // One of them gets an event, and only that one has a slot and an attempt.
     let mut feed = store.subscribe_accepted();
     store.accept(vec![new_event(2, None, 1)]).await.unwrap();
     let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
     dispatcher.accepted(&events);
-    dispatcher.serve();
+    dispatcher.start_attempts();
     assert_eq!((dispatcher.slots.len(), dispatcher.attempts.len(), dispatcher.timers.len()), (1, 1, 0));
 }
 
 #[tokio::test]
-async fn windows_shrink_before_they_take_up_more_than_they_may() {
+async fn prefetches_shrink_before_they_exceed_their_memory_limit() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut lanes = Vec::new();
     for number in 0..40 {
@@ -94,13 +101,13 @@ async fn windows_shrink_before_they_take_up_more_than_they_may() {
         dispatcher.accepted(&events);
     }
     let most = settings().lane_windows_bytes_max + 2 * lanes.len() * memory_bytes;
-    assert!(dispatcher.window_bytes <= most, "{} bytes in windows", dispatcher.window_bytes);
-    let held: usize = dispatcher.slots.values().map(|slot| slot.lane.window_bytes()).sum();
-    assert_eq!(dispatcher.window_bytes, held);
+    assert!(dispatcher.prefetch_bytes <= most, "{} bytes in windows", dispatcher.prefetch_bytes);
+    let measured: usize = dispatcher.slots.values().map(|slot| slot.lane.prefetch_bytes()).sum();
+    assert_eq!(dispatcher.prefetch_bytes, measured);
 }
 
 #[tokio::test]
-async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
+async fn a_read_renders_the_payload_form_of_the_subscription() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
@@ -108,7 +115,7 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     let ended = dispatcher.reads.join_next().await.expect("the lane reads").unwrap();
     let page = ended.page.expect("it can be read");
     let content = &page.owed().next().expect("it is owed").event.content;
@@ -116,7 +123,7 @@ async fn what_is_read_for_a_lane_comes_in_the_form_that_it_sends() {
 }
 
 #[tokio::test]
-async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
+async fn at_the_start_reads_are_bounded_and_every_subscription_reads() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut lanes = Vec::new();
     for number in 0..100 {
@@ -125,17 +132,68 @@ async fn at_the_start_a_few_lanes_read_at_a_time_and_all_of_them_in_the_end() {
     }
     store.accept((0..3).map(|number| new_event(1, None, number)).collect()).await.unwrap();
     let mut dispatcher = dispatcher(&store);
-    dispatcher.look_at_everything();
+    dispatcher.recheck_all();
     let most = settings().reads_in_flight_max;
     assert_eq!(dispatcher.reads.len(), most);
-    dispatcher.show();
+    dispatcher.update_metrics();
     let waiting = i64::try_from(lanes.len() - most).unwrap();
-    assert_eq!(dispatcher.means.metrics.lanes_waiting_to_read.get(), waiting);
+    assert_eq!(dispatcher.context.metrics.lanes_waiting_to_read.get(), waiting);
     while let Some(ended) = dispatcher.reads.join_next().await {
         dispatcher.read_ended(ended.unwrap());
         assert!(dispatcher.reads.len() <= most);
     }
     assert_eq!(dispatcher.slots.len(), lanes.len());
-    assert!(dispatcher.slots.values().all(|slot| slot.lane.window_bytes() > 0));
+    assert!(dispatcher.slots.values().all(|slot| slot.lane.prefetch_bytes() > 0));
     assert_eq!(dispatcher.reserved_bytes, 0);
+}
+
+/// A dispatcher with one subscription, an attempt of its first event in flight, and the next two in the prefetch.
+async fn dispatcher_with_prefetch(
+    store: &Arc<dyn Store>,
+) -> (Dispatcher, Receiver<QueueEvent>, SubscriptionKey) {
+    let mut new = new_subscription(1, "s");
+    new.settings.max_in_flight = Some(1);
+    let key = store.create_subscription(new).await.unwrap().subscription.key;
+    let mut dispatcher = dispatcher(store);
+    let mut feed = store.subscribe_accepted();
+    for number in 1..=3 {
+        store.accept(vec![new_event(1, None, number)]).await.unwrap();
+    }
+    assert!(dispatcher.drain_feed(&mut feed).is_continue());
+    dispatcher.start_attempts();
+    assert_eq!((dispatcher.attempts.len(), dispatcher.slots[&key].lane.in_flight()), (1, 1));
+    (dispatcher, feed, key)
+}
+
+/// Sequence numbers of the deliveries that the lane offers.
+fn offered(dispatcher: &mut Dispatcher, key: SubscriptionKey) -> Vec<u64> {
+    let lane = &mut dispatcher.slots.get_mut(&key).unwrap().lane;
+    std::iter::from_fn(|| lane.take(usize::MAX)).map(|owed| owed.event.seq.0).collect()
+}
+
+#[tokio::test]
+async fn a_delivery_cancelled_in_the_prefetch_is_not_offered() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let (mut dispatcher, mut feed, key) = dispatcher_with_prefetch(&store).await;
+    let cancelled = DeliveryKey { seq: Seq(2), subscription: key };
+    store.override_delivery(cancelled, OperatorAction::Cancel).await.unwrap();
+    assert!(dispatcher.drain_feed(&mut feed).is_continue());
+    assert_eq!(offered(&mut dispatcher, key), [3]);
+}
+
+#[tokio::test]
+async fn a_delivery_cancelled_while_the_feed_lagged_is_not_offered() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let (mut dispatcher, mut feed, key) = dispatcher_with_prefetch(&store).await;
+    let cancelled = DeliveryKey { seq: Seq(2), subscription: key };
+    store.override_delivery(cancelled, OperatorAction::Cancel).await.unwrap();
+    for number in 0..2 * FEED_GROUPS_MAX {
+        store.accept(vec![new_event(2, None, i64::try_from(number).unwrap())]).await.unwrap();
+    }
+    assert!(dispatcher.drain_feed(&mut feed).is_continue());
+    assert_eq!(dispatcher.prefetch_bytes, 0, "nothing is offered before it is read again");
+    while let Some(read) = dispatcher.reads.join_next().await {
+        dispatcher.read_ended(read.unwrap());
+    }
+    assert_eq!(offered(&mut dispatcher, key), [3]);
 }

@@ -1,8 +1,8 @@
-//! How fast one lane may go: slower when its endpoint asks for it or gives no answer, faster again with each success.
-//! Pure: the time is passed in.
+//! The throttle of one subscription: it sends slower when its endpoint asks for it or does not respond, and
+//! faster again with each success. Pure: the time is passed in.
 //!
-//! Additive up, multiplicative down, as congestion is handled everywhere: the attempts that were under way together
-//! count as one sign, so that one bad moment does not bring a lane down to nothing.
+//! Additive increase, multiplicative decrease, as in TCP congestion control. Attempts that were in flight
+//! together are one signal, so that one bad moment does not bring a subscription down to nothing.
 
 use std::time::Duration;
 
@@ -13,52 +13,54 @@ use crate::domain::{
     time::UnixMicros,
 };
 
-// What follows is the shape of the curve and no limit: how slow a lane becomes in the end is for `WaitLimits` to say.
+// These constants shape the curve. The limits are settings: see `WaitLimits`.
 
-/// Attempts in a row without any answer, after which a lane is slowed. Fewer would take a burst of errors for a dead endpoint.
-pub const NO_ANSWERS_IN_ROW: u32 = 10;
-/// What is left to a lane whose endpoint gives no answer: attempts under way at once. With one alone, a lane would be held up by the
-/// one delivery that its endpoint cannot stand.
-pub const NO_ANSWER_FLOOR: u16 = 2;
-/// The first wait of a lane that is slowed, between one round of attempts and the next. It doubles from there.
+/// Attempts in a row without a response after which a subscription is slowed. With fewer, a burst of errors
+/// would look like a dead endpoint.
+pub const NO_RESPONSES_IN_ROW: u32 = 10;
+/// Attempts in flight that remain to a subscription whose endpoint does not respond. With only one, a single
+/// delivery that makes the endpoint fail would block the subscription.
+pub const NO_RESPONSE_FLOOR: u16 = 2;
+/// First wait of a slowed subscription between two rounds of attempts. It doubles from there.
 pub const WAIT_MIN: Duration = Duration::from_millis(100);
-/// A pace that nothing was heard of for so long is forgotten: it tells nothing of the endpoint any more.
+/// A throttle without an attempt for this long is forgotten: it says nothing about the endpoint any more.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 
-/// The longest waits between one round of attempts of a lane and the next.
+/// Longest waits of a subscription between two rounds of attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitLimits {
-    /// What an endpoint can ask for with `Retry-After`.
-    pub asked_max: Duration,
-    /// What a lane waits that was not asked; at least [`WAIT_MIN`]. A dead endpoint costs [`NO_ANSWER_FLOOR`] attempts in that time,
-    /// whatever waits for it.
-    pub unasked_max: Duration,
+    /// Longest wait that an endpoint can request with `Retry-After`.
+    pub retry_after_max: Duration,
+    /// Longest wait otherwise; at least [`WAIT_MIN`]. A dead endpoint costs [`NO_RESPONSE_FLOOR`] attempts
+    /// per wait, no matter how many deliveries are pending.
+    pub backoff_max: Duration,
 }
 
-/// How fast one lane may go. The default is as fast as its subscription allows.
+/// The throttle of one subscription. The default does not slow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pace {
-    /// Attempts under way at once, if there is a bound; grows by fractions.
+pub struct Throttle {
+    /// Bound of the attempts in flight, if any; grows by fractions.
     allowed: Option<f64>,
-    /// No attempt starts before.
+    /// No attempt starts before this time.
     not_before: Option<UnixMicros>,
-    /// The last wait that was not asked for by the endpoint.
-    wait: Duration,
-    /// Attempts without answer since the last answer.
-    no_answers: u32,
-    /// When it was slowed last. What was under way at that time is no further sign.
+    /// The last wait that the endpoint did not request.
+    backoff: Duration,
+    /// Attempts without a response since the last response.
+    no_responses: u32,
+    /// Time of the last slowdown. Attempts that were in flight then are no further signal.
     slowed_at: Option<UnixMicros>,
-    /// When an attempt ended last.
-    heard_at: Option<UnixMicros>,
+    /// End of the last attempt.
+    updated_at: Option<UnixMicros>,
 }
 
-impl Pace {
-    /// The pace of a lane that begins anew, after its endpoint was away for long: one at a time at first.
-    pub fn gentle(now: UnixMicros) -> Self {
-        Self { allowed: Some(1.0), heard_at: Some(now), ..Self::default() }
+impl Throttle {
+    /// The throttle of a subscription that is resumed after its endpoint was down for long: one attempt at a
+    /// time at first.
+    pub fn slow_start(now: UnixMicros) -> Self {
+        Self { allowed: Some(1.0), updated_at: Some(now), ..Self::default() }
     }
 
-    /// How many attempts may be under way at once, of `max` that the subscription allows. At least one.
+    /// Attempts that may be in flight, of `max` that the subscription allows. At least one.
     pub fn allows(&self, max: u16) -> usize {
         let allowed = self.allowed.map_or(f64::from(max), |allowed| allowed.min(f64::from(max)));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 1 to 65,535")]
@@ -66,70 +68,70 @@ impl Pace {
         whole
     }
 
-    /// Until when no attempt starts, if that is still to come.
+    /// The time before which no attempt starts, if it is in the future.
     pub fn waits_until(&self, now: UnixMicros) -> Option<UnixMicros> {
         self.not_before.filter(|time| *time > now)
     }
 
-    /// Whether there is nothing to remember.
-    pub fn is_free(&self, now: UnixMicros) -> bool {
+    /// Whether the throttle is the same as the default, and need not be kept.
+    pub fn is_default(&self, now: UnixMicros) -> bool {
         let slowed = self.allowed.is_some() || self.waits_until(now).is_some();
-        let forgotten = self.heard_at.is_none_or(|heard| now.since(heard) > FORGOTTEN_AFTER);
-        !slowed && self.no_answers == 0 || forgotten && self.waits_until(now).is_none()
+        let forgotten = self.updated_at.is_none_or(|updated| now.since(updated) > FORGOTTEN_AFTER);
+        !slowed && self.no_responses == 0 || forgotten && self.waits_until(now).is_none()
     }
 
-    /// Whether the lane goes slower than its subscription allows.
+    /// Whether the subscription sends slower than its settings allow.
     pub fn is_slowed(&self) -> bool {
         self.allowed.is_some() || self.not_before.is_some()
     }
 
-    /// Takes what came of an attempt at `now`, of a lane that may have `max` under way.
-    pub fn ended(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
-        self.heard_at = Some(now);
+    /// Records an attempt that ended at `now`, of a subscription that allows `max` in flight.
+    pub fn record(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
+        self.updated_at = Some(now);
         if self.not_before.is_some_and(|time| time <= now) {
             self.not_before = None;
         }
         match attempt.outcome {
             Outcome::Ok => self.succeeded(max),
             Outcome::HttpStatus => {
-                self.no_answers = 0;
+                self.no_responses = 0;
                 let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
                 if busy.iter().any(|status| status.as_u16() == attempt.http_status) {
-                    self.asked_to_wait(attempt, now, max, waits);
+                    self.endpoint_busy(attempt, now, max, waits);
                 }
             }
             Outcome::Timeout | Outcome::Connect | Outcome::Io | Outcome::Blocked => {
-                self.no_answers = self.no_answers.saturating_add(1);
-                if self.no_answers >= NO_ANSWERS_IN_ROW && self.is_news(attempt) {
-                    self.slow_down(now, max, NO_ANSWER_FLOOR);
-                    self.wait_longer(now, waits);
+                self.no_responses = self.no_responses.saturating_add(1);
+                if self.no_responses >= NO_RESPONSES_IN_ROW && self.is_after_slowdown(attempt) {
+                    self.slow_down(now, max, NO_RESPONSE_FLOOR);
+                    self.back_off(now, waits);
                 }
             }
         }
     }
 
     fn succeeded(&mut self, max: u16) {
-        self.no_answers = 0;
-        self.wait = Duration::ZERO;
+        self.no_responses = 0;
+        self.backoff = Duration::ZERO;
         // One more for each round of successes.
         self.allowed =
             self.allowed.map(|allowed| allowed + 1.0 / allowed).filter(|allowed| *allowed < f64::from(max));
     }
 
-    fn asked_to_wait(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
-        if self.is_news(attempt) {
+    fn endpoint_busy(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
+        if self.is_after_slowdown(attempt) {
             self.slow_down(now, max, 1);
             if attempt.retry_after.is_none() {
-                self.wait_longer(now, waits);
+                self.back_off(now, waits);
             }
         }
         if let Some(asked) = attempt.retry_after {
-            self.not_before = self.not_before.max(Some(now.plus(asked.min(waits.asked_max))));
+            self.not_before = self.not_before.max(Some(now.plus(asked.min(waits.retry_after_max))));
         }
     }
 
-    /// Whether an attempt began after the lane was slowed last.
-    fn is_news(&self, attempt: &Attempt) -> bool {
+    /// Whether an attempt began after the last slowdown.
+    fn is_after_slowdown(&self, attempt: &Attempt) -> bool {
         self.slowed_at.is_none_or(|slowed| attempt.start_time >= slowed)
     }
 
@@ -139,9 +141,9 @@ impl Pace {
         self.slowed_at = Some(now);
     }
 
-    fn wait_longer(&mut self, now: UnixMicros, waits: WaitLimits) {
-        self.wait = (self.wait * 2).max(WAIT_MIN).min(waits.unasked_max);
-        self.not_before = self.not_before.max(Some(now.plus(self.wait)));
+    fn back_off(&mut self, now: UnixMicros, waits: WaitLimits) {
+        self.backoff = (self.backoff * 2).max(WAIT_MIN).min(waits.backoff_max);
+        self.not_before = self.not_before.max(Some(now.plus(self.backoff)));
     }
 }
 
@@ -153,7 +155,7 @@ mod tests {
 
     const MAX: u16 = 32;
     const WAITS: WaitLimits =
-        WaitLimits { asked_max: Duration::from_hours(1), unasked_max: Duration::from_secs(5) };
+        WaitLimits { retry_after_max: Duration::from_hours(1), backoff_max: Duration::from_secs(5) };
 
     fn at(millis: i64) -> UnixMicros {
         UnixMicros(1_700_000_000_000_000 + millis * 1000)
@@ -172,37 +174,44 @@ mod tests {
         }
     }
 
-    fn ended(pace: &mut Pace, start: i64, end: i64, outcome: Outcome, status: u16, after: Option<u64>) {
-        pace.ended(&attempt(at(start), outcome, status, after), at(end), MAX, WAITS);
+    fn ended(
+        throttle: &mut Throttle,
+        start: i64,
+        end: i64,
+        outcome: Outcome,
+        status: u16,
+        after: Option<u64>,
+    ) {
+        throttle.record(&attempt(at(start), outcome, status, after), at(end), MAX, WAITS);
     }
 
     #[test]
-    fn who_asks_to_wait_is_waited_for_by_the_whole_lane() {
+    fn retry_after_delays_the_whole_subscription() {
         for status in [429, 503] {
-            let mut pace = Pace::default();
-            ended(&mut pace, 0, 1, Outcome::HttpStatus, status, Some(7));
-            assert_eq!(pace.waits_until(at(2)), Some(at(7_001)));
-            assert_eq!(pace.waits_until(at(7_001)), None);
-            assert_eq!(pace.allows(MAX), 16, "and does not come back with everything at once");
-            ended(&mut pace, 0, 3, Outcome::HttpStatus, status, Some(1));
-            assert_eq!(pace.waits_until(at(4)), Some(at(7_001)), "the longest counts");
-            ended(&mut pace, 0, 4, Outcome::HttpStatus, status, Some(1_000_000));
-            assert_eq!(pace.waits_until(at(5)), Some(at(4 + 3_600_000)), "up to what is allowed");
+            let mut throttle = Throttle::default();
+            ended(&mut throttle, 0, 1, Outcome::HttpStatus, status, Some(7));
+            assert_eq!(throttle.waits_until(at(2)), Some(at(7_001)));
+            assert_eq!(throttle.waits_until(at(7_001)), None);
+            assert_eq!(throttle.allows(MAX), 16, "and does not come back with everything at once");
+            ended(&mut throttle, 0, 3, Outcome::HttpStatus, status, Some(1));
+            assert_eq!(throttle.waits_until(at(4)), Some(at(7_001)), "the longest wait wins");
+            ended(&mut throttle, 0, 4, Outcome::HttpStatus, status, Some(1_000_000));
+            assert_eq!(throttle.waits_until(at(5)), Some(at(4 + 3_600_000)), "up to what is allowed");
         }
     }
 
     #[test]
     fn without_a_time_each_round_halves_what_is_under_way_and_waits_longer() {
-        let mut pace = Pace::default();
+        let mut throttle = Throttle::default();
         let mut now = 0;
         let mut steps = Vec::new();
         for _ in 0..9 {
             for _ in 0..5 {
                 // All of one round: one sign.
-                ended(&mut pace, now, now + 5, Outcome::HttpStatus, 429, None);
+                ended(&mut throttle, now, now + 5, Outcome::HttpStatus, 429, None);
             }
-            let until = pace.waits_until(at(now + 5)).unwrap();
-            steps.push((pace.allows(MAX), until.since(at(now + 5)).as_millis()));
+            let until = throttle.waits_until(at(now + 5)).unwrap();
+            steps.push((throttle.allows(MAX), until.since(at(now + 5)).as_millis()));
             now += 10_000;
         }
         let expected = [(16, 100), (8, 200), (4, 400), (2, 800), (1, 1600), (1, 3200), (1, 5000), (1, 5000)];
@@ -211,52 +220,52 @@ mod tests {
 
     #[test]
     fn successes_speed_up_again_until_nothing_is_held_back() {
-        let mut pace = Pace::gentle(at(0));
+        let mut throttle = Throttle::slow_start(at(0));
         let mut rounds = 0;
-        while pace.is_slowed() {
-            let before = pace.allows(MAX);
+        while throttle.is_slowed() {
+            let before = throttle.allows(MAX);
             for _ in 0..before {
-                ended(&mut pace, rounds * 10, rounds * 10 + 5, Outcome::Ok, 200, None);
+                ended(&mut throttle, rounds * 10, rounds * 10 + 5, Outcome::Ok, 200, None);
             }
-            assert!(pace.allows(MAX) <= before + 1, "gently");
+            assert!(throttle.allows(MAX) <= before + 1, "gently");
             rounds += 1;
             assert!(rounds < 100);
         }
         assert!(rounds >= 31, "{rounds}");
-        assert!(pace.is_free(at(rounds * 10)));
+        assert!(throttle.is_default(at(rounds * 10)));
     }
 
     #[test]
-    fn a_dead_endpoint_is_not_knocked_at_for_ever_at_full_speed() {
+    fn a_dead_endpoint_is_not_tried_at_full_speed_for_ever() {
         for outcome in [Outcome::Timeout, Outcome::Connect, Outcome::Io, Outcome::Blocked] {
-            let (mut pace, mut now, mut attempts) = (Pace::default(), 0, 0);
+            let (mut throttle, mut now, mut attempts) = (Throttle::default(), 0, 0);
             while now < 600_000 {
-                let start = pace.waits_until(at(now)).map_or(now, |until| (until.0 - at(0).0) / 1000);
-                let round = pace.allows(MAX);
-                (0..round).for_each(|_| ended(&mut pace, start, start + 1, outcome, 0, None));
+                let start = throttle.waits_until(at(now)).map_or(now, |until| (until.0 - at(0).0) / 1000);
+                let round = throttle.allows(MAX);
+                (0..round).for_each(|_| ended(&mut throttle, start, start + 1, outcome, 0, None));
                 attempts += round;
                 now = start + 1;
             }
             assert!((200..500).contains(&attempts), "{attempts} attempts in ten minutes");
-            assert_eq!(pace.allows(MAX), 2);
+            assert_eq!(throttle.allows(MAX), 2);
             // What has a smaller bound keeps it.
-            assert_eq!(pace.allows(1), 1);
+            assert_eq!(throttle.allows(1), 1);
         }
     }
 
     #[test]
-    fn other_answers_slow_nothing_and_an_answer_breaks_the_row() {
-        let mut pace = Pace::default();
+    fn other_responses_slow_nothing_and_a_response_ends_the_row() {
+        let mut throttle = Throttle::default();
         for n in 0..100 {
             ended(
-                &mut pace,
+                &mut throttle,
                 n,
                 n,
                 if n % 5 == 0 { Outcome::HttpStatus } else { Outcome::Connect },
                 500,
                 None,
             );
-            assert!(!pace.is_slowed());
+            assert!(!throttle.is_slowed());
         }
     }
 
@@ -266,7 +275,7 @@ mod tests {
             steps in proptest::collection::vec((0_u8..6, 0_i64..3000, 0_i64..100, 0_u64..20), 0..200),
             max in 1_u16..=256,
         ) {
-            let (mut pace, mut now) = (Pace::default(), 0);
+            let (mut throttle, mut now) = (Throttle::default(), 0);
             for (kind, passes, took, after) in steps {
                 now += passes;
                 let (outcome, status) = match kind {
@@ -277,17 +286,17 @@ mod tests {
                     _ => (Outcome::Connect, 0),
                 };
                 let after = (after > 15).then_some(after);
-                pace.ended(&attempt(at(now - took), outcome, status, after), at(now), max, WAITS);
-                prop_assert!((1..=usize::from(max)).contains(&pace.allows(max)));
-                let wait = pace.waits_until(at(now)).map_or(Duration::ZERO, |until| until.since(at(now)));
+                throttle.record(&attempt(at(now - took), outcome, status, after), at(now), max, WAITS);
+                prop_assert!((1..=usize::from(max)).contains(&throttle.allows(max)));
+                let wait = throttle.waits_until(at(now)).map_or(Duration::ZERO, |until| until.since(at(now)));
                 prop_assert!(wait <= Duration::from_secs(20));
             }
             // It comes back to full speed.
             for _ in 0..40_000 {
                 now += 20_000;
-                pace.ended(&attempt(at(now), Outcome::Ok, 200, None), at(now), max, WAITS);
+                throttle.record(&attempt(at(now), Outcome::Ok, 200, None), at(now), max, WAITS);
             }
-            prop_assert!(pace.is_free(at(now)));
+            prop_assert!(throttle.is_default(at(now)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP client: settings, TLS, kept connections; and the whole that makes POSTs.
+//! The webhook client: its settings, and how its parts are put together.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,64 +20,67 @@ use crate::{
     metrics::InFlightGauge,
 };
 
-/// How long one POST may take, where the subscription does not say: until the answer's body is read.
+pub use super::tls::WebhookClientError;
+
+/// Default timeout of an attempt, from name resolution to the end of the response's body.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// How long it may take until a connection can be used: look-up, TCP, proxy and TLS together.
+/// Default timeout of connecting: name resolution, TCP, proxy and TLS together.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Most bytes read of an answer's body.
+/// Default of the most bytes read of a response's body.
 pub const RESPONSE_BYTES_MAX_DEFAULT: usize = 64 * 1024;
-/// How long an unused connection is kept.
+/// Default time after which an idle connection is closed.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
-/// Most unused connections kept per scheme, host, port and TLS profile.
+/// Default of the most idle connections per scheme, host, port and TLS profile.
 pub const IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT: usize = 32;
-/// Most unused connections kept in all.
+/// Default of the most idle connections in all.
 pub const IDLE_CONNECTIONS_MAX_DEFAULT: usize = 4096;
-/// Most TLS profiles of subscriptions that are kept ready.
+/// Default of the most TLS configurations of subscriptions in memory.
 pub const TLS_PROFILES_MAX_DEFAULT: usize = 1024;
 
-/// Most bytes of an answer's headers. More than 100 headers are refused as well, by hyper's own bound.
-const ANSWER_HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// Most bytes of an answer's body that an HTTP/2 receiver may have under way on one stream.
+/// Most bytes of a response's headers. hyper also rejects more than 100 headers.
+const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// HTTP/2 flow-control window of a stream.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// The same for a whole HTTP/2 connection.
+/// HTTP/2 flow-control window of a connection.
 const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// How long an HTTP/2 connection with POSTs under way is silent before it is asked whether it still lives. Other than an
-/// HTTP/1 connection it outlives the POSTs that run out of time on it, so a dead one must be found out.
+/// Silence after which an HTTP/2 connection with requests under way gets a PING. Unlike an HTTP/1 connection
+/// it outlives requests that time out, so a dead one must be detected.
 const H2_PING_AFTER: Duration = Duration::from_secs(5);
-/// How long the answer to that may take.
+/// Longest wait for the acknowledgement of a PING.
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How POSTs are made.
+/// Settings of the webhook client.
 #[derive(Clone, Debug)]
 pub struct PosterSettings {
-    /// Which addresses may be POSTed to.
+    /// Addresses that may be connected to.
     pub egress: EgressPolicy,
-    /// Which endpoints are reached by a proxy.
+    /// Endpoints that are reached by a proxy.
     pub proxies: ProxyRules,
-    /// How long one POST may take, where the subscription does not say.
+    /// Timeout of an attempt whose subscription sets none.
     pub default_timeout: Duration,
-    /// How long look-up, TCP, proxy and TLS may take together.
+    /// Timeout of name resolution, TCP, proxy and TLS together.
     pub connect_timeout: Duration,
-    /// Counts the connections.
+    /// Gauge of open connections.
     pub connections: InFlightGauge,
-    /// Most bytes read of an answer's body. Of a longer one the status counts and the connection is not kept, unless the
-    /// little that is left is there already.
+    /// Most bytes read of a response's body. With a longer one the status still decides, but the connection
+    /// is closed unless the rest has already arrived.
     pub response_bytes_max: usize,
-    /// How long an unused connection is kept.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Duration,
-    /// Most unused connections kept per scheme, host, port and TLS profile.
+    /// Most idle connections per scheme, host, port and TLS profile.
     pub idle_connections_per_endpoint_max: usize,
-    /// Most unused connections kept in all. Once there are more, the half that was not used for longest is closed.
+    /// Most idle connections in all. With more, the half that is idle for longest is closed.
     pub idle_connections_max: usize,
-    /// Certificate authorities that are trusted besides those of the system.
+    /// Certificate authorities to trust in addition to those of the system.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// Most TLS profiles of subscriptions that are kept ready. The one that was not used for longest goes, and is made anew
-    /// when it is wanted again.
+    /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built
+    /// again when it is needed.
     pub tls_profiles_max: usize,
 }
 
 impl Default for PosterSettings {
-    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of this module.
+    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of
+    /// this module.
     fn default() -> Self {
         Self {
             egress: EgressPolicy::default(),
@@ -95,24 +98,8 @@ impl Default for PosterSettings {
     }
 }
 
-/// Why no POSTs can be made with these settings.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookClientError {
-    /// A certificate authority's certificate cannot be used.
-    #[error("certificate {number} of the extra certificate authorities cannot be used: {source}")]
-    ExtraRoot {
-        /// Which of them, from 1.
-        number: usize,
-        /// What is wrong with it.
-        source: rustls::Error,
-    },
-    /// TLS cannot be set up at all.
-    #[error("tls cannot be set up: {0}")]
-    Tls(rustls::Error),
-}
-
-/// What makes POSTs with these settings. Clones share the kept connections. To be called within a runtime's reach; reads
-/// the system's certificate authorities from disk.
+/// A webhook client. Clones share the connection pool. Must be called within a tokio runtime; reads the
+/// system's certificate authorities from disk.
 pub fn webhook_client(
     settings: &PosterSettings,
     clock: Arc<dyn Clock>,
@@ -120,7 +107,8 @@ pub fn webhook_client(
     webhook_client_with_dialer(connect::dial, settings, clock)
 }
 
-/// The same over connections that `dial` opens: for a simulated network. Names are still looked up by the system.
+/// A webhook client over connections that `dial` opens, for a simulated network. The system still resolves
+/// names.
 pub fn webhook_client_with_dialer<D, F, T>(
     dial: D,
     settings: &PosterSettings,
@@ -143,18 +131,18 @@ where
     Ok(stack::webhook_client(client, settings.default_timeout, settings.response_bytes_max, clock))
 }
 
-/// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are passed over.
+/// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are ignored.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
 fn pool_settings(settings: &PosterSettings) -> PoolSettings {
     let mut http1 = http1::Builder::new();
-    http1.max_buf_size(ANSWER_HEADERS_BYTES_MAX);
+    http1.max_buf_size(RESPONSE_HEADERS_BYTES_MAX);
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(ANSWER_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
+        .max_header_list_size(u32::try_from(RESPONSE_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
         .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(H2_PING_AFTER)

@@ -1,5 +1,5 @@
-//! Connects: resolves a URL's host, asks for the verdict on every address, and connects to one that was judged; or to a
-//! proxy, which does the rest.
+//! Connects to an endpoint: resolves the host, applies the egress policy to every address and connects to one
+//! that it allows; or connects to a proxy, which does the rest.
 
 use std::{
     future::Future,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Uri, uri::Scheme};
+use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,90 +21,43 @@ use tokio::{
 use tower::Service;
 
 use super::{
+    connection::{ConnectError, Destination},
     dns::Resolver,
     proxy::{self, Forwarding, ProxyError},
     stream::Stream,
-    tls::{Tls, TlsError},
+    tls::Tls,
 };
 use crate::{
-    domain::{
-        egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
-        subscription::TlsProfile,
-    },
+    domain::egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
     metrics::InFlightGauge,
 };
 
-/// How long a kept connection is silent before the system asks whether the other end is still there.
+/// Idle time before the system sends the first TCP keepalive probe.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
-/// How often it asks then.
+/// Interval of further probes.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
-/// How often it asks in vain before the connection counts as dead.
+/// Probes without a response before the system closes the connection.
 const KEEPALIVE_TRIES: u32 = 3;
 
-/// Where a connection is to lead.
-#[derive(Clone, Debug)]
-pub(crate) struct Destination {
-    /// An absolute URL; its path does not matter.
-    pub(crate) url: Uri,
-    /// What the subscription says about TLS.
-    pub(crate) tls: Option<Arc<TlsProfile>>,
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    /// The name leads nowhere.
-    #[error("{host} did not resolve: {reason}")]
-    Lookup {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        reason: Arc<str>,
-    },
-    /// Every address that the host has is blocked; this is the first.
-    #[error(transparent)]
-    Blocked(#[from] Blocked),
-    /// An address did not take the connection; this was the last that was tried.
-    #[error("could not connect to {address}: {}", .source.kind())]
-    Refused {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The proxy leads nowhere.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    /// The proxy took longer than this.
-    #[error("no connection by the proxy within {0:?}")]
-    ProxyTimeout(Duration),
-    /// There is no TLS.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// It took longer than this.
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
-}
-
-/// How connections are made.
+/// Settings of a [`Connector`].
 pub(crate) struct ConnectSettings {
     pub(crate) egress: EgressPolicy,
     pub(crate) proxies: ProxyRules,
     pub(crate) tls: Tls,
-    /// For look-up, all addresses, proxy and TLS together.
+    /// For name resolution, all addresses, proxy and TLS together.
     pub(crate) timeout: Duration,
     pub(crate) connections: InFlightGauge,
 }
 
-/// Connects to the hosts of URLs, as far as the policy lets it.
+/// Connects to the hosts of URLs if the egress policy allows it.
 ///
-/// There is one look-up per connection, and the address that was judged is the address that is connected to: a name that
-/// leads elsewhere a moment later changes nothing.
+/// One name resolution per connection, and the address that was checked is the one that is connected to: a
+/// name that resolves to another address a moment later (DNS rebinding) changes nothing.
 pub(crate) struct Connector<D> {
-    /// Opens a connection to an address: [`dial`], but in a simulation.
+    /// Opens a TCP connection: [`dial`], except in a simulation.
     dial: D,
     resolver: Resolver,
-    /// Shared: it is cloned for every connection.
+    /// Shared, because the connector is cloned for every connection.
     settings: Arc<ConnectSettings>,
 }
 
@@ -115,10 +68,10 @@ impl<D: Clone> Clone for Connector<D> {
     }
 }
 
-/// Opens a TCP connection, as the gateway wants it.
+/// Opens a TCP connection without Nagle's algorithm and with keepalive.
 pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A POST is written in one go: waiting for more to send would only delay it.
+    // A request is written at once: waiting for more data would only delay it.
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
@@ -141,14 +94,14 @@ where
     async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
         let settings = &self.settings;
         let deadline = Instant::now() + settings.timeout;
-        let host = to.url.host().expect("the client asks for absolute URLs only");
+        let host = to.url.host().expect("requests have absolute URLs");
         let is_https = to.url.scheme() == Some(&Scheme::HTTPS);
         let port = to.url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
 
         let proxy = settings.proxies.route(is_https, host, port);
         let stream = match proxy {
-            None => self.reach(host, port, deadline).await?,
-            Some(proxy) => self.reach_by(proxy, is_https, host, port, deadline).await?,
+            None => self.connect_directly(host, port, deadline).await?,
+            Some(proxy) => self.connect_by_proxy(proxy, is_https, host, port, deadline).await?,
         };
         let opened = settings.connections.track();
         if !is_https {
@@ -161,8 +114,8 @@ where
         }
     }
 
-    /// Connects to the endpoint itself, at an address that passed the verdict.
-    async fn reach(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
+    /// Connects to the endpoint at an address that the egress policy allows.
+    async fn connect_directly(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
         let found = timeout_at(deadline, self.resolver.resolve(host)).await;
         let addresses = found
             .map_err(|_| ConnectError::Timeout(self.settings.timeout))?
@@ -171,9 +124,9 @@ where
         self.try_each(&allowed, port, deadline).await
     }
 
-    /// Connects to the proxy, and has it connect to the endpoint if that is an https one: an http one is told with each
+    /// Connects to the proxy, and opens a tunnel to an https endpoint. An http endpoint is named in each
     /// request.
-    async fn reach_by(
+    async fn connect_by_proxy(
         &self,
         proxy: &Proxy,
         is_https: bool,
@@ -182,7 +135,7 @@ where
         deadline: Instant,
     ) -> Result<T, ConnectError> {
         let limit = self.settings.timeout;
-        // The proxy looks names up. An address that the URL itself names is judged here.
+        // The proxy resolves names. An address in the URL itself is checked here.
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {
             self.settings.egress.verdict(address)?;
@@ -190,7 +143,7 @@ where
         let found = timeout_at(deadline, self.resolver.resolve(proxy.host())).await;
         let addresses =
             found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|_| ProxyError::Lookup)?;
-        // Its operator chose the proxy: there is no verdict on its address.
+        // The operator chose the proxy: the egress policy does not apply to its address.
         let reached = self.try_each(&addresses, proxy.port(), deadline).await;
         let mut stream = reached.map_err(|error| match error {
             ConnectError::Refused { source, .. } => ProxyError::Unreachable(source).into(),
@@ -204,8 +157,8 @@ where
         Ok(stream)
     }
 
-    /// Connects to one of the addresses, in the order in which the system gave them, which knows what can be reached from
-    /// here. Each gets its share of what is left, so that one that is silent leaves time for the next.
+    /// Connects to one of the addresses, in the system's order of preference. Each gets its share of the time
+    /// that is left, so that a silent one leaves time for the next.
     async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
         let mut last = ConnectError::Timeout(self.settings.timeout);
         for (tried, address) in addresses.iter().enumerate() {
@@ -222,7 +175,7 @@ where
     }
 }
 
-/// Those of a host's addresses that may be connected to. If none may, why the first may not.
+/// The addresses that the egress policy allows; if it allows none, why it blocks the first.
 fn allowed(egress: &EgressPolicy, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, Blocked> {
     let (mut allowed, mut blocked) = (Vec::with_capacity(addresses.len()), None);
     for address in addresses {
@@ -260,6 +213,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
 
     fn policy(allowed: &[&str]) -> EgressPolicy {

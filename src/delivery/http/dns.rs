@@ -1,8 +1,8 @@
-//! Looks names up, each once at a time.
+//! Resolves host names, each once at a time.
 //!
-//! The system's resolver blocks a thread for as long as it takes, which a name's owner decides. Attempts that want the
-//! same name at the same time share one look-up, so that an endpoint whose name server hangs holds one thread, however
-//! many attempts wait for it; and all look-ups together have a bound.
+//! The system's resolver blocks a thread, and the owner of a name decides for how long. Concurrent attempts
+//! to the same name share one lookup, so an endpoint whose name server hangs blocks one thread, no matter how
+//! many attempts wait for it. All lookups together are bounded.
 
 use std::{
     collections::HashMap,
@@ -13,12 +13,12 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
-/// Most look-ups under way at once, well below the threads that the runtime has for blocking work.
+/// Most concurrent lookups, well below tokio's limit of blocking threads.
 const LOOKUPS_MAX: usize = 128;
-/// Most addresses of a name that are taken; the others are not looked at.
+/// Most addresses used of a name.
 const ADDRESSES_MAX: usize = 16;
 
-/// Looks names up. Clones share their look-ups.
+/// Resolves names. Clones share their lookups.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver(Arc<Shared>);
 
@@ -28,7 +28,7 @@ struct Shared {
     permits: Semaphore,
 }
 
-/// The addresses of a name in the order in which to try them; or why there are none, for people.
+/// The addresses of a name in the order to try them; or a readable reason why there are none.
 pub(crate) type Found = Result<Arc<[IpAddr]>, Arc<str>>;
 
 impl Resolver {
@@ -36,7 +36,8 @@ impl Resolver {
         Self(Arc::new(Shared { under_way: Mutex::default(), permits: Semaphore::new(LOOKUPS_MAX) }))
     }
 
-    /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's resolver does.
+    /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's
+    /// resolver does.
     pub(crate) async fn resolve(&self, host: &str) -> Found {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {
@@ -44,21 +45,21 @@ impl Resolver {
         }
         let mut found = self.join_or_start(host);
         match found.wait_for(Option::is_some).await {
-            Ok(found) => found.clone().expect("that is what was waited for"),
-            Err(_) => Err("the look-up was given up".into()),
+            Ok(found) => found.clone().expect("wait_for returns when there is a result"),
+            Err(_) => Err("the lookup was aborted".into()),
         }
     }
 
     fn join_or_start(&self, host: &str) -> watch::Receiver<Option<Found>> {
         let mut under_way = self.0.under_way();
-        // One whose task is gone without an answer is not waited for again.
+        // A lookup whose task is gone without a result is not joined.
         if let Some(found) = under_way.get(host).filter(|found| found.has_changed().is_ok()) {
             return found.clone();
         }
         let (sender, receiver) = watch::channel(None);
         let host: Arc<str> = host.into();
         under_way.insert(Arc::clone(&host), receiver.clone());
-        // In a task of its own: whoever started it may give up before those who joined.
+        // In a task of its own: the attempt that started it may time out before those that joined.
         tokio::spawn(Arc::clone(&self.0).look_up(host, sender));
         receiver
     }
@@ -70,7 +71,7 @@ impl Shared {
             let _permit = self.permits.acquire().await.expect("the semaphore is never closed");
             ask_the_system(&host).await
         };
-        // Taken out first: who comes now starts a look-up of its own, and never gets an old answer.
+        // Removed first: a later attempt starts its own lookup and never gets an old result.
         self.under_way().remove(&host);
         sender.send_replace(Some(found));
     }
@@ -81,7 +82,7 @@ impl Shared {
 }
 
 async fn ask_the_system(host: &str) -> Found {
-    // The port plays no part in the look-up.
+    // The port is not used.
     let addresses = tokio::net::lookup_host((host, 0)).await;
     let addresses: Vec<IpAddr> =
         addresses.map_err(reason)?.map(|socket| socket.ip()).take(ADDRESSES_MAX).collect();
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_address_is_its_own_answer() {
+    async fn an_address_needs_no_lookup() {
         let resolver = Resolver::new();
         assert_eq!(*resolver.resolve("10.1.2.3").await.unwrap(), [IpAddr::from([10, 1, 2, 3])]);
         assert_eq!(*resolver.resolve("[fe80::1]").await.unwrap(), ["fe80::1".parse::<IpAddr>().unwrap()]);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn attempts_at_the_same_time_share_a_look_up() {
+    async fn concurrent_attempts_share_a_lookup() {
         let resolver = Resolver::new();
         let (first, second) = (resolver.join_or_start("localhost"), resolver.join_or_start("localhost"));
         assert!(first.same_channel(&second));
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_nobody_has_does_not_resolve() {
+    async fn an_unknown_name_does_not_resolve() {
         let error = Resolver::new().resolve("nobody.invalid").await.unwrap_err();
         assert!(!error.is_empty() && *error == error.to_lowercase(), "{error}");
     }

@@ -1,32 +1,32 @@
-//! Why there is no complete answer: from the client's errors to an outcome and a text for people.
+//! Why there is no complete response: turns the client's errors into an outcome and a readable text.
 
 use std::{error::Error, fmt::Write, io, time::Duration};
 
-use super::{connect::ConnectError, pool::SendError, proxy::ProxyError, tls::TlsError};
+use super::{connection::ConnectError, pool::SendError, proxy::ProxyError, tls::TlsError};
 use crate::domain::delivery::Outcome;
 
-/// Why there is no complete answer. The text is for people, without anything that was sent.
+/// Why there is no complete response. The text is for people and contains nothing that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) outcome: Outcome,
     pub(crate) text: String,
-    /// The connection had carried answers before and broke before this one. The receiver may have closed it, being idle,
-    /// at the moment in which the request was sent.
-    pub(crate) kept_connection_broke: bool,
+    /// The connection had carried responses before and broke before this one. The receiver may have closed it
+    /// as idle just when the request was sent.
+    pub(crate) idle_connection_broke: bool,
 }
 
 impl Failure {
     pub(crate) fn timeout(limit: Duration) -> Self {
-        Self::new(Outcome::Timeout, format!("no complete answer within {limit:?}"))
+        Self::new(Outcome::Timeout, format!("no complete response within {limit:?}"))
     }
 
-    /// The URL passed every check and still cannot be requested.
+    /// The URL passed validation and still cannot be requested.
     pub(crate) fn unusable_url(error: &http::uri::InvalidUri) -> Self {
         Self::new(Outcome::Connect, format!("the url cannot be requested: {error}"))
     }
 
     fn new(outcome: Outcome, text: String) -> Self {
-        Self { outcome, text, kept_connection_broke: false }
+        Self { outcome, text, idle_connection_broke: false }
     }
 }
 
@@ -34,20 +34,20 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Connect(error) => no_connection(&error),
-            // The endpoint's verdict on a client's certificate comes after the handshake.
+            // An endpoint rejects a client certificate only after the handshake.
             SendError::Broken { error, kept: false } if find::<rustls::Error>(&error).is_some() => {
                 Self::new(Outcome::Connect, broken_text(&error))
             }
             SendError::Broken { error, kept } => {
                 let may_be_stale = !error.is_parse() && !error.is_user();
-                Self { kept_connection_broke: kept && may_be_stale, ..Self::from(error) }
+                Self { idle_connection_broke: kept && may_be_stale, ..Self::from(error) }
             }
         }
     }
 }
 
 impl From<hyper::Error> for Failure {
-    /// An error in the middle of an answer.
+    /// An error in the middle of a response.
     fn from(error: hyper::Error) -> Self {
         Self::new(Outcome::Io, broken_text(&error))
     }
@@ -77,17 +77,17 @@ fn broken_text(error: &hyper::Error) -> String {
     if let Some(tls) = find::<rustls::Error>(error) {
         format!("tls failed: {tls}")
     } else if error.is_incomplete_message() {
-        "the connection was closed before the answer was complete".to_owned()
+        "the connection was closed before the response was complete".to_owned()
     } else if error.is_parse_too_large() {
-        "the answer's headers are too large".to_owned()
+        "the response's headers are too large".to_owned()
     } else if error.is_parse() {
-        format!("the answer is not http: {}", describe(error))
+        format!("the response is not http: {}", describe(error))
     } else {
         format!("the connection broke: {}", describe(error))
     }
 }
 
-/// The most telling part of an error: what lies at its bottom.
+/// The root cause of an error: the most specific part.
 fn describe(error: &(dyn Error + 'static)) -> String {
     let mut bottom = error;
     while let Some(source) = source(bottom) {
@@ -103,7 +103,7 @@ fn describe(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The first error of a kind among an error and what it was caused by.
+/// The first error of a type in the chain of causes.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -115,7 +115,8 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-/// What caused an error. `io::Error` passes over the error that it wraps, and that is where TLS says what is wrong.
+/// The cause of an error. `io::Error::source` skips the error that it wraps, which is where TLS reports its
+/// failures.
 fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     wrapped.map(|inner| inner as _).or_else(|| error.source())

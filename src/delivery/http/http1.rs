@@ -1,7 +1,7 @@
-//! HTTP/1 connections that have no task of their own: whoever uses one drives it.
+//! HTTP/1 connections without a task of their own: the request drives its connection.
 //!
-//! A task per connection would be woken for every answer, only to wake the attempt that waits for it. Nobody drives a
-//! connection that is kept unused; the pool looks at those from time to time.
+//! A task per connection would wake for every response only to wake the attempt that waits for it. Nothing
+//! drives an idle connection; the pool checks those at intervals.
 
 use std::{
     future::{Future, poll_fn},
@@ -22,17 +22,17 @@ use hyper::{
 
 use super::proxy::Forwarding;
 
-/// A connection that no request is under way on.
+/// A connection without a request under way.
 pub(crate) struct Http1<T: Read + Write + Unpin> {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: http1::Connection<T, Full<Bytes>>,
-    /// What it leads to.
+    /// Origin of the requests.
     pub(crate) origin: Arc<str>,
-    /// How the other end is called in requests.
+    /// Value of the `Host` header.
     pub(crate) host: HeaderValue,
-    /// How requests are put, where the other end is a proxy that passes them on.
+    /// How to send requests if the other end is a proxy that forwards them.
     pub(crate) forwarding: Option<Forwarding>,
-    /// The connection has ended, and is not to be driven any more.
+    /// The connection has ended and must not be polled any more.
     is_over: bool,
 }
 
@@ -47,28 +47,28 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
         Ok(Self { sender, connection, origin, host, forwarding: None, is_over: false })
     }
 
-    /// Whether it can take a request, as far as is known: the other end may have closed it in this moment.
+    /// Whether it seems able to take a request. The peer may close it at any moment.
     pub(crate) fn is_usable(&mut self) -> bool {
-        // Nothing is waited for, so there is nobody to wake. Forgets whoever used it before, too.
+        // Nothing waits, so there is nothing to wake. This also drops the waker of the previous user.
         self.drive(&mut Context::from_waker(Waker::noop()));
         !self.is_over && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the head of its answer. The connection comes back with the answer.
+    /// Sends a request and waits for the head of the response. Returns the connection with the response.
     pub(crate) async fn send(
         mut self: Box<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<(Response<Incoming>, Box<Self>), TrySendError<Request<Full<Bytes>>>> {
-        let mut answering = pin!(self.sender.try_send_request(request));
-        let answer = poll_fn(|context| {
+        let mut responding = pin!(self.sender.try_send_request(request));
+        let response = poll_fn(|context| {
             self.drive(context);
-            answering.as_mut().poll(context)
+            responding.as_mut().poll(context)
         });
-        let response = answer.await?;
+        let response = response.await?;
         Ok((response, self))
     }
 
-    /// Reads and writes what it can. Why a connection ended, the answer says.
+    /// Reads and writes as much as possible. The response reports why a connection ended.
     fn drive(&mut self, context: &mut Context<'_>) {
         if !self.is_over {
             self.is_over = Pin::new(&mut self.connection).poll(context).is_ready();
@@ -76,47 +76,47 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
     }
 }
 
-/// What takes back connections that can be used again.
-pub(crate) trait TakesBack<T: Read + Write + Unpin>: Send {
-    /// Takes one back.
-    fn take_back(self, connection: Box<Http1<T>>);
+/// Takes back connections that can be used again.
+pub(crate) trait Recycle<T: Read + Write + Unpin>: Send {
+    /// Takes a connection back.
+    fn recycle(self, connection: Box<Http1<T>>);
 }
 
-/// The body of an answer, and the connection that it comes on.
-pub(crate) struct DrivenBody<T: Read + Write + Unpin, H> {
+/// The body of a response, and the connection that it arrives on.
+pub(crate) struct PooledBody<T: Read + Write + Unpin, H> {
     incoming: Incoming,
-    /// `None` once the connection has been given back, or if somebody else drives it.
+    /// `None` once the connection was returned to the pool, or if another task drives it.
     driven: Option<(Box<Http1<T>>, H)>,
 }
 
-impl<T, H> DrivenBody<T, H>
+impl<T, H> PooledBody<T, H>
 where
     T: Read + Write + Unpin + 'static,
-    H: TakesBack<T>,
+    H: Recycle<T>,
 {
-    /// A body that drives its connection until it has ended, and gives it to `home` then.
-    pub(crate) fn new(incoming: Incoming, connection: Box<Http1<T>>, home: H) -> Self {
-        Self { incoming, driven: Some((connection, home)) }
+    /// A body that drives its connection to the end of the body, then returns it to `pool`.
+    pub(crate) fn new(incoming: Incoming, connection: Box<Http1<T>>, pool: H) -> Self {
+        Self { incoming, driven: Some((connection, pool)) }
     }
 
-    /// A body whose connection is driven by somebody else.
-    pub(crate) fn of_shared(incoming: Incoming) -> Self {
+    /// A body on an HTTP/2 connection, which has a task of its own.
+    pub(crate) fn multiplexed(incoming: Incoming) -> Self {
         Self { incoming, driven: None }
     }
 
     fn end(&mut self) {
-        if let Some((mut connection, home)) = self.driven.take()
+        if let Some((mut connection, pool)) = self.driven.take()
             && connection.is_usable()
         {
-            home.take_back(connection);
+            pool.recycle(connection);
         }
     }
 }
 
-impl<T, H> Body for DrivenBody<T, H>
+impl<T, H> Body for PooledBody<T, H>
 where
     T: Read + Write + Unpin + 'static,
-    H: TakesBack<T> + Unpin,
+    H: Recycle<T> + Unpin,
 {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -130,7 +130,7 @@ where
             && let Some((connection, _)) = &mut self.driven
         {
             connection.drive(context);
-            // What the connection read is there now.
+            // The connection may have read a frame.
             polled = Pin::new(&mut self.incoming).poll_frame(context);
         }
         if let Poll::Ready(None) = polled {
@@ -140,7 +140,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        // Never before it was polled to its end, since the connection is given back there.
+        // Not before the body was polled to its end, because that returns the connection.
         false
     }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub(super) mod connect;
+pub(super) mod connection;
 pub(super) mod dns;
 pub(super) mod failure;
 pub(super) mod http1;

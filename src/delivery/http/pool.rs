@@ -1,4 +1,4 @@
-//! Sends requests over kept connections, and keeps them: for every origin a few, and so many in all.
+//! Sends requests over pooled connections. The pool is bounded per origin and in all.
 
 use std::{
     collections::BTreeMap,
@@ -16,110 +16,79 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 use http_body_util::Full;
-use hyper::{
-    client::conn::{http1, http2},
-    rt::{Read, Write},
-};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::{
-    connect::{ConnectError, Destination},
-    http1::{DrivenBody, Http1, TakesBack},
+    connection::{Connect, ConnectError, Destination, TlsFailure, Transport},
+    http1::{Http1, PooledBody, Recycle},
     proxy::{Forwarding, ProxyError},
-    stream::TlsFailure,
     tls::TlsError,
 };
 use crate::domain::subscription::TlsProfile;
 
-/// How often unused connections are looked at: those that the other end has closed, or that were not used for long, are
-/// dropped.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too
+/// long, are dropped.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Opens connections to the origins of URLs.
-pub(crate) trait Connects:
-    Service<Destination, Response: Stream, Error = ConnectError, Future: Send> + Clone + Send + Sync + 'static
-{
-}
-
-impl<S> Connects for S where
-    S: Service<Destination, Response: Stream, Error = ConnectError, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-/// What requests are sent over.
-pub(crate) trait Stream: Read + Write + Unpin + Send + 'static {
-    /// Whether HTTP/2 was agreed upon.
-    fn is_http2(&self) -> bool;
-
-    /// How requests are put, where the other end is a proxy that passes them on.
-    fn forwarding(&self) -> Option<&Forwarding>;
-
-    /// Why TLS ended, to be looked at later. HTTP/2 does not always tell.
-    fn tls_failure(&self) -> &TlsFailure;
-}
-
-/// How connections are used and kept.
+/// HTTP settings of connections, and the bounds of the pool.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolSettings {
     pub(crate) http1: http1::Builder,
     pub(crate) http2: http2::Builder<TokioExecutor>,
-    /// How long an unused one is kept.
+    /// How long an idle connection is kept.
     pub(crate) idle_timeout: Duration,
-    /// Most unused ones of an origin.
+    /// Most idle connections per origin.
     pub(crate) idle_per_origin_max: usize,
-    /// Most unused ones of all origins.
+    /// Most idle connections of all origins.
     pub(crate) idle_max: usize,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     /// There is no connection.
     #[error(transparent)]
     Connect(ConnectError),
-    /// The connection broke before the answer.
+    /// The connection broke before the response.
     #[error("{error}")]
     Broken {
-        /// How.
+        /// The error.
         error: hyper::Error,
-        /// It had been kept unused before, and nobody watched it meanwhile. Never so of HTTP/2.
+        /// It was idle before, and the peer may have closed it meanwhile. Never for HTTP/2.
         kept: bool,
     },
 }
 
-/// The body of an answer.
-pub(crate) type AnswerBody<C> = DrivenBody<<C as Service<Destination>>::Response, Home<C>>;
+/// The body of a response.
+pub(crate) type ResponseBody<C> = PooledBody<<C as Service<Destination>>::Response, PoolHandle<C>>;
 
-/// Sends requests. Clones share the kept connections.
-pub(crate) struct HttpClient<C: Connects>(Arc<Shared<C>>);
+/// Sends requests. Clones share the pool.
+pub(crate) struct HttpClient<C: Connect>(Arc<Shared<C>>);
 
-struct Shared<C: Connects> {
+struct Shared<C: Connect> {
     connector: C,
     settings: PoolSettings,
-    kept: Mutex<Kept<C::Response>>,
+    pool: Mutex<IdlePool<C::Response>>,
 }
 
-/// All connections that are kept.
-struct Kept<T: Stream> {
-    origins: BTreeMap<Arc<str>, OfOrigin<T>>,
-    /// Unused HTTP/1 connections of all origins.
+/// All idle connections, and the HTTP/2 connections.
+struct IdlePool<T: Transport> {
+    origins: BTreeMap<Arc<str>, OriginPool<T>>,
+    /// Idle HTTP/1 connections of all origins.
     idle: usize,
 }
 
-struct OfOrigin<T: Stream> {
-    /// Unused HTTP/1 connections, the one that was used last at the end.
+struct OriginPool<T: Transport> {
+    /// Idle HTTP/1 connections, the most recently used last.
     idle: Vec<Idle<T>>,
-    /// An HTTP/2 connection, which is used by many at once.
+    /// The HTTP/2 connection, shared by concurrent requests.
     shared: Option<SharedConnection>,
 }
 
-struct Idle<T: Stream> {
+struct Idle<T: Transport> {
     connection: Box<Http1<T>>,
     since: Instant,
 }
@@ -129,76 +98,78 @@ struct SharedConnection {
     sender: http2::SendRequest<Full<Bytes>>,
     used: Instant,
     tls_failure: TlsFailure,
-    /// It has carried an answer.
-    answered: Arc<AtomicBool>,
+    /// It has carried a response.
+    has_responded: Arc<AtomicBool>,
 }
 
 /// A connection to send a request over.
-enum Taken<T: Stream> {
+enum Checkout<T: Transport> {
     Own(Box<Http1<T>>),
     Shared(SharedConnection),
 }
 
-/// Where an HTTP/1 connection is kept when it is not used.
-pub(crate) struct Home<C: Connects>(Arc<Shared<C>>);
+/// Returns an HTTP/1 connection to the pool.
+pub(crate) struct PoolHandle<C: Connect>(Arc<Shared<C>>);
 
-impl<C: Connects> Clone for HttpClient<C> {
+impl<C: Connect> Clone for HttpClient<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<C: Connects> HttpClient<C> {
-    /// A client that keeps no connection yet. To be called within a runtime's reach.
+impl<C: Connect> HttpClient<C> {
+    /// A client with an empty pool. Must be called within a tokio runtime.
     pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
-        let kept = Mutex::new(Kept { origins: BTreeMap::new(), idle: 0 });
-        let look_every = settings.idle_timeout.min(LOOK_EVERY);
-        let shared = Arc::new(Shared { connector, settings, kept });
-        tokio::spawn(look_after(Arc::downgrade(&shared), look_every));
+        let pool = Mutex::new(IdlePool { origins: BTreeMap::new(), idle: 0 });
+        let reap_interval = settings.idle_timeout.min(REAP_INTERVAL);
+        let shared = Arc::new(Shared { connector, settings, pool });
+        tokio::spawn(reap_idle(Arc::downgrade(&shared), reap_interval));
         Self(shared)
     }
 
-    /// Sends a request to `origin`, which is that of its absolute URL, and waits for the head of the answer. Requests with
-    /// the same origin, spelled in the same way, and the same TLS profile share connections; others never do.
+    /// Sends a request and waits for the head of the response. `origin` is the origin of the request's
+    /// absolute URL. Requests with the same spelling of the origin and the same TLS profile share
+    /// connections; others never do.
     ///
-    /// A kept connection may turn out to be closed before anything was sent over it; another one is taken then.
+    /// An idle connection may turn out to be closed before anything was sent over it; then another one is
+    /// used.
     pub(crate) async fn send(
         &self,
         origin: &str,
         tls: Option<&Arc<TlsProfile>>,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<AnswerBody<C>>, SendError> {
+    ) -> Result<Response<ResponseBody<C>>, SendError> {
         let to = Destination { url: request.uri().clone(), tls: tls.cloned() };
         let url = &to.url;
-        // No origin has a space in it.
+        // An origin contains no space.
         let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));
         let origin = of_profile.as_deref().unwrap_or(origin);
         loop {
-            let (taken, kept) = match self.0.take(origin) {
-                Some(taken) => (taken, true),
-                // In a box: it is large and rare, and would make every request's future as large.
+            let (checkout, kept) = match self.0.take(origin) {
+                Some(checkout) => (checkout, true),
+                // Boxed: this future is large and rare, and would make that of every request as large.
                 None => (Box::pin(self.0.connect(origin, &to)).await?, false),
             };
-            let (sent, kept, is_shared) = match taken {
-                Taken::Own(connection) => {
-                    put_plainly(&mut request, url, &connection);
+            let (sent, kept, is_shared) = match checkout {
+                Checkout::Own(connection) => {
+                    to_origin_form(&mut request, url, &connection);
                     let sent = connection.send(request).await;
                     if let Ok((response, connection)) = &sent {
                         refused_by_proxy(response.status(), connection.forwarding.as_ref())?;
                     }
                     let sent = sent.map(|(response, connection)| {
-                        let home = Home(Arc::clone(&self.0));
-                        response.map(|incoming| DrivenBody::new(incoming, connection, home))
+                        let home = PoolHandle(Arc::clone(&self.0));
+                        response.map(|incoming| PooledBody::new(incoming, connection, home))
                     });
                     (sent, kept, false)
                 }
-                Taken::Shared(mut shared) => {
+                Checkout::Shared(mut shared) => {
                     let sent = shared.sender.try_send_request(request).await;
-                    let kept = shared.answered.fetch_or(sent.is_ok(), Ordering::Relaxed);
+                    let kept = shared.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
                     if let (Err(_), false, Some(tls)) = (&sent, kept, shared.tls_failure.get()) {
                         return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()));
                     }
-                    (sent.map(|response| response.map(DrivenBody::of_shared)), kept, true)
+                    (sent.map(|response| response.map(PooledBody::multiplexed)), kept, true)
                 }
             };
             let mut error = match sent {
@@ -207,7 +178,7 @@ impl<C: Connects> HttpClient<C> {
             };
             let unsent = error.take_message().filter(|_| kept);
             if kept && (unsent.is_some() || !is_shared) {
-                // One was found to be dead: the others will be, too.
+                // One connection is dead, so the others probably are.
                 self.0.forget(origin);
             }
             let Some(unsent) = unsent else {
@@ -221,45 +192,45 @@ impl<C: Connects> HttpClient<C> {
     }
 }
 
-impl<C: Connects> Shared<C> {
-    fn kept(&self) -> MutexGuard<'_, Kept<C::Response>> {
-        self.kept.lock().expect("no code panics while it holds this lock")
+impl<C: Connect> Shared<C> {
+    fn pool(&self) -> MutexGuard<'_, IdlePool<C::Response>> {
+        self.pool.lock().expect("no code panics while it holds this lock")
     }
 
-    /// A kept connection that can be used, as far as is known. Drops those that cannot.
-    fn take(&self, origin: &str) -> Option<Taken<C::Response>> {
+    /// A pooled connection that seems usable. Drops those that are not.
+    fn take(&self, origin: &str) -> Option<Checkout<C::Response>> {
         loop {
             let mut idle = {
-                let mut kept = self.kept();
-                let of_origin = kept.origins.get_mut(origin)?;
-                if let Some(shared) = of_origin.open_shared() {
-                    return Some(Taken::Shared(shared));
+                let mut kept = self.pool();
+                let origin_pool = kept.origins.get_mut(origin)?;
+                if let Some(shared) = origin_pool.open_shared() {
+                    return Some(Checkout::Shared(shared));
                 }
-                let idle = of_origin.idle.pop()?;
+                let idle = origin_pool.idle.pop()?;
                 kept.idle -= 1;
                 idle
             };
             let is_fresh = idle.since.elapsed() < self.settings.idle_timeout;
             if is_fresh && idle.connection.is_usable() {
-                return Some(Taken::Own(idle.connection));
+                return Some(Checkout::Own(idle.connection));
             }
         }
     }
 
-    /// Drops the kept connections of an origin. One that is used by others ends with their requests.
+    /// Drops the pooled connections of an origin. One in use ends with its requests.
     fn forget(&self, origin: &str) {
         let forgotten = {
-            let mut kept = self.kept();
+            let mut kept = self.pool();
             let forgotten = kept.origins.remove(origin);
-            kept.idle -= forgotten.as_ref().map_or(0, |of_origin| of_origin.idle.len());
+            kept.idle -= forgotten.as_ref().map_or(0, |origin_pool| origin_pool.idle.len());
             forgotten
         };
-        // Connections are closed without the lock.
+        // Close connections without holding the lock.
         drop(forgotten);
     }
 
     /// Opens a connection.
-    async fn connect(&self, origin: &str, to: &Destination) -> Result<Taken<C::Response>, SendError> {
+    async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
         let stream = self.connector.clone().oneshot(to.clone()).await.map_err(SendError::Connect)?;
         let broken = |error| SendError::Broken { error, kept: false };
         if !stream.is_http2() {
@@ -267,57 +238,62 @@ impl<C: Connects> Shared<C> {
             let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(&to.url));
             let mut connection = connecting.await.map_err(broken)?;
             connection.forwarding = forwarding;
-            return Ok(Taken::Own(Box::new(connection)));
+            return Ok(Checkout::Own(Box::new(connection)));
         }
         let tls_failure = Arc::clone(stream.tls_failure());
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
-        // Whoever waits for an answer learns of its end.
+        // The requests on it see why it ended.
         tokio::spawn(async move { drop(connection.await) });
-        let shared = SharedConnection { sender, used: Instant::now(), tls_failure, answered: Arc::default() };
-        // Several may have been opened at the same time: the first is kept, the others end with this request.
-        self.kept().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
-        Ok(Taken::Shared(shared))
+        let shared =
+            SharedConnection { sender, used: Instant::now(), tls_failure, has_responded: Arc::default() };
+        // Concurrent requests may have opened several: the first is kept, the others end with their request.
+        self.pool().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
+        Ok(Checkout::Shared(shared))
     }
 }
 
-impl<T: Stream> Kept<T> {
-    fn of(&mut self, origin: &Arc<str>) -> &mut OfOrigin<T> {
-        self.origins.entry(Arc::clone(origin)).or_insert_with(|| OfOrigin { idle: Vec::new(), shared: None })
+impl<T: Transport> IdlePool<T> {
+    fn of(&mut self, origin: &Arc<str>) -> &mut OriginPool<T> {
+        self.origins
+            .entry(Arc::clone(origin))
+            .or_insert_with(|| OriginPool { idle: Vec::new(), shared: None })
     }
 
-    /// Takes out what is not to be kept any longer.
-    fn outdated(&mut self, timeout: Duration) -> Vec<Idle<T>> {
-        let mut outdated = Vec::new();
-        for of_origin in self.origins.values_mut() {
-            outdated.extend(
-                of_origin
+    /// Removes connections that are closed or idle for too long.
+    fn expired(&mut self, timeout: Duration) -> Vec<Idle<T>> {
+        let mut expired = Vec::new();
+        for origin_pool in self.origins.values_mut() {
+            expired.extend(
+                origin_pool
                     .idle
                     .extract_if(.., |idle| idle.since.elapsed() >= timeout || !idle.connection.is_usable()),
             );
-            of_origin.shared.take_if(|shared| shared.used.elapsed() >= timeout || shared.sender.is_closed());
+            origin_pool
+                .shared
+                .take_if(|shared| shared.used.elapsed() >= timeout || shared.sender.is_closed());
         }
-        self.origins.retain(|_, of_origin| !of_origin.idle.is_empty() || of_origin.shared.is_some());
-        self.idle -= outdated.len();
-        outdated
+        self.origins.retain(|_, origin_pool| !origin_pool.idle.is_empty() || origin_pool.shared.is_some());
+        self.idle -= expired.len();
+        expired
     }
 
-    /// Takes out that half of the unused connections that was not used for longest.
-    fn older_half(&mut self) -> Vec<Idle<T>> {
+    /// Removes the half of the idle connections that is idle for longest.
+    fn evict_oldest_half(&mut self) -> Vec<Idle<T>> {
         let mut times: Vec<_> =
             self.origins.values().flat_map(|of| &of.idle).map(|idle| idle.since).collect();
         let middle = (times.len() - 1) / 2;
         let (_, &mut middle, _) = times.select_nth_unstable(middle);
         let mut older = Vec::new();
-        for of_origin in self.origins.values_mut() {
-            older.extend(of_origin.idle.extract_if(.., |idle| idle.since <= middle));
+        for origin_pool in self.origins.values_mut() {
+            older.extend(origin_pool.idle.extract_if(.., |idle| idle.since <= middle));
         }
         self.idle -= older.len();
         older
     }
 }
 
-impl<T: Stream> OfOrigin<T> {
-    /// The connection that is used by many, if it is open.
+impl<T: Transport> OriginPool<T> {
+    /// The HTTP/2 connection, if it is open.
     fn open_shared(&mut self) -> Option<SharedConnection> {
         self.shared.take_if(|shared| shared.sender.is_closed());
         let shared = self.shared.as_mut()?;
@@ -326,26 +302,26 @@ impl<T: Stream> OfOrigin<T> {
     }
 }
 
-impl<C: Connects> TakesBack<C::Response> for Home<C> {
-    fn take_back(self, connection: Box<Http1<C::Response>>) {
+impl<C: Connect> Recycle<C::Response> for PoolHandle<C> {
+    fn recycle(self, connection: Box<Http1<C::Response>>) {
         let settings = &self.0.settings;
-        let mut kept = self.0.kept();
+        let mut kept = self.0.pool();
         let idle = &mut kept.of(&connection.origin).idle;
         if idle.len() >= settings.idle_per_origin_max {
             return;
         }
         idle.push(Idle { connection, since: Instant::now() });
         kept.idle += 1;
-        let too_many = if kept.idle > settings.idle_max { kept.older_half() } else { Vec::new() };
-        // Connections are closed without the lock.
+        let evicted = if kept.idle > settings.idle_max { kept.evict_oldest_half() } else { Vec::new() };
+        // Close connections without holding the lock.
         drop(kept);
-        drop(too_many);
+        drop(evicted);
     }
 }
 
-/// Makes of a request to an absolute URL what HTTP/1 puts on the wire: the path alone, and the host as a header. A proxy
-/// that passes it on gets the whole URL.
-fn put_plainly<T: Stream>(request: &mut Request<Full<Bytes>>, url: &Uri, connection: &Http1<T>) {
+/// Turns a request to an absolute URL into HTTP/1's origin form: the path, and the host as a header. A
+/// forwarding proxy gets the absolute form.
+fn to_origin_form<T: Transport>(request: &mut Request<Full<Bytes>>, url: &Uri, connection: &Http1<T>) {
     request.headers_mut().insert(HOST, connection.host.clone());
     if let Some(Forwarding { authorization }) = &connection.forwarding {
         if let Some(authorization) = authorization {
@@ -357,7 +333,7 @@ fn put_plainly<T: Stream>(request: &mut Request<Full<Bytes>>, url: &Uri, connect
     *request.uri_mut() = Uri::from(path);
 }
 
-/// Whether the answer is the proxy's own: it wants to be told who asks. Any other may come from the endpoint.
+/// Fails if the response is the proxy's own: it requires credentials. Any other may come from the endpoint.
 fn refused_by_proxy(status: StatusCode, forwarding: Option<&Forwarding>) -> Result<(), SendError> {
     if forwarding.is_some() && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         return Err(SendError::Connect(ProxyError::Refused(status).into()));
@@ -365,23 +341,23 @@ fn refused_by_proxy(status: StatusCode, forwarding: Option<&Forwarding>) -> Resu
     Ok(())
 }
 
-/// The host of a URL as HTTP/1's header: the port only if it is not the scheme's own.
+/// The `Host` header of a URL: with the port unless it is the scheme's default.
 fn host_header(url: &Uri) -> HeaderValue {
-    let host = url.host().expect("the client is asked for absolute URLs only");
+    let host = url.host().expect("requests have absolute URLs");
     let default_port = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let value = match url.port_u16().filter(|port| *port != default_port) {
         Some(port) => HeaderValue::try_from(format!("{host}:{port}")),
         None => HeaderValue::from_str(host),
     };
-    value.expect("a host is made of visible characters")
+    value.expect("a host has visible characters only")
 }
 
-/// Looks at the unused connections from time to time, as long as there is somebody who could use them.
-async fn look_after<C: Connects>(pool: Weak<Shared<C>>, every: Duration) {
+/// Drops idle connections at intervals, as long as the pool exists.
+async fn reap_idle<C: Connect>(pool: Weak<Shared<C>>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let outdated = pool.kept().outdated(pool.settings.idle_timeout);
-        drop(outdated);
+        let Some(shared) = pool.upgrade() else { return };
+        let expired = shared.pool().expired(shared.settings.idle_timeout);
+        drop(expired);
     }
 }

@@ -1,6 +1,6 @@
-//! One attempt: a tower stack that makes a POST and says what came of it.
+//! One attempt as a tower stack: sends the request and returns the outcome.
 //!
-//! Every layer does one thing. Between attempts there is only the store: nothing here waits for another one.
+//! Every layer does one thing. Nothing here waits for the next attempt: a retry is a record in the store.
 
 use std::{
     convert::Infallible,
@@ -20,8 +20,9 @@ use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn, util::BoxClone
 use url::Position;
 
 use super::{
+    connection::Connect,
     failure::Failure,
-    pool::{AnswerBody, Connects, HttpClient},
+    pool::{HttpClient, ResponseBody},
 };
 use crate::{
     clock::Clock,
@@ -34,10 +35,10 @@ use crate::{
     event::webhook::{WebhookClient, WebhookRequest, webhook_id},
 };
 
-/// The stack. From the outside in: what stands further out sees everything that those within do.
+/// The stack, from the outside in: an outer layer sees all that the inner ones do.
 ///
-/// Each layer is a function of what it stands around, so that the futures of all are one, and a POST is one task's. None
-/// waits to be ready: the client always is.
+/// Each layer is a function of the inner service, so all their futures are one, and an attempt runs in one
+/// task. No layer waits for readiness: the client is always ready.
 pub(crate) fn webhook_client<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
@@ -45,31 +46,33 @@ pub(crate) fn webhook_client<C>(
     clock: Arc<dyn Clock>,
 ) -> WebhookClient
 where
-    C: Connects,
+    C: Connect,
 {
     let now = Arc::clone(&clock);
     let stack = ServiceBuilder::new()
-        // Outermost: its clock covers everything, and whatever went wrong within becomes a value here.
+        // Outermost: its clock covers everything, and every failure becomes an `Attempt` here.
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
-        // Outside the deadline, which reaches it through the body: an answer that stops half-way keeps its status.
-        .layer(layer_fn(|inner| read_answer(inner, response_bytes_max)))
-        // Around everything that waits for the receiver, a second try included: it covers the attempt as a whole.
+        // Outside the deadline, which reaches it through the body: a response that stops half-way keeps its
+        // status.
+        .layer(layer_fn(|inner| read_response(inner, response_bytes_max)))
+        // Around everything that waits for the receiver, including a second try: it covers the attempt as a
+        // whole.
         .layer(layer_fn(|inner| deadline(inner, default_timeout)))
-        // Around the assembly, so that a second try is signed with its own time.
-        .layer(layer_fn(try_stale_again))
-        // Innermost: the timestamp is that of the sending.
+        // Around `assemble`, so that a second try is signed with its own timestamp.
+        .layer(layer_fn(retry_stale_connection))
+        // Innermost: the timestamp is the time of sending.
         .layer(layer_fn(move |client| assemble(client, Arc::clone(&clock))))
         .service(client);
     BoxCloneSyncService::new(stack)
 }
 
-/// A service that takes POSTs, as each layer is one and stands around one.
-trait Posts<T, E>:
+/// A service that sends webhook requests: each layer is one and wraps one.
+trait Sends<T, E>:
     Service<WebhookRequest, Response = T, Error = E, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
 }
 
-impl<S, T, E> Posts<T, E> for S where
+impl<S, T, E> Sends<T, E> for S where
     S: Service<WebhookRequest, Response = T, Error = E, Future: Send + 'static>
         + Clone
         + Send
@@ -78,12 +81,15 @@ impl<S, T, E> Posts<T, E> for S where
 {
 }
 
-/// Makes an [`Attempt`] of whatever came of a POST.
-fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl Posts<Attempt, Infallible> {
-    service_fn(move |post: WebhookRequest| {
+/// Turns the response or failure into an [`Attempt`].
+fn record(
+    mut inner: impl Sends<ReadResponse, Failure>,
+    clock: Arc<dyn Clock>,
+) -> impl Sends<Attempt, Infallible> {
+    service_fn(move |request: WebhookRequest| {
         let (clock, start_time, start) = (Arc::clone(&clock), clock.now(), Instant::now());
-        let url = post.subscription.settings.url.as_str().to_owned();
-        let answering = inner.call(post);
+        let url = request.subscription.settings.url.as_str().to_owned();
+        let responding = inner.call(request);
         async move {
             let mut attempt = Attempt {
                 start_time,
@@ -95,18 +101,18 @@ fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl
                 retry_after: None,
                 url,
             };
-            let failure = match answering.await {
-                Ok(answer) => {
-                    let asked = answer.retry_after.filter(|_| !answer.status.is_success());
+            let failure = match responding.await {
+                Ok(response) => {
+                    let asked = response.retry_after.filter(|_| !response.status.is_success());
                     attempt.retry_after =
                         asked.and_then(|value| response::parse_retry_after(&value, clock.now()));
-                    attempt.http_status = answer.status.as_u16();
-                    attempt.outcome = response::classify(answer.status);
+                    attempt.http_status = response.status.as_u16();
+                    attempt.outcome = response::classify(response.status);
                     if attempt.outcome != Outcome::Ok {
-                        attempt.error = response::status_text(answer.status, answer.location.as_ref());
+                        attempt.error = response::status_text(response.status, response.location.as_ref());
                     }
-                    attempt.response_body = answer.body;
-                    answer.failure
+                    attempt.response_body = response.body;
+                    response.failure
                 }
                 Err(failure) => Some(failure),
             };
@@ -120,30 +126,30 @@ fn record(mut inner: impl Posts<Answer, Failure>, clock: Arc<dyn Clock>) -> impl
     })
 }
 
-/// What is kept of an answer.
-struct Answer {
+/// The parts of a response that are kept.
+struct ReadResponse {
     status: StatusCode,
     location: Option<HeaderValue>,
     retry_after: Option<HeaderValue>,
     body: String,
-    /// Why the body is not whole, if that is the receiver's doing.
+    /// Why the body is incomplete, if the receiver is at fault.
     failure: Option<Failure>,
 }
 
-/// Reads an answer's body to its end, so that the connection can be kept; or to a bound.
-fn read_answer<B>(
-    mut inner: impl Posts<Response<B>, Failure>,
+/// Reads a response's body to its end, so that the connection can be reused; or up to `bytes_max`.
+fn read_response<B>(
+    mut inner: impl Sends<Response<B>, Failure>,
     bytes_max: usize,
-) -> impl Posts<Answer, Failure>
+) -> impl Sends<ReadResponse, Failure>
 where
     B: Body<Data = Bytes, Error = Failure> + Send + Unpin + 'static,
 {
-    service_fn(move |post: WebhookRequest| {
-        let responding = inner.call(post);
+    service_fn(move |request: WebhookRequest| {
+        let responding = inner.call(request);
         async move {
             let (mut head, body) = responding.await?.into_parts();
             let (body, failure) = read(body, bytes_max).await;
-            Ok(Answer {
+            Ok(ReadResponse {
                 status: head.status,
                 location: head.headers.remove(header::LOCATION),
                 retry_after: head.headers.remove(header::RETRY_AFTER),
@@ -154,8 +160,8 @@ where
     })
 }
 
-/// The start of a body, and why it did not come to its end. Gives up at `bytes_max`, which is no failure: dropping a body
-/// that is not at its end drops the connection with it.
+/// Returns the start of a body and the failure that ended it early. Stopping at `bytes_max` is no failure;
+/// dropping an unfinished body closes its connection.
 async fn read<B>(mut body: B, bytes_max: usize) -> (String, Option<Failure>)
 where
     B: Body<Data = Bytes, Error = Failure> + Unpin,
@@ -170,7 +176,7 @@ where
                 let room = RESPONSE_BYTES_KEPT - start.len();
                 start.extend_from_slice(&data[..data.len().min(room)]);
                 whole &= data.len() <= room;
-                // An empty frame counts too: HTTP/2 could send them without end.
+                // An empty frame uses the limit as well: an HTTP/2 peer could send them for ever.
                 let Some(rest) = left.checked_sub(data.len().max(1)) else {
                     return (response::excerpt(&start, false), None);
                 };
@@ -180,18 +186,18 @@ where
     }
 }
 
-/// Ends an attempt that takes too long, be it in the middle of the answer's body.
+/// Ends an attempt that takes too long, even in the middle of the response's body.
 fn deadline<B: 'static>(
-    mut inner: impl Posts<Response<B>, Failure>,
+    mut inner: impl Sends<Response<B>, Failure>,
     default: Duration,
-) -> impl Posts<Response<Timed<B>>, Failure> {
-    service_fn(move |post: WebhookRequest| {
-        let limit = post.subscription.settings.timeout.unwrap_or(default);
-        let responding = inner.call(post);
+) -> impl Sends<Response<Timed<B>>, Failure> {
+    service_fn(move |request: WebhookRequest| {
+        let limit = request.subscription.settings.timeout.unwrap_or(default);
+        let responding = inner.call(request);
         async move {
             let mut end = Box::pin(tokio::time::sleep(limit));
             tokio::select! {
-                // An answer that is there counts, however late it is looked at.
+                // A response that has arrived is used, even if this task runs late.
                 biased;
                 response = responding => Ok(response?.map(|inner| Timed { inner, end, limit })),
                 () = &mut end => Err(Failure::timeout(limit)),
@@ -226,47 +232,47 @@ where
     }
 }
 
-/// Sends a second time, once, if a kept connection broke before the answer.
+/// Sends once more if a reused connection broke before the response.
 ///
-/// Receivers close idle connections, and one may do so in the moment in which a POST is on its way. That says nothing
-/// about the receiver and should not cost an attempt. Sending twice is safe: the delivery's id is the same.
-fn try_stale_again<B: Send + 'static>(
-    inner: impl Posts<Response<B>, Failure>,
-) -> impl Posts<Response<B>, Failure> {
-    service_fn(move |post: WebhookRequest| {
+/// Receivers close idle connections, and one may do so just when a request is sent. That says nothing about
+/// the receiver and should not cost an attempt. Sending twice is safe: the webhook id is the same.
+fn retry_stale_connection<B: Send + 'static>(
+    inner: impl Sends<Response<B>, Failure>,
+) -> impl Sends<Response<B>, Failure> {
+    service_fn(move |request: WebhookRequest| {
         let mut inner = inner.clone();
         async move {
-            let mut result = inner.call(post.clone()).await;
-            if result.as_ref().is_err_and(|failure| failure.kept_connection_broke) {
-                result = inner.call(post).await;
+            let mut result = inner.call(request.clone()).await;
+            if result.as_ref().is_err_and(|failure| failure.idle_connection_broke) {
+                result = inner.call(request).await;
             }
             result
         }
     })
 }
 
-/// Makes the request of a POST.
-fn assemble<C: Connects>(
+/// Builds the HTTP request and sends it.
+fn assemble<C: Connect>(
     client: HttpClient<C>,
     clock: Arc<dyn Clock>,
-) -> impl Posts<Response<AnswerBody<C>>, Failure> {
-    service_fn(move |post: WebhookRequest| {
-        let (client, request) = (client.clone(), request_of(&post, clock.now()));
-        // In a box: the layers around it would move it about.
+) -> impl Sends<Response<ResponseBody<C>>, Failure> {
+    service_fn(move |request: WebhookRequest| {
+        let (client, http_request) = (client.clone(), request_of(&request, clock.now()));
+        // Boxed: the outer layers would copy this large future.
         Box::pin(async move {
-            let settings = &post.subscription.settings;
+            let settings = &request.subscription.settings;
             let origin = &settings.url[..Position::BeforePath];
-            Ok(client.send(origin, settings.tls.as_ref(), request?).await?)
+            Ok(client.send(origin, settings.tls.as_ref(), http_request?).await?)
         })
     })
 }
 
-fn request_of(post: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
-    let subscription = &post.subscription;
+fn request_of(webhook: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
+    let subscription = &webhook.subscription;
     let url =
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
-    let id = webhook_id(subscription.uid, &post.event.name.to_text());
-    let body = post.event.body(subscription.settings.payload_format);
+    let id = webhook_id(subscription.uid, &webhook.event.name.to_text());
+    let body = webhook.event.body(subscription.settings.payload_format);
     let headers = webhook_headers::headers(subscription, id, at, &body);
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;

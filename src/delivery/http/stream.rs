@@ -1,9 +1,8 @@
-//! A connection to an endpoint, plain or over TLS, as hyper uses it.
+//! A connection to an endpoint for hyper: plain TCP or TLS.
 
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -13,13 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::{pool, proxy::Forwarding};
+use super::{
+    connection::{TlsFailure, Transport},
+    proxy::Forwarding,
+};
 use crate::metrics::InFlightGuard;
 
-/// Why TLS ended, once it has by a failure.
-pub(crate) type TlsFailure = Arc<OnceLock<rustls::Error>>;
-
-/// A connection that is counted.
+/// A connection that the metrics count.
 pub(crate) struct Stream<T> {
     inner: TokioIo<Either<T, Box<TlsStream<T>>>>,
     is_http2: bool,
@@ -29,7 +28,7 @@ pub(crate) struct Stream<T> {
 }
 
 impl<T> Stream<T> {
-    /// One to an http endpoint, or to a proxy that passes requests on to it.
+    /// A connection to an http endpoint, or to a proxy that forwards requests to it.
     pub(crate) fn plain(stream: T, forwarding: Option<Forwarding>, opened: InFlightGuard) -> Self {
         Self {
             inner: TokioIo::new(Either::Left(stream)),
@@ -40,7 +39,7 @@ impl<T> Stream<T> {
         }
     }
 
-    /// One to an https endpoint.
+    /// A connection to an https endpoint.
     pub(crate) fn secured(stream: TlsStream<T>, opened: InFlightGuard) -> Self {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Self {
@@ -53,7 +52,7 @@ impl<T> Stream<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> pool::Stream for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<T> {
     fn is_http2(&self) -> bool {
         self.is_http2
     }
@@ -77,7 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Read for Stream<T> {
         if let Poll::Ready(Err(error)) = &read
             && let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
-            // The first counts.
+            // Keep the first error.
             drop(self.tls_failure.set(tls.clone()));
         }
         read

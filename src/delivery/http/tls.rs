@@ -1,4 +1,4 @@
-//! TLS to endpoints: what is trusted and shown where a subscription does not say, and where it does.
+//! TLS to endpoints: trusted authorities and client certificates, by default and per subscription.
 
 use std::{
     collections::HashMap,
@@ -15,49 +15,64 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::client::WebhookClientError;
 use crate::domain::subscription::tls::{TlsFault, TlsProfile, provider};
 
-/// What is spoken over TLS, the better first.
+/// ALPN protocols, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// Sessions that a profile may take up again. Most have one endpoint.
+/// TLS sessions that a profile can resume. Most have one endpoint.
 const SESSIONS_PER_PROFILE: usize = 32;
+
+/// Why the client cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookClientError {
+    /// A certificate of the extra certificate authorities is unusable.
+    #[error("certificate {number} of the extra certificate authorities cannot be used: {source}")]
+    ExtraRoot {
+        /// Its number, from 1.
+        number: usize,
+        /// The reason.
+        source: rustls::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("tls cannot be set up: {0}")]
+    Tls(rustls::Error),
+}
 
 /// Why there is no connection over TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// The options of the subscription passed every check, and still cannot be used.
+    /// The options of the subscription passed validation and still cannot be used.
     #[error("the subscription's tls options cannot be used: {0}")]
     Options(#[from] TlsFault),
-    /// They cannot be put together.
+    /// The options cannot be combined.
     #[error("the subscription's tls options cannot be used: {0}")]
     Unusable(rustls::Error),
-    /// No certificate can be for the URL's host.
+    /// No certificate can be issued for the URL's host.
     #[error("the url's host is no name that a certificate could be for")]
     Name(#[from] InvalidDnsNameError),
-    /// The endpoint ended it after the handshake, as it does with a client that it does not trust.
+    /// The endpoint ended the session after the handshake, for example because it does not trust the client.
     #[error("tls failed: {0}")]
     Ended(rustls::Error),
-    /// The two do not come together.
+    /// The handshake failed.
     #[error(transparent)]
     Handshake(io::Error),
 }
 
-/// Makes connections to endpoints over TLS. Each profile has a configuration of its own, made once: what is trusted and
-/// shown, and the sessions that can be taken up again. There is no way to leave a certificate unchecked.
+/// Connects to endpoints over TLS. Each profile has its own configuration, built once: trusted authorities,
+/// client certificate, and sessions to resume. Certificates are always verified.
 pub(crate) struct Tls {
-    /// What is trusted where a subscription does not say.
+    /// Authorities that are trusted if a subscription names none.
     roots: Arc<RootCertStore>,
-    usual: Arc<ClientConfig>,
-    made: Mutex<Made>,
+    default: Arc<ClientConfig>,
+    cache: Mutex<ConfigCache>,
     profiles_max: usize,
 }
 
-/// The configurations of profiles that were used lately.
+/// The configurations of recently used profiles.
 #[derive(Default)]
-struct Made {
+struct ConfigCache {
     configs: HashMap<Box<str>, Used>,
-    /// Counts the uses.
+    /// Number of uses, as a clock.
     now: u64,
 }
 
@@ -67,8 +82,9 @@ struct Used {
 }
 
 impl Tls {
-    /// Trusts the system's authorities and these, where a subscription does not say. Keeps the configurations of so many
-    /// profiles, at least one. Reads the system's authorities from disk.
+    /// Trusts the system's authorities and `extra_roots` if a subscription names none. Keeps the
+    /// configurations of
+    /// `profiles_max` profiles, at least one. Reads the system's authorities from disk.
     pub(crate) fn new(
         extra_roots: &[CertificateDer<'static>],
         profiles_max: usize,
@@ -81,11 +97,16 @@ impl Tls {
         }
         add_system_roots(&mut roots);
         let roots = Arc::new(roots);
-        let usual = config(Arc::clone(&roots), None).map_err(WebhookClientError::Tls)?;
-        Ok(Self { roots, usual: Arc::new(usual), made: Mutex::default(), profiles_max: profiles_max.max(1) })
+        let default = config(Arc::clone(&roots), None).map_err(WebhookClientError::Tls)?;
+        Ok(Self {
+            roots,
+            default: Arc::new(default),
+            cache: Mutex::default(),
+            profiles_max: profiles_max.max(1),
+        })
     }
 
-    /// Makes a connection over `stream` to the endpoint of a URL with this host.
+    /// Establishes TLS over `stream` to the endpoint of a URL with this host.
     pub(crate) async fn connect<T>(
         &self,
         stream: T,
@@ -96,8 +117,8 @@ impl Tls {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.config(profile)?;
-        let asked = profile.map(|profile| profile.options().name()).transpose()?.flatten();
-        let name = match asked {
+        let server_name = profile.map(|profile| profile.options().name()).transpose()?.flatten();
+        let name = match server_name {
             Some(name) => name,
             None => {
                 let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -108,25 +129,25 @@ impl Tls {
     }
 
     fn config(&self, profile: Option<&TlsProfile>) -> Result<Arc<ClientConfig>, TlsError> {
-        let Some(profile) = profile else { return Ok(Arc::clone(&self.usual)) };
-        if let Some(config) = self.made().used(profile.id()) {
+        let Some(profile) = profile else { return Ok(Arc::clone(&self.default)) };
+        if let Some(config) = self.cache().used(profile.id()) {
             return Ok(config);
         }
-        // Without the lock: keys are looked at, which takes a while.
+        // Without the lock: parsing keys takes a while.
         let options = profile.options();
         let roots = options.authorities()?.map_or_else(|| Arc::clone(&self.roots), Arc::new);
         let identity = options.identity()?.map(SingleCertAndKey::from);
         let mut made = config(roots, identity).map_err(TlsError::Unusable)?;
         made.resumption = Resumption::in_memory_sessions(SESSIONS_PER_PROFILE);
-        Ok(self.made().keep(profile.id(), made, self.profiles_max))
+        Ok(self.cache().keep(profile.id(), made, self.profiles_max))
     }
 
-    fn made(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().expect("no code panics while it holds this lock")
+    fn cache(&self) -> MutexGuard<'_, ConfigCache> {
+        self.cache.lock().expect("no code panics while it holds this lock")
     }
 }
 
-impl Made {
+impl ConfigCache {
     fn used(&mut self, id: &str) -> Option<Arc<ClientConfig>> {
         self.now += 1;
         let used = self.configs.get_mut(id)?;
@@ -134,8 +155,8 @@ impl Made {
         Some(Arc::clone(&used.config))
     }
 
-    /// Keeps a configuration, unless somebody else was faster, and forgets the one that was not used for longest if there
-    /// are too many.
+    /// Adds a configuration unless another attempt was faster. Drops the least recently used one if there are
+    /// too many.
     fn keep(&mut self, id: &str, config: ClientConfig, max: usize) -> Arc<ClientConfig> {
         if let Some(config) = self.used(id) {
             return config;
@@ -147,7 +168,7 @@ impl Made {
             self.configs.remove(&oldest);
             tracing::debug!(
                 max,
-                "a tls profile was forgotten for another; egress_tls_profiles_max bounds them"
+                "dropped the least recently used tls profile; egress_tls_profiles_max limits them"
             );
         }
         let config = Arc::new(config);
@@ -171,19 +192,19 @@ fn config(
     Ok(config)
 }
 
-/// Adds the system's certificate authorities. A system without any is no reason not to start: plain http works, and an
-/// https attempt says what is wrong with its certificate.
+/// Adds the system's certificate authorities. A system without any can still start: plain http works, and an
+/// https attempt reports what is wrong with the certificate.
 fn add_system_roots(roots: &mut RootCertStore) {
     let system = rustls_native_certs::load_native_certs();
-    // A bundle may hold certificates of forms that are not in use any more.
+    // A bundle may contain certificates in obsolete formats.
     let (added, unusable) = roots.add_parsable_certificates(system.certs);
     if added == 0 {
         tracing::warn!(
             errors = ?system.errors,
-            "the system has no certificate authorities: no https endpoint will be trusted unless its authority is set"
+            "no system certificate authorities; https deliveries fail unless one is configured"
         );
     } else if unusable > 0 || !system.errors.is_empty() {
-        tracing::debug!(added, unusable, errors = ?system.errors, "not all certificate authorities can be used");
+        tracing::debug!(added, unusable, errors = ?system.errors, "unusable certificate authorities");
     }
 }
 
@@ -197,17 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_made_once_and_the_one_not_used_for_longest_is_forgotten() {
+    fn a_profile_is_built_once_and_the_least_recently_used_is_dropped() {
         let tls = Tls::new(&[], 2).unwrap();
         let config = |name: &str| tls.config(Some(&profile(name))).unwrap();
         let first = config("a");
         assert!(Arc::ptr_eq(&first, &config("a")));
         let second = config("b");
         assert!(!Arc::ptr_eq(&first, &second));
-        // The first was used last.
+        // `first` is the most recently used.
         config("a");
         config("c");
-        assert_eq!(tls.made().configs.len(), 2);
+        assert_eq!(tls.cache().configs.len(), 2);
         assert!(Arc::ptr_eq(&first, &config("a")));
         assert!(!Arc::ptr_eq(&second, &config("b")));
     }

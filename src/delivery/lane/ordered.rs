@@ -1,9 +1,9 @@
-//! A lane that sends the events of one conversation one after another, in stored order, and those of others past a
-//! stuck one.
+//! A lane that sends the events of one order key (conversation, contact or inbox) one after another, in
+//! stored order. A stuck key does not hold up the others.
 //!
-//! What keeps its order together has one tag. Of every tag the lane knows how far it is, as long as something of it is
-//! owed before the cursor: queued, in flight, waiting for its next attempt, or *skipped* from some place on: what the
-//! lane has passed by and left in the store. So a stuck tag costs a few bytes, whatever waits behind it.
+//! The lane tracks every order key that has an unfinished delivery before the cursor. Such a delivery is
+//! queued, in flight, waiting for its retry, or *skipped*: the cursor has passed it and it stays in the
+//! store. So a stuck key costs a few bytes, no matter how many deliveries wait behind it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,118 +14,127 @@ use std::{
 use foldhash::HashSet;
 
 use super::{
-    LaneLimits, Read, ReadKind, before,
-    order_key::{Place, Tag},
+    order_key::{KeyQueue, Position},
+    read::{LaneLimits, Read, ReadKind, before},
 };
 use crate::{
     domain::{event_routing::OrderTag, ids::Seq, time::UnixMicros},
     store::{OrderedPage, PendingDelivery},
 };
 
-/// Deliveries that callers decided about and that are still to be looked at. Past it the lane reads everything again.
-pub const VISITS_MAX: usize = 1024;
+/// Most retries requested by callers that wait to be read. With more, the lane reads everything again.
+pub const RECHECKS_MAX: usize = 1024;
 
-/// What is about to be sent to a subscription that asked for order.
+/// The delivery loop of an ordered subscription.
 ///
-/// Whatever is owed up to the cursor is held, in flight, to be visited, or of a tag that is skipped from there or from
-/// before there. Whatever is held lies before the cursor.
+/// Invariants: an unfinished delivery up to the cursor is queued, in flight, to be rechecked, or at or after
+/// the position from which its key is skipped. Queued deliveries lie before the cursor.
 #[derive(Debug, Default)]
 pub struct OrderedLane {
-    tags: HashMap<OrderTag, Tag>,
-    /// Tags whose first delivery may be attempted, by its place.
+    keys: HashMap<OrderTag, KeyQueue>,
+    /// Keys whose first delivery may be attempted, by its sequence number.
     ready: BTreeSet<(Seq, OrderTag)>,
-    /// Tags that wait for a retry, by its time.
+    /// Keys that wait for a retry, by its time.
     waiting: BTreeSet<(UnixMicros, OrderTag)>,
-    /// Tags of which nothing is held, that are to be read on from a place.
+    /// Keys with an empty queue, and the sequence number to read on from.
     unread: BTreeSet<(Seq, OrderTag)>,
     in_flight: foldhash::HashMap<Seq, OrderTag>,
     /// Deliveries in all queues.
-    held: usize,
-    /// What these take up.
+    queued: usize,
+    /// Memory of these.
     bytes: usize,
-    /// Deliveries that callers decided about, to be looked at once the cursor is past them.
-    visits: BTreeSet<Seq>,
-    /// Those of them that were in flight: they are visited once the attempt is over.
-    visit_later: HashSet<Seq>,
-    /// Those of them that are owed, and for whose tag there was no room. Nothing else is held of that tag.
-    put_off: BTreeSet<Seq>,
+    /// Deliveries that callers asked to retry, read once the cursor is past them.
+    rechecks: BTreeSet<Seq>,
+    /// Those of them that were in flight: they are rechecked when the attempt ends.
+    recheck_later: HashSet<Seq>,
+    /// Those of them that are pending and whose key found no room. The lane tracks nothing else of that key.
+    deferred: BTreeSet<Seq>,
+    /// Deliveries that were cancelled in flight: no retry of theirs holds up their key.
+    cancelled: HashSet<Seq>,
     cursor: Seq,
     /// The store may have more past the cursor.
-    behind: bool,
-    /// Some of the feed was missed: any delivery may have become owed again.
-    missed: bool,
-    /// The time that a timer was last set to.
-    armed: Option<UnixMicros>,
-    /// The read under way; what it returns belongs to this stay.
+    has_backlog: bool,
+    /// The feed lagged: any delivery may be pending again.
+    feed_lagged: bool,
+    /// Time of the last timer.
+    timer: Option<UnixMicros>,
+    /// The read under way. Its result is valid only in this epoch.
     reading: Option<ReadKind>,
-    stay: u64,
-    /// There was room for another tag when that read began.
+    epoch: u64,
+    /// There was room for another key when that read began.
     has_room: bool,
-    /// The last read was a scan: a tag has its turn.
+    /// The last read was a scan: now a key has its turn.
     scanned: bool,
-    /// Events whose attempt ended since that read began: it may have seen them as they were before.
+    /// Deliveries that were settled or cancelled since that read began: it may have seen their earlier state.
     ended_since: HashSet<Seq>,
 }
 
 impl OrderedLane {
-    /// A lane that owes nothing older than the event after `cursor`.
+    /// A lane with nothing to send up to `cursor`.
     pub fn up_to_date(cursor: Seq) -> Self {
         Self { cursor, ..Self::default() }
     }
 
-    /// A lane that has something in the store.
-    pub fn behind() -> Self {
-        Self { behind: true, ..Self::default() }
+    /// A lane with deliveries in the store.
+    pub fn with_backlog() -> Self {
+        Self { has_backlog: true, ..Self::default() }
     }
 
-    /// The same, with this stay.
-    pub(super) fn behind_since(stay: u64) -> Self {
-        Self { stay, ..Self::behind() }
+    /// A lane that reads everything, in this epoch.
+    pub(super) fn with_backlog_since(epoch: u64) -> Self {
+        Self { epoch, ..Self::with_backlog() }
     }
 
-    pub(super) fn stay(&self) -> u64 {
-        self.stay
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
-    /// See [`super::Lane::offer`].
-    pub fn offer(&mut self, owed: PendingDelivery, limits: LaneLimits) {
+    /// See [`super::Lane::push`].
+    pub fn push(&mut self, owed: PendingDelivery, limits: LaneLimits) {
         let seq = owed.event.seq;
         if seq <= self.cursor {
             return;
         }
         let tag = owed.event.order_tag();
-        let fits = match self.tags.get(&tag) {
+        let fits = match self.keys.get(&tag) {
             Some(known) if known.skipped.is_some() => true,
-            Some(_) => self.held < limits.window,
-            // What was put off may be of the same tag, and comes first.
+            Some(_) => self.queued < limits.prefetch,
+            // A deferred delivery may have the same key, and goes first.
             None => {
-                self.held < limits.window
-                    && self.tags.len() < limits.order_keys_max
-                    && self.put_off.is_empty()
+                self.queued < limits.prefetch
+                    && self.keys.len() < limits.order_keys_max
+                    && self.deferred.is_empty()
             }
         };
-        if self.behind || self.reading.is_some() || !fits {
-            self.behind = true;
+        if self.has_backlog || self.reading.is_some() || !fits {
+            self.has_backlog = true;
             return;
         }
         self.cursor = seq;
-        self.change(tag, |tag| tag.push(owed, limits.order_key_window));
+        self.update(tag, |queue| queue.push(owed, limits.order_key_window));
     }
 
-    /// See [`super::Lane::missed`].
-    pub fn missed(&mut self) {
-        self.behind = true;
-        self.missed = true;
+    /// See [`super::Lane::feed_lagged`].
+    pub fn feed_lagged(&mut self) {
+        // A cancellation may be missing: only the store knows which deliveries are still pending.
+        self.abandon_read();
+        let queued: Vec<OrderTag> =
+            self.keys.iter().filter(|(_, queue)| !queue.queue.is_empty()).map(|(key, _)| *key).collect();
+        for key in queued {
+            self.update(key, KeyQueue::skip_queue);
+        }
+        self.has_backlog = true;
+        self.feed_lagged = true;
     }
 
-    /// See [`super::Lane::made_due`].
-    pub fn made_due(&mut self, seq: Seq) {
+    /// See [`super::Lane::retry_requested`].
+    pub fn retry_requested(&mut self, seq: Seq) {
         if self.in_flight.contains_key(&seq) {
-            self.visit_later.insert(seq);
+            self.recheck_later.insert(seq);
         } else {
-            // Also past the cursor: a scan under way may have seen it as it was before.
-            self.visits.insert(seq);
-            if self.visits.len() + self.put_off.len() > VISITS_MAX {
+            // Also past the cursor: a scan under way may have seen its earlier state.
+            self.rechecks.insert(seq);
+            if self.rechecks.len() + self.deferred.len() > RECHECKS_MAX {
                 self.rewind(Seq(0));
             }
         }
@@ -133,9 +142,13 @@ impl OrderedLane {
 
     /// See [`super::Lane::cancelled`].
     pub fn cancelled(&mut self, seq: Seq) {
-        let waits = |tag: &OrderTag| self.tags[tag].skipped == Some(seq);
-        if let Some(tag) = self.waiting.iter().map(|(_, tag)| *tag).find(waits) {
-            self.change(tag, |tag| tag.retry = None);
+        if self.reading.is_some() {
+            self.ended_since.insert(seq);
+        }
+        if self.in_flight.contains_key(&seq) {
+            self.cancelled.insert(seq);
+        } else if let Some(key) = self.keys.iter().find(|(_, queue)| queue.has(seq)).map(|(key, _)| *key) {
+            self.update(key, |queue| queue.remove(seq));
         }
     }
 
@@ -151,9 +164,9 @@ impl OrderedLane {
         }
         let &(seq, tag) = self.ready.first()?;
         self.in_flight.insert(seq, tag);
-        self.change(tag, |tag| {
-            tag.in_flight = Some(seq);
-            tag.queue.pop_front()
+        self.update(tag, |queue| {
+            queue.in_flight = Some(seq);
+            queue.queue.pop_front()
         })
     }
 
@@ -163,19 +176,20 @@ impl OrderedLane {
         if self.reading.is_some() {
             self.ended_since.insert(seq);
         }
-        // What lies past the cursor is found again by the scan.
-        let due = due.filter(|_| seq <= self.cursor);
-        self.change(tag, |tag| {
-            tag.in_flight = None;
+        let was_cancelled = self.cancelled.remove(&seq);
+        // The scan finds again a delivery past the cursor.
+        let due = due.filter(|_| seq <= self.cursor && !was_cancelled);
+        self.update(tag, |queue| {
+            queue.in_flight = None;
             if let Some(due) = due {
-                tag.skip_from(seq);
-                if tag.queue.is_empty() && tag.skipped == Some(seq) {
-                    tag.retry = Some(due);
+                queue.skip_from(seq);
+                if queue.queue.is_empty() && queue.skipped == Some(seq) {
+                    queue.retry = Some(due);
                 }
             }
         });
-        if self.visit_later.remove(&seq) {
-            self.made_due(seq);
+        if self.recheck_later.remove(&seq) {
+            self.retry_requested(seq);
         }
     }
 
@@ -184,50 +198,50 @@ impl OrderedLane {
         while let Some(&(due, tag)) = self.waiting.first()
             && due <= now
         {
-            self.change(tag, |tag| tag.retry = None);
+            self.update(tag, |queue| queue.retry = None);
         }
-        let has_room = self.tags.len() < limits.order_keys_max;
+        let has_room = self.keys.len() < limits.order_keys_max;
         if has_room {
-            self.visits.append(&mut self.put_off);
+            self.rechecks.append(&mut self.deferred);
         }
         if self.reading.is_some() {
             return None;
         }
-        if self.missed && !self.behind && self.unread.is_empty() {
+        if self.feed_lagged && !self.has_backlog && self.unread.is_empty() {
             self.rewind(Seq(0));
-            self.missed = false;
+            self.feed_lagged = false;
         }
-        let has_room = self.tags.len() < limits.order_keys_max;
-        // Visits take no place in the window, and what comes after them waits for them.
-        let visits = self.first_visit().is_some();
-        let scans = has_room && self.behind;
-        if !visits && !scans && self.unread.is_empty() {
+        let has_room = self.keys.len() < limits.order_keys_max;
+        // A recheck needs no room in the prefetch, and later deliveries wait for it.
+        let rechecks = self.first_recheck().is_some();
+        let scans = has_room && self.has_backlog;
+        if !rechecks && !scans && self.unread.is_empty() {
             return None;
         }
-        if !visits && self.held > limits.window / 2 {
+        if !rechecks && self.queued > limits.prefetch / 2 {
             if !self.ready.is_empty() {
                 return None;
             }
-            self.give_back();
+            self.release_queues();
         }
-        let room = limits.window.saturating_sub(self.held).max(1);
-        let (kind, limit) = if visits {
-            (ReadKind::Visit(self.visits.pop_first()?), 1)
+        let room = limits.prefetch.saturating_sub(self.queued).max(1);
+        let (kind, limit) = if rechecks {
+            (ReadKind::Recheck(self.rechecks.pop_first()?), 1)
         } else if scans && (self.unread.is_empty() || !self.scanned) {
-            // What is offered and refused during the read sets it again.
-            self.behind = false;
-            let skipped = self.tags.iter().filter(|(_, tag)| tag.skipped.is_some()).map(|(tag, _)| *tag);
+            // An event that does not fit during the read sets it again.
+            self.has_backlog = false;
+            let skipped = self.keys.iter().filter(|(_, queue)| queue.skipped.is_some()).map(|(tag, _)| *tag);
             let kind = ReadKind::Scan(self.cursor, Arc::new(skipped.collect()));
-            (kind, room.min(limits.order_keys_max - self.tags.len()))
+            (kind, room.min(limits.order_keys_max - self.keys.len()))
         } else {
             let &(from, tag) = self.unread.first()?;
-            (ReadKind::Tag(tag, from), room.min(limits.order_key_window))
+            (ReadKind::Key(tag, from), room.min(limits.order_key_window))
         };
         self.has_room = has_room;
         self.scanned = matches!(kind, ReadKind::Scan(..));
         self.reading = Some(kind.clone());
         self.ended_since.clear();
-        Some(Read { kind, limit, stay: self.stay })
+        Some(Read { kind, limit, epoch: self.epoch })
     }
 
     /// See [`super::Lane::take_page`].
@@ -237,9 +251,9 @@ impl OrderedLane {
         }
         match read.kind {
             ReadKind::Scan(..) => self.take_scanned(page, now, limits),
-            ReadKind::Tag(tag, _) => self.take_of_tag(tag, page, now, limits),
-            ReadKind::Visit(seq) => self.take_visited(seq, &page),
-            ReadKind::Pending(_) | ReadKind::Due => unreachable!("an ordered lane asks for no such read"),
+            ReadKind::Key(tag, _) => self.take_of_key(tag, page, now, limits),
+            ReadKind::Recheck(seq) => self.take_rechecked(seq, &page),
+            ReadKind::Pending(_) | ReadKind::Due => unreachable!("an ordered lane makes no such read"),
         }
     }
 
@@ -249,46 +263,46 @@ impl OrderedLane {
             return;
         }
         match read.kind {
-            ReadKind::Scan(..) => self.behind = true,
-            ReadKind::Visit(seq) => drop(self.visits.insert(seq)),
-            // The tag is still there as one that is to be read.
-            ReadKind::Tag(..) | ReadKind::Pending(_) | ReadKind::Due => {}
+            ReadKind::Scan(..) => self.has_backlog = true,
+            ReadKind::Recheck(seq) => drop(self.rechecks.insert(seq)),
+            // The key is still among those to read.
+            ReadKind::Key(..) | ReadKind::Pending(_) | ReadKind::Due => {}
         }
     }
 
-    /// See [`super::Lane::park`].
-    pub fn park(&mut self) {
+    /// See [`super::Lane::unload`].
+    pub fn unload(&mut self) {
         self.rewind(Seq(0));
-        self.visits = BTreeSet::new();
-        self.missed = false;
-        self.tags.shrink_to_fit();
-        self.armed = None;
+        self.rechecks = BTreeSet::new();
+        self.feed_lagged = false;
+        self.keys.shrink_to_fit();
+        self.timer = None;
     }
 
-    /// See [`super::Lane::arm`].
-    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
+    /// See [`super::Lane::next_timer`].
+    pub fn next_timer(&mut self, now: UnixMicros) -> Option<UnixMicros> {
         let next_due = self.waiting.first().map(|(due, _)| *due);
-        if next_due == self.armed || next_due.is_some_and(|due| due <= now) {
+        if next_due == self.timer || next_due.is_some_and(|due| due <= now) {
             return None;
         }
-        self.armed = next_due;
-        self.armed
+        self.timer = next_due;
+        self.timer
     }
 
-    /// See [`super::Lane::rang`].
-    pub fn rang(&mut self) {
-        self.armed = None;
+    /// See [`super::Lane::timer_fired`].
+    pub fn timer_fired(&mut self) {
+        self.timer = None;
     }
 
     /// See [`super::Lane::can_take`].
     pub fn can_take(&self, max_in_flight: usize) -> bool {
-        let first_visit = self.first_visit();
-        let goes_first = |seq: Seq| first_visit.is_none_or(|visit| seq <= visit);
+        let first_recheck = self.first_recheck();
+        let goes_first = |seq: Seq| first_recheck.is_none_or(|recheck| seq <= recheck);
         self.in_flight.len() < max_in_flight && self.ready.first().is_some_and(|(seq, _)| goes_first(*seq))
     }
 
-    /// See [`super::Lane::window_bytes`].
-    pub fn window_bytes(&self) -> usize {
+    /// See [`super::Lane::prefetch_bytes`].
+    pub fn prefetch_bytes(&self) -> usize {
         self.bytes
     }
 
@@ -299,17 +313,17 @@ impl OrderedLane {
 
     /// See [`super::Lane::is_idle`].
     pub fn is_idle(&self) -> bool {
-        self.tags.is_empty()
-            && self.visits.is_empty()
-            && self.put_off.is_empty()
-            && !self.behind
-            && !self.missed
+        self.keys.is_empty()
+            && self.rechecks.is_empty()
+            && self.deferred.is_empty()
+            && !self.has_backlog
+            && !self.feed_lagged
             && self.reading.is_none()
     }
 
-    /// Whether it reads no further until it can forget a tag.
+    /// Whether the lane pauses reading until it can forget a key.
     pub fn is_full(&self, limits: LaneLimits) -> bool {
-        self.behind && self.tags.len() >= limits.order_keys_max
+        self.has_backlog && self.keys.len() >= limits.order_keys_max
     }
 
     fn take_scanned(&mut self, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
@@ -319,114 +333,122 @@ impl OrderedLane {
                 continue;
             }
             let ended = self.ended_since.contains(&seq);
-            self.change(debt.owed.event.order_tag(), |tag| {
-                // If it ended meanwhile, only the store knows how.
-                if ended { tag.skip_from(seq) } else { tag.push_debt(debt, now, limits.order_key_window) }
+            self.update(debt.owed.event.order_tag(), |queue| {
+                // If its attempt ended meanwhile, only the store knows its state.
+                if ended { queue.skip_from(seq) } else { queue.push_due(debt, now, limits.order_key_window) }
             });
         }
         self.cursor = self.cursor.max(page.until);
-        self.behind |= page.more;
+        self.has_backlog |= page.more;
     }
 
-    fn take_of_tag(&mut self, tag: OrderTag, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
+    fn take_of_key(&mut self, tag: OrderTag, page: OrderedPage, now: UnixMicros, limits: LaneLimits) {
         let cursor = self.cursor;
         let rest = Seq(page.until.0 + 1);
-        self.change(tag, |tag| {
-            tag.skipped = None;
-            // What lies past the cursor is found by the scan.
+        let cancelled = mem::take(&mut self.ended_since);
+        self.update(tag, |queue| {
+            queue.skipped = None;
+            // The scan finds deliveries past the cursor. One that was cancelled during the read is finished.
             let debts = page.debts.into_iter().take_while(|debt| debt.owed.event.seq <= cursor);
-            debts.for_each(|debt| tag.push_debt(debt, now, limits.order_key_window));
-            if page.more && rest <= cursor && tag.skipped.is_none() {
-                tag.skipped = Some(rest);
+            let debts = debts.filter(|debt| !cancelled.contains(&debt.owed.event.seq));
+            debts.for_each(|debt| queue.push_due(debt, now, limits.order_key_window));
+            if page.more && rest <= cursor && queue.skipped.is_none() {
+                queue.skipped = Some(rest);
             }
         });
     }
 
-    fn take_visited(&mut self, seq: Seq, page: &OrderedPage) {
+    fn take_rechecked(&mut self, seq: Seq, page: &OrderedPage) {
         let found = page.debts.first().filter(|debt| debt.owed.event.seq == seq);
         let Some(tag) = found.map(|debt| debt.owed.event.order_tag()) else { return };
-        if self.has_room || self.tags.contains_key(&tag) {
-            self.change(tag, |tag| tag.skip_from(seq));
+        if self.has_room || self.keys.contains_key(&tag) {
+            self.update(tag, |queue| queue.skip_from(seq));
         } else {
-            self.put_off.insert(seq);
+            self.deferred.insert(seq);
         }
     }
 
-    /// The first delivery that is to be visited now, or is being visited. What follows it may be of the same tag.
-    fn first_visit(&self) -> Option<Seq> {
-        let visiting = match self.reading {
-            Some(ReadKind::Visit(seq)) => Some(seq),
+    /// The first delivery to recheck now, or being rechecked. Later deliveries may have the same key and wait
+    /// for it.
+    fn first_recheck(&self) -> Option<Seq> {
+        let rechecking = match self.reading {
+            Some(ReadKind::Recheck(seq)) => Some(seq),
             _ => None,
         };
-        let next = self.visits.first().copied().filter(|seq| *seq <= self.cursor);
-        visiting.into_iter().chain(next).min()
+        let next = self.rechecks.first().copied().filter(|seq| *seq <= self.cursor);
+        rechecking.into_iter().chain(next).min()
     }
 
-    /// Whether the read still counts.
+    /// Ends a read. Its result is valid only if it began in this epoch.
     fn end_read(&mut self, read: &Read) -> bool {
-        let counts = read.stay == self.stay;
-        if counts {
+        let is_valid = read.epoch == self.epoch;
+        if is_valid {
             self.reading = None;
         }
-        counts
+        is_valid
     }
 
-    /// Gives back what is queued behind deliveries in flight.
-    fn give_back(&mut self) {
-        for tag in self.tags.values_mut() {
-            if let Some(first) = tag.queue.front() {
-                tag.skip_from(first.event.seq);
-            }
+    /// Ignores the result of the read under way: it may be out of date.
+    fn abandon_read(&mut self) {
+        if let Some(ReadKind::Recheck(seq)) = self.reading.take() {
+            self.rechecks.insert(seq);
         }
-        (self.held, self.bytes) = (0, 0);
+        self.epoch += 1;
     }
 
-    /// Goes back to before `from` and forgets everything but what is in flight: all of it is read again.
+    /// Drops the queues behind deliveries in flight.
+    fn release_queues(&mut self) {
+        self.keys.values_mut().for_each(KeyQueue::skip_queue);
+        (self.queued, self.bytes) = (0, 0);
+    }
+
+    /// Moves the cursor to before `from` and forgets everything but the attempts in flight: the lane reads it
+    /// again.
     fn rewind(&mut self, from: Seq) {
-        self.visit_later.extend(self.in_flight.keys().filter(|seq| **seq >= from));
-        let first = self.tags.values().filter_map(Tag::first).min();
+        self.recheck_later.extend(self.in_flight.keys().filter(|seq| **seq >= from));
+        let first = self.keys.values().filter_map(KeyQueue::first).min();
         let from = first.map_or(from, |first| first.min(from));
         self.cursor = self.cursor.min(before(from));
-        self.tags.retain(|_, tag| tag.in_flight.is_some());
-        for tag in self.tags.values_mut() {
-            *tag = Tag { in_flight: tag.in_flight, ..Tag::default() };
+        self.keys.retain(|_, queue| queue.in_flight.is_some());
+        for queue in self.keys.values_mut() {
+            *queue = KeyQueue { in_flight: queue.in_flight, ..KeyQueue::default() };
         }
         self.ready.clear();
         self.waiting.clear();
         self.unread.clear();
-        (self.held, self.bytes) = (0, 0);
-        if let Some(ReadKind::Visit(seq)) = mem::take(&mut self.reading) {
-            self.visits.insert(seq);
-        }
+        (self.queued, self.bytes) = (0, 0);
+        self.abandon_read();
         let cursor = self.cursor;
-        self.visits.append(&mut self.put_off);
-        self.visits.retain(|seq| *seq <= cursor);
-        self.behind = true;
-        self.stay += 1;
+        self.rechecks.append(&mut self.deferred);
+        self.rechecks.retain(|seq| *seq <= cursor);
+        self.has_backlog = true;
     }
 
-    /// Changes a tag, and puts it where it belongs then.
-    fn change<T>(&mut self, key: OrderTag, change: impl FnOnce(&mut Tag) -> T) -> T {
-        let mut tag = self.tags.remove(&key).unwrap_or_default();
-        match tag.place() {
-            Place::Ready(seq) => drop(self.ready.remove(&(seq, key))),
-            Place::Waiting(due) => drop(self.waiting.remove(&(due, key))),
-            Place::Unread(from) => drop(self.unread.remove(&(from, key))),
-            Place::InFlight | Place::Over => {}
+    /// Changes the queue of a key and moves the key to the set that its new position belongs to.
+    fn update<T>(&mut self, key: OrderTag, change: impl FnOnce(&mut KeyQueue) -> T) -> T {
+        let mut queue = self.keys.remove(&key).unwrap_or_default();
+        match queue.position() {
+            Position::Ready(seq) => drop(self.ready.remove(&(seq, key))),
+            Position::Waiting(due) => drop(self.waiting.remove(&(due, key))),
+            Position::Unread(from) => drop(self.unread.remove(&(from, key))),
+            Position::InFlight | Position::Drained => {}
         }
-        self.held -= tag.queue.len();
-        self.bytes -= tag.bytes();
-        let changed = change(&mut tag);
-        self.held += tag.queue.len();
-        self.bytes += tag.bytes();
-        match tag.place() {
-            Place::Ready(seq) => drop(self.ready.insert((seq, key))),
-            Place::Waiting(due) => drop(self.waiting.insert((due, key))),
-            Place::Unread(from) => drop(self.unread.insert((from, key))),
-            Place::InFlight => {}
-            Place::Over => return changed,
+        self.queued -= queue.queue.len();
+        self.bytes -= queue.bytes();
+        let changed = change(&mut queue);
+        self.queued += queue.queue.len();
+        self.bytes += queue.bytes();
+        match queue.position() {
+            Position::Ready(seq) => drop(self.ready.insert((seq, key))),
+            Position::Waiting(due) => drop(self.waiting.insert((due, key))),
+            Position::Unread(from) => drop(self.unread.insert((from, key))),
+            Position::InFlight => {}
+            Position::Drained => return changed,
         }
-        self.tags.insert(key, tag);
+        self.keys.insert(key, queue);
         changed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,44 +1,44 @@
-//! A lane that sends whatever is owed, first attempts in stored order, retries as they become due.
+//! A lane without order: first attempts in stored order, retries as they become due.
 
 use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashSet, HashSetExt};
 
-use super::{Read, ReadKind, before};
+use super::read::{Read, ReadKind, before};
 use crate::{
     domain::{ids::Seq, time::UnixMicros},
     store::{DuePage, PendingDelivery, PendingPage},
 };
 
-/// What is about to be sent to one subscription.
+/// The delivery loop of a subscription without order.
 #[derive(Debug, Default)]
 pub struct UnorderedLane {
-    /// Deliveries to be attempted, in this order.
+    /// The prefetch: deliveries to attempt, in this order.
     ready: VecDeque<PendingDelivery>,
-    /// What these take up.
+    /// Memory of the prefetch.
     bytes: usize,
-    /// Which events these are.
+    /// The events of the prefetch.
     queued: HashSet<Seq>,
     /// Events whose attempt is under way.
     in_flight: HashSet<Seq>,
-    /// Every delivery up to here that waits for its first attempt was taken from the store.
+    /// Every delivery up to here that had no attempt was taken from the store.
     cursor: Seq,
     /// The store may have more past the cursor.
-    behind: bool,
-    /// When the store has something to try again.
+    has_backlog: bool,
+    /// Time of the next retry in the store.
     next_due: Option<UnixMicros>,
-    /// The time that a timer was last set to.
-    armed: Option<UnixMicros>,
-    /// A read is under way; what it returns belongs to this stay (see [`UnorderedLane::park`]).
+    /// Time of the last timer.
+    timer: Option<UnixMicros>,
+    /// A read is under way. Its result is valid only in this epoch.
     reading: bool,
-    stay: u64,
-    /// Events whose attempt ended since that read began: it may have seen them as they were before.
+    epoch: u64,
+    /// Deliveries that were settled or cancelled since that read began: it may have seen their earlier state.
     ended_since: HashSet<Seq>,
-    /// What may have become owed again while its attempt was under way: looked for once that is over.
+    /// Deliveries that may be pending again although their attempt is under way: looked for when it ends.
     look_later: HashMap<Seq, LookFor>,
 }
 
-/// As what a delivery may be owed again.
+/// The state in which a delivery may be found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LookFor {
     Retry,
@@ -46,44 +46,59 @@ enum LookFor {
 }
 
 impl UnorderedLane {
-    /// A lane that owes nothing older than the event after `cursor`.
+    /// A lane with nothing to send up to `cursor`.
     pub fn up_to_date(cursor: Seq) -> Self {
         Self { cursor, ..Self::default() }
     }
 
-    /// A lane that has something in the store.
-    pub fn behind(next_due: Option<UnixMicros>) -> Self {
-        Self { behind: true, next_due, ..Self::default() }
+    /// A lane with deliveries in the store.
+    pub fn with_backlog(next_due: Option<UnixMicros>) -> Self {
+        Self { has_backlog: true, next_due, ..Self::default() }
     }
 
-    /// A lane of which everything is to be read, with this stay.
-    pub(super) fn behind_since(stay: u64) -> Self {
-        Self { stay, ..Self::behind(Some(UnixMicros(0))) }
+    /// A lane that reads everything, in this epoch.
+    pub(super) fn with_backlog_since(epoch: u64) -> Self {
+        Self { epoch, ..Self::with_backlog(Some(UnixMicros(0))) }
     }
 
-    pub(super) fn stay(&self) -> u64 {
-        self.stay
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
-    /// Takes a new event from the feed if it fits into the window; otherwise it is read from the store later.
-    pub fn offer(&mut self, owed: PendingDelivery, window: usize) {
+    /// See [`super::Lane::push`].
+    pub fn push(&mut self, owed: PendingDelivery, prefetch: usize) {
         let seq = owed.event.seq;
         if seq <= self.cursor {
             return;
         }
-        if self.behind || self.reading || self.ready.len() >= window {
-            self.behind = true;
+        if self.has_backlog || self.reading || self.ready.len() >= prefetch {
+            self.has_backlog = true;
             return;
         }
         self.cursor = seq;
-        self.push(owed);
+        self.enqueue(owed);
     }
 
-    /// Notes that events may have come that were not offered.
-    pub fn missed(&mut self) {
+    /// See [`super::Lane::feed_lagged`].
+    pub fn feed_lagged(&mut self) {
         self.look_later(Seq(0), LookFor::Retry);
-        self.behind = true;
-        self.next_due = Some(UnixMicros(0));
+        // A cancellation may be missing: only the store knows which of the prefetch is still pending.
+        let first = self.queued.iter().min().copied();
+        self.drop_prefetch();
+        self.read_again(first.unwrap_or(Seq(u64::MAX)));
+    }
+
+    /// See [`super::Lane::cancelled`].
+    pub fn cancelled(&mut self, seq: Seq) {
+        if self.reading {
+            self.ended_since.insert(seq);
+        }
+        if self.queued.remove(&seq)
+            && let Some(index) = self.ready.iter().position(|owed| owed.event.seq == seq)
+            && let Some(owed) = self.ready.remove(index)
+        {
+            self.bytes -= owed.event.memory_bytes();
+        }
     }
 
     /// See [`super::Lane::requeued`].
@@ -92,8 +107,8 @@ impl UnorderedLane {
         self.read_again(from);
     }
 
-    /// See [`super::Lane::made_due`].
-    pub fn made_due(&mut self, seq: Seq, due: UnixMicros) {
+    /// See [`super::Lane::retry_requested`].
+    pub fn retry_requested(&mut self, seq: Seq, due: UnixMicros) {
         if self.in_flight.contains(&seq) {
             self.look_later.entry(seq).or_insert(LookFor::Retry);
         }
@@ -109,14 +124,14 @@ impl UnorderedLane {
 
     fn read_again(&mut self, from: Seq) {
         self.cursor = self.cursor.min(before(from));
-        self.behind = true;
+        self.has_backlog = true;
         self.next_due = Some(UnixMicros(0));
-        // What a read under way returns may be from before.
+        // The result of a read under way may be out of date.
         self.reading = false;
-        self.stay += 1;
+        self.epoch += 1;
     }
 
-    /// The next delivery to attempt, which is in flight from now on, if fewer than `max_in_flight` are.
+    /// See [`super::Lane::take`].
     pub fn take(&mut self, max_in_flight: usize) -> Option<PendingDelivery> {
         if self.in_flight.len() >= max_in_flight {
             return None;
@@ -128,7 +143,7 @@ impl UnorderedLane {
         Some(owed)
     }
 
-    /// Notes that an attempt is over and written down; `due` is when the next one is, if there is one.
+    /// See [`super::Lane::settled`].
     pub fn settled(&mut self, seq: Seq, due: Option<UnixMicros>) {
         self.in_flight.remove(&seq);
         self.next_due = earlier(self.next_due, due);
@@ -142,22 +157,23 @@ impl UnorderedLane {
         }
     }
 
-    /// What to read from the store now. One read at a time, and only once half of the window is free.
-    pub fn next_read(&mut self, now: UnixMicros, window: usize) -> Option<Read> {
-        if self.reading || self.ready.len() > window / 2 {
+    /// See [`super::Lane::next_read`].
+    pub fn next_read(&mut self, now: UnixMicros, prefetch: usize) -> Option<Read> {
+        if self.reading || self.ready.len() > prefetch / 2 {
             return None;
         }
-        let room = window.saturating_sub(self.ready.len()).max(1);
+        let room = prefetch.saturating_sub(self.ready.len()).max(1);
         let read = if self.next_due.is_some_and(|due| due <= now) {
-            // What is held is still due in the store and comes first: ask for so many more.
-            let held = self.queued.len() + self.in_flight.len();
-            // What becomes due from now on is noted anew: the read may not see it.
+            // Deliveries of the prefetch and in flight are still due in the store and come first: read that
+            // many more.
+            let known = self.queued.len() + self.in_flight.len();
+            // Retries that become due from now on set it again: the read may not see them.
             self.next_due = None;
-            Read { kind: ReadKind::Due, limit: room + held, stay: self.stay }
-        } else if self.behind {
-            // What is offered and refused during the read sets it again.
-            self.behind = false;
-            Read { kind: ReadKind::Pending(self.cursor), limit: room, stay: self.stay }
+            Read { kind: ReadKind::Due, limit: room + known, epoch: self.epoch }
+        } else if self.has_backlog {
+            // An event that does not fit during the read sets it again.
+            self.has_backlog = false;
+            Read { kind: ReadKind::Pending(self.cursor), limit: room, epoch: self.epoch }
         } else {
             return None;
         };
@@ -166,17 +182,17 @@ impl UnorderedLane {
         Some(read)
     }
 
-    /// Takes what was read.
+    /// See [`super::Lane::take_page`].
     pub fn take_pending(&mut self, read: &Read, page: PendingPage) {
         if !self.end_read(read) {
             return;
         }
         self.cursor = self.cursor.max(page.until);
-        self.behind |= page.more;
+        self.has_backlog |= page.more;
         self.push_new(page.owed);
     }
 
-    /// Takes what was read.
+    /// See [`super::Lane::take_page`].
     pub fn take_due(&mut self, read: &Read, page: DuePage) {
         if !self.end_read(read) {
             return;
@@ -185,45 +201,45 @@ impl UnorderedLane {
         self.push_new(page.owed);
     }
 
-    /// Notes that a read failed: it is to be made again.
+    /// See [`super::Lane::read_failed`].
     pub fn read_failed(&mut self, read: &Read) {
         if !self.end_read(read) {
             return;
         }
         match read.kind {
-            ReadKind::Pending(_) => self.behind = true,
+            ReadKind::Pending(_) => self.has_backlog = true,
             ReadKind::Due => self.next_due = Some(UnixMicros(0)),
-            ReadKind::Scan(..) | ReadKind::Tag(..) | ReadKind::Visit(_) => {
-                unreachable!("an unordered lane asks for no such read")
+            ReadKind::Scan(..) | ReadKind::Key(..) | ReadKind::Recheck(_) => {
+                unreachable!("an unordered lane makes no such read")
             }
         }
     }
 
-    /// Gives back the window, since nothing is to be sent for a while. It is read again from the store afterwards.
-    pub fn park(&mut self) {
+    /// See [`super::Lane::unload`].
+    pub fn unload(&mut self) {
+        self.drop_prefetch();
+        self.read_again(Seq(0));
+        self.timer = None;
+    }
+
+    fn drop_prefetch(&mut self) {
         self.ready = VecDeque::new();
         self.bytes = 0;
         self.queued = HashSet::new();
-        self.cursor = Seq(0);
-        self.behind = true;
-        self.next_due = Some(UnixMicros(0));
-        self.armed = None;
-        self.reading = false;
-        self.stay += 1;
     }
 
-    /// See [`super::Lane::arm`].
-    pub fn arm(&mut self, now: UnixMicros) -> Option<UnixMicros> {
-        if self.next_due == self.armed || self.next_due.is_some_and(|due| due <= now) {
+    /// See [`super::Lane::next_timer`].
+    pub fn next_timer(&mut self, now: UnixMicros) -> Option<UnixMicros> {
+        if self.next_due == self.timer || self.next_due.is_some_and(|due| due <= now) {
             return None;
         }
-        self.armed = self.next_due;
-        self.armed
+        self.timer = self.next_due;
+        self.timer
     }
 
-    /// See [`super::Lane::rang`].
-    pub fn rang(&mut self) {
-        self.armed = None;
+    /// See [`super::Lane::timer_fired`].
+    pub fn timer_fired(&mut self) {
+        self.timer = None;
     }
 
     /// See [`super::Lane::can_take`].
@@ -231,46 +247,46 @@ impl UnorderedLane {
         self.in_flight.len() < max_in_flight && !self.ready.is_empty()
     }
 
-    /// See [`super::Lane::window_bytes`].
-    pub fn window_bytes(&self) -> usize {
+    /// See [`super::Lane::prefetch_bytes`].
+    pub fn prefetch_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many attempts are under way.
+    /// See [`super::Lane::in_flight`].
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Whether nothing is held, under way or known to wait.
+    /// See [`super::Lane::is_idle`].
     pub fn is_idle(&self) -> bool {
         self.ready.is_empty()
             && self.in_flight.is_empty()
-            && !self.behind
+            && !self.has_backlog
             && !self.reading
             && self.next_due.is_none()
     }
 
-    /// Whether the read still counts.
+    /// Ends a read. Its result is valid only if it began in this epoch.
     fn end_read(&mut self, read: &Read) -> bool {
-        let counts = read.stay == self.stay;
-        if counts {
+        let is_valid = read.epoch == self.epoch;
+        if is_valid {
             self.reading = false;
         }
-        counts
+        is_valid
     }
 
     fn push_new(&mut self, owed: Vec<PendingDelivery>) {
         for owed in owed {
             let seq = owed.event.seq;
-            // If it is still to be tried again, its time was noted when its attempt ended.
-            let is_news = !self.ended_since.contains(&seq);
-            if is_news && !self.queued.contains(&seq) && !self.in_flight.contains(&seq) {
-                self.push(owed);
+            // A retry of such a delivery was noted when its attempt ended.
+            let is_current = !self.ended_since.contains(&seq);
+            if is_current && !self.queued.contains(&seq) && !self.in_flight.contains(&seq) {
+                self.enqueue(owed);
             }
         }
     }
 
-    fn push(&mut self, owed: PendingDelivery) {
+    fn enqueue(&mut self, owed: PendingDelivery) {
         self.queued.insert(owed.event.seq);
         self.bytes += owed.event.memory_bytes();
         self.ready.push_back(owed);

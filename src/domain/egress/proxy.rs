@@ -1,4 +1,8 @@
-//! Which endpoints are reached by an HTTP proxy, and by which one.
+//! Which endpoints are reached through an HTTP proxy, and through which one.
+//!
+//! hyper-util's `proxy::matcher::Matcher` is not used: it ignores a proxy URL that it cannot read and then
+//! connects directly, while an operator who sets a proxy expects an error; and its `NO_PROXY` knows no ports,
+//! no IPv4-mapped addresses, no dot at the end of a name and no `localhost`.
 
 use std::{fmt, net::IpAddr};
 
@@ -12,31 +16,31 @@ use crate::domain::secret::{REDACTED, Secret};
 /// Longest URL of a proxy, in bytes.
 pub const PROXY_URL_BYTES_MAX: usize = 2048;
 
-/// The port of a proxy whose URL names none: that of its scheme.
+/// The port of a proxy whose URL names none.
 const PORT_DEFAULT: u16 = 80;
 
-/// An HTTP proxy. Shown without its password.
+/// An HTTP proxy. Displayed without its credentials.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Proxy {
     /// A name or an address, the latter without brackets.
     host: String,
     port: u16,
-    /// Both without percent signs.
+    /// Both percent-decoded.
     user: String,
     password: String,
 }
 
-/// Which endpoints are reached by a proxy. The default is none.
+/// Which endpoints are reached through a proxy. By default none.
 ///
-/// The proxy looks the endpoint's name up, and connects to whatever it finds: the verdict on addresses is about those that
-/// a URL names itself, and about endpoints that are reached directly.
+/// The proxy resolves the endpoint's name and connects to any address of it. The egress policy applies only
+/// to an address in the URL itself, and to endpoints that are reached directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyRules {
     /// For http endpoints.
     pub http: Option<Proxy>,
     /// For https endpoints.
     pub https: Option<Proxy>,
-    /// What is reached directly all the same.
+    /// Hosts that are reached directly nevertheless.
     pub direct: Vec<HostPattern>,
 }
 
@@ -45,18 +49,18 @@ pub struct ProxyRules {
 pub enum HostPattern {
     /// Every host.
     Every,
-    /// Hosts that are addresses within a network, at one port or at all.
+    /// Addresses of a network, on one port or all.
     Network(IpNet, Option<u16>),
-    /// A name and all names below it, at one port or at all. In lower case, without a dot on either side.
+    /// A name and its subdomains, on one port or all. In lower case, without a dot on either side.
     Name(String, Option<u16>),
 }
 
 impl Proxy {
-    /// Reads the URL of a proxy: `http://user:password@proxy.example:3128`. The scheme may be left out.
+    /// Parses the URL of a proxy: `http://user:password@proxy.example:3128`. The scheme is optional.
     ///
     /// # Errors
     ///
-    /// The rule that it breaks. It never repeats the URL, which may hold a password.
+    /// The rule that the URL breaks. The text never repeats the URL, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str = "is not the URL of a proxy, such as http://proxy.example:3128";
         if text.len() > PROXY_URL_BYTES_MAX {
@@ -65,13 +69,10 @@ impl Proxy {
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&text).map_err(|_| FORM)?;
         if url.scheme() != "http" {
-            return Err(format!(
-                "is a proxy of the scheme {}, and only http is spoken with proxies",
-                url.scheme()
-            ));
+            return Err(format!("is a proxy of the scheme {}; only http is supported", url.scheme()));
         }
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err("has something behind its host and port".to_owned());
+            return Err("has a path, a query or a fragment".to_owned());
         }
         let host = match url.host().ok_or(FORM)? {
             Host::Domain(name) => name.to_owned(),
@@ -86,14 +87,14 @@ impl Proxy {
             let part = percent_decode_str(part).decode_utf8().ok()?;
             (!part.contains(char::is_control)).then(|| part.into_owned())
         };
-        let user = plain(url.username()).ok_or("has a user that is not made of visible characters")?;
-        let password = plain(url.password().unwrap_or_default())
-            .ok_or("has a password that is not made of visible characters")?;
+        let user = plain(url.username()).ok_or("has a user with control characters")?;
+        let password =
+            plain(url.password().unwrap_or_default()).ok_or("has a password with control characters")?;
         if user.contains(':') {
-            return Err("has a user with a colon, which cannot be told from the password".to_owned());
+            return Err("has a user with a colon, which separates user and password".to_owned());
         }
         if password == REDACTED {
-            return Err(format!("has {REDACTED} for a password: that is what is shown in place of one"));
+            return Err(format!("has {REDACTED} for a password, which is how a password is displayed"));
         }
         Ok(Self { host, port, user, password })
     }
@@ -108,11 +109,12 @@ impl Proxy {
         self.port
     }
 
-    /// The value of `Proxy-Authorization` (RFC 7617), if it wants one.
+    /// The value of `Proxy-Authorization` (RFC 7617), if the URL has credentials.
     pub fn authorization(&self) -> Option<Secret> {
         let Self { user, password, .. } = self;
-        let wanted = !user.is_empty() || !password.is_empty();
-        wanted.then(|| Secret::new(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))))
+        let has_credentials = !user.is_empty() || !password.is_empty();
+        has_credentials
+            .then(|| Secret::new(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))))
     }
 }
 
@@ -120,7 +122,7 @@ impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("http://")?;
         if self.authorization().is_some() {
-            // Not even the user: what looks like one may be a token.
+            // The user is hidden as well: it may be a token.
             write!(f, "{REDACTED}:{REDACTED}@")?;
         }
         let is_v6 = self.host.contains(':');
@@ -136,21 +138,23 @@ impl fmt::Debug for Proxy {
 }
 
 impl ProxyRules {
-    /// The proxy by which an endpoint is reached; `None` if it is reached directly, as this machine's own always are:
-    /// `localhost`, and loopback addresses.
+    /// The proxy of an endpoint; `None` if it is reached directly. `localhost` and loopback addresses always
+    /// are.
     ///
     /// `host` is spelled as in a URL.
     pub fn route(&self, is_https: bool, host: &str, port: u16) -> Option<&Proxy> {
         let proxy = if is_https { &self.https } else { &self.http }.as_ref()?;
         let host = Named::of(host);
-        let is_direct = host.is_this_machine() || self.direct.iter().any(|pattern| pattern.fits(&host, port));
+        let is_direct =
+            host.is_this_machine() || self.direct.iter().any(|pattern| pattern.matches(&host, port));
         (!is_direct).then_some(proxy)
     }
 }
 
 impl HostPattern {
-    /// Reads one entry: `example.com`, `.example.com`, `example.com:8443`, `10.0.0.0/8`, `192.0.2.7`, `[::1]:80` or `*`.
-    /// `None` if it is nothing of the kind.
+    /// Parses one entry: `example.com`, `.example.com`, `example.com:8443`, `10.0.0.0/8`, `192.0.2.7`,
+    /// `[::1]:80` or `*`.
+    /// `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::Every);
@@ -160,7 +164,7 @@ impl HostPattern {
             let network = bare.parse::<IpNet>().or_else(|_| bare.parse::<IpAddr>().map(IpNet::from));
             network.ok().map(|network| network.trunc())
         };
-        // Before the port is looked for: an IPv6 address has colons of its own.
+        // Before the port: an IPv6 address contains colons.
         if let Some(network) = network(text) {
             return Some(Self::Network(network, None));
         }
@@ -175,7 +179,7 @@ impl HostPattern {
         match Host::parse(name).ok()? {
             Host::Domain(name) => {
                 let name = bare(&name)?;
-                // No host is called so: the pattern would be taken, and fit nothing.
+                // No host has such a name: the pattern would match nothing.
                 let is_name = name.split('.').all(|label| !label.is_empty() && !label.contains('*'));
                 is_name.then_some(Self::Name(name, port))
             }
@@ -183,7 +187,7 @@ impl HostPattern {
         }
     }
 
-    fn fits(&self, host: &Named, port: u16) -> bool {
+    fn matches(&self, host: &Named, port: u16) -> bool {
         let at = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
         match (self, host) {
             (Self::Every, _) => true,
@@ -236,7 +240,7 @@ impl Named {
     }
 }
 
-/// A name in lower case without the dot at its end; `None` if there are more of these.
+/// A name in lower case without the dot at its end; `None` if there is more than one.
 fn bare(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     (!name.ends_with('.')).then(|| name.to_ascii_lowercase())
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_without_repeating_it() {
+    fn an_invalid_proxy_is_rejected_without_repeating_it() {
         for text in [
             "",
             "http://",
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_never_reached_by_a_proxy() {
+    fn this_machine_is_never_reached_through_a_proxy() {
         for host in [
             "localhost",
             "LOCALHOST.",
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reached_directly_is_told_by_name_network_and_port() {
+    fn direct_hosts_match_by_name_network_and_port() {
         for (pattern, host, port) in [
             ("*", "example.com", 443),
             ("example.com", "example.com", 443),
@@ -347,7 +351,7 @@ mod tests {
         ] {
             assert!(is_direct(pattern, host, port), "{pattern} {host}:{port}");
             let again = HostPattern::parse(&HostPattern::parse(pattern).unwrap().to_string());
-            assert_eq!(again, HostPattern::parse(pattern), "{pattern} is written otherwise than it is read");
+            assert_eq!(again, HostPattern::parse(pattern), "{pattern} is not parsed as it is displayed");
         }
         for (pattern, host, port) in [
             ("example.com", "notexample.com", 443),

@@ -1,4 +1,4 @@
-//! The ordered lane against the plainest model of a store, with everything that can come late coming late.
+//! The ordered lane against a simple model of a store in which feed, reads and settlements arrive late.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -7,7 +7,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{LaneLimits, OrderedLane, Read, ReadKind, before};
+use super::*;
 use crate::{
     domain::{
         event_routing::{OrderKey, OrderTag},
@@ -19,7 +19,7 @@ use crate::{
     store::{DueDelivery, OrderFilter, OrderedPage, PendingDelivery},
 };
 
-const LIMITS: LaneLimits = LaneLimits { window: 16, order_keys_max: 5, order_key_window: 8 };
+const LIMITS: LaneLimits = LaneLimits { prefetch: 16, order_keys_max: 5, order_key_window: 8 };
 
 fn event(seq: u64, contact: i64) -> Arc<StoredEvent> {
     let name: EventName = format!("accounts/1/events/e{seq}").parse().unwrap();
@@ -33,7 +33,7 @@ fn tag(contact: i64) -> OrderTag {
     OrderKey::Contact(contact).into()
 }
 
-/// How far a delivery is in the model.
+/// The state of a delivery in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Pending,
@@ -46,26 +46,28 @@ struct Row {
     event: Arc<StoredEvent>,
     state: State,
     attempts: u32,
-    /// A caller made it owed again.
+    /// A caller asked to retry or replay it.
     reopened: bool,
-    /// The lane was told so, and what comes after it waits for it.
-    told: bool,
+    /// The lane heard of that: later deliveries of the same key wait for it.
+    heard: bool,
+    /// The lane heard that it is cancelled: it is not sent.
+    heard_cancelled: bool,
 }
 
-/// What the lane is told late, in order.
-enum Told {
-    Offer(Seq),
+/// An event of the feed that the lane has not heard yet.
+enum FeedEvent {
+    Accepted(Seq),
     Due(Seq),
     Cancelled(Seq),
     Requeued(Seq),
-    Missed,
+    Lagged,
 }
 
 struct Model {
     lane: OrderedLane,
     now: i64,
     rows: BTreeMap<Seq, Row>,
-    told: VecDeque<Told>,
+    feed: VecDeque<FeedEvent>,
     read: Option<(Read, Option<OrderedPage>)>,
     /// In flight, and how each ended in the store, if it has.
     in_flight: BTreeMap<Seq, Option<Option<i64>>>,
@@ -75,10 +77,10 @@ struct Model {
 impl Model {
     fn new() -> Self {
         Self {
-            lane: OrderedLane::behind(),
+            lane: OrderedLane::with_backlog(),
             now: 0,
             rows: BTreeMap::new(),
-            told: VecDeque::new(),
+            feed: VecDeque::new(),
             read: None,
             in_flight: BTreeMap::new(),
             first_attempts: HashMap::new(),
@@ -88,45 +90,60 @@ impl Model {
     fn publish(&mut self, contact: i64) {
         let seq = self.rows.len() as u64 + 1;
         let event = event(seq, contact);
-        let row = Row { event, state: State::Pending, attempts: 0, reopened: false, told: true };
+        let row = Row {
+            event,
+            state: State::Pending,
+            attempts: 0,
+            reopened: false,
+            heard: true,
+            heard_cancelled: false,
+        };
         self.rows.insert(Seq(seq), row);
-        self.told.push_back(Told::Offer(Seq(seq)));
+        self.feed.push_back(FeedEvent::Accepted(Seq(seq)));
     }
 
-    fn tell(&mut self) {
-        match self.told.pop_front() {
-            Some(Told::Offer(seq)) => {
+    fn hear_feed(&mut self) {
+        match self.feed.pop_front() {
+            Some(FeedEvent::Accepted(seq)) => {
                 let event = Arc::clone(&self.rows[&seq].event);
-                self.lane.offer(PendingDelivery { event, attempts: 0 }, LIMITS);
+                self.lane.push(PendingDelivery { event, attempts: 0 }, LIMITS);
             }
-            Some(Told::Due(seq)) => {
-                self.lane.made_due(seq);
-                self.rows.get_mut(&seq).unwrap().told = true;
+            Some(FeedEvent::Due(seq)) => {
+                self.lane.retry_requested(seq);
+                self.rows.get_mut(&seq).unwrap().heard = true;
             }
-            Some(Told::Cancelled(seq)) => self.lane.cancelled(seq),
-            Some(Told::Requeued(from)) => {
+            Some(FeedEvent::Cancelled(seq)) => {
+                self.lane.cancelled(seq);
+                let row = self.rows.get_mut(&seq).unwrap();
+                row.heard_cancelled = row.state == State::Cancelled;
+            }
+            Some(FeedEvent::Requeued(from)) => {
                 self.lane.requeued(from);
-                self.rows.range_mut(from..).for_each(|(_, row)| row.told = true);
+                self.rows.range_mut(from..).for_each(|(_, row)| row.heard = true);
             }
-            Some(Told::Missed) => self.lane.missed(),
+            Some(FeedEvent::Lagged) => {
+                self.lane.feed_lagged();
+                let cancelled = self.rows.values_mut().filter(|row| row.state == State::Cancelled);
+                cancelled.for_each(|row| row.heard_cancelled = true);
+            }
             None => {}
         }
     }
 
     fn read(&mut self) {
         if let Some(read) = self.lane.next_read(UnixMicros(self.now), LIMITS) {
-            // One that was given up by the lane may still be under way; its answer comes to nothing.
+            // A read that the lane abandoned may still be under way; its result is ignored.
             self.read = Some((read, None));
         }
     }
 
-    /// The store answers now; the lane hears of it later.
+    /// The store reads now; the lane gets the page later.
     fn look(&mut self) {
         let Some((read, page @ None)) = &mut self.read else { return };
         let (after, filter) = match &read.kind {
             ReadKind::Scan(after, but) => (*after, OrderFilter::Except(Arc::clone(but))),
-            ReadKind::Tag(tag, from) => (before(*from), OrderFilter::Only(*tag)),
-            ReadKind::Visit(seq) => (before(*seq), OrderFilter::Any),
+            ReadKind::Key(tag, from) => (before(*from), OrderFilter::Only(*tag)),
+            ReadKind::Recheck(seq) => (before(*seq), OrderFilter::Any),
             other => panic!("{other:?}"),
         };
         let debt = |row: &Row| {
@@ -150,7 +167,7 @@ impl Model {
         *page = Some(OrderedPage { debts, until, more });
     }
 
-    fn answer(&mut self, fails: bool) {
+    fn respond(&mut self, fails: bool) {
         self.look();
         let Some((read, page)) = self.read.take() else { return };
         if fails {
@@ -166,17 +183,18 @@ impl Model {
         let key = owed.event.order_tag();
         let row = &self.rows[&seq];
         assert!(row.state != State::Over, "{seq:?} is sent though it is over");
+        assert!(!row.heard_cancelled, "{seq:?} is sent though it is cancelled");
         if let State::Retrying(due) = row.state {
             assert!(due <= self.now, "{seq:?} is sent before its time");
         }
         for other in self.in_flight.keys() {
-            assert_ne!(self.rows[other].event.order_tag(), key, "{seq:?} goes beside {other:?}");
+            assert_ne!(self.rows[other].event.order_tag(), key, "{seq:?} is sent together with {other:?}");
         }
         for (earlier, row) in self.rows.range(..seq) {
-            let waits = matches!(row.state, State::Pending | State::Retrying(_)) && row.told;
+            let waits = matches!(row.state, State::Pending | State::Retrying(_)) && row.heard;
             assert!(
                 !waits || row.event.order_tag() != key,
-                "{seq:?} goes before {earlier:?}, which is still owed"
+                "{seq:?} is sent before {earlier:?}, which is still owed"
             );
         }
         if row.attempts == 0 {
@@ -188,7 +206,7 @@ impl Model {
         true
     }
 
-    /// The store writes down how one in flight ended; the lane hears of it later.
+    /// The store settles an attempt in flight; the lane hears of it later.
     fn settle(&mut self, which: usize, retry: Option<i64>) {
         let open: Vec<Seq> =
             self.in_flight.iter().filter(|(_, end)| end.is_none()).map(|(seq, _)| *seq).collect();
@@ -197,7 +215,7 @@ impl Model {
         }
         let seq = open[which % open.len()];
         let row = self.rows.get_mut(&seq).unwrap();
-        let due = retry.map(|wait| self.now + wait).filter(|_| row.state != State::Cancelled);
+        let due = retry.map(|wait| self.now + wait);
         if row.state != State::Cancelled {
             row.state = due.map_or(State::Over, State::Retrying);
             row.attempts += 1;
@@ -205,7 +223,7 @@ impl Model {
         self.in_flight.insert(seq, Some(due));
     }
 
-    fn hear(&mut self) {
+    fn hear_settled(&mut self) {
         let ended = self.in_flight.iter().find_map(|(seq, end)| end.map(|due| (*seq, due)));
         if let Some((seq, due)) = ended {
             self.in_flight.remove(&seq);
@@ -221,8 +239,9 @@ impl Model {
         let Some(seq) = self.some(which) else { return };
         let row = self.rows.get_mut(&seq).unwrap();
         row.state = State::Retrying(self.now);
-        (row.reopened, row.told) = (true, false);
-        self.told.push_back(Told::Due(seq));
+        row.heard_cancelled = false;
+        (row.reopened, row.heard) = (true, false);
+        self.feed.push_back(FeedEvent::Due(seq));
     }
 
     fn cancel(&mut self, which: usize) {
@@ -230,7 +249,7 @@ impl Model {
         let row = self.rows.get_mut(&seq).unwrap();
         if row.state != State::Over {
             row.state = State::Cancelled;
-            self.told.push_back(Told::Cancelled(seq));
+            self.feed.push_back(FeedEvent::Cancelled(seq));
         }
     }
 
@@ -240,27 +259,27 @@ impl Model {
             self.rows.range_mut(from..).filter(|(seq, row)| row.state == State::Over && seq.0 % 2 == 0)
         {
             row.state = State::Pending;
-            (row.reopened, row.told) = (true, false);
+            (row.reopened, row.heard) = (true, false);
         }
-        self.told.push_back(Told::Requeued(from));
+        self.feed.push_back(FeedEvent::Requeued(from));
     }
 
-    /// Some of what the lane was to be told is lost.
-    fn miss(&mut self) {
-        self.told.clear();
-        self.told.push_back(Told::Missed);
+    /// The feed lags: its events are lost.
+    fn lag(&mut self) {
+        self.feed.clear();
+        self.feed.push_back(FeedEvent::Lagged);
     }
 
-    /// Lets everything come to its end, and demands that it does.
+    /// Finishes every delivery and asserts that the lane becomes idle.
     fn finish(mut self) {
         for _ in 0..100_000 {
-            while !self.told.is_empty() {
-                self.tell();
+            while !self.feed.is_empty() {
+                self.hear_feed();
             }
-            self.answer(false);
+            self.respond(false);
             while self.take(4) {}
             self.settle(0, None);
-            self.hear();
+            self.hear_settled();
             self.read();
             self.now += 1;
             if self.lane.is_idle() && self.in_flight.is_empty() {
@@ -276,37 +295,37 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Publish(i64),
-    Tell,
+    Feed,
     Read,
     Look,
-    Answer(bool),
+    Respond(bool),
     Take,
     Settle(usize, Option<i64>),
-    Hear,
+    Settled,
     Pass(i64),
     Retry(usize),
     Cancel(usize),
     Requeue(usize),
-    Miss,
-    Park,
+    Lag,
+    Unload,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (0_i64..12).prop_map(|n| Step::Publish(n.min(8))),
-        20 => Just(Step::Tell),
+        20 => Just(Step::Feed),
         15 => Just(Step::Read),
         8 => Just(Step::Look),
-        15 => proptest::bool::weighted(0.1).prop_map(Step::Answer),
+        15 => proptest::bool::weighted(0.1).prop_map(Step::Respond),
         20 => Just(Step::Take),
         15 => (any::<usize>(), proptest::option::of(0_i64..30)).prop_map(|(n, due)| Step::Settle(n, due)),
-        15 => Just(Step::Hear),
+        15 => Just(Step::Settled),
         8 => (0_i64..20).prop_map(Step::Pass),
         3 => any::<usize>().prop_map(Step::Retry),
         3 => any::<usize>().prop_map(Step::Cancel),
         1 => any::<usize>().prop_map(Step::Requeue),
-        1 => Just(Step::Miss),
-        1 => Just(Step::Park),
+        1 => Just(Step::Lag),
+        1 => Just(Step::Unload),
     ]
 }
 
@@ -317,46 +336,46 @@ proptest! {
         for step in steps {
             match step {
                 Step::Publish(contact) => model.publish(contact),
-                Step::Tell => model.tell(),
+                Step::Feed => model.hear_feed(),
                 Step::Read => model.read(),
                 Step::Look => model.look(),
-                Step::Answer(fails) => model.answer(fails),
+                Step::Respond(fails) => model.respond(fails),
                 Step::Take => drop(model.take(4)),
                 Step::Settle(which, retry) => model.settle(which, retry),
-                Step::Hear => model.hear(),
+                Step::Settled => model.hear_settled(),
                 Step::Pass(time) => model.now += time,
                 Step::Retry(which) => model.retry(which),
                 Step::Cancel(which) => model.cancel(which),
                 Step::Requeue(which) => model.requeue(which),
-                Step::Miss => model.miss(),
-                Step::Park => model.lane.park(),
+                Step::Lag => model.lag(),
+                Step::Unload => model.lane.unload(),
             }
         }
         model.finish();
     }
 }
 
-/// Sends whatever the lane gives, and lets none of the stuck contact come through.
+/// Sends all that the lane offers; attempts of the stuck contact fail.
 fn run(model: &mut Model, stuck: i64, rounds: usize) -> BTreeSet<u64> {
     let mut sent = BTreeSet::new();
     for _ in 0..rounds {
-        model.tell();
+        model.hear_feed();
         model.read();
-        model.answer(false);
+        model.respond(false);
         while model.take(4) {}
         let seqs: Vec<Seq> = model.in_flight.keys().copied().collect();
         for seq in seqs {
             let stays = model.rows[&seq].event.order_tag() == tag(stuck);
             sent.insert(seq.0);
             model.settle(0, stays.then_some(1_000_000));
-            model.hear();
+            model.hear_settled();
         }
     }
     sent
 }
 
 #[test]
-fn others_flow_past_a_stuck_one_however_much_waits_behind_it() {
+fn other_keys_flow_past_a_stuck_one_with_any_backlog() {
     let mut model = Model::new();
     for _ in 0..5_000 {
         model.publish(1);
@@ -364,34 +383,34 @@ fn others_flow_past_a_stuck_one_however_much_waits_behind_it() {
     for contact in 2..50 {
         model.publish(contact);
     }
-    // The lane is told of none of it.
-    model.miss();
+    // The lane hears of none of it.
+    model.lag();
     let sent = run(&mut model, 1, 200);
     assert_eq!(sent, (5_001..=5_048).chain([1]).collect());
     assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "the stuck one waits");
     model.cancel(0);
-    model.told.push_back(Told::Cancelled(Seq(1)));
+    model.feed.push_back(FeedEvent::Cancelled(Seq(1)));
     let sent = run(&mut model, 1, 3);
-    assert_eq!(sent, [2].into(), "what was ended makes room for the next");
+    assert_eq!(sent, [2].into(), "the cancelled delivery makes room for the next");
 }
 
 #[test]
-fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
+fn more_stuck_keys_than_the_lane_tracks_block_it_until_one_is_delivered() {
     let mut model = Model::new();
     for contact in 1..10 {
         model.publish(contact);
     }
     for round in 0..30 {
-        model.tell();
+        model.hear_feed();
         model.read();
-        model.answer(false);
+        model.respond(false);
         while model.take(9) {}
         if round == 20 {
             let seqs: Vec<u64> = model.in_flight.keys().map(|seq| seq.0).collect();
             assert_eq!(seqs, [1, 2, 3, 4, 5]);
             assert!(model.lane.is_full(LIMITS));
             model.settle(2, None);
-            model.hear();
+            model.hear_settled();
             assert!(!model.lane.is_full(LIMITS));
         }
     }
@@ -401,30 +420,30 @@ fn more_stuck_ones_than_the_lane_keeps_apart_hold_it_up_until_one_is_through() {
 }
 
 #[test]
-fn what_is_retried_by_hand_goes_first_however_much_the_lane_holds() {
-    // A window that is full of others, and as many contacts as are kept apart: the lane has no room to read anything.
+fn a_retry_by_hand_goes_first_even_if_the_prefetch_is_full() {
+    // The prefetch is full, and so is the number of order keys: the lane has no room to read anything.
     for contacts in [[1, 1, 1, 1, 2, 2, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]] {
         let mut model = Model::new();
         contacts.into_iter().for_each(|contact| model.publish(contact));
         model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
         for _ in 0..20 {
-            model.tell();
+            model.hear_feed();
             model.read();
-            model.answer(false);
+            model.respond(false);
         }
         model.retry(0);
-        model.tell();
-        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "it is looked at first");
+        model.hear_feed();
+        assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), None, "the lane rechecks it first");
         for _ in 0..2 {
             model.read();
-            model.answer(false);
+            model.respond(false);
         }
         assert_eq!(model.lane.take(4).map(|owed| owed.event.seq), Some(Seq(1)));
     }
 }
 
 #[test]
-fn what_is_retried_by_hand_waits_while_no_other_contact_can_be_kept_apart() {
+fn a_retry_by_hand_waits_while_no_other_key_can_be_tracked() {
     let mut model = Model::new();
     (1..=6).for_each(|contact| model.publish(contact));
     model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
@@ -438,15 +457,15 @@ fn what_is_retried_by_hand_waits_while_no_other_contact_can_be_kept_apart() {
 }
 
 #[test]
-fn what_a_caller_decides_during_a_scan_that_has_passed_it_is_looked_at() {
+fn a_retry_by_hand_during_a_scan_that_has_passed_it_is_rechecked() {
     let mut model = Model::new();
     model.publish(1);
     model.rows.get_mut(&Seq(1)).unwrap().state = State::Over;
     model.read();
     model.look();
     model.retry(0);
-    model.tell();
-    model.tell();
-    model.answer(false);
+    model.hear_feed();
+    model.hear_feed();
+    model.respond(false);
     model.finish();
 }

@@ -1,0 +1,93 @@
+//! Interfaces between the pool and the connector: destination, connecting service, stream and errors.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper::rt::{Read, Write};
+use tower::Service;
+
+use super::{
+    proxy::{Forwarding, ProxyError},
+    tls::TlsError,
+};
+use crate::domain::{egress::Blocked, subscription::TlsProfile};
+
+/// The destination of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Destination {
+    /// An absolute URL. Its path does not matter.
+    pub(crate) url: Uri,
+    /// The TLS options of the subscription.
+    pub(crate) tls: Option<Arc<TlsProfile>>,
+}
+
+/// Why no connection was established. Endpoints' owners read these texts: they never name the proxy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The host name did not resolve.
+    #[error("{host} did not resolve: {reason}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// The resolver's reason.
+        reason: Arc<str>,
+    },
+    /// The egress policy blocks every address of the host; this is the first.
+    #[error(transparent)]
+    Blocked(#[from] Blocked),
+    /// The last address that was tried did not accept the connection.
+    #[error("could not connect to {address}: {}", .source.kind())]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The proxy failed.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The proxy took longer than this.
+    #[error("no connection by the proxy within {0:?}")]
+    ProxyTimeout(Duration),
+    /// TLS failed.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// It took longer than this.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Opens connections to the origins of URLs.
+pub(crate) trait Connect:
+    Service<Destination, Response: Transport, Error = ConnectError, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Connect for S where
+    S: Service<Destination, Response: Transport, Error = ConnectError, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The stream that requests are sent over.
+pub(crate) trait Transport: Read + Write + Unpin + Send + 'static {
+    /// Whether ALPN selected HTTP/2.
+    fn is_http2(&self) -> bool;
+
+    /// How to send requests if the other end is a proxy that forwards them.
+    fn forwarding(&self) -> Option<&Forwarding>;
+
+    /// Why TLS failed, to be read later: HTTP/2 does not always report it.
+    fn tls_failure(&self) -> &TlsFailure;
+}
+
+/// The error that ended TLS, if one has.
+pub(crate) type TlsFailure = Arc<OnceLock<rustls::Error>>;
