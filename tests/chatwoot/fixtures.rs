@@ -65,7 +65,7 @@ impl Fixture {
     }
 
     /// Whether the payload is one of agent bots and automation rules.
-    pub fn is_none_of_the_twelve(&self) -> bool {
+    pub fn is_an_unknown_event(&self) -> bool {
         NONE_OF_THE_TWELVE.iter().any(|(name, _)| *name == self.name)
     }
 

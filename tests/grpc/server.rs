@@ -113,7 +113,7 @@ async fn reflection_gives_the_comments_and_the_details_of_errors() {
 }
 
 #[tokio::test]
-async fn every_service_takes_both_encodings_and_answers_in_neither() {
+async fn every_service_takes_both_encodings_and_responds_in_neither() {
     async fn check<T>(name: &str, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) {
         let response = in_time(call).await.unwrap_or_else(|status| panic!("{name}: {status}"));
         assert_eq!(response.metadata().get("grpc-encoding"), None, "{name}");
