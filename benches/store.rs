@@ -25,10 +25,9 @@ use tidings::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         event_routing::EventAddress,
         ids::{AccountId, Seq, SubscriptionKey, SubscriptionName},
-        payload_format::PayloadFormat,
         seal::SealingKey,
         secret::Secret,
-        subscription::{RetryOverrides, Settings, SignatureScheme},
+        subscription::Settings,
         time::UnixMicros,
     },
     event::samples,
@@ -233,21 +232,7 @@ fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
 }
 
 async fn subscribe(store: &DiskStore) -> anyhow::Result<SubscriptionKey> {
-    let settings = Settings {
-        display_name: String::new(),
-        url: URL.parse()?,
-        event_types: vec![EventType::MessageCreated],
-        inbox_ids: Vec::new(),
-        payload_format: PayloadFormat::Documented,
-        headers: Default::default(),
-        retry: RetryOverrides::default(),
-        timeout: None,
-        max_in_flight: None,
-        ordered: false,
-        annotations: Default::default(),
-        tls: None,
-        signature_scheme: SignatureScheme::default(),
-    };
+    let settings = Settings::new(URL.parse()?, vec![EventType::MessageCreated]);
     let name: SubscriptionName = format!("accounts/{ACCOUNT}/subscriptions/receiver").parse()?;
     let signer = Secret::new("whsec_c2VjcmV0".to_owned()).into();
     let created = store.create_subscription(NewSubscription { name, settings, signer, request: None });

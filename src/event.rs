@@ -1,4 +1,5 @@
-//! An event as Tidings knows it: what was published, and the few facts that decide where it goes.
+//! Events: the catalogue of their types, their check, their bodies, and their parsing from Chatwoot's
+//! webhooks.
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+pub mod catalogue;
 mod content;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -27,43 +29,43 @@ pub use validate::{FIELD_VIOLATIONS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 /// An event that is on disk.
 #[derive(Debug)]
 pub struct StoredEvent {
-    /// Its place in the order of storage.
+    /// Its sequence number in the store.
     pub seq: Seq,
     /// Its name.
     pub name: EventName,
     /// When it was stored.
     pub create_time: UnixMicros,
-    /// What was published.
+    /// The published event.
     pub content: EventContent,
 }
 
 impl StoredEvent {
-    /// An event at its place in the store.
+    /// A stored event.
     pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, content: impl Into<EventContent>) -> Self {
         Self { seq, name, create_time, content: content.into() }
     }
 
-    /// The body that is POSTed in `format`. Rendered once, however many subscriptions share it.
+    /// The body that is POSTed in `format`. Rendered once for all subscriptions.
     pub fn body(&self, format: PayloadFormat) -> Bytes {
         self.content.body(format)
     }
 
-    /// Its kind.
+    /// Its type.
     pub fn event_type(&self) -> EventType {
         self.content.event_type
     }
 
-    /// What it keeps its order within.
+    /// Events with the same tag keep their order.
     pub fn order_tag(&self) -> OrderTag {
         self.content.order_tag
     }
 
-    /// How many bytes of memory it takes up, about.
+    /// Approximate memory in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.content.memory_bytes()
     }
 
-    /// As the API shows it: with its name, kind and time.
+    /// The event of the API, with its name, type and time.
     pub fn to_proto(&self) -> v1::Event {
         v1::Event {
             name: self.name.to_string(),

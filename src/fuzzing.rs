@@ -1,16 +1,17 @@
-//! What fuzzing throws bytes at: one function for each decoder. There in builds for fuzzing and in those of the tests only.
+//! The table of fuzz targets: one function for each decoder. Compiled for fuzzing and for tests only.
 //!
-//! Each function takes any bytes, and panics where something does not hold that must. It stands beside what it is about, where it sees
-//! what nobody else does. `fuzz/` runs them with libFuzzer; the tests here run every file of the corpus, with plain cargo.
+//! Each function takes any bytes, and panics if a property does not hold. It is in the module of its decoder,
+//! with access to private parts. `fuzz/` runs the targets with libFuzzer; the tests here run every file of
+//! the corpus with plain cargo.
 
-use crate::{commands::import, config, delivery, event, grpc, store, webhook_ingress};
+use crate::{commands::import, config, delivery, domain, event, grpc, store, webhook_ingress};
 
-/// A decoder, by the name of its target and of its corpus.
+/// The name of a target and of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: [Target; 22] = [
-    ("answer", event::fuzz::answer),
+    ("answer", domain::fuzz::response),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
     ("commit", store::disk::fuzz::commit),
@@ -18,17 +19,17 @@ pub const TARGETS: [Target; 22] = [
     ("config_values", config::fuzz::config_values),
     ("event", event::fuzz::event),
     ("import", event::fuzz::import),
-    ("keys", event::fuzz::keys),
+    ("keys", domain::fuzz::keys),
     ("log", store::disk::fuzz::log),
     ("manifest", store::disk::fuzz::manifest),
-    ("names", event::fuzz::names),
+    ("names", domain::fuzz::names),
     ("objects", import::fuzz::objects),
     ("page_token", grpc::fuzz::page_token),
     ("registry", store::disk::fuzz::registry),
-    ("secrets", event::fuzz::secrets),
+    ("secrets", domain::fuzz::secrets),
     ("settings", grpc::fuzz::settings),
     ("sources", webhook_ingress::fuzz::sources),
-    ("tls", event::fuzz::tls),
+    ("tls", domain::fuzz::tls),
     ("tokens", store::disk::fuzz::tokens),
     ("url", delivery::fuzz::url),
     ("volume", store::disk::fuzz::volume),
@@ -38,7 +39,7 @@ pub const TARGETS: [Target; 22] = [
 ///
 /// # Panics
 ///
-/// If there is none, or if something does not hold that must.
+/// If there is no such target, or if a property does not hold.
 pub fn run(name: &str, data: &[u8]) {
     let target = TARGETS.iter().find(|(known, _)| *known == name);
     let (_, run) = target.expect("every target is in the table");

@@ -1,4 +1,4 @@
-//! What `build.rs` generates from `proto/`.
+//! The code that `build.rs` generates from `proto/`.
 
 /// The contract, `tidings.v1`.
 #[expect(
@@ -13,6 +13,13 @@ pub mod v1 {
 
 pub mod codec;
 pub mod elements;
+
+impl v1::EventType {
+    /// Every event type of the contract, without the unspecified one.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..).map_while(|number| Self::try_from(number).ok())
+    }
+}
 
 /// The contract as an encoded `FileDescriptorSet`, comments included, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidings_descriptor.bin"));

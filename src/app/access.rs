@@ -91,7 +91,7 @@ pub(super) fn check_opening(
         .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))?;
     match policy {
         ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
-        ListenPolicy::Proven | ListenPolicy::Loopback => tracing::info!(%address, "{policy}"),
+        ListenPolicy::Authenticated | ListenPolicy::Loopback => tracing::info!(%address, "{policy}"),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a caller may do: the scopes that calls need, the accounts that they are about, and the tokens that stand for both.
+//! Access control: scopes of methods, accounts, and the access tokens that grant both.
 
 use super::ids::{AccountId, AccountScope};
 
@@ -11,24 +11,24 @@ pub use token::{
     TOKENS_REMEMBERED, TokenHash, TokenId, TokenState, check_configured, new_secret,
 };
 
-/// What a method needs. docs/security.md says which needs which.
+/// The scope that a method requires. docs/security.md lists the scope of every method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Publishing events. No other scope includes it: who administers need not be able to make events up.
+    /// Publishing events. No other scope includes it: an administrator need not be able to publish.
     Publish,
     /// Reading subscriptions, events and deliveries.
     Read,
     /// Changing subscriptions and deliveries; includes reading.
     Manage,
-    /// Making and revoking tokens; includes managing.
+    /// Creating and revoking tokens; includes managing.
     Admin,
 }
 
 impl Scope {
-    /// All of them.
+    /// Every scope.
     pub const ALL: [Self; 4] = [Self::Publish, Self::Read, Self::Manage, Self::Admin];
 
-    /// As it is called in messages.
+    /// Its name in messages.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -38,7 +38,7 @@ impl Scope {
         }
     }
 
-    /// Whether whoever has this one may do what needs `other`.
+    /// Whether this scope grants `other`.
     const fn includes(self, other: Self) -> bool {
         match self {
             Self::Publish => matches!(other, Self::Publish),
@@ -49,24 +49,24 @@ impl Scope {
     }
 }
 
-/// The accounts that a caller may name.
+/// The accounts that a caller has access to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accounts {
-    /// All, those to come too.
+    /// All accounts, including future ones.
     All,
-    /// These: sorted, each once, at least one.
+    /// These accounts: sorted, unique, at least one.
     Only(Vec<AccountId>),
 }
 
 impl Accounts {
-    /// These accounts; all if there are none.
+    /// These accounts; all if the list is empty.
     pub fn of(mut accounts: Vec<AccountId>) -> Self {
         accounts.sort_unstable();
         accounts.dedup();
         if accounts.is_empty() { Self::All } else { Self::Only(accounts) }
     }
 
-    /// Whether everything that `scope` stands for is of these accounts.
+    /// Whether these accounts include all of `scope`.
     pub fn cover(&self, scope: AccountScope) -> bool {
         match (self, scope) {
             (Self::All, _) => true,
@@ -86,7 +86,7 @@ impl Accounts {
         }
     }
 
-    /// Those that are named; none for all.
+    /// The listed accounts; empty for all.
     pub fn named(&self) -> &[AccountId] {
         match self {
             Self::All => &[],
@@ -95,22 +95,22 @@ impl Accounts {
     }
 }
 
-/// What a caller may do, and with what.
+/// The rights of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The scopes that were given: sorted, each once.
+    /// The granted scopes: sorted, unique.
     pub scopes: Vec<Scope>,
-    /// The accounts that the calls may be about.
+    /// The accounts that calls may name.
     pub accounts: Accounts,
 }
 
 impl Rights {
-    /// Everything, with everything.
+    /// Every scope for all accounts.
     pub fn all() -> Self {
         Self { scopes: Scope::ALL.into(), accounts: Accounts::All }
     }
 
-    /// Whether a method that needs `scope` may be called.
+    /// Whether methods that require `scope` may be called.
     pub fn allow(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|given| given.includes(scope))
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_includes_manage_includes_read_and_publish_stands_apart() {
+    fn admin_includes_manage_includes_read_and_publish_is_separate() {
         let allowed = |given: Scope| {
             let rights = Rights { scopes: vec![given], accounts: Accounts::All };
             Scope::ALL.into_iter().filter(|scope| rights.allow(*scope)).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! What is written down of a call that changes something: who made it, from where, what it was about, and what came of it.
+//! Audit records of calls that change something: caller, address, subject and outcome.
 
 use std::collections::BTreeMap;
 
@@ -7,85 +7,85 @@ use super::{
     time::UnixMicros,
 };
 
-/// Longest text of a record that comes from outside, in bytes: the subject of a certificate has no bound of its own.
+/// Longest text from outside in a record, in bytes: the subject of a certificate has no bound of its own.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
-/// What a record takes up beside its texts, in bytes: about that much.
+/// Approximate size of a record in bytes without its texts.
 const RECORD_BYTES: u64 = 64;
 
-/// Where a record is: in the order in which calls were written down.
+/// The position of a record in the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuditKey {
-    /// When the call was written down. Never before that of an earlier record.
+    /// The time of the record; never before that of an earlier one.
     pub time: UnixMicros,
-    /// Counts up from 1; no number is given away twice.
+    /// Counts up from 1; never reused.
     pub number: u64,
 }
 
-/// A call that is to change something.
+/// A call that changes something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditedCall {
-    /// Who made it, as [`super::caller::Principal`] is written.
+    /// The text of its [`super::caller::Principal`].
     pub principal: String,
-    /// From where, as IP:port; empty where the transport does not tell.
+    /// The caller's address, as IP:port; empty if the transport has none.
     pub address: String,
     /// For example `tidings.v1.SubscriptionService/DeleteSubscription`.
     pub method: String,
-    /// What it was about.
+    /// Its subject.
     pub subject: AuditSubject,
 }
 
-/// What a call was about. Made of what the contract knows: names, fields, numbers. Never of a text that may be a secret.
+/// The subject of a call: names, fields and numbers of the contract. Never a text that may be a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditSubject {
-    /// The name of the resource; empty if the call named none.
+    /// The name of the resource; empty if the call has none.
     pub resource: String,
-    /// Which fields an update changes.
+    /// The fields that an update changes.
     pub fields: Vec<String>,
-    /// What else was asked, by the name of the request's field; and what came of it, by that of the answer's.
+    /// Further parameters, by the name of the request's or the response's field.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuditOutcome {
-    /// Nobody knows: it is under way, the gateway ended before it did, or it was too slow or failed half-way.
+    /// Unknown: the call is running, the gateway stopped before it ended, or it timed out or failed half-way.
     #[default]
     Unknown,
-    /// It was done.
+    /// The change was made.
     Ok,
-    /// It was refused and changed nothing.
+    /// The call was refused and changed nothing.
     Refused,
 }
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditEnd {
-    /// What came of it.
+    /// Its outcome.
     pub outcome: AuditOutcome,
     /// The number of its `google.rpc.Code`.
     pub code: i32,
-    /// The reason of its `google.rpc.ErrorInfo`; empty if it was done.
+    /// The reason of its `google.rpc.ErrorInfo`; empty on success.
     pub reason: String,
-    /// The name of the resource, where only the answer has it.
+    /// The name of the resource, if only the response has it.
     pub resource: Option<String>,
-    /// More parameters, from the answer.
+    /// More parameters, from the response.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// What is kept of a call.
+/// The audit record of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// Where it is, and when it was written down.
+    /// Its position and time.
     pub key: AuditKey,
     /// The call.
     pub call: AuditedCall,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: AuditOutcome,
-    /// The number of its `google.rpc.Code`; 0 as long as nobody knows.
+    /// The number of its `google.rpc.Code`; 0 while it is unknown.
     pub code: i32,
     /// The reason of a refusal.
     pub reason: String,
-    /// When it ended; `None` as long as it is under way, and if the gateway ended before it did.
+    /// The end of the call; `None` while it is running, and if the gateway stopped before it ended.
     pub end_time: Option<UnixMicros>,
 }
 
@@ -95,7 +95,7 @@ impl AuditRecord {
         Self { key, call, ..Self::default() }
     }
 
-    /// The same once the call has ended.
+    /// The same after the end of the call.
     pub fn ended(mut self, end: AuditEnd, time: UnixMicros) -> Self {
         let AuditEnd { outcome, code, reason, resource, parameters } = end;
         if let Some(resource) = resource {
@@ -105,7 +105,7 @@ impl AuditRecord {
         Self { outcome, code, reason, end_time: Some(time), ..self }
     }
 
-    /// About how many bytes it takes up. The same for every engine.
+    /// Its approximate size in bytes. The same for every engine.
     pub fn bytes(&self) -> u64 {
         let AuditedCall { principal, address, method, subject } = &self.call;
         let texts = [principal, address, method, &subject.resource, &self.reason];
@@ -114,12 +114,13 @@ impl AuditRecord {
         RECORD_BYTES + texts.map(|text| text.len() as u64).sum::<u64>()
     }
 
-    /// The account that its resource belongs to, if it belongs to one.
+    /// The account of its resource, if any.
     pub fn account(&self) -> Option<AccountId> {
         audited_account(&self.call.subject.resource)
     }
 
-    /// Whether its resource is of these accounts. One of no account is in no single account's list.
+    /// Whether its resource belongs to these accounts. A resource without an account belongs to no single
+    /// account.
     pub fn is_of(&self, scope: AccountScope) -> bool {
         match scope {
             AccountScope::All => true,
@@ -127,20 +128,20 @@ impl AuditRecord {
         }
     }
 
-    /// Whether it is about this resource, or about something that belongs to it.
+    /// Whether it is about this resource or one below it.
     pub fn is_about(&self, resource: &str) -> bool {
         let rest = self.call.subject.resource.strip_prefix(resource);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
-/// The account that a resource of this name belongs to, if it belongs to one.
+/// The account of the resource with this name, if any.
 pub fn audited_account(resource: &str) -> Option<AccountId> {
     let mut parts = resource.split('/');
     if parts.next() == Some("accounts") { parts.next()?.parse().ok() } else { None }
 }
 
-/// The start of a text from outside, as much as a record keeps of it.
+/// The part of a text from outside that a record keeps.
 pub fn audit_text(text: &str) -> String {
     text[..text.floor_char_boundary(AUDIT_TEXT_BYTES_MAX)].to_owned()
 }

@@ -1,4 +1,4 @@
-//! Who makes a call.
+//! The caller of a method.
 
 use std::{fmt, net::SocketAddr};
 
@@ -7,14 +7,14 @@ use std::{fmt, net::SocketAddr};
 pub struct Peer {
     /// Its address; `None` where the transport has none.
     pub address: Option<SocketAddr>,
-    /// The subject of the client certificate that it proved to hold; `None` without one.
+    /// The subject of its verified client certificate; `None` without one.
     pub certificate: Option<String>,
 }
 
-/// What a caller proved to be.
+/// The authenticated identity of a caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Principal {
-    /// Nothing was asked for.
+    /// No authentication is required.
     #[default]
     Anonymous,
     /// The holder of an access token: its resource name, such as `accessTokens/ci`.
@@ -33,11 +33,11 @@ impl fmt::Display for Principal {
     }
 }
 
-/// Who makes a call, and from where.
+/// The caller of a method, and its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Who.
+    /// Its identity.
     pub principal: Principal,
-    /// From where.
+    /// The other end of its connection.
     pub peer: Peer,
 }

@@ -1,4 +1,4 @@
-//! A delivery, one event owed to one subscription, and its attempts.
+//! A delivery of one event to one subscription, and its attempts.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use super::{
     time::UnixMicros,
 };
 
-/// Most bytes kept of the start of an answer's body (`DeliveryAttempt.response_body`).
+/// Most bytes kept of a response body (`DeliveryAttempt.response_body`).
 pub const RESPONSE_BYTES_KEPT: usize = 1024;
-/// Most bytes kept of an error's text (`DeliveryAttempt.error`).
+/// Most bytes kept of an error message (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
-/// Most attempts kept to be shown of one delivery (`Delivery.attempts`).
+/// Most attempts kept and shown of one delivery (`Delivery.attempts`).
 pub const ATTEMPTS_SHOWN_MAX: usize = 20;
 
-/// Which delivery: the event's place, and the subscription's number.
+/// Identifies a delivery by its event and its subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryKey {
     /// The event.
@@ -24,31 +24,31 @@ pub struct DeliveryKey {
     pub subscription: SubscriptionKey,
 }
 
-/// How far a delivery is. Every delivery is in exactly one state.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeliveryState {
-    /// Waits for its first attempt.
+    /// Waiting for its first attempt.
     Pending,
-    /// An attempt failed; another is made when it is due.
+    /// An attempt failed; the next one waits until it is due.
     Retrying {
-        /// When that is.
+        /// The time of the next attempt.
         due: UnixMicros,
     },
-    /// The receiver answered with a 2xx status.
+    /// The receiver responded with a 2xx status.
     Succeeded,
-    /// Given up.
+    /// Failed permanently.
     Failed,
-    /// Ended by a caller.
+    /// Cancelled by a caller.
     Cancelled,
 }
 
 impl DeliveryState {
-    /// Whether both are the same state, whatever the times of retries.
+    /// Whether both are the same state, ignoring the times of retries.
     pub fn is_same_kind(self, other: Self) -> bool {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
-    /// When the next attempt is due, if one is made again.
+    /// The time of the next attempt, if one is scheduled.
     pub fn due(self) -> Option<UnixMicros> {
         match self {
             Self::Retrying { due } => Some(due),
@@ -56,46 +56,46 @@ impl DeliveryState {
         }
     }
 
-    /// Whether an attempt is still to be made.
+    /// Whether another attempt will be made.
     pub fn is_owed(self) -> bool {
         matches!(self, Self::Pending | Self::Retrying { .. })
     }
 }
 
-/// What came of a POST.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// A 2xx status.
     Ok,
     /// Another status.
     HttpStatus,
-    /// No complete answer in time.
+    /// No complete response before the timeout.
     Timeout,
     /// No connection: the name did not resolve, refused, or TLS failed.
     Connect,
-    /// The connection broke before the answer was complete.
+    /// The connection broke before the response was complete.
     Io,
-    /// The URL leads to an address that is not POSTed to.
+    /// The URL resolves to an address that the egress policy blocks.
     Blocked,
 }
 
-/// One POST and what came of it.
+/// One POST and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// When it began.
+    /// Its start.
     pub start_time: UnixMicros,
-    /// How long it took.
+    /// Its duration.
     pub duration: Duration,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// The answer's status; 0 if there was none.
+    /// The status of the response; 0 without one.
     pub http_status: u16,
-    /// For people; empty on success. At most [`ERROR_BYTES_KEPT`].
+    /// Human-readable error; empty on success. At most [`ERROR_BYTES_KEPT`].
     pub error: String,
-    /// The start of the answer's body, made valid UTF-8. At most [`RESPONSE_BYTES_KEPT`].
+    /// The start of the response body, converted to valid UTF-8. At most [`RESPONSE_BYTES_KEPT`].
     pub response_body: String,
-    /// How long the answer asks to wait (`Retry-After`), before any cap.
+    /// The wait that the response asks for (`Retry-After`), before any cap.
     pub retry_after: Option<Duration>,
-    /// Where it went.
+    /// The URL of the POST.
     pub url: String,
 }

@@ -1,7 +1,7 @@
-//! Which addresses may be POSTed to.
+//! The egress policy: which addresses may be connected to.
 //!
-//! A URL comes from a caller, and names lead wherever their owner lets them lead, at any time. So the verdict is about
-//! the address that is about to be connected to: public, or explicitly allowed, and not denied.
+//! URLs come from callers, and the owner of a host name may change its address at any time. So the policy
+//! judges the address of every connection: it must be public or explicitly allowed, and not denied.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,81 +13,80 @@ mod special;
 
 pub use proxy::{HostPattern, PROXY_URL_BYTES_MAX, Proxy, ProxyRules};
 
-/// Which addresses may be POSTed to: those of the public internet and those of the networks that are allowed, but none
-/// of the networks that are denied.
+/// The addresses that may be connected to: those of the public internet and of allowed networks, but not of
+/// denied networks.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
     denied: Vec<IpNet>,
 }
 
-/// An address that is not POSTed to.
+/// An address that the policy blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is not posted to: it is {reason}")]
+#[error("{address} is blocked: it is {reason}")]
 pub struct Blocked {
     /// The address.
     pub address: IpAddr,
-    /// Why.
+    /// The reason.
     pub reason: BlockedReason,
 }
 
-/// Why an address is not POSTed to.
+/// The reason for blocking an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockedReason {
     /// In a network that the operator denies.
     Denied,
-    /// Of a service that tells a cloud's machines their secrets.
+    /// A cloud's metadata service, which gives machines their credentials.
     CloudMetadata,
     /// This machine.
     Loopback,
-    /// No address at all, or "this network".
+    /// The unspecified address, or "this network".
     Unspecified,
-    /// Of a private network: RFC 1918, unique local, site local.
+    /// A private network: RFC 1918, unique local, site local.
     Private,
-    /// Of the local link.
+    /// A link-local address.
     LinkLocal,
     /// Behind a carrier's NAT.
     CarrierNat,
-    /// Of many receivers.
+    /// A multicast address.
     Multicast,
-    /// Of everybody on the network.
+    /// The broadcast address.
     Broadcast,
-    /// For examples in texts.
+    /// Reserved for documentation.
     Documentation,
-    /// For measuring networks.
+    /// Reserved for benchmarks.
     Benchmarking,
-    /// An IPv4 address wrapped in an IPv6 one, which leads to wherever a translator takes it.
+    /// An IPv4 address embedded in an IPv6 one, which a translator routes elsewhere.
     Translated,
-    /// Set aside by the standards for something else, or for later.
+    /// Reserved by the standards.
     Reserved,
 }
 
 impl EgressPolicy {
-    /// Public addresses, and those within `allowed`.
+    /// Public addresses, and those in `allowed`.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed: allowed.into_iter().map(unmapped).collect(), denied: Vec::new() }
     }
 
-    /// The same, but nothing within `denied`, whether it is public or allowed.
+    /// The same without the addresses in `denied`, even if they are public or allowed.
     #[must_use]
     pub fn denying(self, denied: Vec<IpNet>) -> Self {
         Self { denied: denied.into_iter().map(unmapped).collect(), ..self }
     }
 
-    /// Whether `address` may be POSTed to.
+    /// Whether `address` may be connected to.
     ///
-    /// An IPv4-mapped IPv6 address is judged by its IPv4 address, since that is what a socket connects to. Another IPv6
-    /// address that has an IPv4 one in it needs both: it must be allowed as it is written, and the IPv4 address must be
-    /// one that may be POSTed to.
+    /// An IPv4-mapped IPv6 address is judged by its IPv4 address, to which a socket connects. For another
+    /// IPv6 address with an embedded IPv4 one, both must pass.
     pub fn verdict(&self, address: IpAddr) -> Result<(), Blocked> {
         let canonical = address.to_canonical();
-        let wrapped = special::wrapped(canonical).map(IpAddr::V4);
-        let reason = self.reason(canonical).or_else(|| self.reason(wrapped?));
+        let embedded = special::embedded(canonical).map(IpAddr::V4);
+        let reason = self.reason(canonical).or_else(|| self.reason(embedded?));
         reason.map_or(Ok(()), |reason| Err(Blocked { address, reason }))
     }
 
-    /// The verdict on a URL whose host is an address, the same that a POST to it would meet. A name passes: what it
-    /// leads to is judged whenever it is connected to.
+    /// The verdict on a URL whose host is an address. A host name passes: its addresses are judged on every
+    /// connection.
     pub fn verdict_on_url(&self, url: &Url) -> Result<(), Blocked> {
         match url.host() {
             Some(Host::Ipv4(address)) => self.verdict(address.into()),
@@ -96,7 +95,7 @@ impl EgressPolicy {
         }
     }
 
-    /// Why the address is not POSTed to, whatever may be wrapped in it.
+    /// The reason for blocking the address, ignoring an embedded one.
     fn reason(&self, address: IpAddr) -> Option<BlockedReason> {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         if within(&self.denied) {
@@ -109,7 +108,7 @@ impl EgressPolicy {
     }
 }
 
-/// The network in the form in which addresses are judged: `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+/// The network in canonical form: `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
 fn unmapped(network: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
@@ -123,7 +122,7 @@ fn unmapped(network: IpNet) -> IpNet {
 impl fmt::Display for BlockedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Denied => "in a network that is denied",
+            Self::Denied => "in a denied network",
             Self::CloudMetadata => "the address of a cloud's metadata service",
             Self::Loopback => "a loopback address",
             Self::Unspecified => "an unspecified address",
@@ -134,7 +133,7 @@ impl fmt::Display for BlockedReason {
             Self::Broadcast => "the broadcast address",
             Self::Documentation => "an address for documentation",
             Self::Benchmarking => "an address for benchmarks",
-            Self::Translated => "an address that a translator takes elsewhere",
+            Self::Translated => "an address that is translated to another one",
             Self::Reserved => "a reserved address",
         })
     }
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn public_addresses_are_posted_to() {
+    fn public_addresses_are_allowed() {
         let policy = EgressPolicy::default();
         for address in [
             "1.1.1.1",
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_public_are_refused_with_the_reason() {
+    fn other_addresses_are_blocked_with_the_reason() {
         use BlockedReason::*;
         let policy = EgressPolicy::default();
         for (address, reason) in [
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_network_is_posted_to_and_its_neighbours_are_not() {
+    fn an_allowed_network_passes_and_its_neighbours_are_blocked() {
         let policy = EgressPolicy::new(networks(&["127.0.0.0/8", "10.1.0.0/16", "fd00::/8", "64:ff9b::/96"]));
         for address in ["127.0.0.1", "::ffff:127.0.0.1", "10.1.255.255", "fd00::1", "64:ff9b::8.8.8.8"] {
             assert_eq!(verdict(&policy, address), None, "{address}");
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_network_is_not_posted_to_though_it_is_public_or_allowed() {
+    fn a_denied_network_is_blocked_even_if_it_is_public_or_allowed() {
         let policy = EgressPolicy::new(networks(&["10.0.0.0/8", "fd00::/8", "64:ff9b::/96"]))
             .denying(networks(&["10.1.0.0/16", "fd00:1::/32", "1.1.1.0/24", "::ffff:8.8.8.8/128"]));
         for address in ["10.1.0.1", "::ffff:10.1.0.1", "fd00:1::1", "1.1.1.1", "8.8.8.8", "64:ff9b::8.8.8.8"]
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapped_address_must_be_allowed_as_it_is_written_and_by_what_is_in_it() {
+    fn an_embedded_address_must_pass_both_as_it_is_written_and_by_the_ipv4_address() {
         use BlockedReason::*;
         let inside = EgressPolicy::new(networks(&["127.0.0.0/8"]));
         let outside = EgressPolicy::new(networks(&["::/0"]));
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_a_url_is_judged_in_whatever_spelling() {
+    fn an_address_in_a_url_is_judged_in_every_spelling() {
         let policy = EgressPolicy::default();
         for url in [
             "http://127.0.0.1/",
@@ -340,7 +339,7 @@ mod tests {
             "http://１２７.0.0.1/",
         ] {
             let url = Url::parse(url).unwrap();
-            assert!(policy.verdict_on_url(&url).is_err(), "{url} was taken");
+            assert!(policy.verdict_on_url(&url).is_err(), "{url} was accepted");
         }
         assert_eq!(policy.verdict_on_url(&Url::parse("http://localhost/").unwrap()), Ok(()));
         assert_eq!(policy.verdict_on_url(&Url::parse("https://1.1.1.1/").unwrap()), Ok(()));
@@ -349,6 +348,6 @@ mod tests {
     #[test]
     fn the_error_says_which_address_and_why() {
         let blocked = EgressPolicy::default().verdict([127, 0, 0, 1].into()).unwrap_err();
-        assert_eq!(blocked.to_string(), "127.0.0.1 is not posted to: it is a loopback address");
+        assert_eq!(blocked.to_string(), "127.0.0.1 is blocked: it is a loopback address");
     }
 }

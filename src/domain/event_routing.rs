@@ -1,20 +1,20 @@
-//! The few facts of an event that rules need: its type, its inbox, its order key, its address.
+//! The routing of an event: its type, inbox, order key and address.
 
 use super::ids::{AccountId, EventId};
-use crate::proto::v1::{self, EventType};
+use crate::proto::v1::EventType;
 
-/// What decides which subscriptions an event is for, and after which other events it must arrive.
+/// Decides which subscriptions an event is for, and after which other events it must arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRouting {
-    /// Its kind; never unspecified.
+    /// Its type; never unspecified.
     pub event_type: EventType,
-    /// The inbox that it belongs to, if it belongs to one.
+    /// The inbox that it belongs to, if any.
     pub inbox_id: Option<i64>,
     /// Events with equal keys keep their order where a subscription asks for order.
     pub order_key: OrderKey,
 }
 
-/// What the order of events is kept within.
+/// The scope in which events keep their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OrderKey {
     /// The events of one conversation, by its id.
@@ -25,10 +25,10 @@ pub enum OrderKey {
     Inbox(i64),
 }
 
-/// Stands for an [`OrderKey`] where few bytes matter: subscriptions and the store keep the order of events by their tags.
+/// A 32-bit hash of an [`OrderKey`]. Subscriptions and the store order events by tag, to save memory.
 ///
-/// Two keys may share a tag. Their events then share one order, and wait for each other; that is rare, and no promise
-/// is broken by it. A key has the same tag in every version, since tags are on disk.
+/// Two keys may share a tag. Their events then share one order and wait for each other, which is rare and
+/// breaks no promise. A key has the same tag in every version, since tags are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderTag(pub u32);
 
@@ -39,7 +39,8 @@ impl From<OrderKey> for OrderTag {
             OrderKey::Contact(id) => (2, id),
             OrderKey::Inbox(id) => (3, id),
         };
-        // The finalizer of splitmix64: neighbouring ids come far apart, and no two ids of a kind meet before it is cut.
+        // The finalizer of splitmix64 spreads neighbouring ids, and is a bijection per kind before it is
+        // truncated.
         let mut mixed = id.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(kind));
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -49,32 +50,13 @@ impl From<OrderKey> for OrderTag {
     }
 }
 
-/// The account that an event is published to, and the id that its publisher chose, if any.
+/// The account and the id of an event that is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventAddress {
     /// The account.
     pub account: AccountId,
-    /// The publisher's id; the store makes one where there is none.
+    /// The publisher's id; without one the store generates it.
     pub id: Option<EventId>,
-}
-
-/// The kind of an event by its payload; `None` without one.
-pub fn event_type(event: &v1::Event) -> Option<EventType> {
-    use v1::event::Payload;
-    Some(match event.payload.as_ref()? {
-        Payload::ConversationCreated(_) => EventType::ConversationCreated,
-        Payload::ConversationUpdated(_) => EventType::ConversationUpdated,
-        Payload::ConversationStatusChanged(_) => EventType::ConversationStatusChanged,
-        Payload::MessageCreated(_) => EventType::MessageCreated,
-        Payload::MessageUpdated(_) => EventType::MessageUpdated,
-        Payload::WebwidgetTriggered(_) => EventType::WebwidgetTriggered,
-        Payload::ContactCreated(_) => EventType::ContactCreated,
-        Payload::ContactUpdated(_) => EventType::ContactUpdated,
-        Payload::InboxCreated(_) => EventType::InboxCreated,
-        Payload::InboxUpdated(_) => EventType::InboxUpdated,
-        Payload::ConversationTypingOn(_) => EventType::ConversationTypingOn,
-        Payload::ConversationTypingOff(_) => EventType::ConversationTypingOff,
-    })
 }
 
 #[cfg(test)]
@@ -84,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_has_the_same_tag_for_ever() {
+    fn a_key_has_the_same_tag_in_every_version() {
         let tags = [OrderKey::Conversation(1), OrderKey::Contact(1), OrderKey::Inbox(1), OrderKey::Inbox(-1)];
         assert_eq!(
             tags.map(|key| OrderTag::from(key).0),

@@ -1,4 +1,4 @@
-//! Identifiers, and the resource names that are made of them.
+//! Identifiers and resource names.
 
 use std::{
     fmt::{self, Write},
@@ -15,24 +15,24 @@ pub const EVENT_ID_CHARS_MAX: usize = 128;
 /// Longest subscription id in characters, from the contract (`CreateSubscriptionRequest.subscription_id`).
 pub const SUBSCRIPTION_ID_CHARS_MAX: usize = 63;
 
-/// Why a string is not an identifier or a resource name: the rule that it breaks, to be shown to the caller.
+/// Why a string is not an identifier or a resource name; shown to the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct IdError(&'static str);
 
 impl IdError {
-    /// An error that tells this rule.
-    pub(super) const fn new(rule: &'static str) -> Self {
-        Self(rule)
+    /// An error with this description.
+    pub(super) const fn new(description: &'static str) -> Self {
+        Self(description)
     }
 }
 
-/// An account, the tenant that everything belongs to. Always positive.
+/// An account: the tenant of every resource. Always positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(i64);
 
 impl AccountId {
-    /// The account with this number. Errors unless it is positive.
+    /// The account with this id. Errors unless it is positive.
     pub const fn new(number: i64) -> Result<Self, IdError> {
         if number > 0 { Ok(Self(number)) } else { Err(IdError("must be a positive integer")) }
     }
@@ -52,7 +52,7 @@ impl fmt::Display for AccountId {
 impl FromStr for AccountId {
     type Err = IdError;
 
-    /// Reads the decimal form without sign or leading zeros, so that an account has one name only.
+    /// Parses the decimal form without sign or leading zeros, so that an account has only one name.
     fn from_str(text: &str) -> Result<Self, IdError> {
         const RULE: IdError = IdError("must have a positive integer without leading zeros as the account");
         if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
@@ -67,17 +67,17 @@ impl FromStr for AccountId {
 pub struct SubscriptionId(Arc<str>);
 
 impl SubscriptionId {
-    /// An id that the server makes from a subscription's uid.
+    /// The id that the server generates from a subscription's uid.
     pub fn made_from(uid: Uuid) -> Self {
         Self(format!("s{}", uid.simple()).into())
     }
 
-    /// Sorts before every id. Itself it is none.
+    /// A bound that sorts before every id; not a valid id itself.
     pub fn lowest() -> Self {
         Self("".into())
     }
 
-    /// The id as it stands in names.
+    /// The id as in resource names.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -106,17 +106,18 @@ impl FromStr for SubscriptionId {
     }
 }
 
-/// The last part of an event's name: 1 to 128 characters of `[A-Za-z0-9._~-]`, the publisher's or the server's.
+/// The last part of an event's name: 1 to 128 characters of `[A-Za-z0-9._~-]`, chosen by the publisher or the
+/// server.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(Arc<str>);
 
 impl EventId {
-    /// The id as it stands in names.
+    /// The id as in resource names.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether a text is an id.
+    /// Whether a text is a valid id.
     pub fn fits(text: &str) -> bool {
         (1..=EVENT_ID_CHARS_MAX).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
@@ -124,9 +125,9 @@ impl EventId {
 }
 
 impl EventId {
-    /// The id that the server makes for the event at `seq`, stored at `time`: a UUIDv7 whose 74 free bits are the
-    /// place (50 bits) and randomness (24 bits). So it sorts by time, is never made twice, and finds its event without
-    /// an index ([`EventId::made_for`]).
+    /// The id that the server generates for the event `seq`, stored at `time`: a UUIDv7 whose 74 free bits
+    /// are the sequence number (50 bits) and randomness (24 bits). It sorts by time, is unique, and finds its
+    /// event without an index ([`EventId::made_for`]).
     pub fn made(time: UnixMicros, seq: Seq, random: u32) -> Self {
         assert!(seq.0 < 1 << 50, "a store holds less than 2^50 events");
         let millis = u128::try_from(time.0.div_euclid(1000)).unwrap_or(0) & ((1 << 48) - 1);
@@ -136,8 +137,8 @@ impl EventId {
         Uuid::from_u128(bits).into()
     }
 
-    /// The place that this id was made for, if it looks like one that the server made. A publisher may choose an id
-    /// that looks so: compare with the event found there.
+    /// The sequence number in this id, if it has the format of a generated one. A publisher may choose such
+    /// an id too: compare it with the id of the event found.
     pub fn made_for(&self) -> Option<Seq> {
         let uuid = Uuid::try_parse(&self.0).ok().filter(|uuid| uuid.get_version_num() == 7)?;
         let bits = uuid.as_u128();
@@ -172,11 +173,11 @@ impl FromStr for EventId {
     }
 }
 
-/// A subscription's number within the store, which its deliveries carry. Never used again for another subscription.
+/// The number of a subscription in the store. Never reused for another subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionKey(pub u64);
 
-/// An event's place in the order in which events were stored. The first is 1.
+/// The sequence number of an event in the store. The first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
@@ -192,23 +193,23 @@ pub enum AccountScope {
 /// `accounts/{account}/subscriptions/{subscription}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionName {
-    /// Whose it is.
+    /// Its account.
     pub account: AccountId,
-    /// Which of them.
+    /// Its id within the account.
     pub id: SubscriptionId,
 }
 
 /// `accounts/{account}/events/{event}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventName {
-    /// Whose it is.
+    /// Its account.
     pub account: AccountId,
-    /// Which of them.
+    /// Its id within the account.
     pub id: EventId,
 }
 
 impl EventName {
-    /// The same as `to_string`, in one allocation: it is made for every event and every attempt.
+    /// The same as `to_string`, in one allocation: called for every event and every attempt.
     pub fn to_text(&self) -> String {
         const DIGITS_MAX: usize = 19;
         let mut text = String::with_capacity("accounts//events/".len() + DIGITS_MAX + self.id.as_str().len());
@@ -220,9 +221,9 @@ impl EventName {
 /// `accounts/{account}/subscriptions/{subscription}/deliveries/{event}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryName {
-    /// To whom it is owed.
+    /// Its subscription.
     pub subscription: SubscriptionName,
-    /// What is owed.
+    /// Its event.
     pub event: EventId,
 }
 
@@ -244,7 +245,7 @@ impl FromStr for AccountScope {
     }
 }
 
-/// Reads `accounts/{account}`, where `-` is not allowed.
+/// Parses `accounts/{account}`; `-` is not allowed.
 pub fn parse_account_name(text: &str) -> Result<AccountId, IdError> {
     match text.parse()? {
         AccountScope::One(account) => Ok(account),
@@ -332,7 +333,7 @@ mod tests {
     #[test]
     fn an_account_has_one_spelling() {
         for text in ["", "0", "01", "-1", "+1", "1 ", "9223372036854775808", "1/2", "x", "１"] {
-            assert!(text.parse::<AccountId>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<AccountId>().is_err(), "{text:?} was accepted");
         }
     }
 
@@ -343,13 +344,13 @@ mod tests {
             assert!(text.parse::<SubscriptionId>().is_ok(), "{text:?} was refused");
         }
         for text in ["", "A", "1a", "-a", "a-", "a_b", "a.b", "ä", &format!("{long}b")] {
-            assert!(text.parse::<SubscriptionId>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<SubscriptionId>().is_err(), "{text:?} was accepted");
         }
         assert!(SubscriptionId::made_from(Uuid::nil()).as_str().parse::<SubscriptionId>().is_ok());
     }
 
     #[test]
-    fn a_made_event_id_is_a_uuid_v7_that_tells_its_place() {
+    fn a_generated_event_id_is_a_uuid_v7_with_its_sequence_number() {
         for seq in [1, 255, (1 << 38) - 1, 1 << 38, (1 << 50) - 1] {
             let id = EventId::made(UnixMicros(1_700_000_000_123_456), Seq(seq), u32::MAX);
             let uuid: Uuid = id.as_str().parse().unwrap();
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn made_event_ids_sort_as_their_events() {
+    fn generated_event_ids_sort_as_their_events() {
         let ids: Vec<_> = (1..2000)
             .map(|n: u32| EventId::made(UnixMicros(i64::from(n) / 7 * 1000), Seq(n.into()), 7))
             .collect();
@@ -377,12 +378,12 @@ mod tests {
             "accounts/-/subscriptions/a",
             "/accounts/1/subscriptions/a",
         ] {
-            assert!(text.parse::<SubscriptionName>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<SubscriptionName>().is_err(), "{text:?} was accepted");
         }
         for text in
             ["accounts/1/events/", "accounts/1/events/a b", "accounts/1/events/a/b", "accounts/1/event/a"]
         {
-            assert!(text.parse::<EventName>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<EventName>().is_err(), "{text:?} was accepted");
         }
         let error = "accounts/1/events/x".parse::<DeliveryName>().unwrap_err();
         assert_eq!(error, DELIVERY_FORM);

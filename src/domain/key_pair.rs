@@ -1,4 +1,5 @@
-//! Key pairs of Standard Webhooks' asymmetric signatures, `v1a`: Ed25519. The private key stays here; the public one is for everybody.
+//! Ed25519 key pairs for the asymmetric signatures of Standard Webhooks, `v1a`. Receivers get the public key
+//! only.
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +24,7 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// A new one.
+    /// Generates a key pair.
     pub fn draw(random: &mut impl CryptoRng) -> Self {
         let mut seed = [0; KEY_BYTES];
         random.fill_bytes(&mut seed);
@@ -34,11 +35,11 @@ impl KeyPair {
         Self { private, pair: Arc::new(pair) }
     }
 
-    /// Reads a private key: `whsk_` and the base64 of its 32 bytes and those of the public key.
+    /// Parses a private key: `whsk_` and the base64 of its 32 bytes followed by those of the public key.
     ///
     /// # Errors
     ///
-    /// The rule that it breaks.
+    /// The expected format.
     pub fn parse(private: &Secret) -> Result<Self, &'static str> {
         const RULE: &str =
             "must be whsk_ and the padded base64 of a private key of Ed25519 and its public key";
@@ -49,7 +50,7 @@ impl KeyPair {
         Ok(Self { private: private.clone(), pair: Arc::new(pair) })
     }
 
-    /// The private key, as [`KeyPair::parse`] reads it.
+    /// The private key, in the format of [`KeyPair::parse`].
     pub fn private(&self) -> &Secret {
         &self.private
     }
@@ -66,7 +67,7 @@ impl KeyPair {
     }
 }
 
-/// Whether a signature of a message was made with the private key that belongs to a public one, `whpk_…`.
+/// Whether `signature` is valid for `message` and the public key `public`, `whpk_…`.
 pub fn verifies(public: &str, message: &[u8], signature: &[u8]) -> bool {
     let key = public.strip_prefix(PUBLIC_PREFIX).and_then(|encoded| STANDARD.decode(encoded).ok());
     key.is_some_and(|key| UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok())

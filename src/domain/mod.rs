@@ -1,5 +1,5 @@
-//! What Tidings knows: ids, events, subscriptions, deliveries, and the rules about them. Pure: no socket, no clock, no
-//! `async`. Everything here is a function of values.
+//! Types and rules: ids, subscriptions, deliveries, retries, signatures, access, egress. Pure functions of
+//! values: no socket, no clock, no `async`.
 
 pub mod access;
 pub mod audit;
@@ -8,6 +8,8 @@ pub mod delivery;
 pub mod egress;
 pub mod event_routing;
 pub mod field_violation;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ids;
 pub mod key_pair;
 pub mod payload_format;

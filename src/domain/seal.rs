@@ -1,7 +1,8 @@
-//! Secrets at rest: how they are encrypted in the store, and with which keys.
+//! Encryption of secrets at rest.
 //!
-//! A sealed secret is a byte for the way in which it is sealed, the id of its key, a random nonce, and what XChaCha20-Poly1305 makes
-//! of it. The nonce is so long that random ones never meet. What the secret belongs to is authenticated with it.
+//! A sealed secret is a version byte, the id of its key, a random nonce, and the ciphertext of
+//! XChaCha20-Poly1305. Random nonces of this length do not collide. The context of the secret (its owner and
+//! field) is authenticated as associated data.
 
 use std::fmt;
 
@@ -18,51 +19,51 @@ use super::secret::Secret;
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
-/// Most keys at a time: the one that seals, and those of before it.
+/// Most keys at a time: the current one and older ones.
 pub const KEYS_MAX: usize = 8;
 
 const KEY_ID_BYTES: usize = 4;
 const NONCE_BYTES: usize = 24;
-/// The way in which secrets are sealed; another one would have another number.
+/// The version of the format.
 const VERSION: u8 = 1;
-/// In front of what is encrypted: the way, the key's id, the nonce.
+/// The header before the ciphertext: version, key id, nonce.
 const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 
-/// Tells keys apart, and nothing of the key. For people eight hexadecimal digits.
+/// Identifies a key without revealing it. Shown as eight hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; KEY_ID_BYTES]);
 
-/// A key that secrets are sealed with. Its text is the base64 of 32 bytes.
+/// A key that seals secrets. Its text is the base64 of 32 bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealingKey {
     id: KeyId,
     bytes: [u8; KEY_BYTES],
 }
 
-/// The keys at hand. The first seals; all of them open.
+/// The available keys. The first one seals; all of them open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealingKeys(Vec<SealingKey>);
 
-/// What a secret belongs to. Sealed there, it is opened nowhere else.
+/// The owner and field of a secret. A sealed secret opens only in the context in which it was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// The uid of the subscription, or of what else has it.
+pub struct SealContext<'a> {
+    /// The uid of the subscription, or of another owner.
     pub owner: Uuid,
-    /// Which of its secrets.
+    /// The field of the secret.
     pub field: &'a str,
 }
 
-/// Why a secret was not opened.
+/// The reason why a secret does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// It is not what was sealed.
+    /// The bytes are not a sealed secret.
     #[error("is not a sealed secret")]
     Malformed,
-    /// Its key is not at hand.
-    #[error("is sealed with the key {0}, which is not given")]
+    /// Its key is not available.
+    #[error("is sealed with the unknown key {0}")]
     UnknownKey(KeyId),
-    /// It was changed, moved from another place, or another key has this id.
-    #[error("was changed, or is not in its place")]
+    /// It was modified or copied from another record, or a different key has this id.
+    #[error("failed authentication: modified, or copied from another record")]
     NotGenuine,
 }
 
@@ -82,7 +83,7 @@ impl SealingKey {
         Self { id: KeyId(id), bytes }
     }
 
-    /// Reads a key's text; if it is none, the rule that it breaks.
+    /// Parses the text of a key; errors with the expected format.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let bytes = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         bytes
@@ -106,17 +107,17 @@ impl SealingKey {
 }
 
 impl SealingKeys {
-    /// This key alone.
+    /// This key only.
     pub fn one(key: SealingKey) -> Self {
         Self(vec![key])
     }
 
-    /// Reads keys, each on a line of its own or after a comma, the one that seals first. Empty lines and those that begin with `#`
-    /// count for nothing.
+    /// Parses keys, one per line or separated by commas, the current one first. Empty lines and lines that
+    /// begin with `#` are ignored.
     ///
     /// # Errors
     ///
-    /// What is wrong, without anything of the text.
+    /// The problem, without any part of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
         let texts = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|text| !text.is_empty());
@@ -124,38 +125,38 @@ impl SealingKeys {
         for (index, text) in texts.enumerate() {
             let key = SealingKey::parse(text).map_err(|rule| format!("key {} {rule}", index + 1))?;
             if keys.iter().any(|other| other.id == key.id) {
-                return Err(format!("key {} is there already", index + 1));
+                return Err(format!("key {} is a duplicate", index + 1));
             }
             keys.push(key);
         }
         match keys.len() {
-            0 => Err("there is no key in it".to_owned()),
+            0 => Err("it contains no key".to_owned()),
             1..=KEYS_MAX => Ok(Self(keys)),
-            more => Err(format!("there are {more} keys in it, and {KEYS_MAX} may be")),
+            more => Err(format!("it contains {more} keys, more than {KEYS_MAX}")),
         }
     }
 
-    /// The one that seals.
+    /// The key that seals.
     pub fn first(&self) -> &SealingKey {
         &self.0[0]
     }
 
-    /// All of them, the one that seals first.
+    /// All keys, the one that seals first.
     pub fn all(&self) -> &[SealingKey] {
         &self.0
     }
 
-    /// These, after a new one that seals from now on.
+    /// These keys and a new one that seals from now on.
     pub fn after(&self, new: SealingKey) -> Self {
         Self(std::iter::once(new).chain(self.0.iter().cloned()).collect())
     }
 
     /// Seals a secret.
-    pub fn seal(&self, secret: &Secret, place: Place<'_>, random: &mut impl CryptoRng) -> Vec<u8> {
+    pub fn seal(&self, secret: &Secret, context: SealContext<'_>, random: &mut impl CryptoRng) -> Vec<u8> {
         let key = self.first();
         let mut nonce = [0; NONCE_BYTES];
         random.fill_bytes(&mut nonce);
-        let payload = Payload { msg: secret.expose().as_bytes(), aad: &place.associated() };
+        let payload = Payload { msg: secret.expose().as_bytes(), aad: &context.associated() };
         let encrypted =
             key.cipher().encrypt(&XNonce::from(nonce), payload).expect("a secret is shorter than 256 GiB");
         let mut sealed = Vec::with_capacity(HEAD_BYTES + encrypted.len());
@@ -166,29 +167,29 @@ impl SealingKeys {
         sealed
     }
 
-    /// Opens what was sealed in this place, by whichever of the keys.
+    /// Opens a secret that one of the keys sealed in this context.
     ///
     /// # Errors
     ///
-    /// It was not sealed in this place by one of the keys.
-    pub fn open(&self, sealed: &[u8], place: Place<'_>) -> Result<Secret, SealError> {
+    /// None of the keys sealed it in this context.
+    pub fn open(&self, sealed: &[u8], context: SealContext<'_>) -> Result<Secret, SealError> {
         let id = key_of(sealed)?;
         let key = self.0.iter().find(|key| key.id == id).ok_or(SealError::UnknownKey(id))?;
         let (head, encrypted) = sealed.split_first_chunk::<HEAD_BYTES>().ok_or(SealError::Malformed)?;
         let nonce: [u8; NONCE_BYTES] =
             head[1 + KEY_ID_BYTES..].try_into().expect("the head ends with the nonce");
-        let payload = Payload { msg: encrypted, aad: &place.associated() };
+        let payload = Payload { msg: encrypted, aad: &context.associated() };
         let opened =
             key.cipher().decrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::NotGenuine)?;
         String::from_utf8(opened).map(Secret::new).map_err(|_| SealError::Malformed)
     }
 }
 
-/// The key that something is sealed with.
+/// The id of the key that sealed a secret.
 ///
 /// # Errors
 ///
-/// It is not sealed.
+/// The bytes are not a sealed secret.
 pub fn key_of(sealed: &[u8]) -> Result<KeyId, SealError> {
     match sealed.split_first_chunk::<{ 1 + KEY_ID_BYTES }>() {
         Some(([VERSION, id @ ..], _)) => Ok(KeyId(*id)),
@@ -196,8 +197,8 @@ pub fn key_of(sealed: &[u8]) -> Result<KeyId, SealError> {
     }
 }
 
-impl Place<'_> {
-    /// What is authenticated beside the secret. The uid has one length, so no two places share it.
+impl SealContext<'_> {
+    /// The associated data. The uid has a fixed length, so it is unique to the context.
     fn associated(self) -> Vec<u8> {
         let mut associated = Vec::with_capacity(1 + 16 + self.field.len());
         associated.push(VERSION);
@@ -231,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    const HERE: Place<'_> = Place { owner: Uuid::from_u128(7), field: "signing_secret" };
+    const HERE: SealContext<'_> = SealContext { owner: Uuid::from_u128(7), field: "signing_secret" };
 
     fn random() -> StdRng {
         StdRng::seed_from_u64(1)
@@ -242,22 +243,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_opened_in_its_place_alone() {
+    fn a_secret_opens_in_its_context_only() {
         let (keys, secret) = (keys(), Secret::new("whsec_something"));
         let sealed = keys.seal(&secret, HERE, &mut random());
         assert_eq!(keys.open(&sealed, HERE), Ok(secret));
         let elsewhere = [
-            Place { owner: Uuid::from_u128(8), ..HERE },
-            Place { field: "signing_secre", ..HERE },
-            Place { field: "headers.x", ..HERE },
+            SealContext { owner: Uuid::from_u128(8), ..HERE },
+            SealContext { field: "signing_secre", ..HERE },
+            SealContext { field: "headers.x", ..HERE },
         ];
-        for place in elsewhere {
-            assert_eq!(keys.open(&sealed, place), Err(SealError::NotGenuine), "{place:?}");
+        for context in elsewhere {
+            assert_eq!(keys.open(&sealed, context), Err(SealError::NotGenuine), "{context:?}");
         }
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let keys = keys();
         let sealed = keys.seal(&Secret::new("secret"), HERE, &mut random());
         for bit in 0..8 * sealed.len() {
@@ -271,9 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn the_same_secret_is_sealed_otherwise_each_time_and_shows_nothing_of_itself() {
+    fn the_same_secret_seals_to_other_bytes_each_time_and_is_not_visible() {
         let (keys, mut random) = (keys(), random());
-        let secret = Secret::new("a-secret-that-is-looked-for");
+        let secret = Secret::new("a-secret-that-must-not-show");
         let (one, other) = (keys.seal(&secret, HERE, &mut random), keys.seal(&secret, HERE, &mut random));
         assert_ne!(one[HEAD_BYTES..], other[HEAD_BYTES..]);
         assert!(!one.windows(6).any(|window| window == b"secret"));
@@ -286,13 +287,13 @@ mod tests {
         let sealed = old.seal(&Secret::new("secret"), HERE, &mut random);
         let both = old.after(SealingKey::draw(&mut random));
         assert_eq!(both.open(&sealed, HERE), Ok(Secret::new("secret")));
-        let anew = both.seal(&Secret::new("secret"), HERE, &mut random);
-        assert_eq!(key_of(&anew), Ok(both.first().id()));
-        assert_eq!(old.open(&anew, HERE), Err(SealError::UnknownKey(both.first().id())));
+        let resealed = both.seal(&Secret::new("secret"), HERE, &mut random);
+        assert_eq!(key_of(&resealed), Ok(both.first().id()));
+        assert_eq!(old.open(&resealed, HERE), Err(SealError::UnknownKey(both.first().id())));
     }
 
     #[test]
-    fn what_was_sealed_before_is_opened_for_ever() {
+    fn secrets_of_earlier_versions_open() {
         // Computed with another implementation: see docs/security.md for the layout.
         let key = SealingKey::parse("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
         assert_eq!(key.id().to_string(), KNOWN_ID);
@@ -322,12 +323,12 @@ mod tests {
         };
         wrong(String::new(), "no key");
         wrong("# only this\n".to_owned(), "no key");
-        wrong(format!("{}\n{}", text(&one), text(&one)), "key 2 is there already");
+        wrong(format!("{}\n{}", text(&one), text(&one)), "key 2 is a duplicate");
         wrong(format!("{},short", text(&one)), "key 2 must be the padded base64 of 32 bytes");
         wrong(STANDARD.encode([1; 31]), "key 1 must");
         wrong(STANDARD.encode([1; 33]), "key 1 must");
         let many: Vec<_> = (0..=8_u8).map(|n| STANDARD.encode([n; KEY_BYTES])).collect();
-        wrong(many.join("\n"), "9 keys in it, and 8 may be");
+        wrong(many.join("\n"), "9 keys, more than 8");
     }
 
     #[test]

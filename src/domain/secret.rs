@@ -1,21 +1,21 @@
-//! Values that must not be seen in logs, errors or answers.
+//! Values that must not appear in logs, errors or responses.
 
 use std::fmt;
 
-/// What stands in place of a secret wherever it would be shown, from the contract (`Subscription.headers`).
+/// Replaces a secret in everything that is shown, from the contract (`Subscription.headers`).
 pub const REDACTED: &str = "***";
 
-/// A string that prints as `***`. Only [`Secret::expose`] gives it away.
+/// A string that prints as `***`. Only [`Secret::expose`] reveals it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Guards `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into().into())
     }
 
-    /// The guarded text. To be used only where it is sent, signed with or stored.
+    /// The text. Use it only to send it, to sign with it or to store it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,6 @@
-//! How POSTs are signed: Standard Webhooks' `webhook-signature` and Chatwoot's `X-Chatwoot-Signature`.
+//! Signatures of POSTs: `webhook-signature` of Standard Webhooks and `X-Chatwoot-Signature` of Chatwoot.
 //!
-//! Where several signers are given, the newest comes first. While a rotation's overlap lasts there are several.
+//! During the overlap of a rotation there are several signers, the newest first.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,31 +17,32 @@ use super::{
 pub const SECRET_CHARS_MIN: usize = 16;
 /// Longest signing secret in characters, from the contract (`CreateSubscriptionRequest.signing_secret`).
 pub const SECRET_CHARS_MAX: usize = 256;
-/// Fewest bytes behind the base64 of a `whsec_` secret, from Standard Webhooks.
+/// Fewest bytes in the base64 of a `whsec_` secret, from Standard Webhooks.
 pub const SECRET_KEY_BYTES_MIN: usize = 24;
-/// Most bytes behind the base64 of a `whsec_` secret, from Standard Webhooks.
+/// Most bytes in the base64 of a `whsec_` secret, from Standard Webhooks.
 pub const SECRET_KEY_BYTES_MAX: usize = 64;
 
-/// What a secret starts with whose rest is base64.
+/// The prefix of secrets in base64.
 const SECRET_PREFIX: &str = "whsec_";
-/// Bytes of randomness in a secret that is made here.
+/// Random bytes of a generated secret.
 const NEW_SECRET_BYTES: usize = 32;
-/// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32 bytes, space.
+/// Characters of one signature of `webhook-signature` and the space before the next: `v1,`, base64 of 32
+/// bytes, space.
 const SIGNATURE_CHARS: usize = 3 + 44 + 1;
 /// The same with Ed25519: `v1a,`, base64 of 64 bytes, space.
 const ASYMMETRIC_SIGNATURE_CHARS: usize = 4 + SIGNATURE_BYTES.div_ceil(3) * 4 + 1;
 
-/// What POSTs are signed with at a time.
+/// A secret and its key pair, which sign POSTs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// The secret: for `X-Chatwoot-Signature`, and for `webhook-signature` unless there is a key pair.
     pub secret: Secret,
-    /// What `webhook-signature` is made with where the scheme is Ed25519.
+    /// Signs `webhook-signature` if the scheme is Ed25519.
     pub key_pair: Option<KeyPair>,
 }
 
 impl From<Secret> for Signer {
-    /// With this secret, by HMAC.
+    /// Signs by HMAC with this secret.
     fn from(secret: Secret) -> Self {
         Self { secret, key_pair: None }
     }
@@ -54,10 +55,10 @@ pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
     Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(key)))
 }
 
-/// Whether POSTs can be signed with `secret`; if not, the rule that it breaks.
+/// Checks a signing secret; errors with the rule that it violates.
 ///
-/// 16 to 256 printable ASCII characters; after `whsec_` the padded base64 of 24 to 64 bytes, since the receivers'
-/// libraries decode it, and one that they cannot decode would make every signature look wrong.
+/// It must be 16 to 256 printable ASCII characters. After `whsec_` it must be the padded base64 of 24 to 64
+/// bytes: receivers' libraries decode it, and every signature would fail if they could not.
 pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     let printable = secret.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if !printable || !(SECRET_CHARS_MIN..=SECRET_CHARS_MAX).contains(&secret.len()) {
@@ -70,9 +71,9 @@ pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between two: `v1,` and the base64
-/// of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is in seconds since the epoch, as in
-/// `webhook-timestamp`.
+/// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between
+/// two: `v1,` and the base64 of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is
+/// in seconds since the epoch, as in `webhook-timestamp`.
 pub fn standard(signers: &[Signer], id: Uuid, timestamp: i64, body: &[u8]) -> String {
     let mut buffer = Uuid::encode_buffer();
     let head = format!("{}.{timestamp}.", id.hyphenated().encode_lower(&mut buffer));
@@ -100,8 +101,9 @@ fn signature_chars(signer: &Signer) -> usize {
     if signer.key_pair.is_none() { SIGNATURE_CHARS } else { ASYMMETRIC_SIGNATURE_CHARS }
 }
 
-/// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of `timestamp.body`, the key
-/// being the characters of the secret, `whsec_` and all. The header has room for one signature: the newest secret's.
+/// The value of `X-Chatwoot-Signature`: `sha256=` and the lower-case hex of the HMAC-SHA256 of
+/// `timestamp.body`. The key is the text of the secret, including `whsec_`. The header has one signature:
+/// that of the newest secret.
 pub fn chatwoot(newest: &Secret, timestamp: i64, body: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digest = hmac_sha256(newest.expose().as_bytes(), &format!("{timestamp}."), body);
@@ -114,10 +116,10 @@ pub fn chatwoot(newest: &Secret, timestamp: i64, body: &[u8]) -> String {
     signature
 }
 
-/// The key for Standard Webhooks: what the base64 after `whsec_` stands for; of any other secret its own bytes.
+/// The key for Standard Webhooks: the decoded base64 after `whsec_`, or the bytes of any other secret.
 fn standard_key(secret: &Secret) -> Vec<u8> {
     let text = secret.expose();
-    // A secret that says whsec_ and does not decode was refused when it was set: see `check_secret`.
+    // `check_secret` refused a secret with whsec_ that does not decode.
     text.strip_prefix(SECRET_PREFIX)
         .and_then(|encoded| STANDARD.decode(encoded).ok())
         .unwrap_or_else(|| text.as_bytes().to_vec())

@@ -1,139 +1,85 @@
-//! A subscription: who wants which events, and how they are sent.
+//! Subscriptions: which events are sent where, and how.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::fmt;
 
-use url::Url;
 use uuid::Uuid;
 
 use super::{
     ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
-    payload_format::PayloadFormat,
-    retry::RetryPolicy,
-    secret::Secret,
     time::UnixMicros,
 };
 use crate::proto::v1::EventType;
 
 mod check;
 mod endpoint_url;
+mod fields;
 mod mask;
 mod secrets;
+mod settings;
 pub mod tls;
 
 pub use check::{check_new, check_update};
 pub use endpoint_url::parse_url;
-pub use mask::{Field, Mask};
+pub use fields::Field;
+pub use mask::Mask;
 pub use secrets::{
     OLDER_SECRETS_MAX, OVERLAP_DEFAULT, OVERLAP_MAX, OlderSecret, SigningSecrets, check_overlap,
 };
+pub use settings::{RetryOverrides, Settings, SignatureScheme};
 pub use tls::{TlsOptions, TlsProfile};
 
 /// A stored subscription. Its values have been checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscription {
-    /// Its number within the store.
+    /// Its number in the store.
     pub key: SubscriptionKey,
-    /// A UUID that no later subscription of the same name shares.
+    /// A UUID; a later subscription of the same name has another one.
     pub uid: Uuid,
-    /// Counts its changes, from 1. The etag is made of it.
+    /// The number of its changes, from 1; part of the etag.
     pub version: u64,
     /// Its name.
     pub name: SubscriptionName,
-    /// What its owner decides.
+    /// The fields that its owner sets.
     pub settings: Settings,
     /// Whether deliveries are made.
     pub state: State,
-    /// Why the state is what it is; may be empty.
+    /// Human-readable reason for the state; may be empty.
     pub state_reason: String,
-    /// How its endpoint does.
+    /// The health of its endpoint.
     pub health: Health,
-    /// What POSTs are signed with.
+    /// The secrets that sign its POSTs.
     pub signing_secrets: SigningSecrets,
-    /// When it was created.
+    /// Its creation.
     pub create_time: UnixMicros,
-    /// When it last changed.
+    /// Its last change.
     pub update_time: UnixMicros,
 }
 
-/// What the owner of a subscription decides. Built by the checks at the edge only.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// For people; at most 63 characters.
-    pub display_name: String,
-    /// Where events are POSTed: absolute, http or https, no user info, no fragment.
-    pub url: Url,
-    /// The kinds wanted: at least one, each once, none unspecified, in the owner's order.
-    pub event_types: Vec<EventType>,
-    /// Only events of these inboxes; empty means all.
-    pub inbox_ids: Vec<i64>,
-    /// The form of the body.
-    pub payload_format: PayloadFormat,
-    /// Headers sent with every POST, names in lower case.
-    pub headers: BTreeMap<String, Secret>,
-    /// Overrides of the server's retry policy.
-    pub retry: RetryOverrides,
-    /// How long one POST may take; `None` is the server's default.
-    pub timeout: Option<Duration>,
-    /// POSTs under way at once; `None` is the server's default.
-    pub max_in_flight: Option<u16>,
-    /// Whether the events of one conversation go one after another.
-    pub ordered: bool,
-    /// For the client's own use.
-    pub annotations: BTreeMap<String, String>,
-    /// How an https endpoint is known; `None` is the server's way. Never there with an http URL.
-    pub tls: Option<Arc<TlsProfile>>,
-    /// How POSTs are signed; the newest of the signing secrets has a key pair if it is by Ed25519.
-    pub signature_scheme: SignatureScheme,
-}
-
-/// How the endpoint of a subscription does, as far as that is to survive a restart. No decision of anybody's: a change of
-/// it leaves the version and the time of the last change as they are.
+/// The health of an endpoint, as far as it survives a restart. The server measures it: a change of it changes
+/// neither the version nor the update time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Since when every attempt has failed; `None` if the last one succeeded, or it was not yet noted that it fails.
+    /// The start of the failure streak; `None` if the last attempt succeeded, or the streak is not recorded
+    /// yet.
     pub failing_since: Option<UnixMicros>,
-    /// How many have failed since then, when that was noted.
+    /// Failed attempts of the streak when it was recorded.
     pub failures: u32,
-    /// The delivery that it was probed with last, while it was suspended.
+    /// The delivery that probed the endpoint last, while the subscription was suspended.
     pub probed: Option<Seq>,
-    /// How many attempts of that delivery were probes. They do not count as attempts of its policy.
+    /// Probes among the attempts of that delivery. They are not attempts of the retry policy.
     pub probes: u32,
 }
 
 impl Health {
-    /// Forgets that it failed.
+    /// The same without the failure streak.
     pub fn forgiven(self) -> Self {
         Self { failing_since: None, failures: 0, ..self }
     }
 
-    /// How many attempts of a delivery were probes.
+    /// The number of probes among the attempts of a delivery.
     pub fn probes_of(self, seq: Seq) -> u32 {
         if self.probed == Some(seq) { self.probes } else { 0 }
-    }
-}
-
-/// The parts of a retry policy that a subscription sets itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryOverrides {
-    /// Attempts in all, 1 to 50.
-    pub max_attempts: Option<u32>,
-    /// The first wait.
-    pub min_backoff: Option<Duration>,
-    /// The longest wait.
-    pub max_backoff: Option<Duration>,
-}
-
-impl RetryOverrides {
-    /// `defaults`, with what is overridden put in its place.
-    pub fn over(self, defaults: RetryPolicy) -> RetryPolicy {
-        let min_backoff = self.min_backoff.unwrap_or(defaults.min_backoff);
-        RetryPolicy {
-            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
-            min_backoff,
-            // Only one of the two may be overridden; the wait must not shrink then.
-            max_backoff: self.max_backoff.unwrap_or(defaults.max_backoff).max(min_backoff),
-        }
     }
 }
 
@@ -142,25 +88,15 @@ impl RetryOverrides {
 pub enum State {
     /// Events are queued and delivered.
     Active,
-    /// Events are queued and wait for ResumeSubscription.
+    /// Events are queued until ResumeSubscription.
     Paused,
-    /// The server stopped delivering; events are queued.
+    /// The server stopped deliveries; events are queued.
     Suspended,
 }
 
-/// How POSTs are signed (`Subscription.signature_scheme` of the contract).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SignatureScheme {
-    /// `v1`: whoever verifies knows the secret.
-    #[default]
-    HmacSha256,
-    /// `v1a`: whoever verifies knows the public key.
-    Ed25519,
-}
-
 impl Subscription {
-    /// The same without the older secrets that do not sign at `now`, nor later; `None` if there are none. No decision of anybody's:
-    /// the version stays.
+    /// The same without the older secrets that have expired at `now`; `None` if none has. The version stays
+    /// the same.
     pub fn without_old_secrets(&self, now: UnixMicros) -> Option<Self> {
         if self.signing_secrets.older_at(now).count() == self.signing_secrets.older.len() {
             return None;
@@ -170,21 +106,21 @@ impl Subscription {
         Some(changed)
     }
 
-    /// The public key that belongs to the newest signatures; `None` where they are made with a secret.
+    /// The public key of the newest signatures; `None` with HMAC.
     pub fn public_key(&self) -> Option<String> {
         self.signing_secrets.newest.key_pair.as_ref().map(KeyPair::public)
     }
 
-    /// Whether an event of its account is for it.
+    /// Whether it receives an event of its account.
     ///
-    /// An event that belongs to no inbox (a contact's) is not for a subscription that names inboxes.
+    /// A subscription with inboxes does not receive events without an inbox, such as those of contacts.
     pub fn wants(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
         self.settings.event_types.contains(&event_type)
             && (self.settings.inbox_ids.is_empty()
                 || inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
     }
 
-    /// Changes whenever the subscription does, and differs between two of the same name.
+    /// Changes with every version, and differs between two subscriptions of the same name.
     pub fn etag(&self) -> String {
         format!("\"{:x}-{}\"", self.key.0, self.version)
     }

@@ -1,18 +1,18 @@
-//! Points in time as the store keeps them.
+//! Points in time, in the resolution of the store.
 
 use std::time::Duration;
 
-/// Microseconds since 1970-01-01T00:00:00Z. The resolution in which Tidings stores and shows its own times.
+/// Microseconds since 1970-01-01T00:00:00Z. The resolution of all times that Tidings stores and shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMicros(pub i64);
 
 impl UnixMicros {
-    /// This time and `later`; the largest representable time where that would overflow.
+    /// `later` after this time; the largest time if that overflows.
     pub fn plus(self, later: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(later.as_micros()).unwrap_or(i64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero if it is before.
+    /// The time elapsed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -1,4 +1,4 @@
-//! The headers of a POST, and the rules for those that a subscription adds of its own.
+//! The headers of a POST, and the rules for the headers of a subscription.
 
 use bytes::Bytes;
 use http::{
@@ -7,40 +7,40 @@ use http::{
 };
 use uuid::Uuid;
 
-use super::{signature, subscription::Subscription, time::UnixMicros};
+use super::{payload_format::PayloadFormat, signature, subscription::Subscription, time::UnixMicros};
 
-/// Most headers of a subscription's own.
+/// Most headers of a subscription.
 pub const HEADERS_MAX: usize = 32;
 /// Longest name of such a header in bytes.
 pub const HEADER_NAME_BYTES_MAX: usize = 128;
 /// Longest value of such a header in bytes.
 pub const HEADER_VALUE_BYTES_MAX: usize = 4096;
-/// Most bytes of all these headers together, names and values: receivers commonly refuse more than 8 to 16 KiB.
+/// Most bytes of these headers, names and values together: receivers commonly refuse more than 8 to 16 KiB.
 pub const HEADERS_BYTES_MAX: usize = 8192;
 
-/// Tells deliveries apart (Standard Webhooks).
+/// Identifies a delivery (Standard Webhooks).
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-/// When the attempt was made, in seconds since the epoch (Standard Webhooks).
+/// The time of the attempt, in seconds since the epoch (Standard Webhooks).
 pub const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-/// Proves who sent it (Standard Webhooks).
+/// The signature of the sender (Standard Webhooks).
 pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// The same as `webhook-id`, under Chatwoot's name.
 pub const CHATWOOT_DELIVERY: HeaderName = HeaderName::from_static("x-chatwoot-delivery");
 /// The same as `webhook-timestamp`, under Chatwoot's name.
 pub const CHATWOOT_TIMESTAMP: HeaderName = HeaderName::from_static("x-chatwoot-timestamp");
-/// Proves who sent it, in Chatwoot's way.
+/// The signature of the sender in Chatwoot's format.
 pub const CHATWOOT_SIGNATURE: HeaderName = HeaderName::from_static("x-chatwoot-signature");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// How the gateway calls itself.
+/// The `User-Agent` of the gateway.
 pub const AGENT_NAME: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 const AGENT: HeaderValue = HeaderValue::from_static(AGENT_NAME);
 
-/// How many headers every POST has of Tidings' own.
+/// Number of headers that Tidings itself adds to every POST.
 const OWN_HEADERS: usize = 9;
 
-/// Names that a subscription may not set: those that Tidings sets, those that HTTP clients make of the request itself,
-/// and those that are about one hop only.
+/// Names that a subscription may not set: headers that Tidings sets, headers that HTTP clients derive from
+/// the request, and hop-by-hop headers.
 const RESERVED: [&str; 22] = [
     "accept",
     "connection",
@@ -66,12 +66,12 @@ const RESERVED: [&str; 22] = [
     "x-chatwoot-timestamp",
 ];
 
-/// The headers of a POST of `body` to `subscription`, `at` being the time of the attempt. `Host` and `Content-Length`,
-/// which depend on the connection, are not among them.
+/// The headers of a POST of `body` to `subscription` at the time `at`. The connection adds `Host` and
+/// `Content-Length`.
 pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, body: &[u8]) -> HeaderMap {
     let own = &subscription.settings.headers;
     let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
-    put_plain_headers(&mut headers);
+    put_plain_headers(&mut headers, subscription.settings.payload_format);
 
     let id = value(webhook_id.hyphenated().to_string());
     headers.insert(WEBHOOK_ID, id.clone());
@@ -88,20 +88,20 @@ pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, bo
     headers.insert(CHATWOOT_SIGNATURE, sensitive(signature::chatwoot(&signers[0].secret, timestamp, body)));
 
     for (name, secret) in own {
-        let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header took the name");
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header accepted the name");
         headers.insert(name, sensitive(secret.expose().to_owned()));
     }
     headers
 }
 
-/// The headers that are the same whatever the subscription.
-pub fn plain_headers() -> HeaderMap {
+/// The headers of a POST in `format` that depend on no subscription.
+pub fn plain_headers(format: PayloadFormat) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    put_plain_headers(&mut headers);
+    put_plain_headers(&mut headers, format);
     headers
 }
 
-/// Whether a subscription may have this header; if not, the rule that it breaks. Letter case does not matter.
+/// Checks a header of a subscription; errors with the rule that it violates. Letter case does not matter.
 pub fn check_header(name: &str, value: &str) -> Result<(), &'static str> {
     if name.len() > HEADER_NAME_BYTES_MAX {
         return Err("the name must have at most 128 characters");
@@ -110,7 +110,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), &'static str> {
         return Err("the name must be letters, digits and !#$%&'*+-.^_`|~ only");
     }
     if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-        return Err("the name is reserved: this header is set by the server");
+        return Err("the name is reserved: the server sets this header");
     }
     if value.len() > HEADER_VALUE_BYTES_MAX {
         return Err("the value must have at most 4096 characters");
@@ -119,14 +119,14 @@ pub fn check_header(name: &str, value: &str) -> Result<(), &'static str> {
     if !value.bytes().all(allowed) {
         return Err("the value must be printable ASCII");
     }
-    // HTTP does not carry them: the receiver would get another value than the one that was set.
+    // HTTP strips them: the receiver would get a different value.
     if value.trim_ascii() != value {
         return Err("the value must not begin or end with a space");
     }
     Ok(())
 }
 
-/// Whether a subscription's headers are few and short enough; if not, the rule that they break.
+/// Checks the number and the size of a subscription's headers; errors with the rule that they violate.
 pub fn check_headers_total<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<(), &'static str> {
@@ -144,8 +144,8 @@ pub fn check_headers_total<'a>(
     Ok(())
 }
 
-fn put_plain_headers(headers: &mut HeaderMap) {
-    headers.insert(CONTENT_TYPE, JSON);
+fn put_plain_headers(headers: &mut HeaderMap, format: PayloadFormat) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(ACCEPT, JSON);
     headers.insert(USER_AGENT, AGENT);
 }
@@ -154,7 +154,7 @@ fn value(text: String) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("printable ASCII is a header value")
 }
 
-/// A value that is neither printed by `Debug` nor kept in HTTP/2's header tables.
+/// A value that `Debug` does not print and HTTP/2 does not index.
 fn sensitive(text: String) -> HeaderValue {
     let mut value = value(text);
     value.set_sensitive(true);
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_that_is_set_here_is_reserved() {
+    fn every_name_that_tidings_sets_is_reserved() {
         let set = [
             CONTENT_TYPE,
             ACCEPT,
@@ -191,7 +191,7 @@ mod tests {
         for name in
             ["Host", "CONTENT-LENGTH", "Transfer-Encoding", "connection", "X-Chatwoot-Signature", "TE"]
         {
-            assert!(check_header(name, "x").is_err(), "{name} was taken");
+            assert!(check_header(name, "x").is_err(), "{name} was accepted");
         }
         assert!(RESERVED.is_sorted());
     }
@@ -225,7 +225,7 @@ mod tests {
             ("x", "x\t"),
             ("x", long.as_str()),
         ] {
-            assert!(check_header(name, value).is_err(), "{name:?}: {value:?} was taken");
+            assert!(check_header(name, value).is_err(), "{name:?}: {value:?} was accepted");
         }
     }
 
@@ -239,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_are_those_that_the_rules_tell() {
+    fn the_limits_are_those_in_the_messages() {
         let limits = (HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, HEADERS_BYTES_MAX);
         assert_eq!(limits, (128, 4096, 32, 8192));
     }
 
     proptest! {
         #[test]
-        fn what_the_check_takes_can_be_sent(name in "[!-~]{0,20}", text in ".{0,40}") {
+        fn accepted_headers_can_be_sent(name in "[!-~]{0,20}", text in ".{0,40}") {
             if check_header(&name, &text).is_ok() {
                 prop_assert!(HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).is_ok());
                 let sent = value(text.clone());

@@ -1,86 +1,82 @@
-//! What an event is made of, as it is kept in memory: encoded, and rendered in the forms that it is sent in. The decoded
-//! message is hundreds of small pieces of memory; whoever needs one makes it, and drops it where it was made.
+//! The content of an event in memory: encoded, and rendered in the forms that it is sent in. A decoded
+//! message is hundreds of small allocations, so it is not kept: decode one where it is needed, and drop it on
+//! the same thread.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::validate;
+use super::{catalogue, render, validate};
 use crate::{
     domain::{event_routing::OrderTag, payload_format::PayloadFormat},
-    event::render,
     proto::v1::{self, EventType},
 };
 
-/// Memory that an event takes up beside its encoding and its bodies, about: itself, its id, and what counts who shares
-/// its parts.
-const WEIGHT_BESIDE: usize = 320;
+/// Approximate memory of an event in bytes without its encoding and its bodies: the struct, its id, and
+/// reference counts.
+const OVERHEAD_BYTES: usize = 320;
 
-/// What was published.
+/// The published event.
 #[derive(Clone, Debug)]
 pub struct EventContent {
-    /// Its kind.
+    /// Its type.
     pub event_type: EventType,
-    /// What it keeps its order within.
+    /// Events with the same tag keep their order.
     pub order_tag: OrderTag,
-    /// What is on disk: the event, checked, with `name`, `type` and `create_time` unset.
+    /// The encoding, as on disk: the checked event, with `name`, `type` and `create_time` unset.
     pub encoded: Bytes,
-    bodies: [OnceLock<Bytes>; 3],
+    /// By [`PayloadFormat::index`].
+    bodies: [OnceLock<Bytes>; PayloadFormat::COUNT],
     memory_bytes: OnceLock<usize>,
 }
 
 impl EventContent {
-    /// An event that is encoded, of which nothing is rendered yet.
+    /// An encoded event of which nothing is rendered yet.
     pub fn new(event_type: EventType, order_tag: OrderTag, encoded: Bytes) -> Self {
         Self { event_type, order_tag, encoded, bodies: Default::default(), memory_bytes: OnceLock::new() }
     }
 
-    /// Renders the body in `format`, if that was not done yet, of `event`, which is the decoded content.
+    /// Renders the body in `format`, unless that is done already. `event` is the decoded content.
     pub fn render(&self, event: &v1::Event, format: PayloadFormat) {
         self.slot(format).get_or_init(|| rendered(event, format));
     }
 
-    /// The body that is POSTed in `format`. Rendered once, however many subscriptions share it.
+    /// The body that is POSTed in `format`. Rendered once for all subscriptions.
     pub fn body(&self, format: PayloadFormat) -> Bytes {
         self.slot(format).get_or_init(|| rendered(&self.decode(), format)).clone()
     }
 
-    /// Whether that is done.
+    /// Whether the body in `format` is rendered.
     #[cfg(test)]
     pub(crate) fn is_rendered(&self, format: PayloadFormat) -> bool {
         self.slot(format).get().is_some()
     }
 
     fn slot(&self, format: PayloadFormat) -> &OnceLock<Bytes> {
-        match format {
-            PayloadFormat::Sample if render::has_sample_form(self.event_type) => &self.bodies[1],
-            // Where the sample has no form of its own, both share one rendering.
-            PayloadFormat::Documented | PayloadFormat::Sample => &self.bodies[0],
-            PayloadFormat::Chatwoot => &self.bodies[2],
-        }
+        &self.bodies[render::effective_format(self.event_type, format).index()]
     }
 
-    /// The event itself, made anew.
+    /// Decodes the event.
     pub fn decode(&self) -> v1::Event {
         v1::Event::decode(&*self.encoded)
-            .expect("it was encoded here, and what is on disk is compared with its sum")
+            .expect("it was encoded here, and records of the disk have a checksum")
     }
 
-    /// How many bytes of memory it takes up, about. It stays what it was when it was asked for first, whatever is rendered
-    /// later: that is for another subscription, which counts the whole event as well.
+    /// Approximate memory in bytes. The first call fixes the value, even if more bodies are rendered later:
+    /// another subscription renders them, and counts the whole event as well.
     pub fn memory_bytes(&self) -> usize {
         *self.memory_bytes.get_or_init(|| {
             let rendered: usize = self.bodies.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
-            // Before it is sent it is rendered; a body is somewhat longer than the encoding.
+            // It will be rendered before it is sent; a body is somewhat longer than the encoding.
             let bodies = if rendered == 0 { 2 * self.encoded.len() } else { rendered };
-            WEIGHT_BESIDE + self.encoded.len() + bodies
+            OVERHEAD_BYTES + self.encoded.len() + bodies
         })
     }
 }
 
 fn rendered(event: &v1::Event, format: PayloadFormat) -> Bytes {
-    // Copied: what it was written to has room for more, and the body stays for a while.
+    // Copied to the exact size: the buffer has spare capacity, and the body is kept for a while.
     Bytes::copy_from_slice(&render::render(event, format))
 }
 
@@ -91,10 +87,10 @@ fn rendered(event: &v1::Event, format: PayloadFormat) -> Bytes {
 /// If it has no payload.
 impl From<&v1::Event> for EventContent {
     fn from(event: &v1::Event) -> Self {
-        let event_type =
-            crate::domain::event_routing::event_type(event).expect("a checked event has a payload");
         let payload = event.payload.as_ref().expect("a checked event has a payload");
-        Self::new(event_type, validate::order_key(payload).into(), event.encode_to_vec().into())
+        let parts = catalogue::parts(payload);
+        let order_tag = validate::order_key(&parts.record).into();
+        Self::new(parts.descriptor.event_type, order_tag, event.encode_to_vec().into())
     }
 }
 
@@ -109,42 +105,38 @@ mod tests {
     use super::*;
     use crate::{domain::ids::AccountId, event::samples};
 
-    const FORMATS: [PayloadFormat; 3] =
-        [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
-
-    /// One event of each kind.
+    /// One event of each type.
     fn events() -> impl Iterator<Item = v1::Event> {
-        let kinds = (1..=12).map(|number| EventType::try_from(number).unwrap());
-        kinds.map(|kind| samples::sample(kind, AccountId::new(7).unwrap()))
+        EventType::all().map(|kind| samples::sample(kind, AccountId::new(7).unwrap()))
     }
 
     #[test]
-    fn a_body_is_the_same_whether_the_event_was_at_hand_or_decoded_again() {
+    fn a_body_is_the_same_from_the_event_and_from_its_decoding() {
         for event in events() {
-            let (at_hand, decoded) = (EventContent::from(&event), EventContent::from(&event));
+            let (given, decoded) = (EventContent::from(&event), EventContent::from(&event));
             assert_eq!(decoded.decode(), event);
-            for format in FORMATS {
-                at_hand.render(&event, format);
-                assert!(at_hand.is_rendered(format));
-                assert_eq!(at_hand.body(format), render::render(&event, format));
-                assert_eq!(at_hand.body(format), decoded.body(format));
+            for format in PayloadFormat::all() {
+                given.render(&event, format);
+                assert!(given.is_rendered(format));
+                assert_eq!(given.body(format), render::render(&event, format));
+                assert_eq!(given.body(format), decoded.body(format));
             }
         }
     }
 
     #[test]
-    fn the_weight_is_what_is_held_and_stays_what_it_was() {
+    fn memory_bytes_counts_the_first_body_and_stays_the_same() {
         for event in events() {
             let content = EventContent::from(&event);
             let body = content.body(PayloadFormat::Documented);
             let memory_bytes = content.memory_bytes();
-            assert_eq!(memory_bytes, WEIGHT_BESIDE + content.encoded.len() + body.len());
+            assert_eq!(memory_bytes, OVERHEAD_BYTES + content.encoded.len() + body.len());
             content.body(PayloadFormat::Sample);
-            assert_eq!(content.memory_bytes(), memory_bytes, "a subscription takes off what it has put on");
+            assert_eq!(content.memory_bytes(), memory_bytes, "a subscription subtracts what it added");
 
             let not_rendered = EventContent::from(&event);
             assert!(
-                not_rendered.memory_bytes() > WEIGHT_BESIDE + content.encoded.len(),
+                not_rendered.memory_bytes() > OVERHEAD_BYTES + content.encoded.len(),
                 "a body is expected"
             );
         }

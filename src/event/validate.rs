@@ -1,18 +1,15 @@
-//! Whether an event may be stored: every rule of the contract about a payload, and every fault at once.
-
-use prost_types::Struct;
+//! The check of an event before it is stored: every rule of the contract about a payload, and every violation
+//! at once.
 
 use self::{checker::Checker, path::Path};
+use super::catalogue::{self, Parts, Record, Typing};
 use crate::{
-    domain::{
-        event_routing::{EventRouting, event_type},
-        field_violation::FieldViolations,
-        ids::AccountId,
-    },
-    proto::v1::{self, event::Payload},
+    domain::{event_routing::EventRouting, field_violation::FieldViolations, ids::AccountId},
+    proto::v1,
 };
 
 mod checker;
+mod complete;
 mod path;
 mod records;
 mod reserved_keys;
@@ -23,102 +20,65 @@ pub(super) use routing::order_key;
 
 pub use self::{checker::FIELD_VIOLATIONS_MAX, records::NESTING_MAX, values::VALUE_NESTING_MAX};
 
-/// Keys that settings of an inbox may not have, since they come out beside them.
-const BESIDE_SETTINGS: [&str; 4] = ["event", "changed_attributes", "id", "name"];
-
-/// Checks an event that is published to `account`, and completes it: what is output only is cleared, and a conversation
-/// without an account id gets this account's, at every level.
+/// Checks an event that is published to `account`, and completes it: output-only fields are cleared, and
+/// every conversation without an account id gets this account's, at every level.
 ///
-/// `path` is where the event stands in the request, for example `event` or `requests[3].event`; it begins the path of
-/// every fault. Errors with every field at fault, up to [`FIELD_VIOLATIONS_MAX`]; the event is half completed then.
+/// `path` is the path of the event in the request, for example `event` or `requests[3].event`. It begins the
+/// path of every violation. Errors with every violation, up to [`FIELD_VIOLATIONS_MAX`]; the event is
+/// completed then as well.
 pub fn check(event: &mut v1::Event, account: AccountId, path: &str) -> Result<EventRouting, FieldViolations> {
     event.name.clear();
     event.r#type = 0;
     event.create_time = None;
+    if let Some(payload) = &mut event.payload {
+        complete::payload(payload, account);
+    }
 
     let at = Path::Root(path);
     let mut checker = Checker::new(account);
     checker.time(event.occur_time.as_ref(), &at, "occur_time");
-    match &mut event.payload {
-        Some(payload) => checker.payload(payload, &at),
+    let parts = event.payload.as_ref().map(catalogue::parts);
+    match &parts {
+        Some(parts) => checker.payload(parts, &at),
         None => checker.required(&at.field("payload")),
     }
     checker.into_result()?;
 
-    let event_type = event_type(event).expect("the payload was just seen");
-    let payload = event.payload.as_ref().expect("the payload was just seen");
+    let parts = parts.expect("an event without a payload has a violation");
     Ok(EventRouting {
-        event_type,
-        inbox_id: routing::inbox_id(payload),
-        order_key: routing::order_key(payload),
+        event_type: parts.descriptor.event_type,
+        inbox_id: routing::inbox_id(&parts.record),
+        order_key: routing::order_key(&parts.record),
     })
 }
 
 impl Checker {
-    fn payload(&mut self, payload: &mut Payload, at: &Path<'_>) {
-        match payload {
-            Payload::ConversationCreated(e) => {
-                self.top_conversation(&mut e.conversation, &at.field("conversation_created"));
+    fn payload(&mut self, parts: &Parts<'_>, at: &Path<'_>) {
+        let at = &at.field(parts.descriptor.name);
+        match &parts.record {
+            Record::Conversation(conversation) => self.required_conversation(*conversation, at),
+            Record::Message(message) => {
+                let at = &at.field("message");
+                match message {
+                    Some(message) => self.message(message, 1, at),
+                    None => self.required(at),
+                }
             }
-            Payload::ConversationUpdated(e) => {
-                let at = &at.field("conversation_updated");
-                self.top_conversation(&mut e.conversation, at);
-                self.changes(&e.changed_attributes, at);
+            Record::Contact(contact) => self.required_contact(*contact, at),
+            Record::Inbox { inbox, settings } => {
+                self.required_inbox(*inbox, at);
+                self.object(*settings, &reserved_keys::SETTINGS, &at.field("settings"));
             }
-            Payload::ConversationStatusChanged(e) => {
-                let at = &at.field("conversation_status_changed");
-                self.top_conversation(&mut e.conversation, at);
-                self.changes(&e.changed_attributes, at);
-            }
-            Payload::MessageCreated(e) => self.top_message(&mut e.message, &at.field("message_created")),
-            Payload::MessageUpdated(e) => {
-                let at = &at.field("message_updated");
-                self.top_message(&mut e.message, at);
-                self.changes(&e.changed_attributes, at);
-            }
-            Payload::WebwidgetTriggered(e) => self.webwidget_triggered(e, &at.field("webwidget_triggered")),
-            Payload::ContactCreated(e) => {
-                self.required_contact(e.contact.as_ref(), &at.field("contact_created"));
-            }
-            Payload::ContactUpdated(e) => {
-                let at = &at.field("contact_updated");
-                self.required_contact(e.contact.as_ref(), at);
-                self.changes(&e.changed_attributes, at);
-            }
-            Payload::InboxCreated(e) => {
-                let at = &at.field("inbox_created");
-                self.required_inbox(e.inbox.as_ref(), at);
-                self.object(e.settings.as_ref(), &BESIDE_SETTINGS, &at.field("settings"));
-            }
-            Payload::InboxUpdated(e) => {
-                let at = &at.field("inbox_updated");
-                self.required_inbox(e.inbox.as_ref(), at);
-                self.object(e.settings.as_ref(), &BESIDE_SETTINGS, &at.field("settings"));
-                self.changes(&e.changed_attributes, at);
-            }
-            Payload::ConversationTypingOn(e) => {
-                let at = &at.field("conversation_typing_on");
-                self.typing(e.user.as_ref(), &mut e.conversation, e.extra.as_ref(), at);
-            }
-            Payload::ConversationTypingOff(e) => {
-                let at = &at.field("conversation_typing_off");
-                self.typing(e.user.as_ref(), &mut e.conversation, e.extra.as_ref(), at);
-            }
+            Record::Typing(typing) => self.typing(typing, at),
+            Record::Widget(event) => self.webwidget_triggered(event, at),
         }
+        self.changes(parts.changes, at);
     }
 
-    fn top_conversation(&mut self, conversation: &mut Option<v1::Conversation>, at: &Path<'_>) {
+    fn required_conversation(&mut self, conversation: Option<&v1::Conversation>, at: &Path<'_>) {
         let at = &at.field("conversation");
         match conversation {
             Some(conversation) => self.conversation(conversation, 1, at),
-            None => self.required(at),
-        }
-    }
-
-    fn top_message(&mut self, message: &mut Option<v1::Message>, at: &Path<'_>) {
-        let at = &at.field("message");
-        match message {
-            Some(message) => self.message(message, 1, at),
             None => self.required(at),
         }
     }
@@ -139,14 +99,14 @@ impl Checker {
         }
     }
 
-    fn webwidget_triggered(&mut self, event: &mut v1::WebwidgetTriggered, at: &Path<'_>) {
+    fn webwidget_triggered(&mut self, event: &v1::WebwidgetTriggered, at: &Path<'_>) {
         self.required_contact(event.contact.as_ref(), at);
         self.required_inbox(event.inbox.as_ref(), at);
         match &event.account {
             Some(account) => self.account(account, &at.field("account")),
             None => self.required(&at.field("account")),
         }
-        if let Some(conversation) = &mut event.current_conversation {
+        if let Some(conversation) = &event.current_conversation {
             self.conversation(conversation, 1, &at.field("current_conversation"));
         }
         if let Some(info) = &event.event_info {
@@ -157,19 +117,13 @@ impl Checker {
         self.object(event.extra.as_ref(), &reserved_keys::WEBWIDGET_TRIGGERED, &at.field("extra"));
     }
 
-    fn typing(
-        &mut self,
-        user: Option<&v1::Sender>,
-        conversation: &mut Option<v1::Conversation>,
-        extra: Option<&Struct>,
-        at: &Path<'_>,
-    ) {
-        match user {
+    fn typing(&mut self, typing: &Typing<'_>, at: &Path<'_>) {
+        match typing.user {
             Some(user) => self.sender(user, &at.field("user")),
             None => self.required(&at.field("user")),
         }
-        self.top_conversation(conversation, at);
-        self.object(extra, &reserved_keys::TYPING, &at.field("extra"));
+        self.required_conversation(typing.conversation, at);
+        self.object(typing.extra, &reserved_keys::TYPING, &at.field("extra"));
     }
 
     fn changes(&mut self, changes: &[v1::AttributeChange], at: &Path<'_>) {

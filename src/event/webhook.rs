@@ -8,20 +8,22 @@ use uuid::Uuid;
 use super::StoredEvent;
 use crate::domain::{delivery::Attempt, subscription::Subscription};
 
-/// The id that receivers tell deliveries apart by: the same on every attempt and replay, another for every other event
-/// and subscription. Made from the subscription's uid and the event's name, so that nothing needs to remember it.
+/// The id by which receivers recognise a delivery: the same on every attempt and replay, and unique to event
+/// and subscription. It is derived from the subscription's uid and the event's name, so it need not be
+/// stored.
 pub fn webhook_id(subscription_uid: Uuid, event_name: &str) -> Uuid {
     Uuid::new_v5(&subscription_uid, event_name.as_bytes())
 }
 
-/// One POST to be made: this event, to this subscription's endpoint, in its form, with its headers, within its time.
+/// One POST: the event, for the subscription's endpoint, with its payload format, headers and timeout.
 #[derive(Clone, Debug)]
 pub struct WebhookRequest {
-    /// To whom.
+    /// The subscription that it is for.
     pub subscription: Arc<Subscription>,
-    /// What.
+    /// The event to send.
     pub event: Arc<StoredEvent>,
 }
 
-/// What makes POSTs. A receiver's failure is an [`Attempt`] like any other, never an error.
+/// A service that sends webhook requests. A receiver's failure is an [`Attempt`] like any other, never an
+/// error.
 pub type WebhookClient = BoxCloneSyncService<WebhookRequest, Attempt, Infallible>;

@@ -1,4 +1,4 @@
-//! The corpus: every file of it is run, and it is made anew of what the program itself writes.
+//! Tests of the corpus: every file passes its target, and the program's own output is among the seeds.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ fn every_file_of_the_corpus_passes_its_target() {
         for file in files {
             let data = fs::read(folder.join(&file)).unwrap();
             bytes += data.len() as u64;
-            // What a failed test printed tells which file it was.
+            // The output of a failed test names the file.
             println!("{name}/{file}");
             run(&data);
         }
@@ -65,13 +65,13 @@ fn every_target_has_a_corpus_and_a_program() {
 }
 
 #[test]
-fn a_damage_at_the_start_of_a_file_is_noticed_if_something_whole_follows() {
+fn damage_at_the_start_of_a_file_is_detected_if_a_whole_record_follows() {
     // One bit of the first record of the second file is flipped, and one more record follows it there.
     run("log", b"\x01\x29\0\0\0\x03abc\x80\x03def\0\x03ghi");
 }
 
 #[test]
-fn a_commit_that_makes_no_sense_is_refused_without_a_panic() {
+fn a_malformed_commit_is_refused_without_a_panic() {
     let event =
         EventEntry { account: 1, id: "e".to_owned(), subscriptions: vec![1, 2], ..EventEntry::default() };
     let of =
@@ -111,7 +111,7 @@ fn a_commit_that_makes_no_sense_is_refused_without_a_panic() {
 }
 
 #[test]
-#[should_panic(expected = "the key \"a\" is there twice")]
-fn a_key_that_is_there_twice_is_noticed() {
+#[should_panic(expected = "duplicate key \"a\"")]
+fn a_duplicate_key_is_detected() {
     crate::event::fuzz::is_sound(br#"{"b": [{"a": 1, "a": 2}]}"#);
 }

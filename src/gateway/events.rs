@@ -264,7 +264,7 @@ impl Gateway {
         let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
         let body = event.body(format);
         let headers = match &subscription {
-            None => webhook_headers::plain_headers(),
+            None => webhook_headers::plain_headers(format),
             Some(subscription) => {
                 let id = webhook_id(subscription.uid, &event.name.to_string());
                 webhook_headers::headers(subscription, id, self.0.clock.now(), &body)

@@ -6,6 +6,7 @@ use prometheus::{
 };
 
 use super::EventType;
+use crate::event::catalogue;
 
 const VALID: &str = "the name, the help and the buckets are valid";
 const ONCE: &str = "each name is registered once";
@@ -70,6 +71,5 @@ pub(super) fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[
 
 /// The label values of event types, by number from 1 on.
 pub(super) fn event_types() -> Vec<String> {
-    let name = |kind: EventType| kind.as_str_name().trim_start_matches("EVENT_TYPE_").to_lowercase();
-    (1..).map_while(|number| EventType::try_from(number).ok()).map(name).collect()
+    EventType::all().filter_map(catalogue::get).map(|descriptor| descriptor.name.to_owned()).collect()
 }

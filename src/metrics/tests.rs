@@ -33,7 +33,7 @@ fn event() -> StoredEvent {
 #[test]
 fn every_type_and_outcome_is_a_series_of_its_own_from_the_start() {
     let metrics = Metrics::new(UnixMicros(7_000_000));
-    assert_eq!(metrics.events_accepted.len(), 12);
+    assert_eq!(metrics.events_accepted.len(), EventType::all().count());
     metrics.event_accepted(EventType::MessageCreated.into(), 3);
     for outcome in [Outcome::Blocked, Outcome::Blocked, Outcome::Io] {
         metrics.attempt_ended(&event(), &attempt(outcome), true);

@@ -1,4 +1,5 @@
-//! How messages become bytes: as `tonic_prost` has it, with buffers that fit events, and a bound on what a message unpacks to.
+//! The protobuf codec of `tonic_prost`, with buffers sized for events and a bound on the elements of a
+//! message.
 
 use std::marker::PhantomData;
 
@@ -12,13 +13,13 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use super::elements::{ELEMENTS_MAX, are_too_many};
 
-/// What a call's buffers begin with, one for each direction. The library's 8 KiB are several times an event and its
-/// answer; a longer message makes its buffer grow.
+/// Initial size of a call's buffers, one for each direction. The library's 8 KiB are several times an event
+/// and its response; a buffer grows for a longer message.
 const BUFFER_BYTES: usize = 1024;
-/// How much of a stream is encoded before it is handed on, as the library has it.
+/// Bytes of a stream that are encoded before they are sent, as in the library.
 const YIELD_BYTES: usize = 32 * 1024;
 
-/// Protobuf, for generated clients and servers: `T` is what they send, `U` what they receive.
+/// Protobuf, for generated clients and servers: `T` is sent, `U` is received.
 #[derive(Clone, Debug)]
 pub struct ProtobufCodec<T, U>(PhantomData<(T, U)>);
 
@@ -47,7 +48,7 @@ where
     }
 }
 
-/// Decodes messages of no more than [`ELEMENTS_MAX`] parts.
+/// Decodes messages of up to [`ELEMENTS_MAX`] elements.
 #[derive(Debug)]
 pub struct BoundedDecoder<U> {
     inner: ProstDecoder<U>,
@@ -59,10 +60,10 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, encoded: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // A message is in one piece: it was gathered in a buffer of its own.
+        // The buffer has the whole message in one chunk.
         if are_too_many(&self.name, encoded.chunk()) {
             return Err(Status::out_of_range(format!(
-                "the message has more than {ELEMENTS_MAX} parts: messages, entries and texts of lists in it"
+                "the message has more than {ELEMENTS_MAX} elements: nested messages, map entries and strings in lists"
             )));
         }
         self.inner.decode(encoded)

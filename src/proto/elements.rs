@@ -1,5 +1,5 @@
-//! How many parts a message has: the messages, entries and texts of lists in it. Each takes two bytes on the wire and some hundred
-//! once it is decoded, so they are counted before.
+//! Counts the elements of an encoded message: nested messages, map entries and strings in lists. Each takes
+//! two bytes on the wire and about a hundred once decoded, so they are counted before decoding.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -12,31 +12,30 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-/// Most parts of a message that is decoded, over all its depths. A batch of 1,000 events may have a hundred in each.
+/// Most elements of a message, at all depths together: a batch of 1,000 events may have a hundred in each.
 pub const ELEMENTS_MAX: usize = 100_000;
 
-/// Messages within messages that are looked into: prost reads no deeper.
+/// Deepest nesting that is counted: prost decodes no deeper.
 const DEPTH_MAX: usize = 100;
 
-/// What stands behind the number of a field: a message of this shape, or text in a list.
+/// The type of a field: a message of this shape, or a string in a list.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum Element {
     Message(usize),
     Text,
 }
 
-/// The fields of a message that are parts, by number.
-type Shape = foldhash::HashMap<u32, Part>;
+/// The fields of a message that are elements, by number.
+type Shape = foldhash::HashMap<u32, Element>;
 
-/// Every message of the contract and of what it imports.
+/// Every message of the contract and of its imports.
 struct Shapes {
     by_name: HashMap<String, usize>,
     all: Vec<Shape>,
 }
 
 static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
-    let set =
-        FileDescriptorSet::decode(super::DESCRIPTORS).expect("descriptors that were built in are valid");
+    let set = FileDescriptorSet::decode(super::DESCRIPTORS).expect("the built-in descriptors are valid");
     let mut messages = Vec::new();
     for file in &set.file {
         for message in &file.message_type {
@@ -50,9 +49,11 @@ static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
             let number = u32::try_from(field.number()).ok()?;
             match field.r#type() {
                 Type::Message => {
-                    Some((number, Part::Message(*by_name.get(field.type_name().trim_start_matches('.'))?)))
+                    Some((number, Element::Message(*by_name.get(field.type_name().trim_start_matches('.'))?)))
                 }
-                Type::String | Type::Bytes if field.label() == Label::Repeated => Some((number, Part::Text)),
+                Type::String | Type::Bytes if field.label() == Label::Repeated => {
+                    Some((number, Element::Text))
+                }
                 _ => None,
             }
         });
@@ -70,15 +71,16 @@ fn gather<'a>(within: &str, message: &'a DescriptorProto, messages: &mut Vec<(St
     messages.push((name, message));
 }
 
-/// Whether an encoded message of this name (`tidings.v1.Event`) has more parts than [`ELEMENTS_MAX`]. What is no message at all is
-/// left to who decodes it, and so is one that the contract does not have.
+/// Whether an encoded message of this name (`tidings.v1.Event`) has more elements than [`ELEMENTS_MAX`].
+/// Malformed and unknown messages are left to the decoder.
 pub fn are_too_many(name: &str, encoded: &[u8]) -> bool {
     let Some(shape) = SHAPES.by_name.get(name) else { return false };
     let mut left = ELEMENTS_MAX;
     count(&SHAPES.all, *shape, encoded, DEPTH_MAX, &mut left).is_none()
 }
 
-/// Takes the parts off `left`; `None` if there are more. Stops where the bytes make no sense: decoding does as well.
+/// Subtracts the elements from `left`; `None` if there are more. Stops at malformed bytes, where decoding
+/// fails too.
 fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &mut usize) -> Option<()> {
     while let Ok((number, wire)) = decode_key(&mut rest) {
         let skipped = match wire {
@@ -90,7 +92,7 @@ fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &m
             }
             WireType::SixtyFourBit => 8,
             WireType::ThirtyTwoBit => 4,
-            // A group is passed over key by key: what is in it is counted for more than it is.
+            // The fields of a group are counted as fields of the message, which may count too many.
             WireType::StartGroup | WireType::EndGroup => 0,
             WireType::LengthDelimited => {
                 let Some(len) = decode_varint(&mut rest).ok().and_then(|len| usize::try_from(len).ok())
@@ -100,7 +102,7 @@ fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &m
                 let Some(part) = rest.get(..len) else { break };
                 if let Some(known) = shapes[shape].get(&number) {
                     *left = left.checked_sub(1)?;
-                    if let Part::Message(shape) = known
+                    if let Element::Message(shape) = known
                         && depth > 0
                     {
                         count(shapes, *shape, part, depth - 1, left)?;
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_lawful_batch_of_usual_events_is_far_from_the_bound() {
+    fn the_largest_batch_of_usual_events_is_far_from_the_bound() {
         let meta = v1::ConversationMeta { sender: Some(v1::Contact::default()), ..Default::default() };
         let message = v1::Message {
             account: Some(v1::Account::default()),
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_counted_to_one_wherever_they_are() {
+    fn elements_are_counted_exactly_at_every_depth() {
         let empty = v1::PublishEventRequest::default();
         assert!(!too_many(&batch(vec![empty.clone(); ELEMENTS_MAX])));
         assert!(too_many(&batch(vec![empty; ELEMENTS_MAX + 1])));
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_left_to_who_decodes_it() {
+    fn malformed_messages_are_left_to_the_decoder() {
         let name = v1::BatchPublishEventsRequest::full_name();
         for bytes in [&[0xff; 20][..], &[0x12, 0x7f], &[0x12], &[0x09, 1], &[0x08]] {
             assert!(!are_too_many(&name, bytes));

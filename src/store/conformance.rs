@@ -23,7 +23,7 @@ use crate::{
         ids::{AccountId, SubscriptionKey},
         payload_format::PayloadFormat,
         secret::Secret,
-        subscription::{RetryOverrides, Settings, SignatureScheme, Subscription, TlsOptions, TlsProfile},
+        subscription::{RetryOverrides, Settings, Subscription, TlsOptions, TlsProfile},
         time::UnixMicros,
     },
     proto::v1::{self, EventType},
@@ -162,10 +162,9 @@ fn account(number: i64) -> AccountId {
 }
 
 fn settings(id: &str) -> Settings {
+    let url = Url::parse(&format!("https://{id}.example.com/hook?key=1")).unwrap();
     Settings {
         display_name: "a receiver".to_owned(),
-        url: Url::parse(&format!("https://{id}.example.com/hook?key=1")).unwrap(),
-        event_types: vec![EventType::MessageCreated, EventType::ContactCreated],
         inbox_ids: vec![3, 1],
         payload_format: PayloadFormat::Sample,
         headers: [("x-key".to_owned(), Secret::new("value"))].into(),
@@ -185,7 +184,7 @@ fn settings(id: &str) -> Settings {
             client_key: Some(Secret::new("key")),
         })
         .map(Arc::new),
-        signature_scheme: SignatureScheme::default(),
+        ..Settings::new(url, vec![EventType::MessageCreated, EventType::ContactCreated])
     }
 }
 

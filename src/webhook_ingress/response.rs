@@ -156,7 +156,7 @@ impl From<FieldViolations> for HttpError {
         let listed = violations
             .iter()
             .take(FIELD_VIOLATIONS_MAX)
-            .map(|violation| (cut(&violation.field), cut(&violation.rule)));
+            .map(|violation| (cut(&violation.field), cut(&violation.description)));
         error.0.violations = listed.collect();
         error.0.violations_omitted = violations.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
         error

@@ -34,7 +34,7 @@ async fn loopback_is_blocked_in_every_spelling_and_nothing_is_sent() {
                 "{host}: {}",
                 attempt.error
             );
-            assert!(attempt.error.contains(" is not posted to: it is "), "{}", attempt.error);
+            assert!(attempt.error.contains(" is blocked: it is "), "{}", attempt.error);
         }
     }
     assert_eq!(receiver.take_all().len(), 0);

@@ -1,6 +1,6 @@
 //! Subscriptions, events and posters for these tests.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::support::PATIENCE;
 use tidings::{
@@ -10,10 +10,9 @@ use tidings::{
         delivery::{Attempt, Outcome},
         egress::EgressPolicy,
         ids::{Seq, SubscriptionKey},
-        payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
-        subscription::{Health, RetryOverrides, Settings, SignatureScheme, State, Subscription},
+        subscription::{Health, Settings, State, Subscription},
         time::UnixMicros,
     },
     event::{
@@ -80,21 +79,7 @@ pub fn subscription(url: &str) -> Subscription {
         uid: Uuid::from_u128(0x5eed),
         version: 1,
         name: "accounts/1/subscriptions/test".parse().unwrap(),
-        settings: Settings {
-            display_name: String::new(),
-            url: url.parse().unwrap(),
-            event_types: vec![EventType::MessageCreated],
-            inbox_ids: Vec::new(),
-            payload_format: PayloadFormat::Documented,
-            headers: BTreeMap::new(),
-            retry: RetryOverrides::default(),
-            timeout: None,
-            max_in_flight: None,
-            ordered: false,
-            annotations: BTreeMap::new(),
-            tls: None,
-            signature_scheme: SignatureScheme::default(),
-        },
+        settings: Settings::new(url.parse().unwrap(), vec![EventType::MessageCreated]),
         state: State::Active,
         state_reason: String::new(),
         health: Health::default(),

@@ -108,7 +108,7 @@ fn account() -> AccountId {
 
 /// Every made-up event, by its name in JSON.
 fn made_up() -> Vec<(String, v1::Event)> {
-    let kinds = (1..=12).map(|number| EventType::try_from(number).unwrap());
+    let kinds = EventType::all();
     let mut events: Vec<_> = kinds.map(|kind| samples::sample(kind, account())).collect();
     events.push(samples::typical_message(account(), 3, 7));
     let named = |event| (name_in(&render::render(&event, PayloadFormat::Chatwoot)), event);

@@ -55,8 +55,9 @@ fn events_other_than_the_twelve_are_refused() {
         let fixtures = fixtures::all();
         let fixture = fixtures.iter().find(|fixture| fixture.name == name).unwrap();
         let faults = parse::read(&fixture.captured, fixture.account()).unwrap_err();
-        let fields: Vec<_> = faults.iter().map(|fault| (fault.field.as_str(), fault.rule.as_str())).collect();
-        assert_eq!(fields, [("event", "is none of the twelve events")]);
+        let fields: Vec<_> =
+            faults.iter().map(|fault| (fault.field.as_str(), fault.description.as_str())).collect();
+        assert_eq!(fields, [("event", "is not a known event name")]);
     }
 }
 

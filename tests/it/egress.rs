@@ -22,7 +22,7 @@ use spellings::{ADDRESSES, MALFORMED, NAMES};
 const ACCOUNT: i64 = 1;
 const KIND: EventType = EventType::MessageCreated;
 /// What an attempt says at an address that is not POSTed to.
-const NOT_POSTED_TO: &str = " is not posted to: it is ";
+const NOT_POSTED_TO: &str = " is blocked: it is ";
 
 /// A receiver at all addresses of this machine, of both families if it has both.
 async fn trap() -> Receiver {

@@ -141,7 +141,7 @@ async fn invalid_lines_are_refused_with_their_number_and_the_rest_is_published()
         (2, "must be a JSON object"),
         (3, "account.id must be 1, "),
         (4, "content must be a string"),
-        (5, "event is none of the twelve events"),
+        (5, "event is not a known event name"),
         (6, ": expected value at column "),
         (7, "is longer than 1 MiB"),
         (8, "is not JSON: its braces"),

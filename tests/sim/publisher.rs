@@ -114,7 +114,7 @@ impl Publisher {
             parent: format!("accounts/{account}"),
             subscription: Some(v1::Subscription {
                 url: urls[0].clone(),
-                event_types: (1..=12).collect(),
+                event_types: v1::EventType::all().map(Into::into).collect(),
                 ordered: self.plan.ordered[number],
                 ..Default::default()
             }),

@@ -72,7 +72,11 @@ impl Counts {
 
 /// A subscription to every type of event.
 pub fn subscription(url: impl Into<String>) -> v1::Subscription {
-    v1::Subscription { url: url.into(), event_types: (1..=12).collect(), ..Default::default() }
+    v1::Subscription {
+        url: url.into(),
+        event_types: EventType::all().map(Into::into).collect(),
+        ..Default::default()
+    }
 }
 
 /// A policy of at most this many attempts.

@@ -183,10 +183,12 @@ fn account_of(body: &[u8]) -> Result<AccountId, String> {
 }
 
 fn describe(violations: &FieldViolations, line: u64) -> Vec<String> {
-    report::describe(violations.iter().map(|FieldViolation { field, rule, .. }| match field.as_str() {
-        "body" => in_file(rule, line),
-        field => format!("{field} {rule}"),
-    }))
+    report::describe(violations.iter().map(
+        |FieldViolation { field, description, .. }| match field.as_str() {
+            "body" => in_file(description, line),
+            field => format!("{field} {description}"),
+        },
+    ))
 }
 
 /// Converts the line in a fault of serde_json to the line in the file. serde_json counts lines from the

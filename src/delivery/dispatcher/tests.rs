@@ -111,7 +111,7 @@ async fn a_read_renders_the_payload_form_of_the_subscription() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
-    store.create_subscription(new).await.unwrap().subscription.key;
+    store.create_subscription(new).await.unwrap();
     let content: EventContent = samples::typical_message(AccountId::new(1).unwrap(), 1, 1).into();
     store.accept(vec![NewEvent { content, ..new_event(1, None, 1) }]).await.unwrap();
     let mut dispatcher = dispatcher(&store);
@@ -155,6 +155,8 @@ async fn dispatcher_with_prefetch(
     new.settings.max_in_flight = Some(1);
     let key = store.create_subscription(new).await.unwrap().subscription.key;
     let mut dispatcher = dispatcher(store);
+    // Small enough that all events fit into the prefetch.
+    dispatcher.typical_event_bytes = 1 << 10;
     let mut feed = store.subscribe_accepted();
     for number in 1..=3 {
         store.accept(vec![new_event(1, None, number)]).await.unwrap();
@@ -162,6 +164,7 @@ async fn dispatcher_with_prefetch(
     assert!(dispatcher.drain_feed(&mut feed).is_continue());
     dispatcher.start_attempts();
     assert_eq!((dispatcher.attempts.len(), dispatcher.slots[&key].lane.in_flight()), (1, 1));
+    assert!(dispatcher.prefetch_bytes > 0 && dispatcher.reads.is_empty());
     (dispatcher, feed, key)
 }
 

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(allowed(&policy(&[]), &addresses).unwrap(), [addresses[1]]);
         assert_eq!(allowed(&policy(&["::1/128"]), &addresses).unwrap(), [addresses[1], addresses[2]]);
         let blocked = allowed(&policy(&[]), &addresses[..1]).unwrap_err();
-        assert_eq!(blocked.to_string(), "10.0.0.1 is not posted to: it is a private address");
+        assert_eq!(blocked.to_string(), "10.0.0.1 is blocked: it is a private address");
     }
 
     #[tokio::test]

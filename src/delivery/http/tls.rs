@@ -15,7 +15,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::domain::subscription::tls::{TlsFault, TlsProfile, provider};
+use crate::domain::subscription::tls::{TlsProfile, TlsViolation, provider};
 
 /// ALPN protocols, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -43,7 +43,7 @@ pub enum WebhookClientError {
 pub(crate) enum TlsError {
     /// The options of the subscription passed validation and still cannot be used.
     #[error("the subscription's tls options cannot be used: {0}")]
-    Options(#[from] TlsFault),
+    Options(#[from] TlsViolation),
     /// The options cannot be combined.
     #[error("the subscription's tls options cannot be used: {0}")]
     Unusable(rustls::Error),

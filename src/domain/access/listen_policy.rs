@@ -1,40 +1,41 @@
-//! Whether a gateway may listen where it was told to: to whoever reaches it, or to those alone who prove who they are.
+//! The policy for listening: with authentication, on loopback, or open to the network if the operator asks
+//! for that.
 
 use std::{fmt, net::IpAddr};
 
-/// What the decision is made of.
+/// The facts that the decision depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenContext {
-    /// Where it is to listen is reached from this machine alone.
+    /// The listen address is a loopback one.
     pub loopback: bool,
-    /// There are access tokens: calls need one.
+    /// Access tokens are configured: calls need one.
     pub tokens: bool,
-    /// Clients prove with a certificate who they are.
+    /// Clients authenticate with a certificate.
     pub certificates: bool,
-    /// The operator wants it whatever follows.
+    /// The operator allows unauthenticated access.
     pub insecure: bool,
 }
 
-/// Who may call a gateway that listens.
+/// The callers that a listening gateway accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenPolicy {
-    /// Whoever has a token, or a certificate where these are asked for.
-    Proven,
-    /// Everybody on this machine.
+    /// Callers with an access token or a client certificate.
+    Authenticated,
+    /// Every process on this machine.
     Loopback,
-    /// Everybody who reaches it, as the operator wants it.
+    /// Anyone who can connect; the operator asked for it.
     Insecure,
 }
 
-/// Everybody who reaches it could call a gateway there, and the operator did not ask for that.
+/// The gateway would be open to the network, and the operator did not ask for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "everybody who reaches it could call: configure an access token (admin_token_file, or TIDINGS_ADMIN_TOKEN in the \
+    "anyone who can connect would have full access: configure an access token (admin_token_file, or TIDINGS_ADMIN_TOKEN in the \
      environment), listen on a loopback address, or set insecure"
 )]
 pub struct OpenToNetwork;
 
-/// Who may call; refused if that would be everybody in the network by mistake.
+/// The policy for a listener; refused if it would be open to the network by mistake.
 ///
 /// # Errors
 ///
@@ -42,7 +43,7 @@ pub struct OpenToNetwork;
 pub const fn listen_policy(asked: ListenContext) -> Result<ListenPolicy, OpenToNetwork> {
     match asked {
         ListenContext { tokens: true, .. } | ListenContext { certificates: true, .. } => {
-            Ok(ListenPolicy::Proven)
+            Ok(ListenPolicy::Authenticated)
         }
         ListenContext { loopback: true, .. } => Ok(ListenPolicy::Loopback),
         ListenContext { insecure: true, .. } => Ok(ListenPolicy::Insecure),
@@ -51,7 +52,7 @@ pub const fn listen_policy(asked: ListenContext) -> Result<ListenPolicy, OpenToN
 }
 
 impl ListenContext {
-    /// Whether what listens on this address is reached from this machine alone.
+    /// Whether a listener on this address is reachable from this machine only.
     pub fn is_loopback(address: IpAddr) -> bool {
         address.to_canonical().is_loopback()
     }
@@ -60,11 +61,11 @@ impl ListenContext {
 impl fmt::Display for ListenPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Proven => "every call needs an access token or a client certificate",
+            Self::Authenticated => "every call needs an access token or a client certificate",
             Self::Loopback => {
-                "everybody on this machine may call everything: there is no access token, and the address is a loopback one"
+                "no authentication: every process on this machine has full access (loopback address, no access token)"
             }
-            Self::Insecure => "everybody who reaches this address may call everything: there is no access token",
+            Self::Insecure => "no authentication: anyone who can connect has full access (no access token)",
         })
     }
 }
@@ -74,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_listens_to_the_network_by_mistake() {
+    fn no_gateway_is_open_to_the_network_by_mistake() {
         for number in 0..16_u8 {
-            let bit = |place: u8| number & (1 << place) != 0;
+            let bit = |index: u8| number & (1 << index) != 0;
             let asked =
                 ListenContext { loopback: bit(0), tokens: bit(1), certificates: bit(2), insecure: bit(3) };
             let expected = match asked {
-                _ if bit(1) || bit(2) => Ok(ListenPolicy::Proven),
+                _ if bit(1) || bit(2) => Ok(ListenPolicy::Authenticated),
                 _ if bit(0) => Ok(ListenPolicy::Loopback),
                 _ if bit(3) => Ok(ListenPolicy::Insecure),
                 _ => Err(OpenToNetwork),

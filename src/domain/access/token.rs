@@ -1,4 +1,4 @@
-//! Access tokens: what they are made of, what is kept of them, and when they count.
+//! Access tokens: their generation, their hashes, and their validity.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -12,20 +12,21 @@ use crate::domain::{ids::IdError, secret::Secret, time::UnixMicros};
 
 /// Most accounts that a token may name, from the contract (`AccessToken.accounts`).
 pub const ACCOUNTS_MAX: usize = 100;
-/// Longest name for people in characters, from the contract (`AccessToken.display_name`).
+/// Longest display name in characters, from the contract (`AccessToken.display_name`).
 pub const DISPLAY_NAME_CHARS_MAX: usize = 63;
-/// Longest token in characters; a longer one is none.
+/// Longest token in characters; a longer text is refused.
 pub const TOKEN_CHARS_MAX: usize = 256;
-/// How long a token is remembered that counts no more, from the contract (`AccessToken.revoke_time`).
+/// How long an expired or revoked token is kept, from the contract (`AccessToken.revoke_time`).
 pub const TOKENS_REMEMBERED: Duration = Duration::from_hours(30 * 24);
 
-/// Fewest characters of a token that an operator chooses. What is stored is a plain hash of it, and nobody may guess it.
+/// Fewest characters of a token in the configuration. Only a plain hash of it is stored, so it must be hard
+/// to guess.
 const CONFIGURED_CHARS_MIN: usize = 32;
-/// What every token starts with that is made here, so that it is known for one wherever it turns up.
+/// The prefix of generated tokens, by which secret scanners recognise them.
 const PREFIX: &str = "tdg_";
-/// Bytes of randomness in a token that is made here.
+/// Random bytes of a generated token.
 const NEW_TOKEN_BYTES: usize = 32;
-/// The id of the token of the configuration. No id that is made here is equal.
+/// The id of the token in the configuration. No generated id equals it.
 const CONFIGURED_ID: &str = "admin";
 
 /// A new token: `tdg_` and the base64 of 32 random bytes.
@@ -35,7 +36,7 @@ pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
     Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-/// Why a token of the configuration is none. Says nothing of the token.
+/// Why a token of the configuration is invalid. Does not contain the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it must have {CONFIGURED_CHARS_MIN} to {TOKEN_CHARS_MAX} characters of A-Z, a-z, 0-9 and -._~+/=, such as \
@@ -43,7 +44,7 @@ pub fn new_secret(random: &mut impl CryptoRng) -> Secret {
 )]
 pub struct ConfiguredTokenError;
 
-/// The token that an operator chose, without the white space around it: the end of a file's line.
+/// The token of the configuration, without surrounding white space such as the end of a line.
 ///
 /// # Errors
 ///
@@ -59,7 +60,7 @@ pub fn check_configured(text: &str) -> Result<Secret, ConfiguredTokenError> {
     }
 }
 
-/// What is kept of a token's text: its SHA-256. The text has 256 bits that nobody can guess, so that no slower hash is needed.
+/// The SHA-256 of a token. A token has 256 random bits, so it needs no slower hash.
 #[derive(Clone, Copy)]
 pub struct TokenHash([u8; 32]);
 
@@ -74,19 +75,19 @@ impl TokenHash {
         Self(bytes)
     }
 
-    /// As it is stored.
+    /// Its bytes, as stored.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// What it is looked up by: its first half. What is found must be compared as well.
+    /// Its first half, for look-ups. Compare the whole hash of the token found.
     pub fn key(&self) -> u128 {
         u128::from_be_bytes(*self.0.first_chunk().expect("half of 32 bytes is 16"))
     }
 }
 
 impl PartialEq for TokenHash {
-    /// In a time that does not depend on where they differ.
+    /// In constant time.
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -105,17 +106,17 @@ impl fmt::Debug for TokenHash {
 pub struct TokenId(Arc<str>);
 
 impl TokenId {
-    /// The id that the server makes of 64 random bits.
+    /// The id that the server generates from 64 random bits.
     pub fn made_of(random: u64) -> Self {
         Self(format!("t{random:016x}").into())
     }
 
-    /// The id of the token that the configuration has.
+    /// The id of the token in the configuration.
     pub fn configured() -> Self {
         Self(CONFIGURED_ID.into())
     }
 
-    /// The id as it stands in names.
+    /// The id as in resource names.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -134,7 +135,7 @@ const ID_CHARS_MAX: usize = 63;
 impl FromStr for TokenId {
     type Err = IdError;
 
-    /// Reads the whole name.
+    /// Parses the whole name.
     fn from_str(text: &str) -> Result<Self, IdError> {
         const FORM: IdError = IdError::new("must be accessTokens/{access_token}");
         let id = text.strip_prefix(COLLECTION).ok_or(FORM)?;
@@ -155,35 +156,35 @@ impl fmt::Display for TokenId {
 pub struct AccessToken {
     /// Its name.
     pub id: TokenId,
-    /// For people.
+    /// Human-readable name.
     pub display_name: String,
-    /// What its text is known by.
+    /// The hash of its text.
     pub hash: TokenHash,
-    /// What its holder may do.
+    /// The rights of its holder.
     pub rights: Rights,
-    /// When it was made.
+    /// Its creation.
     pub create_time: UnixMicros,
-    /// From when on it counts no more.
+    /// Its expiry.
     pub expire_time: Option<UnixMicros>,
-    /// When it was revoked.
+    /// Its revocation.
     pub revoke_time: Option<UnixMicros>,
-    /// When a call was last made with it, as far as it was written down.
+    /// The last recorded call with it.
     pub last_use_time: Option<UnixMicros>,
 }
 
-/// Whether a token counts.
+/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
-    /// It does.
+    /// Valid.
     Active,
-    /// Its time is over.
+    /// Its expiry has passed.
     Expired,
-    /// It was revoked.
+    /// Revoked by a caller.
     Revoked,
 }
 
 impl AccessToken {
-    /// Whether it counts at `now`.
+    /// Its state at `now`.
     pub fn state(&self, now: UnixMicros) -> TokenState {
         if self.revoke_time.is_some() {
             TokenState::Revoked
@@ -194,7 +195,7 @@ impl AccessToken {
         }
     }
 
-    /// Whether it has counted no more for so long that it is forgotten.
+    /// Whether it expired or was revoked so long ago that it is deleted.
     pub fn is_forgotten(&self, now: UnixMicros) -> bool {
         let ended = [self.revoke_time, self.expire_time].into_iter().flatten().min();
         ended.is_some_and(|ended| now.since(ended) > TOKENS_REMEMBERED)
@@ -208,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_token_is_known_for_one_and_never_the_same() {
+    fn a_new_token_has_the_prefix_and_is_unique() {
         let mut random = StdRng::seed_from_u64(1);
         let (one, other) = (new_secret(&mut random), new_secret(&mut random));
         assert_eq!(one.expose().len(), "tdg_".len() + 43);
@@ -252,12 +253,12 @@ mod tests {
         assert_eq!(id.name().parse::<TokenId>().unwrap(), id);
         assert_ne!(TokenId::configured(), TokenId::made_of(u64::MAX));
         for text in ["", "t1", "accessTokens/", "accessTokens/T", "accessTokens/a/b", "accounts/1"] {
-            assert!(text.parse::<TokenId>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<TokenId>().is_err(), "{text:?} was accepted");
         }
     }
 
     #[test]
-    fn a_token_counts_until_it_expires_or_is_revoked_and_is_forgotten_later() {
+    fn a_token_is_valid_until_it_expires_or_is_revoked_and_is_forgotten_later() {
         let at = |seconds: i64| UnixMicros(seconds * 1_000_000);
         let token = AccessToken {
             id: TokenId::made_of(1),

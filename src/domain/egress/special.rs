@@ -1,6 +1,6 @@
-//! The addresses that are not the public internet, and those that have another one in them.
+//! Special-purpose addresses, and IPv6 addresses with an embedded IPv4 address.
 //!
-//! From IANA's registries of special-purpose addresses, and from what the clouds document.
+//! From IANA's registries of special-purpose addresses, and from the documentation of cloud providers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,10 +8,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::BlockedReason;
 
-/// The parts of IPv4 that are not the public internet. The first that an address is in tells why.
+/// The parts of IPv4 that are not public. The first match is the reason.
 const SPECIAL_V4: [(Ipv4Net, BlockedReason); 24] = [
-    // The metadata of Amazon, Google, Azure, Oracle, DigitalOcean and others; of Amazon's containers; of Alibaba; of
-    // Azure, in the public range; of Oracle, formerly.
+    // The metadata of Amazon, Google, Azure, Oracle, DigitalOcean and others; of Amazon's containers; of
+    // Alibaba; of Azure, in the public range; of Oracle, formerly.
     (v4([169, 254, 169, 254], 32), BlockedReason::CloudMetadata),
     (v4([169, 254, 170, 2], 32), BlockedReason::CloudMetadata),
     (v4([100, 100, 100, 200], 32), BlockedReason::CloudMetadata),
@@ -52,11 +52,11 @@ const SPECIAL_V4: [(Ipv4Net, BlockedReason); 24] = [
     (v4([224, 0, 0, 0], 4), BlockedReason::Multicast),
     // Limited broadcast, RFC 919.
     (v4([255, 255, 255, 255], 32), BlockedReason::Broadcast),
-    // For later, RFC 1112.
+    // Reserved, RFC 1112.
     (v4([240, 0, 0, 0], 4), BlockedReason::Reserved),
 ];
 
-/// The only part of IPv6 that is handed out for public use, RFC 4291.
+/// The only part of IPv6 that is assigned for public use, RFC 4291.
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 /// IPv4-compatible addresses, RFC 4291: deprecated.
@@ -72,9 +72,9 @@ const TEREDO: Ipv6Net = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32);
 /// 6to4, RFC 3056.
 const SIX_TO_FOUR: Ipv6Net = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16);
 
-/// The parts of IPv6 that are not the public internet. The first that an address is in tells why. Those outside of
-/// [`GLOBAL_UNICAST`] would be refused anyway; here they have their reasons. ISATAP's addresses, which are in no part of
-/// their own, are judged by [`is_isatap`].
+/// The parts of IPv6 that are not public. The first match is the reason. Parts outside of [`GLOBAL_UNICAST`]
+/// are listed for their reasons only. [`is_isatap`] finds the addresses of ISATAP, which have no part of
+/// their own.
 const SPECIAL_V6: [(Ipv6Net, BlockedReason); 22] = [
     // The metadata of Amazon, and of Google.
     (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), BlockedReason::CloudMetadata),
@@ -86,7 +86,7 @@ const SPECIAL_V6: [(Ipv6Net, BlockedReason); 22] = [
     (TRANSLATED, BlockedReason::Translated),
     (NAT64, BlockedReason::Translated),
     (NAT64_LOCAL, BlockedReason::Translated),
-    // To be discarded, RFC 6666.
+    // Discard only, RFC 6666.
     (v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), BlockedReason::Reserved),
     (TEREDO, BlockedReason::Translated),
     // Benchmarks, RFC 5180.
@@ -110,7 +110,7 @@ const SPECIAL_V6: [(Ipv6Net, BlockedReason); 22] = [
     (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), BlockedReason::Private),
     // Multicast, RFC 4291.
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), BlockedReason::Multicast),
-    // A dummy for what is to be discarded, RFC 9780.
+    // Dummy prefix, RFC 9780.
     (v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64), BlockedReason::Reserved),
 ];
 
@@ -124,7 +124,7 @@ const fn v6(segments: [u16; 8], bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), bits)
 }
 
-/// Why the address is not one of the public internet; `None` if it is one.
+/// Why an address is not public; `None` if it is.
 pub(super) fn reason(address: IpAddr) -> Option<BlockedReason> {
     match address {
         IpAddr::V4(v4) => {
@@ -139,15 +139,15 @@ pub(super) fn reason(address: IpAddr) -> Option<BlockedReason> {
     }
 }
 
-/// The IPv4 address that a translator or the far end of a tunnel finds in an IPv6 address.
-pub(super) fn wrapped(address: IpAddr) -> Option<Ipv4Addr> {
+/// The IPv4 address embedded in an IPv6 address for a translator or a tunnel.
+pub(super) fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(v6) = address else { return None };
     let [_, a, b, .., c, d] = v6.segments();
     let last = to_v4([c, d]);
     if v6.is_unspecified() || v6.is_loopback() {
         None
     } else if TEREDO.contains(&v6) {
-        // The client's address, with every bit turned over.
+        // The client's address with inverted bits.
         Some(to_v4([!c, !d]))
     } else if SIX_TO_FOUR.contains(&v6) {
         Some(to_v4([a, b]))
@@ -160,7 +160,7 @@ pub(super) fn wrapped(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// ISATAP, RFC 5214: known by its second half, below any prefix.
+/// ISATAP, RFC 5214: recognised by its interface identifier, with any prefix.
 fn is_isatap(address: Ipv6Addr) -> bool {
     matches!(address.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _])
 }

@@ -1,21 +1,21 @@
-//! What the URL of an endpoint may look like.
+//! The rules for the URL of an endpoint.
 
 use http::Uri;
 use url::Url;
 
-/// Longest `url` in bytes, as it was sent and as it is stored.
+/// Longest `url` in bytes, as sent and as stored.
 pub const URL_BYTES_MAX: usize = 2048;
 
-/// Reads the URL of an endpoint, or says which rule it breaks. The rule never repeats the URL: it may hold a password.
+/// Parses the URL of an endpoint. The error never contains the URL, which may contain a password.
 ///
-/// Which addresses are POSTed to is not decided here: [`EgressPolicy`](crate::domain::egress::EgressPolicy) knows.
+/// [`EgressPolicy`](crate::domain::egress::EgressPolicy) decides which addresses may be connected to.
 pub fn parse_url(text: &str) -> Result<Url, String> {
     const FORM: &str = "must be an absolute http or https URL, for example https://example.com/webhooks";
     let too_long = || format!("must have at most {URL_BYTES_MAX} bytes");
     if text.len() > URL_BYTES_MAX {
         return Err(too_long());
     }
-    // The parser of browsers is lenient: it drops tabs and spaces, and takes "http:x" and "http:\\x".
+    // The WHATWG parser is lenient: it drops tabs and spaces, and accepts "http:x" and "http:\\x".
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err("must not contain spaces, control characters or backslashes".into());
     }
@@ -40,7 +40,7 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     if url.as_str().len() > URL_BYTES_MAX {
         return Err(too_long());
     }
-    // Browsers take a host with the likes of `"` and `{`, and HTTP does not.
+    // The WHATWG parser accepts hosts with `"` or `{`; HTTP does not.
     Uri::try_from(url.as_str()).map_err(|error| format!("cannot be POSTed to: {error}"))?;
     Ok(url)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_browsers_would_forgive_are_refused() {
+    fn urls_that_browsers_would_accept_are_refused() {
         for text in [
             "example.com",
             "/hook",

@@ -1,36 +1,36 @@
-//! What the POSTs of a subscription are signed with, and how its secret is rotated.
+//! The signing secrets of a subscription and their rotation.
 
 use std::{borrow::Cow, time::Duration};
 
-use super::check::to_duration;
+use super::fields::to_duration;
 use crate::domain::{key_pair::KeyPair, signature::Signer, time::UnixMicros};
 
-/// For how long an older secret signs as well, where a rotation does not say.
+/// Default time for which an older secret still signs after a rotation.
 pub const OVERLAP_DEFAULT: Duration = Duration::from_hours(24);
-/// For how long an older secret may sign as well.
+/// Longest time for which an older secret may still sign.
 pub const OVERLAP_MAX: Duration = Duration::from_hours(30 * 24);
-/// Most older secrets that sign at a time, so that the header stays short.
+/// Most older secrets at a time; bounds the header.
 pub const OLDER_SECRETS_MAX: usize = 3;
 
 /// The signing secrets of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningSecrets {
-    /// What every POST is signed with.
+    /// Signs every POST.
     pub newest: Signer,
-    /// What POSTs are signed with as well, each for a while, the newest first.
+    /// Sign POSTs too until they expire; the newest first.
     pub older: Vec<OlderSecret>,
 }
 
-/// A secret that was rotated away, and signs for a while beside the newest.
+/// A secret that was rotated and still signs for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OlderSecret {
     /// The secret, with the key pair that it had.
     pub signer: Signer,
-    /// From when on it does not sign any more.
+    /// Its expiry.
     pub until: UnixMicros,
 }
 
-/// The overlap that a rotation asks for; if it may not be asked for, the rule that it breaks.
+/// The overlap that a rotation requests, or why it is invalid.
 pub fn check_overlap(overlap: Option<prost_types::Duration>) -> Result<Duration, &'static str> {
     match overlap.map(to_duration) {
         None => Ok(OVERLAP_DEFAULT),
@@ -40,7 +40,7 @@ pub fn check_overlap(overlap: Option<prost_types::Duration>) -> Result<Duration,
 }
 
 impl SigningSecrets {
-    /// What a POST at `at` is signed with, the newest first.
+    /// The signers of a POST at `at`, the newest first.
     pub fn at(&self, at: UnixMicros) -> Cow<'_, [Signer]> {
         if self.older.is_empty() {
             return Cow::Borrowed(std::slice::from_ref(&self.newest));
@@ -49,15 +49,15 @@ impl SigningSecrets {
         Cow::Owned(std::iter::once(&self.newest).chain(older).cloned().collect())
     }
 
-    /// The older secrets that still sign at `at`, the newest of them first.
+    /// The older secrets that still sign at `at`, the newest first.
     pub fn older_at(&self, at: UnixMicros) -> impl Iterator<Item = &OlderSecret> {
         self.older.iter().filter(move |older| at < older.until)
     }
 
-    /// Signs with `new` from `now` on, and for `overlap` with the secret so far as well.
+    /// Signs with `new` from `now` on, and with the current secret too for `overlap`.
     ///
-    /// Those that are older still sign until their own time is over, but no longer than that: whoever knows a secret that is
-    /// to be given up can make use of it for no longer than the latest rotation says.
+    /// Older secrets sign until they expire, but no longer than `overlap`: a leaked secret is useful for no
+    /// longer than the latest rotation allows.
     pub fn rotate(&mut self, new: Signer, overlap: Duration, now: UnixMicros) {
         let until = now.plus(overlap);
         for older in &mut self.older {
@@ -67,22 +67,23 @@ impl SigningSecrets {
         self.older.insert(0, OlderSecret { signer, until });
     }
 
-    /// Signs by another scheme from `now` on, with the same secret: with this key pair, or by HMAC. For [`OVERLAP_DEFAULT`] POSTs
-    /// are signed as before as well, since receivers learn of a new public key no sooner than it is there.
+    /// Signs with another scheme from `now` on, with the same secret: with this key pair, or by HMAC. The
+    /// previous scheme signs too for [`OVERLAP_DEFAULT`], since receivers need time to get the new public
+    /// key.
     pub fn change_scheme(&mut self, key_pair: Option<KeyPair>, now: UnixMicros) {
         let new = Signer { secret: self.newest.secret.clone(), key_pair };
         let signer = std::mem::replace(&mut self.newest, new);
         self.older.insert(0, OlderSecret { signer, until: now.plus(OVERLAP_DEFAULT) });
     }
 
-    /// Forgets the older secrets that do not sign at `now`, nor later.
+    /// Removes the older secrets that have expired at `now`.
     pub fn forget_old(&mut self, now: UnixMicros) {
         self.older.retain(|older| now < older.until);
     }
 }
 
 impl From<Signer> for SigningSecrets {
-    /// This one alone.
+    /// This one only.
     fn from(newest: Signer) -> Self {
         Self { newest, older: Vec::new() }
     }
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(asked(0, 0), Ok(Duration::ZERO));
         assert_eq!(asked(2_592_000, 0), Ok(OVERLAP_MAX));
         for (seconds, nanos) in [(2_592_000, 1), (-1, 0), (0, -1), (0, 1_000_000_000), (i64::MAX, 0)] {
-            assert!(asked(seconds, nanos).is_err(), "{seconds} s and {nanos} ns were taken");
+            assert!(asked(seconds, nanos).is_err(), "{seconds} s and {nanos} ns were accepted");
         }
     }
 

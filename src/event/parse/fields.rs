@@ -1,4 +1,4 @@
-//! One JSON object, read key by key. What has another type than its key is for is noted as a fault and counts as unset.
+//! One JSON object, read key by key. A value of the wrong type is a violation, and is read as unset.
 
 use std::collections::BTreeMap;
 
@@ -6,36 +6,36 @@ use jiff::Timestamp as Instant;
 use prost_types::{ListValue, Struct, Timestamp, value::Kind};
 use serde_json::{Map, Number, Value};
 
-use super::{faults::Found, path::Path};
+use super::{path::Path, violations::BodyViolations};
 use crate::proto::v1;
 
-/// Up to here floats hold every whole number.
+/// Floats represent every whole number up to this one.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The keys of an object that were not yet read.
-pub(super) struct Fields<'f> {
+/// The keys of an object that are not read yet.
+pub(in crate::event) struct Fields<'f> {
     object: Map<String, Value>,
     path: Path<'f>,
-    found: &'f mut Found,
+    violations: &'f mut BodyViolations,
 }
 
 impl<'f> Fields<'f> {
-    /// Those of a body.
-    pub(super) fn new(object: Map<String, Value>, found: &'f mut Found) -> Self {
-        Self { object, path: Path::Top, found }
+    /// The keys of a body.
+    pub(super) fn new(object: Map<String, Value>, violations: &'f mut BodyViolations) -> Self {
+        Self { object, path: Path::Top, violations }
     }
 
-    /// Notes that the value of `key` breaks `rule`.
-    pub(super) fn invalid(&mut self, key: &str, rule: &str) {
-        self.found.invalid(&Path::Key(&self.path, key), rule);
+    /// Reports that the value of `key` is invalid.
+    pub(super) fn invalid(&mut self, key: &str, description: &str) {
+        self.violations.invalid(&Path::Key(&self.path, key), description);
     }
 
-    /// Whether there is such a key, which was not yet read.
+    /// Whether this key exists and is not read yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.object.contains_key(key)
     }
 
-    /// Takes the value of `key`; none if it is null.
+    /// Takes the value of `key`; `None` if it is null.
     fn take(&mut self, key: &str) -> Option<Value> {
         self.object.remove(key).filter(|value| !value.is_null())
     }
@@ -50,7 +50,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    pub(super) fn text(&mut self, key: &str) -> String {
+    pub(in crate::event) fn text(&mut self, key: &str) -> String {
         self.optional_text(key).unwrap_or_default()
     }
 
@@ -64,7 +64,7 @@ impl<'f> Fields<'f> {
         }
     }
 
-    pub(super) fn boolean(&mut self, key: &str) -> bool {
+    pub(in crate::event) fn boolean(&mut self, key: &str) -> bool {
         self.optional_boolean(key).unwrap_or_default()
     }
 
@@ -76,7 +76,7 @@ impl<'f> Fields<'f> {
         integer
     }
 
-    pub(super) fn integer(&mut self, key: &str) -> i64 {
+    pub(in crate::event) fn integer(&mut self, key: &str) -> i64 {
         self.optional_integer(key).unwrap_or_default()
     }
 
@@ -88,10 +88,10 @@ impl<'f> Fields<'f> {
         small
     }
 
-    /// The number of an account, which must be the one that the body is read for.
+    /// The id of an account, which must be the account of the body.
     pub(super) fn account_number(&mut self, key: &str) -> i64 {
         let number = self.integer(key);
-        self.found.account(number, &Path::Key(&self.path, key));
+        self.violations.account(number, &Path::Key(&self.path, key));
         number
     }
 
@@ -118,17 +118,17 @@ impl<'f> Fields<'f> {
         time
     }
 
-    /// A time of which the number 0 means never.
+    /// A time for which the number 0 means never.
     pub(super) fn time_or_never(&mut self, key: &str) -> Option<Timestamp> {
         let is_number = self.object.get(key).is_some_and(Value::is_number);
         self.time(key).filter(|time| !is_number || *time != Timestamp::default())
     }
 
-    /// An object with keys of its own.
-    pub(super) fn record<'s>(&'s mut self, key: &'s str) -> Option<Fields<'s>> {
+    /// A nested object.
+    pub(in crate::event) fn record<'s>(&'s mut self, key: &'s str) -> Option<Fields<'s>> {
         match self.take(key)? {
             Value::Object(object) => {
-                Some(Fields { object, path: Path::Key(&self.path, key), found: &mut *self.found })
+                Some(Fields { object, path: Path::Key(&self.path, key), violations: &mut *self.violations })
             }
             _ => {
                 self.invalid(key, "must be an object");
@@ -149,8 +149,10 @@ impl<'f> Fields<'f> {
         for (index, item) in items.into_iter().enumerate() {
             let path = Path::Item(&path, index);
             match item {
-                Value::Object(object) => records.push(read(Fields { object, path, found: &mut *self.found })),
-                _ => self.found.invalid(&path, "must be an object"),
+                Value::Object(object) => {
+                    records.push(read(Fields { object, path, violations: &mut *self.violations }));
+                }
+                _ => self.violations.invalid(&path, "must be an object"),
             }
         }
         records
@@ -171,11 +173,11 @@ impl<'f> Fields<'f> {
         }
     }
 
-    /// A free object; `{}` is as good as none.
+    /// A free object; `{}` is read as unset.
     pub(super) fn object(&mut self, key: &str) -> Option<Struct> {
         match self.take(key)? {
             Value::Object(object) if object.is_empty() => None,
-            Value::Object(object) => Some(to_struct(object, &Path::Key(&self.path, key), self.found)),
+            Value::Object(object) => Some(to_struct(object, &Path::Key(&self.path, key), self.violations)),
             _ => {
                 self.invalid(key, "must be an object");
                 None
@@ -196,63 +198,66 @@ impl<'f> Fields<'f> {
 
     fn value(&mut self, key: &str) -> Option<prost_types::Value> {
         let value = self.take(key)?;
-        Some(to_value(value, &Path::Key(&self.path, key), self.found))
+        Some(to_value(value, &Path::Key(&self.path, key), self.violations))
     }
 
-    /// The inbox that the working hours are of. Nothing else in an inbox event tells which inbox it is about.
+    /// The inbox of the working hours. Nothing else in an inbox event identifies its inbox.
     pub(super) fn inbox_of_hours(&mut self) -> i64 {
         let hours = self.object.get("working_hours").and_then(|hours| hours.get(0));
         let inbox = hours.and_then(|day| day.get("inbox_id")).and_then(Value::as_i64).unwrap_or_default();
         if inbox <= 0 {
             let hours = Path::Key(&self.path, "working_hours");
-            let rule = "must be an inbox: nothing else tells which one the event is about";
-            self.found.required(&Path::Key(&Path::Item(&hours, 0), "inbox_id"), rule);
+            let description = "must be an inbox: nothing else identifies the inbox of the event";
+            self.violations.required(&Path::Key(&Path::Item(&hours, 0), "inbox_id"), description);
         }
         inbox
     }
 
-    /// Looks at the account that settings of an inbox are of, which they tell in up to three places.
-    pub(super) fn look_at_account_of_settings(&mut self) {
-        let told =
+    /// Checks the account of an inbox's settings, which they name in up to three fields.
+    pub(super) fn check_account_of_settings(&mut self) {
+        let account_id =
             |value: Option<&Value>, key: &str| value.and_then(|value| value.get(key)).and_then(Value::as_i64);
         let [account, channel, hours] = ["account", "channel", "working_hours"]
             .map(|key| (self.object.get(key), Path::Key(&self.path, key)));
         let day = (hours.0.and_then(|hours| hours.get(0)), Path::Item(&hours.1, 0));
         for ((value, path), key) in [(account, "id"), (channel, "account_id"), (day, "account_id")] {
-            self.found.account(told(value, key).unwrap_or_default(), &Path::Key(&path, key));
+            self.violations.account(account_id(value, key).unwrap_or_default(), &Path::Key(&path, key));
         }
     }
 
-    /// What was not read; none if nothing is left.
-    pub(super) fn rest(&mut self) -> Option<Struct> {
+    /// The keys that are left; `None` if there are none.
+    pub(in crate::event) fn rest(&mut self) -> Option<Struct> {
         let rest = std::mem::take(&mut self.object);
-        (!rest.is_empty()).then(|| to_struct(rest, &self.path, self.found))
+        (!rest.is_empty()).then(|| to_struct(rest, &self.path, self.violations))
     }
 }
 
-fn to_struct(object: Map<String, Value>, path: &Path<'_>, found: &mut Found) -> Struct {
+fn to_struct(object: Map<String, Value>, path: &Path<'_>, violations: &mut BodyViolations) -> Struct {
     let fields = object.into_iter().map(|(key, value)| {
-        let value = to_value(value, &Path::Key(path, &key), found);
+        let value = to_value(value, &Path::Key(path, &key), violations);
         (key, value)
     });
     Struct { fields: fields.collect::<BTreeMap<_, _>>() }
 }
 
-fn to_value(value: Value, path: &Path<'_>, found: &mut Found) -> prost_types::Value {
+fn to_value(value: Value, path: &Path<'_>, violations: &mut BodyViolations) -> prost_types::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(value) => Kind::BoolValue(value),
         Value::String(text) => Kind::StringValue(text),
-        Value::Object(object) => Kind::StructValue(to_struct(object, path, found)),
+        Value::Object(object) => Kind::StructValue(to_struct(object, path, violations)),
         Value::Array(items) => {
             let items = items.into_iter().enumerate();
-            let values = items.map(|(index, item)| to_value(item, &Path::Item(path, index), found));
+            let values = items.map(|(index, item)| to_value(item, &Path::Item(path, index), violations));
             Kind::ListValue(ListValue { values: values.collect() })
         }
         Value::Number(number) => {
             let float = number.as_f64().unwrap_or_default();
             if number.as_i128().is_some_and(|whole| !is_exact(whole, float)) {
-                found.invalid(path, "must be a whole number that a float holds, as those up to 2^53 are");
+                violations.invalid(
+                    path,
+                    "must be a whole number that a float represents exactly, such as those up to 2^53",
+                );
             }
             Kind::NumberValue(float)
         }
@@ -262,7 +267,7 @@ fn to_value(value: Value, path: &Path<'_>, found: &mut Found) -> prost_types::Va
 
 fn timestamp(time: Instant) -> Timestamp {
     let (mut seconds, mut nanos) = (time.as_second(), time.subsec_nanosecond());
-    // Before the epoch jiff has both negative, protobuf the seconds alone.
+    // Before the epoch jiff has negative seconds and nanos, protobuf negative seconds only.
     if nanos < 0 {
         (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
     }

@@ -1,11 +1,12 @@
-//! Where a value stands in a body.
+//! The path of a value in a body.
 
 use std::fmt;
 
-/// Most characters of a key that a path shows; the rest of a longer key is left out.
+/// Most characters of a key that a path shows; a longer key is cut.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// A list from the value up to the body, which becomes text only when there is a fault: a body may have long keys, and much in them.
+/// A path as a list from the value up to the body. It becomes text only in a violation: a body may have many
+/// values and long keys.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
     /// The body itself.

@@ -1,15 +1,17 @@
-//! Chatwoot's records. Both of its ways to write one are read alike: they have other types for the same keys, and each value tells
-//! its own.
+//! Chatwoot's records, in either of its two ways to write them. The same keys have different types there;
+//! each value shows its own.
+
+use prost_types::Struct;
 
 use super::fields::Fields;
 use crate::proto::v1::{self, MessageType, sender::Kind};
 
 impl Fields<'_> {
-    pub(super) fn into_account(mut self) -> v1::Account {
+    fn into_account(mut self) -> v1::Account {
         v1::Account { id: self.account_number("id"), name: self.text("name"), extra: self.rest() }
     }
 
-    pub(super) fn into_inbox(mut self) -> v1::Inbox {
+    fn into_inbox(mut self) -> v1::Inbox {
         v1::Inbox { id: self.integer("id"), name: self.text("name"), extra: self.rest() }
     }
 
@@ -17,13 +19,27 @@ impl Fields<'_> {
         v1::Team { id: self.integer("id"), name: self.text("name"), extra: self.rest() }
     }
 
-    /// The inbox that settings are of.
-    pub(super) fn inbox_of_settings(&mut self) -> Option<v1::Inbox> {
-        self.look_at_account_of_settings();
-        Some(v1::Inbox { id: self.inbox_of_hours(), ..v1::Inbox::default() })
+    /// The inbox of settings, and the settings.
+    pub(in crate::event) fn into_inbox_and_settings(mut self) -> (Option<v1::Inbox>, Option<Struct>) {
+        self.check_account_of_settings();
+        let inbox = v1::Inbox { id: self.inbox_of_hours(), ..v1::Inbox::default() };
+        (Some(inbox), self.rest())
     }
 
-    pub(super) fn into_contact(mut self) -> v1::Contact {
+    pub(in crate::event) fn into_webwidget_triggered(mut self) -> v1::WebwidgetTriggered {
+        v1::WebwidgetTriggered {
+            id: self.integer("id"),
+            contact: self.record("contact").map(Fields::into_contact),
+            inbox: self.record("inbox").map(Fields::into_inbox),
+            account: self.record("account").map(Fields::into_account),
+            current_conversation: self.record("current_conversation").map(Fields::into_conversation),
+            source_id: self.text("source_id"),
+            event_info: self.record("event_info").map(Fields::into_event_info),
+            extra: self.rest(),
+        }
+    }
+
+    pub(in crate::event) fn into_contact(mut self) -> v1::Contact {
         self.optional_text("type");
         v1::Contact {
             id: self.integer("id"),
@@ -77,8 +93,8 @@ impl Fields<'_> {
         }
     }
 
-    /// Whoever wrote or types: told by the type, which a contact at the top has not.
-    pub(super) fn into_sender(mut self) -> Option<v1::Sender> {
+    /// A sender or a person who types, by `type`. A contact at the top level has no type.
+    pub(in crate::event) fn into_sender(mut self) -> Option<v1::Sender> {
         let kind = match self.optional_text("type").as_deref() {
             None | Some("contact") => Kind::Contact(self.into_contact()),
             Some("user") => Kind::User(self.into_user()),
@@ -116,7 +132,7 @@ impl Fields<'_> {
         }
     }
 
-    pub(super) fn into_event_info(mut self) -> v1::WidgetEventInfo {
+    fn into_event_info(mut self) -> v1::WidgetEventInfo {
         v1::WidgetEventInfo {
             initiated_at: self.record("initiated_at").map(Fields::into_initiated_at),
             referer: self.text("referer"),
@@ -151,7 +167,7 @@ impl Fields<'_> {
             }
             None => {}
         }
-        // Told by the assignee itself.
+        // Redundant: the assignee has its own type.
         self.optional_text("assignee_type");
         v1::ConversationMeta {
             sender: self.record("sender").map(Fields::into_contact),
@@ -163,7 +179,7 @@ impl Fields<'_> {
         }
     }
 
-    pub(super) fn into_conversation(mut self) -> v1::Conversation {
+    pub(in crate::event) fn into_conversation(mut self) -> v1::Conversation {
         let mut conversation = v1::Conversation {
             account: self.record("account").map(Fields::into_account),
             additional_attributes: self.record("additional_attributes").map(Fields::into_attributes),
@@ -190,14 +206,15 @@ impl Fields<'_> {
             ..v1::Conversation::default()
         };
         let has_messages = self.has("messages");
-        conversation.messages = self.records("messages", |message| message.into_inner_message(&conversation));
+        conversation.messages =
+            self.records("messages", |message| message.into_nested_message(&conversation));
         conversation.no_messages = has_messages && conversation.messages.is_empty();
         conversation.extra = self.rest();
         conversation
     }
 
-    /// A message at the top.
-    pub(super) fn into_message(mut self) -> v1::Message {
+    /// A message at the top level.
+    pub(in crate::event) fn into_message(mut self) -> v1::Message {
         v1::Message {
             account: self.record("account").map(Fields::into_account),
             inbox: self.record("inbox").map(Fields::into_inbox),
@@ -207,17 +224,17 @@ impl Fields<'_> {
         }
     }
 
-    /// A message within its conversation: which account, inbox and conversation it is of is told again, and who wrote it.
-    fn into_inner_message(mut self, conversation: &v1::Conversation) -> v1::Message {
+    /// A message in its conversation. It repeats its account, inbox, conversation and sender.
+    fn into_nested_message(mut self, conversation: &v1::Conversation) -> v1::Message {
         self.account_number("account_id");
         self.optional_integer("inbox_id");
         self.optional_integer("conversation_id");
         let (sender_type, sender_id) =
             (self.optional_text("sender_type"), self.optional_integer("sender_id"));
-        let as_it_is = conversation_told(conversation);
-        let told = self.record("conversation").map(|told| told.into_conversation_told(&as_it_is));
+        let default = default_state(conversation);
+        let state = self.record("conversation").map(|state| state.into_conversation_state(&default));
         let mut message = v1::Message {
-            conversation_told: told.filter(|told| *told != as_it_is),
+            conversation_told: state.filter(|state| *state != default),
             ..self.into_either_message()
         };
         if message.sender.is_none() {
@@ -226,23 +243,23 @@ impl Fields<'_> {
         message
     }
 
-    /// What a message tells of its conversation; what it leaves out is as in `as_it_is`.
-    fn into_conversation_told(mut self, as_it_is: &v1::MessageConversation) -> v1::MessageConversation {
-        let mut told = as_it_is.clone();
+    /// The state of its conversation that a message carries; missing keys are taken from `default`.
+    fn into_conversation_state(mut self, default: &v1::MessageConversation) -> v1::MessageConversation {
+        let mut state = default.clone();
         if self.has("assignee_id") {
-            told.assignee_id = self.optional_integer("assignee_id");
+            state.assignee_id = self.optional_integer("assignee_id");
         }
         if self.has("unread_count") {
-            told.unread_count = self.optional_small("unread_count").unwrap_or_default();
+            state.unread_count = self.optional_small("unread_count").unwrap_or_default();
         }
         if self.has("last_activity_at") {
-            told.last_activity_at = self.time_or_never("last_activity_at");
+            state.last_activity_at = self.time_or_never("last_activity_at");
         }
         if let Some(mut link) = self.record("contact_inbox") {
-            told.source_id = link.text("source_id");
+            state.source_id = link.text("source_id");
         }
-        told.extra = self.rest();
-        told
+        state.extra = self.rest();
+        state
     }
 
     fn into_either_message(mut self) -> v1::Message {
@@ -268,7 +285,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A word at the top, a number within.
+    /// A word at the top level, a number in nested messages.
     fn message_type(&mut self) -> MessageType {
         let number = match self.word_or_number("message_type") {
             None => None,
@@ -303,8 +320,8 @@ fn attachment(mut fields: Fields<'_>) -> v1::Attachment {
     }
 }
 
-/// What the messages of a conversation tell of it, unless they say otherwise.
-fn conversation_told(conversation: &v1::Conversation) -> v1::MessageConversation {
+/// The state of a conversation that its messages carry by default.
+fn default_state(conversation: &v1::Conversation) -> v1::MessageConversation {
     let assignee = conversation.meta.as_ref().and_then(|meta| meta.assignee.as_ref());
     let source_id = conversation.contact_inbox.as_ref().map(|link| link.source_id.clone());
     v1::MessageConversation {

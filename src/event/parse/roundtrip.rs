@@ -1,41 +1,41 @@
-//! Whether everything that came is in what will go out.
+//! The round trip of a body: whether every value of the input is in the output.
 
 use jiff::Timestamp;
 use serde_json::{Number, Value};
 
-use super::{faults::Found, path::Path};
+use super::{path::Path, violations::BodyViolations};
 
-/// Notes every value of `came` that `goes` does not have. What `goes` has beyond that is Chatwoot's form of what is unset. A value may come
-/// out in another spelling:
+/// Reports every value of `input` that `output` does not have. Further values of `output` are Chatwoot's form
+/// of unset fields. A value may come out in another spelling:
 ///
-/// * null and an empty value both say that there is none, and so does a key that is not there;
-/// * a whole number may have lost its fraction of zeros, a time has three decimals;
-/// * a contact says that it is one in some places only, and everywhere in old versions of Chatwoot.
-pub(super) fn compare(came: &Value, goes: &Value, path: &Path<'_>, found: &mut Found) {
-    match (came, goes) {
-        (Value::Object(came), Value::Object(goes)) => {
-            for (key, value) in came {
+/// * null, an empty value and a missing key are the same;
+/// * a whole number may lose a fraction of zeros, and a time has three decimals;
+/// * a contact has a `type` in some objects only, and everywhere in old versions of Chatwoot.
+pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations: &mut BodyViolations) {
+    match (input, output) {
+        (Value::Object(input), Value::Object(output)) => {
+            for (key, value) in input {
                 let path = &Path::Key(path, key);
-                match goes.get(key) {
-                    Some(goes) => compare(value, goes, path, found),
-                    None if is_nothing(value) || key == "type" && value == "contact" => {}
-                    None => found.invalid(path, "cannot be said by an event"),
+                match output.get(key) {
+                    Some(output) => compare(value, output, path, violations),
+                    None if is_empty(value) || key == "type" && value == "contact" => {}
+                    None => violations.invalid(path, "cannot be represented by an event"),
                 }
             }
         }
-        (Value::Array(came), Value::Array(goes)) if came.len() == goes.len() => {
-            for (index, (came, goes)) in came.iter().zip(goes).enumerate() {
-                compare(came, goes, &Path::Item(path, index), found);
+        (Value::Array(input), Value::Array(output)) if input.len() == output.len() => {
+            for (index, (input, output)) in input.iter().zip(output).enumerate() {
+                compare(input, output, &Path::Item(path, index), violations);
             }
         }
-        (Value::Number(came), Value::Number(goes)) if is_same_number(came, goes) => {}
-        (Value::String(came), Value::String(goes)) if came == goes || is_same_time(came, goes) => {}
-        (came, goes) if came == goes || is_nothing(came) && is_nothing(goes) => {}
-        (_, goes) => found.invalid(path, format_args!("would come out as {}", sort(goes))),
+        (Value::Number(input), Value::Number(output)) if is_same_number(input, output) => {}
+        (Value::String(input), Value::String(output)) if input == output || is_same_time(input, output) => {}
+        (input, output) if input == output || is_empty(input) && is_empty(output) => {}
+        (_, output) => violations.invalid(path, format_args!("would be sent as {}", type_name(output))),
     }
 }
 
-fn is_nothing(value: &Value) -> bool {
+fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,
@@ -46,21 +46,21 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Whole numbers by all their digits.
-fn is_same_number(came: &Number, goes: &Number) -> bool {
-    match (came.as_i128(), goes.as_i128()) {
-        (Some(came), Some(goes)) => came == goes,
-        _ => came.as_f64() == goes.as_f64(),
+/// Compares whole numbers exactly.
+fn is_same_number(input: &Number, output: &Number) -> bool {
+    match (input.as_i128(), output.as_i128()) {
+        (Some(input), Some(output)) => input == output,
+        _ => input.as_f64() == output.as_f64(),
     }
 }
 
-fn is_same_time(came: &str, goes: &str) -> bool {
+fn is_same_time(input: &str, output: &str) -> bool {
     let time = |text: &str| text.parse::<Timestamp>().ok();
-    time(came).is_some_and(|came| Some(came) == time(goes))
+    time(input).is_some_and(|input| Some(input) == time(output))
 }
 
-/// The sort of a value: the value itself may be anybody's words.
-fn sort(value: &Value) -> &'static str {
+/// The type of a value. The value itself may be confidential.
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "another boolean",

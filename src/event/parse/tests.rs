@@ -1,14 +1,10 @@
-//! What can be read, and what is refused where.
+//! Bodies that are parsed, and violations of those that are refused.
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    domain::{event_routing::event_type, field_violation::ViolationKind},
-    event::samples,
-    proto::v1::EventType,
-};
+use crate::{domain::field_violation::ViolationKind, event::samples, proto::v1::EventType};
 
 const FORM: PayloadFormat = PayloadFormat::Chatwoot;
 
@@ -27,24 +23,27 @@ fn read_value(body: &Value) -> Result<v1::Event, FieldViolations> {
     read(&serde_json::to_vec(body).unwrap(), account())
 }
 
-/// Asserts that the sample's body is refused once `change` was made to it, with these faults.
+/// Asserts that the sample's body is refused once `change` was made to it, with these violations.
 #[track_caller]
 fn refused(kind: EventType, change: impl FnOnce(&mut Value), expected: &[(&str, &str)]) {
     let mut body = body(kind);
     change(&mut body);
-    let faults = read_value(&body).unwrap_err();
-    let found: Vec<_> = faults.iter().map(|fault| (fault.field.as_str(), fault.rule.as_str())).collect();
+    let violations = read_value(&body).unwrap_err();
+    let found: Vec<_> = violations
+        .iter()
+        .map(|violation| (violation.field.as_str(), violation.description.as_str()))
+        .collect();
     assert_eq!(found, expected);
 }
 
 #[test]
 fn every_sample_is_read_as_an_event_with_the_same_body() {
-    for number in 1..=12 {
-        let mut event = samples::sample(EventType::try_from(number).unwrap(), account());
+    for kind in EventType::all() {
+        let mut event = samples::sample(kind, account());
         event::check(&mut event, account(), "event").unwrap();
         let body = render::render(&event, FORM);
-        let again = read(&body, account()).unwrap_or_else(|faults| panic!("{faults:?}"));
-        assert_eq!(event_type(&again), event_type(&event));
+        let again = read(&body, account()).unwrap_or_else(|violations| panic!("{violations:?}"));
+        assert_eq!(catalogue::event_type(again.payload.as_ref().unwrap()), kind);
         let text = |body| String::from_utf8(body).unwrap();
         assert_eq!(text(render::render(&again, FORM)), text(body));
     }
@@ -85,12 +84,12 @@ fn a_value_of_another_type_is_refused() {
 }
 
 #[test]
-fn what_an_event_cannot_say_is_refused() {
+fn values_that_an_event_cannot_represent_are_refused() {
     let kind = EventType::MessageCreated;
     refused(
         kind,
         |b| b["conversation"]["meta"]["assignee"]["email"] = json!("a@b"),
-        &[("conversation.meta.assignee.email", "cannot be said by an event")],
+        &[("conversation.meta.assignee.email", "cannot be represented by an event")],
     );
     refused(
         kind,
@@ -103,7 +102,7 @@ fn what_an_event_cannot_say_is_refused() {
     refused(
         kind,
         |b| b["conversation"]["messages"][0]["conversation_id"] = json!(99),
-        &[("conversation.messages[0].conversation_id", "would come out as another number")],
+        &[("conversation.messages[0].conversation_id", "would be sent as another number")],
     );
     refused(
         kind,
@@ -111,35 +110,35 @@ fn what_an_event_cannot_say_is_refused() {
             let messages = b["conversation"]["messages"].as_array_mut().unwrap();
             messages.push(messages[0].clone());
         },
-        &[("conversation.messages", "would come out as another array")],
+        &[("conversation.messages", "would be sent as another array")],
     );
     refused(
         kind,
         |b| b["content_attributes"] = json!({"a": [{"b": 9_007_199_254_740_993_i64}]}),
         &[(
             "content_attributes.a[0].b",
-            "must be a whole number that a float holds, as those up to 2^53 are",
+            "must be a whole number that a float represents exactly, such as those up to 2^53",
         )],
     );
     refused(
         EventType::MessageUpdated,
         |b| b["created_at"] = json!("2020-03-03T13:05:57.0001Z"),
-        &[("created_at", "would come out as another string")],
+        &[("created_at", "would be sent as another string")],
     );
     refused(
         EventType::ContactUpdated,
         |b| b["changed_attributes"][0]["and"] = json!({}),
-        &[("changed_attributes[0].name", "cannot be said by an event")],
+        &[("changed_attributes[0].name", "cannot be represented by an event")],
     );
     refused(
         EventType::ConversationCreated,
         |b| b["updated_at"] = json!(1_583_240_757.123_456_7),
-        &[("updated_at", "would come out as another number")],
+        &[("updated_at", "would be sent as another number")],
     );
 }
 
 #[test]
-fn what_the_check_refuses_has_its_place_in_the_body() {
+fn a_violation_of_the_check_has_its_path_in_the_body() {
     refused(EventType::MessageCreated, |b| b["id"] = json!(null), &[("id", "is required")]);
     refused(
         EventType::ConversationTypingOn,
@@ -150,39 +149,45 @@ fn what_the_check_refuses_has_its_place_in_the_body() {
     refused(
         EventType::InboxCreated,
         |b| b["working_hours"] = json!([]),
-        &[("working_hours[0].inbox_id", "must be an inbox: nothing else tells which one the event is about")],
+        &[("working_hours[0].inbox_id", "must be an inbox: nothing else identifies the inbox of the event")],
     );
     refused(
         EventType::InboxUpdated,
         |b| b["name"] = json!("Website"),
-        &[("name", "stands beside a field of the same name: set that instead")],
+        &[("name", "is the name of a field: set that instead")],
     );
     let deep = (0..30).fold(json!(1), |inner, _| json!({ "a": inner }));
     let mut too_deep = body(EventType::ContactCreated);
     too_deep["custom_attributes"] = deep;
-    let faults = read_value(&too_deep).unwrap_err();
-    assert_eq!(faults.iter().len(), 1);
-    assert!(faults.iter().all(|fault| fault.field.starts_with("custom_attributes.a.a.a")), "{faults:?}");
+    let violations = read_value(&too_deep).unwrap_err();
+    assert_eq!(violations.iter().len(), 1);
+    assert!(
+        violations.iter().all(|violation| violation.field.starts_with("custom_attributes.a.a.a")),
+        "{violations:?}"
+    );
 }
 
 #[test]
-fn what_is_no_event_is_refused() {
+fn a_body_that_is_no_event_is_refused() {
     let text = |text: &str| {
-        let faults = read(text.as_bytes(), account()).unwrap_err();
-        let found: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.rule)).collect();
+        let violations = read(text.as_bytes(), account()).unwrap_err();
+        let found: Vec<_> = violations
+            .iter()
+            .map(|violation| format!("{}: {}", violation.field, violation.description))
+            .collect();
         found.join("; ")
     };
-    assert!(text("").starts_with("body: is not JSON that can be read: EOF"));
-    assert!(text("{\"event\":").starts_with("body: is not JSON that can be read: EOF"));
+    assert!(text("").starts_with("body: is not valid JSON: EOF"));
+    assert!(text("{\"event\":").starts_with("body: is not valid JSON: EOF"));
     assert_eq!(text("[]"), "body: must be a JSON object");
-    assert_eq!(text("{}"), "event: is none of the twelve events");
-    assert_eq!(text(r#"{"event":"conversation_opened"}"#), "event: is none of the twelve events");
-    assert_eq!(text(r#"{"event":1}"#), "event: must be a string; event: is none of the twelve events");
+    assert_eq!(text("{}"), "event: is not a known event name");
+    assert_eq!(text(r#"{"event":"conversation_opened"}"#), "event: is not a known event name");
+    assert_eq!(text(r#"{"event":1}"#), "event: must be a string; event: is not a known event name");
 }
 
 #[test]
 fn a_body_of_another_account_is_refused() {
-    let rule = "must be 7, the account that the body is read for";
+    let rule = "must be 7, the account that the body is imported into";
     let conversation: fn(&mut Value) = |b| b["account"]["id"] = json!(8);
     refused(EventType::ConversationCreated, conversation, &[("account.id", rule)]);
     refused(EventType::ContactCreated, |b| b["account"]["id"] = json!(8), &[("account.id", rule)]);
@@ -208,12 +213,12 @@ fn a_body_of_another_account_is_refused() {
     );
     let mut other = body(EventType::InboxUpdated);
     other["account"] = json!({"id": 8, "name": "Chatwoot"});
-    let faults = read_value(&other).unwrap_err();
-    assert!(faults.iter().all(|fault| fault.kind == ViolationKind::AccountMismatch));
+    let violations = read_value(&other).unwrap_err();
+    assert!(violations.iter().all(|violation| violation.kind == ViolationKind::AccountMismatch));
 }
 
 #[test]
-fn a_body_that_names_no_account_is_of_the_one_it_is_read_for() {
+fn a_body_without_an_account_belongs_to_the_account_of_the_import() {
     let mut body = body(EventType::ConversationCreated);
     body.as_object_mut().unwrap().remove("account");
     let event = read_value(&body).unwrap();
@@ -222,13 +227,13 @@ fn a_body_that_names_no_account_is_of_the_one_it_is_read_for() {
 }
 
 #[test]
-fn a_hundred_faults_are_told_at_most() {
+fn a_hundred_violations_are_reported_at_most() {
     let mut body = body(EventType::MessageCreated);
     body["conversation"]["messages"] = json!(vec![1; 1000]);
     assert_eq!(read_value(&body).unwrap_err().iter().len(), event::FIELD_VIOLATIONS_MAX);
 }
 
-/// Long keys with much in them: a path is made only of what is at fault.
+/// Long keys with many values: only violations become text.
 #[test]
 fn a_path_stays_short() {
     let mut body = body(EventType::ContactCreated);
@@ -237,15 +242,15 @@ fn a_path_stays_short() {
     read_value(&body).unwrap();
     body["blocked"] = json!("no");
     body["custom_attributes"]["n"] = json!(i64::MAX);
-    let faults = read_value(&body).unwrap_err();
+    let violations = read_value(&body).unwrap_err();
     assert_eq!(
-        faults.iter().map(|fault| fault.field.as_str()).collect::<Vec<_>>(),
+        violations.iter().map(|violation| violation.field.as_str()).collect::<Vec<_>>(),
         ["blocked", "custom_attributes.n"]
     );
 }
 
 #[test]
-fn another_spelling_of_the_same_is_taken() {
+fn another_spelling_of_the_same_value_is_accepted() {
     let mut spelled = body(EventType::ConversationUpdated);
     spelled["channel"] = json!(null);
     spelled["custom_attributes"] = json!({"a": 2.0});
@@ -260,7 +265,7 @@ fn another_spelling_of_the_same_is_taken() {
 }
 
 #[test]
-fn a_message_of_which_nobody_knows_when_it_was_made_comes_out_again() {
+fn a_message_without_a_creation_time_round_trips() {
     for (of_event, of_message) in [(json!("1970-01-01T00:00:00.000Z"), json!(0)), (json!(null), json!(0))] {
         let mut unknown = body(EventType::MessageCreated);
         unknown["created_at"] = of_event;
@@ -301,22 +306,22 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn whatever_comes_is_taken_whole_or_refused(
-        kind in 1..=12,
+    fn every_body_is_accepted_whole_or_refused(
+        kind in 1..=i32::try_from(EventType::all().count()).unwrap(),
         keys in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
         value in any_json(),
     ) {
         let mut body = body(EventType::try_from(kind).unwrap());
-        let mut place = &mut body;
+        let mut target = &mut body;
         for key in keys {
-            if place.as_object().is_none_or(serde_json::Map::is_empty) {
+            if target.as_object().is_none_or(serde_json::Map::is_empty) {
                 break;
             }
-            let object = place.as_object_mut().unwrap();
+            let object = target.as_object_mut().unwrap();
             let at = key.index(object.len());
-            place = object.values_mut().nth(at).unwrap();
+            target = object.values_mut().nth(at).unwrap();
         }
-        *place = value;
+        *target = value;
         if let Ok(event) = read_value(&body) {
             let rendered = render::render(&event, FORM);
             let again = read(&rendered, account()).unwrap();

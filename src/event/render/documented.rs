@@ -1,104 +1,66 @@
 //! The documented form: the document's section "Webhook Events".
 //!
-//! What the document does not name follows its rule: `event`, then the record's documented keys. Two such events have no
-//! record in the document, so this is decided here. An inbox event is `event`, the inbox's documented keys (without which
-//! a receiver could not tell the inbox), then its settings' keys, sorted. A typing event is `event`, `user`,
+//! Event types that the document does not name follow its rule: `event`, then the record's documented keys.
+//! Two of them have no record in the document. An inbox event is `event`, the inbox's documented keys (which
+//! identify the inbox), then the keys of its settings, sorted. A typing event is `event`, `user`,
 //! `conversation`, `is_private`.
 //!
 //! Fields that the contract numbers from 30 do not come out in this form.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use self::objects::{
-    Account, Browser, Contact, Conversation, Inbox, InitiatedAt, Message, Sender, sender, some,
-};
+use self::objects::{Account, Browser, Contact, Conversation, Inbox, InitiatedAt, Message, Sender, sender};
 use super::{
-    required,
+    shared::{required, some, write},
     value::{Object, Value},
-    write,
 };
-use crate::proto::v1::{self, event::Payload};
+use crate::{
+    event::catalogue::{Parts, Record},
+    proto::v1,
+};
 
 pub(super) mod objects;
 
 /// The documented body of an event.
-pub(super) fn render(payload: &Payload) -> Vec<u8> {
-    match payload {
-        Payload::ConversationCreated(e) => {
-            conversation("conversation_created", e.conversation.as_ref(), None)
+pub(super) fn render(parts: &Parts<'_>) -> Vec<u8> {
+    let event = parts.descriptor.name;
+    match &parts.record {
+        Record::Conversation(record) => flat(parts, Conversation::from(required(*record))),
+        Record::Message(record) => flat(parts, Message::from(required(*record))),
+        Record::Contact(record) => flat(parts, Contact::from(required(*record))),
+        Record::Inbox { inbox, settings } => {
+            flat(parts, InboxWithSettings { inbox: required(*inbox).into(), settings: Object(*settings) })
         }
-        Payload::ConversationUpdated(e) => {
-            conversation("conversation_updated", e.conversation.as_ref(), Some(&e.changed_attributes))
-        }
-        Payload::ConversationStatusChanged(e) => {
-            conversation("conversation_status_changed", e.conversation.as_ref(), None)
-        }
-        Payload::MessageCreated(e) => message("message_created", e.message.as_ref()),
-        Payload::MessageUpdated(e) => message("message_updated", e.message.as_ref()),
-        Payload::WebwidgetTriggered(e) => write(&WebwidgetTriggered::from(e)),
-        Payload::ContactCreated(e) => contact("contact_created", e.contact.as_ref(), None),
-        Payload::ContactUpdated(e) => {
-            contact("contact_updated", e.contact.as_ref(), Some(&e.changed_attributes))
-        }
-        Payload::InboxCreated(e) => inbox("inbox_created", e.inbox.as_ref(), e.settings.as_ref(), None),
-        Payload::InboxUpdated(e) => {
-            inbox("inbox_updated", e.inbox.as_ref(), e.settings.as_ref(), Some(&e.changed_attributes))
-        }
-        Payload::ConversationTypingOn(e) => write(&Typing {
-            event: "conversation_typing_on",
-            user: sender(e.user.as_ref()),
-            conversation: required(e.conversation.as_ref()).into(),
-            is_private: e.is_private,
+        Record::Typing(typing) => write(&Typing {
+            event,
+            user: sender(typing.user),
+            conversation: required(typing.conversation).into(),
+            is_private: typing.is_private,
         }),
-        Payload::ConversationTypingOff(e) => write(&Typing {
-            event: "conversation_typing_off",
-            user: sender(e.user.as_ref()),
-            conversation: required(e.conversation.as_ref()).into(),
-            is_private: e.is_private,
-        }),
+        Record::Widget(widget) => write(&WebwidgetTriggered::new(event, widget)),
     }
 }
 
-type ChangeList = [v1::AttributeChange];
-
-fn conversation(event: &str, record: Option<&v1::Conversation>, changes: Option<&ChangeList>) -> Vec<u8> {
-    write(&Flat {
-        event,
-        changed_attributes: changes.map(Changes),
-        record: Conversation::from(required(record)),
-    })
+fn flat<R: Serialize>(parts: &Parts<'_>, record: R) -> Vec<u8> {
+    let changes = parts.descriptor.documented_changes.value(parts.changes);
+    let changed_attributes = changes.map(|changes| changes.map(Changes));
+    write(&Flat { event: parts.descriptor.name, changed_attributes, record })
 }
 
-fn message(event: &str, record: Option<&v1::Message>) -> Vec<u8> {
-    write(&Flat { event, changed_attributes: None, record: Message::from(required(record)) })
-}
-
-fn contact(event: &str, record: Option<&v1::Contact>, changes: Option<&ChangeList>) -> Vec<u8> {
-    write(&Flat { event, changed_attributes: changes.map(Changes), record: Contact::from(required(record)) })
-}
-
-fn inbox(
-    event: &str,
-    record: Option<&v1::Inbox>,
-    settings: Option<&prost_types::Struct>,
-    changes: Option<&ChangeList>,
-) -> Vec<u8> {
-    let record = InboxWithSettings { inbox: required(record).into(), settings: Object(settings) };
-    write(&Flat { event, changed_attributes: changes.map(Changes), record })
-}
-
-/// One flat object: the event's name, what changed where the event tells it, and the record's keys.
+/// One flat object: the event's name, the changed attributes if the event type lists them, and the record's
+/// keys.
 #[derive(Serialize)]
 struct Flat<'a, R: Serialize> {
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    changed_attributes: Option<Changes<'a>>,
+    #[expect(clippy::option_option, reason = "an absent key and null are different JSON")]
+    changed_attributes: Option<Option<Changes<'a>>>,
     #[serde(flatten)]
     record: R,
 }
 
 /// An array of one object per changed attribute.
-struct Changes<'a>(&'a ChangeList);
+struct Changes<'a>(&'a [v1::AttributeChange]);
 
 impl Serialize for Changes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -127,7 +89,7 @@ impl Serialize for Change<'_> {
     }
 }
 
-/// The one event whose name does not come first.
+/// `event` is not the first key of this event type.
 #[derive(Serialize)]
 struct WebwidgetTriggered<'a> {
     id: i64,
@@ -140,8 +102,8 @@ struct WebwidgetTriggered<'a> {
     event_info: Option<EventInfo<'a>>,
 }
 
-impl<'a> From<&'a v1::WebwidgetTriggered> for WebwidgetTriggered<'a> {
-    fn from(e: &'a v1::WebwidgetTriggered) -> Self {
+impl<'a> WebwidgetTriggered<'a> {
+    fn new(event: &'static str, e: &'a v1::WebwidgetTriggered) -> Self {
         Self {
             id: e.id,
             contact: required(e.contact.as_ref()).into(),
@@ -149,7 +111,7 @@ impl<'a> From<&'a v1::WebwidgetTriggered> for WebwidgetTriggered<'a> {
             account: required(e.account.as_ref()).into(),
             current_conversation: some(e.current_conversation.as_ref()),
             source_id: &e.source_id,
-            event: "webwidget_triggered",
+            event,
             event_info: some(e.event_info.as_ref()),
         }
     }
@@ -194,7 +156,7 @@ impl<'a> From<&'a v1::Browser> for WidgetBrowser<'a> {
     }
 }
 
-/// The check refuses settings whose keys are those before them.
+/// The check refuses settings with keys of the event or the inbox.
 #[derive(Serialize)]
 struct InboxWithSettings<'a> {
     #[serde(flatten)]

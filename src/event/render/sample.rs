@@ -1,34 +1,27 @@
 //! The sample form: the document's first "A sample webhook payload", which message events have.
 //!
-//! Its ids are strings. `sender` is "the agent who sent this message": a user, or the bot that answered in place of one
-//! (with an empty address); null when the end user wrote, who is under `contact`. `created_at` is null when unset, as
-//! every date of the documented form is. Further attributes of a conversation come out here too, beside the documented ones.
+//! Its ids are strings. `sender` is "the agent who sent this message": a user, or a bot (with an empty
+//! address); null when the end user wrote, who is under `contact`. `created_at` is null when unset, as every
+//! date of the documented form is. Further attributes of a conversation come out next to the documented ones.
 
 use serde::{Serialize, Serializer};
 
 use super::{
-    content_type,
-    documented::objects::{Browser, some},
-    message_type, required,
+    documented::objects::Browser,
+    shared::{content_type, message_type, some, write},
     time::SampleTime,
     value::Object,
-    write,
 };
-use crate::proto::v1::{self, MessageType, event::Payload, sender::Kind};
+use crate::proto::v1::{self, MessageType, sender::Kind};
 
-/// The body in the sample's form; `None` where the sample has none for this kind of event.
-pub(super) fn render(payload: &Payload) -> Option<Vec<u8>> {
-    let (event, message) = match payload {
-        Payload::MessageCreated(e) => ("message_created", &e.message),
-        Payload::MessageUpdated(e) => ("message_updated", &e.message),
-        _ => return None,
-    };
-    Some(write(&MessageEvent::new(event, required(message.as_ref()))))
+/// The body of a message event.
+pub(super) fn render(event: &str, message: &v1::Message) -> Vec<u8> {
+    write(&MessageEvent::new(event, message))
 }
 
 #[derive(Serialize)]
 struct MessageEvent<'a> {
-    event: &'static str,
+    event: &'a str,
     id: TextId,
     content: &'a str,
     created_at: Option<SampleTime<'a>>,
@@ -62,7 +55,7 @@ struct Conversation<'a> {
     additional_attributes: AdditionalAttributes<'a>,
 }
 
-/// The documented attributes, but for `initiated_at`, which is a string here.
+/// The documented attributes, except that `initiated_at` is a string here.
 #[derive(Serialize)]
 struct AdditionalAttributes<'a> {
     browser: Option<Browser<'a>>,
@@ -82,7 +75,7 @@ impl Serialize for TextId {
 }
 
 impl<'a> MessageEvent<'a> {
-    fn new(event: &'static str, message: &'a v1::Message) -> Self {
+    fn new(event: &'a str, message: &'a v1::Message) -> Self {
         let sender = message.sender.as_ref().and_then(|sender| sender.kind.as_ref());
         Self {
             event,
@@ -111,7 +104,7 @@ fn agent(sender: &Kind) -> Option<Agent<'_>> {
     match sender {
         Kind::User(user) => Some(Agent { id: TextId(user.id), name: &user.name, email: &user.email }),
         Kind::AgentBot(bot) => Some(Agent { id: TextId(bot.id), name: &bot.name, email: "" }),
-        // The contract has assistants for Chatwoot's own form alone.
+        // Assistants come out in Chatwoot's form only.
         Kind::Contact(_) | Kind::CaptainAssistant(_) => None,
     }
 }

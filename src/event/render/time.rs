@@ -4,15 +4,15 @@ use prost_types::Timestamp;
 use serde::{Serialize, Serializer, ser::Error};
 
 const DAY_SECONDS: i64 = 86_400;
-/// 0001-01-01T00:00:00Z in unix seconds: the first time that has a text of four year digits and is no year zero.
+/// 0001-01-01T00:00:00Z in unix seconds: the first time of the year 1.
 pub(crate) const FIRST_SECOND: i64 = -62_135_596_800;
 /// 9999-12-31T23:59:59Z in unix seconds.
 pub(crate) const LAST_SECOND: i64 = 253_402_300_799;
 
-/// A time as `2023-05-15T10:00:00.000Z`; what is finer than a millisecond is cut off.
+/// A time as `2023-05-15T10:00:00.000Z`; truncated to milliseconds.
 pub(super) struct Iso<'a>(pub(super) &'a Timestamp);
 
-/// A time as `2020-03-03 13:05:57 UTC`; what is finer than a second is cut off.
+/// A time as `2020-03-03 13:05:57 UTC`; truncated to seconds.
 pub(super) struct SampleTime<'a>(pub(super) &'a Timestamp);
 
 impl Serialize for Iso<'_> {
@@ -44,21 +44,21 @@ pub(super) fn unix_fraction(time: Option<&Timestamp>) -> f64 {
         reason = "seconds of the years 1 to 9999 are whole numbers of a float"
     )]
     time.map_or(0.0, |time| {
-        // As one quotient: a sum of the two would be rounded twice.
+        // One division: adding seconds and fraction would round twice.
         let micros = time.seconds as f64 * 1e6 + f64::from(time.nanos / 1_000);
         micros / 1e6
     })
 }
 
 fn out_of_range<E: Error>() -> E {
-    E::custom("a time is outside of the years 1 to 9999")
+    E::custom("a time is not in the years 1 to 9999")
 }
 
 fn serialize_ascii<S: Serializer>(text: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(str::from_utf8(text).expect("digits and punctuation are UTF-8"))
 }
 
-/// Puts the digits of date and time of day over those of `text`, whose first 19 bytes have the form
+/// Writes the digits of date and time over those of `text`, whose first 19 bytes have the form
 /// `0000-00-00T00:00:00`. `None` outside of the years 1 to 9999.
 fn put_date_and_time(text: &mut [u8], unix_seconds: i64) -> Option<()> {
     if !(FIRST_SECOND..=LAST_SECOND).contains(&unix_seconds) {
@@ -77,8 +77,8 @@ fn put_date_and_time(text: &mut [u8], unix_seconds: i64) -> Option<()> {
 
 /// Year, month and day in the Gregorian calendar of a day counted from 1970-01-01, not before the year 0.
 ///
-/// jiff's timestamps end a day before the year 9999 does, so this is our own. Years are taken to begin in March: then the
-/// leap day is the last of its year, and the months before any other are 153 days for every five of them.
+/// jiff's timestamps end a day before the year 9999 does, so this is our own. Years begin in March here: then
+/// the leap day is the last of its year, and every five months have 153 days.
 fn date(day: i64) -> (i64, i64, i64) {
     const ERA_DAYS: i64 = 146_097; // 400 years
     let day = day + 719_468; // from 0000-03-01
@@ -94,7 +94,8 @@ fn date(day: i64) -> (i64, i64, i64) {
 /// Fills `digits` with `number`, zeros in front.
 fn put(digits: &mut [u8], mut number: i64) {
     for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).expect("times are not negative here, so this is a digit");
+        *digit = b'0'
+            + u8::try_from(number % 10).expect("times are not negative here, so the remainder is a digit");
         number /= 10;
     }
 }

@@ -1,12 +1,13 @@
-//! `google.protobuf.Struct` and `Value` as the JSON that they stand for.
+//! `google.protobuf.Struct` and `Value` as JSON.
 
 use prost_types::{Struct, value::Kind};
 use serde::{Serialize, Serializer};
 
-/// Integral numbers from here on are written with an exponent, as JavaScript does. Below, all their digits are.
+/// Integral numbers from this one are written with an exponent, as in JavaScript; smaller ones with all their
+/// digits.
 const EXPONENT_FROM: f64 = 1e21;
 
-/// A free object, `{}` when unset. A Struct has no order of keys: they are sorted.
+/// A free object, `{}` when unset. Its keys are sorted: a Struct has no order of keys.
 #[derive(Clone, Copy)]
 pub(super) struct Object<'a>(pub(super) Option<&'a Struct>);
 
@@ -41,7 +42,10 @@ fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Result<S::Ok, 
     if number.fract() != 0.0 || number.abs() >= EXPONENT_FROM {
         return serializer.serialize_f64(number);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "it has no fraction and fits, as was just seen")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the check above leaves no fraction, and the range fits"
+    )]
     let whole = number as i128;
     match i64::try_from(whole) {
         Ok(whole) => serializer.serialize_i64(whole),
@@ -82,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unset_is_null_or_an_empty_object() {
+    fn unset_is_null_or_an_empty_object() {
         assert_eq!(serde_json::to_string(&Value(None)).unwrap(), "null");
         assert_eq!(serde_json::to_string(&Value(Some(&prost_types::Value { kind: None }))).unwrap(), "null");
         assert_eq!(serde_json::to_string(&Object(None)).unwrap(), "{}");

@@ -1,4 +1,4 @@
-//! What every part of the check shares: the account, the faults so far, and the rules for plain fields.
+//! The state of a check: the account, the violations so far, and the rules for plain fields.
 
 use std::fmt;
 
@@ -13,50 +13,45 @@ use crate::{
     event::render::{FIRST_SECOND, LAST_SECOND},
 };
 
-/// Most faults that are collected of one event. A caller with more hears of these first.
+/// Most violations that are reported of one event; a caller with more sees these first.
 pub const FIELD_VIOLATIONS_MAX: usize = 100;
 
 const NANOS_MAX: i32 = 999_999_999;
 
-/// Collects the faults of one event.
+/// Collects the violations of one event.
 pub(super) struct Checker {
     account: AccountId,
-    faults: FieldViolations,
+    violations: FieldViolations,
 }
 
 impl Checker {
-    /// A check of an event that is published to `account`.
+    /// For an event that is published to `account`.
     pub(super) fn new(account: AccountId) -> Self {
-        Self { account, faults: FieldViolations::default() }
+        Self { account, violations: FieldViolations::default() }
     }
 
-    /// The faults, if there are any.
+    /// Errors with the violations if there are any.
     pub(super) fn into_result(self) -> Result<(), FieldViolations> {
-        self.faults.into_result(())
+        self.violations.into_result(())
     }
 
-    /// The account that the event is published to.
-    pub(super) fn account_number(&self) -> i64 {
-        self.account.get()
-    }
-
-    /// Notes that the field at `at` must be set.
+    /// Reports that the field at `at` must be set.
     pub(super) fn required(&mut self, at: &Path<'_>) {
-        self.fault(ViolationKind::Required, at, "is required");
+        self.violation(ViolationKind::Required, at, "is required");
     }
 
-    /// Notes that the field at `at` breaks `rule`.
-    pub(super) fn invalid(&mut self, at: &Path<'_>, rule: impl fmt::Display) {
-        self.fault(ViolationKind::Invalid, at, rule);
+    /// Reports that the field at `at` is invalid.
+    pub(super) fn invalid(&mut self, at: &Path<'_>, description: impl fmt::Display) {
+        self.violation(ViolationKind::Invalid, at, description);
     }
 
-    fn fault(&mut self, kind: ViolationKind, at: &Path<'_>, rule: impl fmt::Display) {
-        if self.faults.iter().len() < FIELD_VIOLATIONS_MAX {
-            self.faults.push(kind, at.to_string(), rule);
+    fn violation(&mut self, kind: ViolationKind, at: &Path<'_>, description: impl fmt::Display) {
+        if self.violations.iter().len() < FIELD_VIOLATIONS_MAX {
+            self.violations.push(kind, at.to_string(), description);
         }
     }
 
-    /// The required field `id` of the record at `at`.
+    /// Checks the required field `id` of the record at `at`.
     pub(super) fn id(&mut self, id: i64, at: &Path<'_>) {
         match id {
             0 => self.required(&at.field("id")),
@@ -65,20 +60,20 @@ impl Checker {
         }
     }
 
-    /// An account id that must be the one that the event is published to.
+    /// Checks an account id: it must be the one that the event is published to.
     pub(super) fn same_account(&mut self, number: i64, at: &Path<'_>) {
         if number != self.account.get() {
             let account = self.account;
-            let rule = format_args!("must be {account}, the account that the event is published to");
-            self.fault(ViolationKind::AccountMismatch, at, rule);
+            let description = format_args!("must be {account}, the account that the event is published to");
+            self.violation(ViolationKind::AccountMismatch, at, description);
         }
     }
 
-    /// The time `name` of the record at `at`.
+    /// Checks the time `name` of the record at `at`.
     pub(super) fn time(&mut self, time: Option<&Timestamp>, at: &Path<'_>, name: &'static str) {
         let Some(time) = time else { return };
         if !(FIRST_SECOND..=LAST_SECOND).contains(&time.seconds) {
-            self.invalid(&at.field(name), "must lie within the years 1 to 9999");
+            self.invalid(&at.field(name), "must be in the years 1 to 9999");
         }
         if !(0..=NANOS_MAX).contains(&time.nanos) {
             self.invalid(&at.field(name), format_args!("must have nanos from 0 to {NANOS_MAX}"));

@@ -1,15 +1,15 @@
-//! Where a field stands in a request.
+//! The path of a field in a request.
 
 use std::fmt;
 
-/// Most characters of a free object's key that a path shows; the rest of a longer key is left out.
+/// Most characters of a free object's key that a path shows; a longer key is cut.
 pub(super) const KEY_CHARS_SHOWN: usize = 64;
 
-/// A field's path, as a list from the field up to the request. It lives on the stack of the check and becomes text only
-/// when there is a fault.
+/// A path as a list from the field up to the request. It is on the stack of the check, and becomes text only
+/// in a violation.
 #[derive(Clone, Copy)]
 pub(super) enum Path<'a> {
-    /// Where the event stands in the request.
+    /// The path of the event in the request.
     Root(&'a str),
     /// A field of a message.
     Field(&'a Path<'a>, &'static str),
@@ -22,12 +22,12 @@ pub(super) enum Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The field `name` within this.
+    /// The field `name` of this.
     pub(super) fn field(&'a self, name: &'static str) -> Self {
         Self::Field(self, name)
     }
 
-    /// The element `index` of the repeated field `name` within this.
+    /// The element `index` of the repeated field `name` of this.
     pub(super) fn item(&'a self, name: &'static str, index: usize) -> Self {
         Self::Item(self, name, index)
     }

@@ -3,20 +3,17 @@
 use super::{checker::Checker, path::Path, reserved_keys};
 use crate::proto::v1::{self, MessageType, sender::Kind};
 
-/// Most records (messages and conversations, which contain each other) that may lie within one another.
+/// Deepest nesting of messages and conversations, which contain each other.
 pub const NESTING_MAX: usize = 8;
 
 /// Content types that make a message without a type a template.
 const TEMPLATE_CONTENT_TYPES: [&str; 3] = ["input_select", "cards", "form"];
 
 impl Checker {
-    /// The conversation at `at`, which is the `depth`th record, itself counted.
-    pub(super) fn conversation(&mut self, conversation: &mut v1::Conversation, depth: usize, at: &Path<'_>) {
+    /// The conversation at `at`, which is nested in `depth - 1` others.
+    pub(super) fn conversation(&mut self, conversation: &v1::Conversation, depth: usize, at: &Path<'_>) {
         if self.is_too_deep(depth, at) {
             return;
-        }
-        if conversation.account_id == 0 {
-            conversation.account_id = self.account_number();
         }
         self.id(conversation.id, at);
         self.same_account(conversation.account_id, &at.field("account_id"));
@@ -47,7 +44,7 @@ impl Checker {
         if conversation.no_messages && !conversation.messages.is_empty() {
             self.invalid(&at.field("no_messages"), "must not be set together with messages");
         }
-        for (index, message) in conversation.messages.iter_mut().enumerate() {
+        for (index, message) in conversation.messages.iter().enumerate() {
             self.message(message, depth + 1, &at.item("messages", index));
         }
     }
@@ -86,8 +83,8 @@ impl Checker {
         self.object(meta.extra.as_ref(), &reserved_keys::META, &at.field("extra"));
     }
 
-    /// The message at `at`, which is the `depth`th record, itself counted.
-    pub(super) fn message(&mut self, message: &mut v1::Message, depth: usize, at: &Path<'_>) {
+    /// The message at `at`, which is nested in `depth - 1` others.
+    pub(super) fn message(&mut self, message: &v1::Message, depth: usize, at: &Path<'_>) {
         if self.is_too_deep(depth, at) {
             return;
         }
@@ -101,10 +98,10 @@ impl Checker {
         self.object(message.sentiment.as_ref(), &[], &at.field("sentiment"));
         self.object(message.extra.as_ref(), &reserved_keys::MESSAGE, &at.field("extra"));
         self.sender_of(message, at);
-        if let Some(told) = &message.conversation_told {
+        if let Some(state) = &message.conversation_told {
             let at = &at.field("conversation_told");
-            self.time(told.last_activity_at.as_ref(), at, "last_activity_at");
-            self.object(told.extra.as_ref(), &reserved_keys::CONVERSATION_TOLD, &at.field("extra"));
+            self.time(state.last_activity_at.as_ref(), at, "last_activity_at");
+            self.object(state.extra.as_ref(), &reserved_keys::MESSAGE_CONVERSATION, &at.field("extra"));
         }
         if let Some(account) = &message.account {
             self.account(account, &at.field("account"));
@@ -115,14 +112,14 @@ impl Checker {
         for (index, attachment) in message.attachments.iter().enumerate() {
             self.attachment(attachment, &at.item("attachments", index));
         }
-        if let Some(conversation) = &mut message.conversation {
+        if let Some(conversation) = &message.conversation {
             self.conversation(conversation, depth + 1, &at.field("conversation"));
         }
     }
 
     fn message_type(&mut self, message: &v1::Message, at: &Path<'_>) {
         match MessageType::try_from(message.message_type) {
-            Err(_) => self.invalid(at, "is none of the known message types"),
+            Err(_) => self.invalid(at, "is not a known message type"),
             Ok(MessageType::Unspecified) => {
                 if !TEMPLATE_CONTENT_TYPES.contains(&message.content_type.as_str()) {
                     self.required(at);
@@ -187,7 +184,7 @@ impl Checker {
         self.object(inbox.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
     }
 
-    /// The browser and the beginning of the visit, of what is at `at`.
+    /// The browser and the start of the visit, in the record at `at`.
     pub(super) fn browser_and_time(
         &mut self,
         browser: Option<&v1::Browser>,
@@ -223,7 +220,10 @@ impl Checker {
     fn is_too_deep(&mut self, depth: usize, at: &Path<'_>) -> bool {
         let too_deep = depth > NESTING_MAX;
         if too_deep {
-            self.invalid(at, format_args!("lies within {NESTING_MAX} messages and conversations already"));
+            self.invalid(
+                at,
+                format_args!("is nested in {NESTING_MAX} messages and conversations: no more are allowed"),
+            );
         }
         too_deep
     }

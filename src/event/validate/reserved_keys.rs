@@ -1,9 +1,9 @@
-//! The keys that come out beside those of a record's `extra`, in whichever form and place: none of them may be in it.
+//! The keys that a record has of its own in a body, in any form. Its `extra` must not contain them.
 
-/// Of what is known of the place a conversation came from.
+/// Keys of the additional attributes of a conversation.
 pub(super) const CONVERSATION_ATTRIBUTES: [&str; 3] = ["browser", "initiated_at", "referer"];
 
-/// Of an attachment.
+/// Keys of an attachment.
 pub(super) const ATTACHMENT: [&str; 11] = [
     "id",
     "message_id",
@@ -18,7 +18,7 @@ pub(super) const ATTACHMENT: [&str; 11] = [
     "meta",
 ];
 
-/// Of a conversation.
+/// Keys of a conversation.
 pub(super) const CONVERSATION: [&str; 26] = [
     "account",
     "account_id",
@@ -48,7 +48,7 @@ pub(super) const CONVERSATION: [&str; 26] = [
     "waiting_since",
 ];
 
-/// Of a message, at the top and within its conversation.
+/// Keys of a message, at the top level and in its conversation.
 pub(super) const MESSAGE: [&str; 26] = [
     "account",
     "account_id",
@@ -78,7 +78,7 @@ pub(super) const MESSAGE: [&str; 26] = [
     "updated_at",
 ];
 
-/// Of a contact.
+/// Keys of a contact.
 pub(super) const CONTACT: [&str; 14] = [
     "account",
     "additional_attributes",
@@ -96,14 +96,14 @@ pub(super) const CONTACT: [&str; 14] = [
     "type",
 ];
 
-/// Of a user.
+/// Keys of a user.
 pub(super) const USER: [&str; 8] =
     ["availability_status", "available_name", "avatar_url", "email", "id", "name", "thumbnail", "type"];
 
-/// Of a bot.
+/// Keys of a bot.
 pub(super) const AGENT_BOT: [&str; 4] = ["avatar_url", "id", "name", "type"];
 
-/// Of the link between a contact and an inbox.
+/// Keys of the link between a contact and an inbox.
 pub(super) const CONTACT_INBOX: [&str; 8] = [
     "contact_id",
     "created_at",
@@ -115,34 +115,37 @@ pub(super) const CONTACT_INBOX: [&str; 8] = [
     "updated_at",
 ];
 
-/// Of the two sides of a conversation.
+/// Keys of the people of a conversation.
 pub(super) const META: [&str; 5] = ["assignee", "assignee_type", "hmac_verified", "sender", "team"];
 
-/// Of what the widget knew.
+/// Keys of the event information of the widget.
 pub(super) const EVENT_INFO: [&str; 5] =
     ["browser", "browser_language", "initiated_at", "referer", "widget_language"];
 
-/// Of an assistant.
+/// Keys of an assistant.
 pub(super) const CAPTAIN_ASSISTANT: [&str; 6] =
     ["avatar_url", "created_at", "description", "id", "name", "type"];
 
-/// Of an account, an inbox or a team.
+/// Keys of an account, an inbox or a team.
 pub(super) const NAMED: [&str; 2] = ["id", "name"];
 
-/// Of a browser.
+/// Keys of a browser.
 pub(super) const BROWSER: [&str; 5] =
     ["browser_name", "browser_version", "device_name", "platform_name", "platform_version"];
 
-/// Of when a visitor came.
+/// Keys of the start of a visit.
 pub(super) const INITIATED_AT: [&str; 1] = ["timestamp"];
 
-/// Of what a message tells of its conversation.
-pub(super) const CONVERSATION_TOLD: [&str; 4] =
+/// Keys of the state of its conversation that a message carries.
+pub(super) const MESSAGE_CONVERSATION: [&str; 4] =
     ["assignee_id", "contact_inbox", "last_activity_at", "unread_count"];
 
-/// Of the event that the widget was opened.
+/// Keys of `webwidget_triggered`.
 pub(super) const WEBWIDGET_TRIGGERED: [&str; 8] =
     ["account", "contact", "current_conversation", "event", "event_info", "id", "inbox", "source_id"];
 
-/// Of the events that somebody types.
+/// Keys of the typing events.
 pub(super) const TYPING: [&str; 4] = ["conversation", "event", "is_private", "user"];
+
+/// Keys of an inbox event: its settings come out next to these.
+pub(super) const SETTINGS: [&str; 4] = ["event", "changed_attributes", "id", "name"];

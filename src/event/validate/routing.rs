@@ -1,24 +1,21 @@
-//! What a checked payload says about where its event goes and which events it must follow.
+//! The routing of a checked event: its inbox and its order key.
 
 use crate::{
     domain::event_routing::OrderKey,
-    proto::v1::{self, event::Payload, sender::Kind},
+    event::catalogue::Record,
+    proto::v1::{self, sender::Kind},
 };
 
-/// The inbox that an event belongs to. A contact's event belongs to none, as do those that leave the inbox unset.
-pub(super) fn inbox_id(payload: &Payload) -> Option<i64> {
-    let id = match payload {
-        Payload::ConversationCreated(e) => of_conversation(e.conversation.as_ref()),
-        Payload::ConversationUpdated(e) => of_conversation(e.conversation.as_ref()),
-        Payload::ConversationStatusChanged(e) => of_conversation(e.conversation.as_ref()),
-        Payload::ConversationTypingOn(e) => of_conversation(e.conversation.as_ref()),
-        Payload::ConversationTypingOff(e) => of_conversation(e.conversation.as_ref()),
-        Payload::MessageCreated(e) => of_message(e.message.as_ref()),
-        Payload::MessageUpdated(e) => of_message(e.message.as_ref()),
-        Payload::WebwidgetTriggered(e) => e.inbox.as_ref().map(|inbox| inbox.id),
-        Payload::InboxCreated(e) => e.inbox.as_ref().map(|inbox| inbox.id),
-        Payload::InboxUpdated(e) => e.inbox.as_ref().map(|inbox| inbox.id),
-        Payload::ContactCreated(_) | Payload::ContactUpdated(_) => None,
+/// The inbox that an event belongs to. A contact's event belongs to none, and neither does one that leaves
+/// the inbox unset.
+pub(super) fn inbox_id(record: &Record<'_>) -> Option<i64> {
+    let id = match record {
+        Record::Conversation(conversation) => of_conversation(*conversation),
+        Record::Typing(typing) => of_conversation(typing.conversation),
+        Record::Message(message) => of_message(*message),
+        Record::Widget(event) => event.inbox.as_ref().map(|inbox| inbox.id),
+        Record::Inbox { inbox, .. } => inbox.map(|inbox| inbox.id),
+        Record::Contact(_) => None,
     };
     id.filter(|id| *id != 0)
 }
@@ -35,32 +32,31 @@ fn of_message(message: Option<&v1::Message>) -> Option<i64> {
     }
 }
 
-/// What an event keeps its order within: its conversation; without one, its contact; without either, its inbox.
-pub(in crate::event) fn order_key(payload: &Payload) -> OrderKey {
-    let conversation = |c: &Option<v1::Conversation>| OrderKey::Conversation(c.as_ref().map_or(0, |c| c.id));
-    let contact = |c: &Option<v1::Contact>| OrderKey::Contact(c.as_ref().map_or(0, |c| c.id));
-    let inbox = |i: &Option<v1::Inbox>| OrderKey::Inbox(i.as_ref().map_or(0, |i| i.id));
-    match payload {
-        Payload::ConversationCreated(e) => conversation(&e.conversation),
-        Payload::ConversationUpdated(e) => conversation(&e.conversation),
-        Payload::ConversationStatusChanged(e) => conversation(&e.conversation),
-        Payload::ConversationTypingOn(e) => conversation(&e.conversation),
-        Payload::ConversationTypingOff(e) => conversation(&e.conversation),
-        Payload::MessageCreated(e) => message_order_key(e.message.as_ref()),
-        Payload::MessageUpdated(e) => message_order_key(e.message.as_ref()),
-        Payload::WebwidgetTriggered(e) if e.current_conversation.is_some() => {
-            conversation(&e.current_conversation)
+/// The order key of an event: its conversation; without one, its contact; without either, its inbox.
+pub(in crate::event) fn order_key(record: &Record<'_>) -> OrderKey {
+    match record {
+        Record::Conversation(conversation) => by_conversation(*conversation),
+        Record::Typing(typing) => by_conversation(typing.conversation),
+        Record::Message(message) => message_order_key(*message),
+        Record::Widget(event) if event.current_conversation.is_some() => {
+            by_conversation(event.current_conversation.as_ref())
         }
-        Payload::WebwidgetTriggered(e) => contact(&e.contact),
-        Payload::ContactCreated(e) => contact(&e.contact),
-        Payload::ContactUpdated(e) => contact(&e.contact),
-        Payload::InboxCreated(e) => inbox(&e.inbox),
-        Payload::InboxUpdated(e) => inbox(&e.inbox),
+        Record::Widget(event) => by_contact(event.contact.as_ref()),
+        Record::Contact(contact) => by_contact(*contact),
+        Record::Inbox { inbox, .. } => OrderKey::Inbox(inbox.map_or(0, |inbox| inbox.id)),
     }
 }
 
-/// A message that tells neither conversation nor contact nor inbox shares one order, "conversation 0", with all its like:
-/// nothing says which of them belong together.
+fn by_conversation(conversation: Option<&v1::Conversation>) -> OrderKey {
+    OrderKey::Conversation(conversation.map_or(0, |conversation| conversation.id))
+}
+
+fn by_contact(contact: Option<&v1::Contact>) -> OrderKey {
+    OrderKey::Contact(contact.map_or(0, |contact| contact.id))
+}
+
+/// Messages without conversation, contact and inbox share one order, "conversation 0": nothing says which of
+/// them belong together.
 fn message_order_key(message: Option<&v1::Message>) -> OrderKey {
     let sender = message.and_then(|message| message.sender.as_ref()).and_then(|sender| sender.kind.as_ref());
     let conversation = message.and_then(|message| message.conversation.as_ref());
@@ -79,7 +75,7 @@ mod tests {
     use crate::{
         domain::ids::AccountId,
         event::{samples, validate::check},
-        proto::v1::EventType,
+        proto::v1::{EventType, event::Payload},
     };
 
     fn account() -> AccountId {
@@ -91,9 +87,9 @@ mod tests {
     }
 
     /// Inbox and order key of an event.
-    fn facts(mut event: v1::Event) -> (Option<i64>, OrderKey) {
-        let facts = check(&mut event, account(), "event").unwrap();
-        (facts.inbox_id, facts.order_key)
+    fn routing(mut event: v1::Event) -> (Option<i64>, OrderKey) {
+        let routing = check(&mut event, account(), "event").unwrap();
+        (routing.inbox_id, routing.order_key)
     }
 
     /// A conversation with the id 30 in the inbox 20.
@@ -136,7 +132,7 @@ mod tests {
             }),
         ];
         for payload in payloads {
-            assert_eq!(facts(event(payload)), (Some(20), OrderKey::Conversation(30)));
+            assert_eq!(routing(event(payload)), (Some(20), OrderKey::Conversation(30)));
         }
     }
 
@@ -145,7 +141,7 @@ mod tests {
         let bare = |change: fn(&mut v1::Message)| {
             let mut message = v1::Message { id: 1, message_type: 1, ..v1::Message::default() };
             change(&mut message);
-            facts(event(Payload::MessageCreated(v1::MessageCreated { message: Some(message) })))
+            routing(event(Payload::MessageCreated(v1::MessageCreated { message: Some(message) })))
         };
         let from_contact = |message: &mut v1::Message| {
             let contact = v1::Contact { id: 50, ..v1::Contact::default() };
@@ -168,15 +164,15 @@ mod tests {
 
     #[test]
     fn the_widget_contacts_and_inboxes_have_their_own_order() {
-        assert_eq!(facts(sample(EventType::WebwidgetTriggered)), (Some(1), OrderKey::Contact(1)));
+        assert_eq!(routing(sample(EventType::WebwidgetTriggered)), (Some(1), OrderKey::Contact(1)));
         let mut in_conversation = sample(EventType::WebwidgetTriggered);
         let Some(Payload::WebwidgetTriggered(e)) = &mut in_conversation.payload else { unreachable!() };
         e.current_conversation = conversation();
-        assert_eq!(facts(in_conversation), (Some(1), OrderKey::Conversation(30)));
+        assert_eq!(routing(in_conversation), (Some(1), OrderKey::Conversation(30)));
 
-        assert_eq!(facts(sample(EventType::ContactCreated)), (None, OrderKey::Contact(1)));
-        assert_eq!(facts(sample(EventType::ContactUpdated)), (None, OrderKey::Contact(1)));
-        assert_eq!(facts(sample(EventType::InboxCreated)), (Some(1), OrderKey::Inbox(1)));
-        assert_eq!(facts(sample(EventType::InboxUpdated)), (Some(1), OrderKey::Inbox(1)));
+        assert_eq!(routing(sample(EventType::ContactCreated)), (None, OrderKey::Contact(1)));
+        assert_eq!(routing(sample(EventType::ContactUpdated)), (None, OrderKey::Contact(1)));
+        assert_eq!(routing(sample(EventType::InboxCreated)), (Some(1), OrderKey::Inbox(1)));
+        assert_eq!(routing(sample(EventType::InboxUpdated)), (Some(1), OrderKey::Inbox(1)));
     }
 }

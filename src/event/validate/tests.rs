@@ -1,4 +1,4 @@
-//! Every rule once, as a table: what is done to a valid event, and the faults that come of it.
+//! Every rule once, as a table: a change to a valid event, and the violations that it causes.
 
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::field_violation::ViolationKind::{self, AccountMismatch, Invalid, Required},
     event::samples,
-    proto::v1::{EventType, MessageType, sender},
+    proto::v1::{EventType, MessageType, event::Payload, sender},
 };
 
 mod values;
@@ -21,20 +21,20 @@ fn sample(kind: EventType) -> v1::Event {
     samples::sample(kind, account())
 }
 
-/// Path and kind of every fault of `event`.
-fn faults(mut event: v1::Event) -> Vec<(String, ViolationKind)> {
+/// Path and kind of every violation of `event`.
+fn violations(mut event: v1::Event) -> Vec<(String, ViolationKind)> {
     match check(&mut event, account(), "event") {
         Ok(_) => Vec::new(),
-        Err(faults) => faults.iter().map(|fault| (fault.field.clone(), fault.kind)).collect(),
+        Err(found) => found.iter().map(|violation| (violation.field.clone(), violation.kind)).collect(),
     }
 }
 
-/// Asserts that a valid event of `kind`, changed by `change`, has exactly the faults `expected`.
+/// Asserts that a valid event of `kind`, changed by `change`, has exactly the violations `expected`.
 #[track_caller]
 fn expect(kind: EventType, change: impl FnOnce(&mut Payload), expected: &[(&str, ViolationKind)]) {
     let mut event = sample(kind);
     change(event.payload.as_mut().unwrap());
-    let found = faults(event);
+    let found = violations(event);
     assert_eq!(below("", &found), expected);
 }
 
@@ -49,18 +49,18 @@ fn message_event(change: impl FnOnce(&mut v1::Message)) -> v1::Event {
 /// As [`expect`], for the message of a `message_created`; paths are from the message.
 #[track_caller]
 fn expect_message(change: impl FnOnce(&mut v1::Message), expected: &[(&str, ViolationKind)]) {
-    let found = faults(message_event(change));
+    let found = violations(message_event(change));
     assert_eq!(below("event.message_created.message.", &found), expected);
 }
 
 /// As [`expect_message`], for the conversation of that message; paths are from the conversation.
 #[track_caller]
 fn expect_conversation(change: impl FnOnce(&mut v1::Conversation), expected: &[(&str, ViolationKind)]) {
-    let found = faults(message_event(|message| change(message.conversation.as_mut().unwrap())));
+    let found = violations(message_event(|message| change(message.conversation.as_mut().unwrap())));
     assert_eq!(below("event.message_created.message.conversation.", &found), expected);
 }
 
-/// The faults with their paths from `prefix` on.
+/// The violations with their paths from `prefix` on.
 fn below<'a>(prefix: &str, found: &'a [(String, ViolationKind)]) -> Vec<(&'a str, ViolationKind)> {
     found.iter().map(|(path, kind)| (path.strip_prefix(prefix).unwrap(), *kind)).collect()
 }
@@ -77,7 +77,7 @@ fn time(seconds: i64, nanos: i32) -> Option<Timestamp> {
     Some(Timestamp { seconds, nanos })
 }
 
-/// Messages and conversations within one another, `records` of them.
+/// Nested messages and conversations, `records` of them.
 fn nested_message(records: usize) -> v1::Message {
     let mut message = v1::Message { id: 1, message_type: 1, ..v1::Message::default() };
     if records > 1 {
@@ -89,9 +89,9 @@ fn nested_message(records: usize) -> v1::Message {
 
 #[test]
 fn a_payload_and_its_records_are_required() {
-    assert_eq!(faults(v1::Event::default()), [("event.payload".to_owned(), Required)]);
+    assert_eq!(violations(v1::Event::default()), [("event.payload".to_owned(), Required)]);
 
-    let empty = |payload| faults(v1::Event { payload: Some(payload), ..v1::Event::default() });
+    let empty = |payload| violations(v1::Event { payload: Some(payload), ..v1::Event::default() });
     let table = [
         (
             Payload::ConversationCreated(v1::ConversationCreated::default()),
@@ -131,13 +131,14 @@ fn a_payload_and_its_records_are_required() {
 }
 
 #[test]
-fn every_fault_is_found_and_its_path_begins_where_the_event_stands() {
+fn every_violation_is_found_and_its_path_begins_with_that_of_the_event() {
     let mut event = message_event(|message| {
         message.id = 0;
         message.conversation.as_mut().unwrap().meta.as_mut().unwrap().sender.as_mut().unwrap().id = -1;
     });
-    let faults = check(&mut event, account(), "requests[3].event").unwrap_err();
-    let found: Vec<_> = faults.iter().map(|f| (f.field.as_str(), f.kind, f.rule.as_str())).collect();
+    let violations = check(&mut event, account(), "requests[3].event").unwrap_err();
+    let found: Vec<_> =
+        violations.iter().map(|f| (f.field.as_str(), f.kind, f.description.as_str())).collect();
     assert_eq!(
         found,
         [
@@ -174,7 +175,7 @@ fn ids_of_records_are_required_and_positive() {
 }
 
 #[test]
-fn a_sender_is_someone() {
+fn a_sender_has_a_kind() {
     let sent_by = |kind| move |m: &mut v1::Message| m.sender = Some(v1::Sender { kind });
     expect_message(sent_by(None), &[("sender.kind", Required)]);
     let contact = sender::Kind::Contact(v1::Contact::default());
@@ -292,7 +293,7 @@ fn times_have_a_text() {
         ],
     );
     let occurred = v1::Event { occur_time: time(253_402_300_800, 0), ..sample(EventType::ContactCreated) };
-    assert_eq!(faults(occurred), [("event.occur_time".to_owned(), Invalid)]);
+    assert_eq!(violations(occurred), [("event.occur_time".to_owned(), Invalid)]);
 }
 
 #[test]
@@ -308,7 +309,7 @@ fn a_changed_attribute_has_a_name() {
 }
 
 #[test]
-fn one_at_most_is_assigned() {
+fn a_conversation_has_one_assignee_at_most() {
     expect_conversation(
         |c| {
             let bot = v1::AgentBot { id: 1, ..v1::AgentBot::default() };
@@ -341,7 +342,7 @@ fn a_conversation_gets_the_account_at_every_level() {
 }
 
 #[test]
-fn what_is_output_only_is_cleared() {
+fn output_only_fields_are_cleared() {
     let mut event = v1::Event {
         name: "accounts/9/events/x".into(),
         r#type: 99,
@@ -354,7 +355,7 @@ fn what_is_output_only_is_cleared() {
 }
 
 #[test]
-fn what_is_told_in_one_place_is_not_told_in_another() {
+fn the_same_fact_is_not_set_in_two_fields() {
     let sender = Some(v1::Sender {
         kind: Some(sender::Kind::CaptainAssistant(v1::CaptainAssistant {
             created_at: time(0, -1),

@@ -4,23 +4,24 @@ use prost_types::{Struct, Value, value::Kind};
 
 use super::{checker::Checker, path::Path};
 
-/// Most objects and lists that may lie within one another in one free value.
+/// Deepest nesting of objects and lists in one free value.
 ///
-/// The codec gives up at a nesting of 100 messages, of which an object takes three. With this limit, the deepest value in
-/// the deepest record of a batch still passes the codec: a publisher hears from us what is too deep.
+/// The codec accepts a nesting of 100 messages, and an object takes three. With this limit, the deepest value
+/// in the deepest record of a batch still passes the codec, so that a publisher gets a violation and no codec
+/// error.
 pub const VALUE_NESTING_MAX: usize = 24;
 
 impl Checker {
-    /// A free object whose keys come out beside the keys `beside`.
-    pub(super) fn object(&mut self, object: Option<&Struct>, beside: &[&str], at: &Path<'_>) {
+    /// Checks a free object whose keys come out next to the `reserved` ones.
+    pub(super) fn object(&mut self, object: Option<&Struct>, reserved: &[&str], at: &Path<'_>) {
         let Some(object) = object else { return };
-        for key in object.fields.keys().filter(|key| beside.contains(&key.as_str())) {
-            self.invalid(&at.key(key), "stands beside a field of the same name: set that instead");
+        for key in object.fields.keys().filter(|key| reserved.contains(&key.as_str())) {
+            self.invalid(&at.key(key), "is the name of a field: set that instead");
         }
         self.members(object, 1, at);
     }
 
-    /// A free value.
+    /// Checks a free value.
     pub(super) fn value(&mut self, value: Option<&Value>, at: &Path<'_>) {
         if let Some(value) = value {
             self.nested_value(value, 0, at);
@@ -37,7 +38,10 @@ impl Checker {
     fn nested_value(&mut self, value: &Value, depth: usize, at: &Path<'_>) {
         match &value.kind {
             Some(Kind::StructValue(_) | Kind::ListValue(_)) if depth == VALUE_NESTING_MAX => {
-                self.invalid(at, format_args!("lies within {VALUE_NESTING_MAX} objects and lists already"));
+                self.invalid(
+                    at,
+                    format_args!("is nested in {VALUE_NESTING_MAX} objects and lists: no more are allowed"),
+                );
             }
             Some(Kind::StructValue(object)) => self.members(object, depth + 1, at),
             Some(Kind::ListValue(list)) => {
@@ -46,7 +50,7 @@ impl Checker {
                 }
             }
             Some(Kind::NumberValue(number)) if !number.is_finite() => {
-                self.invalid(at, "must be a finite number: JSON has no other");
+                self.invalid(at, "must be a finite number: JSON has no others");
             }
             Some(Kind::NumberValue(_) | Kind::NullValue(_) | Kind::StringValue(_) | Kind::BoolValue(_))
             | None => {}

@@ -1,4 +1,5 @@
-//! Where fuzzing begins: what the program itself writes, and what its tests know to be odd. `fuzz/run --minimise` takes it from there.
+//! The seeds of fuzzing: output of the program itself, and odd inputs that its tests know. `fuzz/run
+//! --minimise` extends them.
 
 use std::{env, fs, path::Path};
 
@@ -16,7 +17,7 @@ use crate::{
     store,
 };
 
-const ANSWERS: [&str; 9] = [
+const RESPONSES: [&str; 9] = [
     "0",
     "120",
     "-1",
@@ -108,19 +109,18 @@ const SOURCES: [&str; 4] = [
     "[source]\npath = hunter2\n[[source]]\naccount = -1\n= broken\n",
 ];
 
-/// What the program itself writes and reads passes its targets. `WRITE_SEEDS=1 cargo test --lib seeds` writes it into the corpus as well.
+/// Seeds pass their targets. `WRITE_SEEDS=1 cargo test --lib seeds` also writes them into the corpus.
 #[tokio::test]
 async fn every_seed_passes_its_target() {
     let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
     let mut add = |target: &'static str, bytes: &[u8]| seeds.push((target, bytes.to_vec()));
-    for number in 0..=12 {
-        let kind = EventType::try_from(number).unwrap();
+    for kind in std::iter::once(EventType::Unspecified).chain(EventType::all()) {
         add("event", &samples::sample(kind, AccountId::new(1).unwrap()).encode_to_vec());
     }
     for body in webhooks() {
         add("import", &body);
     }
-    for (number, text) in (0_u8..).zip(ANSWERS) {
+    for (number, text) in (0_u8..).zip(RESPONSES) {
         let now = 1_700_000_000_000_000_i64.to_le_bytes();
         let status = (u16::from(number) * 50).to_le_bytes();
         add("answer", &[&now[..], &status, &[number & 1, 5, 0, 9, 0, 3], text.as_bytes()].concat());
@@ -156,11 +156,11 @@ async fn every_seed_passes_its_target() {
     }
 }
 
-/// What Chatwoot sends: the sample of each kind, and what was captured.
+/// Chatwoot's webhooks: the sample of each event type, and the captured ones.
 fn webhooks() -> Vec<Vec<u8>> {
     let account = AccountId::new(1).unwrap();
-    let sample = |number| {
-        let mut event = samples::sample(EventType::try_from(number).unwrap(), account);
+    let sample = |kind| {
+        let mut event = samples::sample(kind, account);
         event::check(&mut event, account, "event").unwrap();
         render::render(&event, PayloadFormat::Chatwoot)
     };
@@ -170,10 +170,10 @@ fn webhooks() -> Vec<Vec<u8>> {
         // Without white space, for which the fuzzer has no room.
         serde_json::from_slice::<serde_json::Value>(&body).unwrap().to_string().into_bytes()
     });
-    (1..=12).map(sample).chain(captured).collect()
+    EventType::all().map(sample).chain(captured).collect()
 }
 
-/// What owners send: everything set, a part of it, and what is refused.
+/// Updates by owners: with every field, with some, and with invalid ones.
 fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 1_000_000 });
     let full = v1::Subscription {

@@ -60,7 +60,7 @@ pub(super) fn check_publish(
             let address = EventAddress { account, id: None };
             if let Err(violations) = gateway.check_event(address, event, &event_path) {
                 for other in violations.iter().filter(|other| other.kind != ViolationKind::AccountMismatch) {
-                    fields.violations.push(other.kind, &other.field, &other.rule);
+                    fields.violations.push(other.kind, &other.field, &other.description);
                 }
             }
             None

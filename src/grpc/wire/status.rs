@@ -243,7 +243,7 @@ impl From<FieldViolations> for GrpcError {
             violations.iter().find(|violation| violation.kind == ViolationKind::AccountDenied)
         {
             // Reports nothing else: other violations could reveal resources that exist.
-            let message = cut(&format!("{} {}", denied.field, denied.rule), VIOLATION_TEXT_BYTES_MAX);
+            let message = cut(&format!("{} {}", denied.field, denied.description), VIOLATION_TEXT_BYTES_MAX);
             return Self::new(Code::PermissionDenied, "ACCOUNT_DENIED", message);
         }
         let all = |kind| violations.iter().all(|violation| violation.kind == kind);
@@ -255,7 +255,10 @@ impl From<FieldViolations> for GrpcError {
             "FIELD_INVALID"
         };
         let text = |violation: &FieldViolation| {
-            (cut(&violation.field, VIOLATION_TEXT_BYTES_MAX), cut(&violation.rule, VIOLATION_TEXT_BYTES_MAX))
+            (
+                cut(&violation.field, VIOLATION_TEXT_BYTES_MAX),
+                cut(&violation.description, VIOLATION_TEXT_BYTES_MAX),
+            )
         };
         let violations: Vec<_> = violations.iter().map(text).collect();
         let mut error = Self::new(Code::InvalidArgument, reason, summary(&violations));

@@ -6,7 +6,6 @@ use crate::{
     domain::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
-        payload_format::PayloadFormat,
         secret::REDACTED,
         subscription::{RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions},
     },
@@ -31,17 +30,12 @@ pub(in crate::grpc) fn subscription(subscription: &Subscription) -> v1::Subscrip
 
 /// The fields of a subscription that its owner sets.
 pub(in crate::grpc) fn settings(settings: &Settings) -> v1::Subscription {
-    let format = match settings.payload_format {
-        PayloadFormat::Documented => v1::subscription::PayloadFormat::Documented,
-        PayloadFormat::Sample => v1::subscription::PayloadFormat::Sample,
-        PayloadFormat::Chatwoot => v1::subscription::PayloadFormat::Chatwoot,
-    };
     v1::Subscription {
         display_name: settings.display_name.clone(),
         url: settings.url.to_string(),
         event_types: settings.event_types.iter().map(|kind| (*kind).into()).collect(),
         inbox_ids: settings.inbox_ids.clone(),
-        payload_format: format.into(),
+        payload_format: settings.payload_format.to_wire().into(),
         headers: settings.headers.keys().map(|name| (name.clone(), REDACTED.to_owned())).collect(),
         retry_policy: retry_policy(settings.retry),
         timeout: settings.timeout.map(duration),

@@ -1,6 +1,9 @@
-//! Which settings are taken, and how what is not is told.
+//! Settings that are accepted, and the violations of those that are not.
+
+use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
+use crate::{domain::secret::REDACTED, proto::v1::EventType};
 
 const DEFAULTS: RetryPolicy = RetryPolicy {
     max_attempts: 12,
@@ -25,12 +28,16 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-fn fields(faults: &FieldViolations) -> Vec<&str> {
-    faults.iter().map(|fault| fault.field.as_str()).collect()
+fn mask(paths: &[&str]) -> Mask {
+    Mask::parse(&paths.iter().map(ToString::to_string).collect::<Vec<_>>(), "update_mask").unwrap()
+}
+
+fn fields(violations: &FieldViolations) -> Vec<&str> {
+    violations.iter().map(|violation| violation.field.as_str()).collect()
 }
 
 #[test]
-fn every_fault_is_found_at_once() {
+fn every_violation_is_found_at_once() {
     let message = v1::Subscription {
         display_name: "x".repeat(64),
         event_types: vec![0, 4, 4, 99],
@@ -70,16 +77,16 @@ fn every_fault_is_found_at_once() {
 #[test]
 fn an_update_changes_the_fields_of_its_mask_and_no_others() {
     let message = v1::Subscription { url: "http://other".into(), max_in_flight: 9, ..Default::default() };
-    let mask = Mask::These(vec![Field::MaxInFlight, Field::DisplayName]);
+    let mask = mask(&["max_in_flight", "display_name"]);
     let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
     assert_eq!(new, Settings { max_in_flight: Some(9), ..stored() });
 }
 
 #[test]
-fn a_mask_of_everything_requires_what_is_required() {
-    let faults =
-        check_update(&stored(), &v1::Subscription::default(), &Mask::Everything, "s", DEFAULTS).unwrap_err();
-    assert_eq!(fields(&faults), ["s.url", "s.event_types"]);
+fn a_mask_of_all_fields_requires_the_required_ones() {
+    let violations =
+        check_update(&stored(), &v1::Subscription::default(), &Mask::AllFields, "s", DEFAULTS).unwrap_err();
+    assert_eq!(fields(&violations), ["s.url", "s.event_types"]);
 }
 
 #[test]
@@ -87,7 +94,7 @@ fn three_stars_keep_a_stored_header_and_nothing_else() {
     let update = |name: &str| {
         let headers = BTreeMap::from([(name.into(), REDACTED.into()), ("x-new".into(), "n".into())]);
         let message = v1::Subscription { headers, ..Default::default() };
-        check_update(&stored(), &message, &Mask::WhatIsSet, "s", DEFAULTS)
+        check_update(&stored(), &message, &Mask::FieldsSet, "s", DEFAULTS)
     };
     let kept = update("X-TOKEN").unwrap().headers;
     assert_eq!(kept["x-token"].expose(), "t");
@@ -99,17 +106,17 @@ fn three_stars_keep_a_stored_header_and_nothing_else() {
 fn a_longest_wait_below_the_servers_first_one_is_refused() {
     let policy = v1::RetryPolicy { max_backoff: seconds(2), ..Default::default() };
     let with = |policy| v1::Subscription { retry_policy: Some(policy), ..message() };
-    let faults = check_new(&with(policy), "s", DEFAULTS).unwrap_err();
-    assert_eq!(fields(&faults), ["s.retry_policy.max_backoff"]);
+    let violations = check_new(&with(policy), "s", DEFAULTS).unwrap_err();
+    assert_eq!(fields(&violations), ["s.retry_policy.max_backoff"]);
     let policy = v1::RetryPolicy { min_backoff: seconds(1), ..policy };
     assert!(check_new(&with(policy), "s", DEFAULTS).is_ok());
 }
 
 #[test]
-fn a_part_of_the_retry_policy_can_be_set_and_unset_alone() {
+fn one_part_of_the_retry_policy_can_be_set_and_unset() {
     let policy = v1::RetryPolicy { max_attempts: 3, min_backoff: seconds(7), max_backoff: None };
     let message = v1::Subscription { retry_policy: Some(policy), ..Default::default() };
-    let mask = Mask::These(vec![Field::RetryMaxAttempts]);
+    let mask = mask(&["retry_policy.max_attempts"]);
     let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();
     assert_eq!(new.retry, RetryOverrides { max_attempts: Some(3), ..Default::default() });
     let unset = check_update(&new, &v1::Subscription::default(), &mask, "s", DEFAULTS).unwrap();

@@ -1,15 +1,12 @@
-//! Records as Chatwoot's live connection writes them (`push_event_data`): in `conversation.messages` and `conversation.meta`.
+//! Records as Chatwoot's live connection writes them (`push_event_data`): in `conversation.messages` and
+//! `conversation.meta`.
 
 use serde::Serialize;
 
-use super::{
-    or_else,
-    shared::{Attachment, CaptainAssistant},
-    told,
-};
+use super::shared::{Attachment, CaptainAssistant, non_empty, or_else};
 use crate::{
     event::render::{
-        content_type, message_type,
+        shared::{content_type, message_type},
         time::{Iso, unix_seconds},
         value::Object,
     },
@@ -57,7 +54,7 @@ pub(super) struct AgentBot<'a> {
     extra: Object<'a>,
 }
 
-/// Who answers in a conversation.
+/// The agent or bot that a conversation is assigned to.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Assignee<'a> {
@@ -74,9 +71,9 @@ enum Sender<'a> {
     CaptainAssistant(CaptainAssistant<'a>),
 }
 
-/// What a message tells of the conversation that it is in.
+/// The state of its conversation that a message carries.
 #[derive(Serialize)]
-struct ConversationTold<'a> {
+struct ConversationState<'a> {
     assignee_id: Option<i64>,
     unread_count: i32,
     last_activity_at: i64,
@@ -111,7 +108,7 @@ pub(super) struct Message<'a> {
     additional_attributes: Object<'a>,
     processed_message_content: Option<&'a str>,
     sentiment: Object<'a>,
-    conversation: ConversationTold<'a>,
+    conversation: ConversationState<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Attachment<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,7 +209,7 @@ impl<'a> Message<'a> {
             updated_at: message.updated_at.as_ref().or(message.created_at.as_ref()).map(Iso),
             private: message.private,
             status: or_else(&message.status, "sent"),
-            source_id: message.source_id.as_deref().and_then(told),
+            source_id: message.source_id.as_deref().and_then(non_empty),
             content_type: content_type(message),
             content_attributes: Object(message.content_attributes.as_ref()),
             sender_type,
@@ -225,7 +222,7 @@ impl<'a> Message<'a> {
                 .or(message.content.as_deref()),
             sentiment: Object(message.sentiment.as_ref()),
             conversation: match &message.conversation_told {
-                Some(as_told) => as_told.into(),
+                Some(state) => state.into(),
                 None => conversation.into(),
             },
             attachments: message.attachments.iter().map(Attachment::from).collect(),
@@ -245,19 +242,19 @@ fn class_and_id(sender: &Kind) -> (&'static str, i64) {
     }
 }
 
-impl<'a> From<&'a v1::MessageConversation> for ConversationTold<'a> {
-    fn from(told: &'a v1::MessageConversation) -> Self {
+impl<'a> From<&'a v1::MessageConversation> for ConversationState<'a> {
+    fn from(state: &'a v1::MessageConversation) -> Self {
         Self {
-            assignee_id: told.assignee_id,
-            unread_count: told.unread_count,
-            last_activity_at: unix_seconds(told.last_activity_at.as_ref()),
-            contact_inbox: Source { source_id: &told.source_id },
-            extra: Object(told.extra.as_ref()),
+            assignee_id: state.assignee_id,
+            unread_count: state.unread_count,
+            last_activity_at: unix_seconds(state.last_activity_at.as_ref()),
+            contact_inbox: Source { source_id: &state.source_id },
+            extra: Object(state.extra.as_ref()),
         }
     }
 }
 
-impl<'a> From<&'a v1::Conversation> for ConversationTold<'a> {
+impl<'a> From<&'a v1::Conversation> for ConversationState<'a> {
     fn from(conversation: &'a v1::Conversation) -> Self {
         let meta = conversation.meta.as_ref();
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());

@@ -1,12 +1,24 @@
-//! Records that Chatwoot writes in one way everywhere, and what others have in common.
+//! Records that Chatwoot writes in one way everywhere, and helpers of the others.
 
 use serde::{Serialize, Serializer};
 
-use super::told;
 use crate::{
-    event::render::{time::Iso, value::Object},
+    event::render::{
+        time::Iso,
+        value::{Object, Value},
+    },
     proto::v1,
 };
+
+/// The text, unless it is empty: the contract has no other way to leave it unset.
+pub(super) fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The text, or the other one if it is empty.
+pub(super) fn or_else<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
+}
 
 /// An account, an inbox or a team.
 #[derive(Clone, Copy, Serialize)]
@@ -36,13 +48,13 @@ impl<'a> From<&'a v1::Team> for Named<'a> {
 }
 
 impl Named<'_> {
-    /// Of which the number alone is known; none without one.
-    pub(super) fn numbered(id: i64) -> Option<Self> {
+    /// One of which only the id is known; `None` if that is 0.
+    pub(super) fn from_id(id: i64) -> Option<Self> {
         (id != 0).then_some(Self { id, name: "", extra: Object(None) })
     }
 }
 
-/// Both ways of writing have the same.
+/// The same in `webhook_data` and `push_event_data`.
 #[derive(Serialize)]
 pub(super) struct CaptainAssistant<'a> {
     id: i64,
@@ -93,7 +105,7 @@ impl<'a> From<&'a v1::Browser> for Browser<'a> {
     }
 }
 
-/// A [`Browser`] in the order of the event that the widget was opened.
+/// A [`Browser`] in the key order of `webwidget_triggered`.
 #[derive(Serialize)]
 pub(super) struct WidgetBrowser<'a> {
     browser_name: &'a str,
@@ -126,8 +138,8 @@ impl<'a> From<&'a v1::InitiatedAt> for InitiatedAt<'a> {
     }
 }
 
-/// A file, a place or a card. Both ways of writing a message have the same. Which keys there are hangs on the kind: a file tells about
-/// itself, a place and a link where they are, a card nothing more.
+/// A file, a location, a link or a card; the same in `webhook_data` and `push_event_data`. The keys depend on
+/// the type: a file has its properties, a location and a link have a URL, a card has neither.
 #[derive(Serialize)]
 pub(super) struct Attachment<'a> {
     id: i64,
@@ -140,7 +152,7 @@ pub(super) struct Attachment<'a> {
     #[serde(flatten)]
     extra: Object<'a>,
     #[serde(flatten)]
-    place: Option<Place<'a>>,
+    location: Option<Location<'a>>,
 }
 
 #[derive(Serialize)]
@@ -154,13 +166,13 @@ struct File<'a> {
 }
 
 #[derive(Serialize)]
-struct Place<'a> {
+struct Location<'a> {
     data_url: Option<&'a str>,
 }
 
 impl<'a> From<&'a v1::Attachment> for Attachment<'a> {
     fn from(attachment: &'a v1::Attachment) -> Self {
-        let (is_place, is_card) = match attachment.file_type.as_str() {
+        let (is_location, is_card) = match attachment.file_type.as_str() {
             "location" | "fallback" => (true, false),
             "contact" => (false, true),
             _ => (false, false),
@@ -171,7 +183,7 @@ impl<'a> From<&'a v1::Attachment> for Attachment<'a> {
             file_type: &attachment.file_type,
             account_id: attachment.account_id,
             meta: Object(attachment.meta.as_ref()),
-            file: (!is_place && !is_card).then(|| File {
+            file: (!is_location && !is_card).then(|| File {
                 extension: attachment.extension.as_deref(),
                 data_url: &attachment.data_url,
                 thumb_url: &attachment.thumb_url,
@@ -180,12 +192,12 @@ impl<'a> From<&'a v1::Attachment> for Attachment<'a> {
                 height: attachment.height,
             }),
             extra: Object(attachment.extra.as_ref()),
-            place: is_place.then(|| Place { data_url: told(&attachment.data_url) }),
+            location: is_location.then(|| Location { data_url: non_empty(&attachment.data_url) }),
         }
     }
 }
 
-/// Settings of an inbox: first those that Chatwoot 4 has, in its order.
+/// The settings of an inbox: first those of Chatwoot 4 in its order, then the others.
 pub(super) struct Settings<'a>(pub(super) Option<&'a prost_types::Struct>);
 
 const SETTINGS: [&str; 18] = [
@@ -212,9 +224,9 @@ const SETTINGS: [&str; 18] = [
 impl Serialize for Settings<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = self.0.into_iter().flat_map(|settings| &settings.fields);
-        let mut settings: Vec<_> = fields.map(|(key, value)| (key, super::Value(Some(value)))).collect();
-        let place = |key: &str| SETTINGS.iter().position(|known| *known == key).unwrap_or(SETTINGS.len());
-        settings.sort_by_key(|(key, _)| place(key));
+        let mut settings: Vec<_> = fields.map(|(key, value)| (key, Value(Some(value)))).collect();
+        let position = |key: &str| SETTINGS.iter().position(|known| *known == key).unwrap_or(SETTINGS.len());
+        settings.sort_by_key(|(key, _)| position(key));
         serializer.collect_map(settings)
     }
 }

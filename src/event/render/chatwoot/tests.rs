@@ -1,4 +1,5 @@
-//! What Chatwoot's form makes of what a publisher left out, and of what the samples have not. The golden files have the rest.
+//! Chatwoot's form of fields that a publisher left out, and of fields that the samples lack. The golden files
+//! have the rest.
 
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ fn other(id: i64, private: bool, message_type: MessageType) -> v1::Message {
 }
 
 #[test]
-fn a_message_stands_in_its_conversation_as_the_one_that_was_last() {
+fn a_message_is_the_last_one_of_its_conversation() {
     let body = message(|m| (m.id, m.status, m.private) = (5, "read".into(), true));
     let [inner] = body["conversation"]["messages"].as_array().unwrap().as_slice() else { panic!("{body}") };
     assert_eq!(
@@ -69,16 +70,16 @@ fn a_message_stands_in_its_conversation_as_the_one_that_was_last() {
 }
 
 #[test]
-fn the_message_that_a_conversation_shows_is_neither_private_nor_a_note_of_the_system() {
-    let told = |messages: Vec<v1::Message>| {
+fn the_message_of_a_conversation_is_neither_private_nor_an_activity() {
+    let shown_in = |messages: Vec<v1::Message>| {
         let body = conversation(|c| c.messages = messages);
         body["messages"].as_array().unwrap().iter().map(|m| m["id"].as_i64().unwrap()).collect::<Vec<_>>()
     };
     let (shown, earlier) = (other(2, false, MessageType::Outgoing), other(1, false, MessageType::Incoming));
     let (private, note) = (other(3, true, MessageType::Outgoing), other(4, false, MessageType::Activity));
-    assert!(told(vec![]).is_empty());
-    assert_eq!(told(vec![earlier, shown, private.clone(), note.clone()]), [2]);
-    assert!(told(vec![private.clone(), note.clone()]).is_empty());
+    assert!(shown_in(vec![]).is_empty());
+    assert_eq!(shown_in(vec![earlier, shown, private.clone(), note.clone()]), [2]);
+    assert!(shown_in(vec![private.clone(), note.clone()]).is_empty());
 
     let of_event = |messages: Vec<v1::Message>| {
         let body = message(|m| (m.id, m.conversation.as_mut().unwrap().messages) = (9, messages));
@@ -91,7 +92,7 @@ fn the_message_that_a_conversation_shows_is_neither_private_nor_a_note_of_the_sy
 }
 
 #[test]
-fn what_is_left_out_is_taken_from_what_is_there() {
+fn missing_fields_are_derived() {
     let contact = v1::Contact { id: 3, avatar: "https://a.example/b.png".into(), ..v1::Contact::default() };
     let body = message(|m| {
         m.account = None;
@@ -156,7 +157,7 @@ fn each_sender_is_written_in_two_ways() {
 }
 
 #[test]
-fn an_assistant_is_nobody_in_the_other_forms() {
+fn other_forms_have_no_assistants() {
     let event = event(EventType::MessageCreated, |payload| {
         let Payload::MessageCreated(created) = payload else { unreachable!() };
         let assistant = v1::CaptainAssistant { id: 4, ..v1::CaptainAssistant::default() };
@@ -210,7 +211,7 @@ fn an_attachment_has_the_keys_of_its_kind() {
 }
 
 #[test]
-fn a_website_tells_where_its_visitor_came_from_or_null() {
+fn a_website_has_a_referer_or_null() {
     let attributes = |change: fn(&mut v1::ConversationAttributes)| {
         let body = conversation(|c| change(c.additional_attributes.as_mut().unwrap()));
         body["additional_attributes"].as_object().unwrap().get("referer").cloned()
@@ -232,6 +233,6 @@ fn settings_of_an_inbox_come_in_the_order_of_chatwoot() {
         "working_hours\"",
         "event",
     ];
-    let places = keys.map(|key| body.find(&format!("\"{key}")).unwrap());
-    assert!(places.is_sorted(), "{places:?} {body}");
+    let positions = keys.map(|key| body.find(&format!("\"{key}")).unwrap());
+    assert!(positions.is_sorted(), "{positions:?} {body}");
 }

@@ -3,22 +3,19 @@
 use serde::Serialize;
 
 use super::{
-    or_else, push_event_data,
-    shared::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named},
-    told,
+    push_event_data,
+    shared::{Attachment, Browser, CaptainAssistant, InitiatedAt, Named, non_empty, or_else},
 };
 use crate::{
     event::render::{
-        content_type,
-        documented::objects::some,
-        message_type,
+        shared::{content_type, message_type, some},
         time::{Iso, unix_fraction, unix_seconds},
         value::Object,
     },
     proto::v1::{self, MessageType, sender::Kind},
 };
 
-/// A contact. Other than the one inside it has no type.
+/// A contact. Unlike the one of `push_event_data` it has no type.
 #[derive(Serialize)]
 pub(super) struct Contact<'a> {
     account: Option<Named<'a>>,
@@ -65,7 +62,8 @@ pub(super) enum Sender<'a> {
     CaptainAssistant(CaptainAssistant<'a>),
 }
 
-/// `{}` where nothing is known. A website tells the page that its visitor came from, or null; other channels have no such key.
+/// `{}` if nothing is set. Conversations of a website have `referer`, which may be null; those of other
+/// channels do not.
 #[derive(Serialize)]
 struct AdditionalAttributes<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +148,7 @@ pub(super) struct Message<'a> {
     source_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Attachment<'a>>,
-    /// This and the next only where the publisher wants them: Chatwoot has no such keys here.
+    /// This key and the next only where the publisher asks for them: Chatwoot has none of them here.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +157,7 @@ pub(super) struct Message<'a> {
     extra: Object<'a>,
 }
 
-/// Who sent a message or types, of this account.
+/// The sender of a message, or the person who types, of this account.
 pub(super) fn sender<'a>(sender: Option<&'a v1::Sender>, account: Option<Named<'a>>) -> Option<Sender<'a>> {
     Some(match sender?.kind.as_ref()? {
         Kind::Contact(contact) => Sender::Contact(Contact::new(contact, account)),
@@ -170,7 +168,7 @@ pub(super) fn sender<'a>(sender: Option<&'a v1::Sender>, account: Option<Named<'
 }
 
 impl<'a> Contact<'a> {
-    /// A contact, of `account` where it does not say.
+    /// A contact, of `account` unless it names another.
     pub(super) fn new(contact: &'a v1::Contact, account: Option<Named<'a>>) -> Self {
         Self {
             account: some(contact.account.as_ref()).or(account),
@@ -208,7 +206,7 @@ impl<'a> From<Option<&'a v1::ConversationAttributes>> for AdditionalAttributes<'
             browser: some(attributes.and_then(|a| a.browser.as_ref())),
             referer: attributes
                 .filter(|a| a.browser.is_some() || !a.referer.is_empty())
-                .map(|a| told(&a.referer)),
+                .map(|a| non_empty(&a.referer)),
             initiated_at: some(attributes.and_then(|a| a.initiated_at.as_ref())),
             extra: Object(attributes.and_then(|a| a.extra.as_ref())),
         }
@@ -216,8 +214,8 @@ impl<'a> From<Option<&'a v1::ConversationAttributes>> for AdditionalAttributes<'
 }
 
 impl<'a> ContactInbox<'a> {
-    /// How the contact of a conversation came to its inbox; what is known of it where the publisher does not tell: Chatwoot has
-    /// one of every conversation.
+    /// The link between the contact of a conversation and its inbox. Derived if the publisher leaves it out:
+    /// every conversation of Chatwoot has one.
     fn of(conversation: &'a v1::Conversation, contact: Option<&'a v1::Contact>, inbox_id: i64) -> Self {
         let link = conversation.contact_inbox.as_ref();
         Self {
@@ -249,12 +247,12 @@ impl<'a> Meta<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// A conversation with its last message, of `account` where it does not say.
+    /// A conversation with its last message, of `account` unless it names another.
     pub(super) fn new(conversation: &'a v1::Conversation, account: Option<Named<'a>>) -> Self {
         Self::with(conversation, account, None)
     }
 
-    /// A conversation of which `event` is the last message, unless it tells another one or that it has none.
+    /// A conversation whose last message is `event`, unless it names another one or has none.
     fn with(
         conversation: &'a v1::Conversation,
         account: Option<Named<'a>>,
@@ -269,7 +267,7 @@ impl<'a> Conversation<'a> {
         Self {
             additional_attributes: conversation.additional_attributes.as_ref().into(),
             can_reply: conversation.can_reply,
-            channel: told(&conversation.channel),
+            channel: non_empty(&conversation.channel),
             contact_inbox: ContactInbox::of(conversation, contact, inbox_id),
             id: conversation.id,
             inbox_id,
@@ -298,7 +296,7 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The last message that is neither private nor a note of the system, or else that of the event.
+/// The last message that is neither private nor an activity; the message of the event qualifies in any case.
 fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> Option<&'a v1::Message> {
     messages.iter().rev().find(|message| {
         let is_of_event = event.is_some_and(|event| event.id == message.id);
@@ -306,30 +304,31 @@ fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> O
     })
 }
 
-/// The end user of a conversation: told by it, or else by the event, if it is a message that the end user sent.
+/// The end user of a conversation: its own field, or else the sender of the event's message, if that is a
+/// contact.
 fn contact_of<'a>(
     conversation: &'a v1::Conversation,
     event: Option<&'a v1::Message>,
 ) -> Option<&'a v1::Contact> {
-    let told = conversation.meta.as_ref().and_then(|meta| meta.sender.as_ref());
-    told.or_else(|| match event?.sender.as_ref()?.kind.as_ref()? {
+    let own = conversation.meta.as_ref().and_then(|meta| meta.sender.as_ref());
+    own.or_else(|| match event?.sender.as_ref()?.kind.as_ref()? {
         Kind::Contact(contact) => Some(contact),
         _ => None,
     })
 }
 
-/// The inbox of a conversation: told by it, or else by a message of it.
+/// The inbox of a conversation: its own field, or else that of its message.
 fn inbox_of(conversation: &v1::Conversation, message: Option<&v1::Message>) -> i64 {
-    let told = message.and_then(|message| message.inbox.as_ref()).map_or(0, |inbox| inbox.id);
-    if conversation.inbox_id == 0 { told } else { conversation.inbox_id }
+    let of_message = message.and_then(|message| message.inbox.as_ref()).map_or(0, |inbox| inbox.id);
+    if conversation.inbox_id == 0 { of_message } else { conversation.inbox_id }
 }
 
-/// The account of a conversation: told by it, or `account`, or else the one that its number is known of.
+/// The account of a conversation: its own field, or `account`, or else the one with its account id.
 pub(super) fn account_of<'a>(
     conversation: &'a v1::Conversation,
     account: Option<Named<'a>>,
 ) -> Option<Named<'a>> {
-    some(conversation.account.as_ref()).or(account).or_else(|| Named::numbered(conversation.account_id))
+    some(conversation.account.as_ref()).or(account).or_else(|| Named::from_id(conversation.account_id))
 }
 
 impl<'a> From<&'a v1::Message> for Message<'a> {
@@ -346,7 +345,7 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
             conversation: within.map(|within| Conversation::with(within, account, Some(message))),
             created_at: message.created_at.as_ref().map(Iso),
             id: message.id,
-            inbox: some(message.inbox.as_ref()).or_else(|| Named::numbered(within?.inbox_id)),
+            inbox: some(message.inbox.as_ref()).or_else(|| Named::from_id(within?.inbox_id)),
             message_type: match message_type(message) {
                 MessageType::Outgoing => "outgoing",
                 MessageType::Activity => "activity",
@@ -355,9 +354,9 @@ impl<'a> From<&'a v1::Message> for Message<'a> {
             },
             private: message.private,
             sender: sender(message.sender.as_ref(), account),
-            source_id: message.source_id.as_deref().and_then(told),
+            source_id: message.source_id.as_deref().and_then(non_empty),
             attachments: message.attachments.iter().map(Attachment::from).collect(),
-            status: told(&message.status).filter(|_| message.status_at_top),
+            status: non_empty(&message.status).filter(|_| message.status_at_top),
             updated_at: message.updated_at.as_ref().filter(|_| message.status_at_top).map(Iso),
             extra: Object(message.extra.as_ref()),
         }

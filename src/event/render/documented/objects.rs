@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     event::render::{
-        content_type, message_type,
+        shared::{content_type, message_type, some},
         time::{Iso, unix_seconds},
         value::Object,
     },
@@ -71,7 +71,7 @@ pub(crate) struct InitiatedAt<'a> {
     timestamp: &'a str,
 }
 
-/// Never null, also when nothing of it is set. The check refuses further keys that are equal to these.
+/// Never null, even with nothing set. The check refuses further keys that equal these.
 #[derive(Serialize)]
 struct AdditionalAttributes<'a> {
     browser: Option<Browser<'a>>,
@@ -92,8 +92,8 @@ struct ContactInbox<'a> {
     hmac_verified: bool,
 }
 
-/// Never null, also when nothing of it is set. A bot as assignee is not in the document: to a reader of this form nobody
-/// is assigned.
+/// Never null, even with nothing set. The document has no bots as assignees: such a conversation has no
+/// assignee in this form.
 #[derive(Serialize)]
 struct Meta<'a> {
     sender: Option<Contact<'a>>,
@@ -143,12 +143,8 @@ impl Serialize for Messages<'_> {
     }
 }
 
-/// An optional object as its documented counterpart.
-pub(crate) fn some<'a, T, U: From<&'a T>>(object: Option<&'a T>) -> Option<U> {
-    object.map(U::from)
-}
-
-/// Who sent a message or types. An assistant as sender is not in the document: to a reader of this form nobody did.
+/// The sender of a message, or the person who types. The document has no assistants: such a message has no
+/// sender in this form.
 pub(crate) fn sender(sender: Option<&v1::Sender>) -> Option<Sender<'_>> {
     match sender?.kind.as_ref()? {
         Kind::Contact(contact) => Some(Sender::Contact(contact.into())),

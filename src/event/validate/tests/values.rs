@@ -62,7 +62,7 @@ fn numbers_of_free_values_are_finite() {
 }
 
 #[test]
-fn free_keys_do_not_double_those_that_they_stand_beside() {
+fn free_keys_must_not_be_names_of_fields() {
     let extra = |c: &mut v1::Conversation| {
         let attributes = c.additional_attributes.as_mut().unwrap();
         attributes.extra =
@@ -113,7 +113,7 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
     let values = object([("k", nested(VALUE_NESTING_MAX - 1, 1.0.into()))]);
     record.conversation.as_mut().unwrap().custom_attributes = values;
     let event = message_event(|message| *message = deepest);
-    assert_eq!(faults(event.clone()), []);
+    assert_eq!(violations(event.clone()), []);
 
     let request = v1::PublishEventRequest { event: Some(event.into()), ..v1::PublishEventRequest::default() };
     let batch =
@@ -126,14 +126,14 @@ fn the_deepest_event_that_is_allowed_passes_the_codec_in_a_batch() {
 fn a_hostile_event_makes_a_bounded_list_of_bounded_paths() {
     let key = "ü".repeat(10_000);
     let list = list(vec![f64::NAN.into(); 5 * FIELD_VIOLATIONS_MAX]);
-    let found = faults(message_event(|m| m.sentiment = object([(&key, list)])));
+    let found = violations(message_event(|m| m.sentiment = object([(&key, list)])));
     assert_eq!(found.len(), FIELD_VIOLATIONS_MAX);
     let shown = "ü".repeat(KEY_CHARS_SHOWN);
     assert_eq!(found[99].0, format!("event.message_created.message.sentiment.{shown}...[99]"));
 }
 
 #[test]
-fn further_keys_of_the_small_records_are_none_of_their_own() {
+fn extra_keys_of_small_records_must_not_be_names_of_fields() {
     let name = || object([("name", "x".into()), ("else", "x".into())]);
     let small = |m: &mut v1::Message| {
         m.account.as_mut().unwrap().extra = name();

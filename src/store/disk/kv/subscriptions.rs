@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         ids::{AccountId, SubscriptionKey},
-        seal::{KeyId, Place, SealError, SealingKeys, key_of},
+        seal::{KeyId, SealContext, SealError, SealingKeys, key_of},
         secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
@@ -74,8 +74,8 @@ impl RegistryTree {
 
     /// Writes down that the first of the keys is the one that every secret is sealed with.
     pub fn note_key(tree: &Tree, keys: &SealingKeys, random: &mut StdRng) -> Result<(), RegistryError> {
-        let position = Place { owner: store_id(tree)?, field: KEY_FIELD };
-        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), position, random))?;
+        let context = SealContext { owner: store_id(tree)?, field: KEY_FIELD };
+        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), context, random))?;
         Ok(())
     }
 
@@ -88,7 +88,7 @@ impl RegistryTree {
     /// Whether that key is among these.
     pub fn is_sealed_with(tree: &Tree, keys: &SealingKeys) -> Result<bool, RegistryError> {
         let Some(noted) = tree.get([RegistryKind::SecretsKey as u8])? else { return Ok(false) };
-        match keys.open(&noted, Place { owner: store_id(tree)?, field: KEY_FIELD }) {
+        match keys.open(&noted, SealContext { owner: store_id(tree)?, field: KEY_FIELD }) {
             Ok(_) => Ok(true),
             Err(SealError::UnknownKey(_) | SealError::NotGenuine) => Ok(false),
             Err(why @ SealError::Malformed) => Err(unreadable_key(why).into()),

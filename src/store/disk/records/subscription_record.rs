@@ -71,7 +71,7 @@ pub struct SubscriptionRecord {
     event_types: Vec<i32>,
     #[prost(int64, repeated, tag = "13")]
     inbox_ids: Vec<i64>,
-    /// 1 documented, 2 sample, 3 chatwoot.
+    /// See [`PayloadFormat::to_disk`].
     #[prost(uint32, tag = "14")]
     payload_format: u32,
     #[prost(btree_map = "string, string", tag = "15")]
@@ -177,11 +177,7 @@ impl From<&Subscription> for SubscriptionRecord {
             url: settings.url.to_string(),
             event_types: settings.event_types.iter().map(|&t| t.into()).collect(),
             inbox_ids: settings.inbox_ids.clone(),
-            payload_format: match settings.payload_format {
-                PayloadFormat::Documented => 1,
-                PayloadFormat::Sample => 2,
-                PayloadFormat::Chatwoot => 3,
-            },
+            payload_format: settings.payload_format.to_disk(),
             headers: settings.headers.iter().map(|(k, v)| (k.clone(), v.expose().to_owned())).collect(),
             max_attempts: settings.retry.max_attempts,
             min_backoff: settings.retry.min_backoff.map(micros),
@@ -217,12 +213,8 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             url: Url::parse(&record.url).map_err(|e| unreadable("url", e))?,
             event_types: event_types.collect::<Result<_, _>>().map_err(|e| unreadable("event type", e))?,
             inbox_ids: record.inbox_ids,
-            payload_format: match record.payload_format {
-                1 => PayloadFormat::Documented,
-                2 => PayloadFormat::Sample,
-                3 => PayloadFormat::Chatwoot,
-                other => return Err(unreadable("payload format", other)),
-            },
+            payload_format: PayloadFormat::from_disk(record.payload_format)
+                .ok_or_else(|| unreadable("payload format", record.payload_format))?,
             headers: record.headers.into_iter().map(|(k, v)| (k, Secret::new(v))).collect(),
             retry: RetryOverrides {
                 max_attempts: record.max_attempts,

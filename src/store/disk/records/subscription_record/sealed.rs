@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{OlderSecretRecord, RequestRecord, SubscriptionRecord};
 use crate::{
     domain::{
-        seal::{Place, SealingKeys},
+        seal::{SealContext, SealingKeys},
         secret::Secret,
     },
     store::disk::records::{RecordError, unreadable},
@@ -81,7 +81,7 @@ impl SubscriptionRecord {
         let Some(sealed) = self.sealed.take() else { return Ok(()) };
         let owner = self.owner()?;
         let open = |field: &str, sealed: &[u8]| {
-            let opened = keys.open(sealed, Place { owner, field });
+            let opened = keys.open(sealed, SealContext { owner, field });
             opened.map(|secret| secret.expose().to_owned()).map_err(|why| unreadable(field, why))
         };
         let maybe = |field: &str, sealed: &[u8]| {
@@ -120,7 +120,7 @@ struct Sealer<'a, R> {
 
 impl<R: CryptoRng> Sealer<'_, R> {
     fn seal(&mut self, field: &str, text: String) -> Vec<u8> {
-        self.keys.seal(&Secret::new(text), Place { owner: self.owner, field }, self.random)
+        self.keys.seal(&Secret::new(text), SealContext { owner: self.owner, field }, self.random)
     }
 
     fn seal_if_any(&mut self, field: &str, text: String) -> Vec<u8> {

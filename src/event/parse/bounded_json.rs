@@ -1,5 +1,5 @@
-//! JSON as it came, within bounds: no more values than a published event may have parts, and no object with a key twice, of which
-//! readers would take one or the other.
+//! A JSON parser with bounds: at most as many values as a published event may have elements, and no object
+//! with a duplicate key, which readers resolve differently.
 
 use std::{cell::Cell, fmt};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::proto::elements::ELEMENTS_MAX;
 
-/// The value that `body` is.
+/// Parses `body`.
 pub(super) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
     let left = Cell::new(ELEMENTS_MAX);
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -17,7 +17,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
-/// One more value, of which so many may still come.
+/// One more value, and the number of values that may follow.
 #[derive(Clone, Copy)]
 struct Bounded<'b>(&'b Cell<usize>);
 
@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // JSON has no other than finite ones.
+        // JSON numbers are finite.
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         while let Some(key) = members.next_key::<String>()? {
             let value = members.next_value_seed(self)?;
             if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("an object has a key twice"));
+                return Err(A::Error::custom("an object has a duplicate key"));
             }
         }
         Ok(Value::Object(object))
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_what_came() {
+    fn a_parsed_value_prints_as_the_input() {
         let text = r#"{"a":[null,true,-1,18446744073709551615,0.8144278719272577,"\n\u0001"],"b":{"c":{}}}"#;
         assert_eq!(parse(text.as_bytes()).unwrap().to_string(), text);
     }
@@ -104,7 +104,7 @@ mod tests {
         parse(items(ELEMENTS_MAX - 1).as_bytes()).unwrap();
         assert!(refused(items(ELEMENTS_MAX)).starts_with("more than 100000 values"));
         assert!(refused("[".repeat(1 << 20)).starts_with("recursion limit exceeded"));
-        assert!(refused(r#"{"a":1,"a":1}"#.into()).starts_with("an object has a key twice"));
+        assert!(refused(r#"{"a":1,"a":1}"#.into()).starts_with("an object has a duplicate key"));
         assert!(refused("{} {}".into()).starts_with("trailing characters"));
         assert!(refused("1e999".into()).starts_with("number out of range"));
     }

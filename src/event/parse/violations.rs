@@ -1,4 +1,4 @@
-//! What is wrong with a body, each with its path in the body.
+//! The violations of a body, each with its path in the body.
 
 use std::fmt;
 
@@ -8,71 +8,71 @@ use crate::{
         field_violation::{FieldViolations, ViolationKind},
         ids::AccountId,
     },
-    event::FIELD_VIOLATIONS_MAX,
+    event::{FIELD_VIOLATIONS_MAX, catalogue},
 };
 
-/// The faults of one body, up to [`FIELD_VIOLATIONS_MAX`].
-pub(super) struct Found {
+/// The violations of one body, up to [`FIELD_VIOLATIONS_MAX`].
+pub(super) struct BodyViolations {
     account: AccountId,
-    faults: FieldViolations,
+    violations: FieldViolations,
 }
 
-impl Found {
-    /// Nothing yet, of a body of this account.
+impl BodyViolations {
+    /// None yet, for a body of this account.
     pub(super) fn new(account: AccountId) -> Self {
-        Self { account, faults: FieldViolations::default() }
+        Self { account, violations: FieldViolations::default() }
     }
 
-    /// Notes that the value at `path` breaks `rule`.
-    pub(super) fn invalid(&mut self, path: &Path<'_>, rule: impl fmt::Display) {
-        self.push(ViolationKind::Invalid, path, rule);
+    /// Reports that the value at `path` is invalid.
+    pub(super) fn invalid(&mut self, path: &Path<'_>, description: impl fmt::Display) {
+        self.push(ViolationKind::Invalid, path, description);
     }
 
-    /// Notes that there must be a value at `path`.
-    pub(super) fn required(&mut self, path: &Path<'_>, rule: impl fmt::Display) {
-        self.push(ViolationKind::Required, path, rule);
+    /// Reports that there must be a value at `path`.
+    pub(super) fn required(&mut self, path: &Path<'_>, description: impl fmt::Display) {
+        self.push(ViolationKind::Required, path, description);
     }
 
-    /// Looks at an account's number, which is at `path`; 0 says none.
+    /// Checks the id of an account at `path`; 0 means unset.
     pub(super) fn account(&mut self, number: i64, path: &Path<'_>) {
         let account = self.account;
         if number != 0 && number != account.get() {
-            let rule = format_args!("must be {account}, the account that the body is read for");
-            self.push(ViolationKind::AccountMismatch, path, rule);
+            let description = format_args!("must be {account}, the account that the body is imported into");
+            self.push(ViolationKind::AccountMismatch, path, description);
         }
     }
 
-    /// `value` if nothing was found, else the faults.
+    /// `value`, or the violations if there are any.
     pub(super) fn into_result<T>(self, value: T) -> Result<T, FieldViolations> {
-        self.faults.into_result(value)
+        self.violations.into_result(value)
     }
 
-    fn push(&mut self, kind: ViolationKind, path: &Path<'_>, rule: impl fmt::Display) {
-        if self.faults.iter().len() < FIELD_VIOLATIONS_MAX {
-            self.faults.push(kind, path.to_string(), rule);
+    fn push(&mut self, kind: ViolationKind, path: &Path<'_>, description: impl fmt::Display) {
+        if self.violations.iter().len() < FIELD_VIOLATIONS_MAX {
+            self.violations.push(kind, path.to_string(), description);
         }
     }
 }
 
-/// The faults of the event that was read, with their places in the body: where the contract has a field between a record and its
-/// keys, the body has none.
-pub(super) fn in_body(faults: &FieldViolations, event: &str) -> FieldViolations {
+/// The violations of a parsed event, with their paths in the body. The contract has fields, such as
+/// `conversation`, whose keys are the body's own.
+pub(super) fn in_body(violations: &FieldViolations, event: &str) -> FieldViolations {
     let mut in_body = FieldViolations::default();
-    for fault in faults.iter() {
-        in_body.push(fault.kind, path_in_body(&fault.field, event), &fault.rule);
+    for violation in violations.iter() {
+        in_body.push(violation.kind, path_in_body(&violation.field, event), &violation.description);
     }
     in_body
 }
 
 fn path_in_body(field: &str, event: &str) -> String {
+    let flattened = catalogue::by_name(event).and_then(|descriptor| descriptor.record.flattened_field());
     let within = field.strip_prefix("event.").unwrap_or(field);
     let within = within.strip_prefix(event).and_then(|within| within.strip_prefix('.')).unwrap_or(within);
-    let parts = within.split('.').enumerate().filter(|(place, part)| match *part {
-        "conversation" | "message" | "contact" => *place > 0 || !is_record_of(part, event),
-        "settings" => *place > 0,
+    let is_key = |(depth, part): &(usize, &str)| match *part {
         "extra" => false,
-        _ => true,
-    });
+        part => *depth > 0 || Some(part) != flattened,
+    };
+    let parts = within.split('.').enumerate().filter(is_key);
     let mut path: Vec<&str> = Vec::new();
     for (_, part) in parts {
         let is_sender = matches!(path.last(), Some(&("sender" | "user")));
@@ -86,17 +86,12 @@ fn path_in_body(field: &str, event: &str) -> String {
     path.join(".")
 }
 
-/// Whether the keys of this record are the body's own.
-fn is_record_of(record: &str, event: &str) -> bool {
-    event.starts_with(record) && !event.starts_with("conversation_typing")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_field_of_an_event_has_its_place_in_the_body() {
+    fn a_field_of_an_event_has_its_path_in_the_body() {
         for (event, field, path) in [
             ("message_created", "event.message_created.message.id", "id"),
             ("message_created", "event.message_created.message.sender.contact.id", "sender.id"),

@@ -1,0 +1,103 @@
+//! The fields of a subscription that its owner sets.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use url::Url;
+
+use super::tls::{TlsOptions, TlsProfile};
+use crate::{
+    domain::{payload_format::PayloadFormat, retry::RetryPolicy, secret::Secret},
+    proto::v1::EventType,
+};
+
+/// The settings of a subscription. Built by [`check_new`](super::check_new) and
+/// [`check_update`](super::check_update).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Human-readable name; at most 63 characters.
+    pub display_name: String,
+    /// The endpoint: an absolute http or https URL without user info and fragment.
+    pub url: Url,
+    /// The event types: at least one, none twice, none unspecified, in the owner's order.
+    pub event_types: Vec<EventType>,
+    /// Only events of these inboxes; empty means all.
+    pub inbox_ids: Vec<i64>,
+    /// The form of the body.
+    pub payload_format: PayloadFormat,
+    /// Extra headers of every POST, with names in lower case.
+    pub headers: BTreeMap<String, Secret>,
+    /// Overrides of the server's retry policy.
+    pub retry: RetryOverrides,
+    /// The timeout of one POST; `None` for the server's default.
+    pub timeout: Option<Duration>,
+    /// Most concurrent POSTs; `None` for the server's default.
+    pub max_in_flight: Option<u16>,
+    /// Whether the events of one conversation are sent in order, one after another.
+    pub ordered: bool,
+    /// Labels for the client's own use.
+    pub annotations: BTreeMap<String, String>,
+    /// TLS options; `None` for the server's defaults. Never set with an http URL.
+    pub tls: Option<Arc<TlsProfile>>,
+    /// The signature scheme of POSTs. With Ed25519 the newest signing secret has a key pair.
+    pub signature_scheme: SignatureScheme,
+}
+
+impl Settings {
+    /// The settings of a subscription to `event_types` at `url`, with everything else unset.
+    pub fn new(url: Url, event_types: Vec<EventType>) -> Self {
+        Self {
+            display_name: String::new(),
+            url,
+            event_types,
+            inbox_ids: Vec::new(),
+            payload_format: PayloadFormat::Documented,
+            headers: BTreeMap::new(),
+            retry: RetryOverrides::default(),
+            timeout: None,
+            max_in_flight: None,
+            ordered: false,
+            annotations: BTreeMap::new(),
+            tls: None,
+            signature_scheme: SignatureScheme::default(),
+        }
+    }
+
+    /// The TLS options; all of them unset if there are none.
+    pub fn tls_options(&self) -> TlsOptions {
+        self.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default()
+    }
+}
+
+/// The signature scheme of POSTs (`Subscription.signature_scheme` of the contract).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignatureScheme {
+    /// `v1`: receivers verify with the secret.
+    #[default]
+    HmacSha256,
+    /// `v1a`: receivers verify with the public key.
+    Ed25519,
+}
+
+/// The parts of the retry policy that a subscription overrides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryOverrides {
+    /// Most attempts, 1 to 50.
+    pub max_attempts: Option<u32>,
+    /// The first wait.
+    pub min_backoff: Option<Duration>,
+    /// The longest wait.
+    pub max_backoff: Option<Duration>,
+}
+
+impl RetryOverrides {
+    /// `defaults` with the overridden parts replaced.
+    pub fn over(self, defaults: RetryPolicy) -> RetryPolicy {
+        let min_backoff = self.min_backoff.unwrap_or(defaults.min_backoff);
+        RetryPolicy {
+            max_attempts: self.max_attempts.unwrap_or(defaults.max_attempts),
+            min_backoff,
+            // If only the minimum is overridden, it may exceed the default maximum.
+            max_backoff: self.max_backoff.unwrap_or(defaults.max_backoff).max(min_backoff),
+        }
+    }
+}
