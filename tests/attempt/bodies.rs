@@ -41,7 +41,7 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 }
 
 #[tokio::test]
-async fn of_a_longer_body_the_status_counts_and_the_connection_is_dropped() {
+async fn the_status_of_a_longer_body_decides_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
     let mut receiver =
         Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000)))).await;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_connection_closed_before_the_answer_fails_without_a_second_try() {
+async fn a_connection_closed_before_the_response_fails_without_a_second_try() {
     let mut receiver = Receiver::always(Response::close()).await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0));
@@ -20,7 +20,7 @@ async fn a_connection_closed_before_the_answer_fails_without_a_second_try() {
 }
 
 #[tokio::test]
-async fn a_connection_reset_before_the_answer_fails() {
+async fn a_connection_reset_before_the_response_fails() {
     let receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         connection.reset();
@@ -32,7 +32,7 @@ async fn a_connection_reset_before_the_answer_fails() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_in_the_middle_of_an_answer_fails() {
+async fn a_connection_closed_in_the_middle_of_a_response_fails() {
     for (answer, status, body) in [
         ("HTTP/1.1 200 OK\r\ncontent-le", 0, ""),
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", 200, "half"),
@@ -46,14 +46,14 @@ async fn a_connection_closed_in_the_middle_of_an_answer_fails() {
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_with_the_connection_is_whole() {
+async fn a_response_that_ends_with_the_connection_is_whole() {
     let receiver = Receiver::always(Response::last("HTTP/1.1 200 OK\r\n\r\nuntil the end")).await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, "until the end"));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_fails() {
+async fn a_response_that_is_not_http_fails() {
     for answer in [
         "garbage\r\n\r\n",
         "SSH-2.0-OpenSSH_9.2\r\n",
@@ -68,7 +68,7 @@ async fn an_answer_that_is_not_http_fails() {
 }
 
 #[tokio::test]
-async fn an_answer_with_too_many_or_too_long_headers_fails() {
+async fn a_response_with_too_many_or_too_long_headers_fails() {
     let long = format!("x: {}\r\n", "y".repeat(20_000));
     for headers in [long, "x: y\r\n".repeat(200)] {
         let response = Response::bytes(format!("HTTP/1.1 200 OK\r\n{headers}content-length: 0\r\n\r\n"));

@@ -85,7 +85,7 @@ async fn try_all(tries: Vec<Try>) {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_no_response() {
+async fn bytes_that_are_no_http_are_no_response() {
     let binary: Vec<u8> = (0..=255).cycle().take(4096).collect();
     try_all(vec![
         sends("bytes of all values", binary, BROKEN),
@@ -167,7 +167,7 @@ async fn lengths_that_lie_and_invalid_chunks_are_not_taken_for_responses() {
 }
 
 #[tokio::test]
-async fn what_has_no_end_is_cut_off() {
+async fn endless_responses_are_cut_off() {
     let long_line = "y".repeat(1000);
     try_all(vec![
         floods("a status line without an end", "HTTP/1.1 200 ", "x", BROKEN),
@@ -319,7 +319,7 @@ async fn a_response_before_the_request_was_read_is_a_response_or_an_error_but_no
 const BOMB: &str = "H4sIAAAAAAACA5Pv5mAAASbmt3e0/VgCBdouznP3YD/o3OPk0JTIKTHpYIIBxwYBsQNSL1oWGEgIlTUmMVqo5B04y8TBZMiVsaxa8ru9e2zsuzCt+99iY0vbFp+ffjDhZ8a7//P2vbrKBTRYI+ZzofGraYxX/aytrSyZgSJe5Tv3mb2bzmQvHt1+jBEocHS37Y37L/RZ9q1ffwwiMFvn2eU68Q+37PLnzWIHCoi8jzUAuXIRBxuQdBA7COKcUJIAUYksIEMVuhNAnBRBHiDZoNMEMkbADaxpE+WaPm2YYX438cCXtXP/XpsM9NUCh+eHj9/d+/jp9fSn8m09SzhN+xgZAHJnSctLAQAA";
 
 #[tokio::test]
-async fn what_comes_compressed_stays_so() {
+async fn compressed_responses_stay_compressed() {
     let bomb = STANDARD.decode(BOMB).unwrap();
     for coding in ["gzip", "gzip, gzip, gzip", "deflate", "br", "zstd"] {
         let head = with(&format!("content-encoding: {coding}\r\ncontent-length: {}", bomb.len()), "");

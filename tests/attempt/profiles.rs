@@ -46,7 +46,7 @@ fn assert_no_tls(attempt: &Attempt, why: &str) {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_by_its_subscription_alone() {
+async fn a_private_authority_is_trusted_by_its_subscription_only() {
     let receiver = Receiver::speaking(&["h2"], 2).await;
     let sender = Sender::new();
     let trusted = sender.post_to(with(&receiver.url("/hook"), trusting(receiver.authority()))).await;
@@ -61,7 +61,7 @@ async fn a_private_authority_is_trusted_by_its_subscription_alone() {
 }
 
 #[tokio::test]
-async fn a_private_authority_stands_in_place_of_all_others() {
+async fn a_private_authority_replaces_all_others() {
     let receiver = Receiver::speaking(&["h2"], 2).await;
     let sender = Sender::with(|settings| settings.extra_roots = vec![receiver.authority().der()]);
     assert_eq!(sender.post(&receiver.url("/hook")).await.outcome, Outcome::Ok);
@@ -99,7 +99,7 @@ async fn the_name_that_a_subscription_gives_is_asked_for_and_checked() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_to_those_who_ask() {
+async fn a_client_certificate_is_shown_to_receivers_that_ask() {
     let (clients, others) = (Authority::new(), Authority::new());
     let issued = clients.client("client.example", Valid::Now);
     for protocols in EACH {
@@ -160,7 +160,7 @@ async fn after_a_change_the_next_attempt_shows_the_new_certificate() {
 }
 
 #[tokio::test]
-async fn a_profile_that_was_forgotten_is_made_anew() {
+async fn a_forgotten_profile_is_built_again() {
     let receivers = [Receiver::speaking(&["http/1.1"], 2).await, Receiver::speaking(&["http/1.1"], 2).await];
     let sender = Sender::with(|settings| {
         settings.tls_profiles_max = 1;

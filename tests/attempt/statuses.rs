@@ -26,7 +26,7 @@ async fn a_2xx_status_is_a_success() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_is_an_answer() {
+async fn a_response_without_a_body_is_a_response() {
     for answer in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"] {
         let receiver = Receiver::always(Response::bytes(answer)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
@@ -71,7 +71,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn retry_after_is_told_in_seconds_and_as_a_date() {
+async fn retry_after_comes_in_seconds_and_as_a_date() {
     for (header, wait) in [
         ("Retry-After: 120", Some(Duration::from_secs(120))),
         // The clock stands at the last microsecond of a second.
@@ -87,7 +87,7 @@ async fn retry_after_is_told_in_seconds_and_as_a_date() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_passed_over() {
+async fn interim_responses_are_ignored() {
     let receiver = Receiver::always(Response::bytes(format!(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n{}",
         OK
@@ -98,7 +98,7 @@ async fn interim_answers_are_passed_over() {
 }
 
 #[tokio::test]
-async fn the_start_of_an_answer_is_kept_as_valid_text() {
+async fn the_start_of_a_response_is_kept_as_valid_text() {
     let receiver =
         Receiver::always(Response::last(b"HTTP/1.1 500 x\r\ncontent-length: 6\r\n\r\na\0\xff\xc3\xa9\n"))
             .await;

@@ -14,7 +14,7 @@ use crate::{
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn a_receiver_that_never_answers_is_given_up_in_time() {
+async fn a_receiver_that_never_responds_is_given_up_in_time() {
     let receiver = Receiver::always(Response::nothing()).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 0));
@@ -23,7 +23,7 @@ async fn a_receiver_that_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn the_default_counts_where_the_subscription_does_not_say() {
+async fn the_default_applies_without_a_timeout_of_the_subscription() {
     let receiver = Receiver::always(Response::nothing()).await;
     let attempt = Sender::with(|settings| settings.default_timeout = SHORT).post(&receiver.url("/")).await;
     assert_eq!(attempt.outcome, Outcome::Timeout);

@@ -89,7 +89,7 @@ async fn an_http_2_stream_that_is_reset_fails_without_a_second_try_and_the_conne
 }
 
 #[tokio::test]
-async fn of_a_long_body_over_http_2_the_status_counts_and_the_connection_is_kept() {
+async fn the_status_of_a_long_body_over_http_2_decides_and_the_connection_is_kept() {
     let receiver = Receiver::speaking(&["h2"], 10_000_000).await;
     let sender = receiver.trusting_sender();
     for _ in 0..3 {

@@ -19,7 +19,7 @@ fn hmac(message: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_post_is_what_is_documented() {
+async fn a_post_looks_as_documented() {
     let mut receiver = Receiver::always(Response::bytes(OK)).await;
     let mut subscription = subscription(&receiver.url("/a%20b/hook?x=1&y=%2F"));
     subscription.settings.headers.insert("authorization".to_owned(), Secret::new("Bearer abc"));

@@ -127,7 +127,7 @@ fn name_in(body: &[u8]) -> String {
 }
 
 #[test]
-fn every_kind_can_use_what_is_made_up() {
+fn every_kind_can_use_the_synthetic_events() {
     for kind in KINDS {
         for event in kind.events {
             let of_this: Vec<_> = made_up().into_iter().filter(|(name, _)| name == event).collect();

@@ -50,7 +50,7 @@ fn every_captured_payload_comes_out_again() {
 }
 
 #[test]
-fn what_is_none_of_the_twelve_events_is_refused() {
+fn events_other_than_the_twelve_are_refused() {
     for (name, _) in NONE_OF_THE_TWELVE {
         let fixtures = fixtures::all();
         let fixture = fixtures.iter().find(|fixture| fixture.name == name).unwrap();
@@ -63,7 +63,7 @@ fn what_is_none_of_the_twelve_events_is_refused() {
 
 /// What was rendered is read again, and rendered to the same bytes.
 #[test]
-fn what_comes_out_can_be_read_again() {
+fn converted_events_can_be_read_again() {
     for fixture in fixtures::all() {
         let body = render(&fixture.event(), Chatwoot);
         let event = parse::read(&body, fixture.account()).unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -116,8 +116,8 @@ fn assert_differences(found: impl Iterator<Item = (Place, String)>) {
 
 fn places(exception: &exceptions::Exception) -> impl Iterator<Item = Place> + '_ {
     let sort = format!("{:?}", exception.sort);
-    exception.payloads.iter().flat_map(move |payload| {
+    exception.payloads().flat_map(move |payload| {
         let sort = sort.clone();
-        exception.paths.iter().map(move |path| ((*payload).to_owned(), sort.clone(), (*path).to_owned()))
+        exception.paths().map(move |path| (payload.to_owned(), sort.clone(), path.to_owned()))
     })
 }

@@ -135,7 +135,7 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
 }
 
 #[tokio::test]
-async fn no_method_is_answered_without_a_valid_token() {
+async fn every_method_needs_a_valid_token() {
     let (server, admin) = start().await;
     let (revoked, revoked_text) = admin.create_token(token(&ALL, &[])).await.unwrap();
     admin.revoke_token(&revoked.name).await.unwrap();

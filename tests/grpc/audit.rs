@@ -115,7 +115,7 @@ async fn make_every_change(server: &TidingsInProcess, url: &str) -> Vec<String> 
 }
 
 #[tokio::test]
-async fn a_record_says_who_did_what_from_where_and_when_and_no_secret() {
+async fn a_record_has_caller_action_address_and_time_and_no_secret() {
     let server = TidingsInProcess::start().await;
     let receiver = Receiver::always(Response::status(201)).await;
     let secrets = make_every_change(&server, &receiver.url("/hook")).await;
@@ -208,7 +208,7 @@ async fn a_refusal_leaves_its_reason_and_nothing_that_was_sent_by_mistake() {
 }
 
 #[tokio::test]
-async fn what_only_checks_leaves_no_record() {
+async fn calls_that_only_validate_leave_no_record() {
     let server = TidingsInProcess::start().await;
     server.subscribe("crm").await;
     let client = &server.client;
@@ -226,7 +226,7 @@ async fn what_only_checks_leaves_no_record() {
 }
 
 #[tokio::test]
-async fn lists_filter_and_go_on_page_by_page() {
+async fn lists_filter_and_have_pages() {
     let server = TidingsInProcess::start().await;
     for (parent, id) in [("accounts/1", "a"), ("accounts/1", "ab"), ("accounts/12", "a")] {
         server.subscribe_in(parent, id).await;
@@ -359,7 +359,7 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
 }
 
 #[tokio::test]
-async fn what_cannot_be_recorded_is_not_done() {
+async fn a_change_that_cannot_be_recorded_is_not_made() {
     let store = BlockingStore::new();
     let server = TidingsInProcess::start_with(Setup::on(&store)).await;
     let before = server.subscribe("crm").await;

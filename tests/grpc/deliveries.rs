@@ -103,7 +103,7 @@ async fn lists_filter_by_subscription_state_event_and_time() {
 }
 
 #[tokio::test]
-async fn pages_of_deliveries_survive_new_ones_and_lose_none() {
+async fn pages_of_deliveries_lose_none_while_new_ones_come() {
     let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     server.subscribe("b").await;

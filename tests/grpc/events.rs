@@ -29,7 +29,7 @@ async fn a_published_event_is_read_back_as_it_was_published() {
 }
 
 #[tokio::test]
-async fn an_event_is_owed_to_those_who_want_it_when_it_is_stored() {
+async fn an_event_is_owed_to_the_subscriptions_that_match_when_it_is_stored() {
     let server = TidingsInProcess::start().await;
     assert_eq!(server.publish("before").await.delivery_count, 0);
     let first = server.subscribe("a").await;
@@ -49,7 +49,7 @@ async fn an_event_is_owed_to_those_who_want_it_when_it_is_stored() {
 }
 
 #[tokio::test]
-async fn a_repeated_event_is_answered_as_the_first_was() {
+async fn a_repeated_event_gets_the_response_of_the_first() {
     let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     let first = server.publish("e1").await;
@@ -102,7 +102,7 @@ async fn a_batch_of_a_thousand_takes_its_parent_from_above() {
 }
 
 #[tokio::test]
-async fn what_is_only_validated_is_answered_as_if_stored_and_is_not() {
+async fn an_event_that_is_only_validated_gets_the_usual_response_and_is_not_stored() {
     let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     let client = &server.client;
@@ -147,7 +147,7 @@ async fn lists_show_the_latest_first_by_type_and_time() {
 }
 
 #[tokio::test]
-async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_take() {
+async fn pages_of_large_events_survive_new_ones_and_stay_below_the_limit_of_clients() {
     let server = TidingsInProcess::start().await;
     for number in 1..=9 {
         let event = long_message(1, 3, number, 900_000);
@@ -172,7 +172,7 @@ async fn pages_of_large_events_survive_new_ones_and_stay_within_what_clients_tak
 }
 
 #[tokio::test]
-async fn a_rendered_event_is_what_a_receiver_gets() {
+async fn a_rendered_event_equals_the_body_that_a_receiver_gets() {
     let mut receiver = Receiver::start().await;
     let server = TidingsInProcess::start().await;
     let subscription = v1::Subscription {

@@ -37,7 +37,7 @@ fn check(status: &Status, reason: &str, subject: &str, limit: &str, max: &str) {
 }
 
 #[tokio::test]
-async fn a_bound_of_what_is_in_flight_is_named() {
+async fn an_error_names_the_limit_of_calls_in_flight() {
     for (events_max, bytes_max, limit, max) in [
         (1, 1_000_000, "publish_events_in_flight_max", "1"),
         (1000, 1000, "publish_bytes_in_flight_max", "1000"),
@@ -133,7 +133,7 @@ async fn a_batch_that_would_pass_the_bound_is_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn what_is_owed_in_all_is_bounded_and_events_for_nobody_are_taken() {
+async fn owed_deliveries_are_limited_and_events_without_subscribers_are_accepted() {
     let server = start(|setup| setup.gateway.backlog_max = 3).await;
     server.subscribe("second").await;
     server.client.try_publish(publish("a")).await.unwrap();

@@ -51,7 +51,7 @@ async fn past_the_bound_of_bytes_a_publisher_is_asked_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_stream_has_so_many_events_under_way_and_answers_them_in_order() {
+async fn a_stream_limits_its_events_in_flight_and_acknowledges_them_in_order() {
     let store = BlockingStore::new();
     let server = start(&store, |setup| setup.grpc.stream_events_in_flight_max = 4).await;
     let messages =
@@ -73,7 +73,7 @@ async fn a_stream_has_so_many_events_under_way_and_answers_them_in_order() {
 }
 
 #[tokio::test]
-async fn an_event_whose_publisher_went_away_is_stored_all_the_same() {
+async fn an_event_is_stored_although_its_publisher_went_away() {
     let store = BlockingStore::new();
     let server = start(&store, |_| {}).await;
     let call = server.publishing("a");
@@ -115,7 +115,7 @@ async fn a_store_that_fails_makes_calls_unavailable_without_the_reason() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_when_the_server_stops_is_still_answered() {
+async fn calls_in_flight_when_the_server_stops_still_get_their_response() {
     let store = BlockingStore::new();
     let server = start(&store, |_| {}).await;
     let call = server.publishing("a");

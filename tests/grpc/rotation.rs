@@ -21,7 +21,7 @@ fn time(time: Option<prost_types::Timestamp>) -> SystemTime {
 }
 
 #[tokio::test]
-async fn a_rotation_answers_the_new_secret_and_when_the_old_one_ends() {
+async fn a_rotation_returns_the_new_secret_and_when_the_old_one_ends() {
     let server = TidingsInProcess::start().await;
     let client = &server.client;
     let mut current = server.subscribe("crm").await;
@@ -68,7 +68,7 @@ async fn secrets_are_shown_by_no_other_response() {
 }
 
 #[tokio::test]
-async fn a_rotation_made_again_leaves_receivers_what_they_know() {
+async fn a_repeated_rotation_keeps_the_secrets_that_receivers_know() {
     let server = TidingsInProcess::start().await;
     let client = &server.client;
     let mut receiver = Receiver::start().await;
@@ -91,7 +91,7 @@ async fn a_rotation_made_again_leaves_receivers_what_they_know() {
 }
 
 #[tokio::test]
-async fn a_bounded_number_of_older_secrets_sign_besides_the_newest() {
+async fn a_limited_number_of_older_secrets_sign_with_the_newest() {
     let server = TidingsInProcess::start().await;
     let client = &server.client;
     let name = server.subscribe("crm").await.name;

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use prost::Message;
 use tidings::{
     domain::delivery::Attempt,
     event::webhook::{WebhookClient, WebhookRequest},
@@ -20,10 +21,16 @@ use tonic::{
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tonic_reflection::pb::{v1 as reflection, v1alpha};
+use tonic_reflection::pb::{
+    v1::{
+        self as reflection, server_reflection_request::MessageRequest,
+        server_reflection_response::MessageResponse,
+    },
+    v1alpha,
+};
 use tower::util::BoxCloneSyncService;
 
-use crate::support::in_process::*;
+use crate::support::{client::Client, in_process::*};
 
 const SERVICES: [&str; 4] = [
     "tidings.v1.AuditService",
@@ -63,42 +70,30 @@ async fn health_is_serving_for_every_service_and_not_when_the_server_stops() {
     server.stop().await;
 }
 
+/// Asks the reflection of this version; they are the same on the wire.
+async fn reflect(client: &Client, version: &str, request: MessageRequest) -> MessageResponse {
+    let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+    let request = reflection::ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    let response = client.call(&path, request.encode_to_vec()).await.unwrap();
+    let response = reflection::ServerReflectionResponse::decode(&*response).unwrap();
+    response.message_response.unwrap()
+}
+
 #[tokio::test]
 async fn reflection_lists_the_services_in_both_versions() {
     let server = TidingsInProcess::start().await;
-    let channel = server.channel().await;
-    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let message_request =
-        Some(reflection::server_reflection_request::MessageRequest::ListServices(String::new()));
-    let request = reflection::ServerReflectionRequest { host: String::new(), message_request };
-    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-    let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
-    let reflection::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
-        panic!("{answer:?}");
-    };
-    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    assert!(SERVICES.iter().all(|service| names.iter().any(|name| name == service)), "{names:?}");
-
-    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let message_request =
-        Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()));
-    let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request };
-    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-    let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
-    let v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list) = answer else {
-        panic!("{answer:?}");
-    };
-    let alpha: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    assert_eq!(alpha, names);
+    for version in ["v1", "v1alpha"] {
+        let response = reflect(&server.client, version, MessageRequest::ListServices(String::new())).await;
+        let MessageResponse::ListServicesResponse(list) = response else { panic!("{response:?}") };
+        let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+        assert!(SERVICES.iter().all(|service| names.iter().any(|name| name == service)), "{names:?}");
+    }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn reflection_gives_the_comments_and_the_details_of_errors() {
-    use reflection::server_reflection_request::MessageRequest::FileContainingSymbol;
     let server = TidingsInProcess::start().await;
-    let channel = server.channel().await;
-    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
     for (symbol, contained) in [
         ("tidings.v1.EventService.PublishEvent", "Publishes one event."),
         ("tidings.v1.Subscription", "Values are returned as \"***\""),
@@ -107,15 +102,9 @@ async fn reflection_gives_the_comments_and_the_details_of_errors() {
         ("grpc.health.v1.Health", "Watch"),
         ("google.protobuf.FieldMask", "paths"),
     ] {
-        let message_request = Some(FileContainingSymbol(symbol.into()));
-        let request = reflection::ServerReflectionRequest { host: String::new(), message_request };
-        let mut answers =
-            client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
-        let answer = in_time(answers.message()).await.unwrap().unwrap().message_response.unwrap();
-        let reflection::server_reflection_response::MessageResponse::FileDescriptorResponse(files) = answer
-        else {
-            panic!("{symbol}: {answer:?}");
-        };
+        let request = MessageRequest::FileContainingSymbol(symbol.into());
+        let response = reflect(&server.client, "v1", request).await;
+        let MessageResponse::FileDescriptorResponse(files) = response else { panic!("{response:?}") };
         let text: Vec<_> =
             files.file_descriptor_proto.iter().map(|file| String::from_utf8_lossy(file)).collect();
         assert!(text.iter().any(|file| file.contains(contained)), "{symbol} does not say {contained:?}");
@@ -124,7 +113,7 @@ async fn reflection_gives_the_comments_and_the_details_of_errors() {
 }
 
 #[tokio::test]
-async fn every_service_takes_both_encodings_and_answers_in_neither() {
+async fn every_service_takes_both_encodings_and_responds_in_neither() {
     async fn check<T>(name: &str, call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) {
         let response = in_time(call).await.unwrap_or_else(|status| panic!("{name}: {status}"));
         assert_eq!(response.metadata().get("grpc-encoding"), None, "{name}");
@@ -234,7 +223,7 @@ async fn the_drain_ends_though_clients_hold_on() {
     let mut answers =
         client.server_reflection_info(UnboundedReceiverStream::new(requests)).await.unwrap().into_inner();
     // All of them are accepted by now: connections are taken in their order, and this one is answered.
-    let list = reflection::server_reflection_request::MessageRequest::ListServices(String::new());
+    let list = MessageRequest::ListServices(String::new());
     let request = reflection::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     reflecting.send(request).unwrap();
     in_time(answers.message()).await.unwrap();

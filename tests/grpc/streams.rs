@@ -15,7 +15,7 @@ async fn next(answers: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::S
 }
 
 #[tokio::test]
-async fn a_stream_is_answered_in_order_and_one_bad_event_fails_alone() {
+async fn a_stream_is_acknowledged_in_order_and_a_bad_event_fails_no_other() {
     let server = TidingsInProcess::start().await;
     server.publish("taken").await;
     let messages = vec![
@@ -72,7 +72,7 @@ async fn events_of_a_stream_are_stored_in_their_order() {
 }
 
 #[tokio::test]
-async fn every_event_is_answered_without_waiting_for_the_next() {
+async fn every_event_is_acknowledged_without_waiting_for_the_next() {
     let server = TidingsInProcess::start().await;
     let (sender, mut answers) = server.client.publish_stream().await;
     for sequence in 0..3 {

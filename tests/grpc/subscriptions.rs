@@ -184,7 +184,7 @@ async fn a_request_id_makes_creation_safe_to_repeat() {
 }
 
 #[tokio::test]
-async fn what_is_only_validated_is_not_stored() {
+async fn a_subscription_that_is_only_validated_is_not_stored() {
     let server = TidingsInProcess::start().await;
     let mut client = server.client.subscriptions.clone();
     let request =

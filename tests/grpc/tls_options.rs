@@ -84,7 +84,7 @@ async fn three_stars_keep_the_stored_key() {
 }
 
 #[tokio::test]
-async fn options_change_in_parts_and_go_as_a_whole() {
+async fn options_change_in_parts_and_are_removed_as_a_whole() {
     let stored = Stored::new().await;
     let (certificate, key) = issued();
     let identity = v1::TlsOptions {

@@ -61,7 +61,7 @@ fn outcomes<'a>(records: &'a [v1::AuditRecord], method: &str) -> BTreeMap<&'a st
 }
 
 #[tokio::test]
-async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_as_done_has_changed() {
+async fn a_kill_at_any_time_leaves_every_change_with_its_record_and_every_record_with_its_change() {
     let kills = in_full_or_short(12, 4);
     let launcher = Launcher::new().with("subscriptions-per-account-max", "1000000");
     let mut gateway = launcher.start().await;
@@ -113,7 +113,7 @@ async fn whenever_it_is_killed_what_changed_is_on_record_and_what_is_on_record_a
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_leaves_what_was_done_and_stays_within_its_bound() {
+async fn a_flood_of_refusals_removes_no_record_of_a_change_and_stays_within_its_limit() {
     const CALLS: u32 = 4000;
     let launcher = Launcher::new().with("audit-bytes-max", "1MiB");
     let gateway = launcher.start().await;

@@ -89,7 +89,7 @@ async fn a_connection_without_calls_is_asked_to_go_and_one_with_a_call_stays() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_take_its_answers_is_cut_and_others_are_not() {
+async fn a_client_that_does_not_read_its_responses_is_disconnected_and_others_are_not() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let gateway = Launcher::new().with("grpc-answer-timeout", "1s").start().await;
     let subscribed = gateway.client.subscribe(1, subscription("http://127.0.0.1:9/")).await;

@@ -308,7 +308,7 @@ fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
 
 /// The checker of the order, on requests of conversations 2 and 3 as they come in.
 #[test]
-fn what_comes_out_of_order_is_noticed() {
+fn deliveries_out_of_order_are_noticed() {
     let came = |number: i64, taken| {
         let body = format!(r#"{{"id":{number}}}"#);
         Request { taken, ..Request::new("/ordered", body) }

@@ -207,7 +207,7 @@ async fn a_start_without_room_says_so_and_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_that_failed_is_logged_once_and_in_the_exit_code_and_a_restart_reads_what_is_there() {
+async fn a_failed_store_is_logged_once_sets_the_exit_code_and_is_read_again_at_a_restart() {
     /// Least time between two lines that say how many calls failed.
     const LOG_INTERVAL: Duration = Duration::from_secs(10);
     const CALLS: u32 = 50;

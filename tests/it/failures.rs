@@ -91,7 +91,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_never_answers_is_given_up_in_time() {
+async fn a_receiver_that_never_responds_is_given_up_in_time() {
     let delivery = fails(Response::nothing(), Timeout, 0, "no complete response within 1s").await;
     for attempt in &delivery.attempts {
         let took: Duration = attempt.duration.unwrap().try_into().unwrap();
@@ -100,23 +100,23 @@ async fn a_receiver_that_never_answers_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_without_an_answer_is_broken() {
+async fn a_connection_that_is_closed_without_a_response_is_broken() {
     fails(Response::close(), Io, 0, "closed before the response was complete").await;
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_in_its_head_is_broken() {
+async fn a_response_that_breaks_in_its_head_is_broken() {
     fails(Response::half_head(), Io, 0, "closed before the response was complete").await;
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_in_its_body_is_broken_and_keeps_its_status() {
+async fn a_response_that_breaks_in_its_body_is_broken_and_keeps_its_status() {
     let delivery = fails(Response::half_body(), Io, 200, "connection").await;
     assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "half"), "{delivery:#?}");
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_http_is_broken() {
+async fn a_response_that_is_not_http_is_broken() {
     fails(Response::garbage(), Io, 0, "not http").await;
 }
 
@@ -145,7 +145,7 @@ async fn a_connection_that_is_refused_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_not_read_to_its_end_and_its_status_counts() {
+async fn an_endless_body_is_not_read_to_its_end_and_its_status_decides() {
     let receiver = Receiver::always(Response::endless_body()).await;
     let gateway = Launcher::new().start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
@@ -218,7 +218,7 @@ async fn no_receiver_may_ask_to_wait_for_longer_than_the_operator_lets_it() {
 
 /// What a test comes to is what an attempt would have come to.
 #[tokio::test]
-async fn a_test_posts_at_once_and_tells_what_came_of_it() {
+async fn a_test_posts_at_once_and_returns_its_result() {
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {

@@ -130,7 +130,7 @@ fn refused(log: &[String]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is_401() {
+async fn signed_requests_of_a_source_are_stored_and_delivered_and_all_others_get_401() {
     // With all that there is to be seen of paths and secrets.
     let (receiver, launcher) = (Receiver::start().await, launcher().with("log-level", "trace"));
     let gateway = launcher.start().await;
@@ -171,7 +171,7 @@ async fn what_a_signed_source_sends_is_stored_and_delivered_and_anything_else_is
 }
 
 #[tokio::test]
-async fn a_delivery_is_taken_once_and_its_id_stands_for_one_body_only() {
+async fn a_delivery_is_accepted_once_and_its_id_belongs_to_one_body_only() {
     let (receiver, launcher) = (Receiver::start().await, launcher());
     let mut gateway = launcher.start().await;
     let subscribed = subscribe(&gateway.client, &receiver).await;

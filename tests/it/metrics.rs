@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn what_happened_is_counted_and_adds_up() {
+async fn events_deliveries_and_attempts_are_counted_and_add_up() {
     let receiver = Receiver::start().await;
     receiver.now(|request| match request.path.as_str() {
         "/bad" => Response::status(500),
@@ -74,7 +74,7 @@ async fn what_happened_is_counted_and_adds_up() {
 }
 
 #[tokio::test]
-async fn what_callers_decide_and_what_a_restart_finds_adds_up_too() {
+async fn decisions_of_callers_and_a_restart_are_counted_and_add_up() {
     let receiver = Receiver::start().await;
     let launcher = Launcher::new().with("retry-min-backoff", "1h").with("retry-max-backoff", "1h");
     let gateway = launcher.start().await;

@@ -104,7 +104,7 @@ async fn a_stuck_conversation_holds_up_only_itself() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_into_the_window_keeps_its_order() {
+async fn events_beyond_the_window_keep_their_order() {
     let (receiver, healed) = one_is_stuck().await;
     let gateway = Launcher::new().with("lane-window", "256").start().await;
     subscribe(&gateway.client, &receiver).await;
@@ -180,7 +180,7 @@ async fn a_pause_and_a_switch_in_the_middle_change_no_order() {
 }
 
 #[tokio::test]
-async fn asking_for_order_later_orders_what_already_waits() {
+async fn asking_for_order_later_orders_waiting_deliveries() {
     let receiver = Receiver::always(Response::nothing()).await;
     let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {
@@ -205,7 +205,7 @@ async fn asking_for_order_later_orders_what_already_waits() {
 }
 
 #[tokio::test]
-async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
+async fn a_delivery_retried_by_hand_goes_before_later_ones() {
     const HELD_UP: Duration = Duration::from_secs(3);
     let mut times: BTreeMap<i64, u32> = BTreeMap::new();
     let receiver = Receiver::with(move |request| {
@@ -236,7 +236,7 @@ async fn what_is_retried_by_hand_goes_before_what_comes_after_it() {
 }
 
 #[tokio::test]
-async fn what_is_cancelled_while_it_waits_lets_the_next_go_at_once() {
+async fn a_delivery_cancelled_while_it_waits_lets_the_next_go_at_once() {
     let receiver = Receiver::first([Response::status(500)]).await;
     let gateway = Launcher::new().start().await;
     let week = Duration::from_hours(7 * 24);

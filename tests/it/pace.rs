@@ -25,7 +25,7 @@ fn asked(url: String, max_in_flight: i32) -> v1::Subscription {
 }
 
 #[tokio::test]
-async fn retry_after_holds_up_the_whole_lane() {
+async fn retry_after_delays_the_whole_lane() {
     for status in [429, 503] {
         let receiver = Receiver::first([Response::with_header(status, "retry-after", 2)]).await;
         let gateway = Launcher::new().start().await;

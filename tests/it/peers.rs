@@ -128,7 +128,7 @@ async fn answers_that_trickle_without_an_end_are_timeouts_and_move_nobody_else()
 }
 
 #[tokio::test]
-async fn huge_answers_take_no_memory() {
+async fn huge_responses_take_no_memory() {
     const RESPONSE_BYTES: usize = 100 << 20;
     const COUNT: i64 = 20;
     const GROWTH_BYTES_MAX: u64 = 10_000_000;
@@ -158,7 +158,7 @@ async fn huge_answers_take_no_memory() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_asks_for_patience_gets_what_it_asks_for() {
+async fn an_endpoint_that_asks_for_a_delay_gets_it() {
     const ASKED: Duration = Duration::from_secs(3);
     let cases = [
         (OTHER_ACCOUNT, Some(Response::with_header(429, "retry-after", ASKED.as_secs()))),
@@ -191,7 +191,7 @@ async fn an_endpoint_that_asks_for_patience_gets_what_it_asks_for() {
 }
 
 #[tokio::test]
-async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
+async fn deliveries_in_flight_at_a_kill_are_attempted_again_at_once() {
     const BACKLOG: i64 = 3_000;
     const MAX_IN_FLIGHT: usize = 32;
     const WITHIN: Duration = Duration::from_secs(3);
@@ -225,7 +225,7 @@ async fn what_was_in_flight_at_a_kill_comes_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_kill_beside_a_hanging_endpoint_repeats_only_what_was_in_flight() {
+async fn a_kill_with_a_hanging_endpoint_repeats_only_attempts_in_flight() {
     const COUNT: i64 = 1_000;
     const MAX_IN_FLIGHT: usize = 32;
     let (healthy, hanging) = (Receiver::start().await, Receiver::always(Response::nothing()).await);
@@ -266,7 +266,7 @@ enum Loses {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_and_repeats_gets_the_first_answer() {
+async fn a_client_that_breaks_off_and_repeats_gets_the_first_response() {
     let gateway = launcher().start().await;
     let healthy = Healthy::start(&gateway, &[]).await;
     let receiver = Receiver::start().await;

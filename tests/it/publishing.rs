@@ -23,7 +23,7 @@ fn message(account: i64, inbox: i64, number: i64) -> v1::Event {
 }
 
 #[tokio::test]
-async fn an_event_goes_to_those_of_its_account_who_take_its_kind_and_its_inbox() {
+async fn an_event_goes_to_the_subscriptions_of_its_account_that_match_kind_and_inbox() {
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let messages = vec![EventType::MessageCreated.into()];
@@ -127,7 +127,7 @@ async fn a_duplicate_is_delivered_once_whichever_way_and_whenever_it_comes() {
 }
 
 #[tokio::test]
-async fn of_many_who_publish_the_same_at_once_one_is_the_first() {
+async fn of_many_clients_that_publish_the_same_event_at_once_one_is_the_first() {
     const CALLERS: usize = 16;
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
@@ -185,7 +185,7 @@ async fn a_batch_and_a_stream_deliver_every_event_once() {
 }
 
 #[tokio::test]
-async fn what_is_only_to_be_validated_is_neither_stored_nor_sent() {
+async fn an_event_that_is_only_validated_is_neither_stored_nor_sent() {
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let (client, other) = (&gateway.client, receiver.url("/other"));

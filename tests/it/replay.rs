@@ -26,7 +26,7 @@ async fn replay_all(client: &Client, request: v1::ReplayDeliveriesRequest) -> i3
 }
 
 #[tokio::test]
-async fn what_failed_is_replayed_page_by_page_with_the_same_ids_and_bodies() {
+async fn failed_deliveries_are_replayed_page_by_page_with_the_same_ids_and_bodies() {
     let receiver = Receiver::always(Response::status(500)).await;
     let launcher = Launcher::new();
     let gateway = launcher.start().await;
@@ -79,7 +79,7 @@ async fn what_failed_is_replayed_page_by_page_with_the_same_ids_and_bodies() {
 }
 
 #[tokio::test]
-async fn a_new_subscription_gets_what_it_was_not_there_for() {
+async fn a_new_subscription_gets_earlier_events() {
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let client = &gateway.client;

@@ -26,7 +26,7 @@ async fn end(gateway: TidingsProcess, how: End) {
 }
 
 /// The first attempt fails and the second one is to wait; the gateway ends in between, several times.
-async fn retries_go_on_after(how: End) {
+async fn retries_continue_after(how: End) {
     let receiver = Receiver::always(Response::with_header(503, "retry-after", 3)).await;
     let launcher = Launcher::new();
     let mut gateway = launcher.start().await;
@@ -58,13 +58,13 @@ async fn retries_go_on_after(how: End) {
 }
 
 #[tokio::test]
-async fn retries_go_on_after_sigterm() {
-    retries_go_on_after(End::Term).await;
+async fn retries_continue_after_sigterm() {
+    retries_continue_after(End::Term).await;
 }
 
 #[tokio::test]
-async fn retries_go_on_after_sigkill() {
-    retries_go_on_after(End::Kill).await;
+async fn retries_continue_after_sigkill() {
+    retries_continue_after(End::Kill).await;
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn an_attempt_that_is_cut_off_is_made_again_and_not_counted_twice() {
 }
 
 #[tokio::test]
-async fn what_was_stored_is_the_same_after_a_restart() {
+async fn everything_stored_is_the_same_after_a_restart() {
     for how in [End::Term, End::Kill] {
         let receiver = Receiver::start().await;
         let launcher = Launcher::new();

@@ -24,7 +24,7 @@ fn launcher() -> Launcher {
 }
 
 #[tokio::test]
-async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
+async fn a_store_full_of_owed_events_refuses_more_until_they_are_delivered() {
     let receiver = Receiver::start().await;
     let launcher = launcher();
     let gateway = launcher.start().await;
@@ -64,7 +64,7 @@ async fn a_store_full_of_what_is_owed_refuses_more_until_it_is_delivered() {
 }
 
 #[tokio::test]
-async fn what_is_over_makes_room_for_what_comes() {
+async fn settled_events_make_room_for_new_ones() {
     let launcher = launcher();
     let gateway = launcher.start().await;
     let count = i64::try_from(4 * BYTES_MAX / EVENT_BYTES).unwrap();

@@ -246,7 +246,7 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
 }
 
 #[tokio::test]
-async fn a_rotation_is_refused_while_a_gateway_runs_and_where_there_is_none() {
+async fn a_rotation_is_refused_while_a_gateway_runs_and_in_a_folder_without_one() {
     let launcher = Launcher::new();
     let rotate = async || run(launcher.command_to("rotate-secrets-key")).await;
     let ended = rotate().await;
@@ -259,7 +259,7 @@ async fn a_rotation_is_refused_while_a_gateway_runs_and_where_there_is_none() {
 
 /// Everything that touches secrets, with the most verbose log. The harness scans what is printed and responded.
 #[tokio::test]
-async fn nothing_that_is_printed_or_answered_shows_a_secret() {
+async fn no_output_and_no_response_shows_a_secret() {
     let status = |path: &str| if path == "/asymmetric" { 500 } else { 200 };
     let receiver = Receiver::with(move |request| Response::status(status(&request.path))).await;
     let launcher = Launcher::new().with("log-level", "trace").with("retry-max-attempts", "3");

@@ -107,7 +107,7 @@ async fn older_secrets_sign_until_their_overlap_is_over_and_are_shown_nowhere() 
 }
 
 #[tokio::test]
-async fn what_waits_already_is_signed_with_the_new_secret() {
+async fn waiting_deliveries_are_signed_with_the_new_secret() {
     let receiver = Receiver::always(Response::status(500)).await;
     // So that the second attempt is the one that is asked for.
     let launcher = Launcher::new().with("retry-min-backoff", "1d").with("retry-max-backoff", "1d");

@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn what_is_made_changed_or_removed_counts_for_the_very_next_event() {
+async fn a_created_changed_or_removed_subscription_applies_to_the_very_next_event() {
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let client = &gateway.client;
@@ -209,7 +209,7 @@ async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_is_tried_again_when_asked_and_what_was_cancelled_is_not() {
+async fn failed_deliveries_are_retried_on_request_and_cancelled_ones_are_not() {
     let receiver = Receiver::always(Response::status(500)).await;
     let launcher = Launcher::new();
     let gateway = launcher.start().await;

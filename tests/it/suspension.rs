@@ -46,7 +46,7 @@ async fn first_attempt(client: &Client, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_answers() {
+async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_works() {
     let receiver = Receiver::always(Response::with_body(500, "no")).await;
     let gateway = launcher().start().await;
     let client = &gateway.client;
@@ -153,7 +153,7 @@ async fn resuming_by_hand_makes_it_active_at_once_and_probes_used_no_attempts_up
 }
 
 #[tokio::test]
-async fn the_owner_may_pause_what_is_suspended() {
+async fn the_owner_may_pause_a_suspended_subscription() {
     const A_WHILE: Duration = Duration::from_millis(700);
     let receiver = Receiver::always(Response::status(410)).await;
     let gateway = launcher().start().await;

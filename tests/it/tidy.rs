@@ -158,7 +158,7 @@ fn every_part_of_the_table_is_there() {
 }
 
 #[test]
-fn every_file_opens_with_a_sentence_that_says_what_it_is_about() {
+fn every_file_opens_with_a_sentence_about_its_subject() {
     for (file, text) in sources() {
         let first = text.lines().next().unwrap_or_default();
         assert!(first.starts_with("//! ") && first.len() > "//! ".len(), "{file} opens with {first:?}");
@@ -175,7 +175,7 @@ fn nothing_is_left_to_be_done() {
 }
 
 #[test]
-fn names_are_found_alone_in_groups_and_nowhere_else() {
+fn names_are_found_as_paths_in_groups_and_nowhere_else() {
     let text = "use crate::{\n    a::{b, c::{d}},\n    e,\n};\nuse crate::f::g; // crate::h\npub(crate) fn x() { $crate::i; crate::j::k() }";
     let expected = ["a", "e", "f", "j"].map(str::to_owned);
     assert_eq!(named(text), expected.into());

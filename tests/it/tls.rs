@@ -208,7 +208,7 @@ async fn a_hangup_has_the_files_looked_at_at_once() {
 }
 
 #[tokio::test]
-async fn http_2_is_agreed_on_and_whoever_cannot_agree_is_judged_by_what_it_says() {
+async fn http_2_is_negotiated_and_without_negotiation_the_first_bytes_decide() {
     let (authority, launcher) = secure_anyhow();
     let gateway = launcher.start().await;
     for protocols in [&["h2"][..], &["http/1.1", "h2"], &[]] {

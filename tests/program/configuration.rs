@@ -5,7 +5,7 @@ use tidings::config::{settings_table, table::SETTINGS};
 use crate::support::process::{run, tidings};
 
 #[tokio::test]
-async fn the_version_is_told() {
+async fn the_version_is_printed() {
     let ended = run(tidings(&["--version"])).await;
     assert_eq!((ended.code, &*ended.stdout), (Some(0), concat!("tidings ", env!("CARGO_PKG_VERSION"), "\n")));
 }
@@ -44,7 +44,7 @@ async fn wrong_usage_ends_with_64() {
 }
 
 #[tokio::test]
-async fn all_faults_are_told_before_anything_is_touched() {
+async fn all_errors_of_a_configuration_are_printed_before_anything_is_touched() {
     let directory = tempfile::tempdir().expect("there is room");
     let (data, file) = (directory.path().join("data"), directory.path().join("tidings.toml"));
     fs::write(&file, "lane_window = \"wide\"\ncolour = 1\n").expect("there is room");
@@ -79,7 +79,7 @@ async fn all_faults_are_told_before_anything_is_touched() {
 }
 
 #[tokio::test]
-async fn config_prints_what_is_in_force_and_reads_it_back() {
+async fn config_prints_the_settings_in_force_and_reads_them_back() {
     let directory = tempfile::tempdir().expect("there is room");
     let file = directory.path().join("tidings.toml");
     fs::write(&file, "# mine\nmax_in_flight = 7\n").expect("there is room");

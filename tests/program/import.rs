@@ -117,7 +117,7 @@ async fn a_repetition_publishes_nothing_and_equal_objects_are_as_many_events() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_represented_is_refused_with_its_line_and_the_rest_is_published() {
+async fn invalid_lines_are_refused_with_their_number_and_the_rest_is_published() {
     let launcher = Launcher::new();
     let (gateway, mut receiver) = subscribed(&launcher).await;
     let pretty: Value = serde_json::from_str(&message(1, 3, 4)).expect("it is JSON");
@@ -162,7 +162,7 @@ async fn what_cannot_be_represented_is_refused_with_its_line_and_the_rest_is_pub
 }
 
 #[tokio::test]
-async fn what_the_gateway_refuses_is_refused_alone() {
+async fn an_event_that_the_gateway_refuses_stops_no_other() {
     let launcher = Launcher::new().with("event-bytes-max", "4KiB");
     let (gateway, mut receiver) = subscribed(&launcher).await;
     let large = message(1, 3, 2).replace("Good morning", &"x".repeat(5000));
@@ -175,7 +175,7 @@ async fn what_the_gateway_refuses_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_read_differently_is_there_already() {
+async fn an_event_that_an_earlier_version_read_differently_exists_already() {
     let (first, second) = (Launcher::new(), Launcher::new());
     let input = file(&first, "hooks.jsonl", lines([1, 2]));
     let gateway = first.start().await;
@@ -236,7 +236,7 @@ async fn every_conversation_keeps_its_order_through_an_overload() {
 }
 
 #[tokio::test]
-async fn an_overload_that_does_not_end_ends_the_command_and_a_repetition_goes_on() {
+async fn a_lasting_overload_ends_the_command_and_a_second_run_continues() {
     let launcher = Launcher::new().with("backlog-per-subscription-max", "1000");
     let (gateway, receiver) = (launcher.start().await, Receiver::start().await);
     let name = subscribe(&gateway, 1, &receiver).await;
@@ -305,7 +305,7 @@ async fn a_run_that_was_broken_off_says_how_far_it_came_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_or_reached_ends_the_command_with_one_line() {
+async fn a_file_or_gateway_that_cannot_be_reached_ends_the_command_with_one_line() {
     let launcher = Launcher::new();
     let nobody = format!("http://{}", closed_address());
     let missing = launcher.dir().join("missing.jsonl").to_str().unwrap().to_owned();

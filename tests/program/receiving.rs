@@ -83,7 +83,7 @@ async fn a_body_past_the_bound_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_with_whoever_knows_beforehand() {
+async fn clients_with_prior_knowledge_get_http2() {
     let (receiver, address) = start(&["--status", "201"]).await;
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
     let request = Request::post(format!("http://{address}/two")).body(Full::from("not JSON")).unwrap();

@@ -2,34 +2,13 @@
 //! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
 //! Writes go into the ledger of the simulation.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
-use crate::{delegate_store, gateway::STOPS_AFTER, ledger::Ledger, world::TICK};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tidings::{
-    domain::{
-        audit::{AuditKey, AuditRecord},
-        delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, Seq, SubscriptionKey},
-        subscription::Subscription,
-        time::UnixMicros,
-    },
-    event::StoredEvent,
-    store::{
-        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
-        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
-        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
-    },
-};
-use tokio::{
-    sync::{broadcast, mpsc},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{delegate_store, gateway::STOPS_AFTER, ledger::Ledger, support::delegate_store::*, world::TICK};
 
 /// The longest that a commit takes.
 const COMMIT_MAX_MILLIS: u64 = 20;

@@ -1,28 +1,13 @@
 //! The reference store behind a barrier: accepted events are stored at once, and acknowledged only when a test says so. Events and
 //! audit records can be refused as a failing disk would.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use super::in_time;
+use tidings::clock::SystemClock;
+use tokio::sync::watch;
+
+use super::{delegate_store::*, in_time};
 use crate::delegate_store;
-use tidings::{
-    clock::SystemClock,
-    domain::{
-        audit::{AuditKey, AuditRecord},
-        delivery::{DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, Seq, SubscriptionKey},
-        subscription::Subscription,
-        time::UnixMicros,
-    },
-    event::StoredEvent,
-    store::{
-        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
-        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
-        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
-    },
-};
-use tokio::sync::{broadcast, watch};
 
 /// A store that does not acknowledge events until it is released.
 pub struct BlockingStore {

@@ -1,8 +1,28 @@
-//! A macro for stores in front of another one: methods that hand on to it.
+//! A macro for stores in front of another one, with methods that hand on to it; and the names that such stores need.
+
+pub use std::sync::Arc;
+
+pub use tidings::{
+    domain::{
+        audit::{AuditKey, AuditRecord},
+        delivery::{DeliveryKey, DeliveryState},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        subscription::Subscription,
+        time::UnixMicros,
+    },
+    event::StoredEvent,
+    store::{
+        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
+        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
+    },
+};
+pub use tokio::sync::broadcast;
 
 /// Methods of [`tidings::store::Store`] that call the store in this field: `delegate_store!(inner: fn newest(&self) -> Seq;)`.
 ///
-/// `delegate_store!(reads of inner)` makes those that read, but for `state`. The names of their types must be in scope.
+/// `delegate_store!(reads of inner)` makes those that read, but for `state`. The names of this module must be in scope.
 #[macro_export]
 macro_rules! delegate_store {
     ($inner:ident: $(fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {

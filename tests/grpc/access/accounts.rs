@@ -140,7 +140,7 @@ fn everything(server: &TidingsInProcess) -> String {
 }
 
 #[tokio::test]
-async fn nothing_of_another_account_can_be_named_and_nothing_shows_what_exists() {
+async fn nothing_of_another_account_can_be_named_and_nothing_shows_that_it_exists() {
     let (server, admin) = start().await;
     let publisher = admin.create_token(token(&[Scope::Publish], &[])).await.unwrap().1;
     let publisher = server.client_with_token(&publisher).await;

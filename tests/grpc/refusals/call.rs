@@ -67,27 +67,21 @@ impl Call {
 }
 
 /// A line of the table: the fault, the call, and its refusal.
-pub type Line = (&'static str, Call, Code, &'static str, &'static [&'static str]);
+pub type Line = (&'static str, Call, Code, &'static str, Vec<String>);
 
-pub fn line(
-    what: &'static str,
-    call: Call,
-    code: Code,
-    reason: &'static str,
-    fields: &'static [&'static str],
-) -> Line {
-    (what, call, code, reason, fields)
+pub fn line(what: &'static str, call: Call, code: Code, reason: &'static str, fields: &[&str]) -> Line {
+    (what, call, code, reason, fields.iter().map(ToString::to_string).collect())
 }
 
-pub fn required(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+pub fn required(what: &'static str, call: Call, fields: &[&str]) -> Line {
     line(what, call, InvalidArgument, "FIELD_REQUIRED", fields)
 }
 
-pub fn invalid(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+pub fn invalid(what: &'static str, call: Call, fields: &[&str]) -> Line {
     line(what, call, InvalidArgument, "FIELD_INVALID", fields)
 }
 
-pub fn mismatch(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+pub fn mismatch(what: &'static str, call: Call, fields: &[&str]) -> Line {
     line(what, call, InvalidArgument, "ACCOUNT_MISMATCH", fields)
 }
 
@@ -95,7 +89,7 @@ pub fn page_token(what: &'static str, call: Call) -> Line {
     line(what, call, InvalidArgument, "PAGE_TOKEN_INVALID", &["page_token"])
 }
 
-pub fn exists(what: &'static str, call: Call, fields: &'static [&'static str]) -> Line {
+pub fn exists(what: &'static str, call: Call, fields: &[&str]) -> Line {
     line(what, call, AlreadyExists, "SUBSCRIPTION_EXISTS", fields)
 }
 

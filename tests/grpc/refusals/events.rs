@@ -19,17 +19,17 @@ pub fn events() -> Vec<Line> {
         of_event(event)
     };
     vec![
-        required("an event without a parent", published(|r| r.parent.clear()), &["parent"]),
-        invalid("an event of all accounts", published(|r| r.parent = "accounts/-".into()), &["parent"]),
-        required("no event", published(|r| r.event = None), &["event"]),
+        required_of("an event without a parent", |r| r.parent.clear(), "parent"),
+        invalid_of("an event of all accounts", |r| r.parent = "accounts/-".into(), "parent"),
+        required_of("no event", |r| r.event = None, "event"),
         required(
             "no event and no parent",
             Call::Publish(v1::PublishEventRequest::default()),
             &["parent", "event"],
         ),
         required("an event without a payload", of_event(v1::Event::default()), &["event.payload"]),
-        invalid("an event id with a slash", published(|r| r.event_id = "a/b".into()), &["event_id"]),
-        invalid("an event id of 129 characters", published(|r| r.event_id = "x".repeat(129)), &["event_id"]),
+        invalid_of("an event id with a slash", |r| r.event_id = "a/b".into(), "event_id"),
+        invalid_of("an event id of 129 characters", |r| r.event_id = "x".repeat(129), "event_id"),
         line(
             "an event id of another event",
             published(|r| (r.event_id, r.event) = ("taken".into(), Some(message(8).into()))),
@@ -55,50 +55,26 @@ pub fn events() -> Vec<Line> {
             }),
             &["event.message_created.message"],
         ),
-        required(
-            "a message without an id",
-            spoilt_message(|m| m.id = 0),
-            &["event.message_created.message.id"],
-        ),
-        invalid(
-            "a message with a negative id",
-            spoilt_message(|m| m.id = -1),
-            &["event.message_created.message.id"],
-        ),
-        required(
-            "a message of no type",
-            spoilt_message(|m| m.message_type = 0),
-            &["event.message_created.message.message_type"],
-        ),
-        invalid(
-            "a message of an unknown type",
-            spoilt_message(|m| m.message_type = 9),
-            &["event.message_created.message.message_type"],
-        ),
-        required(
-            "a sender of no kind",
-            spoilt_message(|m| m.sender = Some(v1::Sender { kind: None })),
-            &["event.message_created.message.sender.kind"],
-        ),
-        invalid(
+        required_in("a message without an id", |m| m.id = 0, "id"),
+        invalid_in("a message with a negative id", |m| m.id = -1, "id"),
+        required_in("a message of no type", |m| m.message_type = 0, "message_type"),
+        invalid_in("a message of an unknown type", |m| m.message_type = 9, "message_type"),
+        required_in("a sender of no kind", |m| m.sender = Some(v1::Sender { kind: None }), "sender.kind"),
+        invalid_in(
             "an infinite number",
-            spoilt_message(|m| m.content_attributes = object(f64::INFINITY)),
-            &["event.message_created.message.content_attributes.k"],
+            |m| m.content_attributes = object(f64::INFINITY),
+            "content_attributes.k",
         ),
-        invalid(
-            "no number",
-            spoilt_message(|m| m.sentiment = object(f64::NAN)),
-            &["event.message_created.message.sentiment.k"],
-        ),
-        invalid(
+        invalid_in("no number", |m| m.sentiment = object(f64::NAN), "sentiment.k"),
+        invalid_in(
             "a time past the year 9999",
-            spoilt_message(|m| m.created_at = Some(Timestamp { seconds: 253_402_300_800, nanos: 0 })),
-            &["event.message_created.message.created_at"],
+            |m| m.created_at = Some(Timestamp { seconds: 253_402_300_800, nanos: 0 }),
+            "created_at",
         ),
-        invalid(
+        invalid_in(
             "a time with too many nanos",
-            spoilt_message(|m| m.created_at = Some(Timestamp { seconds: 0, nanos: 1_000_000_000 })),
-            &["event.message_created.message.created_at"],
+            |m| m.created_at = Some(Timestamp { seconds: 0, nanos: 1_000_000_000 }),
+            "created_at",
         ),
         invalid(
             "a nesting that is too deep",
@@ -107,14 +83,14 @@ pub fn events() -> Vec<Line> {
                 "event.message_created.message.conversation.messages[0].conversation.messages[0].conversation.messages[0].conversation.messages[0]",
             ],
         ),
-        invalid(
+        invalid_in(
             "a documented key among the extra ones",
-            spoilt_message(|m| {
+            |m| {
                 let conversation = m.conversation.get_or_insert_default();
                 let attributes = conversation.additional_attributes.get_or_insert_default();
                 attributes.extra = Some(Struct { fields: [("referer".to_owned(), Value::from("x"))].into() });
-            }),
-            &["event.message_created.message.conversation.additional_attributes.extra.referer"],
+            },
+            "conversation.additional_attributes.extra.referer",
         ),
         invalid("an event of more than the bound", spoilt_message(large), &["event"]),
         required(
@@ -188,6 +164,22 @@ fn spoilt_message(spoil: impl FnOnce(&mut v1::Message)) -> Call {
         let Some(Payload::MessageCreated(payload)) = payload else { panic!("it is a message") };
         spoil(payload.message.as_mut().expect("it is set"));
     })
+}
+
+fn required_in(what: &'static str, spoil: impl FnOnce(&mut v1::Message), field: &str) -> Line {
+    required(what, spoilt_message(spoil), &[&format!("event.message_created.message.{field}")])
+}
+
+fn invalid_in(what: &'static str, spoil: impl FnOnce(&mut v1::Message), field: &str) -> Line {
+    invalid(what, spoilt_message(spoil), &[&format!("event.message_created.message.{field}")])
+}
+
+fn required_of(what: &'static str, change: impl FnOnce(&mut v1::PublishEventRequest), field: &str) -> Line {
+    required(what, published(change), &[field])
+}
+
+fn invalid_of(what: &'static str, change: impl FnOnce(&mut v1::PublishEventRequest), field: &str) -> Line {
+    invalid(what, published(change), &[field])
 }
 
 fn of_event(event: v1::Event) -> Call {

@@ -15,46 +15,26 @@ pub fn subscriptions() -> Vec<Line> {
         subscription.annotations = (0..17).map(|n| (n.to_string(), "x".repeat(1000))).collect();
     };
     vec![
-        required("no parent", created(|r| r.parent.clear()), &["parent"]),
-        invalid("a parent of another form", created(|r| r.parent = "account/1".into()), &["parent"]),
-        invalid("an account of zero", created(|r| r.parent = "accounts/0".into()), &["parent"]),
-        invalid("an account with zeros in front", created(|r| r.parent = "accounts/01".into()), &["parent"]),
-        invalid("all accounts as a parent", created(|r| r.parent = "accounts/-".into()), &["parent"]),
-        required("no subscription", created(|r| r.subscription = None), &["subscription"]),
-        invalid("an id in capitals", created(|r| r.subscription_id = "New".into()), &["subscription_id"]),
-        invalid(
-            "an id that ends in a dash",
-            created(|r| r.subscription_id = "new-".into()),
-            &["subscription_id"],
-        ),
-        invalid(
-            "an id of 64 characters",
-            created(|r| r.subscription_id = "n".repeat(64)),
-            &["subscription_id"],
-        ),
-        invalid("a request id that is no UUID", created(|r| r.request_id = "once".into()), &["request_id"]),
-        invalid(
-            "a secret of 15 characters",
-            created(|r| r.signing_secret = "x".repeat(15)),
-            &["signing_secret"],
-        ),
-        invalid(
-            "a secret of 257 characters",
-            created(|r| r.signing_secret = "x".repeat(257)),
-            &["signing_secret"],
-        ),
-        invalid(
-            "a secret that is not ASCII",
-            created(|r| r.signing_secret = "ä".repeat(20)),
-            &["signing_secret"],
-        ),
-        exists("an id that is taken", created(|r| r.subscription_id = "crm".into()), &["subscription_id"]),
+        required_of("no parent", |r| r.parent.clear(), "parent"),
+        invalid_of("a parent of another form", |r| r.parent = "account/1".into(), "parent"),
+        invalid_of("an account of zero", |r| r.parent = "accounts/0".into(), "parent"),
+        invalid_of("an account with zeros in front", |r| r.parent = "accounts/01".into(), "parent"),
+        invalid_of("all accounts as a parent", |r| r.parent = "accounts/-".into(), "parent"),
+        required_of("no subscription", |r| r.subscription = None, "subscription"),
+        invalid_of("an id in capitals", |r| r.subscription_id = "New".into(), "subscription_id"),
+        invalid_of("an id that ends in a dash", |r| r.subscription_id = "new-".into(), "subscription_id"),
+        invalid_of("an id of 64 characters", |r| r.subscription_id = "n".repeat(64), "subscription_id"),
+        invalid_of("a request id that is no UUID", |r| r.request_id = "once".into(), "request_id"),
+        invalid_of("a secret of 15 characters", |r| r.signing_secret = "x".repeat(15), "signing_secret"),
+        invalid_of("a secret of 257 characters", |r| r.signing_secret = "x".repeat(257), "signing_secret"),
+        invalid_of("a secret that is not ASCII", |r| r.signing_secret = "ä".repeat(20), "signing_secret"),
+        exists_of("an id that is taken", |r| r.subscription_id = "crm".into(), "subscription_id"),
         exists("a URL that is taken", url("https://crm.example.com/"), &["subscription.url"]),
         exists("the same URL in another spelling", url("HTTPS://CRM.example.com:443"), &["subscription.url"]),
-        exists(
+        exists_of(
             "a taken id where it is only validated",
-            created(|r| (r.subscription_id, r.validate_only) = ("crm".into(), true)),
-            &["subscription_id"],
+            |r| (r.subscription_id, r.validate_only) = ("crm".into(), true),
+            "subscription_id",
         ),
         required("no URL", url(""), &["subscription.url"]),
         invalid("a relative URL", url("/hook"), &["subscription.url"]),
@@ -74,40 +54,16 @@ pub fn subscriptions() -> Vec<Line> {
         invalid("a URL with port 0", url("http://example.com:0/"), &["subscription.url"]),
         invalid("a URL with a private address", url("http://10.0.0.1/"), &["subscription.url"]),
         invalid("a URL with a private address in IPv6", url("http://[::ffff:a00:1]/"), &["subscription.url"]),
-        required("no event types", spoilt(|s| s.event_types.clear()), &["subscription.event_types"]),
-        invalid(
-            "an event type twice",
-            spoilt(|s| s.event_types = vec![4, 4]),
-            &["subscription.event_types[1]"],
-        ),
-        invalid(
-            "an unspecified event type",
-            spoilt(|s| s.event_types = vec![4, 0]),
-            &["subscription.event_types[1]"],
-        ),
-        invalid(
-            "an unknown event type",
-            spoilt(|s| s.event_types = vec![99]),
-            &["subscription.event_types[0]"],
-        ),
-        invalid("an inbox of zero", spoilt(|s| s.inbox_ids = vec![1, 0]), &["subscription.inbox_ids[1]"]),
-        invalid("an inbox twice", spoilt(|s| s.inbox_ids = vec![7, 7]), &["subscription.inbox_ids[1]"]),
-        invalid(
-            "too many inboxes",
-            spoilt(|s| s.inbox_ids = (1..1002).collect()),
-            &["subscription.inbox_ids"],
-        ),
-        invalid(
-            "a name of 64 characters",
-            spoilt(|s| s.display_name = "ä".repeat(64)),
-            &["subscription.display_name"],
-        ),
-        invalid(
-            "a name with a line break",
-            spoilt(|s| s.display_name = "a\nb".into()),
-            &["subscription.display_name"],
-        ),
-        invalid("an unknown form", spoilt(|s| s.payload_format = 9), &["subscription.payload_format"]),
+        required_in("no event types", |s| s.event_types.clear(), "event_types"),
+        invalid_in("an event type twice", |s| s.event_types = vec![4, 4], "event_types[1]"),
+        invalid_in("an unspecified event type", |s| s.event_types = vec![4, 0], "event_types[1]"),
+        invalid_in("an unknown event type", |s| s.event_types = vec![99], "event_types[0]"),
+        invalid_in("an inbox of zero", |s| s.inbox_ids = vec![1, 0], "inbox_ids[1]"),
+        invalid_in("an inbox twice", |s| s.inbox_ids = vec![7, 7], "inbox_ids[1]"),
+        invalid_in("too many inboxes", |s| s.inbox_ids = (1..1002).collect(), "inbox_ids"),
+        invalid_in("a name of 64 characters", |s| s.display_name = "ä".repeat(64), "display_name"),
+        invalid_in("a name with a line break", |s| s.display_name = "a\nb".into(), "display_name"),
+        invalid_in("an unknown form", |s| s.payload_format = 9, "payload_format"),
         invalid("a header name with a space", header("x y", "v"), &["subscription.headers[\"x y\"]"]),
         invalid("an empty header name", header("", "v"), &["subscription.headers[\"\"]"]),
         invalid(
@@ -131,12 +87,12 @@ pub fn subscriptions() -> Vec<Line> {
             header("x-a", "***"),
             &["subscription.headers[\"x-a\"]"],
         ),
-        invalid(
+        invalid_in(
             "a header twice in two cases",
-            spoilt(|s| s.headers = [("x-a".into(), "1".into()), ("X-A".into(), "2".into())].into()),
-            &["subscription.headers[\"x-a\"]"],
+            |s| s.headers = [("x-a".into(), "1".into()), ("X-A".into(), "2".into())].into(),
+            "headers[\"x-a\"]",
         ),
-        invalid("too many headers", spoilt(too_many_headers), &["subscription.headers"]),
+        invalid_in("too many headers", too_many_headers, "headers"),
         invalid("51 attempts", retry(51, None, None), &["subscription.retry_policy.max_attempts"]),
         invalid("attempts below zero", retry(-1, None, None), &["subscription.retry_policy.max_attempts"]),
         invalid("a negative wait", retry(0, Some(-1), None), &["subscription.retry_policy.min_backoff"]),
@@ -155,43 +111,39 @@ pub fn subscriptions() -> Vec<Line> {
             retry(0, None, Some(4)),
             &["subscription.retry_policy.max_backoff"],
         ),
-        invalid(
+        invalid_in(
             "a timeout of a millisecond",
-            spoilt(|s| s.timeout = Some(Duration { seconds: 0, nanos: 1_000_000 })),
-            &["subscription.timeout"],
+            |s| s.timeout = Some(Duration { seconds: 0, nanos: 1_000_000 }),
+            "timeout",
         ),
-        invalid(
+        invalid_in(
             "a timeout of 31 seconds",
-            spoilt(|s| s.timeout = Some(Duration { seconds: 31, nanos: 0 })),
-            &["subscription.timeout"],
+            |s| s.timeout = Some(Duration { seconds: 31, nanos: 0 }),
+            "timeout",
         ),
-        invalid(
+        invalid_in(
             "a timeout of two signs",
-            spoilt(|s| s.timeout = Some(Duration { seconds: 5, nanos: -1 })),
-            &["subscription.timeout"],
+            |s| s.timeout = Some(Duration { seconds: 5, nanos: -1 }),
+            "timeout",
         ),
-        invalid("257 in flight", spoilt(|s| s.max_in_flight = 257), &["subscription.max_in_flight"]),
-        invalid(
-            "fewer than none in flight",
-            spoilt(|s| s.max_in_flight = -1),
-            &["subscription.max_in_flight"],
-        ),
-        invalid(
+        invalid_in("257 in flight", |s| s.max_in_flight = 257, "max_in_flight"),
+        invalid_in("fewer than none in flight", |s| s.max_in_flight = -1, "max_in_flight"),
+        invalid_in(
             "too many annotations",
-            spoilt(|s| s.annotations = (0..65).map(|n| (n.to_string(), String::new())).collect()),
-            &["subscription.annotations"],
+            |s| s.annotations = (0..65).map(|n| (n.to_string(), String::new())).collect(),
+            "annotations",
         ),
-        invalid(
+        invalid_in(
             "an annotation without a key",
-            spoilt(|s| drop(s.annotations.insert(String::new(), "v".into()))),
-            &["subscription.annotations"],
+            |s| drop(s.annotations.insert(String::new(), "v".into())),
+            "annotations",
         ),
-        invalid(
+        invalid_in(
             "an annotation of 1025 bytes",
-            spoilt(|s| drop(s.annotations.insert("k".into(), "x".repeat(1025)))),
-            &["subscription.annotations[\"k\"]"],
+            |s| drop(s.annotations.insert("k".into(), "x".repeat(1025))),
+            "annotations[\"k\"]",
         ),
-        invalid("annotations of more than 16 KiB", spoilt(long_annotations), &["subscription.annotations"]),
+        invalid_in("annotations of more than 16 KiB", long_annotations, "annotations"),
         invalid(
             "several faults at once",
             created(|r| {
@@ -360,6 +312,14 @@ pub fn spoilt(spoil: impl FnOnce(&mut v1::Subscription)) -> Call {
     Call::Create(request)
 }
 
+fn required_in(what: &'static str, spoil: impl FnOnce(&mut v1::Subscription), field: &str) -> Line {
+    required(what, spoilt(spoil), &[&format!("subscription.{field}")])
+}
+
+fn invalid_in(what: &'static str, spoil: impl FnOnce(&mut v1::Subscription), field: &str) -> Line {
+    invalid(what, spoilt(spoil), &[&format!("subscription.{field}")])
+}
+
 fn url(url: &str) -> Call {
     spoilt(|subscription| subscription.url = url.into())
 }
@@ -385,6 +345,30 @@ fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {
     let mut request = new_subscription();
     change(&mut request);
     Call::Create(request)
+}
+
+fn required_of(
+    what: &'static str,
+    change: impl FnOnce(&mut v1::CreateSubscriptionRequest),
+    field: &str,
+) -> Line {
+    required(what, created(change), &[field])
+}
+
+fn invalid_of(
+    what: &'static str,
+    change: impl FnOnce(&mut v1::CreateSubscriptionRequest),
+    field: &str,
+) -> Line {
+    invalid(what, created(change), &[field])
+}
+
+fn exists_of(
+    what: &'static str,
+    change: impl FnOnce(&mut v1::CreateSubscriptionRequest),
+    field: &str,
+) -> Line {
+    exists(what, created(change), &[field])
 }
 
 /// An update of the stored subscription by what `change` sets, with a mask of `paths`.

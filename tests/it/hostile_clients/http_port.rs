@@ -20,7 +20,7 @@ async fn response_to(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Du
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_http_port_closes_whoever_holds_on_to_it_and_answers_probes() {
+async fn the_http_port_closes_idle_connections_and_responds_to_probes() {
     /// What a noisy machine may add.
     const SLACK: Duration = Duration::from_secs(5);
     let gateway = Launcher::new().start().await;

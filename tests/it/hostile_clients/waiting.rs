@@ -35,7 +35,7 @@ const LONGER: Duration = Duration::from_secs(5);
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn messages_that_never_arrive_whole_take_no_more_memory_than_they_may() {
+async fn messages_that_never_arrive_whole_take_limited_memory() {
     const BOUND: u64 = 64 * MIB;
     let attacked = Attacked::start(&Launcher::new().with("grpc-unfinished-bytes-max", "64MiB")).await;
     let tried = attacked

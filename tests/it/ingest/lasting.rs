@@ -8,7 +8,7 @@ use super::{ACCOUNT, PLAIN, Receiver, delivery, launcher, message, sender, subsc
 use crate::support::{POLL_INTERVAL, client::id_of, profile::in_full_or_short, scrape::Scrape};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_right_after_the_answer_loses_nothing() {
+async fn a_kill_right_after_the_response_loses_nothing() {
     let kills = in_full_or_short(6, 3);
     const SENDERS: usize = 8;
     let (receiver, launcher) = (Receiver::start().await, launcher());
@@ -51,7 +51,7 @@ async fn a_kill_right_after_the_answer_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_at_the_end_is_answered_and_its_event_stored() {
+async fn a_request_in_flight_at_the_end_gets_its_response_and_its_event_is_stored() {
     let launcher = launcher();
     let gateway = launcher.start().await;
     let (sender, body) = (sender(&gateway, PLAIN), message(7));

@@ -59,7 +59,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_and_gets_them_back() {
+async fn the_connections_of_an_address_are_limited_and_can_be_opened_again() {
     let gateway = launcher().with("ingest-connections-per-address-max", "2").start().await;
     let sender = sender(&gateway, PLAIN);
     let kept = [sender.connect().await, sender.connect().await];

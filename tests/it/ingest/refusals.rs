@@ -10,7 +10,7 @@ use crate::support::{process::run, scrape::Scrape};
 const WORDS: &str = "words of somebody that no log should have";
 
 #[tokio::test]
-async fn what_cannot_be_published_is_refused_with_each_field_and_logged_without_its_values() {
+async fn an_invalid_event_is_refused_with_each_field_and_logged_without_its_values() {
     let (receiver, launcher) = (Receiver::start().await, launcher());
     launcher.secrets().add(WORDS);
     let gateway = launcher.start().await;
@@ -156,7 +156,7 @@ async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
 }
 
 #[tokio::test]
-async fn who_tries_paths_is_limited_and_who_knows_one_is_not() {
+async fn guesses_of_paths_are_limited_and_known_paths_are_not() {
     let launcher = launcher().with("access-failures-per-minute-max", "3");
     let gateway = launcher.start().await;
     let stranger = sender(&gateway, "a-path-that-nobody-was-given");

@@ -24,7 +24,7 @@ async fn captured_payloads_come_out_again_in_chatwoots_form() {
             entry.insert(receiver);
         }
         let flags = ["--account", &account.to_string()];
-        if fixture.is_none_of_the_twelve() {
+        if fixture.is_an_unknown_event() {
             let file = file(&launcher, "none.json", &fixture.captured);
             let refused = import(&gateway, &[&flags[..], &[&file]].concat()).await;
             assert_eq!(
