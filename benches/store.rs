@@ -35,7 +35,7 @@ use tidings::{
     proto::v1::EventType,
     store::{
         NewEvent, NewSubscription, QueueEvent, Settlement, Store,
-        disk::{CACHE_BYTES_DEFAULT, DiskStore, KeySource, StoreSettings},
+        disk::{DiskStore, KeySource, StoreSettings},
     },
 };
 use tokio::{
@@ -226,7 +226,7 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
 
 fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
     let metrics = Metrics::new(SystemClock.now());
-    let settings = StoreSettings::keeping(u64::MAX, CACHE_BYTES_DEFAULT);
+    let settings = StoreSettings::default();
     let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
     Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
 }

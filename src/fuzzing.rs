@@ -4,7 +4,7 @@
 //! with access to private parts. `fuzz/` runs the targets with libFuzzer; the tests here run every file of
 //! the corpus with plain cargo.
 
-use crate::{commands::import, config, delivery, domain, event, grpc, store, webhook_ingress};
+use crate::{app, commands::import, delivery, domain, event, grpc, store, webhook_ingress};
 
 /// The name of a target and of its corpus, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -15,8 +15,8 @@ pub const TARGETS: [Target; 22] = [
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
     ("commit", store::disk::fuzz::commit),
-    ("config_file", config::fuzz::config_file),
-    ("config_values", config::fuzz::config_values),
+    ("config_file", app::config::fuzz::config_file),
+    ("config_values", app::config::fuzz::config_values),
     ("event", event::fuzz::event),
     ("import", event::fuzz::import),
     ("keys", domain::fuzz::keys),

@@ -9,12 +9,17 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use rand::rngs::StdRng;
 use tokio::sync::Semaphore;
 
 use crate::{
     clock::Clock,
-    domain::{egress::EgressPolicy, retry::RetryPolicy},
+    config::{
+        ClientSettings, declared_defaults,
+        quantities::{bytes, count, duration},
+    },
+    domain::{delivery::LANE_WINDOW, egress::EgressPolicy, retry::RetryPolicy},
     event::webhook::WebhookClient,
     log_throttle::LogThrottle,
     metrics::Metrics,
@@ -49,43 +54,103 @@ pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, Req
 use access::Access;
 use admission::Admission;
 
-/// What bounds the gateway, and what a subscription's own settings stand over.
-#[derive(Clone, Debug)]
+/// Settings of the gateway, and its limits.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Publishing and keeping")]
 pub struct GatewaySettings {
-    /// Largest event, in bytes as it is encoded by protobuf. At most 3 MiB, so that a page with it can be
-    /// answered.
+    /// Largest event, encoded as protobuf, and largest body of a webhook.
+    ///
+    /// Not more than 3 MiB, so that clients can take a response with the event. Lower it to refuse large
+    /// events early.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = bytes::<usize>("1KiB", "3MiB"))]
     pub event_bytes_max: usize,
+    /// Subscriptions of one account.
+    ///
+    /// Past it CreateSubscription gets RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = count::<usize>(1, 1_000_000))]
+    pub subscriptions_per_account_max: usize,
+    /// Pending deliveries of one subscription.
+    ///
+    /// An event that would add to more is refused with RESOURCE_EXHAUSTED. Lower it to notice an endpoint
+    /// that fails sooner, raise it to bridge a longer outage. Events that are being stored at that moment are
+    /// not counted.
+    #[arg(
+        long, value_name = "COUNT", default_value = "20000000",
+        value_parser = count::<u64>(BATCH_EVENTS_MAX, 1_000_000_000)
+    )]
+    pub backlog_per_subscription_max: u64,
+    /// Pending deliveries of all subscriptions, with the same effect. At least backlog_per_subscription_max.
+    #[arg(
+        long, value_name = "COUNT", default_value = "50000000",
+        value_parser = count::<u64>(BATCH_EVENTS_MAX, 1_000_000_000)
+    )]
+    pub backlog_max: u64,
+    /// Age at which events are removed with their deliveries. Events with pending deliveries are kept longer.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = duration("1m", "3650d"))]
+    pub retention_age: Duration,
+    /// Most bytes of the log of events and attempts. Past it the oldest events without pending deliveries are
+    /// removed.
+    ///
+    /// When nothing more can be removed, publishing gets RESOURCE_EXHAUSTED. The disk needs room for two
+    /// files more.
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = bytes::<u64>("16MiB", "16384GiB"))]
+    pub retention_bytes_max: u64,
+    /// Interval between removals of old events: the time in which the log would fill at 1 GiB/s.
+    #[arg(skip)]
+    pub retention_interval: Duration,
     /// Most events of all publishers that wait to be stored.
+    #[arg(skip = 10_000_usize)]
     pub events_in_flight_max: usize,
     /// Most bytes of all events that wait to be stored.
+    #[arg(skip)]
     pub bytes_in_flight_max: usize,
     /// Most reads of the store under way; further ones wait for their turn.
+    #[arg(skip = 8_usize)]
     pub reads_in_flight_max: usize,
     /// Most TestSubscription calls under way.
+    #[arg(skip = 64_usize)]
     pub tests_in_flight_max: usize,
-    /// Deliveries of one subscription that are kept in memory: more than that are read back before they are
-    /// made.
-    pub lane_window: usize,
     /// Most WatchDeliveries calls under way.
+    #[arg(skip = 64_usize)]
     pub watches_max: usize,
-    /// Most deliveries that one subscription may be owed.
-    pub backlog_per_subscription_max: u64,
-    /// Most deliveries that may be owed in all.
-    pub backlog_max: u64,
-    /// How long events are kept.
-    pub retention_age: Duration,
-    /// Most bytes of events, attempts and what describes them that are kept.
-    pub retention_bytes_max: u64,
-    /// How often what is no longer kept is removed.
-    pub retention_interval: Duration,
-    /// Most subscriptions of one account.
-    pub subscriptions_per_account_max: usize,
-    /// When deliveries are tried again where a subscription does not say.
+    /// Deliveries of one subscription that are kept in memory. Events past it are read back before they are
+    /// sent.
+    #[arg(skip = LANE_WINDOW)]
+    pub lane_window: usize,
+    /// Retries of deliveries where the subscription does not set them.
+    #[arg(skip)]
     pub retry_defaults: RetryPolicy,
-    /// Which addresses a subscription's URL may name: those that may be POSTed to.
+    /// Addresses that the URL of a subscription may name.
+    #[arg(skip)]
     pub egress: EgressPolicy,
-    /// Who may call.
+    /// Access tokens.
+    #[arg(skip)]
     pub tokens: TokenSettings,
+}
+
+/// Longest time for one use case, but for streams and TestSubscription.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Events in one `BatchPublishEvents` call at most, from the contract: a smaller backlog would refuse every
+/// such call.
+const BATCH_EVENTS_MAX: u64 = 1_000;
+
+impl GatewaySettings {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self, clients: &ClientSettings) {
+        const BYTES_PER_MILLISECOND: u64 = (1 << 30) / 1000;
+        let filled_after = Duration::from_millis(self.retention_bytes_max / BYTES_PER_MILLISECOND);
+        self.retention_interval = filled_after.clamp(Duration::from_millis(100), Duration::from_secs(10));
+        self.bytes_in_flight_max = clients.publish_memory_max / 10;
+    }
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        let mut settings: Self = declared_defaults();
+        settings.derive(&ClientSettings::default());
+        settings
+    }
 }
 
 /// The use cases. A handle: cloning is cheap, and all clones share one gateway.

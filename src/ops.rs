@@ -1,6 +1,6 @@
 //! The HTTP listener for operators: liveness, readiness and metrics.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use clap::Args;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -22,9 +23,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::quantities::address,
     listen::{Connection, Limits, incoming, serve_connections},
     metrics::{self, Metrics},
 };
+
+/// Settings of this listener.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Operations")]
+pub struct OpsSettings {
+    /// Address of /healthz, /readyz and /metrics. Port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub http_listen: SocketAddr,
+}
 
 /// Most connections. A probe needs one for a moment.
 pub const CONNECTIONS_MAX: usize = 64;

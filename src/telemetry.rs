@@ -6,12 +6,49 @@ use std::{
     panic::{self, PanicHookInfo},
 };
 
+use clap::{Args, ValueEnum};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::config::LogFormat;
+/// Settings of the log.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct LogSettings {
+    /// Format of log lines on standard error: text for people, json for machines.
+    #[arg(long, value_name = "WORD", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Log lines to write: a level (off, error, warn, info, debug, trace) or target=level,…
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    pub log_level: String,
+}
+
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Checks a filter, which is then taken as it is.
+fn log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',').map(str::trim) {
+        // A filter takes a single word that is not a level for the name of a target, and then shows nothing else: a
+        // misspelling would silence the log.
+        let single_word = directive.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if single_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
+            return Err(format!("{directive:?} is not one of {}, nor target=level", LEVELS.join(", ")));
+        }
+    }
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{text:?} is not a log filter: {error}")),
+    }
+}
 
 /// Starts the log with a filter and a format. Call it once, early.
 ///
@@ -46,4 +83,21 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("a panic without a message");
     tracing::error!(panic.location = location, "panicked: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_would_silence_the_log_is_refused() {
+        assert!(log_filter("warn,tidings::delivery=debug").is_ok());
+        for (text, expected) in [
+            ("inof", r#""inof" is not one of off, error"#),
+            ("", r#""" is not one of off"#),
+            ("tidings=loud", r#""tidings=loud" is not a log filter"#),
+        ] {
+            assert!(log_filter(text).unwrap_err().contains(expected), "{text}");
+        }
+    }
 }

@@ -1,6 +1,14 @@
 //! The listener of Chatwoot's own webhooks: checks their requests over HTTP, and publishes their events.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    config::{ClientSettings, quantities::address},
+    gateway::CALL_TIMEOUT,
+    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX},
+};
 
 mod body;
 mod file;
@@ -17,31 +25,65 @@ pub use request::EVENT_ID_PREFIX;
 pub use server::{CONNECTION_AGE_MAX, serve};
 pub use sources::{FILE_BYTES_MAX, PATH_CHARS_MAX, PATH_CHARS_MIN, SOURCES_MAX, Source, Sources};
 
-/// What bounds the listener.
-#[derive(Clone, Debug)]
+/// Settings of the listener, and its limits: most of these follow from the settings of all clients.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Webhook ingress")]
 pub struct IngestSettings {
-    /// The largest body, in bytes.
+    /// Address that receives Chatwoot's own webhooks, over plain HTTP; without it there is no webhook ingress.
+    ///
+    /// docs/ingest.md describes how to set it up.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub ingest_listen: Option<SocketAddr>,
+    /// A TOML file with the sources of webhooks: for each account a secret path, readable by nobody else.
+    #[arg(long, value_name = "FILE")]
+    pub ingest_sources_file: Option<PathBuf>,
+    /// Largest body, in bytes: as large as an event may be.
+    #[arg(skip)]
     pub body_bytes_max: usize,
     /// Most bytes of a request's headers, at least 8 KiB.
+    #[arg(skip = 16 * 1024_usize)]
     pub header_bytes_max: usize,
-    /// Most bytes of bodies that have arrived and are not answered.
+    /// Most bytes of bodies that have arrived and have no response yet.
+    #[arg(skip)]
     pub bytes_in_flight_max: usize,
-    /// Most requests that are answered at once.
+    /// Most requests at once.
+    #[arg(skip)]
     pub requests_in_flight_max: usize,
     /// Most connections; further ones wait to be accepted.
+    #[arg(skip)]
     pub connections_max: usize,
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.
+    #[arg(skip)]
     pub connections_per_address_max: usize,
-    /// How long the headers of a request may take, and then its body.
+    /// Longest time for the headers of a request to arrive, and then for its body.
+    #[arg(skip)]
     pub read_timeout: Duration,
-    /// How far the time in a signature may be from the gateway's.
+    /// Largest difference between the time in a signature and the gateway's.
+    #[arg(skip = Duration::from_mins(5))]
     pub signature_tolerance: Duration,
-    /// How long an event may take to its place on disk before its request is answered.
+    /// Longest time for an event to become durable.
+    #[arg(skip = CALL_TIMEOUT)]
     pub call_timeout: Duration,
-    /// How long what is under way may take to end once the listener is told to stop.
+    /// Longest time for requests under way to end at the shutdown.
+    #[arg(skip)]
     pub drain_timeout: Duration,
-    /// Requests with an unknown path or a wrong signature that an address may make in a minute.
+    /// Requests with an unknown path or a wrong signature that one address may make in a minute.
+    #[arg(skip = FAILURES_PER_MINUTE_MAX)]
     pub failures_per_minute_max: u32,
-    /// Addresses for which these are counted apart.
+    /// Addresses for which these are counted separately; all others share one count.
+    #[arg(skip = FAILURE_ADDRESSES_MAX)]
     pub failure_addresses_max: usize,
+}
+
+impl IngestSettings {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self, clients: &ClientSettings, event_bytes_max: usize) {
+        self.body_bytes_max = event_bytes_max;
+        self.bytes_in_flight_max = clients.publish_memory_max / 10;
+        self.connections_max = clients.client_connections_max / 2;
+        self.connections_per_address_max = clients.client_connections_per_address_max / 2;
+        self.requests_in_flight_max = clients.client_connections_max / 4;
+        self.read_timeout = clients.client_timeout;
+        self.drain_timeout = clients.drain_timeout;
+    }
 }

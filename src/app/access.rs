@@ -1,42 +1,62 @@
-//! Who may call: the administrator's token, whether the address may be listened on, and what keeps the tokens current.
+//! Access control at the start and in the background: the administrator's token, the check of the listener,
+//! and the maintenance of tokens.
 
 use std::{
     fs::File,
     io::{self, Read as _},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context;
+use clap::{ArgAction, Args};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::Config;
 use crate::{
-    config::{Config, Exposed},
     domain::{
         access::{ListenContext, ListenPolicy, TOKEN_CHARS_MAX, TokenHash, check_configured, listen_policy},
         secret::Secret,
     },
     gateway::{Gateway, TOKEN_TICK, TokenSettings},
-    grpc::{AccessSettings, Exposure},
     store::Tokens,
 };
 
-/// How often it is looked for tokens whose last use is to be written down.
-const USES_EVERY: Duration = Duration::from_secs(15);
-/// Least time between two writes of when a token was last used.
-const USE_WRITTEN_EVERY: Duration = Duration::from_secs(60);
-/// Most bytes of a file with a token. It may have white space around it.
+/// Settings of the administrator's token.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Access")]
+pub struct CallerSettings {
+    /// A file with an access token of scope admin, of your own choice: 32 characters or more. It is read at
+    /// the start.
+    ///
+    /// The environment variable TIDINGS_ADMIN_TOKEN may hold the token itself instead. With either, every
+    /// call needs a token.
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Allow unauthenticated gRPC on a non-loopback address. Anyone who can connect has full access.
+    #[arg(
+        long, value_name = "true|false", action = ArgAction::Set, default_value = "false",
+        num_args = 0..=1, default_missing_value = "true"
+    )]
+    pub insecure: bool,
+}
+
+/// Interval of storing when tokens were last used.
+const USES_INTERVAL: Duration = Duration::from_secs(15);
+/// Least time between two writes of one token's last use.
+const USE_AGE_MIN: Duration = Duration::from_secs(60);
+/// Largest token file, in bytes. The token may have white space around it.
 const TOKEN_FILE_BYTES_MAX: u64 = 4 * TOKEN_CHARS_MAX as u64;
 
-/// The hash of the administrator's token, if the configuration has one. The token itself is not kept.
+/// The hash of the administrator's token, if one is configured. The token itself is dropped.
 ///
 /// # Errors
 ///
-/// Its file cannot be read, or has no token.
+/// The token file cannot be read, or contains no valid token.
 pub(super) fn admin(config: &mut Config) -> anyhow::Result<Option<TokenHash>> {
-    let token = match (config.admin_token.take(), &config.admin_token_file) {
+    let token = match (config.secrets.admin_token.take(), &config.access.admin_token_file) {
         (Some(token), _) => Some(token),
         (None, Some(file)) => Some(read_token(file)?),
         (None, None) => None,
@@ -54,40 +74,40 @@ fn read_token(path: &Path) -> anyhow::Result<Secret> {
     };
     let text = read().with_context(|| format!("cannot read admin_token_file {}", path.display()))?;
     check_configured(&text)
-        .with_context(|| format!("admin_token_file {} does not hold an access token", path.display()))
+        .with_context(|| format!("admin_token_file {} does not contain an access token", path.display()))
 }
 
-/// Not refused: how containers are given secrets, their files are often readable by everybody within.
+/// Only a warning: secret files in containers are often readable for all users of the container.
 #[cfg(unix)]
 fn warn_if_readable_by_others(path: &Path, file: &File) {
     use std::os::unix::fs::PermissionsExt;
     const READ_BY_OTHERS: u32 = 0o004;
     if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & READ_BY_OTHERS != 0) {
-        tracing::warn!(file = %path.display(), "everybody on this machine can read the administrator's access token");
+        tracing::warn!(file = %path.display(), "every user of this machine can read the administrator's access token");
     }
 }
 
 #[cfg(not(unix))]
 fn warn_if_readable_by_others(_path: &Path, _file: &File) {}
 
-/// Says who may call, unless that would be everybody in the network by mistake.
+/// Logs who may call.
 ///
 /// # Errors
 ///
-/// It would.
-pub(super) fn check_opening(
+/// gRPC would be open to the network without authentication, and `insecure` does not allow that.
+pub(super) fn check_listener(
     config: &Config,
     address: SocketAddr,
     has_admin: bool,
     tokens: &Tokens,
 ) -> anyhow::Result<()> {
-    let asked = ListenContext {
+    let context = ListenContext {
         loopback: ListenContext::is_loopback(address.ip()),
         tokens: has_admin || tokens.are_asked_for(),
         certificates: certificates_required(config),
-        insecure: config.insecure,
+        insecure: config.access.insecure,
     };
-    let policy = listen_policy(asked)
+    let policy = listen_policy(context)
         .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))?;
     match policy {
         ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
@@ -96,35 +116,17 @@ pub(super) fn check_opening(
     Ok(())
 }
 
-/// Whether clients must prove with a certificate who they are.
+/// Whether clients need a certificate.
 const fn certificates_required(config: &Config) -> bool {
-    config.grpc_client_ca_file.is_some()
+    config.grpc.tls.grpc_client_ca_file.is_some()
 }
 
 pub(super) fn token_settings(config: &Config, admin: Option<TokenHash>) -> TokenSettings {
-    TokenSettings {
-        admin,
-        proof_required: certificates_required(config),
-        tokens_max: config.access_tokens_max,
-    }
+    TokenSettings { admin, proof_required: certificates_required(config), ..config.gateway.tokens.clone() }
 }
 
-pub(super) fn settings(config: &Config) -> AccessSettings {
-    let exposure = |exposed| match exposed {
-        Exposed::Open => Exposure::Open,
-        Exposed::Token => Exposure::Token,
-        Exposed::Off => Exposure::Off,
-    };
-    AccessSettings {
-        reflection: exposure(config.grpc_reflection),
-        health: exposure(config.grpc_health),
-        failures_per_minute_max: config.access_failures_per_minute_max,
-        failure_addresses_max: config.access_failure_addresses_max,
-    }
-}
-
-/// Ends tokens when their time is over.
-pub(super) async fn end_tokens(gateway: Gateway, shutdown: CancellationToken) {
+/// Ends tokens when they expire.
+pub(super) async fn end_expired_tokens(gateway: Gateway, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(TOKEN_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -132,23 +134,23 @@ pub(super) async fn end_tokens(gateway: Gateway, shutdown: CancellationToken) {
     }
 }
 
-/// Writes down from time to time when tokens were last used. Apart from what ends them, which waits for no disk.
+/// Stores at intervals when tokens were last used. A task of its own, since it waits for the disk.
 pub(super) async fn write_token_uses(gateway: Gateway, shutdown: CancellationToken) {
-    let mut ticks = tokio::time::interval(USES_EVERY);
+    let mut ticks = tokio::time::interval(USES_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        write_uses_older_than(USE_WRITTEN_EVERY, &gateway).await;
+        write_uses_older_than(USE_AGE_MIN, &gateway).await;
     }
 }
 
-/// Writes down when tokens were last used, at the end of the program.
+/// Stores when tokens were last used, at the shutdown.
 pub(super) async fn write_last_token_uses(gateway: &Gateway) {
     write_uses_older_than(Duration::ZERO, gateway).await;
 }
 
 async fn write_uses_older_than(age: Duration, gateway: &Gateway) {
-    // A store that failed has said so itself.
+    // A failure of the store has been logged already.
     if let Err(error) = gateway.write_token_uses(age).await {
-        tracing::debug!(%error, "the last use of access tokens was not written down");
+        tracing::debug!(%error, "cannot store the last use of access tokens");
     }
 }

@@ -3,13 +3,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::Write,
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::Context;
+use clap::Command;
 use serde::Deserialize;
 use tokio::{
     net::TcpListener,
@@ -19,10 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use super::{exit_code, log_warnings, run_until_signal};
 use crate::{
-    app::App,
+    app::{App, Config},
     commands::receive::{self, Received, Responses, Signatures},
-    config::Config,
     domain::{ids::AccountId, secret::Secret},
     event::samples,
     proto::v1::{
@@ -31,6 +33,7 @@ use crate::{
         event_service_client::EventServiceClient, subscription::PayloadFormat,
         subscription_service_client::SubscriptionServiceClient,
     },
+    telemetry::LogFormat,
 };
 
 /// Limit on the whole demo. It usually takes a fraction of a second.
@@ -56,6 +59,20 @@ const EVENTS: [EventType; 6] = [
     EventType::WebwidgetTriggered,
 ];
 
+/// The command without arguments.
+pub fn command(name: &'static str) -> Command {
+    Command::new(name).about("Show one round on a temporary store: publish, deliver, list")
+}
+
+/// Runs the demo and prints its steps.
+pub fn execute() -> ExitCode {
+    let demo = || {
+        log_warnings(LogFormat::Text)?;
+        run_until_signal(0, async |shutdown| run(&mut io::stdout(), shutdown).await)
+    };
+    exit_code(demo())
+}
+
 /// Runs the demo and writes its steps to `output`. Leaves nothing behind.
 ///
 /// # Errors
@@ -64,7 +81,7 @@ const EVENTS: [EventType; 6] = [
 /// `output` is closed.
 pub async fn run(output: &mut (impl Write + Send), shutdown: CancellationToken) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot create a directory for the store")?;
-    let app = App::set_up(config(directory.path())).await?;
+    let app = App::build(config(directory.path())).await?;
     let address = app.grpc_address()?;
     let end = CancellationToken::new();
     let gateway = tokio::spawn(app.run(end.clone()));
@@ -79,14 +96,12 @@ pub async fn run(output: &mut (impl Write + Send), shutdown: CancellationToken) 
 }
 
 fn config(data_dir: &Path) -> Config {
-    Config {
-        data_dir: data_dir.to_owned(),
-        grpc_listen: LOCAL,
-        http_listen: LOCAL,
-        // The receivers listen on loopback addresses.
-        egress_allow: vec!["127.0.0.0/8".parse().expect("the network is valid")],
-        ..Config::default()
-    }
+    let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
+    config.grpc.grpc_listen = LOCAL;
+    config.ops.http_listen = LOCAL;
+    // The receivers listen on loopback addresses.
+    config.egress.egress_allow = vec!["127.0.0.0/8".parse().expect("the network is valid")];
+    config
 }
 
 async fn show(

@@ -2,14 +2,17 @@
 //! gRPC, in their order.
 
 use std::{
+    env,
     ffi::OsString,
     fmt,
     io::{self, Write},
     path::PathBuf,
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::Context;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -17,7 +20,11 @@ use self::{
     publish::Publisher,
     report::Report,
 };
-use crate::{config::parse_duration, domain::ids::AccountId};
+use super::{exit_code, run_until_signal};
+use crate::{
+    config::{TOKEN_ENVIRONMENT, parse_duration},
+    domain::ids::AccountId,
+};
 
 mod address;
 mod client;
@@ -156,9 +163,27 @@ impl Arguments {
     }
 }
 
+/// The arguments of the command.
+pub fn command(name: &'static str) -> Command {
+    Arguments::augment_args(Command::new(name))
+}
+
+/// Publishes the input, and returns the exit code of its end.
+pub fn execute(matches: &ArgMatches) -> ExitCode {
+    let import = || {
+        let arguments = Arguments::from_arg_matches(matches)?;
+        let token = env::var_os(TOKEN_ENVIRONMENT);
+        run_until_signal(1, async |shutdown| Ok(run(arguments, token, shutdown).await))
+    };
+    match import() {
+        Ok(ending) => ExitCode::from(ending.code()),
+        Err(error) => exit_code(Err(error)),
+    }
+}
+
 /// Publishes the objects of the files or of standard input. Refusals and errors go to standard error, the
 /// counts to standard output. `token` is the value of the variable
-/// [`TOKEN_ENVIRONMENT`](crate::config::TOKEN_ENVIRONMENT).
+/// [`TOKEN_ENVIRONMENT`].
 pub async fn run(arguments: Arguments, token: Option<OsString>, shutdown: CancellationToken) -> Ending {
     let ending = match start(&arguments, token, &shutdown).await {
         Ok(publisher) => publish(&arguments, publisher, shutdown).await,

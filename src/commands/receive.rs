@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     pin::pin,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{
@@ -31,10 +33,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{exit_code, log_warnings, run_until_signal};
 use crate::{
     config::parse_duration,
     domain::secret::Secret,
     listen::{Connection, Limits, incoming, serve_connections},
+    telemetry::LogFormat,
 };
 
 mod print;
@@ -113,6 +117,21 @@ pub struct Received {
     pub body: Bytes,
     /// The status of the response.
     pub status: StatusCode,
+}
+
+/// The arguments of the command.
+pub fn command(name: &'static str) -> Command {
+    Arguments::augment_args(Command::new(name))
+}
+
+/// Receives webhooks until a signal.
+pub fn execute(matches: &ArgMatches) -> ExitCode {
+    let receive = || {
+        let arguments = Arguments::from_arg_matches(matches)?;
+        log_warnings(LogFormat::Text)?;
+        run_until_signal(0, |shutdown| run(arguments, shutdown))
+    };
+    exit_code(receive())
 }
 
 /// Listens and prints requests to standard output until `shutdown`, or until standard output is closed.

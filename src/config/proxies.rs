@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt};
 
-use super::source::{ConfigFault, Origin};
+use super::fault::{ConfigFault, Source};
 use crate::domain::egress::{HostPattern, Proxy, ProxyRules};
 
 /// What stands for no proxy at all.
@@ -34,7 +34,7 @@ impl ProxySetting {
     /// # Errors
     ///
     /// What is wrong with it, without repeating it: it may hold a password.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(Self::Environment),
             NONE => Ok(Self::None),
@@ -43,7 +43,7 @@ impl ProxySetting {
     }
 
     /// The rules that follow, with these hosts reached directly.
-    pub(super) fn rules(
+    pub fn rules(
         &self,
         direct: Vec<HostPattern>,
         environment: &[(OsString, OsString)],
@@ -87,7 +87,7 @@ fn of_environment(variables: &[(OsString, OsString)], faults: &mut Vec<ConfigFau
             .and_then(|text| Proxy::parse(text.trim()));
         let fault = |problem: String| {
             let problem = format!("{problem}; set egress_proxy to \"{NONE}\" to do without");
-            faults.push(ConfigFault { origin: Origin::Environment(name.to_owned()), problem });
+            faults.push(ConfigFault::new(Source::Environment(name.to_owned()), problem));
         };
         read.map_err(fault).ok()
     };

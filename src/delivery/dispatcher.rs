@@ -337,8 +337,8 @@ impl Dispatcher {
         if let Some(subscription) = self.context.store.registry().by_key(id) {
             if !is_probe {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
-                let DispatchSettings { retry_after_max, pace_wait_max, .. } = self.context.settings;
-                let waits = WaitLimits { retry_after_max, backoff_max: pace_wait_max };
+                let DispatchSettings { retry_after_max, throttle_wait_max, .. } = self.context.settings;
+                let waits = WaitLimits { retry_after_max, backoff_max: throttle_wait_max };
                 throttle.record(attempt, now, self.max_in_flight(&subscription), waits);
                 self.set_throttle(id, Some(throttle).filter(|throttle| !throttle.is_default(now)));
             }

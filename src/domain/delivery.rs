@@ -12,6 +12,8 @@ pub const RESPONSE_BYTES_KEPT: usize = 1024;
 /// Most bytes kept of an error message (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
+/// Deliveries in the prefetch of one subscription; further ones wait in the store.
+pub const LANE_WINDOW: usize = 1024;
 /// Most attempts kept and shown of one delivery (`Delivery.attempts`).
 pub const ATTEMPTS_SHOWN_MAX: usize = 20;
 

@@ -12,6 +12,6 @@ pub use crate::listen::Drain;
 pub use layers::auth::{AccessSettings, Exposure};
 pub use server::connection::ConnectionSettings;
 pub use server::serve::{GrpcSettings, serve, serve_accepted};
-pub use server::tls::{Tls, TlsError, TlsFiles};
+pub use server::tls::{Tls, TlsError, TlsFiles, TlsSettings};
 pub use services::health::Health;
 pub use wire::status::{DETAILS_BYTES_MAX, DOMAIN, MESSAGE_BYTES_MAX, VIOLATIONS_MAX};

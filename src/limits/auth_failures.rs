@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Failed attempts that one address may make in a minute.
+pub const FAILURES_PER_MINUTE_MAX: u32 = 60;
+/// Addresses for which attempts are counted separately; all others share one count.
+pub const FAILURE_ADDRESSES_MAX: usize = 10_000;
 /// Length of a window in which failures are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Shortest time between two removals of expired windows.

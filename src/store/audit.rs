@@ -9,8 +9,6 @@ use crate::{
     store::TimeRange,
 };
 
-/// Bytes of audit records that are kept, unless configured.
-pub const AUDIT_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// The part of the bound that refused calls may take: a flood of them leaves the records of changes.
 pub const AUDIT_REFUSED_PART: u64 = 4;
 

@@ -13,11 +13,11 @@ use self::{
     inner::{Inner, change_of, new_delivery, shown},
 };
 use super::{
-    AUDIT_BYTES_DEFAULT, Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture,
-    Created, DeliveryChange, DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery,
-    FEED_GROUPS_MAX, NewEvent, NewSubscription, OperatorAction, OrderedPage, OwedQuery, Page,
-    PendingDelivery, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RetentionLimit,
-    Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
+    DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, FEED_GROUPS_MAX, NewEvent,
+    NewSubscription, OperatorAction, OrderedPage, OwedQuery, Page, PendingDelivery, PendingPage, Purged,
+    QueueEvent, QueueSummary, Registry, ReplayQuery, RetentionLimit, Settlement, Store, StoreError,
+    TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -48,7 +48,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store. Ids are made from `seed`.
     pub fn new(clock: Arc<dyn Clock>, seed: u64) -> Self {
-        Self::auditing(clock, seed, AUDIT_BYTES_DEFAULT)
+        Self::auditing(clock, seed, u64::MAX)
     }
 
     /// A store that keeps at most this many bytes of audit records.

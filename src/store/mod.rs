@@ -31,7 +31,7 @@ mod model;
 pub mod registry;
 
 pub use access_tokens::{Issued, TokenChange, TokenRow, Tokens};
-pub use audit::{AUDIT_BYTES_DEFAULT, AUDIT_REFUSED_PART, AuditQuery, AuditWrite};
+pub use audit::{AUDIT_REFUSED_PART, AuditQuery, AuditWrite};
 pub use commit_future::CommitFuture;
 pub use error::StoreError;
 pub use model::*;

@@ -10,7 +10,7 @@ use crate::{
     support::receiver::{OK, Receiver, Response},
 };
 use tidings::{
-    delivery::http::client::RESPONSE_BYTES_MAX_DEFAULT,
+    delivery::http::client::RESPONSE_BYTES_MAX,
     domain::delivery::{Outcome, RESPONSE_BYTES_KEPT},
 };
 
@@ -30,8 +30,7 @@ async fn connections_are_kept() {
 
 #[tokio::test]
 async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
-    let mut receiver =
-        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT)))).await;
+    let mut receiver = Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX)))).await;
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -44,7 +43,7 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 async fn the_status_of_a_longer_body_decides_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
     let mut receiver =
-        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX_DEFAULT + 16_000_000)))).await;
+        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX + 16_000_000)))).await;
     let sender = Sender::new();
     for number in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;

@@ -25,7 +25,7 @@ async fn a_receiver_that_never_responds_is_given_up_in_time() {
 #[tokio::test]
 async fn the_default_applies_without_a_timeout_of_the_subscription() {
     let receiver = Receiver::always(Response::nothing()).await;
-    let attempt = Sender::with(|settings| settings.default_timeout = SHORT).post(&receiver.url("/")).await;
+    let attempt = Sender::with(|settings| settings.delivery_timeout = SHORT).post(&receiver.url("/")).await;
     assert_eq!(attempt.outcome, Outcome::Timeout);
 }
 

@@ -384,8 +384,8 @@ async fn reflection_and_health_are_open_unless_they_are_closed() {
     ];
     for exposure in [Exposure::Open, Exposure::Token, Exposure::Off] {
         let mut setup = guarded();
-        setup.grpc.access.reflection = exposure;
-        setup.grpc.access.health = exposure;
+        setup.grpc.access.grpc_reflection = exposure;
+        setup.grpc.access.grpc_health = exposure;
         let server = TidingsInProcess::start_with(setup).await;
         let publisher = server
             .client_with_token(ADMIN)

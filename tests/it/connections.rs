@@ -23,7 +23,7 @@ async fn connections(gateway: &TidingsProcess, count: f64) {
 
 #[tokio::test]
 async fn an_address_has_a_bounded_number_of_connections_and_further_ones_are_closed_at_once() {
-    let gateway = Launcher::new().with("grpc-connections-per-address-max", "3").start().await;
+    let gateway = Launcher::new().with("client-connections-per-address-max", "3").start().await;
     // Beside that of the gateway's own client.
     let mut kept = Vec::new();
     for _ in 0..2 {
@@ -48,7 +48,7 @@ async fn an_address_has_a_bounded_number_of_connections_and_further_ones_are_clo
 
 #[tokio::test]
 async fn connections_that_have_not_begun_are_bounded_and_do_not_count_once_they_have() {
-    let launcher = Launcher::new().with("grpc-half-open-max", "8").with("grpc-handshake-timeout", "60s");
+    let launcher = Launcher::new().with("client-connections-max", "64").with("client-timeout", "3m");
     let gateway = launcher.start().await;
     // The gateway's own client has begun.
     gateway.client.nothing_owed(1).await;
@@ -90,8 +90,8 @@ async fn a_connection_without_calls_is_asked_to_go_and_one_with_a_call_stays() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_responses_is_disconnected_and_others_are_not() {
-    const TIMEOUT: Duration = Duration::from_secs(1);
-    let gateway = Launcher::new().with("grpc-answer-timeout", "1s").start().await;
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let gateway = Launcher::new().with("client-timeout", "1500ms").start().await;
     let subscribed = gateway.client.subscribe(1, subscription("http://127.0.0.1:9/")).await;
     // Nothing happens that it could show: no response waits to be taken.
     let mut watch = gateway.client.watch(&subscribed.name).await.unwrap();

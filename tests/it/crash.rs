@@ -47,7 +47,7 @@ async fn kills_under_load_lose_nothing_that_was_acknowledged() {
     let kills = in_full_or_short(50, KILLED_AFTER.len());
     let endpoint = Endpoint::start().await;
     // The least that may be kept is less than what is published.
-    let launcher = Launcher::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms");
+    let launcher = Launcher::new().with("retention-bytes-max", "16MiB");
     let mut gateway = launcher.start().await;
     let subscriptions = endpoint.subscribe(&gateway.client).await;
 

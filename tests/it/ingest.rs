@@ -54,7 +54,7 @@ pub fn launcher() -> Launcher {
     let file = put_sources(&launcher, &text);
     launcher
         .with_file("ingest-sources-file", file)
-        .with("ingest-sources-reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
+        .with("reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
 }
 
 /// One entry of a sources file. Its path is watched for from now on.

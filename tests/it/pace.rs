@@ -84,7 +84,7 @@ async fn a_slowed_lane_waits_no_longer_than_the_operator_allows() {
     const REFUSED: usize = 12;
     let longest = Duration::from_millis(100);
     let receiver = Receiver::first(vec![Response::status(429); REFUSED]).await;
-    let gateway = Launcher::new().with("pace-wait-max", "100ms").start().await;
+    let gateway = Launcher::new().with("throttle-wait-max", "100ms").start().await;
     gateway.client.subscribe(ACCOUNT, asked(receiver.url("/"), 4)).await;
     publish(&gateway.client, 1).await;
     let seen = receiver.wait_for(REFUSED + 1).await;

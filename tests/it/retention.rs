@@ -20,7 +20,7 @@ fn large(number: i64) -> v1::PublishEventRequest {
 }
 
 fn launcher() -> Launcher {
-    Launcher::new().with("retention-bytes-max", "16MiB").with("retention-interval", "100ms")
+    Launcher::new().with("retention-bytes-max", "16MiB")
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn a_rotation_that_is_killed_at_any_moment_leaves_a_store_that_opens() {
     let Ended { code, stdout, stderr } = run(launcher.command_to("rotate-secrets-key")).await;
     let takes = once.elapsed();
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.contains("are sealed with the key ") && stdout.contains("keep a copy"), "{stdout}");
+    assert!(stdout.contains("are now encrypted with key ") && stdout.contains("Keep a copy"), "{stdout}");
     assert_ne!(key_of(), first);
     assert!(key_of().lines().all(|line| line.starts_with('#') || !stdout.contains(line)), "{stdout}");
 

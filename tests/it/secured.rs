@@ -77,7 +77,7 @@ async fn the_environments_proxy_is_used_unless_the_settings_say_otherwise() {
     let receiver = Receiver::with_tls(Tls { name: "receiver.invalid", ..Tls::default() }).await;
     let launcher = Launcher::new()
         .with("log-level", "trace")
-        .with("connect-timeout", "2s")
+        .with("delivery-timeout", "4s")
         .with_variable("HTTPS_PROXY", format!("http://{USER}{}", proxy.address));
     let tls = Some(v1::TlsOptions { ca_certificates: receiver.authority().pem(), ..Default::default() });
     let asked = v1::Subscription {

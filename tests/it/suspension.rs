@@ -21,11 +21,7 @@ use crate::support::{
 const ACCOUNT: i64 = 1;
 
 fn launcher() -> Launcher {
-    Launcher::new()
-        .with("suspend-after", "1s")
-        .with("suspend-attempts-min", "5")
-        .with("probe-interval-min", "50ms")
-        .with("probe-interval-max", "200ms")
+    Launcher::new().with("suspend-after", "1s").with("probe-interval-max", "200ms")
 }
 
 async fn subscribe(client: &Client, receiver: &Receiver, max_attempts: i32) -> Subscribed {
@@ -134,8 +130,7 @@ async fn resuming_by_hand_makes_it_active_at_once_and_probes_used_no_attempts_up
     const ATTEMPTS: i32 = 6;
     const PROBES: i32 = 3;
     let receiver = Receiver::always(Response::status(410)).await;
-    let gateway =
-        launcher().with("probe-interval-min", "200ms").with("probe-interval-max", "1h").start().await;
+    let gateway = launcher().with("probe-interval-max", "12s").start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &receiver, ATTEMPTS).await;
     let name = subscribed.delivery(&publish(client).await);
@@ -181,7 +176,7 @@ async fn the_owner_may_pause_a_suspended_subscription() {
 #[tokio::test]
 async fn another_url_is_tried_soon() {
     let (gone, healthy) = (Receiver::always(Response::status(410)).await, Receiver::start().await);
-    let gateway = launcher().with("probe-interval-min", "1h").with("probe-interval-max", "1h").start().await;
+    let gateway = launcher().with("probe-interval-max", "60h").start().await;
     let client = &gateway.client;
     let subscribed = subscribe(client, &gone, 3).await;
     publish(client).await;

@@ -32,7 +32,7 @@ fn secure(authority: &Authority, certificate: &Certificate) -> Launcher {
     launcher
         .with_file("grpc-tls-cert-file", dir.join("cert.pem"))
         .with_file("grpc-tls-key-file", dir.join("key.pem"))
-        .with("grpc-tls-reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
+        .with("reload-interval", format!("{}ms", RELOAD_INTERVAL.as_millis()))
         .with("drain-timeout", "1s")
         .with_tls_client(&authority.trusting())
 }
@@ -198,7 +198,7 @@ async fn a_new_authority_of_clients_holds_for_new_connections() {
 async fn a_hangup_has_the_files_looked_at_at_once() {
     let authority = Authority::new();
     let [first, second] = [(); 2].map(|()| authority.server("localhost"));
-    let launcher = secure(&authority, &first).with("grpc-tls-reload-interval", "1d");
+    let launcher = secure(&authority, &first).with("reload-interval", "1d");
     let gateway = launcher.start().await;
     assert_eq!(authority.trusting().shown(gateway.grpc).await, first.der);
     second.write(launcher.dir());
@@ -278,7 +278,7 @@ async fn a_handshake_that_never_ends_is_cut_off_at_its_timeout() {
         (secure_anyhow().1, &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..]),
         (Launcher::new(), b"PRI * HTTP/2.0\r\n"),
     ] {
-        let gateway = launcher.with("grpc-handshake-timeout", "500ms").start().await;
+        let gateway = launcher.with("client-timeout", "1500ms").start().await;
         for bytes in [&b""[..], &beginning[..1], beginning] {
             let (answer, took) = response_to(&gateway, bytes).await;
             assert!(answer.is_empty() && took >= TIMEOUT, "{bytes:?}: {answer:?} after {took:?}");

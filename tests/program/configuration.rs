@@ -1,6 +1,7 @@
 use std::{fs, net::TcpListener};
 
-use tidings::config::{settings_table, table::SETTINGS};
+use clap::{Args, Command};
+use tidings::{app::Config, config::settings_table};
 
 use crate::support::process::{run, tidings};
 
@@ -10,18 +11,24 @@ async fn the_version_is_printed() {
     assert_eq!((ended.code, &*ended.stdout), (Some(0), concat!("tidings ", env!("CARGO_PKG_VERSION"), "\n")));
 }
 
+/// Every setting, as an argument of a command.
+fn settings() -> Command {
+    Config::augment_args(Command::new("settings"))
+}
+
 #[tokio::test]
 async fn help_names_every_setting_in_its_spellings_with_its_default() {
     let ended = run(tidings(&["serve", "--help"])).await;
     assert_eq!(ended.code, Some(0));
     let help: String = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in SETTINGS {
-        let default = setting.default_shown();
-        let flag = setting.flag();
+    for setting in settings().get_arguments() {
+        let default = setting.get_default_values().first().map_or("unset", |text| text.to_str().unwrap());
+        let (flag, key) = (setting.get_long().unwrap(), setting.get_id().as_str());
         // A switch may stand alone.
         let shown = [format!("--{flag} <"), format!("--{flag} [<")];
         assert!(shown.iter().any(|shown| help.contains(shown)), "{help}");
-        assert!(help.contains(&format!("[default: {default}] [env: {}]", setting.environment())), "{help}");
+        let end = format!("[default: {default}] [env: TIDINGS_{}]", key.to_ascii_uppercase());
+        assert!(help.contains(&end), "{end}: {help}");
     }
 }
 
@@ -47,7 +54,7 @@ async fn wrong_usage_ends_with_64() {
 async fn all_errors_of_a_configuration_are_printed_before_anything_is_touched() {
     let directory = tempfile::tempdir().expect("there is room");
     let (data, file) = (directory.path().join("data"), directory.path().join("tidings.toml"));
-    fs::write(&file, "lane_window = \"wide\"\ncolour = 1\n").expect("there is room");
+    fs::write(&file, "lane_order_keys_max = \"wide\"\ncolour = 1\n").expect("there is room");
     let (data, file) = (data.to_str().expect("it is UTF-8"), file.to_str().expect("it is UTF-8"));
     // Binding the address would fail, and end the program with another code.
     let taken = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
@@ -61,21 +68,33 @@ async fn all_errors_of_a_configuration_are_printed_before_anything_is_touched() 
 
     assert_eq!(ended.code, Some(64), "{}", ended.stderr);
     let mut lines: Vec<_> = ended.stderr.lines().collect();
-    assert_eq!(lines.remove(0), "tidings: the configuration has 5 faults:");
+    assert_eq!(lines.remove(0), "tidings: the configuration has 4 faults:");
     lines.sort_unstable();
     let expected = [
-        "  environment TIDINGS_GRPC_LISEN: there is no such setting; did you mean TIDINGS_GRPC_LISTEN?"
-            .to_owned(),
         "  environment TIDINGS_MAX_IN_FLIGHT: 0 is not within 1 to 256".to_owned(),
-        format!("  file {file} line 1 key lane_window: \"wide\" is not a whole number"),
+        format!("  file {file} line 1 key lane_order_keys_max: \"wide\" is not a whole number"),
         format!(
             "  file {file} line 2 key colour: there is no such setting; `tidings serve --help` lists them"
         ),
         "  flag --delivery-timeout: 1h is not within 1s to 30s".to_owned(),
+        "  warning: environment TIDINGS_GRPC_LISEN: there is no such setting; did you mean TIDINGS_GRPC_LISTEN?"
+            .to_owned(),
     ];
     assert_eq!(lines, expected);
     assert!(ended.stdout.is_empty());
     assert!(!fs::exists(data).expect("the directory above can be read"));
+}
+
+#[tokio::test]
+async fn an_unknown_variable_is_a_warning_where_everything_else_is_sound() {
+    let mut command = tidings(&["config"]);
+    command.env("TIDINGS_GRPC_LISEN", "x").env("TIDINGS_PORT", "tcp://10.0.0.1:1");
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = "tidings: warning: environment TIDINGS_GRPC_LISEN: there is no such setting; did you mean \
+                    TIDINGS_GRPC_LISTEN?\n";
+    assert_eq!(ended.stderr, expected);
+    assert!(ended.stdout.starts_with("data_dir = "), "{}", ended.stdout);
 }
 
 #[tokio::test]
@@ -90,7 +109,7 @@ async fn config_prints_the_settings_in_force_and_reads_them_back() {
     let first = run(command).await;
 
     assert_eq!(first.code, Some(0), "{}", first.stderr);
-    assert_eq!(first.stdout.lines().count(), SETTINGS.len());
+    assert_eq!(first.stdout.lines().count(), settings().get_arguments().count());
     for line in [
         "data_dir = \"tidings-data\"  # from default".to_owned(),
         "egress_allow = [\"127.0.0.0/8\", \"::1/128\"]  # from flag --egress-allow".to_owned(),
@@ -115,5 +134,5 @@ async fn config_prints_the_settings_in_force_and_reads_them_back() {
 #[tokio::test]
 async fn config_prints_the_table_of_the_documentation() {
     let ended = run(tidings(&["config", "--markdown"])).await;
-    assert_eq!((ended.code, ended.stdout), (Some(0), settings_table()));
+    assert_eq!((ended.code, ended.stdout), (Some(0), settings_table::<Config>()));
 }

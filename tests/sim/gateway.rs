@@ -23,19 +23,22 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidings::{
     clock::Clock,
     delivery::{
-        dispatcher::{Dispatcher, settings::DispatchSettings, suspension::SuspensionSettings},
+        dispatcher::{
+            Dispatcher,
+            settings::{DispatchSettings, RetrySettings},
+            suspension::SuspensionSettings,
+        },
         http::client::{self, PosterSettings},
     },
     domain::{
         caller::Peer,
         delivery::{DeliveryKey, DeliveryState},
         egress::EgressPolicy,
-        retry::RetryPolicy,
         time::UnixMicros,
     },
     event::webhook::{WebhookClient, WebhookRequest},
-    gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{self, AccessSettings, ConnectionSettings, Drain, GrpcSettings, Health},
+    gateway::{Gateway, GatewaySettings},
+    grpc::{self, Drain, GrpcSettings, Health},
     metrics::Metrics,
     store::{DeliveryQuery, Store, TimeRange, memory::MemoryStore},
 };
@@ -148,7 +151,7 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let store: Arc<dyn Store> = disk;
     let settings = PosterSettings {
         egress: egress_policy(),
-        default_timeout: POST_TIMEOUT,
+        delivery_timeout: POST_TIMEOUT,
         connections: metrics.endpoint_connections.clone(),
         // Longer than a simulation: the client closes idle connections in no order.
         idle_timeout: Duration::from_hours(1),
@@ -220,11 +223,11 @@ async fn enforce_retention(gateway: Gateway, machine: Arc<Machine>, shutdown: Ca
     }
 }
 
-fn retry_policy(plan: &Plan) -> RetryPolicy {
-    RetryPolicy {
-        max_attempts: plan.attempts_max,
-        min_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(2),
+fn retry_settings(plan: &Plan) -> RetrySettings {
+    RetrySettings {
+        retry_max_attempts: plan.attempts_max,
+        retry_min_backoff: Duration::from_millis(100),
+        retry_max_backoff: Duration::from_secs(2),
     }
 }
 
@@ -235,20 +238,18 @@ fn dispatch_settings(plan: &Plan) -> DispatchSettings {
         max_in_flight: MAX_IN_FLIGHT,
         // Small, so that lanes read on from the store.
         lane_window: 8,
-        lane_windows_bytes_max: 1 << 20,
+        delivery_memory_max: 1 << 20,
         lane_order_keys_max: 3,
-        lane_order_key_window: 8,
-        reads_in_flight_max: 16,
         attempts_in_flight_max: 64,
-        retry: retry_policy(plan),
+        retry: retry_settings(plan),
         retry_after_max: Duration::from_secs(5),
-        pace_wait_max: Duration::from_secs(5),
         suspension: SuspensionSettings {
             suspend_after,
             suspend_attempts_min,
             probe_interval_min: Duration::from_millis(300),
             probe_interval_max: Duration::from_secs(2),
         },
+        ..DispatchSettings::default()
     }
 }
 
@@ -260,22 +261,13 @@ fn gateway_settings(plan: &Plan) -> GatewaySettings {
         Keeping::For(age) => retention_age = age,
     }
     GatewaySettings {
-        event_bytes_max: 1 << 20,
-        events_in_flight_max: 10_000,
-        bytes_in_flight_max: 64 << 20,
-        reads_in_flight_max: 8,
-        tests_in_flight_max: 8,
         lane_window: 8,
-        watches_max: 8,
-        backlog_per_subscription_max: 1_000_000,
-        backlog_max: 1_000_000,
         retention_age,
         retention_bytes_max,
         retention_interval: RETENTION_INTERVAL,
-        subscriptions_per_account_max: 100,
-        retry_defaults: retry_policy(plan),
+        retry_defaults: retry_settings(plan).policy(),
         egress: egress_policy(),
-        tokens: TokenSettings::default(),
+        ..GatewaySettings::default()
     }
 }
 
@@ -285,15 +277,5 @@ fn egress_policy() -> EgressPolicy {
 }
 
 fn grpc_settings() -> GrpcSettings {
-    GrpcSettings {
-        message_bytes_max: 4 << 20,
-        header_bytes_max: 16 << 10,
-        connections: ConnectionSettings { connections_max: 100, ..ConnectionSettings::default() },
-        calls_in_flight_max: 1000,
-        calls_per_connection_max: 512,
-        stream_events_in_flight_max: 64,
-        call_timeout: Duration::from_secs(30),
-        drain_timeout: DRAIN_TIMEOUT,
-        access: AccessSettings::default(),
-    }
+    GrpcSettings { stream_events_in_flight_max: 64, drain_timeout: DRAIN_TIMEOUT, ..GrpcSettings::default() }
 }

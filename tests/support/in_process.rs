@@ -1,6 +1,6 @@
 //! The gateway within this process: the real server on a port of its own, with a store that the test chooses.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     PATIENCE, blocking_store::BlockingStore, client::Client, events, secret_scan, with_peer::WithPeer,
@@ -9,13 +9,10 @@ use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
     delivery::http::client::{PosterSettings, webhook_client},
-    domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, retry::RetryPolicy, time::UnixMicros},
+    domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, time::UnixMicros},
     event::webhook::WebhookClient,
-    gateway::{Gateway, GatewaySettings, TokenSettings},
-    grpc::{
-        AccessSettings, ConnectionSettings, DETAILS_BYTES_MAX, Drain, GrpcSettings, Health,
-        MESSAGE_BYTES_MAX, serve, serve_accepted,
-    },
+    gateway::{Gateway, GatewaySettings},
+    grpc::{DETAILS_BYTES_MAX, Drain, GrpcSettings, Health, MESSAGE_BYTES_MAX, serve, serve_accepted},
     metrics::Metrics,
     proto::v1::{self, EventType},
     store::{Store, memory::MemoryStore},
@@ -60,40 +57,19 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let retry_defaults = RetryPolicy {
-            max_attempts: 12,
-            min_backoff: Duration::from_secs(5),
-            max_backoff: Duration::from_secs(6 * 3600),
-        };
         Self {
             gateway: GatewaySettings {
-                event_bytes_max: 1024 * 1024,
-                events_in_flight_max: 10_000,
-                bytes_in_flight_max: 64 * 1024 * 1024,
-                reads_in_flight_max: 16,
-                tests_in_flight_max: 16,
-                lane_window: 1024,
                 watches_max: 2,
-                backlog_per_subscription_max: 1_000_000,
-                backlog_max: 1_000_000,
-                retention_age: Duration::from_hours(24),
                 retention_bytes_max: 16 * 1024 * 1024,
-                retention_interval: Duration::from_secs(10),
                 subscriptions_per_account_max: 100,
-                retry_defaults,
                 egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]),
-                tokens: TokenSettings::default(),
+                ..GatewaySettings::default()
             },
             grpc: GrpcSettings {
-                header_bytes_max: 16 * 1024,
-                message_bytes_max: 4 * 1024 * 1024,
-                connections: ConnectionSettings { connections_max: 100, ..ConnectionSettings::default() },
-                calls_in_flight_max: 1000,
-                calls_per_connection_max: 512,
                 stream_events_in_flight_max: 64,
                 call_timeout: PATIENCE,
                 drain_timeout: PATIENCE,
-                access: AccessSettings::default(),
+                ..GrpcSettings::default()
             },
             webhook_client: None,
             store: None,

@@ -29,8 +29,7 @@ impl Refusals {
     }
 
     pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
-        let start =
-            start.with("retention_bytes_max", &KEPT_BYTES.to_string()).with("retention_interval", "100ms");
+        let start = start.with("retention_bytes_max", &KEPT_BYTES.to_string());
         let mut rig = Rig::start(&start)?;
         let name = rig.gateway.subscribe(0, rig.endpoints[0])?;
         rig.gateway.pause(&name)?;

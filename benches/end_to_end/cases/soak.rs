@@ -29,8 +29,7 @@ impl Soak {
     pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
         const ENDPOINTS: usize = 8;
         let kept_bytes = (self.kept * EVENT_BYTES).max(KEPT_BYTES_MIN);
-        let start =
-            start.with("retention_bytes_max", &kept_bytes.to_string()).with("retention_interval", "1s");
+        let start = start.with("retention_bytes_max", &kept_bytes.to_string());
         let mut rig = Rig::start(&start)?;
         rig.subscribe(ENDPOINTS, false)?;
         let events = self.events / PARTS;

@@ -59,7 +59,7 @@ impl AttemptTask {
         metrics.attempts_in_flight.dec();
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
-        let policy = self.subscription.settings.retry.over(settings.retry);
+        let policy = self.subscription.settings.retry.over(settings.retry.policy());
         let now = self.context.clock.now();
         let random = &mut StdRng::seed_from_u64(self.seed);
         let state = if self.is_probe {

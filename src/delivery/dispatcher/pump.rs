@@ -52,7 +52,7 @@ impl Dispatcher {
                     slot.throttled_until = Some(until);
                     self.timers.set(until, id);
                 }
-                if self.prefetch_bytes > self.context.settings.lane_windows_bytes_max {
+                if self.prefetch_bytes > self.context.settings.delivery_memory_max {
                     // Other subscriptions can use the memory while this one waits.
                     lane.unload();
                     return self.measure_prefetch(id);
@@ -146,7 +146,7 @@ impl Dispatcher {
     pub(super) fn limits(&self) -> LaneLimits {
         let settings = &self.context.settings;
         let used = self.prefetch_bytes + self.reserved_bytes;
-        let free = settings.lane_windows_bytes_max.saturating_sub(used);
+        let free = settings.delivery_memory_max.saturating_sub(used);
         LaneLimits {
             prefetch: (free / self.typical_event_bytes.max(1)).clamp(1, settings.lane_window),
             order_keys_max: settings.lane_order_keys_max,

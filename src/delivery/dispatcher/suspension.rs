@@ -6,29 +6,46 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use http::StatusCode;
 use rand::{Rng, RngExt};
 
-use crate::domain::{
-    delivery::{Attempt, Outcome},
-    subscription::Health,
-    time::UnixMicros,
+use crate::{
+    config::quantities::duration,
+    domain::{
+        delivery::{Attempt, Outcome},
+        subscription::Health,
+        time::UnixMicros,
+    },
 };
 
 /// A failure streak is written once it has lasted for this part of `suspend_after`.
 pub const WRITTEN_AFTER_PART: u32 = 64;
 
 /// When a subscription is suspended, and when it is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuspensionSettings {
-    /// A subscription is suspended when every attempt has failed for this long
+    /// Time of nothing but failed attempts after which a subscription is suspended: deliveries collect, and it is probed.
+    #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = duration("1s", "365d"))]
     pub suspend_after: Duration,
-    /// and at least this many attempts were made.
-    pub suspend_attempts_min: u32,
-    /// Longest wait before the first probe.
-    pub probe_interval_min: Duration,
-    /// Longest wait between probes: the wait doubles up to this.
+    /// Longest wait between two probes of a suspended subscription. The first comes after a sixtieth of it, at most.
+    ///
+    /// The waits double. Lower it to notice sooner that an endpoint is back.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration("1ms", "7d"))]
     pub probe_interval_max: Duration,
+    /// Attempts that must have failed in `suspend_after`.
+    #[arg(skip = 20_u32)]
+    pub suspend_attempts_min: u32,
+    /// Bound of the first wait for a probe; it doubles up to `probe_interval_max`.
+    #[arg(skip)]
+    pub probe_interval_min: Duration,
+}
+
+impl SuspensionSettings {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self) {
+        self.probe_interval_min = self.probe_interval_max / 60;
+    }
 }
 
 /// A subscription whose last attempt failed.

@@ -11,7 +11,6 @@ use crate::{
         delivery::{Attempt, DeliveryKey},
         ids::AccountId,
         payload_format::PayloadFormat,
-        retry::RetryPolicy,
     },
     event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
@@ -26,22 +25,15 @@ const IDLE: u64 = 100_000;
 
 fn settings() -> DispatchSettings {
     DispatchSettings {
-        max_in_flight: 32,
-        lane_window: 1024,
-        lane_windows_bytes_max: 1 << 20,
+        delivery_memory_max: 1 << 20,
         lane_order_keys_max: 100,
-        lane_order_key_window: 8,
-        reads_in_flight_max: 16,
         attempts_in_flight_max: 64,
-        retry: RetryPolicy::default(),
         retry_after_max: Duration::from_hours(1),
-        pace_wait_max: Duration::from_secs(5),
         suspension: SuspensionSettings {
             suspend_after: Duration::from_hours(1),
-            suspend_attempts_min: 20,
-            probe_interval_min: Duration::from_mins(1),
-            probe_interval_max: Duration::from_hours(1),
+            ..DispatchSettings::default().suspension
         },
+        ..DispatchSettings::default()
     }
 }
 
@@ -86,7 +78,7 @@ async fn prefetches_shrink_before_they_exceed_their_memory_limit() {
         let new = new_subscription(1, &format!("s{number}"));
         lanes.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
-    let memory_bytes = settings().lane_windows_bytes_max / 20;
+    let memory_bytes = settings().delivery_memory_max / 20;
     let mut feed = store.subscribe_accepted();
     for number in 0..30 {
         let new = new_event(1, None, number);
@@ -100,7 +92,7 @@ async fn prefetches_shrink_before_they_exceed_their_memory_limit() {
         let Ok(QueueEvent::Events(events)) = feed.recv().await else { panic!("an event was accepted") };
         dispatcher.accepted(&events);
     }
-    let most = settings().lane_windows_bytes_max + 2 * lanes.len() * memory_bytes;
+    let most = settings().delivery_memory_max + 2 * lanes.len() * memory_bytes;
     assert!(dispatcher.prefetch_bytes <= most, "{} bytes in windows", dispatcher.prefetch_bytes);
     let measured: usize = dispatcher.slots.values().map(|slot| slot.lane.prefetch_bytes()).sum();
     assert_eq!(dispatcher.prefetch_bytes, measured);

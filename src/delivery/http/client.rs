@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use clap::Args;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::{CertificateDer, pem, pem::PemObject};
@@ -15,6 +16,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    config::{declared_defaults, quantities::duration},
+    delivery::dispatcher::settings::DispatchSettings,
     domain::egress::{EgressPolicy, ProxyRules},
     event::webhook::WebhookClient,
     metrics::InFlightGauge,
@@ -22,21 +25,8 @@ use crate::{
 
 pub use super::tls::WebhookClientError;
 
-/// Default timeout of an attempt, from name resolution to the end of the response's body.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// Default timeout of connecting: name resolution, TCP, proxy and TLS together.
-pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Default of the most bytes read of a response's body.
-pub const RESPONSE_BYTES_MAX_DEFAULT: usize = 64 * 1024;
-/// Default time after which an idle connection is closed.
-pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(90);
-/// Default of the most idle connections per scheme, host, port and TLS profile.
-pub const IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT: usize = 32;
-/// Default of the most idle connections in all.
-pub const IDLE_CONNECTIONS_MAX_DEFAULT: usize = 4096;
-/// Default of the most TLS configurations of subscriptions in memory.
-pub const TLS_PROFILES_MAX_DEFAULT: usize = 1024;
-
+/// Most bytes read of a response's body.
+pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of a response's headers. hyper also rejects more than 100 headers.
 const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// HTTP/2 flow-control window of a stream.
@@ -49,52 +39,63 @@ const H2_PING_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait for the acknowledgement of a PING.
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Settings of the webhook client.
-#[derive(Clone, Debug)]
+/// Settings of the webhook client, and its limits.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Delivery")]
 pub struct PosterSettings {
-    /// Addresses that may be connected to.
-    pub egress: EgressPolicy,
-    /// Endpoints that are reached by a proxy.
-    pub proxies: ProxyRules,
-    /// Timeout of an attempt whose subscription sets none.
-    pub default_timeout: Duration,
+    /// Timeout of one POST whose subscription sets none.
+    ///
+    /// Half of it is the timeout of its connection: name resolution, TCP, proxy and TLS.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration("1s", "30s"))]
+    pub delivery_timeout: Duration,
     /// Timeout of name resolution, TCP, proxy and TLS together.
+    #[arg(skip)]
     pub connect_timeout: Duration,
-    /// Gauge of open connections.
-    pub connections: InFlightGauge,
     /// Most bytes read of a response's body. With a longer one the status still decides, but the connection
     /// is closed unless the rest has already arrived.
+    #[arg(skip = RESPONSE_BYTES_MAX)]
     pub response_bytes_max: usize,
     /// Time after which an idle connection is closed.
+    #[arg(skip = Duration::from_secs(90))]
     pub idle_timeout: Duration,
     /// Most idle connections per scheme, host, port and TLS profile.
+    #[arg(skip = 32_usize)]
     pub idle_connections_per_endpoint_max: usize,
     /// Most idle connections in all. With more, the half that is idle for longest is closed.
+    #[arg(skip)]
     pub idle_connections_max: usize,
-    /// Certificate authorities to trust in addition to those of the system.
-    pub extra_roots: Vec<CertificateDer<'static>>,
     /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built
     /// again when it is needed.
+    #[arg(skip = 1024_usize)]
     pub tls_profiles_max: usize,
+    /// Addresses that may be POSTed to.
+    #[arg(skip)]
+    pub egress: EgressPolicy,
+    /// Endpoints that are reached by a proxy.
+    #[arg(skip)]
+    pub proxies: ProxyRules,
+    /// Certificate authorities to trust in addition to the system's.
+    #[arg(skip)]
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Counts the connections.
+    #[arg(skip)]
+    pub connections: InFlightGauge,
+}
+
+impl PosterSettings {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self, attempts_in_flight_max: usize) {
+        self.connect_timeout = self.delivery_timeout / 2;
+        self.idle_connections_max = 4 * attempts_in_flight_max;
+    }
 }
 
 impl Default for PosterSettings {
-    /// Public addresses only, no proxy, the system's certificate authorities only, and the `_DEFAULT`s of
-    /// this module.
+    /// Public addresses only, no proxy, the system's certificate authorities only.
     fn default() -> Self {
-        Self {
-            egress: EgressPolicy::default(),
-            proxies: ProxyRules::default(),
-            default_timeout: TIMEOUT_DEFAULT,
-            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
-            connections: InFlightGauge::default(),
-            response_bytes_max: RESPONSE_BYTES_MAX_DEFAULT,
-            idle_timeout: IDLE_TIMEOUT_DEFAULT,
-            idle_connections_per_endpoint_max: IDLE_CONNECTIONS_PER_ENDPOINT_MAX_DEFAULT,
-            idle_connections_max: IDLE_CONNECTIONS_MAX_DEFAULT,
-            extra_roots: Vec::new(),
-            tls_profiles_max: TLS_PROFILES_MAX_DEFAULT,
-        }
+        let mut settings: Self = declared_defaults();
+        settings.derive(DispatchSettings::default().attempts_in_flight_max);
+        settings
     }
 }
 
@@ -128,7 +129,7 @@ where
     };
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
-    Ok(stack::webhook_client(client, settings.default_timeout, settings.response_bytes_max, clock))
+    Ok(stack::webhook_client(client, settings.delivery_timeout, settings.response_bytes_max, clock))
 }
 
 /// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are ignored.

@@ -166,10 +166,7 @@ impl ConfigCache {
                 self.configs.iter().min_by_key(|(_, used)| used.at).map(|(id, _)| id.clone())
         {
             self.configs.remove(&oldest);
-            tracing::debug!(
-                max,
-                "dropped the least recently used tls profile; egress_tls_profiles_max limits them"
-            );
+            tracing::debug!(max, "dropped the least recently used tls profile");
         }
         let config = Arc::new(config);
         self.configs.insert(id.into(), Used { config: Arc::clone(&config), at: self.now });

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::folder;
 use crate::{
-    config::{Config, Flags},
+    app::Config,
+    config::Flags,
     domain::{ids::AccountId, payload_format::PayloadFormat},
     event::{self, render, samples},
     fuzzing::run,
@@ -87,10 +88,10 @@ const VALUES: [&str; 5] = [
 ];
 
 const FILES: [&str; 4] = [
-    "egress_allow = [\"127.0.0.0/8\", \"::1\"]\nmax_in_flight = 0x10\ncall_timeout = \"1m\"\n",
-    "call_timeout = 10\nno_such = true\nlog_level = 'warn'\n[table]\nx = 1.5\n",
-    "data_dir = \"\"\"a\nb\"\"\"\nhttp_listen = \"127.0.0.1:50051\"\n= broken\ncall_timeout = \n",
-    "max_in_flight = 99999999999999999999\nlog_format = [\"json\", 1]\ncall_timeout = 1979-05-27\n",
+    "egress_allow = [\"127.0.0.0/8\", \"::1\"]\nmax_in_flight = 0x10\nclient_timeout = \"1m\"\n",
+    "client_timeout = 10\nno_such = true\nlog_level = 'warn'\n[table]\nx = 1.5\n",
+    "data_dir = \"\"\"a\nb\"\"\"\nhttp_listen = \"127.0.0.1:50051\"\n= broken\nclient_timeout = \n",
+    "max_in_flight = 99999999999999999999\nlog_format = [\"json\", 1]\nclient_timeout = 1979-05-27\n",
 ];
 
 const OBJECTS: [&str; 6] = [

@@ -12,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use clap::{Args, ValueEnum};
 use futures_util::future::Either;
 use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Code, body::Body};
@@ -26,7 +27,7 @@ use crate::{
     },
     gateway::{Gateway, Issued, TokenFault},
     grpc::wire::{methods, status::GrpcError},
-    limits::FailureRateLimiter,
+    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter},
     log_throttle::LogThrottle,
     metrics::CallDenied,
 };
@@ -37,39 +38,33 @@ mod stream_expiry;
 
 pub(in crate::grpc) use grant::Grant;
 
-/// Who may call what is of no account: reflection, or health checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Callers of a service that belongs to no account: reflection, or health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Exposure {
     /// Everybody.
     Open,
-    /// Whoever may call anything at all.
+    /// Callers with an access token of any scope.
     Token,
     /// Nobody.
     Off,
 }
 
-/// What the look at callers is bounded by.
-#[derive(Clone, Copy, Debug)]
+/// Settings of the check of callers, and its limits.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Access")]
 pub struct AccessSettings {
-    /// Who may ask what the contract is.
-    pub reflection: Exposure,
-    /// Who may ask whether calls are served.
-    pub health: Exposure,
-    /// Calls without a token that counts that an address may make in a minute; one more is RESOURCE_EXHAUSTED.
+    /// Callers of gRPC reflection: everybody (open), those with an access token of any scope (token), nobody (off).
+    #[arg(long, value_name = "WORD", default_value = "open")]
+    pub grpc_reflection: Exposure,
+    /// Callers of grpc.health.v1: open, token or off.
+    #[arg(long, value_name = "WORD", default_value = "open")]
+    pub grpc_health: Exposure,
+    /// Calls without a valid access token that one address may make in a minute; one more is RESOURCE_EXHAUSTED.
+    #[arg(skip = FAILURES_PER_MINUTE_MAX)]
     pub failures_per_minute_max: u32,
-    /// Addresses that are counted apart. All further ones share one count.
+    /// Addresses for which these are counted separately; all others share one count.
+    #[arg(skip = FAILURE_ADDRESSES_MAX)]
     pub failure_addresses_max: usize,
-}
-
-impl Default for AccessSettings {
-    fn default() -> Self {
-        Self {
-            reflection: Exposure::Open,
-            health: Exposure::Open,
-            failures_per_minute_max: 60,
-            failure_addresses_max: 10_000,
-        }
-    }
 }
 
 /// Puts access control in front of a service.
@@ -112,8 +107,8 @@ impl Auth {
         let method = self.methods.get(request.uri().path()).ok_or_else(GrpcError::internal)?;
         let exposure = match method.required {
             RequiredScope::Scope(_) => Exposure::Token,
-            RequiredScope::Reflection => self.settings.reflection,
-            RequiredScope::Health => self.settings.health,
+            RequiredScope::Reflection => self.settings.grpc_reflection,
+            RequiredScope::Health => self.settings.grpc_health,
         };
         if exposure == Exposure::Off {
             return Err(GrpcError::unknown_method("this service is switched off".to_owned()));

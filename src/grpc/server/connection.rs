@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use futures_util::Stream;
 use http::{Request, Response};
 use hyper::{
@@ -33,6 +34,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
+    config::{ClientSettings, declared_defaults, quantities::duration},
     domain::caller::Peer,
     limits::{ConnectionPermit, LimitReached},
     listen::{self, Drain, Limits, serve_connections},
@@ -42,44 +44,60 @@ use crate::{
 /// The longest time that the client of an idle connection may take to close it after GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What bounds connections.
-#[derive(Clone, Debug)]
+/// Settings of connections, and their limits.
+#[derive(Args, Clone, Debug)]
 pub struct ConnectionSettings {
+    /// Longest time of a gRPC connection without a call, up to a quarter longer. Then its client is asked to close it.
+    ///
+    /// Set it below the idle timeout of a load balancer between clients and the gateway.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration("100ms", "365d"))]
+    pub grpc_idle_timeout: Duration,
     /// Most connections; further ones wait to be accepted.
+    #[arg(skip)]
     pub connections_max: usize,
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.
+    #[arg(skip)]
     pub per_address_max: usize,
     /// Most connections on which TLS and HTTP/2 have not begun; further ones are closed. One address may have a quarter.
+    #[arg(skip)]
     pub half_open_max: usize,
-    /// How long TLS and the beginning of HTTP/2 may take.
+    /// Longest time for TLS and the beginning of HTTP/2.
+    #[arg(skip)]
     pub handshake_timeout: Duration,
-    /// How long a connection may be without a call before its client is told to go; up to a quarter longer.
-    pub idle_timeout: Duration,
-    /// How long an answer may wait for its client to take more of it before the connection is cut; up to a quarter longer.
-    pub answer_timeout: Duration,
-    /// Most bytes of messages that have not arrived whole. One connection may have a quarter; a call that would make it more
-    /// is RESOURCE_EXHAUSTED.
+    /// Longest time for a client to take more of a response before the connection is cut; up to a quarter longer.
+    #[arg(skip)]
+    pub response_timeout: Duration,
+    /// Most bytes of messages that have not arrived completely. One connection may have a quarter; a call past it is
+    /// RESOURCE_EXHAUSTED.
+    #[arg(skip)]
     pub unfinished_bytes_max: usize,
-    /// Most bytes of answers that their clients have not taken, likewise.
+    /// Most bytes of responses that their clients have not read, with the same quarter and effect.
+    #[arg(skip)]
     pub unread_bytes_max: usize,
-    /// What TLS is spoken with; `None` for none.
+    /// TLS; `None` serves without it.
+    #[arg(skip)]
     pub tls: Option<Tls>,
 }
 
+impl ConnectionSettings {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self, clients: &ClientSettings) {
+        let (connections_max, memory_max) = (clients.client_connections_max, clients.publish_memory_max);
+        self.connections_max = connections_max;
+        self.per_address_max = clients.client_connections_per_address_max;
+        self.half_open_max = (connections_max / 8).max(4);
+        self.handshake_timeout = clients.client_timeout / 3;
+        self.response_timeout = clients.client_timeout * 2;
+        self.unfinished_bytes_max = memory_max / 10 * 4;
+        self.unread_bytes_max = memory_max / 10 * 4;
+    }
+}
+
 impl Default for ConnectionSettings {
-    /// What is in force when nobody sets anything.
     fn default() -> Self {
-        Self {
-            connections_max: 4096,
-            per_address_max: 1024,
-            half_open_max: 512,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_hours(1),
-            answer_timeout: Duration::from_mins(1),
-            unfinished_bytes_max: 256 * 1024 * 1024,
-            unread_bytes_max: 256 * 1024 * 1024,
-            tls: None,
-        }
+        let mut settings: Self = declared_defaults();
+        settings.derive(&ClientSettings::default());
+        settings
     }
 }
 
@@ -203,10 +221,10 @@ where
                 connection.connection.as_mut().graceful_shutdown();
                 return log_end(connection.await);
             }
-            () = activity.stalled(self.settings.answer_timeout) => {
+            () = activity.stalled(self.settings.response_timeout) => {
                 return self.close(Some(CloseReason::Stalled), "its client does not read its responses");
             }
-            () = activity.idle(self.settings.idle_timeout) => {}
+            () = activity.idle(self.settings.grpc_idle_timeout) => {}
         }
         self.metrics.connections.closed(CloseReason::Idle);
         connection.connection.as_mut().graceful_shutdown();

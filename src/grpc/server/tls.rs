@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use clap::Args;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
@@ -25,6 +26,20 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
 
+/// Settings of TLS.
+#[derive(Args, Clone, Debug)]
+pub struct TlsSettings {
+    /// A PEM file with the certificate of the gRPC server, then those up to its authority. With it there is only TLS.
+    #[arg(long, value_name = "FILE")]
+    pub grpc_tls_cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of that certificate.
+    #[arg(long, value_name = "FILE")]
+    pub grpc_tls_key_file: Option<PathBuf>,
+    /// A PEM file with authorities: every gRPC client must present a certificate of one of them.
+    #[arg(long, value_name = "FILE")]
+    pub grpc_client_ca_file: Option<PathBuf>,
+}
+
 /// The PEM files of certificate, key and authority.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
@@ -34,6 +49,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// `grpc_client_ca_file`: the authorities of client certificates; `None` requires no certificate.
     pub client_ca: Option<PathBuf>,
+}
+
+impl TlsSettings {
+    /// The files; `None` if gRPC is served without TLS.
+    pub fn files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.grpc_tls_cert_file.clone()?,
+            key: self.grpc_tls_key_file.clone()?,
+            client_ca: self.grpc_client_ca_file.clone(),
+        })
+    }
 }
 
 /// The error of files that cannot be used for TLS.

@@ -214,7 +214,7 @@ mod seeds {
     pub(crate) async fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         let dir = tempfile::tempdir().unwrap();
         let settings =
-            StoreSettings { cache_bytes: 1 << 20, file_bytes: 128 * 1024, audit_bytes_max: 1 << 20 };
+            StoreSettings { store_memory_max: 1 << 20, file_bytes: 128 * 1024, audit_bytes_max: 1 << 20 };
         let clock = TestClock::new();
         let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
         let open = || {

@@ -7,7 +7,9 @@
 //! memory, by volumes of some thousand events. `writer/checkpoint` writes volumes to the log from time to
 //! time, the manifest lists them, and `read` loads them again when needed.
 
-use super::AUDIT_BYTES_DEFAULT;
+use clap::Args;
+
+use crate::config::{declared_defaults, quantities::bytes};
 
 mod data_dir;
 mod disk_store;
@@ -35,34 +37,39 @@ pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
 pub use open_error::OpenError;
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};
 
-/// Default of [`StoreSettings::cache_bytes`].
-pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Files of a log that is as large as retention allows.
 const FILES: u64 = 16;
 
 /// Settings of the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Store")]
 pub struct StoreSettings {
-    /// Memory for cached details of volumes, in bytes. Details that are not on disk yet may take the same
-    /// amount again.
-    pub cache_bytes: u64,
-    /// Bytes of a log file. Retention removes whole files.
-    pub file_bytes: u32,
-    /// Bytes of audit records that are kept.
+    /// Memory for details of events and deliveries that are on disk, and as much again for those that are not yet.
+    ///
+    /// Raise it if lists of deliveries are slow while many are pending.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes::<u64>("1MiB", "64GiB"))]
+    pub store_memory_max: u64,
+    /// Most bytes of audit records, kept for at most retention_age; the disk may hold some times as much.
+    ///
+    /// Past it the oldest are removed: those of refused calls once they take up a quarter, then any.
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = bytes::<u64>("1MiB", "1GiB"))]
     pub audit_bytes_max: u64,
+    /// Bytes of a log file. Retention removes whole files.
+    #[arg(skip = FILE_BYTES_MAX)]
+    pub file_bytes: u32,
 }
 
 impl StoreSettings {
-    /// Settings for a store with this bound of retention.
-    pub fn keeping(retention_bytes_max: u64, cache_bytes: u64) -> Self {
+    /// Sets the limits that follow from other settings.
+    pub fn derive(&mut self, retention_bytes_max: u64) {
         let share = u32::try_from(retention_bytes_max / FILES).unwrap_or(u32::MAX);
-        let file_bytes = share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
-        Self { cache_bytes, file_bytes, audit_bytes_max: AUDIT_BYTES_DEFAULT }
+        self.file_bytes = share.clamp(FILE_BYTES_MIN, FILE_BYTES_MAX);
     }
+}
 
-    /// Sets the bound of the audit records.
-    pub fn auditing(self, audit_bytes_max: u64) -> Self {
-        Self { audit_bytes_max, ..self }
+impl Default for StoreSettings {
+    fn default() -> Self {
+        declared_defaults()
     }
 }
 

@@ -85,7 +85,7 @@ impl DiskStore {
         if fresh {
             create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
         }
-        let cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
+        let cache_bytes = usize::try_from(settings.store_memory_max).unwrap_or(usize::MAX);
         let Opened { ledger, files, end, checkpoint_file } =
             read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
                 .map_err(|e| unreadable(e.to_string()))?;

@@ -34,7 +34,7 @@ mod secrets;
 
 /// So little that details come and go, and files follow one another.
 const SETTINGS: StoreSettings = StoreSettings {
-    cache_bytes: 256 * 1024,
+    store_memory_max: 256 * 1024,
     file_bytes: 128 * 1024,
     audit_bytes_max: conformance::AUDIT_BYTES_MAX,
 };

@@ -37,7 +37,7 @@ const INITIAL_WINDOW_SIZE: u16 = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_that_never_arrive_whole_take_limited_memory() {
     const BOUND: u64 = 64 * MIB;
-    let attacked = Attacked::start(&Launcher::new().with("grpc-unfinished-bytes-max", "64MiB")).await;
+    let attacked = Attacked::start(&Launcher::new().with("publish-memory-max", "160MiB")).await;
     let tried = attacked
         .under("48 messages of 4 MiB but for the last byte", BOUND, |address, until| {
             side_by_side(CONNECTIONS, move |_| async move {
@@ -115,7 +115,7 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn answers_that_nobody_takes_take_no_more_memory_than_they_may() {
     const BOUND: u64 = 32 * MIB;
-    let launcher = Launcher::new().with("grpc-unread-bytes-max", "32MiB").with("grpc-answer-timeout", "3s");
+    let launcher = Launcher::new().with("publish-memory-max", "80MiB").with("client-timeout", "4s");
     let attacked = Attacked::start(&launcher).await;
     large_events(&attacked.healthy).await;
     let tried = attacked

@@ -32,27 +32,34 @@ async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
 
 #[tokio::test]
 async fn requests_and_bytes_in_flight_are_bounded() {
-    for (setting, most, limit) in [
-        ("ingest-requests-in-flight-max", "1", "ingest_requests_in_flight_max is 1"),
-        ("ingest-bytes-in-flight-max", "64KiB", "ingest_bytes_in_flight_max is 65536"),
+    for (setting, most, limit, bodies) in [
+        ("client-connections-max", "8", "ingest_requests_in_flight_max is 2", [65_000, 65_000]),
+        ("publish-memory-max", "40MiB", "ingest_bytes_in_flight_max is 4194304", [3_000_000, 1_194_000]),
     ] {
-        let launcher = launcher().with("ingest-body-bytes-max", "64KiB").with(setting, most);
+        let launcher = launcher().with("event-bytes-max", "3MiB").with(setting, most);
         let gateway = launcher.start().await;
         let sender = sender(&gateway, PLAIN);
-        // All but the last byte of a body that takes up almost all room.
-        let mut held = sender.connect().await;
-        let head = format!("{}content-length: 65000\r\n\r\n", sender.head("POST", &[]));
-        held.write_all(head.as_bytes()).await.unwrap();
-        held.write_all(&[b' '; 64_999]).await.unwrap();
-        Scrape::reaches(&gateway, &[("tidings_ingest_bytes_in_flight", 64_999.0)]).await;
+        // All but the last byte of bodies that take up almost all room.
+        let mut held = Vec::new();
+        for bytes in bodies {
+            let mut stream = sender.connect().await;
+            let head = format!("{}content-length: {bytes}\r\n\r\n", sender.head("POST", &[]));
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b' '; bytes - 1]).await.unwrap();
+            held.push(stream);
+        }
+        let arrived: usize = bodies.iter().map(|bytes| bytes - 1).sum();
+        Scrape::reaches(&gateway, &[("tidings_ingest_bytes_in_flight", arrived as f64)]).await;
         let id = delivery();
         let refused = sender.post(&message(7), &id, &[]).await;
         assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("OVERLOADED")), "{refused:?}");
         assert!(refused.body.contains(limit), "{refused:?}");
         assert_eq!(refused.header("retry-after"), Some("1"));
-        // The one that holds the room is no JSON, and gives it back.
-        held.write_all(b" ").await.unwrap();
-        assert_eq!(super::sender::response(&mut held).await.status, 422);
+        // Those that take the room up are no JSON, and give it back.
+        for mut stream in held {
+            stream.write_all(b" ").await.unwrap();
+            assert_eq!(super::sender::response(&mut stream).await.status, 422);
+        }
         assert_eq!(sender.post(&message(7), &id, &[]).await.status, 200);
         gateway.stop().await;
     }
@@ -60,7 +67,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
 
 #[tokio::test]
 async fn the_connections_of_an_address_are_limited_and_can_be_opened_again() {
-    let gateway = launcher().with("ingest-connections-per-address-max", "2").start().await;
+    let gateway = launcher().with("client-connections-per-address-max", "4").start().await;
     let sender = sender(&gateway, PLAIN);
     let kept = [sender.connect().await, sender.connect().await];
     Scrape::reaches(&gateway, &[("tidings_ingest_connections", 2.0)]).await;

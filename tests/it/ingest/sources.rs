@@ -56,7 +56,7 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
 
 #[tokio::test]
 async fn a_hangup_has_the_file_looked_at() {
-    let launcher = launcher().with("ingest-sources-reload-interval", "1d");
+    let launcher = launcher().with("reload-interval", "1d");
     let gateway = launcher.start().await;
     put_sources(&launcher, &source(ACCOUNT, NEW, "new"));
     gateway.signal("HUP");

@@ -73,7 +73,7 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
 #[tokio::test]
 async fn endpoints_that_mean_harm_get_their_attempts_and_nothing_else() {
     // A lane whose endpoint gives no answer is slowed down: not so much that the test takes long.
-    let gateway = launcher().with("pace-wait-max", "100ms").start().await;
+    let gateway = launcher().with("throttle-wait-max", "100ms").start().await;
     let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let mut hostile = Vec::new();

@@ -1,0 +1,118 @@
+//! Builds a gateway: binds its addresses, reads its files, opens its store.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use rand::{RngExt, rngs::StdRng};
+use tokio::net::TcpListener;
+
+use super::{App, Config, access, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
+use crate::{
+    clock::{Clock, SystemClock},
+    delivery::http::client::{self, PosterSettings},
+    domain::{
+        egress::{Proxy, ProxyRules},
+        seal::SealingKey,
+    },
+    metrics::Metrics,
+    ops::Readiness,
+    store::{
+        Store,
+        disk::{DiskStore, KeySource},
+    },
+};
+
+impl App {
+    /// Binds the addresses and opens the store. Health and metrics are served from the beginning, since
+    /// opening a large store takes a while.
+    ///
+    /// # Errors
+    ///
+    /// An address is in use, the store cannot be opened, a file (certificates, webhook sources, the
+    /// administrator's token) is unusable, or gRPC would be open to the network without authentication.
+    pub async fn build(mut config: Config) -> anyhow::Result<Self> {
+        let admin = access::admin(&mut config)?;
+        let grpc = bind(config.grpc.grpc_listen, "grpc_listen").await?;
+        let http = bind(config.ops.http_listen, "http_listen").await?;
+        let readiness = Readiness::starting();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new(clock.now());
+        let ops = OpsServer::start(http, readiness.clone(), Arc::clone(&metrics))?;
+        raise_open_files_limit();
+        log_proxies(&config.proxies);
+        let tls = GrpcTls::set_up(&config, &metrics)?;
+        let ingest = Ingest::set_up(&config, &metrics).await?;
+        let webhook_client = {
+            let settings = PosterSettings {
+                egress: config.egress.policy(),
+                proxies: config.proxies.clone(),
+                extra_roots: config.egress.extra_roots()?,
+                connections: metrics.endpoint_connections.clone(),
+                ..config.poster.clone()
+            };
+            client::webhook_client(&settings, Arc::clone(&clock))?
+        };
+        let store = open_store(&config, &clock, &metrics).await?;
+        access::check_listener(&config, grpc.local_addr()?, admin.is_some(), store.tokens())?;
+        Ok(Self { config, clock, metrics, store, webhook_client, admin, grpc, tls, ingest, ops, readiness })
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Arc<DiskStore>> {
+    let mut random: StdRng = rand::make_rng();
+    let (dir, settings) = (config.data_dir.clone(), config.store);
+    let (keys, seed) = (key_source(config, &mut random), random.random());
+    let (clock, store_metrics) = (Arc::clone(clock), Arc::clone(metrics));
+    let open = move || DiskStore::open(&dir, settings, &keys, clock, seed, store_metrics);
+    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
+    // A weak reference: the metrics must not keep the store open.
+    let reported = Arc::downgrade(&store);
+    metrics.watch_store(move |show| {
+        if let Some(store) = reported.upgrade() {
+            store.report(show);
+        }
+    });
+    Ok(store)
+}
+
+/// The source of the key that encrypts secrets in the store. A generated key has the full entropy of
+/// `random`.
+pub fn key_source(config: &Config, random: &mut StdRng) -> KeySource {
+    match (&config.secrets.secrets_key, &config.secrets_key_file) {
+        (Some(keys), _) => KeySource::Given(keys.clone()),
+        (None, Some(file)) => KeySource::File(file.clone()),
+        (None, None) => KeySource::Beside(SealingKey::draw(random)),
+    }
+}
+
+/// Binds a listener. `setting` names the address in the error.
+pub(super) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
+}
+
+/// Raises the limit of open files. Each connection needs one, and the usual limit of 1,024 is too low for
+/// many endpoints.
+fn raise_open_files_limit() {
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) => tracing::debug!(limit, "raised the limit of open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+/// Logs the proxies: they may come from the environment without the operator's knowledge.
+fn log_proxies(rules: &ProxyRules) {
+    let describe = |proxy: &Option<Proxy>| proxy.as_ref().map_or("none".to_owned(), Proxy::to_string);
+    if rules.http.is_some() || rules.https.is_some() {
+        let direct: Vec<_> = rules.direct.iter().map(ToString::to_string).collect();
+        tracing::info!(
+            proxy.http = describe(&rules.http),
+            proxy.https = describe(&rules.https),
+            direct = direct.join(","),
+            "deliveries use an HTTP proxy"
+        );
+    }
+}
