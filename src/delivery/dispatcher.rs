@@ -196,7 +196,7 @@ impl Dispatcher {
         match event {
             QueueEvent::Events(events) => self.accepted(&events),
             QueueEvent::Due(key, due) => {
-                self.with_lane(key.subscription, |lane| lane.retry_requested(key.seq, due))
+                self.with_lane(key.subscription, |lane| lane.retry_requested(key.seq, due));
             }
             QueueEvent::Cancelled(key) => {
                 self.probing.discard_candidate(key.subscription, &mut self.timers);

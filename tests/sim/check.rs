@@ -88,7 +88,7 @@ impl Outcome<'_> {
         for (at, entry) in self.lines {
             match entry {
                 Entry::Stored { seq, account, name, subscriptions } => {
-                    check.stored(*seq, *account, name, subscriptions)
+                    check.stored(*seq, *account, name, subscriptions);
                 }
                 Entry::Became { key, state } => check.became(*at, *key, *state),
                 Entry::Subscribed { subscription, state, reason, ordered } => {
@@ -186,7 +186,7 @@ impl<'a> Check<'a> {
         match subscription.state {
             State::Suspended => self.outcome.coverage.add(Kind::Probed),
             State::Paused => {
-                assert_eq!(subscription.changed, at, "{name} was begun for {}, paused", key.subscription.0)
+                assert_eq!(subscription.changed, at, "{name} was begun for {}, paused", key.subscription.0);
             }
             State::Active => {}
         }
