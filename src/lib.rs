@@ -1,7 +1,23 @@
 //! Tidings: a durable gRPC event gateway that POSTs Chatwoot webhooks.
 //!
-//! The tree is a sentence: `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows.
-//! ARCHITECTURE.md says how one event flows.
+//! `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows. ARCHITECTURE.md describes
+//! how one event flows.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`commands`] | the subcommands of the program |
+//! | [`app`] | builds everything, runs it, drains it |
+//! | [`grpc`] | the gRPC server: services, translation, layers, connections |
+//! | [`webhook_ingress`] | Chatwoot's own webhooks over HTTP, published as events |
+//! | [`gateway`] | the use cases |
+//! | [`delivery`] | the dispatcher, lanes, and the HTTP client that makes attempts |
+//! | [`store`] | the trait with its promises, and the engines on disk and in memory |
+//! | [`event`] | Chatwoot's events: catalogue, validation, payload forms, reading back |
+//! | [`domain`] | rules and values without I/O |
+//! | [`config`] | how settings are read; each part declares its own |
+//! | [`limits`], [`listen`], `file_watch`, `log_throttle` | shared by all listeners |
+//! | [`metrics`], [`ops`], [`telemetry`], [`shutdown`], [`clock`] | operation |
+//! | [`proto`] | code generated from the contract |
 
 pub mod app;
 pub mod clock;

@@ -89,8 +89,7 @@ async fn retry_after_comes_in_seconds_and_as_a_date() {
 #[tokio::test]
 async fn interim_responses_are_ignored() {
     let receiver = Receiver::always(Response::bytes(format!(
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n{}",
-        OK
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n{OK}"
     )))
     .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;

@@ -87,9 +87,9 @@ async fn whatever_hangs_a_gateway_ends_within_its_bound_and_loses_nothing() {
     let ended = responses.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable, "{ended:?}");
     let stopped = gateway.wait().await;
-    assert_eq!(stopped.code, Some(0), "{:#?}", stopped);
+    assert_eq!(stopped.code, Some(0), "{stopped:#?}");
     let took = start.elapsed();
-    assert!(took < DRAIN + SLACK, "it took {took:?}: {:#?}", stopped);
+    assert!(took < DRAIN + SLACK, "it took {took:?}: {stopped:#?}");
     assert!(in_time(test).await.unwrap().is_err(), "the test was cut off");
 
     receiver.now(|_| Response::status(200));
