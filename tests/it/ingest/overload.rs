@@ -1,4 +1,4 @@
-//! Too much: refused in HTTP's terms, with how long to wait, while what has room is taken.
+//! Overload: refused in HTTP's terms, with the time to wait, while other requests are accepted.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -50,7 +50,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
         assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("OVERLOADED")), "{refused:?}");
         assert!(refused.body.contains(limit), "{refused:?}");
         assert_eq!(refused.header("retry-after"), Some("1"));
-        // The one that holds the room is no JSON, and gives it back.
+        // The one that uses the memory is no JSON, and gives it back.
         held.write_all(b" ").await.unwrap();
         assert_eq!(super::sender::response(&mut held).await.status, 422);
         assert_eq!(sender.post(&message(7), &id, &[]).await.status, 200);
