@@ -53,7 +53,7 @@ clients:
 fuzz seconds="10" *targets:
     fuzz/run {{seconds}} {{targets}}
 
-# Add the inputs that fuzzing found to fuzz/corpus, without redundant ones
+# Remove redundant inputs from target/fuzz/corpus, where fuzzing keeps those that it found
 fuzz-minimise *targets:
     fuzz/run --minimise {{targets}}
 

@@ -1,12 +1,14 @@
-//! The tests that use the gateway from outside, all in one program: what they share is built once. `tests/sim` is one of its own.
+//! The tests that use the gateway from outside, all in one program: shared code is built once. `tests/sim` is
+//! a program of its own.
 //!
 //! `TIDINGS_TESTS=full` runs the long ones in full (see `support::profile`), as `.ci/run` does.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
-/// One attempt to POST an event: what is sent, and what comes of every way in which a receiver can respond or fail to.
+/// One attempt to POST an event: its request, and its result for every way in which a receiver can respond or
+/// fail to.
 mod attempt;
-/// Payloads that were captured from Chatwoot, and what receivers of them read.
+/// Payloads that were captured from Chatwoot, and code that reads them.
 mod chatwoot;
 /// The bodies of all events, byte for byte.
 mod golden;
@@ -16,5 +18,5 @@ mod grpc;
 mod it;
 /// The program as people run it: arguments, output, exit codes.
 mod program;
-/// What all of them share.
+/// Code that all of them share.
 mod support;

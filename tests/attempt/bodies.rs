@@ -1,4 +1,4 @@
-//! Answers with long bodies, and what they do to the connection.
+//! Responses with long bodies, and their effect on the connection.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use tidings::{
     domain::delivery::{Outcome, RESPONSE_BYTES_KEPT},
 };
 
-fn answer(body: &str) -> String {
+fn response(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -30,7 +30,7 @@ async fn connections_are_kept() {
 
 #[tokio::test]
 async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
-    let mut receiver = Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX)))).await;
+    let mut receiver = Receiver::always(Response::bytes(response(&"x".repeat(RESPONSE_BYTES_MAX)))).await;
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
@@ -43,7 +43,7 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
 async fn the_status_of_a_longer_body_decides_and_the_connection_is_dropped() {
     // So much longer that the rest is not there yet when the bound is reached.
     let mut receiver =
-        Receiver::always(Response::bytes(answer(&"x".repeat(RESPONSE_BYTES_MAX + 16_000_000)))).await;
+        Receiver::always(Response::bytes(response(&"x".repeat(RESPONSE_BYTES_MAX + 16_000_000)))).await;
     let sender = Sender::new();
     for number in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;

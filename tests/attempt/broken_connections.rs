@@ -33,14 +33,14 @@ async fn a_connection_reset_before_the_response_fails() {
 
 #[tokio::test]
 async fn a_connection_closed_in_the_middle_of_a_response_fails() {
-    for (answer, status, body) in [
+    for (response, status, body) in [
         ("HTTP/1.1 200 OK\r\ncontent-le", 0, ""),
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", 200, "half"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", 200, "half"),
     ] {
-        let receiver = Receiver::always(Response::last(answer)).await;
+        let receiver = Receiver::always(Response::last(response)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, status), "{answer:?}");
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, status), "{response:?}");
         assert_eq!(attempt.response_body, body);
     }
 }
@@ -54,15 +54,15 @@ async fn a_response_that_ends_with_the_connection_is_whole() {
 
 #[tokio::test]
 async fn a_response_that_is_not_http_fails() {
-    for answer in [
+    for response in [
         "garbage\r\n\r\n",
         "SSH-2.0-OpenSSH_9.2\r\n",
         "HTTP/1.1 2000 x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
     ] {
-        let receiver = Receiver::always(Response::bytes(answer)).await;
+        let receiver = Receiver::always(Response::bytes(response)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{answer:?}");
+        assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Io, 0), "{response:?}");
         assert!(attempt.error.starts_with("the response is not http: "), "{}", attempt.error);
     }
 }
@@ -96,7 +96,8 @@ async fn a_name_that_does_not_resolve_is_no_connection() {
 
 #[tokio::test]
 async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
-    // The first connection answers once, then closes when it gets another request: it was about to anyway.
+    // The first connection sends one response, then closes when it gets another request: it was about to
+    // anyway.
     let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         connection.send(OK).await;
@@ -116,7 +117,7 @@ async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
 
 #[tokio::test]
 async fn a_second_try_is_made_once() {
-    // Closes every connection without an answer, but for the very first request.
+    // Closes every connection without a response, except at the very first request.
     let mut receiver = Receiver::on_connections(|mut connection| async move {
         connection.request().await;
         if connection.number == 0 {

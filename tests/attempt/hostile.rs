@@ -1,5 +1,6 @@
-//! Receivers that mean harm: responses that are wrong in every part, that have no end, that lie, and that stop at every byte. Each
-//! attempt ends in its time, with the outcome in the tables here, and the next one to somebody else is not affected.
+//! Receivers that mean harm: responses that are wrong in every part, that have no end, that lie, and that
+//! stop at every byte. Each attempt ends in its time, with the outcome in the tables here, and the next one
+//! to somebody else is not affected.
 
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ const SHORT: Duration = Duration::from_millis(400);
 /// The time of all others, on a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(8);
 
-/// What is expected of an attempt: its outcome and its status.
+/// The expected outcome and status of an attempt.
 type Expected = (Outcome, u16);
 
-/// Nothing of an answer could be made use of.
+/// No part of a response was usable.
 const BROKEN: Expected = (Outcome::Io, 0);
 /// The head was good, the rest was not.
 const CUT: Expected = (Outcome::Io, 200);
@@ -52,7 +53,7 @@ fn drips(what: &'static str, first: &str, then: &str, expected: Expected) -> Try
     (what, Response::Repeat(first.into(), then.into(), 1, Duration::from_millis(2)), expected)
 }
 
-/// An answer of status 200 with these headers, and what follows them.
+/// A response of status 200 with these headers, and the bytes after them.
 fn with(headers: &str, rest: &str) -> String {
     format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n{rest}")
 }
@@ -216,8 +217,8 @@ async fn endless_responses_are_cut_off() {
     .await;
 }
 
-/// Whole answers, of each kind.
-fn answers() -> Vec<String> {
+/// Whole responses, of each kind.
+fn responses() -> Vec<String> {
     vec![
         with("content-length: 5\r\nx-a: b", "hello"),
         chunked("5;x=y\r\nhello\r\n0\r\nx: y\r\n\r\n"),
@@ -229,10 +230,10 @@ fn answers() -> Vec<String> {
 #[tokio::test]
 async fn a_response_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
     let mut tries = 0;
-    for answer in answers() {
-        for length in (0..answer.len()).step_by(in_full_or_short(1, 3)) {
+    for response in responses() {
+        for length in (0..response.len()).step_by(in_full_or_short(1, 3)) {
             for is_reset in [false, true] {
-                let part = answer.as_bytes()[..length].to_vec();
+                let part = response.as_bytes()[..length].to_vec();
                 let receiver = Receiver::on_connections(move |mut connection| {
                     let part = part.clone();
                     async move {
@@ -245,22 +246,22 @@ async fn a_response_that_stops_at_any_byte_is_never_taken_for_a_whole_one() {
                 })
                 .await;
                 let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
-                assert_eq!(attempt.outcome, Outcome::Io, "{length} of {answer:?}: {attempt:?}");
+                assert_eq!(attempt.outcome, Outcome::Io, "{length} of {response:?}: {attempt:?}");
                 assert!([0, 200].contains(&attempt.http_status), "{attempt:?}");
                 tries += 1;
             }
         }
-        let whole = attempt(Response::last(&answer), LONG).await;
-        assert_eq!(whole.outcome, Outcome::Ok, "{answer:?}: {whole:?}");
+        let whole = attempt(Response::last(&response), LONG).await;
+        assert_eq!(whole.outcome, Outcome::Ok, "{response:?}: {whole:?}");
     }
     println!("{tries} tries");
 }
 
 #[tokio::test]
 async fn a_response_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_delivery() {
-    let answer = with("content-length: 5\r\nx-a: b", "hello");
-    for length in 0..answer.len() {
-        let part = answer.as_bytes()[..length].to_vec();
+    let response = with("content-length: 5\r\nx-a: b", "hello");
+    for length in 0..response.len() {
+        let part = response.as_bytes()[..length].to_vec();
         let mut receiver = Receiver::on_connections(move |mut connection| {
             let part = part.clone();
             async move {
@@ -275,8 +276,9 @@ async fn a_response_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_d
         let sender = Sender::new();
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
         let cut = sender.post(&receiver.url("/")).await;
-        // Before anything of the answer is there, the receiver may have closed it in the same moment: that is tried again, once.
-        let has_head = length > answer.find("hello").unwrap();
+        // Before the first byte of the response, the receiver may have closed it in the same moment: that is
+        // tried again, once.
+        let has_head = length > response.find("hello").unwrap();
         if has_head {
             assert_eq!((cut.outcome, cut.http_status), CUT, "{length}: {cut:?}");
         }
@@ -285,17 +287,17 @@ async fn a_response_that_stops_at_any_byte_of_a_kept_connection_costs_no_other_d
         assert_eq!(receiver.take_all().len(), requests, "{length}: {cut:?}");
         assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok, "{length}");
     }
-    println!("{} tries", answer.len());
+    println!("{} tries", response.len());
 }
 
 #[tokio::test]
 async fn a_response_before_the_request_was_read_is_a_response_or_an_error_but_nothing_else() {
     let mut outcomes = std::collections::BTreeMap::new();
-    for answer in [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "garbage\r\n\r\n"] {
+    for response in [OK, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "garbage\r\n\r\n"] {
         for ends in [false, true] {
             for _ in 0..10 {
                 let receiver = Receiver::on_connections(move |mut connection| async move {
-                    connection.send(answer).await;
+                    connection.send(response).await;
                     if !ends {
                         connection.wait_for_end().await;
                     }
@@ -303,11 +305,11 @@ async fn a_response_before_the_request_was_read_is_a_response_or_an_error_but_no
                 .await;
                 let attempt = Sender::new().post_to(impatient(&receiver.url("/"), LONG)).await;
                 // Whether it was there before the request began is a matter of luck.
-                let expected = match answer {
+                let expected = match response {
                     OK => [Outcome::Ok, Outcome::Io],
                     _ => [Outcome::HttpStatus, Outcome::Io],
                 };
-                assert!(expected.contains(&attempt.outcome), "{answer:?}: {attempt:?}");
+                assert!(expected.contains(&attempt.outcome), "{response:?}: {attempt:?}");
                 *outcomes.entry(format!("{:?}", attempt.outcome)).or_insert(0) += 1;
             }
         }

@@ -1,4 +1,5 @@
-//! One attempt on real sockets: what is sent, and what comes of every way in which a receiver can respond or fail to.
+//! One attempt on real sockets: its request, and its result for every way in which a receiver can respond or
+//! fail to.
 
 mod blocked;
 mod bodies;

@@ -1,4 +1,4 @@
-//! What a subscription says about TLS: whom it trusts, which name it asks for, and the certificate that is shown for it.
+//! The TLS options of a subscription: its authorities, the name of the server, and its client certificate.
 
 use std::sync::Arc;
 

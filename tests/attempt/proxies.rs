@@ -1,4 +1,5 @@
-//! Endpoints behind an HTTP proxy: how they are reached, and what comes of every way in which a proxy can fail.
+//! Endpoints behind an HTTP proxy: how they are reached, and the result for every way in which a proxy can
+//! fail.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ async fn an_https_endpoint_is_reached_by_a_tunnel_that_is_kept() {
         assert_eq!(heads(&proxy), [asked]);
         let seen = receiver.seen();
         assert!(seen.iter().all(|request| request.version == version && request.connection == 0));
-        // What is for the proxy does not get to the endpoint.
+        // Headers for the proxy do not get to the endpoint.
         assert!(seen.iter().all(|request| !request.headers.contains_key("proxy-authorization")));
     }
 }
@@ -98,7 +99,7 @@ async fn a_kept_connection_to_a_proxy_that_broke_costs_a_second_try_and_no_attem
         }
     })
     .await;
-    // A proxy of requests, as far as this shows: whoever is asked in its place.
+    // It would be a proxy of requests: its address is asked instead.
     let sender = Sender::by(&format!("http://{USER}{}", receiver.address));
     for _ in 0..3 {
         assert_eq!(sender.post("http://receiver.test/hook").await.outcome, Outcome::Ok);

@@ -25,9 +25,9 @@ use tokio::time::timeout;
 use tower::{Service, ServiceExt};
 use uuid::Uuid;
 
-/// What the clock says: 2023-11-14T22:13:20Z.
+/// The time of the clock: 2023-11-14T22:13:20Z.
 pub const NOW_SECONDS: i64 = 1_700_000_000;
-/// What the subscriptions sign with.
+/// The signing secret of the subscriptions.
 pub const SECRET: &str = "a secret for the tests";
 
 struct StoppedClock;

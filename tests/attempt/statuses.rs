@@ -27,10 +27,10 @@ async fn a_2xx_status_is_a_success() {
 
 #[tokio::test]
 async fn a_response_without_a_body_is_a_response() {
-    for answer in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"] {
-        let receiver = Receiver::always(Response::bytes(answer)).await;
+    for response in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"] {
+        let receiver = Receiver::always(Response::bytes(response)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, ""), "{answer}");
+        assert_eq!((attempt.outcome, attempt.response_body.as_str()), (Outcome::Ok, ""), "{response}");
     }
 }
 
@@ -74,13 +74,13 @@ async fn a_redirect_is_not_followed() {
 async fn retry_after_comes_in_seconds_and_as_a_date() {
     for (header, wait) in [
         ("Retry-After: 120", Some(Duration::from_secs(120))),
-        // The clock stands at the last microsecond of a second.
+        // The clock is at the last microsecond of a second.
         ("retry-after: Tue, 14 Nov 2023 22:14:21 GMT", Some(Duration::from_micros(60_000_001))),
         ("retry-after: soon", None),
         ("x: y", None),
     ] {
-        let answer = format!("HTTP/1.1 503 Busy\r\n{header}\r\ncontent-length: 0\r\n\r\n");
-        let receiver = Receiver::always(Response::bytes(answer)).await;
+        let response = format!("HTTP/1.1 503 Busy\r\n{header}\r\ncontent-length: 0\r\n\r\n");
+        let receiver = Receiver::always(Response::bytes(response)).await;
         let attempt = Sender::new().post(&receiver.url("/")).await;
         assert_eq!(attempt.retry_after, wait, "{header}");
     }

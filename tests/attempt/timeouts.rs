@@ -68,7 +68,7 @@ async fn an_address_that_does_not_take_connections_is_given_up_in_the_time_for_c
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
-    // Nobody accepts: once the queue is full, the system drops whatever else knocks.
+    // Nobody accepts: once the queue is full, the system drops all others.
     let mut waiting = Vec::new();
     while let Ok(stream) = tokio::time::timeout(SHORT, TcpStream::connect(address)).await {
         waiting.push(stream.unwrap());

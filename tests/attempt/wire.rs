@@ -1,4 +1,4 @@
-//! What goes over the wire, byte by byte.
+//! Requests on the wire, byte by byte.
 
 use crate::{
     attempt::sender::{NOW_SECONDS, SECRET, Sender, event, subscription},

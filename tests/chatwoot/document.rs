@@ -1,4 +1,5 @@
-//! The table of docs/chatwoot.md, held against what is rendered: which keys there are, in which form and where.
+//! The table of docs/chatwoot.md, compared with rendered bodies: which keys there are, in which form and
+//! where.
 
 use serde_json::Value;
 use tidings::{
@@ -8,7 +9,7 @@ use tidings::{
 
 const DOCUMENT: &str = include_str!("../../docs/chatwoot.md");
 
-/// One row about a record: its keys, and what they are in the documented form, in the outer record and in the inner one.
+/// One row about a record: its keys, in the documented form, in the outer record and in the inner one.
 struct Row<'a> {
     keys: Vec<&'a str>,
     record: &'a str,
@@ -56,7 +57,7 @@ fn the_table_in_the_document_names_the_keys_that_are_there() {
         for ((cell, body), place) in cells.iter().zip(bodies).zip(places(record)) {
             let Some(object) = body.pointer(place) else { continue };
             for key in keys {
-                // Of what may be missing the table says when.
+                // The table says when a key may be missing.
                 if !cell.contains("no key if") {
                     let is_listed = !cell.is_empty() && !cell.starts_with("no such key");
                     assert_eq!(object.get(key).is_some(), is_listed, "{key} of a {record}: {cell}");

@@ -1,4 +1,5 @@
-//! Where the body differs from what was captured, and why. Everything else is equal: keys, types, values, and the order of the keys.
+//! The differences of bodies from captured ones, and why. Everything else is equal: keys, types, values, and
+//! the order of keys.
 
 use super::json::Sort::{self, Added, Changed, Missing, Reordered};
 
@@ -8,7 +9,8 @@ pub struct Exception {
     pub sort: Sort,
     /// Names between spaces.
     payloads: &'static str,
-    /// Paths between spaces, without indexes of arrays. `~` is the conversation, which is the body itself in its own events. None: the body.
+    /// Paths between spaces, without indexes of arrays. `~` is the conversation, which is the body itself in
+    /// its own events. None: the body.
     paths: &'static str,
 }
 
@@ -27,7 +29,8 @@ impl Exception {
     }
 }
 
-/// Agent bots and automation rules get these. Their records are those of the twelve events, and are read as such.
+/// Agent bots and automation rules get these. Their records are those of the twelve events, and are read as
+/// such.
 pub const NONE_OF_THE_TWELVE: [(&str, &str); 3] = [
     ("conversation_created-2", "conversation_created"),
     ("conversation_opened-1", "conversation_status_changed"),

@@ -78,13 +78,13 @@ impl Fixture {
         serde_json::to_vec(&body).unwrap()
     }
 
-    /// The differences of a body from what was captured, with paths as the exceptions have them.
+    /// The differences of a body from the captured one, with paths as the exceptions have them.
     pub fn differences(&self, body: &[u8]) -> Vec<Difference> {
         let found = json::differences(&json::read(&self.captured), &json::read(body)).into_iter();
         found.map(|difference| Difference { path: self.general(&difference.path), ..difference }).collect()
     }
 
-    /// Demands that a body differs from what was captured as the exceptions say, and nowhere else.
+    /// Asserts that a body differs from the captured one as the exceptions say, and nowhere else.
     pub fn assert_differs_as_excepted(&self, body: &[u8]) {
         for Difference { path, sort, what } in self.differences(body) {
             let is_excepted = EXCEPTIONS.iter().any(|exception| {

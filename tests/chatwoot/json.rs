@@ -16,7 +16,7 @@ pub enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// How a body differs from what was captured.
+/// The differences of a body from the captured one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     /// The body has a key that was not captured.

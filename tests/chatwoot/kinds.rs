@@ -1,5 +1,5 @@
-//! Receivers as people write them for Chatwoot's webhooks, one for each kind that is in use: what each reads, with the types
-//! that it takes for granted. A body in Chatwoot's form must be one that it can use.
+//! Receivers as people write them for Chatwoot's webhooks, one for each kind that is in use: what each reads,
+//! with the types that it takes for granted. A body in Chatwoot's form must be one that it can use.
 
 use super::fixtures::{self, Fixture};
 use serde::de::DeserializeOwned;

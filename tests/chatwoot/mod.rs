@@ -1,5 +1,6 @@
-//! Payloads that were captured from Chatwoot: each can be said as an event, and comes out again. `chatwoot/captured` holds them,
-//! `chatwoot/events` the events as protobuf JSON, and `chatwoot/exceptions.rs` what comes out otherwise, and why.
+//! Payloads that were captured from Chatwoot: each has an event that renders to it again. `chatwoot/captured`
+//! has them, `chatwoot/events` has the events as protobuf JSON, and `chatwoot/exceptions.rs` lists the
+//! differences, and why.
 
 use std::{collections::BTreeSet, env};
 
@@ -18,7 +19,8 @@ use exceptions::{EXCEPTIONS, NONE_OF_THE_TWELVE};
 use fixtures::Fixture;
 use json::{Difference, Sort};
 
-/// A difference, or an exception from having none: the payload, the sort, and the path as the exceptions have it.
+/// A difference, or an exception from having none: the payload, the sort, and the path as the exceptions have
+/// it.
 type Place = (String, String, String);
 
 #[test]
@@ -34,7 +36,7 @@ fn every_captured_payload_can_be_said_as_an_event() {
     }));
 }
 
-/// `WRITE_EVENTS=1` keeps the events as they are read now, before they are compared: look at what changed.
+/// `WRITE_EVENTS=1` writes the events as they are read now, before they are compared: look at the changes.
 #[test]
 fn every_captured_payload_comes_out_again() {
     assert_differences(fixtures::all().iter().flat_map(|fixture| {
@@ -61,7 +63,7 @@ fn events_other_than_the_twelve_are_refused() {
     }
 }
 
-/// What was rendered is read again, and rendered to the same bytes.
+/// A rendered body is read again, and rendered to the same bytes.
 #[test]
 fn converted_events_can_be_read_again() {
     for fixture in fixtures::all() {

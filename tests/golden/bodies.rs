@@ -4,7 +4,7 @@ use std::fs;
 
 use tidings::proto::v1::EventType;
 
-/// The body that a file holds, as it is sent; `documented/message_created`.
+/// The body in a file, as it is sent; `documented/message_created`.
 #[track_caller]
 pub fn golden(file: &str) -> String {
     let path = format!("{}/tests/golden/{file}.json", env!("CARGO_MANIFEST_DIR"));

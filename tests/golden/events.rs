@@ -1,5 +1,5 @@
-//! The events that the golden files are the bodies of. Every field differs from its default in the full ones, also those
-//! that the document does not have, which must not come out.
+//! The events that the golden files are the bodies of. Every field differs from its default in the full ones,
+//! also those that the document does not have, which must not come out.
 
 use prost_types::{ListValue, Struct, Timestamp, Value, value::Kind};
 use tidings::proto::v1::{self, EventType, MessageType, event::Payload, sender};
@@ -321,7 +321,7 @@ fn message(sender: sender::Kind, message_type: MessageType, content_type: &str) 
     }
 }
 
-/// A message as conversations hold it: it does not repeat what it is in.
+/// A message inside a conversation: it does not repeat the conversation.
 fn inner_message() -> v1::Message {
     v1::Message {
         id: 11,

@@ -1,8 +1,9 @@
-//! The bodies, byte for byte. `tests/golden/` holds them as a person reads them, to be compared with the documentation
-//! line by line: they were written from it, not from what the code gives. Three variants of each: everything set, nothing
-//! set that is optional (`.unset`), and parts that are there with nothing set in them (`.empty`).
+//! The bodies, byte for byte. The files in `tests/golden/` are formatted for people, to be compared with the
+//! documentation line by line: they were written from it, not from the output of the code. Each body has
+//! three variants: everything set, nothing optional set (`.unset`), and parts that exist with nothing set in
+//! them (`.empty`).
 
-use std::{env, fs};
+use std::{env, fs, path::Path};
 
 use prost::Message;
 use tidings::{
@@ -85,7 +86,8 @@ fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
     }
 }
 
-/// What is published is what is stored. `WRITE_SEEDS=1 cargo test --test integration golden` writes the events into the corpus of the fuzz target as well.
+/// With a folder in `WRITE_SEEDS` the events are also written there, as seeds for fuzzing: `fuzz/run` does
+/// it.
 #[test]
 fn every_event_comes_back_from_its_encoding() {
     for kind in events::kinds() {
@@ -94,9 +96,10 @@ fn every_event_comes_back_from_its_encoding() {
             let Some(event) = event else { continue };
             let encoded = event.encode_to_vec();
             assert_eq!(v1::Event::decode(encoded.as_slice()), Ok(event));
-            if env::var_os("WRITE_SEEDS").is_some() {
-                let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/event");
-                fs::write(format!("{folder}/{}.{variant}", name_of(kind)), encoded).unwrap();
+            if let Some(folder) = env::var_os("WRITE_SEEDS") {
+                let folder = Path::new(&folder).join("event");
+                fs::create_dir_all(&folder).unwrap();
+                fs::write(folder.join(format!("{}.{variant}", name_of(kind))), encoded).unwrap();
             }
         }
     }

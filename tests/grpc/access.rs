@@ -1,4 +1,4 @@
-//! Who may call: tokens, scopes, accounts, and how they end. Over real sockets, on every method of the contract.
+//! Access: tokens, scopes, accounts, and how they end. Over real sockets, on every method of the contract.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,8 @@ async fn caller(server: &TidingsInProcess, header: Option<&str>) -> Client {
     header.map_or_else(|| client.clone(), |header| client.with_authorization(header))
 }
 
-/// Calls a method whose message comes when the test sends it. Returns once the server has let the call through.
+/// Calls a method whose message comes when the test sends it. Returns once the server has let the call
+/// through.
 async fn slow_call(
     server: &TidingsInProcess,
     client: Client,
@@ -120,10 +121,10 @@ async fn every_method_is_refused_without_its_scope_and_let_through_with_it() {
         let caller = server.client_with_token(&text).await;
         for method in methods() {
             tries += 1;
-            let answer = caller.call(&method, Vec::new()).await;
-            let denied = answer.as_ref().err().filter(|status| status.code() == PermissionDenied);
+            let response = caller.call(&method, Vec::new()).await;
+            let denied = response.as_ref().err().filter(|status| status.code() == PermissionDenied);
             let needed = documented_scope(&method);
-            assert_eq!(denied.is_none(), includes(given, needed), "{method} with {given:?}: {answer:?}");
+            assert_eq!(denied.is_none(), includes(given, needed), "{method} with {given:?}: {response:?}");
             if let Some(status) = denied {
                 refused += 1;
                 assert_eq!(in_short(status).1, "SCOPE_DENIED", "{method}");
@@ -300,10 +301,10 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
     let callers = [server.client_with_token(&text).await, server.client_with_token(&text).await];
     let (mut streams, mut open) = (Vec::new(), Vec::new());
     for caller in &callers {
-        let (sender, mut answers) = caller.publish_stream().await;
+        let (sender, mut responses) = caller.publish_stream().await;
         sender.send(v1::StreamPublishEventsRequest { sequence: 1, request: Some(publish("")) }).unwrap();
-        in_time(answers.message()).await.unwrap().expect("it is answered");
-        streams.push((sender, answers));
+        in_time(responses.message()).await.unwrap().expect("there is a response");
+        streams.push((sender, responses));
         open.push(caller.watch("accounts/1/subscriptions/-").await.unwrap());
     }
     // The stream of another token continues.
@@ -314,10 +315,10 @@ async fn a_revoked_token_ends_within_a_second_on_every_connection() {
     let begin = Instant::now();
     admin.revoke_token(&made.name).await.unwrap();
     let ended = (Unauthenticated, "TOKEN_ENDED".to_owned(), vec![]);
-    for (sender, answers) in &mut streams {
-        let status = in_time(answers.message()).await.expect_err("the stream ends");
+    for (sender, responses) in &mut streams {
+        let status = in_time(responses.message()).await.expect_err("the stream ends");
         assert_eq!(in_short(&status), ended);
-        // What comes after it is not taken.
+        // Later events are not accepted.
         drop(sender.send(v1::StreamPublishEventsRequest { sequence: 2, request: Some(publish("late")) }));
     }
     for watch in &mut open {
@@ -402,9 +403,9 @@ async fn reflection_and_health_are_open_unless_they_are_closed() {
             };
             let health = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
             for path in REFLECTION.into_iter().chain(health) {
-                let answer = caller.call(path, Vec::new()).await;
-                // What reflection makes of an empty message does not matter.
-                let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+                let response = caller.call(path, Vec::new()).await;
+                // The response of reflection to an empty message does not matter.
+                let code = response.map_or_else(|status| status.code(), |_| Code::Ok);
                 let code = if code == InvalidArgument { Code::Ok } else { code };
                 assert_eq!(code, expected, "{path} {exposure:?}, with a token: {known}");
             }
@@ -417,7 +418,7 @@ async fn reflection_and_health_are_open_unless_they_are_closed() {
 async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administrators() {
     let server = TidingsInProcess::start().await;
     let nobody = caller(&server, None).await;
-    // What was sent before there was any is of no account.
+    // Tokens sent before the first one existed have no effect.
     let stale = server.client_with_token("tdg_0000000000000000000000000000000000000000000").await;
     assert_eq!(stale.all_tokens().await.unwrap(), []);
     for wrong in [token(&[Scope::Manage], &[]), token(&[Scope::Admin], &["accounts/1"])] {
@@ -430,14 +431,14 @@ async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administr
     for method in methods() {
         let status = nobody.call(&method, Vec::new()).await.expect_err(&method);
         assert_eq!(in_short(&status).1, "TOKEN_MISSING", "{method}");
-        let answer = admin.call(&method, Vec::new()).await;
+        let response = admin.call(&method, Vec::new()).await;
         assert!(
-            !answer.is_err_and(|status| [PermissionDenied, Unauthenticated].contains(&status.code())),
+            !response.is_err_and(|status| [PermissionDenied, Unauthenticated].contains(&status.code())),
             "{method}"
         );
     }
     admin.create_token(token(&[Scope::Read], &["accounts/1"])).await.expect("others may be anything");
-    // What was open before any token was there has none that could end.
+    // Streams opened before the first token have none that could end.
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
     admin.call(PUBLISH, encoded(&publish("e"))).await.unwrap();
     in_time(watch.message()).await.unwrap().expect("it continues");

@@ -1,4 +1,4 @@
-//! Audit records: that every call which changes something leaves one, and what it says.
+//! Audit records: every call that changes something leaves one, with the right content.
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -267,7 +267,7 @@ async fn lists_filter_and_have_pages() {
         if request.page_token.is_empty() {
             break;
         }
-        // What comes in between is not in later pages, and loses nothing.
+        // Records made in between are not in later pages, and hide no others.
         server.client.pause(a).await;
     }
     assert_eq!(seen, [5, 4, 2, 1]);

@@ -29,7 +29,7 @@ fn is_documented(limit: &str) -> bool {
     texts.flatten().any(|text| text.contains(&format!("`{limit}`")))
 }
 
-/// That a refusal names who uses up which bound, and says when to come back.
+/// Asserts that a refusal names the caller, the limit and the time to wait.
 #[track_caller]
 fn check(status: &Status, reason: &str, subject: &str, limit: &str, max: &str) {
     assert_eq!(in_short(status), (Code::ResourceExhausted, reason.into(), vec![]), "{status:?}");
@@ -167,15 +167,15 @@ async fn events_of_a_stream_are_refused_one_by_one() {
         .map(|(id, sequence)| v1::StreamPublishEventsRequest { sequence, request: Some(publish(id)) });
     let mut client = server.client.events.clone();
     let call = client.stream_publish_events(tokio_stream::iter(messages.collect::<Vec<_>>())).await;
-    let mut answers = call.unwrap().into_inner();
+    let mut responses = call.unwrap().into_inner();
     let mut outcomes = Vec::new();
-    while let Some(answer) = in_time(answers.message()).await.unwrap() {
-        outcomes.push(match answer.outcome.unwrap() {
-            Outcome::Result(_) => (answer.sequence, String::new()),
+    while let Some(response) = in_time(responses.message()).await.unwrap() {
+        outcomes.push(match response.outcome.unwrap() {
+            Outcome::Result(_) => (response.sequence, String::new()),
             Outcome::Error(error) => {
                 assert_eq!(Code::from(error.code), Code::ResourceExhausted);
                 assert!(error.message.contains(CRM), "{error:?}");
-                (answer.sequence, error.reason)
+                (response.sequence, error.reason)
             }
         });
     }

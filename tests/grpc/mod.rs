@@ -1,4 +1,5 @@
-//! The contract over real sockets: the server within this process with the reference store, called by a real client.
+//! The contract over real sockets: the server within this process with the reference store, called by a real
+//! client.
 
 mod access;
 mod audit;

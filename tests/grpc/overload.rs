@@ -1,4 +1,4 @@
-//! Past the bound of calls: who is refused, at what price, and who is served all the same.
+//! Past the limit of calls: refusals, their cost, and callers that are served all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,7 +71,7 @@ async fn a_publish_is_refused_before_its_message_has_come() {
     let waiting = server.publishing("a");
     store.has_accepts(1).await;
 
-    // A call that never sends its message can only be answered by whoever does not read it.
+    // A call that never sends its message gets a response only if the server does not read it.
     let message = tokio_stream::pending::<Result<http_body::Frame<Bytes>, tonic::Status>>();
     let request = http::Request::post("/tidings.v1.EventService/PublishEvent")
         .header("content-type", "application/grpc")
@@ -93,7 +93,7 @@ async fn a_connection_outlives_any_number_of_refusals() {
     let server = start(&store, 1).await;
     let waiting = server.publishing("a");
     store.has_accepts(1).await;
-    // Together more than a connection may send before it is read: what is refused unread must not use that up.
+    // Together more than a connection may send before it is read: refused calls must not use that up.
     let client = server.another_client().await;
     let large = |n: usize| publish_request(1, &format!("large-{n}"), long_message(1, 3, 7, 20_000));
     for n in 0..REFUSALS {

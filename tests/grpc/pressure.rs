@@ -1,4 +1,4 @@
-//! A store that is slow, full or failing: the responses to callers, and what becomes of their events.
+//! A store that is slow, full or failing: the responses to callers, and the state of their events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,7 +58,7 @@ async fn a_stream_limits_its_events_in_flight_and_acknowledges_them_in_order() {
         (0..10).map(|sequence| v1::StreamPublishEventsRequest { sequence, request: Some(publish("")) });
     let mut client = server.client.events.clone();
     let call = client.stream_publish_events(tokio_stream::iter(messages)).await;
-    let mut answers = call.unwrap().into_inner();
+    let mut responses = call.unwrap().into_inner();
     store.has_accepts(4).await;
     // The next one would have come by now, had it been let: a call that began later is through.
     let later = server.publishing("later");
@@ -66,7 +66,7 @@ async fn a_stream_limits_its_events_in_flight_and_acknowledges_them_in_order() {
     assert_eq!(store.accepts(), 5);
     store.release();
     for expected in 0..10 {
-        assert_eq!(in_time(answers.message()).await.unwrap().unwrap().sequence, expected);
+        assert_eq!(in_time(responses.message()).await.unwrap().unwrap().sequence, expected);
     }
     later.await.unwrap().unwrap();
     server.stop().await;
@@ -119,15 +119,15 @@ async fn calls_in_flight_when_the_server_stops_still_get_their_response() {
     let store = BlockingStore::new();
     let server = start(&store, |_| {}).await;
     let call = server.publishing("a");
-    let (sender, mut answers) = server.client.publish_stream().await;
+    let (sender, mut responses) = server.client.publish_stream().await;
     sender.send(v1::StreamPublishEventsRequest { sequence: 7, request: Some(publish("b")) }).unwrap();
     store.has_accepts(2).await;
 
     server.shutdown.cancel();
     store.release();
     call.await.unwrap().expect("the call was under way");
-    let answer = in_time(answers.message()).await.unwrap().expect("the event was taken");
-    assert!(matches!(answer.outcome, Some(Outcome::Result(_))));
-    assert_eq!(in_time(answers.message()).await.unwrap_err().code(), Code::Unavailable);
+    let response = in_time(responses.message()).await.unwrap().expect("the event was taken");
+    assert!(matches!(response.outcome, Some(Outcome::Result(_))));
+    assert_eq!(in_time(responses.message()).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(server.ended().await, Drain::Complete);
 }

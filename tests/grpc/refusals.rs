@@ -1,4 +1,5 @@
-//! Everything that is refused, in one table: with its code, its reason and the fields at fault, each changing nothing.
+//! Everything that is refused, in one table: with its code, its reason and the fields at fault, each changing
+//! nothing.
 
 use tidings::proto::v1;
 use tonic::Code::InvalidArgument;

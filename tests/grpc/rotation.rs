@@ -1,4 +1,4 @@
-//! RotateSigningSecret: its response, what it changes, and what is never shown.
+//! RotateSigningSecret: its response, its effect, and secrets that are never shown.
 
 use std::time::{Duration, SystemTime};
 
@@ -109,7 +109,7 @@ async fn a_limited_number_of_older_secrets_sign_with_the_newest() {
     );
     assert_eq!(client.subscription(&name).await, before, "a refusal changes nothing");
 
-    // What a leak asks for is never refused, and makes room.
+    // A rotation after a leak is never refused, and makes room.
     client.rotate(&name, Duration::ZERO).await;
     client.rotate(&name, DAY).await;
     server.stop().await;

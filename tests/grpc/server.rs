@@ -61,7 +61,7 @@ async fn health_is_serving_for_every_service_and_not_when_the_server_stops() {
     let mut last = ServingStatus::Serving;
     let status = loop {
         match in_time(watch.message()).await {
-            Ok(answer) => last = answer.expect("a watch ends with an error only").status(),
+            Ok(response) => last = response.expect("a watch ends with an error only").status(),
             Err(status) => break status,
         }
     };
@@ -220,13 +220,13 @@ async fn the_drain_ends_though_clients_hold_on() {
     let (reflecting, requests) = tokio::sync::mpsc::unbounded_channel();
     let mut client =
         reflection::server_reflection_client::ServerReflectionClient::new(server.channel().await);
-    let mut answers =
+    let mut responses =
         client.server_reflection_info(UnboundedReceiverStream::new(requests)).await.unwrap().into_inner();
     // All of them are accepted by now: connections are taken in their order, and this one is answered.
     let list = MessageRequest::ListServices(String::new());
     let request = reflection::ServerReflectionRequest { host: String::new(), message_request: Some(list) };
     reflecting.send(request).unwrap();
-    in_time(answers.message()).await.unwrap();
+    in_time(responses.message()).await.unwrap();
 
     server.shutdown.cancel();
     assert_eq!(server.ended().await, Drain::Cut);
@@ -235,7 +235,7 @@ async fn the_drain_ends_though_clients_hold_on() {
         // Either end of it will do, as long as it is one.
         drop(in_time(connection.read_to_end(&mut rest)).await);
     }
-    assert!(in_time(answers.next()).await.is_some_and(|answer| answer.is_err()), "the stream was cut");
+    assert!(in_time(responses.next()).await.is_some_and(|response| response.is_err()), "the stream was cut");
 }
 
 #[tokio::test]

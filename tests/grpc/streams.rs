@@ -10,8 +10,8 @@ fn numbered(sequence: i64, request: v1::PublishEventRequest) -> v1::StreamPublis
     v1::StreamPublishEventsRequest { sequence, request: Some(request) }
 }
 
-async fn next(answers: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::StreamPublishEventsResponse {
-    in_time(answers.message()).await.expect("the stream continues").expect("there is a response")
+async fn next(responses: &mut Streaming<v1::StreamPublishEventsResponse>) -> v1::StreamPublishEventsResponse {
+    in_time(responses.message()).await.expect("the stream continues").expect("there is a response")
 }
 
 #[tokio::test]
@@ -28,16 +28,20 @@ async fn a_stream_is_acknowledged_in_order_and_a_bad_event_fails_no_other() {
         numbered(70, publish("d")),
     ];
     let mut client = server.client.events.clone();
-    let mut answers = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
+    let mut responses = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
     let mut outcomes = Vec::new();
-    while let Some(answer) = in_time(answers.message()).await.unwrap() {
-        outcomes.push(match answer.outcome.unwrap() {
-            Outcome::Result(result) => (answer.sequence, result.event, String::new()),
+    while let Some(response) = in_time(responses.message()).await.unwrap() {
+        outcomes.push(match response.outcome.unwrap() {
+            Outcome::Result(result) => (response.sequence, result.event, String::new()),
             Outcome::Error(error) => {
                 assert!(!error.message.is_empty());
                 let fields: Vec<_> =
                     error.field_violations.into_iter().map(|violation| violation.field).collect();
-                (answer.sequence, format!("{:?} {}", Code::from(error.code), error.reason), fields.join(" "))
+                (
+                    response.sequence,
+                    format!("{:?} {}", Code::from(error.code), error.reason),
+                    fields.join(" "),
+                )
             }
         });
     }
@@ -62,9 +66,9 @@ async fn events_of_a_stream_are_stored_in_their_order() {
     let server = TidingsInProcess::start().await;
     let messages = (0..500).map(|n| numbered(n, publish(&format!("e{n}"))));
     let mut client = server.client.events.clone();
-    let mut answers = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
+    let mut responses = client.stream_publish_events(stream::iter(messages)).await.unwrap().into_inner();
     for expected in 0..500 {
-        assert_eq!(next(&mut answers).await.sequence, expected);
+        assert_eq!(next(&mut responses).await.sequence, expected);
     }
     let seq = |n: i64| server.store.event(account(), &format!("e{n}").parse().unwrap()).unwrap().unwrap().seq;
     assert!((1..500).all(|n| seq(n - 1) < seq(n)));
@@ -74,24 +78,24 @@ async fn events_of_a_stream_are_stored_in_their_order() {
 #[tokio::test]
 async fn every_event_is_acknowledged_without_waiting_for_the_next() {
     let server = TidingsInProcess::start().await;
-    let (sender, mut answers) = server.client.publish_stream().await;
+    let (sender, mut responses) = server.client.publish_stream().await;
     for sequence in 0..3 {
         sender.send(numbered(sequence, publish(""))).unwrap();
-        assert_eq!(next(&mut answers).await.sequence, sequence);
+        assert_eq!(next(&mut responses).await.sequence, sequence);
     }
     drop(sender);
-    assert!(in_time(answers.message()).await.unwrap().is_none(), "the stream ends with its messages");
+    assert!(in_time(responses.message()).await.unwrap().is_none(), "the stream ends with its messages");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_ends_with_unavailable_when_the_server_stops() {
     let server = TidingsInProcess::start().await;
-    let (sender, mut answers) = server.client.publish_stream().await;
+    let (sender, mut responses) = server.client.publish_stream().await;
     sender.send(numbered(1, publish("a"))).unwrap();
-    next(&mut answers).await;
+    next(&mut responses).await;
     server.shutdown.cancel();
-    let status = in_time(answers.message()).await.unwrap_err();
+    let status = in_time(responses.message()).await.unwrap_err();
     assert_refused(&status, Code::Unavailable, "SHUTTING_DOWN", &[]);
     assert!(details(&status).retry_info().is_some());
     drop(sender);

@@ -96,7 +96,7 @@ async fn a_mask_in_either_spelling_changes_what_it_names() {
     let second = updated(&new, &["maxInFlight", "retryPolicy.maxAttempts"]).await;
     assert_eq!((second.max_in_flight, second.retry_policy.unwrap().max_attempts), (9, 3));
 
-    // Without a mask only what is set changes; with a star, what is not set is unset.
+    // Without a mask only the given fields change; with a star, the others are unset.
     let third = updated(&v1::Subscription { display_name: "other".into(), ..named.clone() }, &[]).await;
     assert_eq!((third.display_name.as_str(), third.max_in_flight, &third.url), ("other", 9, &stored.url));
     let whole = v1::Subscription { name: named.name, ..subscription("https://new.example.com/") };

@@ -47,7 +47,7 @@ impl Stored {
         self.server.client.try_update(v1::Subscription { name: CRM.into(), ..change }, paths).await
     }
 
-    /// What is stored after a change of the options at these paths.
+    /// The stored options after a change of those at these paths.
     async fn update(&self, options: Option<v1::TlsOptions>, paths: &[&str]) -> Option<v1::TlsOptions> {
         let change = v1::Subscription { tls: options, ..Default::default() };
         self.try_update(change, paths).await.expect("it can be changed").tls
@@ -65,7 +65,7 @@ impl Stored {
 #[tokio::test]
 async fn three_stars_keep_the_stored_key() {
     let stored = Stored::new().await;
-    // What was read is sent back.
+    // The options that were read are sent back.
     assert_eq!(stored.update(Some(stored.options.clone()), &["tls"]).await.as_ref(), Some(&stored.options));
     assert_eq!(stored.key().as_ref(), Some(&stored.key));
     // With another name, and without a mask.

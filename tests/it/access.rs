@@ -1,4 +1,4 @@
-//! Who may call the real program: where it listens, the administrator's token, and how tokens last and end.
+//! Access to the real program: where it listens, the administrator's token, and how tokens last and end.
 
 use std::{path::Path, time::Duration};
 

@@ -32,8 +32,8 @@ async fn records(client: &Client) -> Vec<v1::AuditRecord> {
     records
 }
 
-/// Subscribes and pauses under names of its own until the gateway is gone. Returns the names that were acknowledged as made, and as
-/// paused.
+/// Subscribes and pauses under names of its own until the gateway is gone. Returns the names that were
+/// acknowledged as made, and as paused.
 async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Vec<String>) {
     let (mut created, mut paused) = (Vec::new(), Vec::new());
     for nth in 0.. {

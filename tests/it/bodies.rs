@@ -1,5 +1,5 @@
-//! Every kind of event arrives in every form: the bytes of RenderEvent and of the golden files, with the headers that are documented, and
-//! signatures that a receiver can verify.
+//! Every kind of event arrives in every form: the bytes of RenderEvent and of the golden files, with the
+//! headers that are documented, and signatures that a receiver can verify.
 
 use tidings::proto::v1::{self, EventType, subscription::PayloadFormat};
 
@@ -31,13 +31,13 @@ const HEADERS: [&str; 11] = [
     "x-chatwoot-timestamp",
 ];
 
-/// The events of a kind that there are golden files of, with what the file's name ends in.
+/// The events of a kind that have golden files, with the ending of the file's name.
 fn variants(kind: EventType) -> Vec<(v1::Event, &'static str)> {
     let empty = empty(kind).map(|event| (event, ".empty"));
     [(full(kind), ""), (unset(kind), ".unset")].into_iter().chain(empty).collect()
 }
 
-/// The body that a golden file holds for this form, if there is one.
+/// The body in the golden file of this form, if there is one.
 fn golden_of(kind: EventType, variant: &str, format: PayloadFormat) -> String {
     let is_message = matches!(kind, EventType::MessageCreated | EventType::MessageUpdated);
     let form = match format {
@@ -87,7 +87,7 @@ async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     gateway.stop().await;
 }
 
-/// The request is what RenderEvent says, but for the time and the signatures, which are of the moment.
+/// The request equals the one of RenderEvent, except for the time and the signatures.
 async fn assert_as_rendered(client: &Client, event: &str, subscription: &str, request: &Request) {
     let rendered = client.render(event, subscription).await;
     assert_eq!(request.body, rendered.body);

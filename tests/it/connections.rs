@@ -1,4 +1,5 @@
-//! The bounds on gRPC connections: what is seen of each when it is reached, and that it reaches nobody else.
+//! The limits on gRPC connections: the effect of each when it is reached, and that it affects no other
+//! client.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::support::{
 };
 
 const NO_ERROR: u32 = 0;
-/// The setting of how much of an answer may be sent before its client asks for more.
+/// The setting of how much of a response may be sent before its client asks for more.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 async fn connections(gateway: &TidingsProcess, count: f64) {
@@ -37,7 +38,7 @@ async fn an_address_has_a_bounded_number_of_connections_and_further_ones_are_clo
         assert_eq!(Scrape::closed(&gateway, "address", f64::from(refused)).await, f64::from(refused));
     }
     gateway.client.nothing_owed(1).await;
-    // One that goes leaves its place.
+    // A closed connection makes room for another.
     drop(kept.pop());
     connections(&gateway, 2.0).await;
     let mut raw = RawHttp2::greeted(gateway.grpc, &[]).await;

@@ -1,6 +1,6 @@
-//! Kills the gateway with SIGKILL while it takes in, delivers, tries again and removes what is over, again and again, and
-//! counts after each start and in the end: everything that was acknowledged has arrived, and is shown until retention
-//! removes it.
+//! Kills the gateway with SIGKILL while it accepts, delivers, retries and removes events, again and again,
+//! and counts after each start and in the end: everything that was acknowledged has arrived, and is shown
+//! until retention removes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -39,14 +39,14 @@ const KILLED_AFTER: [usize; 10] = [1, 150, 40, 300, 5, 200, 90, 250, 20, 120];
 /// The receiver fails one request in this many, and in every third round this many in a row.
 const FAILS_ONE_IN: usize = 5;
 const FAILS_IN_A_ROW: usize = 300;
-/// POSTs of one subscription under way at once: what a kill may make the receiver see twice.
+/// POSTs of one subscription in flight at once: after a kill the receiver may see these twice.
 const MAX_IN_FLIGHT: usize = 16;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_under_load_lose_nothing_that_was_acknowledged() {
     let kills = in_full_or_short(50, KILLED_AFTER.len());
     let endpoint = Endpoint::start().await;
-    // The least that may be kept is less than what is published.
+    // The smallest limit of retention is less than the published bytes.
     let launcher = Launcher::new().with("retention-bytes-max", "16MiB");
     let mut gateway = launcher.start().await;
     let subscriptions = endpoint.subscribe(&gateway.client).await;
@@ -118,7 +118,7 @@ struct Endpoint {
     receiver: Receiver,
     /// How many requests it still fails in a row.
     failing: Arc<AtomicUsize>,
-    /// The webhook-ids, by path, of what was to be answered with 200.
+    /// The webhook-ids, by path, of requests whose response was to be 200.
     taken: Arc<Mutex<HashMap<String, HashSet<String>>>>,
 }
 
@@ -184,8 +184,8 @@ fn asked(url: String, format: PayloadFormat) -> v1::Subscription {
     }
 }
 
-/// While nobody publishes: each event is in one state for each subscription, and what was acknowledged and not taken is
-/// owed. Retention may remove some meanwhile.
+/// While nobody publishes: each event is in one state for each subscription, and what was acknowledged and
+/// not taken is owed. Retention may remove some meanwhile.
 async fn assert_counts_add_up(
     client: &Client,
     subscriptions: &[Subscribed],
@@ -223,8 +223,8 @@ fn by_webhook_id<'a>(seen: &'a [Request], path: &str) -> BTreeMap<&'a str, Vec<&
     sent
 }
 
-/// The numbers of the events that are stored, in their order: all were acknowledged, since every caller went on until it had
-/// its answer, and each is there once.
+/// The numbers of the events that are stored, in their order: all were acknowledged, since every caller went
+/// on until it had its response, and each is there once.
 async fn stored_once(client: &Client, acknowledged: &BTreeSet<i64>) -> Vec<i64> {
     let numbers: HashMap<String, i64> =
         acknowledged.iter().map(|number| (event_name(*number), *number)).collect();
@@ -266,7 +266,7 @@ fn assert_arrived(
     assert!(taken_again <= in_flight_at_kills, "{taken_again} were sent again though they had arrived");
 }
 
-/// What is stored is shown as it went.
+/// Stored deliveries are shown with their attempts.
 async fn assert_shown(
     client: &Client,
     Subscribed { subscription, .. }: &Subscribed,
@@ -286,8 +286,8 @@ async fn assert_shown(
     }
 }
 
-/// The events of each conversation came in their stored order: none before the one before it was taken. The last one may
-/// come again after a kill, an earlier one not.
+/// The events of each conversation came in their stored order: none before the one before it was taken. The
+/// last one may come again after a kill, an earlier one not.
 fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
     let places: HashMap<i64, usize> =
         stored.iter().enumerate().map(|(place, number)| (*number, place)).collect();

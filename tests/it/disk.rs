@@ -1,5 +1,5 @@
-//! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not grow any
-//! more, which its system refuses as it refuses to write to a disk that is full.
+//! A disk that takes no more. The writes that fail are real ones: the files of the gateway's process may not
+//! grow any more, which its system refuses as it refuses to write to a disk that is full.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -97,7 +97,7 @@ async fn a_full_disk_loses_nothing(how: End) {
         assert_eq!(details.error_info().unwrap().reason, "DISK_FULL");
         assert!(details.retry_info().is_some() && !status.message().is_empty(), "{status:?}");
     }
-    // It lives, delivers what it has taken, and shows that; subscriptions are read.
+    // It lives, delivers accepted events, and shows that; subscriptions are read.
     assert_eq!(gateway.readiness().await, (200, "ready\n".to_owned()));
     let refused = gateway.client.try_publish(request("late", 2)).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
@@ -156,8 +156,8 @@ async fn end(gateway: TidingsProcess, how: End) {
     assert_eq!(stopped.code, Some(0), "{stopped:#?}");
 }
 
-/// Starts a gateway no file of which may get larger than this, and ends it as soon as it logs something. False if it cannot start, and
-/// says why.
+/// Starts a gateway no file of which may get larger than this, and ends it as soon as it logs something.
+/// False if it cannot start, and says why.
 async fn starts_with_files_up_to(launcher: &Launcher, bytes: u64) -> bool {
     let starting = launcher.clone().with_files_up_to(bytes).spawn();
     if starting.stderr.wait_for(|line| Some(line.contains("listening"))).await {

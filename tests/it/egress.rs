@@ -1,5 +1,6 @@
-//! Where the gateway does not POST to, however it is asked: by odd spellings, by names with several addresses, and by a name
-//! whose address changes between two look-ups. docs/security.md has the counts that are printed here.
+//! Where the gateway does not POST to, however it is asked: by odd spellings, by names with several
+//! addresses, and by a name whose address changes between two look-ups. docs/security.md has the counts that
+//! are printed here.
 
 use std::net::IpAddr;
 
@@ -21,7 +22,7 @@ use spellings::{ADDRESSES, MALFORMED, NAMES};
 
 const ACCOUNT: i64 = 1;
 const KIND: EventType = EventType::MessageCreated;
-/// What an attempt says at an address that is not POSTed to.
+/// The error of an attempt at an address that is not POSTed to.
 const NOT_POSTED_TO: &str = " is blocked: it is ";
 
 /// A receiver at all addresses of this machine, of both families if it has both.
@@ -67,8 +68,8 @@ async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize
     1
 }
 
-/// Publishes an event that every subscription wants, and demands that none of its deliveries is made: as many refusals as
-/// there are attempts.
+/// Publishes an event that every subscription wants, and demands that none of its deliveries is made: as many
+/// refusals as there are attempts.
 async fn does_not_deliver(client: &Client, subscriptions: usize) -> usize {
     client.publish(ACCOUNT, sample(KIND, ACCOUNT)).await;
     client.nothing_owed(ACCOUNT).await;
@@ -98,7 +99,8 @@ async fn no_spelling_leads_where_nothing_is_posted_to() {
     let addresses = words(ADDRESSES);
     let hosts = [&addresses[..], &words(NAMES)].concat();
 
-    // Subscriptions from when everything was allowed. They say that the spellings are such that addresses are read.
+    // Subscriptions from when everything was allowed. They say that the spellings are such that addresses are
+    // read.
     let launcher = Launcher::new().with("egress-allow", "0.0.0.0/0,::/0");
     let gateway = launcher.start().await;
     let mut subscriptions = Vec::new();
@@ -132,7 +134,8 @@ async fn no_spelling_leads_where_nothing_is_posted_to() {
 const ALLOWED: &str = "127.0.0.2/31";
 const DENIED: &str = "127.0.0.3";
 
-/// A gateway that asks `names`, a receiver at the one address that is allowed, and a trap at the same port of 127.0.0.1.
+/// A gateway that asks `names`, a receiver at the one address that is allowed, and a trap at the same port of
+/// 127.0.0.1.
 async fn with_names(names: &DnsServer) -> (TidingsProcess, Receiver, Receiver) {
     let trap = Receiver::start().await;
     let receiver = Receiver::at(&format!("127.0.0.2:{}", trap.address.port())).await;
@@ -199,8 +202,8 @@ async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
     gateway.stop().await;
 }
 
-/// The name leads to an allowed address once, and to 127.0.0.1 at the next look-up: whoever looks a second time before
-/// connecting is led astray.
+/// The name leads to an allowed address once, and to 127.0.0.1 at the next look-up: a gateway that looks a
+/// second time before connecting is led astray.
 #[tokio::test]
 async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
     const ROUNDS: usize = 20;
@@ -217,7 +220,7 @@ async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
         assert_eq!(names.look_ups("changing.example"), 2 * round, "one look-up for each attempt");
     }
 
-    // So it is with deliveries: what was refused is tried again, and then the name leads elsewhere.
+    // So it is with deliveries: a refused one is tried again, and then the name leads elsewhere.
     names.set("returning.example", vec![addresses(&["127.0.0.1"]), addresses(&["127.0.0.2"])]);
     gateway.client.delete(&changing.name, true).await.unwrap();
     let returning = gateway.client.subscribe(ACCOUNT, asked(&url("returning.example", port, 0))).await;

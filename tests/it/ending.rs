@@ -1,4 +1,4 @@
-//! How a gateway ends, and what it says while it runs.
+//! How a gateway ends, and its log while it runs.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::{
     receiver::{Receiver, Response},
 };
 
-/// How long the gateways here may drain, and what a busy machine may add to it.
+/// How long the gateways here may drain, and the time that a busy machine may add to it.
 const DRAIN: Duration = Duration::from_secs(3);
 const SLACK: Duration = Duration::from_millis(2_500);
 
@@ -105,16 +105,16 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
         "marker-in-a-header",
         "marker-in-the-body",
         "marker-in-the-query",
-        "marker-in-the-answer",
+        "marker-in-the-response",
         "marker-in-the-location",
     ];
     let receiver = Receiver::with(|request| match &*request.path {
-        "/ok?key=marker-in-the-query" => Response::with_body(200, "marker-in-the-answer"),
+        "/ok?key=marker-in-the-query" => Response::with_body(200, "marker-in-the-response"),
         "/moved?key=marker-in-the-query" => {
             Response::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
         }
         "/closed?key=marker-in-the-query" => Response::half_body(),
-        "/gone?key=marker-in-the-query" => Response::with_body(404, "marker-in-the-answer"),
+        "/gone?key=marker-in-the-query" => Response::with_body(404, "marker-in-the-response"),
         _ => Response::garbage(),
     });
     let (receiver, gateway) = (receiver.await, Launcher::new().with("log-level", "trace").start().await);

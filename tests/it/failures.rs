@@ -1,4 +1,4 @@
-//! What comes of a receiver that fails, in each of its ways: the state, the outcome and the attempts that callers are shown.
+//! Receivers that fail, each in its way: the state, the outcome and the attempts that callers see.
 
 use std::{
     fmt::Display,
@@ -51,8 +51,8 @@ fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, stat
 }
 
 /// Makes two attempts at a receiver that does always this.
-async fn fails(answer: Response, outcome: Outcome, status: i32, error: &str) -> v1::Delivery {
-    let receiver = Receiver::always(answer).await;
+async fn fails(response: Response, outcome: Outcome, status: i32, error: &str) -> v1::Delivery {
+    let receiver = Receiver::always(response).await;
     let gateway = Launcher::new().start().await;
     let asked = v1::Subscription {
         retry_policy: attempts(2),
@@ -77,16 +77,16 @@ async fn fails(answer: Response, outcome: Outcome, status: i32, error: &str) -> 
 
 #[tokio::test]
 async fn a_status_that_is_no_success_is_tried_again_until_the_attempts_are_used_up() {
-    let answer = Response::with_body(500, "out of order");
-    let delivery = fails(answer, HttpStatus, 500, "answered 500").await;
+    let response = Response::with_body(500, "out of order");
+    let delivery = fails(response, HttpStatus, 500, "answered 500").await;
     assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "out of order"));
 }
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let elsewhere = Receiver::start().await;
-    let answer = Response::with_header(307, "location", elsewhere.url("/elsewhere"));
-    fails(answer, HttpStatus, 307, "redirects are not followed").await;
+    let response = Response::with_header(307, "location", elsewhere.url("/elsewhere"));
+    fails(response, HttpStatus, 307, "redirects are not followed").await;
     assert_eq!(elsewhere.seen().len(), 0);
 }
 
@@ -190,7 +190,7 @@ async fn waits(launcher: Launcher, status: u16, retry_after: impl Display, least
     gateway.stop().await;
 }
 
-/// Two seconds, but for what two clocks and a busy machine may make of them.
+/// Two seconds, with tolerance for two clocks and a busy machine.
 const NEARLY_2S: Duration = Duration::from_millis(1_950);
 const WELL_2S: Duration = Duration::from_millis(3_000);
 
@@ -216,7 +216,7 @@ async fn no_receiver_may_ask_to_wait_for_longer_than_the_operator_lets_it() {
     waits(launcher, 503, 1_000_000, NEARLY_2S, WELL_2S).await;
 }
 
-/// What a test comes to is what an attempt would have come to.
+/// The result of a test is the result that an attempt would have had.
 #[tokio::test]
 async fn a_test_posts_at_once_and_returns_its_result() {
     let receiver = Receiver::start().await;
@@ -234,8 +234,8 @@ async fn a_test_posts_at_once_and_returns_its_result() {
         (Response::with_body(500, "no"), 500, "no", "answered 500"),
         (Response::nothing(), 0, "", "no complete response within 1s"),
     ];
-    for (count, (answer, status, body, error)) in cases.into_iter().enumerate() {
-        receiver.now(move |_| answer.clone());
+    for (count, (response, status, body, error)) in cases.into_iter().enumerate() {
+        receiver.now(move |_| response.clone());
         let tested = gateway.client.test(&subscribed.name, EventType::Unspecified).await;
         assert_eq!((tested.http_status, &*tested.response_body), (status, body));
         assert!(tested.error.contains(error) && tested.error.is_empty() == error.is_empty(), "{tested:?}");

@@ -1,6 +1,7 @@
-//! What clients throw at the gRPC port: bytes that are no HTTP/2, floods of frames, calls that are never finished, answers
-//! that are never taken, bombs. Beside each a healthy client publishes all the while, and keeps its latency; the memory of
-//! the gateway stays within a bound that is stated; and the gateway complains of nothing.
+//! Attacks on the gRPC port: bytes that are no HTTP/2, floods of frames, calls that are never finished,
+//! responses that are never taken, bombs. Beside each a healthy client publishes all the while, and keeps its
+//! latency; the memory of the gateway stays within a bound that is stated; and the gateway complains of
+//! nothing.
 //!
 //! Machines are noisy: medians are compared, with a wide margin, as with hostile receivers.
 
@@ -37,8 +38,8 @@ fn measured() -> Duration {
 
 /// How often the healthy client calls.
 const EVERY: Duration = Duration::from_millis(5);
-/// A healthy median has moved if it grew by this factor, and to this long: attackers and gateway share the cores, and a
-/// build for tests spends many times as much on a frame as one that is served.
+/// A healthy median has moved if it grew by this factor, and to this long: attackers and gateway share the
+/// cores, and a build for tests spends many times as much on a frame as one that is served.
 const MOVED_FACTOR: u32 = 10;
 const MOVED: Duration = Duration::from_secs(1);
 /// How much memory an attack may take that no setting gives it.
@@ -52,7 +53,7 @@ struct Attacked {
     without: Duration,
 }
 
-/// What an attack was.
+/// The size of an attack.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tried {
     /// How often it was tried: connections, frames, or calls.
@@ -72,13 +73,14 @@ impl Attacked {
     async fn start(launcher: &Launcher) -> Self {
         let gateway = launcher.start().await;
         let healthy = gateway.another_client().await;
-        // What is set up at the first calls is there then.
+        // The first calls set up things that later ones use.
         median(&healthy, measured() / 4).await;
         let without = median(&healthy, measured()).await;
         Self { gateway, healthy, without }
     }
 
-    /// Runs an attack for as long as latencies are measured. It may take `allowed_bytes` more memory than every attack may.
+    /// Runs an attack for as long as latencies are measured. It may take `allowed_bytes` more memory than
+    /// every attack may.
     async fn under<F>(
         &self,
         name: &str,
@@ -110,7 +112,8 @@ impl Attacked {
         tried
     }
 
-    /// The gateway must be as it was: calls are answered, nothing hangs on, nothing was logged as an error.
+    /// The gateway must be as before: calls get responses, no connection is left, nothing was logged as an
+    /// error.
     async fn end(self) {
         median(&self.healthy, measured() / 4).await;
         Scrape::when(&self.gateway, "without the attackers' connections", |scrape| {
@@ -154,7 +157,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn idle_and_silent_connections_by_the_thousand_move_nobody() {
+async fn thousands_of_idle_and_silent_connections_delay_nobody() {
     const CONNECTIONS: usize = 1500;
     let attacked = Attacked::start(&Launcher::new()).await;
     let tried = attacked

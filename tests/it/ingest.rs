@@ -1,4 +1,4 @@
-//! Chatwoot's own webhooks as the way in: the real gateway, real HTTP, and what Chatwoot really sends.
+//! Chatwoot's own webhooks as the way in: the real gateway, real HTTP, and captured requests of Chatwoot.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ fn put_sources(launcher: &Launcher, text: &str) -> PathBuf {
     file
 }
 
-/// What a Chatwoot sends to a source of this path of a gateway.
+/// A Chatwoot that sends to a source of this path of a gateway.
 fn sender(gateway: &TidingsProcess, path: &str) -> Sender {
     Sender::to(gateway.ingest.expect("it takes webhooks"), path)
 }
@@ -109,7 +109,7 @@ pub fn delivery() -> String {
     format!("3f2c7a10-0000-4000-8000-{:012x}", LAST.fetch_add(1, Relaxed))
 }
 
-/// What Chatwoot would sign now.
+/// The signature that Chatwoot would make now.
 fn signed(secret: &str, timestamp: i64, body: &str) -> [(&'static str, String); 2] {
     let signature = signature::chatwoot(&Secret::new(secret), timestamp, body.as_bytes());
     [("X-Chatwoot-Timestamp", timestamp.to_string()), ("X-Chatwoot-Signature", signature)]

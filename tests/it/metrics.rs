@@ -1,4 +1,4 @@
-//! `/metrics`: every line is what Prometheus reads, the counts are what happened, and they add up.
+//! `/metrics`: every line is in the format of Prometheus, the counts are right, and they add up.
 
 use tidings::proto::v1::{self, EventType, delivery::State};
 use tokio::time::timeout;
@@ -58,7 +58,7 @@ async fn events_deliveries_and_attempts_are_counted_and_add_up() {
 
     assert_eq!(scrape.value("tidings_attempt_duration_seconds_count"), 10.0);
     assert_eq!(scrape.value("tidings_publish_to_arrival_seconds_count"), 2.0);
-    // The repetition was answered as stored, too.
+    // The repetition got the response of a stored event, too.
     assert_eq!(scrape.value("tidings_accept_duration_seconds_count"), 4.0);
     assert_eq!(scrape.value("tidings_commit_events_sum"), 3.0);
     assert_eq!(scrape.value("tidings_commit_settlements_sum"), 10.0);
@@ -205,8 +205,8 @@ async fn a_refusal_counts_once_for_a_call_and_once_for_an_event_of_a_stream() {
     let messages = [bad(), good(), bad()].map(Some).into_iter().chain([None]);
     let messages = messages.map(|request| v1::StreamPublishEventsRequest { sequence: 1, request });
     let messages = tokio_stream::iter(messages.collect::<Vec<_>>());
-    let mut answers = events.stream_publish_events(messages).await.unwrap().into_inner();
-    while answers.message().await.unwrap().is_some() {}
+    let mut responses = events.stream_publish_events(messages).await.unwrap().into_inner();
+    while responses.message().await.unwrap().is_some() {}
 
     let scrape = Scrape::of(&gateway).await;
     let expected = [("FIELD_INVALID", 4.0), ("FIELD_REQUIRED", 1.0)];

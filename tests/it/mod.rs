@@ -1,5 +1,5 @@
-//! End to end: the real program, a real gRPC client, and a receiver that responds as the test says. Every wait has a deadline, and a
-//! test that gives up shows what was there instead.
+//! End to end: the real program, a real gRPC client, and a receiver that responds as the test says. Every
+//! wait has a deadline, and a test that gives up shows what was there instead.
 
 mod access;
 mod audit;

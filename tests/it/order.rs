@@ -1,5 +1,5 @@
-//! Ordered subscriptions: the events of one conversation arrive one after another as they were stored, whatever happens,
-//! and those of others do not wait for them.
+//! Ordered subscriptions: the events of one conversation arrive one after another as they were stored,
+//! whatever happens, and those of others do not wait for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -54,8 +54,8 @@ async fn subscribe(client: &Client, receiver: &Receiver) -> Subscribed {
     client.subscribe(ACCOUNT, asked).await
 }
 
-/// Demands that every conversation came in order: whenever a message was POSTed, the one before it had been taken. One
-/// may come again whose answer was lost. Returns how many messages of each came.
+/// Demands that every conversation came in order: whenever a message was POSTed, the one before it had been
+/// taken. One may come again whose response was lost. Returns how many messages of each came.
 fn assert_order(seen: &[Request]) -> HashMap<i64, i64> {
     let mut last: HashMap<i64, (i64, bool)> = HashMap::new();
     for request in seen {
@@ -193,7 +193,7 @@ async fn asking_for_order_later_orders_waiting_deliveries() {
     publish(&gateway.client, &[1, 2, 3], 1, 30).await;
     receiver.wait_for(16).await;
     let seen = receiver.seen().len();
-    // The old kind ends with what is in flight.
+    // The old kind ends with the attempts in flight.
     let change = v1::Subscription { name: subscribed.name, ordered: true, ..Default::default() };
     gateway.client.update(change).await;
     receiver.wait_for(seen + 3).await;

@@ -1,4 +1,4 @@
-//! A lane slows down when its endpoint asks for it or gives no answer, and speeds up again.
+//! A lane slows down when its endpoint asks for it or gives no response, and speeds up again.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! What stops other gateways must not move this one: endpoints that hang, never end, flood or ask for patience, gateways
-//! that are killed, and clients that break off. Beside each, healthy receivers get 100 events a second all the while.
+//! What stops other gateways must not move this one: endpoints that hang, never end, flood or ask for
+//! patience, gateways that are killed, and clients that break off. Beside each, healthy receivers get 100
+//! events a second all the while.
 //!
-//! Machines are noisy. So these tests look at what happens in which order, and at medians with a wide margin; how far a
-//! healthy endpoint's latency may move at most is measured by the benchmark.
+//! Machines are noisy. So these tests look at the order of events, and at medians with a wide margin; how far
+//! a healthy endpoint's latency may move at most is measured by the benchmark.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,7 +27,7 @@ use healthy::Healthy;
 /// The account of the healthy endpoint, and another one.
 const ACCOUNT: i64 = 1;
 const OTHER_ACCOUNT: i64 = 2;
-/// The longest timeout that a subscription may have: what hangs does so until the end of the test.
+/// The longest timeout that a subscription may have: hanging attempts last until the end of the test.
 const HANGS: Duration = Duration::from_secs(30);
 /// A healthy median has moved if it grew by this factor, and to this long.
 const MOVED_FACTOR: u32 = 10;
@@ -45,7 +46,7 @@ fn assert_not_moved(without: Duration, with: Duration) {
     );
 }
 
-/// What is cut off at the end of these tests need not be waited for.
+/// Attempts cut off at the end of these tests need no wait.
 fn launcher() -> Launcher {
     Launcher::new().with("drain-timeout", "100ms")
 }
@@ -86,10 +87,10 @@ async fn an_endpoint_of_another_account_that_hangs_moves_nobody_else() {
 }
 
 /// Answers 200 and never ends the body; the events of one lane run into its timeout, hundreds of them.
-async fn bodies_without_an_end_move_nobody(answer: Response) {
+async fn bodies_without_an_end_delay_nobody(response: Response) {
     const COUNT: i64 = 600;
     const IN_FLIGHT: u16 = 100;
-    let (endless, gateway) = (Receiver::always(answer).await, launcher().start().await);
+    let (endless, gateway) = (Receiver::always(response).await, launcher().start().await);
     let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;
     let asked = v1::Subscription {
@@ -102,7 +103,7 @@ async fn bodies_without_an_end_move_nobody(answer: Response) {
     publish_batch(&gateway.client, OTHER_ACCOUNT, 1..=COUNT).await;
     let with = healthy.median().await;
     assert!(!endless.seen().is_empty());
-    // All that may be under way at once, and more: after these the lane is slowed, and what waits in it is owed.
+    // All that may be in flight at once, and more: after these the lane is slowed, and the rest waits.
     let counts =
         gateway.client.counts_when(&subscribed.name, "timed out", |c| c.failed > IN_FLIGHT.into()).await;
     assert_eq!(i64::try_from(counts.failed + counts.owed()), Ok(COUNT), "{counts:?}");
@@ -118,13 +119,13 @@ async fn bodies_without_an_end_move_nobody(answer: Response) {
 }
 
 #[tokio::test]
-async fn answers_that_stop_in_their_body_are_timeouts_and_move_nobody_else() {
-    bodies_without_an_end_move_nobody(Response::stalled_body()).await;
+async fn responses_that_stop_in_their_body_are_timeouts_and_delay_nobody_else() {
+    bodies_without_an_end_delay_nobody(Response::stalled_body()).await;
 }
 
 #[tokio::test]
-async fn answers_that_trickle_without_an_end_are_timeouts_and_move_nobody_else() {
-    bodies_without_an_end_move_nobody(Response::trickled_body(Duration::from_millis(100))).await;
+async fn responses_that_trickle_without_an_end_are_timeouts_and_delay_nobody_else() {
+    bodies_without_an_end_delay_nobody(Response::trickled_body(Duration::from_millis(100))).await;
 }
 
 #[tokio::test]
@@ -144,7 +145,7 @@ async fn huge_responses_take_no_memory() {
     huge.wait_for(usize::try_from(COUNT).unwrap()).await;
     let with = healthy.median().await;
     gateway.client.nothing_owed(OTHER_ACCOUNT).await;
-    // The status counts, whatever is left of the body.
+    // The status decides, even if the body is incomplete.
     let taken = gateway.client.deliveries_in(OTHER_ACCOUNT, &[State::Succeeded]).await;
     assert_eq!(i64::try_from(taken.len()), Ok(COUNT));
     let grown = gateway.peak_resident_bytes() - before;
@@ -254,7 +255,7 @@ async fn a_kill_with_a_hanging_endpoint_repeats_only_attempts_in_flight() {
     gateway.stop().await;
 }
 
-/// How a client loses its answer.
+/// How a client loses its response.
 #[derive(Clone, Copy, Debug)]
 enum Loses {
     /// It gives the call up, so long after it began.
@@ -299,7 +300,7 @@ async fn a_client_that_breaks_off_and_repeats_gets_the_first_response() {
     gateway.stop().await;
 }
 
-/// Publishes an event by a client that never gets its answer.
+/// Publishes an event by a client that never gets its response.
 async fn break_off(gateway: &TidingsProcess, receiver: &Receiver, number: i64, loses: Loses) {
     let relay = TcpRelay::to(gateway.grpc, !matches!(loses, Loses::Response)).await;
     let client = gateway.client_at(relay.address).await;

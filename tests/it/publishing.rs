@@ -1,4 +1,4 @@
-//! Who gets an event, and how often: matching, duplicates, and the three ways to publish.
+//! The subscriptions that get an event, and how often: matching, duplicates, and the three ways to publish.
 
 use tidings::proto::v1::{self, EventType, delivery::State, subscription::PayloadFormat};
 use tonic::Code;
@@ -86,7 +86,7 @@ async fn an_event_for_nobody_is_stored_and_says_so() {
     );
     assert_eq!(gateway.client.deliveries_in(1, &[]).await, []);
 
-    // Who comes later does not get what was before.
+    // A later subscription does not get earlier events.
     let receiver = Receiver::start().await;
     gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     let repeated = gateway.client.publish_as(1, "for-nobody", contact(1)).await;

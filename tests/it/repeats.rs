@@ -1,5 +1,5 @@
-//! A receiver drops repetitions by the delivery's id and the body's bytes: both are the same on every attempt, after a crash, when a caller
-//! retries, and when an event is replayed, in every form.
+//! A receiver drops repetitions by the delivery's id and the body's bytes: both are the same on every
+//! attempt, after a crash, when a caller retries, and when an event is replayed, in every form.
 
 use std::{collections::BTreeMap, time::Duration};
 

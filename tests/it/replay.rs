@@ -1,4 +1,4 @@
-//! Events queued once more: what failed, and what a subscription was not there for.
+//! Replays: failed deliveries, and events from before the subscription.
 
 use tidings::proto::v1::{self, EventType, delivery::State};
 
@@ -14,11 +14,11 @@ async fn replay_all(client: &Client, request: v1::ReplayDeliveriesRequest) -> i3
     let (mut count, mut page_token) = (0, String::new());
     loop {
         let asked = v1::ReplayDeliveriesRequest { page_token, ..request.clone() };
-        let answer = client.replay(asked.clone()).await;
-        assert!(answer.replayed_count <= request.page_size);
-        // What is owed is not queued again: a repetition may find others, which are then not found later.
-        count += answer.replayed_count + client.replay(asked).await.replayed_count;
-        page_token = answer.next_page_token;
+        let response = client.replay(asked.clone()).await;
+        assert!(response.replayed_count <= request.page_size);
+        // Owed deliveries are not queued again: a repetition may find others, which are then not found later.
+        count += response.replayed_count + client.replay(asked).await.replayed_count;
+        page_token = response.next_page_token;
         if page_token.is_empty() {
             return count;
         }

@@ -1,4 +1,4 @@
-//! What was owed when a gateway ended, however it ended, is delivered by the next one on the same directory.
+//! Deliveries owed when a gateway ended, however it ended, are made by the next one on the same directory.
 
 use std::time::Duration;
 

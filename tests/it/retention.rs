@@ -1,4 +1,4 @@
-//! What is kept, and what is refused when nothing more can be.
+//! Retention of settled events, and refusals when the store is full.
 
 use tidings::proto::v1::{self, EventType, delivery::State};
 use tonic::Code;
@@ -53,7 +53,7 @@ async fn a_store_full_of_owed_events_refuses_more_until_they_are_delivered() {
         "only {stored} were stored"
     );
 
-    // After a restart it is still full; and what it owes is all there.
+    // After a restart it is still full, and all owed deliveries are there.
     gateway.stop().await;
     let gateway = launcher.start().await;
     gateway.client.resume(&subscribed.name).await;

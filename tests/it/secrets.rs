@@ -1,5 +1,5 @@
-//! Secrets: none is in a file, in a line of the log or in an answer, and the key that they are sealed with can be changed whatever
-//! happens meanwhile.
+//! Secrets: none is in a file, in a line of the log or in an answer, and the key that they are sealed with
+//! can be changed whatever happens meanwhile.
 
 use std::{
     fs,
@@ -69,8 +69,8 @@ fn has_bytes(path: &Path, wanted: &[u8]) -> bool {
     bytes.iter().enumerate().filter_map(first).any(|at| bytes[at..].starts_with(wanted))
 }
 
-/// Subscribes with a secret and a header that are known, changes both, and has another one signed with a key pair. Returns what must be
-/// in no file.
+/// Subscribes with a secret and a header that are known, changes both, and has another one signed with a key
+/// pair. Returns what must be in no file.
 async fn use_secrets(client: &Client, receiver: &Receiver) -> (Subscribed, Vec<String>) {
     let request = v1::CreateSubscriptionRequest {
         parent: "accounts/1".into(),
@@ -187,7 +187,7 @@ async fn another_key_is_refused_and_the_right_one_works_again() {
     launcher.start().await.stop().await;
 }
 
-/// Whether what is POSTed now is signed as it was before.
+/// Whether requests are signed now as they were before.
 async fn still_signs(gateway: &TidingsProcess, receiver: &Receiver, secrets: &[String]) {
     let before = receiver.seen().len();
     gateway.client.publish(1, contact(1)).await;
@@ -257,7 +257,7 @@ async fn a_rotation_is_refused_while_a_gateway_runs_and_in_a_folder_without_one(
     gateway.stop().await;
 }
 
-/// Everything that touches secrets, with the most verbose log. The harness scans what is printed and responded.
+/// Everything that touches secrets, with the most verbose log. The harness scans output and responses.
 #[tokio::test]
 async fn no_output_and_no_response_shows_a_secret() {
     let status = |path: &str| if path == "/asymmetric" { 500 } else { 200 };

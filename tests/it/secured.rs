@@ -1,5 +1,5 @@
-//! Endpoints that want to know who POSTs to them, and endpoints behind a proxy: the real binary, with certificates that
-//! change while it runs.
+//! Endpoints that ask for client certificates, and endpoints behind a proxy: the real binary, with
+//! certificates that change while it runs.
 
 use tidings::proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome};
 

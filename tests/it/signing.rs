@@ -1,4 +1,5 @@
-//! The signatures of POSTs, verified as receivers do it: from the headers, the body and the secret, and while secrets are rotated.
+//! The signatures of POSTs, verified as receivers do it: from the headers, the body and the secret, and while
+//! secrets are rotated.
 
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ const CLOCK_TOLERANCE_SECS: i64 = 120;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// Verifies both signatures: `webhook-signature` is made with all these secrets, the newest first, and Chatwoot's with the
-/// newest.
+/// Verifies both signatures: `webhook-signature` is made with all these secrets, the newest first, and
+/// Chatwoot's with the newest.
 #[track_caller]
 pub fn assert_signed(request: &Request, secrets: &[&str]) {
     let timestamp = request.header("webhook-timestamp");

@@ -1,4 +1,4 @@
-//! What becomes of deliveries when subscriptions come, change, pause and go.
+//! Deliveries while subscriptions come, change, pause and go.
 
 use std::time::Duration;
 

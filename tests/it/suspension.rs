@@ -1,4 +1,4 @@
-//! An endpoint that fails for long is left alone, but for a probe now and then; nothing that is owed to it is lost.
+//! An endpoint that fails for long gets only a probe now and then; no delivery owed to it is lost.
 
 use std::{
     collections::BTreeSet,
@@ -58,7 +58,7 @@ async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_work
     for _ in 0..30 {
         publish(client).await;
     }
-    // Past what its policy allows: it stays owed.
+    // More attempts than its policy allows: it stays owed.
     let probed = |delivery: &v1::Delivery| delivery.attempt_count >= attempts + 5;
     let delivery = client.delivery_when(&oldest, "probed", probed).await;
     assert_eq!(delivery.state(), delivery::State::Retrying);
@@ -160,7 +160,7 @@ async fn the_owner_may_pause_a_suspended_subscription() {
     let paused = client.subscription(&subscribed.name).await;
     assert_eq!((paused.state(), &*paused.state_reason), (Paused, ""));
     receiver.now(|_| Response::status(200));
-    // A probe may be under way; after it there is none.
+    // A probe may be in flight; no other follows.
     sleep(A_WHILE).await;
     let seen = receiver.seen().len();
     sleep(A_WHILE).await;

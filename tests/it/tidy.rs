@@ -1,4 +1,4 @@
-//! The shape of the source: imports point down, and every file says what it is about.
+//! The shape of the source: imports point down, and every file begins with its subject.
 
 use std::{
     collections::BTreeSet,
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What each part of the crate may name of the others. `app` constructs, so it names them all; `main` stands outside and
-/// uses the crate like anybody else.
+/// The parts that each part of the crate may name. `app` constructs, so it names them all; `main` is outside
+/// and uses the crate like anybody else.
 const LAYERS: [(&str, &[&str]); 21] = [
     ("proto", &[]),
     ("domain", &["proto"]),
@@ -120,7 +120,7 @@ fn part(file: &str) -> &str {
     file.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
-/// The parts that a file names after `crate::`, alone or in braces.
+/// The parts that a file names after `crate::`, as a path or in braces.
 fn named(text: &str) -> BTreeSet<String> {
     const ROOT: &str = "crate::";
     let code: String =

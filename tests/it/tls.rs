@@ -1,4 +1,5 @@
-//! TLS on the gRPC port: who is let in, with what, and that certificates change under running connections.
+//! TLS on the gRPC port: accepted clients, their certificates, and changes of certificates under running
+//! connections.
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ fn secure_anyhow() -> (Authority, Launcher) {
     (authority, launcher)
 }
 
-/// The same for clients alone that `clients` knows, in `clients.pem`.
+/// The same, only for clients with a certificate of `clients`, in `clients.pem`.
 fn mutual(servers: &Authority, clients: &Authority, client: &TlsClient) -> Launcher {
     let launcher = secure(servers, &servers.server("localhost")).with_tls_client(client);
     let file = launcher.dir().join("clients.pem");
@@ -56,8 +57,8 @@ fn mutual(servers: &Authority, clients: &Authority, client: &TlsClient) -> Launc
 async fn call(client: &TlsClient, gateway: &TidingsProcess) -> Result<(), String> {
     let channel = client.channel(gateway.grpc).await.map_err(|error| format!("{error:?}"))?;
     let request = v1::ListSubscriptionsRequest { parent: "accounts/1".into(), ..Default::default() };
-    let answer = SubscriptionServiceClient::new(channel).list_subscriptions(request).await;
-    answer.map(drop).map_err(|status| format!("{status:?}"))
+    let response = SubscriptionServiceClient::new(channel).list_subscriptions(request).await;
+    response.map(drop).map_err(|status| format!("{status:?}"))
 }
 
 #[tokio::test]
@@ -75,9 +76,9 @@ async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     let mut hello = b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x02".to_vec();
     hello.extend([7; 32]);
     hello.extend(b"\x00\x00\x02\xc0\x13\x01\x00");
-    let (answer, _) = response_to(&gateway, &hello).await;
+    let (response, _) = response_to(&gateway, &hello).await;
     // An alert, fatal: protocol_version, or handshake_failure.
-    assert!(answer.starts_with(&[21]) && answer.len() == 7 && answer[5] == 2, "{answer:?}");
+    assert!(response.starts_with(&[21]) && response.len() == 7 && response[5] == 2, "{response:?}");
     gateway.stop().await;
 }
 
@@ -216,7 +217,7 @@ async fn http_2_is_negotiated_and_without_negotiation_the_first_bytes_decide() {
     }
     let refused = authority.trusting().offering(&["http/1.1"]).connect(gateway.grpc).await.unwrap_err();
     assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
-    // Without a word on protocols, HTTP/1.1 is what it says it is.
+    // Without negotiation of a protocol, HTTP/1.1 is recognized by its first bytes.
     let mut stream = authority.trusting().offering(&[]).connect(gateway.grpc).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert_eq!(read_to_close(&mut stream).await, b"");
@@ -224,7 +225,7 @@ async fn http_2_is_negotiated_and_without_negotiation_the_first_bytes_decide() {
     gateway.stop().await;
 }
 
-/// What comes back on a connection that `bytes` are sent on, and how long it takes until it is closed.
+/// Everything received on a connection after sending `bytes`, and how long it takes until it is closed.
 async fn response_to(gateway: &TidingsProcess, bytes: &[u8]) -> (Vec<u8>, Duration) {
     let since = Instant::now();
     (exchange(gateway.grpc, bytes).await.unwrap(), since.elapsed())
@@ -280,8 +281,8 @@ async fn a_handshake_that_never_ends_is_cut_off_at_its_timeout() {
     ] {
         let gateway = launcher.with("client-timeout", "1500ms").start().await;
         for bytes in [&b""[..], &beginning[..1], beginning] {
-            let (answer, took) = response_to(&gateway, bytes).await;
-            assert!(answer.is_empty() && took >= TIMEOUT, "{bytes:?}: {answer:?} after {took:?}");
+            let (response, took) = response_to(&gateway, bytes).await;
+            assert!(response.is_empty() && took >= TIMEOUT, "{bytes:?}: {response:?} after {took:?}");
             assert!(took < PATIENCE / 2, "{bytes:?}: {took:?}");
         }
         assert_eq!(Scrape::closed(&gateway, "handshake_timeout", 3.0).await, 3.0);

@@ -50,7 +50,8 @@ async fn subscribed(launcher: &Launcher) -> (TidingsProcess, Receiver) {
     (gateway, receiver)
 }
 
-/// Stops the gateway once everything is delivered, and demands that the receiver got nothing that was not taken from it.
+/// Stops the gateway once everything is delivered, and demands that the receiver got nothing that was not
+/// taken from it.
 async fn stop_with_nothing_more(gateway: TidingsProcess, mut receiver: Receiver) {
     gateway.client.nothing_owed(1).await;
     gateway.stop().await;
@@ -152,7 +153,7 @@ async fn invalid_lines_are_refused_with_their_number_and_the_rest_is_published()
     }
     assert_eq!(next_numbers(&mut receiver, 2).await, [1, 4]);
 
-    // What comes before the first is published, and what comes after it is not.
+    // Events before the first are published, and those after it are not.
     let input = file(&launcher, "strict.jsonl", format!("{}{{}}\n{}", lines([11, 12]), lines([13])));
     let ended = import(&gateway, &["--account", "1", "--strict", &input]).await;
     let expected = format!("published 2, already there 0, refused 1; stopped after {input}:3\n");

@@ -1,5 +1,5 @@
-//! The administrator, on the publisher's host: interferes with deliveries and subscriptions while things go wrong, sees to
-//! it that everything arrives in the end, and asks the gateway what there is.
+//! The administrator, on the publisher's host: interferes with deliveries and subscriptions while things go
+//! wrong, sees to it that everything arrives in the end, and reads the gateway's lists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,29 +27,30 @@ use crate::{
     world::FAULTS_UNTIL,
 };
 
-/// Who calls.
+/// The name of the caller.
 pub const ADMINISTRATOR: &str = "administrator";
 /// The longest time between two deeds.
 const PAUSE_MAX: Duration = Duration::from_millis(700);
 /// Events that a replay queues at a time: few, so that it takes several calls.
 const REPLAY_PAGE: i32 = 5;
-/// Between two looks at what is still owed.
+/// The time between two looks at owed deliveries.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What the administrator decided, and what there was in the end.
+/// The administrator's actions, and the lists at the end.
 #[derive(Debug, Default)]
 pub struct Decided {
     /// Names of the deliveries that may have been cancelled.
     pub cancelled: BTreeSet<String>,
     /// Of those that were surely cancelled, and not wanted again after that: the attempts that had been made.
     pub over: BTreeMap<String, i32>,
-    /// Names of deliveries and subscriptions about which a call was made that had no answer: it may take effect later.
+    /// Names of deliveries and subscriptions about which a call was made that had no response: it may take
+    /// effect later.
     unsure: BTreeSet<String>,
     /// Names of the stored events.
     pub stored: Vec<String>,
     /// All deliveries.
     pub deliveries: Vec<v1::Delivery>,
-    /// How many deliveries are in each state, by what was summarized: an account or a subscription.
+    /// The number of deliveries in each state, by name of an account or a subscription.
     pub counts: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
@@ -74,7 +75,7 @@ impl Administrator {
         Arc::new(Self { decided: Mutex::default(), seed, plan, ledger, coverage, caller })
     }
 
-    /// Does what the plan says until nothing goes wrong any more, and has every subscription be active then.
+    /// Follows the plan until nothing goes wrong any more, then makes every subscription active.
     pub async fn work(self: Arc<Self>, subscriptions: Vec<Subscribed>) {
         let mut random = StdRng::seed_from_u64(self.seed ^ (1 << 60));
         loop {
@@ -87,7 +88,7 @@ impl Administrator {
             match deed {
                 Deed::Pause => {
                     self.pause(of).await;
-                    // Perhaps for a moment only: what was under way still is when it is over.
+                    // Perhaps for a moment only: attempts in flight still are when it is over.
                     if random.random() {
                         self.resume(of).await;
                     }
@@ -103,7 +104,7 @@ impl Administrator {
         }
         let pauses = self.plan.deeds.contains(&Deed::Pause);
         for of in &subscriptions {
-            // Nothing starts again after this, and makes up for what a pause forgets.
+            // Nothing starts again after this, which could hide a delivery that a pause forgets.
             if pauses {
                 self.pause(of).await;
             }
@@ -113,7 +114,7 @@ impl Administrator {
         }
     }
 
-    /// Makes everything arrive that is not cancelled, and looks at what there is.
+    /// Makes everything arrive that is not cancelled, and reads the lists.
     pub async fn finish(&self, subscriptions: &[Subscribed]) {
         for of in subscriptions {
             let name = &of.subscription.name;
@@ -161,22 +162,22 @@ impl Administrator {
     async fn pause(&self, of: &Subscribed) {
         let request = v1::PauseSubscriptionRequest { name: of.subscription.name.clone() };
         let pause = async |channel| SubscriptionServiceClient::new(channel).pause_subscription(request).await;
-        if let Ok(answer) = self.caller.once("pause", pause).await {
-            assert_eq!(answer.subscription.unwrap().state(), SubscriptionState::Paused);
+        if let Ok(response) = self.caller.once("pause", pause).await {
+            assert_eq!(response.subscription.unwrap().state(), SubscriptionState::Paused);
             self.coverage.add(Kind::Paused);
         }
     }
 
-    /// Says whether the call was answered.
+    /// Returns whether the call had a response.
     async fn resume(&self, of: &Subscribed) -> bool {
         let request = v1::ResumeSubscriptionRequest { name: of.subscription.name.clone() };
         let resume =
             async |channel| SubscriptionServiceClient::new(channel).resume_subscription(request).await;
-        let answer = self.caller.once("resume", resume).await;
-        if answer.is_ok() {
+        let response = self.caller.once("resume", resume).await;
+        if response.is_ok() {
             self.coverage.add(Kind::Resumed);
         }
-        answer.is_ok()
+        response.is_ok()
     }
 
     /// Moves a subscription to the one or the other of its URLs, or has it be ordered or not.
@@ -204,11 +205,11 @@ impl Administrator {
         self.decided.lock().unwrap().cancelled.insert(name.clone());
         let request = v1::CancelDeliveryRequest { name: name.clone() };
         let cancel = async |channel| DeliveryServiceClient::new(channel).cancel_delivery(request).await;
-        let Ok(answer) = self.caller.once(&format!("cancel {name}"), cancel).await else { return };
+        let Ok(response) = self.caller.once(&format!("cancel {name}"), cancel).await else { return };
         self.coverage.add(Kind::Cancelled);
         let decided = &mut *self.decided.lock().unwrap();
         if !decided.unsure.contains(&name) && !decided.unsure.contains(&of.subscription.name) {
-            let delivery = answer.delivery.unwrap();
+            let delivery = response.delivery.unwrap();
             assert_eq!(delivery.state(), State::Cancelled, "{name}");
             decided.over.insert(name, delivery.attempt_count);
         }
@@ -241,7 +242,7 @@ impl Administrator {
         self.replay(of, states).await;
     }
 
-    /// Replays page by page. A page without an answer is asked for again.
+    /// Replays page by page. A page without a response is asked for again.
     async fn replay(&self, of: &Subscribed, states: &[State]) {
         let name = &of.subscription.name;
         self.decided.lock().unwrap().over.retain(|delivery, _| !delivery.starts_with(name));
@@ -252,11 +253,11 @@ impl Administrator {
             ..Default::default()
         };
         loop {
-            let answer = self.replay_once(&request).await;
-            match answer {
-                Ok(answer) => {
-                    self.coverage.add_many(Kind::Replayed, u64::try_from(answer.replayed_count).unwrap());
-                    request.page_token = answer.next_page_token;
+            let response = self.replay_once(&request).await;
+            match response {
+                Ok(response) => {
+                    self.coverage.add_many(Kind::Replayed, u64::try_from(response.replayed_count).unwrap());
+                    request.page_token = response.next_page_token;
                     if request.page_token.is_empty() {
                         return;
                     }

@@ -1,4 +1,4 @@
-//! What all callers on the publisher's host share: connections to the gateway, and patience.
+//! Connections and timeouts that all callers on the publisher's host share.
 
 use std::{
     fmt::Display,
@@ -24,25 +24,25 @@ use crate::{
     world::Trace,
 };
 
-/// How long an answer is waited for.
+/// The longest wait for a response.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection may give no sign of life.
 const BROKEN_AFTER: Duration = Duration::from_secs(1);
 /// Rows of a list that are asked for: more than there are.
 const EVERYTHING: i32 = 1000;
 
-/// The answer, if it comes in time.
+/// The response, if it comes in time.
 pub async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    let answer = timeout(CALL_TIMEOUT, call).await;
-    answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))).map(Response::into_inner)
+    let response = timeout(CALL_TIMEOUT, call).await;
+    response.unwrap_or_else(|_| Err(Status::deadline_exceeded("no response"))).map(Response::into_inner)
 }
 
 /// A result in a word.
-pub fn in_a_word<T>(answer: &Result<T, Status>) -> String {
-    answer.as_ref().map_or_else(|status| format!("{:?}", status.code()), |_| "ok".to_owned())
+pub fn in_a_word<T>(response: &Result<T, Status>) -> String {
+    response.as_ref().map_or_else(|status| format!("{:?}", status.code()), |_| "ok".to_owned())
 }
 
-/// One who calls the gateway.
+/// A caller of the gateway.
 #[derive(Clone)]
 pub struct Caller {
     name: &'static str,
@@ -60,8 +60,8 @@ impl Caller {
         Self { name, ..self.clone() }
     }
 
-    /// The connection to the gateway: one for all callers, and another one once it is broken. A server that stops notifies its
-    /// connections in no order: with several, the same seed would not be the same history.
+    /// The connection to the gateway: one for all callers, and another one once it is broken. A server that
+    /// stops notifies its connections in no order: with several, the same seed would not be the same history.
     pub fn channel(&self) -> Channel {
         let connect = tower::service_fn(|_| async {
             Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect((GATEWAY, PORT)).await?))
@@ -74,7 +74,7 @@ impl Caller {
         self.channel.get_or_init(|| endpoint.connect_with_connector_lazy(connect)).clone()
     }
 
-    /// Notes what this caller did.
+    /// Notes an action of this caller.
     pub fn note(&self, what: impl Display) {
         self.trace.note(self.name, what);
     }
@@ -84,19 +84,19 @@ impl Caller {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let answer = within(call(self.channel())).await;
-        self.note(format_args!("{what}: {}", in_a_word(&answer)));
-        answer
+        let response = within(call(self.channel())).await;
+        self.note(format_args!("{what}: {}", in_a_word(&response)));
+        response
     }
 
-    /// Makes the same call until there is an answer.
-    pub async fn until_answered<T, F>(&self, what: &str, call: impl Fn(Channel) -> F) -> T
+    /// Makes the same call until there is a response.
+    pub async fn until_response<T, F>(&self, what: &str, call: impl Fn(Channel) -> F) -> T
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         loop {
-            if let Ok(answer) = self.once(what, &call).await {
-                return answer;
+            if let Ok(response) = self.once(what, &call).await {
+                return response;
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -104,7 +104,7 @@ impl Caller {
 
     pub async fn summarize(&self, parent: &str) -> v1::SummarizeDeliveriesResponse {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.to_owned() };
-        self.until_answered("summarize", |channel| {
+        self.until_response("summarize", |channel| {
             let request = request.clone();
             async move { DeliveryServiceClient::new(channel).summarize_deliveries(request).await }
         })
@@ -119,7 +119,7 @@ impl Caller {
             let request = request.clone();
             async move { EventServiceClient::new(channel).list_events(request).await }
         };
-        let page = self.until_answered("list events", list).await;
+        let page = self.until_response("list events", list).await;
         assert_eq!(page.next_page_token, "", "one page holds them all");
         page.events
     }
@@ -136,7 +136,7 @@ impl Caller {
             let request = request.clone();
             async move { DeliveryServiceClient::new(channel).list_deliveries(request).await }
         };
-        let page = self.until_answered("list deliveries", list).await;
+        let page = self.until_response("list deliveries", list).await;
         assert_eq!(page.next_page_token, "", "one page holds them all");
         page.deliveries
     }

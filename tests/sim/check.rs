@@ -1,4 +1,4 @@
-//! What must be true in the end, of every line of the ledger and of what the gateway says.
+//! The checks at the end, of every line of the ledger and of the gateway's lists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +24,10 @@ use crate::{
     publisher::{Known, Subscribed, conversation_of},
 };
 
-/// Of what [`Keeping::Bytes`] is about, an event has more than this.
+/// An event has more bytes than this, as [`Keeping::Bytes`] counts them.
 const EVENT_BYTES_MIN: u64 = 800;
 
-/// What is known when a simulation is over.
+/// Everything known when a simulation is over.
 pub struct Outcome<'a> {
     pub plan: &'a Plan,
     pub known: &'a Known,
@@ -44,7 +44,7 @@ struct Check<'a> {
     subscriptions: BTreeMap<SubscriptionKey, SubscriptionTrace<'a>>,
     events: BTreeMap<Seq, &'a str>,
     deliveries: BTreeMap<DeliveryKey, Delivery>,
-    /// By what a receiver sees, of all that was stored.
+    /// All stored events, by the id that a receiver sees.
     posts: BTreeMap<String, WebhookRequest>,
 }
 
@@ -76,7 +76,7 @@ struct WebhookRequest {
 }
 
 impl Outcome<'_> {
-    /// Demands what must be true.
+    /// Makes all checks.
     pub fn check(&self) {
         let mut check = Check {
             outcome: self,
@@ -178,8 +178,8 @@ impl<'a> Check<'a> {
         (subscription.state, subscription.ordered) = (state, ordered);
     }
 
-    /// No attempt begins for a paused subscription, for a delivery that is over, or before an earlier delivery of the same
-    /// key. The gateway may not know of a change in the same moment.
+    /// No attempt begins for a paused subscription, for a delivery that is over, or before an earlier
+    /// delivery of the same key. The gateway may not know of a change in the same moment.
     fn began(&self, at: Duration, key: DeliveryKey) {
         let subscription = &self.subscriptions[&key.subscription];
         let name = self.events[&key.seq];
@@ -238,7 +238,7 @@ impl<'a> Check<'a> {
         post.taken |= taken;
     }
 
-    /// What the subscription was given before this delivery.
+    /// Deliveries of the subscription before this one.
     fn earlier(&self, key: DeliveryKey) -> impl Iterator<Item = (DeliveryKey, &Delivery)> {
         let earlier = self.deliveries.range(..key).map(|(earlier, delivery)| (*earlier, delivery));
         earlier.filter(move |(earlier, _)| earlier.subscription == key.subscription && earlier.seq < key.seq)
@@ -248,14 +248,15 @@ impl<'a> Check<'a> {
         conversation_of(self.events[&one.seq]) == conversation_of(self.events[&other.seq])
     }
 
-    /// What is known of the POSTs of a delivery. An event that was removed and published again has the same.
+    /// The POSTs of a delivery. An event that was removed and published again has the same.
     fn post(&self, key: DeliveryKey) -> &WebhookRequest {
         let webhook_id =
             Uuid::new_v5(&self.subscriptions[&key.subscription].uid, self.events[&key.seq].as_bytes());
         &self.posts[&webhook_id.to_string()]
     }
 
-    /// Every delivery that was ever made has succeeded, and so arrived, or was cancelled by the administrator.
+    /// Every delivery that was ever made has succeeded, and so arrived, or was cancelled by the
+    /// administrator.
     fn everything_is_over(&self) {
         let Decided { cancelled, over, .. } = self.outcome.decided;
         for (key, delivery) in &self.deliveries {
@@ -273,7 +274,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What is stored is what was acknowledged, perhaps with some of what was given up.
+    /// The stored events are the acknowledged ones, perhaps with some that the publisher gave up.
     fn what_was_acknowledged_is_there(&self) {
         let Known { acknowledged, given_up, .. } = self.outcome.known;
         assert!(acknowledged.len() > 10, "too few for a test");
@@ -289,7 +290,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Of what was stored, the store still has what it was to keep, each once.
+    /// The store still has all stored events that it was to keep, each once.
     fn the_rest_is_kept(&self) {
         let kept: BTreeSet<_> = self.outcome.decided.stored.iter().map(String::as_str).collect();
         assert_eq!(kept.len(), self.outcome.decided.stored.len(), "something is stored twice");
@@ -307,8 +308,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The gateway's lists and counts are those of the ledger, and no attempt was made that it does not know of, but for those
-    /// that were under way when it crashed.
+    /// The gateway's lists and counts are those of the ledger, and no attempt was made that it does not know
+    /// of, but for those that were under way when it crashed.
     fn counts_add_up(&self) {
         let Decided { stored, deliveries, counts, over, .. } = self.outcome.decided;
         let mut expected: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();

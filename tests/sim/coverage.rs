@@ -1,4 +1,4 @@
-//! Counts of what happened, by kind, so that nothing that is to be tried vanishes from the simulation unnoticed.
+//! Counts of events, by kind, so that no kind vanishes from the simulation unnoticed.
 
 use std::{
     collections::BTreeMap,
@@ -6,20 +6,21 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// What may happen in a simulation.
+/// A kind of thing that may happen in a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The gateway crashed.
     GatewayCrashed,
     /// It stopped on request, with everything under way completed.
     GatewayStopped,
-    /// It was asked to stop, and cut off what was under way at the end of the drain, or crashed in the middle.
+    /// It was asked to stop, and cut off attempts in flight at the end of the drain, or crashed in the
+    /// middle.
     GatewayCutShort,
     ReceiverCrashed,
     Parted,
     Held,
     ClockStepped,
-    /// A receiver answered late, with 500, not at all, with 429 and a time, with 410.
+    /// A receiver responded late, with 500, not at all, with 429 and a time, with 410.
     AnsweredSlowly,
     AnsweredWithAnError,
     Hung,
@@ -29,7 +30,7 @@ pub enum Kind {
     PublishedAlone,
     PublishedInABatch,
     PublishedOnAStream,
-    /// What had been stored already was published again.
+    /// A stored event was published again.
     PublishedAgain,
     /// A publish was refused since all that is stored is owed.
     RefusedAsFull,
@@ -47,7 +48,7 @@ pub enum Kind {
     SuspendedAsGone,
     SuspendedAsFailing,
     Probed,
-    /// A suspended subscription became active by an answer, or by its owner.
+    /// A suspended subscription became active by a response, or by its owner.
     Recovered,
     ResumedFromSuspension,
     Cancelled,
@@ -58,7 +59,7 @@ pub enum Kind {
     /// Deliveries used up their attempts; in the end they were replayed.
     GaveUp,
     Moved,
-    /// What was attempted at one URL before arrived at another.
+    /// An event attempted at one URL arrived at another.
     ArrivedAfterAMove,
     OrderSwitched,
     Summarized,
@@ -108,10 +109,10 @@ const LEAST: [(Kind, u64); 39] = [
     (OrderSwitched, 80),
     (Summarized, 200),
 ];
-/// What [`LEAST`] is about. Fewer seeds bring what they bring.
+/// The number of seeds for which [`LEAST`] is demanded.
 const LEAST_OF_SEEDS: u64 = 200;
 
-/// Counts what happens. Every clone has the same counts.
+/// Counters by kind. Every clone has the same counters.
 #[derive(Clone, Default)]
 pub struct Coverage(Arc<Mutex<BTreeMap<Kind, u64>>>);
 

@@ -1,6 +1,6 @@
-//! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real writer does
-//! it, and take effect at the end of a commit. At a crash those that are on their way are lost, unacknowledged.
-//! Writes go into the ledger of the simulation.
+//! A disk that takes its time, in front of the reference engine. Writes are gathered into commits as the real
+//! writer does it, and take effect at the end of a commit. At a crash those that are on their way are lost,
+//! unacknowledged. Writes go into the ledger of the simulation.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -14,11 +14,12 @@ use crate::{delegate_store, gateway::STOPS_AFTER, ledger::Ledger, support::deleg
 const COMMIT_MAX_MILLIS: u64 = 20;
 
 /// Why a commit of the engine's is there.
-const AT_ONCE: &str = "the reference answers at once";
+const AT_ONCE: &str = "the reference engine is done at once";
 
 type Write = Box<dyn FnOnce(&MemoryStore) + Send>;
 
-/// What one incarnation of the gateway sees of the disk. It writes as long as the host that it was started on lives.
+/// The disk as one incarnation of the gateway sees it. It writes as long as the host that it was started on
+/// lives.
 pub struct Disk {
     engine: Arc<MemoryStore>,
     ledger: Arc<Ledger>,
@@ -39,11 +40,11 @@ impl Disk {
         &self,
         write: impl FnOnce(&MemoryStore) -> CommitFuture<T> + Send + 'static,
     ) -> CommitFuture<T> {
-        let (answer, commit) = CommitFuture::pair();
+        let (response, commit) = CommitFuture::pair();
         let write: Write = Box::new(move |engine| {
             let done = write(engine).now_or_never().expect(AT_ONCE);
             // Whoever asked may be gone.
-            drop(answer.send(done));
+            drop(response.send(done));
         });
         if let Some(writes) = &*self.writes.lock().unwrap() {
             drop(writes.send(write));
@@ -52,7 +53,7 @@ impl Disk {
     }
 }
 
-/// Makes one commit after another of what waits.
+/// Makes one commit after another of the waiting writes.
 async fn commit(
     engine: Arc<MemoryStore>,
     ledger: Arc<Ledger>,

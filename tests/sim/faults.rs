@@ -1,4 +1,4 @@
-//! What goes wrong, drawn from the seed: now and then something does, for a while. In the end all of it heals.
+//! Faults, drawn from the seed: now and then something fails, for a while. In the end all of it heals.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// What cannot go wrong twice at once.
+    /// Things that cannot fail twice at once.
     fn concerns(self) -> (u8, Option<usize>) {
         match self {
             Self::GatewayDown | Self::GatewayStopped => (0, None),
@@ -71,7 +71,7 @@ impl FieldViolations {
         Self { random, next: Duration::ZERO, present: Vec::new(), machine, receivers, coverage, trace }
     }
 
-    /// Begins and ends what is to begin and end by now.
+    /// Begins and ends the faults whose time has come.
     pub fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         let over: Vec<_> = self.present.extract_if(.., |(end, _)| *end <= now).collect();
@@ -172,7 +172,7 @@ impl FieldViolations {
                 if sim.is_host_running(GATEWAY) {
                     self.coverage.add(Kind::GatewayCutShort);
                 }
-                // What has stopped still has connections that it kept for later.
+                // A stopped host still has connections that it kept for later.
                 self.cut_off(sim, None, |sim| {
                     sim.crash(GATEWAY);
                     sim.bounce(GATEWAY);

@@ -1,5 +1,5 @@
-//! The gateway's host: the real gateway, made as the program makes it, on the network, the clock and the disk of the
-//! simulation.
+//! The gateway's host: the real gateway, made as the program makes it, on the network, the clock and the disk
+//! of the simulation.
 
 use std::{
     net::SocketAddr,
@@ -55,12 +55,12 @@ pub const POST_TIMEOUT: Duration = Duration::from_secs(2);
 /// POSTs of one subscription under way at once, few enough that a window fills up.
 pub const MAX_IN_FLIGHT: u16 = 4;
 
-/// How often what is no longer kept is removed.
+/// The time between two runs of retention.
 pub const RETENTION_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the gateway takes at most to stop: longer than most POSTs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is asked to stop while a
-/// connection has something to do does the one or the other first, as chance will have it.
+/// How long after the beginning of a tick it stops. Nothing else may happen then: a server that is asked to
+/// stop while a connection has something to do does the one or the other first, as chance will have it.
 pub const STOPS_AFTER: Duration = Duration::from_millis(1);
 /// When every simulation begins.
 const EPOCH_MICROS: i64 = 1_700_000_000_000_000;
@@ -87,7 +87,7 @@ impl Clock for SimClock {
     }
 }
 
-/// What outlives the gateway's crashes.
+/// State that survives the gateway's crashes.
 pub struct Machine {
     pub clock: Arc<SimClock>,
     pub engine: Arc<MemoryStore>,
@@ -98,7 +98,7 @@ pub struct Machine {
     starts: AtomicU64,
     /// Stops the incarnation that runs.
     stop: Mutex<CancellationToken>,
-    /// What it POSTs with, kept until it starts again: its idle connections are closed in no order.
+    /// Its HTTP client, kept until it starts again: its idle connections are closed in no order.
     webhook_client: Mutex<Option<WebhookClient>>,
 }
 
@@ -135,7 +135,7 @@ impl Machine {
             after: None,
             limit: usize::MAX - 1,
         };
-        let rows = self.engine.deliveries(&query).expect("the reference answers").rows;
+        let rows = self.engine.deliveries(&query).expect("the reference engine never fails").rows;
         rows.into_iter().map(|row| (row.key, row.state)).collect()
     }
 }

@@ -1,5 +1,5 @@
-//! What became of every delivery, line by line in the order in which it did: what the store wrote down, which attempts the
-//! gateway began, and what arrived. In the end the demands are made of these lines.
+//! The history of every delivery, line by line in order: the writes of the store, the attempts that the
+//! gateway began, and the requests that arrived. The checks at the end read these lines.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,7 +19,7 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
 use crate::world::Trace;
 
-/// What happened.
+/// One thing that happened.
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// An event was stored, owed to these.
@@ -42,7 +42,7 @@ pub struct Arrival {
     pub path: String,
     pub webhook_id: String,
     pub body: Bytes,
-    /// It was answered with 200, or is going to be.
+    /// The response was 200, or is going to be.
     pub taken: bool,
 }
 
@@ -60,7 +60,7 @@ impl Ledger {
         Arc::new(Self { news, lines: Mutex::default(), trace })
     }
 
-    /// Takes down what the store has announced since. To be called after each write.
+    /// Records everything that the store has announced since. To be called after each write.
     pub fn listen(&self) {
         let (feed, changes) = &mut *self.news.lock().unwrap();
         while let Some(fed) = next(feed) {
@@ -85,7 +85,7 @@ impl Ledger {
         self.note(Entry::Subscribed { subscription: subscription.key, state, reason, ordered });
     }
 
-    /// Takes down what happens on this host now.
+    /// Records something that happens on this host now.
     pub fn note(&self, entry: Entry) {
         match &entry {
             Entry::Stored { seq, name, .. } => self.trace.note("store", format_args!("{} is {name}", seq.0)),

@@ -1,18 +1,20 @@
-//! The whole gateway in a simulated world: a publisher, a gateway and receivers on a network of turmoil's, all of it from
-//! one seed. The network parts and delays, receivers fail, hang, are slow, ask for patience, are gone and die, the gateway
-//! crashes, stops and starts, clocks step, and retention removes what is over. Meanwhile an administrator pauses, moves,
-//! cancels, retries and replays. What of it happens is drawn from the seed (`plan`). Then everything heals, and everything
-//! that was acknowledged must have arrived, in its order where that was asked for, or have been cancelled; nothing may be owed;
-//! the counts must add up (`check`). `coverage` counts what has happened, so that no part of it vanishes unnoticed.
+//! The whole gateway in a simulated world: a publisher, a gateway and receivers on a network of turmoil's,
+//! all of it from one seed. The network parts and delays, receivers fail, hang, are slow, ask for patience,
+//! are gone and die, the gateway crashes, stops and starts, clocks step, and retention removes settled
+//! events. Meanwhile an administrator pauses, moves, cancels, retries and replays. The seed decides which of
+//! it happens (`plan`). Then everything heals, and everything that was acknowledged must have arrived, in its
+//! order where that was asked for, or have been cancelled; nothing may be owed; the counts must add up
+//! (`check`). `coverage` counts each kind of event, so that none vanishes unnoticed.
 //!
-//! The same seed twice is the same history: what every host saw, and when. So a seed that found something can be looked at
-//! again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows what happened in it.
+//! The same seed twice is the same history, with the same times. So a seed that found something can be looked
+//! at again and again: `TIDINGS_SIM_SEED=17 cargo test --test sim one_seed -- --nocapture` shows its history.
 //! `TIDINGS_SIM_SEEDS` says how many seeds are run; 200 in a full run of the tests, 20 otherwise.
 //!
-//! Real are the gRPC server and its client, the gateway, the dispatcher and the HTTP client. Simulated are sockets, timers,
-//! the clock, and the disk: sled writes with threads of its own, which nothing can put into an order. In its place stands
-//! the reference engine behind a disk that takes its time (`disk`): what is on its way there at a crash is lost, unanswered,
-//! and a dead incarnation writes nothing any more. What sled makes of a real crash is the subject of the tests in `it`.
+//! Real are the gRPC server and its client, the gateway, the dispatcher and the HTTP client. Simulated are
+//! sockets, timers, the clock, and the disk: sled writes with threads of its own, which nothing can put into
+//! an order. It is replaced by the reference engine behind a slow disk (`disk`): writes on their way there at
+//! a crash are lost, unacknowledged, and a dead incarnation writes nothing any more. Real crashes with sled
+//! are the subject of the tests in `it`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 

@@ -1,4 +1,4 @@
-//! What a seed has in store, so that each simulation is about a few things and all of them together about everything.
+//! The plan of a seed. Each simulation is about a few things, and all of them together about everything.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub const SUBSCRIPTIONS: [i64; 3] = [1, 1, 2];
 /// Receivers: one for each subscription, and one that they may move to.
 pub const RECEIVERS: usize = SUBSCRIPTIONS.len() + 1;
 
-/// What the gateway keeps of what is over.
+/// Retention of settled events.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Keeping {
     Everything,
@@ -19,7 +19,7 @@ pub enum Keeping {
     For(Duration),
 }
 
-/// What the administrator does now and then.
+/// An action that the administrator takes now and then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Deed {
     Pause,
@@ -32,7 +32,7 @@ pub enum Deed {
     Summarize,
 }
 
-/// What a seed has in store.
+/// The plan of a seed.
 #[derive(Debug)]
 pub struct Plan {
     /// Which subscriptions are ordered, in the beginning.
@@ -42,7 +42,7 @@ pub struct Plan {
     /// After how many attempts a delivery is given up.
     pub attempts_max: u32,
     pub keeping: Keeping,
-    /// What the administrator does, some of it more often than other things.
+    /// The administrator's actions, some more often than others.
     pub deeds: Vec<Deed>,
 }
 
@@ -56,7 +56,7 @@ impl Plan {
             1 => Keeping::For(Duration::from_millis(random.random_range(500..5_000))),
             _ => Keeping::Everything,
         };
-        // What was given up may be removed, and never arrive: that is for those who keep everything.
+        // Failed deliveries may be removed, and never arrive: only plans that keep everything have them.
         let gives_up = keeping == Keeping::Everything && random.random_ratio(2, 3);
         let attempts_max = if gives_up { 3 } else { 50 };
         let mut deeds = vec![Deed::Summarize];

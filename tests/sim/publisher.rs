@@ -1,5 +1,5 @@
-//! The publisher's host: creates the subscriptions, and publishes until each event is acknowledged or given up, in every way
-//! that there is. The administrator works at the same time.
+//! The publisher's host: creates the subscriptions, and publishes until each event is acknowledged or given
+//! up, in every way that there is. The administrator works at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,13 +61,13 @@ pub struct Subscribed {
     pub urls: [String; 2],
 }
 
-/// What the publisher knows in the end.
+/// The publisher's results at the end.
 #[derive(Debug, Default)]
 pub struct Known {
     pub subscriptions: Vec<Subscribed>,
     /// Names of the events that were acknowledged, and to how many they were said to be owed.
     pub acknowledged: BTreeMap<String, i32>,
-    /// Names of those that were given up.
+    /// Names of failed deliveries.
     pub given_up: BTreeSet<String>,
 }
 
@@ -125,7 +125,7 @@ impl Publisher {
             let request = request.clone();
             async move { SubscriptionServiceClient::new(channel).create_subscription(request).await }
         };
-        let created = self.caller.until_answered("create", create).await;
+        let created = self.caller.until_response("create", create).await;
         Subscribed { account, subscription: created.subscription.unwrap(), urls }
     }
 
@@ -153,7 +153,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes, and notes what was acknowledged. Says whether all of it was.
+    /// Publishes, and notes the acknowledged events. Returns whether all of them were.
     async fn publish_once(&self, way: Way, account: i64, numbers: Range<i64>) -> bool {
         let names: Vec<_> = numbers.clone().map(|number| name(account, number)).collect();
         let requests = numbers.clone().map(|number| request(account, number)).collect();
@@ -182,7 +182,8 @@ impl Publisher {
     }
 }
 
-/// Gathers what was acknowledged, each by its place in the requests. An error is why it was not all.
+/// Gathers the acknowledged events, each by its index in the requests. An error is the reason why not all
+/// were.
 async fn publish(
     channel: Channel,
     way: Way,
@@ -192,25 +193,25 @@ async fn publish(
     let mut events = EventServiceClient::new(channel);
     match way {
         Way::Alone => {
-            let answer = within(events.publish_event(requests.remove(0))).await?;
-            results.push((0, answer.result.unwrap()));
+            let response = within(events.publish_event(requests.remove(0))).await?;
+            results.push((0, response.result.unwrap()));
         }
         Way::InABatch => {
             let batch = v1::BatchPublishEventsRequest { requests, ..Default::default() };
-            let answer = within(events.batch_publish_events(batch)).await?;
-            results.extend(answer.results.into_iter().enumerate());
+            let response = within(events.batch_publish_events(batch)).await?;
+            results.extend(response.results.into_iter().enumerate());
         }
         Way::OnAStream => {
             let requests = requests.into_iter().zip(0..).map(|(request, sequence)| {
                 v1::StreamPublishEventsRequest { sequence, request: Some(request) }
             });
             let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
-            let mut answers = within(events.stream_publish_events(requests)).await?;
-            let late = |_| Status::deadline_exceeded("no answer");
-            while let Some(answer) = timeout(CALL_TIMEOUT, answers.message()).await.map_err(late)?? {
-                match answer.outcome.unwrap() {
+            let mut responses = within(events.stream_publish_events(requests)).await?;
+            let late = |_| Status::deadline_exceeded("no response");
+            while let Some(response) = timeout(CALL_TIMEOUT, responses.message()).await.map_err(late)?? {
+                match response.outcome.unwrap() {
                     Outcome::Result(result) => {
-                        results.push((usize::try_from(answer.sequence).unwrap(), result));
+                        results.push((usize::try_from(response.sequence).unwrap(), result));
                     }
                     Outcome::Error(error) => return Err(Status::new(Code::from(error.code), error.message)),
                 }

@@ -18,7 +18,7 @@ use crate::{
 /// Where a receiver listens.
 pub const PORT: u16 = 80;
 
-/// What a receiver does with a request.
+/// The response of a receiver to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Behaviour {
     /// Answers 200.
@@ -29,13 +29,13 @@ pub enum Behaviour {
     Failing,
     /// Answers 429, and asks to wait this many seconds.
     Busy(u32),
-    /// Does not answer.
+    /// Sends no response.
     Hanging,
     /// Answers 410.
     Gone,
 }
 
-/// What outlives a receiver's crashes.
+/// State that survives a receiver's crashes.
 pub struct Receiver {
     pub name: String,
     number: usize,

@@ -1,4 +1,4 @@
-//! One simulation from its seed to its history, and what must be true in the end.
+//! One simulation from its seed to its history and the checks at the end.
 
 use std::{
     fmt::Display,
@@ -24,31 +24,31 @@ use crate::{
 
 /// How far simulated time goes in one step.
 pub const TICK: Duration = Duration::from_millis(5);
-/// How long anything is under way between the publisher and the gateway. Always the same, since connections that the
-/// gateway has and nobody else uses learn of its stop before or after the one that is used.
+/// How long anything is under way between the publisher and the gateway. Always the same, since connections
+/// that the gateway has and nobody else uses learn of its stop before or after the one that is used.
 const CALL_LATENCY: Duration = Duration::from_millis(10);
 /// Until then things go wrong.
 pub const FAULTS_UNTIL: Duration = Duration::from_secs(12);
 /// Everything must be over by then.
 const END: Duration = Duration::from_secs(120);
 
-/// What every host saw, line by line, with the simulated time.
+/// The history of all hosts, line by line, with the simulated time.
 #[derive(Clone, Default)]
 pub struct Trace(Arc<Mutex<Vec<String>>>);
 
 impl Trace {
-    /// Notes what a host sees. To be called on that host.
+    /// Notes something that a host sees. To be called on that host.
     pub fn note(&self, host: &str, what: impl Display) {
         self.note_at(turmoil::sim_elapsed().expect("a host notes"), host, what);
     }
 
-    /// Notes what happens to the world.
+    /// Notes something that happens to the world.
     pub fn note_at(&self, at: Duration, who: &str, what: impl Display) {
         self.0.lock().unwrap().push(format!("{:>10.3} {who}: {what}", at.as_secs_f64()));
     }
 }
 
-/// Shows what happened in a simulation that fails.
+/// Shows the history of a simulation that fails.
 struct Shown(Trace);
 
 impl Drop for Shown {
@@ -75,7 +75,7 @@ impl History {
     }
 }
 
-/// Simulates, and checks what must be true in the end.
+/// Simulates, and makes the checks at the end.
 pub fn run(seed: u64) -> History {
     let (trace, coverage, plan) = (Trace::default(), Coverage::default(), Arc::new(Plan::draw(seed)));
     let _shown = Shown(trace.clone());

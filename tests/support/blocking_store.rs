@@ -1,5 +1,5 @@
-//! The reference store behind a barrier: accepted events are stored at once, and acknowledged only when a test says so. Events and
-//! audit records can be refused as a failing disk would.
+//! The reference store behind a barrier: accepted events are stored at once, and acknowledged only when a
+//! test says so. Events and audit records can be refused as a failing disk would.
 
 use std::sync::Mutex;
 

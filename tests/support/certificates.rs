@@ -27,7 +27,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-/// The versions of which a client may speak one alone.
+/// The versions of TLS to which a client can be limited.
 pub static TLS_1_2: [&SupportedProtocolVersion; 1] = [&TLS12];
 pub static TLS_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
 static BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -165,7 +165,7 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// The same, in this version alone.
+    /// The same, in this version only.
     pub fn speaking(mut self, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
         self.versions = versions;
         self

@@ -1,4 +1,5 @@
-//! A client of a gateway, in the words of the domain. Calls that should succeed end the test when they do not.
+//! A client of a gateway, in the words of the domain. Calls that should succeed end the test when they do
+//! not.
 
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ pub fn duration(duration: Duration) -> Option<prost_types::Duration> {
     Some(duration.try_into().unwrap())
 }
 
-/// A request to change a subscription by what is set in `change`, or what these paths name if there are any.
+/// A request to change the fields that are set in `change`, or those that these paths name if there are any.
 pub fn update_request(change: v1::Subscription, paths: &[&str]) -> v1::UpdateSubscriptionRequest {
     let update_mask =
         (!paths.is_empty()).then(|| FieldMask { paths: paths.iter().map(ToString::to_string).collect() });
@@ -198,12 +199,12 @@ impl Client {
         .await
     }
 
-    /// Changes what is set in `change`, whose name says which subscription.
+    /// Changes the fields that are set in `change`, of the subscription with its name.
     pub async fn update(&self, change: v1::Subscription) -> v1::Subscription {
         self.try_update(change, &[]).await.unwrap()
     }
 
-    /// Changes what these paths name, or what is set if there are none.
+    /// Changes the fields that these paths name, or those that are set without paths.
     pub async fn try_update(
         &self,
         change: v1::Subscription,
@@ -399,7 +400,7 @@ impl Client {
         .await
     }
 
-    /// The deliveries of a subscription by state; `accounts/1/subscriptions/-` stands for all of the account.
+    /// The deliveries of a subscription by state; `accounts/1/subscriptions/-` means all of the account.
     pub async fn counts(&self, parent: &str) -> Counts {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
         let summary = self.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
@@ -480,7 +481,8 @@ impl Client {
         in_time(self.call_with(path, tokio_stream::once(message))).await
     }
 
-    /// The same with encoded messages that come when the stream has them. On the wire all methods are streams.
+    /// The same with encoded messages that come when the stream has them. On the wire all methods are
+    /// streams.
     pub async fn call_with(
         &self,
         path: &str,

@@ -1,4 +1,5 @@
-//! A macro for stores in front of another one, with methods that hand on to it; and the names that such stores need.
+//! A macro for stores in front of another one, with methods that hand on to it; and the names that such
+//! stores need.
 
 pub use std::sync::Arc;
 
@@ -20,9 +21,11 @@ pub use tidings::{
 };
 pub use tokio::sync::broadcast;
 
-/// Methods of [`tidings::store::Store`] that call the store in this field: `delegate_store!(inner: fn newest(&self) -> Seq;)`.
+/// Methods of [`tidings::store::Store`] that call the store in this field: `delegate_store!(inner: fn
+/// newest(&self) -> Seq;)`.
 ///
-/// `delegate_store!(reads of inner)` makes those that read, but for `state`. The names of this module must be in scope.
+/// `delegate_store!(reads of inner)` makes those that read, but for `state`. The names of this module must be
+/// in scope.
 #[macro_export]
 macro_rules! delegate_store {
     ($inner:ident: $(fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {

@@ -1,7 +1,8 @@
 //! A DNS server for the tests, and how a gateway is made to ask it.
 //!
-//! A gateway resolves names as its system does. So it runs in a mount namespace with other files at `/etc/resolv.conf` and
-//! `/etc/nsswitch.conf`. That takes root, or a system that gives everybody namespaces; elsewhere the tests say that they were skipped.
+//! A gateway resolves names as its system does. So it runs in a mount namespace with other files at
+//! `/etc/resolv.conf` and `/etc/nsswitch.conf`. That takes root, or a system that gives everybody namespaces;
+//! elsewhere the tests say that they were skipped.
 
 use std::{
     collections::HashMap,
@@ -67,7 +68,8 @@ impl DnsServer {
         Some(Self { shared, before, _files: files, _serving: serving })
     }
 
-    /// From now on `name` leads to these addresses, in turn: the first at the next look-up, the second at the one after it.
+    /// From now on `name` leads to these addresses, in turn: the first at the next look-up, the second at the
+    /// one after it.
     pub fn set(&self, name: &str, rounds: Vec<Vec<IpAddr>>) {
         let look_ups = HashMap::new();
         self.shared.lock().unwrap().insert(name.to_owned(), Name { rounds, look_ups });
@@ -84,7 +86,8 @@ impl DnsServer {
     }
 }
 
-/// Says that a test was skipped, and why. Says it in the file that `SKIPPED_TESTS` names as well: cargo shows nothing of a test that passed.
+/// Says that a test was skipped, and why. Says it in the file that `SKIPPED_TESTS` names as well: cargo shows
+/// nothing of a test that passed.
 fn skipped(why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("SKIPPED: {test}: {why}");
@@ -107,7 +110,8 @@ async fn bind() -> io::Result<(Ipv4Addr, UdpSocket)> {
     Err(last.expect("there are many"))
 }
 
-/// The words before a command that make it see these files in `/etc`: as root, or as a user who may become root in a namespace.
+/// The words before a command that make it see these files in `/etc`: as root, or as a user who may become
+/// root in a namespace.
 async fn in_namespace(files: &Path) -> Option<Vec<String>> {
     let files = files.to_str().expect("temporary paths are UTF-8");
     for options in [&["--mount"][..], &["--map-root-user", "--mount"]] {

@@ -1,4 +1,4 @@
-//! The environment of whoever runs the tests, which must not change what they test.
+//! The environment of the tests, which must not change their results.
 
 use std::{
     env,
@@ -6,7 +6,8 @@ use std::{
     process::Command,
 };
 
-/// The program under test, without the settings of whoever runs the tests. `before` is run with it as its arguments, if there is anything.
+/// The program under test, without settings from the environment. A command in `before` is run with it as its
+/// arguments.
 pub fn tidings(before: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut words: Vec<OsString> = before.into_iter().map(|word| word.as_ref().to_owned()).collect();
     words.push(env!("CARGO_BIN_EXE_tidings").into());

@@ -1,4 +1,5 @@
-//! An HTTP proxy: tunnels, and requests that are passed on one by one. It resolves every name to this machine.
+//! An HTTP proxy: tunnels, and requests that are passed on one by one. It resolves every name to this
+//! machine.
 
 use std::{io, net::Ipv4Addr};
 
@@ -9,7 +10,7 @@ use tokio::{
 
 use super::receiver::{Connection, Receiver, read_message};
 
-/// A proxy, whose requests are noted. It serves everybody, or those alone who send this `Proxy-Authorization`.
+/// A proxy, whose requests are noted. It serves everybody, or only clients with this `Proxy-Authorization`.
 pub async fn http_proxy(authorization: Option<&'static str>) -> Receiver {
     // A connection ends when either side does.
     Receiver::on_connections(move |client| async move { drop(serve(client, authorization).await) }).await
@@ -41,7 +42,7 @@ async fn serve(mut client: Connection, authorization: Option<&str>) -> io::Resul
     Ok(())
 }
 
-/// Connects to this machine, whatever the name.
+/// Connects to this machine, for every name.
 async fn connect(authority: &str) -> io::Result<TcpStream> {
     let (_, port) = authority.rsplit_once(':').expect("a port");
     TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse().expect("a port is a number"))).await

@@ -1,4 +1,5 @@
-//! What all tests share: the gateway as a process and within this one, a client, a receiver, and other ends of connections.
+//! Code that all tests share: the gateway as a process and within this one, a client, a receiver, and other
+//! ends of connections.
 
 use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
 
@@ -36,7 +37,7 @@ pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it takes longer than anything may")
 }
 
-/// Looks until `wanted` accepts what there is, and returns that.
+/// Looks until `wanted` accepts a value, and returns it.
 pub async fn eventually<T: Debug>(what: &str, look: impl AsyncFn() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -49,7 +50,7 @@ pub async fn eventually<T: Debug>(what: &str, look: impl AsyncFn() -> T, wanted:
     }
 }
 
-/// Sends bytes on a connection of their own. Returns what comes back until it is closed.
+/// Sends bytes on a connection of their own. Returns everything received until it is closed.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     // It may be closed before all is sent, and be reset: there are bytes that nobody reads.
@@ -69,7 +70,7 @@ pub fn closed_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port is free")
 }
 
-/// Fails the test if there is a signing secret or a private key in what was printed.
+/// Fails the test if there is a signing secret or a private key in an output.
 #[track_caller]
 pub fn assert_no_keys(text: &str) {
     assert_eq!(secret_scan::keys_in(text).next(), None, "a key is printed: {text}");

@@ -1,4 +1,5 @@
-//! The program as a process: any of its commands, and gateways on a data directory of their own, one after another.
+//! The program as a process: any of its commands, and gateways on a data directory of their own, one after
+//! another.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +30,7 @@ use super::{
     secret_scan::{self, Secrets},
 };
 
-/// The program with these arguments, away from the settings of whoever runs the tests.
+/// The program with these arguments, without settings from the environment.
 pub fn tidings(arguments: &[&str]) -> Command {
     let mut command = Command::from(environment::tidings([""; 0]));
     command.args(arguments).stdin(Stdio::null());
@@ -294,7 +295,7 @@ impl Launcher {
         TidingsProcess::of(self.spawn(), self).await
     }
 
-    /// What a start says that is refused.
+    /// The output of a start that is refused.
     pub async fn refusal(&self) -> String {
         let ended = run(self.command()).await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -306,7 +307,7 @@ impl Launcher {
 /// A gateway that runs. Killed when it is dropped.
 pub struct TidingsProcess {
     process: Process,
-    /// Where it answers /healthz and /readyz.
+    /// The address of /healthz and /readyz.
     pub http: SocketAddr,
     /// Where it serves gRPC.
     pub grpc: SocketAddr,
@@ -390,8 +391,8 @@ impl TidingsProcess {
         self.process.wait().await
     }
 
-    /// Ends it with SIGTERM, and demands that it ends well: nothing panicked, nothing was logged as an error. Returns its
-    /// log.
+    /// Ends it with SIGTERM, and demands that it ends well: nothing panicked, nothing was logged as an error.
+    /// Returns its log.
     pub async fn stop(self) -> Vec<String> {
         self.terminate();
         let ended = self.wait().await;

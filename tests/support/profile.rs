@@ -1,4 +1,5 @@
-//! How thoroughly the tests run. `TIDINGS_TESTS=full` runs the long ones in full, as `.ci/run` does; without it they are short.
+//! How thoroughly the tests run. `TIDINGS_TESTS=full` runs the long ones in full, as `.ci/run` does; without
+//! it they are short.
 
 use std::env;
 

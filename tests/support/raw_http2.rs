@@ -153,7 +153,7 @@ impl RawHttp2 {
         raw
     }
 
-    /// Whether the server has closed, as far as can be seen without waiting. Throws away what it sent.
+    /// Whether the server has closed, as far as can be seen without waiting. Throws away its bytes.
     pub fn is_closed(&self) -> bool {
         let mut nowhere = [0; 4096];
         loop {
@@ -192,8 +192,8 @@ impl RawHttp2 {
         timeout(PATIENCE, found).await.expect("a frame or the end in time")
     }
 
-    /// Reads up to the end of the connection, for so long at most. Returns the code of the last GOAWAY, if there was one, and
-    /// whether the connection ended.
+    /// Reads up to the end of the connection, for so long at most. Returns the code of the last GOAWAY, if
+    /// there was one, and whether the connection ended.
     pub async fn end_within(&mut self, patience: Duration) -> (Option<u32>, bool) {
         let mut code = None;
         let ended = timeout(patience, async {

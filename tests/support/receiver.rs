@@ -1,4 +1,5 @@
-//! An HTTP receiver on loopback, over TCP or TLS. It notes every request and responds as the test says: well, badly, or byte by byte.
+//! An HTTP receiver on loopback, over TCP or TLS. It notes every request and responds as the test says: well,
+//! badly, or byte by byte.
 
 use std::{
     collections::VecDeque,
@@ -59,7 +60,7 @@ pub struct Request {
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// What a receiver does with a request.
+/// The reaction of a receiver to a request.
 #[derive(Clone, Debug)]
 pub enum Response {
     /// Sends these bytes, and waits for the next request or the end.
@@ -175,7 +176,7 @@ pub struct Receiver {
     _accepting: JoinSet<()>,
 }
 
-/// What came in.
+/// Received requests.
 #[derive(Default)]
 struct Log {
     connections: watch::Sender<usize>,
@@ -329,7 +330,8 @@ impl Receiver {
         timeout(PATIENCE, closed.wait_for(|closed| *closed >= count)).await.expect("closed in time").unwrap();
     }
 
-    /// Demands that nobody but the test has connected. Connections are accepted in their order: all others were counted before this one.
+    /// Demands that nobody but the test has connected. Connections are accepted in their order: all others
+    /// were counted before this one.
     pub async fn assert_never_connected(&self) {
         let _own = TcpStream::connect(self.address).await.unwrap();
         let mut connections = self.log.connections.subscribe();
@@ -347,7 +349,7 @@ impl Receiver {
         self.wait_until(&format!("{count} requests"), |seen| seen.len() >= count).await
     }
 
-    /// Waits until `wanted` accepts what came in, and returns it.
+    /// Waits until `wanted` accepts the received requests, and returns them.
     pub async fn wait_until(&self, what: &str, wanted: impl Fn(&[Request]) -> bool) -> Vec<Request> {
         let mut requests = self.log.requests.subscribe();
         let waited = timeout(PATIENCE, requests.wait_for(|seen| wanted(seen))).await;
@@ -522,7 +524,8 @@ impl Connection {
     }
 }
 
-/// Reads a message of HTTP/1.1: its head up to and with the empty line, the headers in it, and as much body as they say.
+/// Reads a message of HTTP/1.1: its head up to and with the empty line, the headers in it, and as much body
+/// as they say.
 pub async fn read_message(
     stream: &mut (impl AsyncBufReadExt + Unpin),
 ) -> io::Result<(String, HeaderMap, Vec<u8>)> {
@@ -564,7 +567,7 @@ async fn serve_tls(
 ) {
     let stream = match acceptor.accept(stream).into_fallible().await {
         Ok(stream) => stream,
-        // A client that is refused reads why only if what it has sent is taken.
+        // A refused client reads the reason only if its own bytes are read.
         Err((_, mut refused)) => {
             drop(tokio::io::copy(&mut refused, &mut tokio::io::sink()).await);
             return;

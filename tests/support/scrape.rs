@@ -46,7 +46,8 @@ impl Scrape {
         Self::when(gateway, &format!("{wanted:?}"), is_there).await
     }
 
-    /// How many connections of gRPC were closed for this reason, once there are `least`: each is closed before it is counted.
+    /// How many connections of gRPC were closed for this reason, once there are `least`: each is closed
+    /// before it is counted.
     pub async fn closed(gateway: &TidingsProcess, reason: &str, least: f64) -> f64 {
         let name = format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}");
         Self::when(gateway, "closed", |scrape| scrape.value(&name) >= least).await.value(&name)
@@ -119,7 +120,7 @@ impl Scrape {
         labelled.filter(|(_, value)| *value > 0.0).collect()
     }
 
-    /// What was made, was made again, is owed, is over and was dropped must come out even.
+    /// Made, replayed, owed, settled and dropped deliveries must add up.
     #[track_caller]
     pub fn assert_adds_up(&self) {
         let made =

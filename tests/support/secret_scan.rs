@@ -1,5 +1,5 @@
-//! Scans everything that gateways print and respond for the secrets that they were given or made. The two responses that may show one
-//! show no other, and nothing else shows any.
+//! Scans everything that gateways print and respond for the secrets that they were given or made. The two
+//! responses that may show one show no other, and nothing else shows any.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use tidings::proto::v1;
 use tonic::body::Body;
 use tower::Service;
 
-/// Shorter ones are found in what has nothing to do with them.
+/// Shorter ones are found in text that has nothing to do with them.
 const BYTES_MIN: usize = 8;
 /// The end of a frame that is scanned together with the next: a secret may be in both.
 const OVERLAP_BYTES: usize = 512;
@@ -35,14 +35,15 @@ pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 impl Secrets {
     /// Scans for this one from now on.
     pub fn add(&self, secret: &str) {
-        // What follows the prefix is the secret.
+        // The secret follows the prefix.
         let secret = secret.strip_prefix("whsec_").or(secret.strip_prefix("whsk_")).unwrap_or(secret);
         if secret.len() >= BYTES_MIN {
             self.0.lock().unwrap().insert(secret.to_owned());
         }
     }
 
-    /// The first secret that is in it but for `shown`: as text, as a list of bytes, or made up of base64 as keys are.
+    /// The first secret that is in it but for `shown`: as text, as a list of bytes, or made up of base64 as
+    /// keys are.
     pub fn find_in(&self, bytes: &[u8], shown: &str) -> Option<String> {
         let text = String::from_utf8_lossy(bytes);
         let secrets = self.0.lock().unwrap();
@@ -100,7 +101,7 @@ impl Secrets {
     }
 }
 
-/// Signing secrets and private keys, whoever made them.
+/// Signing secrets and private keys, from the gateway or from tests.
 pub fn keys_in(text: &str) -> impl Iterator<Item = &str> {
     const CHARS_MIN: usize = 24;
     let starts =

@@ -6,7 +6,6 @@ use std::{env, fs, path::Path};
 use prost::Message;
 use uuid::Uuid;
 
-use super::folder;
 use crate::{
     app::Config,
     config::Flags,
@@ -110,7 +109,7 @@ const SOURCES: [&str; 4] = [
     "[source]\npath = hunter2\n[[source]]\naccount = -1\n= broken\n",
 ];
 
-/// Seeds pass their targets. `WRITE_SEEDS=1 cargo test --lib seeds` also writes them into the corpus.
+/// Seeds pass their targets. With a folder in `WRITE_SEEDS` they are also written there: `fuzz/run` does it.
 #[tokio::test]
 async fn every_seed_passes_its_target() {
     let mut seeds: Vec<(&str, Vec<u8>)> = Vec::new();
@@ -143,13 +142,11 @@ async fn every_seed_passes_its_target() {
         add(target, &bytes);
     }
 
-    let write = env::var_os("WRITE_SEEDS").is_some();
+    let seeds_folder = env::var_os("WRITE_SEEDS");
     for (target, bytes) in seeds {
         run(target, &bytes);
-        if !write {
-            continue;
-        }
-        let folder = folder("corpus").join(target);
+        let Some(folder) = &seeds_folder else { continue };
+        let folder = Path::new(folder).join(target);
         fs::create_dir_all(&folder).unwrap();
         // The same bytes are the same file.
         let name = Uuid::new_v5(&Uuid::NAMESPACE_OID, &bytes).simple().to_string();

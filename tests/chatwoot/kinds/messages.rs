@@ -24,7 +24,7 @@ enum Status {
     Snoozed,
 }
 
-/// A bot in TypeScript that answers incoming messages while nobody else has taken the conversation.
+/// A bot in TypeScript that replies to incoming messages while nobody else has taken the conversation.
 pub fn bot(body: &[u8]) -> Result {
     #[derive(Deserialize)]
     struct Message {
@@ -158,7 +158,8 @@ pub fn bridge(body: &[u8]) -> Result {
     ))
 }
 
-/// An n8n flow: it picks values by their paths, in both ways in which a message is written, and compares them.
+/// An n8n flow: it picks values by their paths, in both ways in which a message is written, and compares
+/// them.
 pub fn flow(body: &[u8]) -> Result {
     #[derive(Deserialize)]
     struct Message {

@@ -264,7 +264,8 @@ pub fn visits(body: &[u8]) -> Result {
     Ok(format!("{:?}", read::<Visit>(body)?))
 }
 
-/// A watch in Python over how inboxes are set up. Settings are flat, and a key `id` or `name` would be taken for one.
+/// A watch in Python over how inboxes are set up. Settings are flat, and a key `id` or `name` would be taken
+/// for one.
 pub fn inventory(body: &[u8]) -> Result {
     #[derive(Debug, Deserialize)]
     struct Inbox {

@@ -1,4 +1,5 @@
-//! Types that are as strict as the languages in which receivers are written: what JSON leaves open is a fault here.
+//! Types that are as strict as the languages in which receivers are written: what JSON leaves open is a fault
+//! here.
 
 use std::fmt;
 
@@ -112,7 +113,7 @@ pub fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<
     if list.is_empty() { Err(Error::custom("an empty list")) } else { Ok(list) }
 }
 
-/// For the list of messages in a message's conversation, which holds that message and no other.
+/// For the list of messages in a message's conversation, which has that message and no other.
 pub fn one<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<T, D::Error> {
     let [only] = <[T; 1]>::deserialize(value)?;
     Ok(only)

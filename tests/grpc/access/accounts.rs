@@ -152,7 +152,7 @@ async fn nothing_of_another_account_can_be_named_and_nothing_shows_that_it_exist
     let before = everything(&server);
     let (mut tried, mut count) = (BTreeSet::new(), 0);
     for ((method, there, field), (_, not_there, _)) in tries(THERE).into_iter().zip(tries(NOT_THERE)) {
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for message in [there, not_there] {
             count += 1;
             let status = caller.call(method, message).await.expect_err(method);
@@ -162,9 +162,9 @@ async fn nothing_of_another_account_can_be_named_and_nothing_shows_that_it_exist
                 "{method}: {status:?}"
             );
             assert!(status.message().starts_with(&format!("{field} ")), "{method}: {}", status.message());
-            answers.push((status.message().to_owned(), status.details().to_vec()));
+            responses.push((status.message().to_owned(), status.details().to_vec()));
         }
-        assert_eq!(answers[0], answers[1], "{method} shows whether it is there");
+        assert_eq!(responses[0], responses[1], "{method} shows whether it is there");
         tried.insert(method.to_owned());
     }
     assert_eq!(everything(&server), before, "something has changed");
@@ -196,7 +196,7 @@ async fn a_callers_own_accounts_are_as_without_a_limit() {
             denied.push((method.rsplit('/').next().unwrap(), field));
         }
     }
-    // What is of all accounts alone.
+    // Methods for all accounts only.
     let all = [
         ("ListSubscriptions", "parent"),
         ("ListAuditRecords", "parent"),
@@ -211,21 +211,21 @@ async fn a_callers_own_accounts_are_as_without_a_limit() {
 async fn each_message_of_a_stream_is_looked_at_for_itself() {
     let (server, admin) = start().await;
     let (_, text) = admin.create_token(token(&[Scope::Publish], &["accounts/1"])).await.unwrap();
-    let (sender, mut answers) = server.client_with_token(&text).await.publish_stream().await;
+    let (sender, mut responses) = server.client_with_token(&text).await.publish_stream().await;
     for (sequence, parent) in [(1, "accounts/1"), (2, "accounts/2"), (3, "accounts/1")] {
         let request = v1::PublishEventRequest { parent: parent.into(), ..publish(&format!("e{sequence}")) };
         sender.send(v1::StreamPublishEventsRequest { sequence, request: Some(request) }).unwrap();
     }
     let mut outcomes = Vec::new();
     for _ in 0..3 {
-        let answer = in_time(answers.message()).await.unwrap().unwrap();
-        outcomes.push(match answer.outcome.unwrap() {
+        let response = in_time(responses.message()).await.unwrap().unwrap();
+        outcomes.push(match response.outcome.unwrap() {
             Outcome::Result(result) => result.event,
             Outcome::Error(error) => format!("{:?} {}", Code::from(error.code), error.reason),
         });
     }
     assert_eq!(outcomes, ["accounts/1/events/e1", "PermissionDenied ACCOUNT_DENIED", "accounts/1/events/e3"]);
-    drop((sender, answers));
+    drop((sender, responses));
     server.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! What EventService refuses to publish.
+//! Events that EventService refuses to publish.
 
 use super::call::*;
 use crate::support::in_process::*;
@@ -157,7 +157,7 @@ fn published(change: impl FnOnce(&mut v1::PublishEventRequest)) -> Call {
     Call::Publish(request)
 }
 
-/// The publication of a good message but for what `spoil` does to it.
+/// The publication of a valid message after a change by `spoil`.
 fn spoilt_message(spoil: impl FnOnce(&mut v1::Message)) -> Call {
     published(|request| {
         let payload = request.event.as_mut().and_then(|event| event.payload.as_mut());

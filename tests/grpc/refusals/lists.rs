@@ -1,4 +1,4 @@
-//! What is refused of lists, renderings and reads of deliveries.
+//! Refused lists, renderings and reads of deliveries.
 
 use super::call::*;
 use crate::support::in_process::*;

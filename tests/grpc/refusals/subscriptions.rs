@@ -1,4 +1,4 @@
-//! What SubscriptionService refuses.
+//! Refusals of SubscriptionService.
 
 use prost_types::Duration;
 use tidings::proto::v1;
@@ -305,7 +305,7 @@ fn new_subscription() -> v1::CreateSubscriptionRequest {
     create("new", "https://new.example.com/")
 }
 
-/// The creation of a good subscription but for what `spoil` does to it.
+/// The creation of a valid subscription after a change by `spoil`.
 pub fn spoilt(spoil: impl FnOnce(&mut v1::Subscription)) -> Call {
     let mut request = new_subscription();
     spoil(request.subscription.as_mut().expect("it is set"));
@@ -371,7 +371,7 @@ fn exists_of(
     exists(what, created(change), &[field])
 }
 
-/// An update of the stored subscription by what `change` sets, with a mask of `paths`.
+/// An update of the stored subscription by the fields that `change` sets, with a mask of `paths`.
 pub fn update(paths: &[&str], change: impl FnOnce(&mut v1::Subscription)) -> Call {
     let mut subscription = v1::Subscription { name: CRM.into(), ..Default::default() };
     change(&mut subscription);

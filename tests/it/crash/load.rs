@@ -1,5 +1,5 @@
-//! The load that the kills fall into: callers that publish one by one, in batches and in a stream, each until it has its
-//! answers.
+//! The load that the kills fall into: callers that publish one by one, in batches and in a stream, each until
+//! it has its answers.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -36,10 +36,10 @@ const BATCH_CALLERS: usize = 2;
 const BATCH_EVENTS: i64 = 20;
 /// Events on their way in the stream at once.
 const STREAM_WINDOW: usize = 16;
-/// How long a caller waits when the store is full of what is owed.
+/// How long a caller waits when the store is full of owed events.
 const FULL_WAIT: Duration = Duration::from_millis(50);
 
-/// Callers that publish, each until its events are acknowledged, whatever becomes of the gateway meanwhile.
+/// Callers that publish, each until its events are acknowledged, across kills of the gateway.
 pub struct Load {
     /// The gateway that runs now.
     client: watch::Receiver<Client>,
@@ -102,7 +102,7 @@ impl Load {
                 let request = request(numbers.start);
                 async move { client.events.clone().publish_event(request).await }
             };
-            let result = self.until_answered(call).await.result.unwrap();
+            let result = self.until_response(call).await.result.unwrap();
             self.acknowledge(numbers.start, &result);
         }
     }
@@ -114,7 +114,7 @@ impl Load {
                 let batch = v1::BatchPublishEventsRequest { requests, ..Default::default() };
                 async move { client.events.clone().batch_publish_events(batch).await }
             };
-            let results = self.until_answered(call).await.results;
+            let results = self.until_response(call).await.results;
             let duplicates = results.iter().filter(|result| result.duplicate).count();
             assert!(duplicates == 0 || duplicates == results.len(), "a batch is stored as a whole");
             for (number, result) in numbers.zip(&results) {
@@ -125,10 +125,10 @@ impl Load {
 
     async fn publish_streaming(self: Arc<Self>) {
         let mut client = self.client.clone();
-        let mut unanswered = VecDeque::new();
+        let mut unacknowledged = VecDeque::new();
         loop {
             let now = client.borrow_and_update().clone();
-            match self.stream(&now, &mut unanswered).await {
+            match self.stream(&now, &mut unacknowledged).await {
                 Ok(()) => return,
                 Err(status) if is_full(&status) => sleep(FULL_WAIT).await,
                 Err(status) => next_gateway(&mut client, &status).await,
@@ -136,42 +136,44 @@ impl Load {
         }
     }
 
-    /// One stream: sends again what another one left unanswered, and continues until the load or the stream ends.
-    async fn stream(&self, client: &Client, unanswered: &mut VecDeque<i64>) -> Result<(), Status> {
+    /// One stream: sends again the events that another one left unacknowledged, and continues until the load
+    /// or the stream ends.
+    async fn stream(&self, client: &Client, unacknowledged: &mut VecDeque<i64>) -> Result<(), Status> {
         let (sender, messages) = mpsc::channel(STREAM_WINDOW);
         let message =
             |sequence| v1::StreamPublishEventsRequest { sequence, request: Some(request(sequence)) };
-        for number in &*unanswered {
+        for number in &*unacknowledged {
             sender.try_send(message(*number)).expect("there is room for a window");
         }
-        let answers = client.events.clone().stream_publish_events(ReceiverStream::new(messages)).await?;
-        let mut answers = answers.into_inner();
+        let responses = client.events.clone().stream_publish_events(ReceiverStream::new(messages)).await?;
+        let mut responses = responses.into_inner();
         loop {
-            while unanswered.len() < STREAM_WINDOW
+            while unacknowledged.len() < STREAM_WINDOW
                 && let Some(numbers) = self.take(1)
             {
-                unanswered.push_back(numbers.start);
+                unacknowledged.push_back(numbers.start);
                 sender
                     .try_send(message(numbers.start))
                     .map_err(|_| Status::unavailable("the stream is closed"))?;
             }
-            let Some(first) = unanswered.front() else { return Ok(()) };
-            let answer = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
-            let result = match &answer.outcome {
+            let Some(first) = unacknowledged.front() else { return Ok(()) };
+            let response =
+                responses.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
+            let result = match &response.outcome {
                 Some(Outcome::Result(result)) => result,
                 Some(Outcome::Error(error)) if error.code == Code::ResourceExhausted as i32 => {
                     return Err(Status::resource_exhausted(error.message.clone()));
                 }
-                _ => panic!("{answer:?}"),
+                _ => panic!("{response:?}"),
             };
-            assert_eq!(answer.sequence, *first, "answers come in the order of the messages");
+            assert_eq!(response.sequence, *first, "responses come in the order of the messages");
             self.acknowledge(*first, result);
-            unanswered.pop_front();
+            unacknowledged.pop_front();
         }
     }
 
-    /// Makes the same call on one gateway after another until there is an answer.
-    async fn until_answered<T, F>(&self, call: impl Fn(Client) -> F) -> T
+    /// Makes the same call on one gateway after another until there is a response.
+    async fn until_response<T, F>(&self, call: impl Fn(Client) -> F) -> T
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -187,12 +189,12 @@ impl Load {
     }
 }
 
-/// Whether the store is full of what is owed, for a while.
+/// Whether the store is full of owed events, for a while.
 fn is_full(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
 }
 
-/// Waits for the gateway that comes after the one whose answer was lost so.
+/// Waits for the gateway that comes after the one whose response was lost so.
 async fn next_gateway(client: &mut watch::Receiver<Client>, lost: &Status) {
     let by_a_kill = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
     assert!(by_a_kill.contains(&lost.code()), "the gateway refused: {lost:?}");

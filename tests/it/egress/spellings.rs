@@ -2,12 +2,14 @@
 
 /// Addresses, in every way in which the host of a URL can spell them, between spaces.
 pub const ADDRESSES: &[&str] = &[
-    // 127.0.0.1 and its network: short, decimal, octal, hexadecimal, mixed, with more zeros, with a full stop at the end.
+    // 127.0.0.1 and its network: short, decimal, octal, hexadecimal, mixed, with more zeros, with a full stop
+    // at the end.
     "127.0.0.1 127.0.0.1. 127.1 127.1. 127.0.1 127.000.000.001 127.00.00.01 127.0x0.0.01 127.0.0.0x1 \
      127.16777215 127.255.255.255 2130706433 2130706433. 0x7f000001 0x7f000001. 0X7F000001 \
      0x00000000007f000001 0x7f.1 0x7F.0.1 0x7f.0.0.1 0x7f.0x0.0x0.0x1 0x7f.0x.0x.1 017700000001 0177.1 \
      0177.0.1 0177.0.0.1 0177.0.0.01 00000177.0.0.1",
-    // The same in percent signs, and in characters that IDNA takes for digits, letters and full stops, or drops.
+    // The same in percent signs, and in characters that IDNA takes for digits, letters and full stops, or
+    // drops.
     "%31%32%37.0.0.1 127%2e0%2E0%2e1 %30x7f000001 １２７.0.0.1 １２７．０．０．１ ０ｘ７ｆ０００００１ 127。0。0。1 127｡0｡0｡1 \
      ①②⑦.⓪.⓪.① ¹²⁷.⁰.⁰.¹ 𝟏𝟐𝟕.𝟎.𝟎.𝟏 127.0.0.\u{ad}1 127.0.0.1\u{200b}",
     // No address, and this network.
@@ -45,7 +47,8 @@ pub const ADDRESSES: &[&str] = &[
      [e000::1]",
 ];
 
-/// Hosts that no policy lets through: user info, zones, numbers that are no address, and what parsers disagree about.
+/// Hosts that no policy lets through: user info, zones, numbers that are no address, and others on which
+/// parsers disagree.
 pub const MALFORMED: &[&str] = &[
     "user@127.0.0.1",
     "user:password@127.0.0.1",

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MESSAGE_BYTES: usize = (4 << 20) - 100;
 const OK: u32 = 0;
 
-/// A bomb: what it is called, where it is thrown, its encoding, and its bytes with their prefix.
+/// A bomb: its name, its method, its encoding, and its bytes with their prefix.
 type Bomb = (&'static str, &'static str, &'static str, Vec<u8>);
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -30,7 +30,8 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     raw_http2::message(true, bytes.len(), bytes)
 }
 
-/// A batch as large as it may be: of requests of nothing, or of one whose conversation has messages of nothing.
+/// A batch as large as it may be: of requests of nothing, or of one whose conversation has messages of
+/// nothing.
 fn requests(within: usize) -> Vec<u8> {
     if within == 0 {
         return [0x12, 0].repeat(MESSAGE_BYTES / 2);
@@ -103,7 +104,7 @@ async fn bombs_are_refused_within_bounded_memory() {
                             let status = calls.call(path, encoding, bytes.clone()).await;
                             tried.tries += 1;
                             tried.refused += u64::from(status != Some(OK));
-                            // What the decoders cost in a build for tests is not what they cost where it is served.
+                            // The decoders cost more in a build for tests than in a release.
                             sleep(PAUSE).await;
                         }
                         tried

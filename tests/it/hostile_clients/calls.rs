@@ -19,7 +19,7 @@ type Sent = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
 #[derive(Clone)]
 pub struct Calls(SendRequest<Sent>);
 
-/// What is sent of a body that does not end by itself.
+/// The sender of a body that does not end by itself.
 pub type Parts = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
 
 impl Calls {
@@ -30,11 +30,11 @@ impl Calls {
         Self(calls)
     }
 
-    /// Calls with a whole body. Returns the status that gRPC gives the answer, if it gives one.
+    /// Calls with a whole body. Returns the gRPC status of the response, if it has one.
     pub async fn call(&self, path: &str, encoding: &str, body: Vec<u8>) -> Option<u32> {
         let body: Sent = Box::pin(Full::new(Bytes::from(body)));
-        let answer = self.0.clone().send_request(request(path, encoding, body)).await.ok()?;
-        status(answer).await
+        let response = self.0.clone().send_request(request(path, encoding, body)).await.ok()?;
+        status(response).await
     }
 
     /// Calls with a body that is sent part by part.
@@ -48,13 +48,13 @@ impl Calls {
     }
 }
 
-/// The status that gRPC gives an answer.
-pub async fn status(answer: Response<Incoming>) -> Option<u32> {
+/// The gRPC status of a response.
+pub async fn status(response: Response<Incoming>) -> Option<u32> {
     let of = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
-    if let Some(status) = of(answer.headers()) {
+    if let Some(status) = of(response.headers()) {
         return Some(status);
     }
-    of(answer.into_body().collect().await.ok()?.trailers()?)
+    of(response.into_body().collect().await.ok()?.trailers()?)
 }
 
 fn request(path: &str, encoding: &str, body: Sent) -> Request<Sent> {

@@ -1,4 +1,5 @@
-//! Floods: frames of one kind as fast as they go, from clients that read what comes back and from those that do not.
+//! Floods: frames of one kind at full speed, from clients that read the responses and from clients that do
+//! not.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,11 +21,11 @@ const CONNECTIONS: usize = 2;
 const FRAMES: u32 = 500;
 const METHOD: &str = "/tidings.v1.SubscriptionService/ListSubscriptions";
 
-/// Makes the next frames of a connection, from the number of the frames that it had before. The first also open what the
-/// others need.
+/// Makes the next frames of a connection, from the number of the frames that it had before. The first also
+/// open what the others need.
 type Frames = fn(u32) -> Vec<u8>;
 
-/// What a connection of an attacker is flooded with.
+/// The kind of frames on an attacker's connection.
 const FLOODS: [(&str, Frames); 12] = [
     ("settings", |_| raw_http2::settings(&[(4, 65_535)]).repeat(FRAMES as usize)),
     ("pings", |_| frame(PING, 0, 0, &[7; 8]).repeat(FRAMES as usize)),
@@ -87,7 +88,8 @@ fn streams(sent: u32, of_one: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     (sent..sent + FRAMES).flat_map(|number| of_one(2 * number + 1)).collect()
 }
 
-/// Floods one connection after another until the time is up. A refusal is a connection that the gateway ended.
+/// Floods one connection after another until the time is up. A refusal is a connection that the gateway
+/// ended.
 async fn flood(address: std::net::SocketAddr, until: Instant, frames: Frames, reads: bool) -> Tried {
     let mut tried = Tried::default();
     while Instant::now() < until {
@@ -127,12 +129,12 @@ async fn flood(address: std::net::SocketAddr, until: Instant, frames: Frames, re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn floods_of_frames_move_nobody_and_take_no_memory() {
+async fn floods_of_frames_delay_nobody_and_take_no_memory() {
     let attacked = Attacked::start(&Launcher::new()).await;
     for (name, frames) in FLOODS {
         attacked
             .under(name, 0, move |address, until| {
-                // Half of them read what comes back.
+                // Half of them read the responses.
                 side_by_side(CONNECTIONS, move |number| flood(address, until, frames, number % 2 == 0))
             })
             .await;
@@ -141,7 +143,7 @@ async fn floods_of_frames_move_nobody_and_take_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn connections_that_come_and_go_move_nobody() {
+async fn connections_that_come_and_go_delay_nobody() {
     let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("connections that come and go", 0, |address, until| {

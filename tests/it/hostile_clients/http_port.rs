@@ -1,4 +1,4 @@
-//! The port of the probes: whoever holds on to it loses it, and probes are answered all the while.
+//! The port of the probes: idle connections are closed, and probes get their response all the while.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::support::{PATIENCE, exchange, process::Launcher};
 
-/// What comes back on a connection to the HTTP port until it is closed, and how long that takes.
+/// Everything received on a connection to the HTTP port until it is closed, and how long that takes.
 async fn response_to(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Duration) {
     let since = Instant::now();
     let response = exchange(address, bytes).await.unwrap();
@@ -21,7 +21,7 @@ async fn response_to(address: std::net::SocketAddr, bytes: &[u8]) -> (String, Du
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_http_port_closes_idle_connections_and_responds_to_probes() {
-    /// What a noisy machine may add.
+    /// Time that a noisy machine may add.
     const SLACK: Duration = Duration::from_secs(5);
     let gateway = Launcher::new().start().await;
     let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(100_000));

@@ -1,5 +1,5 @@
-//! The port of webhooks: strangers who try paths and hold on, and a source that sends bodies that are costly to read, while a healthy
-//! client calls over gRPC.
+//! The webhook port: clients that guess paths and keep connections, and a source with bodies that are costly
+//! to read, while a healthy client calls over gRPC.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn strangers_and_dear_bodies_at_the_port_of_webhooks_move_nobody() {
+async fn unknown_paths_and_expensive_bodies_at_the_webhook_port_delay_nobody() {
     let attacked = Attacked::start(&launcher()).await;
     let address = attacked.gateway.ingest.unwrap();
     let stranger = Sender::to(address, "a-path-that-nobody-was-given");
@@ -56,8 +56,8 @@ async fn strangers_and_dear_bodies_at_the_port_of_webhooks_move_nobody() {
 async fn try_paths(sender: Sender, until: Instant) -> Tried {
     let mut tried = Tried::default();
     while Instant::now() < until {
-        let answer = sender.post("{}", &delivery(), &[]).await;
-        tried += Tried { tries: 1, refused: u64::from([404, 429].contains(&answer.status)) };
+        let response = sender.post("{}", &delivery(), &[]).await;
+        tried += Tried { tries: 1, refused: u64::from([404, 429].contains(&response.status)) };
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tried
@@ -66,8 +66,8 @@ async fn try_paths(sender: Sender, until: Instant) -> Tried {
 async fn send(sender: Sender, body: String, until: Instant) -> Tried {
     let mut tried = Tried::default();
     while Instant::now() < until {
-        let answer = sender.post(&body, &delivery(), &[]).await;
-        tried += Tried { tries: 1, refused: u64::from([422, 429].contains(&answer.status)) };
+        let response = sender.post(&body, &delivery(), &[]).await;
+        tried += Tried { tries: 1, refused: u64::from([422, 429].contains(&response.status)) };
     }
     tried
 }

@@ -13,11 +13,11 @@ use crate::support::{
     },
 };
 
-/// How long the gateway has to answer.
+/// The time that the gateway has to respond.
 const PATIENCE: Duration = Duration::from_secs(15);
 const METHOD: &str = "/tidings.v1.EventService/PublishEvent";
 
-/// What is sent, from the first byte on, and what it is called.
+/// The bytes of a connection from the first on, and their name.
 fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
     let mut wrong_preface = raw_http2::PREFACE.to_vec();
     wrong_preface[14] = b'X';
@@ -33,7 +33,7 @@ fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What follows the greeting.
+/// The bytes after the greeting.
 fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
     let call = raw_http2::call_headers(METHOD, None);
     let open = frame(HEADERS, END_HEADERS, 1, &call);
@@ -139,14 +139,14 @@ fn after_the_greeting() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Sends bytes, and waits for what the gateway does about them: it closes, or resets the stream.
+/// Sends bytes, and waits for the gateway's reaction: it closes, or resets the stream.
 async fn is_refused(raw: &mut RawHttp2) -> bool {
     let ends = async {
         loop {
             match raw.next().await {
                 None => return true,
                 Some(frame) if [GOAWAY, RST_STREAM].contains(&frame.kind) => return true,
-                // An answer that is an error of HTTP.
+                // A response that is an error of HTTP.
                 Some(frame) if frame.kind == HEADERS && frame.flags & END_STREAM != 0 => return true,
                 Some(_) => {}
             }
@@ -185,7 +185,7 @@ async fn bytes_that_are_no_http_2_end_their_connection_or_stream_and_nothing_els
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn garbage_and_halves_of_calls_move_nobody() {
+async fn garbage_and_incomplete_calls_delay_nobody() {
     let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("garbage after the greeting", 0, async |address, until| {

@@ -1,4 +1,4 @@
-//! Clients that do not go on: messages that never arrive whole, a byte a second, answers that nobody takes.
+//! Clients that stall: messages that never arrive whole, a byte a second, responses that nobody reads.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ const PAGES: u32 = 20;
 /// As large as a message may be.
 const MESSAGE_BYTES: usize = 4 << 20;
 const RESOURCE_EXHAUSTED: u32 = 8;
-/// What is not refused by then is held.
+/// Calls that are not refused by then use memory.
 const LONGER: Duration = Duration::from_secs(5);
-/// The setting of how much of an answer may be sent before its client asks for more.
+/// The setting of how much of a response may be sent before its client asks for more.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -43,13 +43,13 @@ async fn messages_that_never_arrive_whole_take_limited_memory() {
             side_by_side(CONNECTIONS, move |_| async move {
                 let (calls, mut waiting) = (Calls::connect(address).await, JoinSet::new());
                 for _ in 0..8 {
-                    let (parts, answer) = calls.open(PUBLISH);
+                    let (parts, response) = calls.open(PUBLISH);
                     let most = raw_http2::message(false, MESSAGE_BYTES, &vec![10; MESSAGE_BYTES - 1]);
                     parts.send(Ok(Frame::data(Bytes::from(most)))).unwrap();
                     waiting.spawn(async move {
-                        let answer = timeout_at(until + LONGER, answer).await;
+                        let response = timeout_at(until + LONGER, response).await;
                         drop(parts);
-                        calls::status(answer.ok()?.ok()?).await
+                        calls::status(response.ok()?.ok()?).await
                     });
                 }
                 let mut tried = Tried::default();
@@ -66,14 +66,14 @@ async fn messages_that_never_arrive_whole_take_limited_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn clients_that_send_a_byte_at_a_time_move_nobody() {
+async fn clients_that_send_a_byte_at_a_time_delay_nobody() {
     let attacked = Attacked::start(&Launcher::new()).await;
     attacked
         .under("240 calls that come a byte at a time", 0, |address, until| {
             side_by_side(CONNECTIONS, move |_| async move {
                 let (calls, mut slow) = (Calls::connect(address).await, JoinSet::new());
                 for _ in 0..STREAMS {
-                    let (parts, answer) = calls.open(PUBLISH);
+                    let (parts, response) = calls.open(PUBLISH);
                     slow.spawn(async move {
                         let request = publish_request(ACCOUNT, "", message(ACCOUNT, 1, 1)).encode_to_vec();
                         let bytes = raw_http2::message(false, request.len(), &request);
@@ -85,7 +85,7 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
                             }
                             sleep(Duration::from_millis(20)).await;
                         }
-                        drop(answer);
+                        drop(response);
                     });
                 }
                 let tries = slow.len() as u64;
@@ -113,7 +113,7 @@ async fn clients_that_send_a_byte_at_a_time_move_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn answers_that_nobody_takes_take_no_more_memory_than_they_may() {
+async fn responses_that_nobody_reads_take_limited_memory() {
     const BOUND: u64 = 32 * MIB;
     let launcher = Launcher::new().with("publish-memory-max", "80MiB").with("client-timeout", "4s");
     let attacked = Attacked::start(&launcher).await;

@@ -1,4 +1,5 @@
-//! What was answered with 200 lasts: over SIGKILL right after it, and over an orderly end in the middle of a request.
+//! Requests with response 200 last: over SIGKILL right after it, and over an orderly end in the middle of a
+//! request.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +60,7 @@ async fn a_request_in_flight_at_the_end_gets_its_response_and_its_event_is_store
     let mut stream = sender.connect().await;
     let head = format!("{}content-length: {}\r\n\r\n{begin}", sender.head("POST", &[]), body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
-    // An idle one, which holds up nothing.
+    // An idle one, which delays nothing.
     let _idle = sender.connect().await;
     let under_way = [("tidings_ingest_connections", 2.0), ("tidings_ingest_requests_in_flight", 1.0)];
     Scrape::reaches(&gateway, &under_way).await;

@@ -1,4 +1,4 @@
-//! Too much: refused in HTTP's terms, with how long to wait, while what has room is taken.
+//! Overload: refused in HTTP's terms, with the time to wait, while other requests are accepted.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -55,7 +55,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
         assert_eq!((refused.status, &refused.json()["reason"]), (429, &json!("OVERLOADED")), "{refused:?}");
         assert!(refused.body.contains(limit), "{refused:?}");
         assert_eq!(refused.header("retry-after"), Some("1"));
-        // Those that take the room up are no JSON, and give it back.
+        // The requests that use the memory are no JSON, and give it back.
         for mut stream in held {
             stream.write_all(b" ").await.unwrap();
             assert_eq!(super::sender::response(&mut stream).await.status, 422);

@@ -1,4 +1,4 @@
-//! What is refused: with its status and its reason, said in the log without anybody's words, and never stored.
+//! Refused requests: each has its status and its reason, is logged without its values, and never stored.
 
 use serde_json::{Value, json};
 

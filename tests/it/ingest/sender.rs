@@ -73,7 +73,7 @@ impl Sender {
         self.raw(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
     }
 
-    /// Sends these bytes, and returns what comes until the end of the connection.
+    /// Sends these bytes, and returns everything received until the end of the connection.
     pub async fn raw(&self, bytes: &[u8]) -> Response {
         Response::of(&exchange(self.address, bytes).await.expect("the gateway listens"))
     }

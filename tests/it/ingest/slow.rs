@@ -13,7 +13,7 @@ use super::{PLAIN, counted, delivery, launcher, message, sender, sender::respons
 use crate::support::{PATIENCE, scrape::Scrape};
 
 const LIMIT: Duration = Duration::from_millis(1500);
-/// What a noisy machine may add.
+/// Time that a noisy machine may add.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// Sends a byte now and then until the connection is closed, or for longer than it may live.
@@ -42,7 +42,7 @@ async fn heads_and_bodies_that_do_not_end_lose_their_connection() {
     stream.write_all(b"POST /chatwoot/x HTTP/1.1\r\nx: ").await.unwrap();
     assert!(trickle(&mut stream).await < LIMIT + SLACK);
 
-    // A body that stops is answered, since the client may still listen.
+    // A body that stops gets a response, since the client may still listen.
     let head = format!("{}content-length: 100\r\n\r\n{{", sender.head("POST", &[]));
     let stopped = sender.raw(head.as_bytes()).await;
     assert_eq!((stopped.status, &stopped.json()["reason"]), (408, &json!("BODY_TOO_SLOW")), "{stopped:?}");

@@ -51,7 +51,8 @@ impl Healthy {
         Self { receiver, published, over, publishing }
     }
 
-    /// The median from publish to arrival of the events of some time from now on. Waits until all have arrived.
+    /// The median from publish to arrival of the events of some time from now on. Waits until all have
+    /// arrived.
     pub async fn median(&self) -> Duration {
         let from = Instant::now();
         sleep(MEASURED).await;

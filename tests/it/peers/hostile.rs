@@ -1,4 +1,4 @@
-//! Endpoints that mean harm, many kinds of them at once: what they get out of the gateway is an attempt that ends in its time.
+//! Hostile endpoints, many kinds of them at once: each gets attempts that end in time, and delays no other.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +34,7 @@ fn chunked(rest: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{rest}")
 }
 
-/// What an endpoint does, and how each of its deliveries ends.
+/// The behaviour of an endpoint, and how each of its deliveries ends.
 fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
     let head = "HTTP/1.1 200 OK\r\n";
     let long = "y".repeat(4000);
@@ -72,7 +72,7 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
 
 #[tokio::test]
 async fn endpoints_that_mean_harm_get_their_attempts_and_nothing_else() {
-    // A lane whose endpoint gives no answer is slowed down: not so much that the test takes long.
+    // A lane whose endpoint gives no response is slowed down: not so much that the test takes long.
     let gateway = launcher().with("throttle-wait-max", "100ms").start().await;
     let healthy = Healthy::start(&gateway, &[]).await;
     let without = healthy.median().await;

@@ -1,5 +1,5 @@
-//! Payloads that were captured from Chatwoot go all the way: import, store, POST. The bodies differ from the payloads as
-//! `tests/chatwoot/exceptions.rs` says, and nowhere else.
+//! Payloads that were captured from Chatwoot go all the way: import, store, POST. The bodies differ from the
+//! payloads as `tests/chatwoot/exceptions.rs` says, and nowhere else.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Gateways that want to know who calls, and that callers want to know.
+//! Gateways with tokens and with TLS.
 
 use std::{fs, path::Path};
 
