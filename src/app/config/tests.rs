@@ -40,7 +40,8 @@ fn setting(arg: &Arg) -> Setting {
         values.iter().find(|value| default.as_deref() != Some(value)).expect(&key).to_string()
     };
     let sample = match placeholder {
-        // One of the bounds, such as those of `1s to 30s`, in the case of a backlog the one that fits the other.
+        // One of the bounds, such as those of `1s to 30s`, in the case of a backlog the one that fits the
+        // other.
         "COUNT" | "SIZE" | "DURATION" => {
             let (min, max) = values[0].split_once(" to ").unwrap();
             if key.contains("max") && key != "backlog_per_subscription_max" {
