@@ -42,7 +42,7 @@ pub struct Config {
     /// data_dir is made and used.
     #[arg(long, value_name = "FILE")]
     pub secrets_key_file: Option<PathBuf>,
-    /// Threads that make deliveries, and half as many that answer calls; 0 for as many as there are cores.
+    /// Threads that make deliveries, and half as many that serve calls; 0 for as many as there are cores.
     ///
     /// Deliveries keep their share of the machine while calls flood it. Lower it to leave cores to other
     /// programs.

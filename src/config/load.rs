@@ -102,7 +102,7 @@ impl ResolvedSettings {
         }
     }
 
-    /// What may be a mistake: variables that look like settings and are none.
+    /// Possible mistakes: variables that look like settings and are not.
     pub fn warnings(&self) -> &[ConfigFault] {
         &self.warnings
     }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fmt};
 use super::fault::{ConfigFault, Source};
 use crate::domain::egress::{HostPattern, Proxy, ProxyRules};
 
-/// The value of `egress_proxy` for no proxy at all.
+/// The value that means no proxy.
 const NONE: &str = "none";
 
 /// The variables that name the proxy for https endpoints, the preferred one first.
@@ -33,7 +33,7 @@ impl ProxySetting {
     ///
     /// # Errors
     ///
-    /// The problem, without the text: it may contain a password.
+    /// The error, without the text, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(Self::Environment),

@@ -71,7 +71,7 @@ pub struct DispatchSettings {
     /// Prefetched deliveries of one conversation, contact or inbox. Further ones are read again.
     #[arg(skip = 8_usize)]
     pub lane_order_key_window: usize,
-    /// Reads of the store for lanes at once. At the start every lane with pending deliveries wants one.
+    /// Most concurrent store reads for lanes. At the start every lane with pending deliveries wants one.
     #[arg(skip = 16_usize)]
     pub reads_in_flight_max: usize,
 }

@@ -265,7 +265,7 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
 }
 
-/// What a sealed secret begins with, after its first byte.
+/// The start of a sealed secret, after its first byte.
 fn rows_head(id: crate::domain::seal::KeyId) -> Vec<u8> {
     let digits = id.to_string();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
