@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod access;
+mod bind;
 mod build;
 pub mod config;
 mod drain;

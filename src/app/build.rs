@@ -1,12 +1,10 @@
 //! Builds a gateway: binds its addresses, reads its files, opens its store.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
-use tokio::net::TcpListener;
 
-use super::{App, Config, access, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
+use super::{App, Config, access, bind::bind, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
 use crate::{
     clock::{Clock, SystemClock},
     delivery::http::client::{self, WebhookClientSettings},
@@ -87,11 +85,6 @@ pub fn key_source(config: &Config, random: &mut StdRng) -> KeySource {
         (None, Some(file)) => KeySource::File(file.clone()),
         (None, None) => KeySource::Beside(SealingKey::draw(random)),
     }
-}
-
-/// Binds a listener. `setting` names the address in the error.
-pub(super) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
 }
 
 /// Raises the limit of open files. Each connection needs one, and the usual limit of 1,024 is too low for
