@@ -13,6 +13,7 @@ use crate::{
 mod access;
 mod build;
 pub mod config;
+mod console;
 mod drain;
 mod egress;
 mod grpc_runtime;
@@ -26,6 +27,7 @@ pub use build::key_source;
 pub use config::Config;
 pub use egress::EgressSettings;
 
+use console::BoundConsole;
 use ingest::Ingest;
 use ops_server::OpsServer;
 use tls::GrpcTls;
@@ -41,6 +43,7 @@ pub struct App {
     grpc: TcpListener,
     tls: Option<GrpcTls>,
     ingest: Option<Ingest>,
+    console: Option<BoundConsole>,
     ops: OpsServer,
     readiness: Readiness,
 }
