@@ -246,7 +246,7 @@ fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> 
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
         command.env_remove(name);
     }
-    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http]);
+    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http, "--console-listen", "off"]);
     command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
     command.arg("--data-dir").arg(data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

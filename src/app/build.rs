@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use rand::{RngExt, rngs::StdRng};
 
-use super::{App, Config, access, bind::bind, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
+use super::{
+    App, Config, access, bind::bind, console::BoundConsole, ingest::Ingest, ops_server::OpsServer,
+    tls::GrpcTls,
+};
 use crate::{
     clock::{Clock, SystemClock},
+    console::Console,
     delivery::http::client::{self, WebhookClientSettings},
     domain::{
         egress::{Proxy, ProxyRules},
@@ -30,6 +34,7 @@ impl App {
     /// administrator's token) is unusable, or gRPC would be open to the network without authentication.
     pub async fn build(mut config: Config) -> anyhow::Result<Self> {
         let admin = access::admin(&mut config)?;
+        Console::check(&config.console)?;
         let grpc = bind(config.grpc.grpc_listen, "grpc_listen").await?;
         let http = bind(config.ops.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
@@ -40,6 +45,7 @@ impl App {
         log_proxies(&config.proxies);
         let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
+        let console = BoundConsole::set_up(&config, &metrics).await?;
         let webhook_client = {
             let settings = WebhookClientSettings {
                 egress: config.egress.policy(),
@@ -52,7 +58,20 @@ impl App {
         };
         let store = open_store(&config, &clock, &metrics).await?;
         access::check_listener(&config, grpc.local_addr()?, admin.is_some(), store.tokens())?;
-        Ok(Self { config, clock, metrics, store, webhook_client, admin, grpc, tls, ingest, ops, readiness })
+        Ok(Self {
+            config,
+            clock,
+            metrics,
+            store,
+            webhook_client,
+            admin,
+            grpc,
+            tls,
+            ingest,
+            console,
+            ops,
+            readiness,
+        })
     }
 }
 

@@ -1,16 +1,19 @@
 //! The gRPC server: its HTTP/2 settings, its routes, and its shutdown.
 
-use std::{any::Any, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    any::Any, convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
+use axum::Router;
 use futures_util::{Stream, StreamExt};
-use http::Response;
+use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, transport::server::Connected};
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
@@ -51,9 +54,45 @@ pub async fn serve(
     health: Health,
     shutdown: CancellationToken,
 ) -> Drain {
+    let calls = Calls::new(gateway.clone(), &settings, &health, &shutdown);
+    serve_calls(listener, calls, gateway, settings, health, shutdown).await
+}
+
+/// Like [`serve`], with the services made before, so that others in this process can call them too.
+pub async fn serve_calls(
+    listener: TcpListener,
+    calls: Calls,
+    gateway: Gateway,
+    settings: GrpcSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Drain {
     let tls = settings.connections.tls.clone();
     let handshake = move |stream, address| handshake(stream, address, tls.clone());
-    serve_incoming(incoming(listener), handshake, gateway, settings, health, shutdown).await
+    serve_incoming(incoming(listener), handshake, calls, &gateway, settings, health, shutdown).await
+}
+
+/// The services behind everything that guards them: authentication, limits, audit. Clones share the limits.
+#[derive(Clone)]
+pub struct Calls(Router);
+
+impl Calls {
+    /// The services of `gateway`.
+    pub fn new(
+        gateway: Gateway,
+        settings: &GrpcSettings,
+        health: &Health,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        Self(routes(gateway, settings, health, shutdown))
+    }
+
+    /// The services for callers in this process. The extensions of a request have its [`Peer`].
+    pub fn in_process(&self) -> BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> {
+        let calls = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).service(self.0.clone());
+        let calls = ServiceExt::<Request<Body>>::map_response(calls, |response| response.map(Body::new));
+        BoxCloneSyncService::new(calls)
+    }
 }
 
 /// Like [`serve`], on connections that were accepted elsewhere and need no handshake, such as those of a
@@ -73,13 +112,15 @@ where
         (stream, address)
     });
     let handshake = |stream, _address| ready(already_open(stream));
-    serve_incoming(incoming, handshake, gateway, settings, health, shutdown).await
+    let calls = Calls::new(gateway.clone(), &settings, &health, &shutdown);
+    serve_incoming(incoming, handshake, calls, &gateway, settings, health, shutdown).await
 }
 
 async fn serve_incoming<T, H, U>(
     incoming: impl Stream<Item = (T, Option<SocketAddr>)>,
     handshake: impl Fn(T, Option<SocketAddr>) -> H,
-    gateway: Gateway,
+    calls: Calls,
+    gateway: &Gateway,
     settings: GrpcSettings,
     health: Health,
     shutdown: CancellationToken,
@@ -101,7 +142,7 @@ where
     let calls = ServiceBuilder::new()
         // Outermost, so that it catches every panic below.
         .layer(CatchPanicLayer::custom(panicked))
-        .service(routes(gateway.clone(), &settings, &health, &shutdown));
+        .service(calls.0);
     let server =
         ConnectionServer::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
     // Later than the shutdown itself: clients that check health first learn of the shutdown on a connection
