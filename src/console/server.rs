@@ -55,7 +55,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of a request's headers.
 const HEADER_BYTES_MAX: usize = 32 << 10;
 
-/// What accepts TLS connections, asked anew for each: certificates may change.
+/// What accepts TLS connections, called for each connection: certificates may change.
 pub type TlsSource = Arc<dyn Fn() -> TlsAcceptor + Send + Sync>;
 
 /// A console that is set up: its rules hold, but nothing is served yet.

@@ -292,7 +292,7 @@ fn note_request(webhook: &WebhookRequest, request: &Request<Full<Bytes>>) {
         if let Some(length) = request.body().size_hint().exact() {
             headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        // A second try begins anew.
+        // A second try starts over.
         *exchange = Exchange { request_headers: headers, ..Exchange::default() };
     });
 }
