@@ -50,7 +50,7 @@ impl App {
     ///
     /// # Errors
     ///
-    /// The system cannot tell the address of the socket.
+    /// The system cannot determine the address of the socket.
     pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
         self.grpc.local_addr()
     }

@@ -1,5 +1,5 @@
-//! Settings from flags, environment and file. Each part of the program declares its own; here they are read, checked,
-//! and shown with where each comes from.
+//! Settings from flags, environment and file. Each part of the program declares its own; here they are read,
+//! checked, and shown with where each comes from.
 
 mod clients;
 mod fault;

@@ -56,7 +56,7 @@ use admission::Admission;
 
 /// Settings of the gateway, and its limits.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Publishing and keeping")]
+#[command(next_help_heading = "Publishing and retention")]
 pub struct GatewaySettings {
     /// Largest event, encoded as protobuf, and largest body of a webhook.
     ///
@@ -93,7 +93,10 @@ pub struct GatewaySettings {
     ///
     /// When nothing more can be removed, publishing gets RESOURCE_EXHAUSTED. The disk needs room for two
     /// files more.
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = bytes::<u64>("16MiB", "16384GiB"))]
+    #[arg(
+        long, value_name = "SIZE", default_value = "10GiB",
+        value_parser = bytes::<u64>("16MiB", "16384GiB")
+    )]
     pub retention_bytes_max: u64,
     /// Interval between removals of old events: the time in which the log would fill at 1 GiB/s.
     #[arg(skip)]

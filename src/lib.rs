@@ -1,7 +1,7 @@
 //! Tidings: a durable gRPC event gateway that POSTs Chatwoot webhooks.
 //!
-//! `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows. ARCHITECTURE.md describes
-//! how one event flows.
+//! `grpc` translates, `gateway` accepts, `store` remembers, `delivery` sends, `domain` knows. ARCHITECTURE.md
+//! describes how one event flows.
 //!
 //! | module | content |
 //! |---|---|

@@ -37,8 +37,8 @@ pub enum LogFormat {
 fn log_filter(text: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',').map(str::trim) {
-        // A filter takes a single word that is not a level for the name of a target, and then shows nothing else: a
-        // misspelling would silence the log.
+        // A filter takes a single word that is not a level for the name of a target, and then shows nothing
+        // else: a misspelling would silence the log.
         let single_word = directive.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if single_word && !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive)) {
             return Err(format!("{directive:?} is not one of {}, nor target=level", LEVELS.join(", ")));

@@ -29,7 +29,8 @@ pub use sources::{FILE_BYTES_MAX, PATH_CHARS_MAX, PATH_CHARS_MIN, SOURCES_MAX, S
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Webhook ingress")]
 pub struct IngestSettings {
-    /// Address that receives Chatwoot's own webhooks, over plain HTTP; without it there is no webhook ingress.
+    /// Address that receives Chatwoot's own webhooks, over plain HTTP; without it there is no webhook
+    /// ingress.
     ///
     /// docs/ingest.md describes how to set it up.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]

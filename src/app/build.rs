@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::{App, Config, access, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
 use crate::{
     clock::{Clock, SystemClock},
-    delivery::http::client::{self, PosterSettings},
+    delivery::http::client::{self, WebhookClientSettings},
     domain::{
         egress::{Proxy, ProxyRules},
         seal::SealingKey,
@@ -43,12 +43,12 @@ impl App {
         let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
         let webhook_client = {
-            let settings = PosterSettings {
+            let settings = WebhookClientSettings {
                 egress: config.egress.policy(),
                 proxies: config.proxies.clone(),
                 extra_roots: config.egress.extra_roots()?,
                 connections: metrics.endpoint_connections.clone(),
-                ..config.poster.clone()
+                ..config.webhook_client.clone()
             };
             client::webhook_client(&settings, Arc::clone(&clock))?
         };

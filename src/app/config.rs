@@ -14,7 +14,7 @@ use crate::{
     config::{
         ClientSettings, ConfigFaults, Flags, ResolvedSettings, Secrets, declared_defaults, quantities::count,
     },
-    delivery::{dispatcher::settings::DispatchSettings, http::client::PosterSettings},
+    delivery::{dispatcher::settings::DispatchSettings, http::client::WebhookClientSettings},
     domain::egress::ProxyRules,
     gateway::GatewaySettings,
     grpc::GrpcSettings,
@@ -42,7 +42,7 @@ pub struct Config {
     /// data_dir is made and used.
     #[arg(long, value_name = "FILE")]
     pub secrets_key_file: Option<PathBuf>,
-    /// Threads that make deliveries, and half as many that answer calls; 0 for as many as there are cores.
+    /// Threads that make deliveries, and half as many that serve calls; 0 for as many as there are cores.
     ///
     /// Deliveries keep their share of the machine while calls flood it. Lower it to leave cores to other
     /// programs.
@@ -71,7 +71,7 @@ pub struct Config {
     pub dispatch: DispatchSettings,
     /// One POST.
     #[command(flatten)]
-    pub poster: PosterSettings,
+    pub webhook_client: WebhookClientSettings,
     /// Addresses that may be POSTed to.
     #[command(flatten)]
     pub egress: EgressSettings,
@@ -122,7 +122,7 @@ impl Config {
         self.gateway.derive(&self.clients);
         self.store.derive(self.gateway.retention_bytes_max);
         self.dispatch.derive();
-        self.poster.derive(self.dispatch.attempts_in_flight_max);
+        self.webhook_client.derive(self.dispatch.attempts_in_flight_max);
     }
 
     /// Checks what no setting can be checked for by itself.

@@ -22,7 +22,7 @@ impl OpsServer {
     ///
     /// # Errors
     ///
-    /// The system cannot tell the address of the socket.
+    /// The system cannot determine the address of the socket.
     pub(super) fn start(
         listener: TcpListener,
         readiness: Readiness,

@@ -37,7 +37,7 @@ pub struct ConfigFault {
 pub struct ConfigFaults {
     /// The faults, at least one.
     pub faults: Vec<ConfigFault>,
-    /// What may be a mistake as well.
+    /// Possible mistakes.
     pub warnings: Vec<ConfigFault>,
 }
 

@@ -1,7 +1,9 @@
-//! Puts the sources together: which value is in force for each setting, and everything that is wrong in any source.
+//! Puts the sources together: which value is in force for each setting, and everything that is wrong in any
+//! source.
 //!
-//! The values in force become one command line, which clap parses. So the settings that the parts of the program
-//! declare as `clap::Args` have their names, defaults, bounds and documentation from there and from nowhere else.
+//! The values in force become one command line, which clap parses. So the settings that the parts of the
+//! program declare as `clap::Args` have their names, defaults, bounds and documentation from there and from
+//! nowhere else.
 
 use std::{ffi::OsString, path::Path};
 
@@ -45,8 +47,8 @@ pub struct ResolvedSettings {
 }
 
 impl ResolvedSettings {
-    /// Reads the settings of `T` from all sources. Flags go before the environment, that before the file that either
-    /// of them names, and that before the defaults.
+    /// Reads the settings of `T` from all sources. Flags go before the environment, that before the file that
+    /// either of them names, and that before the defaults.
     pub fn read<T: Args>(flags: &Flags, environment: &[(OsString, OsString)]) -> Self {
         let mut reader = Reader::new::<T>();
         reader.file(flags, environment);
@@ -100,7 +102,7 @@ impl ResolvedSettings {
         }
     }
 
-    /// What may be a mistake: variables that look like settings and are none.
+    /// Possible mistakes: variables that look like settings and are not.
     pub fn warnings(&self) -> &[ConfigFault] {
         &self.warnings
     }

@@ -1,39 +1,39 @@
-//! By which proxy endpoints are reached: what the settings say, or else the variables that other programs read too.
+//! The proxies of endpoints: from the settings, or else from the variables that other programs read too.
 
 use std::{ffi::OsString, fmt};
 
 use super::fault::{ConfigFault, Source};
 use crate::domain::egress::{HostPattern, Proxy, ProxyRules};
 
-/// What stands for no proxy at all.
+/// The value that means no proxy.
 const NONE: &str = "none";
 
-/// The variables that name the proxy for https endpoints, the one that counts first.
+/// The variables that name the proxy for https endpoints, the preferred one first.
 const HTTPS: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
-/// Those for http endpoints.
+/// The variables for http endpoints.
 const HTTP: [&str; 2] = ["http_proxy", "HTTP_PROXY"];
-/// Those that name what is reached directly.
+/// The variables that name hosts to reach directly.
 const DIRECT: [&str; 2] = ["no_proxy", "NO_PROXY"];
-/// Of a program that a web server runs, which puts the header `Proxy` of whoever calls into `HTTP_PROXY`.
+/// Set for a CGI program, to which a web server passes the header `Proxy` of a request as `HTTP_PROXY`.
 const CGI: &str = "REQUEST_METHOD";
 
-/// What the setting `egress_proxy` says.
+/// The setting `egress_proxy`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProxySetting {
-    /// Nothing: the environment's variables count.
+    /// Unset: the environment's variables apply.
     Environment,
-    /// There is none, whatever the environment says.
+    /// No proxy, whatever the environment says.
     None,
-    /// This one, for http and https endpoints.
+    /// One proxy for http and https endpoints.
     One(Proxy),
 }
 
 impl ProxySetting {
-    /// Reads it.
+    /// Parses the setting.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without repeating it: it may hold a password.
+    /// The error, without the text, which may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "" => Ok(Self::Environment),
@@ -42,7 +42,7 @@ impl ProxySetting {
         }
     }
 
-    /// The rules that follow, with these hosts reached directly.
+    /// The rules of the setting, with these hosts reached directly.
     pub fn rules(
         &self,
         direct: Vec<HostPattern>,
@@ -74,7 +74,7 @@ impl fmt::Display for ProxySetting {
 fn of_environment(variables: &[(OsString, OsString)], faults: &mut Vec<ConfigFault>) -> ProxyRules {
     let value = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let is_cgi = value(CGI).is_some();
-    // One that is set to nothing says that there is none: no other is looked at.
+    // A variable that is set to nothing means no proxy: the other spelling is not read.
     let first = |names: [&'static str; 2]| {
         let mut known = names.into_iter().filter(|name| !(is_cgi && *name == "HTTP_PROXY"));
         known.find_map(|name| Some((name, value(name)?)))
@@ -92,7 +92,7 @@ fn of_environment(variables: &[(OsString, OsString)], faults: &mut Vec<ConfigFau
         read.map_err(fault).ok()
     };
     let (http, https) = (proxy(HTTP), proxy(HTTPS));
-    // Written for many programs: what only others understand is passed over.
+    // Written for many programs: entries that only others understand are skipped.
     let direct = first(DIRECT).and_then(|(_, value)| value.to_str()).unwrap_or_default();
     let direct = direct.split([',', ' ']).map(str::trim).filter_map(HostPattern::parse).collect();
     ProxyRules { http, https, direct }

@@ -55,8 +55,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     DURATION.read(text).map(Duration::from_millis)
 }
 
-/// Parses a whole number with a unit, and keeps it within bounds, both included. The only "possible value" that it
-/// names to clap is these bounds: `1s to 30s`.
+/// Parses a whole number with a unit, and keeps it within bounds, both included. The only "possible value"
+/// that it names to clap is these bounds: `1s to 30s`.
 pub struct Quantity<T> {
     read: fn(&str) -> Result<u64, String>,
     make: fn(u64) -> T,

@@ -10,8 +10,8 @@ use super::{
 };
 
 impl ResolvedSettings {
-    /// Every setting in force as TOML, with its source. A configuration file with this text reads the same, but for
-    /// the password of a proxy, which is not shown.
+    /// Every setting in force as TOML, with its source. A configuration file with this text reads the same,
+    /// but for the password of a proxy, which is not shown.
     pub fn to_toml(&self) -> String {
         let mut toml = String::new();
         for row in &self.rows {

@@ -56,7 +56,7 @@ impl Setting {
         matches!(self.0.get_action(), ArgAction::Append)
     }
 
-    /// What stands for its value in the help of its flag.
+    /// The placeholder of its value in the help.
     pub(super) fn placeholder(&self) -> String {
         self.0.get_value_names().and_then(<[_]>::first).map(ToString::to_string).unwrap_or_default()
     }

@@ -40,8 +40,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Adds `--config` and a flag for every setting of `T` to a command. Their values are taken as they are: all
-    /// sources are checked together later.
+    /// Adds `--config` and a flag for every setting of `T` to a command. Their values are taken as they are:
+    /// all sources are checked together later.
     pub fn add_to<T: Args>(command: Command) -> Command {
         let config = Arg::new(CONFIG)
             .long(CONFIG)
@@ -220,7 +220,8 @@ impl Reader {
 }
 
 /// Whether Kubernetes made the variable: for a service called `tidings` or `tidings-…` it puts the likes of
-/// `TIDINGS_SERVICE_HOST` and `TIDINGS_PORT_50051_TCP_ADDR` into the environment of every pod of the namespace.
+/// `TIDINGS_SERVICE_HOST` and `TIDINGS_PORT_50051_TCP_ADDR` into the environment of every pod of the
+/// namespace.
 fn is_kubernetes_service(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

@@ -100,7 +100,7 @@ impl Gateway {
             || self.0.store.tokens().are_asked_for()
     }
 
-    /// Looks up the token with this text: one hash and one look-up.
+    /// Looks up the token with this text: one hash and one lookup.
     ///
     /// # Errors
     ///

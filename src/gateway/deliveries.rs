@@ -22,7 +22,7 @@ pub struct ListDeliveries {
     pub account: AccountId,
     /// Of this subscription; `None` means all of the account.
     pub subscription: Option<SubscriptionId>,
-    /// In these states (without regard to the time of a retry); empty means all.
+    /// Only deliveries in these states, whatever the time of a retry; empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event.
     pub event: Option<EventId>,

@@ -1,5 +1,5 @@
-//! The gRPC server: translates the contract of `proto/` to the gateway's use cases and back. It decides only what
-//! belongs to the wire: paths of fields, pages, statuses, streams.
+//! The gRPC server: translates the contract of `proto/` to the gateway's use cases and back. It decides only
+//! matters of the wire: paths of fields, pages, statuses, streams.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

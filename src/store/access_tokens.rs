@@ -37,10 +37,10 @@ pub enum TokenRow {
     Remove(TokenId),
 }
 
-/// A token that was given out: what is stored of it, and how it does since.
+/// An issued token: its record, its end and its last use.
 #[derive(Debug)]
 pub struct Issued {
-    /// What is stored.
+    /// The stored token.
     pub token: AccessToken,
     /// Cancelled when the token is no longer valid.
     ended: CancellationToken,
@@ -74,7 +74,7 @@ impl Issued {
         Some(UnixMicros(self.last_use.load(Ordering::Relaxed))).filter(|time| time.0 > 0)
     }
 
-    /// The same with what is stored now. Who holds the one before notices its end.
+    /// The same with the token as stored now. Holders of the previous one notice its end.
     fn changed(&self, token: AccessToken) -> Self {
         let last_use = AtomicI64::new(self.last_use.load(Ordering::Relaxed));
         Self { ended: self.ended.clone(), last_use, token }

@@ -1,4 +1,4 @@
-//! What engines share about audit records: what is noted, what is asked for, and what is kept.
+//! Audit records as all engines see them: the writes, the queries, and the bounds of what is kept.
 
 use crate::{
     domain::{
@@ -12,7 +12,7 @@ use crate::{
 /// The part of the bound that refused calls may take: a flood of them leaves the records of changes.
 pub const AUDIT_REFUSED_PART: u64 = 4;
 
-/// What is to be written down of a call.
+/// The audit write for a call.
 #[derive(Clone, Debug)]
 pub enum AuditWrite {
     /// It begins: nothing is changed before this is on disk.
@@ -28,7 +28,7 @@ pub enum AuditWrite {
 pub struct AuditQuery {
     /// About these accounts.
     pub scope: AccountScope,
-    /// About this resource, or what belongs to it.
+    /// Only records about this resource or its children.
     pub resource: Option<String>,
     /// Of calls by this principal.
     pub principal: Option<String>,
@@ -65,12 +65,12 @@ impl AuditQuery {
     }
 }
 
-/// What is known of all records together.
+/// Totals over all records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AuditUsage {
-    /// What all of them take up.
+    /// Bytes of all records.
     pub bytes: u64,
-    /// What those of refusals take up.
+    /// Bytes of refused calls.
     pub refused_bytes: u64,
     /// The last key that was given away.
     pub last: AuditKey,
@@ -106,7 +106,7 @@ impl AuditUsage {
         }
     }
 
-    /// What has to go, if more is kept than may be.
+    /// The records to evict if a bound is exceeded.
     pub fn excess(&self, bytes_max: u64) -> Option<AuditEviction> {
         if self.refused_bytes > bytes_max / AUDIT_REFUSED_PART {
             Some(AuditEviction::Refused)

@@ -54,8 +54,8 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 /// * *Atomic*: the events of one [`Store::accept`] are stored together with all their deliveries, or not at
 ///   all.
 /// * *Idempotent*: within an account, an event id is stored once.
-/// * *Ordered*: events get rising sequence numbers ([`Seq`]) in the order in which they are stored, and
-///   rising or equal times. A reader that sees an event sees every earlier one.
+/// * *Ordered*: events get increasing sequence numbers ([`Seq`]) in the order in which they are stored, and
+///   increasing or equal times. A reader that sees an event sees every earlier one.
 /// * *Read your writes*: the write of a resolved future is visible to every later call; [`Registry`] and
 ///   [`Tokens`] show it before the future resolves.
 /// * *One state*: every delivery is in exactly one [`DeliveryState`]. The numbers of [`Store::queue_summary`]

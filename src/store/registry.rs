@@ -36,7 +36,7 @@ pub struct Matches {
     pub active: Vec<(SubscriptionKey, PayloadFormat)>,
 }
 
-/// Changes remembered by key. A reader that is further behind has to look at every subscription.
+/// Most changes remembered. A reader further behind checks every subscription.
 pub const CHANGES_REMEMBERED: usize = 4096;
 
 /// A hash of a URL. Collisions are rare and harmless.

@@ -142,7 +142,7 @@ async fn this_machine_and_excepted_hosts_are_reached_directly() {
     assert!(attempt.error.starts_with("a.excepted.invalid did not resolve: "), "{}", attempt.error);
     assert_eq!(proxy.connections(), 0);
     // And judged: this one may not be POSTed to.
-    let settings = |settings: &mut tidings::delivery::http::client::PosterSettings| {
+    let settings = |settings: &mut tidings::delivery::http::client::WebhookClientSettings| {
         settings.proxies = rules(&format!("http://{}", proxy.address));
         settings.egress = Default::default();
     };

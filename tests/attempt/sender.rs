@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::support::PATIENCE;
 use tidings::{
     clock::Clock,
-    delivery::http::client::{PosterSettings, webhook_client},
+    delivery::http::client::{WebhookClientSettings, webhook_client},
     domain::{
         delivery::{Attempt, Outcome},
         egress::EgressPolicy,
@@ -48,9 +48,10 @@ impl Sender {
     }
 
     /// With other settings.
-    pub fn with(change: impl FnOnce(&mut PosterSettings)) -> Self {
+    pub fn with(change: impl FnOnce(&mut WebhookClientSettings)) -> Self {
         let allowed = ["127.0.0.0/8", "::1/128"].iter().map(|net| net.parse().unwrap()).collect();
-        let mut settings = PosterSettings { egress: EgressPolicy::new(allowed), ..PosterSettings::default() };
+        let mut settings =
+            WebhookClientSettings { egress: EgressPolicy::new(allowed), ..WebhookClientSettings::default() };
         change(&mut settings);
         Self(webhook_client(&settings, Arc::new(StoppedClock)).unwrap())
     }

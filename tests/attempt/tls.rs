@@ -9,7 +9,7 @@ use crate::{
 use http::Version;
 use rustls::pki_types::CertificateDer;
 use tidings::{
-    delivery::http::client::{PosterSettings, WebhookClientError, certificates, webhook_client},
+    delivery::http::client::{WebhookClientError, WebhookClientSettings, certificates, webhook_client},
     domain::delivery::Outcome,
 };
 
@@ -136,7 +136,7 @@ async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
     assert!(certificates(b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").is_err());
 
     let extra_roots = vec![receiver.authority().der(), CertificateDer::from(vec![1, 2, 3])];
-    let settings = PosterSettings { extra_roots, ..PosterSettings::default() };
+    let settings = WebhookClientSettings { extra_roots, ..WebhookClientSettings::default() };
     let error = webhook_client(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
     assert!(matches!(error, WebhookClientError::ExtraRoot { number: 2, .. }), "{error}");
 }

@@ -125,7 +125,7 @@ async fn with_the_administrators_token_any_address_is_served_and_every_call_need
 #[tokio::test]
 async fn an_unusable_administrators_token_ends_the_start_and_is_not_printed() {
     for (text, problem) in
-        [("", "does not hold an access token"), ("hunter2", "it must have 32 to 256 characters")]
+        [("", "does not contain an access token"), ("hunter2", "it must have 32 to 256 characters")]
     {
         let launcher = with_admin_token();
         launcher.file("admin.token", text);

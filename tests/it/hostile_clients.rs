@@ -1,6 +1,6 @@
 //! Attacks on the gRPC port: bytes that are no HTTP/2, floods of frames, calls that are never finished,
-//! responses that are never taken, bombs. Beside each a healthy client publishes all the while, and keeps its
-//! latency; the memory of the gateway stays within a bound that is stated; and the gateway complains of
+//! responses that are never taken, bombs. During each a healthy client publishes all the while, and keeps
+//! its latency; the memory of the gateway stays within a bound that is stated; and the gateway complains of
 //! nothing.
 //!
 //! Machines are noisy: medians are compared, with a wide margin, as with hostile receivers.

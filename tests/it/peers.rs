@@ -1,5 +1,5 @@
 //! What stops other gateways must not move this one: endpoints that hang, never end, flood or ask for
-//! patience, gateways that are killed, and clients that break off. Beside each, healthy receivers get 100
+//! patience, gateways that are killed, and clients that break off. With each of them, healthy receivers get 100
 //! events a second all the while.
 //!
 //! Machines are noisy. So these tests look at the order of events, and at medians with a wide margin; how far

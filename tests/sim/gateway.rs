@@ -28,7 +28,7 @@ use tidings::{
             settings::{DispatchSettings, RetrySettings},
             suspension::SuspensionSettings,
         },
-        http::client::{self, PosterSettings},
+        http::client::{self, WebhookClientSettings},
     },
     domain::{
         caller::Peer,
@@ -149,13 +149,13 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
     let (disk, mut writing) =
         Disk::start(Arc::clone(&machine.engine), Arc::clone(&machine.ledger), random.random());
     let store: Arc<dyn Store> = disk;
-    let settings = PosterSettings {
+    let settings = WebhookClientSettings {
         egress: egress_policy(),
         delivery_timeout: POST_TIMEOUT,
         connections: metrics.endpoint_connections.clone(),
         // Longer than a simulation: the client closes idle connections in no order.
         idle_timeout: Duration::from_hours(1),
-        ..PosterSettings::default()
+        ..WebhookClientSettings::default()
     };
     let webhook_client =
         client::webhook_client_with_dialer(TcpStream::connect::<SocketAddr>, &settings, Arc::clone(&clock))?;

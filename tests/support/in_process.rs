@@ -8,7 +8,7 @@ use super::{
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    delivery::http::client::{PosterSettings, webhook_client},
+    delivery::http::client::{WebhookClientSettings, webhook_client},
     domain::{caller::Peer, egress::EgressPolicy, ids::AccountId, time::UnixMicros},
     event::webhook::WebhookClient,
     gateway::{Gateway, GatewaySettings},
@@ -94,7 +94,8 @@ impl TidingsInProcess {
         let Setup { gateway: settings, grpc, webhook_client: chosen, store, peer } = setup;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&clock), 1)));
-        let posting = PosterSettings { egress: settings.egress.clone(), ..PosterSettings::default() };
+        let posting =
+            WebhookClientSettings { egress: settings.egress.clone(), ..WebhookClientSettings::default() };
         let real = || webhook_client(&posting, Arc::clone(&clock)).expect("TLS can be set up");
         let webhook_client = chosen.unwrap_or_else(real);
         let (metrics, random) = (Metrics::new(UnixMicros(0)), StdRng::seed_from_u64(1));

@@ -34,8 +34,8 @@ fn read(text: &str) -> Result<(Config, ResolvedSettings), ConfigFaults> {
     Config::resolve(resolved, &[])
 }
 
-/// Either there is a configuration, which reads the same when it is written down; or there are faults, each of which
-/// names its source.
+/// Either there is a configuration, which reads the same when it is written down; or there are faults, each
+/// of which names its source.
 fn agrees(loaded: Result<(Config, ResolvedSettings), ConfigFaults>, text: &str) {
     match loaded {
         Ok((config, resolved)) => {

@@ -40,7 +40,8 @@ fn setting(arg: &Arg) -> Setting {
         values.iter().find(|value| default.as_deref() != Some(value)).expect(&key).to_string()
     };
     let sample = match placeholder {
-        // One of the bounds, such as those of `1s to 30s`, in the case of a backlog the one that fits the other.
+        // One of the bounds, such as those of `1s to 30s`, in the case of a backlog the one that fits the
+        // other.
         "COUNT" | "SIZE" | "DURATION" => {
             let (min, max) = values[0].split_once(" to ").unwrap();
             if key.contains("max") && key != "backlog_per_subscription_max" {
@@ -242,10 +243,10 @@ fn only_a_near_name_is_suggested() {
         (&"x".repeat(1000), None),
     ] {
         let resolved = ResolvedSettings::read_text::<Config>("x".as_ref(), &format!("{key} = 1"));
-        let told = Config::resolve(resolved, &[]).expect_err(key).to_string();
+        let message = Config::resolve(resolved, &[]).expect_err(key).to_string();
         match near {
-            Some(near) => assert!(told.ends_with(&format!("did you mean {near}?")), "{told}"),
-            None => assert!(told.ends_with("lists them"), "{told}"),
+            Some(near) => assert!(message.ends_with(&format!("did you mean {near}?")), "{message}"),
+            None => assert!(message.ends_with("lists them"), "{message}"),
         }
     }
 }
@@ -476,10 +477,10 @@ fn the_administrators_token_comes_from_the_environment_and_is_never_shown() {
     let faults =
         Config::load(&flags(&["--admin-token-file", "f"]), variables).expect_err("there are two tokens");
     assert_eq!(faults.faults.len(), 1, "{faults:?}");
-    let told = faults.faults[0].to_string();
+    let message = faults.faults[0].to_string();
     assert!(
-        told.ends_with("cannot be given together with TIDINGS_ADMIN_TOKEN: remove one of them"),
-        "{told}"
+        message.ends_with("cannot be given together with TIDINGS_ADMIN_TOKEN: remove one of them"),
+        "{message}"
     );
 }
 

@@ -297,7 +297,7 @@ mod tests {
         let fault = |body: &str| describe(&parse::read(body.as_bytes(), account(1)).unwrap_err(), 7);
         let one = fault("{\"a\":nope}");
         assert!(
-            one[0].starts_with("is not JSON") && one[0].ends_with(": expected ident at column 7"),
+            one[0].starts_with("is not valid JSON") && one[0].ends_with(": expected ident at column 7"),
             "{one:?}"
         );
         let further = fault("{\n\"a\":tru}");

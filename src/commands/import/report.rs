@@ -35,7 +35,7 @@ pub(super) struct Report {
     is_complete: bool,
 }
 
-/// What the run does with accepted objects.
+/// The mode of the run.
 #[derive(Debug)]
 enum Mode {
     Published,

@@ -15,7 +15,8 @@ use crate::{
 
 /// Wait before repeating a read or a settlement that the store refused.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
-/// POSTs under way at once that a subscription may ask for at most, from the contract (`Subscription.max_in_flight`).
+/// POSTs under way at once that a subscription may ask for at most, from the contract
+/// (`Subscription.max_in_flight`).
 const MAX_IN_FLIGHT_MAX: u64 = 256;
 
 /// Scheduling of deliveries.
@@ -23,19 +24,29 @@ const MAX_IN_FLIGHT_MAX: u64 = 256;
 #[command(next_help_heading = "Delivery")]
 pub struct DispatchSettings {
     /// POSTs of one subscription under way at once, where the subscription does not say.
-    #[arg(long, value_name = "COUNT", default_value = "32", value_parser = count::<u16>(1, MAX_IN_FLIGHT_MAX))]
+    #[arg(
+        long, value_name = "COUNT", default_value = "32",
+        value_parser = count::<u16>(1, MAX_IN_FLIGHT_MAX)
+    )]
     pub max_in_flight: u16,
-    /// POSTs under way at once over all subscriptions. Half of them is for subscriptions whose last POST succeeded.
+    /// POSTs under way at once over all subscriptions. Half of them is for subscriptions whose last POST
+    /// succeeded.
     ///
-    /// Raise it if deliveries wait while many endpoints are slow. Four times as many idle connections are kept open.
+    /// Raise it if deliveries wait while many endpoints are slow. Four times as many idle connections are
+    /// kept open.
     #[arg(long, value_name = "COUNT", default_value = "1024", value_parser = count::<usize>(16, 65_536))]
     pub attempts_in_flight_max: usize,
-    /// Memory for prefetched deliveries. Near it each subscription prefetches fewer and reads on from the store.
+    /// Memory for prefetched deliveries. Near it each subscription prefetches fewer and reads on from the
+    /// store.
     ///
     /// Raise it if many subscriptions have a backlog, lower it on a small machine.
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = bytes::<usize>("1MiB", "64GiB"))]
+    #[arg(
+        long, value_name = "SIZE", default_value = "128MiB",
+        value_parser = bytes::<usize>("1MiB", "64GiB")
+    )]
     pub delivery_memory_max: usize,
-    /// Conversations, contacts and inboxes that an ordered subscription keeps apart while their deliveries are pending.
+    /// Conversations, contacts and inboxes that an ordered subscription keeps apart while their deliveries
+    /// are pending.
     ///
     /// Past it the subscription reads no further until one is done. Raise it if the log says so.
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = count::<usize>(1, 1_000_000))]
@@ -60,7 +71,7 @@ pub struct DispatchSettings {
     /// Prefetched deliveries of one conversation, contact or inbox. Further ones are read again.
     #[arg(skip = 8_usize)]
     pub lane_order_key_window: usize,
-    /// Reads of the store for lanes at once. At the start every lane with pending deliveries wants one.
+    /// Most concurrent store reads for lanes. At the start every lane with pending deliveries wants one.
     #[arg(skip = 16_usize)]
     pub reads_in_flight_max: usize,
 }

@@ -25,10 +25,12 @@ pub const WRITTEN_AFTER_PART: u32 = 64;
 /// When a subscription is suspended, and when it is probed.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuspensionSettings {
-    /// Time of nothing but failed attempts after which a subscription is suspended: deliveries collect, and it is probed.
+    /// Time of nothing but failed attempts after which a subscription is suspended: deliveries collect, and
+    /// it is probed.
     #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = duration("1s", "365d"))]
     pub suspend_after: Duration,
-    /// Longest wait between two probes of a suspended subscription. The first comes after a sixtieth of it, at most.
+    /// Longest wait between two probes of a suspended subscription. The first comes after a sixtieth of it,
+    /// at most.
     ///
     /// The waits double. Lower it to notice sooner that an endpoint is back.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration("1ms", "7d"))]

@@ -139,7 +139,8 @@ async fn at_the_start_reads_are_bounded_and_every_subscription_reads() {
     assert_eq!(dispatcher.reserved_bytes, 0);
 }
 
-/// A dispatcher with one subscription, an attempt of its first event in flight, and the next two in the prefetch.
+/// A dispatcher with one subscription, an attempt of its first event in flight, and the next two in the
+/// prefetch.
 async fn dispatcher_with_prefetch(
     store: &Arc<dyn Store>,
 ) -> (Dispatcher, Receiver<QueueEvent>, SubscriptionKey) {

@@ -42,7 +42,7 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// Settings of the webhook client, and its limits.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Delivery")]
-pub struct PosterSettings {
+pub struct WebhookClientSettings {
     /// Timeout of one POST whose subscription sets none.
     ///
     /// Half of it is the timeout of its connection: name resolution, TCP, proxy and TLS.
@@ -82,7 +82,7 @@ pub struct PosterSettings {
     pub connections: InFlightGauge,
 }
 
-impl PosterSettings {
+impl WebhookClientSettings {
     /// Sets the limits that follow from other settings.
     pub fn derive(&mut self, attempts_in_flight_max: usize) {
         self.connect_timeout = self.delivery_timeout / 2;
@@ -90,7 +90,7 @@ impl PosterSettings {
     }
 }
 
-impl Default for PosterSettings {
+impl Default for WebhookClientSettings {
     /// Public addresses only, no proxy, the system's certificate authorities only.
     fn default() -> Self {
         let mut settings: Self = declared_defaults();
@@ -102,7 +102,7 @@ impl Default for PosterSettings {
 /// A webhook client. Clones share the connection pool. Must be called within a tokio runtime; reads the
 /// system's certificate authorities from disk.
 pub fn webhook_client(
-    settings: &PosterSettings,
+    settings: &WebhookClientSettings,
     clock: Arc<dyn Clock>,
 ) -> Result<WebhookClient, WebhookClientError> {
     webhook_client_with_dialer(connect::dial, settings, clock)
@@ -112,7 +112,7 @@ pub fn webhook_client(
 /// names.
 pub fn webhook_client_with_dialer<D, F, T>(
     dial: D,
-    settings: &PosterSettings,
+    settings: &WebhookClientSettings,
     clock: Arc<dyn Clock>,
 ) -> Result<WebhookClient, WebhookClientError>
 where
@@ -132,12 +132,12 @@ where
     Ok(stack::webhook_client(client, settings.delivery_timeout, settings.response_bytes_max, clock))
 }
 
-/// The certificates of a PEM file, for [`PosterSettings::extra_roots`]. Other sections are ignored.
+/// The certificates of a PEM file, for [`WebhookClientSettings::extra_roots`]. Other sections are ignored.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
     CertificateDer::pem_slice_iter(pem).collect()
 }
 
-fn pool_settings(settings: &PosterSettings) -> PoolSettings {
+fn pool_settings(settings: &WebhookClientSettings) -> PoolSettings {
     let mut http1 = http1::Builder::new();
     http1.max_buf_size(RESPONSE_HEADERS_BYTES_MAX);
     let mut http2 = http2::Builder::new(TokioExecutor::new());

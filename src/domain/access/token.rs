@@ -80,7 +80,7 @@ impl TokenHash {
         &self.0
     }
 
-    /// Its first half, for look-ups. Compare the whole hash of the token found.
+    /// Its first half, for lookups. Compare the whole hash of the token found.
     pub fn key(&self) -> u128 {
         u128::from_be_bytes(*self.0.first_chunk().expect("half of 32 bytes is 16"))
     }

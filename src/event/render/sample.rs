@@ -1,8 +1,9 @@
 //! The sample form: the document's first "A sample webhook payload", which message events have.
 //!
 //! Its ids are strings. `sender` is "the agent who sent this message": a user, or a bot (with an empty
-//! address); null when the end user wrote, who is under `contact`. `created_at` is null when unset, as every
-//! date of the documented form is. Further attributes of a conversation come out next to the documented ones.
+//! address); null if the end user wrote the message: the user is in `contact`. `created_at` is null when
+//! unset, as every date of the documented form is. Further attributes of a conversation are rendered next to
+//! the documented ones.
 
 use serde::{Serialize, Serializer};
 

@@ -53,13 +53,15 @@ pub enum Exposure {
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Access")]
 pub struct AccessSettings {
-    /// Callers of gRPC reflection: everybody (open), those with an access token of any scope (token), nobody (off).
+    /// Callers of gRPC reflection: everybody (open), those with an access token of any scope (token), nobody
+    /// (off).
     #[arg(long, value_name = "WORD", default_value = "open")]
     pub grpc_reflection: Exposure,
     /// Callers of grpc.health.v1: open, token or off.
     #[arg(long, value_name = "WORD", default_value = "open")]
     pub grpc_health: Exposure,
-    /// Calls without a valid access token that one address may make in a minute; one more is RESOURCE_EXHAUSTED.
+    /// Calls without a valid access token that one address may make in a minute; one more is
+    /// RESOURCE_EXHAUSTED.
     #[arg(skip = FAILURES_PER_MINUTE_MAX)]
     pub failures_per_minute_max: u32,
     /// Addresses for which these are counted separately; all others share one count.

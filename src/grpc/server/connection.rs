@@ -47,7 +47,8 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Settings of connections, and their limits.
 #[derive(Args, Clone, Debug)]
 pub struct ConnectionSettings {
-    /// Longest time of a gRPC connection without a call, up to a quarter longer. Then its client is asked to close it.
+    /// Longest time of a gRPC connection without a call, up to a quarter longer. Then its client is asked to
+    /// close it.
     ///
     /// Set it below the idle timeout of a load balancer between clients and the gateway.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration("100ms", "365d"))]
@@ -58,17 +59,19 @@ pub struct ConnectionSettings {
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.
     #[arg(skip)]
     pub per_address_max: usize,
-    /// Most connections on which TLS and HTTP/2 have not begun; further ones are closed. One address may have a quarter.
+    /// Most connections on which TLS and HTTP/2 have not begun; further ones are closed. One address may have
+    /// a quarter.
     #[arg(skip)]
     pub half_open_max: usize,
     /// Longest time for TLS and the beginning of HTTP/2.
     #[arg(skip)]
     pub handshake_timeout: Duration,
-    /// Longest time for a client to take more of a response before the connection is cut; up to a quarter longer.
+    /// Longest time for a client to take more of a response before the connection is cut; up to a quarter
+    /// longer.
     #[arg(skip)]
     pub response_timeout: Duration,
-    /// Most bytes of messages that have not arrived completely. One connection may have a quarter; a call past it is
-    /// RESOURCE_EXHAUSTED.
+    /// Most bytes of messages that have not arrived completely. One connection may have a quarter; a call
+    /// past it is RESOURCE_EXHAUSTED.
     #[arg(skip)]
     pub unfinished_bytes_max: usize,
     /// Most bytes of responses that their clients have not read, with the same quarter and effect.

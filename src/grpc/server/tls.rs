@@ -29,7 +29,8 @@ const PROTOCOL: &[u8] = b"h2";
 /// Settings of TLS.
 #[derive(Args, Clone, Debug)]
 pub struct TlsSettings {
-    /// A PEM file with the certificate of the gRPC server, then those up to its authority. With it there is only TLS.
+    /// A PEM file with the certificate of the gRPC server, then those up to its authority. With it there is
+    /// only TLS.
     #[arg(long, value_name = "FILE")]
     pub grpc_tls_cert_file: Option<PathBuf>,
     /// A PEM file with the private key of that certificate.

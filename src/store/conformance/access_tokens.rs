@@ -1,4 +1,4 @@
-//! What every engine must do with access tokens.
+//! Conformance: access tokens.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What every engine must do with audit records.
+//! Conformance: audit records.
 
 use super::{Bench, Engine, account};
 use crate::{

@@ -215,7 +215,9 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     let now = bench.clock.now();
     let retried = bench.store.override_delivery(key(a), OperatorAction::Retry).await.unwrap();
     assert_eq!(retried, DeliveryState::Retrying { due: now });
-    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Due(told, due) if told == key(a) && due == now));
+    assert!(
+        matches!(feed.recv().await.unwrap(), QueueEvent::Due(changed, due) if changed == key(a) && due == now)
+    );
     bench.reopen();
     let due = bench.store.due(a, now, 10).unwrap().owed;
     assert_eq!((due.len(), due[0].attempts), (1, 1), "attempts go on counting");
@@ -231,7 +233,7 @@ async fn callers_decide_about_deliveries<E: Engine>(engine: E) {
     assert_eq!(bench.store.oldest_owed(&[a, b]), Some(event.create_time));
     let mut feed = bench.store.subscribe_accepted();
     bench.store.override_delivery(key(b), OperatorAction::Cancel).await.unwrap();
-    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Cancelled(told) if told == key(b)));
+    assert!(matches!(feed.recv().await.unwrap(), QueueEvent::Cancelled(changed) if changed == key(b)));
     for _ in 0..2 {
         assert_eq!(
             bench.store.override_delivery(key(b), OperatorAction::Cancel).await.unwrap(),

@@ -70,7 +70,7 @@ async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine
     }
 }
 
-/// What is owed is there, and the counts are those of what is listed.
+/// Checks that owed deliveries exist, and that the counts match the lists.
 fn check_retained<E: Engine>(bench: &Bench<E>, subscription: SubscriptionKey, owed: &[Seq]) {
     let pending = bench.store.pending(subscription, Seq(0), 10).unwrap().owed;
     let due = bench.store.due(subscription, UnixMicros(i64::MAX), 10).unwrap().owed;

@@ -1,4 +1,4 @@
-//! What every engine must do with subscriptions.
+//! Conformance: subscriptions.
 
 use std::time::Duration;
 

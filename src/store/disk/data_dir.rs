@@ -42,7 +42,7 @@ pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Who holds it is for people only.
+            // The holder is for people only.
             if file.read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
                 holder = "unknown".to_owned();
             }

@@ -12,7 +12,7 @@ pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(&path)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     if let Err(error) = written {
-        // What was begun takes up room, which may be what is wanting.
+        // Remove the partial file: it may occupy the space that is missing.
         drop(fs::remove_file(path));
         return Err(error);
     }

@@ -103,13 +103,18 @@ fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>
     for volume in &ledger.volumes {
         let detail = ledger.detail(volume.first).expect("everything is in memory");
         comes_back(detail);
-        let mut anew = volume.clone();
-        anew.recount(detail, |subscription| ledger.has_subscription(subscription));
+        let mut recounted = volume.clone();
+        recounted.recount(detail, |subscription| ledger.has_subscription(subscription));
         let counts =
             |volume: &Volume| (volume.events, volume.bytes, volume.accounts.clone(), volume.dues.clone());
-        assert_eq!(counts(&anew), counts(volume));
+        assert_eq!(counts(&recounted), counts(volume));
         let kept = volume.subscriptions.iter().filter(|counts| counts.raw() != [0; 5]);
-        assert!(kept.eq(&anew.subscriptions), "{:?} {:?}", volume.subscriptions, anew.subscriptions);
+        assert!(
+            kept.eq(&recounted.subscriptions),
+            "{:?} {:?}",
+            volume.subscriptions,
+            recounted.subscriptions
+        );
         owed += volume.owed().pending + volume.owed().retrying;
     }
     assert_eq!(owed, ledger.owed().load(std::sync::atomic::Ordering::Relaxed));

@@ -102,7 +102,7 @@ pub enum ReadError {
     /// Retention has removed it.
     #[error("it was removed")]
     Gone,
-    /// What is there makes no sense.
+    /// The record is invalid.
     #[error(transparent)]
     Record(#[from] RecordError),
 }

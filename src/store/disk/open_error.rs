@@ -33,7 +33,7 @@ pub enum OpenError {
         "data directory {0} has format {1}, and this version of tidings reads format {FORMAT} and the one before it only"
     )]
     Format(PathBuf, String),
-    /// What is there cannot be read, or does not add up.
+    /// The data is unreadable or inconsistent.
     #[error(
         "data directory {0} cannot be read: {1}. Nothing was created in its place. Copy the directory before anything else; then \
          restore it from a backup, or start with another --data-dir"
@@ -49,7 +49,7 @@ pub enum OpenError {
     NoRoom {
         /// Which.
         dir: PathBuf,
-        /// What the file system said.
+        /// The file system's error.
         why: io::Error,
     },
     /// The file system refused.
@@ -63,9 +63,9 @@ pub enum OpenError {
         "data directory {dir}: its secrets are sealed with the key {of_store}, and given is {given}. Nothing was changed. Give the key {of_store} (secrets_key_file or TIDINGS_SECRETS_KEY), alone or after the one that replaces it"
     )]
     WrongKey {
-        /// Whose secrets.
+        /// The data directory of the secrets.
         dir: PathBuf,
-        /// What they are sealed with.
+        /// The id of the store's key.
         of_store: KeyId,
         /// The ids of the given keys.
         given: String,

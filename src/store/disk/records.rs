@@ -200,7 +200,7 @@ pub struct AttemptRecord {
     /// The response status; 0 without a response.
     #[prost(uint32, tag = "4")]
     pub http_status: u32,
-    /// What went wrong.
+    /// The error.
     #[prost(string, tag = "5")]
     pub error: String,
     /// The start of the response body.

@@ -1,4 +1,4 @@
-//! What the reference engine remembers, and what is asked of it more than once.
+//! The state of the reference engine, and the queries that several of its methods share.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What is remembered.
+/// State of the engine.
 pub(super) struct Inner {
     pub(super) random: StdRng,
     pub(super) closed: bool,

@@ -25,7 +25,7 @@ pub struct ReplayQuery {
     pub time: TimeRange,
     /// With a delivery that has been over, in one of these states, since `changed_until` or earlier.
     pub states: Vec<DeliveryState>,
-    /// Keeps a replay from taking again what its earlier pages queued.
+    /// Only deliveries that ended by this time, so that a later page queues none twice.
     pub changed_until: UnixMicros,
     /// Also events that never had a delivery to this subscription, if they match this.
     pub never_queued: Option<Wanted>,

@@ -148,7 +148,7 @@ pub(super) struct Message<'a> {
     source_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Attachment<'a>>,
-    /// This key and the next only where the publisher asks for them: Chatwoot has none of them here.
+    /// Rendered only if the publisher sets it, like the next key: Chatwoot has neither here.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

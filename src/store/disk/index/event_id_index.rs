@@ -1,7 +1,7 @@
 //! Finds the volume of an event by the id that its publisher chose.
 //!
 //! A 32-bit hash leads to the volumes that may have the id; their details have the ids themselves. New hashes
-//! go into a table. A large table becomes a sorted list of five bytes an id, which look-ups search after the
+//! go into a table. A large table becomes a sorted list of five bytes an id, which lookups search after the
 //! table.
 
 use std::collections::{HashMap, hash_map::Entry};
@@ -28,7 +28,7 @@ pub struct IdIndex {
 
 #[derive(Debug)]
 struct List {
-    /// Rising.
+    /// In ascending order.
     hashes: Vec<u32>,
     /// For each hash its volume, by its number in `volumes`.
     volume_numbers: Vec<u8>,

@@ -42,9 +42,9 @@ pub struct Volume {
     pub last_time: UnixMicros,
     /// The log file that holds its bodies.
     pub file: u32,
-    /// The accounts of its events, rising.
+    /// The accounts of its events, in ascending order.
     pub accounts: Vec<i64>,
-    /// Its deliveries by subscription, rising.
+    /// Its deliveries by subscription, in ascending order.
     pub subscriptions: Vec<SubscriptionCounts>,
     /// When the next retry is due, of the subscriptions that have one.
     pub dues: BTreeMap<u32, UnixMicros>,

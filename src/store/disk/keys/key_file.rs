@@ -38,7 +38,7 @@ pub enum KeyFileError {
         "it may be read or changed by others (its mode is {0:03o}): make it `chmod 600`, or 640 for a group of its own"
     )]
     Exposed(u32),
-    /// What is in it is no key.
+    /// The content is not a key.
     #[error("{0}")]
     Malformed(String),
     /// The file system refused.

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// What the tree is called.
+/// Name of the tree.
 pub const TOKENS_TREE: &str = "access_tokens";
 
 /// The tree of the access tokens.

@@ -40,7 +40,7 @@ pub enum RegistryError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] ::sled::Error),
-    /// What is there makes no sense.
+    /// The record is invalid.
     #[error(transparent)]
     Record(#[from] RecordError),
 }

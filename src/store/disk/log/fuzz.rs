@@ -99,7 +99,7 @@ fn append(files: &mut [Vec<u8>], kind: Kind, payload: &[u8], number: u64) -> std
     from..end
 }
 
-/// What is read of these files, and whether they were read to the end.
+/// The records read from these files, and whether they were read to the end.
 fn read(contents: &[&[u8]]) -> (Vec<(Kind, Vec<u8>)>, bool) {
     let mut files = BTreeMap::new();
     for (number, bytes) in (FIRST_FILE..).zip(contents) {

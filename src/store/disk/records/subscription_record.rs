@@ -1,4 +1,4 @@
-//! A subscription as it is on disk, and what a request to make one was answered.
+//! A subscription as it is on disk, and the stored result of a create request.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ mod sealed;
 
 pub use sealed::SealedRecord;
 
-/// What a request id was used for.
+/// The use of a request id.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RequestRecord {
     /// When, in microseconds since the epoch.
@@ -122,7 +122,7 @@ impl fmt::Debug for SubscriptionRecord {
     }
 }
 
-/// What an owner says about TLS; empty is not set.
+/// TLS options of an owner; empty is unset.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 struct TlsRecord {

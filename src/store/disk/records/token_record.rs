@@ -1,4 +1,4 @@
-//! What is written to disk of access tokens.
+//! An access token as it is on disk.
 
 use super::RecordError;
 use crate::domain::{

@@ -1,4 +1,4 @@
-//! What was damaged, torn off or left half made, and how much a start reads.
+//! Starts on damaged, torn or unfinished data, and how much a start reads.
 
 use super::*;
 

@@ -37,7 +37,7 @@ async fn what_one_lane_holds_is_not_read_again_for_another() {
     );
 }
 
-/// What a report should say, from what the store says of each delivery.
+/// The expected report, computed from the store's deliveries one by one.
 fn expected_backlog(
     store: &DiskStore,
     subscriptions: &[SubscriptionKey],

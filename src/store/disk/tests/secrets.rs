@@ -208,9 +208,9 @@ async fn another_key_opens_nothing_and_changes_nothing() {
     for wrong in [&[2][..], &[2, 3]] {
         let refused = open_with(dir.path(), &given(wrong)).err().unwrap();
         assert!(matches!(refused, OpenError::WrongKey { .. }), "{refused}");
-        let told = refused.to_string();
-        assert!(wrong.iter().all(|seed| told.contains(&one(*seed).id().to_string())), "{told}");
-        assert!(told.contains(&format!("sealed with the key {}", one(1).id())), "{told}");
+        let message = refused.to_string();
+        assert!(wrong.iter().all(|seed| message.contains(&one(*seed).id().to_string())), "{message}");
+        assert!(message.contains(&format!("sealed with the key {}", one(1).id())), "{message}");
     }
     let lost = open(dir.path()).err().unwrap();
     assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
@@ -233,8 +233,8 @@ async fn the_first_of_several_keys_takes_the_place_of_the_one_before() {
 #[tokio::test]
 async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
-    let beside = KeySource::Beside(one(1));
-    let subscriptions = store_with_secrets(dir.path(), &beside).await;
+    let in_data_dir = KeySource::Beside(one(1));
+    let subscriptions = store_with_secrets(dir.path(), &in_data_dir).await;
     let file = dir.path().join(KEY_FILE);
     let rotated = rotate_secrets_key(dir.path(), &KeySource::Beside(one(9)), one(2), 1).unwrap();
     let expected = Rotation { key: one(2).id(), before: Some(one(1).id()), file: Some(file.clone()) };
@@ -252,7 +252,7 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
         if of_store == 3 {
             drop(open_with(dir.path(), &given(&[3, 2])).unwrap());
         }
-        let rotated = rotate_secrets_key(dir.path(), &beside, one(8), 1).unwrap();
+        let rotated = rotate_secrets_key(dir.path(), &in_data_dir, one(8), 1).unwrap();
         assert_eq!((rotated.key, rotated.before), (one(3).id(), Some(one(of_store).id())));
         assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(3)));
         assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
@@ -265,7 +265,7 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     assert_eq!(keys::key_file::read(&file).unwrap(), SealingKeys::one(one(4)));
 }
 
-/// What a sealed secret begins with, after its first byte.
+/// The start of a sealed secret, after its first byte.
 fn rows_head(id: crate::domain::seal::KeyId) -> Vec<u8> {
     let digits = id.to_string();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()

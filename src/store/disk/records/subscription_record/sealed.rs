@@ -16,7 +16,7 @@ use crate::{
     store::disk::records::{RecordError, unreadable},
 };
 
-/// The secrets of a subscription, sealed. Another secret gets a field here, a name below, and a line in
+/// The secrets of a subscription, sealed. A new secret needs a field here, a name below, and a line in
 /// [`SubscriptionRecord::seal`] and [`SubscriptionRecord::open`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SealedRecord {
