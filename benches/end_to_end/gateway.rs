@@ -1,11 +1,10 @@
 //! The gateway under test: the real binary on a data directory of its own.
 
 use std::{
-    env,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -20,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     children::{Process, Usage},
+    environment,
     load::{account, now_micros, stamped},
 };
 
@@ -239,13 +239,7 @@ impl Drop for Gateway {
 }
 
 fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
-    let under = start.under.as_deref().unwrap_or_default();
-    let mut words = under.split_whitespace().chain([env!("CARGO_BIN_EXE_tidings")]);
-    let mut command = Command::new(words.next().expect("the command is not empty"));
-    command.args(words);
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
-        command.env_remove(name);
-    }
+    let mut command = environment::tidings(start.under.as_deref().unwrap_or_default().split_whitespace());
     command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http, "--console-listen", "off"]);
     command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
     command.arg("--data-dir").arg(data_dir);

@@ -7,6 +7,8 @@
 
 mod cases;
 mod children;
+#[path = "../../tests/support/environment.rs"]
+mod environment;
 mod gateway;
 mod limits;
 mod load;

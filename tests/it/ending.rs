@@ -142,8 +142,8 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
     assert!(receiver.seen().iter().any(|request| request.body.contains("marker-in-the-body")));
 
     let log = gateway.stop().await;
-    let given_up = log.iter().filter(|line| line.contains("delivery failed permanently")).count();
-    assert_eq!(given_up, deliveries.len(), "each failure is logged once");
+    let failed = log.iter().filter(|line| line.contains("delivery failed permanently")).count();
+    assert_eq!(failed, deliveries.len(), "each failure is logged once");
     assert!(log.iter().any(|line| line.contains(id_of(&published.event))), "by the event's name");
     for marker in MARKERS {
         // As text, and as a list of bytes.

@@ -1,4 +1,4 @@
-//! The environment of the tests, which must not change their results.
+//! The environment of tests and benchmarks, which must not change their results.
 
 use std::{
     env,

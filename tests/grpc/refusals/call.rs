@@ -8,6 +8,9 @@ use tonic::{
 
 use crate::support::client::Client;
 
+/// The name of a subscription that does not exist.
+pub const NO_SUBSCRIPTION: &str = "accounts/1/subscriptions/none";
+
 /// A call of any method.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Call {
@@ -95,4 +98,9 @@ pub fn exists(what: &'static str, call: Call, fields: &[&str]) -> Line {
 
 pub fn missing(what: &'static str, call: Call, reason: &'static str) -> Line {
     line(what, call, NotFound, reason, &[])
+}
+
+/// A call about a subscription that does not exist.
+pub fn no_subscription(what: &'static str, call: Call) -> Line {
+    missing(what, call, "SUBSCRIPTION_NOT_FOUND")
 }

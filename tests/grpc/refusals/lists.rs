@@ -69,10 +69,9 @@ pub fn lists() -> Vec<Line> {
         ),
         page_token("a page token of events that is garbage", events(|r| r.page_token = "AAAA".into())),
         invalid("a list of deliveries of an account", deliveries(|r| r.parent = PARENT.into()), &["parent"]),
-        missing(
+        no_subscription(
             "deliveries of a subscription that is not there",
-            deliveries(|r| r.parent = "accounts/1/subscriptions/none".into()),
-            "SUBSCRIPTION_NOT_FOUND",
+            deliveries(|r| r.parent = NO_SUBSCRIPTION.into()),
         ),
         invalid("an unknown state of deliveries", deliveries(|r| r.states = vec![9]), &["states[0]"]),
         mismatch(
@@ -109,10 +108,9 @@ pub fn lists() -> Vec<Line> {
             replay(|r| r.parent = "accounts/1/subscriptions/-".into()),
             &["parent"],
         ),
-        missing(
+        no_subscription(
             "a replay to a subscription that is not there",
-            replay(|r| r.parent = "accounts/1/subscriptions/none".into()),
-            "SUBSCRIPTION_NOT_FOUND",
+            replay(|r| r.parent = NO_SUBSCRIPTION.into()),
         ),
         invalid(
             "a replay of what is owed",
@@ -138,11 +136,7 @@ pub fn lists() -> Vec<Line> {
             render(Some(Source::Name("accounts/1/events/none".into())), ""),
             "EVENT_NOT_FOUND",
         ),
-        missing(
-            "a subscription to render for that is not there",
-            render(stored(), "accounts/1/subscriptions/none"),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
+        no_subscription("a subscription to render for that is not there", render(stored(), NO_SUBSCRIPTION)),
         mismatch(
             "a subscription of another account to render for",
             render(stored(), "accounts/2/subscriptions/crm"),

@@ -160,37 +160,17 @@ pub fn subscriptions() -> Vec<Line> {
         ),
         required("no name to get", Call::GetSubscription(""), &["name"]),
         invalid("a name of another kind", Call::GetSubscription("accounts/1/events/e"), &["name"]),
-        missing(
-            "a subscription that is not there",
-            Call::GetSubscription("accounts/1/subscriptions/none"),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
-        missing(
-            "one of another account",
-            Call::GetSubscription("accounts/2/subscriptions/crm"),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
-        missing("a pause of nothing", Call::Pause("accounts/1/subscriptions/none"), "SUBSCRIPTION_NOT_FOUND"),
+        no_subscription("a subscription that is not there", Call::GetSubscription(NO_SUBSCRIPTION)),
+        no_subscription("one of another account", Call::GetSubscription("accounts/2/subscriptions/crm")),
+        no_subscription("a pause of nothing", Call::Pause(NO_SUBSCRIPTION)),
         required("a pause without a name", Call::Pause(""), &["name"]),
-        missing(
-            "a resumption of nothing",
-            Call::Resume("accounts/1/subscriptions/none"),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
-        missing(
+        no_subscription("a resumption of nothing", Call::Resume(NO_SUBSCRIPTION)),
+        no_subscription(
             "a test of nothing",
-            Call::Test(v1::TestSubscriptionRequest {
-                name: "accounts/1/subscriptions/none".into(),
-                event_type: 0,
-            }),
-            "SUBSCRIPTION_NOT_FOUND",
+            Call::Test(v1::TestSubscriptionRequest { name: NO_SUBSCRIPTION.into(), event_type: 0 }),
         ),
         required("a rotation of no name", rotation("", None), &["name"]),
-        missing(
-            "a rotation of nothing",
-            rotation("accounts/1/subscriptions/none", None),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
+        no_subscription("a rotation of nothing", rotation(NO_SUBSCRIPTION, None)),
         invalid("an overlap before now", rotation(CRM, Some((-1, 0))), &["overlap"]),
         invalid("an overlap of more than 30 days", rotation(CRM, Some((2_592_000, 1))), &["overlap"]),
         invalid("an overlap with too many nanos", rotation(CRM, Some((0, 1_000_000_000))), &["overlap"]),
@@ -218,11 +198,7 @@ pub fn changes() -> Vec<Line> {
             &["subscription"],
         ),
         required("an update without a name", update(&[], |s| s.name.clear()), &["subscription.name"]),
-        missing(
-            "an update of what is not there",
-            update(&[], |s| s.name = "accounts/1/subscriptions/none".into()),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
+        no_subscription("an update of what is not there", update(&[], |s| s.name = NO_SUBSCRIPTION.into())),
         invalid(
             "a mask of an unknown field",
             update(&["url", "nonsense"], |_| ()),
@@ -285,11 +261,7 @@ pub fn changes() -> Vec<Line> {
             &[],
         ),
         required("a deletion without a name", delete("", ""), &["name"]),
-        missing(
-            "a deletion of what is not there",
-            delete("accounts/1/subscriptions/none", ""),
-            "SUBSCRIPTION_NOT_FOUND",
-        ),
+        no_subscription("a deletion of what is not there", delete(NO_SUBSCRIPTION, "")),
         line("a deletion with another etag", delete(CRM, "\"x\""), Aborted, "ETAG_MISMATCH", &[]),
         line(
             "a deletion of what is still owed",
