@@ -51,7 +51,8 @@ fn why_not(path: &str) -> &'static str {
     match path {
         "*" => "must be the only path if it is \"*\"",
         "name" => "cannot be changed: it identifies the subscription",
-        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key" => {
+        "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key"
+        | "owed_count" | "failing_since_time" | "last_success_time" | "last_failure_time" | "last_error" => {
             "is output only and cannot be changed here"
         }
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {
