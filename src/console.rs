@@ -40,7 +40,7 @@ pub struct ConsoleSettings {
     /// A PEM file with the private key of that certificate.
     #[arg(long, value_name = "FILE")]
     pub console_tls_key_file: Option<PathBuf>,
-    /// The address that browsers use for the console, such as https://tidings.example.com behind a proxy.
+    /// The https address that browsers use for the console, for example that of a proxy in front of it.
     ///
     /// Requests for another host name are refused, except for those of this machine.
     #[arg(long, value_name = "URL")]

@@ -1,9 +1,9 @@
 //! The catalogue of event types: one descriptor for each, with everything that differs between them.
 //!
-//! The rest of the crate works on the [`Parts`] of a payload: its descriptor, the record that the event is
+//! The rest of the crate works on the `Parts` of a payload: its descriptor, the record that the event is
 //! about, and the attributes that changed. One match on event types by name remains outside of this
 //! file: `account_in_payload` in `grpc/services/events.rs`. A new event type is a descriptor, its entry in
-//! [`DESCRIPTORS`], and an arm in [`parts`], in [`record_mut`] and in that match; the compiler finds the
+//! `DESCRIPTORS`, and an arm in `parts`, in `record_mut` and in that match; the compiler finds the
 //! arms, a test finds the rest.
 
 use prost_types::{Struct, Value};

@@ -24,7 +24,7 @@ pub(crate) use self::time::{FIRST_SECOND, LAST_SECOND};
 ///
 /// # Panics
 ///
-/// If the event did not pass [`check`](super::validate).
+/// If the event did not pass [`check`](crate::event::check).
 pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
     let payload = event.payload.as_ref().expect("a checked event has a payload");
     let parts = catalogue::parts(payload);
