@@ -10,12 +10,14 @@ mod render;
 mod secrets;
 mod setting;
 mod sources;
+mod variables;
 
 pub use clients::ClientSettings;
 pub use fault::{ConfigFault, ConfigFaults, Source};
 pub use load::ResolvedSettings;
 pub use quantities::parse_duration;
 pub use render::settings_table;
-pub use secrets::{SECRETS_KEY_ENVIRONMENT, Secrets, TOKEN_ENVIRONMENT};
+pub use secrets::Secrets;
 pub use setting::declared_defaults;
 pub use sources::{CONFIG_FILE_BYTES_MAX, Flags};
+pub use variables::{SECRETS_KEY_ENVIRONMENT, TOKEN_ENVIRONMENT};

@@ -15,6 +15,7 @@ use crate::{
 
 pub mod catalogue;
 mod content;
+pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod parse;

@@ -33,15 +33,17 @@ mod backlog;
 mod deliveries;
 mod error;
 mod events;
+mod health;
 mod replay;
 mod retention;
 mod subscriptions;
 mod watch;
 
 pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
-pub use deliveries::{ListDeliveries, Summary};
+pub use deliveries::{AttemptResult, ListDeliveries, Summary};
 pub use error::{ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
+pub use health::SubscriptionHealth;
 pub use replay::{ReplayCursor, ReplayDeliveries, Replayed};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Rotated, Tested, UpdateSubscription,

@@ -8,6 +8,7 @@
 //! | [`commands`] | the subcommands of the program |
 //! | [`app`] | builds everything, runs it, drains it |
 //! | [`grpc`] | the gRPC server: services, translation, layers, connections |
+//! | [`console`] | web pages for people, a client of the gRPC services in the process |
 //! | [`webhook_ingress`] | Chatwoot's own webhooks over HTTP, published as events |
 //! | [`gateway`] | the use cases |
 //! | [`delivery`] | the dispatcher, lanes, and the HTTP client that makes attempts |
@@ -23,6 +24,7 @@ pub mod app;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod console;
 pub mod delivery;
 pub mod domain;
 pub mod event;

@@ -23,6 +23,7 @@ use crate::{
 
 mod auth;
 mod connections;
+mod delivery_stats;
 mod in_flight;
 mod ingest;
 mod register;
@@ -30,6 +31,7 @@ mod store;
 
 pub use auth::CallDenied;
 pub use connections::{CloseReason, ConnectionMetrics};
+pub use delivery_stats::{AttemptCounts, DeliveryStats, LatestResults, StatsPeriod, StatsReport};
 pub use in_flight::{InFlightGauge, InFlightGuard};
 pub use ingest::{IngestMetrics, IngestOutcome};
 pub use store::StoreReport;
@@ -98,6 +100,8 @@ pub struct Metrics {
     deliveries_settled: Vec<IntCounter>,
     /// In the order of [`OUTCOMES`].
     attempts: Vec<IntCounter>,
+    /// Attempts over time, by subscription.
+    pub delivery_stats: DeliveryStats,
     attempt_seconds: Histogram,
     arrival_seconds: Histogram,
     /// In the order of [`CallDenied::ALL`].
@@ -341,6 +345,7 @@ impl Metrics {
             ),
             audit_removed_for_age: audit_removed[0].clone(),
             audit_removed_for_size: audit_removed[1].clone(),
+            delivery_stats: DeliveryStats::new(start),
             store: OnceLock::new(),
             registry: r.clone(),
         })

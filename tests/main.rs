@@ -10,6 +10,8 @@
 mod attempt;
 /// Payloads that were captured from Chatwoot, and code that reads them.
 mod chatwoot;
+/// The pages for people, and the rules that keep them safe.
+mod console;
 /// The bodies of all events, byte for byte.
 mod golden;
 /// The contract: the server within this process, called by a real client.

@@ -240,7 +240,7 @@ impl Drop for Gateway {
 
 fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
     let mut command = environment::tidings(start.under.as_deref().unwrap_or_default().split_whitespace());
-    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http]);
+    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http, "--console-listen", "off"]);
     command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
     command.arg("--data-dir").arg(data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -1,14 +1,16 @@
 //! Builds a gateway: binds its addresses, reads its files, opens its store.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
-use tokio::net::TcpListener;
 
-use super::{App, Config, access, ingest::Ingest, ops_server::OpsServer, tls::GrpcTls};
+use super::{
+    App, Config, access, bind::bind, console::BoundConsole, ingest::Ingest, ops_server::OpsServer,
+    tls::GrpcTls,
+};
 use crate::{
     clock::{Clock, SystemClock},
+    console::Console,
     delivery::http::client::{self, WebhookClientSettings},
     domain::{
         egress::{Proxy, ProxyRules},
@@ -32,6 +34,7 @@ impl App {
     /// administrator's token) is unusable, or gRPC would be open to the network without authentication.
     pub async fn build(mut config: Config) -> anyhow::Result<Self> {
         let admin = access::admin(&mut config)?;
+        Console::check(&config.console)?;
         let grpc = bind(config.grpc.grpc_listen, "grpc_listen").await?;
         let http = bind(config.ops.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
@@ -42,6 +45,7 @@ impl App {
         log_proxies(&config.proxies);
         let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
+        let console = BoundConsole::set_up(&config, &metrics).await?;
         let webhook_client = {
             let settings = WebhookClientSettings {
                 egress: config.egress.policy(),
@@ -54,7 +58,20 @@ impl App {
         };
         let store = open_store(&config, &clock, &metrics).await?;
         access::check_listener(&config, grpc.local_addr()?, admin.is_some(), store.tokens())?;
-        Ok(Self { config, clock, metrics, store, webhook_client, admin, grpc, tls, ingest, ops, readiness })
+        Ok(Self {
+            config,
+            clock,
+            metrics,
+            store,
+            webhook_client,
+            admin,
+            grpc,
+            tls,
+            ingest,
+            console,
+            ops,
+            readiness,
+        })
     }
 }
 
@@ -87,11 +104,6 @@ pub fn key_source(config: &Config, random: &mut StdRng) -> KeySource {
         (None, Some(file)) => KeySource::File(file.clone()),
         (None, None) => KeySource::Beside(SealingKey::draw(random)),
     }
-}
-
-/// Binds a listener. `setting` names the address in the error.
-pub(super) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
 }
 
 /// Raises the limit of open files. Each connection needs one, and the usual limit of 1,024 is too low for

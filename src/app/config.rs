@@ -14,6 +14,7 @@ use crate::{
     config::{
         ClientSettings, ConfigFaults, Flags, ResolvedSettings, Secrets, declared_defaults, quantities::count,
     },
+    console::ConsoleSettings,
     delivery::{dispatcher::settings::DispatchSettings, http::client::WebhookClientSettings},
     domain::egress::ProxyRules,
     gateway::GatewaySettings,
@@ -60,6 +61,9 @@ pub struct Config {
     /// Chatwoot's own webhooks.
     #[command(flatten)]
     pub ingest: IngestSettings,
+    /// The console.
+    #[command(flatten)]
+    pub console: ConsoleSettings,
     /// Publishing, subscriptions, retention.
     #[command(flatten)]
     pub gateway: GatewaySettings,
@@ -119,6 +123,7 @@ impl Config {
     fn derive(&mut self) {
         self.grpc.derive(&self.clients);
         self.ingest.derive(&self.clients, self.gateway.event_bytes_max);
+        self.console.derive(&self.clients, self.grpc.grpc_listen);
         self.gateway.derive(&self.clients);
         self.store.derive(self.gateway.retention_bytes_max);
         self.dispatch.derive();
@@ -142,9 +147,12 @@ impl Config {
         resolved.check_needs("grpc_tls_key_file", "grpc_tls_cert_file");
         resolved.check_needs("grpc_client_ca_file", "grpc_tls_cert_file");
         resolved.check_needs("ingest_listen", "ingest_sources_file");
+        resolved.check_needs("console_tls_cert_file", "console_tls_key_file");
+        resolved.check_needs("console_tls_key_file", "console_tls_cert_file");
         let listeners = [
             ("grpc_listen", Some(self.grpc.grpc_listen)),
             ("http_listen", Some(self.ops.http_listen)),
+            ("console_listen", self.console.console_listen.address()),
             ("ingest_listen", self.ingest.ingest_listen),
         ];
         for (index, (key, address)) in listeners.iter().enumerate() {

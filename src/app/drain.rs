@@ -24,6 +24,7 @@ pub(super) struct Running {
     pub(super) runtime: GrpcRuntime,
     pub(super) grpc: JoinHandle<()>,
     pub(super) ingest: Option<JoinHandle<()>>,
+    pub(super) console: Option<JoinHandle<()>>,
     pub(super) dispatcher: JoinHandle<()>,
     pub(super) store_watch: JoinHandle<()>,
     pub(super) drain_timeout: Duration,
@@ -39,15 +40,15 @@ impl Running {
             shutdown.cancel();
             ended
         };
-        let ingest = async {
-            match self.ingest {
+        let [ingest, console] = [self.ingest, self.console].map(|task| async {
+            match task {
                 Some(task) => task.await,
                 None => Ok(()),
             }
-        };
+        });
         // Concurrently: calls and attempts share the drain timeout.
-        let (grpc, ingest, ()) =
-            tokio::join!(grpc, ingest, drain_attempts(self.dispatcher, self.drain_timeout, &shutdown));
+        let drained = drain_attempts(self.dispatcher, self.drain_timeout, &shutdown);
+        let (grpc, ingest, console, ()) = tokio::join!(grpc, ingest, console, drained);
         self.store_watch.abort();
         access::write_last_token_uses(&self.gateway).await;
         drop(self.gateway);
@@ -56,7 +57,7 @@ impl Running {
         let closed = tokio::task::spawn_blocking(move || store.close()).await?;
         self.ops.stop().await;
         drop(self.runtime);
-        for ended in [grpc, ingest] {
+        for ended in [grpc, ingest, console] {
             ended.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
         }
         if let Some(failure) = failure.borrow().clone() {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, build::bind};
+use super::{Config, bind::bind};
 use crate::{
     clock::Clock,
     domain::access::ListenContext,

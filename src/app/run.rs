@@ -7,7 +7,7 @@ use rand::{RngExt, rngs::StdRng};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, access, drain::Running, grpc_runtime::GrpcRuntime, ingest, tls};
+use super::{App, access, console, drain::Running, grpc_runtime::GrpcRuntime, ingest, tls};
 use crate::{
     delivery::dispatcher::Dispatcher,
     gateway::{Gateway, GatewaySettings},
@@ -42,8 +42,20 @@ impl App {
             tls.watch_files(shutdown.clone());
         }
         let runtime = GrpcRuntime::start(self.config.threads).context("cannot start threads")?;
+        let calls = grpc::Calls::new(gateway.clone(), &settings, &health, &shutdown);
+        let console = self.console.map(|console| {
+            let surroundings = console::surroundings(
+                &calls,
+                gateway.clone(),
+                Arc::clone(&self.clock),
+                Arc::clone(&self.metrics),
+                shutdown.clone(),
+            );
+            runtime.spawn(console.serve(surroundings))
+        });
         let grpc = {
-            let serving = grpc::serve(self.grpc, gateway.clone(), settings, health, shutdown.clone());
+            let serving =
+                grpc::serve_calls(self.grpc, calls, gateway.clone(), settings, health, shutdown.clone());
             runtime.spawn(async { _ = serving.await })
         };
         let ingest = {
@@ -53,8 +65,18 @@ impl App {
         };
         let drain_timeout = self.config.clients.drain_timeout;
         let (store, ops) = (self.store, self.ops);
-        let running =
-            Running { store, gateway, ops, runtime, grpc, ingest, dispatcher, store_watch, drain_timeout };
+        let running = Running {
+            store,
+            gateway,
+            ops,
+            runtime,
+            grpc,
+            ingest,
+            console,
+            dispatcher,
+            store_watch,
+            drain_timeout,
+        };
         running.wait(shutdown).await
     }
 
@@ -62,6 +84,7 @@ impl App {
         tracing::info!(
             grpc.listen = %self.grpc.local_addr()?, grpc.tls = tls::describe(self.tls.as_ref()),
             http.listen = %self.ops.address, ingest.listen = ingest::describe(self.ingest.as_ref()),
+            console = console::describe(self.console.as_ref()),
             data.dir = %self.config.data_dir.display(), subscriptions = self.store.registry().len(), "listening",
         );
         Ok(())

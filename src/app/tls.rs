@@ -6,7 +6,11 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
-use crate::{file_watch::FileWatch, grpc::Tls, metrics::Metrics};
+use crate::{
+    file_watch::FileWatch,
+    grpc::{Tls, TlsListener},
+    metrics::Metrics,
+};
 
 /// The TLS configuration, and the watch that reloads it.
 pub(super) struct GrpcTls {
@@ -23,7 +27,7 @@ impl GrpcTls {
     /// A file is unusable, or the signal handler cannot be installed.
     pub(super) fn set_up(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
         let Some(files) = config.grpc.tls.files() else { return Ok(None) };
-        let tls = Tls::load(files, Arc::clone(metrics))?;
+        let tls = Tls::load(TlsListener::Grpc, files, Arc::clone(metrics))?;
         let watch = FileWatch::new(config.clients.reload_interval).context("cannot listen for signals")?;
         Ok(Some(Self { tls, watch }))
     }

@@ -25,6 +25,7 @@ use super::{exit_code, log_warnings, run_until_signal};
 use crate::{
     app::{App, Config},
     commands::receive::{self, Received, Responses, Signatures},
+    console::ConsoleListen,
     domain::{ids::AccountId, secret::Secret},
     event::samples,
     proto::v1::{
@@ -99,6 +100,7 @@ fn config(data_dir: &Path) -> Config {
     let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
     config.grpc.grpc_listen = LOCAL;
     config.ops.http_listen = LOCAL;
+    config.console.console_listen = ConsoleListen::Off;
     // The receivers listen on loopback addresses.
     config.egress.egress_allow = vec!["127.0.0.0/8".parse().expect("the network is valid")];
     config

@@ -5,18 +5,9 @@ use std::ffi::OsString;
 use super::{
     fault::{ConfigFault, Source},
     load::ResolvedSettings,
+    variables::{ADMIN_TOKEN_ENVIRONMENT, SECRETS_KEY_ENVIRONMENT},
 };
 use crate::domain::{access::check_configured, seal::SealingKeys, secret::Secret};
-
-/// The keys that secrets in the store are encrypted with.
-pub const SECRETS_KEY_ENVIRONMENT: &str = "TIDINGS_SECRETS_KEY";
-/// The administrator's access token.
-const ADMIN_TOKEN_ENVIRONMENT: &str = "TIDINGS_ADMIN_TOKEN";
-/// The access token of a command that calls a gateway.
-pub const TOKEN_ENVIRONMENT: &str = "TIDINGS_TOKEN";
-
-/// Variables of ours that are no settings.
-pub(super) const VARIABLES: [&str; 3] = [SECRETS_KEY_ENVIRONMENT, ADMIN_TOKEN_ENVIRONMENT, TOKEN_ENVIRONMENT];
 
 /// The secrets of a gateway that the environment gives.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -18,8 +18,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     fault::{ConfigFault, Source},
-    secrets,
     setting::{ENVIRONMENT_PREFIX, RawValue, Setting},
+    variables,
 };
 
 /// The largest configuration file that is read.
@@ -145,7 +145,7 @@ impl Reader {
     /// Reads our variables. One that is no setting may be meant for something else: it is a warning.
     pub(super) fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let is_setting = |name: &str| {
-            let is_other = name == CONFIG_ENVIRONMENT || secrets::VARIABLES.contains(&name);
+            let is_other = name == CONFIG_ENVIRONMENT || variables::VARIABLES.contains(&name);
             name.starts_with(ENVIRONMENT_PREFIX) && !is_other && !is_kubernetes_service(name)
         };
         let mut variables: Vec<_> = variables

@@ -11,6 +11,11 @@ pub struct Peer {
     pub certificate: Option<String>,
 }
 
+/// The part of the gateway that makes a call for somebody, such as `console`. It travels in the extensions of
+/// a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via(pub &'static str);
+
 /// The authenticated identity of a caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Principal {

@@ -13,6 +13,7 @@ use crate::{
     proto::v1::{self, event::Payload},
 };
 
+mod body_paths;
 mod bounded_json;
 pub(super) mod fields;
 mod path;
@@ -41,7 +42,7 @@ pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, FieldViolation
     violations.into_result(())?;
     let mut event = v1::Event { payload, ..v1::Event::default() };
     let name = input["event"].as_str().unwrap_or_default();
-    event::check(&mut event, account, "event").map_err(|checked| violations::in_body(&checked, name))?;
+    event::check(&mut event, account, "event").map_err(|checked| body_paths::in_body(&checked, name))?;
 
     let mut violations = BodyViolations::new(account);
     let output = render::render(&event, PayloadFormat::Chatwoot);

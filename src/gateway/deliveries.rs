@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{Gateway, GatewayError, Resource};
 use crate::{
     domain::{
-        delivery::{DeliveryKey, DeliveryState},
+        delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         ids::{
             AccountId, AccountScope, DeliveryName, EventId, SubscriptionId, SubscriptionKey, SubscriptionName,
         },
         subscription::Subscription,
         time::UnixMicros,
     },
+    proto::v1::EventType,
     store::{DeliveryQuery, DeliveryRecord, OperatorAction, Page, QueueSummary, StoreError, TimeRange},
 };
 
@@ -26,6 +27,10 @@ pub struct ListDeliveries {
     pub states: Vec<DeliveryState>,
     /// Of this event.
     pub event: Option<EventId>,
+    /// Of events of these types; empty means all.
+    pub event_types: Vec<EventType>,
+    /// Whose last attempt ended in one of these ways; empty means any.
+    pub results: Vec<AttemptResult>,
     /// Of events stored within this time.
     pub time: TimeRange,
     /// Only those after this one.
@@ -41,6 +46,27 @@ pub struct Summary {
     pub counts: QueueSummary,
     /// When the oldest event with an unfinished delivery was stored.
     pub oldest_owed: Option<UnixMicros>,
+}
+
+/// Reads of the store for one page, where rows are left out by what the store does not filter by.
+const FILTERED_READS_MAX: usize = 20;
+
+/// How the last attempt of a delivery ended, as a filter asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// With this outcome.
+    Outcome(Outcome),
+    /// With an HTTP status of this class: 2 for 200 to 299.
+    StatusClass(u16),
+}
+
+impl AttemptResult {
+    fn is_of(self, attempt: &Attempt) -> bool {
+        match self {
+            Self::Outcome(outcome) => attempt.outcome == outcome,
+            Self::StatusClass(class) => attempt.http_status / 100 == class,
+        }
+    }
 }
 
 impl Gateway {
@@ -113,7 +139,7 @@ impl Gateway {
         self.get_delivery(name).await
     }
 
-    fn subscriptions(&self, scope: AccountScope) -> Vec<SubscriptionKey> {
+    pub(super) fn subscriptions(&self, scope: AccountScope) -> Vec<SubscriptionKey> {
         let mut subscriptions = Vec::new();
         self.0.store.registry().walk(scope, None, |subscription| {
             subscriptions.push(subscription.key);
@@ -135,7 +161,17 @@ impl Gateway {
         if subscriptions.is_empty() {
             return Ok(Page { rows: Vec::new(), next: None });
         }
-        let query = DeliveryQuery {
+        let (event_types, results) = (list.event_types, list.results);
+        let is_wanted = |row: &DeliveryRecord| {
+            (event_types.is_empty() || event_types.contains(&row.event.event_type()))
+                && (results.is_empty()
+                    || row
+                        .attempts
+                        .last()
+                        .is_some_and(|last| results.iter().any(|wanted| wanted.is_of(last))))
+        };
+        let is_filtered = !event_types.is_empty() || !results.is_empty();
+        let mut query = DeliveryQuery {
             subscriptions,
             states: list.states,
             event: list.event.map(|id| (list.account, id)),
@@ -143,10 +179,24 @@ impl Gateway {
             after: list.after,
             limit: list.limit,
         };
-        let page = self.read(move |store| store.deliveries(&query)).await?;
-        // A subscription may have been deleted since, with its deliveries.
-        let rows =
-            page.rows.into_iter().filter_map(|row| Some((registry.by_key(row.key.subscription)?, row)));
-        Ok(Page { rows: rows.collect(), next: page.next })
+        let mut found = Vec::new();
+        for _ in 0..if is_filtered { FILTERED_READS_MAX } else { 1 } {
+            let asked = query.clone();
+            let page = self.read(move |store| store.deliveries(&asked)).await?;
+            for row in page.rows.into_iter().filter(&is_wanted) {
+                // A subscription that was deleted in between has taken its deliveries with it.
+                let Some(subscription) = registry.by_key(row.key.subscription) else { continue };
+                found.push((subscription, row));
+                if is_filtered && found.len() == list.limit {
+                    let next = found.last().map(|(_, row)| row.key);
+                    return Ok(Page { rows: found, next });
+                }
+            }
+            query.after = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        Ok(Page { rows: found, next: query.after })
     }
 }

@@ -243,13 +243,14 @@ impl Gateway {
     }
 
     /// Renders the POST for an event: in the format of `subscription` and with its headers, or without a
-    /// subscription in the documented format. Stores and sends nothing.
+    /// subscription in the documented format, or in `format`. Stores and sends nothing.
     ///
     /// An event without an id gets a random one, as it would if it were stored.
     pub async fn render(
         &self,
         source: RenderSource,
         subscription: Option<&SubscriptionName>,
+        format: Option<PayloadFormat>,
     ) -> Result<Rendered, GatewayError> {
         let subscription = subscription.map(|name| self.get_subscription(name)).transpose()?;
         let event = match source {
@@ -261,7 +262,8 @@ impl Gateway {
                 Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), checked.content))
             }
         };
-        let format = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
+        let own = subscription.as_ref().map_or(PayloadFormat::Documented, |s| s.settings.payload_format);
+        let format = format.unwrap_or(own);
         let body = event.body(format);
         let headers = match &subscription {
             None => webhook_headers::plain_headers(format),

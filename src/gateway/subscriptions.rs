@@ -19,7 +19,12 @@ use crate::{
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
     },
-    event::{StoredEvent, samples, webhook::WebhookRequest},
+    event::{
+        StoredEvent,
+        exchange::{self, Exchange},
+        samples,
+        webhook::WebhookRequest,
+    },
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
@@ -95,6 +100,8 @@ pub struct ListSubscriptions {
     pub event_type: Option<EventType>,
     /// In one of these states; empty means all.
     pub states: Vec<State>,
+    /// Only those whose latest attempt failed, and suspended ones.
+    pub failing: bool,
     /// After this name.
     pub after: Option<SubscriptionName>,
     /// Most subscriptions in the page.
@@ -119,6 +126,8 @@ pub struct Tested {
     pub body: Bytes,
     /// The attempt.
     pub attempt: Attempt,
+    /// What went over the wire.
+    pub exchange: Exchange,
 }
 
 impl Gateway {
@@ -177,7 +186,8 @@ impl Gateway {
         let mut page = Page { rows: Vec::new(), next: None };
         self.0.store.registry().walk(list.scope, list.after.as_ref(), |subscription| {
             let fits = list.event_type.is_none_or(|kind| subscription.settings.event_types.contains(&kind))
-                && (list.states.is_empty() || list.states.contains(&subscription.state));
+                && (list.states.is_empty() || list.states.contains(&subscription.state))
+                && (!list.failing || self.is_failing(subscription));
             if fits && page.rows.len() == list.limit {
                 page.next = page.rows.last().map(|last: &Arc<Subscription>| last.name.clone());
                 return false;
@@ -313,11 +323,12 @@ impl Gateway {
         ));
         let body = event.body(subscription.settings.payload_format);
         let request = WebhookRequest { subscription, event };
-        let attempt = match self.0.webhook_client.clone().oneshot(request).await {
-            Ok(attempt) => attempt,
-            Err(never) => match never {},
+        let sending = exchange::observe(self.0.webhook_client.clone().oneshot(request));
+        let (attempt, exchange) = match sending.await {
+            (Ok(attempt), exchange) => (attempt, exchange),
+            (Err(never), _) => match never {},
         };
-        Ok(Tested { body, attempt })
+        Ok(Tested { body, attempt, exchange })
     }
 
     /// Checks the egress policy, if the URL has an address. Host names are checked on every connection

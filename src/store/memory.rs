@@ -1,7 +1,7 @@
 //! The reference engine: everything in memory, in the plainest way. The other engines are compared with it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -379,6 +379,10 @@ impl Store for MemoryStore {
             .values()
             .filter(|d| subscriptions.contains(&d.key.subscription) && d.state.is_owed());
         owed.map(|delivery| delivery.event.create_time).min()
+    }
+
+    fn accounts(&self) -> BTreeSet<AccountId> {
+        self.lock().events.iter().map(|row| row.event.name.account).collect()
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

@@ -3,7 +3,7 @@
 //! [`Store`] is the contract, and `conformance` its proof, run against every engine. `disk` is the engine of
 //! the gateway; `memory` is the reference that does the same in the plainest way.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::broadcast;
 
@@ -166,6 +166,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The time of the oldest event that is still owed to one of these subscriptions.
     fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
+
+    /// The accounts that have events. Does not wait for the disk.
+    fn accounts(&self) -> BTreeSet<AccountId>;
 
     /// One event by account and id.
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;

@@ -39,7 +39,7 @@ class Gateway:
 
     def __init__(self, binary, arguments, **settings):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
-        environment |= {"TIDINGS_GRPC_LISTEN": "127.0.0.1:0", "TIDINGS_HTTP_LISTEN": "127.0.0.1:0"}
+        environment |= {"TIDINGS_GRPC_LISTEN": "127.0.0.1:0", "TIDINGS_HTTP_LISTEN": "127.0.0.1:0", "TIDINGS_CONSOLE_LISTEN": "off"}
         environment |= {"TIDINGS_LOG_FORMAT": "json"} | settings
         self.process = subprocess.Popen(
             [binary, "serve", *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True

@@ -186,7 +186,7 @@ async fn a_rendered_event_equals_the_body_that_a_receiver_gets() {
     let got = receiver.next().await;
 
     let source = Some(Source::Event(samples::sample(EventType::MessageCreated, account())));
-    let render = v1::RenderEventRequest { source, subscription: CRM.into() };
+    let render = v1::RenderEventRequest { source, subscription: CRM.into(), ..Default::default() };
     let rendered = server.client.events.clone().render_event(render).await.unwrap().into_inner();
     assert_eq!(rendered.body, tested.request_body);
     assert_eq!(rendered.headers["x-token"], "***");

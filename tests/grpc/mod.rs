@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod deliveries;
 mod events;
+mod inspection;
 mod limits;
 mod overload;
 mod pressure;

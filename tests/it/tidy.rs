@@ -8,7 +8,7 @@ use std::{
 
 /// The parts that each part of the crate may name. `app` constructs, so it names them all; `main` is outside
 /// and uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("event", &["domain", "proto"]),
@@ -52,6 +52,8 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "metrics",
         ],
     ),
+    // It gets the services as a value.
+    ("console", &["config", "domain", "listen", "metrics", "proto"]),
     ("shutdown", &[]),
     ("telemetry", &["config"]),
     ("ops", &["config", "listen", "metrics"]),
@@ -60,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
         &[
             "clock",
             "config",
+            "console",
             "delivery",
             "domain",
             "event",
@@ -74,7 +77,10 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "telemetry",
         ],
     ),
-    ("commands", &["app", "config", "domain", "event", "listen", "proto", "shutdown", "store", "telemetry"]),
+    (
+        "commands",
+        &["app", "config", "console", "domain", "event", "listen", "proto", "shutdown", "store", "telemetry"],
+    ),
     (
         "fuzzing",
         &[

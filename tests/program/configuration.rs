@@ -54,7 +54,7 @@ async fn wrong_usage_ends_with_64() {
 async fn all_errors_of_a_configuration_are_printed_before_anything_is_touched() {
     let directory = tempfile::tempdir().expect("there is room");
     let (data, file) = (directory.path().join("data"), directory.path().join("tidings.toml"));
-    fs::write(&file, "lane_order_keys_max = \"wide\"\ncolour = 1\n").expect("there is room");
+    fs::write(&file, "lane_order_keys_max = \"wide\"\nweather = 1\n").expect("there is room");
     let (data, file) = (data.to_str().expect("it is UTF-8"), file.to_str().expect("it is UTF-8"));
     // Binding the address would fail, and end the program with another code.
     let taken = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
@@ -74,7 +74,7 @@ async fn all_errors_of_a_configuration_are_printed_before_anything_is_touched() 
         "  environment TIDINGS_MAX_IN_FLIGHT: 0 is not within 1 to 256".to_owned(),
         format!("  file {file} line 1 key lane_order_keys_max: \"wide\" is not a whole number"),
         format!(
-            "  file {file} line 2 key colour: there is no such setting; `tidings serve --help` lists them"
+            "  file {file} line 2 key weather: there is no such setting; `tidings serve --help` lists them"
         ),
         "  flag --delivery-timeout: 1h is not within 1s to 30s".to_owned(),
         "  warning: environment TIDINGS_GRPC_LISEN: there is no such setting; did you mean TIDINGS_GRPC_LISTEN?"

@@ -322,6 +322,7 @@ impl Client {
         let request = v1::RenderEventRequest {
             source: Some(v1::render_event_request::Source::Name(event.into())),
             subscription: subscription.into(),
+            ..Default::default()
         };
         self.events.clone().render_event(request).await.unwrap().into_inner()
     }

@@ -44,6 +44,7 @@ macro_rules! delegate_store {
             fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
             fn owed_in_all(&self) -> u64;
             fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
+            fn accounts(&self) -> std::collections::BTreeSet<AccountId>;
             fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
             fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;
             fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError>;

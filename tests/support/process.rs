@@ -182,6 +182,7 @@ impl Launcher {
         let flags = [
             ("grpc-listen", "127.0.0.1:0"),
             ("http-listen", "127.0.0.1:0"),
+            ("console-listen", "off"),
             ("egress-allow", "127.0.0.0/8"),
             ("log-format", "json"),
             ("retry-min-backoff", "10ms"),

@@ -76,6 +76,8 @@ fn needed_by(key: &str) -> Vec<(OsString, OsString)> {
         "grpc_tls_cert_file" => &["GRPC_TLS_KEY_FILE"],
         "grpc_tls_key_file" => &["GRPC_TLS_CERT_FILE"],
         "grpc_client_ca_file" => &["GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE"],
+        "console_tls_cert_file" => &["CONSOLE_TLS_KEY_FILE"],
+        "console_tls_key_file" => &["CONSOLE_TLS_CERT_FILE"],
         "ingest_listen" => &["INGEST_SOURCES_FILE"],
         _ => &[],
     };
@@ -216,9 +218,9 @@ fn all_faults_of_all_sources_are_told_at_once() {
 
 #[test]
 fn an_unknown_variable_is_a_warning_with_the_nearest_name() {
-    let variables = [("TIDINGS_LANE_ORDER_KESY_MAX", "1"), ("TIDINGS_COLOUR", "red"), ("COLOUR", "red")];
+    let variables = [("TIDINGS_LANE_ORDER_KESY_MAX", "1"), ("TIDINGS_BANANA", "red"), ("BANANA", "red")];
     let expected = [
-        "environment TIDINGS_COLOUR: there is no such setting; `tidings serve --help` lists them",
+        "environment TIDINGS_BANANA: there is no such setting; `tidings serve --help` lists them",
         "environment TIDINGS_LANE_ORDER_KESY_MAX: there is no such setting; did you mean \
          TIDINGS_LANE_ORDER_KEYS_MAX?",
     ];
@@ -238,7 +240,7 @@ fn only_a_near_name_is_suggested() {
     for (key, near) in [
         ("grpc_lisen", Some("grpc_listen")),
         ("grpc-listen", Some("grpc_listen")),
-        ("colour", None),
+        ("weather", None),
         ("timeout", None),
         (&"x".repeat(1000), None),
     ] {

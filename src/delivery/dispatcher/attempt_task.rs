@@ -14,7 +14,10 @@ use crate::{
         subscription::Subscription,
         time::UnixMicros,
     },
-    event::webhook::{WebhookClient, WebhookRequest},
+    event::{
+        exchange,
+        webhook::{WebhookClient, WebhookRequest},
+    },
     metrics::Metrics,
     store::{PendingDelivery, Settlement, Store, StoreError},
 };
@@ -55,7 +58,7 @@ impl AttemptTask {
         let metrics = Arc::clone(&self.context.metrics);
         let settings = self.context.settings;
         metrics.attempts_in_flight.inc();
-        let attempt = self.post().await;
+        let (attempt, exchange) = exchange::observe(self.post()).await;
         metrics.attempts_in_flight.dec();
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
@@ -68,6 +71,7 @@ impl AttemptTask {
             let of_policy = attempts.saturating_sub(self.subscription.health.probes_of(key.seq)).max(1);
             policy.next_state(&attempt, of_policy, now, settings.retry_after_max, random)
         };
+        metrics.delivery_stats.note(key, &attempt, exchange, state == DeliveryState::Failed, now);
         self.log(&attempt, attempts, state);
         let attempt = self.settle(Settlement { key, attempt, state }).await;
         AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe }

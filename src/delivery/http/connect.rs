@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     domain::egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
+    event::exchange,
     metrics::InFlightGauge,
 };
 
@@ -108,7 +109,10 @@ where
             return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
         }
         let securing = settings.tls.connect(stream, host, to.tls.as_deref());
-        match timeout_at(deadline, securing).await {
+        let begun = Instant::now();
+        let secured = timeout_at(deadline, securing).await;
+        exchange::note(|exchange| exchange.tls = Some(begun.elapsed()));
+        match secured {
             Ok(secured) => Ok(Stream::secured(secured?, opened)),
             Err(_) => Err(ConnectError::Timeout(settings.timeout)),
         }
@@ -116,7 +120,9 @@ where
 
     /// Connects to the endpoint at an address that the egress policy allows.
     async fn connect_directly(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
+        let begun = Instant::now();
         let found = timeout_at(deadline, self.resolver.resolve(host)).await;
+        exchange::note(|exchange| exchange.dns = Some(begun.elapsed()));
         let addresses = found
             .map_err(|_| ConnectError::Timeout(self.settings.timeout))?
             .map_err(|reason| ConnectError::Lookup { host: host.to_owned(), reason })?;
@@ -161,12 +167,19 @@ where
     /// that is left, so that a silent one leaves time for the next.
     async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
         let mut last = ConnectError::Timeout(self.settings.timeout);
+        let begun = Instant::now();
         for (tried, address) in addresses.iter().enumerate() {
             let left = u32::try_from(addresses.len() - tried).expect("a name's addresses are few");
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             let address = SocketAddr::new(*address, port);
             match timeout(share, (self.dial)(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => {
+                    exchange::note(|exchange| {
+                        exchange.connect = Some(begun.elapsed());
+                        exchange.remote_address = Some(address);
+                    });
+                    return Ok(stream);
+                }
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
                 Err(_) => last = ConnectError::Timeout(self.settings.timeout),
             }

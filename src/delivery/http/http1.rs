@@ -5,6 +5,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -32,6 +33,8 @@ pub(crate) struct Http1<T: Read + Write + Unpin> {
     pub(crate) host: HeaderValue,
     /// How to send requests if the other end is a proxy that forwards them.
     pub(crate) forwarding: Option<Forwarding>,
+    /// The other end.
+    pub(crate) remote: Option<SocketAddr>,
     /// The connection has ended and must not be polled any more.
     is_over: bool,
 }
@@ -44,7 +47,7 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
         host: HeaderValue,
     ) -> hyper::Result<Self> {
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection, origin, host, forwarding: None, is_over: false })
+        Ok(Self { sender, connection, origin, host, forwarding: None, remote: None, is_over: false })
     }
 
     /// Whether it seems able to take a request. The peer may close it at any moment.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, Ordering},
@@ -27,7 +28,7 @@ use super::{
     proxy::{Forwarding, ProxyError},
     tls::TlsError,
 };
-use crate::domain::subscription::TlsProfile;
+use crate::{domain::subscription::TlsProfile, event::exchange};
 
 /// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too
 /// long, are dropped.
@@ -100,6 +101,7 @@ struct SharedConnection {
     tls_failure: TlsFailure,
     /// It has carried a response.
     has_responded: Arc<AtomicBool>,
+    remote: Option<SocketAddr>,
 }
 
 /// A connection to send a request over.
@@ -152,6 +154,10 @@ impl<C: Connect> HttpClient<C> {
             };
             let (sent, kept, is_shared) = match checkout {
                 Checkout::Own(connection) => {
+                    exchange::note(|exchange| {
+                        exchange.remote_address = connection.remote;
+                        exchange.request_headers.insert(HOST, connection.host.clone());
+                    });
                     to_origin_form(&mut request, url, &connection);
                     let sent = connection.send(request).await;
                     if let Ok((response, connection)) = &sent {
@@ -164,6 +170,7 @@ impl<C: Connect> HttpClient<C> {
                     (sent, kept, false)
                 }
                 Checkout::Shared(mut shared) => {
+                    exchange::note(|exchange| exchange.remote_address = shared.remote);
                     let sent = shared.sender.try_send_request(request).await;
                     let kept = shared.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
                     if let (Err(_), false, Some(tls)) = (&sent, kept, shared.tls_failure.get()) {
@@ -232,20 +239,27 @@ impl<C: Connect> Shared<C> {
     /// Opens a connection.
     async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
         let stream = self.connector.clone().oneshot(to.clone()).await.map_err(SendError::Connect)?;
+        let remote = exchange::note(|exchange| exchange.remote_address).flatten();
         let broken = |error| SendError::Broken { error, kept: false };
         if !stream.is_http2() {
             let forwarding = stream.forwarding().cloned();
             let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(&to.url));
             let mut connection = connecting.await.map_err(broken)?;
             connection.forwarding = forwarding;
+            connection.remote = remote;
             return Ok(Checkout::Own(Box::new(connection)));
         }
         let tls_failure = Arc::clone(stream.tls_failure());
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // The requests on it see why it ended.
         tokio::spawn(async move { drop(connection.await) });
-        let shared =
-            SharedConnection { sender, used: Instant::now(), tls_failure, has_responded: Arc::default() };
+        let shared = SharedConnection {
+            sender,
+            used: Instant::now(),
+            tls_failure,
+            has_responded: Arc::default(),
+            remote,
+        };
         // Concurrent requests may have opened several: the first is kept, the others end with their request.
         self.pool().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
         Ok(Checkout::Shared(shared))

@@ -29,10 +29,14 @@ use crate::{
     domain::{
         delivery::{Attempt, Outcome, RESPONSE_BYTES_KEPT},
         response,
+        secret::REDACTED,
         time::UnixMicros,
         webhook_headers,
     },
-    event::webhook::{WebhookClient, WebhookRequest, webhook_id},
+    event::{
+        exchange::{self, Exchange},
+        webhook::{WebhookClient, WebhookRequest, webhook_id},
+    },
 };
 
 /// The stack, from the outside in: an outer layer sees all that the inner ones do.
@@ -148,6 +152,7 @@ where
         let responding = inner.call(request);
         async move {
             let (mut head, body) = responding.await?.into_parts();
+            exchange::note(|exchange| exchange.response_headers = exchange::kept_headers(&head.headers));
             let (body, failure) = read(body, bytes_max).await;
             Ok(ReadResponse {
                 status: head.status,
@@ -262,9 +267,34 @@ fn assemble<C: Connect>(
         Box::pin(async move {
             let settings = &request.subscription.settings;
             let origin = &settings.url[..Position::BeforePath];
-            Ok(client.send(origin, settings.tls.as_ref(), http_request?).await?)
+            let http_request = http_request?;
+            note_request(&request, &http_request);
+            let begun = Instant::now();
+            let response = client.send(origin, settings.tls.as_ref(), http_request).await?;
+            exchange::note(|exchange| {
+                let opening = [exchange.dns, exchange.connect, exchange.tls].into_iter().flatten().sum();
+                exchange.first_byte = Some(begun.elapsed().saturating_sub(opening));
+            });
+            Ok(response)
         })
     })
+}
+
+/// Notes the headers of a request. The subscription's own may be secrets.
+fn note_request(webhook: &WebhookRequest, request: &Request<Full<Bytes>>) {
+    exchange::note(|exchange| {
+        let mut headers = request.headers().clone();
+        for (name, value) in &mut headers {
+            if webhook.subscription.settings.headers.contains_key(name.as_str()) {
+                *value = HeaderValue::from_static(REDACTED);
+            }
+        }
+        if let Some(length) = request.body().size_hint().exact() {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        // A second try starts over.
+        *exchange = Exchange { request_headers: headers, ..Exchange::default() };
+    });
 }
 
 fn request_of(webhook: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {

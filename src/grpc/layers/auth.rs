@@ -36,6 +36,8 @@ mod grant;
 mod method_scopes;
 mod stream_expiry;
 
+use grant::MissingScope;
+
 pub(in crate::grpc) use grant::Grant;
 
 /// Callers of a service that belongs to no account: reflection, or health checks.
@@ -108,7 +110,7 @@ impl Auth {
     fn authorize(&self, request: &mut Request<Body>) -> Result<Option<Arc<Issued>>, GrpcError> {
         let method = self.methods.get(request.uri().path()).ok_or_else(GrpcError::internal)?;
         let exposure = match method.required {
-            RequiredScope::Scope(_) => Exposure::Token,
+            RequiredScope::Scope(_) | RequiredScope::OwnOr(_) => Exposure::Token,
             RequiredScope::Reflection => self.settings.grpc_reflection,
             RequiredScope::Health => self.settings.grpc_health,
         };
@@ -123,11 +125,18 @@ impl Auth {
             Exposure::Open => (Principal::Anonymous, None),
             _ => self.authenticate(&peer, credentials).map_err(|error| self.reject(error, &peer))?,
         };
-        if let RequiredScope::Scope(scope) = method.required {
-            self.check_scope(scope, &principal, issued.as_deref(), &peer)?;
-        }
+        let missing = match method.required {
+            RequiredScope::Scope(scope) | RequiredScope::OwnOr(scope) => {
+                missing_scope(scope, &principal, issued.as_deref(), &peer)
+            }
+            RequiredScope::Reflection | RequiredScope::Health => None,
+        };
         let ends = issued.clone().filter(|_| method.streams);
-        request.extensions_mut().insert(Grant::new(issued, Arc::clone(self.gateway.metrics())));
+        let grant = Grant::new(issued, Arc::clone(self.gateway.metrics()), missing);
+        if !matches!(method.required, RequiredScope::OwnOr(_)) {
+            grant.check_scope()?;
+        }
+        request.extensions_mut().insert(grant);
         request.extensions_mut().insert(Caller { principal, peer });
         Ok(ends)
     }
@@ -154,27 +163,6 @@ impl Auth {
         }
     }
 
-    fn check_scope(
-        &self,
-        scope: Scope,
-        principal: &Principal,
-        issued: Option<&Issued>,
-        peer: &Peer,
-    ) -> Result<(), GrpcError> {
-        let denied = match issued {
-            Some(issued) if issued.token.rights.allow(scope) => return Ok(()),
-            Some(_) => format!("{principal} may not call this method: it needs the scope {}", scope.word()),
-            None if *principal == Principal::Anonymous && scope == Scope::Admin && !is_local(peer) => {
-                "without an access token, methods that need the scope admin may be called from the server's own machine only"
-                    .to_owned()
-            }
-            None => return Ok(()),
-        };
-        self.gateway.metrics().call_denied(CallDenied::Scope);
-        Err(GrpcError::new(Code::PermissionDenied, "SCOPE_DENIED", denied)
-            .with_metadata("scope", scope.word()))
-    }
-
     /// Counts a failed authentication. Returns the error to respond with: another one past the address's
     /// limit.
     fn reject(&self, error: AuthError, peer: &Peer) -> GrpcError {
@@ -195,6 +183,25 @@ impl Auth {
             }
         }
     }
+}
+
+/// The scope that a caller has not got; `None` if it may call.
+fn missing_scope(
+    scope: Scope,
+    principal: &Principal,
+    issued: Option<&Issued>,
+    peer: &Peer,
+) -> Option<MissingScope> {
+    let message = match issued {
+        Some(issued) if issued.token.rights.allow(scope) => return None,
+        Some(_) => format!("{principal} may not call this method: it needs the scope {}", scope.word()),
+        None if *principal == Principal::Anonymous && scope == Scope::Admin && !is_local(peer) => {
+            "without an access token, methods that need the scope admin may be called from the server's own machine only"
+                .to_owned()
+        }
+        None => return None,
+    };
+    Some(MissingScope { scope, message })
 }
 
 /// Whether the caller is on this machine, or its transport has no addresses.

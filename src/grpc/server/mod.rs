@@ -8,4 +8,5 @@ pub(super) mod idle;
 pub(super) mod preface;
 pub(super) mod routes;
 pub(super) mod serve;
+pub(super) mod settings;
 pub(super) mod tls;

@@ -16,7 +16,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use super::serve::GrpcSettings;
+use super::settings::GrpcSettings;
 use crate::{
     gateway::Gateway,
     grpc::{

@@ -1,30 +1,31 @@
 //! The gRPC server: its HTTP/2 settings, its routes, and its shutdown.
 
-use std::{any::Any, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    any::Any, convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
-use clap::Args;
+use axum::Router;
 use futures_util::{Stream, StreamExt};
-use http::Response;
+use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, transport::server::Connected};
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::{
     accept::{AcceptError, already_open, handshake},
-    connection::{ConnectionServer, ConnectionSettings, http2},
+    connection::{ConnectionServer, http2},
     routes::routes,
-    tls::TlsSettings,
+    settings::GrpcSettings,
 };
 use crate::{
-    config::{ClientSettings, declared_defaults, quantities::address},
     domain::caller::Peer,
-    gateway::{CALL_TIMEOUT, Gateway},
-    grpc::{layers::auth::AccessSettings, services::health::Health, wire::status::GrpcError},
+    gateway::Gateway,
+    grpc::{services::health::Health, wire::status::GrpcError},
     listen::{Drain, incoming},
 };
 
@@ -42,63 +43,6 @@ const PENDING_RESETS_MAX: usize = 1000;
 /// as well.
 const ERROR_RESETS_MAX: usize = 100_000;
 
-/// Settings of the gRPC server, and its limits.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "gRPC")]
-pub struct GrpcSettings {
-    /// Address of the gRPC services. Port 0 takes any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address)]
-    pub grpc_listen: SocketAddr,
-    /// Files of certificates.
-    #[command(flatten)]
-    pub tls: TlsSettings,
-    /// Connections.
-    #[command(flatten)]
-    pub connections: ConnectionSettings,
-    /// Callers that are known to the server rather than to the gateway.
-    #[command(flatten)]
-    pub access: AccessSettings,
-    /// Largest request, in bytes before compression: what gRPC clients take by default as well. A larger one
-    /// is OUT_OF_RANGE.
-    #[arg(skip = 4 * 1024 * 1024_usize)]
-    pub message_bytes_max: usize,
-    /// Longest list of request headers, in bytes.
-    #[arg(skip = 16 * 1024_u32)]
-    pub header_bytes_max: u32,
-    /// Most calls at once over all connections.
-    #[arg(skip)]
-    pub calls_in_flight_max: usize,
-    /// Most calls at once on one connection.
-    #[arg(skip = 512_u32)]
-    pub calls_per_connection_max: u32,
-    /// Most events of one StreamPublishEvents call without a response yet, at least 1.
-    #[arg(skip = 256_usize)]
-    pub stream_events_in_flight_max: usize,
-    /// Longest time for a call, but for streams and TestSubscription. A longer one is DEADLINE_EXCEEDED.
-    #[arg(skip = CALL_TIMEOUT)]
-    pub call_timeout: Duration,
-    /// Longest time for calls under way to end at the shutdown.
-    #[arg(skip)]
-    pub drain_timeout: Duration,
-}
-
-impl GrpcSettings {
-    /// Sets the limits that follow from other settings.
-    pub fn derive(&mut self, clients: &ClientSettings) {
-        self.calls_in_flight_max = 2 * clients.client_connections_max;
-        self.drain_timeout = clients.drain_timeout;
-        self.connections.derive(clients);
-    }
-}
-
-impl Default for GrpcSettings {
-    fn default() -> Self {
-        let mut settings: Self = declared_defaults();
-        settings.derive(&ClientSettings::default());
-        settings
-    }
-}
-
 /// Serves `gateway` on `listener` until `shutdown` is cancelled, then drains: open streams end with
 /// UNAVAILABLE at once, calls when they are complete, everything else after [`GrpcSettings::drain_timeout`].
 ///
@@ -110,9 +54,45 @@ pub async fn serve(
     health: Health,
     shutdown: CancellationToken,
 ) -> Drain {
+    let calls = Calls::new(gateway.clone(), &settings, &health, &shutdown);
+    serve_calls(listener, calls, gateway, settings, health, shutdown).await
+}
+
+/// Like [`serve`], with the services made before, so that others in this process can call them too.
+pub async fn serve_calls(
+    listener: TcpListener,
+    calls: Calls,
+    gateway: Gateway,
+    settings: GrpcSettings,
+    health: Health,
+    shutdown: CancellationToken,
+) -> Drain {
     let tls = settings.connections.tls.clone();
     let handshake = move |stream, address| handshake(stream, address, tls.clone());
-    serve_incoming(incoming(listener), handshake, gateway, settings, health, shutdown).await
+    serve_incoming(incoming(listener), handshake, calls, &gateway, settings, health, shutdown).await
+}
+
+/// The services behind everything that guards them: authentication, limits, audit. Clones share the limits.
+#[derive(Clone)]
+pub struct Calls(Router);
+
+impl Calls {
+    /// The services of `gateway`.
+    pub fn new(
+        gateway: Gateway,
+        settings: &GrpcSettings,
+        health: &Health,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        Self(routes(gateway, settings, health, shutdown))
+    }
+
+    /// The services for callers in this process. The extensions of a request have its [`Peer`].
+    pub fn in_process(&self) -> BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> {
+        let calls = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).service(self.0.clone());
+        let calls = ServiceExt::<Request<Body>>::map_response(calls, |response| response.map(Body::new));
+        BoxCloneSyncService::new(calls)
+    }
 }
 
 /// Like [`serve`], on connections that were accepted elsewhere and need no handshake, such as those of a
@@ -132,13 +112,15 @@ where
         (stream, address)
     });
     let handshake = |stream, _address| ready(already_open(stream));
-    serve_incoming(incoming, handshake, gateway, settings, health, shutdown).await
+    let calls = Calls::new(gateway.clone(), &settings, &health, &shutdown);
+    serve_incoming(incoming, handshake, calls, &gateway, settings, health, shutdown).await
 }
 
 async fn serve_incoming<T, H, U>(
     incoming: impl Stream<Item = (T, Option<SocketAddr>)>,
     handshake: impl Fn(T, Option<SocketAddr>) -> H,
-    gateway: Gateway,
+    calls: Calls,
+    gateway: &Gateway,
     settings: GrpcSettings,
     health: Health,
     shutdown: CancellationToken,
@@ -160,7 +142,7 @@ where
     let calls = ServiceBuilder::new()
         // Outermost, so that it catches every panic below.
         .layer(CatchPanicLayer::custom(panicked))
-        .service(routes(gateway.clone(), &settings, &health, &shutdown));
+        .service(calls.0);
     let server =
         ConnectionServer::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
     // Later than the shutdown itself: clients that check health first learn of the shutdown on a connection

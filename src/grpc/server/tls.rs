@@ -1,4 +1,4 @@
-//! TLS of the gRPC port: the server's certificate and key, and the authority of client certificates. All are
+//! TLS of a listener, gRPC's or the console's: the server's certificate and key, and the authority of client certificates. All are
 //! read from files, and read again when those change.
 
 use std::{
@@ -22,9 +22,38 @@ use crate::{file_watch::FileWatch, metrics::Metrics};
 
 /// The largest file that is read. A chain of certificates takes some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// The application protocol. A client that offers only others is rejected; one that offers none may speak
-/// HTTP/2.
-const PROTOCOL: &[u8] = b"h2";
+/// The listener that speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsListener {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// The console over HTTP/1.1.
+    Console,
+}
+
+impl TlsListener {
+    /// The application protocol. A client that offers only others is rejected; one that offers none may speak it.
+    fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"h2",
+            Self::Console => b"http/1.1",
+        }
+    }
+
+    fn certificate_setting(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc_tls_cert_file",
+            Self::Console => "console_tls_cert_file",
+        }
+    }
+
+    fn key_setting(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc_tls_key_file",
+            Self::Console => "console_tls_key_file",
+        }
+    }
+}
 
 /// Settings of TLS.
 #[derive(Args, Clone, Debug)]
@@ -44,9 +73,9 @@ pub struct TlsSettings {
 /// The PEM files of certificate, key and authority.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// `grpc_tls_cert_file`: the server's certificate, then the intermediate ones.
+    /// The server's certificate, then the intermediate ones.
     pub certificate: PathBuf,
-    /// `grpc_tls_key_file`: its private key.
+    /// Its private key.
     pub key: PathBuf,
     /// `grpc_client_ca_file`: the authorities of client certificates; `None` requires no certificate.
     pub client_ca: Option<PathBuf>,
@@ -91,6 +120,7 @@ pub enum TlsError {
 /// The TLS configuration of new connections. Clones share it; an open connection keeps the one it began with.
 #[derive(Clone)]
 pub struct Tls {
+    listener: TlsListener,
     current: Arc<RwLock<Arc<ServerConfig>>>,
     files: TlsFiles,
     /// Digest of the files as [`Tls::load`] has read them.
@@ -104,12 +134,20 @@ impl Tls {
     /// # Errors
     ///
     /// A file cannot be used.
-    pub fn load(files: TlsFiles, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
-        let contents = Contents::read(&files)?;
-        let loaded = contents.load(&files)?;
-        metrics.connections.certificate_expiry.set(loaded.expiry);
+    pub fn load(listener: TlsListener, files: TlsFiles, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
+        let contents = Contents::read(listener, &files)?;
+        let loaded = contents.load(listener, &files)?;
         let current = Arc::new(RwLock::new(loaded.config));
-        Ok(Self { current, files, loaded: contents.digest(), metrics })
+        let tls = Self { listener, current, files, loaded: contents.digest(), metrics };
+        tls.report_expiry(loaded.expiry);
+        Ok(tls)
+    }
+
+    /// The metric is about the certificate of gRPC.
+    fn report_expiry(&self, expiry: i64) {
+        if self.listener == TlsListener::Grpc {
+            self.metrics.connections.certificate_expiry.set(expiry);
+        }
     }
 
     /// Whether every client must present a certificate.
@@ -118,24 +156,24 @@ impl Tls {
     }
 
     /// The acceptor of a new connection.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)).into()
     }
 
     /// Reads the files again when they change, until `shutdown`. New ones serve from the next connection on.
     /// Unusable files change nothing, and are logged once.
     pub async fn keep_current(self, watch: FileWatch, shutdown: CancellationToken) {
-        let files = self.files.clone();
-        let read = move || Contents::read(&files);
+        let (listener, files) = (self.listener, self.files.clone());
+        let read = move || Contents::read(listener, &files);
         watch.run(self.loaded, shutdown, read, Contents::digest, |read| self.reload(read)).await;
     }
 
     /// Serves new connections with the files that were read.
     fn reload(&self, read: Result<Contents, TlsError>) {
-        match read.and_then(|contents| contents.load(&self.files)) {
+        match read.and_then(|contents| contents.load(self.listener, &self.files)) {
             Ok(loaded) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded.config;
-                self.metrics.connections.certificate_expiry.set(loaded.expiry);
+                self.report_expiry(loaded.expiry);
                 self.metrics.connections.certificates_loaded.inc();
                 tracing::info!(subject = %loaded.subject, "new certificates are in use");
             }
@@ -170,11 +208,11 @@ struct Loaded {
 }
 
 impl Contents {
-    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+    fn read(listener: TlsListener, files: &TlsFiles) -> Result<Self, TlsError> {
         let client_ca = files.client_ca.as_deref();
         Ok(Self {
-            certificate: read("grpc_tls_cert_file", &files.certificate)?,
-            key: read("grpc_tls_key_file", &files.key)?,
+            certificate: read(listener.certificate_setting(), &files.certificate)?,
+            key: read(listener.key_setting(), &files.key)?,
             client_ca: client_ca.map(|file| read("grpc_client_ca_file", file)).transpose()?,
         })
     }
@@ -187,9 +225,10 @@ impl Contents {
         digest.finalize().into()
     }
 
-    fn load(&self, files: &TlsFiles) -> Result<Loaded, TlsError> {
-        let of_certificate = |reason: String| unusable("grpc_tls_cert_file", &files.certificate, reason);
-        let of_key = |reason: String| unusable("grpc_tls_key_file", &files.key, reason);
+    fn load(&self, listener: TlsListener, files: &TlsFiles) -> Result<Loaded, TlsError> {
+        let of_certificate =
+            |reason: String| unusable(listener.certificate_setting(), &files.certificate, reason);
+        let of_key = |reason: String| unusable(listener.key_setting(), &files.key, reason);
         let chain = certificates(&self.certificate).map_err(of_certificate)?;
         let (subject, expiry) =
             super::certificate_subject::subject_and_expiry(&chain[0]).map_err(of_certificate)?;
@@ -211,7 +250,7 @@ impl Contents {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| of_key(format!("does not go with the certificate: {error}")))?;
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = vec![listener.protocol().to_vec()];
         if self.client_ca.is_some() {
             // Every connection presents its certificate again, so that no session outlives an expired one.
             config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     domain::{
@@ -22,6 +22,9 @@ use crate::{
     },
     proto::v1::{self, access_token, access_token_service_server::AccessTokenService},
 };
+
+/// The name by which a call asks about its own token.
+const OWN_TOKEN: &str = "accessTokens/self";
 
 /// Handler of the calls about access tokens.
 pub(in crate::grpc) struct AccessTokens {
@@ -43,7 +46,17 @@ impl AccessTokenService for AccessTokens {
         &self,
         request: Request<v1::GetAccessTokenRequest>,
     ) -> Result<Response<v1::GetAccessTokenResponse>, Status> {
-        let (grant, id) = named(Fields::of(&request)?, &request.get_ref().name)?;
+        let fields = Fields::of(&request)?;
+        if request.get_ref().name == OWN_TOKEN {
+            let Some(own) = fields.grant().own_token() else {
+                let message = "the call has no access token";
+                return Err(GrpcError::new(Code::NotFound, "ACCESS_TOKEN_NOT_FOUND", message).into());
+            };
+            let access_token = Some(shown(&self.gateway, own));
+            return Ok(Response::new(v1::GetAccessTokenResponse { access_token }));
+        }
+        fields.grant().check_scope()?;
+        let (grant, id) = named(fields, &request.get_ref().name)?;
         let issued = self.gateway.get_access_token(&id, grant.accounts())?;
         Ok(Response::new(v1::GetAccessTokenResponse { access_token: Some(shown(&self.gateway, &issued)) }))
     }

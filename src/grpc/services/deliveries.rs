@@ -16,7 +16,7 @@ use crate::{
         },
         time::UnixMicros,
     },
-    gateway::{Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries},
+    gateway::{AttemptResult, Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries},
     grpc::wire::{
         audited::AuditedCalls,
         deadline::within,
@@ -47,7 +47,8 @@ impl DeliveryService for Deliveries {
         let name: DeliveryName = fields.finish(name)?;
         within(self.call_timeout, async {
             let (subscription, record) = self.gateway.get_delivery(&name).await?;
-            Ok(v1::GetDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+            let delivery = to_proto::delivery_with_exchanges(&self.gateway, &subscription, &record);
+            Ok(v1::GetDeliveryResponse { delivery: Some(delivery) })
         })
         .await
     }
@@ -118,6 +119,20 @@ impl DeliveryService for Deliveries {
         })
         .await
     }
+
+    async fn get_delivery_stats(
+        &self,
+        request: Request<v1::GetDeliveryStatsRequest>,
+    ) -> Result<Response<v1::GetDeliveryStatsResponse>, Status> {
+        let mut fields = Fields::of(&request)?;
+        let request = request.get_ref();
+        let parent = fields.required::<SummaryParent>("parent", &request.parent);
+        let period = fields.choices("period", &[request.period], to_proto::parse_period).pop();
+        let (SummaryParent { scope, subscription }, period) = fields.finish(parent.zip(period))?;
+        let stats = self.gateway.delivery_stats(scope, subscription, period);
+        let (report, since) = stats.map_err(GrpcError::from)?;
+        Ok(Response::new(to_proto::delivery_stats(&report, since, period.bucket())))
+    }
 }
 
 impl Deliveries {
@@ -133,6 +148,8 @@ impl Deliveries {
         let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
         let event = parse_event(&mut fields, parent.as_ref(), &request.event);
         let time = fields.time_range(request.start_time, request.end_time);
+        let event_types = fields.choices("event_types", &request.event_types, to_proto::parse_event_type);
+        let results = parse_results(&mut fields, &request);
         let Parent { account, subscription } = fields.finish(parent)?;
 
         let tokens = PageTokens::of(PageKind::Deliveries, &request);
@@ -142,11 +159,14 @@ impl Deliveries {
         });
         let read = |after, limit| {
             let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
+            let (event_types, results) = (event_types.clone(), results.clone());
             self.gateway.list_deliveries(ListDeliveries {
                 account,
                 subscription,
                 states,
                 event,
+                event_types,
+                results,
                 time,
                 after,
                 limit,
@@ -160,6 +180,19 @@ impl Deliveries {
             next.map(|key| Cursor { seq: key.seq.0, subscription: key.subscription.0, ..Default::default() });
         Ok(v1::ListDeliveriesResponse { deliveries, next_page_token: tokens.write(next) })
     }
+}
+
+/// The ways in which the last attempt may have ended.
+fn parse_results(fields: &mut Fields, request: &v1::ListDeliveriesRequest) -> Vec<AttemptResult> {
+    let outcomes = fields.choices("outcomes", &request.outcomes, to_proto::parse_outcome);
+    let mut results: Vec<_> = outcomes.into_iter().map(AttemptResult::Outcome).collect();
+    for (index, class) in request.http_status_classes.iter().enumerate() {
+        match u16::try_from(*class) {
+            Ok(class @ 1..=5) => results.push(AttemptResult::StatusClass(class)),
+            _ => fields.violations.invalid(format!("http_status_classes[{index}]"), "must be from 1 to 5"),
+        }
+    }
+    results
 }
 
 fn parse_delivery(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcError> {

@@ -216,8 +216,12 @@ impl Events {
                     .map(|checked| RenderSource::New(Box::new(checked)))
             }
         };
+        let format = match request.payload_format {
+            0 => None,
+            number => fields.choices("payload_format", &[number], to_proto::parse_payload_format).pop(),
+        };
         let source = fields.finish(source)?;
-        let rendered = self.gateway.render(source, subscription.as_ref()).await?;
+        let rendered = self.gateway.render(source, subscription.as_ref(), format).await?;
         Ok(v1::RenderEventResponse {
             body: String::from_utf8_lossy(&rendered.body).into_owned(),
             headers: rendered.headers,

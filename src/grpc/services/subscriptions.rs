@@ -17,13 +17,16 @@ use crate::{
         CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
         UpdateSubscription,
     },
-    grpc::wire::{
-        audited::AuditedCalls,
-        deadline::within,
-        pagination::{self, Cursor, PageKind, PageTokens},
-        request_fields::Fields,
-        status::GrpcError,
-        to_proto,
+    grpc::{
+        layers::auth::Grant,
+        wire::{
+            audited::AuditedCalls,
+            deadline::within,
+            pagination::{self, Cursor, PageKind, PageTokens},
+            request_fields::Fields,
+            status::GrpcError,
+            to_proto,
+        },
     },
     proto::v1::{self, EventType, subscription_service_server::SubscriptionService},
 };
@@ -49,7 +52,7 @@ impl SubscriptionService for Subscriptions {
         request: Request<v1::GetSubscriptionRequest>,
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let found = self.gateway.get_subscription(&name(&request, &request.get_ref().name)?)?;
-        let subscription = Some(to_proto::subscription(&found));
+        let subscription = Some(to_proto::subscription_with_health(&self.gateway, &found));
         Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
     }
 
@@ -58,6 +61,13 @@ impl SubscriptionService for Subscriptions {
         request: Request<v1::ListSubscriptionsRequest>,
     ) -> Result<Response<v1::ListSubscriptionsResponse>, Status> {
         within(self.call_timeout, self.list(request)).await
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<v1::ListAccountsRequest>,
+    ) -> Result<Response<v1::ListAccountsResponse>, Status> {
+        within(self.call_timeout, self.accounts(request)).await
     }
 
     async fn update_subscription(
@@ -115,6 +125,7 @@ impl Subscriptions {
         let scope = fields.required::<AccountScope>("parent", &request.parent);
         let event_type = fields.event_type("event_type", request.event_type);
         let states = fields.choices("states", &request.states, to_proto::parse_state);
+        let failing = request.failing;
         let scope = fields.finish(scope)?;
 
         let tokens = PageTokens::of(PageKind::Subscriptions, &request);
@@ -123,14 +134,39 @@ impl Subscriptions {
             None => None,
         };
         let read = |after: Option<SubscriptionName>, limit| {
-            let list = ListSubscriptions { scope, event_type, states: states.clone(), after, limit };
+            let list = ListSubscriptions { scope, event_type, states: states.clone(), failing, after, limit };
             std::future::ready(Ok(self.gateway.list_subscriptions(&list)))
         };
-        let (subscriptions, next) =
-            pagination::fill(size, after, read, |row| (row.name.clone(), to_proto::subscription(row)))
-                .await?;
+        let (subscriptions, next) = pagination::fill(size, after, read, |row| {
+            (row.name.clone(), to_proto::subscription_with_health(&self.gateway, row))
+        })
+        .await?;
         let next = next.map(|name| Cursor { name: name.to_string(), ..Default::default() });
         Ok(v1::ListSubscriptionsResponse { subscriptions, next_page_token: tokens.write(next) })
+    }
+}
+
+impl Subscriptions {
+    async fn accounts(
+        &self,
+        request: Request<v1::ListAccountsRequest>,
+    ) -> Result<v1::ListAccountsResponse, GrpcError> {
+        let grant = Grant::of(&request)?;
+        let mut fields = Fields::by(grant.clone());
+        let mut request = request.into_inner();
+        let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        fields.finish(Some(()))?;
+
+        let tokens = PageTokens::of(PageKind::Accounts, &request);
+        let after = tokens.read(&token)?.map(|cursor| cursor.seq);
+        let all = self.gateway.list_accounts(grant.accounts()).await?;
+        let numbers = all.iter().map(|account| account.get().unsigned_abs());
+        let mut rest = numbers.skip_while(|account| Some(*account) <= after);
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let next = rest.next().and(page.last()).map(|seq| Cursor { seq: *seq, ..Default::default() });
+        let accounts = page.iter().map(|account| format!("accounts/{account}")).collect();
+        Ok(v1::ListAccountsResponse { accounts, next_page_token: tokens.write(next) })
     }
 }
 
@@ -168,7 +204,7 @@ async fn create(
 ) -> Result<v1::CreateSubscriptionResponse, GrpcError> {
     Ok(match gateway.create_subscription(create).await? {
         Creation::Stored(stored) => v1::CreateSubscriptionResponse {
-            subscription: Some(to_proto::subscription(&stored)),
+            subscription: Some(to_proto::subscription_with_health(&gateway, &stored)),
             signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
         },
         Creation::Checked { name, settings } => {
@@ -203,7 +239,9 @@ async fn update(
     update: UpdateSubscription,
 ) -> Result<v1::UpdateSubscriptionResponse, GrpcError> {
     let updated = gateway.update_subscription(update).await?;
-    Ok(v1::UpdateSubscriptionResponse { subscription: Some(to_proto::subscription(&updated)) })
+    Ok(v1::UpdateSubscriptionResponse {
+        subscription: Some(to_proto::subscription_with_health(&gateway, &updated)),
+    })
 }
 
 fn parse_deletion(
@@ -225,7 +263,9 @@ async fn delete(
 
 async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, GrpcError> {
     let paused = gateway.pause_subscription(&name).await?;
-    Ok(v1::PauseSubscriptionResponse { subscription: Some(to_proto::subscription(&paused)) })
+    Ok(v1::PauseSubscriptionResponse {
+        subscription: Some(to_proto::subscription_with_health(&gateway, &paused)),
+    })
 }
 
 async fn resume(
@@ -233,7 +273,9 @@ async fn resume(
     name: SubscriptionName,
 ) -> Result<v1::ResumeSubscriptionResponse, GrpcError> {
     let resumed = gateway.resume_subscription(&name).await?;
-    Ok(v1::ResumeSubscriptionResponse { subscription: Some(to_proto::subscription(&resumed)) })
+    Ok(v1::ResumeSubscriptionResponse {
+        subscription: Some(to_proto::subscription_with_health(&gateway, &resumed)),
+    })
 }
 
 fn parse_rotation(
@@ -272,12 +314,15 @@ async fn test(
     (name, event_type): (SubscriptionName, Option<EventType>),
 ) -> Result<v1::TestSubscriptionResponse, GrpcError> {
     let tested = gateway.test_subscription(&name, event_type).await?;
+    let mut attempt = to_proto::attempt(1, &tested.attempt);
+    to_proto::add_exchange(&mut attempt, &tested.exchange);
     Ok(v1::TestSubscriptionResponse {
         request_body: String::from_utf8_lossy(&tested.body).into_owned(),
         http_status: tested.attempt.http_status.into(),
         response_body: tested.attempt.response_body,
         error: tested.attempt.error,
         duration: Some(to_proto::duration(tested.attempt.duration)),
+        attempt: Some(attempt),
     })
 }
 
@@ -307,6 +352,11 @@ fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
         subscription.update_time = None;
         subscription.etag = String::new();
         subscription.public_key = String::new();
+        subscription.owed_count = 0;
+        subscription.failing_since_time = None;
+        subscription.last_success_time = None;
+        subscription.last_failure_time = None;
+        subscription.last_error = String::new();
     }
     Sha256::digest(request.encode_to_vec()).into()
 }

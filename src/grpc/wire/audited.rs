@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{
         audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text},
-        caller::{Caller, Peer, Principal},
+        caller::{Caller, Peer, Principal, Via},
     },
     gateway::{Gateway, GatewayError},
 };
@@ -73,8 +73,12 @@ impl AuditedCalls {
     {
         let (gateway, limit) = (self.gateway.clone(), self.call_timeout);
         let (caller, fields) = (caller(&request), Fields::of(&request)?);
+        let via = request.extensions().get::<Via>().copied();
         let request = request.into_inner();
-        let (subject, is_dry_run) = (request.subject(), request.is_dry_run());
+        let (mut subject, is_dry_run) = (request.subject(), request.is_dry_run());
+        if let Some(Via(part)) = via {
+            subject.parameters.insert("via".to_owned(), part.to_owned());
+        }
         let parsed = parse(&gateway, fields, request);
         if is_dry_run {
             return within(limit, work(gateway, parsed?)).await;

@@ -30,6 +30,7 @@ pub(in crate::grpc) enum PageKind {
     Replay = 4,
     AccessTokens = 5,
     AuditRecords = 7,
+    Accounts = 8,
 }
 
 /// Start of a page. Each list uses the fields that it needs.

@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
+        payload_format::PayloadFormat,
         secret::REDACTED,
         subscription::{RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions},
+        time::UnixMicros,
     },
-    gateway::{DeliveryRecord, Published, Summary},
+    event::exchange::Exchange,
+    gateway::{DeliveryRecord, Gateway, Published, SubscriptionHealth, Summary},
+    metrics::{StatsPeriod, StatsReport},
     proto::v1,
 };
 
@@ -25,6 +31,47 @@ pub(in crate::grpc) fn subscription(subscription: &Subscription) -> v1::Subscrip
         etag: subscription.etag(),
         public_key: subscription.public_key().unwrap_or_default(),
         ..settings(&subscription.settings)
+    }
+}
+
+/// A subscription without its secrets, and its health.
+pub(in crate::grpc) fn subscription_with_health(
+    gateway: &Gateway,
+    stored: &Subscription,
+) -> v1::Subscription {
+    let SubscriptionHealth { owed, latest } = gateway.health(stored);
+    v1::Subscription {
+        owed_count: i64::try_from(owed).unwrap_or(i64::MAX),
+        failing_since_time: latest.failing_since.map(Into::into),
+        last_success_time: latest.last_success.map(Into::into),
+        last_failure_time: latest.last_failure.map(Into::into),
+        last_error: latest.last_error,
+        ..subscription(stored)
+    }
+}
+
+/// Attempts over time.
+pub(in crate::grpc) fn delivery_stats(
+    report: &StatsReport,
+    since: UnixMicros,
+    bucket: Duration,
+) -> v1::GetDeliveryStatsResponse {
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let starts = std::iter::successors(Some(report.start), |start| Some(start.plus(bucket)));
+    let buckets = starts.zip(&report.buckets).map(|(start, counts)| v1::DeliveryStatsBucket {
+        start_time: Some(start.into()),
+        succeeded_count: count(counts.succeeded),
+        failed_attempt_count: count(counts.failed),
+        given_up_count: count(counts.given_up),
+        latency_p50: counts.percentile(50).map(duration),
+        latency_p95: counts.percentile(95).map(duration),
+    });
+    let total = report.total();
+    v1::GetDeliveryStatsResponse {
+        buckets: buckets.collect(),
+        since_time: Some(since.into()),
+        latency_p50: total.percentile(50).map(duration),
+        latency_p95: total.percentile(95).map(duration),
     }
 }
 
@@ -78,6 +125,18 @@ fn state(state: State) -> v1::subscription::State {
         State::Active => v1::subscription::State::Active,
         State::Paused => v1::subscription::State::Paused,
         State::Suspended => v1::subscription::State::Suspended,
+    }
+}
+
+/// The form of a body that a call asks for.
+pub(in crate::grpc) fn parse_payload_format(
+    format: v1::subscription::PayloadFormat,
+) -> Option<PayloadFormat> {
+    match format {
+        v1::subscription::PayloadFormat::Unspecified => None,
+        v1::subscription::PayloadFormat::Documented => Some(PayloadFormat::Documented),
+        v1::subscription::PayloadFormat::Sample => Some(PayloadFormat::Sample),
+        v1::subscription::PayloadFormat::Chatwoot => Some(PayloadFormat::Chatwoot),
     }
 }
 
@@ -151,7 +210,8 @@ pub(in crate::grpc) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResp
     }
 }
 
-fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAttempt {
+/// One attempt.
+pub(in crate::grpc) fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAttempt {
     use v1::delivery_attempt::Outcome as Wire;
     let outcome = match attempt.outcome {
         Outcome::Ok => Wire::Ok,
@@ -170,7 +230,64 @@ fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAttempt {
         error: attempt.error.clone(),
         response_body: attempt.response_body.clone(),
         url: attempt.url.clone(),
+        ..Default::default()
     }
+}
+
+/// The outcome of a filter.
+pub(in crate::grpc) fn parse_outcome(outcome: v1::delivery_attempt::Outcome) -> Option<Outcome> {
+    use v1::delivery_attempt::Outcome as Wire;
+    match outcome {
+        Wire::Unspecified => None,
+        Wire::Ok => Some(Outcome::Ok),
+        Wire::HttpStatus => Some(Outcome::HttpStatus),
+        Wire::Timeout => Some(Outcome::Timeout),
+        Wire::Connect => Some(Outcome::Connect),
+        Wire::Io => Some(Outcome::Io),
+        Wire::Blocked => Some(Outcome::Blocked),
+    }
+}
+
+/// The period of statistics.
+pub(in crate::grpc) fn parse_period(period: v1::get_delivery_stats_request::Period) -> Option<StatsPeriod> {
+    use v1::get_delivery_stats_request::Period;
+    match period {
+        Period::Unspecified | Period::Hour => Some(StatsPeriod::Hour),
+        Period::Week => Some(StatsPeriod::Week),
+    }
+}
+
+/// Adds what went over the wire to an attempt.
+pub(in crate::grpc) fn add_exchange(attempt: &mut v1::DeliveryAttempt, exchange: &Exchange) {
+    let headers = |headers: &HeaderMap| -> Vec<v1::HttpHeader> {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| v1::HttpHeader {
+            name: name.to_string(),
+            value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
+        headers.iter().map(header).collect()
+    };
+    attempt.request_headers = headers(&exchange.request_headers);
+    attempt.response_headers = headers(&exchange.response_headers);
+    attempt.remote_address = exchange.remote_address.map(|address| address.to_string()).unwrap_or_default();
+    attempt.dns_duration = exchange.dns.map(duration);
+    attempt.connect_duration = exchange.connect.map(duration);
+    attempt.tls_duration = exchange.tls.map(duration);
+    attempt.first_byte_duration = exchange.first_byte.map(duration);
+}
+
+/// A delivery to `subscription`, with what went over the wire in those attempts where that is kept.
+pub(in crate::grpc) fn delivery_with_exchanges(
+    gateway: &Gateway,
+    subscription: &Subscription,
+    record: &DeliveryRecord,
+) -> v1::Delivery {
+    let mut shown = delivery(subscription, record);
+    for (shown, attempt) in shown.attempts.iter_mut().zip(&record.attempts) {
+        if let Some(exchange) = gateway.exchange(record.key, attempt.start_time) {
+            add_exchange(shown, &exchange);
+        }
+    }
+    shown
 }
 
 fn delivery_state(state: DeliveryState) -> v1::delivery::State {

@@ -1,6 +1,7 @@
 //! The store in a data directory: it sends writes to the writing thread, and reads by itself.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering, mpsc},
@@ -211,6 +212,12 @@ impl Store for DiskStore {
                 None
             }
         }
+    }
+
+    fn accounts(&self) -> BTreeSet<AccountId> {
+        let ledger = self.shared.ledger();
+        let accounts = ledger.volumes.iter().flat_map(|volume| &volume.accounts);
+        accounts.filter_map(|account| AccountId::new(*account).ok()).collect()
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {

@@ -11,6 +11,8 @@ use tonic::{
     Status,
 };
 
+use crate::support::client::Client;
+
 use super::{ALL, CREATE_SUBSCRIPTION, PUBLISH, encoded, methods, start, token};
 use crate::support::in_process::*;
 
@@ -86,6 +88,9 @@ fn tries(things: Things) -> Vec<Try> {
         ("/tidings.v1.DeliveryService/SummarizeDeliveries", list(subscription), "parent"),
         ("/tidings.v1.DeliveryService/SummarizeDeliveries", list("accounts/1/subscriptions/-"), "parent"),
         ("/tidings.v1.DeliveryService/SummarizeDeliveries", list("accounts/-/subscriptions/-"), "parent"),
+        ("/tidings.v1.DeliveryService/GetDeliveryStats", list(subscription), "parent"),
+        ("/tidings.v1.DeliveryService/GetDeliveryStats", list("accounts/1/subscriptions/-"), "parent"),
+        ("/tidings.v1.DeliveryService/GetDeliveryStats", list("accounts/-/subscriptions/-"), "parent"),
     ]);
     let mine = || v1::PublishEventRequest {
         parent: "accounts/2".into(),
@@ -104,7 +109,11 @@ fn tries(things: Things) -> Vec<Try> {
     ]);
     use v1::render_event_request::Source;
     let render = |source, subscription: &str| {
-        encoded(&v1::RenderEventRequest { source: Some(source), subscription: subscription.into() })
+        encoded(&v1::RenderEventRequest {
+            source: Some(source),
+            subscription: subscription.into(),
+            ..Default::default()
+        })
     };
     let path = "/tidings.v1.EventService/RenderEvent";
     tries.extend([
@@ -168,9 +177,10 @@ async fn nothing_of_another_account_can_be_named_and_nothing_shows_that_it_exist
         tried.insert(method.to_owned());
     }
     assert_eq!(everything(&server), before, "something has changed");
-    assert_eq!(count, 78, "docs/security.md has this number");
+    assert_eq!(count, 84, "docs/security.md has this number");
     // These have tests of their own below.
-    let elsewhere = ["StreamPublishEvents", "GetAccessToken", "ListAccessTokens", "RevokeAccessToken"];
+    let elsewhere =
+        ["StreamPublishEvents", "GetAccessToken", "ListAccessTokens", "RevokeAccessToken", "ListAccounts"];
     for method in methods() {
         let known =
             tried.contains(&method) || elsewhere.iter().any(|name| method.ends_with(&format!("/{name}")));
@@ -201,9 +211,44 @@ async fn a_callers_own_accounts_are_as_without_a_limit() {
         ("ListSubscriptions", "parent"),
         ("ListAuditRecords", "parent"),
         ("SummarizeDeliveries", "parent"),
+        ("GetDeliveryStats", "parent"),
         ("CreateAccessToken", "access_token.accounts"),
     ];
     assert_eq!(denied, all);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_is_listed_its_own_accounts_and_told_about_its_own_token() {
+    let (server, admin) = start().await;
+    for (account, id) in [("accounts/1", "a"), ("accounts/2", "b")] {
+        let create = v1::CreateSubscriptionRequest {
+            parent: account.into(),
+            ..create(id, "https://crm.example.com/")
+        };
+        admin.call(CREATE_SUBSCRIPTION, encoded(&create)).await.unwrap();
+    }
+    let (made, text) =
+        admin.create_token(token(&[Scope::Read], &["accounts/2", "accounts/3"])).await.unwrap();
+    let caller = server.client_with_token(&text).await;
+    let list = |client: Client| async move {
+        let request = v1::ListAccountsRequest { page_size: 1, ..Default::default() };
+        let mut page =
+            client.subscriptions.clone().list_accounts(request.clone()).await.unwrap().into_inner();
+        let mut accounts = page.accounts;
+        while !page.next_page_token.is_empty() {
+            let next = v1::ListAccountsRequest { page_token: page.next_page_token, ..request.clone() };
+            page = client.subscriptions.clone().list_accounts(next).await.unwrap().into_inner();
+            accounts.extend(page.accounts.clone());
+        }
+        accounts
+    };
+    assert_eq!(list(caller.clone()).await, ["accounts/2"]);
+    assert_eq!(list(admin.clone()).await, ["accounts/1", "accounts/2"]);
+    let own = caller.token("accessTokens/self").await.unwrap();
+    assert_eq!((own.name.as_str(), own.scopes().next()), (made.name.as_str(), Some(Scope::Read)));
+    // About any other token it may not ask.
+    assert_eq!(caller.token(&made.name).await.unwrap_err().code(), PermissionDenied);
     server.stop().await;
 }
 

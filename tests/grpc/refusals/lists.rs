@@ -30,7 +30,11 @@ pub fn lists() -> Vec<Line> {
         Call::Replay(request)
     };
     let render = |source: Option<Source>, subscription: &str| {
-        Call::Render(v1::RenderEventRequest { source, subscription: subscription.into() })
+        Call::Render(v1::RenderEventRequest {
+            source,
+            subscription: subscription.into(),
+            ..Default::default()
+        })
     };
     let stored = || Some(Source::Name("accounts/1/events/taken".into()));
     vec![

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Code, Request};
 
 use crate::{
-    domain::access::Accounts,
+    domain::access::{Accounts, Scope},
     gateway::Issued,
     grpc::wire::status::GrpcError,
     metrics::{CallDenied, Metrics},
@@ -17,11 +17,23 @@ pub(in crate::grpc) struct Grant {
     /// The caller's token; `None` if every account is allowed.
     issued: Option<Arc<Issued>>,
     metrics: Arc<Metrics>,
+    /// The scope that the method requires and the caller has not got: it may ask about itself only.
+    missing: Option<Arc<MissingScope>>,
+}
+
+/// A scope that a caller has not got.
+pub(super) struct MissingScope {
+    pub(super) scope: Scope,
+    pub(super) message: String,
 }
 
 impl Grant {
-    pub(super) fn new(issued: Option<Arc<Issued>>, metrics: Arc<Metrics>) -> Self {
-        Self { issued, metrics }
+    pub(super) fn new(
+        issued: Option<Arc<Issued>>,
+        metrics: Arc<Metrics>,
+        missing: Option<MissingScope>,
+    ) -> Self {
+        Self { issued, metrics, missing: missing.map(Arc::new) }
     }
 
     /// The grant of a request.
@@ -36,6 +48,23 @@ impl Grant {
             Some(issued) if issued.ended().is_cancelled() => Err(ended()),
             _ => Ok(grant.clone()),
         }
+    }
+
+    /// The token of the call itself.
+    pub(in crate::grpc) fn own_token(&self) -> Option<&Arc<Issued>> {
+        self.issued.as_ref()
+    }
+
+    /// Checks the scope that the method requires.
+    ///
+    /// # Errors
+    ///
+    /// The caller has not got it.
+    pub(in crate::grpc) fn check_scope(&self) -> Result<(), GrpcError> {
+        let Some(missing) = &self.missing else { return Ok(()) };
+        self.metrics.call_denied(CallDenied::Scope);
+        Err(GrpcError::new(Code::PermissionDenied, "SCOPE_DENIED", missing.message.as_str())
+            .with_metadata("scope", missing.scope.word()))
     }
 
     /// The accounts that the call may name.

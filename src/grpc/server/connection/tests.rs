@@ -17,7 +17,10 @@ use tower::service_fn;
 use super::*;
 use crate::{
     domain::time::UnixMicros,
-    grpc::server::{accept::handshake, tls::TlsFiles},
+    grpc::server::{
+        accept::handshake,
+        tls::{TlsFiles, TlsListener},
+    },
     listen::incoming,
 };
 
@@ -103,5 +106,5 @@ fn mutual(directory: &Path) -> (Tls, ClientConfig) {
             PrivateKeyDer::Pkcs8(client_key.serialize_der().into()),
         )
         .unwrap();
-    (Tls::load(files, Metrics::new(UnixMicros(0))).unwrap(), config)
+    (Tls::load(TlsListener::Grpc, files, Metrics::new(UnixMicros(0))).unwrap(), config)
 }

@@ -1,0 +1,90 @@
+//! What went over the wire in one attempt, noted step by step by the layers that send it.
+//!
+//! An attempt runs in one task: its layers note things in a variable of that task, whoever wants them opens
+//! it.
+
+use std::{cell::RefCell, future::Future, net::SocketAddr, time::Duration};
+
+use http::HeaderMap;
+
+/// Most bytes of names and values that are kept of the headers of a response.
+pub const RESPONSE_HEADERS_BYTES_KEPT: usize = 4096;
+
+/// The wire's side of an attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange {
+    /// The headers as sent, secret values replaced.
+    pub request_headers: HeaderMap,
+    /// The headers of the response, up to [`RESPONSE_HEADERS_BYTES_KEPT`].
+    pub response_headers: HeaderMap,
+    /// The other end of the connection: the receiver, or a proxy.
+    pub remote_address: Option<SocketAddr>,
+    /// How long the name took to resolve; `None` on a connection that was kept.
+    pub dns: Option<Duration>,
+    /// How long TCP took to connect; `None` on a connection that was kept.
+    pub connect: Option<Duration>,
+    /// How long the TLS handshake took; `None` on a connection that was kept, and without TLS.
+    pub tls: Option<Duration>,
+    /// From sending the request to the head of the response.
+    pub first_byte: Option<Duration>,
+}
+
+tokio::task_local! {
+    static CURRENT: RefCell<Exchange>;
+}
+
+/// Runs an attempt, and returns what its layers noted as well.
+pub async fn observe<T>(attempt: impl Future<Output = T>) -> (T, Exchange) {
+    let observed = async {
+        let result = attempt.await;
+        (result, CURRENT.with(RefCell::take))
+    };
+    CURRENT.scope(RefCell::default(), observed).await
+}
+
+/// Notes something of the attempt that runs in this task, if somebody observes it.
+pub fn note<T>(change: impl FnOnce(&mut Exchange) -> T) -> Option<T> {
+    CURRENT.try_with(|exchange| change(&mut exchange.borrow_mut())).ok()
+}
+
+/// The headers of a response that are kept: the first ones, up to the bound.
+pub fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let (mut kept, mut bytes) = (HeaderMap::new(), 0);
+    for (name, value) in headers {
+        bytes += name.as_str().len() + value.len();
+        if bytes > RESPONSE_HEADERS_BYTES_KEPT {
+            break;
+        }
+        kept.append(name, value.clone());
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn notes_belong_to_the_attempt_that_runs() {
+        let attempt = |millis| async move {
+            tokio::task::yield_now().await;
+            note(|exchange| exchange.dns = Some(Duration::from_millis(millis)));
+            millis
+        };
+        let ((one, first), (two, second)) = tokio::join!(observe(attempt(1)), observe(attempt(2)));
+        assert_eq!((one, first.dns), (1, Some(Duration::from_millis(1))));
+        assert_eq!((two, second.dns), (2, Some(Duration::from_millis(2))));
+        assert_eq!(note(|_| ()), None, "nobody observes");
+    }
+
+    #[test]
+    fn the_headers_that_are_kept_are_bounded() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..100 {
+            headers.append("x", HeaderValue::try_from("y".repeat(99)).unwrap());
+        }
+        assert_eq!(kept_headers(&headers).len(), RESPONSE_HEADERS_BYTES_KEPT / 100);
+    }
+}
