@@ -25,7 +25,7 @@ async fn connections(gateway: &TidingsProcess, count: f64) {
 #[tokio::test]
 async fn an_address_has_a_bounded_number_of_connections_and_further_ones_are_closed_at_once() {
     let gateway = Launcher::new().with("client-connections-per-address-max", "3").start().await;
-    // Beside that of the gateway's own client.
+    // With that of the gateway's own client.
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut raw = RawHttp2::greeted(gateway.grpc, &[]).await;

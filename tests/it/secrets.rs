@@ -415,7 +415,7 @@ async fn a_change_of_scheme_signs_both_ways_for_a_while() {
 
     client.update(scheme(SignatureScheme::Ed25519)).await;
     let refused = client.try_update(scheme(SignatureScheme::HmacSha256), &[]).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "as many as may be sign besides the newest");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "as many secrets as allowed sign with the newest");
     gateway.stop().await;
 }
 
