@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tidings::proto::v1::{
@@ -14,6 +18,7 @@ use tokio::{task::JoinSet, time::sleep};
 use tonic::Code;
 
 use crate::support::{
+    PATIENCE,
     client::{Client, Subscribed, subscription},
     in_time,
     process::Launcher,
@@ -24,6 +29,8 @@ use crate::support::{
 const ACCOUNT: i64 = 1;
 /// Callers that change things at the same time.
 const CALLERS: u64 = 8;
+/// Subscriptions that are made before each kill, at least.
+const CHANGES_PER_KILL: u64 = 6;
 
 /// All records, the oldest first.
 async fn records(client: &Client) -> Vec<v1::AuditRecord> {
@@ -34,7 +41,11 @@ async fn records(client: &Client) -> Vec<v1::AuditRecord> {
 
 /// Subscribes and pauses under names of its own until the gateway is gone. Returns the names that were
 /// acknowledged as made, and as paused.
-async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Vec<String>) {
+async fn change_until_killed(
+    client: Client,
+    caller: String,
+    made: Arc<AtomicU64>,
+) -> (Vec<String>, Vec<String>) {
     let (mut created, mut paused) = (Vec::new(), Vec::new());
     for nth in 0.. {
         let id = format!("{caller}-{nth}");
@@ -46,6 +57,7 @@ async fn change_until_killed(client: Client, caller: String) -> (Vec<String>, Ve
         };
         let Ok(Subscribed { name, .. }) = client.create(request).await else { break };
         created.push(name.clone());
+        made.fetch_add(1, Ordering::Relaxed);
         if client.try_pause(&name).await.is_err() {
             break;
         }
@@ -66,12 +78,19 @@ async fn a_kill_at_any_time_leaves_every_change_with_its_record_and_every_record
     let launcher = Launcher::new().with("subscriptions-per-account-max", "1000000");
     let mut gateway = launcher.start().await;
     let (mut created, mut paused) = (BTreeSet::new(), BTreeSet::new());
+    let made = Arc::new(AtomicU64::new(0));
     for kill in 0..kills {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
-            callers.spawn(change_until_killed(gateway.client.clone(), format!("k{kill}c{caller}")));
+            let id = format!("k{kill}c{caller}");
+            callers.spawn(change_until_killed(gateway.client.clone(), id, Arc::clone(&made)));
         }
-        sleep(Duration::from_millis(150 + 23 * kill)).await;
+        // Each kill comes in the middle of work, however slow the machine is.
+        let begin = Instant::now();
+        while made.load(Ordering::Relaxed) < CHANGES_PER_KILL * (kill + 1) && begin.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(Duration::from_millis(7 * kill)).await;
         gateway.kill().await;
         for (made, stopped) in callers.join_all().await {
             created.extend(made);
@@ -83,8 +102,8 @@ async fn a_kill_at_any_time_leaves_every_change_with_its_record_and_every_record
     let records = records(&gateway.client).await;
     let (creates, pauses) =
         (outcomes(&records, "/CreateSubscription"), outcomes(&records, "/PauseSubscription"));
-    let least = usize::try_from(2 * kills).unwrap();
-    assert!(created.len() > least && !paused.is_empty(), "{} were made", created.len());
+    let least = usize::try_from(CHANGES_PER_KILL * kills).unwrap();
+    assert!(created.len() >= least && !paused.is_empty(), "{} were made", created.len());
     for name in &created {
         assert_eq!(creates.get(&**name), Some(&Outcome::Ok), "{name} was acknowledged");
     }
