@@ -8,7 +8,7 @@ use std::{
 use crate::{
     golden::events::{ACCOUNT, full},
     support::{
-        client::{Client, Subscribed, attempts, duration, id_of, subscription},
+        client::{Client, Subscribed, as_stored, attempts, duration, id_of, subscription},
         closed_address,
         events::publish_request,
         process::Launcher,
@@ -66,7 +66,7 @@ async fn fails(response: Response, outcome: Outcome, status: i32, error: &str) -
     assert!(delivery.attempts.iter().all(|attempt| attempt.url == receiver.url("/hook")));
 
     let listed = gateway.client.deliveries_in(ACCOUNT, &[State::Failed]).await;
-    let last = v1::Delivery { attempts: delivery.attempts[1..].to_vec(), ..delivery.clone() };
+    let last = v1::Delivery { attempts: as_stored(&delivery.attempts[1..]), ..delivery.clone() };
     assert_eq!(listed, [last], "a list shows the last attempt only");
     let seen = receiver.seen();
     assert_eq!(seen.len(), 2);

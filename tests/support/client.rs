@@ -543,3 +543,18 @@ impl Decoder for Encoded {
         BufferSettings::default()
     }
 }
+
+/// Attempts without the fields that are in memory only, and not in lists: headers, address and times of the steps.
+pub fn as_stored(attempts: &[v1::DeliveryAttempt]) -> Vec<v1::DeliveryAttempt> {
+    let stored = |attempt: &v1::DeliveryAttempt| v1::DeliveryAttempt {
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        remote_address: String::new(),
+        dns_duration: None,
+        connect_duration: None,
+        tls_duration: None,
+        first_byte_duration: None,
+        ..attempt.clone()
+    };
+    attempts.iter().map(stored).collect()
+}
