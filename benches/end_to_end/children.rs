@@ -26,7 +26,7 @@ pub enum Role {
     /// Receives POSTs.
     Receiver,
     /// Sends bare POSTs.
-    WebhookClient,
+    Poster,
     /// Responds to bare gRPC calls.
     Echo,
 }

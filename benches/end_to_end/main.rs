@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         None => run(&arguments),
         Some(Role::Publisher) => publisher::serve(),
         Some(Role::Receiver) => receiver::serve(),
-        Some(Role::WebhookClient) => limits::posts::serve(),
+        Some(Role::Poster) => limits::posts::serve(),
         Some(Role::Echo) => limits::echo::serve(),
     };
     match ended {
