@@ -25,8 +25,7 @@ use crate::{
 
 /// POSTs per second, and the client's CPU time for 10,000.
 pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>)> {
-    let (mut receiver, mut webhook_client) =
-        (Helper::start(Role::Receiver)?, Helper::start(Role::Poster)?);
+    let (mut receiver, mut webhook_client) = (Helper::start(Role::Receiver)?, Helper::start(Role::Poster)?);
     let listening: Listening = receiver.answer()?;
     let order = PostOrder { address: listening.endpoints[0], in_flight, count };
     let _: Posted = webhook_client.ask(&PostOrder { count: count / 20 + 1, ..order })?;
