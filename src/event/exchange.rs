@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, future::Future, net::SocketAddr, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Most bytes of names and values that are kept of the headers of a response.
 pub const RESPONSE_HEADERS_BYTES_KEPT: usize = 4096;
@@ -13,8 +13,8 @@ pub const RESPONSE_HEADERS_BYTES_KEPT: usize = 4096;
 /// The wire's side of an attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
-    /// The headers as sent, secret values replaced.
-    pub request_headers: HeaderMap,
+    /// The headers as sent, secret values replaced. A list: filling a map would cost each attempt more.
+    pub request_headers: Vec<(HeaderName, HeaderValue)>,
     /// The headers of the response, up to [`RESPONSE_HEADERS_BYTES_KEPT`].
     pub response_headers: HeaderMap,
     /// The other end of the connection: the receiver, or a proxy.
@@ -30,11 +30,12 @@ pub struct Exchange {
 }
 
 tokio::task_local! {
-    static CURRENT: RefCell<Exchange>;
+    // Boxed: it is moved with the futures of the attempt.
+    static CURRENT: RefCell<Box<Exchange>>;
 }
 
 /// Runs an attempt, and returns what its layers noted as well.
-pub async fn observe<T>(attempt: impl Future<Output = T>) -> (T, Exchange) {
+pub async fn observe<T>(attempt: impl Future<Output = T>) -> (T, Box<Exchange>) {
     let observed = async {
         let result = attempt.await;
         (result, CURRENT.with(RefCell::take))
@@ -48,13 +49,16 @@ pub fn note<T>(change: impl FnOnce(&mut Exchange) -> T) -> Option<T> {
 }
 
 /// The headers of a response that are kept: the first ones, up to the bound.
-pub fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let (mut kept, mut bytes) = (HeaderMap::new(), 0);
-    for (name, value) in headers {
-        bytes += name.as_str().len() + value.len();
-        if bytes > RESPONSE_HEADERS_BYTES_KEPT {
-            break;
-        }
+pub fn kept_headers(headers: HeaderMap) -> HeaderMap {
+    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    // Nearly all responses fit.
+    if headers.iter().map(bytes).sum::<usize>() <= RESPONSE_HEADERS_BYTES_KEPT {
+        return headers;
+    }
+    let (mut kept, mut room) = (HeaderMap::new(), RESPONSE_HEADERS_BYTES_KEPT);
+    for (name, value) in &headers {
+        let Some(left) = room.checked_sub(bytes((name, value))) else { break };
+        room = left;
         kept.append(name, value.clone());
     }
     kept
@@ -62,8 +66,6 @@ pub fn kept_headers(headers: &HeaderMap) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[tokio::test]
@@ -85,6 +87,6 @@ mod tests {
         for _ in 0..100 {
             headers.append("x", HeaderValue::try_from("y".repeat(99)).unwrap());
         }
-        assert_eq!(kept_headers(&headers).len(), RESPONSE_HEADERS_BYTES_KEPT / 100);
+        assert_eq!(kept_headers(headers).len(), RESPONSE_HEADERS_BYTES_KEPT / 100);
     }
 }

@@ -1,7 +1,7 @@
 //! How deliveries fare: counts over time, the latest results of a subscription, and the accounts that there
 //! are.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use super::{Gateway, GatewayError};
 use crate::{
@@ -47,7 +47,7 @@ impl Gateway {
     }
 
     /// The wire's side of an attempt; `None` if it is no longer kept.
-    pub fn exchange(&self, delivery: DeliveryKey, start_time: UnixMicros) -> Option<Arc<Exchange>> {
+    pub fn exchange(&self, delivery: DeliveryKey, start_time: UnixMicros) -> Option<Exchange> {
         self.0.metrics.delivery_stats.exchange(delivery, start_time)
     }
 

@@ -127,7 +127,7 @@ pub struct Tested {
     /// The attempt.
     pub attempt: Attempt,
     /// What went over the wire.
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
 }
 
 impl Gateway {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -154,7 +154,7 @@ pub struct DeliveryStats {
 type Shard = std::collections::HashMap<SubscriptionKey, Lane, foldhash::fast::RandomState>;
 
 /// The wire's side of one attempt: of which event, and when it started.
-type Recent = (Seq, UnixMicros, Arc<Exchange>);
+type Recent = (Seq, UnixMicros, Box<Exchange>);
 
 #[derive(Default)]
 struct Lane {
@@ -185,7 +185,7 @@ impl DeliveryStats {
         &self,
         delivery: DeliveryKey,
         attempt: &Attempt,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         given_up: bool,
         now: UnixMicros,
     ) {
@@ -209,7 +209,7 @@ impl DeliveryStats {
         if recent.len() == max {
             recent.pop_front();
         }
-        recent.push_back((delivery.seq, attempt.start_time, Arc::new(exchange)));
+        recent.push_back((delivery.seq, attempt.start_time, exchange));
         let latest = &mut lane.latest;
         if succeeded {
             latest.failing_since = None;
@@ -229,12 +229,12 @@ impl DeliveryStats {
     }
 
     /// The wire's side of an attempt; `None` if it is no longer kept.
-    pub fn exchange(&self, delivery: DeliveryKey, start_time: UnixMicros) -> Option<Arc<Exchange>> {
+    pub fn exchange(&self, delivery: DeliveryKey, start_time: UnixMicros) -> Option<Exchange> {
         let shard = self.shard(delivery.subscription);
         let lane = shard.get(&delivery.subscription)?;
         let mut all = lane.recent_failures.iter().chain(&lane.recent_successes);
         let found = all.find(|(seq, start, _)| *seq == delivery.seq && *start == start_time);
-        found.map(|(_, _, exchange)| Arc::clone(exchange))
+        found.map(|(_, _, exchange)| Exchange::clone(exchange))
     }
 
     /// The attempts of these subscriptions together, up to `now`.
@@ -314,7 +314,7 @@ mod tests {
 
     fn note(stats: &DeliveryStats, subscription: u64, attempt: &Attempt, given_up: bool, now: UnixMicros) {
         let delivery = DeliveryKey { seq: Seq(7), subscription: SubscriptionKey(subscription) };
-        stats.note(delivery, attempt, Exchange::default(), given_up, now);
+        stats.note(delivery, attempt, Box::default(), given_up, now);
     }
 
     #[test]

@@ -156,7 +156,9 @@ impl<C: Connect> HttpClient<C> {
                 Checkout::Own(connection) => {
                     exchange::note(|exchange| {
                         exchange.remote_address = connection.remote;
-                        exchange.request_headers.insert(HOST, connection.host.clone());
+                        // There is one already if an idle connection broke before.
+                        exchange.request_headers.retain(|(name, _)| name != HOST);
+                        exchange.request_headers.push((HOST, connection.host.clone()));
                     });
                     to_origin_form(&mut request, url, &connection);
                     let sent = connection.send(request).await;

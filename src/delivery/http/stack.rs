@@ -151,16 +151,12 @@ where
     service_fn(move |request: WebhookRequest| {
         let responding = inner.call(request);
         async move {
-            let (mut head, body) = responding.await?.into_parts();
-            exchange::note(|exchange| exchange.response_headers = exchange::kept_headers(&head.headers));
+            let (head, body) = responding.await?.into_parts();
+            let location = head.headers.get(header::LOCATION).cloned();
+            let retry_after = head.headers.get(header::RETRY_AFTER).cloned();
+            exchange::note(|exchange| exchange.response_headers = exchange::kept_headers(head.headers));
             let (body, failure) = read(body, bytes_max).await;
-            Ok(ReadResponse {
-                status: head.status,
-                location: head.headers.remove(header::LOCATION),
-                retry_after: head.headers.remove(header::RETRY_AFTER),
-                body,
-                failure,
-            })
+            Ok(ReadResponse { status: head.status, location, retry_after, body, failure })
         }
     })
 }
@@ -283,14 +279,16 @@ fn assemble<C: Connect>(
 /// Notes the headers of a request. The subscription's own may be secrets.
 fn note_request(webhook: &WebhookRequest, request: &Request<Full<Bytes>>) {
     exchange::note(|exchange| {
-        let mut headers = request.headers().clone();
-        for (name, value) in &mut headers {
-            if webhook.subscription.settings.headers.contains_key(name.as_str()) {
-                *value = HeaderValue::from_static(REDACTED);
-            }
+        let own = &webhook.subscription.settings.headers;
+        // Two more: the length here, and the host on an HTTP/1 connection.
+        let mut headers = Vec::with_capacity(request.headers().len() + 2);
+        for (name, value) in request.headers() {
+            let is_own = !own.is_empty() && own.contains_key(name.as_str());
+            let value = if is_own { HeaderValue::from_static(REDACTED) } else { value.clone() };
+            headers.push((name.clone(), value));
         }
         if let Some(length) = request.body().size_hint().exact() {
-            headers.insert(header::CONTENT_LENGTH, length.into());
+            headers.push((header::CONTENT_LENGTH, length.into()));
         }
         // A second try starts over.
         *exchange = Exchange { request_headers: headers, ..Exchange::default() };

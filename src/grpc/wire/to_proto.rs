@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     domain::{
@@ -259,15 +259,13 @@ pub(in crate::grpc) fn parse_period(period: v1::get_delivery_stats_request::Peri
 
 /// Adds what went over the wire to an attempt.
 pub(in crate::grpc) fn add_exchange(attempt: &mut v1::DeliveryAttempt, exchange: &Exchange) {
-    let headers = |headers: &HeaderMap| -> Vec<v1::HttpHeader> {
-        let header = |(name, value): (&HeaderName, &HeaderValue)| v1::HttpHeader {
-            name: name.to_string(),
-            value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        };
-        headers.iter().map(header).collect()
+    let header = |(name, value): (&HeaderName, &HeaderValue)| v1::HttpHeader {
+        name: name.to_string(),
+        value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
     };
-    attempt.request_headers = headers(&exchange.request_headers);
-    attempt.response_headers = headers(&exchange.response_headers);
+    attempt.request_headers =
+        exchange.request_headers.iter().map(|(name, value)| header((name, value))).collect();
+    attempt.response_headers = exchange.response_headers.iter().map(header).collect();
     attempt.remote_address = exchange.remote_address.map(|address| address.to_string()).unwrap_or_default();
     attempt.dns_duration = exchange.dns.map(duration);
     attempt.connect_duration = exchange.connect.map(duration);
