@@ -139,7 +139,7 @@ pub fn check_headers_total<'a>(
         return Err("must be at most 32 headers");
     }
     if bytes > HEADERS_BYTES_MAX {
-        return Err("must have at most 8192 characters in all, names and values");
+        return Err("must have at most 8192 characters of names and values in total");
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ impl Admission {
         self.bytes.check(self.bytes.max / 16)
     }
 
-    /// Reserves capacity for `events` events of `bytes` bytes in all, or fails.
+    /// Reserves capacity for `events` events of `bytes` bytes in total, or fails.
     pub(super) fn admit(&self, events: usize, bytes: usize) -> Result<AdmissionPermit, GatewayError> {
         Ok(AdmissionPermit { _events: self.events.acquire(events)?, _bytes: self.bytes.acquire(bytes)? })
     }

@@ -14,7 +14,7 @@ const HANDSHAKING_SHARE: usize = 4;
 pub enum LimitReached {
     /// The address has its most connections.
     Address,
-    /// Too many handshakes are in progress, in all or of the address.
+    /// Too many handshakes are in progress, in total or of the address.
     Handshaking,
 }
 
@@ -40,7 +40,7 @@ struct Counts {
 }
 
 impl ConnectionLimiter {
-    /// At most `per_address_max` connections of one address, and `handshaking_max` in all whose handshake is
+    /// At most `per_address_max` connections of one address, and `handshaking_max` in total whose handshake is
     /// not complete.
     pub fn new(per_address_max: usize, handshaking_max: usize) -> Self {
         Self { per_address_max, handshaking_max, open: Arc::default() }

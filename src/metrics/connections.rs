@@ -9,7 +9,7 @@ use super::register::{counter, counters, gauge};
 pub enum CloseReason {
     /// Its address had reached its limit of connections.
     Address,
-    /// Too many connections were in the handshake, in all or from its address.
+    /// Too many connections were in the handshake, in total or from its address.
     HalfOpen,
     /// TLS and the HTTP/2 preface took too long.
     HandshakeTimeout,

@@ -82,7 +82,7 @@ impl SourcesFile {
             }
             Err(error) => {
                 self.metrics.ingest.sources_refused.inc();
-                tracing::warn!(%error, "the new webhook sources cannot be used; the old ones stay");
+                tracing::warn!(%error, "the new webhook sources cannot be used; the current ones stay in use");
             }
         }
     }

@@ -161,7 +161,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_live_on() {
     assert!(timeout(POLL_INTERVAL, watch.message()).await.is_err(), "the stream still runs");
     let log = gateway.stop().await;
     let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
-    assert!(count("new certificates cannot be used; the old ones stay") >= 2, "{log:#?}");
+    assert!(count("new certificates cannot be used; the current ones stay in use") >= 2, "{log:#?}");
     assert!(count("new certificates are in use") >= 2, "{log:#?}");
 }
 

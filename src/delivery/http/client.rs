@@ -61,7 +61,7 @@ pub struct WebhookClientSettings {
     /// Most idle connections per scheme, host, port and TLS profile.
     #[arg(skip = 32_usize)]
     pub idle_connections_per_endpoint_max: usize,
-    /// Most idle connections in all. With more, the half that is idle for longest is closed.
+    /// Most idle connections in total. With more, the half that is idle for longest is closed.
     #[arg(skip)]
     pub idle_connections_max: usize,
     /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built

@@ -1,4 +1,4 @@
-//! Sends requests over pooled connections. The pool is bounded per origin and in all.
+//! Sends requests over pooled connections. The pool is bounded per origin and in total.
 
 use std::{
     collections::BTreeMap,

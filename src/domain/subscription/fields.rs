@@ -437,7 +437,7 @@ impl<'a> Reader<'a> {
         if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
             > ANNOTATIONS_BYTES_MAX
         {
-            let description = format_args!("must have at most {ANNOTATIONS_BYTES_MAX} bytes in all");
+            let description = format_args!("must have at most {ANNOTATIONS_BYTES_MAX} bytes in total");
             self.invalid("annotations", description);
         }
         annotations.clone()

@@ -179,7 +179,7 @@ impl Tls {
             }
             Err(error) => {
                 self.metrics.connections.certificates_refused.inc();
-                tracing::warn!(%error, "new certificates cannot be used; the old ones stay");
+                tracing::warn!(%error, "new certificates cannot be used; the current ones stay in use");
             }
         }
     }

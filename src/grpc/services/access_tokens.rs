@@ -188,7 +188,7 @@ fn scopes(fields: &mut Fields, numbers: &[i32]) -> Vec<Scope> {
     scopes.sort_unstable();
     scopes.dedup();
     if scopes.len() < requested {
-        fields.violations.invalid(FIELD, "must have each scope once");
+        fields.violations.invalid(FIELD, "must not have a scope twice");
     }
     scopes
 }

@@ -50,7 +50,7 @@ async fn changed_sources_hold_at_once_and_a_file_that_cannot_be_used_changes_not
     let log = gateway.stop().await;
     let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
     assert_eq!(count("new webhook sources are in use"), 2, "{log:#?}");
-    assert_eq!(count("the old ones stay"), 3, "{log:#?}");
+    assert_eq!(count("the current ones stay in use"), 3, "{log:#?}");
     assert_eq!(count("hunter2"), 0, "{log:#?}");
 }
 
