@@ -58,7 +58,9 @@ fn why_not(path: &str) -> &'static str {
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {
             "cannot name a single entry: name the whole map, and send it whole"
         }
-        _ => "is not a field of a subscription (a path starts with the name of a field, for example display_name)",
+        _ => {
+            "is not a field of a subscription (a path starts with the name of a field, for example display_name)"
+        }
     }
 }
 
