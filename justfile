@@ -49,6 +49,16 @@ clients:
     tests/clients/install target/clients
     tests/clients/run.py target/debug/tidings target/clients
 
+# Test the console in Chromium, all of it or the files whose names begin with these words. Needs Node.js with npm, and Chromium
+browser *words:
+    cargo build
+    tests/browser/run target/debug/tidings {{words}}
+
+# Take the pictures in docs/images again. Needs also libfaketime, pngquant and openssl
+pictures:
+    cargo build
+    tests/browser/run --pictures target/debug/tidings
+
 # Fuzz all decoders, or the named targets, for this many seconds each. Needs a C++ compiler
 fuzz seconds="10" *targets:
     fuzz/run {{seconds}} {{targets}}

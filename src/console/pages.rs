@@ -48,20 +48,8 @@ const PAGE_SIZE: i32 = 50;
 
 /// Every page behind the look at who asks for it.
 pub(super) fn router(parts: Arc<Parts>) -> Router {
-    let behind = Router::new()
-        .route("/", get(accounts::home))
-        .route("/accounts", get(accounts::list))
-        .route("/go", get(accounts::go))
-        .route("/sign-out", post(sign_in::end))
-        .route("/start", get(start::show))
-        .route("/status", get(status::show))
-        .route("/me", get(tokens::me))
-        .route("/tokens", get(tokens::list))
-        .route("/tokens/new", get(tokens::ask).post(tokens::create))
-        .route("/tokens/{token}/revoke", get(tokens::ask_revoke).post(tokens::revoke))
-        .route("/accounts/{account}/webhooks", get(webhooks::list))
+    let manages = Router::new()
         .route("/accounts/{account}/webhooks/new", get(webhook_form::ask_new).post(webhook_form::create))
-        .route("/accounts/{account}/webhooks/{webhook}", get(webhook::show))
         .route(
             "/accounts/{account}/webhooks/{webhook}/edit",
             get(webhook_form::ask_edit).post(webhook_form::update),
@@ -77,9 +65,24 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
             "/accounts/{account}/webhooks/{webhook}/delete",
             get(webhook::ask_delete).post(webhook::delete),
         )
+        .route("/accounts/{account}/deliveries/replay", get(replay::ask).post(replay::start))
+        .route_layer(middleware::from_fn(manage_only));
+    let behind = Router::new()
+        .merge(manages)
+        .route("/", get(accounts::home))
+        .route("/accounts", get(accounts::list))
+        .route("/go", get(accounts::go))
+        .route("/sign-out", post(sign_in::end))
+        .route("/start", get(start::show))
+        .route("/status", get(status::show))
+        .route("/me", get(tokens::me))
+        .route("/tokens", get(tokens::list))
+        .route("/tokens/new", get(tokens::ask).post(tokens::create))
+        .route("/tokens/{token}/revoke", get(tokens::ask_revoke).post(tokens::revoke))
+        .route("/accounts/{account}/webhooks", get(webhooks::list))
+        .route("/accounts/{account}/webhooks/{webhook}", get(webhook::show))
         .route("/accounts/{account}/deliveries", get(deliveries::list).post(deliveries::change))
         .route("/accounts/{account}/deliveries/live", get(live::deliveries))
-        .route("/accounts/{account}/deliveries/replay", get(replay::ask).post(replay::start))
         .route("/accounts/{account}/deliveries/{webhook}/{event}", get(delivery::show).post(delivery::change))
         .route("/accounts/{account}/deliveries/{webhook}/{event}/raw", get(delivery::raw))
         .route("/accounts/{account}/events", get(events::list))
@@ -160,7 +163,7 @@ fn token_title(token: &v1::AccessToken) -> String {
     if token.display_name.is_empty() {
         super::view::last_part(&token.name).to_owned()
     } else {
-        token.display_name.clone()
+        super::view::visible(&token.display_name)
     }
 }
 
@@ -370,6 +373,14 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
             Err((failure.status, format!("{}\n{}\n", failure.message, failure.hint)).into_response())
         }
     }
+}
+
+/// Refuses a form before anybody fills it in, where the services would refuse what it sends.
+async fn manage_only(visitor: Visitor, request: Request, next: Next) -> Shown {
+    if !visitor.may_manage() {
+        return Err(Status::permission_denied("this page needs a token with the scope manage").into());
+    }
+    Ok(next.run(request).await)
 }
 
 /// Leads to the page where one signs in, and ends a session whose token is no longer valid.

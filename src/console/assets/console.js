@@ -130,7 +130,8 @@ function watch() {
   const stream = () =>
     new Promise((done) => {
       const source = new EventSource(live.dataset.live);
-      source.onopen = () => say("Live", true);
+      // What happened before it opened is on the page.
+      source.onopen = () => (say("Live", true), look());
       source.onerror = () => {
         say("Reconnecting…", false);
         if (source.readyState === EventSource.CLOSED) done();
@@ -139,13 +140,14 @@ function watch() {
       source.addEventListener("gone", (event) => waiting.delete(event.data));
       addEventListener("pagehide", () => (source.close(), done()), { once: true });
     });
-  const poll = async () => {
-    if (document.hidden) return;
+  const look = async () => {
     const other = await page(location.href).catch(() => null);
-    if (!other) return say("Not connected", false);
-    say("Every 5 s", true);
-    for (const row of $$("#rows tbody tr", other).reverse()) take(document.adoptNode(row));
+    for (const row of other ? $$("#rows tbody tr", other).reverse() : []) take(document.adoptNode(row));
     offer();
+    return other;
+  };
+  const poll = async () => {
+    if (!document.hidden) (await look()) ? say("Every 5 s", true) : say("Not connected", false);
   };
   // A browser opens six connections to a server. Three of them may be streams; further tabs ask from time to time.
   const slots = ["tidings-live-1", "tidings-live-2", "tidings-live-3"];

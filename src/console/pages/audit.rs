@@ -6,7 +6,7 @@ use axum::extract::Path;
 use super::{PAGE_SIZE, Shell, Shown, Visitor, page, time};
 use crate::{
     console::{
-        forms::Fields,
+        forms::{Faults, Fields},
         view::{self, Badge, Time},
     },
     proto::v1,
@@ -27,9 +27,15 @@ struct AuditPage {
     from: String,
     until: String,
     rows: Vec<Row>,
+    faults: Faults,
     next: String,
     is_first: bool,
     is_filtered: bool,
+}
+
+/// The name of the form's field for a path of the contract.
+fn name(path: &str) -> Option<&'static str> {
+    ["resource", "principal"].into_iter().find(|name| *name == path)
 }
 
 struct Row {
@@ -59,7 +65,10 @@ pub(super) async fn list(visitor: Visitor, Path(account): Path<i64>, fields: Fie
         end_time: view::timestamp(fields.get("until")),
     };
     let is_first = request.page_token.is_empty();
-    let listed = visitor.api.audit().list_audit_records(visitor.api.request(request)).await?.into_inner();
+    let (listed, faults) = match visitor.api.audit().list_audit_records(visitor.api.request(request)).await {
+        Ok(listed) => (listed.into_inner(), Faults::default()),
+        Err(status) => (v1::ListAuditRecordsResponse::default(), Faults::from_status(status, name)?),
+    };
     let names = ["all", "resource", "principal", "method", "from", "until"];
     Ok(page(&AuditPage {
         shell: visitor.shell("Audit", "audit", Some(account)),
@@ -76,6 +85,7 @@ pub(super) async fn list(visitor: Visitor, Path(account): Path<i64>, fields: Fie
             "" => String::new(),
             token => format!("/accounts/{account}/audit{}", fields.query(&names, &[("page", token)])),
         },
+        faults,
         is_first,
         is_filtered: FILTER.iter().any(|name| fields.has(name)),
     }))
