@@ -49,7 +49,7 @@ mod retention;
 
 /// Events and settlements after which a commit is closed.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
-/// Bytes of events after which a commit is closed.
+/// Bytes of events and attempts after which a commit is closed.
 pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Writes in the queue at most; [`StoreError::Busy`] beyond.
 pub const WRITES_WAITING_MAX: usize = 64 * 1024;
@@ -244,6 +244,11 @@ impl Writer {
     fn gather_waiting_settlements(&mut self, batch: &mut CommitBatch) {
         let waiting = mem::take(&mut *self.shared.settling());
         for (settlements, reply) in waiting {
+            // Long response bodies of many attempts make several commits.
+            if batch.attempts.len() >= COMMIT_BYTES_MAX {
+                self.finish(mem::take(batch));
+                *batch = self.begin();
+            }
             self.gather_settlements(batch, settlements, reply);
         }
     }
