@@ -51,6 +51,13 @@ impl Page {
         self.header("set-cookie").split(';').next().unwrap_or_default().to_owned()
     }
 
+    /// The secret that the page shows, once.
+    #[track_caller]
+    pub fn secret(&self) -> &str {
+        let shown = self.body.split("id=\"secret\">").nth(1);
+        shown.unwrap_or_else(|| panic!("no secret is in\n{}", self.body)).split('<').next().unwrap()
+    }
+
     #[track_caller]
     pub fn has(&self, text: &str) -> &Self {
         assert!(self.body.contains(text), "{text:?} is not in\n{}", self.body);
@@ -122,6 +129,13 @@ impl Browsed {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n")).await
     }
 
+    /// The id of the request that the form of a page makes.
+    pub async fn request_id(&self, path: &str, cookie: &str) -> String {
+        let page = self.get(path, cookie).await;
+        let given = page.body.split("name=\"request_id\" value=\"").nth(1).expect("the form has one");
+        given.split('"').next().unwrap().to_owned()
+    }
+
     /// As a browser sends a form of our own pages.
     pub async fn post(&self, path: &str, cookie: &str, form: &str) -> Page {
         self.post_with(path, &format!("Cookie: {cookie}\r\nSec-Fetch-Site: same-origin\r\n"), form).await
@@ -141,7 +155,8 @@ impl Browsed {
     pub async fn token(&self, scopes: &[Scope], accounts: &[i64]) -> String {
         let accounts = accounts.iter().map(|account| AccountId::new(*account).unwrap()).collect();
         let rights = Rights { scopes: scopes.to_vec(), accounts: Accounts::of(accounts) };
-        let create = CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None };
+        let create =
+            CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None, request: None };
         self.gateway.create_access_token(create).await.unwrap().secret.expose().to_owned()
     }
 

@@ -17,19 +17,44 @@ async fn a_webhook_is_added_its_secret_is_shown_once_and_a_repeated_form_makes_n
         .await
         .has("Add new webhook")
         .has("There are no webhooks configured");
-    let asked = console.get(NEW, "").await;
-    let request_id =
-        asked.body.split("name=\"request_id\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let request_id = console.request_id(NEW, "").await;
     let form = format!("{FORM}&request_id={request_id}&id=crm");
     let created = console.post(NEW, "", &form).await;
     created.has("shown only once").has("whsec_").has("Send a test");
-    let secret = created.body.split("id=\"secret\">").nth(1).unwrap().split('<').next().unwrap();
+    let secret = created.secret();
     console.post(NEW, "", &form).await.has(secret);
     for path in ["/accounts/1/webhooks", "/accounts/1/webhooks/crm", "/accounts/1/audit"] {
         console.get(path, "").await.has_not(secret);
     }
     let page = console.get("/accounts/1/webhooks", "").await;
     assert_eq!(page.body.matches("<tr>").count(), 2, "a head and one row");
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_twice_rotates_a_secret_once() {
+    let console = Browsed::start().await;
+    console.post(NEW, "", &format!("{FORM}&id=crm")).await.has("whsec_");
+    let path = "/accounts/1/webhooks/crm/rotate";
+    let form = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
+    let first = console.post(path, "", &form).await;
+    assert_eq!(console.post(path, "", &form).await.secret(), first.secret());
+    let another = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
+    assert_ne!(console.post(path, "", &another).await.secret(), first.secret());
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_twice_creates_one_token() {
+    let console = Browsed::start().await;
+    let cookie = console.sign_in(&console.token(&[Admin], &[]).await).await;
+    let path = "/tokens/new";
+    let form = format!(
+        "name=twice&scope=read&accounts=1&days=30&request_id={}",
+        console.request_id(path, &cookie).await
+    );
+    let first = console.post(path, &cookie, &form).await;
+    assert_eq!(console.post(path, &cookie, &form).await.secret(), first.secret());
+    let tokens = console.get("/tokens", &cookie).await;
+    assert_eq!(tokens.body.matches("data-label=\"Token\">twice").count(), 1, "{}", tokens.body);
 }
 
 #[tokio::test]

@@ -23,21 +23,24 @@ use super::{
         subscriptions::{self, RegistryTree},
     },
     log::{Kind, Log, WriteError, checksum},
-    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
+    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord, RecordError},
     shared::{Reply, Shared},
 };
 use crate::{
     domain::{
+        access::TokenId,
         delivery::{DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{AccountId, EventId, EventName, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
         Accepted, AcceptedEvent, Change, Created, DeliveryChange, Matches, NewEvent, NewSubscription,
-        OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
+        NewToken, OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError,
+        TokenChange,
     },
 };
 
@@ -77,6 +80,8 @@ pub enum Write {
     Update(SubscriptionKey, u64, Box<Change>, Reply<Arc<Subscription>>),
     /// The removal of a subscription.
     Delete(SubscriptionKey, u64, bool, Reply<()>),
+    /// A new access token.
+    CreateToken(Box<NewToken>, Reply<(TokenId, Secret)>),
     /// A change of access tokens.
     Tokens(Box<TokenChange>, Reply<()>),
     /// The end of the thread. Replies with the number of the next record.
@@ -424,6 +429,12 @@ fn write_failed(error: WriteError) -> StoreError {
 #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failed(error: ::sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
+}
+
+impl From<RecordError> for StoreError {
+    fn from(error: RecordError) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl From<subscriptions::RegistryError> for StoreError {
