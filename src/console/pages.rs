@@ -60,7 +60,7 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/tokens/new", get(tokens::ask).post(tokens::create))
         .route("/tokens/{token}/revoke", get(tokens::ask_revoke).post(tokens::revoke))
         .route("/accounts/{account}/webhooks", get(webhooks::list))
-        .route("/accounts/{account}/webhooks/new", get(webhook_form::ask_new).post(webhook_form::create))
+        .route("/accounts/{account}/new-webhook", get(webhook_form::ask_new).post(webhook_form::create))
         .route("/accounts/{account}/webhooks/{webhook}", get(webhook::show))
         .route(
             "/accounts/{account}/webhooks/{webhook}/edit",

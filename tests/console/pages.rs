@@ -5,7 +5,7 @@ use tidings::domain::access::Scope::{Admin, Publish};
 use super::browser::{Browsed, read_until};
 use crate::support::receiver::Receiver;
 
-const NEW: &str = "/accounts/1/webhooks/new";
+const NEW: &str = "/accounts/1/new-webhook";
 const FORM: &str = "url=https%3A%2F%2Fexample.com%2Fhook&event=message_created";
 
 #[tokio::test]
@@ -55,6 +55,22 @@ async fn a_form_that_is_sent_twice_creates_one_token() {
     assert_eq!(console.post(path, &cookie, &form).await.secret(), first.secret());
     let tokens = console.get("/tokens", &cookie).await;
     assert_eq!(tokens.body.matches("data-label=\"Token\">twice").count(), 1, "{}", tokens.body);
+}
+
+#[tokio::test]
+async fn a_webhook_may_have_any_id_that_the_contract_allows() {
+    let console = Browsed::start().await;
+    for (number, id) in ["new", "new-webhook", "edit", "live", "replay", "raw"].into_iter().enumerate() {
+        let form = format!("url=https%3A%2F%2Fexample.com%2F{number}&event=message_created&id={id}");
+        console.post(NEW, "", &form).await.has("whsec_");
+        let path = format!("/accounts/1/webhooks/{id}");
+        console.get(&path, "").await.has(&format!("/webhooks/{id}/test")).has("Send a test");
+        console.get(&format!("{path}/edit"), "").await.has("Edit webhook");
+        console.post(&format!("{path}/pause"), "", "").await;
+        console.get(&path, "").await.has("paused");
+        console.get(&format!("/accounts/1/deliveries?webhook={id}"), "").await.has("Deliveries");
+    }
+    console.get(NEW, "").await.has("Add new webhook");
 }
 
 #[tokio::test]
