@@ -9,6 +9,7 @@ use tidings::{
     delivery::http::client::{WebhookClientSettings, webhook_client},
     domain::{
         access::{Accounts, Rights, Scope},
+        event_routing::EventAddress,
         ids::AccountId,
     },
     gateway::{CreateAccessToken, Gateway},
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::{in_process::Setup, in_time};
+use crate::support::{events, in_process::Setup, in_time};
 
 /// A gateway with a console.
 pub struct Browsed {
@@ -158,6 +159,15 @@ impl Browsed {
         let create =
             CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None, request: None };
         self.gateway.create_access_token(create).await.unwrap().secret.expose().to_owned()
+    }
+
+    /// Stores this many messages of account 1 at once.
+    pub async fn publish(&self, count: i64) {
+        let checked = |number| {
+            let address = EventAddress { account: AccountId::new(1).unwrap(), id: None };
+            self.gateway.check_event(address, events::message(1, 1, number).into(), "event").unwrap()
+        };
+        self.gateway.publish((1..=count).map(checked).collect()).unwrap().await.unwrap();
     }
 
     /// Signs in with a token, and returns the cookie.

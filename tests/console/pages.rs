@@ -197,6 +197,18 @@ async fn the_first_page_is_small() {
 }
 
 #[tokio::test]
+async fn a_live_stream_sends_no_more_than_people_read_and_says_that_it_is_behind() {
+    let console = Browsed::start().await;
+    console.post(NEW, "", &format!("{FORM}&id=crm")).await.has("whsec_");
+    let mut stream = console.stream("/accounts/1/deliveries/live", "").await;
+    read_until(&mut stream, "retry:").await.unwrap();
+    console.publish(1000).await;
+    let seen = read_until(&mut stream, "event: behind").await.unwrap();
+    let rows = seen.matches("event: row").count();
+    assert!((25..=400).contains(&rows), "{rows} rows");
+}
+
+#[tokio::test]
 async fn a_live_stream_begins_at_once() {
     let console = Browsed::start().await;
     let mut stream = console.stream("/accounts/1/deliveries/live?state=failed", "").await;

@@ -136,16 +136,19 @@ function watch() {
         if (source.readyState === EventSource.CLOSED) done();
       };
       source.addEventListener("row", (event) => (take(document.adoptNode(rowOf(event.data))), offer()));
+      source.addEventListener("behind", () => (late ??= setTimeout(() => load().finally(() => (late = null)), 2000)));
       source.addEventListener("gone", (event) => waiting.delete(event.data));
       addEventListener("pagehide", () => (source.close(), done()), { once: true });
     });
-  const poll = async () => {
-    if (document.hidden) return;
+  let late = null;
+  const load = async () => {
     const other = await page(location.href).catch(() => null);
-    if (!other) return say("Not connected", false);
-    say("Every 5 s", true);
-    for (const row of $$("#rows tbody tr", other).reverse()) take(document.adoptNode(row));
+    for (const row of other ? $$("#rows tbody tr", other).reverse() : []) take(document.adoptNode(row));
     offer();
+    return other;
+  };
+  const poll = async () => {
+    if (!document.hidden) say(...((await load()) ? ["Every 5 s", true] : ["Not connected", false]));
   };
   // A browser opens six connections to a server. Three of them may be streams; further tabs ask from time to time.
   const slots = ["tidings-live-1", "tidings-live-2", "tidings-live-3"];
