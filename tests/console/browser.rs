@@ -206,7 +206,8 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) -> Option<String> {
     tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it comes or ends in time")
 }
 
-fn parse(text: &str) -> Page {
+/// Reads a response.
+pub fn parse(text: &str) -> Page {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
