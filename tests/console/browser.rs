@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    console::{Console, ConsoleSettings, Surroundings},
+    console::{Console, ConsoleSettings, GrpcListener, Surroundings},
     delivery::http::client::{WebhookClientSettings, webhook_client},
     domain::{
         access::{Accounts, Rights, Scope},
@@ -95,6 +95,7 @@ impl Browsed {
         let asked = gateway.clone();
         let surroundings = Surroundings {
             calls: calls.in_process(),
+            grpc: GrpcListener { address: SocketAddr::from(([127, 0, 0, 1], 50051)), tls: false },
             metrics,
             tokens_required: Box::new(move || asked.asks_for_proof()),
             now: Box::new(move || clock.now()),
