@@ -79,6 +79,12 @@ async function refresh() {
 }
 if ($("[data-refresh]")) setInterval(refresh, 10000);
 
+const all = $("#all");
+if (all) {
+  all.hidden = false;
+  all.addEventListener("change", ({ target }) => $$("#rows [name=delivery]").forEach((box) => (box.checked = target.checked)));
+}
+
 const live = $("#live");
 if (live) watch();
 
