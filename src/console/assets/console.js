@@ -4,13 +4,10 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 // The only markup that is made of text: our own pages and rows, in which the server has escaped everything.
 const policy = window.trustedTypes?.createPolicy("tidings", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
 const parse = (html) => new DOMParser().parseFromString(policy.createHTML(html), "text/html");
-const two = (number) => String(number).padStart(2, "0");
 
 function enhance(root) {
-  for (const time of $$("time", root)) {
-    const at = new Date(time.dateTime);
-    time.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  }
+  // Sweden writes times as ISO 8601 does.
+  for (const time of $$("time", root)) time.textContent = new Date(time.dateTime).toLocaleString("sv");
   if (navigator.clipboard) for (const button of $$("[data-copy]", root)) button.hidden = false;
 }
 enhance(document);
