@@ -21,7 +21,7 @@ mod view;
 
 pub use api::Calls;
 pub use guard::ExposedError;
-pub use server::{Console, Surroundings, TlsSource};
+pub use server::{Console, GrpcListener, Surroundings, TlsSource};
 
 /// Settings of the console, and its limits: most of these are constants, or follow from the settings of all
 /// clients.
@@ -45,9 +45,6 @@ pub struct ConsoleSettings {
     /// Requests for another host name are refused, except for those of this machine.
     #[arg(long, value_name = "URL")]
     pub console_url: Option<String>,
-    /// The gRPC address that the examples on the pages name.
-    #[arg(skip)]
-    pub grpc_address: String,
     /// Most connections; further ones wait to be accepted.
     #[arg(skip = 256_usize)]
     pub connections_max: usize,
@@ -79,17 +76,16 @@ pub struct ConsoleSettings {
 
 impl ConsoleSettings {
     /// Sets the values that follow from other settings.
-    pub fn derive(&mut self, clients: &ClientSettings, grpc_listen: SocketAddr) {
+    pub fn derive(&mut self, clients: &ClientSettings) {
         self.read_timeout = clients.client_timeout;
         self.drain_timeout = clients.drain_timeout;
-        self.grpc_address = grpc_listen.to_string();
     }
 }
 
 impl Default for ConsoleSettings {
     fn default() -> Self {
         let mut settings: Self = declared_defaults();
-        settings.derive(&ClientSettings::default(), SocketAddr::from(([127, 0, 0, 1], 50051)));
+        settings.derive(&ClientSettings::default());
         settings
     }
 }

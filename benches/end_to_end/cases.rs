@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::gateway::Start;
 
 mod backlog;
+mod console;
 mod hanging;
 mod idle;
 mod lists;
@@ -27,13 +28,15 @@ pub enum Case {
     Idle(idle::Idle),
     /// Pages of lists.
     Lists(lists::Lists),
+    /// Pages of the console, and what it takes.
+    Console(console::Console),
     /// Events are stored and deleted for a long time.
     Soak(soak::Soak),
 }
 
 pub use self::{
-    backlog::Backlog, hanging::Hanging, idle::Idle, lists::Lists, overload::Overload, refusals::Refusals,
-    soak::Soak,
+    backlog::Backlog, console::Console, hanging::Hanging, idle::Idle, lists::Lists, overload::Overload,
+    refusals::Refusals, soak::Soak,
 };
 
 /// The figures of a case.
@@ -66,6 +69,7 @@ impl Case {
             Self::Backlog(backlog) => backlog.name(),
             Self::Idle(idle) => idle.name(),
             Self::Lists(lists) => lists.name(),
+            Self::Console(console) => console.name(),
             Self::Soak(soak) => soak.name(),
         }
     }
@@ -79,6 +83,7 @@ impl Case {
             Self::Backlog(backlog) => backlog.run(start)?,
             Self::Idle(idle) => idle.run(start)?,
             Self::Lists(lists) => lists.run(start)?,
+            Self::Console(console) => console.run(start)?,
             Self::Soak(soak) => soak.run(start)?,
         };
         Ok(Figures { name: self.name(), figures })

@@ -39,6 +39,8 @@ pub struct Start {
     pub under: Option<String>,
     /// Flags beyond those of every run.
     pub flags: Vec<String>,
+    /// With the console.
+    pub console: bool,
 }
 
 impl Start {
@@ -62,6 +64,7 @@ pub struct Gateway {
     process: Process,
     address: SocketAddr,
     http: SocketAddr,
+    console: Option<SocketAddr>,
     channel: Channel,
     runtime: Runtime,
     data_dir: TempDir,
@@ -73,11 +76,11 @@ impl Gateway {
         // In the build directory, which is on a disk. The system's temporary directory may be in memory.
         let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).context("no room for data")?;
         let process = spawn(start, data_dir.path(), "127.0.0.1:0")?;
-        let (address, http) = listening_at(&process)?;
+        let Listening { address, http, console } = listening_at(&process)?;
         // With a thread of its own, which keeps the idle connection alive.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let channel = runtime.block_on(connect(address))?;
-        Ok(Self { start: start.clone(), process, address, http, channel, runtime, data_dir })
+        Ok(Self { start: start.clone(), process, address, http, console, channel, runtime, data_dir })
     }
 
     /// Kills the process, starts another one on the same data, and returns the time from its start until it
@@ -93,7 +96,7 @@ impl Gateway {
             std::thread::sleep(READY_POLL);
         }
         let took = begin.elapsed();
-        (self.address, self.http) = listening_at(&process)?;
+        Listening { address: self.address, http: self.http, console: self.console } = listening_at(&process)?;
         self.process = process;
         self.channel = self.runtime.block_on(connect(self.address))?;
         Ok(took)
@@ -115,6 +118,11 @@ impl Gateway {
         self.address
     }
 
+    /// The address of the console.
+    pub fn console(&self) -> anyhow::Result<SocketAddr> {
+        self.console.context("the gateway was started without a console")
+    }
+
     /// Resources that its process has used so far.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         self.process.usage()
@@ -122,7 +130,17 @@ impl Gateway {
 
     /// Subscribes an endpoint to the messages of an account, with the default settings.
     pub fn subscribe(&self, index: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
-        let request = subscription(index, format!("http://{endpoint}/webhooks"));
+        self.create(subscription(index, format!("http://{endpoint}/webhooks")))
+    }
+
+    /// Subscribes an endpoint to the messages of one inbox of the first account.
+    pub fn subscribe_inbox(&self, inbox: i64, endpoint: SocketAddr) -> anyhow::Result<String> {
+        let mut request = subscription(0, format!("http://{endpoint}/webhooks"));
+        request.subscription.get_or_insert_default().inbox_ids = vec![inbox];
+        self.create(request)
+    }
+
+    fn create(&self, request: v1::CreateSubscriptionRequest) -> anyhow::Result<String> {
         let mut client = SubscriptionServiceClient::new(self.channel.clone());
         let response =
             self.runtime.block_on(client.create_subscription(request)).context("cannot subscribe")?;
@@ -196,6 +214,15 @@ impl Gateway {
         Ok(Listed { next_page_token: response.into_inner().next_page_token })
     }
 
+    /// Lists a page of subscriptions.
+    pub fn list_subscriptions(&self, request: v1::ListSubscriptionsRequest) -> anyhow::Result<Listed> {
+        let mut client =
+            SubscriptionServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        let response =
+            self.runtime.block_on(client.list_subscriptions(request)).context("cannot list subscriptions")?;
+        Ok(Listed { next_page_token: response.into_inner().next_page_token })
+    }
+
     /// Unfinished deliveries of an account.
     pub fn owed(&self, index: usize) -> anyhow::Result<u64> {
         self.runtime.block_on(async {
@@ -240,7 +267,9 @@ impl Drop for Gateway {
 
 fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
     let mut command = environment::tidings(start.under.as_deref().unwrap_or_default().split_whitespace());
-    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http, "--console-listen", "off"]);
+    let console = if start.console { "127.0.0.1:0" } else { "off" };
+    command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http]);
+    command.args(["--console-listen", console]);
     command.args(["--egress-allow", "127.0.0.0/8", "--log-format", "json"]).args(&start.flags);
     command.arg("--data-dir").arg(data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -273,8 +302,15 @@ fn subscription(index: usize, url: String) -> v1::CreateSubscriptionRequest {
     }
 }
 
-/// The addresses of gRPC and HTTP, from the log line "listening".
-fn listening_at(process: &Process) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+/// Where a gateway listens.
+struct Listening {
+    address: SocketAddr,
+    http: SocketAddr,
+    console: Option<SocketAddr>,
+}
+
+/// The addresses in the log line "listening".
+fn listening_at(process: &Process) -> anyhow::Result<Listening> {
     loop {
         let line = process.line().context("the gateway did not start")?;
         let line: serde_json::Value =
@@ -283,7 +319,13 @@ fn listening_at(process: &Process) -> anyhow::Result<(SocketAddr, SocketAddr)> {
             let address = |key: &str| -> anyhow::Result<SocketAddr> {
                 Ok(line[key].as_str().context("the log line has no address")?.parse()?)
             };
-            return Ok((address("grpc.listen")?, address("http.listen")?));
+            let console = line["console"].as_str().and_then(|url| url.strip_prefix("http://"));
+            let console = console.map(|url| url.trim_end_matches('/').parse()).transpose()?;
+            return Ok(Listening {
+                address: address("grpc.listen")?,
+                http: address("http.listen")?,
+                console,
+            });
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Load {
     pub events: u64,
     /// Accounts that get the events in turn.
     pub accounts: usize,
+    /// Inboxes that get the events in turn; with 0 all are of the sample's inbox.
+    pub inboxes: usize,
 }
 
 /// The way to publish events.
@@ -77,11 +79,34 @@ impl Load {
     pub fn request(&self, number: u64, at_micros: i64) -> v1::PublishEventRequest {
         let accounts = self.accounts as u64;
         let account = account(usize::try_from(number % accounts).expect("accounts are few"));
+        let mut event = stamped(account, number, at_micros);
+        if self.inboxes > 0 {
+            let place = usize::try_from(number % self.inboxes as u64).expect("inboxes are few");
+            move_to_inbox(&mut event, inbox(place));
+        }
         v1::PublishEventRequest {
             parent: format!("accounts/{account}"),
-            event: Some(stamped(account, number, at_micros).into()),
+            event: Some(event.into()),
             ..v1::PublishEventRequest::default()
         }
+    }
+}
+
+/// The number of an inbox.
+pub fn inbox(place: usize) -> i64 {
+    1 + i64::try_from(place).expect("inboxes are few")
+}
+
+fn move_to_inbox(event: &mut v1::Event, id: i64) {
+    let Some(Payload::MessageCreated(v1::MessageCreated { message: Some(message) })) = &mut event.payload
+    else {
+        unreachable!("a typical message is a message");
+    };
+    if let Some(inbox) = &mut message.inbox {
+        inbox.id = id;
+    }
+    if let Some(conversation) = &mut message.conversation {
+        conversation.inbox_id = id;
     }
 }
 

@@ -5,6 +5,7 @@
 //! Each measure has a fresh gateway, and fails unless every delivery arrives exactly once and is settled.
 //! docs/benchmarks.md explains the figures.
 
+mod browser;
 mod cases;
 mod children;
 #[path = "../../tests/support/environment.rs"]
@@ -37,11 +38,11 @@ struct Arguments {
     /// Run a short form, under a minute, to check that nothing is broken.
     #[arg(long, conflicts_with = "long")]
     quick: bool,
-    /// Use ten million events and 100,000 subscriptions for backlog, lists and soak: an hour, and 40 GB of
+    /// Use ten million events and 100,000 subscriptions for backlog, lists, console and soak: an hour, and 40 GB of
     /// disk.
     #[arg(long)]
     long: bool,
-    /// Events of a backlog, of lists and of a soak.
+    /// Events of a backlog, of lists, of a console and of a soak.
     #[arg(long, value_name = "COUNT")]
     events: Option<u64>,
     /// More flags of the gateway, separated by spaces.
@@ -92,7 +93,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let plan = Plan::of(scale, arguments.events);
     let flags = arguments.flags.iter().flat_map(|flags| flags.split_whitespace()).map(str::to_owned);
-    let how = Start { under: arguments.under.clone(), flags: flags.collect() };
+    let how = Start { under: arguments.under.clone(), flags: flags.collect(), console: false };
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|words| name.contains(words.as_str()));
 
     let mut report = Report::new(arguments.quick);

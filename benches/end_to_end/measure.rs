@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     children::{Helper, Role, Usage},
     gateway::{Gateway, Start},
-    load::{Load, Way, now_micros},
+    load::{Load, Way, inbox, now_micros},
     wire::{Arrived, Expected, Latency, Listening, PublishOrder, Published, ReceiverOrder},
 };
 
@@ -151,6 +151,21 @@ impl Rig {
         subscribe.collect()
     }
 
+    /// Subscribes the first endpoints in one account, each to an inbox of its own. Returns the subscriptions'
+    /// names.
+    pub fn subscribe_inboxes(&self, endpoints: usize) -> anyhow::Result<Vec<String>> {
+        let endpoints = self.endpoints.iter().take(endpoints).enumerate();
+        endpoints.map(|(place, endpoint)| self.gateway.subscribe_inbox(inbox(place), *endpoint)).collect()
+    }
+
+    /// Publishes a load, and waits until it is stored.
+    pub fn publish(&mut self, load: Load) -> anyhow::Result<()> {
+        let order = PublishOrder { address: self.gateway.address(), load };
+        let published: Published = self.publisher.ask(&order)?;
+        ensure!(published.acknowledged == load.events, "only {} were stored", published.acknowledged);
+        Ok(())
+    }
+
     /// Opens connections and fills caches for a load.
     pub fn warm_up(&mut self, expected: Expected) -> anyhow::Result<()> {
         let events = WARM_UP_EVENTS.max(expected.endpoints as u64);
@@ -168,7 +183,7 @@ impl Rig {
     /// Starts to publish. The caller reads the publisher's answer.
     pub fn begin(&mut self, way: Way, expected: Expected) -> anyhow::Result<()> {
         let _: Arrived = self.receiver.ask(&ReceiverOrder::Expect(expected))?;
-        let load = Load { way, events: expected.events, accounts: accounts(expected) };
+        let load = Load { way, events: expected.events, accounts: accounts(expected), inboxes: 0 };
         self.publisher.order(&PublishOrder { address: self.gateway.address(), load })
     }
 

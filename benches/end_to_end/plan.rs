@@ -1,7 +1,7 @@
 //! The measures of a run and their sizes. All are bounded in count, so that a run is bounded in time.
 
 use crate::{
-    cases::{Backlog, Case, Hanging, Idle, Lists, Overload, Refusals, Soak},
+    cases::{Backlog, Case, Console, Hanging, Idle, Lists, Overload, Refusals, Soak},
     limits::Limit,
     load::Way,
     measure::Measure,
@@ -32,7 +32,7 @@ pub enum Scale {
 }
 
 impl Plan {
-    /// A run of this scale. `events` replaces the number of events of backlog, lists and soak.
+    /// A run of this scale. `events` replaces the number of events of backlog, lists, console and soak.
     pub fn of(scale: Scale, events: Option<u64>) -> Self {
         let divisor = if scale == Scale::Quick { 10 } else { 1 };
         let spread = |name, way, events: u64| Measure {
@@ -95,6 +95,13 @@ fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
         Case::Lists(Lists {
             events: events.unwrap_or(choose(20_000, 300_000, 10_000_000)),
             subscriptions: few(choose(100, 1_000, 1_000)),
+        }),
+        Case::Console(Console {
+            events: events.unwrap_or(choose(20_000, 300_000, 10_000_000)),
+            subscriptions: few(choose(100, 1_000, 1_000)),
+            loads: few(choose(20, 500, 500)),
+            rounds: few(choose(2, 10, 10)),
+            round_events: choose(2_000, 40_000, 40_000),
         }),
         Case::Soak(Soak { events: stored, kept: choose(5_000, 50_000, 500_000) }),
     ]

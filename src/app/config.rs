@@ -123,7 +123,7 @@ impl Config {
     fn derive(&mut self) {
         self.grpc.derive(&self.clients);
         self.ingest.derive(&self.clients, self.gateway.event_bytes_max);
-        self.console.derive(&self.clients, self.grpc.grpc_listen);
+        self.console.derive(&self.clients);
         self.gateway.derive(&self.clients);
         self.store.derive(self.gateway.retention_bytes_max);
         self.dispatch.derive();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, bind::bind};
 use crate::{
     clock::Clock,
-    console::{Console, ConsoleSettings, Surroundings, TlsSource},
+    console::{Console, ConsoleSettings, GrpcListener, Surroundings, TlsSource},
     file_watch::FileWatch,
     gateway::Gateway,
     grpc::{Calls, Tls, TlsFiles, TlsListener},
@@ -70,6 +70,7 @@ impl BoundConsole {
 /// The parts of the gateway that the console is made with.
 pub(super) fn surroundings(
     calls: &Calls,
+    grpc: GrpcListener,
     gateway: Gateway,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -77,6 +78,7 @@ pub(super) fn surroundings(
 ) -> Surroundings {
     Surroundings {
         calls: calls.in_process(),
+        grpc,
         metrics,
         tokens_required: Box::new(move || gateway.asks_for_proof()),
         now: Box::new(move || clock.now()),

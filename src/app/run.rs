@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, access, console, drain::Running, grpc_runtime::GrpcRuntime, ingest, tls};
 use crate::{
+    console::GrpcListener,
     delivery::dispatcher::Dispatcher,
     gateway::{Gateway, GatewaySettings},
     grpc::{self, ConnectionSettings, GrpcSettings, Health},
@@ -36,6 +37,7 @@ impl App {
         spawn_background_tasks(&gateway, self.readiness, &shutdown);
 
         let tls = self.tls.as_ref().map(tls::GrpcTls::tls);
+        let grpc_listener = GrpcListener { address: self.grpc.local_addr()?, tls: tls.is_some() };
         let connections = ConnectionSettings { tls, ..self.config.grpc.connections };
         let settings = GrpcSettings { connections, ..self.config.grpc };
         if let Some(tls) = self.tls {
@@ -46,6 +48,7 @@ impl App {
         let console = self.console.map(|console| {
             let surroundings = console::surroundings(
                 &calls,
+                grpc_listener,
                 gateway.clone(),
                 Arc::clone(&self.clock),
                 Arc::clone(&self.metrics),

@@ -47,6 +47,15 @@ impl Fields {
         self.get(name).parse().ok()
     }
 
+    /// The id of the request that the form makes: a new one for a form that was not sent before, so that
+    /// sending one twice does its work once.
+    pub(super) fn request_id(&self) -> String {
+        match self.get("request_id") {
+            "" => uuid::Uuid::new_v4().to_string(),
+            given => given.to_owned(),
+        }
+    }
+
     /// The fields with these names that are not empty, as the query of an address: `?a=1&b=2`, or nothing.
     pub(super) fn query(&self, names: &[&str], more: &[(&str, &str)]) -> String {
         let own = self.0.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());

@@ -49,7 +49,7 @@ const PAGE_SIZE: i32 = 50;
 /// Every page behind the look at who asks for it.
 pub(super) fn router(parts: Arc<Parts>) -> Router {
     let manages = Router::new()
-        .route("/accounts/{account}/webhooks/new", get(webhook_form::ask_new).post(webhook_form::create))
+        .route("/accounts/{account}/new-webhook", get(webhook_form::ask_new).post(webhook_form::create))
         .route(
             "/accounts/{account}/webhooks/{webhook}/edit",
             get(webhook_form::ask_edit).post(webhook_form::update),

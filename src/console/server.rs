@@ -75,6 +75,7 @@ pub(super) struct Parts {
     /// Where cookies belong: another console on this host has another port.
     pub(super) port: u16,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) grpc: GrpcListener,
     pub(super) history: Arc<History>,
     pub(super) shutdown: CancellationToken,
     requests: Semaphore,
@@ -87,10 +88,21 @@ pub(super) struct Ends {
     local: SocketAddr,
 }
 
+/// Where the gateway serves gRPC, for the examples on the pages.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcListener {
+    /// The address that it is bound to.
+    pub address: SocketAddr,
+    /// It serves TLS only.
+    pub tls: bool,
+}
+
 /// Values that the console is made with and does not make itself.
 pub struct Surroundings {
     /// The gRPC services, guards included.
     pub calls: Calls,
+    /// Where they are served.
+    pub grpc: GrpcListener,
     /// Counters and gauges of the status page.
     pub metrics: Arc<Metrics>,
     /// Whether callers must have a token now.
@@ -126,7 +138,7 @@ impl Console {
         tls: bool,
         surroundings: Surroundings,
     ) -> Result<Self, ExposedError> {
-        let Surroundings { calls, metrics, tokens_required, now, random, shutdown } = surroundings;
+        let Surroundings { calls, grpc, metrics, tokens_required, now, random, shutdown } = surroundings;
         let limits = SessionLimits {
             sessions_max: settings.sessions_max,
             age_max: settings.session_age_max,
@@ -136,6 +148,7 @@ impl Console {
             guard: Guard::new(address, tls, settings.console_url.as_deref())?,
             sessions: Sessions::new(limits, random),
             streams: Arc::new(Semaphore::new(settings.streams_max)),
+            grpc,
             history: Arc::default(),
             requests: Semaphore::new(settings.requests_in_flight_max),
             port: address.port(),

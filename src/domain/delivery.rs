@@ -7,8 +7,6 @@ use super::{
     time::UnixMicros,
 };
 
-/// Most bytes kept of a response body (`DeliveryAttempt.response_body`).
-pub const RESPONSE_BYTES_KEPT: usize = 1024;
 /// Most bytes kept of an error message (`DeliveryAttempt.error`).
 pub const ERROR_BYTES_KEPT: usize = 512;
 
@@ -94,7 +92,8 @@ pub struct Attempt {
     pub http_status: u16,
     /// Human-readable error; empty on success. At most [`ERROR_BYTES_KEPT`].
     pub error: String,
-    /// The start of the response body, converted to valid UTF-8. At most [`RESPONSE_BYTES_KEPT`].
+    /// The start of the response body, converted to valid UTF-8. The webhook client bounds it
+    /// (`response_body_kept`).
     pub response_body: String,
     /// The wait that the response asks for (`Retry-After`), before any cap.
     pub retry_after: Option<Duration>,

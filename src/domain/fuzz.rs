@@ -7,7 +7,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    delivery::{Attempt, DeliveryState, ERROR_BYTES_KEPT, RESPONSE_BYTES_KEPT},
+    delivery::{Attempt, DeliveryState, ERROR_BYTES_KEPT},
     egress::{HostPattern, Proxy},
     ids::{
         AccountId, DeliveryName, EventId, EventName, Seq, SubscriptionId, SubscriptionName,
@@ -32,8 +32,8 @@ pub fn response(data: &[u8]) {
     let now = UnixMicros(i64::from_le_bytes(*head.first_chunk().expect("the head has 16 bytes")));
     let status = StatusCode::from_u16(100 + number(8) % 900).expect("it is from 100 to 999");
 
-    let kept = response::excerpt(rest, head[10] & 1 == 1);
-    assert!(kept.len() <= RESPONSE_BYTES_KEPT && !kept.contains('\0'));
+    let kept = response::excerpt(rest, head[10] & 1 == 1, usize::from(number(8)));
+    assert!(kept.len() <= usize::from(number(8)) && !kept.contains('\0'));
     let fitted = response::fit_error(String::from_utf8_lossy(rest).into_owned());
     assert!(fitted.len() <= ERROR_BYTES_KEPT && !fitted.contains(char::is_control));
     assert_eq!(response::fit_error(fitted.clone()), fitted, "a text that fits is not changed");

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    delivery::{ERROR_BYTES_KEPT, Outcome, RESPONSE_BYTES_KEPT},
+    delivery::{ERROR_BYTES_KEPT, Outcome},
     time::UnixMicros,
 };
 
@@ -86,11 +86,10 @@ pub fn fit_error(text: String) -> String {
     text
 }
 
-/// The excerpt of a response's body that starts with `start`, at most [`RESPONSE_BYTES_KEPT`]. Invalid UTF-8,
-/// and NUL, which some databases reject in text, is replaced by U+FFFD. With `whole`, `start` is the complete
-/// body.
-pub fn excerpt(start: &[u8], whole: bool) -> String {
-    let mut text = String::with_capacity(start.len().min(RESPONSE_BYTES_KEPT));
+/// The excerpt of a response's body that starts with `start`, at most `bytes_max`. Invalid UTF-8, and NUL,
+/// which some databases reject in text, is replaced by U+FFFD. With `whole`, `start` is the complete body.
+pub fn excerpt(start: &[u8], whole: bool, bytes_max: usize) -> String {
+    let mut text = String::with_capacity(start.len().min(bytes_max));
     let mut chunks = start.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         text.extend(chunk.valid().chars().map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }));
@@ -100,7 +99,7 @@ pub fn excerpt(start: &[u8], whole: bool) -> String {
             text.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    text.truncate(text.floor_char_boundary(RESPONSE_BYTES_KEPT));
+    text.truncate(text.floor_char_boundary(bytes_max));
     text
 }
 
@@ -203,19 +202,20 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_valid_text_within_its_bound() {
-        assert_eq!(excerpt(b"ok\n\t\x1b", true), "ok\n\t\x1b");
-        assert_eq!(excerpt(b"a\0b\xffc", true), "a\u{fffd}b\u{fffd}c");
-        assert_eq!(excerpt("aé".as_bytes(), true), "aé");
+        assert_eq!(excerpt(b"ok\n\t\x1b", true, 100), "ok\n\t\x1b");
+        assert_eq!(excerpt(b"a\0b\xffc", true, 100), "a\u{fffd}b\u{fffd}c");
+        assert_eq!(excerpt("aé".as_bytes(), true, 100), "aé");
         // Cut in the middle of a character: an incomplete body, and a complete one.
-        assert_eq!(excerpt(b"a\xc3", false), "a");
-        assert_eq!(excerpt(b"a\xc3", true), "a\u{fffd}");
-        assert_eq!(excerpt(&[0xff; RESPONSE_BYTES_KEPT], true).len(), 1023);
+        assert_eq!(excerpt(b"a\xc3", false, 100), "a");
+        assert_eq!(excerpt(b"a\xc3", true, 100), "a\u{fffd}");
+        assert_eq!(excerpt(&[0xff; 100], true, 100).len(), 99);
+        assert_eq!(excerpt(b"ok", true, 0), "");
     }
 
     proptest! {
         #[test]
-        fn texts_stay_within_their_bounds(bytes: Vec<u8>, text in ".{0,700}", whole: bool) {
-            prop_assert!(excerpt(&bytes, whole).len() <= RESPONSE_BYTES_KEPT);
+        fn texts_stay_within_their_bounds(bytes: Vec<u8>, text in ".{0,700}", whole: bool, max in 0..100_usize) {
+            prop_assert!(excerpt(&bytes, whole, max).len() <= max);
             let fitted = fit_error(text);
             prop_assert!(fitted.len() <= ERROR_BYTES_KEPT && !fitted.contains(char::is_control));
         }

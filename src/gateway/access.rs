@@ -13,7 +13,7 @@ use crate::{
         secret::Secret,
         time::UnixMicros,
     },
-    store::{Issued, StoreError, TokenChange},
+    store::{Issued, NewToken, RequestKey, StoreError, TokenChange},
 };
 
 /// How often [`Gateway::end_expired_tokens`] is to be called. An expiry takes effect within this time.
@@ -47,6 +47,8 @@ pub struct CreateAccessToken {
     pub rights: Rights,
     /// When it expires, if it does.
     pub expire_time: Option<UnixMicros>,
+    /// Identifies the request: a repetition returns the first result.
+    pub request: Option<RequestKey>,
 }
 
 /// A created token.
@@ -54,7 +56,7 @@ pub struct CreateAccessToken {
 pub struct NewAccessToken {
     /// The stored token.
     pub issued: Arc<Issued>,
-    /// Its text. Only its hash is stored: it cannot be shown again.
+    /// Its text. Only its hash is stored, so it cannot be shown again, except to a repeated request.
     pub secret: Secret,
 }
 
@@ -137,7 +139,7 @@ impl Gateway {
         &self,
         create: CreateAccessToken,
     ) -> Result<NewAccessToken, GatewayError> {
-        let CreateAccessToken { display_name, rights, expire_time } = create;
+        let CreateAccessToken { display_name, rights, expire_time, request } = create;
         // One at a time, so that the limit holds and only one token can be the first.
         let _adding = self.0.adding.lock().await;
         let tokens = self.0.store.tokens();
@@ -145,10 +147,7 @@ impl Gateway {
         if !self.asks_for_proof() && !is_administrators {
             return Err(GatewayError::FirstTokenNotAdmin);
         }
-        let (now, max) = (self.0.clock.now(), self.0.settings.tokens.tokens_max);
-        if tokens.remembered(now) >= max {
-            return Err(GatewayError::TooManyTokens(Limit { name: "access_tokens_max", max: max as u64 }));
-        }
+        let (now, tokens_max) = (self.0.clock.now(), self.0.settings.tokens.tokens_max);
         let secret = self.with_rng(new_secret);
         let id = loop {
             let id = TokenId::made_of(self.with_rng(RngExt::random));
@@ -157,7 +156,7 @@ impl Gateway {
             }
         };
         let token = AccessToken {
-            id: id.clone(),
+            id,
             display_name,
             hash: TokenHash::of(secret.expose()),
             rights,
@@ -166,7 +165,13 @@ impl Gateway {
             revoke_time: None,
             last_use_time: None,
         };
-        self.0.store.change_tokens(TokenChange::Add(token)).await?;
+        let created = self.0.store.create_token(NewToken { token, secret, request, tokens_max }).await;
+        let (id, secret) = created.map_err(|error| match error {
+            StoreError::TooManyTokens => {
+                GatewayError::TooManyTokens(Limit { name: "access_tokens_max", max: tokens_max as u64 })
+            }
+            other => other.into(),
+        })?;
         let issued = tokens.by_id(&id).ok_or_else(|| no_token(&id))?;
         Ok(NewAccessToken { issued, secret })
     }

@@ -8,6 +8,7 @@ use crate::{
         delivery::DeliveryState,
         field_violation::FieldViolations,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
+        subscription::OLDER_SECRETS_MAX,
     },
     store::StoreError,
 };
@@ -304,6 +305,9 @@ impl GatewayError {
         match error {
             StoreError::SubscriptionNotFound => Self::no_subscription(subscription),
             StoreError::VersionMismatch => Self::EtagMismatch(subscription.clone()),
+            StoreError::TooManySecrets => {
+                Self::TooManySecrets { subscription: subscription.clone(), max: OLDER_SECRETS_MAX }
+            }
             StoreError::Owed(count) => Self::OwedDeliveries { subscription: subscription.clone(), count },
             other => Self::from(other),
         }
@@ -394,6 +398,8 @@ impl From<StoreError> for GatewayError {
             // wrong.
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
+            | StoreError::TooManySecrets
+            | StoreError::TooManyTokens
             | StoreError::Owed(_)
             | StoreError::TokenNotFound
             | StoreError::DeliveryNotFound

@@ -255,25 +255,27 @@ impl Gateway {
         &self,
         name: &SubscriptionName,
         overlap: Duration,
+        request: Option<RequestKey>,
     ) -> Result<Rotated, GatewayError> {
         let secret = self.with_rng(signature::new_secret);
         let rotated = self.change(name, None, false, |current| {
-            if !overlap.is_zero() {
-                self.check_older_secrets(current)?;
-            }
             let key_pair = self.key_pair(current.settings.signature_scheme);
-            Ok(Some(Change::Secret { new: Signer { secret: secret.clone(), key_pair }, overlap }))
+            let new = Signer { secret: secret.clone(), key_pair };
+            Ok(Some(Change::Secret { new, overlap, request: request.clone() }))
         });
+        // To a repeated request this is the subscription as the first one left it.
         let rotated = rotated.await?;
-        let old_until = rotated.update_time.plus(overlap);
-        Ok(Rotated { signing_secret: secret, public_key: rotated.public_key(), old_until })
+        Ok(Rotated {
+            signing_secret: rotated.signing_secrets.newest.secret.clone(),
+            public_key: rotated.public_key(),
+            old_until: rotated.update_time.plus(overlap),
+        })
     }
 
     /// Fails if the subscription has the most older secrets already. The current one would become one of
     /// them.
     fn check_older_secrets(&self, current: &Subscription) -> Result<(), GatewayError> {
-        let older = current.signing_secrets.older_at(self.0.clock.now()).count() + 1;
-        if older <= OLDER_SECRETS_MAX {
+        if current.signing_secrets.may_rotate(self.0.clock.now()) {
             return Ok(());
         }
         Err(GatewayError::TooManySecrets { subscription: current.name.clone(), max: OLDER_SECRETS_MAX })

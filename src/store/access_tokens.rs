@@ -20,8 +20,6 @@ use crate::domain::{
 /// A change of the tokens.
 #[derive(Clone, Debug)]
 pub enum TokenChange {
-    /// One more. Those that are to be forgotten go.
-    Add(AccessToken),
     /// Revokes this token. A token that is revoked already stays as it is.
     Revoke(TokenId),
     /// When calls were last made with these. Those that are gone count for nothing.
@@ -127,11 +125,6 @@ impl Tokens {
         }
     }
 
-    /// How many there are that will not be forgotten with the next one that is added.
-    pub fn remembered(&self, now: UnixMicros) -> usize {
-        self.read().by_id.values().filter(|issued| !issued.token.is_forgotten(now)).count()
-    }
-
     /// Ends those whose time is over. Looks at no others.
     pub fn expire(&self, now: UnixMicros) {
         // Most of the time none is: then nobody is kept from reading.
@@ -150,17 +143,28 @@ impl Tokens {
         }
     }
 
+    /// The rows that one more token is made of; nothing has changed yet. Those that are to be forgotten go.
+    /// For engines.
+    pub(super) fn rows_of_new(
+        &self,
+        token: AccessToken,
+        max: usize,
+        now: UnixMicros,
+    ) -> Result<Vec<TokenRow>, StoreError> {
+        let inner = self.read();
+        let (forgotten, remembered): (Vec<_>, Vec<_>) =
+            inner.by_id.values().partition(|issued| issued.token.is_forgotten(now));
+        if remembered.len() >= max {
+            return Err(StoreError::TooManyTokens);
+        }
+        let forgotten = forgotten.into_iter().map(|issued| TokenRow::Remove(issued.token.id.clone()));
+        Ok(forgotten.chain([TokenRow::Put(token)]).collect())
+    }
+
     /// The rows that a change is made of; nothing has changed yet. For engines.
     pub(super) fn rows_of(&self, change: TokenChange, now: UnixMicros) -> Result<Vec<TokenRow>, StoreError> {
         let inner = self.read();
         match change {
-            TokenChange::Add(token) => {
-                let forgotten = inner.by_id.values().filter(|issued| issued.token.is_forgotten(now));
-                let mut rows: Vec<_> =
-                    forgotten.map(|issued| TokenRow::Remove(issued.token.id.clone())).collect();
-                rows.push(TokenRow::Put(token));
-                Ok(rows)
-            }
             TokenChange::Revoke(id) => {
                 let issued = inner.by_id.get(&id).ok_or(StoreError::TokenNotFound)?;
                 if issued.token.revoke_time.is_some() {

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The subscription has changed since it was read.
     #[error("the subscription was changed meanwhile")]
     VersionMismatch,
+    /// The most older secrets sign already.
+    #[error("the most older secrets sign already")]
+    TooManySecrets,
     /// Deliveries are still pending.
     #[error("{0} deliveries are still pending")]
     Owed(u64),
@@ -35,6 +38,9 @@ pub enum StoreError {
         /// Its id.
         id: EventId,
     },
+    /// There are as many access tokens as there may be.
+    #[error("there are too many access tokens")]
+    TooManyTokens,
     /// There is no such access token.
     #[error("there is no such access token")]
     TokenNotFound,

@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use self::{
     audit::Audit,
@@ -15,16 +17,18 @@ use self::{
 use super::{
     Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
     DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, FEED_GROUPS_MAX, NewEvent,
-    NewSubscription, OperatorAction, OrderedPage, OwedQuery, Page, PendingDelivery, PendingPage, Purged,
-    QueueEvent, QueueSummary, Registry, ReplayQuery, RetentionLimit, Settlement, Store, StoreError,
-    TokenChange, Tokens, changes::ChangeFeed, registry,
+    NewSubscription, NewToken, OperatorAction, OrderedPage, OwedQuery, Page, PendingDelivery, PendingPage,
+    Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RequestKey, RetentionLimit, Settlement, Store,
+    StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
     domain::{
+        access::TokenId,
         audit::{AuditKey, AuditRecord},
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
         ids::{AccountId, EventId, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -60,6 +64,7 @@ impl MemoryStore {
             last_time: UnixMicros(0),
             last_seq: 0,
             requests: HashMap::new(),
+            token_requests: HashMap::new(),
             events: Vec::new(),
             deliveries: BTreeMap::new(),
             attempts_before: HashMap::new(),
@@ -85,15 +90,8 @@ impl MemoryStore {
     }
 
     fn create(&self, inner: &mut Inner, new: NewSubscription) -> Result<Created, StoreError> {
-        if let Some(request) = &new.request
-            && let Some((fingerprint, first)) = inner.requests.get(&(new.name.account, request.id))
-        {
-            let subscription = Arc::clone(first);
-            return if *fingerprint == request.fingerprint {
-                Ok(Created { subscription, repeated: true })
-            } else {
-                Err(StoreError::RequestIdReused)
-            };
+        if let Some(subscription) = first_result(&inner.requests, new.name.account, new.request.as_ref())? {
+            return Ok(Created { subscription, repeated: true });
         }
         registry::check_free(&self.registry, &new.name, &new.settings.url, None)?;
         inner.last_key += 1;
@@ -107,6 +105,21 @@ impl MemoryStore {
         }
         self.registry.put(Arc::clone(&subscription));
         Ok(Created { subscription, repeated: false })
+    }
+}
+
+/// The result of the first use of this request id, if there was one.
+fn first_result<S: Copy + Eq + Hash, T: Clone>(
+    requests: &HashMap<(S, Uuid), ([u8; 32], T)>,
+    scope: S,
+    request: Option<&RequestKey>,
+) -> Result<Option<T>, StoreError> {
+    match request.and_then(|request| Some((request, requests.get(&(scope, request.id))?))) {
+        None => Ok(None),
+        Some((request, (fingerprint, first))) if *fingerprint == request.fingerprint => {
+            Ok(Some(first.clone()))
+        }
+        Some(_) => Err(StoreError::RequestIdReused),
     }
 }
 
@@ -125,11 +138,21 @@ impl Store for MemoryStore {
         expected_version: u64,
         change: Change,
     ) -> CommitFuture<Arc<Subscription>> {
-        self.write(|_| {
+        self.write(|inner| {
+            let account = registry::known(&self.registry, subscription)?.name.account;
+            let request = change.request().cloned();
+            if let Some(first) = first_result(&inner.requests, account, request.as_ref())? {
+                return Ok(first);
+            }
             let current = registry::check_version(&self.registry, subscription, expected_version)?;
+            change.check(&current, self.clock.now())?;
             let changed = Arc::new(change.apply(&current, self.clock.now()));
             registry::check_free(&self.registry, &changed.name, &changed.settings.url, Some(subscription))?;
             self.registry.put(Arc::clone(&changed));
+            if let Some(request) = request {
+                let result = (request.fingerprint, Arc::clone(&changed));
+                inner.requests.insert((account, request.id), result);
+            }
             Ok(changed)
         })
     }
@@ -159,6 +182,21 @@ impl Store for MemoryStore {
 
     fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+        self.write(|inner| {
+            let NewToken { token, secret, request, tokens_max } = new;
+            if let Some(first) = first_result(&inner.token_requests, (), request.as_ref())? {
+                return Ok(first);
+            }
+            let created = (token.id.clone(), secret);
+            self.tokens.apply(self.tokens.rows_of_new(token, tokens_max, self.clock.now())?);
+            if let Some(request) = request {
+                inner.token_requests.insert(((), request.id), (request.fingerprint, created.clone()));
+            }
+            Ok(created)
+        })
     }
 
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {

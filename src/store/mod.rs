@@ -9,9 +9,11 @@ use tokio::sync::broadcast;
 
 use crate::{
     domain::{
+        access::TokenId,
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         ids::{AccountId, EventId, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -89,6 +91,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The access tokens, in memory and always current.
     fn tokens(&self) -> &Tokens;
+
+    /// Adds an access token, and returns its id and text. [`StoreError::TooManyTokens`] if there are as many
+    /// as there may be.
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)>;
 
     /// Changes the access tokens. [`StoreError::TokenNotFound`] if the token to revoke does not exist.
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;

@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
+use super::error::StoreError;
 use crate::{
     domain::{
+        access::AccessToken,
         delivery::{DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{EventId, Seq, SubscriptionKey, SubscriptionName},
         key_pair::KeyPair,
+        secret::Secret,
         signature::Signer,
         subscription::{Health, Settings, State, Subscription},
         time::UnixMicros,
@@ -64,6 +67,19 @@ pub struct RequestKey {
     pub fingerprint: [u8; 32],
 }
 
+/// A new access token, with its text, which the store keeps only for a request that may be repeated, sealed.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// The token.
+    pub token: AccessToken,
+    /// Its text.
+    pub secret: Secret,
+    /// Makes a repeated request return the first result.
+    pub request: Option<RequestKey>,
+    /// Tokens that are remembered at most, this one included.
+    pub tokens_max: usize,
+}
+
 /// The result of adding a subscription.
 #[derive(Clone, Debug)]
 pub struct Created {
@@ -88,12 +104,35 @@ pub enum Change {
         new: Signer,
         /// How long the previous secret signs as well.
         overlap: Duration,
+        /// Makes a repeated request return the first result.
+        request: Option<RequestKey>,
     },
     /// The health of the endpoint. Does not change the version.
     Health(Health),
 }
 
 impl Change {
+    /// The request that makes this change, if it may be repeated.
+    pub fn request(&self) -> Option<&RequestKey> {
+        if let Self::Secret { request, .. } = self { request.as_ref() } else { None }
+    }
+
+    /// Whether `current` may be changed at `now`. For engines.
+    ///
+    /// # Errors
+    ///
+    /// The most older secrets sign already.
+    pub(super) fn check(&self, current: &Subscription, now: UnixMicros) -> Result<(), StoreError> {
+        match self {
+            Self::Secret { overlap, .. }
+                if !overlap.is_zero() && !current.signing_secrets.may_rotate(now) =>
+            {
+                Err(StoreError::TooManySecrets)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `current`, changed at `now`.
     pub fn apply(self, current: &Subscription, now: UnixMicros) -> Subscription {
         let mut changed = current.clone();
@@ -110,7 +149,7 @@ impl Change {
                 changed.state = state;
                 changed.state_reason = reason;
             }
-            Self::Secret { new, overlap } => changed.signing_secrets.rotate(new, overlap, now),
+            Self::Secret { new, overlap, .. } => changed.signing_secrets.rotate(new, overlap, now),
             Self::Health(health) => {
                 changed.health = health;
                 return changed;

@@ -184,13 +184,18 @@ impl Registry {
     }
 }
 
+/// The subscription with this key. For engines.
+pub(super) fn known(registry: &Registry, key: SubscriptionKey) -> Result<Arc<Subscription>, StoreError> {
+    registry.by_key(key).ok_or(StoreError::SubscriptionNotFound)
+}
+
 /// The subscription with this key, if it still has this version. For engines.
 pub(super) fn check_version(
     registry: &Registry,
     key: SubscriptionKey,
     version: u64,
 ) -> Result<Arc<Subscription>, StoreError> {
-    let current = registry.by_key(key).ok_or(StoreError::SubscriptionNotFound)?;
+    let current = known(registry, key)?;
     if current.version == version { Ok(current) } else { Err(StoreError::VersionMismatch) }
 }
 

@@ -9,10 +9,10 @@ use crate::{
     attempt::sender::Sender,
     support::receiver::{OK, Receiver, Response},
 };
-use tidings::{
-    delivery::http::client::RESPONSE_BYTES_MAX,
-    domain::delivery::{Outcome, RESPONSE_BYTES_KEPT},
-};
+use tidings::{delivery::http::client::RESPONSE_BYTES_MAX, domain::delivery::Outcome};
+
+/// Bytes of a response's body that are kept by default.
+const KEPT: usize = 4096;
 
 fn response(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
@@ -34,8 +34,20 @@ async fn a_body_within_the_bound_is_read_to_its_end_and_the_connection_kept() {
     let sender = Sender::new();
     for _ in 0..3 {
         let attempt = sender.post(&receiver.url("/")).await;
-        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(RESPONSE_BYTES_KEPT)));
+        assert_eq!((attempt.outcome, attempt.response_body), (Outcome::Ok, "x".repeat(KEPT)));
         assert_eq!(receiver.next().await.connection, 0);
+    }
+}
+
+#[tokio::test]
+async fn as_much_of_a_body_is_kept_as_the_setting_says() {
+    let receiver = Receiver::always(Response::bytes(response(&"é".repeat(20_000)))).await;
+    for kept in [0, 1, 7, 1024, RESPONSE_BYTES_MAX] {
+        let sender = Sender::with(|settings| settings.response_body_kept = kept);
+        let attempt = sender.post(&receiver.url("/")).await;
+        // No character is cut in two.
+        assert_eq!(attempt.response_body, "é".repeat((kept / 2).min(20_000)), "{kept}");
+        assert_eq!(attempt.outcome, Outcome::Ok);
     }
 }
 
@@ -70,7 +82,7 @@ async fn a_flood_is_cut_off() {
     .await;
     let attempt = Sender::new().post(&receiver.url("/")).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::HttpStatus, 500));
-    assert_eq!(attempt.response_body.len(), RESPONSE_BYTES_KEPT);
+    assert_eq!(attempt.response_body.len(), KEPT);
     receiver.wait_for_closed(1).await;
     // Everything that was read, and that the system's buffers on both sides took.
     let flooded = flooded.load(Ordering::Relaxed);

@@ -188,7 +188,7 @@ test("what addresses say", async () => {
   const account = `/accounts/${ACCOUNT}`;
   for (const path of [
     `${account}/webhooks?q=${text}&state=${text}&done=${text}`,
-    `${account}/webhooks/new?url=${text}&name=${text}&headers=${text}&inboxes=${text}&id=${text}`,
+    `${account}/new-webhook?url=${text}&name=${text}&headers=${text}&inboxes=${text}&id=${text}`,
     `${account}/deliveries?webhook=crm&state=${text}&event=${text}&status=${text}`,
     `${account}/audit?resource=${text}&principal=${text}`,
     `${account}/events?type=${text}`,

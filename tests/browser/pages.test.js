@@ -67,7 +67,7 @@ for (const scripts of [true, false]) {
 
     test("forms of a webhook", () =>
       inspectAll([
-        `/accounts/${ACCOUNT}/webhooks/new`,
+        `/accounts/${ACCOUNT}/new-webhook`,
         webhook("warehouse", "/edit"),
         webhook("crm", "/rotate"),
         webhook("crm", "/test"),
@@ -75,7 +75,7 @@ for (const scripts of [true, false]) {
       ]));
 
     test("a form with faults in every field", async () => {
-      await person.open(`/accounts/${ACCOUNT}/webhooks/new`);
+      await person.open(`/accounts/${ACCOUNT}/new-webhook`);
       await person.page.getByText("More settings").click();
       await person.fill("Webhook URL", "ftp://example.com");
       for (const label of ["Inboxes", "Timeout", "Concurrent POSTs", "Attempts", "First wait", "Longest wait"])
@@ -84,7 +84,7 @@ for (const scripts of [true, false]) {
       await person.click("button", "Create webhook");
       await person.sees("need other values");
       await inspect("faults");
-      await person.open(`/accounts/${ACCOUNT}/webhooks/new`);
+      await person.open(`/accounts/${ACCOUNT}/new-webhook`);
       await person.fill("Webhook URL", "https://10.0.0.1/hook");
       await person.tick("Message created");
       await person.fill(/^Name/, "\u0007");
@@ -94,7 +94,7 @@ for (const scripts of [true, false]) {
     });
 
     test("answers that show a secret", async () => {
-      await person.open(`/accounts/${ACCOUNT}/webhooks/new`);
+      await person.open(`/accounts/${ACCOUNT}/new-webhook`);
       await person.fill("Webhook URL", receiver.url(`/another?scripts=${scripts}`));
       await person.tick("Message created");
       await person.click("button", "Create webhook");

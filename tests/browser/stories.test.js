@@ -246,7 +246,7 @@ for (const scripts of [true, false]) {
 test("a form that is sent twice makes one webhook", async () => {
   const account = ++accounts;
   const person = await Person.sit(browser, gateway);
-  await person.open(`/accounts/${account}/webhooks/new`);
+  await person.open(`/accounts/${account}/new-webhook`);
   await person.fill("Webhook URL", receiver.url());
   await person.tick("Message created");
   await person.click("button", "Create webhook");
@@ -264,7 +264,7 @@ test("a form that is sent twice makes one webhook", async () => {
 test("the secret is copied with a button", async () => {
   const account = ++accounts;
   const person = await Person.sit(browser, gateway);
-  await person.open(`/accounts/${account}/webhooks/new`);
+  await person.open(`/accounts/${account}/new-webhook`);
   await person.fill("Webhook URL", receiver.url());
   await person.tick("Message created");
   await person.click("button", "Create webhook");

@@ -39,7 +39,7 @@ class Gateway:
 
     def __init__(self, binary, arguments, **settings):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
-        environment |= {"TIDINGS_GRPC_LISTEN": "127.0.0.1:0", "TIDINGS_HTTP_LISTEN": "127.0.0.1:0", "TIDINGS_CONSOLE_LISTEN": "off"}
+        environment |= {"TIDINGS_GRPC_LISTEN": "127.0.0.1:0", "TIDINGS_HTTP_LISTEN": "127.0.0.1:0", "TIDINGS_CONSOLE_LISTEN": "127.0.0.1:0"}
         environment |= {"TIDINGS_LOG_FORMAT": "json"} | settings
         self.process = subprocess.Popen(
             [binary, "serve", *arguments], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment, text=True
@@ -49,7 +49,7 @@ class Gateway:
         self.reader = threading.Thread(target=self._read, args=(listening,), daemon=True)
         self.reader.start()
         try:
-            self.address = listening.get(timeout=START_TIMEOUT_S)
+            self.address, self.console = listening.get(timeout=START_TIMEOUT_S)
         except queue.Empty:
             self.address = None
         if self.address is None:
@@ -59,9 +59,9 @@ class Gateway:
     def _read(self, listening):
         for line in self.process.stderr:
             self.log.append(line)
-            if line.startswith("{") and (address := json.loads(line).get("grpc.listen")):
-                listening.put(address)
-        listening.put(None)
+            if line.startswith("{") and (entry := json.loads(line)).get("grpc.listen"):
+                listening.put((entry["grpc.listen"], entry["console"]))
+        listening.put((None, None))
 
     def end(self):
         """Ends it as a service manager would. Returns its exit code."""
@@ -99,6 +99,7 @@ def main(binary, directory):
         "celai-chatwoot": ([*tests, "test_celai", "test_behind"], HERE / "python"),
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
+        "first steps": ([*tests, "test_start"], HERE / "python"),
         "documents": ([python, "documents.py", *DOCUMENTS], HERE / "python"),
         "docs/chatwoot.md": ([python, "documents.py", "docs/chatwoot.md"], HERE / "python"),
     }
@@ -113,6 +114,8 @@ def main(binary, directory):
             "GATEWAY_BINARY": str(Path(binary).resolve()),
             "GATEWAY": gateway.address,
             "GUARDED_GATEWAY": guarded.address,
+            "CONSOLE": gateway.console,
+            "GUARDED_CONSOLE": guarded.console,
             "ADMIN_TOKEN": ADMIN_TOKEN,
             "BUF": str(HERE / "node/node_modules/.bin/buf"),
             "PYTHONPATH": str(directory / "stubs"),

@@ -5,10 +5,11 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
     clock::{Clock, SystemClock},
-    console::{Console, ConsoleSettings, Surroundings},
+    console::{Console, ConsoleSettings, GrpcListener, Surroundings},
     delivery::http::client::{WebhookClientSettings, webhook_client},
     domain::{
         access::{Accounts, Rights, Scope},
+        event_routing::EventAddress,
         ids::AccountId,
     },
     gateway::{CreateAccessToken, Gateway},
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::{in_process::Setup, in_time};
+use crate::support::{events, in_process::Setup, in_time};
 
 /// A gateway with a console.
 pub struct Browsed {
@@ -49,6 +50,13 @@ impl Page {
     /// `name=value` of the cookie that it sets.
     pub fn cookie(&self) -> String {
         self.header("set-cookie").split(';').next().unwrap_or_default().to_owned()
+    }
+
+    /// The secret that the page shows, once.
+    #[track_caller]
+    pub fn secret(&self) -> &str {
+        let shown = self.body.split("id=\"secret\">").nth(1);
+        shown.unwrap_or_else(|| panic!("no secret is in\n{}", self.body)).split('<').next().unwrap()
     }
 
     #[track_caller]
@@ -87,6 +95,7 @@ impl Browsed {
         let asked = gateway.clone();
         let surroundings = Surroundings {
             calls: calls.in_process(),
+            grpc: GrpcListener { address: SocketAddr::from(([127, 0, 0, 1], 50051)), tls: false },
             metrics,
             tokens_required: Box::new(move || asked.asks_for_proof()),
             now: Box::new(move || clock.now()),
@@ -122,6 +131,13 @@ impl Browsed {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n")).await
     }
 
+    /// The id of the request that the form of a page makes.
+    pub async fn request_id(&self, path: &str, cookie: &str) -> String {
+        let page = self.get(path, cookie).await;
+        let given = page.body.split("name=\"request_id\" value=\"").nth(1).expect("the form has one");
+        given.split('"').next().unwrap().to_owned()
+    }
+
     /// As a browser sends a form of our own pages.
     pub async fn post(&self, path: &str, cookie: &str, form: &str) -> Page {
         self.post_with(path, &format!("Cookie: {cookie}\r\nSec-Fetch-Site: same-origin\r\n"), form).await
@@ -141,8 +157,18 @@ impl Browsed {
     pub async fn token(&self, scopes: &[Scope], accounts: &[i64]) -> String {
         let accounts = accounts.iter().map(|account| AccountId::new(*account).unwrap()).collect();
         let rights = Rights { scopes: scopes.to_vec(), accounts: Accounts::of(accounts) };
-        let create = CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None };
+        let create =
+            CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None, request: None };
         self.gateway.create_access_token(create).await.unwrap().secret.expose().to_owned()
+    }
+
+    /// Stores this many messages of account 1 at once.
+    pub async fn publish(&self, count: i64) {
+        let checked = |number| {
+            let address = EventAddress { account: AccountId::new(1).unwrap(), id: None };
+            self.gateway.check_event(address, events::message(1, 1, number).into(), "event").unwrap()
+        };
+        self.gateway.publish((1..=count).map(checked).collect()).unwrap().await.unwrap();
     }
 
     /// Signs in with a token, and returns the cookie.
@@ -181,7 +207,8 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) -> Option<String> {
     tokio::time::timeout(Duration::from_secs(20), reading).await.expect("it comes or ends in time")
 }
 
-fn parse(text: &str) -> Page {
+/// Reads a response.
+pub fn parse(text: &str) -> Page {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();

@@ -5,7 +5,7 @@ use tidings::domain::access::Scope::{Admin, Publish};
 use super::browser::{Browsed, read_until};
 use crate::support::receiver::Receiver;
 
-const NEW: &str = "/accounts/1/webhooks/new";
+const NEW: &str = "/accounts/1/new-webhook";
 const FORM: &str = "url=https%3A%2F%2Fexample.com%2Fhook&event=message_created";
 
 #[tokio::test]
@@ -17,19 +17,60 @@ async fn a_webhook_is_added_its_secret_is_shown_once_and_a_repeated_form_makes_n
         .await
         .has("Add new webhook")
         .has("There are no webhooks configured");
-    let asked = console.get(NEW, "").await;
-    let request_id =
-        asked.body.split("name=\"request_id\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let request_id = console.request_id(NEW, "").await;
     let form = format!("{FORM}&request_id={request_id}&id=crm");
     let created = console.post(NEW, "", &form).await;
     created.has("shown only once").has("whsec_").has("Send a test");
-    let secret = created.body.split("id=\"secret\">").nth(1).unwrap().split('<').next().unwrap();
+    let secret = created.secret();
     console.post(NEW, "", &form).await.has(secret);
     for path in ["/accounts/1/webhooks", "/accounts/1/webhooks/crm", "/accounts/1/audit"] {
         console.get(path, "").await.has_not(secret);
     }
     let page = console.get("/accounts/1/webhooks", "").await;
     assert_eq!(page.body.matches("<tr>").count(), 2, "a head and one row");
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_twice_rotates_a_secret_once() {
+    let console = Browsed::start().await;
+    console.post(NEW, "", &format!("{FORM}&id=crm")).await.has("whsec_");
+    let path = "/accounts/1/webhooks/crm/rotate";
+    let form = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
+    let first = console.post(path, "", &form).await;
+    assert_eq!(console.post(path, "", &form).await.secret(), first.secret());
+    let another = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
+    assert_ne!(console.post(path, "", &another).await.secret(), first.secret());
+}
+
+#[tokio::test]
+async fn a_form_that_is_sent_twice_creates_one_token() {
+    let console = Browsed::start().await;
+    let cookie = console.sign_in(&console.token(&[Admin], &[]).await).await;
+    let path = "/tokens/new";
+    let form = format!(
+        "name=twice&scope=read&accounts=1&days=30&request_id={}",
+        console.request_id(path, &cookie).await
+    );
+    let first = console.post(path, &cookie, &form).await;
+    assert_eq!(console.post(path, &cookie, &form).await.secret(), first.secret());
+    let tokens = console.get("/tokens", &cookie).await;
+    assert_eq!(tokens.body.matches("data-label=\"Token\">twice").count(), 1, "{}", tokens.body);
+}
+
+#[tokio::test]
+async fn a_webhook_may_have_any_id_that_the_contract_allows() {
+    let console = Browsed::start().await;
+    for (number, id) in ["new", "new-webhook", "edit", "live", "replay", "raw"].into_iter().enumerate() {
+        let form = format!("url=https%3A%2F%2Fexample.com%2F{number}&event=message_created&id={id}");
+        console.post(NEW, "", &form).await.has("whsec_");
+        let path = format!("/accounts/1/webhooks/{id}");
+        console.get(&path, "").await.has(&format!("/webhooks/{id}/test")).has("Send a test");
+        console.get(&format!("{path}/edit"), "").await.has("Edit webhook");
+        console.post(&format!("{path}/pause"), "", "").await;
+        console.get(&path, "").await.has("paused");
+        console.get(&format!("/accounts/1/deliveries?webhook={id}"), "").await.has("Deliveries");
+    }
+    console.get(NEW, "").await.has("Add new webhook");
 }
 
 #[tokio::test]
@@ -153,6 +194,18 @@ async fn the_first_page_is_small() {
         bytes += console.get(path, "").await.body.len();
     }
     assert!(bytes < 50 * 1024, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_live_stream_sends_no_more_than_people_read_and_says_that_it_is_behind() {
+    let console = Browsed::start().await;
+    console.post(NEW, "", &format!("{FORM}&id=crm")).await.has("whsec_");
+    let mut stream = console.stream("/accounts/1/deliveries/live", "").await;
+    read_until(&mut stream, "retry:").await.unwrap();
+    console.publish(1000).await;
+    let seen = read_until(&mut stream, "event: behind").await.unwrap();
+    let rows = seen.matches("event: row").count();
+    assert!((25..=400).contains(&rows), "{rows} rows");
 }
 
 #[tokio::test]

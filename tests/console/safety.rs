@@ -9,7 +9,7 @@ use tidings::{
 
 use super::browser::{Browsed, read_until};
 
-const NEW: &str = "/accounts/1/webhooks/new";
+const NEW: &str = "/accounts/1/new-webhook";
 const FORM: &str = "url=https%3A%2F%2Fexample.com%2Fhook&event=message_created";
 
 #[test]

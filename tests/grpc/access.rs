@@ -447,6 +447,43 @@ async fn an_open_server_is_open_until_its_first_token_which_must_be_an_administr
 }
 
 #[tokio::test]
+async fn a_request_id_makes_the_creation_of_a_token_safe_to_repeat_for_its_caller() {
+    let mut setup = guarded();
+    setup.gateway.tokens.tokens_max = 2;
+    let server = TidingsInProcess::start_with(setup).await;
+    let admin = server.client_with_token(ADMIN).await;
+    let (_, another) = admin.create_token(token(&ALL, &[])).await.unwrap();
+    let request = v1::CreateAccessTokenRequest {
+        access_token: Some(token(&[Scope::Read], &["accounts/1"])),
+        request_id: uuid::Uuid::from_u128(7).to_string(),
+    };
+    let create = async |client: &Client, request: &v1::CreateAccessTokenRequest| {
+        client.tokens.clone().create_access_token(request.clone()).await.map(tonic::Response::into_inner)
+    };
+    let first = create(&admin, &request).await.unwrap();
+    // Although there is no room for one more.
+    assert_eq!(create(&admin, &request).await.unwrap(), first);
+    assert_eq!(admin.all_tokens().await.unwrap().len(), 2);
+    let revoked = admin.revoke_token(&first.access_token.as_ref().unwrap().name).await.unwrap();
+    let after = create(&admin, &request).await.unwrap();
+    assert_eq!((after.access_token.unwrap(), after.token), (revoked, first.token), "it stays revoked");
+
+    let another = server.client_with_token(&another).await;
+    let other = v1::CreateAccessTokenRequest {
+        access_token: Some(token(&[Scope::Read], &["accounts/2"])),
+        ..request.clone()
+    };
+    for (client, request) in [(&admin, &other), (&another, &request)] {
+        let status = create(client, request).await.unwrap_err();
+        assert_refused(&status, Code::AlreadyExists, "REQUEST_ID_REUSED", &["request_id"]);
+    }
+    let invalid = v1::CreateAccessTokenRequest { request_id: "once".into(), ..request };
+    let status = create(&admin, &invalid).await.unwrap_err();
+    assert_refused(&status, InvalidArgument, "FIELD_INVALID", &["request_id"]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn there_is_a_bound_on_tokens() {
     let mut setup = guarded();
     setup.gateway.tokens.tokens_max = 2;

@@ -91,6 +91,38 @@ async fn a_repeated_rotation_keeps_the_secrets_that_receivers_know() {
 }
 
 #[tokio::test]
+async fn a_request_id_makes_a_rotation_safe_to_repeat() {
+    let server = TidingsInProcess::start().await;
+    let name = server.subscribe("crm").await.name;
+    let mut client = server.client.subscriptions.clone();
+    let request = v1::RotateSigningSecretRequest {
+        name: name.clone(),
+        request_id: uuid::Uuid::from_u128(7).to_string(),
+        overlap: None,
+    };
+    let first = client.rotate_signing_secret(request.clone()).await.unwrap().into_inner();
+    let rotated = server.client.subscription(&name).await;
+    let second = client.rotate_signing_secret(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first, second);
+    assert_eq!(server.client.subscription(&name).await, rotated, "the second changed nothing");
+
+    let overlap = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let other = v1::RotateSigningSecretRequest { overlap, ..request.clone() };
+    let status = client.rotate_signing_secret(other).await.unwrap_err();
+    assert_refused(&status, Code::AlreadyExists, "REQUEST_ID_REUSED", &["request_id"]);
+    let creation = v1::CreateSubscriptionRequest {
+        request_id: request.request_id.clone(),
+        ..create("other", "https://other.example.com/")
+    };
+    let status = client.create_subscription(creation).await.unwrap_err();
+    assert_refused(&status, Code::AlreadyExists, "REQUEST_ID_REUSED", &["request_id"]);
+    let invalid = v1::RotateSigningSecretRequest { request_id: "once".into(), ..request };
+    let status = client.rotate_signing_secret(invalid).await.unwrap_err();
+    assert_refused(&status, Code::InvalidArgument, "FIELD_INVALID", &["request_id"]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_limited_number_of_older_secrets_sign_with_the_newest() {
     let server = TidingsInProcess::start().await;
     let client = &server.client;

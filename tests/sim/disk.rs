@@ -84,6 +84,10 @@ fn commit_time(random: &mut StdRng) -> Duration {
 impl Store for Disk {
     delegate_store!(reads of engine);
 
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+        self.write(|engine| engine.create_token(new))
+    }
+
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {
         self.write(|engine| engine.change_tokens(change))
     }

@@ -245,8 +245,11 @@ impl Client {
         name: &str,
         overlap: Option<Duration>,
     ) -> Result<v1::RotateSigningSecretResponse, Status> {
-        let request =
-            v1::RotateSigningSecretRequest { name: name.into(), overlap: overlap.and_then(duration) };
+        let request = v1::RotateSigningSecretRequest {
+            name: name.into(),
+            overlap: overlap.and_then(duration),
+            ..Default::default()
+        };
         Ok(in_time(self.subscriptions.clone().rotate_signing_secret(request)).await?.into_inner())
     }
 
@@ -445,7 +448,7 @@ impl Client {
 
     /// Makes an access token; returns its text as well.
     pub async fn create_token(&self, token: v1::AccessToken) -> Result<(v1::AccessToken, String), Status> {
-        let request = v1::CreateAccessTokenRequest { access_token: Some(token) };
+        let request = v1::CreateAccessTokenRequest { access_token: Some(token), ..Default::default() };
         let made = in_time(self.tokens.clone().create_access_token(request)).await?.into_inner();
         Ok((made.access_token.expect("it is shown"), made.token))
     }

@@ -5,17 +5,19 @@ pub use std::sync::Arc;
 
 pub use tidings::{
     domain::{
+        access::TokenId,
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         ids::{AccountId, EventId, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
         Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
-        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, NewToken, OperatorAction,
+        OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
         RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
     },
 };

@@ -314,6 +314,8 @@ pub struct TidingsProcess {
     pub grpc: SocketAddr,
     /// Where it takes webhooks, if it does.
     pub ingest: Option<SocketAddr>,
+    /// The URL of the console, if it serves one.
+    pub console: Option<String>,
     /// A client of it, on a connection of its own.
     pub client: Client,
     /// Outlives it.
@@ -325,15 +327,17 @@ impl TidingsProcess {
         let listening = process.stderr.wait_for(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             let address = |key: &str| line.get(key)?.as_str()?.parse().ok();
-            Some((address("grpc.listen")?, address("http.listen")?, address("ingest.listen")))
+            let console = line.get("console").and_then(Value::as_str).filter(|url| *url != "off");
+            let listeners = (address("grpc.listen")?, address("http.listen")?, address("ingest.listen"));
+            Some((listeners, console.map(str::to_owned)))
         });
-        let (grpc, http, ingest) = listening.await;
+        let ((grpc, http, ingest), console) = listening.await;
         let channel = match &launcher.tls {
             Some(client) => client.channel(grpc).await.expect("the gateway listens"),
             None => connect(grpc).await,
         };
         let client = Client::new(secret_scan::Channel::new(channel, launcher.secrets.clone()));
-        Self { process, http, grpc, ingest, client, _dir: Arc::clone(&launcher.dir) }
+        Self { process, http, grpc, ingest, console, client, _dir: Arc::clone(&launcher.dir) }
     }
 
     /// A client on another connection.

@@ -62,6 +62,6 @@ impl Backlog {
 }
 
 fn publish(gateway: &Gateway, publisher: &mut Helper, events: u64) -> anyhow::Result<Published> {
-    let load = Load { way: Way::Batches { size: 100, in_flight: 8 }, events, accounts: 1 };
+    let load = Load { way: Way::Batches { size: 100, in_flight: 8 }, events, accounts: 1, inboxes: 0 };
     publisher.ask(&PublishOrder { address: gateway.address(), load })
 }

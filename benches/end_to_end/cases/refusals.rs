@@ -54,6 +54,6 @@ impl Refusals {
 }
 
 fn publish(rig: &mut Rig, way: Way, events: u64) -> anyhow::Result<Published> {
-    let load = Load { way, events, accounts: 1 };
+    let load = Load { way, events, accounts: 1, inboxes: 0 };
     rig.publisher.ask(&PublishOrder { address: rig.gateway.address(), load })
 }

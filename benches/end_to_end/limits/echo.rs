@@ -21,7 +21,7 @@ use crate::{
 pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>)> {
     let (mut server, mut publisher) = (Helper::start(Role::Echo)?, Helper::start(Role::Publisher)?);
     let EchoAt { address } = server.answer()?;
-    let load = Load { way: Way::Unary { in_flight }, events: count, accounts: 1 };
+    let load = Load { way: Way::Unary { in_flight }, events: count, accounts: 1, inboxes: 0 };
     let warm_up = Load { events: count / 20 + 1, ..load };
     let _: Published = publisher.ask(&PublishOrder { address, load: warm_up })?;
     let before = server.usage()?;

@@ -4,13 +4,10 @@ const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 // The only markup that is made of text: our own pages and rows, in which the server has escaped everything.
 const policy = window.trustedTypes?.createPolicy("tidings", { createHTML: (html) => html }) ?? { createHTML: (html) => html };
 const parse = (html) => new DOMParser().parseFromString(policy.createHTML(html), "text/html");
-const two = (number) => String(number).padStart(2, "0");
 
 function enhance(root) {
-  for (const time of $$("time", root)) {
-    const at = new Date(time.dateTime);
-    time.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  }
+  // Sweden writes times as ISO 8601 does.
+  for (const time of $$("time", root)) time.textContent = new Date(time.dateTime).toLocaleString("sv");
   if (navigator.clipboard) for (const button of $$("[data-copy]", root)) button.hidden = false;
 }
 enhance(document);
@@ -79,6 +76,12 @@ async function refresh() {
 }
 if ($("[data-refresh]")) setInterval(refresh, 10000);
 
+const all = $("#all");
+if (all) {
+  all.hidden = false;
+  all.addEventListener("change", ({ target }) => $$("#rows [name=delivery]").forEach((box) => (box.checked = target.checked)));
+}
+
 const live = $("#live");
 if (live) watch();
 
@@ -137,9 +140,11 @@ function watch() {
         if (source.readyState === EventSource.CLOSED) done();
       };
       source.addEventListener("row", (event) => (take(document.adoptNode(rowOf(event.data))), offer()));
+      source.addEventListener("behind", () => (late ??= setTimeout(() => look().finally(() => (late = null)), 2000)));
       source.addEventListener("gone", (event) => waiting.delete(event.data));
       addEventListener("pagehide", () => (source.close(), done()), { once: true });
     });
+  let late = null;
   const look = async () => {
     const other = await page(location.href).catch(() => null);
     for (const row of other ? $$("#rows tbody tr", other).reverse() : []) take(document.adoptNode(row));

@@ -29,6 +29,10 @@ use crate::{
 
 /// Time between two comments on a stream where nothing happens: a browser that is gone is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Rows that a stream sends in one [`BEAT`] at most: more than anybody reads. Further changes wait in the
+/// services, which leave some out: the event `behind` makes the page load the list again.
+const ROWS_PER_BEAT: usize = 25;
+const BEAT: Duration = Duration::from_millis(500);
 /// How long a browser waits until it opens a stream again, in milliseconds.
 const RETRY: &str = "retry: 3000\n\n";
 
@@ -49,11 +53,16 @@ pub(super) async fn deliveries(
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     heartbeat.reset();
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown: CancellationToken = visitor.parts.shutdown.clone();
     let rows = Rows {
         changes,
         filter,
         heartbeat,
+        beat,
+        rows_left: 0,
+        is_behind: false,
         ended: Box::pin(shutdown.cancelled_owned()),
         begun: false,
         _permit: permit,
@@ -67,6 +76,11 @@ struct Rows {
     changes: Streaming<v1::WatchDeliveriesResponse>,
     filter: v1::ListDeliveriesRequest,
     heartbeat: Interval,
+    beat: Interval,
+    /// Rows that may be sent before the next beat.
+    rows_left: usize,
+    /// The browser knows that changes wait, or are left out.
+    is_behind: bool,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     begun: bool,
     _permit: OwnedSemaphorePermit,
@@ -83,8 +97,20 @@ impl Stream for Rows {
             return Poll::Ready(None);
         }
         loop {
+            if self.rows_left == 0 {
+                if self.beat.poll_tick(context).is_pending() {
+                    if std::mem::replace(&mut self.is_behind, true) {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Ok(sse("behind", "now"))));
+                }
+                self.rows_left = ROWS_PER_BEAT;
+                self.is_behind = false;
+            }
             match Pin::new(&mut self.changes).poll_next(context) {
                 Poll::Ready(Some(Ok(change))) => {
+                    // Each was read from the store, whether the filter matches or not.
+                    self.rows_left -= 1;
                     if let Some(event) = event(&self.filter, &change) {
                         return Poll::Ready(Some(Ok(event)));
                     }

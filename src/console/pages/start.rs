@@ -1,7 +1,12 @@
 //! The first steps: publish an event, receive a webhook, in the reader's language.
 
+use std::net::SocketAddr;
+
 use askama::Template;
-use axum::response::Response;
+use axum::{
+    http::{HeaderMap, Uri, header::HOST},
+    response::Response,
+};
 
 use super::{Shell, Visitor, page};
 use crate::console::forms::Fields;
@@ -52,9 +57,10 @@ struct StartPage {
     publish: String,
     receive: String,
     needs_token: bool,
+    needs_tls: bool,
 }
 
-pub(super) async fn show(visitor: Visitor, fields: Fields) -> Response {
+pub(super) async fn show(visitor: Visitor, headers: HeaderMap, fields: Fields) -> Response {
     let shell =
         visitor.shell("First steps", "start", fields.number("account").filter(|account| *account > 0));
     let account = shell.account.unwrap_or(1);
@@ -62,7 +68,8 @@ pub(super) async fn show(visitor: Visitor, fields: Fields) -> Response {
     let (word, title, publish, receive) =
         LANGUAGES.into_iter().find(|(word, ..)| *word == asked).unwrap_or(LANGUAGES[0]);
     let needs_token = (visitor.parts.tokens_required)();
-    let address = &visitor.parts.settings.grpc_address;
+    let grpc = visitor.parts.grpc;
+    let address = &address(grpc.address, &headers);
     page(&StartPage {
         account,
         languages: LANGUAGES.iter().map(|(known, title, ..)| (*known, *title, *known == word)).collect(),
@@ -70,8 +77,19 @@ pub(super) async fn show(visitor: Visitor, fields: Fields) -> Response {
         publish: filled(publish, account, address),
         receive: filled(receive, account, address),
         needs_token,
+        needs_tls: grpc.tls,
         shell,
     })
+}
+
+/// Where a program on the browser's side reaches a gRPC listener: a listener on every address of the machine
+/// has the name that the browser uses.
+fn address(grpc: SocketAddr, headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    match host.and_then(|host| format!("http://{host}").parse::<Uri>().ok()).as_ref().and_then(Uri::host) {
+        Some(host) if grpc.ip().is_unspecified() => format!("{host}:{}", grpc.port()),
+        _ => grpc.to_string(),
+    }
 }
 
 fn filled(code: &str, account: i64, address: &str) -> String {
@@ -81,6 +99,19 @@ fn filled(code: &str, account: i64, address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_has_the_name_that_the_browser_uses() {
+        for (listens, host, named) in [
+            ("127.0.0.1:50051", "tidings.example.com", "127.0.0.1:50051"),
+            ("0.0.0.0:50051", "tidings.example.com", "tidings.example.com:50051"),
+            ("0.0.0.0:50051", "localhost:8090", "localhost:50051"),
+            ("[::]:50051", "[::1]:8090", "[::1]:50051"),
+        ] {
+            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+            assert_eq!(address(listens.parse().unwrap(), &headers), named);
+        }
+    }
 
     #[test]
     fn every_language_names_the_account_and_the_address_and_no_secret() {

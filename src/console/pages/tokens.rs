@@ -89,6 +89,7 @@ struct TokenForm {
     scopes: Vec<ScopeChoice>,
     accounts: String,
     days: String,
+    request_id: String,
     /// There is no token yet: the first one must be an administrator's.
     is_first: bool,
     faults: Faults,
@@ -121,6 +122,7 @@ fn form(visitor: &Visitor, fields: &Fields, faults: Faults) -> TokenForm {
             .collect(),
         accounts: if fields.has("accounts") { fields.get("accounts").to_owned() } else { own.join(", ") },
         days: fields.get("days").to_owned(),
+        request_id: fields.request_id(),
         is_first,
         faults,
     }
@@ -161,11 +163,18 @@ pub(super) async fn create(visitor: Visitor, Form(fields): Form) -> Shown {
             .map(|(_, scope, _)| (*scope).into())
             .collect(),
         accounts: numbers.unwrap_or_default().iter().map(|account| format!("accounts/{account}")).collect(),
-        expire_time: days.map(|days| prost_types::Timestamp { seconds: now + days * DAY_SECONDS, nanos: 0 }),
+        // At the end of a day: the same form sent again asks for the same.
+        expire_time: days.map(|days| prost_types::Timestamp {
+            seconds: (now / DAY_SECONDS + days + 1) * DAY_SECONDS,
+            nanos: 0,
+        }),
         ..Default::default()
     };
     let is_first = visitor.token.is_none();
-    let request = v1::CreateAccessTokenRequest { access_token: Some(token) };
+    let request = v1::CreateAccessTokenRequest {
+        access_token: Some(token),
+        request_id: fields.get("request_id").to_owned(),
+    };
     match visitor.api.tokens().create_access_token(visitor.api.request(request)).await {
         Ok(response) => {
             let created = response.into_inner();

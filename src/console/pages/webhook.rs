@@ -324,6 +324,7 @@ struct RotatePage {
     shell: Shell,
     account: i64,
     webhook: Webhook,
+    request_id: String,
     overlaps: [(&'static str, &'static str); 5],
     faults: Faults,
 }
@@ -338,13 +339,14 @@ const OVERLAPS: [(&str, &str); 5] = [
 ];
 
 pub(super) async fn ask_rotate(visitor: Visitor, Path((account, id)): Path<(i64, String)>) -> Shown {
-    rotation(&visitor, account, &id, Faults::default()).await
+    rotation(&visitor, account, &id, &Fields::default(), Faults::default()).await
 }
 
-async fn rotation(visitor: &Visitor, account: i64, id: &str, faults: Faults) -> Shown {
+async fn rotation(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faults) -> Shown {
     let webhook = Webhook::of(&get(&visitor.api, account, id).await?);
     let shell = visitor.shell("Rotate signing secret", "webhooks", Some(account));
-    Ok(page(&RotatePage { shell, account, webhook, overlaps: OVERLAPS, faults }))
+    let request_id = form.request_id();
+    Ok(page(&RotatePage { shell, account, webhook, request_id, overlaps: OVERLAPS, faults }))
 }
 
 /// The page that shows a secret: once, as the response of the POST that made it.
@@ -371,13 +373,14 @@ pub(super) async fn rotate(
     let request = v1::RotateSigningSecretRequest {
         name: webhook_name(account, &id),
         overlap: Some(prost_types::Duration { seconds, nanos: 0 }),
+        request_id: form.get("request_id").to_owned(),
     };
     let rotated = match visitor.api.subscriptions().rotate_signing_secret(visitor.api.request(request)).await
     {
         Ok(response) => response.into_inner(),
         Err(status) => {
             let faults = Faults::from_status(status, |path| (path == "overlap").then_some("overlap"))?;
-            return rotation(&visitor, account, &id, faults).await;
+            return rotation(&visitor, account, &id, &form, faults).await;
         }
     };
     let found = get(&visitor.api, account, &id).await?;

@@ -214,10 +214,6 @@ fn name(path: &str) -> Option<&'static str> {
 fn filled(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faults) -> FormPage {
     let is_new = id.is_empty();
     let chosen: Vec<_> = form.all("event").collect();
-    let request_id = match form.get("request_id") {
-        "" => uuid::Uuid::new_v4().to_string(),
-        given => given.to_owned(),
-    };
     let advanced = [
         "inboxes",
         "headers",
@@ -239,7 +235,7 @@ fn filled(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faul
         account,
         id: id.to_owned(),
         etag: form.get("etag").to_owned(),
-        request_id,
+        request_id: form.request_id(),
         name: form.get("name").to_owned(),
         url: form.get("url").to_owned(),
         events: EventName::all()

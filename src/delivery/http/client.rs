@@ -11,12 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     connect::{self, ConnectSettings, Connector},
     pool::{HttpClient, PoolSettings},
-    stack,
+    stack::{self, BodyBounds},
     tls::Tls,
 };
 use crate::{
     clock::Clock,
-    config::{declared_defaults, quantities::duration},
+    config::{
+        declared_defaults,
+        quantities::{bytes, duration},
+    },
     delivery::dispatcher::settings::DispatchSettings,
     domain::egress::{EgressPolicy, ProxyRules},
     event::webhook::WebhookClient,
@@ -55,6 +58,11 @@ pub struct WebhookClientSettings {
     /// is closed unless the rest has already arrived.
     #[arg(skip = RESPONSE_BYTES_MAX)]
     pub response_bytes_max: usize,
+    /// Most bytes of a response's body that are stored with its attempt. At 0 none are.
+    ///
+    /// Raise it if receivers explain failures at greater length, lower it if attempts take too much of the disk.
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = bytes::<usize>("0", "64KiB"))]
+    pub response_body_kept: usize,
     /// Time after which an idle connection is closed.
     #[arg(skip = Duration::from_secs(90))]
     pub idle_timeout: Duration,
@@ -129,7 +137,8 @@ where
     };
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
-    Ok(stack::webhook_client(client, settings.delivery_timeout, settings.response_bytes_max, clock))
+    let bounds = BodyBounds { read: settings.response_bytes_max, kept: settings.response_body_kept };
+    Ok(stack::webhook_client(client, settings.delivery_timeout, bounds, clock))
 }
 
 /// The certificates of a PEM file, for [`WebhookClientSettings::extra_roots`]. Other sections are ignored.

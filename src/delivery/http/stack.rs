@@ -27,7 +27,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{Attempt, Outcome, RESPONSE_BYTES_KEPT},
+        delivery::{Attempt, Outcome},
         response,
         secret::REDACTED,
         time::UnixMicros,
@@ -39,6 +39,15 @@ use crate::{
     },
 };
 
+/// Bounds on the body of a response, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyBounds {
+    /// Read at most.
+    pub(crate) read: usize,
+    /// Kept at most, from its start.
+    pub(crate) kept: usize,
+}
+
 /// The stack, from the outside in: an outer layer sees all that the inner ones do.
 ///
 /// Each layer is a function of the inner service, so all their futures are one, and an attempt runs in one
@@ -46,7 +55,7 @@ use crate::{
 pub(crate) fn webhook_client<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
-    response_bytes_max: usize,
+    bounds: BodyBounds,
     clock: Arc<dyn Clock>,
 ) -> WebhookClient
 where
@@ -58,7 +67,7 @@ where
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
         // Outside the deadline, which reaches it through the body: a response that stops half-way keeps its
         // status.
-        .layer(layer_fn(|inner| read_response(inner, response_bytes_max)))
+        .layer(layer_fn(|inner| read_response(inner, bounds)))
         // Around everything that waits for the receiver, including a second try: it covers the attempt as a
         // whole.
         .layer(layer_fn(|inner| deadline(inner, default_timeout)))
@@ -140,10 +149,10 @@ struct ReadResponse {
     failure: Option<Failure>,
 }
 
-/// Reads a response's body to its end, so that the connection can be reused; or up to `bytes_max`.
+/// Reads a response's body to its end, so that the connection can be reused; or up to its bound.
 fn read_response<B>(
     mut inner: impl Sends<Response<B>, Failure>,
-    bytes_max: usize,
+    bounds: BodyBounds,
 ) -> impl Sends<ReadResponse, Failure>
 where
     B: Body<Data = Bytes, Error = Failure> + Send + Unpin + 'static,
@@ -155,31 +164,32 @@ where
             let location = head.headers.get(header::LOCATION).cloned();
             let retry_after = head.headers.get(header::RETRY_AFTER).cloned();
             exchange::note(|exchange| exchange.response_headers = exchange::kept_headers(head.headers));
-            let (body, failure) = read(body, bytes_max).await;
+            let (body, failure) = read(body, bounds).await;
             Ok(ReadResponse { status: head.status, location, retry_after, body, failure })
         }
     })
 }
 
-/// Returns the start of a body and the failure that ended it early. Stopping at `bytes_max` is no failure;
+/// Returns the start of a body and the failure that ended it early. Stopping at the bound is no failure;
 /// dropping an unfinished body closes its connection.
-async fn read<B>(mut body: B, bytes_max: usize) -> (String, Option<Failure>)
+async fn read<B>(mut body: B, bounds: BodyBounds) -> (String, Option<Failure>)
 where
     B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
-    let (mut start, mut whole, mut left) = (Vec::new(), true, bytes_max);
+    let (mut start, mut whole, mut left) = (Vec::new(), true, bounds.read);
+    let excerpt = |start: &[u8], whole| response::excerpt(start, whole, bounds.kept);
     loop {
         match body.frame().await {
-            None => return (response::excerpt(&start, whole), None),
-            Some(Err(failure)) => return (response::excerpt(&start, false), Some(failure)),
+            None => return (excerpt(&start, whole), None),
+            Some(Err(failure)) => return (excerpt(&start, false), Some(failure)),
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(&[][..], |data| data);
-                let room = RESPONSE_BYTES_KEPT - start.len();
+                let room = bounds.kept - start.len();
                 start.extend_from_slice(&data[..data.len().min(room)]);
                 whole &= data.len() <= room;
                 // An empty frame uses the limit as well: an HTTP/2 peer could send them for ever.
                 let Some(rest) = left.checked_sub(data.len().max(1)) else {
-                    return (response::excerpt(&start, false), None);
+                    return (excerpt(&start, false), None);
                 };
                 left = rest;
             }

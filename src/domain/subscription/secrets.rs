@@ -54,6 +54,11 @@ impl SigningSecrets {
         self.older.iter().filter(move |older| at < older.until)
     }
 
+    /// Whether the current secret may become one of the older ones at `at`: they have a bound.
+    pub fn may_rotate(&self, at: UnixMicros) -> bool {
+        self.older_at(at).count() < OLDER_SECRETS_MAX
+    }
+
     /// Signs with `new` from `now` on, and with the current secret too for `overlap`.
     ///
     /// Older secrets sign until they expire, but no longer than `overlap`: a leaked secret is useful for no

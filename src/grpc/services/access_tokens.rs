@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use prost::Message as _;
+use sha2::{Digest, Sha256};
 use tonic::{Code, Request, Response, Status};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
         access::{ACCOUNTS_MAX, Accounts, DISPLAY_NAME_CHARS_MAX, Rights, Scope, TokenId, TokenState},
         ids::AccountScope,
     },
-    gateway::{CreateAccessToken, Gateway, Issued},
+    gateway::{CreateAccessToken, Gateway, Issued, RequestKey},
     grpc::{
         layers::auth::Grant,
         wire::{
@@ -108,7 +110,8 @@ fn parse_creation(
     mut fields: Fields,
     request: v1::CreateAccessTokenRequest,
 ) -> Result<CreateAccessToken, GrpcError> {
-    let Some(message) = request.access_token else {
+    let request_id = fields.uuid("request_id", &request.request_id);
+    let Some(message) = request.access_token.clone() else {
         fields.violations.required("access_token");
         return Err(fields.violations.into());
     };
@@ -128,7 +131,22 @@ fn parse_creation(
     if expire_time.is_some_and(|time| time <= gateway.now()) {
         fields.violations.invalid("access_token.expire_time", "must be in the future");
     }
-    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time }))
+    let caller = fields.grant().own_token().map(|own| own.token.id.name());
+    let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(caller, request) });
+    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time, request }))
+}
+
+/// Digest of a request, without its ignored fields, and of its caller: nobody else gets the first response.
+fn fingerprint(caller: Option<String>, mut request: v1::CreateAccessTokenRequest) -> [u8; 32] {
+    request.request_id = String::new();
+    if let Some(token) = &mut request.access_token {
+        token.name = caller.unwrap_or_default();
+        token.create_time = None;
+        token.last_use_time = None;
+        token.revoke_time = None;
+        token.state = 0;
+    }
+    Sha256::digest(request.encode_to_vec()).into()
 }
 
 async fn create(

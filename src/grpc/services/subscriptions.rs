@@ -281,18 +281,26 @@ async fn resume(
 fn parse_rotation(
     mut fields: Fields,
     request: &v1::RotateSigningSecretRequest,
-) -> Result<(SubscriptionName, Duration), GrpcError> {
+) -> Result<(SubscriptionName, Duration, Option<RequestKey>), GrpcError> {
     let name: Option<SubscriptionName> = fields.required("name", &request.name);
     let overlap = check_overlap(request.overlap);
     let overlap = overlap.map_err(|rule| fields.violations.invalid("overlap", rule)).ok();
-    fields.finish(name.zip(overlap))
+    let request_id = fields.uuid("request_id", &request.request_id);
+    let (name, overlap) = fields.finish(name.zip(overlap))?;
+    let request = request_id.map(|id| {
+        // An id that created a subscription is not one that rotates its secret.
+        let digest = Sha256::new_with_prefix("RotateSigningSecret");
+        let digest = digest.chain_update(name.to_string()).chain_update(overlap.as_micros().to_be_bytes());
+        RequestKey { id, fingerprint: digest.finalize().into() }
+    });
+    Ok((name, overlap, request))
 }
 
 async fn rotate(
     gateway: Gateway,
-    (name, overlap): (SubscriptionName, Duration),
+    (name, overlap, request): (SubscriptionName, Duration, Option<RequestKey>),
 ) -> Result<v1::RotateSigningSecretResponse, GrpcError> {
-    let rotated = gateway.rotate_signing_secret(&name, overlap).await?;
+    let rotated = gateway.rotate_signing_secret(&name, overlap, request).await?;
     Ok(v1::RotateSigningSecretResponse {
         signing_secret: rotated.signing_secret.expose().to_owned(),
         old_secret_expire_time: Some(rotated.old_until.into()),

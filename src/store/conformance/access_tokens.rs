@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{Bench, Engine};
 use crate::{
     clock::Clock,
     domain::{
         access::{AccessToken, Accounts, Rights, Scope, TOKENS_REMEMBERED, TokenHash, TokenId},
         ids::AccountId,
+        secret::Secret,
         time::UnixMicros,
     },
-    store::{Issued, Store, StoreError, TokenChange},
+    store::{Issued, NewToken, RequestKey, Store, StoreError, TokenChange},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     tokens_are_given_out_and_end(engine()).await;
     tokens_expire_and_are_forgotten(engine()).await;
     the_last_use_of_a_token_is_written_down(engine()).await;
+    a_repeated_request_gets_the_first_token(engine()).await;
+    more_tokens_than_may_be_are_refused(engine()).await;
 }
 
 fn token(number: u64, now: UnixMicros) -> AccessToken {
@@ -33,6 +38,15 @@ fn token(number: u64, now: UnixMicros) -> AccessToken {
         revoke_time: None,
         last_use_time: None,
     }
+}
+
+fn new(token: AccessToken, request: Option<RequestKey>) -> NewToken {
+    let secret = Secret::new(format!("text of {}", token.id.name()));
+    NewToken { token, secret, request, tokens_max: 100 }
+}
+
+async fn create<E: Engine>(bench: &Bench<E>, token: AccessToken) {
+    bench.store.create_token(new(token, None)).await.unwrap();
 }
 
 fn found(store: &dyn Store, number: u64) -> Option<Arc<Issued>> {
@@ -57,7 +71,7 @@ async fn tokens_are_given_out_and_end<E: Engine>(engine: E) {
     let now = bench.clock.now();
     let tokens = [2, 1, 3].map(|number| token(number, now));
     for token in &tokens {
-        bench.store.change_tokens(TokenChange::Add(token.clone())).await.unwrap();
+        create(&bench, token.clone()).await;
     }
     bench.reopen();
     assert!(bench.store.tokens().are_asked_for());
@@ -91,11 +105,11 @@ async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let start = bench.clock.now();
     for number in 1..=2 {
-        bench.store.change_tokens(TokenChange::Add(token(number, start))).await.unwrap();
+        create(&bench, token(number, start)).await;
         bench.clock.step(1_000_000);
     }
     let endless = AccessToken { expire_time: None, ..token(3, start) };
-    bench.store.change_tokens(TokenChange::Add(endless)).await.unwrap();
+    create(&bench, endless).await;
     bench.reopen();
     let held = [1, 2, 3].map(|number| found(&*bench.store, number).unwrap());
     let ended = || held.each_ref().map(|issued| issued.ended().is_cancelled());
@@ -107,8 +121,8 @@ async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
 
     bench.clock.step(i64::try_from(TOKENS_REMEMBERED.as_micros()).unwrap() + 61_000_000);
     let now = bench.clock.now();
-    assert_eq!(bench.store.tokens().remembered(now), 1);
-    bench.store.change_tokens(TokenChange::Add(token(4, now))).await.unwrap();
+    let one_more = NewToken { tokens_max: 2, ..new(token(4, now), None) };
+    bench.store.create_token(one_more).await.expect("those that expired are forgotten");
     bench.reopen();
     let left = [1, 2, 3, 4].map(|number| found(&*bench.store, number).is_some());
     assert_eq!(left, [false, false, true, true]);
@@ -116,7 +130,7 @@ async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
     // Without one that is left, calls need one all the same.
     bench.store.change_tokens(TokenChange::Revoke(TokenId::made_of(3))).await.unwrap();
     bench.clock.step(2 * i64::try_from(TOKENS_REMEMBERED.as_micros()).unwrap());
-    bench.store.change_tokens(TokenChange::Add(token(5, start))).await.unwrap();
+    create(&bench, token(5, start)).await;
     bench.reopen();
     assert!(bench.store.tokens().are_asked_for());
     assert_eq!(ids(&*bench.store, None, 9), [TokenId::made_of(5)]);
@@ -125,7 +139,7 @@ async fn tokens_expire_and_are_forgotten<E: Engine>(engine: E) {
 async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let now = bench.clock.now();
-    bench.store.change_tokens(TokenChange::Add(token(1, now))).await.unwrap();
+    create(&bench, token(1, now)).await;
     let held = found(&*bench.store, 1).unwrap();
     assert_eq!(held.last_use(), None);
     held.use_at(UnixMicros(now.0 + 5_000_000));
@@ -145,4 +159,32 @@ async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
     bench.store.close().unwrap();
     let closed = bench.store.change_tokens(TokenChange::Revoke(TokenId::made_of(1))).await;
     assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+}
+
+async fn a_repeated_request_gets_the_first_token<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let now = bench.clock.now();
+    let request = RequestKey { id: Uuid::from_u128(7), fingerprint: [1; 32] };
+    let (id, text) = bench.store.create_token(new(token(1, now), Some(request.clone()))).await.unwrap();
+    bench.reopen();
+    let again = bench.store.create_token(new(token(2, now), Some(request.clone()))).await.unwrap();
+    assert_eq!((&again.0, again.1.expose()), (&id, text.expose()));
+    assert!(found(&*bench.store, 2).is_none(), "only one was created");
+    let full = NewToken { tokens_max: 1, ..new(token(2, now), Some(request.clone())) };
+    bench.store.create_token(full).await.expect("there is room for what is there");
+    let other = RequestKey { fingerprint: [2; 32], ..request };
+    let refused = bench.store.create_token(new(token(2, now), Some(other))).await;
+    assert!(matches!(refused, Err(StoreError::RequestIdReused)));
+}
+
+async fn more_tokens_than_may_be_are_refused<E: Engine>(engine: E) {
+    let bench = Bench::new(engine);
+    let now = bench.clock.now();
+    let at_most = |number| NewToken { tokens_max: 2, ..new(token(number, now), None) };
+    for number in [1, 2] {
+        bench.store.create_token(at_most(number)).await.unwrap();
+    }
+    let refused = bench.store.create_token(at_most(3)).await;
+    assert!(matches!(refused, Err(StoreError::TooManyTokens)));
+    assert!(found(&*bench.store, 3).is_none());
 }

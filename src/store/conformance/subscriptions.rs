@@ -10,7 +10,9 @@ use crate::{
         delivery::{DeliveryKey, DeliveryState},
         ids::{AccountScope, Seq, SubscriptionKey},
         secret::Secret,
-        subscription::{Health, OlderSecret, Settings, SigningSecrets, State, Subscription},
+        subscription::{
+            Health, OLDER_SECRETS_MAX, OlderSecret, Settings, SigningSecrets, State, Subscription,
+        },
         time::UnixMicros,
     },
     store::{Change, NewSubscription, RequestKey, Store, StoreError},
@@ -23,6 +25,8 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     a_change_needs_the_current_version(engine()).await;
     what_is_noted_of_an_endpoint_is_no_change_of_the_owner(engine()).await;
     a_secret_is_rotated(engine()).await;
+    a_repeated_rotation_gets_the_first_secret(engine()).await;
+    older_secrets_have_a_bound(engine()).await;
     deleting_asks_before_it_drops_debts(engine()).await;
 }
 
@@ -154,6 +158,7 @@ async fn a_secret_is_rotated<E: Engine>(engine: E) {
     let rotate = |new: &str, seconds| Change::Secret {
         new: Secret::new(new).into(),
         overlap: Duration::from_secs(seconds),
+        request: None,
     };
     bench.clock.step(10);
     let second = bench.store.update_subscription(a.key, a.version, rotate("second", 20)).await.unwrap();
@@ -180,6 +185,48 @@ async fn a_secret_is_rotated<E: Engine>(engine: E) {
     assert_eq!(paused.signing_secrets.older, third.signing_secrets.older[..1]);
     bench.reopen();
     assert_eq!(bench.store.registry().by_key(a.key), Some(paused));
+}
+
+fn rotation(new: &str, request: Option<RequestKey>) -> Change {
+    Change::Secret { new: Secret::new(new).into(), overlap: Duration::from_secs(60), request }
+}
+
+async fn a_repeated_rotation_gets_the_first_secret<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let a = bench.subscribe(1, "a").await;
+    let request = RequestKey { id: Uuid::from_u128(7), fingerprint: [1; 32] };
+    let again = || rotation("third", Some(request.clone()));
+    let rotated = rotation("second", Some(request.clone()));
+    let first = bench.store.update_subscription(a.key, a.version, rotated).await.unwrap();
+    for _ in 0..2 {
+        // Whatever version the caller saw.
+        for version in [a.version, first.version] {
+            let repeated = bench.store.update_subscription(a.key, version, again()).await.unwrap();
+            assert_eq!(repeated, first);
+        }
+        assert_eq!(bench.store.registry().by_key(a.key), Some(first.clone()), "nothing was changed");
+        bench.reopen();
+    }
+    let other = RequestKey { fingerprint: [2; 32], ..request };
+    let refused = bench.store.update_subscription(a.key, first.version, rotation("x", Some(other))).await;
+    assert!(matches!(refused, Err(StoreError::RequestIdReused)));
+}
+
+async fn older_secrets_have_a_bound<E: Engine>(engine: E) {
+    let bench = Bench::new(engine);
+    let mut current = bench.subscribe(1, "a").await;
+    let request = RequestKey { id: Uuid::from_u128(7), fingerprint: [1; 32] };
+    for number in 1..=OLDER_SECRETS_MAX {
+        let request = (number == OLDER_SECRETS_MAX).then(|| request.clone());
+        let rotate = rotation(&format!("secret {number}"), request);
+        current = bench.store.update_subscription(current.key, current.version, rotate).await.unwrap();
+    }
+    let one_more = rotation("one more", None);
+    let refused = bench.store.update_subscription(current.key, current.version, one_more).await;
+    assert!(matches!(refused, Err(StoreError::TooManySecrets)));
+    let again = rotation("one more", Some(request));
+    let repeated = bench.store.update_subscription(current.key, current.version, again).await.unwrap();
+    assert_eq!(repeated, current, "a repetition adds none");
 }
 
 async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {

@@ -19,17 +19,19 @@ use super::{
 };
 use crate::{
     domain::{
+        access::TokenId,
         audit::{AuditKey, AuditRecord},
         delivery::{DeliveryKey, DeliveryState},
         ids::{AccountId, EventId, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
         Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
-        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, OperatorAction, OrderedPage,
-        OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
+        DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, NewToken, OperatorAction,
+        OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
         RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens,
     },
 };
@@ -101,6 +103,10 @@ impl Store for DiskStore {
 
     fn tokens(&self) -> &Tokens {
         &self.shared.tokens
+    }
+
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+        self.write(|reply| Write::CreateToken(Box::new(new), reply))
     }
 
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()> {

@@ -45,8 +45,8 @@ pub fn registry(data: &[u8]) {
     if let Ok((_, same)) = subscriptions::request_of(key, value) {
         assert_eq!(same, key);
     }
-    drop(subscriptions::response_of(value, keys));
-    drop(subscriptions::response_of(data, keys));
+    drop(subscriptions::response_of(key, value, keys));
+    drop(subscriptions::response_of(key, data, keys));
 }
 
 /// An access token.
@@ -303,9 +303,14 @@ mod seeds {
             UnixMicros(0),
         );
         let record = SubscriptionRecord::from(&rotated);
-        let key = subscriptions::request_key(subscription.name.account, subscription.uid);
+        let key = subscriptions::request_key(Some(subscription.name.account), subscription.uid);
         let fingerprint = vec![7; 32];
-        let request = RequestRecord { time: 1, fingerprint, subscription: Some(record.clone()) };
+        let request = RequestRecord {
+            time: 1,
+            fingerprint,
+            subscription: Some(record.clone()),
+            ..RequestRecord::default()
+        };
         vec![
             ("registry", SubscriptionRecord::from(subscription).encode_to_vec()),
             ("registry", record.encode_to_vec()),

@@ -13,7 +13,7 @@ use super::{kv::subscriptions::REGISTRY_TREE, *};
 use crate::{
     clock::Clock,
     domain::{
-        delivery::{DeliveryKey, DeliveryState},
+        delivery::{Attempt, DeliveryKey, DeliveryState},
         ids::{AccountId, Seq, SubscriptionKey},
         seal::SealingKey,
         time::UnixMicros,
@@ -22,8 +22,8 @@ use crate::{
     metrics::Metrics,
     proto::v1::EventType,
     store::{
-        Change, DeliveryQuery, EventQuery, NewEvent, NewSubscription, RetentionLimit, Settlement, Store,
-        StoreError,
+        Change, CommitFuture, DeliveryQuery, EventQuery, NewEvent, NewSubscription, RetentionLimit,
+        Settlement, Store, StoreError,
         conformance::{self, Engine, TestClock},
     },
 };
@@ -111,6 +111,40 @@ fn log_files(dir: &Path) -> Vec<PathBuf> {
         files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
     logs.sort();
     logs
+}
+
+#[tokio::test]
+async fn many_long_response_bodies_at_once_make_several_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { file_bytes: 2 << 20, ..SETTINGS };
+    let metrics = Metrics::new(UnixMicros(0));
+    let store = DiskStore::open(dir.path(), settings, &keys(1), TestClock::new(), 1, metrics).unwrap();
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
+    let events = (0..64).map(|number| conformance::new_event(1, None, number)).collect();
+    store.accept(events).await.unwrap();
+    let (state, now) = (DeliveryState::Succeeded, store.shared.clock.now());
+    let mut commits = Vec::new();
+    for seq in (1..=64).map(Seq) {
+        let attempt = Attempt { response_body: "x".repeat(64 << 10), ..conformance::attempt(now, state) };
+        let (reply, commit) = CommitFuture::pair();
+        let key = DeliveryKey { seq, subscription };
+        store.shared.settling().push((vec![Settlement { key, attempt, state }], reply));
+        commits.push(commit);
+    }
+    // Any write takes them all.
+    store.accept(vec![conformance::new_event(1, None, 65)]).await.unwrap();
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    for seq in (1..=64).map(Seq) {
+        let delivery = store.delivery(DeliveryKey { seq, subscription }).unwrap().unwrap();
+        assert_eq!(delivery.attempts[0].response_body.len(), 64 << 10, "{seq:?}");
+    }
+    for file in log_files(dir.path()) {
+        let bytes = fs::metadata(&file).unwrap().len();
+        assert!(bytes <= 2 << 20, "{file:?} has {bytes} bytes");
+    }
 }
 
 #[tokio::test]

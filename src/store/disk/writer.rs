@@ -23,21 +23,24 @@ use super::{
         subscriptions::{self, RegistryTree},
     },
     log::{Kind, Log, WriteError, checksum},
-    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
+    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord, RecordError},
     shared::{Reply, Shared},
 };
 use crate::{
     domain::{
+        access::TokenId,
         delivery::{DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{AccountId, EventId, EventName, Seq, SubscriptionKey},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
     event::StoredEvent,
     store::{
         Accepted, AcceptedEvent, Change, Created, DeliveryChange, Matches, NewEvent, NewSubscription,
-        OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError, TokenChange,
+        NewToken, OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError,
+        TokenChange,
     },
 };
 
@@ -49,7 +52,7 @@ mod retention;
 
 /// Events and settlements after which a commit is closed.
 pub const COMMIT_RECORDS_MAX: usize = 1024;
-/// Bytes of events after which a commit is closed.
+/// Bytes of events and attempts after which a commit is closed.
 pub const COMMIT_BYTES_MAX: usize = 1024 * 1024;
 /// Writes in the queue at most; [`StoreError::Busy`] beyond.
 pub const WRITES_WAITING_MAX: usize = 64 * 1024;
@@ -77,6 +80,8 @@ pub enum Write {
     Update(SubscriptionKey, u64, Box<Change>, Reply<Arc<Subscription>>),
     /// The removal of a subscription.
     Delete(SubscriptionKey, u64, bool, Reply<()>),
+    /// A new access token.
+    CreateToken(Box<NewToken>, Reply<(TokenId, Secret)>),
     /// A change of access tokens.
     Tokens(Box<TokenChange>, Reply<()>),
     /// The end of the thread. Replies with the number of the next record.
@@ -244,6 +249,11 @@ impl Writer {
     fn gather_waiting_settlements(&mut self, batch: &mut CommitBatch) {
         let waiting = mem::take(&mut *self.shared.settling());
         for (settlements, reply) in waiting {
+            // Long response bodies of many attempts make several commits.
+            if batch.attempts.len() >= COMMIT_BYTES_MAX {
+                self.finish(mem::take(batch));
+                *batch = self.begin();
+            }
             self.gather_settlements(batch, settlements, reply);
         }
     }
@@ -419,6 +429,12 @@ fn write_failed(error: WriteError) -> StoreError {
 #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn failed(error: ::sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
+}
+
+impl From<RecordError> for StoreError {
+    fn from(error: RecordError) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl From<subscriptions::RegistryError> for StoreError {

@@ -10,9 +10,11 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
+        access::TokenId,
         delivery::{Attempt, DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{AccountId, EventId, EventName, Seq},
+        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -31,6 +33,7 @@ pub(super) struct Inner {
     pub(super) last_time: UnixMicros,
     pub(super) last_seq: u64,
     pub(super) requests: HashMap<(AccountId, Uuid), ([u8; 32], Arc<Subscription>)>,
+    pub(super) token_requests: HashMap<((), Uuid), ([u8; 32], (TokenId, Secret))>,
     /// In stored order.
     pub(super) events: Vec<Row>,
     pub(super) deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,

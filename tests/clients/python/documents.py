@@ -120,8 +120,8 @@ def grpcurl(arguments):
             case _:
                 positional.append(argument)
     address, *verb = positional
-    if address != GATEWAY_IN_DOCUMENTS:
-        print(f"{address} is not the gateway's default address", file=sys.stderr)
+    if address not in (GATEWAY_IN_DOCUMENTS, os.environ["GATEWAY"]):
+        print(f"{address} is not the gateway's address", file=sys.stderr)
         return 2
     url = "http://" + os.environ["GATEWAY"]
     match verb:

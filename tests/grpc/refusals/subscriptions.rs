@@ -310,7 +310,7 @@ fn retry(max_attempts: i32, min_backoff: Option<i64>, max_backoff: Option<i64>) 
 
 fn rotation(name: &str, overlap: Option<(i64, i32)>) -> Call {
     let overlap = overlap.map(|(seconds, nanos)| Duration { seconds, nanos });
-    Call::Rotate(v1::RotateSigningSecretRequest { name: name.into(), overlap })
+    Call::Rotate(v1::RotateSigningSecretRequest { name: name.into(), overlap, ..Default::default() })
 }
 
 fn created(change: impl FnOnce(&mut v1::CreateSubscriptionRequest)) -> Call {

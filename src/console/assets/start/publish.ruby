@@ -17,4 +17,4 @@ request = PublishEventRequest.new(
   event_id: "message-1-created", # makes the call safe to repeat
   event: Event.new(message_created: MessageCreated.new(message: message))
 )
-puts events.publish_event(request, metadata: { "authorization" => "Bearer #{ENV.fetch("TIDINGS_TOKEN")}" }).result
+puts events.publish_event(request, metadata: { "authorization" => "Bearer #{ENV["TIDINGS_TOKEN"]}" }).result

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
+        access::AccessToken,
         ids::{AccountId, SubscriptionKey},
         seal::{KeyId, SealContext, SealError, SealingKeys, key_of},
         secret::Secret,
@@ -152,30 +154,70 @@ impl RegistryTree {
         request: Option<&RequestKey>,
         now: UnixMicros,
     ) -> Result<(), RegistryError> {
-        let record = self.sealed(subscription)?;
         let mut batch = Batch::default();
         batch.insert(&[RegistryKind::LastKey as u8], &subscription.key.0.to_be_bytes());
-        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
         self.take_old_requests(now, &mut batch);
+        self.put_with(batch, subscription, request, now)?;
+        self.last_key = subscription.key.0;
+        Ok(())
+    }
+
+    /// Stores a changed subscription, and the id of the request that changed it.
+    pub fn put(
+        &mut self,
+        subscription: &Subscription,
+        request: Option<&RequestKey>,
+        now: UnixMicros,
+    ) -> Result<(), RegistryError> {
+        self.put_with(Batch::default(), subscription, request, now)
+    }
+
+    fn put_with(
+        &mut self,
+        mut batch: Batch,
+        subscription: &Subscription,
+        request: Option<&RequestKey>,
+        now: UnixMicros,
+    ) -> Result<(), RegistryError> {
+        let record = self.sealed(subscription)?;
+        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
         if let Some(request) = request {
-            let key = request_key(subscription.name.account, request.id);
-            self.requests.push_back((now, key));
-            let fingerprint = request.fingerprint.to_vec();
-            let record = RequestRecord { time: now.0, fingerprint, subscription: Some(record) };
-            batch.insert(&key, record.encode_to_vec());
+            let result = RequestRecord { subscription: Some(record), ..RequestRecord::default() };
+            self.remember(Some(subscription.name.account), request, result, now, &mut batch);
         }
         self.tree.apply_batch(batch)?;
-        self.last_key = subscription.key.0;
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
 
-    /// Stores a changed subscription.
-    pub fn put(&mut self, subscription: &Subscription) -> Result<(), RegistryError> {
-        let record = self.sealed(subscription)?;
-        self.tree.insert(tree_key(subscription.key), record.encode_to_vec())?;
-        note_older_secrets(&mut self.older_secrets, subscription);
+    /// Stores the id of a request that creates an access token, with the token and its text.
+    pub fn remember_token(
+        &mut self,
+        token: &AccessToken,
+        text: &Secret,
+        request: &RequestKey,
+        now: UnixMicros,
+    ) -> Result<(), RegistryError> {
+        let mut result = RequestRecord { token: Some(token.into()), ..RequestRecord::default() };
+        result.seal_token_text(text, request.id, &self.keys, &mut self.random);
+        let mut batch = Batch::default();
+        self.remember(None, request, result, now, &mut batch);
+        self.tree.apply_batch(batch)?;
         Ok(())
+    }
+
+    fn remember(
+        &mut self,
+        account: Option<AccountId>,
+        request: &RequestKey,
+        result: RequestRecord,
+        now: UnixMicros,
+        batch: &mut Batch,
+    ) {
+        let key = request_key(account, request.id);
+        self.requests.push_back((now, key));
+        let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
+        batch.insert(&key, record.encode_to_vec());
     }
 
     /// Removes a subscription. Its request id is remembered all the same.
@@ -216,17 +258,56 @@ impl RegistryTree {
         Ok(record)
     }
 
-    /// The recent use of a request id: the digest of the request, and its result.
+    /// The recent use of a request id, of an account or of none: the digest of the request, and its result.
     pub fn request(
         &self,
-        account: AccountId,
+        account: Option<AccountId>,
         id: Uuid,
         now: UnixMicros,
-    ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
-        let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
-        let (time, fingerprint, subscription) = response_of(&value, &self.keys)?;
-        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
+    ) -> Result<Option<(Vec<u8>, FirstResult)>, RegistryError> {
+        let key = request_key(account, id);
+        let Some(value) = self.tree.get(key)? else { return Ok(None) };
+        let (time, fingerprint, first) = response_of(&key, &value, &self.keys)?;
+        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, first)))
     }
+}
+
+/// The result of the first use of a request id.
+pub enum FirstResult {
+    /// A subscription, as the request made or changed it.
+    Subscription(Arc<Subscription>),
+    /// An access token, as it was created, with its text.
+    Token(Box<AccessToken>, Secret),
+}
+
+impl FirstResult {
+    /// The subscription.
+    ///
+    /// # Errors
+    ///
+    /// It is something else. Requests of accounts have subscriptions as their results.
+    pub fn subscription(self) -> Result<Arc<Subscription>, RecordError> {
+        match self {
+            Self::Subscription(subscription) => Ok(subscription),
+            Self::Token(..) => Err(no_result()),
+        }
+    }
+
+    /// The token and its text.
+    ///
+    /// # Errors
+    ///
+    /// It is something else. Requests without an account have tokens as their results.
+    pub fn token(self) -> Result<(AccessToken, Secret), RecordError> {
+        match self {
+            Self::Token(token, text) => Ok((*token, text)),
+            Self::Subscription(_) => Err(no_result()),
+        }
+    }
+}
+
+fn no_result() -> RecordError {
+    RecordError("a request without its result".to_owned())
 }
 
 /// The subscription of a row.
@@ -259,19 +340,16 @@ pub fn reseal(
     keys: &SealingKeys,
     random: &mut StdRng,
 ) -> Result<Option<Vec<u8>>, RecordError> {
-    let seal = |record: &mut SubscriptionRecord, random: &mut StdRng| {
-        record.open(keys)?;
-        record.seal(keys, random)
-    };
     let kind = key.first().copied();
     if kind == Some(RegistryKind::Subscription as u8) {
         let mut record = SubscriptionRecord::decode(value)?;
-        seal(&mut record, random)?;
+        record.open(keys)?;
+        record.seal(keys, random)?;
         return Ok(Some(record.encode_to_vec()));
     }
     if kind == Some(RegistryKind::Request as u8) {
         let mut record = RequestRecord::decode(value)?;
-        seal(record.subscription_mut()?, random)?;
+        record.reseal(request_id(key)?, keys, random)?;
         return Ok(Some(record.encode_to_vec()));
     }
     Ok((kind != Some(RegistryKind::SecretsKey as u8)).then(|| value.to_vec()))
@@ -301,13 +379,28 @@ pub(crate) fn request_of(
 
 /// The time of a request, its digest, and its result.
 pub(crate) fn response_of(
+    key: &[u8],
     value: &[u8],
     keys: &SealingKeys,
-) -> Result<(UnixMicros, Vec<u8>, Subscription), RecordError> {
+) -> Result<(UnixMicros, Vec<u8>, FirstResult), RecordError> {
     let mut record = RequestRecord::decode(value)?;
-    let mut subscription = std::mem::take(record.subscription_mut()?);
-    subscription.open(keys)?;
-    Ok((UnixMicros(record.time), record.fingerprint, subscription.try_into()?))
+    let first = match (record.subscription.take(), record.token.take()) {
+        (Some(mut subscription), None) => {
+            subscription.open(keys)?;
+            FirstResult::Subscription(Arc::new(subscription.try_into()?))
+        }
+        (None, Some(token)) => {
+            FirstResult::Token(Box::new(token.try_into()?), record.token_text(request_id(key)?, keys)?)
+        }
+        _ => return Err(no_result()),
+    };
+    Ok((UnixMicros(record.time), record.fingerprint, first))
+}
+
+/// The id of the request in the key of its row.
+fn request_id(key: &[u8]) -> Result<Uuid, RecordError> {
+    let id = key.get(9..).and_then(|id| Uuid::from_slice(id).ok());
+    id.ok_or_else(|| RecordError("the key of a request".to_owned()))
 }
 
 pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {
@@ -319,9 +412,10 @@ pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {
 /// Bytes of the key of a request.
 pub(crate) const REQUEST_KEY_BYTES: usize = 25;
 
-pub(crate) fn request_key(account: AccountId, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+/// The key of a request of an account; of none, that is of account 0, for those about access tokens.
+pub(crate) fn request_key(account: Option<AccountId>, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
     let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
-    key[1..9].copy_from_slice(&account.get().to_be_bytes());
+    key[1..9].copy_from_slice(&account.map_or(0, AccountId::get).to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());
     key
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use url::Url;
 use uuid::Uuid;
 
-use super::{RecordError, micros, unreadable};
+use super::{AccessTokenRecord, RecordError, micros, unreadable};
 use crate::{
     domain::{
         ids::{Seq, SubscriptionKey, SubscriptionName},
@@ -35,9 +35,15 @@ pub struct RequestRecord {
     /// Digest of the request.
     #[prost(bytes = "vec", tag = "2")]
     pub fingerprint: Vec<u8>,
-    /// The result.
+    /// The result, if it is a subscription.
     #[prost(message, optional, tag = "3")]
     pub subscription: Option<SubscriptionRecord>,
+    /// The result, if it is an access token.
+    #[prost(message, optional, tag = "4")]
+    pub token: Option<AccessTokenRecord>,
+    /// The text of that token, sealed.
+    #[prost(bytes = "vec", tag = "5")]
+    pub token_text: Vec<u8>,
 }
 
 /// A subscription. On disk its secrets are in [`SealedRecord`] only: see [`SubscriptionRecord::seal`].

@@ -6,23 +6,28 @@ use prost::Message;
 use super::*;
 use crate::{
     domain::{
+        access::{AccessToken, Accounts, Rights, Scope, TokenHash, TokenId},
         key_pair::KeyPair,
         seal::{SealError, SealingKeys},
         secret::Secret,
         signature::Signer,
         subscription::{SignatureScheme, Subscription},
     },
-    store::{RequestKey, disk::records::*},
+    store::{
+        NewToken, RequestKey,
+        disk::{kv::access_tokens::TOKENS_TREE, records::*},
+    },
 };
 
 const GIVEN: &str = "a-signing-secret-to-be-looked-for";
 const ROTATED: &str = "whsec_cm90YXRlZC1hbmQtdG8tYmUtbG9va2VkLWZvcg==";
 const HEADER: &str = "Bearer header-value-to-be-looked-for";
+const TOKEN: &str = "tdg_token-to-be-looked-for";
 
 /// Everything that must not be in a file.
 fn looked_for(private: &Secret) -> Vec<Vec<u8>> {
     let private = private.expose().strip_prefix("whsk_").unwrap();
-    vec![GIVEN.into(), ROTATED["whsec_".len()..].into(), HEADER.into(), private.into()]
+    vec![GIVEN.into(), ROTATED["whsec_".len()..].into(), HEADER.into(), private.into(), TOKEN.into()]
 }
 
 /// How many of these are in some file of a directory.
@@ -68,16 +73,40 @@ async fn store_with_secrets(dir: &Path, keys: &KeySource) -> Vec<Arc<Subscriptio
     new.settings.headers = [("authorization".to_owned(), Secret::new(HEADER))].into();
     new.request = Some(RequestKey { id: uuid::Uuid::from_u128(3), fingerprint: [1; 32] });
     let created = store.create_subscription(new).await.unwrap().subscription;
-    let rotate = Change::Secret { new: Secret::new(ROTATED).into(), overlap: Duration::from_secs(60) };
+    let rotate =
+        Change::Secret { new: Secret::new(ROTATED).into(), overlap: Duration::from_secs(60), request: None };
     store.update_subscription(created.key, created.version, rotate).await.unwrap();
     let mut new = conformance::new_subscription(1, "b");
     new.settings.signature_scheme = SignatureScheme::Ed25519;
     new.settings.headers.clear();
     new.signer = Signer { secret: Secret::new(GIVEN), key_pair: Some(private_key()) };
     store.create_subscription(new).await.unwrap();
+    store.create_token(new_token()).await.unwrap();
     let subscriptions = all(&store);
     store.close().unwrap();
     subscriptions
+}
+
+/// A token that is created by a request that may be repeated.
+fn new_token() -> NewToken {
+    let token = AccessToken {
+        id: TokenId::made_of(1),
+        display_name: String::new(),
+        hash: TokenHash::of(TOKEN),
+        rights: Rights { scopes: vec![Scope::Admin], accounts: Accounts::All },
+        create_time: UnixMicros(1),
+        expire_time: None,
+        revoke_time: None,
+        last_use_time: None,
+    };
+    let request = Some(RequestKey { id: uuid::Uuid::from_u128(4), fingerprint: [1; 32] });
+    NewToken { token, secret: Secret::new(TOKEN), request, tokens_max: 1 }
+}
+
+/// The text of the token as a repeated request gets it.
+async fn token_text(store: &DiskStore) -> String {
+    let again = NewToken { secret: Secret::new("another"), ..new_token() };
+    store.create_token(again).await.unwrap().1.expose().to_owned()
 }
 
 fn all(store: &DiskStore) -> Vec<Arc<Subscription>> {
@@ -101,7 +130,12 @@ fn put_in_the_clear(dir: &Path, keys: &SealingKeys) {
             record.encode_to_vec()
         } else if key[0] == RegistryKind::Request as u8 {
             let mut record = RequestRecord::decode(&*value).unwrap();
-            record.subscription_mut().unwrap().open(keys).unwrap();
+            // There were no requests about tokens.
+            let Some(subscription) = &mut record.subscription else {
+                tree.remove(key).unwrap();
+                continue;
+            };
+            subscription.open(keys).unwrap();
             record.encode_to_vec()
         } else {
             continue;
@@ -133,7 +167,7 @@ async fn a_store_in_the_clear_is_sealed_and_nothing_of_it_stays_in_the_files() {
     let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
     put_in_the_clear(dir.path(), &SealingKeys::one(one(1)));
     let wanted = looked_for(private_key().private());
-    assert_eq!(found_in(dir.path(), &wanted), wanted.len(), "it is in the clear");
+    assert_eq!(found_in(dir.path(), &wanted), wanted.len() - 1, "all but the token are in the clear");
 
     let store = open(dir.path()).unwrap();
     assert_eq!(all(&store), subscriptions);
@@ -231,6 +265,20 @@ async fn the_first_of_several_keys_takes_the_place_of_the_one_before() {
 }
 
 #[tokio::test]
+async fn a_creation_of_a_token_that_was_interrupted_is_completed_by_a_repetition() {
+    let dir = tempfile::tempdir().unwrap();
+    store_with_secrets(dir.path(), &given(&[1])).await;
+    let db = raw(dir.path());
+    db.open_tree(TOKENS_TREE).unwrap().clear().unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let store = open_with(dir.path(), &given(&[1])).unwrap();
+    assert!(store.tokens().by_id(&TokenId::made_of(1)).is_none());
+    assert_eq!(token_text(&store).await, TOKEN);
+    assert!(store.tokens().by_hash(&TokenHash::of(TOKEN)).is_some());
+}
+
+#[tokio::test]
 async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let in_data_dir = KeySource::Beside(one(1));
@@ -240,7 +288,10 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     let expected = Rotation { key: one(2).id(), before: Some(one(1).id()), file: Some(file.clone()) };
     assert_eq!(rotated, expected);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().filter(|line| !line.starts_with('#')).count(), 1);
-    assert_eq!(all(&open(dir.path()).unwrap()), subscriptions);
+    let store = open(dir.path()).unwrap();
+    assert_eq!(all(&store), subscriptions);
+    assert_eq!(token_text(&store).await, TOKEN);
+    drop(store);
     let old = [1].into_iter().chain(rows_head(one(1).id())).collect::<Vec<u8>>();
     assert_eq!(found_in(&dir.path().join("store"), &[old]), 0, "something is sealed with the old key");
     assert!(matches!(open_with(dir.path(), &given(&[1])), Err(OpenError::WrongKey { .. })));
@@ -325,7 +376,7 @@ async fn secrets_that_sign_no_more_are_removed_by_retention_and_at_a_start() {
     let mut current = Arc::clone(&created);
     for (rounds, restarts) in [(1, false), (2, true)] {
         let new = Secret::new(format!("another-secret-{rounds}")).into();
-        let rotate = Change::Secret { new, overlap: second(60) };
+        let rotate = Change::Secret { new, overlap: second(60), request: None };
         current = store.update_subscription(current.key, current.version, rotate).await.unwrap();
         assert_eq!(current.signing_secrets.older.len(), 1);
         store.purge(keep).await.unwrap();
@@ -362,7 +413,7 @@ fn rows_of(dir: &Path, kind: RegistryKind, tell: impl Fn(&SubscriptionRecord) ->
     let rows = tree.scan_prefix([kind as u8]).map(|row| row.unwrap().1);
     rows.map(|value| match kind {
         RegistryKind::Subscription => tell(&SubscriptionRecord::decode(&*value).unwrap()),
-        _ => tell(RequestRecord::decode(&*value).unwrap().subscription_mut().unwrap()),
+        _ => tell(RequestRecord::decode(&*value).unwrap().subscription.as_mut().unwrap()),
     })
     .collect()
 }

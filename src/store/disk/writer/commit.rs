@@ -43,7 +43,8 @@ pub(super) struct CommitBatch {
 
 impl CommitBatch {
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX || self.bodies_len >= COMMIT_BYTES_MAX
+        self.entries.len() + self.outcomes.len() >= COMMIT_RECORDS_MAX
+            || self.bodies_len + self.attempts.len() >= COMMIT_BYTES_MAX
     }
 
     /// Adds the new state of a delivery, after an attempt or an operator action.

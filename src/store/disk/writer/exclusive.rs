@@ -8,12 +8,18 @@ use super::{CommitBatch, Reply, Write, Writer};
 use crate::{
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{Seq, SubscriptionKey},
+        ids::{AccountId, Seq, SubscriptionKey},
         subscription::Subscription,
+        time::UnixMicros,
     },
     store::{
-        Change, Created, NewSubscription, OperatorAction, QueueEvent, ReplayQuery, StoreError,
-        disk::{fs::free_bytes, kv::SEGMENT_BYTES, read::query::is_replayable, records::OutcomeRecord},
+        Change, Created, NewSubscription, OperatorAction, QueueEvent, ReplayQuery, RequestKey, StoreError,
+        disk::{
+            fs::free_bytes,
+            kv::{SEGMENT_BYTES, subscriptions::FirstResult},
+            read::query::is_replayable,
+            records::OutcomeRecord,
+        },
         registry,
     },
 };
@@ -47,6 +53,10 @@ impl Writer {
             }
             Write::Delete(subscription, version, force, reply) => {
                 let result = self.delete(subscription, version, force);
+                self.reply(reply, result);
+            }
+            Write::CreateToken(new, reply) => {
+                let result = self.create_token(*new);
                 self.reply(reply, result);
             }
             Write::Tokens(change, reply) => {
@@ -127,15 +137,8 @@ impl Writer {
         self.registry_room()?;
         let account = new.name.account;
         let now = self.shared.clock.now();
-        if let Some(request) = &new.request
-            && let Some((fingerprint, subscription)) = self.registry_tree.request(account, request.id, now)?
-        {
-            let subscription = Arc::new(subscription);
-            return if fingerprint == request.fingerprint {
-                Ok(Created { subscription, repeated: true })
-            } else {
-                Err(StoreError::RequestIdReused)
-            };
+        if let Some(first) = self.first_result(Some(account), new.request.as_ref(), now)? {
+            return Ok(Created { subscription: first.subscription()?, repeated: true });
         }
         registry::check_free(&self.shared.registry, &new.name, &new.settings.url, None)?;
         let key = self.registry_tree.next_key()?;
@@ -149,6 +152,21 @@ impl Writer {
         Ok(Created { subscription, repeated: false })
     }
 
+    /// The result of the first use of this request id, if it is remembered.
+    pub(super) fn first_result(
+        &self,
+        account: Option<AccountId>,
+        request: Option<&RequestKey>,
+        now: UnixMicros,
+    ) -> Result<Option<FirstResult>, StoreError> {
+        let Some(request) = request else { return Ok(None) };
+        match self.registry_tree.request(account, request.id, now)? {
+            None => Ok(None),
+            Some((fingerprint, first)) if fingerprint == request.fingerprint => Ok(Some(first)),
+            Some(_) => Err(StoreError::RequestIdReused),
+        }
+    }
+
     fn update(
         &mut self,
         subscription: SubscriptionKey,
@@ -156,15 +174,22 @@ impl Writer {
         change: Change,
     ) -> Result<Arc<Subscription>, StoreError> {
         self.registry_room()?;
+        let now = self.shared.clock.now();
+        let account = registry::known(&self.shared.registry, subscription)?.name.account;
+        let request = change.request().cloned();
+        if let Some(first) = self.first_result(Some(account), request.as_ref(), now)? {
+            return Ok(first.subscription()?);
+        }
         let current = registry::check_version(&self.shared.registry, subscription, version)?;
-        let changed = Arc::new(change.apply(&current, self.shared.clock.now()));
+        change.check(&current, now)?;
+        let changed = Arc::new(change.apply(&current, now));
         registry::check_free(
             &self.shared.registry,
             &changed.name,
             &changed.settings.url,
             Some(subscription),
         )?;
-        self.registry_tree.put(&changed)?;
+        self.registry_tree.put(&changed, request.as_ref(), now)?;
         self.sync_registry()?;
         self.shared.registry.put(Arc::clone(&changed));
         Ok(changed)

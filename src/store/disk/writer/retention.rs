@@ -55,7 +55,7 @@ impl Writer {
         let changed: Vec<_> =
             subscriptions.filter_map(|subscription| subscription.without_old_secrets(now)).collect();
         for subscription in &changed {
-            self.registry_tree.put(subscription)?;
+            self.registry_tree.put(subscription, None, now)?;
         }
         self.sync_registry()?;
         changed.into_iter().for_each(|subscription| self.shared.registry.put(Arc::new(subscription)));
