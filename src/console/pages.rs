@@ -375,10 +375,11 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
     }
 }
 
-/// Refuses a form before anybody fills it in, where the services would refuse what it sends.
+/// Refuses a form before anybody fills it in, where the services would refuse what it sends. They refuse what
+/// is sent all the same, and the audit has it.
 async fn manage_only(visitor: Visitor, request: Request, next: Next) -> Shown {
-    if !visitor.may_manage() {
-        return Err(Status::permission_denied("this page needs a token with the scope manage").into());
+    if request.method() == Method::GET && !visitor.may_manage() {
+        return Err(Status::permission_denied("This page needs the scope manage.").into());
     }
     Ok(next.run(request).await)
 }

@@ -217,6 +217,18 @@ async fn a_reader_sees_no_buttons_and_cannot_send_their_forms() {
         assert_eq!(page.status, 403, "{path}");
         page.has("needs the scope manage");
     }
+    for path in [
+        "webhooks/crm/test",
+        "webhooks/crm/delete",
+        "webhooks/crm/rotate",
+        "webhooks/crm/edit",
+        "webhooks/new",
+        "deliveries/replay",
+    ] {
+        let page = console.get(&format!("/accounts/1/{path}"), &reader).await;
+        assert_eq!(page.status, 403, "{path}");
+        page.has("needs the scope manage");
+    }
     assert_eq!(console.get("/tokens", &reader).await.status, 403);
     assert_eq!(console.get("/accounts/2/webhooks", &reader).await.status, 403);
     console.get("/status", &reader).await.has("for tokens that cover all accounts");
