@@ -50,14 +50,13 @@ class StartTest(unittest.TestCase):
         (self.directory / "node_modules").symlink_to(NODE_MODULES)
         programs = self.directory / "bin"
         programs.mkdir()
-        (programs / "python").symlink_to(sys.executable)
         (programs / "node").symlink_to(shutil.which("node"))
         (programs / "tidings").symlink_to(os.environ["GATEWAY_BINARY"])
         grpcurl = programs / "grpcurl"
         grpcurl.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("documents.py")}" grpcurl "$@"\n')
         grpcurl.chmod(0o755)
         self.environment = {
-            "PATH": f"{programs}:/usr/bin:/bin",
+            "PATH": f"{programs}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "PATH_OF_PROGRAMS": os.environ["PATH"],
             "BUF": os.environ["BUF"],
             "RECEIVER": "",
