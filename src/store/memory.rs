@@ -8,11 +8,10 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
 use self::{
     audit::Audit,
-    inner::{Inner, change_of, new_delivery, shown},
+    inner::{FirstResults, Inner, change_of, new_delivery, shown},
 };
 use super::{
     Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
@@ -110,7 +109,7 @@ impl MemoryStore {
 
 /// The result of the first use of this request id, if there was one.
 fn first_result<S: Copy + Eq + Hash, T: Clone>(
-    requests: &HashMap<(S, Uuid), ([u8; 32], T)>,
+    requests: &FirstResults<S, T>,
     scope: S,
     request: Option<&RequestKey>,
 ) -> Result<Option<T>, StoreError> {
