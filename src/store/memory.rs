@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 
 use self::{
     audit::Audit,
-    inner::{Inner, Requests, change_of, new_delivery, shown},
+    inner::{FirstResults, Inner, change_of, new_delivery, shown},
 };
 use super::{
     Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
@@ -109,7 +109,7 @@ impl MemoryStore {
 
 /// The result of the first use of this request id, if there was one.
 fn first_result<S: Copy + Eq + Hash, T: Clone>(
-    requests: &Requests<S, T>,
+    requests: &FirstResults<S, T>,
     scope: S,
     request: Option<&RequestKey>,
 ) -> Result<Option<T>, StoreError> {

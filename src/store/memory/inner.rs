@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// The digest and the result of each request, by its scope and id.
-pub(super) type Requests<Scope, T> = HashMap<(Scope, Uuid), ([u8; 32], T)>;
+/// The digest and the result of the first use of each request id, by what the id belongs to.
+pub(super) type FirstResults<S, T> = HashMap<(S, Uuid), ([u8; 32], T)>;
 
 /// State of the engine.
 pub(super) struct Inner {
@@ -35,8 +35,8 @@ pub(super) struct Inner {
     pub(super) last_key: u64,
     pub(super) last_time: UnixMicros,
     pub(super) last_seq: u64,
-    pub(super) requests: Requests<AccountId, Arc<Subscription>>,
-    pub(super) token_requests: Requests<(), (TokenId, Secret)>,
+    pub(super) requests: FirstResults<AccountId, Arc<Subscription>>,
+    pub(super) token_requests: FirstResults<(), (TokenId, Secret)>,
     /// In stored order.
     pub(super) events: Vec<Row>,
     pub(super) deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,
