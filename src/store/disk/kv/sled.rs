@@ -34,6 +34,7 @@ const OLD_DIR: &str = "store.old";
 /// Opens sled's directory, even right after this process closed it. No other process has it: the data
 /// directory is locked before.
 pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
+    remove_unfinished_snapshots(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
     let mut tries = 0;
     let db = loop {
         match open_at(data_dir, ENGINE_DIR) {
@@ -48,6 +49,24 @@ pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, Op
         return Err(OpenError::Unreadable(data_dir.to_owned(), "sled found nothing to recover".to_owned()));
     }
     Ok(db)
+}
+
+/// Removes snapshots that a crash interrupted: sled takes one for its newest, and does not open. It renames
+/// those that it finished, and its file has what an unfinished one would have.
+fn remove_unfinished_snapshots(data_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(data_dir.join(ENGINE_DIR)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {

@@ -183,6 +183,17 @@ async fn a_start_reads_the_manifest_and_the_last_file_only() {
 }
 
 #[tokio::test]
+async fn left_overs_of_an_unfinished_snapshot_are_removed_before_sled_opens() {
+    for content in [&b""[..], b"half of one"] {
+        let dir = closed_store().await;
+        let left_over = dir.path().join("store/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&left_over, content).unwrap();
+        open(dir.path()).expect("nothing is damaged");
+        assert!(!left_over.exists());
+    }
+}
+
+#[tokio::test]
 async fn an_interrupted_creation_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("TIDINGS"), "tidings format 2 creating\n").unwrap();
