@@ -1,6 +1,9 @@
-//! Starts that are killed.
+//! Starts that are killed, and what a start makes durable.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::support::{
     client::subscription, events::contact, interposer::Interposer, process::Launcher,
@@ -82,4 +85,23 @@ async fn a_start_that_is_killed_at_any_write_rename_or_sync_is_followed_by_one_t
         }
     }
     println!("{killed} starts were killed, and every following one served");
+}
+
+#[tokio::test]
+async fn a_new_store_syncs_its_files_and_its_entry_in_the_directory_above() {
+    let interposer = Interposer::new();
+    let launcher = launcher();
+    interposer.watching(&launcher, launcher.dir()).start().await.stop().await;
+    let calls = interposer.calls();
+    let ready = |call: &String| call.starts_with("rename ") && call.ends_with("/TIDINGS.new");
+    let ready = calls.iter().rposition(ready).expect("the store was made");
+    let synced = |path: PathBuf| calls[..ready].contains(&format!("fsync {}", path.display()));
+    let files = ["store/conf", "store/db", "store", "store/blobs", "ledger/0000000001.log", "ledger", ""];
+    let expected = files.map(|file| launcher.data_dir().join(file).components().collect());
+    let missing: Vec<_> = expected
+        .into_iter()
+        .chain([launcher.dir().to_owned()])
+        .filter(|path| !synced(path.clone()))
+        .collect();
+    assert!(missing.is_empty(), "not synced before the store was ready: {missing:?}");
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    fs::replace_file,
+    fs::{replace_file, sync_dir},
     index::manifest::MANIFEST,
     open_error::OpenError,
     records::{FORMAT, FORMAT_IN_THE_CLEAR},
@@ -109,12 +109,27 @@ pub(super) fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
     replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
 }
 
+/// Creates the directory and those above it, durably.
 pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !is_there(dir)).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
+    builder.create(dir)?;
+    missing.into_iter().rev().try_for_each(sync_entry)
+}
+
+fn is_there(dir: &Path) -> bool {
+    dir.as_os_str().is_empty() || dir.exists()
+}
+
+/// Makes a directory's entry in its parent durable. A parent that this user may not read is left to the system.
+pub(super) fn sync_entry(dir: &Path) -> io::Result<()> {
+    match sync_dir(&dir.join("..")) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Notes how far the store had come when it was closed.

@@ -15,8 +15,11 @@ use uuid::Uuid;
 
 use super::{
     DiskStore, StoreSettings,
-    data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, take_lock, write_marker},
-    fs::sync_dir,
+    data_dir::{
+        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, sync_entry, take_lock,
+        write_marker,
+    },
+    fs::sync_all_in,
     index::{apply, ledger::Ledger, manifest::Manifest, volume_codec},
     keys::key_file::KeySource,
     kv::{
@@ -93,8 +96,8 @@ impl DiskStore {
         let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
         if fresh {
             db.flush().map_err(of_engine)?;
-            db_file.sync_all().map_err(io)?;
-            sync_dir(&engine_dir).map_err(io)?;
+            sync_all_in(&engine_dir).map_err(io)?;
+            sync_entry(data_dir).map_err(io)?;
             write_marker(data_dir, READY).map_err(io)?;
         }
 

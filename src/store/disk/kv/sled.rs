@@ -1,8 +1,7 @@
 //! Opens sled, and rewrites it without its history.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     thread,
@@ -12,7 +11,7 @@ use std::{
 use super::SEGMENT_BYTES;
 use crate::store::disk::{
     data_dir::ENGINE_DIR,
-    fs::{free_bytes, sync_dir},
+    fs::{free_bytes, sync_all_in, sync_dir},
     open_error::OpenError,
 };
 
@@ -155,17 +154,4 @@ fn check_room(data_dir: &Path, old: &::sled::Db) -> Result<(), OpenError> {
         return Err(OpenError::of_file_system(data_dir, io::Error::new(io::ErrorKind::StorageFull, why)));
     }
     Ok(())
-}
-
-/// Syncs every file of a directory, and the directories.
-fn sync_all_in(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            sync_all_in(&path)?;
-        } else {
-            File::open(&path)?.sync_all()?;
-        }
-    }
-    sync_dir(dir)
 }
