@@ -1,5 +1,5 @@
 //! A library that is loaded into a gateway before the C library (`interposer/interposer.c`). It notes every
-//! call that changes a file below a directory, and kills the process in front of one of them.
+//! call that changes a file below a directory, kills the process in front of one of them, or refuses writes.
 
 use std::{
     fs,
@@ -31,6 +31,10 @@ impl Interposer {
         self.dir.path().join("calls")
     }
 
+    fn refuse(&self) -> PathBuf {
+        self.dir.path().join("refuse")
+    }
+
     /// The launcher, with the calls below `dir` noted.
     pub fn watching(&self, launcher: &Launcher, dir: &Path) -> Launcher {
         let text = |path: &Path| path.to_str().expect("paths of tests are UTF-8").to_owned();
@@ -40,6 +44,19 @@ impl Interposer {
             .with_variable("LD_PRELOAD", text(&self.dir.path().join("interposer.so")))
             .with_variable("INTERPOSED_DIR", text(dir))
             .with_variable("INTERPOSED_LOG", text(&self.log()))
+            .with_variable("INTERPOSED_REFUSE", text(&self.refuse()))
+    }
+
+    /// From now on writes to files whose path contains `word` fail with this error, as on a disk that reports room.
+    pub fn refuse_writes(&self, error: i32, word: &str) {
+        let whole = self.dir.path().join("refuse.new");
+        fs::write(&whole, format!("{error} {word}")).expect("there is room");
+        fs::rename(whole, self.refuse()).expect("it was just written");
+    }
+
+    /// From now on no write is refused.
+    pub fn take_writes(&self) {
+        fs::remove_file(self.refuse()).expect("writes are refused");
     }
 
     /// The calls so far, such as `fsync /path/to/file`.

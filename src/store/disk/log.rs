@@ -22,6 +22,7 @@ use segment_allocator::SegmentAllocator;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod registry_log;
 mod replay;
 mod segment_allocator;
 
@@ -131,6 +132,11 @@ pub struct LogReader {
 }
 
 impl LogReader {
+    /// Reads one file only.
+    fn of_file(number: u32, file: Arc<File>) -> Self {
+        Self { files: RwLock::new(BTreeMap::from([(number, file)])) }
+    }
+
     /// `len` bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
     pub fn read(&self, pos: LogPosition, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
@@ -168,7 +174,8 @@ const NO_PANIC: &str = "no code panics while it holds this lock";
 
 /// The error for bytes with a wrong checksum.
 pub fn damaged(pos: LogPosition) -> RecordError {
-    RecordError(format!("log file {}, byte {}: not what was written there", pos.file(), pos.offset()))
+    let (file, byte) = (file_name(pos.file()), pos.offset());
+    RecordError(format!("ledger/{file}, byte {byte}: not what was written there"))
 }
 
 /// The log as the writing thread sees it.
@@ -369,8 +376,13 @@ impl Files {
 /// The first file of a log.
 pub const FIRST_FILE: u32 = 1;
 
+/// The name of a file of the log.
+pub fn file_name(number: u32) -> String {
+    format!("{number:010}.log")
+}
+
 fn file_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number:010}.log"))
+    dir.join(file_name(number))
 }
 
 fn file_number(name: &str) -> Option<u32> {

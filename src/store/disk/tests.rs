@@ -30,6 +30,7 @@ use crate::{
 
 mod damage;
 mod reading;
+mod registry;
 mod secrets;
 
 /// So little that details come and go, and files follow one another.

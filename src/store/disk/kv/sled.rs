@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use super::SEGMENT_BYTES;
+use super::{SEGMENT_BYTES, engine::rows_of};
 use crate::store::disk::{
-    data_dir::ENGINE_DIR,
+    data_dir::{ENGINE_DIR, LEDGER_DIR},
     fs::{free_bytes, sync_all_in, sync_dir},
+    log::registry_log::RegistryLog,
     open_error::OpenError,
 };
 
@@ -45,7 +46,10 @@ pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, Op
         }
     };
     if !fresh && !db.was_recovered() {
-        return Err(OpenError::Unreadable(data_dir.to_owned(), "sled found nothing to recover".to_owned()));
+        return Err(OpenError::Unreadable(
+            data_dir.to_owned(),
+            format!("{ENGINE_DIR}/db: sled found nothing in it"),
+        ));
     }
     Ok(db)
 }
@@ -76,18 +80,20 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     // sled panics on some damages that it does not expect.
     let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    let unreadable =
-        |_| OpenError::Unreadable(data_dir.to_owned(), "sled cannot make sense of it".to_owned());
+    let unreadable = |_| {
+        OpenError::Unreadable(data_dir.to_owned(), format!("{ENGINE_DIR}/: sled cannot make sense of it"))
+    };
     opened.map_err(unreadable)?.map_err(|error| OpenError::of_engine(data_dir, error))
 }
 
 /// Writes every tree into a new directory and swaps it with the old one once it is durable. sled's files keep
-/// old values for long; this removes them.
+/// old values for long; this removes them. The registry's log is replaced with it.
 ///
 /// `row` maps a tree, a key and a value to the new value, or drops the row. `last` runs before the swap.
 pub(crate) fn rewrite(
     data_dir: &Path,
     old: ::sled::Db,
+    log: &RegistryLog,
     mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
     last: impl FnOnce(&::sled::Db) -> Result<(), OpenError>,
 ) -> Result<::sled::Db, OpenError> {
@@ -109,9 +115,11 @@ pub(crate) fn rewrite(
     }
     last(&new)?;
     new.flush().map_err(of_engine)?;
+    log.begin_rewrite(rows_of(&new)).map_err(|error| OpenError::of_registry(data_dir, error))?;
     drop((old, new));
     sync_all_in(&data_dir.join(NEW_DIR)).map_err(io)?;
     swap_dirs(data_dir).map_err(io)?;
+    RegistryLog::finish_rewrite(&data_dir.join(LEDGER_DIR)).map_err(io)?;
     open_engine(data_dir, false)
 }
 
@@ -119,14 +127,19 @@ pub(crate) fn rewrite(
 pub(crate) fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let exists = |dir: &str| data_dir.join(dir).try_exists();
     let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
+    let ledger_dir = data_dir.join(LEDGER_DIR);
     match (engine, new, old) {
         // Between the two renames: the new one was on disk before the first.
-        (false, true, true) => swap_dirs(data_dir),
+        (false, true, true) => swap_dirs(data_dir)?,
         // It had not come to its end.
-        (true, true, _) => remove(data_dir, NEW_DIR),
-        (true, false, true) => remove(data_dir, OLD_DIR),
-        _ => Ok(()),
+        (true, true, _) => {
+            RegistryLog::discard_rewrite(&ledger_dir)?;
+            remove(data_dir, NEW_DIR)?;
+        }
+        (true, false, true) => remove(data_dir, OLD_DIR)?,
+        _ => {}
     }
+    RegistryLog::finish_rewrite(&ledger_dir)
 }
 
 fn swap_dirs(data_dir: &Path) -> io::Result<()> {

@@ -3,13 +3,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
     time::Duration,
 };
 
-use ::sled::{Batch, Tree};
+use ::sled::Tree;
 use prost::Message;
 use rand::rngs::StdRng;
 use uuid::Uuid;
+
+use super::engine::Engine;
 
 use crate::{
     domain::{
@@ -20,10 +24,11 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        RequestKey,
+        RequestKey, StoreError,
         disk::{
+            fs::is_for_want_of_room,
             index::volume::SUBSCRIPTION_KEY_MAX,
-            records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
+            records::{RecordError, RegistryKind, RequestRecord, RowRecord, RowTree, SubscriptionRecord},
         },
     },
 };
@@ -43,11 +48,21 @@ pub enum RegistryError {
     /// The record is invalid.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The file system failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl RegistryError {
+    /// Whether there is no room for a write.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Engine(::sled::Error::Io(error)) | Self::Io(error) if is_for_want_of_room(error))
+    }
 }
 
 /// The tree of the registry.
 pub struct RegistryTree {
-    tree: Tree,
+    engine: Arc<Engine>,
     store: Uuid,
     last_key: u64,
     /// The keys of remembered requests, the oldest first.
@@ -102,7 +117,8 @@ impl RegistryTree {
 
     /// Reads the tree, and gives `take` one subscription after another, the oldest first.
     pub fn open(
-        tree: Tree,
+        engine: Arc<Engine>,
+        tree: &Tree,
         keys: SealingKeys,
         random: StdRng,
         mut take: impl FnMut(Subscription),
@@ -132,8 +148,8 @@ impl RegistryTree {
                 RecordError(format!("subscription key {highest} is past the last one, {last_key}")).into()
             );
         }
-        let store = store_id(&tree)?;
-        Ok(Self { tree, store, last_key, requests: requests.into(), older_secrets, keys, random })
+        let store = store_id(tree)?;
+        Ok(Self { engine, store, last_key, requests: requests.into(), older_secrets, keys, random })
     }
 
     /// A key that no subscription ever had.
@@ -151,36 +167,41 @@ impl RegistryTree {
         subscription: &Subscription,
         request: Option<&RequestKey>,
         now: UnixMicros,
-    ) -> Result<(), RegistryError> {
-        let record = self.sealed(subscription)?;
-        let mut batch = Batch::default();
-        batch.insert(&[RegistryKind::LastKey as u8], &subscription.key.0.to_be_bytes());
-        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
-        self.take_old_requests(now, &mut batch);
+    ) -> Result<(), StoreError> {
+        let record = self.sealed(subscription).map_err(RegistryError::from)?;
+        let mut rows = vec![
+            RowRecord::put([RegistryKind::LastKey as u8], subscription.key.0.to_be_bytes()),
+            RowRecord::put(tree_key(subscription.key), record.encode_to_vec()),
+        ];
+        let old = self.old_requests(now);
+        rows.extend(self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)));
+        let mut made = None;
         if let Some(request) = request {
             let key = request_key(subscription.name.account, request.id);
-            self.requests.push_back((now, key));
+            made = Some((now, key));
             let fingerprint = request.fingerprint.to_vec();
             let record = RequestRecord { time: now.0, fingerprint, subscription: Some(record) };
-            batch.insert(&key, record.encode_to_vec());
+            rows.push(RowRecord::put(key, record.encode_to_vec()));
         }
-        self.tree.apply_batch(batch)?;
+        self.engine.change(RowTree::Registry, rows)?;
+        self.requests.drain(..old);
+        self.requests.extend(made);
         self.last_key = subscription.key.0;
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
 
     /// Stores a changed subscription.
-    pub fn put(&mut self, subscription: &Subscription) -> Result<(), RegistryError> {
-        let record = self.sealed(subscription)?;
-        self.tree.insert(tree_key(subscription.key), record.encode_to_vec())?;
+    pub fn put(&mut self, subscription: &Subscription) -> Result<(), StoreError> {
+        let row = self.row_of(subscription).map_err(RegistryError::from)?;
+        self.engine.change(RowTree::Registry, vec![row])?;
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
 
     /// Removes a subscription. Its request id is remembered all the same.
-    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), RegistryError> {
-        self.tree.remove(tree_key(key))?;
+    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), StoreError> {
+        self.engine.change(RowTree::Registry, vec![RowRecord::removed(tree_key(key))])?;
         self.older_secrets.remove(&key);
         Ok(())
     }
@@ -192,21 +213,30 @@ impl RegistryTree {
 
     /// Whether requests are remembered that are older than [`REQUEST_MEMORY`].
     pub fn has_old_requests(&self, now: UnixMicros) -> bool {
-        self.requests.front().is_some_and(|(time, _)| now.since(*time) > REQUEST_MEMORY)
+        self.old_requests(now) > 0
     }
 
-    /// Forgets these.
-    pub fn forget_requests(&mut self, now: UnixMicros) -> Result<(), RegistryError> {
-        let mut batch = Batch::default();
-        self.take_old_requests(now, &mut batch);
-        self.tree.apply_batch(batch)?;
+    /// Forgets these, and stores subscriptions that lost expired secrets.
+    pub fn forget(&mut self, changed: &[Subscription], now: UnixMicros) -> Result<(), StoreError> {
+        let old = self.old_requests(now);
+        let mut rows: Vec<_> =
+            self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)).collect();
+        for subscription in changed {
+            rows.push(self.row_of(subscription).map_err(RegistryError::from)?);
+        }
+        self.engine.change(RowTree::Registry, rows)?;
+        self.requests.drain(..old);
+        changed.iter().for_each(|subscription| note_older_secrets(&mut self.older_secrets, subscription));
         Ok(())
     }
 
-    fn take_old_requests(&mut self, now: UnixMicros, batch: &mut Batch) {
-        while let Some((_, key)) = self.requests.pop_front_if(|(time, _)| now.since(*time) > REQUEST_MEMORY) {
-            batch.remove(&key);
-        }
+    /// How many of the oldest requests are not remembered any more.
+    fn old_requests(&self, now: UnixMicros) -> usize {
+        self.requests.iter().take_while(|(time, _)| now.since(*time) > REQUEST_MEMORY).count()
+    }
+
+    fn row_of(&mut self, subscription: &Subscription) -> Result<RowRecord, RecordError> {
+        Ok(RowRecord::put(tree_key(subscription.key), self.sealed(subscription)?.encode_to_vec()))
     }
 
     /// The record of a subscription, as it may be written.
@@ -222,10 +252,13 @@ impl RegistryTree {
         account: AccountId,
         id: Uuid,
         now: UnixMicros,
-    ) -> Result<Option<(Vec<u8>, Subscription)>, RegistryError> {
-        let Some(value) = self.tree.get(request_key(account, id))? else { return Ok(None) };
-        let (time, fingerprint, subscription) = response_of(&value, &self.keys)?;
-        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
+    ) -> Result<Option<(Vec<u8>, Subscription)>, StoreError> {
+        self.engine.with(|sled| {
+            let tree = sled.tree(REGISTRY_TREE)?;
+            let Some(value) = tree.get(request_key(account, id))? else { return Ok(None) };
+            let (time, fingerprint, subscription) = response_of(&value, &self.keys)?;
+            Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, subscription)))
+        })
     }
 }
 

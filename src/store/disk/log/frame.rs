@@ -16,11 +16,14 @@ pub enum Kind {
     State = 3,
     /// Owed events copied from a removed file; the manifest points to them.
     Relocated = 4,
+    /// A change of the registry; in its own log only.
+    Registry = 5,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Commit, Self::Index, Self::State, Self::Relocated].into_iter().find(|kind| *kind as u8 == byte)
+        let kinds = [Self::Commit, Self::Index, Self::State, Self::Relocated, Self::Registry];
+        kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -61,6 +61,11 @@ pub fn replay(
     Ok(end)
 }
 
+/// The number of the record at `pos`, if one is there.
+pub(super) fn number_at(reader: &LogReader, pos: LogPosition) -> Result<Option<u64>, ReadError> {
+    Ok(record_at(reader, pos)?.map(|(head, _)| head.number))
+}
+
 fn lost(pos: LogPosition, number: u64) -> ReadError {
     let RecordError(what) = damaged(pos);
     RecordError(format!("{what}; record {number} is missing, and later ones are there")).into()

@@ -11,7 +11,6 @@ impl Writer {
             return Ok(());
         }
         self.tokens_tree.write(&rows)?;
-        self.sync_registry()?;
         self.shared.tokens.apply(rows);
         Ok(())
     }
