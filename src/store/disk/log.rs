@@ -27,7 +27,7 @@ mod replay;
 mod segment_allocator;
 
 pub use frame::Kind;
-pub use replay::{Replayed, replay};
+pub use replay::{Gap, Replayed, fill, find_gap, replay};
 
 /// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -70,6 +70,11 @@ impl LogPosition {
     /// Its byte in the file.
     pub fn offset(self) -> u32 {
         u32::try_from(self.0 & u64::from(u32::MAX)).expect("32 bits are left")
+    }
+
+    /// The position after a record whose payload is here and has `bytes`.
+    pub fn end_of(self, bytes: usize) -> Self {
+        self.plus(padded(HEAD_BYTES + bytes) - HEAD_BYTES)
     }
 
     /// The position `bytes` later in its file.
@@ -132,6 +137,19 @@ pub struct LogReader {
 }
 
 impl LogReader {
+    /// Reads the files in `dir`, and changes nothing.
+    pub fn read_only(dir: &Path) -> io::Result<Self> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let number = path.file_name().and_then(|name| file_number(name.to_str()?));
+            if let Some(number) = number {
+                files.insert(number, Arc::new(File::open(path)?));
+            }
+        }
+        Ok(Self { files: RwLock::new(files) })
+    }
+
     /// Reads one file only.
     fn of_file(number: u32, file: Arc<File>) -> Self {
         Self { files: RwLock::new(BTreeMap::from([(number, file)])) }

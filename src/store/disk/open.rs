@@ -238,8 +238,11 @@ fn read_ledger(
     (ledger.next_seq, ledger.last_time, ledger.file_times) =
         (manifest.next_seq, manifest.last_time, manifest.file_times);
     let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
-        if kind != Kind::Commit {
-            return Ok(()); // Index records are read through the manifest.
+        match kind {
+            Kind::Commit => {}
+            Kind::Lost => return Ok(apply::lost(&mut ledger, &payload)?),
+            // Index records are read through the manifest.
+            _ => return Ok(()),
         }
         let (record, len) = apply::decode(&payload)?;
         for outcome in &record.outcomes {

@@ -31,13 +31,14 @@ pub enum OpenError {
     Locked(PathBuf, String),
     /// It is of another version.
     #[error(
-        "data directory {0} has format {1}, and this version of tidings reads formats {FORMAT_IN_THE_CLEAR} to {FORMAT} only"
+        "data directory {0} has format {1}, and this version of tidings reads formats {FORMAT_IN_THE_CLEAR} to {FORMAT} only. Nothing was changed. Start the version that \
+         wrote it, or restore a backup of this one"
     )]
     Format(PathBuf, String),
     /// The data is unreadable or inconsistent.
     #[error(
-        "data directory {0} cannot be read: {1}. Nothing was created in its place. Copy the directory before anything else; then \
-         restore it from a backup, or start with another --data-dir"
+        "data directory {0} cannot be read: {1}. Nothing was created in its place. Run `tidings check {0}`: it names every \
+         damage, and says whether `tidings check --repair {0}` helps or a backup"
     )]
     Unreadable(PathBuf, String),
     /// There is no room for what a start writes.
@@ -54,7 +55,9 @@ pub enum OpenError {
         why: io::Error,
     },
     /// The file system refused.
-    #[error("data directory {0}: {1}")]
+    #[error(
+        "data directory {0}: {1}. See to the file system, and that this user may read and write every file there; then start again"
+    )]
     Io(PathBuf, io::Error),
     /// A key file cannot be read or written.
     #[error("key file {0}: {1}")]

@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod check;
 mod damage;
 mod reading;
 mod registry;

@@ -45,7 +45,7 @@ async fn a_damaged_directory_is_refused_and_never_made_anew() {
     }
 }
 
-fn snapshots(dir: &Path) -> Vec<PathBuf> {
+pub fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir.join("store")).unwrap().map(|file| file.unwrap().path());
     files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap.")).collect()
 }
