@@ -20,6 +20,7 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
+pub mod check;
 pub mod config;
 pub mod demo;
 pub mod import;

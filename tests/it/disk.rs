@@ -12,6 +12,8 @@ use tonic_types::StatusExt;
 use crate::support::{
     client::{Client, Counts, subscription},
     events::{long_message, publish_request},
+    eventually,
+    interposer::Interposer,
     process::{Launcher, TidingsProcess},
     receiver::{Receiver, Request},
     scrape::Scrape,
@@ -211,14 +213,13 @@ async fn a_failed_store_is_logged_once_sets_the_exit_code_and_is_read_again_at_a
     /// Least time between two lines that say how many calls failed.
     const LOG_INTERVAL: Duration = Duration::from_secs(10);
     const CALLS: u32 = 50;
-    let launcher = Launcher::new();
-    let gateway = launcher.start().await;
+    let (interposer, launcher) = (Interposer::new(), Launcher::new());
+    let gateway = interposer.watching(&launcher, launcher.dir()).start().await;
     let receiver = Receiver::start().await;
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     gateway.client.pause(&subscribed.name).await;
     gateway.client.try_publish(request("before", 1)).await.unwrap();
-    // The disk seems to have room, and the write fails all the same.
-    limit_files(&gateway, 0);
+    interposer.refuse_writes(rustix::io::Errno::IO.raw_os_error(), "/data/");
     let failed = Instant::now();
     let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
@@ -244,4 +245,79 @@ async fn a_failed_store_is_logged_once_sets_the_exit_code_and_is_read_again_at_a
     let counts = gateway.client.counts(&subscribed.name).await;
     assert_eq!(counts, Counts { pending: 1, ..Counts::default() }, "what was acknowledged is there");
     gateway.stop().await;
+}
+
+/// How a disk that reports room refuses writes.
+#[derive(Clone, Copy, Debug)]
+enum Refusal {
+    /// Those of subscriptions, access tokens and audit records.
+    Quota,
+    /// Those that make a file longer.
+    FileSize,
+}
+
+async fn a_disk_that_reports_room_loses_nothing(refusal: Refusal) {
+    let (interposer, launcher) = (Interposer::new(), Launcher::new());
+    let gateway = match refusal {
+        Refusal::Quota => interposer.watching(&launcher, launcher.dir()).start().await,
+        Refusal::FileSize => launcher.start().await,
+    };
+    let receiver = Receiver::start().await;
+    let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
+    match refusal {
+        Refusal::Quota => {
+            interposer.refuse_writes(rustix::io::Errno::DQUOT.raw_os_error(), "/store/");
+        }
+        Refusal::FileSize => {
+            limit_files(&gateway, fs::metadata(launcher.data_dir().join("store/db")).unwrap().len() + 1000);
+        }
+    }
+    let mut made = Vec::new();
+    let refused = loop {
+        let url = receiver.url(&format!("/{}", made.len()));
+        match gateway.client.try_subscribe(ACCOUNT, subscription(url)).await {
+            Ok(subscribed) => made.push(subscribed.name),
+            Err(refused) => break refused,
+        }
+        assert!(made.len() < 10_000, "there is room for all");
+    };
+    for _ in 0..3 {
+        let refused = gateway.client.try_pause(&subscribed.name).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert_eq!(refused.get_error_details().error_info().unwrap().reason, "DISK_FULL", "{refused:?}");
+    }
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(gateway.readiness().await, (200, "ready\n".to_owned()));
+    if matches!(refusal, Refusal::Quota) {
+        gateway.client.try_publish(request("meanwhile", 1)).await.unwrap();
+        gateway.client.counts_when(&subscribed.name, "it is delivered", |c| c.succeeded == 1).await;
+    }
+
+    match refusal {
+        Refusal::Quota => interposer.take_writes(),
+        Refusal::FileSize => limit_files(&gateway, rlimit::INFINITY),
+    }
+    let pause = async || gateway.client.try_pause(&subscribed.name).await.is_ok();
+    eventually("changed", pause, |paused| *paused).await;
+    let all = gateway.client.all_subscriptions("accounts/1").await;
+    assert!(made.iter().all(|name| all.iter().any(|other| other.name == *name)), "{made:?}");
+    let records = gateway.client.audit_records().await;
+    assert!(records.len() > made.len(), "{records:?}");
+    end(gateway, End::Kill).await;
+    let gateway = launcher.start().await;
+    let known = |all: &[v1::Subscription]| -> Vec<_> {
+        all.iter().map(|one| (one.name.clone(), one.state, one.etag.clone())).collect()
+    };
+    assert_eq!(known(&gateway.client.all_subscriptions("accounts/1").await), known(&all));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_quota_refuses_changes_until_there_is_room_without_a_restart() {
+    a_disk_that_reports_room_loses_nothing(Refusal::Quota).await;
+}
+
+#[tokio::test]
+async fn a_limit_on_file_sizes_refuses_changes_until_there_is_room_without_a_restart() {
+    a_disk_that_reports_room_loses_nothing(Refusal::FileSize).await;
 }

@@ -25,6 +25,7 @@ mod retention;
 mod secrets;
 mod secured;
 mod signing;
+mod starts;
 mod subscriptions;
 mod suspension;
 mod throttle;

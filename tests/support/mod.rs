@@ -18,6 +18,7 @@ pub mod environment;
 pub mod events;
 pub mod http_proxy;
 pub mod in_process;
+pub mod interposer;
 pub mod process;
 pub mod profile;
 pub mod raw_http2;

@@ -16,10 +16,11 @@ use std::{
 };
 
 use super::{
-    fs::replace_file,
+    fs::{replace_file, sync_dir},
     index::manifest::MANIFEST,
+    log::registry_log::REGISTRY_LOG,
     open_error::OpenError,
-    records::{FORMAT, FORMAT_IN_THE_CLEAR},
+    records::{FORMAT, FORMAT_IN_THE_CLEAR, FORMAT_WITHOUT_REGISTRY_LOG},
 };
 use crate::domain::ids::Seq;
 
@@ -58,8 +59,8 @@ pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
 pub(super) const CREATING: &str = "creating";
 pub(super) const READY: &str = "ready";
 
-/// Looks at what is there before sled does. True if the store is to be made.
-pub(super) fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
+/// Looks at what is there before sled does. The format of the store; `None` if it is to be made.
+pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
     let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
     let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
@@ -74,16 +75,18 @@ pub(super) fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
                 ));
             }
             write_marker(data_dir, CREATING).map_err(io)?;
-            return Ok(true);
+            return Ok(None);
         }
         Err(error) => return Err(io(error)),
     };
     let mut words = marker.split_whitespace();
-    match (words.next(), words.next(), words.next(), words.next()) {
+    let format = match (words.next(), words.next(), words.next(), words.next()) {
         (Some("tidings"), Some("format"), Some(format), Some(state)) => {
-            if format != FORMAT.to_string() && format != FORMAT_IN_THE_CLEAR.to_string() {
+            let known = [FORMAT, FORMAT_WITHOUT_REGISTRY_LOG, FORMAT_IN_THE_CLEAR];
+            let known = known.into_iter().find(|known| known.to_string() == format);
+            let Some(found) = known else {
                 return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
-            }
+            };
             if state == CREATING {
                 // Nothing was ever acknowledged from a store that was not completed.
                 for (dir, exists) in [(&engine_dir, engine_exists), (&ledger_dir, ledger_exists)] {
@@ -91,30 +94,49 @@ pub(super) fn prepare(data_dir: &Path) -> Result<bool, OpenError> {
                         fs::remove_dir_all(dir).map_err(io)?;
                     }
                 }
-                return Ok(true);
+                return Ok(None);
             }
+            found
         }
         _ => return Err(unreadable("the file TIDINGS does not say what it should")),
-    }
-    for file in [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST]] {
-        let [dir, name] = file;
+    };
+    let files =
+        [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST], [LEDGER_DIR, REGISTRY_LOG]];
+    // Formats before this one had no log of the registry.
+    let files = if format == FORMAT { &files[..] } else { &files[..3] };
+    for [dir, name] in files {
         if !data_dir.join(dir).join(name).try_exists().map_err(io)? {
             return Err(unreadable(&format!("the file {dir}/{name} is missing")));
         }
     }
-    Ok(false)
+    Ok(Some(format))
 }
 
 pub(super) fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
     replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
 }
 
+/// Creates the directory and those above it, durably.
 pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !is_there(dir)).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
+    builder.create(dir)?;
+    missing.into_iter().rev().try_for_each(sync_entry)
+}
+
+fn is_there(dir: &Path) -> bool {
+    dir.as_os_str().is_empty() || dir.exists()
+}
+
+/// Makes a directory's entry in its parent durable. A parent that this user may not read is left to the system.
+pub(super) fn sync_entry(dir: &Path) -> io::Result<()> {
+    match sync_dir(&dir.join("..")) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Notes how far the store had come when it was closed.

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use super::{
     data_dir,
-    kv::audit_log::AuditLog,
+    kv::{audit_log::AuditLog, engine::Engine},
     log::ReadError,
     shared::Shared,
     writer::{BYTES_WAITING_MAX, Write, bytes_of},
@@ -42,6 +42,7 @@ pub struct DiskStore {
     pub(super) writes: mpsc::SyncSender<Write>,
     pub(super) writer: Mutex<Option<thread::JoinHandle<()>>>,
     pub(super) audit: AuditLog,
+    pub(super) engine: Arc<Engine>,
     /// Locked while the store is open, so that no second process opens it.
     pub(super) _lock: File,
     pub(super) data_dir: PathBuf,
@@ -271,6 +272,7 @@ impl Store for DiskStore {
         self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
         let sent = self.writes.send(Write::Stop(reply));
         let joined = writer.join();
+        self.engine.close();
         sent.map_err(|_| StoreError::Closed)?;
         joined.map_err(|_| StoreError::Failed("the writing thread panicked".to_owned()))?;
         let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;

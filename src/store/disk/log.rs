@@ -22,11 +22,12 @@ use segment_allocator::SegmentAllocator;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod registry_log;
 mod replay;
 mod segment_allocator;
 
 pub use frame::Kind;
-pub use replay::{Replayed, replay};
+pub use replay::{Gap, Replayed, fill, find_gap, replay};
 
 /// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -69,6 +70,11 @@ impl LogPosition {
     /// Its byte in the file.
     pub fn offset(self) -> u32 {
         u32::try_from(self.0 & u64::from(u32::MAX)).expect("32 bits are left")
+    }
+
+    /// The position after a record whose payload is here and has `bytes`.
+    pub fn end_of(self, bytes: usize) -> Self {
+        self.plus(padded(HEAD_BYTES + bytes) - HEAD_BYTES)
     }
 
     /// The position `bytes` later in its file.
@@ -131,6 +137,24 @@ pub struct LogReader {
 }
 
 impl LogReader {
+    /// Reads the files in `dir`, and changes nothing.
+    pub fn read_only(dir: &Path) -> io::Result<Self> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let number = path.file_name().and_then(|name| file_number(name.to_str()?));
+            if let Some(number) = number {
+                files.insert(number, Arc::new(File::open(path)?));
+            }
+        }
+        Ok(Self { files: RwLock::new(files) })
+    }
+
+    /// Reads one file only.
+    fn of_file(number: u32, file: Arc<File>) -> Self {
+        Self { files: RwLock::new(BTreeMap::from([(number, file)])) }
+    }
+
     /// `len` bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
     pub fn read(&self, pos: LogPosition, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
@@ -168,7 +192,8 @@ const NO_PANIC: &str = "no code panics while it holds this lock";
 
 /// The error for bytes with a wrong checksum.
 pub fn damaged(pos: LogPosition) -> RecordError {
-    RecordError(format!("log file {}, byte {}: not what was written there", pos.file(), pos.offset()))
+    let (file, byte) = (file_name(pos.file()), pos.offset());
+    RecordError(format!("ledger/{file}, byte {byte}: not what was written there"))
 }
 
 /// The log as the writing thread sees it.
@@ -369,8 +394,13 @@ impl Files {
 /// The first file of a log.
 pub const FIRST_FILE: u32 = 1;
 
+/// The name of a file of the log.
+pub fn file_name(number: u32) -> String {
+    format!("{number:010}.log")
+}
+
 fn file_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number:010}.log"))
+    dir.join(file_name(number))
 }
 
 fn file_number(name: &str) -> Option<u32> {

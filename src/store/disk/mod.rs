@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::config::{declared_defaults, quantities::bytes};
 
+pub mod check;
 mod data_dir;
 mod disk_store;
 mod fs;

@@ -1,8 +1,7 @@
 //! Opens a data directory. A start never creates a store where one existed, and refuses inconsistent data.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicUsize, mpsc},
@@ -15,16 +14,20 @@ use uuid::Uuid;
 
 use super::{
     DiskStore, StoreSettings,
-    data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, take_lock, write_marker},
-    fs::sync_dir,
+    data_dir::{
+        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, sync_entry, take_lock,
+        write_marker,
+    },
+    fs::sync_all_in,
     index::{apply, ledger::Ledger, manifest::Manifest, volume_codec},
     keys::key_file::KeySource,
     kv::{
         access_tokens::{TOKENS_TREE, TokensTree},
         audit_log::{AuditLog, AuditSettings},
+        engine::{Engine, create_log},
         subscriptions::{REGISTRY_TREE, RegistryTree},
     },
-    log::{FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Replayed, replay},
+    log::{FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Replayed, file_name, replay},
     open_error::OpenError,
     read::fetch::read_detail,
     records::RecordError,
@@ -61,40 +64,47 @@ impl DiskStore {
         create_private_dir(data_dir).map_err(io)?;
         let lock = take_lock(data_dir)?;
         super::kv::sled::finish_rewrite(data_dir).map_err(io)?;
-        let fresh = prepare(data_dir)?;
+        let format = prepare(data_dir)?;
         let engine_dir = data_dir.join(ENGINE_DIR);
         let mut random = StdRng::seed_from_u64(seed);
-        let (db, keys) = super::keys::rotation::open_sealed(data_dir, keys, fresh, &mut random)?;
-        let db_file = OpenOptions::new().read(true).write(true).open(engine_dir.join("db")).map_err(io)?;
+        let (db, keys, log) = super::keys::rotation::open_sealed(data_dir, keys, format, &mut random)?;
 
         let registry = Registry::default();
         let tree = db.open_tree(REGISTRY_TREE).map_err(of_engine)?;
         let store = uuid::Builder::from_random_bytes(random.random()).into_uuid();
-        if fresh {
-            RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
+        let ledger_dir = data_dir.join(LEDGER_DIR);
+        let registry_log = match log {
+            Some(log) => log,
+            None => {
+                RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
+                create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
+                create_log(data_dir, &db)?
+            }
+        };
+        let tokens_of = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
+        if format.is_none() {
+            db.flush().map_err(of_engine)?;
         }
+        let engine = Engine::new(data_dir, db, registry_log, Arc::clone(&metrics)).map_err(io)?;
+        let engine = Arc::new(engine);
         // One at a time: all of them at once, in addition to the registry, would be the peak of a start's
         // memory.
         let take = |subscription| registry.put(Arc::new(subscription));
         let nonces = StdRng::seed_from_u64(random.random());
-        let registry_tree = RegistryTree::open(tree, keys, nonces, take).map_err(of_registry)?;
+        let registry_tree =
+            RegistryTree::open(Arc::clone(&engine), &tree, keys, nonces, take).map_err(of_registry)?;
         let tokens = Tokens::default();
-        let tree = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
-        let tokens_tree = TokensTree::open(tree, &tokens).map_err(of_registry)?;
-        let ledger_dir = data_dir.join(LEDGER_DIR);
-        if fresh {
-            create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
-        }
+        let tokens_tree = TokensTree::open(Arc::clone(&engine), &tokens_of, &tokens).map_err(of_registry)?;
+        drop((tree, tokens_of));
         let cache_bytes = usize::try_from(settings.store_memory_max).unwrap_or(usize::MAX);
         let Opened { ledger, files, end, checkpoint_file } =
             read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
                 .map_err(|e| unreadable(e.to_string()))?;
-        check_clean_end(data_dir, &ledger, end.number).map_err(unreadable)?;
+        clean_end(data_dir, ledger.next_seq.0, end.number).map_err(unreadable)?;
         let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
-        if fresh {
-            db.flush().map_err(of_engine)?;
-            db_file.sync_all().map_err(io)?;
-            sync_dir(&engine_dir).map_err(io)?;
+        if format.is_none() {
+            sync_all_in(&engine_dir).map_err(io)?;
+            sync_entry(data_dir).map_err(io)?;
             write_marker(data_dir, READY).map_err(io)?;
         }
 
@@ -115,20 +125,18 @@ impl DiskStore {
             metrics,
         });
         let audit = AuditSettings {
-            db: db.clone(),
-            db_file: db_file.try_clone().map_err(io)?,
+            engine: Arc::clone(&engine),
             dir: ledger_dir.clone(),
             bytes_max: settings.audit_bytes_max,
         };
-        let audit = AuditLog::open(audit, Arc::clone(&shared)).map_err(of_registry)?;
+        let audit =
+            AuditLog::open(audit, Arc::clone(&shared)).map_err(|error| unreadable(error.to_string()))?;
         let mut writer = Writer {
             shared: Arc::clone(&shared),
             log,
             ledger_dir,
             checkpoint_file,
             dirty_memory_max: cache_bytes,
-            db,
-            db_file,
             registry_tree,
             tokens_tree,
             random,
@@ -154,23 +162,26 @@ impl DiskStore {
         };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
         let writer = Mutex::new(Some(writer.map_err(io)?));
-        Ok(DiskStore { shared, writes, writer, audit, _lock: lock, data_dir: data_dir.to_owned() })
+        Ok(DiskStore { shared, writes, writer, audit, engine, _lock: lock, data_dir: data_dir.to_owned() })
     }
 }
 
-fn check_clean_end(data_dir: &Path, ledger: &Ledger, next_record: u64) -> Result<(), String> {
+/// Errors if the store ended later at the last clean stop.
+pub(super) fn clean_end(data_dir: &Path, next_seq: u64, next_record: u64) -> Result<(), String> {
     let noted = match fs::read_to_string(data_dir.join(CLEAN)) {
         Ok(noted) => noted,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(format!("the file {CLEAN}: {error}")),
     };
-    for (name, found) in [("next_seq", ledger.next_seq.0), ("next_record", next_record)] {
+    for (name, found) in [("next_seq", next_seq), ("next_record", next_record)] {
         let line = noted.lines().find_map(|line| line.strip_prefix(name));
         let noted: u64 = line
             .and_then(|number| number.trim().parse().ok())
             .ok_or_else(|| format!("the file {CLEAN} does not have {name}"))?;
         if found < noted {
-            return Err(format!("it ended with {name} {noted}, and now has {found}: something is lost"));
+            return Err(format!(
+                "the file {CLEAN} says that it ended with {name} {noted}, and it has {found}: something is lost"
+            ));
         }
     }
     Ok(())
@@ -210,7 +221,7 @@ fn read_ledger(
         let stored = volume.stored().expect("the manifest says where");
         let slices = [volume.file, stored.index.events.pos.file(), stored.state.pos.file()];
         if let Some(file) = slices.into_iter().find(|file| !reader.has(*file)) {
-            return Err(RecordError(format!("log file {file} is missing")).into());
+            return Err(RecordError(format!("ledger/{} is missing", file_name(file))).into());
         }
         if volume.first < next || volume.end < volume.first {
             return Err(RecordError(format!("volume {} is out of order", volume.first.0)).into());
@@ -227,8 +238,11 @@ fn read_ledger(
     (ledger.next_seq, ledger.last_time, ledger.file_times) =
         (manifest.next_seq, manifest.last_time, manifest.file_times);
     let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
-        if kind != Kind::Commit {
-            return Ok(()); // Index records are read through the manifest.
+        match kind {
+            Kind::Commit => {}
+            Kind::Lost => return Ok(apply::lost(&mut ledger, &payload)?),
+            // Index records are read through the manifest.
+            _ => return Ok(()),
         }
         let (record, len) = apply::decode(&payload)?;
         for outcome in &record.outcomes {

@@ -9,11 +9,12 @@ use super::kv::SEGMENT_BYTES;
 use crate::{
     domain::seal::KeyId,
     store::disk::{
+        data_dir::ENGINE_DIR,
         fs::{free_bytes, is_for_want_of_room},
         keys::key_file::KeyFileError,
         kv::subscriptions::RegistryError,
         log::FIRST_FILE_BYTES_MAX,
-        records::FORMAT,
+        records::{FORMAT, FORMAT_IN_THE_CLEAR},
     },
 };
 
@@ -30,13 +31,14 @@ pub enum OpenError {
     Locked(PathBuf, String),
     /// It is of another version.
     #[error(
-        "data directory {0} has format {1}, and this version of tidings reads format {FORMAT} and the one before it only"
+        "data directory {0} has format {1}, and this version of tidings reads formats {FORMAT_IN_THE_CLEAR} to {FORMAT} only. Nothing was changed. Start the version that \
+         wrote it, or restore a backup of this one"
     )]
     Format(PathBuf, String),
     /// The data is unreadable or inconsistent.
     #[error(
-        "data directory {0} cannot be read: {1}. Nothing was created in its place. Copy the directory before anything else; then \
-         restore it from a backup, or start with another --data-dir"
+        "data directory {0} cannot be read: {1}. Nothing was created in its place. Run `tidings check {0}`: it names every \
+         damage, and says whether `tidings check --repair {0}` helps or a backup"
     )]
     Unreadable(PathBuf, String),
     /// There is no room for what a start writes.
@@ -53,7 +55,9 @@ pub enum OpenError {
         why: io::Error,
     },
     /// The file system refused.
-    #[error("data directory {0}: {1}")]
+    #[error(
+        "data directory {0}: {1}. See to the file system, and that this user may read and write every file there; then start again"
+    )]
     Io(PathBuf, io::Error),
     /// A key file cannot be read or written.
     #[error("key file {0}: {1}")]
@@ -101,14 +105,17 @@ impl OpenError {
     pub(crate) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
         match error {
             ::sled::Error::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
-            other => Self::Unreadable(dir.to_owned(), other.to_string()),
+            other => Self::Unreadable(dir.to_owned(), format!("{ENGINE_DIR}/: {other}")),
         }
     }
 
     pub(crate) fn of_registry(dir: &Path, error: RegistryError) -> Self {
         match error {
             RegistryError::Engine(error) => Self::of_engine(dir, error),
-            RegistryError::Record(error) => Self::Unreadable(dir.to_owned(), error.to_string()),
+            RegistryError::Record(error) => {
+                Self::Unreadable(dir.to_owned(), format!("{ENGINE_DIR}/: {error}"))
+            }
+            RegistryError::Io(error) => Self::of_file_system(dir, error),
         }
     }
 }

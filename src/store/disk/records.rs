@@ -19,8 +19,10 @@ mod subscription_record;
 mod token_record;
 
 /// The format that this version reads and writes.
-pub const FORMAT: u32 = 3;
-/// The format before, with secrets in the clear. A start converts it.
+pub const FORMAT: u32 = 4;
+/// The format before, without a log of the registry. A start converts it.
+pub const FORMAT_WITHOUT_REGISTRY_LOG: u32 = 3;
+/// The format before that, with secrets in the clear. A start converts it.
 pub const FORMAT_IN_THE_CLEAR: u32 = 2;
 
 /// The first byte of a key in the registry's tree.
@@ -38,6 +40,63 @@ pub enum RegistryKind {
     /// A single row: an empty secret, sealed with the key of all secrets in the tree. Missing while secrets
     /// are in the clear.
     SecretsKey = 6,
+    /// A single row: the number of the last change of the registry's log that sled has, 8 bytes, big endian.
+    LastChange = 7,
+}
+
+/// The trees of sled whose rows are in the registry's log too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum RowTree {
+    /// Subscriptions and request ids.
+    Registry = 1,
+    /// Access tokens.
+    Tokens = 2,
+}
+
+/// A change of rows, as it is in the registry's log.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RegistryChange {
+    /// The tree: [`RowTree`].
+    #[prost(uint32, tag = "1")]
+    pub tree: u32,
+    /// The changed rows.
+    #[prost(message, repeated, tag = "2")]
+    pub rows: Vec<RowRecord>,
+    /// It is a part of all rows, and more parts follow.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+}
+
+impl RegistryChange {
+    /// The tree whose rows change.
+    pub fn row_tree(&self) -> Result<RowTree, RecordError> {
+        let known = [RowTree::Registry, RowTree::Tokens].into_iter().find(|tree| *tree as u32 == self.tree);
+        known.ok_or_else(|| RecordError(format!("a change of tree {}", self.tree)))
+    }
+}
+
+/// A row after a change.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RowRecord {
+    /// Its key.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// Its value; none if it was removed.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub value: Option<Vec<u8>>,
+}
+
+impl RowRecord {
+    /// A row with a value.
+    pub fn put(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), value: Some(value.into()) }
+    }
+
+    /// A row that is removed.
+    pub fn removed(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: key.into(), value: None }
+    }
 }
 
 /// A value that cannot be read.

@@ -28,8 +28,10 @@ use crate::{
     },
 };
 
+mod check;
 mod damage;
 mod reading;
+mod registry;
 mod secrets;
 
 /// So little that details come and go, and files follow one another.

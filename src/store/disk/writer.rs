@@ -2,7 +2,6 @@
 //! replies.
 
 use std::{
-    fs::File,
     mem,
     path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc},
@@ -18,12 +17,9 @@ use super::{
         apply,
         volume_detail::{DeliveryEntry, EntryState},
     },
-    kv::{
-        access_tokens::TokensTree,
-        subscriptions::{self, RegistryTree},
-    },
-    log::{Kind, Log, WriteError, checksum},
-    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord, RecordError},
+    kv::{access_tokens::TokensTree, subscriptions::RegistryTree},
+    log::{Kind, Log, checksum},
+    records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
     shared::{Reply, Shared},
 };
 use crate::{
@@ -104,10 +100,6 @@ pub struct Writer {
     pub checkpoint_file: u32,
     /// Memory of details that no checkpoint has written yet, in bytes at most.
     pub dirty_memory_max: usize,
-    /// The sled database.
-    pub db: ::sled::Db,
-    /// The file that `flush` writes but does not sync.
-    pub db_file: File,
     /// The subscriptions on disk.
     pub registry_tree: RegistryTree,
     /// The access tokens on disk.
@@ -388,16 +380,6 @@ impl Writer {
         });
         self.shared.changes.publish(batch.time, made.chain(settled));
     }
-
-    /// Makes changes of sled's trees durable. sled's flush only starts the writing, so the file is synced as
-    /// well.
-    fn sync_registry(&self) -> Result<(), StoreError> {
-        let start = Instant::now();
-        self.db.flush().map_err(failed)?;
-        self.db_file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))?;
-        self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
-        Ok(())
-    }
 }
 
 /// Bytes that a call takes of [`BYTES_WAITING_MAX`].
@@ -417,28 +399,4 @@ fn high_half(fingerprint: u128) -> u64 {
 
 fn low_half(fingerprint: u128) -> u64 {
     u64::try_from(fingerprint & u128::from(u64::MAX)).expect("64 bits are left")
-}
-
-fn write_failed(error: WriteError) -> StoreError {
-    match error {
-        WriteError::Full => StoreError::Full,
-        error @ WriteError::Failed(_) => StoreError::Failed(error.to_string()),
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn failed(error: ::sled::Error) -> StoreError {
-    StoreError::Failed(error.to_string())
-}
-
-impl From<RecordError> for StoreError {
-    fn from(error: RecordError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl From<subscriptions::RegistryError> for StoreError {
-    fn from(error: subscriptions::RegistryError) -> Self {
-        Self::Failed(error.to_string())
-    }
 }

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         delivery::DeliveryState,
         event_routing::OrderTag,
-        ids::{AccountId, EventId, SubscriptionKey},
+        ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::disk::{
@@ -80,6 +80,11 @@ pub fn apply(
             )));
         }
         let state = outcome.delivery_state()?;
+        if ledger.has_gap && ledger.volume_of(Seq(outcome.seq)).is_none() {
+            // Its event is lost.
+            attempt = attempt.plus(outcome.attempt_len as usize);
+            continue;
+        }
         let before = ledger.settle(Settled {
             key: outcome.key(),
             state,
@@ -92,6 +97,14 @@ pub fn apply(
         attempt = attempt.plus(outcome.attempt_len as usize);
         settled(before, state);
     }
+    Ok(())
+}
+
+/// Applies the record in place of damaged ones: their events are missing.
+pub fn lost(ledger: &mut Ledger, payload: &[u8]) -> Result<(), RecordError> {
+    let next_seq = payload.first_chunk().ok_or_else(|| RecordError("a gap is cut off".to_owned()))?;
+    let next_seq = Seq(u64::from_le_bytes(*next_seq)).max(ledger.next_seq);
+    (ledger.next_seq, ledger.is_open, ledger.has_gap) = (next_seq, false, true);
     Ok(())
 }
 

@@ -41,6 +41,8 @@ pub struct Ledger {
     pub last_time: UnixMicros,
     /// Whether the last volume takes events.
     pub is_open: bool,
+    /// Whether events are missing in the part of the log that was replayed.
+    pub has_gap: bool,
     /// Finds events by the ids that publishers chose.
     pub ids: IdIndex,
     /// Memory of details that are on disk as well, in bytes at most.
@@ -91,6 +93,7 @@ impl Ledger {
             next_seq: Seq(1),
             last_time: UnixMicros(0),
             is_open: false,
+            has_gap: false,
             ids: IdIndex::default(),
             cache_bytes,
             uses: AtomicU64::new(0),

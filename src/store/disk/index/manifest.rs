@@ -132,13 +132,13 @@ impl Manifest {
 
     /// Reads the one in `dir`.
     pub fn read(dir: &Path) -> Result<Self, RecordError> {
-        let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
+        let unreadable = |why: &str| RecordError(format!("ledger/{MANIFEST}: {why}"));
         Self::decode(&fs::read(dir.join(MANIFEST)).map_err(|error| unreadable(&error.to_string()))?)
     }
 
     /// Reads the bytes of one.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let unreadable = |why: &str| RecordError(format!("the file {MANIFEST}: {why}"));
+        let unreadable = |why: &str| RecordError(format!("ledger/{MANIFEST}: {why}"));
         let (head, record) = bytes.split_at_checked(16).ok_or_else(|| unreadable("it is cut off"))?;
         if head[..8] != MAGIC || head[8..] != xxh3_64(record).to_le_bytes() {
             return Err(unreadable("it is not what was written"));
@@ -214,7 +214,7 @@ impl From<&Volume> for VolumeRecord {
 
 impl VolumeRecord {
     fn into_volume(self) -> Result<Volume, RecordError> {
-        let unreadable = || RecordError(format!("the file {MANIFEST}: volume {}", self.first));
+        let unreadable = || RecordError(format!("ledger/{MANIFEST}: volume {}", self.first));
         if self.counts.len() != self.subscriptions.len() * 5 {
             return Err(unreadable());
         }

@@ -14,10 +14,13 @@ use crate::{
         data_dir::{READY, prepare, take_lock, write_marker},
         keys::key_file::{self, KEY_FILE, KeySource},
         kv::{
+            engine::{agree, create_log},
             sled::{finish_rewrite, open_engine, rewrite},
             subscriptions::{REGISTRY_TREE, RegistryTree, reseal},
         },
+        log::registry_log::RegistryLog,
         open_error::OpenError,
+        records::FORMAT_WITHOUT_REGISTRY_LOG,
     },
 };
 
@@ -54,12 +57,11 @@ pub fn rotate_secrets_key(
     }
     let _lock = take_lock(data_dir)?;
     finish_rewrite(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
-    if prepare(data_dir)? {
-        return Err(OpenError::NoStore(data_dir.to_owned()));
-    }
+    let format = prepare(data_dir)?.ok_or_else(|| OpenError::NoStore(data_dir.to_owned()))?;
     let file = file_of(data_dir, source);
     let mut random = StdRng::seed_from_u64(seed);
     let db = open_engine(data_dir, false)?;
+    let mut log = open_log(data_dir, &db, format)?;
     let before = key_of_store(data_dir, &db)?;
     let given = available_keys(data_dir, source, before)?;
     let is_current = check(data_dir, &db, before, &given)?;
@@ -74,34 +76,52 @@ pub fn rotate_secrets_key(
             both
         }
     };
-    seal_store(data_dir, db, before, &keys, &mut random)?;
+    seal_store(data_dir, (db, &mut log), before, &keys, &mut random)?;
     if let Some(file) = &file {
         keep_first(file, &keys);
     }
     Ok(Rotation { key: keys.first().id(), before, file })
 }
 
-/// Opens sled, with every secret in it sealed with the first of the keys.
+/// Opens sled and the registry's log, which agree then, with every secret in them sealed with the first of the
+/// keys. `format` is `None` for a store that is being made, which has no log yet.
 pub(crate) fn open_sealed(
     data_dir: &Path,
     source: &KeySource,
-    fresh: bool,
+    format: Option<u32>,
     random: &mut StdRng,
-) -> Result<(::sled::Db, SealingKeys), OpenError> {
+) -> Result<(::sled::Db, SealingKeys, Option<RegistryLog>), OpenError> {
     // Before sled touches anything: a key file that cannot be read is the likeliest fault.
     if let KeySource::File(path) = source {
         read_keys(data_dir, path)?;
     }
-    let db = open_engine(data_dir, fresh)?;
+    let mut db = open_engine(data_dir, format.is_none())?;
+    let mut log = format.map(|format| open_log(data_dir, &db, format)).transpose()?;
     let before = key_of_store(data_dir, &db)?;
     let keys = available_keys(data_dir, source, before)?;
-    let is_current = fresh || check(data_dir, &db, before, &keys)?;
-    let db = if is_current { db } else { seal_store(data_dir, db, before, &keys, random)? };
+    if let Some(log) = &mut log
+        && !check(data_dir, &db, before, &keys)?
+    {
+        db = seal_store(data_dir, (db, log), before, &keys, random)?;
+    }
     if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
         // A rotation was interrupted; now it is over.
         keep_first(&data_dir.join(KEY_FILE), &keys);
     }
-    Ok((db, SealingKeys::one(keys.first().clone())))
+    Ok((db, SealingKeys::one(keys.first().clone()), log))
+}
+
+/// Opens the registry's log, and makes sled agree with it. Begins it for a store of a format that had none.
+fn open_log(data_dir: &Path, db: &::sled::Db, format: u32) -> Result<RegistryLog, OpenError> {
+    if format > FORMAT_WITHOUT_REGISTRY_LOG {
+        return agree(data_dir, db);
+    }
+    let log = create_log(data_dir, db)?;
+    if format == FORMAT_WITHOUT_REGISTRY_LOG {
+        // Secrets in the clear are sealed next, which ends with the marker.
+        write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))?;
+    }
+    Ok(log)
 }
 
 /// The keys of the source. Creates one in the data directory if nothing is sealed yet.
@@ -190,7 +210,7 @@ fn check(
 /// Rewrites the store, sealed with the first of the keys.
 fn seal_store(
     data_dir: &Path,
-    db: ::sled::Db,
+    (db, log): (::sled::Db, &mut RegistryLog),
     before: Option<KeyId>,
     keys: &SealingKeys,
     random: &mut StdRng,
@@ -214,7 +234,8 @@ fn seal_store(
         // Before a version that knows nothing of sealed secrets could take them for none.
         write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))
     };
-    let db = rewrite(data_dir, db, row, last)?;
+    let db = rewrite(data_dir, db, log, row, last)?;
+    *log = agree(data_dir, &db)?;
     let before = before.map_or_else(|| "none".to_owned(), |id| id.to_string());
     tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store with another key");
     Ok(db)

@@ -1,14 +1,16 @@
 //! The tree of access tokens.
 
-use ::sled::{Batch, Tree};
+use std::sync::Arc;
+
+use ::sled::Tree;
 use prost::Message;
 
-use super::subscriptions::RegistryError;
+use super::{engine::Engine, subscriptions::RegistryError};
 use crate::{
     domain::access::{AccessToken, TokenId},
     store::{
-        TokenRow, Tokens,
-        disk::records::{AccessTokenRecord, RecordError, TokensKind},
+        StoreError, TokenRow, Tokens,
+        disk::records::{AccessTokenRecord, RecordError, RowRecord, RowTree, TokensKind},
     },
 };
 
@@ -16,11 +18,11 @@ use crate::{
 pub const TOKENS_TREE: &str = "access_tokens";
 
 /// The tree of the access tokens.
-pub struct TokensTree(Tree);
+pub struct TokensTree(Arc<Engine>);
 
 impl TokensTree {
     /// Reads the tree into `tokens`.
-    pub fn open(tree: Tree, tokens: &Tokens) -> Result<Self, RegistryError> {
+    pub fn open(engine: Arc<Engine>, tree: &Tree, tokens: &Tokens) -> Result<Self, RegistryError> {
         for row in tree.scan_prefix([TokensKind::Token as u8]) {
             let (key, value) = row?;
             let token: AccessToken =
@@ -30,21 +32,18 @@ impl TokensTree {
             }
             tokens.apply(vec![TokenRow::Put(token)]);
         }
-        Ok(Self(tree))
+        Ok(Self(engine))
     }
 
     /// Stores rows: all or none.
-    pub fn write(&self, rows: &[TokenRow]) -> Result<(), RegistryError> {
-        let mut batch = Batch::default();
-        for row in rows {
-            match row {
-                TokenRow::Put(token) => {
-                    batch.insert(key_of(&token.id), AccessTokenRecord::from(token).encode_to_vec());
-                }
-                TokenRow::Remove(id) => batch.remove(key_of(id)),
+    pub fn write(&self, rows: &[TokenRow]) -> Result<(), StoreError> {
+        let rows = rows.iter().map(|row| match row {
+            TokenRow::Put(token) => {
+                RowRecord::put(key_of(&token.id), AccessTokenRecord::from(token).encode_to_vec())
             }
-        }
-        Ok(self.0.apply_batch(batch)?)
+            TokenRow::Remove(id) => RowRecord::removed(key_of(id)),
+        });
+        self.0.change(RowTree::Tokens, rows.collect())
     }
 }
 

@@ -2,19 +2,19 @@
 //! other. Concurrent writes share one sync.
 
 use std::{
-    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, Mutex, RwLock, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::Instant,
 };
 
-use ::sled::{Batch, Db, Tree};
+use ::sled::{Batch, Tree};
 use prost::Message;
 
 use super::{
     audit_record::{AuditKind, AuditRow, decode, key_in, key_of, u64_at},
+    engine::{Engine, Sled},
     subscriptions::RegistryError,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Name of the tree.
-const AUDIT_TREE: &str = "audit";
+pub const AUDIT_TREE: &str = "audit";
 /// Writes in the queue at most; [`StoreError::Busy`] beyond.
 pub const AUDIT_WAITING_MAX: usize = 4096;
 /// Writes per sync at most.
@@ -57,10 +57,8 @@ enum Write {
 
 /// Settings of the audit log.
 pub struct AuditSettings {
-    /// The engine.
-    pub db: Db,
-    /// Its file, which `flush` writes but does not sync.
-    pub db_file: File,
+    /// sled.
+    pub engine: Arc<Engine>,
     /// A directory on the same disk.
     pub dir: PathBuf,
     /// Bytes of records that are kept.
@@ -69,27 +67,26 @@ pub struct AuditSettings {
 
 /// The audit records.
 pub struct AuditLog {
-    /// `None` once it is closed.
-    tree: RwLock<Option<Tree>>,
+    engine: Arc<Engine>,
     writes: mpsc::SyncSender<Write>,
     writer: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 impl AuditLog {
     /// Opens the log and starts its thread.
-    pub fn open(settings: AuditSettings, shared: Arc<Shared>) -> Result<Self, RegistryError> {
-        let tree = settings.db.open_tree(AUDIT_TREE)?;
-        let usage = read_usage(&tree)?;
+    pub fn open(settings: AuditSettings, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let engine = Arc::clone(&settings.engine);
+        let usage = engine.with(|sled| read_usage(&sled.tree(AUDIT_TREE)?))?;
         let (writes, waiting) = mpsc::sync_channel(AUDIT_WAITING_MAX);
-        let writer = Writer { settings, shared: Arc::clone(&shared), tree: tree.clone(), usage };
+        let writer = Writer { settings, shared: Arc::clone(&shared), usage, is_stale: false };
         let write = move || {
             if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
                 shared.fail(StoreError::Failed("the thread that writes audit records panicked".to_owned()));
             }
         };
         let writer = thread::Builder::new().name("store-audit".to_owned()).spawn(write);
-        let writer = writer.map_err(|error| RecordError(format!("no thread for audit records: {error}")))?;
-        Ok(Self { tree: RwLock::new(Some(tree)), writes, writer: Mutex::new(Some(writer)) })
+        let writer = writer.map_err(|error| failed(format!("no thread for audit records: {error}")))?;
+        Ok(Self { engine, writes, writer: Mutex::new(Some(writer)) })
     }
 
     /// See [`crate::store::Store::audit`].
@@ -104,29 +101,30 @@ impl AuditLog {
 
     /// See [`crate::store::Store::audit_records`].
     pub fn records(&self, query: &AuditQuery) -> Result<Page<AuditRecord, AuditKey>, StoreError> {
-        let tree = self.tree.read().expect("nothing panics under this lock").clone();
-        let tree = tree.ok_or(StoreError::Closed)?;
         let start = key_in(AuditKind::Record, query.start()).to_vec();
         let end = query
             .end()
             .map_or_else(|| vec![AuditKind::Record as u8 + 1], |end| key_in(AuditKind::Record, end).to_vec());
         let (mut rows, mut stopped_at) = (Vec::new(), None);
         if start < end {
-            for (scanned, row) in tree.range(start..end).rev().enumerate() {
-                let (key, value) = row.map_err(failed)?;
-                let record = decode(&key, &value).map_err(failed)?;
-                let key = record.key;
-                if query.wants(&record) {
-                    rows.push(record);
+            self.engine.with(|sled| {
+                for (scanned, row) in sled.tree(AUDIT_TREE)?.range(start..end).rev().enumerate() {
+                    let (key, value) = row?;
+                    let record = decode(&key, &value)?;
+                    let key = record.key;
+                    if query.wants(&record) {
+                        rows.push(record);
+                    }
+                    if rows.len() > query.limit {
+                        break;
+                    }
+                    if scanned + 1 == SCANNED_MAX {
+                        stopped_at = Some(key);
+                        break;
+                    }
                 }
-                if rows.len() > query.limit {
-                    break;
-                }
-                if scanned + 1 == SCANNED_MAX {
-                    stopped_at = Some(key);
-                    break;
-                }
-            }
+                Ok(())
+            })?;
         }
         Ok(Page::cut_at(rows, query.limit, |record| record.key, stopped_at))
     }
@@ -137,7 +135,6 @@ impl AuditLog {
         // Ignored: the thread has stopped already, and reported a panic itself.
         drop(self.writes.send(Write::Stop));
         drop(writer.join());
-        self.tree.write().expect("nothing panics under this lock").take();
     }
 
     fn write<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> CommitFuture<T> {
@@ -154,11 +151,12 @@ impl AuditLog {
 struct Writer {
     settings: AuditSettings,
     shared: Arc<Shared>,
-    tree: Tree,
     usage: AuditUsage,
+    /// sled was opened again: the usage has to be read.
+    is_stale: bool,
 }
 
-/// A write before its sync.
+/// A write with its result before the sync.
 enum Written {
     Note(Result<AuditKey, StoreError>, Reply<AuditKey>),
     Purge(Result<u64, StoreError>, Reply<u64>),
@@ -169,79 +167,97 @@ impl Writer {
         while let Ok(first) = writes.recv() {
             let (mut batch, mut stops) = (Vec::new(), false);
             let mut next = Some(first);
-            let room = free_bytes(&self.settings.dir).unwrap_or(u64::MAX);
             while let Some(write) = next.take().or_else(|| writes.try_recv().ok()) {
                 match write {
-                    Write::Note(note, reply) => batch.push(Written::Note(self.note(*note, room), reply)),
-                    Write::Purge(since, reply) => {
-                        batch.push(Written::Purge(self.purge(since, room), reply));
-                    }
                     Write::Stop => stops = true,
+                    write => batch.push(write),
                 }
                 if stops || batch.len() == BATCH_MAX {
                     break;
                 }
             }
-            self.finish(batch);
+            self.write_batch(batch);
             if stops {
                 return;
             }
         }
     }
 
-    /// Syncs a batch and sends the replies.
-    fn finish(&self, batch: Vec<Written>) {
-        let wrote = batch.iter().any(|written| {
-            matches!(written, Written::Note(Ok(_), _)) || matches!(written, Written::Purge(Ok(1..), _))
-        });
-        let synced = if wrote { self.sync() } else { Ok(()) };
+    /// Makes the writes of a batch, syncs them and sends the replies.
+    fn write_batch(&mut self, batch: Vec<Write>) {
+        let engine = Arc::clone(&self.settings.engine);
+        let (mut waiting, mut written) = (batch.into_iter(), Vec::new());
+        let synced = match self.shared.working() {
+            Ok(()) => engine.with(|sled| self.write_all(sled, &mut waiting, &mut written)),
+            Err(failure) => Err(failure),
+        };
         if let Err(failure) = &synced {
-            self.shared.fail(failure.clone());
+            self.is_stale = true;
+            if matches!(failure, StoreError::Failed(_)) {
+                self.shared.fail(failure.clone());
+            }
         }
-        for written in batch {
+        for written in written {
             match written {
                 Written::Note(result, reply) => drop(reply.send(synced.clone().and(result))),
                 Written::Purge(result, reply) => drop(reply.send(synced.clone().and(result))),
             }
         }
+        // sled takes no more, or took none.
+        let failure = synced.err().unwrap_or(StoreError::Closed);
+        for write in waiting {
+            match write {
+                Write::Note(_, reply) => drop(reply.send(Err(failure.clone()))),
+                Write::Purge(_, reply) => drop(reply.send(Err(failure.clone()))),
+                Write::Stop => {}
+            }
+        }
     }
 
-    fn sync(&self) -> Result<(), StoreError> {
+    fn write_all(
+        &mut self,
+        sled: &Sled,
+        waiting: &mut impl Iterator<Item = Write>,
+        written: &mut Vec<Written>,
+    ) -> Result<(), RegistryError> {
+        let tree = sled.tree(AUDIT_TREE)?;
+        if self.is_stale {
+            (self.usage, self.is_stale) = (read_usage(&tree)?, false);
+        }
+        let room = free_bytes(&self.settings.dir).unwrap_or(u64::MAX);
+        let mut wrote = false;
+        for write in waiting {
+            let failure = match write {
+                Write::Note(note, reply) => {
+                    let least =
+                        if matches!(*note, AuditWrite::Ended(..)) { ROOM_TO_END_BYTES } else { ROOM_BYTES };
+                    let (result, failure) = if_room(room, least, || self.write(&tree, *note));
+                    wrote |= result.is_ok();
+                    written.push(Written::Note(result, reply));
+                    failure
+                }
+                Write::Purge(since, reply) => {
+                    let (result, failure) = if_room(room, ROOM_BYTES, || self.remove_before(&tree, since));
+                    wrote |= matches!(result, Ok(1..));
+                    written.push(Written::Purge(result, reply));
+                    failure
+                }
+                Write::Stop => None,
+            };
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+        }
+        if !wrote {
+            return Ok(());
+        }
         let start = Instant::now();
-        self.settings.db.flush().map_err(failed)?;
-        self.settings.db_file.sync_data().map_err(failed)?;
+        sled.sync()?;
         self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         Ok(())
     }
 
-    fn note(&mut self, note: AuditWrite, room: u64) -> Result<AuditKey, StoreError> {
-        let least = if matches!(note, AuditWrite::Ended(..)) { ROOM_TO_END_BYTES } else { ROOM_BYTES };
-        self.check(room, least)?;
-        let written = self.write(note);
-        self.note_failure(written)
-    }
-
-    fn purge(&mut self, since: UnixMicros, room: u64) -> Result<u64, StoreError> {
-        self.check(room, ROOM_BYTES)?;
-        let purged = self.remove_before(since);
-        self.note_failure(purged)
-    }
-
-    /// Errors if nothing can be written.
-    fn check(&self, room: u64, least: u64) -> Result<(), StoreError> {
-        self.shared.working()?;
-        if room < least { Err(StoreError::Full) } else { Ok(()) }
-    }
-
-    fn note_failure<T>(&self, written: Result<T, RegistryError>) -> Result<T, StoreError> {
-        written.map_err(|error| {
-            let failure = StoreError::from(error);
-            self.shared.fail(failure.clone());
-            failure
-        })
-    }
-
-    fn write(&mut self, note: AuditWrite) -> Result<AuditKey, RegistryError> {
+    fn write(&mut self, tree: &Tree, note: AuditWrite) -> Result<AuditKey, RegistryError> {
         let now = self.shared.clock.now();
         let record = match note {
             AuditWrite::Begun(call) => AuditRecord::begun(self.usage.next(now), call),
@@ -250,7 +266,7 @@ impl Writer {
                 AuditRecord::begun(key, call).ended(end, key.time)
             }
             AuditWrite::Ended(key, end) => {
-                let Some(record) = self.get(key)?.filter(|record| record.end_time.is_none()) else {
+                let Some(record) = self.get(tree, key)?.filter(|record| record.end_time.is_none()) else {
                     return Ok(key);
                 };
                 self.usage.remove(&record);
@@ -264,57 +280,57 @@ impl Writer {
             batch.insert(&key_in(AuditKind::Refused, key), Vec::new());
         }
         batch.insert(&key_in(AuditKind::Record, key), AuditRow::from(record).encode_to_vec());
-        self.apply(batch)?;
+        self.apply(tree, batch)?;
         while let Some(excess) = self.usage.excess(self.settings.bytes_max) {
             let kind = match excess {
                 AuditEviction::Refused => AuditKind::Refused,
                 AuditEviction::Any => AuditKind::Record,
             };
-            let Some(oldest) = self.tree.scan_prefix([kind as u8]).keys().next().transpose()? else { break };
+            let Some(oldest) = tree.scan_prefix([kind as u8]).keys().next().transpose()? else { break };
             let oldest =
                 key_of(&oldest).ok_or_else(|| RecordError("the key of an audit record".to_owned()))?;
-            self.remove(oldest)?;
+            self.remove(tree, oldest)?;
             self.shared.metrics.audit_removed_for_size.inc();
         }
         Ok(key)
     }
 
-    fn remove_before(&mut self, since: UnixMicros) -> Result<u64, RegistryError> {
+    fn remove_before(&mut self, tree: &Tree, since: UnixMicros) -> Result<u64, RegistryError> {
         let end = key_in(AuditKind::Record, AuditKey { time: since, number: 0 });
-        let old = self.tree.range([AuditKind::Record as u8; 1].to_vec()..end.to_vec()).keys();
+        let old = tree.range([AuditKind::Record as u8; 1].to_vec()..end.to_vec()).keys();
         let old: Vec<_> = old.take(PURGED_MAX).collect::<Result<_, _>>()?;
         for key in old.iter().filter_map(|key| key_of(key)) {
-            self.remove(key)?;
+            self.remove(tree, key)?;
             self.shared.metrics.audit_removed_for_age.inc();
         }
         Ok(old.len() as u64)
     }
 
-    fn get(&self, key: AuditKey) -> Result<Option<AuditRecord>, RegistryError> {
+    fn get(&self, tree: &Tree, key: AuditKey) -> Result<Option<AuditRecord>, RegistryError> {
         let bytes = key_in(AuditKind::Record, key);
-        let value = self.tree.get(bytes)?;
+        let value = tree.get(bytes)?;
         Ok(value.map(|value| decode(&bytes, &value)).transpose()?)
     }
 
-    fn remove(&mut self, key: AuditKey) -> Result<(), RegistryError> {
-        if let Some(record) = self.get(key)? {
+    fn remove(&mut self, tree: &Tree, key: AuditKey) -> Result<(), RegistryError> {
+        if let Some(record) = self.get(tree, key)? {
             self.usage.remove(&record);
         }
         let mut batch = Batch::default();
         batch.remove(&key_in(AuditKind::Record, key));
         batch.remove(&key_in(AuditKind::Refused, key));
-        self.apply(batch)
+        self.apply(tree, batch)
     }
 
     /// Every batch includes the usage, so that it matches the records.
-    fn apply(&self, mut batch: Batch) -> Result<(), RegistryError> {
+    fn apply(&self, tree: &Tree, mut batch: Batch) -> Result<(), RegistryError> {
         let AuditUsage { bytes, refused_bytes, last } = self.usage;
         let mut value = Vec::with_capacity(32);
         for number in [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number] {
             value.extend(number.to_be_bytes());
         }
         batch.insert(&[AuditKind::Usage as u8], value);
-        Ok(self.tree.apply_batch(batch)?)
+        Ok(tree.apply_batch(batch)?)
     }
 }
 
@@ -325,6 +341,21 @@ fn read_usage(tree: &Tree) -> Result<AuditUsage, RegistryError> {
     };
     let last = AuditKey { time: UnixMicros(number(2)?.cast_signed()), number: number(3)? };
     Ok(AuditUsage { bytes: number(0)?, refused_bytes: number(1)?, last })
+}
+
+/// Writes if there is room: the result to send after the sync, and the error after which sled takes no more.
+fn if_room<T>(
+    room: u64,
+    least: u64,
+    write: impl FnOnce() -> Result<T, RegistryError>,
+) -> (Result<T, StoreError>, Option<RegistryError>) {
+    if room < least {
+        return (Err(StoreError::Full), None);
+    }
+    match write() {
+        Ok(made) => (Ok(made), None),
+        Err(error) => (Err(StoreError::Closed), Some(error)),
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> StoreError {

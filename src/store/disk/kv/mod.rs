@@ -3,6 +3,7 @@
 pub(super) mod access_tokens;
 pub mod audit_log;
 pub mod audit_record;
+pub(super) mod engine;
 pub(crate) mod sled;
 pub(super) mod subscriptions;
 

@@ -1,18 +1,18 @@
 //! Opens sled, and rewrites it without its history.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     thread,
     time::Duration,
 };
 
-use super::SEGMENT_BYTES;
+use super::{SEGMENT_BYTES, engine::rows_of};
 use crate::store::disk::{
-    data_dir::ENGINE_DIR,
-    fs::{free_bytes, sync_dir},
+    data_dir::{ENGINE_DIR, LEDGER_DIR},
+    fs::{free_bytes, sync_all_in, sync_dir},
+    log::registry_log::RegistryLog,
     open_error::OpenError,
 };
 
@@ -34,6 +34,7 @@ const OLD_DIR: &str = "store.old";
 /// Opens sled's directory, even right after this process closed it. No other process has it: the data
 /// directory is locked before.
 pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, OpenError> {
+    remove_unfinished_snapshots(data_dir).map_err(|error| OpenError::of_file_system(data_dir, error))?;
     let mut tries = 0;
     let db = loop {
         match open_at(data_dir, ENGINE_DIR) {
@@ -45,9 +46,30 @@ pub(crate) fn open_engine(data_dir: &Path, fresh: bool) -> Result<::sled::Db, Op
         }
     };
     if !fresh && !db.was_recovered() {
-        return Err(OpenError::Unreadable(data_dir.to_owned(), "sled found nothing to recover".to_owned()));
+        return Err(OpenError::Unreadable(
+            data_dir.to_owned(),
+            format!("{ENGINE_DIR}/db: sled found nothing in it"),
+        ));
     }
     Ok(db)
+}
+
+/// Removes snapshots that a crash interrupted: sled takes one for its newest, and does not open. It renames
+/// those that it finished, and its file has what an unfinished one would have.
+fn remove_unfinished_snapshots(data_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(data_dir.join(ENGINE_DIR)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
@@ -58,18 +80,20 @@ fn open_at(data_dir: &Path, dir: &str) -> Result<::sled::Db, OpenError> {
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     // sled panics on some damages that it does not expect.
     let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    let unreadable =
-        |_| OpenError::Unreadable(data_dir.to_owned(), "sled cannot make sense of it".to_owned());
+    let unreadable = |_| {
+        OpenError::Unreadable(data_dir.to_owned(), format!("{ENGINE_DIR}/: sled cannot make sense of it"))
+    };
     opened.map_err(unreadable)?.map_err(|error| OpenError::of_engine(data_dir, error))
 }
 
 /// Writes every tree into a new directory and swaps it with the old one once it is durable. sled's files keep
-/// old values for long; this removes them.
+/// old values for long; this removes them. The registry's log is replaced with it.
 ///
 /// `row` maps a tree, a key and a value to the new value, or drops the row. `last` runs before the swap.
 pub(crate) fn rewrite(
     data_dir: &Path,
     old: ::sled::Db,
+    log: &RegistryLog,
     mut row: impl FnMut(&[u8], &[u8], &[u8]) -> Result<Option<Vec<u8>>, OpenError>,
     last: impl FnOnce(&::sled::Db) -> Result<(), OpenError>,
 ) -> Result<::sled::Db, OpenError> {
@@ -91,9 +115,11 @@ pub(crate) fn rewrite(
     }
     last(&new)?;
     new.flush().map_err(of_engine)?;
+    log.begin_rewrite(rows_of(&new)).map_err(|error| OpenError::of_registry(data_dir, error))?;
     drop((old, new));
     sync_all_in(&data_dir.join(NEW_DIR)).map_err(io)?;
     swap_dirs(data_dir).map_err(io)?;
+    RegistryLog::finish_rewrite(&data_dir.join(LEDGER_DIR)).map_err(io)?;
     open_engine(data_dir, false)
 }
 
@@ -101,14 +127,19 @@ pub(crate) fn rewrite(
 pub(crate) fn finish_rewrite(data_dir: &Path) -> io::Result<()> {
     let exists = |dir: &str| data_dir.join(dir).try_exists();
     let (engine, new, old) = (exists(ENGINE_DIR)?, exists(NEW_DIR)?, exists(OLD_DIR)?);
+    let ledger_dir = data_dir.join(LEDGER_DIR);
     match (engine, new, old) {
         // Between the two renames: the new one was on disk before the first.
-        (false, true, true) => swap_dirs(data_dir),
+        (false, true, true) => swap_dirs(data_dir)?,
         // It had not come to its end.
-        (true, true, _) => remove(data_dir, NEW_DIR),
-        (true, false, true) => remove(data_dir, OLD_DIR),
-        _ => Ok(()),
+        (true, true, _) => {
+            RegistryLog::discard_rewrite(&ledger_dir)?;
+            remove(data_dir, NEW_DIR)?;
+        }
+        (true, false, true) => remove(data_dir, OLD_DIR)?,
+        _ => {}
     }
+    RegistryLog::finish_rewrite(&ledger_dir)
 }
 
 fn swap_dirs(data_dir: &Path) -> io::Result<()> {
@@ -136,17 +167,4 @@ fn check_room(data_dir: &Path, old: &::sled::Db) -> Result<(), OpenError> {
         return Err(OpenError::of_file_system(data_dir, io::Error::new(io::ErrorKind::StorageFull, why)));
     }
     Ok(())
-}
-
-/// Syncs every file of a directory, and the directories.
-fn sync_all_in(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            sync_all_in(&path)?;
-        } else {
-            File::open(&path)?.sync_all()?;
-        }
-    }
-    sync_dir(dir)
 }

@@ -3,14 +3,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     sync::Arc,
     time::Duration,
 };
 
-use ::sled::{Batch, Tree};
+use ::sled::Tree;
 use prost::Message;
 use rand::rngs::StdRng;
 use uuid::Uuid;
+
+use super::engine::Engine;
 
 use crate::{
     domain::{
@@ -22,10 +25,11 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        RequestKey,
+        RequestKey, StoreError,
         disk::{
+            fs::is_for_want_of_room,
             index::volume::SUBSCRIPTION_KEY_MAX,
-            records::{RecordError, RegistryKind, RequestRecord, SubscriptionRecord},
+            records::{RecordError, RegistryKind, RequestRecord, RowRecord, RowTree, SubscriptionRecord},
         },
     },
 };
@@ -45,11 +49,21 @@ pub enum RegistryError {
     /// The record is invalid.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The file system failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl RegistryError {
+    /// Whether there is no room for a write.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Engine(::sled::Error::Io(error)) | Self::Io(error) if is_for_want_of_room(error))
+    }
 }
 
 /// The tree of the registry.
 pub struct RegistryTree {
-    tree: Tree,
+    engine: Arc<Engine>,
     store: Uuid,
     last_key: u64,
     /// The keys of remembered requests, the oldest first.
@@ -104,7 +118,8 @@ impl RegistryTree {
 
     /// Reads the tree, and gives `take` one subscription after another, the oldest first.
     pub fn open(
-        tree: Tree,
+        engine: Arc<Engine>,
+        tree: &Tree,
         keys: SealingKeys,
         random: StdRng,
         mut take: impl FnMut(Subscription),
@@ -134,8 +149,8 @@ impl RegistryTree {
                 RecordError(format!("subscription key {highest} is past the last one, {last_key}")).into()
             );
         }
-        let store = store_id(&tree)?;
-        Ok(Self { tree, store, last_key, requests: requests.into(), older_secrets, keys, random })
+        let store = store_id(tree)?;
+        Ok(Self { engine, store, last_key, requests: requests.into(), older_secrets, keys, random })
     }
 
     /// A key that no subscription ever had.
@@ -153,11 +168,12 @@ impl RegistryTree {
         subscription: &Subscription,
         request: Option<&RequestKey>,
         now: UnixMicros,
-    ) -> Result<(), RegistryError> {
-        let mut batch = Batch::default();
-        batch.insert(&[RegistryKind::LastKey as u8], &subscription.key.0.to_be_bytes());
-        self.take_old_requests(now, &mut batch);
-        self.put_with(batch, subscription, request, now)?;
+    ) -> Result<(), StoreError> {
+        let old = self.old_requests(now);
+        let mut rows = vec![RowRecord::put([RegistryKind::LastKey as u8], subscription.key.0.to_be_bytes())];
+        rows.extend(self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)));
+        self.put_with(rows, subscription, request, now)?;
+        self.requests.drain(..old);
         self.last_key = subscription.key.0;
         Ok(())
     }
@@ -168,24 +184,28 @@ impl RegistryTree {
         subscription: &Subscription,
         request: Option<&RequestKey>,
         now: UnixMicros,
-    ) -> Result<(), RegistryError> {
-        self.put_with(Batch::default(), subscription, request, now)
+    ) -> Result<(), StoreError> {
+        self.put_with(Vec::new(), subscription, request, now)
     }
 
     fn put_with(
         &mut self,
-        mut batch: Batch,
+        mut rows: Vec<RowRecord>,
         subscription: &Subscription,
         request: Option<&RequestKey>,
         now: UnixMicros,
-    ) -> Result<(), RegistryError> {
-        let record = self.sealed(subscription)?;
-        batch.insert(&tree_key(subscription.key), record.encode_to_vec());
+    ) -> Result<(), StoreError> {
+        let record = self.sealed(subscription).map_err(RegistryError::from)?;
+        rows.push(RowRecord::put(tree_key(subscription.key), record.encode_to_vec()));
+        let mut made = None;
         if let Some(request) = request {
             let result = RequestRecord { subscription: Some(record), ..RequestRecord::default() };
-            self.remember(Some(subscription.name.account), request, result, now, &mut batch);
+            let key = request_key(Some(subscription.name.account), request.id);
+            rows.push(request_row(key, request, result, now));
+            made = Some((now, key));
         }
-        self.tree.apply_batch(batch)?;
+        self.engine.change(RowTree::Registry, rows)?;
+        self.requests.extend(made);
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
@@ -197,32 +217,18 @@ impl RegistryTree {
         text: &Secret,
         request: &RequestKey,
         now: UnixMicros,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<(), StoreError> {
         let mut result = RequestRecord { token: Some(token.into()), ..RequestRecord::default() };
         result.seal_token_text(text, request.id, &self.keys, &mut self.random);
-        let mut batch = Batch::default();
-        self.remember(None, request, result, now, &mut batch);
-        self.tree.apply_batch(batch)?;
+        let key = request_key(None, request.id);
+        self.engine.change(RowTree::Registry, vec![request_row(key, request, result, now)])?;
+        self.requests.push_back((now, key));
         Ok(())
     }
 
-    fn remember(
-        &mut self,
-        account: Option<AccountId>,
-        request: &RequestKey,
-        result: RequestRecord,
-        now: UnixMicros,
-        batch: &mut Batch,
-    ) {
-        let key = request_key(account, request.id);
-        self.requests.push_back((now, key));
-        let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
-        batch.insert(&key, record.encode_to_vec());
-    }
-
     /// Removes a subscription. Its request id is remembered all the same.
-    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), RegistryError> {
-        self.tree.remove(tree_key(key))?;
+    pub fn remove(&mut self, key: SubscriptionKey) -> Result<(), StoreError> {
+        self.engine.change(RowTree::Registry, vec![RowRecord::removed(tree_key(key))])?;
         self.older_secrets.remove(&key);
         Ok(())
     }
@@ -234,21 +240,30 @@ impl RegistryTree {
 
     /// Whether requests are remembered that are older than [`REQUEST_MEMORY`].
     pub fn has_old_requests(&self, now: UnixMicros) -> bool {
-        self.requests.front().is_some_and(|(time, _)| now.since(*time) > REQUEST_MEMORY)
+        self.old_requests(now) > 0
     }
 
-    /// Forgets these.
-    pub fn forget_requests(&mut self, now: UnixMicros) -> Result<(), RegistryError> {
-        let mut batch = Batch::default();
-        self.take_old_requests(now, &mut batch);
-        self.tree.apply_batch(batch)?;
+    /// Forgets these, and stores subscriptions that lost expired secrets.
+    pub fn forget(&mut self, changed: &[Subscription], now: UnixMicros) -> Result<(), StoreError> {
+        let old = self.old_requests(now);
+        let mut rows: Vec<_> =
+            self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)).collect();
+        for subscription in changed {
+            rows.push(self.row_of(subscription).map_err(RegistryError::from)?);
+        }
+        self.engine.change(RowTree::Registry, rows)?;
+        self.requests.drain(..old);
+        changed.iter().for_each(|subscription| note_older_secrets(&mut self.older_secrets, subscription));
         Ok(())
     }
 
-    fn take_old_requests(&mut self, now: UnixMicros, batch: &mut Batch) {
-        while let Some((_, key)) = self.requests.pop_front_if(|(time, _)| now.since(*time) > REQUEST_MEMORY) {
-            batch.remove(&key);
-        }
+    /// How many of the oldest requests are not remembered any more.
+    fn old_requests(&self, now: UnixMicros) -> usize {
+        self.requests.iter().take_while(|(time, _)| now.since(*time) > REQUEST_MEMORY).count()
+    }
+
+    fn row_of(&mut self, subscription: &Subscription) -> Result<RowRecord, RecordError> {
+        Ok(RowRecord::put(tree_key(subscription.key), self.sealed(subscription)?.encode_to_vec()))
     }
 
     /// The record of a subscription, as it may be written.
@@ -264,11 +279,14 @@ impl RegistryTree {
         account: Option<AccountId>,
         id: Uuid,
         now: UnixMicros,
-    ) -> Result<Option<(Vec<u8>, FirstResult)>, RegistryError> {
+    ) -> Result<Option<(Vec<u8>, FirstResult)>, StoreError> {
         let key = request_key(account, id);
-        let Some(value) = self.tree.get(key)? else { return Ok(None) };
-        let (time, fingerprint, first) = response_of(&key, &value, &self.keys)?;
-        Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, first)))
+        self.engine.with(|sled| {
+            let tree = sled.tree(REGISTRY_TREE)?;
+            let Some(value) = tree.get(key)? else { return Ok(None) };
+            let (time, fingerprint, first) = response_of(&key, &value, &self.keys)?;
+            Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, first)))
+        })
     }
 }
 
@@ -286,10 +304,10 @@ impl FirstResult {
     /// # Errors
     ///
     /// It is something else. Requests of accounts have subscriptions as their results.
-    pub fn subscription(self) -> Result<Arc<Subscription>, RecordError> {
+    pub fn subscription(self) -> Result<Arc<Subscription>, StoreError> {
         match self {
             Self::Subscription(subscription) => Ok(subscription),
-            Self::Token(..) => Err(no_result()),
+            Self::Token(..) => Err(RegistryError::from(no_result()).into()),
         }
     }
 
@@ -298,10 +316,10 @@ impl FirstResult {
     /// # Errors
     ///
     /// It is something else. Requests without an account have tokens as their results.
-    pub fn token(self) -> Result<(AccessToken, Secret), RecordError> {
+    pub fn token(self) -> Result<(AccessToken, Secret), StoreError> {
         match self {
             Self::Token(token, text) => Ok((*token, text)),
-            Self::Subscription(_) => Err(no_result()),
+            Self::Subscription(_) => Err(RegistryError::from(no_result()).into()),
         }
     }
 }
@@ -395,6 +413,17 @@ pub(crate) fn response_of(
         _ => return Err(no_result()),
     };
     Ok((UnixMicros(record.time), record.fingerprint, first))
+}
+
+/// The row of a request with its result.
+fn request_row(
+    key: [u8; REQUEST_KEY_BYTES],
+    request: &RequestKey,
+    result: RequestRecord,
+    now: UnixMicros,
+) -> RowRecord {
+    let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
+    RowRecord::put(key, record.encode_to_vec())
 }
 
 /// The id of the request in the key of its row.

@@ -16,11 +16,16 @@ pub enum Kind {
     State = 3,
     /// Owed events copied from a removed file; the manifest points to them.
     Relocated = 4,
+    /// A change of the registry; in its own log only.
+    Registry = 5,
+    /// In place of records that were damaged: the sequence number of the next event, 8 bytes, little endian.
+    Lost = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Commit, Self::Index, Self::State, Self::Relocated].into_iter().find(|kind| *kind as u8 == byte)
+        let kinds = [Self::Commit, Self::Index, Self::State, Self::Relocated, Self::Registry, Self::Lost];
+        kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -51,14 +51,64 @@ pub fn replay(
             _ => break,
         }
     }
-    // Search the rest of this file and the files after it.
-    for position in [end.pos].into_iter().chain(reader.files_after(end.pos.file())) {
-        if holds_later(reader, position, end.number)? {
-            return Err(lost(end.pos, end.number));
-        }
+    if find_gap(reader, end.pos, end.number)?.is_some() {
+        return Err(lost(end.pos, end.number));
     }
     end.ends.push(end.pos);
     Ok(end)
+}
+
+/// Damaged records, between a whole one and a later one.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    /// Position of the first of them.
+    pub pos: LogPosition,
+    /// Its number.
+    pub number: u64,
+    /// Position of the whole record after them; in a later file if they end this one.
+    pub next: LogPosition,
+    /// Its number.
+    pub next_number: u64,
+}
+
+/// The damaged records at a position where a replay ended, if a whole one comes after them.
+pub fn find_gap(reader: &LogReader, end: LogPosition, number: u64) -> Result<Option<Gap>, ReadError> {
+    // The rest of this file and the files after it.
+    for position in [end].into_iter().chain(reader.files_after(end.file())) {
+        if let Some((next, next_number)) = later(reader, position, number)? {
+            return Ok(Some(Gap { pos: end, number, next, next_number }));
+        }
+    }
+    Ok(None)
+}
+
+/// Records in place of the damaged ones, for their position: as many, and the last one says the sequence number
+/// of the next event. `None` if they do not fit.
+pub fn fill(gap: &Gap, next_seq: u64, room: usize) -> Option<Vec<u8>> {
+    let ends_file = gap.next.file() != gap.pos.file();
+    let len = if ends_file { room } else { (gap.next.offset() - gap.pos.offset()) as usize };
+    let mut bytes = Vec::with_capacity(len);
+    for number in gap.number..gap.next_number {
+        let start = bytes.len();
+        let mut record = vec![0; HEAD_BYTES];
+        record.extend(next_seq.to_le_bytes());
+        if number + 1 == gap.next_number && !ends_file {
+            record.resize(record.len().max(len.checked_sub(start)?), 0);
+        }
+        Head::fill(&mut record, Kind::Lost, gap.pos.plus(start), number);
+        record.resize(padded(record.len()), 0);
+        bytes.extend(record);
+        if bytes.len() > len {
+            return None;
+        }
+    }
+    bytes.resize(len, 0);
+    (gap.next_number > gap.number).then_some(bytes)
+}
+
+/// The number of the record at `pos`, if one is there.
+pub(super) fn number_at(reader: &LogReader, pos: LogPosition) -> Result<Option<u64>, ReadError> {
+    Ok(record_at(reader, pos)?.map(|(head, _)| head.number))
 }
 
 fn lost(pos: LogPosition, number: u64) -> ReadError {
@@ -85,9 +135,9 @@ fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u
     Ok((record_checksum(&record) == head.checksum).then_some((head, record)))
 }
 
-/// Whether a record with this number or a later one is at `pos` or after it in its file.
-fn holds_later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<bool, ReadError> {
-    let Some(file) = reader.file(pos.file()) else { return Ok(false) };
+/// The first whole record with this number or a later one at `pos` or after it in its file, and its number.
+fn later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<Option<(LogPosition, u64)>, ReadError> {
+    let Some(file) = reader.file(pos.file()) else { return Ok(None) };
     let len = file.metadata()?.len();
     let mut from = u64::from(pos.offset());
     while from + (HEAD_BYTES as u64) <= len {
@@ -96,12 +146,13 @@ fn holds_later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<bool
         let bytes = reader.read(position, look)?;
         for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(ALIGN) {
             if bytes[at..at + MAGIC.len()] == MAGIC
-                && record_at(reader, position.plus(at))?.is_some_and(|(head, _)| head.number >= number)
+                && let Some((head, _)) = record_at(reader, position.plus(at))?
+                && head.number >= number
             {
-                return Ok(true);
+                return Ok(Some((position.plus(at), head.number)));
             }
         }
         from += look.next_multiple_of(ALIGN) as u64;
     }
-    Ok(false)
+    Ok(None)
 }

@@ -121,6 +121,13 @@ pub struct SubscriptionRecord {
     key_pair: String,
 }
 
+impl SubscriptionRecord {
+    /// The name of the subscription.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl fmt::Debug for SubscriptionRecord {
     /// Prints only the name: before sealing the record has secrets in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

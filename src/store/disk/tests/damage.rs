@@ -45,7 +45,7 @@ async fn a_damaged_directory_is_refused_and_never_made_anew() {
     }
 }
 
-fn snapshots(dir: &Path) -> Vec<PathBuf> {
+pub fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir.join("store")).unwrap().map(|file| file.unwrap().path());
     files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snap.")).collect()
 }
@@ -180,6 +180,17 @@ async fn a_start_reads_the_manifest_and_the_last_file_only() {
         fs::rename(&away, &file).unwrap();
     }
     open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn left_overs_of_an_unfinished_snapshot_are_removed_before_sled_opens() {
+    for content in [&b""[..], b"half of one"] {
+        let dir = closed_store().await;
+        let left_over = dir.path().join("store/snap.FFFFFFFFFFFFFFFF.generating");
+        fs::write(&left_over, content).unwrap();
+        open(dir.path()).expect("nothing is damaged");
+        assert!(!left_over.exists());
+    }
 }
 
 #[tokio::test]

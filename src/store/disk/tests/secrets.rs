@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         NewToken, RequestKey,
-        disk::{kv::access_tokens::TOKENS_TREE, records::*},
+        disk::{log::registry_log::RegistryLog, records::*},
     },
 };
 
@@ -145,10 +145,11 @@ fn put_in_the_clear(dir: &Path, keys: &SealingKeys) {
     tree.remove([RegistryKind::SecretsKey as u8]).unwrap();
     db.flush().unwrap();
     drop((tree, db));
+    fs::remove_file(dir.join("ledger/registry")).unwrap();
     fs::write(dir.join("TIDINGS"), "tidings format 2 ready\n").unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -180,8 +181,13 @@ async fn a_store_in_the_clear_is_sealed_and_nothing_of_it_stays_in_the_files() {
     store.close().unwrap();
     drop(store);
     assert_eq!(found_in(dir.path(), &wanted), 0);
-    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 3 "));
+    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 4 "));
     assert_eq!(all(&open(dir.path()).unwrap()), subscriptions, "with the key that was made");
+}
+
+/// Puts the log of a sealed store where the rewrite leaves it.
+fn copy_log(sealed: &Path, dir: &Path) {
+    fs::copy(sealed.join("ledger/registry"), dir.join("ledger/registry.of-rewrite")).unwrap();
 }
 
 #[tokio::test]
@@ -201,22 +207,26 @@ async fn a_crash_while_a_store_is_sealed_leaves_one_that_opens() {
         }),
         ("the new one is whole, and the format is noted", |dir, sealed| {
             copy(&sealed.join("store"), &dir.join("store.new"));
+            copy_log(sealed, dir);
             fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
         }),
         ("between the renames", |dir, sealed| {
             copy(&sealed.join("store"), &dir.join("store.new"));
+            copy_log(sealed, dir);
             fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
             fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
         }),
         ("before the old one is removed", |dir, sealed| {
             fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
             copy(&sealed.join("store"), &dir.join("store"));
+            copy_log(sealed, dir);
             fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
         }),
         ("while the old one is removed", |dir, sealed| {
             fs::rename(dir.join("store"), dir.join("store.old")).unwrap();
             fs::remove_file(dir.join("store.old/conf")).unwrap();
             copy(&sealed.join("store"), &dir.join("store"));
+            copy_log(sealed, dir);
             fs::copy(sealed.join("TIDINGS"), dir.join("TIDINGS")).unwrap();
         }),
     ];
@@ -224,12 +234,14 @@ async fn a_crash_while_a_store_is_sealed_leaves_one_that_opens() {
     for (what, crash) in crashes {
         let after = tempfile::tempdir().unwrap();
         copy(dir.path(), after.path());
+        // A start begins the registry's log before it seals anything.
+        drop(kv::engine::create_log(after.path(), &raw(after.path())).unwrap());
         crash(after.path(), sealed.path());
         let store = open_with(after.path(), &given(&[1])).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(all(&store), subscriptions, "{what}");
         drop(store);
         assert_eq!(found_in(after.path(), &wanted), 0, "{what}");
-        for left in ["store.new", "store.old"] {
+        for left in ["store.new", "store.old", "ledger/registry.of-rewrite"] {
             assert!(!after.path().join(left).exists(), "{what}: {left}");
         }
     }
@@ -268,10 +280,10 @@ async fn the_first_of_several_keys_takes_the_place_of_the_one_before() {
 async fn a_creation_of_a_token_that_was_interrupted_is_completed_by_a_repetition() {
     let dir = tempfile::tempdir().unwrap();
     store_with_secrets(dir.path(), &given(&[1])).await;
-    let db = raw(dir.path());
-    db.open_tree(TOKENS_TREE).unwrap().clear().unwrap();
-    db.flush().unwrap();
-    drop(db);
+    let (mut log, rows) = RegistryLog::open(&dir.path().join("ledger")).unwrap();
+    let tokens = rows[&RowTree::Tokens].keys().map(|key| RowRecord::removed(key.clone())).collect();
+    log.append(RowTree::Tokens, tokens).unwrap();
+    drop(log);
     let store = open_with(dir.path(), &given(&[1])).unwrap();
     assert!(store.tokens().by_id(&TokenId::made_of(1)).is_none());
     assert_eq!(token_text(&store).await, TOKEN);
@@ -351,9 +363,9 @@ async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
     let decode = |row: usize| SubscriptionRecord::decode(&*rows[row].1).unwrap();
     let mut moved = decode(1);
     moved.take_sealed_of(decode(0));
-    tree.insert(&rows[1].0, moved.encode_to_vec()).unwrap();
-    db.flush().unwrap();
-    drop((tree, db));
+    let (mut log, _) = RegistryLog::open(&dir.path().join("ledger")).unwrap();
+    log.append(RowTree::Registry, vec![RowRecord::put(&*rows[1].0, moved.encode_to_vec())]).unwrap();
+    drop((tree, db, log));
     let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
     assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");
     assert!(refused.to_string().contains(&format!("signing_secret: {}", SealError::NotGenuine)), "{refused}");

@@ -39,7 +39,6 @@ impl Writer {
 
     fn write_tokens(&mut self, rows: Vec<TokenRow>) -> Result<(), StoreError> {
         self.tokens_tree.write(&rows)?;
-        self.sync_registry()?;
         self.shared.tokens.apply(rows);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
                 volume::IndexSlices,
                 volume_codec::{encode_index, encode_state},
             },
-            log::{Kind, LogPosition, LogSlice, checksum},
+            log::{Kind, LogPosition, LogSlice, WriteError, checksum},
         },
     },
 };
@@ -87,8 +87,7 @@ impl Writer {
             file_times: ledger.file_times.clone(),
             volumes: Vec::new(),
         };
-        Manifest::write(&self.ledger_dir, &manifest, ledger.volumes.iter())
-            .map_err(|error| super::write_failed(error.into()))?;
+        Manifest::write(&self.ledger_dir, &manifest, ledger.volumes.iter()).map_err(WriteError::from)?;
         drop(ledger);
         self.checkpoint_file = self.log.end().file();
         Ok(())
@@ -165,9 +164,9 @@ impl Writer {
 
     /// Appends the record under construction and makes it durable.
     pub(super) fn append(&mut self, kind: Kind) -> Result<LogPosition, StoreError> {
-        let pos = self.log.append(kind).map_err(super::write_failed)?;
+        let pos = self.log.append(kind)?;
         let start = Instant::now();
-        self.log.sync().map_err(super::write_failed)?;
+        self.log.sync()?;
         self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         Ok(pos)
     }

@@ -64,9 +64,7 @@ impl Writer {
                 self.reply(reply, result);
             }
             Write::Stop(reply) => {
-                let synced = if self.working().is_ok() { self.sync_registry() } else { Ok(()) };
-                let result = synced.map(|()| self.log.next_number());
-                self.reply(reply, result);
+                self.reply(reply, Ok(self.log.next_number()));
                 return false;
             }
             Write::Accept(..) | Write::Settle => unreachable!("commits gather these"),
@@ -146,7 +144,6 @@ impl Writer {
         let request = new.request.clone();
         let subscription = Arc::new(new.into_subscription(key, uid, now));
         self.registry_tree.create(&subscription, request.as_ref(), now)?;
-        self.sync_registry()?;
         self.shared.ledger_mut().add_subscription(key);
         self.shared.registry.put(Arc::clone(&subscription));
         Ok(Created { subscription, repeated: false })
@@ -190,7 +187,6 @@ impl Writer {
             Some(subscription),
         )?;
         self.registry_tree.put(&changed, request.as_ref(), now)?;
-        self.sync_registry()?;
         self.shared.registry.put(Arc::clone(&changed));
         Ok(changed)
     }
@@ -203,7 +199,6 @@ impl Writer {
             return Err(StoreError::Owed(owed));
         }
         self.registry_tree.remove(subscription)?;
-        self.sync_registry()?;
         {
             // Readers see both changes or neither.
             let mut ledger = self.shared.ledger_mut();

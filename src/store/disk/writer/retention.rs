@@ -10,7 +10,7 @@ use crate::{
         Purged, RetentionLimit, StoreError,
         disk::{
             index::volume_detail::EventMeta,
-            log::{Kind, ReadError, checksum, damaged},
+            log::{Kind, ReadError, WriteError, checksum, damaged},
             read::fetch::EventRef,
         },
     },
@@ -49,15 +49,11 @@ impl Writer {
         if matches!(self.registry_room(), Err(StoreError::Full)) {
             return Ok(());
         }
-        self.registry_tree.forget_requests(now)?;
         let subscriptions =
             subscriptions.into_iter().filter_map(|subscription| self.shared.registry.by_key(subscription));
         let changed: Vec<_> =
             subscriptions.filter_map(|subscription| subscription.without_old_secrets(now)).collect();
-        for subscription in &changed {
-            self.registry_tree.put(subscription, None, now)?;
-        }
-        self.sync_registry()?;
+        self.registry_tree.forget(&changed, now)?;
         changed.into_iter().for_each(|subscription| self.shared.registry.put(Arc::new(subscription)));
         Ok(())
     }
@@ -88,7 +84,7 @@ impl Writer {
         self.shared.ledger_mut().file_times.retain(|file, _| !files.contains(file));
         self.log.forget(&files);
         self.checkpoint()?;
-        self.log.remove(files).map_err(|error| super::write_failed(error.into()))?;
+        self.log.remove(files).map_err(WriteError::from)?;
         Ok(events)
     }
 

@@ -1,0 +1,52 @@
+//! `tidings check`: examines a data directory, and repairs it on request.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::{exit_code, log_warnings, print};
+use crate::{
+    store::disk::check::{CheckReport, QUARANTINE, check},
+    telemetry::LogFormat,
+};
+
+/// The arguments.
+pub fn command(name: &'static str) -> Command {
+    let about = "Examine a data directory while the gateway is stopped, and repair it";
+    let dir = Arg::new("data_dir").value_name("DATA_DIR").required(true).value_parser(value_parser!(PathBuf));
+    let repair = Arg::new("repair").long("repair").action(ArgAction::SetTrue);
+    Command::new(name)
+        .about(about)
+        .long_about(format!(
+            "{about}.\n\nReads everything in it, and names each damage with its file, its position, what it concerns and the way out. \
+             The exit code is 1 if there is a damage that is not repaired.",
+        ))
+        .arg(dir.help("The data directory"))
+        .arg(repair.help(format!(
+            "Move what is damaged into DATA_DIR/{QUARANTINE}, so that the rest opens; copy the directory before",
+        )))
+}
+
+/// Examines the directory and prints what is wrong with it.
+pub fn execute(matches: &ArgMatches) -> ExitCode {
+    let dir = matches.get_one::<PathBuf>("data_dir").expect("clap requires it");
+    let examined = || {
+        log_warnings(LogFormat::Text)?;
+        let report = check(dir, matches.get_flag("repair"))?;
+        print(&describe(&report))?;
+        anyhow::ensure!(!report.is_damaged(), "{} is damaged", dir.display());
+        Ok(())
+    };
+    exit_code(examined())
+}
+
+fn describe(report: &CheckReport) -> String {
+    let CheckReport { damages, subscriptions, tokens, audit_records, events } = report;
+    let mut text: String = damages.iter().map(|damage| format!("{damage}.\n")).collect();
+    text.push_str(&format!(
+        "Read {subscriptions} subscriptions, {tokens} access tokens, {audit_records} audit records, {events} events: {} \
+         damages.\n",
+        damages.len(),
+    ));
+    text
+}

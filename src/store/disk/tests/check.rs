@@ -1,0 +1,174 @@
+//! `tidings check`: names each damage, and a repair leaves a store that opens.
+
+use super::*;
+use crate::store::{
+    TimeRange,
+    disk::check::{CheckReport, QUARANTINE, Remedy, check},
+};
+
+/// A closed store with a subscription, and events in several files and at the end of the log.
+async fn filled_store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let subscription =
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap().subscription.key;
+    work(&store, subscription, 60).await;
+    store.close().unwrap();
+    dir
+}
+
+fn events_in(store: &DiskStore) -> usize {
+    let account = AccountId::new(1).unwrap();
+    let mut query =
+        EventQuery { account, types: Vec::new(), time: TimeRange::default(), before: None, limit: 1000 };
+    let mut count = 0;
+    loop {
+        let page = store.events(&query).unwrap();
+        count += page.rows.len();
+        let Some(next) = page.next else { return count };
+        query.before = Some(next);
+    }
+}
+
+/// Positions of the records in a log file.
+fn records(file: &Path) -> Vec<usize> {
+    let bytes = fs::read(file).unwrap();
+    (0..bytes.len()).step_by(8).filter(|at| bytes[*at..].starts_with(b"Tdgs")).collect()
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 4;
+    fs::write(file, bytes).unwrap();
+}
+
+fn checked(dir: &Path) -> CheckReport {
+    check(dir, false).unwrap()
+}
+
+#[tokio::test]
+async fn a_check_of_a_whole_store_reads_everything_and_finds_nothing() {
+    let dir = filled_store().await;
+    let report = checked(dir.path());
+    assert_eq!(report.damages, []);
+    assert_eq!(report.subscriptions, 1);
+    assert_eq!(report.events, 3000, "{report:?}");
+    assert!(!dir.path().join(QUARANTINE).exists());
+    let open = open(dir.path()).unwrap();
+    assert!(matches!(check(dir.path(), false), Err(OpenError::Locked(..))));
+    drop(open);
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(matches!(check(nothing.path(), true), Err(OpenError::NoStore(_))));
+}
+
+#[tokio::test]
+async fn a_damage_that_refuses_a_start_is_named_and_a_repair_opens_the_rest() {
+    type Damage = fn(&Path);
+    /// A damage, the file that is named, and how many of the events are lost at most.
+    type Case = (&'static str, Damage, &'static str, usize);
+    let cases: [Case; 9] = [
+        ("the marker is gone", |dir| fs::remove_file(dir.join("TIDINGS")).unwrap(), "TIDINGS", 0),
+        ("the marker is garbage", |dir| fs::write(dir.join("TIDINGS"), "hello").unwrap(), "TIDINGS", 0),
+        ("sled's directory is gone", |dir| fs::remove_dir_all(dir.join("store")).unwrap(), "store", 0),
+        (
+            "sled's file is overwritten",
+            |dir| fs::write(dir.join("store/db"), [0x5a; 70_000]).unwrap(),
+            "store",
+            0,
+        ),
+        (
+            "a snapshot is damaged",
+            |dir| damage::snapshots(dir).iter().for_each(|snap| flip(snap, 9)),
+            "store",
+            0,
+        ),
+        (
+            "the registry's log is gone",
+            |dir| fs::remove_file(dir.join("ledger/registry")).unwrap(),
+            "ledger/registry",
+            0,
+        ),
+        ("the registry's log is damaged", |dir| flip(&dir.join("ledger/registry"), 60), "ledger/registry", 0),
+        (
+            "the end is noted too far",
+            |dir| fs::write(dir.join("clean"), "next_seq 9999\nnext_record 9999\n").unwrap(),
+            "clean",
+            0,
+        ),
+        (
+            "a commit is damaged",
+            |dir| {
+                let log = log_files(dir).pop().unwrap();
+                let manifest = index::manifest::Manifest::read(&dir.join("ledger")).unwrap();
+                let after = |at: &usize| *at >= manifest.pos.offset() as usize;
+                let record = records(&log).into_iter().find(after).unwrap();
+                flip(&log, record + 50);
+            },
+            ".log",
+            50,
+        ),
+    ];
+    for (what, damage, file, lost) in cases {
+        let dir = filled_store().await;
+        let before = events_in(&open(dir.path()).unwrap());
+        damage(dir.path());
+        let refused = open(dir.path()).err().unwrap_or_else(|| panic!("{what}: it was opened")).to_string();
+        assert!(refused.contains(file), "{what}: {refused}");
+        assert!(refused.contains(&format!("tidings check {}", dir.path().display())), "{what}: {refused}");
+        let report = checked(dir.path());
+        assert!(
+            report.is_damaged() && report.damages.iter().any(|d| d.file.contains(file)),
+            "{what}: {report:?}"
+        );
+        let repaired = check(dir.path(), true).unwrap();
+        assert!(!repaired.is_damaged(), "{what}: {repaired:?}");
+        assert_eq!(checked(dir.path()).damages, [], "{what}");
+        let store = open(dir.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let events = events_in(&store);
+        assert!(events <= before && events >= before - lost, "{what}: {events} of {before}");
+        assert_eq!(store.registry().keys().len(), 1, "{what}");
+        // It goes on, and opens again.
+        let accepted = store.accept(vec![conformance::new_event(1, None, 1)]).await.unwrap();
+        assert_eq!(accepted[0].delivery_count, 1, "{what}");
+        store.close().unwrap();
+        drop(store);
+        open(dir.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_cannot_be_read_costs_its_events_after_a_repair() {
+    let dir = filled_store().await;
+    let before = events_in(&open(dir.path()).unwrap());
+    let manifest = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap();
+    let volume = &manifest.volumes[0];
+    let stored = volume.stored().unwrap();
+    let file = dir.path().join("ledger").join(log::file_name(stored.index.events.pos.file()));
+    flip(&file, stored.index.events.pos.offset() as usize + 3);
+    let report = checked(dir.path());
+    let [damage] = &report.damages[..] else { panic!("{report:?}") };
+    assert!(damage.meaning.contains(&format!("index of {} events", volume.events)), "{damage}");
+    assert!(damage.meaning.contains("accounts/1/subscriptions/a"), "{damage}");
+    assert!(matches!(damage.remedy, Remedy::Repair(_)), "{damage}");
+    assert!(!check(dir.path(), true).unwrap().is_damaged());
+    assert_eq!(checked(dir.path()).damages, []);
+    assert_eq!(fs::read_dir(dir.path().join(QUARANTINE)).unwrap().count(), 2);
+    let after = events_in(&open(dir.path()).unwrap());
+    assert_eq!(after, before - volume.events as usize);
+}
+
+#[tokio::test]
+async fn a_damaged_body_is_named_with_its_event_and_subscriptions() {
+    let dir = filled_store().await;
+    let manifest = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap();
+    let reader = log::LogReader::read_only(&dir.path().join("ledger")).unwrap();
+    let detail = read::fetch::read_detail(&reader, manifest.volumes[0].stored().unwrap()).unwrap();
+    let event = &detail.events[3];
+    flip(&dir.path().join("ledger").join(log::file_name(event.pos.file())), event.pos.offset() as usize + 5);
+    let report = checked(dir.path());
+    let [damage] = &report.damages[..] else { panic!("{report:?}") };
+    assert_eq!((damage.place, &damage.remedy), (Some(event.pos.offset().into()), &Remedy::Served));
+    assert!(damage.meaning.contains(&format!("accounts/1/events/{}", event.id)), "{damage}");
+    assert!(damage.meaning.contains("accounts/1/subscriptions/a"), "{damage}");
+    open(dir.path()).unwrap();
+}
