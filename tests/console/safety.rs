@@ -222,7 +222,7 @@ async fn a_reader_sees_no_buttons_and_cannot_send_their_forms() {
         "webhooks/crm/delete",
         "webhooks/crm/rotate",
         "webhooks/crm/edit",
-        "webhooks/new",
+        "new-webhook",
         "deliveries/replay",
     ] {
         let page = console.get(&format!("/accounts/1/{path}"), &reader).await;
