@@ -2,7 +2,8 @@
 //!
 //! What is measured: events stored by 1, 64 and 256 callers at once and in batches; the whole cycle of an event that is
 //! owed to one subscription, stored and settled; what is written to the disk for a byte of events, and what is left on it;
-//! how long it takes to open the store again. Beside it, the disk alone in the same run. docs/benchmarks.md has figures.
+//! how long it takes to open the store again; how long a publish takes while retention removes many files, and while it
+//! does not (`-- --only retention` measures just this). Beside it, the disk alone in the same run. docs/benchmarks.md has figures.
 
 use std::{
     fs::{self, File},
@@ -10,13 +11,13 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use futures_util::future::try_join_all;
 use rand::{SeedableRng, rngs::StdRng};
 use tidings::{
@@ -34,7 +35,7 @@ use tidings::{
     metrics::Metrics,
     proto::v1::EventType,
     store::{
-        NewEvent, NewSubscription, QueueEvent, Settlement, Store,
+        NewEvent, NewSubscription, QueueEvent, RetentionLimit, Settlement, Store,
         disk::{DiskStore, KeySource, StoreSettings},
     },
 };
@@ -54,14 +55,28 @@ struct Arguments {
     /// Less of everything, for checks that nothing is broken.
     #[arg(long)]
     quick: bool,
+    /// Only this part.
+    #[arg(long)]
+    only: Option<Part>,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// A part that can be measured alone.
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    /// Publishing while retention removes files.
+    Retention,
+}
+
 fn main() -> anyhow::Result<()> {
-    let divisor = if Arguments::parse().quick { 10 } else { 1 };
+    let Arguments { quick, only, .. } = Arguments::parse();
+    let divisor = if quick { 10 } else { 1 };
     let runtime = Runtime::new()?;
+    if let Some(Part::Retention) = only {
+        return runtime.block_on(retention(FILES / divisor));
+    }
     println!("| what | events/s | CPU µs per event | written per byte |\n|---|--:|--:|--:|");
     for (batch, writes) in [(1, 2_000), (32, 2_000), (256, 500)] {
         let per_second = append(batch, writes / divisor)?;
@@ -77,7 +92,8 @@ fn main() -> anyhow::Result<()> {
         runtime.block_on(measure(&format!("stored: {name}"), load, false))?;
         runtime.block_on(measure(&format!("stored and settled: {name}"), load, true))?;
     }
-    runtime.block_on(size_and_reopening(300_000 / divisor))
+    runtime.block_on(size_and_reopening(300_000 / divisor))?;
+    runtime.block_on(retention(FILES / divisor))
 }
 
 /// Events a second that can be made durable by a plain file, `batch` at a time.
@@ -224,9 +240,102 @@ async fn size_and_reopening(events: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Log files that age at once, bytes of each, one event in how many is still owed, and callers that publish meanwhile.
+const FILES: u64 = 60;
+const FILE_BYTES: u32 = 4 << 20;
+const OWED_ONE_IN: u64 = 10;
+const PUBLISHERS: usize = 8;
+/// How long publishing is measured before retention, and again after it.
+const WITHOUT: Duration = Duration::from_secs(10);
+
+/// Publishes before, while and after retention removes `files` files, in one run.
+async fn retention(files: u64) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let store = open_with(dir.path(), StoreSettings { file_bytes: FILE_BYTES, ..StoreSettings::default() })?;
+    let subscription = subscribe(&store).await?;
+    let (mut bytes, mut number) = (0, 0);
+    while bytes < files * u64::from(FILE_BYTES) {
+        let batch: Vec<_> = (0..100).map(|nth| new_event(number + nth)).collect();
+        bytes += batch.iter().map(|new| new.content.encoded.len() as u64).sum::<u64>();
+        store.accept(batch).await?;
+        number += 100;
+    }
+    let keys = (1..=number).filter(|seq| seq % OWED_ONE_IN != 0);
+    let settlements: Vec<_> = keys
+        .map(|seq| Settlement {
+            key: DeliveryKey { seq: Seq(seq), subscription },
+            attempt: attempt(),
+            state: DeliveryState::Succeeded,
+        })
+        .collect();
+    for some in settlements.chunks(1000) {
+        store.settle(some.to_vec()).await?;
+    }
+    let by_age = RetentionLimit { since: SystemClock.now(), bytes_max: u64::MAX };
+    let before = publish_until(&store, tokio::time::sleep(WITHOUT)).await?;
+    let start = Instant::now();
+    let mut purged = None;
+    let during = publish_until(&store, async { purged = Some(store.purge(by_age).await) }).await?;
+    let (took, purged) = (start.elapsed(), purged.context("it ended")??);
+    let after = publish_until(&store, tokio::time::sleep(WITHOUT)).await?;
+    let without: Vec<Duration> = before.iter().chain(&after).copied().collect();
+    println!(
+        "\nRetention removed {} events of {number} in {:.1} s.\n\n| publish, {PUBLISHERS} callers | publishes | p50 ms | p99 ms | \
+         longest ms |\n|---|--:|--:|--:|--:|",
+        purged.events,
+        took.as_secs_f64(),
+    );
+    for (name, times) in [("before", &before), ("during", &during), ("after", &after), ("without", &without)]
+    {
+        let ms = |part| percentile(times, part).as_secs_f64() * 1e3;
+        println!("| {name} | {} | {:.2} | {:.2} | {:.1} |", times.len(), ms(0.5), ms(0.99), ms(1.0));
+    }
+    let ratio = percentile(&during, 0.99).as_secs_f64() / percentile(&without, 0.99).as_secs_f64();
+    println!("\np99 during retention: {ratio:.2} times that without.");
+    ensure!(purged.events > 0, "retention removed nothing");
+    Ok(store.close()?)
+}
+
+/// How long each publish takes while `until` runs.
+async fn publish_until(store: &Arc<DiskStore>, until: impl Future) -> anyhow::Result<Vec<Duration>> {
+    let over = Arc::new(AtomicBool::new(false));
+    let callers = (0..PUBLISHERS).map(|_| {
+        let (store, over) = (Arc::clone(store), Arc::clone(&over));
+        tokio::spawn(async move {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let new = vec![new_event(1)];
+                let start = Instant::now();
+                store.accept(new).await?;
+                times.push(start.elapsed());
+            }
+            anyhow::Ok(times)
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    until.await;
+    over.store(true, Ordering::Relaxed);
+    let mut times = Vec::new();
+    for caller in try_join_all(callers).await? {
+        times.extend(caller?);
+    }
+    Ok(times)
+}
+
+fn percentile(times: &[Duration], part: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is an index of the list")]
+    let index = ((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(index).copied().unwrap_or_default()
+}
+
 fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
+    open_with(dir, StoreSettings::default())
+}
+
+fn open_with(dir: &Path, settings: StoreSettings) -> anyhow::Result<Arc<DiskStore>> {
     let metrics = Metrics::new(SystemClock.now());
-    let settings = StoreSettings::default();
     let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
     Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     domain::{
+        damage::Damage,
         event_routing::OrderTag,
         ids::{EventName, Seq},
         payload_format::PayloadFormat,
@@ -36,14 +37,29 @@ pub struct StoredEvent {
     pub name: EventName,
     /// When it was stored.
     pub create_time: UnixMicros,
-    /// The published event.
+    /// The published event; without a payload if it is damaged.
     pub content: EventContent,
+    /// Set if the disk has lost the content. Such an event is never sent.
+    pub damage: Option<Box<Damage>>,
 }
 
 impl StoredEvent {
     /// A stored event.
     pub fn new(seq: Seq, name: EventName, create_time: UnixMicros, content: impl Into<EventContent>) -> Self {
-        Self { seq, name, create_time, content: content.into() }
+        Self { seq, name, create_time, content: content.into(), damage: None }
+    }
+
+    /// A stored event whose content is lost. Its type and its order are known from the index.
+    pub fn damaged(
+        seq: Seq,
+        create_time: UnixMicros,
+        event_type: EventType,
+        order_tag: OrderTag,
+        name: EventName,
+        damage: Damage,
+    ) -> Self {
+        let content = EventContent::new(event_type, order_tag, Bytes::new());
+        Self { seq, name, create_time, content, damage: Some(Box::new(damage)) }
     }
 
     /// The body that is POSTed in `format`. Rendered once for all subscriptions.

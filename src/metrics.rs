@@ -44,7 +44,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a publish was refused: the `reason` of `google.rpc.ErrorInfo`. Any other reason is counted as the last
 /// one.
-pub const REFUSAL_REASONS: [&str; 14] = [
+pub const REFUSAL_REASONS: [&str; 15] = [
     "ACCOUNT_MISMATCH",
     "BACKLOG_FULL",
     "DEADLINE_EXCEEDED",
@@ -55,13 +55,14 @@ pub const REFUSAL_REASONS: [&str; 14] = [
     "INTERNAL",
     "OVERLOADED",
     "RATE_LIMITED",
+    "RECORD_DAMAGED",
     "SHUTTING_DOWN",
     "STORAGE_FAILED",
     "STORE_FULL",
     "OTHER",
 ];
 
-const OUTCOMES: [&str; 6] = ["ok", "http_status", "timeout", "connect", "io", "blocked"];
+const OUTCOMES: [&str; 7] = ["ok", "http_status", "timeout", "connect", "io", "blocked", "damaged"];
 const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
 const AUDIT_OUTCOMES: [&str; 3] = ["unknown", "ok", "refused"];
 
@@ -146,6 +147,8 @@ pub struct Metrics {
     commit_settlements: Histogram,
     /// Volumes whose details were read from the disk.
     pub volumes_read: IntCounter,
+    /// Damaged records that were found, each once.
+    pub records_damaged: IntCounter,
     /// Seconds of the sync alone, of any commit.
     pub sync_seconds: Histogram,
     /// In the order of [`AUDIT_OUTCOMES`].
@@ -318,6 +321,11 @@ impl Metrics {
                 "tidings_volumes_read_total",
                 "Volumes (blocks of a few thousand events) whose details were read from disk, mostly for list calls.",
             ),
+            records_damaged: counter(
+                r,
+                "tidings_records_damaged_total",
+                "Records that the disk has lost, each counted when it is first read. See the log for what they were.",
+            ),
             sync_seconds: histogram(
                 r,
                 "tidings_sync_duration_seconds",
@@ -379,6 +387,9 @@ impl Metrics {
     /// Counts an attempt to deliver `event`. The arrival time is measured for first attempts.
     pub fn attempt_ended(&self, event: &StoredEvent, attempt: &Attempt, is_first: bool) {
         self.attempts[outcome_index(attempt.outcome)].inc();
+        if attempt.outcome == Outcome::Damaged {
+            return; // Nothing was sent.
+        }
         self.attempt_seconds.observe(attempt.duration.as_secs_f64());
         if is_first && attempt.outcome == Outcome::Ok {
             let end = attempt.start_time.plus(attempt.duration);
@@ -445,6 +456,7 @@ fn outcome_index(outcome: Outcome) -> usize {
         Outcome::Connect => 3,
         Outcome::Io => 4,
         Outcome::Blocked => 5,
+        Outcome::Damaged => 6,
     }
 }
 

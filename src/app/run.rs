@@ -11,7 +11,7 @@ use super::{App, access, console, drain::Running, grpc_runtime::GrpcRuntime, ing
 use crate::{
     console::GrpcListener,
     delivery::dispatcher::Dispatcher,
-    gateway::{Gateway, GatewaySettings},
+    gateway::{Gateway, GatewayError, GatewaySettings},
     grpc::{self, ConnectionSettings, GrpcSettings, Health},
     ops::{Phase, Readiness},
     store::{Store, disk::DiskStore},
@@ -137,6 +137,9 @@ async fn enforce_retention(gateway: Gateway, shutdown: CancellationToken) {
         match gateway.enforce_retention().await {
             Ok(purged) if purged.events > 0 => tracing::debug!(events = purged.events, "deleted old events"),
             Ok(_) => {}
+            Err(error @ GatewayError::ReadFailed(_)) => {
+                tracing::warn!(%error, "cannot delete old events; trying again");
+            }
             // A failure of the store has been logged already.
             Err(error) => tracing::debug!(%error, "cannot delete old events"),
         }

@@ -193,6 +193,7 @@ impl Badge {
             Outcome::Connect => Self::new("bad", "✕", "no connection"),
             Outcome::Io => Self::new("bad", "✕", "connection broke"),
             Outcome::Blocked => Self::new("bad", "✕", "address blocked"),
+            Outcome::Damaged => Self::new("bad", "✕", "event damaged"),
             Outcome::Unspecified => Self::new("idle", "?", "unknown"),
         }
     }

@@ -333,8 +333,12 @@ impl Dispatcher {
 
     fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe }: &AttemptDone) {
         let (id, now) = (key.subscription, self.context.clock.now());
-        self.scheduler.release(id, attempt.outcome == Outcome::Ok);
-        if let Some(subscription) = self.context.store.registry().by_key(id) {
+        // A damaged event was not sent: it says nothing about the endpoint.
+        let was_sent = attempt.outcome != Outcome::Damaged;
+        let is_healthy =
+            if was_sent { attempt.outcome == Outcome::Ok } else { self.scheduler.is_healthy(id) };
+        self.scheduler.release(id, is_healthy);
+        if was_sent && let Some(subscription) = self.context.store.registry().by_key(id) {
             if !is_probe {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, throttle_wait_max, .. } = self.context.settings;
@@ -345,7 +349,7 @@ impl Dispatcher {
             self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *is_probe);
         }
         if *is_probe {
-            self.probing.probe_ended(&self.context, id, &mut self.timers, &mut self.random);
+            self.probing.probe_ended(&self.context, id, was_sent, &mut self.timers, &mut self.random);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.lane.settled(key.seq, *due);
         }

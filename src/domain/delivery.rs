@@ -77,6 +77,9 @@ pub enum Outcome {
     Io,
     /// The URL resolves to an address that the egress policy blocks.
     Blocked,
+    /// Nothing was sent: the stored event is damaged. Of an attempt that is listed: its record is damaged, and
+    /// how it ended is unknown.
+    Damaged,
 }
 
 /// One POST and its outcome.
@@ -99,4 +102,30 @@ pub struct Attempt {
     pub retry_after: Option<Duration>,
     /// The URL of the POST.
     pub url: String,
+}
+
+impl Attempt {
+    /// In place of a POST of an event that is damaged.
+    pub fn of_damaged_event(now: UnixMicros) -> Self {
+        let error = "the stored event is damaged and was not sent; the gateway's log says where".to_owned();
+        Self { start_time: now, ..Self::damaged(error) }
+    }
+
+    /// In place of an attempt whose record is damaged. Its time is 0.
+    pub fn of_damaged_record() -> Self {
+        Self::damaged("the record of this attempt is damaged; earlier ones are lost with it".to_owned())
+    }
+
+    fn damaged(error: String) -> Self {
+        Self {
+            start_time: UnixMicros(0),
+            duration: Duration::ZERO,
+            outcome: Outcome::Damaged,
+            http_status: 0,
+            error,
+            response_body: String::new(),
+            retry_after: None,
+            url: String::new(),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod audit;
 pub mod caller;
+pub mod damage;
 pub mod delivery;
 pub mod egress;
 pub mod event_routing;

@@ -102,6 +102,10 @@ impl RetryPolicy {
         if attempt.outcome == Outcome::Ok {
             return DeliveryState::Succeeded;
         }
+        // The event can never be sent.
+        if attempt.outcome == Outcome::Damaged {
+            return DeliveryState::Failed;
+        }
         // An endpoint that is gone for good is suspended, and its deliveries wait for it.
         let gone = attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16();
         if attempts >= self.max_attempts && !gone {
@@ -111,7 +115,7 @@ impl RetryPolicy {
     }
 
     /// The state of a delivery after a probe of a suspended subscription: a probe never makes it fail for
-    /// good.
+    /// good, unless its event is damaged.
     pub fn next_state_of_probe(
         &self,
         attempt: &Attempt,
@@ -120,10 +124,10 @@ impl RetryPolicy {
         retry_after_max: Duration,
         random: &mut impl Rng,
     ) -> DeliveryState {
-        if attempt.outcome == Outcome::Ok {
-            DeliveryState::Succeeded
-        } else {
-            self.retry(attempt, attempts, now, retry_after_max, random)
+        match attempt.outcome {
+            Outcome::Ok => DeliveryState::Succeeded,
+            Outcome::Damaged => DeliveryState::Failed,
+            _ => self.retry(attempt, attempts, now, retry_after_max, random),
         }
     }
 
@@ -198,6 +202,15 @@ mod tests {
             let state = policy.next_state_of_probe(&ok, attempts, NOW, hour, &mut random());
             assert_eq!(state, DeliveryState::Succeeded);
         }
+    }
+
+    #[test]
+    fn a_delivery_of_a_damaged_event_fails_at_once_and_so_does_a_probe_with_it() {
+        let (policy, random) = (RetryPolicy::default(), &mut StdRng::seed_from_u64(0));
+        let damaged = ended(Outcome::Damaged, 0, None);
+        assert_eq!(next(policy, &damaged, 1, 0), DeliveryState::Failed);
+        let probe = policy.next_state_of_probe(&damaged, 1, NOW, Duration::from_hours(1), random);
+        assert_eq!(probe, DeliveryState::Failed);
     }
 
     #[test]

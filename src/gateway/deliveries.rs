@@ -120,7 +120,7 @@ impl Gateway {
             for &subscription in &subscriptions {
                 counts.add_all(store.queue_summary(subscription));
             }
-            Ok(Summary { counts, oldest_owed: store.oldest_owed(&subscriptions) })
+            Ok(Summary { counts, oldest_owed: store.oldest_owed(&subscriptions)? })
         })
         .await
     }

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     domain::{
         access::TokenId,
+        damage::Damage,
         delivery::DeliveryState,
         field_violation::FieldViolations,
         ids::{AccountId, DeliveryName, EventName, SubscriptionName},
@@ -133,9 +134,15 @@ pub enum GatewayError {
     /// The gateway is shutting down: retry later, or elsewhere.
     #[error("the gateway is shutting down")]
     ShuttingDown,
-    /// Writing to the disk or reading from it failed.
+    /// Writing to the disk failed.
     #[error("storage failed: {0}")]
     Storage(String),
+    /// Reading from the disk failed. Nothing has changed: retry later.
+    #[error("reading from the disk failed: {0}")]
+    ReadFailed(String),
+    /// The disk has lost a record that the call needs. Nothing has changed, and a retry does not help.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
 }
 
 /// The kinds of errors. Each has one gRPC code and one HTTP status.
@@ -161,6 +168,8 @@ pub enum ErrorKind {
     DiskFull,
     /// The gateway cannot serve the call now.
     Unavailable,
+    /// Stored data is damaged.
+    DataLoss,
 }
 
 /// An error as callers see it, for every protocol.
@@ -222,8 +231,8 @@ impl GatewayError {
     /// [`GatewayError::Invalid`] are not part of it.
     pub fn report(&self) -> ErrorReport {
         use ErrorKind::{
-            AlreadyExists, Changed, DiskFull, EventConflict, Invalid, LimitReached, NotFound, Overloaded,
-            Precondition, Unavailable,
+            AlreadyExists, Changed, DataLoss, DiskFull, EventConflict, Invalid, LimitReached, NotFound,
+            Overloaded, Precondition, Unavailable,
         };
         let report = |kind, reason| ErrorReport::new(kind, reason, self.to_string());
         match self {
@@ -285,6 +294,19 @@ impl GatewayError {
             Self::Storage(_) => {
                 let message = "storage failed; the server's log says more. A write may have taken effect";
                 ErrorReport::new(Unavailable, "STORAGE_FAILED", message).retry(UNAVAILABLE_RETRY_AFTER)
+            }
+            Self::ReadFailed(_) => {
+                let message = "reading from the disk failed; the server's log says more. Nothing has changed";
+                ErrorReport::new(Unavailable, "STORAGE_FAILED", message).retry(UNAVAILABLE_RETRY_AFTER)
+            }
+            Self::Damaged(damage) => {
+                let what =
+                    damage.event.as_ref().map_or_else(|| "a stored record".to_owned(), ToString::to_string);
+                let message = format!(
+                    "{what} is damaged on the disk; the server's log says where. Nothing has changed"
+                );
+                let report = ErrorReport::new(DataLoss, "RECORD_DAMAGED", message);
+                damage.event.iter().fold(report, |report, event| report.resource(EVENT, event))
             }
         }
     }
@@ -394,6 +416,8 @@ impl From<StoreError> for GatewayError {
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
+            StoreError::ReadFailed(why) => Self::ReadFailed(why),
+            StoreError::Damaged(damage) => Self::Damaged(damage),
             // Only calls that know the resource get these errors, and they map them. Elsewhere the store is
             // wrong.
             misplaced @ (StoreError::SubscriptionNotFound

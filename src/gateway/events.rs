@@ -213,7 +213,8 @@ impl Gateway {
         let registry = self.0.store.registry();
         let mut published = Vec::with_capacity(events.len());
         for (index, (event, stored)) in events.into_iter().zip(stored).enumerate() {
-            if let Some(stored) = &stored
+            // A damaged one counts as the same event, as it does not differ as far as anybody can say.
+            if let Some(stored) = stored.as_ref().filter(|stored| stored.damage.is_none())
                 && fingerprint(&stored.content.encoded) != event.fingerprint
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
@@ -230,11 +231,15 @@ impl Gateway {
         Ok(published)
     }
 
-    /// Reads one stored event.
+    /// Reads one stored event. [`GatewayError::Damaged`] if the disk has lost it.
     pub async fn get_event(&self, name: &EventName) -> Result<Arc<StoredEvent>, GatewayError> {
         let EventName { account, id } = name.clone();
         let event = self.read(move |store| store.event(account, &id)).await?;
-        event.ok_or_else(|| GatewayError::NotFound(Resource::Event(name.clone())))
+        let event = event.ok_or_else(|| GatewayError::NotFound(Resource::Event(name.clone())))?;
+        match &event.damage {
+            None => Ok(event),
+            Some(damage) => Err(GatewayError::Damaged(damage.clone())),
+        }
     }
 
     /// Lists stored events, latest first.

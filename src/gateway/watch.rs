@@ -1,6 +1,9 @@
 //! Use case of watching: a stream of changes of deliveries.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{
@@ -74,18 +77,25 @@ impl Gateway {
         let store = Arc::clone(&self.0.store);
         let wanted = Wanted { account: watch.account, subscription, states: watch.states };
         tokio::spawn(filter_changes(store.changes(), store, wanted, sender, permit));
-        let gateway = self.clone();
+        let (gateway, left_out) = (self.clone(), Arc::new(AtomicU64::new(0)));
         Ok(ReceiverStream::new(queue).filter_map(move |queued| {
-            let gateway = gateway.clone();
-            async move { gateway.read_change(queued).await }
+            let (gateway, left_out) = (gateway.clone(), Arc::clone(&left_out));
+            async move { gateway.read_change(queued, &left_out).await }
         }))
     }
 
-    /// Reads the delivery, as it was after the change; `None` if it is gone or cannot be read.
-    async fn read_change(&self, queued: QueuedChange) -> Option<Watched> {
+    /// Reads the delivery, as it was after the change; `None` if it is gone or cannot be read. `left_out`
+    /// counts the changes that were skipped or could not be read since the last one that was shown.
+    async fn read_change(&self, queued: QueuedChange, left_out: &AtomicU64) -> Option<Watched> {
         let QueuedChange { change, time, skipped } = queued;
+        left_out.fetch_add(skipped, Ordering::Relaxed);
         let subscription = self.0.store.registry().by_key(change.key.subscription)?;
-        let mut delivery = self.read(move |store| store.delivery(change.key)).await.ok().flatten()?;
+        let read = self.read(move |store| store.delivery(change.key)).await;
+        let read = read.inspect_err(|_| {
+            left_out.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut delivery = read.ok().flatten()?;
+        let skipped = left_out.swap(0, Ordering::Relaxed);
         // It may have changed again since: leave out later attempts.
         let later = delivery.attempt_count.saturating_sub(change.attempts);
         let kept = delivery.attempts.len().saturating_sub(usize::try_from(later).unwrap_or(usize::MAX));

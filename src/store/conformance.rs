@@ -34,6 +34,7 @@ mod audit;
 mod deliveries;
 mod events;
 mod random;
+mod reads;
 mod replays;
 mod retention;
 mod subscriptions;
@@ -68,6 +69,8 @@ pub trait Engine {
     fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store>;
     /// Whether what it stored is there after it was opened again.
     fn keeps(&self) -> bool;
+    /// From now on no read of the open store succeeds. False if the engine does not read.
+    fn break_reads(&mut self) -> bool;
 }
 
 /// Runs every test on engines made by `engine`.
@@ -80,6 +83,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     access_tokens::run(&engine).await;
     audit::run(&engine).await;
     a_closed_store_takes_nothing(engine()).await;
+    reads::run(&engine).await;
     random::run(&engine).await;
 }
 

@@ -1,6 +1,7 @@
 //! Why the store refused or failed.
 
 use crate::domain::{
+    damage::Damage,
     delivery::DeliveryState,
     ids::{EventId, SubscriptionName},
 };
@@ -59,7 +60,14 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
-    /// The disk failed, or its content is damaged.
+    /// The disk has lost a record that is needed for this: one place, and what was there. Everything else
+    /// works, and nothing has changed.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+    /// The disk could not be read. Nothing has changed: try again.
+    #[error("reading failed: {0}")]
+    ReadFailed(String),
+    /// A write or a sync failed: what is on the disk is unknown, and nothing more is written until a restart.
     #[error("storage failed: {0}")]
     Failed(String),
 }

@@ -333,10 +333,6 @@ impl Store for MemoryStore {
         Seq(self.lock().last_seq)
     }
 
-    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        self.lock().deliveries.get(&key).map(|delivery| delivery.state)
-    }
-
     fn pending(
         &self,
         subscription: SubscriptionKey,
@@ -409,13 +405,13 @@ impl Store for MemoryStore {
         self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
     }
 
-    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError> {
         let inner = self.lock();
         let owed = inner
             .deliveries
             .values()
             .filter(|d| subscriptions.contains(&d.key.subscription) && d.state.is_owed());
-        owed.map(|delivery| delivery.event.create_time).min()
+        Ok(owed.map(|delivery| delivery.event.create_time).min())
     }
 
     fn accounts(&self) -> BTreeSet<AccountId> {
@@ -527,6 +523,10 @@ mod tests {
         }
 
         fn keeps(&self) -> bool {
+            false
+        }
+
+        fn break_reads(&mut self) -> bool {
             false
         }
     }

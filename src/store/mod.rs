@@ -64,7 +64,8 @@ pub const CHANGES_GROUPS_MAX: usize = 256;
 ///   add up to the deliveries ever made for the subscription.
 ///
 /// Reads may block on the disk unless their documentation says otherwise: call them through
-/// [`read_blocking`].
+/// [`read_blocking`]. A read that fails is an error and never an empty result. An event whose content the
+/// disk has lost is returned with [`StoredEvent::damage`], so that it costs nothing but itself.
 pub trait Store: Send + Sync + 'static {
     /// The subscriptions, in memory and always current.
     fn registry(&self) -> &Registry;
@@ -134,9 +135,6 @@ pub trait Store: Send + Sync + 'static {
     /// The sequence number of the newest event. Does not block.
     fn newest(&self) -> Seq;
 
-    /// The state of a delivery; `None` if it does not exist. Rarely blocks, and only for one read.
-    fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
-
     /// The deliveries of a subscription that wait for their first attempt, of events after `after`, in stored
     /// order; at most `limit`.
     fn pending(
@@ -171,7 +169,7 @@ pub trait Store: Send + Sync + 'static {
     fn owed_in_all(&self) -> u64;
 
     /// The time of the oldest event that is still owed to one of these subscriptions.
-    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError>;
 
     /// The accounts that have events. Does not wait for the disk.
     fn accounts(&self) -> BTreeSet<AccountId>;

@@ -205,7 +205,7 @@ pub enum QueueEvent {
     Events(Arc<Vec<AcceptedEvent>>),
     /// A caller made this delivery due at this time.
     Due(DeliveryKey, UnixMicros),
-    /// A caller ended this delivery.
+    /// A caller ended this delivery, or retention found its event damaged.
     Cancelled(DeliveryKey),
     /// A replay queued deliveries to this subscription, none of an event before this one.
     Requeued(SubscriptionKey, Seq),

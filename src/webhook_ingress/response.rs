@@ -175,6 +175,7 @@ impl From<GatewayError> for HttpError {
             ErrorKind::DiskFull | ErrorKind::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, IngestOutcome::Unavailable)
             }
+            ErrorKind::DataLoss => (StatusCode::INTERNAL_SERVER_ERROR, IngestOutcome::Internal),
             // Publishing has no other errors.
             _ => return Self::internal(),
         };

@@ -6,6 +6,7 @@ mod audit;
 mod bodies;
 mod connections;
 mod crash;
+mod damage;
 mod disk;
 mod documents;
 mod egress;

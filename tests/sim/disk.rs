@@ -143,10 +143,6 @@ impl Store for Disk {
         self.write(move |engine| engine.replay(query, events))
     }
 
-    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        self.engine.state(key)
-    }
-
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
         self.write(move |engine| engine.purge(keep))
     }

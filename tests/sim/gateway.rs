@@ -118,7 +118,7 @@ impl Machine {
 
     /// Whether an event is stored that is older than one that was removed.
     fn kept_older_events(&self) -> bool {
-        let is_there = |key: &DeliveryKey| self.engine.state(*key).is_some();
+        let is_there = |key: &DeliveryKey| self.engine.delivery(*key).expect("memory is read").is_some();
         let keys = self.ledger.firsts();
         let first_kept = keys.iter().position(is_there);
         let last_removed = keys.iter().rposition(|key| !is_there(key));

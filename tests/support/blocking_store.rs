@@ -87,7 +87,6 @@ impl Store for BlockingStore {
         fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()>;
         fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState>;
         fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64>;
-        fn state(&self, key: DeliveryKey) -> Option<DeliveryState>;
         fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged>;
         fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64>;
         fn close(&self) -> Result<(), StoreError>;

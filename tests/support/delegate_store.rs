@@ -45,7 +45,7 @@ macro_rules! delegate_store {
             fn due(&self, subscription: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
             fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
             fn owed_in_all(&self) -> u64;
-            fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros>;
+            fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError>;
             fn accounts(&self) -> std::collections::BTreeSet<AccountId>;
             fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
             fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError>;

@@ -24,6 +24,8 @@ struct EventsPage {
     from: String,
     until: String,
     rows: Vec<Row>,
+    /// The events of this page that the disk has lost.
+    damaged: Vec<String>,
     next: String,
     is_first: bool,
     is_filtered: bool,
@@ -73,6 +75,7 @@ pub(super) async fn list(visitor: Visitor, Path(account): Path<i64>, fields: Fie
         from: fields.get("from").to_owned(),
         until: fields.get("until").to_owned(),
         rows: rows.collect(),
+        damaged: listed.damaged_events.iter().map(|name| view::last_part(name).to_owned()).collect(),
         next: match listed.next_page_token.as_str() {
             "" => String::new(),
             token => format!("{path}{}", fields.query(&FILTER, &[("page", token)])),

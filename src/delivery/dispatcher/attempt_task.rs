@@ -71,7 +71,10 @@ impl AttemptTask {
             let of_policy = attempts.saturating_sub(self.subscription.health.probes_of(key.seq)).max(1);
             policy.next_state(&attempt, of_policy, now, settings.retry_after_max, random)
         };
-        metrics.delivery_stats.note(key, &attempt, exchange, state == DeliveryState::Failed, now);
+        // A damaged event is no failure of the endpoint.
+        if attempt.outcome != Outcome::Damaged {
+            metrics.delivery_stats.note(key, &attempt, exchange, state == DeliveryState::Failed, now);
+        }
         self.log(&attempt, attempts, state);
         let attempt = self.settle(Settlement { key, attempt, state }).await;
         AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe }
@@ -79,6 +82,9 @@ impl AttemptTask {
 
     async fn post(&mut self) -> Attempt {
         let AttemptContext { webhook_client, clock, .. } = &mut self.context;
+        if self.owed.event.damage.is_some() {
+            return Attempt::of_damaged_event(clock.now());
+        }
         let request = WebhookRequest {
             subscription: Arc::clone(&self.subscription),
             event: Arc::clone(&self.owed.event),

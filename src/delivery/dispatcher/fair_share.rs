@@ -133,6 +133,11 @@ impl FairScheduler {
         }
     }
 
+    /// Whether the last attempt of a subscription succeeded.
+    pub fn is_healthy(&self, id: SubscriptionKey) -> bool {
+        self.healthy.contains(&id)
+    }
+
     /// Forgets a deleted subscription. Its permits must still be released.
     pub fn forget(&mut self, id: SubscriptionKey) {
         self.waiting.remove(&id);

@@ -34,8 +34,10 @@ impl LaneRead {
         self.page = match store::read_blocking(&store, read_and_render).await {
             Ok(Ok(page)) => Some(page),
             Ok(Err(error)) => {
+                let found = store.registry().by_key(subscription);
                 tracing::error!(
-                    subscription.key = subscription.0, %error, "cannot read pending deliveries; retrying",
+                    subscription.name = found.as_ref().map(|found| tracing::field::display(&found.name)),
+                    %error, "cannot read pending deliveries; retrying",
                 );
                 tokio::time::sleep(STORE_RETRY_WAIT).await;
                 None
@@ -50,5 +52,8 @@ impl LaneRead {
 /// Renders the body on the thread that reads, so that the attempt need not. A panic here is left to the
 /// attempt, which panics as well: it costs one delivery and not the whole read.
 fn render(owed: &PendingDelivery, format: PayloadFormat) {
+    if owed.event.damage.is_some() {
+        return;
+    }
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| owed.event.body(format))));
 }

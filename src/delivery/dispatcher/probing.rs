@@ -242,8 +242,10 @@ impl Probing {
             let owed = match store::read_blocking(&store, move |store| store.owed(&query)).await {
                 Ok(Ok(page)) => page.debts.into_iter().next().map(|debt| debt.owed),
                 Ok(Err(error)) => {
+                    let found = store.registry().by_key(id);
                     tracing::error!(
-                        subscription.key = id.0, %error,
+                        subscription.name = found.as_ref().map(|found| tracing::field::display(&found.name)),
+                        %error,
                         "cannot read a delivery to probe with; retrying later",
                     );
                     None
@@ -315,18 +317,21 @@ impl Probing {
         }
     }
 
-    /// Handles the end of a probe and schedules the next one.
+    /// Handles the end of a probe and schedules the next one: at once if nothing was sent.
     pub(super) fn probe_ended(
         &mut self,
         context: &AttemptContext,
         id: SubscriptionKey,
+        was_sent: bool,
         timers: &mut Timers,
         random: &mut StdRng,
     ) {
         self.probing.remove(&id);
         let Some(probe) = self.probes.get_mut(&id) else { return };
         probe.step = Step::Waiting;
-        probe.times.failed(context.clock.now(), context.settings.suspension, random);
+        if was_sent {
+            probe.times.failed(context.clock.now(), context.settings.suspension, random);
+        }
         timers.set(probe.times.due, id);
     }
 

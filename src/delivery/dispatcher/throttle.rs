@@ -100,6 +100,7 @@ impl Throttle {
                     self.endpoint_busy(attempt, now, max, waits);
                 }
             }
+            Outcome::Damaged => {}
             Outcome::Timeout | Outcome::Connect | Outcome::Io | Outcome::Blocked => {
                 self.no_responses = self.no_responses.saturating_add(1);
                 if self.no_responses >= NO_RESPONSES_IN_ROW && self.is_after_slowdown(attempt) {

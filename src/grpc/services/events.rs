@@ -168,8 +168,12 @@ impl Events {
         };
         let (events, next) =
             pagination::fill(size, before, read, |event| (event.seq, event.to_proto())).await?;
+        // A stored event has a payload.
+        let (events, damaged) = events.into_iter().partition(|event: &v1::Event| event.payload.is_some());
+        let damaged: Vec<v1::Event> = damaged;
+        let damaged_events = damaged.into_iter().map(|event| event.name).collect();
         let next = next.map(|seq| Cursor { seq: seq.0, ..Default::default() });
-        Ok(v1::ListEventsResponse { events, next_page_token: tokens.write(next) })
+        Ok(v1::ListEventsResponse { events, next_page_token: tokens.write(next), damaged_events })
     }
 
     async fn render(

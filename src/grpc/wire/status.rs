@@ -187,7 +187,7 @@ impl From<GatewayError> for GrpcError {
         let report = error.report();
         match error {
             GatewayError::Invalid(violations) => return violations.into(),
-            GatewayError::Storage(cause) => {
+            GatewayError::Storage(cause) | GatewayError::ReadFailed(cause) => {
                 if let Some(calls) = STORAGE_FAILURES.record() {
                     tracing::error!(error = %cause, calls, "calls fail since storage failed");
                 }
@@ -210,6 +210,7 @@ impl From<ErrorReport> for GrpcError {
             ErrorKind::Precondition => Code::FailedPrecondition,
             ErrorKind::LimitReached | ErrorKind::Overloaded | ErrorKind::DiskFull => Code::ResourceExhausted,
             ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::DataLoss => Code::DataLoss,
         };
         let about = match (resource, subject, retry_after) {
             (Some((kind, name)), ..) => About::Resource { kind, name },

@@ -220,10 +220,12 @@ pub(in crate::grpc) fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAt
         Outcome::Connect => Wire::Connect,
         Outcome::Io => Wire::Io,
         Outcome::Blocked => Wire::Blocked,
+        Outcome::Damaged => Wire::Damaged,
     };
     v1::DeliveryAttempt {
         number: int32(number),
-        start_time: Some(attempt.start_time.into()),
+        // Of an attempt whose record is damaged neither is known.
+        start_time: (attempt.start_time != UnixMicros(0)).then(|| attempt.start_time.into()),
         duration: Some(duration(attempt.duration)),
         outcome: outcome.into(),
         http_status: attempt.http_status.into(),
@@ -245,6 +247,7 @@ pub(in crate::grpc) fn parse_outcome(outcome: v1::delivery_attempt::Outcome) -> 
         Wire::Connect => Some(Outcome::Connect),
         Wire::Io => Some(Outcome::Io),
         Wire::Blocked => Some(Outcome::Blocked),
+        Wire::Damaged => Some(Outcome::Damaged),
     }
 }
 

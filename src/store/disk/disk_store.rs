@@ -13,7 +13,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use super::{
     data_dir,
     kv::{audit_log::AuditLog, engine::Engine},
-    log::ReadError,
+    log::{ReadError, damage_at},
+    retention::RetentionThread,
     shared::Shared,
     writer::{BYTES_WAITING_MAX, Write, bytes_of},
 };
@@ -41,6 +42,7 @@ pub struct DiskStore {
     pub(super) shared: Arc<Shared>,
     pub(super) writes: mpsc::SyncSender<Write>,
     pub(super) writer: Mutex<Option<thread::JoinHandle<()>>>,
+    pub(super) retention: RetentionThread,
     pub(super) audit: AuditLog,
     pub(super) engine: Arc<Engine>,
     /// Locked while the store is open, so that no second process opens it.
@@ -171,16 +173,6 @@ impl Store for DiskStore {
         Seq(self.shared.ledger().next_seq.0 - 1)
     }
 
-    fn state(&self, key: DeliveryKey) -> Option<DeliveryState> {
-        match self.shared.state(key) {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::error!(%error, "cannot read how far a delivery is");
-                None
-            }
-        }
-    }
-
     fn pending(
         &self,
         subscription: SubscriptionKey,
@@ -211,14 +203,8 @@ impl Store for DiskStore {
         self.shared.owed.load(Ordering::Relaxed)
     }
 
-    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Option<UnixMicros> {
-        match self.shared.oldest_owed(subscriptions) {
-            Ok(oldest) => oldest,
-            Err(error) => {
-                tracing::error!(%error, "cannot read what is owed longest");
-                None
-            }
-        }
+    fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError> {
+        retry_if_removed(|| self.shared.oldest_owed(subscriptions))
     }
 
     fn accounts(&self) -> BTreeSet<AccountId> {
@@ -247,7 +233,9 @@ impl Store for DiskStore {
     }
 
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {
-        self.write(|reply| Write::Purge(keep, reply))
+        let (reply, commit) = CommitFuture::pair();
+        self.retention.request(keep, reply);
+        commit
     }
 
     fn audit(&self, note: AuditWrite) -> CommitFuture<AuditKey> {
@@ -264,6 +252,7 @@ impl Store for DiskStore {
 
     fn close(&self) -> Result<(), StoreError> {
         self.audit.close();
+        self.retention.close();
         let Some(writer) = self.writer.lock().expect("nothing panics under this lock").take() else {
             return Ok(());
         };
@@ -302,6 +291,9 @@ fn retry_if_removed<T>(read: impl Fn() -> Result<T, ReadError>) -> Result<T, Sto
 
 impl From<ReadError> for StoreError {
     fn from(error: ReadError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            ReadError::Damaged(pos) => Self::Damaged(Box::new(damage_at(pos))),
+            other => Self::ReadFailed(other.to_string()),
+        }
     }
 }

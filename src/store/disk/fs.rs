@@ -26,6 +26,16 @@ pub fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// Whether a read failed because the file has lost data: it is shorter than it was, or the device cannot read
+/// it. Any other failure may be over at the next read.
+pub fn is_for_damage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let is_of_device = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    #[cfg(not(unix))]
+    let is_of_device = false;
+    error.kind() == io::ErrorKind::UnexpectedEof || is_of_device
+}
+
 /// Free bytes on the file system of a directory, for this process; `None` where the system does not report
 /// them.
 pub fn free_bytes(dir: &Path) -> Option<u64> {

@@ -15,7 +15,12 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{fs::is_for_want_of_room, records::RecordError};
+use super::{
+    data_dir::LEDGER_DIR,
+    fs::{is_for_damage, is_for_want_of_room},
+    records::RecordError,
+};
+use crate::domain::damage::Damage;
 use frame::{HEAD_BYTES, Head, padded};
 use segment_allocator::SegmentAllocator;
 
@@ -43,7 +48,7 @@ const PREPARE_AT_SHARE: u32 = 2;
 const RESERVE_SHARE: u32 = 8;
 
 /// A position in the log. No payload is at the default: every record has a head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(u64);
 
 impl LogPosition {
@@ -108,6 +113,9 @@ pub enum ReadError {
     /// Retention has removed it.
     #[error("it was removed")]
     Gone,
+    /// The bytes here are not those that were written, or the disk cannot read them.
+    #[error("{}: not what was written there", damage_at(*.0))]
+    Damaged(LogPosition),
     /// The record is invalid.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -155,21 +163,32 @@ impl LogReader {
         Self { files: RwLock::new(BTreeMap::from([(number, file)])) }
     }
 
-    /// `len` bytes from `pos` on. [`ReadError::Gone`] if the file was removed.
+    /// `len` bytes from `pos` on. [`ReadError::Gone`] if the file was removed, [`ReadError::Damaged`] if it is
+    /// shorter or the device has lost them.
     pub fn read(&self, pos: LogPosition, len: usize) -> Result<Vec<u8>, ReadError> {
         let file = self.file(pos.file()).ok_or(ReadError::Gone)?;
         let mut bytes = vec![0; len];
-        read_exact_at(&file, &mut bytes, pos.offset().into())?;
-        Ok(bytes)
+        match read_exact_at(&file, &mut bytes, pos.offset().into()) {
+            Err(error) if is_for_damage(&error) => Err(ReadError::Damaged(pos)),
+            read => Ok(read.map(|()| bytes)?),
+        }
     }
 
     /// The bytes of a slice, after checking them.
     pub fn read_slice(&self, slice: LogSlice) -> Result<Vec<u8>, ReadError> {
         let bytes = self.read(slice.pos, slice.len as usize)?;
         if checksum(&bytes) != slice.checksum {
-            return Err(damaged(slice.pos).into());
+            return Err(ReadError::Damaged(slice.pos));
         }
         Ok(bytes)
+    }
+
+    /// From now on the system refuses every read.
+    #[cfg(test)]
+    pub fn make_unreadable(&self) {
+        for file in self.files.write().expect(NO_PANIC).values_mut() {
+            *file = Arc::new(OpenOptions::new().write(true).open("/dev/null").expect("it can be written"));
+        }
     }
 
     /// Whether a file is there.
@@ -190,10 +209,18 @@ impl LogReader {
 
 const NO_PANIC: &str = "no code panics while it holds this lock";
 
-/// The error for bytes with a wrong checksum.
-pub fn damaged(pos: LogPosition) -> RecordError {
-    let (file, byte) = (file_name(pos.file()), pos.offset());
-    RecordError(format!("ledger/{file}, byte {byte}: not what was written there"))
+/// A damaged place in the log, for people.
+pub fn damage_at(pos: LogPosition) -> Damage {
+    let file = format!("{LEDGER_DIR}/{}", file_name(pos.file()));
+    Damage { file, offset: pos.offset().into(), event: None }
+}
+
+/// A file that is no longer part of the log, and is to be deleted.
+pub struct RemovedFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Keeps its bytes on the disk until it is dropped.
+    pub file: Option<Arc<File>>,
 }
 
 /// The log as the writing thread sees it.
@@ -208,6 +235,8 @@ pub struct Log {
     /// Bytes allocated for the last file.
     capacity: u32,
     number: u64,
+    /// Bytes that were appended since the log was opened.
+    appended: u64,
     allocator: SegmentAllocator,
     record: Vec<u8>,
 }
@@ -237,6 +266,7 @@ impl Log {
             active_no: end.pos.file(),
             capacity,
             number: end.number,
+            appended: 0,
             allocator: SegmentAllocator::start(dir, file_bytes)?,
             record: Vec::new(),
         })
@@ -260,6 +290,11 @@ impl Log {
     /// Bytes in use.
     pub fn bytes(&self) -> u64 {
         self.used.values().map(|used| u64::from(*used)).sum()
+    }
+
+    /// Bytes that were appended since the log was opened.
+    pub fn appended(&self) -> u64 {
+        self.appended
     }
 
     /// The files but the last, the oldest first, with the bytes in use of each.
@@ -296,6 +331,7 @@ impl Log {
         write_all_at(&self.active, &self.record, pos.offset().into())?;
         *self.used.get_mut(&self.active_no).expect("it is there") += bytes;
         self.number += 1;
+        self.appended += u64::from(bytes);
         if self.capacity.saturating_sub(self.used[&self.active_no]) < self.capacity / PREPARE_AT_SHARE {
             self.allocator.request();
         }
@@ -318,8 +354,10 @@ impl Log {
         self.used.retain(|number, _| !files.contains(number));
     }
 
-    /// Deletes files. Readers that have one open finish.
-    pub fn remove(&mut self, files: impl IntoIterator<Item = u32>) -> io::Result<()> {
+    /// Takes files out of the log. Returns those that the caller has to delete: that takes a while. Readers
+    /// that have one open finish.
+    pub fn remove(&mut self, files: impl IntoIterator<Item = u32>) -> io::Result<Vec<RemovedFile>> {
+        let mut removed = Vec::new();
         for number in files {
             let file = self.reader.files.write().expect(NO_PANIC).remove(&number);
             self.used.remove(&number);
@@ -327,10 +365,12 @@ impl Log {
             match file.map(Arc::try_unwrap) {
                 // Not in use: it can be recycled.
                 Some(Ok(file)) if self.allocator.can_recycle(&file) => self.allocator.recycle(path)?,
-                _ => fs::remove_file(path)?,
+                Some(Ok(file)) => removed.push(RemovedFile { path, file: Some(Arc::new(file)) }),
+                Some(Err(shared)) => removed.push(RemovedFile { path, file: Some(shared) }),
+                None => removed.push(RemovedFile { path, file: None }),
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn begin_file(&mut self) -> Result<(), WriteError> {

@@ -26,6 +26,7 @@ pub(crate) mod open_error;
 mod read;
 pub mod records;
 mod report;
+mod retention;
 mod shared;
 mod writer;
 

@@ -29,8 +29,9 @@ use super::{
     },
     log::{FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Replayed, file_name, replay},
     open_error::OpenError,
-    read::fetch::read_detail,
+    read::{damaged::DamagedRecords, fetch::read_detail},
     records::RecordError,
+    retention::RetentionThread,
     shared::Shared,
     writer::{WRITES_WAITING_MAX, Writer},
 };
@@ -116,6 +117,7 @@ impl DiskStore {
             ledger: RwLock::new(ledger),
             log: Arc::clone(log.reader()),
             event_cache: Mutex::default(),
+            damaged: DamagedRecords::default(),
             settling: Mutex::default(),
             feed: broadcast::Sender::new(FEED_GROUPS_MAX),
             changes: ChangeFeed::default(),
@@ -136,6 +138,7 @@ impl DiskStore {
             log,
             ledger_dir,
             checkpoint_file,
+            committed_bytes: 0,
             dirty_memory_max: cache_bytes,
             registry_tree,
             tokens_tree,
@@ -162,7 +165,17 @@ impl DiskStore {
         };
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(write);
         let writer = Mutex::new(Some(writer.map_err(io)?));
-        Ok(DiskStore { shared, writes, writer, audit, engine, _lock: lock, data_dir: data_dir.to_owned() })
+        let retention = RetentionThread::start(Arc::clone(&shared), writes.clone()).map_err(io)?;
+        Ok(DiskStore {
+            shared,
+            writes,
+            writer,
+            retention,
+            audit,
+            engine,
+            _lock: lock,
+            data_dir: data_dir.to_owned(),
+        })
     }
 }
 

@@ -253,7 +253,8 @@ pub struct AttemptRecord {
     /// How long it took, in microseconds.
     #[prost(uint64, tag = "2")]
     pub duration: u64,
-    /// 1 ok, 2 HTTP status, 3 timeout, 4 connect, 5 broken connection, 6 blocked.
+    /// 1 ok, 2 HTTP status, 3 timeout, 4 connect, 5 broken connection, 6 blocked,
+    /// 7 damaged.
     #[prost(uint32, tag = "3")]
     pub outcome: u32,
     /// The response status; 0 without a response.
@@ -288,6 +289,7 @@ impl From<&Attempt> for AttemptRecord {
                 Outcome::Connect => 4,
                 Outcome::Io => 5,
                 Outcome::Blocked => 6,
+                Outcome::Damaged => 7,
             },
             http_status: attempt.http_status.into(),
             error: attempt.error.clone(),
@@ -310,6 +312,7 @@ impl TryFrom<AttemptRecord> for Attempt {
             4 => Outcome::Connect,
             5 => Outcome::Io,
             6 => Outcome::Blocked,
+            7 => Outcome::Damaged,
             other => return Err(RecordError(format!("outcome {other}"))),
         };
         Ok(Self {

@@ -25,12 +25,9 @@ impl DiskStore {
         let disk_bytes = disk_bytes(&dirs);
         let subscriptions = shared.registry.count_by_state().map(|count| count as u64);
         let now = shared.clock.now();
-        let age = |state| match shared.oldest_in(state) {
-            Ok(oldest) => oldest.map_or_else(Default::default, |oldest| now.since(oldest)),
-            Err(error) => {
-                tracing::error!(%error, "cannot read what is owed longest");
-                Default::default()
-            }
+        let age = |state| {
+            let oldest = shared.oldest_in(state);
+            oldest.map_or_else(Default::default, |oldest| now.since(oldest))
         };
         let (oldest_pending_age, oldest_retrying_age) = (age(EntryState::Pending), age(EntryState::Retrying));
         let ledger = shared.ledger();

@@ -7,7 +7,11 @@ use std::sync::{
 
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{index::ledger::Ledger, log::LogReader, read::event_cache::WeakEventCache};
+use super::{
+    index::ledger::Ledger,
+    log::LogReader,
+    read::{damaged::DamagedRecords, event_cache::WeakEventCache},
+};
 use crate::{
     clock::Clock,
     metrics::Metrics,
@@ -28,6 +32,7 @@ pub struct Shared {
     pub(super) ledger: RwLock<Ledger>,
     pub(super) log: Arc<LogReader>,
     pub(super) event_cache: Mutex<WeakEventCache>,
+    pub(super) damaged: DamagedRecords,
     /// The number of owed deliveries, as the ledger counts them.
     pub(super) owed: Arc<AtomicU64>,
     /// Settlements that wait for the writer. The next commit takes all of them, before any events.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -30,6 +30,7 @@ use crate::{
 
 mod check;
 mod damage;
+mod damaged_records;
 mod reading;
 mod registry;
 mod secrets;
@@ -41,24 +42,29 @@ const SETTINGS: StoreSettings = StoreSettings {
     audit_bytes_max: conformance::AUDIT_BYTES_MAX,
 };
 
-struct Disk(tempfile::TempDir);
+struct Disk(tempfile::TempDir, Weak<DiskStore>);
 
 impl Engine for Disk {
     fn open(&mut self, clock: Arc<TestClock>) -> Arc<dyn Store> {
-        Arc::new(
-            DiskStore::open(self.0.path(), SETTINGS, &keys(1), clock, 1, Metrics::new(UnixMicros(0)))
-                .unwrap(),
-        )
+        let metrics = Metrics::new(UnixMicros(0));
+        let store = Arc::new(DiskStore::open(self.0.path(), SETTINGS, &keys(1), clock, 1, metrics).unwrap());
+        self.1 = Arc::downgrade(&store);
+        store
     }
 
     fn keeps(&self) -> bool {
+        true
+    }
+
+    fn break_reads(&mut self) -> bool {
+        self.1.upgrade().expect("it is open").shared.log.make_unreadable();
         true
     }
 }
 
 #[tokio::test]
 async fn the_disk_conforms() {
-    conformance::run(|| Disk(tempfile::tempdir().unwrap())).await;
+    conformance::run(|| Disk(tempfile::tempdir().unwrap(), Weak::new())).await;
 }
 
 /// A key in the data directory; a new store gets this one.

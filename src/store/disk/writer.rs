@@ -35,8 +35,7 @@ use crate::{
     event::StoredEvent,
     store::{
         Accepted, AcceptedEvent, Change, Created, DeliveryChange, Matches, NewEvent, NewSubscription,
-        NewToken, OperatorAction, Purged, QueueEvent, ReplayQuery, RetentionLimit, Settlement, StoreError,
-        TokenChange,
+        NewToken, OperatorAction, QueueEvent, ReplayQuery, Settlement, StoreError, TokenChange,
     },
 };
 
@@ -68,8 +67,8 @@ pub enum Write {
     Decide(DeliveryKey, OperatorAction, Reply<DeliveryState>),
     /// A replay.
     Replay(Box<ReplayQuery>, Vec<Seq>, Reply<u64>),
-    /// Retention.
-    Purge(RetentionLimit, Reply<Purged>),
+    /// A step of retention, which sends its own reply.
+    Retention(Box<dyn FnOnce(&mut Writer) + Send>),
     /// A new subscription.
     Create(Box<NewSubscription>, Reply<Created>),
     /// A change of a subscription.
@@ -98,6 +97,8 @@ pub struct Writer {
     pub ledger_dir: PathBuf,
     /// The log file that was the last at the last checkpoint.
     pub checkpoint_file: u32,
+    /// Bytes of the log that commits took, without those of retention.
+    pub committed_bytes: u64,
     /// Memory of details that no checkpoint has written yet, in bytes at most.
     pub dirty_memory_max: usize,
     /// The subscriptions on disk.
@@ -342,7 +343,9 @@ impl Writer {
         record.encode(payload).expect("a vector grows");
         payload.extend(&batch.attempts);
         batch.stored.iter().for_each(|fed| payload.extend_from_slice(&fed.event.content.encoded));
+        let appended = self.log.appended();
         let payload = self.append(Kind::Commit)?;
+        self.committed_bytes += self.log.appended() - appended;
         let metrics = &self.shared.metrics;
         metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());
 

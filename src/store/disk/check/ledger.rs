@@ -16,12 +16,10 @@ use crate::{
         },
         log::{Gap, Kind, LogPosition, LogReader, ReadError, checksum, file_name, fill, find_gap, replay},
         open::clean_end,
-        read::fetch::{read_attempts, read_detail},
+        read::fetch::{read_attempt, read_detail},
     },
 };
 
-/// Attempts of one delivery that are read: more than a delivery has.
-const ATTEMPTS_MAX: usize = usize::MAX;
 /// Bytes of a record in place of the last ones of a file.
 const FILL_BYTES_MAX: usize = 64 * 1024;
 
@@ -77,10 +75,10 @@ impl Check<'_> {
                 );
             }
             for entry in deliveries() {
-                if let Err(fault) = read_attempts(reader, entry.last, ATTEMPTS_MAX) {
+                if let Err((pos, fault)) = read_attempts(reader, entry.last) {
                     let subscription = known.names([entry.subscription]);
                     self.served(
-                        entry.last,
+                        pos,
                         fault.to_string(),
                         format!("Attempts of {} for {subscription} are lost", name_of(meta)),
                     );
@@ -252,6 +250,20 @@ fn read_body(reader: &LogReader, meta: &EventMeta) -> Result<(), String> {
     } else {
         Err("it is not what was written there".to_owned())
     }
+}
+
+/// Reads the attempts of a delivery, the newest first. Returns where one is damaged.
+fn read_attempts(reader: &LogReader, last: LogPosition) -> Result<(), (LogPosition, ReadError)> {
+    let mut pos = last;
+    while pos != LogPosition::default() {
+        match read_attempt(reader, pos) {
+            Ok((_, before)) => pos = before,
+            // Retention removed it and those before it.
+            Err(ReadError::Gone) => break,
+            Err(fault) => return Err((pos, fault)),
+        }
+    }
+    Ok(())
 }
 
 fn name_of(meta: &EventMeta) -> String {

@@ -199,6 +199,11 @@ impl Volume {
         OwedCounts { pending: sum(EntryState::Pending), retrying: sum(EntryState::Retrying) }
     }
 
+    /// Whether all of its deliveries are over.
+    pub fn owes_nothing(&self) -> bool {
+        self.subscriptions.iter().all(|counts| counts.owed() == 0)
+    }
+
     /// Position of its detail, if a checkpoint has written it.
     pub fn stored(&self) -> Option<Stored> {
         Some(Stored { index: self.index?, state: self.state? })

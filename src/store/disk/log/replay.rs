@@ -1,7 +1,7 @@
 //! Replays the log from a position to its end.
 
 use super::{
-    LogPosition, LogReader, ReadError, damaged,
+    LogPosition, LogReader, ReadError,
     frame::{ALIGN, HEAD_BYTES, Head, Kind, MAGIC, padded, record_checksum},
 };
 use crate::store::disk::records::RecordError;
@@ -112,7 +112,7 @@ pub(super) fn number_at(reader: &LogReader, pos: LogPosition) -> Result<Option<u
 }
 
 fn lost(pos: LogPosition, number: u64) -> ReadError {
-    let RecordError(what) = damaged(pos);
+    let what = ReadError::Damaged(pos);
     RecordError(format!("{what}; record {number} is missing, and later ones are there")).into()
 }
 

@@ -9,7 +9,7 @@ use prost::Message;
 use crate::{
     domain::{
         delivery::Attempt,
-        ids::{AccountId, EventName, Seq},
+        ids::{AccountId, EventName, Seq, SubscriptionKey},
     },
     event::{EventContent, StoredEvent},
     store::disk::{
@@ -18,7 +18,7 @@ use crate::{
             volume_codec,
             volume_detail::{EventMeta, VolumeDetail},
         },
-        log::{LogPosition, LogReader, LogSlice, ReadError, checksum, damaged},
+        log::{LogPosition, LogReader, LogSlice, ReadError, checksum},
         records::{AttemptRecord, RecordError},
         shared::Shared,
     },
@@ -60,7 +60,7 @@ pub enum ScanOrder {
 
 impl Shared {
     /// Calls `visit` with each matching volume and its detail until it breaks off. Details that are not in
-    /// memory are read.
+    /// memory are read. A volume whose detail is damaged is left out; the log and a metric say so.
     pub fn scan_volumes(
         &self,
         way: ScanOrder,
@@ -105,7 +105,10 @@ impl Shared {
                 missing
             };
             let Some((first, stored)) = missing else { return Ok(()) };
-            self.try_fetch(first, stored, &mut tries)?;
+            match self.try_fetch(first, stored, &mut tries) {
+                Err(ReadError::Damaged(_)) => passed = Some(first),
+                fetched => fetched?,
+            }
         }
     }
 
@@ -139,12 +142,17 @@ impl Shared {
             Ok(detail) => self.ledger_mut().cache_detail(first, stored, detail),
             // It was moved meanwhile: the ledger has its new position.
             Err(ReadError::Gone) if *tries < TRIES_MAX => {}
+            Err(ReadError::Damaged(pos)) => {
+                self.note_damaged_volume(pos, first);
+                return Err(ReadError::Damaged(pos));
+            }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Loads events, in their order. Cached ones are not read.
+    /// Loads events, in their order. Cached ones are not read. An event whose content the disk has lost is
+    /// marked as damaged.
     pub fn load(&self, found: &[EventRef]) -> Result<Vec<Arc<StoredEvent>>, ReadError> {
         let mut events: Vec<Option<Arc<StoredEvent>>> = {
             let cache = self.event_cache();
@@ -167,15 +175,64 @@ impl Shared {
             let last = &rest[coalesce - 1].meta;
             let len =
                 usize::try_from(last.pos.raw() - first.meta.pos.raw()).expect("it is READ_BYTES at most");
-            let bytes = self.log.read(first.meta.pos, len + last.len as usize)?;
-            for EventRef { seq, meta } in &rest[..coalesce] {
+            let bytes = match self.log.read(first.meta.pos, len + last.len as usize) {
+                // Some of them may be whole: each is read by itself.
+                Err(ReadError::Damaged(_)) => None,
+                read => Some(read?),
+            };
+            for found in &rest[..coalesce] {
+                let meta = &found.meta;
                 let from =
                     usize::try_from(meta.pos.raw() - first.meta.pos.raw()).expect("they follow one another");
-                events.push(event_of(*seq, meta, &bytes[from..from + meta.len as usize])?);
+                let event = match &bytes {
+                    Some(bytes) => event_of(found, &bytes[from..from + meta.len as usize]),
+                    None => {
+                        self.log.read(meta.pos, meta.len as usize).and_then(|bytes| event_of(found, &bytes))
+                    }
+                };
+                events.push(match event {
+                    Err(ReadError::Damaged(_)) => self.damaged_event(found)?,
+                    event => event?,
+                });
             }
             rest = &rest[coalesce..];
         }
         Ok(events)
+    }
+
+    fn damaged_event(&self, found: &EventRef) -> Result<StoredEvent, ReadError> {
+        let EventRef { seq, meta } = found;
+        let (name, damage) = (name_of(meta)?, self.note_damaged_event(found));
+        Ok(StoredEvent::damaged(*seq, meta.time, meta.event_type(), meta.tag, name, damage))
+    }
+
+    /// The latest attempts of a delivery, at most `limit`, the newest last. Older ones may be gone. In place
+    /// of one whose record is damaged, and of all before it, is one with [`Outcome::Damaged`].
+    pub fn read_attempts(
+        &self,
+        found: &EventRef,
+        subscription: SubscriptionKey,
+        last: LogPosition,
+        limit: usize,
+    ) -> Result<Vec<Attempt>, ReadError> {
+        let (mut attempts, mut pos) = (Vec::new(), last);
+        while pos != LogPosition::default() && attempts.len() < limit {
+            match read_attempt(&self.log, pos) {
+                Ok((attempt, before)) => {
+                    attempts.push(attempt);
+                    pos = before;
+                }
+                Err(ReadError::Gone) => break,
+                Err(ReadError::Damaged(_)) => {
+                    self.note_damaged_attempt(pos, found, subscription);
+                    attempts.push(Attempt::of_damaged_record());
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        attempts.reverse();
+        Ok(attempts)
     }
 }
 
@@ -194,15 +251,20 @@ fn coalesce(found: &[&EventRef]) -> usize {
 }
 
 /// The event whose encoding was read.
-fn event_of(seq: Seq, meta: &EventMeta, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
+fn event_of(found: &EventRef, encoded: &[u8]) -> Result<StoredEvent, ReadError> {
+    let EventRef { seq, meta } = found;
     if checksum(encoded) != meta.checksum {
-        return Err(damaged(meta.pos).into());
+        return Err(ReadError::Damaged(meta.pos));
     }
-    let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
-    let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
     // Copied, so that it does not keep the whole read buffer alive.
     let content = EventContent::new(meta.event_type(), meta.tag, Bytes::copy_from_slice(encoded));
-    Ok(StoredEvent::new(seq, EventName { account, id }, meta.time, content))
+    Ok(StoredEvent::new(*seq, name_of(meta)?, meta.time, content))
+}
+
+fn name_of(meta: &EventMeta) -> Result<EventName, RecordError> {
+    let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
+    let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
+    Ok(EventName { account, id })
 }
 
 /// A volume's detail, from the disk.
@@ -211,26 +273,15 @@ pub fn read_detail(log: &LogReader, stored: Stored) -> Result<VolumeDetail, Read
     Ok(volume_codec::decode(&index, &state)?)
 }
 
-/// The latest attempts of a delivery, at most `limit`, the newest last. Older ones may be gone.
-pub fn read_attempts(log: &LogReader, last: LogPosition, limit: usize) -> Result<Vec<Attempt>, ReadError> {
-    let (mut attempts, mut pos) = (Vec::new(), last);
-    while pos != LogPosition::default() && attempts.len() < limit {
-        let head = match log.read(pos, ATTEMPT_HEAD) {
-            Err(ReadError::Gone) => break,
-            head => head?,
-        };
-        let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
-        let slice = LogSlice { pos: pos.plus(ATTEMPT_HEAD), len: number(0), checksum: number(4) };
-        if slice.len > ATTEMPT_BYTES_MAX {
-            return Err(damaged(pos).into());
-        }
-        let record = match log.read_slice(slice) {
-            Err(ReadError::Gone) => break,
-            record => AttemptRecord::decode(&*record?).map_err(RecordError::from)?,
-        };
-        pos = LogPosition::from_raw(record.before);
-        attempts.push(record.try_into()?);
+/// The attempt at a position, and the position of the one before.
+pub fn read_attempt(log: &LogReader, pos: LogPosition) -> Result<(Attempt, LogPosition), ReadError> {
+    let head = log.read(pos, ATTEMPT_HEAD)?;
+    let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
+    let slice = LogSlice { pos: pos.plus(ATTEMPT_HEAD), len: number(0), checksum: number(4) };
+    if slice.len > ATTEMPT_BYTES_MAX {
+        return Err(ReadError::Damaged(pos));
     }
-    attempts.reverse();
-    Ok(attempts)
+    let record = AttemptRecord::decode(&*log.read_slice(slice)?).map_err(RecordError::from)?;
+    let before = LogPosition::from_raw(record.before);
+    Ok((record.try_into()?, before))
 }

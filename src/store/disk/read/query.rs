@@ -4,10 +4,10 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use foldhash::HashSet;
 
-use super::fetch::{EventRef, ScanOrder, read_attempts};
+use super::fetch::{EventRef, ScanOrder};
 use crate::{
     domain::{
-        delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey, DeliveryState},
+        delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey},
         ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
@@ -75,16 +75,6 @@ impl Shared {
             }
         }
         Ok(None)
-    }
-
-    /// See [`crate::store::Store::state`].
-    pub fn state(&self, key: DeliveryKey) -> Result<Option<DeliveryState>, ReadError> {
-        let volume = self.ledger().volume_of_delivery(key);
-        let Some(first) = volume else { return Ok(None) };
-        let state = self.with_detail(first, |volume, detail| {
-            detail.position(volume.first, key).map(|entry| detail.deliveries[entry].delivery_state())
-        })?;
-        Ok(state.flatten())
     }
 
     /// See [`crate::store::Store::pending`].
@@ -167,7 +157,7 @@ impl Shared {
                     next_due.min(volumes[position..].iter().map(|(due, _)| *due).min().unwrap_or(NEVER));
                 break;
             }
-            self.with_detail(first, |volume, detail| {
+            let read = self.with_detail(first, |volume, detail| {
                 for (time, event) in detail.retries_of(compact_key(subscription)) {
                     if time > now {
                         next_due = next_due.min(time);
@@ -180,7 +170,12 @@ impl Shared {
                         .map_or(0, |entry| detail.deliveries[entry].attempts_now());
                     due.push((time, found.seq, found, attempts));
                 }
-            })?;
+            });
+            match read {
+                // It is left out, as by `scan_volumes`.
+                Err(ReadError::Damaged(_)) => continue,
+                read => drop(read?),
+            }
             due.sort_unstable_by_key(|(time, seq, ..)| (*time, *seq));
         }
         if let Some((time, ..)) = due.get(limit) {
@@ -234,31 +229,47 @@ impl Shared {
             ledger.oldest_owing(&subscriptions).map(|volume| volume.first)
         };
         let Some(first) = owing else { return Ok(None) };
-        let oldest = self.with_detail(first, |volume, detail| {
-            first_event(volume, detail, |key, entry| {
-                entry.state.is_owed() && subscriptions.contains(&key.subscription)
-            })
-        })?;
-        Ok(oldest.flatten())
+        self.first_event(first, |_, key, entry| {
+            entry.state.is_owed() && subscriptions.contains(&key.subscription)
+        })
     }
 
-    /// When the oldest event was stored that waits for somebody in this state.
-    pub fn oldest_in(&self, state: EntryState) -> Result<Option<UnixMicros>, ReadError> {
-        let first = {
+    /// When the oldest event was stored that waits for somebody in this state. If that cannot be read, at most
+    /// a volume too early.
+    pub fn oldest_in(&self, state: EntryState) -> Option<UnixMicros> {
+        let (first, first_time) = {
             let ledger = self.ledger();
-            ledger
-                .volumes
-                .iter()
-                .find(|v| v.subscriptions.iter().any(|counts| counts.count(state) > 0))
-                .map(|v| v.first)
+            let mut volumes = ledger.volumes.iter();
+            let volume = volumes.find(|v| v.subscriptions.iter().any(|counts| counts.count(state) > 0))?;
+            (volume.first, volume.first_time)
         };
-        let Some(first) = first else { return Ok(None) };
-        let oldest = self.with_detail(first, |volume, detail| {
-            first_event(volume, detail, |key, entry| {
-                entry.state == state && volume.of_subscription(key.subscription).is_some()
-            })
-        })?;
-        Ok(oldest.flatten())
+        let oldest = self.first_event(first, |volume, key, entry| {
+            entry.state == state && volume.of_subscription(key.subscription).is_some()
+        });
+        oldest.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read what is owed longest");
+            Some(first_time)
+        })
+    }
+
+    /// When the first event of a volume was stored that has a delivery like this; of a damaged volume, when
+    /// its first event was.
+    fn first_event(
+        &self,
+        first: Seq,
+        is_like: impl Fn(&Volume, DeliveryKey, &DeliveryEntry) -> bool,
+    ) -> Result<Option<UnixMicros>, ReadError> {
+        let found = self.with_detail(first, |volume, detail| {
+            let mut like = (0..detail.len()).filter(|event| {
+                let mut deliveries = detail.deliveries_of(volume.first, *event);
+                deliveries.any(|(key, entry)| is_like(volume, key, entry))
+            });
+            like.next().map(|event| detail.events[event].time)
+        });
+        match found {
+            Err(ReadError::Damaged(_)) => Ok(self.ledger().volume(first).map(|volume| volume.first_time)),
+            found => Ok(found?.flatten()),
+        }
     }
 
     /// See [`crate::store::Store::events`].
@@ -380,7 +391,7 @@ impl Shared {
                 key: DeliveryKey { seq: found.seq, subscription },
                 state: entry.delivery_state(),
                 attempt_count: entry.attempts,
-                attempts: read_attempts(&self.log, entry.last, attempts_max)?,
+                attempts: self.read_attempts(&found, subscription, entry.last, attempts_max)?,
                 create_time,
                 update_time: if entry.changed == UnixMicros(0) { create_time } else { entry.changed },
                 event,
@@ -420,18 +431,6 @@ struct Waiting {
 /// When a delivery was made.
 fn created(entry: &DeliveryEntry, event: &EventMeta) -> UnixMicros {
     entry.added.max(event.time)
-}
-
-/// When the first event of a volume was stored that has a delivery like this.
-fn first_event(
-    volume: &Volume,
-    detail: &VolumeDetail,
-    is_like: impl Fn(DeliveryKey, &DeliveryEntry) -> bool,
-) -> Option<UnixMicros> {
-    let events = 0..detail.len();
-    let mut like = events
-        .filter(|event| detail.deliveries_of(volume.first, *event).any(|(key, entry)| is_like(key, entry)));
-    like.next().map(|event| detail.events[event].time)
 }
 
 fn overlaps(time: &TimeRange, volume: &Volume) -> bool {

@@ -31,10 +31,8 @@ async fn what_one_lane_holds_is_not_read_again_for_another() {
     fs::write(&log, vec![0x5a; len]).unwrap();
     assert_eq!(read(subscriptions[0], 10).expect("all of it is held").len(), 10);
     drop((of_a, of_b));
-    assert!(
-        matches!(read(subscriptions[0], 10), Err(StoreError::Failed(_))),
-        "nobody holds it, and the disk is damaged"
-    );
+    let damaged = read(subscriptions[0], 10).unwrap();
+    assert!(damaged.iter().all(|event| event.damage.is_some()), "nobody holds it, and the disk is damaged");
 }
 
 /// The expected report, computed from the store's deliveries one by one.
@@ -47,7 +45,8 @@ fn expected_backlog(
     let mut backlog = [(0, Duration::ZERO); 2];
     for (seq, time) in (1..).map(Seq).zip(times) {
         for &subscription in subscriptions {
-            let position = match store.state(DeliveryKey { seq, subscription }) {
+            let found = store.delivery(DeliveryKey { seq, subscription }).unwrap();
+            let position = match found.map(|found| found.state) {
                 Some(DeliveryState::Pending) => 0,
                 Some(DeliveryState::Retrying { .. }) => 1,
                 _ => continue,

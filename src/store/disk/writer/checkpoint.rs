@@ -1,7 +1,7 @@
 //! Checkpoints: writes the index to the log and its positions to the manifest, so that a start need not
 //! replay the log before them.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use prost::Message;
 
@@ -95,71 +95,87 @@ impl Writer {
 
     /// Writes the indexes of volumes that take no more events.
     fn write_indexes(&mut self) -> Result<(), StoreError> {
-        loop {
-            let mut parts: BTreeMap<Seq, (Part, Part)> = BTreeMap::new();
-            let payload = self.log.begin();
-            let start = payload.len();
-            {
-                let ledger = self.shared.ledger();
-                let open = ledger.volumes.back().filter(|_| ledger.is_open).map(|volume| volume.first);
-                let all = ledger
-                    .volumes
-                    .iter()
-                    .filter(|volume| volume.index.is_none() && Some(volume.first) != open);
-                for volume in all {
-                    let detail = &ledger.details[&volume.first];
-                    let (index, hashes) = encode_index(detail);
-                    let events = put(payload, start, &index.encode_to_vec());
-                    parts.insert(volume.first, (events, put(payload, start, &hashes)));
-                    if payload.len() >= RECORD_BYTES {
-                        break;
-                    }
-                }
-            }
-            if parts.is_empty() {
-                return Ok(());
-            }
-            let payload = self.append(Kind::Index)?;
-            let mut ledger = self.shared.ledger_mut();
-            for (first, (events, ids)) in parts {
-                if let Some(volume) = ledger.volume_mut(first) {
-                    volume.index = Some(IndexSlices { events: events.at(payload), ids: ids.at(payload) });
-                }
-            }
-        }
+        while self.write_some_indexes(None)? {}
+        Ok(())
     }
 
     /// Writes the states that changed since the last checkpoint.
     fn write_states(&mut self) -> Result<(), StoreError> {
-        loop {
-            let mut parts: BTreeMap<Seq, Part> = BTreeMap::new();
-            let payload = self.log.begin();
-            let start = payload.len();
-            {
-                let ledger = self.shared.ledger();
-                let changed = ledger.details.iter().filter(|(_, detail)| detail.dirty);
-                for (first, detail) in changed {
-                    parts.insert(*first, put(payload, start, &encode_state(detail).encode_to_vec()));
-                    if payload.len() >= RECORD_BYTES {
-                        break;
-                    }
+        while self.write_some_states(None)? {}
+        Ok(())
+    }
+
+    /// Writes a record of indexes that are not written yet. Returns whether there were any; with `only`, of
+    /// these volumes.
+    pub fn write_some_indexes(&mut self, only: Option<&Arc<[Seq]>>) -> Result<bool, StoreError> {
+        let mut parts: BTreeMap<Seq, (Part, Part)> = BTreeMap::new();
+        let payload = self.log.begin();
+        let start = payload.len();
+        {
+            let ledger = self.shared.ledger();
+            let open = ledger.volumes.back().filter(|_| ledger.is_open).map(|volume| volume.first);
+            let all = ledger.volumes.iter().filter(|volume| {
+                let is_wanted = only.is_none_or(|only| only.contains(&volume.first));
+                is_wanted && volume.index.is_none() && Some(volume.first) != open
+            });
+            for volume in all {
+                let detail = &ledger.details[&volume.first];
+                let (index, hashes) = encode_index(detail);
+                let events = put(payload, start, &index.encode_to_vec());
+                parts.insert(volume.first, (events, put(payload, start, &hashes)));
+                if payload.len() >= RECORD_BYTES {
+                    break;
                 }
-            }
-            if parts.is_empty() {
-                return Ok(());
-            }
-            let payload = self.append(Kind::State)?;
-            let mut ledger = self.shared.ledger_mut();
-            for (first, state) in parts {
-                if let Some(volume) = ledger.volume_mut(first) {
-                    volume.state = Some(state.at(payload));
-                }
-                if let Some(detail) = ledger.details.get_mut(&first) {
-                    detail.dirty = false;
-                }
-                ledger.evict(first);
             }
         }
+        if parts.is_empty() {
+            return Ok(false);
+        }
+        let payload = self.append(Kind::Index)?;
+        let mut ledger = self.shared.ledger_mut();
+        for (first, (events, ids)) in parts {
+            if let Some(volume) = ledger.volume_mut(first) {
+                volume.index = Some(IndexSlices { events: events.at(payload), ids: ids.at(payload) });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes a record of states that changed since they were last written, of volumes whose index is
+    /// written. Returns whether there were any; with `only`, of these volumes.
+    pub fn write_some_states(&mut self, only: Option<&Arc<[Seq]>>) -> Result<bool, StoreError> {
+        let mut parts: BTreeMap<Seq, Part> = BTreeMap::new();
+        let payload = self.log.begin();
+        let start = payload.len();
+        {
+            let ledger = self.shared.ledger();
+            let changed = ledger.details.iter().filter(|(first, detail)| {
+                // The detail of a volume without an index must stay in memory.
+                let has_index = || ledger.volume(**first).is_some_and(|volume| volume.index.is_some());
+                detail.dirty && only.is_none_or(|only| only.contains(first)) && has_index()
+            });
+            for (first, detail) in changed {
+                parts.insert(*first, put(payload, start, &encode_state(detail).encode_to_vec()));
+                if payload.len() >= RECORD_BYTES {
+                    break;
+                }
+            }
+        }
+        if parts.is_empty() {
+            return Ok(false);
+        }
+        let payload = self.append(Kind::State)?;
+        let mut ledger = self.shared.ledger_mut();
+        for (first, state) in parts {
+            if let Some(volume) = ledger.volume_mut(first) {
+                volume.state = Some(state.at(payload));
+            }
+            if let Some(detail) = ledger.details.get_mut(&first) {
+                detail.dirty = false;
+            }
+            ledger.evict(first);
+        }
+        Ok(true)
     }
 
     /// Appends the record under construction and makes it durable.

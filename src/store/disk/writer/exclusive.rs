@@ -39,10 +39,7 @@ impl Writer {
                 let result = self.replay(&query, &events);
                 self.reply(reply, result);
             }
-            Write::Purge(keep, reply) => {
-                let result = self.purge(keep);
-                self.reply(reply, result);
-            }
+            Write::Retention(step) => step(self),
             Write::Create(new, reply) => {
                 let result = self.create(*new);
                 self.reply(reply, result);
@@ -72,7 +69,7 @@ impl Writer {
         true
     }
 
-    fn reply<T>(&mut self, reply: Reply<T>, result: Result<T, StoreError>) {
+    pub fn reply<T>(&mut self, reply: Reply<T>, result: Result<T, StoreError>) {
         if let Err(failure @ StoreError::Failed(_)) = &result {
             self.shared.fail(failure.clone());
         }
@@ -175,7 +172,7 @@ impl Writer {
         let account = registry::known(&self.shared.registry, subscription)?.name.account;
         let request = change.request().cloned();
         if let Some(first) = self.first_result(Some(account), request.as_ref(), now)? {
-            return Ok(first.subscription()?);
+            return first.subscription();
         }
         let current = registry::check_version(&self.shared.registry, subscription, version)?;
         change.check(&current, now)?;

@@ -1,43 +1,25 @@
-//! Retention: removes whole log files, the oldest first. Owed events of a removed file are copied to the end
-//! of the log.
+//! The steps of retention on the writing thread: see [`super::super::retention`].
 
 use std::sync::Arc;
 
-use super::Writer;
+use super::{CommitBatch, Writer};
 use crate::{
-    domain::ids::Seq,
+    domain::{
+        delivery::{Attempt, DeliveryKey, DeliveryState},
+        ids::Seq,
+    },
+    event::StoredEvent,
     store::{
-        Purged, RetentionLimit, StoreError,
+        QueueEvent, StoreError,
         disk::{
-            index::volume_detail::EventMeta,
-            log::{Kind, ReadError, WriteError, checksum, damaged},
-            read::fetch::EventRef,
+            index::volume::Volume,
+            log::{Kind, RemovedFile, WriteError},
+            records::{AttemptRecord, OutcomeRecord},
         },
     },
 };
 
-/// Per cent of a file's events that may be owed for the file to be removed: copying more would gain little.
-const OWED_HUNDREDTHS_MAX: u64 = 75;
-
 impl Writer {
-    pub(super) fn purge(&mut self, keep: RetentionLimit) -> Result<Purged, StoreError> {
-        self.working()?;
-        self.forget_secrets()?;
-        let mut events = 0;
-        loop {
-            let (files, before) = (self.files_to_remove(keep), self.log.bytes());
-            if !files.is_empty() {
-                events += self.remove_files(files)?;
-            }
-            // Copies take room themselves: look again, unless they took all that was freed. The same owed
-            // events would be copied for ever.
-            let bytes_left = self.log.bytes();
-            if bytes_left >= before {
-                return Ok(Purged { events, bytes_left });
-            }
-        }
-    }
-
     /// Removes expired signing secrets, and expired request ids, whose stored results contain secrets.
     pub fn forget_secrets(&mut self) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
@@ -58,102 +40,123 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes log files with everything in them that is not owed. Returns the number of removed events.
-    fn remove_files(&mut self, files: Vec<u32>) -> Result<u64, StoreError> {
-        let mut events = 0;
-        // Copies form volumes of their own: no volume takes events any more.
-        self.shared.ledger_mut().is_open = false;
-        let (within, described): (Vec<Seq>, Vec<Seq>) = {
+    /// Copies the owed events of a volume to the end of the log and forgets the rest. `read` has the events
+    /// that were owed a moment ago, in order. Returns the number of removed events; `None` if others are owed
+    /// by now, which must be read.
+    pub fn relocate(&mut self, first: Seq, read: &[Arc<StoredEvent>]) -> Result<Option<u64>, StoreError> {
+        let nothing_owed = {
             let ledger = self.shared.ledger();
-            let within = ledger.volumes.iter().filter(|volume| files.contains(&volume.file));
-            let described = ledger
-                .volumes
-                .iter()
-                .filter(|volume| !files.contains(&volume.file) && volume.is_stored_in(&files));
-            (within.map(|volume| volume.first).collect(), described.map(|volume| volume.first).collect())
+            let Some(volume) = ledger.volume(first) else { return Ok(Some(0)) };
+            volume.owes_nothing().then_some(volume.events)
         };
-        for first in within {
-            events += self.relocate_owed(first)?;
+        if let Some(events) = nothing_owed {
+            self.shared.ledger_mut().remove_volume(first);
+            return Ok(Some(events.into()));
         }
-        for first in described {
-            self.load_dirty(first)?;
-            if let Some(volume) = self.shared.ledger_mut().volume_mut(first) {
-                (volume.index, volume.state) = (None, None);
-            }
-        }
-        self.shared.ledger_mut().file_times.retain(|file, _| !files.contains(file));
-        self.log.forget(&files);
-        self.checkpoint()?;
-        self.log.remove(files).map_err(WriteError::from)?;
-        Ok(events)
-    }
-
-    fn files_to_remove(&self, keep: RetentionLimit) -> Vec<u32> {
-        let ledger = self.shared.ledger();
-        let mut left = self.log.bytes();
-        let mut files = Vec::new();
-        for (file, bytes) in self.log.full_files() {
-            let is_old = ledger.file_times.get(&file).is_none_or(|time| *time < keep.since);
-            if !is_old && left <= keep.bytes_max {
-                continue;
-            }
-            let volumes = ledger.volumes.iter().filter(|volume| volume.file == file);
-            let (mut events, mut owed) = (0, 0);
-            for volume in volumes {
-                let of_volume = volume.owed();
-                events += u64::from(volume.events);
-                // An event that is owed to several subscriptions is copied once.
-                owed += (of_volume.pending + of_volume.retrying).min(u64::from(volume.events));
-            }
-            if owed * 100 <= events * OWED_HUNDREDTHS_MAX {
-                files.push(file);
-                left -= bytes;
-            }
-        }
-        files
-    }
-
-    /// Copies the owed events of a volume and forgets the rest. Returns the number of removed events.
-    fn relocate_owed(&mut self, first: Seq) -> Result<u64, StoreError> {
         self.load_dirty(first)?;
-        let (found, mut kept, before) = {
+        self.fail_damaged(read)?;
+        let (seqs, mut kept, before) = {
             let ledger = self.shared.ledger();
             let (Some(volume), Some(detail)) = (ledger.volume(first), ledger.detail(first)) else {
-                return Ok(0);
+                return Ok(Some(0));
             };
-            let owed: Vec<usize> = (0..detail.len())
-                .filter(|event| detail.is_owed(*event, |subscription| ledger.has_subscription(subscription)))
-                .collect();
-            let found: Vec<EventRef> =
-                owed.iter().map(|event| EventRef::new(volume, detail, *event)).collect();
-            (
-                found,
-                detail.filtered(first, &owed, |subscription| ledger.has_subscription(subscription)),
-                detail.len() as u64,
-            )
+            let is_known = |subscription| ledger.has_subscription(subscription);
+            let owed: Vec<usize> =
+                (0..detail.len()).filter(|event| detail.is_owed(*event, is_known)).collect();
+            let seqs: Vec<Seq> = owed.iter().map(|event| detail.seq(volume.first, *event)).collect();
+            (seqs, detail.filtered(first, &owed, is_known), detail.len() as u64)
         };
-        if found.is_empty() {
+        if seqs.is_empty() {
             self.shared.ledger_mut().remove_volume(first);
-            return Ok(before);
+            return Ok(Some(before));
         }
-        let mut ends = Vec::with_capacity(found.len());
-        let reader = self.log.reader().clone();
+        let mut ends = Vec::with_capacity(seqs.len());
         let payload = self.log.begin();
         let start = payload.len();
-        for EventMeta { pos, len, checksum: expected, .. } in found.iter().map(|found| &found.meta) {
+        for seq in seqs {
+            let Ok(event) = read.binary_search_by_key(&seq, |event| event.seq) else { return Ok(None) };
             ends.push(payload.len() - start);
-            let bytes = reader.read(*pos, *len as usize)?;
-            if checksum(&bytes) != *expected {
-                return Err(ReadError::from(damaged(*pos)).into());
-            }
-            payload.extend(bytes);
+            payload.extend_from_slice(&read[event].content.encoded);
         }
         let payload = self.append(Kind::Relocated)?;
         for (event, end) in kept.events.iter_mut().zip(ends) {
             event.pos = payload.plus(end);
         }
         let gone = before - kept.len() as u64;
-        self.shared.ledger_mut().replace_detail(first, kept);
-        Ok(gone)
+        let mut ledger = self.shared.ledger_mut();
+        // Its events are no longer the last of their file: it takes no more.
+        ledger.is_open &= ledger.volumes.back().is_some_and(|last| last.first != first);
+        ledger.replace_detail(first, kept);
+        Ok(Some(gone))
+    }
+
+    /// Settles the owed deliveries of damaged events as failed. Their volume's detail is in memory.
+    fn fail_damaged(&mut self, events: &[Arc<StoredEvent>]) -> Result<(), StoreError> {
+        let now = self.shared.clock.now();
+        let attempt = Attempt::of_damaged_event(now);
+        let mut batch = CommitBatch { time: now, ..CommitBatch::default() };
+        for event in events.iter().filter(|event| event.damage.is_some()) {
+            let ledger = self.shared.ledger();
+            let Some(volume) = ledger.volume_of(event.seq) else { continue };
+            let Some(detail) = ledger.detail(volume.first) else { continue };
+            let Some(position) = detail.event_at(volume.first, event.seq) else { continue };
+            for (key, entry) in detail.deliveries_of(volume.first, position) {
+                if entry.state.is_owed() && ledger.has_subscription(entry.subscription) {
+                    let record = AttemptRecord { before: entry.last.raw(), ..AttemptRecord::from(&attempt) };
+                    batch.settle(key, DeliveryState::Failed, entry.attempts + 1, Some(&record));
+                    self.shared.metrics.attempt_ended(event, &attempt, entry.attempts == 0);
+                }
+            }
+        }
+        let keys: Vec<DeliveryKey> = batch.outcomes.iter().map(OutcomeRecord::key).collect();
+        self.write_batch(&mut batch)?;
+        // Lanes drop them.
+        keys.into_iter().for_each(|key| drop(self.shared.feed.send(QueueEvent::Cancelled(key))));
+        Ok(())
+    }
+
+    /// Has the index and the state of a volume written again by the next checkpoint, or before.
+    pub fn move_index(&mut self, first: Seq) -> Result<(), StoreError> {
+        self.load_dirty(first)?;
+        if let Some(volume) = self.shared.ledger_mut().volume_mut(first) {
+            (volume.index, volume.state) = (None, None);
+        }
+        Ok(())
+    }
+
+    /// Forgets a volume whose detail is damaged. Returns the number of its events.
+    pub fn drop_volume(&mut self, first: Seq) -> u64 {
+        let (events, owed) = {
+            let ledger = self.shared.ledger();
+            let Some(volume) = ledger.volume(first) else { return 0 };
+            let owed = volume.owed();
+            (volume.events, owed.pending + owed.retrying)
+        };
+        tracing::error!(
+            events,
+            deliveries.unfinished = owed,
+            "retention removed events whose index is damaged, with their unfinished deliveries",
+        );
+        self.shared.metrics.deliveries_dropped.inc_by(owed);
+        self.shared.ledger_mut().remove_volume(first);
+        events.into()
+    }
+
+    /// Removes log files that nothing is in any more. Returns those that are still to be deleted.
+    pub fn remove_files(&mut self, mut files: Vec<u32>) -> Result<Vec<RemovedFile>, StoreError> {
+        {
+            let mut ledger = self.shared.ledger_mut();
+            files.retain(|file| {
+                let needs = |volume: &Volume| volume.file == *file || volume.is_stored_in(&[*file]);
+                !ledger.volumes.iter().any(needs)
+            });
+            ledger.file_times.retain(|file, _| !files.contains(file));
+        }
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.log.forget(&files);
+        self.checkpoint()?;
+        Ok(self.log.remove(files).map_err(WriteError::from)?)
     }
 }
