@@ -13,6 +13,8 @@ use crate::support::{
 /// Points of each kind of start at which it is killed, at most.
 const KILLS: usize = 200;
 const KILLS_SHORT: usize = 8;
+/// Calls of every start.
+const EARLY: usize = 10;
 const KEYS: [&str; 2] =
     ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="];
 
@@ -70,8 +72,13 @@ async fn a_start_that_is_killed_at_any_write_rename_or_sync_is_followed_by_one_t
         for nth in (1..=calls).step_by(calls.div_ceil(in_full_or_short(KILLS, KILLS_SHORT))) {
             let launcher = prepared();
             let watching = interposer.watching(&launcher, launcher.dir());
-            let ended = watching.with_variable("INTERPOSED_KILL", nth.to_string()).spawn().wait().await;
-            assert_eq!(ended.code, None, "{ended:?}");
+            // The start after it is killed early as well.
+            for nth in [nth, nth % EARLY + 1].into_iter().take(in_full_or_short(2, 1)) {
+                let killed_at = watching.clone().with_variable("INTERPOSED_KILL", nth.to_string());
+                let ended = killed_at.spawn().wait().await;
+                assert_eq!(ended.code, None, "{ended:?}");
+                killed += 1;
+            }
             let last = interposer.calls().pop();
             let gateway = launcher.start().await;
             if stored.is_some() {
@@ -81,7 +88,6 @@ async fn a_start_that_is_killed_at_any_write_rename_or_sync_is_followed_by_one_t
             }
             gateway.client.publish(1, contact(1)).await;
             gateway.stop().await;
-            killed += 1;
         }
     }
     println!("{killed} starts were killed, and every following one served");
