@@ -102,7 +102,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let router = Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(async || render(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
@@ -116,6 +116,14 @@ pub async fn serve(
         |connection, shutdown| serve_connection(connection, router.clone(), shutdown),
     )
     .await;
+}
+
+/// A failed store accepts nothing until the process is started again, so a supervisor shall start it again.
+async fn alive(State(readiness): State<Readiness>) -> Response {
+    match readiness.phase() {
+        Phase::StoreFailed => (StatusCode::SERVICE_UNAVAILABLE, "store failed: restart\n").into_response(),
+        Phase::Starting | Phase::Serving | Phase::Draining => "ok\n".into_response(),
+    }
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
@@ -225,22 +233,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_follows_the_phase_and_liveness_does_not() {
+    async fn readiness_follows_the_phase_and_liveness_fails_where_only_a_restart_helps() {
         let server = Server::start().await;
         let phases = [
-            (Phase::Starting, "503", "starting\n"),
-            (Phase::Serving, "200", "ready\n"),
-            (Phase::Draining, "503", "draining\n"),
-            (Phase::StoreFailed, "503", "store failed\n"),
+            (Phase::Starting, "503", "starting\n", "200", "ok\n"),
+            (Phase::Serving, "200", "ready\n", "200", "ok\n"),
+            (Phase::Draining, "503", "draining\n", "200", "ok\n"),
+            (Phase::StoreFailed, "503", "store failed\n", "503", "store failed: restart\n"),
         ];
-        for (phase, status, body) in phases {
+        for (phase, ready, reason, alive, word) in phases {
             server.readiness.advance(phase);
-            assert_eq!(server.status_and_body("GET", "/readyz").await, (status.to_owned(), body.to_owned()));
-            assert_eq!(server.status_and_body("HEAD", "/readyz").await, (status.to_owned(), String::new()));
-            assert_eq!(
-                server.status_and_body("GET", "/healthz").await,
-                ("200".to_owned(), "ok\n".to_owned())
-            );
+            for (path, status, body) in [("/readyz", ready, reason), ("/healthz", alive, word)] {
+                let full = (status.to_owned(), body.to_owned());
+                assert_eq!(server.status_and_body("GET", path).await, full, "{path}, {phase:?}");
+                let head = (status.to_owned(), String::new());
+                assert_eq!(server.status_and_body("HEAD", path).await, head, "{path}, {phase:?}");
+            }
         }
         server.stop().await;
     }

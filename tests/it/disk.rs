@@ -219,6 +219,7 @@ async fn a_failed_store_is_logged_once_sets_the_exit_code_and_is_read_again_at_a
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     gateway.client.pause(&subscribed.name).await;
     gateway.client.try_publish(request("before", 1)).await.unwrap();
+    assert_eq!(gateway.liveness().await, (200, "ok\n".to_owned()));
     interposer.refuse_writes(rustix::io::Errno::IO.raw_os_error(), "/data/");
     let failed = Instant::now();
     let refused = gateway.client.try_subscribe(ACCOUNT, subscription(receiver.url("/late"))).await;
@@ -233,6 +234,7 @@ async fn a_failed_store_is_logged_once_sets_the_exit_code_and_is_read_again_at_a
     let series = r#"tidings_publishes_refused_total{reason="STORAGE_FAILED"}"#;
     assert_eq!(counted.value(series), f64::from(CALLS), "every one is counted");
     assert_eq!(gateway.readiness().await, (503, "store failed\n".to_owned()));
+    assert_eq!(gateway.liveness().await, (503, "store failed: restart\n".to_owned()));
     gateway.terminate();
     let ended = gateway.wait().await;
     let count = |text: &str| ended.stderr.lines().filter(|line| line.contains(text)).count();

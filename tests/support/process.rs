@@ -361,7 +361,17 @@ impl TidingsProcess {
 
     /// The same; none if there is no response.
     pub async fn readiness_if_any(&self) -> Option<(u16, String)> {
-        let response = exchange(self.http, b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.ok()?;
+        self.probe("/readyz").await
+    }
+
+    /// The status and text of /healthz.
+    pub async fn liveness(&self) -> (u16, String) {
+        self.probe("/healthz").await.expect("it responds")
+    }
+
+    async fn probe(&self, path: &str) -> Option<(u16, String)> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let response = exchange(self.http, request.as_bytes()).await.ok()?;
         let response = String::from_utf8(response).unwrap();
         let (head, body) = response.split_once("\r\n\r\n")?;
         Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
