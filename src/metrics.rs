@@ -113,7 +113,7 @@ pub struct Metrics {
     pub accept_seconds: Histogram,
     deliveries_created: IntCounter,
     deliveries_reopened: IntCounter,
-    /// Unfinished deliveries deleted with their subscription.
+    /// Unfinished deliveries deleted with their subscription, or removed with a damaged index.
     pub deliveries_dropped: IntCounter,
     /// POSTs under way, without those of TestSubscription.
     pub attempts_in_flight: IntGauge,
@@ -235,7 +235,7 @@ impl Metrics {
             deliveries_dropped: counter(
                 r,
                 "tidings_deliveries_dropped_total",
-                "Unfinished deliveries deleted with their subscription.",
+                "Unfinished deliveries deleted with their subscription, or removed with a damaged index.",
             ),
             attempts: counters(
                 r,
@@ -329,7 +329,7 @@ impl Metrics {
             sync_seconds: histogram(
                 r,
                 "tidings_sync_duration_seconds",
-                "Duration of flush and fdatasync, for commits and for changes of subscriptions.",
+                "Duration of flush and fdatasync, for commits, audit records, and changes of subscriptions and access tokens.",
                 COMMIT_SECONDS,
             ),
             commit_events: histogram(r, "tidings_commit_events", "Events per commit.", COMMIT_RECORDS),

@@ -44,6 +44,10 @@ pub(super) struct Sample {
     pub(super) in_flight: f64,
     /// Publishes that were refused since the start.
     pub(super) refused: f64,
+    /// Those of them that the disk could not store.
+    pub(super) refused_by_disk: f64,
+    /// Records that the disk has lost, found since the start.
+    pub(super) damaged: f64,
     /// Connections of gRPC clients.
     pub(super) connections: f64,
     /// Whether the store has reported.
@@ -84,7 +88,7 @@ impl Sample {
     /// Reads the text of `/metrics`. A family with labels is the sum of its series.
     fn parse(text: &str) -> Self {
         let mut families: HashMap<&str, f64> = HashMap::new();
-        let (mut failed, mut suspended, mut oldest) = (0.0, 0.0, 0.0_f64);
+        let (mut failed, mut suspended, mut oldest, mut refused_by_disk) = (0.0, 0.0, 0.0_f64, 0.0);
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
             let Ok(value) = value.parse::<f64>() else { continue };
@@ -92,6 +96,11 @@ impl Sample {
             *families.entry(name).or_default() += value;
             match name {
                 "tidings_attempts_total" if !labels.contains("\"ok\"") => failed += value,
+                "tidings_publishes_refused_total"
+                    if labels.contains("\"STORAGE_FAILED\"") || labels.contains("\"DISK_FULL\"") =>
+                {
+                    refused_by_disk += value;
+                }
                 "tidings_subscriptions" if labels.contains("\"suspended\"") => suspended = value,
                 "tidings_oldest_owed_age_seconds" => oldest = oldest.max(value),
                 _ => {}
@@ -111,6 +120,8 @@ impl Sample {
             suspended,
             in_flight: family("tidings_attempts_in_flight"),
             refused: family("tidings_publishes_refused_total"),
+            refused_by_disk,
+            damaged: family("tidings_records_damaged_total"),
             connections: family("tidings_grpc_connections"),
             has_store: families.contains_key("tidings_deliveries_owed"),
         }
@@ -130,10 +141,14 @@ mod tests {
                     tidings_attempts_total{outcome=\"timeout\"} 2\n\
                     tidings_oldest_owed_age_seconds{state=\"pending\"} 1.5\n\
                     tidings_oldest_owed_age_seconds{state=\"retrying\"} 60\n\
+                    tidings_publishes_refused_total{reason=\"DISK_FULL\"} 2\n\
+                    tidings_publishes_refused_total{reason=\"OVERLOADED\"} 3\n\
+                    tidings_publishes_refused_total{reason=\"STORAGE_FAILED\"} 4\n\
                     tidings_subscriptions{state=\"suspended\"} 1\n";
         let sample = Sample::parse(text);
         assert_eq!((sample.owed, sample.attempts, sample.failed), (7.0, 12.0, 2.0));
         assert_eq!((sample.oldest, sample.suspended, sample.has_store), (60.0, 1.0, true));
+        assert_eq!((sample.refused, sample.refused_by_disk), (9.0, 6.0));
     }
 
     #[test]
@@ -146,6 +161,7 @@ mod tests {
             "tidings_lanes_slowed",
             "tidings_attempts_in_flight",
             "tidings_publishes_refused_total",
+            "tidings_records_damaged_total",
             "tidings_grpc_connections",
             "tidings_events_accepted_total",
         ] {

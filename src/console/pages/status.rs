@@ -142,12 +142,14 @@ fn verdicts(samples: &[Sample], troubled: usize) -> Vec<Verdict> {
     } else {
         Verdict { kind: "bad", text: "The store does not respond.".to_owned(), href: String::new() }
     };
-    let disk = if commit > SLOW_COMMIT_SECONDS {
-        Verdict {
-            kind: "bad",
-            text: format!("The disk is slow: a commit takes {} on average.", seconds(commit)),
-            href: String::new(),
-        }
+    let bad = |text: String| Verdict { kind: "bad", text, href: String::new() };
+    let disk = if last.refused_by_disk > first.refused_by_disk {
+        bad("The disk is full or has failed: events were refused. The log and /readyz say more.".to_owned())
+    } else if last.damaged > 0.0 {
+        let lost = view::counted(whole(last.damaged), "record", "records");
+        bad(format!("The disk has lost {lost}. The log names each."))
+    } else if commit > SLOW_COMMIT_SECONDS {
+        bad(format!("The disk is slow: a commit takes {} on average.", seconds(commit)))
     } else {
         good("The disk keeps up.")
     };
