@@ -16,11 +16,13 @@ use crate::{
     store::disk::{
         data_dir::{ENGINE_DIR, LEDGER_DIR},
         fs::sync_all_in,
+        index::manifest::{MANIFEST, Manifest},
         kv::{
             audit_log::AUDIT_TREE,
             audit_record::{self, AuditKind},
             engine::{agree, create_log, fill_from_log, last_change, rows_of},
             sled::open_engine,
+            subscriptions::REGISTRY_TREE,
         },
         log::registry_log::{REGISTRY_LOG, RegistryLog, Rows},
         open_error::OpenError,
@@ -56,6 +58,9 @@ impl Check<'_> {
         let sled = open_engine(scratch, false);
         let ledger_dir = self.data_dir.join(LEDGER_DIR);
         let log = (format > FORMAT_WITHOUT_REGISTRY_LOG).then(|| RegistryLog::open(&ledger_dir));
+        if self.is_of_another_store(sled.as_ref().ok(), log.as_ref().and_then(|log| log.as_ref().ok())) {
+            return Ok(());
+        }
         let rows = match (log, sled) {
             (Some(Err(fault)), Err(why)) => {
                 self.unreadable(&registry_log(), fault.to_string());
@@ -101,6 +106,30 @@ impl Check<'_> {
             }
         };
         self.rows(rows, known)
+    }
+
+    /// Notes a part that belongs to another store. Nothing may be made from it.
+    fn is_of_another_store(
+        &mut self,
+        sled: Option<&::sled::Db>,
+        log: Option<&(RegistryLog, BTreeMap<RowTree, Rows>)>,
+    ) -> bool {
+        // A damaged manifest is noted later.
+        let Ok(manifest) = Manifest::read(&self.data_dir.join(LEDGER_DIR)) else { return false };
+        let key = [RegistryKind::Store as u8];
+        let of_sled = sled.and_then(|db| db.open_tree(REGISTRY_TREE).ok()?.get(key).ok()?);
+        let of_log = log.and_then(|(_, rows)| rows.get(&RowTree::Registry)?.get(&key[..]));
+        let parts =
+            [(ENGINE_DIR.to_owned(), of_sled.as_deref()), (registry_log(), of_log.map(Vec::as_slice))];
+        let mut is_any = false;
+        for (file, store) in parts {
+            if store.is_some_and(|store| store != manifest.store.as_bytes()) {
+                let fault = format!("it is of another store than {LEDGER_DIR}/{MANIFEST}");
+                self.unreadable(&file, fault);
+                is_any = true;
+            }
+        }
+        is_any
     }
 
     /// sled cannot be opened: the registry's log has everything but the audit records.

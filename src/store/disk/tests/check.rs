@@ -172,3 +172,29 @@ async fn a_damaged_body_is_named_with_its_event_and_subscriptions() {
     assert!(damage.meaning.contains("accounts/1/subscriptions/a"), "{damage}");
     open(dir.path()).unwrap();
 }
+
+#[tokio::test]
+async fn a_part_of_another_store_is_named_and_nothing_is_made_from_it() {
+    for part in ["store", "ledger/registry"] {
+        let (dir, other) = (filled_store().await, tempfile::tempdir().unwrap());
+        // Of another seed, so that it has another id.
+        let metrics = Metrics::new(UnixMicros(0));
+        let store = DiskStore::open(other.path(), SETTINGS, &keys(1), TestClock::new(), 2, metrics).unwrap();
+        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap();
+        store.close().unwrap();
+        drop(store);
+        let own = dir.path().join(part);
+        if own.is_dir() {
+            fs::remove_dir_all(&own).unwrap();
+            secrets::copy(&other.path().join(part), &own);
+        } else {
+            fs::copy(other.path().join(part), &own).unwrap();
+        }
+        open(dir.path()).err().unwrap_or_else(|| panic!("{part}: it was opened"));
+        let repaired = check(dir.path(), true).unwrap();
+        let [damage] = &repaired.damages[..] else { panic!("{part}: {repaired:?}") };
+        assert_eq!((&*damage.file, &damage.remedy), (part, &Remedy::Restore), "{damage}");
+        assert!(damage.fault.contains("of another store"), "{damage}");
+        assert!(!dir.path().join(QUARANTINE).exists(), "{part}");
+    }
+}
