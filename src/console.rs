@@ -54,8 +54,8 @@ pub struct ConsoleSettings {
     /// Most requests at once, live streams apart.
     #[arg(skip = 64_usize)]
     pub requests_in_flight_max: usize,
-    /// Most live streams at once.
-    #[arg(skip = 64_usize)]
+    /// Most live streams at once: fewer than the connections of an address, so that pages have room as well.
+    #[arg(skip = 32_usize)]
     pub streams_max: usize,
     /// Most browsers that are signed in at once; one more signs out the one that was idle longest.
     #[arg(skip = 1000_usize)]

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     forms::sentence,
     guard::Allowed,
     server::{Ends, Parts},
-    sessions::IdHash,
+    sessions::{IdHash, Resumed},
     view::{Time, account_of},
 };
 use crate::proto::v1::{self, access_token::Scope};
@@ -108,6 +109,8 @@ pub(super) struct Visitor {
     pub(super) parts: Arc<Parts>,
     https: bool,
     session: Option<IdHash>,
+    /// Cancelled when the session ends; never without one.
+    signed_out: CancellationToken,
     /// The token; `None` where no token is asked for.
     token: Option<Arc<v1::AccessToken>>,
     is_near: bool,
@@ -347,6 +350,7 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
         parts: Arc::clone(parts),
         https,
         session: None,
+        signed_out: CancellationToken::new(),
         token: None,
         is_near: ends.peer.ip().to_canonical().is_loopback(),
         last_account,
@@ -356,9 +360,9 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
     }
     let resumed = cookie(&head.headers, &session_cookie_name(parts, https))
         .and_then(|id| parts.sessions.resume(id, std::time::Instant::now()));
-    let Some((session, token)) = resumed else { return Err(sign_in_first(parts, &visitor)) };
+    let Some(Resumed { hash, token, ended }) = resumed else { return Err(sign_in_first(parts, &visitor)) };
     visitor.api = Api::new(parts.calls.clone(), Some(token), ends.peer);
-    visitor.session = Some(session);
+    (visitor.session, visitor.signed_out) = (Some(hash), ended);
     match visitor.api.own_token().await {
         Ok(token) => {
             visitor.token = Some(Arc::new(token));

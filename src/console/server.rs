@@ -290,16 +290,17 @@ async fn allow(State(parts): State<Arc<Parts>>, mut request: Request, next: Next
 
 /// Bounds what is under way, and reads forms within their bounds. Responses that are streams count elsewhere.
 async fn bound(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = parts.requests.try_acquire() else {
-        let text = "Too many pages are being made. Try again in a moment.\n";
-        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response();
-    };
     let (mut head, body) = request.into_parts();
     let reading = Limited::new(body, FORM_BYTES_MAX).collect();
     match timeout(parts.settings.read_timeout, reading).await {
         Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
         Ok(Err(_)) => return (StatusCode::PAYLOAD_TOO_LARGE, "The form is too large.\n").into_response(),
         Ok(Ok(body)) => head.extensions.insert(ReadBody(body.to_bytes())),
+    };
+    // After the form is read: one that never ends holds its connection, and no page of others.
+    let Ok(_permit) = parts.requests.try_acquire() else {
+        let text = "Too many pages are being made. Try again in a moment.\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response();
     };
     next.run(Request::from_parts(head, Body::empty())).await
 }

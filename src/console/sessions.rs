@@ -10,11 +10,15 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rand::{RngExt, rngs::StdRng};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::domain::secret::Secret;
 
 /// Random bytes of an id.
 const ID_BYTES: usize = 32;
+/// Sessions of one token at most; one more ends that one of them which was idle longest. Many sign-ins with
+/// one token sign nobody else out.
+const SESSIONS_PER_TOKEN_MAX: usize = 50;
 /// Characters of an id: its bytes in base64.
 const ID_CHARS: usize = 43;
 
@@ -45,6 +49,16 @@ struct Session {
     token: Secret,
     begun: Instant,
     used: Instant,
+    /// Cancels the token that live streams wait for when the session ends.
+    ended: DropGuard,
+}
+
+/// A session that lasts.
+pub(super) struct Resumed {
+    pub(super) hash: IdHash,
+    pub(super) token: Secret,
+    /// Cancelled when the session ends.
+    pub(super) ended: CancellationToken,
 }
 
 impl Sessions {
@@ -57,17 +71,21 @@ impl Sessions {
     pub(super) fn begin(&self, token: Secret, now: Instant) -> String {
         let mut inner = self.lock();
         inner.by_hash.retain(|_, session| session.lasts(self.limits, now));
+        let of_token = |session: &Session| session.token.expose() == token.expose();
+        if inner.by_hash.values().filter(|session| of_token(session)).count() >= SESSIONS_PER_TOKEN_MAX {
+            inner.end_idlest(of_token);
+        }
         if inner.by_hash.len() >= self.limits.sessions_max {
-            let idlest = inner.by_hash.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash);
-            idlest.and_then(|hash| inner.by_hash.remove(&hash));
+            inner.end_idlest(|_| true);
         }
         let id = BASE64_URL_SAFE_NO_PAD.encode(inner.random.random::<[u8; ID_BYTES]>());
-        inner.by_hash.insert(IdHash::of(&id), Session { token, begun: now, used: now });
+        let ended = CancellationToken::new().drop_guard();
+        inner.by_hash.insert(IdHash::of(&id), Session { token, begun: now, used: now, ended });
         id
     }
 
     /// The session with this id and its token, if it lasts. Its idle time begins again.
-    pub(super) fn resume(&self, id: &str, now: Instant) -> Option<(IdHash, Secret)> {
+    pub(super) fn resume(&self, id: &str, now: Instant) -> Option<Resumed> {
         if id.len() != ID_CHARS {
             return None;
         }
@@ -79,7 +97,7 @@ impl Sessions {
             return None;
         }
         session.used = now;
-        Some((hash, session.token.clone()))
+        Some(Resumed { hash, token: session.token.clone(), ended: session.ended.token().clone() })
     }
 
     /// Ends a session.
@@ -89,6 +107,14 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn end_idlest(&mut self, among: impl Fn(&Session) -> bool) {
+        let sessions = self.by_hash.iter().filter(|(_, session)| among(session));
+        let idlest = sessions.min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash);
+        idlest.and_then(|hash| self.by_hash.remove(&hash));
     }
 }
 
@@ -127,7 +153,7 @@ mod tests {
         let id = sessions.begin(Secret::new("tdg_1"), now);
         assert_eq!(id.len(), ID_CHARS);
         assert_ne!(id, sessions.begin(Secret::new("tdg_1"), now));
-        assert_eq!(sessions.resume(&id, now).unwrap().1.expose(), "tdg_1");
+        assert_eq!(sessions.resume(&id, now).unwrap().token.expose(), "tdg_1");
         for wrong in ["", "x", &id[1..], &format!("{id}A"), &"A".repeat(ID_CHARS)] {
             assert!(sessions.resume(wrong, now).is_none(), "{wrong:?}");
         }
@@ -151,8 +177,24 @@ mod tests {
     fn a_session_that_was_ended_is_gone() {
         let (sessions, now) = sessions();
         let id = sessions.begin(Secret::new("t"), now);
-        sessions.end(sessions.resume(&id, now).unwrap().0);
+        let Resumed { hash, ended, .. } = sessions.resume(&id, now).unwrap();
+        assert!(!ended.is_cancelled());
+        sessions.end(hash);
+        assert!(ended.is_cancelled(), "what waits for its end hears of it");
         assert!(sessions.resume(&id, now).is_none());
+    }
+
+    #[test]
+    fn many_sessions_of_one_token_end_only_its_own() {
+        let limits = SessionLimits { sessions_max: 1000, ..LIMITS };
+        let (sessions, start) = (Sessions::new(limits, StdRng::seed_from_u64(1)), Instant::now());
+        let seconds = |seconds| start + Duration::from_secs(seconds);
+        let other = sessions.begin(Secret::new("other"), start);
+        let begun: Vec<_> = (0..60).map(|number| sessions.begin(Secret::new("t"), seconds(number))).collect();
+        assert!(sessions.resume(&other, seconds(60)).is_some());
+        let lasting = begun.iter().filter(|id| sessions.resume(id, seconds(60)).is_some()).count();
+        assert_eq!(lasting, SESSIONS_PER_TOKEN_MAX);
+        assert!(sessions.resume(&begun[9], seconds(60)).is_none(), "the idlest went first");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use tidings::{
     domain::access::Scope::{Admin, Manage, Read},
 };
 
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
 use super::browser::{Browsed, read_until};
 
 const NEW: &str = "/accounts/1/new-webhook";
@@ -275,6 +277,43 @@ async fn streams_are_bounded() {
     read_until(&mut first, "retry:").await.expect("there is room for one");
     assert_eq!(console.get("/accounts/1/deliveries/live", "").await.status, 503);
     drop(first);
+}
+
+#[tokio::test]
+async fn a_live_stream_ends_when_its_browser_signs_out() {
+    let console = Browsed::start().await;
+    let cookie = console.sign_in(&console.token(&[Admin], &[]).await).await;
+    let mut live = console.stream("/accounts/1/deliveries/live", &cookie).await;
+    read_until(&mut live, "retry:").await.expect("it is signed in");
+    console.post("/sign-out", &cookie, "").await;
+    read_until(&mut live, "0\r\n\r\n").await.expect("the last chunk comes: the gateway ended it");
+}
+
+#[tokio::test]
+async fn forms_that_never_end_take_no_page_from_others() {
+    let settings = ConsoleSettings { requests_in_flight_max: 2, ..ConsoleSettings::default() };
+    let console = Browsed::start_with(settings).await;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(console.address).await.unwrap();
+        let head = format!(
+            "POST {NEW} HTTP/1.1\r\nHost: {}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 10\r\n\r\nu",
+            console.address
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..10 {
+        assert_eq!(console.get("/accounts/1/webhooks", "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_overlap_that_is_no_number_is_refused_and_rotates_nothing() {
+    let console = Browsed::start().await;
+    console.post(NEW, "", &format!("{FORM}&id=crm")).await.has("whsec_");
+    let refused = console.post("/accounts/1/webhooks/crm/rotate", "", "overlap=garbage").await;
+    refused.has("must be one of the choices").has_not("whsec_");
 }
 
 /// Every template, with its name.

@@ -64,6 +64,7 @@ pub(super) async fn deliveries(
         rows_left: 0,
         is_behind: false,
         ended: Box::pin(shutdown.cancelled_owned()),
+        signed_out: Box::pin(visitor.signed_out.clone().cancelled_owned()),
         begun: false,
         _permit: permit,
     };
@@ -82,6 +83,7 @@ struct Rows {
     /// The browser knows that changes wait, or are left out.
     is_behind: bool,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    signed_out: Pin<Box<WaitForCancellationFutureOwned>>,
     begun: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -93,7 +95,7 @@ impl Stream for Rows {
         if !std::mem::replace(&mut self.begun, true) {
             return Poll::Ready(Some(Ok(Bytes::from_static(RETRY.as_bytes()))));
         }
-        if self.ended.as_mut().poll(context).is_ready() {
+        if self.ended.as_mut().poll(context).is_ready() || self.signed_out.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }
         loop {

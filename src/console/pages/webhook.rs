@@ -369,7 +369,12 @@ pub(super) async fn rotate(
     Path((account, id)): Path<(i64, String)>,
     Form(form): Form,
 ) -> Shown {
-    let seconds = form.number("overlap").unwrap_or(86_400);
+    let seconds = if form.get("overlap").is_empty() { Some(86_400) } else { form.number("overlap") };
+    let Some(seconds) = seconds else {
+        let mut faults = Faults::default();
+        faults.push("overlap", "must be one of the choices");
+        return rotation(&visitor, account, &id, &form, faults).await;
+    };
     let request = v1::RotateSigningSecretRequest {
         name: webhook_name(account, &id),
         overlap: Some(prost_types::Duration { seconds, nanos: 0 }),

@@ -34,6 +34,10 @@ pub(super) const BLOBS_DIR: &str = "blobs";
 /// Where the log and its manifest are.
 pub(super) const LEDGER_DIR: &str = "ledger";
 
+/// A copy of sled's directory that a check reads: to open one writes to it.
+pub(super) const SCRATCH: &str = "check.tmp";
+
+/// Locks a data directory for this process. Removes the copy that a killed check left: secrets are in it.
 pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
     let path = data_dir.join(LOCK);
@@ -53,7 +57,10 @@ pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
     }
     file.set_len(0).map_err(io)?;
     writeln!(file, "pid {}", std::process::id()).map_err(io)?;
-    Ok(file)
+    match fs::remove_dir_all(data_dir.join(SCRATCH)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
+        _ => Ok(file),
+    }
 }
 
 pub(super) const CREATING: &str = "creating";

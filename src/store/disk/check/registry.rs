@@ -14,7 +14,7 @@ use super::{Check, Damage, Known, Remedy};
 use crate::{
     domain::access::AccessToken,
     store::disk::{
-        data_dir::{ENGINE_DIR, LEDGER_DIR},
+        data_dir::{ENGINE_DIR, LEDGER_DIR, SCRATCH},
         fs::sync_all_in,
         index::manifest::{MANIFEST, Manifest},
         kv::{
@@ -33,9 +33,6 @@ use crate::{
     },
 };
 
-/// A copy of sled's directory: to open one writes to it.
-const SCRATCH: &str = "check.tmp";
-
 impl Check<'_> {
     pub(super) fn registry(&mut self, format: u32, known: &mut Known) -> io::Result<()> {
         let scratch = self.data_dir.join(SCRATCH);
@@ -47,9 +44,6 @@ impl Check<'_> {
     }
 
     fn registry_with(&mut self, scratch: &Path, format: u32, known: &mut Known) -> io::Result<()> {
-        if scratch.exists() {
-            fs::remove_dir_all(scratch)?;
-        }
         super::super::data_dir::create_private_dir(scratch)?;
         let engine_dir = self.data_dir.join(ENGINE_DIR);
         if engine_dir.exists() {

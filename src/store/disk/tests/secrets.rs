@@ -296,7 +296,10 @@ async fn a_rotation_puts_a_new_key_in_the_file_and_leaves_nothing_of_the_old_one
     let in_data_dir = KeySource::Beside(one(1));
     let subscriptions = store_with_secrets(dir.path(), &in_data_dir).await;
     let file = dir.path().join(KEY_FILE);
+    // As a killed check leaves it.
+    copy(&dir.path().join("store"), &dir.path().join("check.tmp/store"));
     let rotated = rotate_secrets_key(dir.path(), &KeySource::Beside(one(9)), one(2), 1).unwrap();
+    assert!(!dir.path().join("check.tmp").exists());
     let expected = Rotation { key: one(2).id(), before: Some(one(1).id()), file: Some(file.clone()) };
     assert_eq!(rotated, expected);
     assert_eq!(fs::read_to_string(&file).unwrap().lines().filter(|line| !line.starts_with('#')).count(), 1);
