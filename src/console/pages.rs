@@ -38,6 +38,7 @@ mod live;
 mod replay;
 mod sign_in;
 mod start;
+mod stats;
 mod status;
 mod tokens;
 mod webhook;

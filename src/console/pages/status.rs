@@ -9,7 +9,7 @@ use crate::{
     console::{
         charts::{Bar, Bars},
         history::{self, SAMPLES_PER_MINUTE, Sample},
-        pages::webhook::{Stats, stats},
+        pages::stats::{Stats, stats},
         view::{self, Badge, Time},
     },
     proto::v1::{self, get_delivery_stats_request::Period},

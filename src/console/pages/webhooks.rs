@@ -9,7 +9,7 @@ use crate::{
         api::Called,
         charts::{Bars, Sparkline},
         forms::Fields,
-        pages::webhook::{Stats, stats},
+        pages::stats::{Stats, stats},
         view::{self, Badge, EventName, Time},
     },
     proto::v1::{self, get_delivery_stats_request::Period, subscription::State},
