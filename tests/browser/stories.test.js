@@ -243,13 +243,19 @@ for (const scripts of [true, false]) {
   });
 }
 
-test("a form that is sent twice makes one webhook", async () => {
+// Somebody who has just created a webhook, in an account of its own.
+async function newWebhook() {
   const account = ++accounts;
   const person = await Person.sit(browser, gateway);
   await person.open(`/accounts/${account}/new-webhook`);
   await person.fill("Webhook URL", receiver.url());
   await person.tick("Message created");
   await person.click("button", "Create webhook");
+  return { account, person };
+}
+
+test("a form that is sent twice makes one webhook", async () => {
+  const { account, person } = await newWebhook();
   await person.sees("shown only once");
   await person.page.goBack();
   await person.click("button", "Create webhook");
@@ -262,12 +268,7 @@ test("a form that is sent twice makes one webhook", async () => {
 });
 
 test("the secret is copied with a button", async () => {
-  const account = ++accounts;
-  const person = await Person.sit(browser, gateway);
-  await person.open(`/accounts/${account}/new-webhook`);
-  await person.fill("Webhook URL", receiver.url());
-  await person.tick("Message created");
-  await person.click("button", "Create webhook");
+  const { person } = await newWebhook();
   await person.click("button", "Copy");
   await person.sees("Copied");
   const copied = await person.page.evaluate(() => navigator.clipboard.readText());
