@@ -19,6 +19,7 @@ mod drain;
 mod egress;
 mod grpc_runtime;
 mod ingest;
+mod open_files;
 mod ops_server;
 mod run;
 mod tls;

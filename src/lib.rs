@@ -16,7 +16,7 @@
 //! | [`event`] | Chatwoot's events: catalogue, validation, payload forms, reading back |
 //! | [`domain`] | rules and values without I/O |
 //! | [`config`] | how settings are read; each part declares its own |
-//! | [`limits`], [`listen`], `file_watch`, `log_throttle` | shared by all listeners |
+//! | [`limits`], [`listen`], `file_watch`, `log_throttle`, `descriptors` | shared by all listeners |
 //! | [`metrics`], [`ops`], [`telemetry`], [`shutdown`], [`clock`] | operation |
 //! | [`proto`] | code generated from the contract |
 
@@ -26,6 +26,7 @@ pub mod commands;
 pub mod config;
 pub mod console;
 pub mod delivery;
+pub(crate) mod descriptors;
 pub mod domain;
 pub mod event;
 pub mod file_watch;

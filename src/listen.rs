@@ -1,6 +1,6 @@
 //! The accept loop of every listener: limits connections, and drains them at the shutdown.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{
@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ConnectionLimiter, ConnectionPermit, LimitReached};
+use crate::{
+    limits::{ConnectionLimiter, ConnectionPermit, LimitReached},
+    log_throttle::LogThrottle,
+};
 
 /// Pause after a failed accept, for example if no file descriptor is free. Without it the loop would spin
 /// until one is.
@@ -58,20 +61,32 @@ pub enum Drain {
     Cut,
 }
 
-/// The connections that `listener` accepts. Failures to accept are logged; they do not end the stream.
-pub fn incoming(listener: TcpListener) -> impl Stream<Item = (TcpStream, Option<SocketAddr>)> + Send {
-    stream::unfold(listener, async |listener| {
-        loop {
-            match listener.accept().await {
-                // Responses are small, and must not wait for others to fill a packet.
-                Ok((stream, address)) => match stream.set_nodelay(true) {
-                    Ok(()) => return Some(((stream, Some(address)), listener)),
-                    Err(error) => tracing::debug!(%error, "a connection broke as it was accepted"),
-                },
-                Err(error) if concerns_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    sleep(ACCEPT_PAUSE).await;
+/// The connections that `listener` accepts. Failures to accept are logged, and `failed` hears of each; they do
+/// not end the stream, which pauses after one.
+pub fn incoming(
+    listener: TcpListener,
+    failed: impl Fn() + Send + Sync + 'static,
+) -> impl Stream<Item = (TcpStream, Option<SocketAddr>)> + Send {
+    let (failed, log) = (Arc::new(failed), Arc::new(LogThrottle::new()));
+    stream::unfold(listener, move |listener| {
+        let (failed, log) = (Arc::clone(&failed), Arc::clone(&log));
+        async move {
+            loop {
+                match listener.accept().await {
+                    // Responses are small, and must not wait for others to fill a packet.
+                    Ok((stream, address)) => match stream.set_nodelay(true) {
+                        Ok(()) => return Some(((stream, Some(address)), listener)),
+                        Err(error) => tracing::debug!(%error, "a connection broke as it was accepted"),
+                    },
+                    Err(error) if concerns_one_connection(&error) => {}
+                    Err(error) => {
+                        failed();
+                        if let Some(times) = log.record() {
+                            let address = listener.local_addr().ok().map(tracing::field::display);
+                            tracing::warn!(%error, times, address, "cannot accept connections; trying again");
+                        }
+                        sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }

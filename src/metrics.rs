@@ -30,7 +30,7 @@ mod register;
 mod store;
 
 pub use auth::CallDenied;
-pub use connections::{CloseReason, ConnectionMetrics};
+pub use connections::{CloseReason, ConnectionMetrics, Listener};
 pub use delivery_stats::{AttemptCounts, DeliveryStats, LatestResults, StatsPeriod, StatsReport};
 pub use in_flight::{InFlightGauge, InFlightGuard};
 pub use ingest::{IngestMetrics, IngestOutcome};
@@ -133,6 +133,10 @@ pub struct Metrics {
     pub lanes_out_of_order_keys: IntGauge,
     /// Connections to endpoints.
     pub endpoint_connections: InFlightGauge,
+    /// Attempts without a free file descriptor for a connection: made again, and not counted as attempts.
+    pub attempts_postponed: IntCounter,
+    /// In the order of [`Listener`].
+    accepts_failed: Vec<IntCounter>,
     /// gRPC calls under way.
     pub grpc_calls: InFlightGauge,
     /// Connections of gRPC clients.
@@ -297,6 +301,18 @@ impl Metrics {
                 "tidings_endpoint_connections",
                 "Connections to endpoints, in use and idle.",
             )),
+            attempts_postponed: counter(
+                r,
+                "tidings_attempts_postponed_total",
+                "Attempts that had no file descriptor for a connection. They are made again, and count as attempts nowhere else.",
+            ),
+            accepts_failed: counters(
+                r,
+                "tidings_accepts_failed_total",
+                "Failures to accept a connection, as without a free file descriptor, by listener. Accepting pauses for a moment.",
+                "listener",
+                &connections::LISTENERS,
+            ),
             grpc_calls: InFlightGauge::new(gauge(
                 r,
                 "tidings_grpc_calls_in_flight",
@@ -357,6 +373,11 @@ impl Metrics {
             store: OnceLock::new(),
             registry: r.clone(),
         })
+    }
+
+    /// Counts a failure to accept a connection.
+    pub fn accept_failed(&self, listener: Listener) {
+        self.accepts_failed[listener as usize].inc();
     }
 
     /// Counts a stored event and its deliveries. `event_type` is the number of its [`EventType`].

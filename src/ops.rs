@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::quantities::address,
     listen::{Connection, Limits, incoming, serve_connections},
-    metrics::{self, Metrics},
+    metrics::{self, Listener, Metrics},
 };
 
 /// Settings of this listener.
@@ -101,6 +101,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
+    let failures = Arc::clone(&metrics);
     let router = Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
@@ -109,7 +110,7 @@ pub async fn serve(
         .with_state(readiness);
     let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
     serve_connections(
-        incoming(listener),
+        incoming(listener, move || failures.accept_failed(Listener::Ops)),
         limits,
         shutdown,
         |_| {},

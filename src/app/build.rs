@@ -5,13 +5,14 @@ use std::sync::Arc;
 use rand::{RngExt, rngs::StdRng};
 
 use super::{
-    App, Config, access, bind::bind, console::BoundConsole, ingest::Ingest, ops_server::OpsServer,
-    tls::GrpcTls,
+    App, Config, access, bind::bind, console::BoundConsole, ingest::Ingest, open_files,
+    ops_server::OpsServer, tls::GrpcTls,
 };
 use crate::{
     clock::{Clock, SystemClock},
     console::Console,
     delivery::http::client::{self, WebhookClientSettings},
+    descriptors,
     domain::{
         egress::{Proxy, ProxyRules},
         seal::SealingKey,
@@ -30,10 +31,13 @@ impl App {
     ///
     /// # Errors
     ///
-    /// An address is in use, the store cannot be opened, a file (certificates, webhook sources, the
+    /// The limit of open files is too low, an address is in use, the store cannot be opened, a file (certificates, webhook sources, the
     /// administrator's token) is unusable, or gRPC would be open to the network without authentication.
     pub async fn build(mut config: Config) -> anyhow::Result<Self> {
         let admin = access::admin(&mut config)?;
+        if let Some(limit) = descriptors::raise_limit() {
+            config = open_files::fit(&config, limit)?.unwrap_or(config);
+        }
         Console::check(&config.console)?;
         let grpc = bind(config.grpc.grpc_listen, "grpc_listen").await?;
         let http = bind(config.ops.http_listen, "http_listen").await?;
@@ -41,7 +45,6 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new(clock.now());
         let ops = OpsServer::start(http, readiness.clone(), Arc::clone(&metrics))?;
-        raise_open_files_limit();
         log_proxies(&config.proxies);
         let tls = GrpcTls::set_up(&config, &metrics)?;
         let ingest = Ingest::set_up(&config, &metrics).await?;
@@ -103,15 +106,6 @@ pub fn key_source(config: &Config, random: &mut StdRng) -> KeySource {
         (Some(keys), _) => KeySource::Given(keys.clone()),
         (None, Some(file)) => KeySource::File(file.clone()),
         (None, None) => KeySource::Beside(SealingKey::draw(random)),
-    }
-}
-
-/// Raises the limit of open files. Each connection needs one, and the usual limit of 1,024 is too low for
-/// many endpoints.
-fn raise_open_files_limit() {
-    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        Ok(limit) => tracing::debug!(limit, "raised the limit of open files"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
 }
 

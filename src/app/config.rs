@@ -120,7 +120,7 @@ impl Config {
     }
 
     /// Sets the limits that follow from settings of several parts.
-    fn derive(&mut self) {
+    pub(super) fn derive(&mut self) {
         self.grpc.derive(&self.clients);
         self.ingest.derive(&self.clients, self.gateway.event_bytes_max);
         self.console.derive(&self.clients);

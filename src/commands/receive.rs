@@ -174,7 +174,7 @@ pub async fn serve(
     let receiver = Arc::new(Receiver { responses, sink, count: AtomicU64::new(0) });
     let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
     serve_connections(
-        incoming(listener),
+        incoming(listener, || {}),
         limits,
         shutdown,
         |_| {},

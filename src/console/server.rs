@@ -45,7 +45,7 @@ use super::{
 use crate::{
     domain::time::UnixMicros,
     listen::{Connection, Limits, incoming, serve_connections},
-    metrics::Metrics,
+    metrics::{Listener, Metrics},
 };
 
 /// Longest life of a connection; live streams end with it, and browsers open new ones.
@@ -174,7 +174,9 @@ impl Console {
         let _sampling = AbortOnDrop(tokio::spawn(sampling));
         let read_timeout = settings.read_timeout;
         let refused = |limit| tracing::debug!(?limit, "a browser's connection was closed");
-        serve_connections(incoming(listener), limits, shutdown, refused, |connection, shutdown| {
+        let metrics = Arc::clone(&self.0.metrics);
+        let accepted = incoming(listener, move || metrics.accept_failed(Listener::Console));
+        serve_connections(accepted, limits, shutdown, refused, |connection, shutdown| {
             let (router, tls) = (router.clone(), tls.clone());
             async move {
                 let Connection { stream, address, permit: _permit } = connection;

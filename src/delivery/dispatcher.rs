@@ -331,10 +331,10 @@ impl Dispatcher {
         }
     }
 
-    fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe }: &AttemptDone) {
+    fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe, is_postponed }: &AttemptDone) {
         let (id, now) = (key.subscription, self.context.clock.now());
-        // A damaged event was not sent: it says nothing about the endpoint.
-        let was_sent = attempt.outcome != Outcome::Damaged;
+        // A damaged event was not sent, nor was one without a descriptor: it says nothing about the endpoint.
+        let was_sent = attempt.outcome != Outcome::Damaged && !is_postponed;
         let is_healthy =
             if was_sent { attempt.outcome == Outcome::Ok } else { self.scheduler.is_healthy(id) };
         self.scheduler.release(id, is_healthy);
@@ -352,6 +352,10 @@ impl Dispatcher {
             self.probing.probe_ended(&self.context, id, was_sent, &mut self.timers, &mut self.random);
         } else if let Some(slot) = self.slots.get_mut(&id) {
             slot.lane.settled(key.seq, *due);
+            if *is_postponed {
+                // It is as it was in the store: pending, or a retry that is due.
+                slot.lane.requeued(key.seq);
+            }
         }
         self.pump(id);
     }

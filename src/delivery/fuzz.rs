@@ -35,7 +35,7 @@ pub fn url(data: &[u8]) {
             return;
         }
     };
-    let connected = Resolver::new().resolve(host).now_or_never().expect("an address needs no lookup");
+    let connected = Resolver::new(1).resolve(host).now_or_never().expect("an address needs no lookup");
     assert_eq!(
         connected.as_deref(),
         Ok(&[address][..]),

@@ -131,6 +131,12 @@ pub enum GatewayError {
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
+    /// No file descriptor is free. Nothing was stored: retry later.
+    #[error("the gateway is overloaded: no file descriptor is free")]
+    NoDescriptor {
+        /// Shortest wait before a retry.
+        retry_after: Duration,
+    },
     /// The gateway is shutting down: retry later, or elsewhere.
     #[error("the gateway is shutting down")]
     ShuttingDown,
@@ -290,6 +296,9 @@ impl GatewayError {
                 }
             }
             Self::DiskFull { retry_after } => report(DiskFull, "DISK_FULL").retry(*retry_after),
+            Self::NoDescriptor { retry_after } => {
+                report(Overloaded, "OVERLOADED").subject(ALL_ACCOUNTS).retry(*retry_after)
+            }
             Self::ShuttingDown => report(Unavailable, "SHUTTING_DOWN").retry(UNAVAILABLE_RETRY_AFTER),
             Self::Storage(_) => {
                 let message = "storage failed; the server's log says more. A write may have taken effect";
@@ -403,7 +412,7 @@ const DISK_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Shortest wait before a retry in an overload. Commits take milliseconds, so it is over by then.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_millis(500);
-/// Shortest wait before a retry while the gateway shuts down, or its storage fails.
+/// Shortest wait before a retry while the gateway shuts down, its storage fails, or it has no file descriptor.
 pub const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for GatewayError {
@@ -414,6 +423,7 @@ impl From<StoreError> for GatewayError {
             StoreError::RequestIdReused => Self::RequestIdReused,
             StoreError::Busy => Self::Overloaded { limit: None, retry_after: OVERLOADED_RETRY_AFTER },
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
+            StoreError::NoDescriptor => Self::NoDescriptor { retry_after: UNAVAILABLE_RETRY_AFTER },
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
             StoreError::ReadFailed(why) => Self::ReadFailed(why),

@@ -29,7 +29,7 @@ impl Gateway {
         let purged = self.0.store.purge(RetentionLimit { since, bytes_max }).await?;
         match self.0.store.purge_audit(since).await {
             // Try again at the next interval.
-            Ok(_) | Err(StoreError::Full | StoreError::Busy) => {}
+            Ok(_) | Err(StoreError::Full | StoreError::NoDescriptor | StoreError::Busy) => {}
             Err(error) => return Err(error.into()),
         }
         let is_full = purged.bytes_left > bytes_max;

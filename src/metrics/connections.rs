@@ -27,6 +27,22 @@ pub enum CloseReason {
 const CLOSE_REASONS: [&str; 7] =
     ["address", "half_open", "handshake_timeout", "handshake_failed", "not_http2", "idle", "stalled"];
 
+/// A listener of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// Of gRPC clients.
+    Grpc,
+    /// Of Chatwoot's webhooks.
+    Ingest,
+    /// Of browsers.
+    Console,
+    /// Of probes and of Prometheus.
+    Ops,
+}
+
+/// In the order of [`Listener`], named like their settings.
+pub(super) const LISTENERS: [&str; 4] = ["grpc_listen", "ingest_listen", "console_listen", "http_listen"];
+
 /// Metrics of gRPC connections.
 pub struct ConnectionMetrics {
     closed: Vec<IntCounter>,

@@ -57,6 +57,9 @@ pub enum StoreError {
     /// The disk is full. Stored data is unchanged.
     #[error("the disk is full")]
     Full,
+    /// No file descriptor is free. Stored data is unchanged: try again.
+    #[error("no file descriptor is free")]
+    NoDescriptor,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -70,4 +73,12 @@ pub enum StoreError {
     /// A write or a sync failed: what is on the disk is unknown, and nothing more is written until a restart.
     #[error("storage failed: {0}")]
     Failed(String),
+}
+
+impl StoreError {
+    /// Whether a write was refused for lack of room or of a file descriptor. Stored data is unchanged, and a
+    /// later try may succeed.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, Self::Full | Self::NoDescriptor)
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     clock::Clock,
     gateway::Gateway,
     listen::{Connection, Limits, incoming, serve_connections},
+    metrics::Listener,
 };
 
 /// The longest life of a connection. Nothing else ends one whose client sends requests and reads no
@@ -39,7 +40,11 @@ pub async fn serve(
     let metrics = Arc::clone(gateway.metrics());
     let server = Arc::new((Ingest::new(gateway, clock, sources, settings.clone()), settings));
     let refused = |_| metrics.ingest.connections_refused.inc();
-    serve_connections(incoming(listener), limits, shutdown, refused, |connection, shutdown| {
+    let accepted = {
+        let metrics = Arc::clone(&metrics);
+        incoming(listener, move || metrics.accept_failed(Listener::Ingest))
+    };
+    serve_connections(accepted, limits, shutdown, refused, |connection, shutdown| {
         let (server, gauge) = (Arc::clone(&server), metrics.ingest.connections.track());
         async move {
             let Connection { stream, address, permit: _permit } = connection;

@@ -7,6 +7,7 @@ mod bodies;
 mod connections;
 mod crash;
 mod damage;
+mod descriptors;
 mod disk;
 mod documents;
 mod egress;

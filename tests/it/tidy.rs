@@ -8,20 +8,24 @@ use std::{
 
 /// The parts that each part of the crate may name. `app` constructs, so it names them all; `main` is outside
 /// and uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("event", &["domain", "proto"]),
     ("config", &["domain"]),
     ("clock", &["domain"]),
+    ("descriptors", &[]),
     ("metrics", &["domain", "event", "proto"]),
-    ("store", &["domain", "event", "clock", "config", "metrics", "proto"]),
+    ("store", &["domain", "event", "clock", "config", "descriptors", "metrics", "proto"]),
     ("limits", &[]),
     ("file_watch", &[]),
     ("log_throttle", &[]),
     ("gateway", &["domain", "event", "store", "clock", "config", "log_throttle", "metrics", "proto"]),
-    ("delivery", &["domain", "event", "store", "clock", "config", "metrics", "proto"]),
-    ("listen", &["limits"]),
+    (
+        "delivery",
+        &["domain", "event", "store", "clock", "config", "descriptors", "log_throttle", "metrics", "proto"],
+    ),
+    ("listen", &["limits", "log_throttle"]),
     (
         "grpc",
         &[
@@ -64,6 +68,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
             "config",
             "console",
             "delivery",
+            "descriptors",
             "domain",
             "event",
             "file_watch",

@@ -248,6 +248,13 @@ impl Launcher {
         self
     }
 
+    /// The same for gateways that may not have more files and sockets open.
+    pub fn with_open_files_up_to(mut self, count: u64) -> Self {
+        self.before =
+            ["sh", "-c", r#"ulimit -n "$0"; exec "$@""#, &count.to_string()].map(str::to_owned).into();
+        self
+    }
+
     /// The secrets that nothing may show that is printed or responded here.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets

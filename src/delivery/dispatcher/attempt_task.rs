@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tower::{Service, ServiceExt};
 
-use super::settings::{DispatchSettings, STORE_RETRY_WAIT};
+use super::settings::{DESCRIPTOR_RETRY_WAIT, DispatchSettings, STORE_RETRY_WAIT};
 use crate::{
     clock::Clock,
     domain::{
@@ -18,6 +18,7 @@ use crate::{
         exchange,
         webhook::{WebhookClient, WebhookRequest},
     },
+    log_throttle::LogThrottle,
     metrics::Metrics,
     store::{PendingDelivery, Settlement, Store, StoreError},
 };
@@ -50,6 +51,8 @@ pub(crate) struct AttemptDone {
     pub(crate) due: Option<UnixMicros>,
     pub(crate) attempt: Attempt,
     pub(crate) is_probe: bool,
+    /// Nothing was sent for lack of a file descriptor, and nothing is settled: the delivery is as it was.
+    pub(crate) is_postponed: bool,
 }
 
 impl AttemptTask {
@@ -60,6 +63,9 @@ impl AttemptTask {
         metrics.attempts_in_flight.inc();
         let (attempt, exchange) = exchange::observe(self.post()).await;
         metrics.attempts_in_flight.dec();
+        if exchange.lacked_descriptor {
+            return self.postpone(key, attempt).await;
+        }
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry.policy());
@@ -77,7 +83,22 @@ impl AttemptTask {
         }
         self.log(&attempt, attempts, state);
         let attempt = self.settle(Settlement { key, attempt, state }).await;
-        AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe }
+        AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe, is_postponed: false }
+    }
+
+    /// Gives the delivery back after a pause. It stays in flight meanwhile, so that others are not started for
+    /// the same descriptor.
+    async fn postpone(&self, key: DeliveryKey, attempt: Attempt) -> AttemptDone {
+        static LOG: LogThrottle = LogThrottle::new();
+        self.context.metrics.attempts_postponed.inc();
+        if let Some(attempts) = LOG.record() {
+            tracing::warn!(
+                attempts,
+                "no file descriptor was free for a connection to an endpoint; trying again. Raise the limit of open files"
+            );
+        }
+        tokio::time::sleep(DESCRIPTOR_RETRY_WAIT).await;
+        AttemptDone { key, due: None, attempt, is_probe: self.is_probe, is_postponed: true }
     }
 
     async fn post(&mut self) -> Attempt {
@@ -113,7 +134,9 @@ impl AttemptTask {
     async fn settle(&self, settlement: Settlement) -> Attempt {
         loop {
             match self.context.store.settle(vec![settlement.clone()]).await {
-                Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
+                Err(StoreError::Busy | StoreError::Full | StoreError::NoDescriptor) => {
+                    tokio::time::sleep(STORE_RETRY_WAIT).await;
+                }
                 // A store that failed or closed reports that itself; the delivery is still pending after a
                 // restart.
                 Ok(()) | Err(_) => return settlement.attempt,

@@ -349,7 +349,9 @@ impl Probing {
                 let change = Change::State(state, reason.clone());
                 match store.update_subscription(id, current.version, change).await {
                     Err(StoreError::VersionMismatch) => {}
-                    Err(StoreError::Busy | StoreError::Full) => tokio::time::sleep(STORE_RETRY_WAIT).await,
+                    Err(StoreError::Busy | StoreError::Full | StoreError::NoDescriptor) => {
+                        tokio::time::sleep(STORE_RETRY_WAIT).await;
+                    }
                     // A store that failed or closed reports that itself.
                     Ok(_) | Err(_) => break,
                 }

@@ -15,6 +15,8 @@ use crate::{
 
 /// Wait before repeating a read or a settlement that the store refused.
 pub const STORE_RETRY_WAIT: Duration = Duration::from_millis(200);
+/// Wait before an attempt that had no file descriptor is made again.
+pub const DESCRIPTOR_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// POSTs under way at once that a subscription may ask for at most, from the contract
 /// (`Subscription.max_in_flight`).
 const MAX_IN_FLIGHT_MAX: u64 = 256;

@@ -26,7 +26,10 @@ use crate::{
     metrics::InFlightGauge,
 };
 
-pub use super::tls::WebhookClientError;
+pub use super::{
+    dns::{DESCRIPTORS_PER_LOOKUP, lookups_max},
+    tls::WebhookClientError,
+};
 
 /// Most bytes read of a response's body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
@@ -72,6 +75,9 @@ pub struct WebhookClientSettings {
     /// Most idle connections in total. With more, the half that is idle for longest is closed.
     #[arg(skip)]
     pub idle_connections_max: usize,
+    /// Most concurrent name resolutions.
+    #[arg(skip)]
+    pub lookups_max: usize,
     /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built
     /// again when it is needed.
     #[arg(skip = 1024_usize)]
@@ -95,6 +101,7 @@ impl WebhookClientSettings {
     pub fn derive(&mut self, attempts_in_flight_max: usize) {
         self.connect_timeout = self.delivery_timeout / 2;
         self.idle_connections_max = 4 * attempts_in_flight_max;
+        self.lookups_max = lookups_max(attempts_in_flight_max);
     }
 }
 
@@ -133,6 +140,7 @@ where
         proxies: settings.proxies.clone(),
         tls: Tls::new(&settings.extra_roots, settings.tls_profiles_max)?,
         timeout: settings.connect_timeout,
+        lookups_max: settings.lookups_max,
         connections: settings.connections.clone(),
     };
     let connector = Connector::new(dial, connecting);

@@ -22,12 +22,13 @@ use tower::Service;
 
 use super::{
     connection::{ConnectError, Destination},
-    dns::Resolver,
+    dns::{LookupError, Resolver},
     proxy::{self, Forwarding, ProxyError},
     stream::Stream,
     tls::Tls,
 };
 use crate::{
+    descriptors,
     domain::egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
     event::exchange,
     metrics::InFlightGauge,
@@ -47,6 +48,8 @@ pub(crate) struct ConnectSettings {
     pub(crate) tls: Tls,
     /// For name resolution, all addresses, proxy and TLS together.
     pub(crate) timeout: Duration,
+    /// Most concurrent name resolutions.
+    pub(crate) lookups_max: usize,
     pub(crate) connections: InFlightGauge,
 }
 
@@ -89,7 +92,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     pub(crate) fn new(dial: D, settings: ConnectSettings) -> Self {
-        Self { dial, resolver: Resolver::new(), settings: Arc::new(settings) }
+        Self { dial, resolver: Resolver::new(settings.lookups_max), settings: Arc::new(settings) }
     }
 
     async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
@@ -123,9 +126,12 @@ where
         let begun = Instant::now();
         let found = timeout_at(deadline, self.resolver.resolve(host)).await;
         exchange::note(|exchange| exchange.dns = Some(begun.elapsed()));
-        let addresses = found
-            .map_err(|_| ConnectError::Timeout(self.settings.timeout))?
-            .map_err(|reason| ConnectError::Lookup { host: host.to_owned(), reason })?;
+        let addresses = found.map_err(|_| ConnectError::Timeout(self.settings.timeout))?.map_err(
+            |error| match error {
+                LookupError::Failed(reason) => ConnectError::Lookup { host: host.to_owned(), reason },
+                LookupError::NoDescriptor => ConnectError::NoDescriptor,
+            },
+        )?;
         let allowed = allowed(&self.settings.egress, &addresses)?;
         self.try_each(&allowed, port, deadline).await
     }
@@ -148,7 +154,10 @@ where
         }
         let found = timeout_at(deadline, self.resolver.resolve(proxy.host())).await;
         let addresses =
-            found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|_| ProxyError::Lookup)?;
+            found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|error| match error {
+                LookupError::Failed(_) => ProxyError::Lookup.into(),
+                LookupError::NoDescriptor => ConnectError::NoDescriptor,
+            })?;
         // The operator chose the proxy: the egress policy does not apply to its address.
         let reached = self.try_each(&addresses, proxy.port(), deadline).await;
         let mut stream = reached.map_err(|error| match error {
@@ -179,6 +188,9 @@ where
                         exchange.remote_address = Some(address);
                     });
                     return Ok(stream);
+                }
+                Ok(Err(error)) if descriptors::is_exhausted(&error) => {
+                    return Err(ConnectError::NoDescriptor);
                 }
                 Ok(Err(source)) => last = ConnectError::Refused { address, source },
                 Err(_) => last = ConnectError::Timeout(self.settings.timeout),
@@ -236,6 +248,7 @@ mod tests {
 
     fn settings(allowed: &[&str]) -> ConnectSettings {
         ConnectSettings {
+            lookups_max: 1,
             egress: policy(allowed),
             proxies: ProxyRules::default(),
             tls: Tls::new(&[], 1).unwrap(),

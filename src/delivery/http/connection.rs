@@ -37,6 +37,9 @@ pub(crate) enum ConnectError {
         /// The resolver's reason.
         reason: Arc<str>,
     },
+    /// The gateway has no file descriptor free for a connection. It says nothing about the endpoint.
+    #[error("the gateway had no file descriptor free for a connection")]
+    NoDescriptor,
     /// The egress policy blocks every address of the host; this is the first.
     #[error(transparent)]
     Blocked(#[from] Blocked),

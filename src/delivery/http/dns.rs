@@ -13,8 +13,16 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::descriptors;
+
 /// Most concurrent lookups, well below tokio's limit of blocking threads.
 const LOOKUPS_MAX: usize = 128;
+/// Least concurrent lookups: a name whose server hangs must not keep out all others.
+const LOOKUPS_MIN: usize = 4;
+/// Concurrent lookups are this part of the attempts in flight at most: most attempts have a connection.
+const LOOKUPS_SHARE: usize = 8;
+/// Files and sockets that the system's resolver has open at once during a lookup.
+pub const DESCRIPTORS_PER_LOOKUP: usize = 2;
 /// Most addresses used of a name.
 const ADDRESSES_MAX: usize = 16;
 
@@ -28,12 +36,28 @@ struct Shared {
     permits: Semaphore,
 }
 
-/// The addresses of a name in the order to try them; or a readable reason why there are none.
-pub(crate) type Found = Result<Arc<[IpAddr]>, Arc<str>>;
+/// The addresses of a name in the order to try them; or why there are none.
+pub(crate) type Found = Result<Arc<[IpAddr]>, LookupError>;
+
+/// Why a name has no addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// A readable reason.
+    #[error("{0}")]
+    Failed(Arc<str>),
+    /// The gateway had no file descriptor free to ask.
+    #[error("no file descriptor is free")]
+    NoDescriptor,
+}
+
+/// Most concurrent lookups of a gateway with so many attempts in flight.
+pub fn lookups_max(attempts_in_flight_max: usize) -> usize {
+    (attempts_in_flight_max / LOOKUPS_SHARE).clamp(LOOKUPS_MIN, LOOKUPS_MAX)
+}
 
 impl Resolver {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared { under_way: Mutex::default(), permits: Semaphore::new(LOOKUPS_MAX) }))
+    pub(crate) fn new(lookups_max: usize) -> Self {
+        Self(Arc::new(Shared { under_way: Mutex::default(), permits: Semaphore::new(lookups_max) }))
     }
 
     /// The addresses of `host`, a name or an address in a URL's spelling. Takes as long as the system's
@@ -46,7 +70,7 @@ impl Resolver {
         let mut found = self.join_or_start(host);
         match found.wait_for(Option::is_some).await {
             Ok(found) => found.clone().expect("wait_for returns when there is a result"),
-            Err(_) => Err("the lookup was aborted".into()),
+            Err(_) => Err(LookupError::Failed("the lookup was aborted".into())),
         }
     }
 
@@ -86,12 +110,20 @@ async fn ask_the_system(host: &str) -> Found {
     let addresses = tokio::net::lookup_host((host, 0)).await;
     let addresses: Vec<IpAddr> =
         addresses.map_err(reason)?.map(|socket| socket.ip()).take(ADDRESSES_MAX).collect();
-    if addresses.is_empty() { Err("the name has no addresses".into()) } else { Ok(addresses.into()) }
+    if addresses.is_empty() {
+        Err(LookupError::Failed("the name has no addresses".into()))
+    } else {
+        Ok(addresses.into())
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
-fn reason(error: io::Error) -> Arc<str> {
-    error.to_string().to_lowercase().into()
+fn reason(error: io::Error) -> LookupError {
+    // Without a descriptor the resolver reports whatever it makes of that.
+    if descriptors::is_exhausted(&error) || descriptors::none_is_free() {
+        return LookupError::NoDescriptor;
+    }
+    LookupError::Failed(error.to_string().to_lowercase().into())
 }
 
 #[cfg(test)]
@@ -100,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_lookup() {
-        let resolver = Resolver::new();
+        let resolver = Resolver::new(LOOKUPS_MAX);
         assert_eq!(*resolver.resolve("10.1.2.3").await.unwrap(), [IpAddr::from([10, 1, 2, 3])]);
         assert_eq!(*resolver.resolve("[fe80::1]").await.unwrap(), ["fe80::1".parse::<IpAddr>().unwrap()]);
         assert!(resolver.0.under_way().is_empty());
@@ -108,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_attempts_share_a_lookup() {
-        let resolver = Resolver::new();
+        let resolver = Resolver::new(LOOKUPS_MAX);
         let (first, second) = (resolver.join_or_start("localhost"), resolver.join_or_start("localhost"));
         assert!(first.same_channel(&second));
         assert_eq!(resolver.0.under_way().len(), 1);
@@ -119,7 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_name_does_not_resolve() {
-        let error = Resolver::new().resolve("nobody.invalid").await.unwrap_err();
-        assert!(!error.is_empty() && *error == error.to_lowercase(), "{error}");
+        let error = Resolver::new(LOOKUPS_MAX).resolve("nobody.invalid").await.unwrap_err();
+        let text = error.to_string();
+        assert!(!text.is_empty() && text == text.to_lowercase(), "{text}");
     }
 }

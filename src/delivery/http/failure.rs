@@ -13,6 +13,8 @@ pub(crate) struct Failure {
     /// The connection had carried responses before and broke before this one. The receiver may have closed it
     /// as idle just when the request was sent.
     pub(crate) idle_connection_broke: bool,
+    /// The gateway had no file descriptor free: nothing was sent, and it says nothing about the receiver.
+    pub(crate) lacked_descriptor: bool,
 }
 
 impl Failure {
@@ -26,7 +28,7 @@ impl Failure {
     }
 
     fn new(outcome: Outcome, text: String) -> Self {
-        Self { outcome, text, idle_connection_broke: false }
+        Self { outcome, text, idle_connection_broke: false, lacked_descriptor: false }
     }
 }
 
@@ -70,7 +72,7 @@ fn no_connection(error: &ConnectError) -> Failure {
         E::Tls(TlsError::Handshake(error)) => format!("tls failed: {}", describe(error)),
         error => error.to_string(),
     };
-    Failure::new(outcome, text)
+    Failure { lacked_descriptor: matches!(error, E::NoDescriptor), ..Failure::new(outcome, text) }
 }
 
 fn broken_text(error: &hyper::Error) -> String {

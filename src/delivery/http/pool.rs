@@ -1,12 +1,7 @@
 //! Sends requests over pooled connections. The pool is bounded per origin and in total.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,8 +18,9 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use super::{
-    connection::{Connect, ConnectError, Destination, TlsFailure, Transport},
+    connection::{Connect, ConnectError, Destination, Transport},
     http1::{Http1, PooledBody, Recycle},
+    idle_pool::{Idle, IdlePool, SharedConnection},
     proxy::{Forwarding, ProxyError},
     tls::TlsError,
 };
@@ -43,7 +39,7 @@ pub(crate) struct PoolSettings {
     pub(crate) idle_timeout: Duration,
     /// Most idle connections per origin.
     pub(crate) idle_per_origin_max: usize,
-    /// Most idle connections of all origins.
+    /// Most idle connections of all origins, those of HTTP/2 included.
     pub(crate) idle_max: usize,
 }
 
@@ -75,35 +71,6 @@ struct Shared<C: Connect> {
     pool: Mutex<IdlePool<C::Response>>,
 }
 
-/// All idle connections, and the HTTP/2 connections.
-struct IdlePool<T: Transport> {
-    origins: BTreeMap<Arc<str>, OriginPool<T>>,
-    /// Idle HTTP/1 connections of all origins.
-    idle: usize,
-}
-
-struct OriginPool<T: Transport> {
-    /// Idle HTTP/1 connections, the most recently used last.
-    idle: Vec<Idle<T>>,
-    /// The HTTP/2 connection, shared by concurrent requests.
-    shared: Option<SharedConnection>,
-}
-
-struct Idle<T: Transport> {
-    connection: Box<Http1<T>>,
-    since: Instant,
-}
-
-#[derive(Clone)]
-struct SharedConnection {
-    sender: http2::SendRequest<Full<Bytes>>,
-    used: Instant,
-    tls_failure: TlsFailure,
-    /// It has carried a response.
-    has_responded: Arc<AtomicBool>,
-    remote: Option<SocketAddr>,
-}
-
 /// A connection to send a request over.
 enum Checkout<T: Transport> {
     Own(Box<Http1<T>>),
@@ -122,7 +89,7 @@ impl<C: Connect> Clone for HttpClient<C> {
 impl<C: Connect> HttpClient<C> {
     /// A client with an empty pool. Must be called within a tokio runtime.
     pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
-        let pool = Mutex::new(IdlePool { origins: BTreeMap::new(), idle: 0 });
+        let pool = Mutex::new(IdlePool::default());
         let reap_interval = settings.idle_timeout.min(REAP_INTERVAL);
         let shared = Arc::new(Shared { connector, settings, pool });
         tokio::spawn(reap_idle(Arc::downgrade(&shared), reap_interval));
@@ -211,7 +178,9 @@ impl<C: Connect> Shared<C> {
         loop {
             let mut idle = {
                 let mut kept = self.pool();
+                let kept = &mut *kept;
                 let origin_pool = kept.origins.get_mut(origin)?;
+                kept.shared -= usize::from(origin_pool.drop_closed());
                 if let Some(shared) = origin_pool.open_shared() {
                     return Some(Checkout::Shared(shared));
                 }
@@ -231,16 +200,25 @@ impl<C: Connect> Shared<C> {
         let forgotten = {
             let mut kept = self.pool();
             let forgotten = kept.origins.remove(origin);
-            kept.idle -= forgotten.as_ref().map_or(0, |origin_pool| origin_pool.idle.len());
+            if let Some(origin_pool) = &forgotten {
+                kept.idle -= origin_pool.idle.len();
+                kept.shared -= usize::from(origin_pool.shared.is_some());
+            }
             forgotten
         };
         // Close connections without holding the lock.
         drop(forgotten);
     }
 
-    /// Opens a connection.
+    /// Opens a connection. Without a free file descriptor, idle connections are closed for it.
     async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
-        let stream = self.connector.clone().oneshot(to.clone()).await.map_err(SendError::Connect)?;
+        let stream = loop {
+            match self.connector.clone().oneshot(to.clone()).await {
+                Ok(stream) => break stream,
+                Err(ConnectError::NoDescriptor) if self.close_oldest_half() => {}
+                Err(error) => return Err(SendError::Connect(error)),
+            }
+        };
         let remote = exchange::note(|exchange| exchange.remote_address).flatten();
         let broken = |error| SendError::Broken { error, kept: false };
         if !stream.is_http2() {
@@ -263,58 +241,24 @@ impl<C: Connect> Shared<C> {
             remote,
         };
         // Concurrent requests may have opened several: the first is kept, the others end with their request.
-        self.pool().of(&origin.into()).shared.get_or_insert_with(|| shared.clone());
+        let evicted = {
+            let mut kept = self.pool();
+            let of_origin = &mut kept.of(&origin.into()).shared;
+            if of_origin.is_none() {
+                *of_origin = Some(shared.clone());
+                kept.shared += 1;
+            }
+            kept.evict_past(self.settings.idle_max)
+        };
+        // Close connections without holding the lock.
+        drop(evicted);
         Ok(Checkout::Shared(shared))
     }
-}
 
-impl<T: Transport> IdlePool<T> {
-    fn of(&mut self, origin: &Arc<str>) -> &mut OriginPool<T> {
-        self.origins
-            .entry(Arc::clone(origin))
-            .or_insert_with(|| OriginPool { idle: Vec::new(), shared: None })
-    }
-
-    /// Removes connections that are closed or idle for too long.
-    fn expired(&mut self, timeout: Duration) -> Vec<Idle<T>> {
-        let mut expired = Vec::new();
-        for origin_pool in self.origins.values_mut() {
-            expired.extend(
-                origin_pool
-                    .idle
-                    .extract_if(.., |idle| idle.since.elapsed() >= timeout || !idle.connection.is_usable()),
-            );
-            origin_pool
-                .shared
-                .take_if(|shared| shared.used.elapsed() >= timeout || shared.sender.is_closed());
-        }
-        self.origins.retain(|_, origin_pool| !origin_pool.idle.is_empty() || origin_pool.shared.is_some());
-        self.idle -= expired.len();
-        expired
-    }
-
-    /// Removes the half of the idle connections that is idle for longest.
-    fn evict_oldest_half(&mut self) -> Vec<Idle<T>> {
-        let mut times: Vec<_> =
-            self.origins.values().flat_map(|of| &of.idle).map(|idle| idle.since).collect();
-        let middle = (times.len() - 1) / 2;
-        let (_, &mut middle, _) = times.select_nth_unstable(middle);
-        let mut older = Vec::new();
-        for origin_pool in self.origins.values_mut() {
-            older.extend(origin_pool.idle.extract_if(.., |idle| idle.since <= middle));
-        }
-        self.idle -= older.len();
-        older
-    }
-}
-
-impl<T: Transport> OriginPool<T> {
-    /// The HTTP/2 connection, if it is open.
-    fn open_shared(&mut self) -> Option<SharedConnection> {
-        self.shared.take_if(|shared| shared.sender.is_closed());
-        let shared = self.shared.as_mut()?;
-        shared.used = Instant::now();
-        Some(shared.clone())
+    /// Closes the half of the idle connections that is idle for longest; false if there is none.
+    fn close_oldest_half(&self) -> bool {
+        let evicted = self.pool().evict_oldest_half();
+        !evicted.is_empty()
     }
 }
 
@@ -328,7 +272,7 @@ impl<C: Connect> Recycle<C::Response> for PoolHandle<C> {
         }
         idle.push(Idle { connection, since: Instant::now() });
         kept.idle += 1;
-        let evicted = if kept.idle > settings.idle_max { kept.evict_oldest_half() } else { Vec::new() };
+        let evicted = kept.evict_past(settings.idle_max);
         // Close connections without holding the lock.
         drop(kept);
         drop(evicted);

@@ -130,6 +130,7 @@ fn record(
                 Err(failure) => Some(failure),
             };
             if let Some(failure) = failure {
+                exchange::note(|exchange| exchange.lacked_descriptor = failure.lacked_descriptor);
                 attempt.outcome = failure.outcome;
                 attempt.error = response::fit_error(failure.text);
             }

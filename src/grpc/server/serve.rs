@@ -27,6 +27,7 @@ use crate::{
     gateway::Gateway,
     grpc::{services::health::Health, wire::status::GrpcError},
     listen::{Drain, incoming},
+    metrics::Listener,
 };
 
 /// Interval of HTTP/2 pings on a quiet connection.
@@ -69,7 +70,9 @@ pub async fn serve_calls(
 ) -> Drain {
     let tls = settings.connections.tls.clone();
     let handshake = move |stream, address| handshake(stream, address, tls.clone());
-    serve_incoming(incoming(listener), handshake, calls, &gateway, settings, health, shutdown).await
+    let metrics = Arc::clone(gateway.metrics());
+    let incoming = incoming(listener, move || metrics.accept_failed(Listener::Grpc));
+    serve_incoming(incoming, handshake, calls, &gateway, settings, health, shutdown).await
 }
 
 /// The services behind everything that guards them: authentication, limits, audit. Clones share the limits.

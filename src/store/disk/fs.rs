@@ -8,6 +8,8 @@ use std::{
 
 /// Writes a file so that after a crash it is the old one or the new one.
 pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    // First, so that nothing has changed if no file descriptor is free.
+    let of_dir = File::open(dir)?;
     let path = dir.join(format!("{name}.new"));
     let mut file = File::create(&path)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
@@ -17,7 +19,7 @@ pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     fs::rename(path, dir.join(name))?;
-    sync_dir(dir)
+    of_dir.sync_all()
 }
 
 /// Whether it is for want of room that the file system refused.

@@ -20,9 +20,9 @@ use super::{
     fs::{is_for_damage, is_for_want_of_room},
     records::RecordError,
 };
-use crate::domain::damage::Damage;
+use crate::{descriptors, domain::damage::Damage};
 use frame::{HEAD_BYTES, Head, padded};
-use segment_allocator::SegmentAllocator;
+use segment_allocator::{Lack, SegmentAllocator};
 
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -127,6 +127,9 @@ pub enum WriteError {
     /// The disk is full. Nothing was changed; the write can be tried again.
     #[error("the disk is full")]
     Full,
+    /// No file descriptor is free. Nothing was changed; the write can be tried again.
+    #[error("no file descriptor is free")]
+    NoDescriptor,
     /// The file system failed. The content of the disk is unknown.
     #[error("writing the log: {0}")]
     Failed(io::Error),
@@ -134,7 +137,22 @@ pub enum WriteError {
 
 impl From<io::Error> for WriteError {
     fn from(error: io::Error) -> Self {
-        if is_for_want_of_room(&error) { Self::Full } else { Self::Failed(error) }
+        if is_for_want_of_room(&error) {
+            Self::Full
+        } else if descriptors::is_exhausted(&error) {
+            Self::NoDescriptor
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
+impl From<Lack> for WriteError {
+    fn from(lack: Lack) -> Self {
+        match lack {
+            Lack::Room => Self::Full,
+            Lack::Descriptors => Self::NoDescriptor,
+        }
     }
 }
 
@@ -226,6 +244,8 @@ pub struct RemovedFile {
 /// The log as the writing thread sees it.
 pub struct Log {
     dir: PathBuf,
+    /// The directory, open: the names of its files are synced with it.
+    open_dir: File,
     file_bytes: u32,
     reader: Arc<LogReader>,
     /// How many bytes of each file are in use.
@@ -259,6 +279,7 @@ impl Log {
         let capacity = u32::try_from(active.metadata()?.len()).unwrap_or(u32::MAX);
         Ok(Self {
             dir: dir.to_owned(),
+            open_dir: File::open(dir)?,
             file_bytes,
             reader,
             used,
@@ -302,11 +323,14 @@ impl Log {
         self.used.range(..self.active_no).map(|(number, used)| (*number, u64::from(*used))).collect()
     }
 
-    /// Whether events may be written. Not while the next file is missing and the rest of this one is reserved
-    /// for settlements.
-    pub fn has_room_for_events(&self) -> bool {
+    /// Whether events may be written. An error while the next file cannot be made and the rest of this one is
+    /// reserved for settlements.
+    pub fn check_room_for_events(&self) -> Result<(), WriteError> {
         let left = self.capacity.saturating_sub(self.used[&self.active_no]);
-        left > self.capacity / RESERVE_SHARE || !self.allocator.is_disk_full()
+        match self.allocator.lack() {
+            Some(lack) if left <= self.capacity / RESERVE_SHARE => Err(lack.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Begins a record; the caller appends the payload to the returned buffer.
@@ -364,7 +388,7 @@ impl Log {
             let path = file_path(&self.dir, number);
             match file.map(Arc::try_unwrap) {
                 // Not in use: it can be recycled.
-                Some(Ok(file)) if self.allocator.can_recycle(&file) => self.allocator.recycle(path)?,
+                Some(Ok(file)) if self.allocator.can_recycle(&file) => self.allocator.recycle(&path, file)?,
                 Some(Ok(file)) => removed.push(RemovedFile { path, file: Some(Arc::new(file)) }),
                 Some(Err(shared)) => removed.push(RemovedFile { path, file: Some(shared) }),
                 None => removed.push(RemovedFile { path, file: None }),
@@ -378,11 +402,13 @@ impl Log {
         let path = file_path(&self.dir, number);
         let file = match self.allocator.take(&path)? {
             Some(file) => file,
-            None if self.allocator.is_disk_full() => return Err(WriteError::Full),
-            // The allocator was too slow. A file without its full length is slower but no less safe.
-            None => OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?,
+            None => match self.allocator.lack() {
+                Some(lack) => return Err(lack.into()),
+                // The allocator was too slow. A file without its full length is slower but no less safe.
+                None => OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?,
+            },
         };
-        File::open(&self.dir)?.sync_all()?;
+        self.open_dir.sync_all()?;
         self.capacity = u32::try_from(file.metadata()?.len()).unwrap_or(u32::MAX).max(self.file_bytes);
         self.active = Arc::new(file);
         self.reader.files.write().expect(NO_PANIC).insert(number, Arc::clone(&self.active));

@@ -7,6 +7,7 @@ use std::{
 
 use super::kv::SEGMENT_BYTES;
 use crate::{
+    descriptors,
     domain::seal::KeyId,
     store::disk::{
         data_dir::ENGINE_DIR,
@@ -104,7 +105,9 @@ impl OpenError {
 
     pub(crate) fn of_engine(dir: &Path, error: ::sled::Error) -> Self {
         match error {
-            ::sled::Error::Io(why) if is_for_want_of_room(&why) => Self::of_file_system(dir, why),
+            ::sled::Error::Io(why) if is_for_want_of_room(&why) || descriptors::is_exhausted(&why) => {
+                Self::of_file_system(dir, why)
+            }
             other => Self::Unreadable(dir.to_owned(), format!("{ENGINE_DIR}/: {other}")),
         }
     }

@@ -159,8 +159,8 @@ impl Writer {
             drop(reply.send(Err(failure)));
             return;
         }
-        if !self.log.has_room_for_events() {
-            drop(reply.send(Err(StoreError::Full)));
+        if let Err(lack) = self.log.check_room_for_events() {
+            drop(reply.send(Err(lack.into())));
             return;
         }
         let before = (batch.entries.len(), batch.bodies_len);

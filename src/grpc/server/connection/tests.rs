@@ -36,7 +36,7 @@ async fn server(tls: Option<Tls>) -> (SocketAddr, CancellationToken) {
     let server = ConnectionServer::new(ConnectionSettings::default(), http2(), calls, metrics);
     let shutdown = CancellationToken::new();
     let handshake = move |stream, address| handshake(stream, address, tls.clone());
-    tokio::spawn(server.serve(incoming(listener), handshake, Duration::ZERO, shutdown.clone()));
+    tokio::spawn(server.serve(incoming(listener, || {}), handshake, Duration::ZERO, shutdown.clone()));
     (address, shutdown)
 }
 

@@ -1,8 +1,8 @@
 //! sled while a store is open, with the registry's log that it must agree with.
 //!
 //! A change is in the log before sled has it, so the log decides: at every opening sled's rows are made equal
-//! to the log's. After a write for which there was no room sled takes nothing more; it is closed then, and
-//! opened again with a later use.
+//! to the log's. After a write for which there was no room, or no file descriptor, sled takes nothing more; it
+//! is closed then, and opened again with a later use.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,14 @@ use super::{
     subscriptions::{REGISTRY_TREE, RegistryError},
 };
 use crate::{
+    descriptors,
     metrics::Metrics,
     store::{
         StoreError,
         disk::{
             data_dir::{ENGINE_DIR, LEDGER_DIR},
             log::{
-                WriteError,
+                ReadError, WriteError,
                 registry_log::{RegistryLog, Rows},
             },
             open_error::OpenError,
@@ -50,8 +51,8 @@ pub struct Engine {
 
 enum State {
     Open(Sled),
-    /// It had no room for a write, or for being opened, at this time.
-    NoRoom(Instant),
+    /// A write, or the opening, failed at this time: there was no room, or no file descriptor.
+    Lacking(Instant, StoreError),
     Closed,
 }
 
@@ -92,13 +93,14 @@ impl Engine {
         Ok(Self { data_dir: data_dir.to_owned(), metrics, log: Mutex::new(log), state })
     }
 
-    /// Uses sled, and opens it before if it had no room. It stays open for as long as `work` takes.
+    /// Uses sled, and opens it before if it lacked something. It stays open for as long as `work` takes.
     ///
     /// # Errors
     ///
-    /// The error of `work`. [`StoreError::Full`] if sled has no room; what `work` did not sync is gone then.
+    /// The error of `work`. [`StoreError::Full`] or [`StoreError::NoDescriptor`] if sled lacks that; what `work`
+    /// did not sync is gone then.
     pub fn with<T>(&self, work: impl FnOnce(&Sled) -> Result<T, RegistryError>) -> Result<T, StoreError> {
-        if matches!(*self.state.read().expect(NO_PANIC), State::NoRoom(_)) {
+        if matches!(*self.state.read().expect(NO_PANIC), State::Lacking(..)) {
             self.reopen(&mut self.log())?;
         }
         self.with_open(work)
@@ -112,14 +114,16 @@ impl Engine {
         let number = log.append(tree, rows.clone())?;
         match self.with_open(|sled| sled.apply(tree, rows, number)) {
             // The change is made all the same: sled gets it from the log when it is opened again.
-            Ok(()) | Err(StoreError::Full) => {}
+            Ok(()) => {}
+            Err(error) if error.is_lack() => {}
             Err(error) => return Err(error),
         }
         self.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         if log.is_long() {
             match self.with_open(|sled| self.shorten(&mut log, &sled.db)) {
                 // Only the next start takes longer.
-                Ok(()) | Err(StoreError::Full) => {}
+                Ok(()) => {}
+                Err(error) if error.is_lack() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -138,16 +142,19 @@ impl Engine {
     fn with_open<T>(&self, work: impl FnOnce(&Sled) -> Result<T, RegistryError>) -> Result<T, StoreError> {
         let result = match &*self.state.read().expect(NO_PANIC) {
             State::Open(sled) => work(sled).map_err(StoreError::from),
-            State::NoRoom(_) => return Err(StoreError::Full),
+            State::Lacking(_, lack) => return Err(lack.clone()),
             State::Closed => return Err(StoreError::Closed),
         };
-        if matches!(result, Err(StoreError::Full)) {
+        if let Err(lack) = result.as_ref().map(drop)
+            && lack.is_lack()
+        {
             let mut state = self.state.write().expect(NO_PANIC);
             if matches!(*state, State::Open(_)) {
                 tracing::error!(
-                    "there was no room for a change of subscriptions, access tokens or audit records; trying again"
+                    error = %lack,
+                    "a change of subscriptions, access tokens or audit records could not be written; trying again"
                 );
-                *state = State::NoRoom(Instant::now());
+                *state = State::Lacking(Instant::now(), lack.clone());
             }
         }
         result
@@ -155,16 +162,16 @@ impl Engine {
 
     fn reopen(&self, log: &mut RegistryLog) -> Result<(), StoreError> {
         let mut state = self.state.write().expect(NO_PANIC);
-        match *state {
+        match &mut *state {
             State::Open(_) => return Ok(()),
             State::Closed => return Err(StoreError::Closed),
-            State::NoRoom(tried) if tried.elapsed() < REOPEN_INTERVAL => return Err(StoreError::Full),
-            State::NoRoom(_) => *state = State::NoRoom(Instant::now()),
+            State::Lacking(tried, lack) if tried.elapsed() < REOPEN_INTERVAL => return Err(lack.clone()),
+            State::Lacking(tried, _) => *tried = Instant::now(),
         }
         let db = open_engine(&self.data_dir, false)?;
         *log = agree(&self.data_dir, &db)?;
         let sled = Sled::of(&self.data_dir, db).map_err(RegistryError::from)?;
-        tracing::info!("there is room for changes of subscriptions, access tokens and audit records again");
+        tracing::info!("subscriptions, access tokens and audit records can be changed again");
         *state = State::Open(sled);
         Ok(())
     }
@@ -173,7 +180,12 @@ impl Engine {
     fn shorten(&self, log: &mut RegistryLog, db: &Db) -> Result<(), RegistryError> {
         let dir = self.data_dir.join(LEDGER_DIR);
         RegistryLog::replace(&dir, log.last() + 1, rows_of(db))?;
-        *log = RegistryLog::open(&dir).map_err(|error| RecordError(error.to_string()))?.0;
+        *log = RegistryLog::open(&dir)
+            .map_err(|error| match error {
+                ReadError::Io(error) => RegistryError::Io(error),
+                error => RecordError(error.to_string()).into(),
+            })?
+            .0;
         note_last_change(db, log.last())
     }
 }
@@ -207,8 +219,13 @@ pub(in crate::store::disk) fn agree(data_dir: &Path, db: &Db) -> Result<Registry
 
 /// The same for a sled that may be empty.
 pub(in crate::store::disk) fn fill_from_log(data_dir: &Path, db: &Db) -> Result<RegistryLog, OpenError> {
-    let (log, rows) = RegistryLog::open(&data_dir.join(LEDGER_DIR))
-        .map_err(|error| OpenError::Unreadable(data_dir.to_owned(), error.to_string()))?;
+    let opened = RegistryLog::open(&data_dir.join(LEDGER_DIR));
+    let (log, rows) = opened.map_err(|error| match error {
+        ReadError::Io(error) if descriptors::is_exhausted(&error) => {
+            OpenError::of_file_system(data_dir, error)
+        }
+        error => OpenError::Unreadable(data_dir.to_owned(), error.to_string()),
+    })?;
     apply_missing(db, log.last(), rows).map_err(|error| OpenError::of_registry(data_dir, error))?;
     Ok(log)
 }
@@ -315,6 +332,7 @@ impl From<WriteError> for StoreError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Full => Self::Full,
+            WriteError::NoDescriptor => Self::NoDescriptor,
             error @ WriteError::Failed(_) => Self::Failed(error.to_string()),
         }
     }
@@ -322,7 +340,7 @@ impl From<WriteError> for StoreError {
 
 impl From<RegistryError> for StoreError {
     fn from(error: RegistryError) -> Self {
-        if error.is_for_want_of_room() { Self::Full } else { Self::Failed(error.to_string()) }
+        error.lack().unwrap_or_else(|| Self::Failed(error.to_string()))
     }
 }
 
@@ -330,6 +348,7 @@ impl From<OpenError> for StoreError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoRoom { .. } => Self::Full,
+            OpenError::Io(_, error) if descriptors::is_exhausted(&error) => Self::NoDescriptor,
             other => Self::Failed(other.to_string()),
         }
     }

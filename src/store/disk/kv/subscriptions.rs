@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::engine::Engine;
 
 use crate::{
+    descriptors,
     domain::{
         access::AccessToken,
         ids::{AccountId, SubscriptionKey},
@@ -55,9 +56,17 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Whether there is no room for a write.
-    pub fn is_for_want_of_room(&self) -> bool {
-        matches!(self, Self::Engine(::sled::Error::Io(error)) | Self::Io(error) if is_for_want_of_room(error))
+    /// What a write lacked, if it can succeed later.
+    pub fn lack(&self) -> Option<StoreError> {
+        match self {
+            Self::Engine(::sled::Error::Io(error)) | Self::Io(error) if is_for_want_of_room(error) => {
+                Some(StoreError::Full)
+            }
+            Self::Engine(::sled::Error::Io(error)) | Self::Io(error) if descriptors::is_exhausted(error) => {
+                Some(StoreError::NoDescriptor)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Prepares the next log file in a thread of its own: fills it with zeros, or recycles one that retention
-//! freed. Reports a full disk, and tries again until there is room.
+//! freed. Reports a full disk or too many open files, and tries again until there is a file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,6 +9,8 @@ use std::{
     thread,
     time::Duration,
 };
+
+use crate::descriptors;
 
 /// Name of the spare file.
 pub(super) const SPARE: &str = "spare";
@@ -34,8 +36,18 @@ struct Shared {
 struct State {
     wanted: bool,
     ready: Option<File>,
-    is_disk_full: bool,
+    /// Why the last preparation failed.
+    lack: Option<Lack>,
     stop: bool,
+}
+
+/// Why there is no next file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// The disk is full, or refused for another reason.
+    Room,
+    /// As many files are open as may be.
+    Descriptors,
 }
 
 impl SegmentAllocator {
@@ -66,25 +78,24 @@ impl SegmentAllocator {
         Ok(Some(file))
     }
 
-    /// Whether the last preparation failed because the disk is full.
-    pub(super) fn is_disk_full(&self) -> bool {
-        self.shared.state().is_disk_full
+    /// Why the last preparation failed, until one succeeds.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        self.shared.state().lack
     }
 
     /// Whether a freed file could become the next one.
     pub(super) fn can_recycle(&self, file: &File) -> bool {
         let state = self.shared.state();
         let whole = file.metadata().is_ok_and(|data| data.len() == u64::from(self.file_bytes));
-        whole && state.ready.is_none() && (!state.wanted || state.is_disk_full)
+        whole && state.ready.is_none() && (!state.wanted || state.lack.is_some())
     }
 
-    /// Makes the file at `path` the next one, after [`SegmentAllocator::can_recycle`]. Its old records have
-    /// other numbers and positions.
-    pub(super) fn recycle(&self, path: PathBuf) -> io::Result<()> {
+    /// Makes this file, which is at `path`, the next one, after [`SegmentAllocator::can_recycle`]. Its old
+    /// records have other numbers and positions.
+    pub(super) fn recycle(&self, path: &Path, file: File) -> io::Result<()> {
         let mut state = self.shared.state();
         fs::rename(path, &self.spare)?;
-        state.ready = Some(OpenOptions::new().read(true).write(true).open(&self.spare)?);
-        (state.wanted, state.is_disk_full) = (true, false);
+        (state.ready, state.wanted, state.lack) = (Some(file), true, None);
         Ok(())
     }
 }
@@ -120,21 +131,38 @@ impl Shared {
             }
             match made {
                 Ok(file) => {
-                    if state.is_disk_full {
-                        tracing::info!("there is room on the disk again");
+                    if let Some(lack) = state.lack {
+                        tracing::info!("{}", lack.over());
                     }
-                    (state.ready, state.is_disk_full) = (Some(file), false);
+                    (state.ready, state.lack) = (Some(file), None);
                 }
                 Err(error) => {
                     // The partial file takes room that others could use.
                     drop(fs::remove_file(path));
-                    if !state.is_disk_full {
-                        tracing::error!(%error, "there is no room for the next log file; trying again");
+                    let lack = if descriptors::is_exhausted(&error) { Lack::Descriptors } else { Lack::Room };
+                    if state.lack != Some(lack) {
+                        tracing::error!(%error, "{}", lack.begun());
                     }
-                    state.is_disk_full = true;
+                    state.lack = Some(lack);
                     state = self.changed.wait_timeout(state, RETRY_INTERVAL).expect(super::NO_PANIC).0;
                 }
             }
+        }
+    }
+}
+
+impl Lack {
+    fn begun(self) -> &'static str {
+        match self {
+            Self::Room => "there is no room for the next log file; trying again",
+            Self::Descriptors => "no file descriptor is free for the next log file; trying again",
+        }
+    }
+
+    fn over(self) -> &'static str {
+        match self {
+            Self::Room => "there is room on the disk again",
+            Self::Descriptors => "the next log file could be opened again",
         }
     }
 }

@@ -44,8 +44,8 @@ impl Part {
 
 impl Writer {
     /// Work between commits: writes the indexes of full volumes, and makes a checkpoint when the log has
-    /// begun a file or when too many details are in memory only. On a full disk both wait; only the next
-    /// start takes longer.
+    /// begun a file or when too many details are in memory only. On a full disk, or without a free file
+    /// descriptor, both wait; only the next start takes longer.
     pub(super) fn maintain(&mut self) {
         if self.working().is_err() {
             return;
@@ -65,8 +65,11 @@ impl Writer {
         };
         match done {
             Ok(()) => {}
-            Err(StoreError::Full) if is_due => self.checkpoint_file = self.log.end().file(),
-            Err(StoreError::Full) => {}
+            Err(error) if error.is_lack() => {
+                if is_due {
+                    self.checkpoint_file = self.log.end().file();
+                }
+            }
             Err(error) => self.shared.fail(error),
         }
     }
