@@ -271,7 +271,7 @@ async fn retention(files: u64) -> anyhow::Result<()> {
     for some in settlements.chunks(1000) {
         store.settle(some.to_vec()).await?;
     }
-    let by_age = RetentionLimit { since: SystemClock.now(), bytes_max: u64::MAX };
+    let by_age = RetentionLimit { since: SystemClock::default().now(), bytes_max: u64::MAX };
     let before = publish_until(&store, tokio::time::sleep(WITHOUT)).await?;
     let start = Instant::now();
     let mut purged = None;
@@ -335,9 +335,9 @@ fn open(dir: &Path) -> anyhow::Result<Arc<DiskStore>> {
 }
 
 fn open_with(dir: &Path, settings: StoreSettings) -> anyhow::Result<Arc<DiskStore>> {
-    let metrics = Metrics::new(SystemClock.now());
+    let metrics = Metrics::new(SystemClock::default().now());
     let keys = KeySource::Beside(SealingKey::draw(&mut StdRng::seed_from_u64(1)));
-    Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock), 1, metrics)?))
+    Ok(Arc::new(DiskStore::open(dir, settings, &keys, Arc::new(SystemClock::default()), 1, metrics)?))
 }
 
 async fn subscribe(store: &DiskStore) -> anyhow::Result<SubscriptionKey> {

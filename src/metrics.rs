@@ -135,6 +135,8 @@ pub struct Metrics {
     pub endpoint_connections: InFlightGauge,
     /// Attempts without a free file descriptor for a connection: made again, and not counted as attempts.
     pub attempts_postponed: IntCounter,
+    /// The wall clock was set ahead, and back.
+    clock_steps: Vec<IntCounter>,
     /// In the order of [`Listener`].
     accepts_failed: Vec<IntCounter>,
     /// gRPC calls under way.
@@ -306,6 +308,13 @@ impl Metrics {
                 "tidings_attempts_postponed_total",
                 "Attempts that had no file descriptor for a connection. They are made again, and count as attempts nowhere else.",
             ),
+            clock_steps: counters(
+                r,
+                "tidings_clock_steps_total",
+                "Times that the wall clock was set by a minute or more while the gateway ran, by direction.",
+                "direction",
+                &["ahead", "back"],
+            ),
             accepts_failed: counters(
                 r,
                 "tidings_accepts_failed_total",
@@ -373,6 +382,11 @@ impl Metrics {
             store: OnceLock::new(),
             registry: r.clone(),
         })
+    }
+
+    /// Counts a step of the wall clock by so many microseconds.
+    pub fn clock_stepped(&self, micros: i64) {
+        self.clock_steps[usize::from(micros < 0)].inc();
     }
 
     /// Counts a failure to accept a connection.

@@ -71,7 +71,7 @@ pub fn account(endpoint: usize) -> AccountId {
 
 /// The machine's clock in microseconds since 1970. All processes of a run use it.
 pub fn now_micros() -> i64 {
-    SystemClock.now().0
+    SystemClock::default().now().0
 }
 
 impl Load {

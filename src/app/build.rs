@@ -42,7 +42,7 @@ impl App {
         let grpc = bind(config.grpc.grpc_listen, "grpc_listen").await?;
         let http = bind(config.ops.http_listen, "http_listen").await?;
         let readiness = Readiness::starting();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let metrics = Metrics::new(clock.now());
         let ops = OpsServer::start(http, readiness.clone(), Arc::clone(&metrics))?;
         log_proxies(&config.proxies);

@@ -1,6 +1,6 @@
 //! Runs a gateway: starts the dispatcher, the servers and the background tasks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rand::{RngExt, rngs::StdRng};
@@ -9,13 +9,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, access, console, drain::Running, grpc_runtime::GrpcRuntime, ingest, tls};
 use crate::{
+    clock::Clock,
     console::GrpcListener,
     delivery::dispatcher::Dispatcher,
     gateway::{Gateway, GatewayError, GatewaySettings},
     grpc::{self, ConnectionSettings, GrpcSettings, Health},
+    metrics::Metrics,
     ops::{Phase, Readiness},
     store::{Store, disk::DiskStore},
 };
+
+/// Interval of looking at the wall clock.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl App {
     /// Serves until `shutdown`, finishes calls and attempts within the drain timeout, and closes the store.
@@ -35,6 +40,7 @@ impl App {
         let dispatcher = tokio::spawn(self.dispatcher(random.random()).run(shutdown.clone()));
         let gateway = self.gateway(random);
         spawn_background_tasks(&gateway, self.readiness, &shutdown);
+        tokio::spawn(watch_clock(Arc::clone(&self.clock), Arc::clone(&self.metrics), shutdown.clone()));
 
         let tls = self.tls.as_ref().map(tls::GrpcTls::tls);
         let grpc_listener = GrpcListener { address: self.grpc.local_addr()?, tls: tls.is_some() };
@@ -143,6 +149,22 @@ async fn enforce_retention(gateway: Gateway, shutdown: CancellationToken) {
             // A failure of the store has been logged already.
             Err(error) => tracing::debug!(%error, "cannot delete old events"),
         }
+    }
+}
+
+/// Reports steps of the wall clock. Nothing but the times that people see depends on this.
+async fn watch_clock(clock: Arc<dyn Clock>, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(CLOCK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(micros) = clock.notice_step() else { continue };
+        metrics.clock_stepped(micros);
+        let by = Duration::from_micros(micros.unsigned_abs());
+        let direction = if micros < 0 { "back" } else { "ahead" };
+        tracing::warn!(
+            ?by,
+            "the wall clock was set {direction}; waits and ages count the time that really passes"
+        );
     }
 }
 

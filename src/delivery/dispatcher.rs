@@ -55,7 +55,7 @@ pub mod suspension;
 pub(super) mod throttle;
 mod timers;
 
-/// Longest time between two looks at the timers, so that a step of the clock is noticed.
+/// Longest time between two looks at the timers: they do not count the time in which the machine slept.
 pub const DUE_POLL_MAX: Duration = Duration::from_secs(5);
 /// Assumed memory of an event before the first ones were seen, in bytes. Deliberately high.
 const FIRST_EVENT_BYTES: usize = 1 << 20;
@@ -309,7 +309,7 @@ impl Dispatcher {
         let resumed =
             self.probing.observe_state(&self.context, subscription, &mut self.timers, &mut self.random);
         if resumed {
-            self.set_throttle(subscription.key, Some(Throttle::slow_start(self.context.clock.now())));
+            self.set_throttle(subscription.key, Some(Throttle::slow_start(self.context.clock.steady())));
         }
     }
 
@@ -331,8 +331,11 @@ impl Dispatcher {
         }
     }
 
-    fn attempt_ended(&mut self, AttemptDone { key, due, attempt, is_probe, is_postponed }: &AttemptDone) {
-        let (id, now) = (key.subscription, self.context.clock.now());
+    fn attempt_ended(
+        &mut self,
+        AttemptDone { key, began, due, attempt, is_probe, is_postponed }: &AttemptDone,
+    ) {
+        let (id, now) = (key.subscription, self.context.clock.steady());
         // A damaged event was not sent, nor was one without a descriptor: it says nothing about the endpoint.
         let was_sent = attempt.outcome != Outcome::Damaged && !is_postponed;
         let is_healthy =
@@ -343,7 +346,7 @@ impl Dispatcher {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, throttle_wait_max, .. } = self.context.settings;
                 let waits = WaitLimits { retry_after_max, backoff_max: throttle_wait_max };
-                throttle.record(attempt, now, self.max_in_flight(&subscription), waits);
+                throttle.record(attempt, *began, now, self.max_in_flight(&subscription), waits);
                 self.set_throttle(id, Some(throttle).filter(|throttle| !throttle.is_default(now)));
             }
             self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *is_probe);
@@ -361,7 +364,7 @@ impl Dispatcher {
     }
 
     fn probing_done(&mut self, done: Done) {
-        let now = self.context.clock.now();
+        let now = self.context.clock.steady();
         match self.probing.done(done, now, &mut self.timers, &mut self.random) {
             Some(Next::Pump(id)) => self.pump(id),
             Some(Next::Enqueue(id)) => self.scheduler.enqueue(id),
@@ -374,7 +377,7 @@ impl Dispatcher {
         if let Some(page) = &done.page {
             page.owed().for_each(|owed| self.record_event_bytes(owed.event.memory_bytes()));
         }
-        let (now, limits) = (self.context.clock.now(), self.limits());
+        let (now, limits) = (self.context.clock.steady(), self.limits());
         let slot = self.slots.get_mut(&done.subscription);
         if let Some(slot) = slot.filter(|slot| slot.number == done.slot) {
             match done.page {
@@ -398,12 +401,12 @@ impl Dispatcher {
     }
 
     fn next_wakeup(&self) -> Instant {
-        let wait = self.timers.next().map(|due| due.since(self.context.clock.now()));
+        let wait = self.timers.next().map(|due| due.since(self.context.clock.steady()));
         Instant::now() + wait.unwrap_or(DUE_POLL_MAX).min(DUE_POLL_MAX)
     }
 
     fn fire_timers(&mut self) {
-        let now = self.context.clock.now();
+        let now = self.context.clock.steady();
         while let Some(id) = self.timers.pop_due(now) {
             let is_busy = self.slots.contains_key(&id);
             self.probing.start_due_probe(&self.context, id, is_busy, &mut self.timers);

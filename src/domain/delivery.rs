@@ -31,7 +31,7 @@ pub enum DeliveryState {
     Pending,
     /// An attempt failed; the next one waits until it is due.
     Retrying {
-        /// The time of the next attempt.
+        /// The steady time of the next attempt; the gateway shows people the wall clock's.
         due: UnixMicros,
     },
     /// The receiver responded with a 2xx status.

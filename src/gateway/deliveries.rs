@@ -84,7 +84,18 @@ impl Gateway {
                 None => Ok(None),
             })
             .await?;
-        Ok((subscription, delivery.ok_or_else(missing)?))
+        Ok((subscription, self.shown(delivery.ok_or_else(missing)?)))
+    }
+
+    /// A delivery as people see it: its next attempt by the wall clock.
+    pub(super) fn shown(&self, delivery: DeliveryRecord) -> DeliveryRecord {
+        match delivery.state {
+            DeliveryState::Retrying { due } => {
+                let state = DeliveryState::Retrying { due: self.0.clock.wall_of(due) };
+                DeliveryRecord { state, ..delivery }
+            }
+            _ => delivery,
+        }
     }
 
     /// Schedules an attempt now. Possible in every state but succeeded.
@@ -186,7 +197,7 @@ impl Gateway {
             for row in page.rows.into_iter().filter(&is_wanted) {
                 // A subscription that was deleted in between has taken its deliveries with it.
                 let Some(subscription) = registry.by_key(row.key.subscription) else { continue };
-                found.push((subscription, row));
+                found.push((subscription, self.shown(row)));
                 if is_filtered && found.len() == list.limit {
                     let next = found.last().map(|(_, row)| row.key);
                     return Ok(Page { rows: found, next });

@@ -58,6 +58,9 @@ impl Gateway {
     /// replay skip the deliveries that it queued itself.
     pub async fn replay_deliveries(&self, replay: ReplayDeliveries) -> Result<Replayed, GatewayError> {
         let subscription = self.get_subscription(&replay.subscription)?;
+        // Nothing that is over before the first page was queued by it, whenever it ended: the clock may have been
+        // ahead then.
+        let changed_until = replay.cursor.map_or(UnixMicros(i64::MAX), |cursor| cursor.began);
         let cursor = replay.cursor.unwrap_or_else(|| ReplayCursor {
             after: Seq(0),
             until: self.0.store.newest(),
@@ -74,7 +77,7 @@ impl Gateway {
             } else {
                 replay.states
             },
-            changed_until: cursor.began,
+            changed_until,
             never_queued: by_default.then(|| Wanted {
                 types: subscription.settings.event_types.clone(),
                 inbox_ids: subscription.settings.inbox_ids.clone(),

@@ -17,16 +17,19 @@ impl Gateway {
         self.0.settings.retention_interval
     }
 
-    /// Deletes events beyond the age or size of the settings, and audit records beyond the age.
+    /// Deletes events beyond the age or size of the settings, and audit records beyond the age. Ages count the
+    /// time that passed, whatever the wall clock says.
     ///
     /// Events with unfinished deliveries stay. If these exceed the size by themselves, no event is accepted
     /// until some deliveries succeed, are cancelled or deleted.
     pub async fn enforce_retention(&self) -> Result<Purged, GatewayError> {
         let settings = &self.0.settings;
         let age = i64::try_from(settings.retention_age.as_micros()).unwrap_or(i64::MAX);
-        let since = UnixMicros(self.0.clock.now().0.saturating_sub(age));
+        let since = UnixMicros(self.0.clock.steady().0.saturating_sub(age));
         let bytes_max = settings.retention_bytes_max;
         let purged = self.0.store.purge(RetentionLimit { since, bytes_max }).await?;
+        // Audit records have the wall clock's times: after a step none may go early.
+        let since = since.min(UnixMicros(self.0.clock.now().0.saturating_sub(age)));
         match self.0.store.purge_audit(since).await {
             // Try again at the next interval.
             Ok(_) | Err(StoreError::Full | StoreError::NoDescriptor | StoreError::Busy) => {}

@@ -103,7 +103,7 @@ impl Gateway {
         delivery.attempt_count = change.attempts;
         delivery.state = change.state;
         delivery.update_time = time;
-        Some(Watched { subscription, delivery, skipped })
+        Some(Watched { subscription, delivery: self.shown(delivery), skipped })
     }
 }
 

@@ -43,23 +43,39 @@ pub use audit::AUDIT_BYTES_MAX;
 
 /// A clock that a test sets.
 #[derive(Debug)]
-pub struct TestClock(AtomicI64);
+pub struct TestClock {
+    steady: AtomicI64,
+    ahead: AtomicI64,
+}
 
 impl TestClock {
     /// A clock at a time in 2023.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicI64::new(1_700_000_000_000_000)))
+        Arc::new(Self { steady: AtomicI64::new(1_700_000_000_000_000), ahead: AtomicI64::new(0) })
     }
 
     /// Lets time pass; negative: steps the clock back.
     pub fn step(&self, micros: i64) {
-        self.0.fetch_add(micros, Ordering::Relaxed);
+        self.steady.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock ahead, or back.
+    pub fn step_wall(&self, micros: i64) {
+        self.ahead.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMicros {
-        UnixMicros(self.0.load(Ordering::Relaxed))
+        self.wall_of(self.steady())
+    }
+
+    fn steady(&self) -> UnixMicros {
+        UnixMicros(self.steady.load(Ordering::Relaxed))
+    }
+
+    fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
     }
 }
 

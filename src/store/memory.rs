@@ -212,7 +212,7 @@ impl Store for MemoryStore {
             let mut answers = Vec::with_capacity(events.len());
             let mut fed = Vec::new();
             for (index, new) in events.into_iter().enumerate() {
-                match inner.accept_one(&self.registry, index, new, now) {
+                match inner.accept_one(&self.registry, index, new, now, self.clock.steady()) {
                     Ok((answer, new)) => {
                         answers.push(answer);
                         fed.extend(new);
@@ -284,7 +284,7 @@ impl Store for MemoryStore {
         self.write(|inner| {
             let now = self.clock.now();
             let delivery = inner.deliveries.get_mut(&key).ok_or(StoreError::DeliveryNotFound)?;
-            if let Some(state) = decision.apply(delivery.state, now)? {
+            if let Some(state) = decision.apply(delivery.state, self.clock.steady())? {
                 delivery.state = state;
                 delivery.update_time = now;
                 self.changes.publish(now, std::iter::once(change_of(delivery)));
@@ -472,7 +472,7 @@ impl Store for MemoryStore {
             let mut gone = HashSet::new();
             events.retain(|row| {
                 let seq = row.event.seq;
-                let goes = row.event.create_time < keep.since || purged.bytes_left > keep.bytes_max;
+                let goes = row.stored < keep.since || purged.bytes_left > keep.bytes_max;
                 if !goes || owed.contains(&seq) {
                     return true;
                 }

@@ -144,8 +144,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<PendingPage, StoreError>;
 
-    /// The deliveries of a subscription whose next attempt is due at `now` or before, the earliest due time
-    /// first; at most `limit`.
+    /// The deliveries of a subscription whose next attempt is due at `now`, a steady time, or before, the
+    /// earliest due time first; at most `limit`.
     fn due(
         &self,
         subscription: SubscriptionKey,

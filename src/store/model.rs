@@ -256,7 +256,7 @@ pub struct AcceptedEvent {
 /// The bounds of retention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionLimit {
-    /// Events stored at this time or later.
+    /// Events stored at this steady time or later.
     pub since: UnixMicros,
     /// Bytes of events, attempts and index that may be kept.
     pub bytes_max: u64,

@@ -36,6 +36,14 @@ impl Clock for StoppedClock {
     fn now(&self) -> UnixMicros {
         UnixMicros(NOW_SECONDS * 1_000_000 + 999_999)
     }
+
+    fn steady(&self) -> UnixMicros {
+        self.now()
+    }
+
+    fn ahead(&self) -> i64 {
+        0
+    }
 }
 
 /// A sender that may POST to loopback.

@@ -137,6 +137,6 @@ async fn authorities_are_read_from_pem_and_unusable_ones_refused() {
 
     let extra_roots = vec![receiver.authority().der(), CertificateDer::from(vec![1, 2, 3])];
     let settings = WebhookClientSettings { extra_roots, ..WebhookClientSettings::default() };
-    let error = webhook_client(&settings, Arc::new(tidings::clock::SystemClock)).unwrap_err();
+    let error = webhook_client(&settings, Arc::new(tidings::clock::SystemClock::default())).unwrap_err();
     assert!(matches!(error, WebhookClientError::ExtraRoot { number: 2, .. }), "{error}");
 }

@@ -79,7 +79,7 @@ impl Browsed {
 
     pub async fn start_with(settings: ConsoleSettings) -> Self {
         let setup = Setup::default();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock), 1));
         let posting = WebhookClientSettings {
             egress: setup.gateway.egress.clone(),

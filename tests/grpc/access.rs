@@ -526,7 +526,7 @@ async fn health_knows_the_service_of_tokens() {
 /// A time to come.
 fn after(wait: Duration) -> prost_types::Timestamp {
     use tidings::clock::{Clock, SystemClock};
-    SystemClock.now().plus(wait).into()
+    SystemClock::default().now().plus(wait).into()
 }
 
 fn whole_micros(time: prost_types::Timestamp) -> prost_types::Timestamp {

@@ -156,7 +156,7 @@ async fn a_token_that_expires_ends_its_streams_within_a_second_and_its_last_use_
     let launcher = with_admin_token();
     let gateway = launcher.start().await;
     let expire = Duration::from_secs(2);
-    let expire_time = Some(SystemClock.now().plus(expire).into());
+    let expire_time = Some(SystemClock::default().now().plus(expire).into());
     let (made, text) = create(&gateway, &[Scope::Publish, Scope::Read], expire_time).await;
     let end = Instant::now() + expire;
     let client = gateway.client.with_token(&text);

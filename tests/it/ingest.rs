@@ -116,7 +116,7 @@ fn signed(secret: &str, timestamp: i64, body: &str) -> [(&'static str, String); 
 }
 
 fn now() -> i64 {
-    SystemClock.now().seconds()
+    SystemClock::default().now().seconds()
 }
 
 async fn counted(gateway: &TidingsProcess, outcome: &str) -> f64 {

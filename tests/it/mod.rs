@@ -4,6 +4,7 @@
 mod access;
 mod audit;
 mod bodies;
+mod clock;
 mod connections;
 mod crash;
 mod damage;

@@ -30,7 +30,7 @@ const DAY: Duration = Duration::from_hours(24);
 #[track_caller]
 pub fn assert_signed(request: &Request, secrets: &[&str]) {
     let timestamp = request.header("webhook-timestamp");
-    let off = timestamp.parse::<i64>().unwrap() - SystemClock.now().seconds();
+    let off = timestamp.parse::<i64>().unwrap() - SystemClock::default().now().seconds();
     assert!(off.abs() <= CLOCK_TOLERANCE_SECS, "{off} s from now");
 
     let signatures: Vec<_> = request.header("webhook-signature").split(' ').collect();
@@ -94,7 +94,7 @@ async fn older_secrets_sign_until_their_overlap_is_over_and_are_shown_nowhere() 
 
     let (third, end) = rotate(&gateway.client, &name, Duration::from_millis(200)).await;
     // The gateway has the same clock.
-    sleep(end.since(SystemClock.now())).await;
+    sleep(end.since(SystemClock::default().now())).await;
     gateway.client.publish(1, contact(1)).await;
     assert_signed(&receiver.wait_for(4).await[3], &[&third]);
     gateway.client.nothing_owed(1).await;

@@ -19,7 +19,6 @@ use tonic::Status;
 use crate::{
     calls::Caller,
     coverage::{Coverage, Kind},
-    faults::STEP_MAX,
     gateway::RETENTION_INTERVAL,
     ledger::Ledger,
     plan::{Deed, Keeping, Plan},
@@ -154,8 +153,8 @@ impl Administrator {
         match self.plan.keeping {
             Keeping::Everything => {}
             Keeping::Bytes(_) => sleep(RETENTION_INTERVAL * 2).await,
-            // The times of events never go back, even if the clock does.
-            Keeping::For(age) => sleep(age + STEP_MAX + RETENTION_INTERVAL * 2).await,
+            // It counts the time that passes, however wrong the clock was.
+            Keeping::For(age) => sleep(age + RETENTION_INTERVAL * 2).await,
         }
     }
 

@@ -19,7 +19,8 @@ pub enum Kind {
     ReceiverCrashed,
     Parted,
     Held,
-    ClockStepped,
+    ClockSetBack,
+    ClockSetAhead,
     /// A receiver responded late, with 500, not at all, with 429 and a time, with 410.
     AnsweredSlowly,
     AnsweredWithAnError,
@@ -68,14 +69,15 @@ pub enum Kind {
 use Kind::*;
 
 /// How often each must have happened in 200 seeds.
-const LEAST: [(Kind, u64); 39] = [
+const LEAST: [(Kind, u64); 40] = [
     (GatewayCrashed, 200),
     (GatewayStopped, 100),
     (GatewayCutShort, 50),
     (ReceiverCrashed, 200),
     (Parted, 200),
     (Held, 200),
-    (ClockStepped, 150),
+    (ClockSetBack, 70),
+    (ClockSetAhead, 70),
     (AnsweredSlowly, 200),
     (AnsweredWithAnError, 500),
     (Hung, 200),

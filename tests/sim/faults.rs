@@ -16,8 +16,9 @@ use crate::{
 /// The longest time until the next thing goes wrong, and that it lasts.
 const NEXT_MAX: Duration = Duration::from_millis(800);
 const LASTS_MAX: Duration = Duration::from_secs(4);
-/// The farthest that the clock is wrong.
-pub const STEP_MAX: Duration = Duration::from_secs(10);
+/// The farthest that the clock is wrong: by a little, by an hour, by ten years.
+const STEPS_MAX: [Duration; 3] =
+    [Duration::from_secs(10), Duration::from_hours(1), Duration::from_hours(10 * 365 * 24)];
 
 /// One thing that is wrong, by the number of the receiver where it is about one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,7 +106,10 @@ impl FieldViolations {
             4 => Fault::ReceiverDown(receiver),
             5 => Fault::Parted(peer),
             6 => Fault::Held(peer),
-            7 => Fault::ClockWrong(self.random.random_range(-micros(STEP_MAX)..=micros(STEP_MAX))),
+            7 => {
+                let most = micros(STEPS_MAX[self.random.random_range(0..STEPS_MAX.len())]);
+                Fault::ClockWrong(self.random.random_range(-most..=most))
+            }
             8 => Fault::Behaves(receiver, Behaviour::Failing),
             9 => Fault::Behaves(receiver, Behaviour::Hanging),
             10 => Fault::Behaves(receiver, Behaviour::Busy(self.random.random_range(0..4))),
@@ -136,7 +140,9 @@ impl FieldViolations {
             Fault::ReceiverDown(_) => self.coverage.add(Kind::ReceiverCrashed),
             Fault::Parted(_) => self.coverage.add(Kind::Parted),
             Fault::Held(_) => self.coverage.add(Kind::Held),
-            Fault::ClockWrong(_) => self.coverage.add(Kind::ClockStepped),
+            Fault::ClockWrong(micros) => {
+                self.coverage.add(if micros < 0 { Kind::ClockSetBack } else { Kind::ClockSetAhead });
+            }
             // Counted where it shows.
             Fault::GatewayStopped | Fault::Behaves(..) => {}
         }

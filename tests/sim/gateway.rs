@@ -80,10 +80,16 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> UnixMicros {
+        self.wall_of(self.steady())
+    }
+
+    fn steady(&self) -> UnixMicros {
         let elapsed = turmoil::sim_elapsed().expect("the time is asked for on a host");
-        UnixMicros(
-            EPOCH_MICROS + i64::try_from(elapsed.as_micros()).unwrap() + self.stepped_micros.load(Relaxed),
-        )
+        UnixMicros(EPOCH_MICROS).plus(elapsed)
+    }
+
+    fn ahead(&self) -> i64 {
+        self.stepped_micros.load(Relaxed)
     }
 }
 

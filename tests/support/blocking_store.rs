@@ -21,7 +21,7 @@ pub struct BlockingStore {
 impl BlockingStore {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            inner: MemoryStore::new(Arc::new(SystemClock), 1),
+            inner: MemoryStore::new(Arc::new(SystemClock::default()), 1),
             is_blocked: watch::Sender::new(true),
             accepts: watch::Sender::new(0),
             failure: Mutex::default(),

@@ -92,7 +92,7 @@ impl TidingsInProcess {
 
     pub async fn start_with(setup: Setup) -> Self {
         let Setup { gateway: settings, grpc, webhook_client: chosen, store, peer } = setup;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let store = store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&clock), 1)));
         let posting =
             WebhookClientSettings { egress: settings.egress.clone(), ..WebhookClientSettings::default() };

@@ -27,6 +27,7 @@ pub mod scrape;
 pub mod secret_scan;
 pub mod tcp_relay;
 pub mod with_peer;
+pub mod wrong_clock;
 
 /// A test that waits for longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);

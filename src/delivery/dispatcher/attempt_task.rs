@@ -47,7 +47,9 @@ pub(crate) struct AttemptTask {
 /// An attempt that has ended and is settled.
 pub(crate) struct AttemptDone {
     pub(crate) key: DeliveryKey,
-    /// Time of the next attempt, if any.
+    /// Steady time of its start.
+    pub(crate) began: UnixMicros,
+    /// Steady time of the next attempt, if any.
     pub(crate) due: Option<UnixMicros>,
     pub(crate) attempt: Attempt,
     pub(crate) is_probe: bool,
@@ -60,16 +62,17 @@ impl AttemptTask {
         let key = DeliveryKey { seq: self.owed.event.seq, subscription: self.subscription.key };
         let metrics = Arc::clone(&self.context.metrics);
         let settings = self.context.settings;
+        let began = self.context.clock.steady();
         metrics.attempts_in_flight.inc();
         let (attempt, exchange) = exchange::observe(self.post()).await;
         metrics.attempts_in_flight.dec();
         if exchange.lacked_descriptor {
-            return self.postpone(key, attempt).await;
+            return self.postpone(key, began, attempt).await;
         }
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry.policy());
-        let now = self.context.clock.now();
+        let now = self.context.clock.steady();
         let random = &mut StdRng::seed_from_u64(self.seed);
         let state = if self.is_probe {
             policy.next_state_of_probe(&attempt, attempts, now, settings.retry_after_max, random)
@@ -79,16 +82,17 @@ impl AttemptTask {
         };
         // A damaged event is no failure of the endpoint.
         if attempt.outcome != Outcome::Damaged {
+            let now = self.context.clock.now();
             metrics.delivery_stats.note(key, &attempt, exchange, state == DeliveryState::Failed, now);
         }
         self.log(&attempt, attempts, state);
         let attempt = self.settle(Settlement { key, attempt, state }).await;
-        AttemptDone { key, due: state.due(), attempt, is_probe: self.is_probe, is_postponed: false }
+        AttemptDone { key, began, due: state.due(), attempt, is_probe: self.is_probe, is_postponed: false }
     }
 
     /// Gives the delivery back after a pause. It stays in flight meanwhile, so that others are not started for
     /// the same descriptor.
-    async fn postpone(&self, key: DeliveryKey, attempt: Attempt) -> AttemptDone {
+    async fn postpone(&self, key: DeliveryKey, began: UnixMicros, attempt: Attempt) -> AttemptDone {
         static LOG: LogThrottle = LogThrottle::new();
         self.context.metrics.attempts_postponed.inc();
         if let Some(attempts) = LOG.record() {
@@ -98,7 +102,7 @@ impl AttemptTask {
             );
         }
         tokio::time::sleep(DESCRIPTOR_RETRY_WAIT).await;
-        AttemptDone { key, due: None, attempt, is_probe: self.is_probe, is_postponed: true }
+        AttemptDone { key, began, due: None, attempt, is_probe: self.is_probe, is_postponed: true }
     }
 
     async fn post(&mut self) -> Attempt {

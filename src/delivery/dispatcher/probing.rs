@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::{
     attempt_task::AttemptContext,
     settings::STORE_RETRY_WAIT,
-    suspension::{Failing, ProbeTimes, Verdict},
+    suspension::{Failing, Moment, ProbeTimes, Verdict},
     timers::Timers,
 };
 use crate::{
@@ -134,7 +134,8 @@ impl Probing {
         seq: Seq,
         is_probe: bool,
     ) {
-        let (id, now) = (subscription.key, context.clock.now());
+        let id = subscription.key;
+        let now = Moment { wall: context.clock.now(), steady: context.clock.steady() };
         if attempt.outcome == Outcome::Ok {
             self.failing.remove(&id);
             match subscription.state {
@@ -190,7 +191,7 @@ impl Probing {
         timers: &mut Timers,
         random: &mut StdRng,
     ) -> bool {
-        let (id, now) = (subscription.key, context.clock.now());
+        let (id, now) = (subscription.key, context.clock.steady());
         let url = subscription.settings.url.as_str();
         if subscription.state != State::Suspended {
             let is_active = subscription.state == State::Active;
@@ -226,7 +227,7 @@ impl Probing {
         is_busy: bool,
         timers: &mut Timers,
     ) {
-        let now = context.clock.now();
+        let now = context.clock.steady();
         let Some(probe) = self.probes.get_mut(&id) else { return };
         if !matches!(probe.step, Step::Waiting) || probe.times.due > now {
             return;
@@ -330,7 +331,7 @@ impl Probing {
         let Some(probe) = self.probes.get_mut(&id) else { return };
         probe.step = Step::Waiting;
         if was_sent {
-            probe.times.failed(context.clock.now(), context.settings.suspension, random);
+            probe.times.failed(context.clock.steady(), context.settings.suspension, random);
         }
         timers.set(probe.times.due, id);
     }

@@ -18,7 +18,7 @@ impl Dispatcher {
     /// Makes all progress that a subscription can make now, except sending: for that it is put into the
     /// scheduler.
     pub(super) fn pump(&mut self, id: SubscriptionKey) {
-        let (now, limits) = (self.context.clock.now(), self.limits());
+        let (now, limits) = (self.context.clock.steady(), self.limits());
         let throttle = self.throttles.get(&id).copied().unwrap_or_default();
         let default_in_flight = self.context.settings.max_in_flight;
         let Some(slot) = self.slots.get_mut(&id) else { return };
@@ -112,7 +112,7 @@ impl Dispatcher {
     /// Starts attempts in the scheduler's order, as long as it permits some.
     pub(super) fn start_attempts(&mut self) {
         while let Some(id) = self.scheduler.next() {
-            let now = self.context.clock.now();
+            let now = self.context.clock.steady();
             let throttle = self.throttles.get(&id).copied().unwrap_or_default();
             let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
             let max = throttle.allows(self.max_in_flight(&subscription));

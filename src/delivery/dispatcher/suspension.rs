@@ -50,10 +50,23 @@ impl SuspensionSettings {
     }
 }
 
+/// The present by both times of [`crate::clock::Clock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// For people.
+    pub wall: UnixMicros,
+    /// To count in.
+    pub steady: UnixMicros,
+}
+
 /// A subscription whose last attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
+    /// Its beginning by the wall clock, for people.
     since: UnixMicros,
+    /// How long it had lasted, and the steady time of that.
+    lasted: Duration,
+    as_of: UnixMicros,
     attempts: u32,
     /// URL of the attempts. Another URL starts a new streak.
     url: String,
@@ -74,12 +87,18 @@ pub enum Verdict {
 
 impl Failing {
     /// A streak that continues that of `health`, or begins with `attempt`.
-    pub fn new(health: Health, attempt: &Attempt, now: UnixMicros) -> Self {
+    ///
+    /// Of a streak that an earlier process wrote, nobody knows how long it has really lasted: the wall clock
+    /// decides.
+    pub fn new(health: Health, attempt: &Attempt, now: Moment) -> Self {
+        let written = health.failing_since.map(|since| now.wall.since(since));
         Self {
-            since: health.failing_since.unwrap_or(attempt.start_time.min(now)),
+            since: health.failing_since.unwrap_or(attempt.start_time.min(now.wall)),
+            lasted: written.unwrap_or(attempt.duration),
+            as_of: now.steady,
             attempts: health.failures,
             url: attempt.url.clone(),
-            written: health.failing_since.map(|since| now.since(since)),
+            written,
         }
     }
 
@@ -98,14 +117,14 @@ impl Failing {
         &mut self,
         attempt: &Attempt,
         health: Health,
-        now: UnixMicros,
+        now: Moment,
         settings: SuspensionSettings,
     ) -> Verdict {
         self.attempts = self.attempts.saturating_add(1);
         if is_gone(attempt) {
-            return Verdict::Suspend(format!("The endpoint answered 410 Gone at {}.", text_of(now)));
+            return Verdict::Suspend(format!("The endpoint answered 410 Gone at {}.", text_of(now.wall)));
         }
-        let failing_for = now.since(self.since);
+        let failing_for = self.lasted + now.steady.since(self.as_of);
         if failing_for >= settings.suspend_after && self.attempts >= settings.suspend_attempts_min {
             return Verdict::Suspend(format!(
                 "Every attempt has failed since {}, {} of them; the last one: {}.",
@@ -183,6 +202,11 @@ mod tests {
         UnixMicros(1_700_000_000_000_000 + minutes * 60_000_000)
     }
 
+    /// With a wall clock that was never set.
+    fn now(minutes: i64) -> Moment {
+        Moment { wall: at(minutes), steady: at(minutes) }
+    }
+
     fn attempt(http_status: u16, time: UnixMicros) -> Attempt {
         Attempt {
             start_time: time,
@@ -201,7 +225,7 @@ mod tests {
     fn fail(mut failing: Failing, from: i64, every: i64) -> (Vec<i64>, i64, String) {
         let (mut noted, mut minute) = (Vec::new(), from);
         loop {
-            match failing.failed(&attempt(500, at(minute)), Health::default(), at(minute), SETTINGS) {
+            match failing.failed(&attempt(500, at(minute)), Health::default(), now(minute), SETTINGS) {
                 Verdict::Ignore => {}
                 Verdict::WriteHealth(health) => {
                     assert_eq!(health.failing_since, Some(at(0)));
@@ -215,7 +239,7 @@ mod tests {
 
     #[test]
     fn it_takes_the_time_and_the_attempts() {
-        let new = || Failing::new(Health::default(), &attempt(500, at(0)), at(0));
+        let new = || Failing::new(Health::default(), &attempt(500, at(0)), now(0));
         let (noted, minute, reason) = fail(new(), 0, 10);
         assert_eq!(minute, 7200);
         assert_eq!(noted, [120, 240, 480, 960, 1920, 3840], "written down rarely");
@@ -230,16 +254,31 @@ mod tests {
     #[test]
     fn a_restart_goes_on_from_what_was_noted() {
         let health = Health { failing_since: Some(at(0)), failures: 96, ..Health::default() };
-        let failing = Failing::new(health, &attempt(500, at(1000)), at(1000));
+        let failing = Failing::new(health, &attempt(500, at(1000)), now(1000));
         assert!(failing.is_written());
         let (noted, minute, _) = fail(failing, 1000, 10);
         assert_eq!((noted, minute), (vec![2000, 4000], 7200));
     }
 
     #[test]
+    fn a_clock_that_is_set_neither_suspends_early_nor_late() {
+        let years = 10 * 365 * 24 * 60;
+        for ahead in [years, -years] {
+            let mut failing = Failing::new(Health::default(), &attempt(500, at(0)), now(0));
+            let mut verdict = |minute: i64| {
+                let now = Moment { wall: at(minute + ahead), steady: at(minute) };
+                failing.failed(&attempt(500, now.wall), Health::default(), now, SETTINGS)
+            };
+            let is_suspended = |verdict| matches!(verdict, Verdict::Suspend(_));
+            assert!((1..7200).all(|minute| !is_suspended(verdict(minute))), "{ahead}");
+            assert!(is_suspended(verdict(7200)), "{ahead}");
+        }
+    }
+
+    #[test]
     fn gone_is_enough_at_once() {
-        let mut failing = Failing::new(Health::default(), &attempt(410, at(0)), at(0));
-        let verdict = failing.failed(&attempt(410, at(0)), Health::default(), at(0), SETTINGS);
+        let mut failing = Failing::new(Health::default(), &attempt(410, at(0)), now(0));
+        let verdict = failing.failed(&attempt(410, at(0)), Health::default(), now(0), SETTINGS);
         let reason = "The endpoint answered 410 Gone at 2023-11-14T22:13:20Z.".to_owned();
         assert_eq!(verdict, Verdict::Suspend(reason));
     }

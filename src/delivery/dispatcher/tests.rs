@@ -40,13 +40,13 @@ fn settings() -> DispatchSettings {
 fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
     let hangs = service_fn(|_: WebhookRequest| std::future::pending::<Result<Attempt, Infallible>>());
     let webhook_client: WebhookClient = BoxCloneSyncService::new(hangs);
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(SystemClock::default());
     Dispatcher::new(Arc::clone(store), webhook_client, clock, settings(), Metrics::new(UnixMicros(0)), 7)
 }
 
 #[tokio::test]
 async fn subscriptions_with_nothing_to_send_have_no_slot_no_timer_and_no_task() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     for number in 0..IDLE {
         let account = if number == 6 { 2 } else { 1 };
         store.create_subscription(new_subscription(account, &format!("s{number}"))).await.unwrap();
@@ -72,7 +72,7 @@ async fn subscriptions_with_nothing_to_send_have_no_slot_no_timer_and_no_task() 
 
 #[tokio::test]
 async fn prefetches_shrink_before_they_exceed_their_memory_limit() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     let mut lanes = Vec::new();
     for number in 0..40 {
         let new = new_subscription(1, &format!("s{number}"));
@@ -100,7 +100,7 @@ async fn prefetches_shrink_before_they_exceed_their_memory_limit() {
 
 #[tokio::test]
 async fn a_read_renders_the_payload_form_of_the_subscription() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     let mut new = new_subscription(1, "s");
     new.settings.payload_format = PayloadFormat::Sample;
     store.create_subscription(new).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_read_renders_the_payload_form_of_the_subscription() {
 
 #[tokio::test]
 async fn at_the_start_reads_are_bounded_and_every_subscription_reads() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     let mut lanes = Vec::new();
     for number in 0..100 {
         let new = new_subscription(1, &format!("s{number}"));
@@ -169,7 +169,7 @@ fn offered(dispatcher: &mut Dispatcher, key: SubscriptionKey) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_delivery_cancelled_in_the_prefetch_is_not_offered() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     let (mut dispatcher, mut feed, key) = dispatcher_with_prefetch(&store).await;
     let cancelled = DeliveryKey { seq: Seq(2), subscription: key };
     store.override_delivery(cancelled, OperatorAction::Cancel).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_delivery_cancelled_in_the_prefetch_is_not_offered() {
 
 #[tokio::test]
 async fn a_delivery_cancelled_while_the_feed_lagged_is_not_offered() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock), 1));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock::default()), 1));
     let (mut dispatcher, mut feed, key) = dispatcher_with_prefetch(&store).await;
     let cancelled = DeliveryKey { seq: Seq(2), subscription: key };
     store.override_delivery(cancelled, OperatorAction::Cancel).await.unwrap();

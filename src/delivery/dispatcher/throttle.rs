@@ -1,5 +1,5 @@
 //! The throttle of one subscription: it sends slower when its endpoint asks for it or does not respond, and
-//! faster again with each success. Pure: the time is passed in.
+//! faster again with each success. Pure: the time, a steady one, is passed in.
 //!
 //! Additive increase, multiplicative decrease, as in TCP congestion control. Attempts that were in flight
 //! together are one signal, so that one bad moment does not bring a subscription down to nothing.
@@ -85,8 +85,15 @@ impl Throttle {
         self.allowed.is_some() || self.not_before.is_some()
     }
 
-    /// Records an attempt that ended at `now`, of a subscription that allows `max` in flight.
-    pub fn record(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
+    /// Records an attempt that ran from `start` to `now`, of a subscription that allows `max` in flight.
+    pub fn record(
+        &mut self,
+        attempt: &Attempt,
+        start: UnixMicros,
+        now: UnixMicros,
+        max: u16,
+        waits: WaitLimits,
+    ) {
         self.updated_at = Some(now);
         if self.not_before.is_some_and(|time| time <= now) {
             self.not_before = None;
@@ -97,13 +104,13 @@ impl Throttle {
                 self.no_responses = 0;
                 let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
                 if busy.iter().any(|status| status.as_u16() == attempt.http_status) {
-                    self.endpoint_busy(attempt, now, max, waits);
+                    self.endpoint_busy(attempt, start, now, max, waits);
                 }
             }
             Outcome::Damaged => {}
             Outcome::Timeout | Outcome::Connect | Outcome::Io | Outcome::Blocked => {
                 self.no_responses = self.no_responses.saturating_add(1);
-                if self.no_responses >= NO_RESPONSES_IN_ROW && self.is_after_slowdown(attempt) {
+                if self.no_responses >= NO_RESPONSES_IN_ROW && self.is_after_slowdown(start) {
                     self.slow_down(now, max, NO_RESPONSE_FLOOR);
                     self.back_off(now, waits);
                 }
@@ -119,8 +126,15 @@ impl Throttle {
             self.allowed.map(|allowed| allowed + 1.0 / allowed).filter(|allowed| *allowed < f64::from(max));
     }
 
-    fn endpoint_busy(&mut self, attempt: &Attempt, now: UnixMicros, max: u16, waits: WaitLimits) {
-        if self.is_after_slowdown(attempt) {
+    fn endpoint_busy(
+        &mut self,
+        attempt: &Attempt,
+        start: UnixMicros,
+        now: UnixMicros,
+        max: u16,
+        waits: WaitLimits,
+    ) {
+        if self.is_after_slowdown(start) {
             self.slow_down(now, max, 1);
             if attempt.retry_after.is_none() {
                 self.back_off(now, waits);
@@ -132,8 +146,8 @@ impl Throttle {
     }
 
     /// Whether an attempt began after the last slowdown.
-    fn is_after_slowdown(&self, attempt: &Attempt) -> bool {
-        self.slowed_at.is_none_or(|slowed| attempt.start_time >= slowed)
+    fn is_after_slowdown(&self, start: UnixMicros) -> bool {
+        self.slowed_at.is_none_or(|slowed| start >= slowed)
     }
 
     fn slow_down(&mut self, now: UnixMicros, max: u16, floor: u16) {
@@ -183,7 +197,7 @@ mod tests {
         status: u16,
         after: Option<u64>,
     ) {
-        throttle.record(&attempt(at(start), outcome, status, after), at(end), MAX, WAITS);
+        throttle.record(&attempt(at(start), outcome, status, after), at(start), at(end), MAX, WAITS);
     }
 
     #[test]
@@ -287,7 +301,7 @@ mod tests {
                     _ => (Outcome::Connect, 0),
                 };
                 let after = (after > 15).then_some(after);
-                throttle.record(&attempt(at(now - took), outcome, status, after), at(now), max, WAITS);
+                throttle.record(&attempt(at(now - took), outcome, status, after), at(now - took), at(now), max, WAITS);
                 prop_assert!((1..=usize::from(max)).contains(&throttle.allows(max)));
                 let wait = throttle.waits_until(at(now)).map_or(Duration::ZERO, |until| until.since(at(now)));
                 prop_assert!(wait <= Duration::from_secs(20));
@@ -295,7 +309,7 @@ mod tests {
             // It comes back to full speed.
             for _ in 0..40_000 {
                 now += 20_000;
-                throttle.record(&attempt(at(now), Outcome::Ok, 200, None), at(now), max, WAITS);
+                throttle.record(&attempt(at(now), Outcome::Ok, 200, None), at(now), at(now), max, WAITS);
             }
             prop_assert!(throttle.is_default(at(now)));
         }

@@ -8,11 +8,13 @@ use crate::{
         ids::{Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::{DeliveryQuery, EventQuery, RetentionLimit, Settlement, TimeRange},
+    proto::v1,
+    store::{DeliveryQuery, EventQuery, NewEvent, RetentionLimit, Settlement, TimeRange},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     retention_removes_what_is_over_and_keeps_what_is_owed(engine()).await;
+    retention_counts_the_time_that_passes_and_not_that_of_a_clock_that_is_set(engine()).await;
 }
 
 async fn retention_removes_what_is_over_and_keeps_what_is_owed<E: Engine>(engine: E) {
@@ -93,4 +95,35 @@ fn check_retained<E: Engine>(bench: &Bench<E>, subscription: SubscriptionKey, ow
         limit: 10_000,
     };
     assert_eq!(bench.store.events(&query).unwrap().rows.len(), rows.len());
+}
+
+async fn retention_counts_the_time_that_passes_and_not_that_of_a_clock_that_is_set<E: Engine>(engine: E) {
+    const HOUR: i64 = 3_600_000_000;
+    const COUNT: u64 = 40;
+    let mut bench = Bench::new(engine);
+    for step in [HOUR, -2 * HOUR, 10 * 365 * 24 * HOUR, 0] {
+        let kept = bench.store.purge(RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX }).await;
+        let bytes_left = kept.unwrap().bytes_left;
+        for number in 0..COUNT {
+            bench.store.accept(vec![large_event(&format!("e{step}-{number}"))]).await.unwrap();
+        }
+        bench.clock.step_wall(step);
+        bench.clock.step(HOUR / 2);
+        bench.reopen();
+        let since = UnixMicros(bench.clock.steady().0 - HOUR);
+        let purged = bench.store.purge(RetentionLimit { since, bytes_max: u64::MAX }).await.unwrap();
+        assert!(purged.bytes_left > bytes_left, "what is half an hour old stays, after {step}");
+        bench.clock.step(HOUR);
+        let since = UnixMicros(bench.clock.steady().0 - HOUR);
+        let purged = bench.store.purge(RetentionLimit { since, bytes_max: u64::MAX }).await.unwrap();
+        assert!(purged.events > 0, "what is an hour and a half old goes, after {step}");
+    }
+}
+
+/// An event of which several fill a file of the log.
+fn large_event(id: &str) -> NewEvent {
+    let contact = v1::Contact { id: 1, name: "x".repeat(16 << 10), ..Default::default() };
+    let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
+    let event = v1::Event { payload: Some(payload), ..Default::default() };
+    NewEvent { content: event.into(), ..new_event(1, Some(id), 1) }
 }

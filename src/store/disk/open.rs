@@ -36,7 +36,7 @@ use super::{
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, STEP_MIN},
     domain::ids::{Seq, SubscriptionKey},
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
@@ -101,6 +101,14 @@ impl DiskStore {
         let Opened { ledger, files, end, checkpoint_file } =
             read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
                 .map_err(|e| unreadable(e.to_string()))?;
+        // Due times and ages go on from where they were, wherever the wall clock is now.
+        let behind = clock.continue_from(ledger.last_steady);
+        if behind >= STEP_MIN {
+            tracing::warn!(
+                ?behind,
+                "the wall clock is behind the last write of the store; waits and ages go on from there"
+            );
+        }
         clean_end(data_dir, ledger.next_seq.0, end.number).map_err(unreadable)?;
         let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
         if format.is_none() {
@@ -248,8 +256,8 @@ fn read_ledger(
     if next > manifest.next_seq {
         return Err(RecordError(format!("event {} is past the last one", next.0 - 1)).into());
     }
-    (ledger.next_seq, ledger.last_time, ledger.file_times) =
-        (manifest.next_seq, manifest.last_time, manifest.file_times);
+    (ledger.next_seq, ledger.last_time) = (manifest.next_seq, manifest.last_time);
+    (ledger.last_steady, ledger.file_times) = (manifest.last_steady, manifest.file_times);
     let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
         match kind {
             Kind::Commit => {}

@@ -128,6 +128,16 @@ pub struct CommitRecord {
     /// Bytes of the attempts, which come before the events.
     #[prost(uint32, tag = "5")]
     pub attempts_len: u32,
+    /// When, as a steady time: see [`crate::clock::Clock::steady`]. 0 in commits of versions without one.
+    #[prost(int64, tag = "6")]
+    pub steady_time: i64,
+}
+
+impl CommitRecord {
+    /// When it was made, as a steady time; by the wall clock if it has none.
+    pub fn steady(&self) -> UnixMicros {
+        UnixMicros(if self.steady_time == 0 { self.time } else { self.steady_time })
+    }
 }
 
 /// One event of a commit.

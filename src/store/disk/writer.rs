@@ -332,6 +332,7 @@ impl Writer {
         let start = Instant::now();
         let record = CommitRecord {
             time: batch.time.0,
+            steady_time: self.shared.clock.steady().0,
             first: batch.first.0,
             events: mem::take(&mut batch.entries),
             outcomes: mem::take(&mut batch.outcomes),

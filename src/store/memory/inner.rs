@@ -47,6 +47,8 @@ pub(super) struct Inner {
 /// An event.
 pub(super) struct Row {
     pub(super) event: Arc<StoredEvent>,
+    /// When it was stored, as a steady time.
+    pub(super) stored: UnixMicros,
     pub(super) fingerprint: u128,
     pub(super) delivery_count: u32,
     pub(super) bytes: u64,
@@ -61,6 +63,7 @@ impl Inner {
         index: usize,
         new: NewEvent,
         now: UnixMicros,
+        stored: UnixMicros,
     ) -> Result<(Accepted, Option<AcceptedEvent>), StoreError> {
         let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
         let bytes = content.encoded.len() as u64;
@@ -80,7 +83,14 @@ impl Inner {
             u32::try_from(subscriptions.len()).expect("an account has less than 2^32 subscriptions");
         let answer = Accepted { id: id.clone(), create_time: now, duplicate: false, delivery_count };
         let event = Arc::new(StoredEvent::new(seq, EventName { account, id }, now, content));
-        self.events.push(Row { event: Arc::clone(&event), fingerprint, delivery_count, bytes, inbox_id });
+        self.events.push(Row {
+            stored,
+            event: Arc::clone(&event),
+            fingerprint,
+            delivery_count,
+            bytes,
+            inbox_id,
+        });
         Ok((answer, Some(AcceptedEvent { event, subscriptions })))
     }
 

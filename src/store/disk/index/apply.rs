@@ -47,7 +47,8 @@ pub fn apply(
     let time = UnixMicros(record.time);
     let mut attempt = payload.plus(COMMIT_HEAD + len);
     let mut body = attempt.plus(record.attempts_len as usize);
-    ledger.file_times.insert(payload.file(), time);
+    ledger.file_times.insert(payload.file(), record.steady());
+    ledger.last_steady = ledger.last_steady.max(record.steady());
     if record.events.len() > EVENTS_MAX {
         return Err(RecordError(format!("a commit of {} events", record.events.len())));
     }

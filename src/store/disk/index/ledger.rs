@@ -39,6 +39,8 @@ pub struct Ledger {
     pub next_seq: Seq,
     /// The time of the newest event.
     pub last_time: UnixMicros,
+    /// The steady time of the newest commit.
+    pub last_steady: UnixMicros,
     /// Whether the last volume takes events.
     pub is_open: bool,
     /// Whether events are missing in the part of the log that was replayed.
@@ -54,7 +56,7 @@ pub struct Ledger {
     queues: HashMap<SubscriptionKey, QueueCounters>,
     /// Owed deliveries of all subscriptions; read without the lock of the ledger.
     owed: Arc<AtomicU64>,
-    /// Time of the last write to each log file.
+    /// Steady time of the last commit in each log file.
     pub file_times: BTreeMap<u32, UnixMicros>,
 }
 
@@ -92,6 +94,7 @@ impl Ledger {
             details: HashMap::new(),
             next_seq: Seq(1),
             last_time: UnixMicros(0),
+            last_steady: UnixMicros(0),
             is_open: false,
             has_gap: false,
             ids: IdIndex::default(),

@@ -36,9 +36,11 @@ pub struct Manifest {
     pub next_seq: Seq,
     /// The time of the newest event.
     pub last_time: UnixMicros,
+    /// The steady time of the newest commit.
+    pub last_steady: UnixMicros,
     /// The bytes in use of the log files.
     pub used: BTreeMap<u32, u32>,
-    /// Time of the last write to each.
+    /// Steady time of the last commit in each.
     pub file_times: BTreeMap<u32, UnixMicros>,
     /// The volumes, in order. Each is stored.
     pub volumes: Vec<Volume>,
@@ -62,6 +64,9 @@ struct ManifestRecord {
     file_times: BTreeMap<u32, i64>,
     #[prost(bytes = "vec", tag = "8")]
     store: Vec<u8>,
+    /// 0 in manifests of versions without steady times.
+    #[prost(int64, tag = "9")]
+    last_steady: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -124,6 +129,7 @@ impl Manifest {
             number: 1,
             next_seq: Seq(1),
             last_time: UnixMicros(0),
+            last_steady: UnixMicros(0),
             used: BTreeMap::new(),
             file_times: BTreeMap::new(),
             volumes: Vec::new(),
@@ -153,6 +159,11 @@ impl Manifest {
             number: record.number,
             next_seq: Seq(record.next_seq),
             last_time: UnixMicros(record.last_time),
+            last_steady: UnixMicros(if record.last_steady == 0 {
+                record.last_time
+            } else {
+                record.last_steady
+            }),
             used: record.used,
             file_times: record.file_times.into_iter().map(|(file, time)| (file, UnixMicros(time))).collect(),
             volumes: record.volumes.into_iter().map(VolumeRecord::into_volume).collect::<Result<_, _>>()?,
@@ -176,6 +187,7 @@ impl Manifest {
             number: checkpoint.number,
             next_seq: checkpoint.next_seq.0,
             last_time: checkpoint.last_time.0,
+            last_steady: checkpoint.last_steady.0,
             used: checkpoint.used.clone(),
             file_times: checkpoint.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
             volumes: volumes.map(VolumeRecord::from).collect(),

@@ -86,6 +86,7 @@ impl Writer {
             number: self.log.next_number(),
             next_seq: ledger.next_seq,
             last_time: ledger.last_time,
+            last_steady: ledger.last_steady,
             used: self.log.used().clone(),
             file_times: ledger.file_times.clone(),
             volumes: Vec::new(),

@@ -85,7 +85,7 @@ impl Writer {
         let entry = self.delivery(key)?.ok_or(StoreError::DeliveryNotFound)?;
         let before = entry.delivery_state();
         let now = self.shared.clock.now();
-        let Some(state) = decision.apply(before, now)? else { return Ok(before) };
+        let Some(state) = decision.apply(before, self.shared.clock.steady())? else { return Ok(before) };
         let mut batch = CommitBatch { time: now, ..CommitBatch::default() };
         batch.settle(key, state, entry.attempts, None);
         self.write_batch(&mut batch)?;
