@@ -10,13 +10,18 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    data_dir::{ENGINE_DIR, LEDGER_DIR, MARKER, READY, prepare, take_lock, write_marker},
+    data_dir::{
+        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, parse_marker, prepare, take_lock, write_marker,
+    },
     fs::sync_dir,
+    index::manifest::{MANIFEST, Manifest},
     kv::sled::finish_rewrite,
+    log::has_records,
     open_error::OpenError,
 };
 
 mod ledger;
+mod noted_changes;
 mod registry;
 
 /// The directory in the data directory where a repair puts what was damaged.
@@ -101,7 +106,9 @@ pub fn check(data_dir: &Path, repair: bool) -> Result<CheckReport, OpenError> {
     }
     let _lock = take_lock(data_dir)?;
     let mut check = Check { data_dir, repair, report: CheckReport::default() };
-    check.run().map_err(|error| OpenError::of_file_system(data_dir, error))?;
+    check.run().map_err(|error| {
+        error.downcast().unwrap_or_else(|error| OpenError::of_file_system(data_dir, error))
+    })?;
     Ok(check.report)
 }
 
@@ -115,16 +122,32 @@ impl Check<'_> {
     fn run(&mut self) -> io::Result<()> {
         finish_rewrite(self.data_dir)?;
         let Some(format) = self.marker()? else { return Ok(()) };
+        let ledger_dir = self.data_dir.join(LEDGER_DIR);
+        if !ledger_dir.try_exists()? {
+            self.unreadable(LEDGER_DIR, "it is missing: it has every event and delivery".to_owned());
+            return Ok(());
+        }
+        let manifest = Manifest::read(&ledger_dir);
+        if let Err(fault) = &manifest {
+            let file = format!("{LEDGER_DIR}/{MANIFEST}");
+            self.unreadable(&file, format!("{fault}: it says where every event is"));
+            // The rest is examined, and left as it is: a repair of it would open nothing.
+            self.repair = false;
+        }
         let mut known = Known::default();
-        self.registry(format, &mut known)?;
-        self.ledger(&known)
+        self.registry(format, manifest.as_ref().ok(), &mut known)?;
+        manifest.map_or(Ok(()), |manifest| self.ledger(manifest, &known))
     }
 
     /// The format of the store; `None` if nothing in it can be read, or if it was never completed.
     fn marker(&mut self) -> io::Result<Option<u32>> {
-        let path = self.data_dir.join(MARKER);
-        let whole = fs::read_to_string(&path).is_ok_and(|text| text.starts_with("tidings format "));
-        if !whole {
+        let ledger_dir = self.data_dir.join(LEDGER_DIR);
+        let marker = fs::read_to_string(self.data_dir.join(MARKER)).unwrap_or_default();
+        let is_whole = match parse_marker(&marker) {
+            Some((_, CREATING)) => !has_records(&ledger_dir)?,
+            marker => marker.is_some(),
+        };
+        if !is_whole {
             let damage = Damage {
                 file: MARKER.to_owned(),
                 place: None,
@@ -221,6 +244,8 @@ struct Known {
     store: Option<Uuid>,
     /// The names of the subscriptions by key.
     subscriptions: BTreeMap<u32, String>,
+    /// The number of the record that the log of events had next at the registry's last change; 0 if unknown.
+    next_record: u64,
 }
 
 impl Known {

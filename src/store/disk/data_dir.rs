@@ -18,7 +18,7 @@ use std::{
 use super::{
     fs::{replace_file, sync_dir},
     index::manifest::MANIFEST,
-    log::registry_log::REGISTRY_LOG,
+    log::{has_records, registry_log::REGISTRY_LOG},
     open_error::OpenError,
     records::{FORMAT, FORMAT_IN_THE_CLEAR, FORMAT_WITHOUT_REGISTRY_LOG},
 };
@@ -73,8 +73,8 @@ pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
     let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
     let engine_exists = engine_dir.try_exists().map_err(io)?;
     let ledger_exists = ledger_dir.try_exists().map_err(io)?;
-    let marker = match fs::read_to_string(data_dir.join(MARKER)) {
-        Ok(marker) => marker,
+    let marker = match fs::read(data_dir.join(MARKER)) {
+        Ok(marker) => String::from_utf8_lossy(&marker).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if engine_exists || ledger_exists {
                 return Err(unreadable(
@@ -86,15 +86,19 @@ pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
         }
         Err(error) => return Err(io(error)),
     };
-    let mut words = marker.split_whitespace();
-    let format = match (words.next(), words.next(), words.next(), words.next()) {
-        (Some("tidings"), Some("format"), Some(format), Some(state)) => {
+    let format = match parse_marker(&marker) {
+        Some((format, state)) => {
             let known = [FORMAT, FORMAT_WITHOUT_REGISTRY_LOG, FORMAT_IN_THE_CLEAR];
             let known = known.into_iter().find(|known| known.to_string() == format);
             let Some(found) = known else {
                 return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
             };
             if state == CREATING {
+                if has_records(&ledger_dir).map_err(io)? {
+                    return Err(unreadable(
+                        "the file TIDINGS says that the store was never completed, and there are events: it is an older copy",
+                    ));
+                }
                 // Nothing was ever acknowledged from a store that was not completed.
                 for (dir, exists) in [(&engine_dir, engine_exists), (&ledger_dir, ledger_exists)] {
                     if exists {
@@ -117,6 +121,12 @@ pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
         }
     }
     Ok(Some(format))
+}
+
+/// The format and the state in a marker: [`CREATING`] or [`READY`].
+pub(super) fn parse_marker(marker: &str) -> Option<(&str, &str)> {
+    let (format, state) = marker.trim_end().strip_prefix("tidings format ")?.split_once(' ')?;
+    [CREATING, READY].contains(&state).then_some((format, state))
 }
 
 pub(super) fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
@@ -147,7 +157,13 @@ pub(super) fn sync_entry(dir: &Path) -> io::Result<()> {
 }
 
 /// Notes how far the store had come when it was closed.
-pub fn note_clean_end(data_dir: &Path, next_seq: Seq, next_record: u64) -> io::Result<()> {
-    let text = format!("next_seq {}\nnext_record {next_record}\n", next_seq.0);
+pub fn note_clean_end(
+    data_dir: &Path,
+    next_seq: Seq,
+    next_record: u64,
+    registry_change: u64,
+) -> io::Result<()> {
+    let text =
+        format!("next_seq {}\nnext_record {next_record}\nregistry_change {registry_change}\n", next_seq.0);
     replace_file(data_dir, CLEAN, text.as_bytes())
 }

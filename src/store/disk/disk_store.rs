@@ -267,7 +267,7 @@ impl Store for DiskStore {
         let next_record = stopped.try_recv().unwrap_or(Err(StoreError::Closed))?;
         if self.shared.failure.borrow().is_none() {
             let next_seq = self.shared.ledger().next_seq;
-            data_dir::note_clean_end(&self.data_dir, next_seq, next_record)
+            data_dir::note_clean_end(&self.data_dir, next_seq, next_record, self.engine.last_change())
                 .map_err(|error| StoreError::Failed(error.to_string()))?;
         }
         Ok(())

@@ -208,7 +208,7 @@ mod seeds {
             conformance::{TestClock, attempt, new_event, subscription_to},
             disk::{
                 DiskStore, KeySource, StoreSettings,
-                log::{FIRST_FILE, Files, Kind, replay},
+                log::{FIRST_FILE, Files, Kind, Record, replay},
                 read::fetch::ATTEMPT_HEAD,
                 records::RequestRecord,
             },
@@ -323,29 +323,30 @@ mod seeds {
         let dir = dir.join("ledger");
         let files = Files::open(&dir, BTreeMap::new()).unwrap();
         let reader = files.reader();
-        let replayed = replay(reader, LogPosition::new(FIRST_FILE, 0), 1, |kind, _, payload| {
-            if kind == Kind::Commit {
-                let (commit, len) = apply::decode(&payload)?;
-                let (record, behind) = payload[4..].split_at(len);
-                if record.len() < 2_000 {
-                    commits.extend(u16::try_from(record.len()).unwrap().to_le_bytes());
-                    commits.extend(record);
-                    seeds.push(("commit", commits.clone()));
+        let replayed =
+            replay(reader, LogPosition::new(FIRST_FILE, 0), 1, 0, |Record { kind, payload, .. }| {
+                if kind == Kind::Commit {
+                    let (commit, len) = apply::decode(&payload)?;
+                    let (record, behind) = payload[4..].split_at(len);
+                    if record.len() < 2_000 {
+                        commits.extend(u16::try_from(record.len()).unwrap().to_le_bytes());
+                        commits.extend(record);
+                        seeds.push(("commit", commits.clone()));
+                    }
+                    if commit.attempts_len > 0 {
+                        seeds.push(("attempt", behind[ATTEMPT_HEAD..commit.attempts_len as usize].to_vec()));
+                    }
                 }
-                if commit.attempts_len > 0 {
-                    seeds.push(("attempt", behind[ATTEMPT_HEAD..commit.attempts_len as usize].to_vec()));
+                if log.len() < 1_000 {
+                    let part = &payload[..payload.len().min(200)];
+                    log.extend([kind as u8 - 1, u8::try_from(part.len()).unwrap()]);
+                    log.extend(part);
+                    seeds.push(("log", log.clone()));
+                    // Two damages, and then the same.
+                    seeds.push(("log", [&[2, 45, 0, 3, 90, 0, 0xff][..], &log[1..]].concat()));
                 }
-            }
-            if log.len() < 1_000 {
-                let part = &payload[..payload.len().min(200)];
-                log.extend([kind as u8 - 1, u8::try_from(part.len()).unwrap()]);
-                log.extend(part);
-                seeds.push(("log", log.clone()));
-                // Two damages, and then the same.
-                seeds.push(("log", [&[2, 45, 0, 3, 90, 0, 0xff][..], &log[1..]].concat()));
-            }
-            Ok(())
-        });
+                Ok(())
+            });
         assert!(replayed.unwrap().number > 24, "the store wrote a commit for each call");
 
         let manifest = Manifest::read(&dir).unwrap();

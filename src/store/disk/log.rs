@@ -31,8 +31,8 @@ pub mod registry_log;
 mod replay;
 mod segment_allocator;
 
-pub use frame::Kind;
-pub use replay::{Gap, Replayed, fill, find_gap, replay};
+pub use frame::{COMMIT_HEAD, Kind};
+pub use replay::{Gap, Record, Replayed, fill, find_gap, replay};
 
 /// Bytes of a log file, unless retention keeps so little that smaller ones are needed.
 pub const FILE_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -209,9 +209,9 @@ impl LogReader {
         }
     }
 
-    /// Whether a file is there.
-    pub fn has(&self, number: u32) -> bool {
-        self.file(number).is_some()
+    /// The bytes of a file; `None` if it is not there.
+    pub fn bytes_of(&self, number: u32) -> io::Result<Option<u64>> {
+        self.file(number).map(|file| Ok(file.metadata()?.len())).transpose()
     }
 
     /// Where the files begin that follow this one.
@@ -459,6 +459,20 @@ impl Files {
 
 /// The first file of a log.
 pub const FIRST_FILE: u32 = 1;
+
+/// Whether a log in `dir` has a record: then the creation of its store was completed.
+pub fn has_records(dir: &Path) -> io::Result<bool> {
+    if !dir.try_exists()? {
+        return Ok(false);
+    }
+    let reader = LogReader::read_only(dir)?;
+    let files = reader.files_after(0);
+    // What is in a later file follows what was in the first.
+    Ok(files.first().is_some_and(|first| first.file() != FIRST_FILE)
+        || files
+            .into_iter()
+            .any(|pos| reader.read(pos, frame::MAGIC.len()).is_ok_and(|found| found == frame::MAGIC)))
+}
 
 /// The name of a file of the log.
 pub fn file_name(number: u32) -> String {

@@ -27,17 +27,24 @@ use super::{
         engine::{Engine, create_log},
         subscriptions::{REGISTRY_TREE, RegistryTree},
     },
-    log::{FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Replayed, file_name, replay},
+    log::{
+        FIRST_FILE, Files, Kind, Log, LogPosition, ReadError, Record, Replayed, damage_at,
+        registry_log::{Begin, REGISTRY_LOG},
+        replay,
+    },
     open_error::OpenError,
     read::{damaged::DamagedRecords, fetch::read_detail},
-    records::RecordError,
+    records::{FORMAT, RecordError},
     retention::RetentionThread,
     shared::Shared,
     writer::{WRITES_WAITING_MAX, Writer},
 };
 use crate::{
     clock::{Clock, STEP_MIN},
-    domain::ids::{Seq, SubscriptionKey},
+    domain::{
+        damage::Damage,
+        ids::{Seq, SubscriptionKey},
+    },
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},
 };
@@ -79,13 +86,14 @@ impl DiskStore {
             None => {
                 RegistryTree::create_store(&tree, store, &keys, &mut random).map_err(of_registry)?;
                 create_ledger(&ledger_dir, store, settings.file_bytes).map_err(io)?;
-                create_log(data_dir, &db)?
+                create_log(data_dir, &db, Begin::FIRST)?
             }
         };
         let tokens_of = db.open_tree(TOKENS_TREE).map_err(of_engine)?;
         if format.is_none() {
             db.flush().map_err(of_engine)?;
         }
+        let (last_change, known_record) = (registry_log.last(), registry_log.next_record());
         let engine = Engine::new(data_dir, db, registry_log, Arc::clone(&metrics)).map_err(io)?;
         let engine = Arc::new(engine);
         // One at a time: all of them at once, in addition to the registry, would be the peak of a start's
@@ -98,8 +106,10 @@ impl DiskStore {
         let tokens_tree = TokensTree::open(Arc::clone(&engine), &tokens_of, &tokens).map_err(of_registry)?;
         drop((tree, tokens_of));
         let cache_bytes = usize::try_from(settings.store_memory_max).unwrap_or(usize::MAX);
-        let Opened { ledger, files, end, checkpoint_file } =
-            read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes)
+        let clean = CleanEnd::read(data_dir).map_err(unreadable)?;
+        let synced = clean.next_record.max(known_record);
+        let Opened { ledger, files, end, checkpoint_file, noted_change } =
+            read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes, synced)
                 .map_err(|e| unreadable(e.to_string()))?;
         // Due times and ages go on from where they were, wherever the wall clock is now.
         let behind = clock.continue_from(ledger.last_steady);
@@ -109,11 +119,16 @@ impl DiskStore {
                 "the wall clock is behind the last write of the store; waits and ages go on from there"
             );
         }
-        clean_end(data_dir, ledger.next_seq.0, end.number).map_err(unreadable)?;
+        clean.check(ledger.next_seq.0, end.number).map_err(unreadable)?;
+        check_ends(end.number, known_record).map_err(unreadable)?;
+        check_changes(last_change, noted_change.max(clean.registry_change)).map_err(unreadable)?;
+        engine.note_next_record(end.number);
         let log = Log::open(&ledger_dir, settings.file_bytes, files, &end).map_err(io)?;
         if format.is_none() {
             sync_all_in(&engine_dir).map_err(io)?;
             sync_entry(data_dir).map_err(io)?;
+        }
+        if format != Some(FORMAT) {
             write_marker(data_dir, READY).map_err(io)?;
         }
 
@@ -150,6 +165,8 @@ impl DiskStore {
             dirty_memory_max: cache_bytes,
             registry_tree,
             tokens_tree,
+            engine: Arc::clone(&engine),
+            noted_change,
             random,
         };
         if let Err(error) = writer.forget_secrets() {
@@ -187,25 +204,70 @@ impl DiskStore {
     }
 }
 
-/// Errors if the store ended later at the last clean stop.
-pub(super) fn clean_end(data_dir: &Path, next_seq: u64, next_record: u64) -> Result<(), String> {
-    let noted = match fs::read_to_string(data_dir.join(CLEAN)) {
-        Ok(noted) => noted,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("the file {CLEAN}: {error}")),
-    };
-    for (name, found) in [("next_seq", next_seq), ("next_record", next_record)] {
-        let line = noted.lines().find_map(|line| line.strip_prefix(name));
-        let noted: u64 = line
-            .and_then(|number| number.trim().parse().ok())
-            .ok_or_else(|| format!("the file {CLEAN} does not have {name}"))?;
-        if found < noted {
-            return Err(format!(
-                "the file {CLEAN} says that it ended with {name} {noted}, and it has {found}: something is lost"
-            ));
-        }
+/// The end of the store at the last clean stop; zeros if there was none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct CleanEnd {
+    next_seq: u64,
+    /// The number of the next record: those before it were durable.
+    pub(super) next_record: u64,
+    /// The number of the registry's last change; 0 if unknown.
+    pub(super) registry_change: u64,
+}
+
+impl CleanEnd {
+    pub(super) fn read(data_dir: &Path) -> Result<Self, String> {
+        let noted = match fs::read_to_string(data_dir.join(CLEAN)) {
+            Ok(noted) => noted,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(format!("the file {CLEAN}: {error}")),
+        };
+        let number = |name: &str| {
+            let line = noted.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|number| number.trim().parse().ok());
+            number.ok_or_else(|| format!("the file {CLEAN} does not have {name}"))
+        };
+        Ok(Self {
+            next_seq: number("next_seq")?,
+            next_record: number("next_record")?,
+            // Notes of before do not have it.
+            registry_change: number("registry_change").unwrap_or(0),
+        })
     }
-    Ok(())
+
+    /// Errors if the store ended later then.
+    pub(super) fn check(self, next_seq: u64, next_record: u64) -> Result<(), String> {
+        let ends = [("next_seq", self.next_seq, next_seq), ("next_record", self.next_record, next_record)];
+        let earlier = ends.into_iter().find(|(_, noted, found)| found < noted);
+        earlier.map_or(Ok(()), |(name, noted, found)| {
+            Err(format!(
+                "the file {CLEAN} says that it ended with {name} {noted}, and it has {found}: something is lost"
+            ))
+        })
+    }
+}
+
+/// Errors if the registry's log knows of a later end of the log of events.
+pub(super) fn check_ends(next_record: u64, known_record: u64) -> Result<(), String> {
+    if next_record >= known_record {
+        return Ok(());
+    }
+    Err(format!(
+        "the log of events ends before record {next_record}, and {LEDGER_DIR}/{REGISTRY_LOG} knows of record {}: {LEDGER_DIR}/*.log \
+         are older copies, or their end is damaged",
+        known_record - 1
+    ))
+}
+
+/// Errors if the log of events knows of a later change of the registry.
+pub(super) fn check_changes(last_change: u64, noted_change: u64) -> Result<(), String> {
+    if last_change >= noted_change {
+        return Ok(());
+    }
+    Err(format!(
+        "{LEDGER_DIR}/{REGISTRY_LOG} ends with change {last_change}, and the log of events or the file {CLEAN} knows of change {noted_change}: \
+         {LEDGER_DIR}/{REGISTRY_LOG} and {ENGINE_DIR}/ are older copies, or the first is damaged; with them a revoked token would \
+         work again. Put the newer ones back"
+    ))
 }
 
 fn create_ledger(dir: &Path, store: Uuid, file_bytes: u32) -> io::Result<()> {
@@ -221,32 +283,36 @@ struct Opened {
     end: Replayed,
     /// The log file that was the last at the checkpoint.
     checkpoint_file: u32,
+    /// The number of the newest change of the registry that the log knows of.
+    noted_change: u64,
 }
 
-/// Reads the manifest, and replays the log from its position.
+/// Reads the manifest, and replays the log from its position. Records below `synced` are known to have been durable.
 fn read_ledger(
     dir: &Path,
     store: Uuid,
     subscriptions: Vec<SubscriptionKey>,
     cache_bytes: usize,
+    synced: u64,
 ) -> Result<Opened, ReadError> {
     let manifest = Manifest::read(dir)?;
     if manifest.store != store {
         return Err(RecordError("the subscriptions and the events are of different stores".to_owned()).into());
     }
-    let mut files = Files::open(dir, manifest.used)?;
+    let mut files = Files::open(dir, manifest.used.clone())?;
     let reader = Arc::clone(files.reader());
     let mut ledger = Ledger::new(subscriptions, cache_bytes);
+    if let Some(lost) = manifest.lost_files(&reader)?.first() {
+        return Err(RecordError(lost.to_string()).into());
+    }
     let mut next = Seq(1);
     for volume in manifest.volumes {
         let stored = volume.stored().expect("the manifest says where");
-        let slices = [volume.file, stored.index.events.pos.file(), stored.state.pos.file()];
-        if let Some(file) = slices.into_iter().find(|file| !reader.has(*file)) {
-            return Err(RecordError(format!("ledger/{} is missing", file_name(file))).into());
-        }
         if volume.first < next || volume.end < volume.first {
             return Err(RecordError(format!("volume {} is out of order", volume.first.0)).into());
         }
+        // Retention or a repair left events out.
+        ledger.has_gap |= volume.first > next;
         next = volume.end;
         for hash in volume_codec::decode_hashes(&reader.read_slice(stored.index.ids)?) {
             ledger.ids.insert(hash, volume.first);
@@ -256,9 +322,20 @@ fn read_ledger(
     if next > manifest.next_seq {
         return Err(RecordError(format!("event {} is past the last one", next.0 - 1)).into());
     }
+    ledger.has_gap |= next < manifest.next_seq;
     (ledger.next_seq, ledger.last_time) = (manifest.next_seq, manifest.last_time);
     (ledger.last_steady, ledger.file_times) = (manifest.last_steady, manifest.file_times);
-    let end = replay(&reader, manifest.pos, manifest.number, |kind, pos, payload| {
+    let mut noted_change = manifest.registry_change;
+    let end = replay(&reader, manifest.pos, manifest.number, synced, |record| {
+        let Record { kind, pos, payload, is_damaged, .. } = record;
+        if is_damaged && kind == Kind::Commit {
+            let Damage { file, offset, .. } = damage_at(pos);
+            tracing::error!(
+                file,
+                offset,
+                "an event or attempt of this commit is damaged: everything else in it is read"
+            );
+        }
         match kind {
             Kind::Commit => {}
             Kind::Lost => return Ok(apply::lost(&mut ledger, &payload)?),
@@ -266,13 +343,14 @@ fn read_ledger(
             _ => return Ok(()),
         }
         let (record, len) = apply::decode(&payload)?;
+        noted_change = noted_change.max(record.registry_change);
         for outcome in &record.outcomes {
             fetch(&mut ledger, &reader, Seq(outcome.seq))?;
         }
         Ok(apply::apply(&mut ledger, &record, pos, len, |_, _| {})?)
     })?;
     files.note_used(&end.ends);
-    Ok(Opened { ledger, files, end, checkpoint_file: manifest.pos.file() })
+    Ok(Opened { ledger, files, end, checkpoint_file: manifest.pos.file(), noted_change })
 }
 
 /// Loads the detail of an event's volume and marks it dirty.

@@ -66,6 +66,9 @@ pub struct RegistryChange {
     /// It is a part of all rows, and more parts follow.
     #[prost(bool, tag = "3")]
     pub more: bool,
+    /// The number of the next record of the log of events: those before it are durable. 0 if unknown.
+    #[prost(uint64, tag = "4")]
+    pub next_record: u64,
 }
 
 impl RegistryChange {
@@ -131,6 +134,9 @@ pub struct CommitRecord {
     /// When, as a steady time: see [`crate::clock::Clock::steady`]. 0 in commits of versions without one.
     #[prost(int64, tag = "6")]
     pub steady_time: i64,
+    /// The number of the registry's last change, which is durable. 0 if unknown.
+    #[prost(uint64, tag = "7")]
+    pub registry_change: u64,
 }
 
 impl CommitRecord {

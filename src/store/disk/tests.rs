@@ -31,6 +31,7 @@ use crate::{
 mod check;
 mod damage;
 mod damaged_records;
+mod older_copies;
 mod reading;
 mod registry;
 mod secrets;

@@ -17,7 +17,7 @@ use super::{
         apply,
         volume_detail::{DeliveryEntry, EntryState},
     },
-    kv::{access_tokens::TokensTree, subscriptions::RegistryTree},
+    kv::{access_tokens::TokensTree, engine::Engine, subscriptions::RegistryTree},
     log::{Kind, Log, checksum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
     shared::{Reply, Shared},
@@ -105,6 +105,10 @@ pub struct Writer {
     pub registry_tree: RegistryTree,
     /// The access tokens on disk.
     pub tokens_tree: TokensTree,
+    /// Both trees, and their log.
+    pub engine: Arc<Engine>,
+    /// The number of the registry's last change that a commit has noted.
+    pub noted_change: u64,
     /// For ids.
     pub random: StdRng,
 }
@@ -326,7 +330,8 @@ impl Writer {
     }
 
     fn write_batch(&mut self, batch: &mut CommitBatch) -> Result<(), StoreError> {
-        if batch.entries.is_empty() && batch.outcomes.is_empty() {
+        let registry_change = self.engine.last_change();
+        if batch.entries.is_empty() && batch.outcomes.is_empty() && registry_change == self.noted_change {
             return Ok(());
         }
         let start = Instant::now();
@@ -337,6 +342,7 @@ impl Writer {
             events: mem::take(&mut batch.entries),
             outcomes: mem::take(&mut batch.outcomes),
             attempts_len: u32::try_from(batch.attempts.len()).expect("a commit is below 4 GiB"),
+            registry_change,
         };
         let len = record.encoded_len();
         let payload = self.log.begin();
@@ -346,6 +352,7 @@ impl Writer {
         batch.stored.iter().for_each(|fed| payload.extend_from_slice(&fed.event.content.encoded));
         let appended = self.log.appended();
         let payload = self.append(Kind::Commit)?;
+        self.noted_change = registry_change;
         self.committed_bytes += self.log.appended() - appended;
         let metrics = &self.shared.metrics;
         metrics.committed(record.events.len(), record.outcomes.len(), start.elapsed());

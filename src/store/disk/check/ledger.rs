@@ -3,25 +3,32 @@
 
 use std::{fs, io, os::unix::fs::FileExt as _};
 
+use prost_types::Timestamp;
+
 use super::{Check, Damage, Known, Remedy};
 use crate::{
-    domain::ids::{AccountId, EventName},
+    domain::{
+        ids::{AccountId, EventName},
+        time::UnixMicros,
+    },
     store::disk::{
         data_dir::{CLEAN, LEDGER_DIR},
+        fs::sync_dir,
         index::{
             apply,
-            manifest::{MANIFEST, Manifest},
+            manifest::{LostFile, MANIFEST, Manifest},
             volume::{SubscriptionCounts, Volume},
             volume_detail::{EventMeta, VolumeDetail},
         },
-        log::{Gap, Kind, LogPosition, LogReader, ReadError, checksum, file_name, fill, find_gap, replay},
-        open::clean_end,
+        log::{
+            COMMIT_HEAD, Gap, Kind, LogPosition, LogReader, ReadError, checksum, file_name, fill, find_gap,
+            replay,
+        },
+        open::{CleanEnd, check_ends},
         read::fetch::{read_attempt, read_detail},
+        records::CommitRecord,
     },
 };
-
-/// Bytes of a record in place of the last ones of a file.
-const FILL_BYTES_MAX: usize = 64 * 1024;
 
 /// The end of a part of the log without damage.
 struct End {
@@ -31,18 +38,14 @@ struct End {
 }
 
 impl Check<'_> {
-    pub(super) fn ledger(&mut self, known: &Known) -> io::Result<()> {
+    pub(super) fn ledger(&mut self, mut manifest: Manifest, known: &Known) -> io::Result<()> {
         let dir = self.data_dir.join(LEDGER_DIR);
-        let manifest_file = format!("{LEDGER_DIR}/{MANIFEST}");
-        let mut manifest = match Manifest::read(&dir) {
-            Ok(manifest) => manifest,
-            Err(fault) => {
-                self.unreadable(&manifest_file, format!("{fault}: it says where every event is"));
-                return Ok(());
-            }
-        };
         if known.store.is_some_and(|store| store != manifest.store) {
+            let manifest_file = format!("{LEDGER_DIR}/{MANIFEST}");
             self.unreadable(&manifest_file, "ledger/ and store/ are of different stores".to_owned());
+        }
+        for lost in manifest.lost_files(&LogReader::read_only(&dir)?)? {
+            self.lost_file(lost, &manifest)?;
         }
         let reader = LogReader::read_only(&dir)?;
         let mut lost = Vec::new();
@@ -57,9 +60,43 @@ impl Check<'_> {
             let left = volumes.iter().filter(|volume| lost.iter().all(|(first, _)| *first != volume.first));
             Manifest::write(&dir, &manifest, left)?;
         }
-        let end = self.tail(&reader, &manifest, known)?;
-        self.report.events += usize::try_from(end.next_seq - manifest.next_seq.0).unwrap_or(usize::MAX);
-        self.clean_end(&end)
+        let clean = CleanEnd::read(self.data_dir);
+        let synced = clean.as_ref().map_or(0, |clean| clean.next_record).max(known.next_record);
+        let end = self.tail(&reader, &manifest, synced, known)?;
+        self.clean_end(clean, &end)?;
+        self.known_end(&end, known)
+    }
+
+    /// A file of the log that is missing, or ends before the last checkpoint.
+    fn lost_file(&mut self, lost: LostFile, manifest: &Manifest) -> io::Result<()> {
+        let LostFile { file, there, wanted } = lost;
+        let bodies: u32 =
+            manifest.volumes.iter().filter(|volume| volume.file == file).map(|volume| volume.events).sum();
+        let name = format!("{LEDGER_DIR}/{}", file_name(file));
+        let mut meaning = format!("It has the bodies of {bodies} events, and attempts and indexes");
+        if file == manifest.pos.file() {
+            meaning.push_str(
+                "; events and outcomes after the last checkpoint are lost with it. If store/ and ledger/registry are older copies \
+                 too, tokens revoked since then work again: look whether each that you revoked is",
+            );
+        }
+        let damage = Damage {
+            file: name.clone(),
+            place: there,
+            fault: lost.to_string(),
+            meaning,
+            remedy: Remedy::Repair(
+                "puts zeros in place of what is missing: what this costs is named next".to_owned(),
+            ),
+        };
+        self.found(damage, |check| {
+            let path = check.data_dir.join(&name);
+            let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            file.set_len(wanted.into())?;
+            file.sync_all()?;
+            sync_dir(&check.data_dir.join(LEDGER_DIR))
+        })?;
+        Ok(())
     }
 
     fn volume(&mut self, reader: &LogReader, volume: &Volume, detail: &VolumeDetail, known: &Known) {
@@ -68,11 +105,7 @@ impl Check<'_> {
             self.report.events += 1;
             if let Err(fault) = read_body(reader, meta) {
                 let subscriptions = known.names(deliveries().map(|entry| entry.subscription));
-                self.served(
-                    meta.pos,
-                    fault,
-                    format!("The body of {} is lost; it has deliveries to {subscriptions}", name_of(meta)),
-                );
+                self.served(meta.pos, fault, lost_body(meta, &subscriptions));
             }
             for entry in deliveries() {
                 if let Err((pos, fault)) = read_attempts(reader, entry.last) {
@@ -108,11 +141,11 @@ impl Check<'_> {
             place: Some(pos.offset().into()),
             fault: fault.to_string(),
             meaning: format!(
-                "It is the index of {} events that were published from {} to {} microseconds since 1970; {unfinished} of their \
+                "It is the index of {} events that were published from {} to {}; {unfinished} of their \
                  deliveries are unfinished, to {}",
                 volume.events,
-                volume.first_time.0,
-                volume.last_time.0,
+                Timestamp::from(volume.first_time),
+                Timestamp::from(volume.last_time),
                 known.names(concerned),
             ),
             remedy: Remedy::Repair(
@@ -131,23 +164,83 @@ impl Check<'_> {
     }
 
     /// The records after the manifest's position.
-    fn tail(&mut self, reader: &LogReader, manifest: &Manifest, known: &Known) -> io::Result<End> {
+    fn tail(
+        &mut self,
+        reader: &LogReader,
+        manifest: &Manifest,
+        synced: u64,
+        known: &Known,
+    ) -> io::Result<End> {
         let mut end = End { pos: manifest.pos, number: manifest.number, next_seq: manifest.next_seq.0 };
         loop {
-            let gap = match replay_from(reader, &mut end) {
+            let gap = match self.replay_from(reader, &mut end, synced, known) {
                 Ok(()) => return Ok(end),
                 Err(_) => find_gap(reader, end.pos, end.number).map_err(io::Error::other)?,
             };
-            let Some(gap) = gap else {
+            let Some(gap) = gap.filter(|gap| gap.next != end.pos) else {
                 let fault = "a commit in it cannot be decoded".to_owned();
                 self.unreadable(&file_of(end.pos), fault);
                 return Ok(end);
             };
-            let next_seq = next_seq_after(reader, &gap).unwrap_or(end.next_seq);
+            let next_seq = next_seq_after(reader, &gap, synced).max(end.next_seq);
             if !self.gap(&gap, &end, next_seq, known)? {
                 // What comes after it is examined all the same.
                 end = End { pos: gap.next, number: gap.next_number, next_seq };
             }
+        }
+    }
+
+    /// Replays from an end to the next damage or to the end of the log.
+    fn replay_from(
+        &mut self,
+        reader: &LogReader,
+        end: &mut End,
+        synced: u64,
+        known: &Known,
+    ) -> Result<(), ReadError> {
+        let replayed = replay(reader, end.pos, end.number, synced, |record| {
+            match record.kind {
+                Kind::Commit => {
+                    let (commit, len) = apply::decode(&record.payload)?;
+                    if !commit.events.is_empty() {
+                        end.next_seq = commit.first + commit.events.len() as u64;
+                        self.report.events += commit.events.len();
+                    }
+                    if record.is_damaged {
+                        self.commit(reader, &commit, record.pos.plus(COMMIT_HEAD + len), known);
+                    }
+                }
+                Kind::Lost => end.next_seq = end.next_seq.max(apply::next_seq_of_gap(&record.payload)?),
+                _ => {}
+            }
+            (end.pos, end.number) = (record.end, record.next_number);
+            Ok(())
+        })?;
+        (end.pos, end.number) = (replayed.pos, replayed.number);
+        Ok(())
+    }
+
+    /// Names the damaged bodies and attempts of a commit, which begin at `attempts`.
+    fn commit(&mut self, reader: &LogReader, commit: &CommitRecord, attempts: LogPosition, known: &Known) {
+        let mut pos = attempts;
+        for outcome in commit.outcomes.iter().filter(|outcome| outcome.attempt_len > 0) {
+            if let Err(fault) = read_attempt(reader, pos) {
+                let subscription = known.names(u32::try_from(outcome.subscription));
+                let meaning =
+                    format!("An attempt of event number {} for {subscription} is lost", outcome.seq);
+                self.served(pos, fault.to_string(), meaning);
+            }
+            pos = pos.plus(outcome.attempt_len as usize);
+        }
+        let mut pos = attempts.plus(commit.attempts_len as usize);
+        for entry in &commit.events {
+            let meta = apply::meta_of(entry, UnixMicros(commit.time), pos);
+            if let Err(fault) = read_body(reader, &meta) {
+                let subscriptions =
+                    known.names(entry.subscriptions.iter().flat_map(|key| u32::try_from(*key)));
+                self.served(pos, fault, lost_body(&meta, &subscriptions));
+            }
+            pos = pos.plus(entry.body_len as usize);
         }
     }
 
@@ -159,8 +252,7 @@ impl Check<'_> {
         let start = gap.pos.offset() as usize;
         let until = if gap.next.file() == gap.pos.file() { gap.next.offset() as usize } else { bytes.len() };
         let damaged = bytes.get(start..until).unwrap_or_default();
-        let room = damaged.len().min(FILL_BYTES_MAX);
-        let filled = fill(gap, next_seq, room);
+        let filled = fill(gap, next_seq);
         let remedy = match filled {
             Some(_) => Remedy::Repair(
                 "puts an empty record in their place, and their bytes into the quarantine: what they said is lost"
@@ -190,8 +282,8 @@ impl Check<'_> {
     }
 
     /// The end that the last clean stop noted.
-    fn clean_end(&mut self, end: &End) -> io::Result<()> {
-        let Err(fault) = clean_end(self.data_dir, end.next_seq, end.number) else { return Ok(()) };
+    fn clean_end(&mut self, clean: Result<CleanEnd, String>, end: &End) -> io::Result<()> {
+        let Err(fault) = clean.and_then(|clean| clean.check(end.next_seq, end.number)) else { return Ok(()) };
         let damage = Damage {
             file: CLEAN.to_owned(),
             place: None,
@@ -204,37 +296,45 @@ impl Check<'_> {
         self.found(damage, |check| check.quarantine(CLEAN))?;
         Ok(())
     }
-}
 
-/// Replays from an end to the next damage or to the end of the log.
-fn replay_from(reader: &LogReader, end: &mut End) -> Result<(), ReadError> {
-    let (pos, number) = (end.pos, end.number);
-    let replayed = replay(reader, pos, number, |kind, payload, bytes| {
-        if kind == Kind::Commit {
-            let (record, _) = apply::decode(&bytes)?;
-            if !record.events.is_empty() {
-                end.next_seq = record.first + record.events.len() as u64;
-            }
-        }
-        (end.pos, end.number) = (payload.end_of(bytes.len()), end.number + 1);
+    /// The end that the registry's log noted at its last change.
+    fn known_end(&mut self, end: &End, known: &Known) -> io::Result<()> {
+        let Err(fault) = check_ends(end.number, known.next_record) else { return Ok(()) };
+        let damage = Damage {
+            file: file_of(end.pos),
+            place: Some(end.pos.offset().into()),
+            fault,
+            meaning: format!(
+                "The last events are missing, and outcomes of deliveries, which are tried again: at least {} records",
+                known.next_record - end.number
+            ),
+            remedy: Remedy::Repair(
+                "takes the end that is there; put the newer files back instead if you have them".to_owned(),
+            ),
+        };
+        let number = end.number;
+        self.found(damage, |check| check.begin_log_again(0, number))?;
         Ok(())
-    })?;
-    (end.pos, end.number) = (replayed.pos, replayed.number);
-    Ok(())
+    }
 }
 
-/// The sequence number of the next event that is there after a gap.
-fn next_seq_after(reader: &LogReader, gap: &Gap) -> Option<u64> {
-    let mut first = None;
+/// The sequence number of the next event after a gap, at least.
+fn next_seq_after(reader: &LogReader, gap: &Gap, synced: u64) -> u64 {
+    let (mut first, mut settled) = (None, 0);
     // It ends at the next damage, or where the log does.
-    drop(replay(reader, gap.next, gap.next_number, |kind, _, bytes| {
-        if kind == Kind::Commit && first.is_none() {
-            let (record, _) = apply::decode(&bytes)?;
-            first = (!record.events.is_empty()).then_some(record.first);
+    drop(replay(reader, gap.next, gap.next_number, synced, |record| {
+        if record.kind == Kind::Commit && first.is_none() {
+            let (commit, _) = apply::decode(&record.payload)?;
+            first = (!commit.events.is_empty()).then_some(commit.first);
+            settled = commit.outcomes.iter().map(|outcome| outcome.seq + 1).max().unwrap_or(0).max(settled);
         }
         Ok(())
     }));
-    first
+    first.unwrap_or(settled)
+}
+
+fn lost_body(meta: &EventMeta, subscriptions: &str) -> String {
+    format!("The body of {} is lost; it has deliveries to {subscriptions}", name_of(meta))
 }
 
 fn read_volume(reader: &LogReader, volume: &Volume) -> Result<VolumeDetail, ReadError> {

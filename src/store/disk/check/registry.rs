@@ -10,11 +10,11 @@ use std::{
 use prost::Message;
 use uuid::Uuid;
 
-use super::{Check, Damage, Known, Remedy};
+use super::{Check, Damage, Known, Remedy, noted_changes::NotedChanges};
 use crate::{
     domain::access::AccessToken,
     store::disk::{
-        data_dir::{ENGINE_DIR, LEDGER_DIR, SCRATCH},
+        data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, SCRATCH},
         fs::sync_all_in,
         index::manifest::{MANIFEST, Manifest},
         kv::{
@@ -24,7 +24,7 @@ use crate::{
             sled::open_engine,
             subscriptions::REGISTRY_TREE,
         },
-        log::registry_log::{REGISTRY_LOG, RegistryLog, Rows},
+        log::registry_log::{Begin, REGISTRY_LOG, RegistryLog, Rows},
         open_error::OpenError,
         records::{
             AccessTokenRecord, FORMAT_WITHOUT_REGISTRY_LOG, RegistryKind, RequestRecord, RowRecord, RowTree,
@@ -33,83 +33,140 @@ use crate::{
     },
 };
 
+/// sled, or why it cannot be opened.
+type Engine = Result<::sled::Db, String>;
+
 impl Check<'_> {
-    pub(super) fn registry(&mut self, format: u32, known: &mut Known) -> io::Result<()> {
+    pub(super) fn registry(
+        &mut self,
+        format: u32,
+        manifest: Option<&Manifest>,
+        known: &mut Known,
+    ) -> io::Result<()> {
         let scratch = self.data_dir.join(SCRATCH);
-        let done = self.registry_with(&scratch, format, known);
+        let done = self.registry_with(&scratch, format, manifest, known);
         match fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => done,
         }
     }
 
-    fn registry_with(&mut self, scratch: &Path, format: u32, known: &mut Known) -> io::Result<()> {
-        super::super::data_dir::create_private_dir(scratch)?;
-        let engine_dir = self.data_dir.join(ENGINE_DIR);
-        if engine_dir.exists() {
-            copy_dir(&engine_dir, &scratch.join(ENGINE_DIR))?;
-        }
-        let sled = open_engine(scratch, false);
+    fn registry_with(
+        &mut self,
+        scratch: &Path,
+        format: u32,
+        manifest: Option<&Manifest>,
+        known: &mut Known,
+    ) -> io::Result<()> {
+        let sled = self.copy_of_sled(scratch)?;
         let ledger_dir = self.data_dir.join(LEDGER_DIR);
-        let log = (format > FORMAT_WITHOUT_REGISTRY_LOG).then(|| RegistryLog::open(&ledger_dir));
-        if self.is_of_another_store(sled.as_ref().ok(), log.as_ref().and_then(|log| log.as_ref().ok())) {
+        let log = RegistryLog::open(&ledger_dir).map_err(|fault| fault.to_string());
+        if let Some(manifest) = manifest
+            && self.is_of_another_store(manifest, sled.as_ref().ok(), log.as_ref().ok())
+        {
             return Ok(());
         }
+        known.next_record = log.as_ref().map_or(0, |(log, _)| log.next_record());
+        let noted = match manifest {
+            Some(manifest) => NotedChanges::read(self.data_dir, manifest, known.next_record)?,
+            None => NotedChanges::default(),
+        };
+        if format <= FORMAT_WITHOUT_REGISTRY_LOG && !ledger_dir.join(REGISTRY_LOG).try_exists()? {
+            let Ok(db) = sled.map_err(|why| self.unreadable(ENGINE_DIR, why)) else { return Ok(()) };
+            let had = last_change(&db).ok().flatten().unwrap_or(0);
+            // Otherwise the next start makes the log.
+            if had < noted.change {
+                self.rebuild_log("it is missing".to_owned(), had, &noted)?;
+            }
+            self.audit(&db)?;
+            return self.rows(rows_in(&db), known);
+        }
+        let sled = sled.and_then(|db| match last_change(&db) {
+            Ok(Some(had)) => Ok((db, had)),
+            _ => Err("sled found nothing in it".to_owned()),
+        });
         let rows = match (log, sled) {
-            (Some(Err(fault)), Err(why)) => {
-                self.unreadable(&registry_log(), fault.to_string());
-                self.unreadable(ENGINE_DIR, fault_of(&why));
+            (Err(fault), Err(why)) => {
+                self.unreadable(&registry_log(), fault);
+                self.unreadable(ENGINE_DIR, why);
                 return Ok(());
             }
-            (None, Err(why)) => {
-                self.unreadable(ENGINE_DIR, fault_of(&why));
-                return Ok(());
-            }
-            (Some(Ok((_, rows))), Err(why)) => {
-                self.rebuild_sled(fault_of(&why))?;
-                rows
-            }
-            (Some(Err(fault)), Ok(db)) => {
-                self.rebuild_log(fault.to_string())?;
+            (Err(fault), Ok((db, had))) => {
+                self.rebuild_log(fault, had, &noted)?;
                 self.audit(&db)?;
                 rows_in(&db)
             }
-            (None, Ok(db)) => {
+            (Ok((log, _)), Ok((db, had))) if had > log.last() => {
+                let fault = format!("it ends with change {}, and {ENGINE_DIR}/ has change {had}", log.last());
+                self.rebuild_log(fault, had, &noted)?;
                 self.audit(&db)?;
                 rows_in(&db)
             }
-            (Some(Ok((log, rows))), Ok(db)) => {
-                let had = last_change(&db).ok().flatten();
-                if had.is_none() {
-                    self.rebuild_sled("sled found nothing in it".to_owned())?;
-                    rows
-                } else if had.is_some_and(|had| had > log.last()) {
-                    let last = log.last();
-                    let had = had.unwrap_or_default();
-                    drop(log);
-                    self.rebuild_log(format!("it ends with change {last}, and store/ has change {had}"))?;
-                    self.audit(&db)?;
-                    rows_in(&db)
-                } else {
-                    if had != Some(log.last()) {
-                        self.behind(had.unwrap_or_default(), log.last())?;
+            (Ok((log, rows)), sled) => {
+                match sled {
+                    Err(why) => self.rebuild_sled(why)?,
+                    Ok((db, had)) => {
+                        if had < log.last() {
+                            self.behind(had, log.last())?;
+                        }
+                        self.audit(&db)?;
                     }
-                    self.audit(&db)?;
-                    rows
                 }
+                if log.last() < noted.change {
+                    self.older_log(&log, &noted)?;
+                }
+                rows
             }
         };
         self.rows(rows, known)
     }
 
+    /// Opens a copy of sled's directory.
+    fn copy_of_sled(&self, scratch: &Path) -> io::Result<Engine> {
+        super::super::data_dir::create_private_dir(scratch)?;
+        let engine_dir = self.data_dir.join(ENGINE_DIR);
+        // sled would make them.
+        for file in ["db", "conf"] {
+            if !engine_dir.join(file).try_exists()? {
+                return Ok(Err(format!("the file {ENGINE_DIR}/{file} is missing")));
+            }
+        }
+        copy_dir(&engine_dir, &scratch.join(ENGINE_DIR))?;
+        Ok(open_engine(scratch, false).map_err(|why| fault_of(&why)))
+    }
+
+    /// Opens sled itself for a repair, and makes what is done durable.
+    fn with_sled(
+        &self,
+        is_new: bool,
+        work: impl FnOnce(&::sled::Db) -> Result<(), OpenError>,
+    ) -> io::Result<()> {
+        let db = open_engine(self.data_dir, is_new).map_err(io::Error::other)?;
+        work(&db).map_err(io::Error::other)?;
+        db.flush().map_err(io::Error::other)?;
+        drop(db);
+        sync_all_in(&self.data_dir.join(ENGINE_DIR))
+    }
+
+    /// Writes the registry's log again, with the same rows.
+    pub(super) fn begin_log_again(&self, number: u64, next_record: u64) -> io::Result<()> {
+        let dir = self.data_dir.join(LEDGER_DIR);
+        let (log, rows) = RegistryLog::open(&dir).map_err(io::Error::other)?;
+        let begin = Begin { number: number.max(log.last() + 1), next_record };
+        let rows = rows.into_iter().flat_map(|(tree, rows)| {
+            rows.into_iter().map(move |(key, value)| Ok::<_, io::Error>((tree, RowRecord::put(key, value))))
+        });
+        RegistryLog::replace(&dir, begin, rows)?;
+        self.with_sled(false, |db| agree(self.data_dir, db).map(drop))
+    }
+
     /// Notes a part that belongs to another store. Nothing may be made from it.
     fn is_of_another_store(
         &mut self,
+        manifest: &Manifest,
         sled: Option<&::sled::Db>,
         log: Option<&(RegistryLog, BTreeMap<RowTree, Rows>)>,
     ) -> bool {
-        // A damaged manifest is noted later.
-        let Ok(manifest) = Manifest::read(&self.data_dir.join(LEDGER_DIR)) else { return false };
         let key = [RegistryKind::Store as u8];
         let of_sled = sled.and_then(|db| db.open_tree(REGISTRY_TREE).ok()?.get(key).ok()?);
         let of_log = log.and_then(|(_, rows)| rows.get(&RowTree::Registry)?.get(&key[..]));
@@ -141,11 +198,7 @@ impl Check<'_> {
         };
         self.found(damage, |check| {
             check.quarantine(ENGINE_DIR)?;
-            let db = open_engine(check.data_dir, true).map_err(io::Error::other)?;
-            fill_from_log(check.data_dir, &db).map_err(io::Error::other)?;
-            db.flush().map_err(io::Error::other)?;
-            drop(db);
-            sync_all_in(&check.data_dir.join(ENGINE_DIR))
+            check.with_sled(true, |db| fill_from_log(check.data_dir, db).map(drop))
         })?;
         Ok(())
     }
@@ -161,33 +214,52 @@ impl Check<'_> {
                 .to_owned(),
             remedy: Remedy::Repair("makes the missing changes again, as the next start does".to_owned()),
         };
-        self.found(damage, |check| {
-            let db = open_engine(check.data_dir, false).map_err(io::Error::other)?;
-            agree(check.data_dir, &db).map_err(io::Error::other)?;
-            db.flush().map(drop).map_err(io::Error::other)
-        })?;
+        self.found(damage, |check| check.with_sled(false, |db| agree(check.data_dir, db).map(drop)))?;
         Ok(())
     }
 
     /// The registry's log is damaged or older than sled, which has the rows.
-    fn rebuild_log(&mut self, fault: String) -> io::Result<()> {
+    fn rebuild_log(&mut self, fault: String, had: u64, noted: &NotedChanges) -> io::Result<()> {
         let damage = Damage {
             file: registry_log(),
             place: None,
             fault,
-            meaning: "It has every change of subscriptions and access tokens a second time; store/ can be read".to_owned(),
-            remedy: Remedy::Repair(
-                "makes it from store/, and moves the damaged one into the quarantine: a change that store/ lacks is lost, so look \
-                 whether every token that was revoked lately is"
-                    .to_owned(),
+            meaning: format!(
+                "It has every change of subscriptions and access tokens a second time; {ENGINE_DIR}/ can be read. {}",
+                noted.lost_after(ENGINE_DIR, had)
             ),
+            remedy: Remedy::Repair(format!(
+                "makes it from {ENGINE_DIR}/, and moves the damaged one into the quarantine"
+            )),
         };
+        // Past every change that the log of events knows of.
+        let begin = Begin { number: had.max(noted.change) + 1, next_record: 0 };
         self.found(damage, |check| {
             check.quarantine(&registry_log())?;
-            let db = open_engine(check.data_dir, false).map_err(io::Error::other)?;
-            create_log(check.data_dir, &db).map_err(io::Error::other)?;
-            db.flush().map(drop).map_err(io::Error::other)
+            check.with_sled(false, |db| create_log(check.data_dir, db, begin).map(drop))
         })?;
+        Ok(())
+    }
+
+    /// Both copies of the registry are older than the log of events.
+    fn older_log(&mut self, log: &RegistryLog, noted: &NotedChanges) -> io::Result<()> {
+        let damage = Damage {
+            file: registry_log(),
+            place: None,
+            fault: format!(
+                "it ends with change {}, {ENGINE_DIR}/ has no later one, and the log of events or {CLEAN} knows of change {}",
+                log.last(),
+                noted.change
+            ),
+            meaning: format!(
+                "Both are older copies, or the end of the first is damaged. {}",
+                noted.lost_after(&registry_log(), log.last())
+            ),
+            remedy: Remedy::Repair(
+                "takes what is there; put the newer ones back instead if you have them".to_owned(),
+            ),
+        };
+        self.found(damage, |check| check.begin_log_again(noted.change + 1, log.next_record()))?;
         Ok(())
     }
 
@@ -207,8 +279,9 @@ impl Check<'_> {
                     check.quarantine_bytes(&format!("row-{}", hex(&key)), &value)?;
                     let dir = check.data_dir.join(LEDGER_DIR);
                     let (mut log, _) = RegistryLog::open(&dir).map_err(io::Error::other)?;
-                    log.append(tree, vec![RowRecord::removed(key)]).map_err(io::Error::other)?;
-                    Ok(())
+                    let next_record = log.next_record();
+                    log.append(tree, vec![RowRecord::removed(key)], next_record).map_err(io::Error::other)?;
+                    check.with_sled(false, |db| agree(check.data_dir, db).map(drop))
                 })?;
             }
         }

@@ -15,13 +15,10 @@ use crate::{
         time::UnixMicros,
     },
     store::disk::{
-        log::{LogPosition, ReadError},
+        log::{COMMIT_HEAD, LogPosition, ReadError},
         records::{CommitRecord, EventEntry, RecordError},
     },
 };
-
-/// In front of a commit's record: its length.
-pub const COMMIT_HEAD: usize = 4;
 
 /// Events of one commit at most: more would overflow the counts of a volume. No commit has nearly as many.
 const EVENTS_MAX: usize = u16::MAX as usize - VOLUME_EVENTS;
@@ -103,10 +100,15 @@ pub fn apply(
 
 /// Applies the record in place of damaged ones: their events are missing.
 pub fn lost(ledger: &mut Ledger, payload: &[u8]) -> Result<(), RecordError> {
-    let next_seq = payload.first_chunk().ok_or_else(|| RecordError("a gap is cut off".to_owned()))?;
-    let next_seq = Seq(u64::from_le_bytes(*next_seq)).max(ledger.next_seq);
+    let next_seq = Seq(next_seq_of_gap(payload)?).max(ledger.next_seq);
     (ledger.next_seq, ledger.is_open, ledger.has_gap) = (next_seq, false, true);
     Ok(())
+}
+
+/// The sequence number of the next event, from the record in place of damaged ones.
+pub fn next_seq_of_gap(payload: &[u8]) -> Result<u64, RecordError> {
+    let next_seq = payload.first_chunk().ok_or_else(|| RecordError("a gap is cut off".to_owned()))?;
+    Ok(u64::from_le_bytes(*next_seq))
 }
 
 /// Checks that an event has a name, and that its subscriptions rise.
@@ -121,7 +123,8 @@ fn check(entry: &EventEntry) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn meta_of(entry: &EventEntry, time: UnixMicros, pos: LogPosition) -> EventMeta {
+/// The entry in the index of an event whose body is at a position.
+pub fn meta_of(entry: &EventEntry, time: UnixMicros, pos: LogPosition) -> EventMeta {
     EventMeta {
         account: entry.account,
         inbox: entry.inbox,

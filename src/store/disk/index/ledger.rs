@@ -43,7 +43,7 @@ pub struct Ledger {
     pub last_steady: UnixMicros,
     /// Whether the last volume takes events.
     pub is_open: bool,
-    /// Whether events are missing in the part of the log that was replayed.
+    /// Whether events may be missing whose outcomes were replayed.
     pub has_gap: bool,
     /// Finds events by the ids that publishers chose.
     pub ids: IdIndex,
@@ -339,13 +339,17 @@ impl Ledger {
         let volume = &mut self.volumes[index];
         let (position, before) = match detail.position(first, key) {
             Some(position) => (position, Some(detail.deliveries[position].state)),
-            None if added => (detail.add(event, subscription, time), None),
+            // The record that added it may be lost.
+            None if added || self.has_gap => (detail.add(event, subscription, time), None),
             None => return Err(missing()),
         };
         let due_before = detail.next_due(subscription);
         let entry = detail.deliveries[position];
         let due = if let DeliveryState::Retrying { due } = state { due } else { UnixMicros(0) };
         let last = attempt.unwrap_or(entry.last);
+        // The records of its attempts may be lost.
+        let is_lost = self.has_gap && last == LogPosition::default();
+        let attempts = if is_lost { 0 } else { attempts };
         let attempts_before = if queued { attempts } else { entry.attempts_before.min(attempts) };
         if (attempts == 0) != (last == LogPosition::default()) {
             return Err(missing_attempt(key));

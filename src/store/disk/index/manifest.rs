@@ -4,7 +4,7 @@
 //! A start reads the manifest and replays the log from its position. Of the log before that, only the slices
 //! that the manifest points to are needed.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use prost::Message;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::{
     domain::{ids::Seq, time::UnixMicros},
     store::disk::{
         fs::replace_file,
-        log::{LogPosition, LogSlice},
+        log::{LogPosition, LogReader, LogSlice, file_name},
         records::RecordError,
     },
 };
@@ -42,8 +42,37 @@ pub struct Manifest {
     pub used: BTreeMap<u32, u32>,
     /// Steady time of the last commit in each.
     pub file_times: BTreeMap<u32, UnixMicros>,
+    /// The number of the registry's last change, which is durable. 0 if unknown.
+    pub registry_change: u64,
     /// The volumes, in order. Each is stored.
     pub volumes: Vec<Volume>,
+}
+
+/// A log file that is missing or ends too early.
+#[derive(Clone, Copy, Debug)]
+pub struct LostFile {
+    /// Its number.
+    pub file: u32,
+    /// Its bytes; `None` if it is missing.
+    pub there: Option<u64>,
+    /// The bytes that the manifest knows of.
+    pub wanted: u32,
+}
+
+impl fmt::Display for LostFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = file_name(self.file);
+        match self.there {
+            None => write!(f, "ledger/{name} is missing"),
+            Some(there) => {
+                write!(
+                    f,
+                    "ledger/{name} ends at byte {there}, and ledger/{MANIFEST} goes on at byte {}",
+                    self.wanted
+                )
+            }
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -67,6 +96,8 @@ struct ManifestRecord {
     /// 0 in manifests of versions without steady times.
     #[prost(int64, tag = "9")]
     last_steady: i64,
+    #[prost(uint64, tag = "10")]
+    registry_change: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -132,6 +163,7 @@ impl Manifest {
             last_steady: UnixMicros(0),
             used: BTreeMap::new(),
             file_times: BTreeMap::new(),
+            registry_change: 0,
             volumes: Vec::new(),
         }
     }
@@ -165,9 +197,31 @@ impl Manifest {
                 record.last_steady
             }),
             used: record.used,
+            registry_change: record.registry_change,
             file_times: record.file_times.into_iter().map(|(file, time)| (file, UnixMicros(time))).collect(),
             volumes: record.volumes.into_iter().map(VolumeRecord::into_volume).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// The log files without which a start is refused: those that are missing, and the one where a replay begins if it ends before.
+    pub fn lost_files(&self, log: &LogReader) -> std::io::Result<Vec<LostFile>> {
+        let mut wanted = self.used.clone();
+        let of_volumes = self.volumes.iter().filter_map(|volume| Some((volume.file, volume.stored()?)));
+        let slices = of_volumes
+            .flat_map(|(bodies, stored)| [bodies, stored.index.events.pos.file(), stored.state.pos.file()]);
+        for file in slices {
+            wanted.entry(file).or_default();
+        }
+        wanted.insert(self.pos.file(), self.pos.offset());
+        let mut lost = Vec::new();
+        for (file, wanted) in wanted {
+            let there = log.bytes_of(file)?;
+            let enough = if file == self.pos.file() { wanted.into() } else { 0 };
+            if there.is_none_or(|there| there < enough) {
+                lost.push(LostFile { file, there, wanted });
+            }
+        }
+        Ok(lost)
     }
 
     /// Puts it into `dir`, durably. After a crash it is there, or the one before.
@@ -189,6 +243,7 @@ impl Manifest {
             last_time: checkpoint.last_time.0,
             last_steady: checkpoint.last_steady.0,
             used: checkpoint.used.clone(),
+            registry_change: checkpoint.registry_change,
             file_times: checkpoint.file_times.iter().map(|(file, time)| (*file, time.0)).collect(),
             volumes: volumes.map(VolumeRecord::from).collect(),
         };

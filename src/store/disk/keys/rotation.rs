@@ -14,7 +14,7 @@ use crate::{
         data_dir::{READY, prepare, take_lock, write_marker},
         keys::key_file::{self, KEY_FILE, KeySource},
         kv::{
-            engine::{agree, create_log},
+            engine::{agree, convert},
             sled::{finish_rewrite, open_engine, rewrite},
             subscriptions::{REGISTRY_TREE, RegistryTree, reseal},
         },
@@ -116,7 +116,7 @@ fn open_log(data_dir: &Path, db: &::sled::Db, format: u32) -> Result<RegistryLog
     if format > FORMAT_WITHOUT_REGISTRY_LOG {
         return agree(data_dir, db);
     }
-    let log = create_log(data_dir, db)?;
+    let log = convert(data_dir, db)?;
     if format == FORMAT_WITHOUT_REGISTRY_LOG {
         // Secrets in the clear are sealed next, which ends with the marker.
         write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))?;

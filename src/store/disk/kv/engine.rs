@@ -8,7 +8,10 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +31,7 @@ use crate::{
             data_dir::{ENGINE_DIR, LEDGER_DIR},
             log::{
                 ReadError, WriteError,
-                registry_log::{RegistryLog, Rows},
+                registry_log::{Begin, REGISTRY_LOG, RegistryLog, Rows},
             },
             open_error::OpenError,
             records::{RecordError, RegistryKind, RowRecord, RowTree},
@@ -46,6 +49,10 @@ pub struct Engine {
     data_dir: PathBuf,
     metrics: Arc<Metrics>,
     log: Mutex<RegistryLog>,
+    /// The number of the last change in the log.
+    last_change: AtomicU64,
+    /// The number of the next record of the log of events: those before it are durable.
+    next_record: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -90,7 +97,19 @@ impl Engine {
     /// Takes over sled, which agrees with the log.
     pub fn new(data_dir: &Path, db: Db, log: RegistryLog, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let state = RwLock::new(State::Open(Sled::of(data_dir, db)?));
-        Ok(Self { data_dir: data_dir.to_owned(), metrics, log: Mutex::new(log), state })
+        let (last_change, next_record) = (log.last().into(), log.next_record().into());
+        let data_dir = data_dir.to_owned();
+        Ok(Self { data_dir, metrics, log: Mutex::new(log), last_change, next_record, state })
+    }
+
+    /// The number of the last change, which is durable in the log.
+    pub fn last_change(&self) -> u64 {
+        self.last_change.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of the number of the next record of the log of events, for later changes: those before it are durable.
+    pub fn note_next_record(&self, number: u64) {
+        self.next_record.store(number, Ordering::Relaxed);
     }
 
     /// Uses sled, and opens it before if it lacked something. It stays open for as long as `work` takes.
@@ -111,7 +130,8 @@ impl Engine {
         let mut log = self.log();
         self.reopen(&mut log)?;
         let start = Instant::now();
-        let number = log.append(tree, rows.clone())?;
+        let number = log.append(tree, rows.clone(), self.next_record.load(Ordering::Relaxed))?;
+        self.last_change.store(number, Ordering::Relaxed);
         match self.with_open(|sled| sled.apply(tree, rows, number)) {
             // The change is made all the same: sled gets it from the log when it is opened again.
             Ok(()) => {}
@@ -126,6 +146,7 @@ impl Engine {
                 Err(error) if error.is_lack() => {}
                 Err(error) => return Err(error),
             }
+            self.last_change.store(log.last(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -179,7 +200,7 @@ impl Engine {
     /// Writes the log again, without the changes that later ones replaced.
     fn shorten(&self, log: &mut RegistryLog, db: &Db) -> Result<(), RegistryError> {
         let dir = self.data_dir.join(LEDGER_DIR);
-        RegistryLog::replace(&dir, log.last() + 1, rows_of(db))?;
+        RegistryLog::replace(&dir, log.continued(), rows_of(db))?;
         *log = RegistryLog::open(&dir)
             .map_err(|error| match error {
                 ReadError::Io(error) => RegistryError::Io(error),
@@ -193,10 +214,14 @@ impl Engine {
 const NO_PANIC: &str = "no code panics while it holds this lock";
 
 /// Begins the log of a store without one, with the rows that sled has.
-pub(in crate::store::disk) fn create_log(data_dir: &Path, db: &Db) -> Result<RegistryLog, OpenError> {
+pub(in crate::store::disk) fn create_log(
+    data_dir: &Path,
+    db: &Db,
+    begin: Begin,
+) -> Result<RegistryLog, OpenError> {
     let of_registry = |error| OpenError::of_registry(data_dir, error);
     let dir = data_dir.join(LEDGER_DIR);
-    RegistryLog::replace(&dir, 1, rows_of(db)).map_err(of_registry)?;
+    RegistryLog::replace(&dir, begin, rows_of(db)).map_err(of_registry)?;
     let (log, _) = RegistryLog::open(&dir)
         .map_err(|error| OpenError::Unreadable(data_dir.to_owned(), error.to_string()))?;
     // Before the marker says that there is a log: sled without this row is refused.
@@ -205,6 +230,33 @@ pub(in crate::store::disk) fn create_log(data_dir: &Path, db: &Db) -> Result<Reg
     let synced = Sled::of(data_dir, db.clone()).and_then(|sled| sled.file.sync_data());
     synced.map_err(|error| OpenError::of_file_system(data_dir, error))?;
     Ok(log)
+}
+
+/// Opens the log of a store whose format had none. A conversion that a crash interrupted has made one of the same rows; any other
+/// one is of a later time, and is kept.
+pub(in crate::store::disk) fn convert(data_dir: &Path, db: &Db) -> Result<RegistryLog, OpenError> {
+    let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
+    let of_registry = |error| OpenError::of_registry(data_dir, error);
+    let dir = data_dir.join(LEDGER_DIR);
+    let had = last_change(db).map_err(of_registry)?;
+    if !dir.join(REGISTRY_LOG).try_exists().map_err(|error| OpenError::of_file_system(data_dir, error))? {
+        // A number means that there was a log: the log of events knows whether this is its last change.
+        return create_log(data_dir, db, Begin { number: had.unwrap_or(1), next_record: 0 });
+    }
+    if had.is_some() {
+        return agree(data_dir, db);
+    }
+    let (_, mut rows) = RegistryLog::open(&dir).map_err(|error| unreadable(error.to_string()))?;
+    for tree in [RowTree::Registry, RowTree::Tokens] {
+        let of_sled = db.open_tree(name_of(tree)).map_err(|error| OpenError::of_engine(data_dir, error))?;
+        let differences = differences(&of_sled, rows.remove(&tree).unwrap_or_default());
+        if !differences.map_err(of_registry)?.is_empty() {
+            let why = "TIDINGS and store/ are of a format without ledger/registry, which is there and has other subscriptions or \
+                       access tokens: the first two are older copies, so put the newer ones back";
+            return Err(unreadable(why.to_owned()));
+        }
+    }
+    create_log(data_dir, db, Begin::FIRST)
 }
 
 /// Opens the log, and makes sled's rows equal to the log's. An error if sled had later changes: the log is

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    FIRST_FILE, Kind, LogPosition, LogReader,
+    COMMIT_HEAD, FIRST_FILE, Kind, LogPosition, LogReader, Record,
     frame::{HEAD_BYTES, Head, padded},
     replay, write_all_at,
 };
@@ -26,7 +26,8 @@ struct Written {
 }
 
 /// A log of some records with damage: flipped bits, or zeros from some byte on. The records that are read are
-/// a prefix of the written ones; without an error no intact record is left out. With a first byte of 255:
+/// a prefix of the written ones, and as they were written unless they are marked as damaged; without an error no intact
+/// record is left out. With a first byte of 255:
 /// files of arbitrary bytes.
 pub fn log(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
@@ -67,8 +68,15 @@ pub fn log(data: &[u8]) {
     let slices: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let (shown, is_end) = read(&slices);
     assert!(shown.len() <= written.len(), "more was read than was written");
-    for ((kind, payload), record) in shown.iter().zip(&written) {
-        assert!((kind, payload) == (&record.kind, &record.payload), "a record is not what was written");
+    for (shown, record) in shown.iter().zip(&written) {
+        let is_same = (shown.kind, &shown.payload) == (record.kind, &record.payload);
+        assert!(is_same || shown.is_damaged, "a record is not what was written");
+        assert_eq!(
+            (shown.kind, shown.payload.len()),
+            (record.kind, record.payload.len()),
+            "a head was damaged"
+        );
+        assert_eq!(core_of(shown.kind, &shown.payload), core_of(record.kind, &record.payload));
     }
     let is_whole = |record: &Written| {
         files[record.file][record.range.clone()] == whole[record.file][record.range.clone()]
@@ -99,8 +107,14 @@ fn append(files: &mut [Vec<u8>], kind: Kind, payload: &[u8], number: u64) -> std
     from..end
 }
 
+/// The length and the record of a commit: without them a start cannot use it.
+fn core_of(kind: Kind, payload: &[u8]) -> &[u8] {
+    let len = payload.first_chunk().filter(|_| kind == Kind::Commit);
+    len.map_or(&[], |len| &payload[..payload.len().min(COMMIT_HEAD + u32::from_le_bytes(*len) as usize)])
+}
+
 /// The records read from these files, and whether they were read to the end.
-fn read(contents: &[&[u8]]) -> (Vec<(Kind, Vec<u8>)>, bool) {
+fn read(contents: &[&[u8]]) -> (Vec<Record>, bool) {
     let mut files = BTreeMap::new();
     for (number, bytes) in (FIRST_FILE..).zip(contents) {
         let file: File = tempfile::tempfile().expect("there is room for a file");
@@ -109,12 +123,12 @@ fn read(contents: &[&[u8]]) -> (Vec<(Kind, Vec<u8>)>, bool) {
     }
     let reader = LogReader { files: RwLock::new(files) };
     let mut shown = Vec::new();
-    let end = replay(&reader, LogPosition::new(FIRST_FILE, 0), 1, |kind, _, payload| {
-        shown.push((kind, payload));
+    let end = replay(&reader, LogPosition::new(FIRST_FILE, 0), 1, 0, |record| {
+        shown.push(record);
         Ok(())
     });
-    if let Ok(end) = &end {
-        assert_eq!(end.number, shown.len() as u64 + 1);
+    if let (Ok(end), Some(last)) = (&end, shown.last()) {
+        assert_eq!(end.number, last.next_number);
     }
     (shown, end.is_ok())
 }

@@ -15,7 +15,7 @@ use std::{
 use prost::Message;
 
 use super::{
-    Kind, LogPosition, LogReader, ReadError, WriteError,
+    Kind, LogPosition, LogReader, ReadError, Record, WriteError,
     frame::{HEAD_BYTES, Head, padded},
     replay::{number_at, replay},
     write_all_at,
@@ -41,6 +41,11 @@ const CHANGES_BYTES_MIN: u32 = 4 * 1024 * 1024;
 /// The rows of a tree by key.
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
+impl Begin {
+    /// Of the first log of a store.
+    pub const FIRST: Self = Self { number: 1, next_record: 0 };
+}
+
 /// The registry's log.
 pub struct RegistryLog {
     dir: PathBuf,
@@ -49,16 +54,27 @@ pub struct RegistryLog {
     next: u64,
     /// Bytes of all rows at its beginning.
     base_bytes: u32,
+    /// The number that the next record of the log of events had at the last change; 0 if unknown.
+    next_record: u64,
+}
+
+/// Where a log begins that is written again.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin {
+    /// The number of its first change.
+    pub number: u64,
+    /// The number of the next record of the log of events; 0 if unknown.
+    pub next_record: u64,
 }
 
 impl RegistryLog {
-    /// Replaces the one in `dir`, if there is one, by one of these rows, whose first record has this number.
+    /// Replaces the one in `dir`, if there is one, by one of these rows.
     pub fn replace<E: From<io::Error>>(
         dir: &Path,
-        number: u64,
+        begin: Begin,
         rows: impl Iterator<Item = Result<(RowTree, RowRecord), E>>,
     ) -> Result<(), E> {
-        write(&dir.join(NEW), number, rows)?;
+        write(&dir.join(NEW), begin, rows)?;
         fs::rename(dir.join(NEW), dir.join(REGISTRY_LOG))?;
         Ok(sync_dir(dir)?)
     }
@@ -68,7 +84,7 @@ impl RegistryLog {
         &self,
         rows: impl Iterator<Item = Result<(RowTree, RowRecord), E>>,
     ) -> Result<(), E> {
-        write(&self.dir.join(OF_REWRITE), self.next, rows)?;
+        write(&self.dir.join(OF_REWRITE), self.continued(), rows)?;
         Ok(sync_dir(&self.dir)?)
     }
 
@@ -93,9 +109,9 @@ impl RegistryLog {
     pub fn open(dir: &Path) -> Result<(Self, BTreeMap<RowTree, Rows>), ReadError> {
         let file = OpenOptions::new().read(true).write(true).open(dir.join(REGISTRY_LOG))?;
         let file = Arc::new(file);
-        let (rows, end, next, base_bytes) =
+        let Content { rows, end, next, base_bytes, next_record } =
             read(&file).map_err(|error| RecordError(format!("ledger/{REGISTRY_LOG}: {error}")))?;
-        Ok((Self { dir: dir.to_owned(), file, end, next, base_bytes }, rows))
+        Ok((Self { dir: dir.to_owned(), file, end, next, base_bytes, next_record }, rows))
     }
 
     /// The number of the last change.
@@ -103,10 +119,26 @@ impl RegistryLog {
         self.next - 1
     }
 
-    /// Appends a change, durably. Returns its number.
-    pub fn append(&mut self, tree: RowTree, rows: Vec<RowRecord>) -> Result<u64, WriteError> {
+    /// The number that the next record of the log of events had at the last change; 0 if unknown. The records before it are durable.
+    pub fn next_record(&self) -> u64 {
+        self.next_record
+    }
+
+    /// The beginning of one that goes on after this one.
+    pub fn continued(&self) -> Begin {
+        Begin { number: self.next, next_record: self.next_record }
+    }
+
+    /// Appends a change, durably. `next_record` is the number of the next record of the log of events. Returns the number of the
+    /// change.
+    pub fn append(
+        &mut self,
+        tree: RowTree,
+        rows: Vec<RowRecord>,
+        next_record: u64,
+    ) -> Result<u64, WriteError> {
         let mut record = Vec::new();
-        let change = RegistryChange { tree: tree as u32, rows, more: false };
+        let change = RegistryChange { tree: tree as u32, rows, more: false, next_record };
         let end = frame(&mut record, &change, self.end, self.next).ok_or(WriteError::Full)?;
         if self.file.metadata().map_err(WriteError::Failed)?.len() > u64::from(self.end) {
             self.file.set_len(self.end.into())?;
@@ -118,7 +150,7 @@ impl RegistryLog {
         }
         // After a failed sync the record may or may not be on disk, or disappear later.
         self.file.sync_data().map_err(WriteError::Failed)?;
-        (self.end, self.next) = (end, self.next + 1);
+        (self.end, self.next, self.next_record) = (end, self.next + 1, next_record.max(self.next_record));
         Ok(self.last())
     }
 
@@ -128,16 +160,28 @@ impl RegistryLog {
     }
 }
 
-/// The rows, the end of the last record, the number of the next one, and the end of the rows at the beginning.
-type Content = (BTreeMap<RowTree, Rows>, u32, u64, u32);
+/// What is in a file.
+struct Content {
+    rows: BTreeMap<RowTree, Rows>,
+    /// The end of the last record.
+    end: u32,
+    /// The number of the next one.
+    next: u64,
+    /// The end of the rows at the beginning.
+    base_bytes: u32,
+    next_record: u64,
+}
 
 fn read(file: &Arc<File>) -> Result<Content, ReadError> {
     let reader = LogReader::of_file(FILE, Arc::clone(file));
     let begin = LogPosition::new(FILE, 0);
     let cut_off = || RecordError("it does not begin with all rows".to_owned());
     let first = number_at(&reader, begin)?.ok_or_else(cut_off)?;
-    let (mut rows, mut base_bytes) = (BTreeMap::<RowTree, Rows>::new(), None);
-    let end = replay(&reader, begin, first, |_, pos, payload| {
+    let (mut rows, mut base_bytes, mut next_record) = (BTreeMap::<RowTree, Rows>::new(), None, 0);
+    let end = replay(&reader, begin, first, 0, |Record { kind, pos, payload, .. }| {
+        if kind != Kind::Registry {
+            return Err(RecordError("it has a record of another file".to_owned()).into());
+        }
         let change = RegistryChange::decode(&*payload).map_err(RecordError::from)?;
         let of_tree = rows.entry(change.row_tree()?).or_default();
         for RowRecord { key, value } in change.rows {
@@ -149,21 +193,23 @@ fn read(file: &Arc<File>) -> Result<Content, ReadError> {
         if base_bytes.is_none() && !change.more {
             base_bytes = Some(pos.offset());
         }
+        next_record = next_record.max(change.next_record);
         Ok(())
     })?;
-    Ok((rows, end.pos.offset(), end.number, base_bytes.ok_or_else(cut_off)?))
+    let base_bytes = base_bytes.ok_or_else(cut_off)?;
+    Ok(Content { rows, end: end.pos.offset(), next: end.number, base_bytes, next_record })
 }
 
 /// Writes and syncs a file of rows.
 fn write<E: From<io::Error>>(
     path: &Path,
-    mut number: u64,
+    Begin { mut number, next_record }: Begin,
     rows: impl Iterator<Item = Result<(RowTree, RowRecord), E>>,
 ) -> Result<(), E> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     let (mut end, mut record) = (0, Vec::new());
     let mut put = |tree: RowTree, rows: &mut Vec<RowRecord>, more: bool| -> io::Result<()> {
-        let part = RegistryChange { tree: tree as u32, rows: std::mem::take(rows), more };
+        let part = RegistryChange { tree: tree as u32, rows: std::mem::take(rows), more, next_record };
         let after = frame(&mut record, &part, end, number).ok_or(io::ErrorKind::FileTooLarge)?;
         write_all_at(&file, &record, end.into())?;
         (end, number) = (after, number + 1);

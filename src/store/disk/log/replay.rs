@@ -9,6 +9,23 @@ use crate::store::disk::records::RecordError;
 /// Bytes per read of the search for later records.
 const LOOK_BYTES: usize = 1024 * 1024;
 
+/// A record that a replay met.
+#[derive(Debug)]
+pub struct Record {
+    /// Its kind.
+    pub kind: Kind,
+    /// Position of its payload.
+    pub pos: LogPosition,
+    /// Its payload. If it is damaged, only what a start needs of it is as it was written.
+    pub payload: Vec<u8>,
+    /// Whether something in it is damaged that has a checksum of its own.
+    pub is_damaged: bool,
+    /// Position of the next record, unless that begins a file.
+    pub end: LogPosition,
+    /// The number of the next record.
+    pub next_number: u64,
+}
+
 /// The end of the log.
 #[derive(Debug)]
 pub struct Replayed {
@@ -20,34 +37,37 @@ pub struct Replayed {
     pub ends: Vec<LogPosition>,
 }
 
-/// Calls `each` with every record from `pos` on, and the position of its payload. The first one has the
-/// number `number`.
+/// Calls `each` with every record from `pos` on. The first one has the number `number`. Records below the number `synced` are
+/// known to have been durable.
 ///
-/// Errors if a damaged record is followed by an intact one: a crash tears the last one only.
+/// Damage in bodies, attempts and indexes is passed over. Errors if any other damaged record is followed by an intact one: a
+/// crash tears the last one only.
 pub fn replay(
     reader: &LogReader,
     pos: LogPosition,
     number: u64,
-    mut each: impl FnMut(Kind, LogPosition, Vec<u8>) -> Result<(), ReadError>,
+    synced: u64,
+    mut each: impl FnMut(Record) -> Result<(), ReadError>,
 ) -> Result<Replayed, ReadError> {
     let mut end = Replayed { pos, number, ends: Vec::new() };
     loop {
-        if let Some((head, record)) = record_at(reader, end.pos)?
-            && head.number == end.number
-        {
-            let len = padded(record.len());
-            each(head.kind, end.pos.plus(HEAD_BYTES), record[HEAD_BYTES..].to_vec())?;
-            (end.pos, end.number) = (end.pos.plus(len), end.number + 1);
+        if let Some(found) = record_at(reader, end.pos)?.filter(|found| found.head.number == end.number) {
+            if !found.is_whole && end.number >= synced && !is_followed(reader, &found, end.pos)? {
+                // A crash may have torn it.
+                end.ends.push(end.pos);
+                return Ok(end);
+            }
+            let record = found.into_record(end.pos);
+            (end.pos, end.number) = (record.end, record.next_number);
+            each(record)?;
             continue;
         }
-        let Some(next) = end.pos.file().checked_add(1).map(|file| LogPosition::new(file, 0)) else { break };
-        let follows = record_at(reader, next)?;
-        match follows {
-            Some((head, _)) if head.number == end.number => {
+        match next_file(reader, end.pos.file())? {
+            Some((follows, next)) if follows == end.number => {
                 end.ends.push(end.pos);
                 end.pos = next;
             }
-            Some((head, _)) if head.number > end.number => return Err(lost(end.pos, end.number)),
+            Some((follows, _)) if follows > end.number => return Err(lost(end.pos, end.number)),
             _ => break,
         }
     }
@@ -56,6 +76,22 @@ pub fn replay(
     }
     end.ends.push(end.pos);
     Ok(end)
+}
+
+/// The number of the first record of the next file that begins with one, and its position. If records are missing in between,
+/// the numbers show it.
+fn next_file(reader: &LogReader, file: u32) -> Result<Option<(u64, LogPosition)>, ReadError> {
+    for next in reader.files_after(file) {
+        if let Some(number) = number_at(reader, next)? {
+            return Ok(Some((number, next)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a later record is there. A record is written only after the one before is durable: then a crash did not tear this one.
+fn is_followed(reader: &LogReader, found: &Found, pos: LogPosition) -> Result<bool, ReadError> {
+    Ok(find_gap(reader, found.end(pos), found.head.number + 1)?.is_some())
 }
 
 /// Damaged records, between a whole one and a later one.
@@ -82,33 +118,31 @@ pub fn find_gap(reader: &LogReader, end: LogPosition, number: u64) -> Result<Opt
     Ok(None)
 }
 
-/// Records in place of the damaged ones, for their position: as many, and the last one says the sequence number
-/// of the next event. `None` if they do not fit.
-pub fn fill(gap: &Gap, next_seq: u64, room: usize) -> Option<Vec<u8>> {
-    let ends_file = gap.next.file() != gap.pos.file();
-    let len = if ends_file { room } else { (gap.next.offset() - gap.pos.offset()) as usize };
-    let mut bytes = Vec::with_capacity(len);
-    for number in gap.number..gap.next_number {
-        let start = bytes.len();
-        let mut record = vec![0; HEAD_BYTES];
-        record.extend(next_seq.to_le_bytes());
-        if number + 1 == gap.next_number && !ends_file {
-            record.resize(record.len().max(len.checked_sub(start)?), 0);
-        }
-        Head::fill(&mut record, Kind::Lost, gap.pos.plus(start), number);
-        record.resize(padded(record.len()), 0);
-        bytes.extend(record);
-        if bytes.len() > len {
+/// A record in place of the damaged ones, for their position. It says the sequence number of the next event. `None` if it does
+/// not fit, which it does in place of any two.
+pub fn fill(gap: &Gap, next_seq: u64) -> Option<Vec<u8>> {
+    let mut record = vec![0; HEAD_BYTES];
+    record.extend(next_seq.to_le_bytes());
+    let lost = gap.next_number.checked_sub(gap.number).filter(|lost| *lost > 0)?;
+    if lost > 1 {
+        record.extend(gap.next_number.to_le_bytes());
+    }
+    // At the end of a file the rest of it is not used.
+    if gap.next.file() == gap.pos.file() {
+        let len = (gap.next.offset() - gap.pos.offset()) as usize;
+        if record.len() > len {
             return None;
         }
+        record.resize(len, 0);
     }
-    bytes.resize(len, 0);
-    (gap.next_number > gap.number).then_some(bytes)
+    Head::fill(&mut record, Kind::Lost, gap.pos, gap.number);
+    record.resize(padded(record.len()), 0);
+    Some(record)
 }
 
 /// The number of the record at `pos`, if one is there.
 pub(super) fn number_at(reader: &LogReader, pos: LogPosition) -> Result<Option<u64>, ReadError> {
-    Ok(record_at(reader, pos)?.map(|(head, _)| head.number))
+    Ok(record_at(reader, pos)?.map(|found| found.head.number))
 }
 
 fn lost(pos: LogPosition, number: u64) -> ReadError {
@@ -116,8 +150,38 @@ fn lost(pos: LogPosition, number: u64) -> ReadError {
     RecordError(format!("{what}; record {number} is missing, and later ones are there")).into()
 }
 
-/// The whole record at `pos`, if one is there.
-fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u8>)>, ReadError> {
+/// A record, or what damage left of it.
+struct Found {
+    head: Head,
+    record: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Found {
+    fn end(&self, pos: LogPosition) -> LogPosition {
+        pos.plus(padded(self.record.len()))
+    }
+
+    fn into_record(self, pos: LogPosition) -> Record {
+        let end = self.end(pos);
+        let payload = self.record[HEAD_BYTES..].to_vec();
+        let next_number = match (self.head.kind, payload.get(8..16)) {
+            (Kind::Lost, Some(next)) => u64::from_le_bytes(next.try_into().expect("eight bytes")),
+            _ => 0,
+        };
+        Record {
+            kind: self.head.kind,
+            pos: pos.plus(HEAD_BYTES),
+            payload,
+            is_damaged: !self.is_whole,
+            end,
+            next_number: next_number.max(self.head.number + 1),
+        }
+    }
+}
+
+/// The record at `pos`, if one is there of which at least the core is as it was written.
+fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<Found>, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(None) };
     let len = file.metadata()?.len();
     let left = len.saturating_sub(pos.offset().into());
@@ -127,15 +191,23 @@ fn record_at(reader: &LogReader, pos: LogPosition) -> Result<Option<(Head, Vec<u
     let bytes = reader.read(pos, HEAD_BYTES)?;
     let bytes: [u8; HEAD_BYTES] = bytes.try_into().expect("the read has this length");
     let Some(head) = Head::read(&bytes, pos) else { return Ok(None) };
-    let whole = HEAD_BYTES as u64 + u64::from(head.len);
-    if whole > left {
+    let len = HEAD_BYTES + head.len as usize;
+    if u64::from(pos.offset()) + len as u64 > u64::from(u32::MAX) {
         return Ok(None);
     }
-    let record = reader.read(pos, HEAD_BYTES + head.len as usize)?;
-    Ok((record_checksum(&record) == head.checksum).then_some((head, record)))
+    let there = usize::try_from(left).unwrap_or(usize::MAX).min(len);
+    let mut record = reader.read(pos, there)?;
+    if there == len && record_checksum(&record) == head.checksum {
+        return Ok(Some(Found { head, record, is_whole: true }));
+    }
+    if !head.is_core_whole(&record) {
+        return Ok(None);
+    }
+    record.resize(len, 0);
+    Ok(Some(Found { head, record, is_whole: false }))
 }
 
-/// The first whole record with this number or a later one at `pos` or after it in its file, and its number.
+/// The first record with this number or a later one at `pos` or after it in its file, and its number.
 fn later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<Option<(LogPosition, u64)>, ReadError> {
     let Some(file) = reader.file(pos.file()) else { return Ok(None) };
     let len = file.metadata()?.len();
@@ -146,10 +218,10 @@ fn later(reader: &LogReader, pos: LogPosition, number: u64) -> Result<Option<(Lo
         let bytes = reader.read(position, look)?;
         for at in (0..bytes.len().saturating_sub(MAGIC.len())).step_by(ALIGN) {
             if bytes[at..at + MAGIC.len()] == MAGIC
-                && let Some((head, _)) = record_at(reader, position.plus(at))?
-                && head.number >= number
+                && let Some(found) = record_at(reader, position.plus(at))?
+                && found.head.number >= number
             {
-                return Ok(Some((position.plus(at), head.number)));
+                return Ok(Some((position.plus(at), found.head.number)));
             }
         }
         from += look.next_multiple_of(ALIGN) as u64;

@@ -42,7 +42,7 @@ fn flip(file: &Path, at: usize) {
     fs::write(file, bytes).unwrap();
 }
 
-fn checked(dir: &Path) -> CheckReport {
+pub(super) fn checked(dir: &Path) -> CheckReport {
     check(dir, false).unwrap()
 }
 
@@ -66,10 +66,17 @@ async fn a_damage_that_refuses_a_start_is_named_and_a_repair_opens_the_rest() {
     type Damage = fn(&Path);
     /// A damage, the file that is named, and how many of the events are lost at most.
     type Case = (&'static str, Damage, &'static str, usize);
-    let cases: [Case; 9] = [
+    let cases: [Case; 11] = [
         ("the marker is gone", |dir| fs::remove_file(dir.join("TIDINGS")).unwrap(), "TIDINGS", 0),
         ("the marker is garbage", |dir| fs::write(dir.join("TIDINGS"), "hello").unwrap(), "TIDINGS", 0),
+        (
+            "the marker ends early",
+            |dir| fs::write(dir.join("TIDINGS"), "tidings format 4").unwrap(),
+            "TIDINGS",
+            0,
+        ),
         ("sled's directory is gone", |dir| fs::remove_dir_all(dir.join("store")).unwrap(), "store", 0),
+        ("sled's configuration is gone", |dir| fs::remove_file(dir.join("store/conf")).unwrap(), "store", 0),
         (
             "sled's file is overwritten",
             |dir| fs::write(dir.join("store/db"), [0x5a; 70_000]).unwrap(),
@@ -133,6 +140,91 @@ async fn a_damage_that_refuses_a_start_is_named_and_a_repair_opens_the_rest() {
         store.close().unwrap();
         drop(store);
         open(dir.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_taken_out_of_both_copies() {
+    let dir = filled_store().await;
+    let key = [&[records::RegistryKind::Request as u8][..], &[7; 24]].concat();
+    let (mut log, _) = log::registry_log::RegistryLog::open(&dir.path().join("ledger")).unwrap();
+    let row = records::RowRecord::put(key, [0xff; 9]);
+    log.append(records::RowTree::Registry, vec![row], log.next_record()).unwrap();
+    let refused = open(dir.path()).err().expect("it was opened").to_string();
+    assert!(refused.contains("tidings check"), "{refused}");
+    let report = checked(dir.path());
+    let [damage] = &report.damages[..] else { panic!("{report:?}") };
+    assert!(damage.file == "ledger/registry" && damage.fault.contains("the row 0207"), "{damage}");
+    assert!(!check(dir.path(), true).unwrap().is_damaged());
+    assert_eq!(checked(dir.path()).damages, [], "store/ is not behind");
+    open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_or_cut_costs_what_was_in_it_visibly() {
+    let dir = filled_store().await;
+    let before = events_in(&open(dir.path()).unwrap());
+    let manifest = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap();
+    let mut lost_bodies = 0;
+    for file in log_files(dir.path()) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let is_last = name == log::file_name(manifest.pos.file());
+        for cut in [false, true] {
+            if cut && !is_last {
+                continue;
+            }
+            let copy = tempfile::tempdir().unwrap();
+            secrets::copy(dir.path(), copy.path());
+            let path = copy.path().join("ledger").join(name);
+            if cut {
+                fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(9).unwrap();
+            } else {
+                fs::remove_file(&path).unwrap();
+            }
+            let refused =
+                open(copy.path()).err().unwrap_or_else(|| panic!("{name}: it was opened")).to_string();
+            assert!(refused.contains(name), "{refused}");
+            let report = checked(copy.path());
+            let [damage, ..] = &report.damages[..] else { panic!("{name}: {report:?}") };
+            assert!(damage.file.ends_with(name) && matches!(damage.remedy, Remedy::Repair(_)), "{damage}");
+            let repaired = check(copy.path(), true).unwrap();
+            let is_repaired = |remedy: &Remedy| matches!(remedy, Remedy::Served | Remedy::Repaired(_));
+            assert!(
+                repaired.damages.iter().all(|damage| is_repaired(&damage.remedy)),
+                "{name}: {repaired:?}"
+            );
+            let left = checked(copy.path());
+            assert!(left.damages.iter().all(|damage| damage.remedy == Remedy::Served), "{name}: {left:?}");
+            lost_bodies += left.damages.len();
+            let store = open(copy.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let events = events_in(&store);
+            assert!(events > 0 && events <= before, "{name}: {events} of {before}");
+            store.accept(vec![conformance::new_event(1, None, 1)]).await.unwrap();
+            store.close().unwrap();
+            drop(store);
+            open(copy.path()).unwrap();
+        }
+    }
+    assert!(lost_bodies > 0, "some file had bodies whose index was in another one");
+}
+
+#[tokio::test]
+async fn without_the_ledger_or_its_manifest_nothing_is_repaired_and_a_backup_is_asked_for() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 2] = [
+        ("ledger", |dir| fs::remove_dir_all(dir.join("ledger")).unwrap()),
+        ("ledger/manifest", |dir| {
+            flip(&dir.join("ledger/manifest"), 20);
+            fs::remove_dir_all(dir.join("store")).unwrap();
+        }),
+    ];
+    for (file, damage) in damages {
+        let dir = filled_store().await;
+        damage(dir.path());
+        let repaired = check(dir.path(), true).unwrap();
+        let [damage, ..] = &repaired.damages[..] else { panic!("{file}: {repaired:?}") };
+        assert_eq!((&*damage.file, &damage.remedy), (file, &Remedy::Restore), "{damage}");
+        assert!(repaired.is_damaged() && !dir.path().join(QUARANTINE).exists(), "{repaired:?}");
     }
 }
 

@@ -5,7 +5,8 @@ use super::*;
 #[tokio::test]
 async fn a_damaged_directory_is_refused_and_never_made_anew() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 11] = [
+    let damages: [(&str, Damage); 12] = [
+        ("the marker is no text", |dir| fs::write(dir.join("TIDINGS"), [0xff; 9]).unwrap()),
         ("the marker is gone", |dir| fs::remove_file(dir.join("TIDINGS")).unwrap()),
         ("the marker says something else", |dir| fs::write(dir.join("TIDINGS"), "hello").unwrap()),
         ("another format", |dir| fs::write(dir.join("TIDINGS"), "tidings format 999 ready\n").unwrap()),
@@ -140,6 +141,51 @@ async fn what_a_crash_tore_off_is_cut_and_what_was_damaged_is_refused() {
         let dir = copy_with(dir.path(), &log, &damaged);
         let refused = open(dir.path()).err().unwrap_or_else(|| panic!("damaged at {record}, and opened"));
         assert!(refused.to_string().contains("later ones are there"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_body_that_a_start_replays_costs_only_its_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap();
+    for id in ["first", "second", "last"] {
+        store.accept(vec![conformance::new_event(1, Some(id), 1)]).await.unwrap();
+    }
+    let found =
+        |id: &str| store.shared.find(AccountId::new(1).unwrap(), &id.parse().unwrap()).unwrap().unwrap();
+    let positions = ["first", "second", "last"].map(|id| found(id).meta.pos);
+    store.close().unwrap();
+    drop(store);
+    let log = log_files(dir.path()).pop().unwrap();
+    let whole = fs::read(&log).unwrap();
+    for (damaged, pos) in ["first", "second", "last"].into_iter().zip(positions) {
+        for killed in [false, true] {
+            let mut bytes = whole.clone();
+            bytes[pos.offset() as usize + 3] ^= 1;
+            let copy = copy_with(dir.path(), &log, &bytes);
+            if killed {
+                fs::remove_file(copy.path().join("clean")).unwrap();
+            }
+            if killed && damaged == "last" {
+                // It may as well be what the kill tore.
+                assert_eq!(open(copy.path()).unwrap().newest(), Seq(2));
+                continue;
+            }
+            let report = super::check::checked(copy.path());
+            let [damage] = &report.damages[..] else { panic!("{damaged}: {report:?}") };
+            assert!(damage.meaning.contains(&format!("accounts/1/events/{damaged}")), "{damage}");
+            assert!(damage.meaning.contains("accounts/1/subscriptions/a"), "{damage}");
+            let store = open(copy.path()).unwrap_or_else(|error| panic!("{damaged}: {error}"));
+            for id in ["first", "second", "last"] {
+                let event = store.event(AccountId::new(1).unwrap(), &id.parse().unwrap()).unwrap().unwrap();
+                assert_eq!(event.damage.is_some(), id == damaged, "{id} of {damaged}");
+            }
+            store.accept(vec![conformance::new_event(1, None, 1)]).await.unwrap();
+            store.close().unwrap();
+            drop(store);
+            assert_eq!(open(copy.path()).unwrap().newest(), Seq(4));
+        }
     }
 }
 

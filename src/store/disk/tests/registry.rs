@@ -30,7 +30,7 @@ fn new_token() -> NewToken {
 }
 
 /// What a start must know of a store: its subscriptions with their states, and whether the token is revoked.
-fn known(store: &DiskStore) -> (Vec<(String, State)>, Option<bool>) {
+pub(super) fn known(store: &DiskStore) -> (Vec<(String, State)>, Option<bool>) {
     let registry = store.registry();
     let of = |key| registry.by_key(key).unwrap();
     let subscriptions = registry.keys().into_iter().map(|key| (of(key).name.to_string(), of(key).state));
@@ -39,8 +39,8 @@ fn known(store: &DiskStore) -> (Vec<(String, State)>, Option<bool>) {
 }
 
 /// A closed store whose registry changed after sled's last snapshot: a token was revoked, a subscription deleted,
-/// another one paused. Returns where in `store/db` that begins, and a copy of `store/` from before.
-async fn changed_store() -> (tempfile::TempDir, usize, tempfile::TempDir) {
+/// another one paused. And a copy from before.
+pub(super) async fn changed_store() -> (tempfile::TempDir, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
     let paused = store.create_subscription(conformance::new_subscription(1, "paused")).await.unwrap();
@@ -49,8 +49,7 @@ async fn changed_store() -> (tempfile::TempDir, usize, tempfile::TempDir) {
     store.close().unwrap();
     drop(store);
     let older = tempfile::tempdir().unwrap();
-    secrets::copy(&dir.path().join("store"), older.path());
-    let used = used_bytes(&dir.path().join("store/db"));
+    secrets::copy(dir.path(), older.path());
     // The start takes a snapshot.
     let store = open(dir.path()).unwrap();
     store.change_tokens(TokenChange::Revoke(token().id)).await.unwrap();
@@ -64,14 +63,14 @@ async fn changed_store() -> (tempfile::TempDir, usize, tempfile::TempDir) {
         known(&store),
         (vec![("accounts/1/subscriptions/paused".to_owned(), State::Paused)], Some(true))
     );
-    (dir, used, older)
+    (dir, older)
 }
 
 fn used_bytes(file: &Path) -> usize {
     fs::read(file).unwrap().iter().rposition(|&byte| byte != 0).unwrap() + 1
 }
 
-fn flip(file: &Path, at: usize) {
+pub(super) fn flip(file: &Path, at: usize) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 4;
     fs::write(file, bytes).unwrap();
@@ -79,7 +78,8 @@ fn flip(file: &Path, at: usize) {
 
 #[tokio::test]
 async fn damage_behind_the_last_snapshot_never_brings_back_a_revoked_token_or_a_deleted_subscription() {
-    let (dir, from, _older) = changed_store().await;
+    let (dir, older) = changed_store().await;
+    let from = used_bytes(&older.path().join("store/db"));
     let until = used_bytes(&dir.path().join("store/db"));
     let opened = tempfile::tempdir().unwrap();
     secrets::copy(dir.path(), opened.path());
@@ -103,16 +103,16 @@ async fn damage_behind_the_last_snapshot_never_brings_back_a_revoked_token_or_a_
 
 #[tokio::test]
 async fn an_older_copy_of_sleds_directory_is_brought_up_to_date() {
-    let (dir, _, older) = changed_store().await;
+    let (dir, older) = changed_store().await;
     let expected = known(&open(dir.path()).unwrap());
     fs::remove_dir_all(dir.path().join("store")).unwrap();
-    secrets::copy(older.path(), &dir.path().join("store"));
+    secrets::copy(&older.path().join("store"), &dir.path().join("store"));
     assert_eq!(known(&open(dir.path()).unwrap()), expected);
 }
 
 #[tokio::test]
 async fn an_older_or_damaged_log_beside_newer_subscriptions_is_refused() {
-    let (dir, _, _older) = changed_store().await;
+    let (dir, _older) = changed_store().await;
     let log = dir.path().join("ledger/registry");
     let whole = fs::read(&log).unwrap();
     for cut in [0, 1, whole.len() / 4, whole.len() / 2, whole.len() - 8] {
@@ -140,9 +140,28 @@ async fn an_older_or_damaged_log_beside_newer_subscriptions_is_refused() {
     open(dir.path()).unwrap();
 }
 
+/// Ends the log of events before the commit that notes this change of the registry, as a crash would have.
+fn end_before_change(dir: &Path, change: u64) {
+    let ledger = dir.join("ledger");
+    let mut from = None;
+    let reader = log::LogReader::read_only(&ledger).unwrap();
+    let replayed = log::replay(&reader, log::LogPosition::new(log::FIRST_FILE, 0), 1, 0, |record| {
+        let (commit, _) = index::apply::decode(&record.payload)?;
+        let head = record.pos.offset() as usize - 40;
+        from = from.or((commit.registry_change >= change).then_some(head));
+        Ok(())
+    });
+    let from = from.unwrap_or(replayed.unwrap().pos.offset() as usize);
+    let file = ledger.join(log::file_name(log::FIRST_FILE));
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[from..].fill(0);
+    fs::write(file, bytes).unwrap();
+    fs::remove_file(dir.join("clean")).unwrap();
+}
+
 #[tokio::test]
 async fn a_crash_between_the_log_and_sled_makes_the_change_and_a_torn_one_is_not_made() {
-    let (dir, _, older) = changed_store().await;
+    let (dir, older) = changed_store().await;
     let expected = known(&open(dir.path()).unwrap());
     let log = dir.path().join("ledger/registry");
     let whole = fs::read(&log).unwrap();
@@ -153,8 +172,10 @@ async fn a_crash_between_the_log_and_sled_makes_the_change_and_a_torn_one_is_not
             let copy = tempfile::tempdir().unwrap();
             secrets::copy(dir.path(), copy.path());
             fs::remove_dir_all(copy.path().join("store")).unwrap();
-            secrets::copy(older.path(), &copy.path().join("store"));
+            secrets::copy(&older.path().join("store"), &copy.path().join("store"));
             fs::write(copy.path().join("ledger/registry"), &whole[..cut]).unwrap();
+            // Nothing else was written before the change was durable.
+            end_before_change(copy.path(), written as u64 + 1);
             match open(copy.path()) {
                 Ok(store) => {
                     let revoked = known(&store).1;
@@ -177,7 +198,7 @@ async fn a_crash_between_the_log_and_sled_makes_the_change_and_a_torn_one_is_not
 
 #[tokio::test]
 async fn a_store_of_the_format_before_gets_a_log_of_what_it_has() {
-    let (dir, _, _older) = changed_store().await;
+    let (dir, _older) = changed_store().await;
     let expected = known(&open(dir.path()).unwrap());
     fs::remove_file(dir.path().join("ledger/registry")).unwrap();
     fs::write(dir.path().join("TIDINGS"), "tidings format 3 ready\n").unwrap();

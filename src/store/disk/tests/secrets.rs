@@ -235,7 +235,7 @@ async fn a_crash_while_a_store_is_sealed_leaves_one_that_opens() {
         let after = tempfile::tempdir().unwrap();
         copy(dir.path(), after.path());
         // A start begins the registry's log before it seals anything.
-        drop(kv::engine::create_log(after.path(), &raw(after.path())).unwrap());
+        drop(kv::engine::convert(after.path(), &raw(after.path())).unwrap());
         crash(after.path(), sealed.path());
         let store = open_with(after.path(), &given(&[1])).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(all(&store), subscriptions, "{what}");
@@ -282,7 +282,7 @@ async fn a_creation_of_a_token_that_was_interrupted_is_completed_by_a_repetition
     store_with_secrets(dir.path(), &given(&[1])).await;
     let (mut log, rows) = RegistryLog::open(&dir.path().join("ledger")).unwrap();
     let tokens = rows[&RowTree::Tokens].keys().map(|key| RowRecord::removed(key.clone())).collect();
-    log.append(RowTree::Tokens, tokens).unwrap();
+    log.append(RowTree::Tokens, tokens, 0).unwrap();
     drop(log);
     let store = open_with(dir.path(), &given(&[1])).unwrap();
     assert!(store.tokens().by_id(&TokenId::made_of(1)).is_none());
@@ -367,7 +367,7 @@ async fn a_secret_that_was_moved_to_another_subscription_is_not_taken() {
     let mut moved = decode(1);
     moved.take_sealed_of(decode(0));
     let (mut log, _) = RegistryLog::open(&dir.path().join("ledger")).unwrap();
-    log.append(RowTree::Registry, vec![RowRecord::put(&*rows[1].0, moved.encode_to_vec())]).unwrap();
+    log.append(RowTree::Registry, vec![RowRecord::put(&*rows[1].0, moved.encode_to_vec())], 0).unwrap();
     drop((tree, db, log));
     let refused = open_with(dir.path(), &given(&[1])).err().unwrap();
     assert!(matches!(refused, OpenError::Unreadable(..)), "{refused}");

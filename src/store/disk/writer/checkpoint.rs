@@ -89,6 +89,7 @@ impl Writer {
             last_steady: ledger.last_steady,
             used: self.log.used().clone(),
             file_times: ledger.file_times.clone(),
+            registry_change: self.engine.last_change(),
             volumes: Vec::new(),
         };
         Manifest::write(&self.ledger_dir, &manifest, ledger.volumes.iter()).map_err(WriteError::from)?;
@@ -187,6 +188,7 @@ impl Writer {
         let pos = self.log.append(kind)?;
         let start = Instant::now();
         self.log.sync()?;
+        self.engine.note_next_record(self.log.next_number());
         self.shared.metrics.sync_seconds.observe(start.elapsed().as_secs_f64());
         Ok(pos)
     }

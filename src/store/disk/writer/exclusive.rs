@@ -42,23 +42,23 @@ impl Writer {
             Write::Retention(step) => step(self),
             Write::Create(new, reply) => {
                 let result = self.create(*new);
-                self.reply(reply, result);
+                self.reply_to_change(reply, result);
             }
             Write::Update(subscription, version, change, reply) => {
                 let result = self.update(subscription, version, *change);
-                self.reply(reply, result);
+                self.reply_to_change(reply, result);
             }
             Write::Delete(subscription, version, force, reply) => {
                 let result = self.delete(subscription, version, force);
-                self.reply(reply, result);
+                self.reply_to_change(reply, result);
             }
             Write::CreateToken(new, reply) => {
                 let result = self.create_token(*new);
-                self.reply(reply, result);
+                self.reply_to_change(reply, result);
             }
             Write::Tokens(change, reply) => {
                 let result = self.change_tokens(*change);
-                self.reply(reply, result);
+                self.reply_to_change(reply, result);
             }
             Write::Stop(reply) => {
                 self.reply(reply, Ok(self.log.next_number()));
@@ -67,6 +67,17 @@ impl Writer {
             Write::Accept(..) | Write::Settle => unreachable!("commits gather these"),
         }
         true
+    }
+
+    /// Replies to a change of the registry, after the log of events knows of it: so a start notices if both copies of the
+    /// registry are older ones.
+    fn reply_to_change<T>(&mut self, reply: Reply<T>, mut result: Result<T, StoreError>) {
+        let noted = self.write_batch(&mut self.begin());
+        // While the disk is full the next commit notes it.
+        if let (Err(failure @ StoreError::Failed(_)), true) = (noted, result.is_ok()) {
+            result = Err(failure);
+        }
+        self.reply(reply, result);
     }
 
     pub fn reply<T>(&mut self, reply: Reply<T>, result: Result<T, StoreError>) {
