@@ -10,7 +10,7 @@ use crate::{app, commands::import, delivery, domain, event, grpc, store, webhook
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     ("answer", domain::fuzz::response),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
@@ -26,6 +26,7 @@ pub const TARGETS: [Target; 22] = [
     ("objects", import::fuzz::objects),
     ("page_token", grpc::fuzz::page_token),
     ("registry", store::disk::fuzz::registry),
+    ("registry_log", store::disk::fuzz::registry_log),
     ("secrets", domain::fuzz::secrets),
     ("settings", grpc::fuzz::settings),
     ("sources", webhook_ingress::fuzz::sources),

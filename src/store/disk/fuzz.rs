@@ -25,7 +25,7 @@ use crate::domain::{
     time::UnixMicros,
 };
 
-pub use super::log::fuzz::log;
+pub use super::log::{fuzz::log, registry_log::fuzz as registry_log};
 
 /// A row of the registry: the value of a subscription or of a request; and a key.
 pub fn registry(data: &[u8]) {
@@ -208,9 +208,9 @@ mod seeds {
             conformance::{TestClock, attempt, new_event, subscription_to},
             disk::{
                 DiskStore, KeySource, StoreSettings,
-                log::{FIRST_FILE, Files, Kind, Record, replay},
+                log::{FIRST_FILE, Files, Kind, Record, registry_log::RegistryLog, replay},
                 read::fetch::ATTEMPT_HEAD,
-                records::RequestRecord,
+                records::{RegistryChange, RequestRecord, RowRecord},
             },
         },
     };
@@ -259,7 +259,25 @@ mod seeds {
         store.close().unwrap();
         drop(store);
         seeds.extend(of_the_log(dir.path()));
+        seeds.extend(of_the_registry_log(dir.path()));
         seeds
+    }
+
+    fn of_the_registry_log(dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
+        let file = std::fs::read(dir.join("ledger/registry")).unwrap();
+        let (_, rows) = RegistryLog::open(&dir.join("ledger")).unwrap();
+        let mut changes = Vec::new();
+        for (tree, rows) in rows {
+            let rows: Vec<_> = rows.into_iter().map(|(key, value)| RowRecord::put(key, value)).collect();
+            let removed = rows.iter().map(|row| RowRecord::removed(row.key.clone())).take(1).collect();
+            for rows in [rows, removed] {
+                let change =
+                    RegistryChange { tree: tree as u32, rows, more: false, next_record: 9 }.encode_to_vec();
+                changes.extend(u16::try_from(change.len()).unwrap().to_le_bytes());
+                changes.extend(change);
+            }
+        }
+        vec![("registry_log", changes), ("registry_log", [&[u8::MAX][..], &file].concat())]
     }
 
     fn token_seed() -> Vec<u8> {

@@ -241,3 +241,39 @@ fn frame(record: &mut Vec<u8>, change: &RegistryChange, at: u32, number: u64) ->
     record.resize(len, 0);
     Some(end)
 }
+
+/// Fuzz target: payloads of changes, each after its length in two bytes; with a first byte of 255, a file of arbitrary bytes.
+/// After one more change everything is read as before, and that change.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    let file = Arc::new(tempfile::tempfile().expect("there is room for a file"));
+    let write = |bytes: &[u8], at| write_all_at(&file, bytes, at).expect("there is room for a file");
+    match data.split_first() {
+        Some((&u8::MAX, bytes)) => write(bytes, 0),
+        _ => {
+            let (mut rest, mut end, mut number) = (data, 0, 1);
+            while let Some((len, more)) = rest.split_first_chunk::<2>() {
+                let (payload, more) = more.split_at(usize::from(u16::from_le_bytes(*len)).min(more.len()));
+                let mut record = vec![0; HEAD_BYTES];
+                record.extend(payload);
+                Head::fill(&mut record, Kind::Registry, LogPosition::new(FILE, end), number);
+                write(&record, end.into());
+                end += u32::try_from(padded(record.len())).expect("it is short");
+                (rest, number) = (more, number + 1);
+            }
+        }
+    }
+    let Ok(mut known) = read(&file) else { return };
+    let row = RowRecord::put(*b"key", *b"value");
+    let change =
+        RegistryChange { tree: RowTree::Tokens as u32, rows: vec![row], more: false, next_record: 7 };
+    let mut record = Vec::new();
+    let end = frame(&mut record, &change, known.end, known.next).expect("it is short");
+    file.set_len(known.end.into()).expect("it is shorter");
+    write(&record, known.end.into());
+    let again = read(&file).expect("it is read as it was written");
+    known.rows.entry(RowTree::Tokens).or_default().insert(b"key".to_vec(), b"value".to_vec());
+    assert_eq!(again.rows, known.rows);
+    assert_eq!((again.end, again.next), (end, known.next + 1));
+    assert_eq!(again.next_record, known.next_record.max(7));
+}
