@@ -4,7 +4,6 @@
 use std::{
     env,
     ffi::OsString,
-    fmt,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -15,26 +14,19 @@ use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    client::{Client, Connection},
-    publish::Publisher,
-    report::Report,
-};
-use super::{exit_code, run_until_signal};
+use self::{client::Client, publish::Publisher, report::Report};
+use super::{connection::ConnectionArguments, exit_code, print_error, run_until_signal};
 use crate::{
     config::{TOKEN_ENVIRONMENT, parse_duration},
     domain::ids::AccountId,
 };
 
-mod address;
 mod client;
-mod identity;
 mod objects;
 mod publish;
 mod reader;
 mod report;
 
-pub use address::Address;
 pub use objects::OBJECT_BYTES_MAX;
 #[cfg(any(test, fuzzing))]
 pub use objects::fuzz;
@@ -72,21 +64,9 @@ pub struct Arguments {
     /// are refused.
     #[arg(long, value_name = "NUMBER")]
     pub account: Option<AccountId>,
-    /// The gateway's gRPC address: http:// or https://, a host and a port.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
-    pub address: Address,
-    /// File with the access token.
-    #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// PEM file with the certificate authorities to trust for https, instead of the system's.
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// PEM file with the client certificate, followed by its chain.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-    /// PEM file with the private key of the client certificate.
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
+    /// The gateway.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
     /// Only read and check the input. Needs no gateway.
     #[arg(long, conflicts_with = "validate_only")]
     pub dry_run: bool,
@@ -150,19 +130,6 @@ impl Ending {
     }
 }
 
-impl Arguments {
-    /// Checks arguments that depend on each other.
-    fn check(&self) -> anyhow::Result<()> {
-        let wants_tls = self.ca.is_some() || self.cert.is_some();
-        anyhow::ensure!(
-            self.address.is_https() || !wants_tls,
-            "--ca and --cert are for https only, but --address is {}",
-            self.address
-        );
-        Ok(())
-    }
-}
-
 /// The arguments of the command.
 pub fn command(name: &'static str) -> Command {
     Arguments::augment_args(Command::new(name))
@@ -200,13 +167,11 @@ async fn start(
     token: Option<OsString>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Client>, Ending> {
-    arguments.check().map_err(Ending::Misused)?;
+    arguments.connection.check().map_err(Ending::Misused)?;
     if arguments.dry_run {
         return Ok(None);
     }
-    let token = identity::token(arguments.token_file.as_deref(), token).map_err(Ending::Failed)?;
-    let tls = identity::tls(arguments).map_err(Ending::Failed)?;
-    let connection = Connection { address: arguments.address.clone(), tls, token };
+    let connection = arguments.connection.read(token).map_err(Ending::Failed)?;
     let connecting = Client::connect(connection, arguments.retry_for, shutdown.clone());
     match shutdown.run_until_cancelled(connecting).await {
         None => Err(Ending::Interrupted),
@@ -230,9 +195,4 @@ async fn publish(arguments: &Arguments, client: Option<Client>, shutdown: Cancel
         Err(error) if matches!(ending, Ending::Complete) => Ending::Failed(error),
         Err(_) => ending,
     }
-}
-
-/// Writes a line to standard error. If that is closed, the line is lost.
-fn print_error(line: fmt::Arguments<'_>) {
-    drop(writeln!(io::stderr(), "{line}"));
 }

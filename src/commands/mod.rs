@@ -1,7 +1,7 @@
 //! The subcommands of `tidings`, one module each, and the steps that they share.
 
 use std::{
-    env,
+    env, fmt,
     future::Future,
     io::{self, Write},
     process::ExitCode,
@@ -22,6 +22,7 @@ use crate::{
 
 pub mod check;
 pub mod config;
+mod connection;
 pub mod demo;
 pub mod import;
 pub mod receive;
@@ -67,6 +68,11 @@ where
 /// Starts the log of a command whose output is for people: warnings and errors only.
 fn log_warnings(format: LogFormat) -> anyhow::Result<()> {
     telemetry::start(format, "warn").context("cannot write log lines")
+}
+
+/// Writes a line to standard error. If that is closed, the line is lost.
+fn print_error(line: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

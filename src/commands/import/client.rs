@@ -1,32 +1,25 @@
 //! The client of the gateway: publishes batches, and retries while the gateway has no room or cannot be
 //! reached.
 
-use std::{error::Error, io, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, error::Elapsed, sleep, timeout},
-};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, error::Elapsed, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
-use tower::service_fn;
 
-use super::{address::Address, print_error};
-use crate::proto::v1::{
-    BatchPublishEventsRequest, PublishEventRequest, PublishResult, event_service_client::EventServiceClient,
+use crate::{
+    commands::{
+        connection::{Connection, chain},
+        print_error,
+    },
+    proto::v1::{
+        BatchPublishEventsRequest, PublishEventRequest, PublishResult,
+        event_service_client::EventServiceClient,
+    },
 };
 
-/// Limit on connecting, with TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit on a call. With its default settings the gateway ends a call earlier.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit on a call under way after a signal.
@@ -35,13 +28,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 const WAIT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait, unless the gateway asks for a longer one.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// The address of a gateway, and the credentials of both ends.
-pub(super) struct Connection {
-    pub(super) address: Address,
-    pub(super) tls: Option<Arc<ClientConfig>>,
-    pub(super) token: Option<MetadataValue<Ascii>>,
-}
 
 /// A connection to a gateway.
 pub(super) struct Client {
@@ -80,29 +66,7 @@ impl Client {
         retry_for: Duration,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let address = connection.address.clone();
-        let endpoint =
-            Endpoint::from(address.uri().clone()).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let connecting = async {
-            match connection.tls.clone() {
-                None => endpoint.connect().await,
-                Some(tls) => {
-                    let connector = service_fn(move |_| {
-                        let (address, tls) = (address.clone(), Arc::clone(&tls));
-                        async move { connect_tls(&address, tls).await.map(TokioIo::new) }
-                    });
-                    endpoint.connect_with_connector(connector).await
-                }
-            }
-        };
-        let channel = connecting.await.map_err(|error| {
-            anyhow!(
-                "cannot reach a gateway at {}: {}",
-                connection.address,
-                chain(error.to_string(), error.source())
-            )
-        })?;
-        let events = EventServiceClient::new(channel);
+        let events = EventServiceClient::new(connection.connect().await?);
         Ok(Self { events, connection, retry_for, shutdown, has_responded: false })
     }
 
@@ -150,10 +114,7 @@ impl Client {
         requests: &[PublishEventRequest],
     ) -> Result<Result<Vec<PublishResult>, Status>, CallError> {
         let message = BatchPublishEventsRequest { requests: requests.to_vec(), ..Default::default() };
-        let mut request = Request::new(message);
-        if let Some(token) = &self.connection.token {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
+        let request = self.connection.request(message);
         let shutdown = self.shutdown.clone();
         let ended = async {
             shutdown.cancelled().await;
@@ -215,29 +176,4 @@ fn timed_out(elapsed: Elapsed) -> Status {
     let mut status = Status::deadline_exceeded(format!("no response within {CALL_TIMEOUT:?}"));
     status.set_source(Arc::new(elapsed));
     status
-}
-
-/// The message of an error with those of its sources. Some messages include their source already.
-fn chain(mut text: String, mut source: Option<&(dyn Error + 'static)>) -> String {
-    while let Some(error) = source {
-        let further = error.to_string();
-        if !text.ends_with(&further) {
-            text = format!("{text}: {further}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-async fn connect_tls(
-    address: &Address,
-    tls: Arc<ClientConfig>,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let connecting = async {
-        let stream = TcpStream::connect((address.host(), address.port())).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from(address.host().to_owned()).map_err(io::Error::other)?;
-        TlsConnector::from(tls).connect(name, stream).await
-    };
-    timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

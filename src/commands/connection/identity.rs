@@ -15,7 +15,7 @@ use rustls::{
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
-use super::Arguments;
+use super::ConnectionArguments;
 use crate::{
     config::TOKEN_ENVIRONMENT,
     domain::{access::TOKEN_CHARS_MAX, secret::Secret, subscription::tls::provider},
@@ -70,7 +70,7 @@ pub(super) fn token(
 /// # Errors
 ///
 /// A file cannot be read or parsed, or the system has no certificate authorities.
-pub(super) fn tls(arguments: &Arguments) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+pub(super) fn tls(arguments: &ConnectionArguments) -> anyhow::Result<Option<Arc<ClientConfig>>> {
     if !arguments.address.is_https() {
         return Ok(None);
     }

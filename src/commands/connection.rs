@@ -1,0 +1,134 @@
+//! The connection to a running gateway, for the commands that call one.
+
+use std::{error::Error, ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{anyhow, ensure};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+use tower::service_fn;
+
+mod address;
+mod identity;
+
+pub use address::Address;
+
+/// Limit on connecting, with TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which gateway, and the credentials of both ends.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConnectionArguments {
+    /// The gateway's gRPC address: http:// or https://, a host and a port.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
+    pub address: Address,
+    /// File with the access token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file with the certificate authorities to trust for https, instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// PEM file with the client certificate, followed by its chain.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// PEM file with the private key of the client certificate.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+}
+
+impl ConnectionArguments {
+    /// Checks arguments that depend on each other.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let wants_tls = self.ca.is_some() || self.cert.is_some();
+        ensure!(
+            self.address.is_https() || !wants_tls,
+            "--ca and --cert are for https only, but --address is {}",
+            self.address
+        );
+        Ok(())
+    }
+
+    /// Reads the files. `token` is the value of the variable [`crate::config::TOKEN_ENVIRONMENT`].
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or used, or there are two tokens.
+    pub(super) fn read(&self, token: Option<OsString>) -> anyhow::Result<Connection> {
+        let token = identity::token(self.token_file.as_deref(), token)?;
+        Ok(Connection { address: self.address.clone(), tls: identity::tls(self)?, token })
+    }
+}
+
+/// The address of a gateway, and the credentials of both ends.
+pub(super) struct Connection {
+    pub(super) address: Address,
+    tls: Option<Arc<ClientConfig>>,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// The gateway cannot be reached, or TLS fails.
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let address = self.address.clone();
+        let endpoint =
+            Endpoint::from(address.uri().clone()).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let connected = match self.tls.clone() {
+            None => endpoint.connect().await,
+            Some(tls) => {
+                let connector = service_fn(move |_| {
+                    let (address, tls) = (address.clone(), Arc::clone(&tls));
+                    async move { connect_tls(&address, tls).await.map(TokioIo::new) }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        connected.map_err(|error| {
+            let cause = chain(error.to_string(), error.source());
+            anyhow!("cannot reach a gateway at {}: {cause}", self.address)
+        })
+    }
+
+    /// A request with the token, if there is one.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        request
+    }
+}
+
+/// The message of an error with those of its sources. Some messages include their source already.
+pub(super) fn chain(mut text: String, mut source: Option<&(dyn Error + 'static)>) -> String {
+    while let Some(error) = source {
+        let further = error.to_string();
+        if !text.ends_with(&further) {
+            text = format!("{text}: {further}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+async fn connect_tls(
+    address: &Address,
+    tls: Arc<ClientConfig>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let connecting = async {
+        let stream = TcpStream::connect((address.host(), address.port())).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(address.host().to_owned()).map_err(io::Error::other)?;
+        TlsConnector::from(tls).connect(name, stream).await
+    };
+    timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
