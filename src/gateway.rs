@@ -30,6 +30,7 @@ mod access;
 mod admission;
 mod audit;
 mod backlog;
+mod backup;
 mod deliveries;
 mod error;
 mod events;
@@ -40,6 +41,7 @@ mod subscriptions;
 mod watch;
 
 pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
+pub use backup::{BACKUP_TIME_MAX, BACKUPS_MAX, BackupRun};
 pub use deliveries::{AttemptResult, ListDeliveries, Summary};
 pub use error::{ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
@@ -51,7 +53,9 @@ pub use subscriptions::{
 pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
 // Types of the store that are parameters and results of use cases.
-pub use crate::store::{AuditQuery, DeliveryRecord, EventQuery, Issued, Page, RequestKey, TimeRange};
+pub use crate::store::{
+    AuditQuery, BackupPart, DeliveryRecord, EventQuery, FileSum, Issued, Page, RequestKey, TimeRange,
+};
 
 use access::Access;
 use admission::Admission;
@@ -174,6 +178,7 @@ struct Inner {
     reads: Arc<Semaphore>,
     tests: Semaphore,
     watches: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
     /// The store is at its size limit, and everything in it is still to be delivered.
     full: AtomicBool,
     backlog_log: LogThrottle,
@@ -202,6 +207,7 @@ impl Gateway {
             full: AtomicBool::new(false),
             backlog_log: LogThrottle::new(),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),
             store,

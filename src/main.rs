@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Command;
 use mimalloc::MiMalloc;
-use tidings::commands::{EX_USAGE, check, config, demo, import, receive, rotate_keys, serve};
+use tidings::commands::{EX_USAGE, backup, check, config, demo, import, receive, rotate_keys, serve};
 
 /// An event is many small allocations that one thread makes and another frees. The system's allocator is slow
 /// at that.
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Some(("serve", matches)) => serve::execute(matches),
         Some(("config", matches)) => config::execute(matches),
         Some(("check", matches)) => check::execute(matches),
+        Some(("backup", matches)) => backup::execute(matches),
         Some(("rotate-secrets-key", matches)) => rotate_keys::execute(matches),
         Some(("receive", matches)) => receive::execute(matches),
         Some(("import", matches)) => import::execute(matches),
@@ -40,6 +41,7 @@ fn command() -> Command {
         .subcommand(serve::command("serve"))
         .subcommand(config::command("config"))
         .subcommand(check::command("check"))
+        .subcommand(backup::command("backup"))
         .subcommand(rotate_keys::command("rotate-secrets-key"))
         .subcommand(receive::command("receive"))
         .subcommand(import::command("import"))

@@ -64,6 +64,7 @@ pub const REFUSAL_REASONS: [&str; 15] = [
 
 const OUTCOMES: [&str; 7] = ["ok", "http_status", "timeout", "connect", "io", "blocked", "damaged"];
 const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
+const BACKUP_OUTCOMES: [&str; 2] = ["complete", "incomplete"];
 const AUDIT_OUTCOMES: [&str; 3] = ["unknown", "ok", "refused"];
 
 /// From a quarter of a millisecond, the shortest commit, to the longest time that a caller waits.
@@ -165,6 +166,8 @@ pub struct Metrics {
     pub audit_removed_for_age: IntCounter,
     /// Audit records removed because of their size.
     pub audit_removed_for_size: IntCounter,
+    /// In the order of [`BACKUP_OUTCOMES`].
+    backups: Vec<IntCounter>,
 }
 
 impl Metrics {
@@ -378,6 +381,13 @@ impl Metrics {
             ),
             audit_removed_for_age: audit_removed[0].clone(),
             audit_removed_for_size: audit_removed[1].clone(),
+            backups: counters(
+                r,
+                "tidings_backups_total",
+                "Backups that ended: sent whole, or cut off by their caller or a failure.",
+                "outcome",
+                &BACKUP_OUTCOMES,
+            ),
             delivery_stats: DeliveryStats::new(start),
             store: OnceLock::new(),
             registry: r.clone(),
@@ -407,6 +417,11 @@ impl Metrics {
     pub fn publish_refused(&self, reason: &str) {
         let listed = REFUSAL_REASONS.iter().position(|listed| *listed == reason);
         self.publishes_refused[listed.unwrap_or(REFUSAL_REASONS.len() - 1)].inc();
+    }
+
+    /// Counts a backup that ended.
+    pub fn backup_ended(&self, is_complete: bool) {
+        self.backups[usize::from(!is_complete)].inc();
     }
 
     /// Counts a call with an audit record of this outcome.

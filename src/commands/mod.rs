@@ -20,6 +20,7 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
+pub mod backup;
 pub mod check;
 pub mod config;
 mod connection;

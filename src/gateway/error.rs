@@ -77,6 +77,15 @@ pub enum GatewayError {
         /// Its state.
         state: DeliveryState,
     },
+    /// A backup is running: wait until it has ended.
+    #[error("another backup is running, and one may run at a time; wait until it has ended")]
+    BackupRunning,
+    /// The backup was not read within this time.
+    #[error("the backup was not read within {} hours, and was ended", .0.as_secs() / 3600)]
+    BackupTooSlow(Duration),
+    /// The store is in memory only.
+    #[error("the store is in memory only: there is nothing to back up")]
+    NothingToBackUp,
     /// The account may have no more subscriptions: remove some.
     #[error("account {account} has reached its subscription limit: subscriptions_per_account_max is {max}")]
     TooManySubscriptions {
@@ -271,6 +280,9 @@ impl GatewayError {
                 report(Precondition, "ROTATIONS_OVERLAP").metadata("max", max).subject(subscription)
             }
             Self::DeliveryOver { name, .. } => report(Precondition, "DELIVERY_OVER").subject(name),
+            Self::BackupRunning => report(Precondition, "BACKUP_RUNNING").subject(ALL_ACCOUNTS),
+            Self::BackupTooSlow(_) => report(Precondition, "BACKUP_TOO_SLOW").subject(ALL_ACCOUNTS),
+            Self::NothingToBackUp => report(Precondition, "NOTHING_TO_BACK_UP").subject(ALL_ACCOUNTS),
             Self::FirstTokenNotAdmin => report(Precondition, "FIRST_TOKEN_NOT_ADMIN")
                 .violation("access_token.scopes", "must have SCOPE_ADMIN in the first token")
                 .subject("accessTokens"),
@@ -424,6 +436,7 @@ impl From<StoreError> for GatewayError {
             StoreError::Busy => Self::Overloaded { limit: None, retry_after: OVERLOADED_RETRY_AFTER },
             StoreError::Full => Self::DiskFull { retry_after: DISK_FULL_RETRY_AFTER },
             StoreError::NoDescriptor => Self::NoDescriptor { retry_after: UNAVAILABLE_RETRY_AFTER },
+            StoreError::NothingOnDisk => Self::NothingToBackUp,
             StoreError::Closed => Self::ShuttingDown,
             StoreError::Failed(why) => Self::Storage(why),
             StoreError::ReadFailed(why) => Self::ReadFailed(why),

@@ -60,6 +60,9 @@ pub enum StoreError {
     /// No file descriptor is free. Stored data is unchanged: try again.
     #[error("no file descriptor is free")]
     NoDescriptor,
+    /// The engine has no files that could be copied.
+    #[error("the store is in memory only")]
+    NothingOnDisk,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

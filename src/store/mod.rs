@@ -22,6 +22,7 @@ use crate::{
 
 pub mod access_tokens;
 mod audit;
+mod backup;
 mod changes;
 mod commit_future;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub mod registry;
 
 pub use access_tokens::{Issued, TokenChange, TokenRow, Tokens};
 pub use audit::{AUDIT_REFUSED_PART, AuditQuery, AuditWrite};
+pub use backup::{Backup, BackupPart, FileSum};
 pub use commit_future::CommitFuture;
 pub use error::StoreError;
 pub use model::*;
@@ -204,6 +206,12 @@ pub trait Store: Send + Sync + 'static {
     /// Removes audit records from before `since` and returns their number. One call removes a bounded number;
     /// call again for the rest.
     fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64>;
+
+    /// Begins a consistent copy of everything as of a moment between this call and its result. Writes go on while
+    /// it is read. [`StoreError::NothingOnDisk`] if the engine has no files.
+    fn begin_backup(&self) -> CommitFuture<Backup> {
+        CommitFuture::ready(Err(StoreError::NothingOnDisk))
+    }
 
     /// Whether reads may block on the disk. If not, they are quick and allowed on any thread.
     fn blocks_on_io(&self) -> bool {

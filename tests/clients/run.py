@@ -117,6 +117,7 @@ def main(binary, directory):
             "CONSOLE": gateway.console,
             "GUARDED_CONSOLE": guarded.console,
             "ADMIN_TOKEN": ADMIN_TOKEN,
+            "KEY_FILE": str(Path(data_dir) / "secrets.key"),
             "BUF": str(HERE / "node/node_modules/.bin/buf"),
             "PYTHONPATH": str(directory / "stubs"),
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -32,8 +32,9 @@ use tower::util::BoxCloneSyncService;
 
 use crate::support::{client::Client, in_process::*};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "tidings.v1.AuditService",
+    "tidings.v1.BackupService",
     "tidings.v1.DeliveryService",
     "tidings.v1.EventService",
     "tidings.v1.SubscriptionService",

@@ -27,11 +27,11 @@ use crate::support::{
     receiver::{Receiver, Request, Response},
 };
 
-mod load;
+pub(super) mod load;
 
 use load::{Load, conversation_of, event_id, request};
 
-const ACCOUNT: i64 = 1;
+pub(super) const ACCOUNT: i64 = 1;
 /// Conversations that the events are of.
 const CONVERSATIONS: i64 = 10;
 /// Acknowledged events of each round, after which the gateway is killed; over and over.
@@ -114,22 +114,22 @@ async fn a_gateway_that_was_killed_while_it_started_starts_again() {
 }
 
 /// A receiver that fails some of the requests, and now and then all of them.
-struct Endpoint {
-    receiver: Receiver,
+pub(super) struct Endpoint {
+    pub(super) receiver: Receiver,
     /// How many requests it still fails in a row.
-    failing: Arc<AtomicUsize>,
+    pub(super) failing: Arc<AtomicUsize>,
     /// The webhook-ids, by path, of requests whose response was to be 200.
-    taken: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+    pub(super) taken: Arc<Mutex<HashMap<String, HashSet<String>>>>,
 }
 
 /// A subscription of the endpoint's.
-struct Subscribed {
-    path: &'static str,
-    subscription: v1::Subscription,
+pub(super) struct Subscribed {
+    pub(super) path: &'static str,
+    pub(super) subscription: v1::Subscription,
 }
 
 impl Endpoint {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let failing = Arc::new(AtomicUsize::new(0));
         let taken = Arc::<Mutex<HashMap<_, HashSet<_>>>>::default();
         let (fails, takes, mut count) = (Arc::clone(&failing), Arc::clone(&taken), 0_usize);
@@ -152,7 +152,7 @@ impl Endpoint {
     }
 
     /// One subscription in each form, of which one is ordered where the gateway takes such.
-    async fn subscribe(&self, client: &Client) -> Vec<Subscribed> {
+    pub(super) async fn subscribe(&self, client: &Client) -> Vec<Subscribed> {
         let asked =
             |path, format, ordered| v1::Subscription { ordered, ..asked(self.receiver.url(path), format) };
         let wanted = [
@@ -225,7 +225,7 @@ fn by_webhook_id<'a>(seen: &'a [Request], path: &str) -> BTreeMap<&'a str, Vec<&
 
 /// The numbers of the events that are stored, in their order: all were acknowledged, since every caller went
 /// on until it had its response, and each is there once.
-async fn stored_once(client: &Client, acknowledged: &BTreeSet<i64>) -> Vec<i64> {
+pub(super) async fn stored_once(client: &Client, acknowledged: &BTreeSet<i64>) -> Vec<i64> {
     let numbers: HashMap<String, i64> =
         acknowledged.iter().map(|number| (event_name(*number), *number)).collect();
     let stored = client.stored_events(ACCOUNT).await;
@@ -240,7 +240,7 @@ fn event_name(number: i64) -> String {
 }
 
 /// The webhook-id of the delivery of this event.
-fn webhook_id(subscription: &v1::Subscription, number: i64) -> String {
+pub(super) fn webhook_id(subscription: &v1::Subscription, number: i64) -> String {
     let uid = Uuid::parse_str(&subscription.uid).unwrap();
     Uuid::new_v5(&uid, event_name(number).as_bytes()).to_string()
 }
@@ -288,7 +288,7 @@ async fn assert_shown(
 
 /// The events of each conversation came in their stored order: none before the one before it was taken. The
 /// last one may come again after a kill, an earlier one not.
-fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
+pub(super) fn assert_in_order(seen: &[Request], path: &str, stored: &[i64]) {
     let places: HashMap<i64, usize> =
         stored.iter().enumerate().map(|(place, number)| (*number, place)).collect();
     let mut last: HashMap<i64, (usize, bool)> = HashMap::new();

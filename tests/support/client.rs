@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost_types::FieldMask;
 use tidings::proto::v1::{
     self, EventType, access_token_service_client::AccessTokenServiceClient,
-    audit_service_client::AuditServiceClient, delivery::State,
+    audit_service_client::AuditServiceClient, backup_service_client::BackupServiceClient, delivery::State,
     delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
     subscription_service_client::SubscriptionServiceClient,
 };
@@ -32,6 +32,7 @@ pub struct Client {
     pub deliveries: DeliveryServiceClient<Channel>,
     pub audit: AuditServiceClient<Channel>,
     pub tokens: AccessTokenServiceClient<Channel>,
+    pub backups: BackupServiceClient<Channel>,
 }
 
 /// A subscription that was made.
@@ -133,6 +134,7 @@ impl Client {
             deliveries: DeliveryServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
             tokens: AccessTokenServiceClient::new(channel.clone()),
+            backups: BackupServiceClient::new(channel.clone()),
             channel,
         }
     }

@@ -24,6 +24,7 @@ use crate::{
         services::{
             access_tokens::AccessTokens,
             audit_log::Audit,
+            backups::Backups,
             deliveries::Deliveries,
             events::Events,
             health::{Health, HealthService},
@@ -37,8 +38,8 @@ use crate::{
     },
     proto::v1::{
         access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
-        delivery_service_server::DeliveryServiceServer, event_service_server::EventServiceServer,
-        subscription_service_server::SubscriptionServiceServer,
+        backup_service_server::BackupServiceServer, delivery_service_server::DeliveryServiceServer,
+        event_service_server::EventServiceServer, subscription_service_server::SubscriptionServiceServer,
     },
 };
 
@@ -84,6 +85,7 @@ pub(super) fn routes(
     let subscriptions = Subscriptions { gateway: gateway.clone(), call_timeout, audited: audited.clone() };
     let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, audited: audited.clone() };
     let audit = Audit { gateway: gateway.clone(), call_timeout };
+    let backups = Backups { audited: audited.clone(), shutdown: shutdown.clone() };
     let deliveries = Deliveries { gateway, call_timeout, audited, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
@@ -93,6 +95,7 @@ pub(super) fn routes(
             DeliveryServiceServer::<Deliveries>::NAME,
             AccessTokenServiceServer::<AccessTokens>::NAME,
             AuditServiceServer::<Audit>::NAME,
+            BackupServiceServer::<Backups>::NAME,
         ],
         shutdown: shutdown.clone(),
     };
@@ -102,6 +105,7 @@ pub(super) fn routes(
     let router = add(router, &filters, configured!(DeliveryServiceServer::new(deliveries), settings));
     let router = add(router, &filters, configured!(AccessTokenServiceServer::new(tokens), settings));
     let router = add(router, &filters, configured!(AuditServiceServer::new(audit), settings));
+    let router = add(router, &filters, configured!(BackupServiceServer::new(backups), settings));
     let router = add(router, &filters, configured!(HealthServer::new(health), settings));
     let router = add(router, &filters, configured!(reflection_v1(), settings));
     let router = add(router, &filters, configured!(reflection_v1alpha(), settings));

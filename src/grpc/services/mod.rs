@@ -2,6 +2,7 @@
 
 pub(super) mod access_tokens;
 pub(super) mod audit_log;
+pub(super) mod backups;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod health;

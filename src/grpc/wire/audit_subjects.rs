@@ -10,6 +10,7 @@ use crate::{
         ids::{DeliveryName, SubscriptionId, SubscriptionName, parse_account_name},
         subscription::{Mask, check_overlap},
     },
+    gateway::BackupRun,
     proto::v1,
 };
 
@@ -208,5 +209,18 @@ impl AuditedRequest for v1::RevokeAccessTokenRequest {
     fn subject(&self) -> AuditSubject {
         let resource = self.name.parse::<TokenId>().map(|id| id.name()).unwrap_or_default();
         AuditSubject { resource, ..AuditSubject::default() }
+    }
+}
+
+impl AuditedRequest for v1::CreateBackupRequest {
+    type Response = BackupRun;
+    const METHOD: &'static str = "tidings.v1.BackupService/CreateBackup";
+
+    fn subject(&self) -> AuditSubject {
+        AuditSubject::default()
+    }
+
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.parameters = parameters([("size_bytes", Some(response.bytes().to_string()))]);
     }
 }

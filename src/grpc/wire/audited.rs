@@ -21,7 +21,7 @@ use crate::{
 
 /// A request that changes something.
 pub(in crate::grpc) trait AuditedRequest: Send + 'static {
-    /// The message of its response.
+    /// The message of its response, or what a stream of responses is made of.
     type Response: Send + 'static;
 
     /// `tidings.v1.SubscriptionService/DeleteSubscription`.

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{
     data_dir::{
-        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, parse_marker, prepare, take_lock, write_marker,
+        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, parse_marker, prepare, refuse_unfinished, take_lock,
+        write_marker,
     },
     fs::sync_dir,
     index::manifest::{MANIFEST, Manifest},
@@ -105,6 +106,7 @@ pub fn check(data_dir: &Path, repair: bool) -> Result<CheckReport, OpenError> {
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
     let _lock = take_lock(data_dir)?;
+    refuse_unfinished(data_dir)?;
     let mut check = Check { data_dir, repair, report: CheckReport::default() };
     check.run().map_err(|error| {
         error.downcast().unwrap_or_else(|error| OpenError::of_file_system(data_dir, error))

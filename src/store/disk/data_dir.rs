@@ -2,7 +2,7 @@
 //!
 //! | entry | content |
 //! |---|---|
-//! | `TIDINGS` | marks a data directory: its format, and whether its creation was completed |
+//! | `TIDINGS` | marks a data directory: its format, and whether its creation was completed; or a backup that is not whole |
 //! | `lock` | locked by the process that has the directory open |
 //! | `clean` | the end of the store at the last clean shutdown; an earlier end found at a start means loss |
 //! | `secrets.key` | the key that secrets are sealed with, unless another one is configured |
@@ -65,12 +65,15 @@ pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
 
 pub(super) const CREATING: &str = "creating";
 pub(super) const READY: &str = "ready";
+/// The marker of a backup that is not whole.
+const UNFINISHED_BACKUP: &str = "tidings backup unfinished\n";
 
 /// Looks at what is there before sled does. The format of the store; `None` if it is to be made.
 pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
     let unreadable = |why: &str| OpenError::Unreadable(data_dir.to_owned(), why.to_owned());
     let (engine_dir, ledger_dir) = (data_dir.join(ENGINE_DIR), data_dir.join(LEDGER_DIR));
+    refuse_unfinished(data_dir)?;
     let engine_exists = engine_dir.try_exists().map_err(io)?;
     let ledger_exists = ledger_dir.try_exists().map_err(io)?;
     let marker = match fs::read(data_dir.join(MARKER)) {
@@ -133,6 +136,21 @@ pub(super) fn write_marker(data_dir: &Path, state: &str) -> io::Result<()> {
     replace_file(data_dir, MARKER, format!("tidings format {FORMAT} {state}\n").as_bytes())
 }
 
+/// Marks a backup that is not whole.
+pub(super) fn write_unfinished(data_dir: &Path) -> io::Result<()> {
+    replace_file(data_dir, MARKER, UNFINISHED_BACKUP.as_bytes())
+}
+
+/// Errors if the directory is a backup that is not whole.
+pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), OpenError> {
+    match fs::read(data_dir.join(MARKER)) {
+        Ok(marker) if marker == UNFINISHED_BACKUP.as_bytes() => {
+            Err(OpenError::UnfinishedBackup(data_dir.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Creates the directory and those above it, durably.
 pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
     let missing: Vec<_> = dir.ancestors().take_while(|dir| !is_there(dir)).collect();
@@ -163,7 +181,10 @@ pub fn note_clean_end(
     next_record: u64,
     registry_change: u64,
 ) -> io::Result<()> {
-    let text =
-        format!("next_seq {}\nnext_record {next_record}\nregistry_change {registry_change}\n", next_seq.0);
-    replace_file(data_dir, CLEAN, text.as_bytes())
+    replace_file(data_dir, CLEAN, clean_text(next_seq, next_record, registry_change).as_bytes())
+}
+
+/// The content of [`CLEAN`].
+pub(super) fn clean_text(next_seq: Seq, next_record: u64, registry_change: u64) -> String {
+    format!("next_seq {}\nnext_record {next_record}\nregistry_change {registry_change}\n", next_seq.0)
 }

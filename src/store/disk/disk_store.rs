@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::{
-    data_dir,
+    backup, data_dir,
     kv::{audit_log::AuditLog, engine::Engine},
     log::{ReadError, damage_at},
     retention::RetentionThread,
@@ -30,7 +30,7 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
+        Accepted, AuditQuery, AuditWrite, Backup, Change, Changes, CommitFuture, Created, DeliveryQuery,
         DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, NewToken, OperatorAction,
         OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
         RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens,
@@ -248,6 +248,16 @@ impl Store for DiskStore {
 
     fn purge_audit(&self, since: UnixMicros) -> CommitFuture<u64> {
         self.audit.purge(since)
+    }
+
+    fn begin_backup(&self) -> CommitFuture<Backup> {
+        let engine = Arc::clone(&self.engine);
+        self.write(|reply| {
+            Write::Step(Box::new(move |writer| {
+                let begun = backup::begin(writer, &engine);
+                writer.reply(reply, begun);
+            }))
+        })
     }
 
     fn close(&self) -> Result<(), StoreError> {

@@ -323,6 +323,17 @@ impl Log {
         self.used.range(..self.active_no).map(|(number, used)| (*number, u64::from(*used))).collect()
     }
 
+    /// The files, the oldest first, each with a reader of its own and its bytes in use. A file that is removed
+    /// stays on the disk, as it is, until its reader is dropped.
+    pub fn files_now(&self) -> Vec<(u32, LogReader, u32)> {
+        let files = self.reader.files.read().expect(NO_PANIC);
+        let of = |(number, used): (&u32, &u32)| {
+            let file = Arc::clone(files.get(number)?);
+            Some((*number, LogReader::of_file(*number, file), *used))
+        };
+        self.used.iter().filter_map(of).collect()
+    }
+
     /// Whether events may be written. An error while the next file cannot be made and the rest of this one is
     /// reserved for settlements.
     pub fn check_room_for_events(&self) -> Result<(), WriteError> {
@@ -483,7 +494,8 @@ fn file_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(file_name(number))
 }
 
-fn file_number(name: &str) -> Option<u32> {
+/// The number of the log's file with this name, if it is one.
+pub fn file_number(name: &str) -> Option<u32> {
     name.strip_suffix(".log").filter(|digits| digits.len() == 10)?.parse().ok()
 }
 

@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::config::{declared_defaults, quantities::bytes};
 
+mod backup;
 pub mod check;
 mod data_dir;
 mod disk_store;
@@ -30,6 +31,7 @@ mod retention;
 mod shared;
 mod writer;
 
+pub use backup::receive::{BackupReceiver, ReceiveError, Received};
 pub use disk_store::DiskStore;
 pub use index::volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use keys::key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};

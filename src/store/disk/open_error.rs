@@ -85,6 +85,11 @@ pub enum OpenError {
         "TIDINGS_SECRETS_KEY cannot be changed from here: put a new key in front of the one that is there, with a comma between them, and repeat this; afterwards leave out the old one"
     )]
     NoNewKey,
+    /// It is a backup that was cut off.
+    #[error(
+        "data directory {0} is a backup that was not completed, and cannot be used. Nothing was changed. Use another backup, or make a new one with `tidings backup --to DIR`; remove this one"
+    )]
+    UnfinishedBackup(PathBuf),
     /// There is no store whose key could be rotated.
     #[error("data directory {0} has no store in it")]
     NoStore(PathBuf),

@@ -313,7 +313,7 @@ impl Job {
             writer.reply(reply, result.map(|result| (result, committed)));
         };
         self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
-        if self.writes.send(Write::Retention(Box::new(on_writer))).is_err() {
+        if self.writes.send(Write::Step(Box::new(on_writer))).is_err() {
             self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
             return Err(StoreError::Closed);
         }

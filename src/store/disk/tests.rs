@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod backup;
 mod check;
 mod damage;
 mod damaged_records;

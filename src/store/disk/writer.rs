@@ -67,8 +67,8 @@ pub enum Write {
     Decide(DeliveryKey, OperatorAction, Reply<DeliveryState>),
     /// A replay.
     Replay(Box<ReplayQuery>, Vec<Seq>, Reply<u64>),
-    /// A step of retention, which sends its own reply.
-    Retention(Box<dyn FnOnce(&mut Writer) + Send>),
+    /// A step of retention or the beginning of a backup, which sends its own reply.
+    Step(Box<dyn FnOnce(&mut Writer) + Send>),
     /// A new subscription.
     Create(Box<NewSubscription>, Reply<Created>),
     /// A change of a subscription.

@@ -34,7 +34,7 @@ MASK = re.compile(r'("update_mask": *)\{"paths": *(\[[^]]*\])\}')
 TOKEN = re.compile(r'"token": *"(tdg_[^"]+)"')
 # The programs that this file stands in for, and those of the system that the documents use. Nothing else is in the path.
 STAND_INS = ("grpcurl", "tidings", "cargo", "just")
-PROGRAMS = ("cat", "cp", "openssl", "tee")
+PROGRAMS = ("cat", "cp", "mv", "openssl", "tee")
 
 
 def main(*documents):
@@ -49,6 +49,8 @@ def main(*documents):
         for name in PROGRAMS:
             (Path(commands) / name).symlink_to(shutil.which(name))
         write_hooks(Path(directory) / "hooks.jsonl")
+        # The copy of the key that its operator has kept.
+        shutil.copy(os.environ["KEY_FILE"], Path(directory) / "secrets.key")
         environment = os.environ | {
             "PATH": commands,
             "PATH_OF_PROGRAMS": os.environ["PATH"],
@@ -178,7 +180,7 @@ def tidings(arguments):
             return Gateway(binary, options).end()
         case ["receive", *_]:
             return until_it_listens([binary, *arguments])
-        case ["import", *_]:
+        case ["import" | "backup", *_]:
             arguments += ["--address", "http://" + os.environ["GATEWAY"]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     return subprocess.run([binary, *arguments], env=environment, timeout=RUN_TIMEOUT_S).returncode

@@ -183,8 +183,14 @@ async fn nothing_of_another_account_can_be_named_and_nothing_shows_that_it_exist
     assert_eq!(everything(&server), before, "something has changed");
     assert_eq!(count, 84, "docs/security.md has this number");
     // These have tests of their own below.
-    let elsewhere =
-        ["StreamPublishEvents", "GetAccessToken", "ListAccessTokens", "RevokeAccessToken", "ListAccounts"];
+    let elsewhere = [
+        "StreamPublishEvents",
+        "GetAccessToken",
+        "ListAccessTokens",
+        "RevokeAccessToken",
+        "ListAccounts",
+        "CreateBackup",
+    ];
     for method in methods() {
         let known =
             tried.contains(&method) || elsewhere.iter().any(|name| method.ends_with(&format!("/{name}")));
@@ -219,6 +225,21 @@ async fn a_callers_own_accounts_are_as_without_a_limit() {
         ("CreateAccessToken", "access_token.accounts"),
     ];
     assert_eq!(denied, all);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_backup_needs_a_token_for_all_accounts() {
+    let (server, admin) = start().await;
+    let (_, text) = admin.create_token(token(&[Scope::Admin], &["accounts/1"])).await.unwrap();
+    let path = "/tidings.v1.BackupService/CreateBackup";
+    let status = server.client_with_token(&text).await.call(path, Vec::new()).await.unwrap_err();
+    assert_refused(&status, PermissionDenied, "ACCOUNT_DENIED", &[]);
+    let counted = "tidings_calls_denied_total{reason=\"account\"} 1\n";
+    assert!(server.metrics.text().contains(counted), "{}", server.metrics.text());
+    // There is nothing to copy of a store in memory.
+    let status = admin.call(path, Vec::new()).await.unwrap_err();
+    assert_refused(&status, Code::FailedPrecondition, "NOTHING_TO_BACK_UP", &[]);
     server.stop().await;
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tonic::{Code, Request};
 
 use crate::{
-    domain::access::{Accounts, Scope},
+    domain::{
+        access::{Accounts, Scope},
+        ids::AccountScope,
+    },
     gateway::Issued,
     grpc::wire::status::GrpcError,
     metrics::{CallDenied, Metrics},
@@ -70,6 +73,20 @@ impl Grant {
     /// The accounts that the call may name.
     pub(in crate::grpc) fn accounts(&self) -> &Accounts {
         self.issued.as_ref().map_or(&Accounts::All, |issued| &issued.token.rights.accounts)
+    }
+
+    /// Checks that the call may name every account, which `what` concerns.
+    ///
+    /// # Errors
+    ///
+    /// The caller's token is for some accounts only.
+    pub(in crate::grpc) fn check_all_accounts(&self, what: &str) -> Result<(), GrpcError> {
+        if self.accounts().cover(AccountScope::All) {
+            return Ok(());
+        }
+        self.count_denied();
+        let message = format!("{what} is of all accounts, and the access token is for some: use one for all");
+        Err(GrpcError::new(Code::PermissionDenied, "ACCOUNT_DENIED", message))
     }
 
     /// Counts a call that names another account.

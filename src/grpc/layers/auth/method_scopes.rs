@@ -52,6 +52,7 @@ const METHODS: &[(&str, RequiredScope)] = &[
     scope("/tidings.v1.AccessTokenService/ListAccessTokens", Admin),
     scope("/tidings.v1.AccessTokenService/RevokeAccessToken", Admin),
     scope("/tidings.v1.AuditService/ListAuditRecords", Manage),
+    scope("/tidings.v1.BackupService/CreateBackup", Admin),
     ("/grpc.health.v1.Health/Check", RequiredScope::Health),
     ("/grpc.health.v1.Health/Watch", RequiredScope::Health),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", RequiredScope::Reflection),

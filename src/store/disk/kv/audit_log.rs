@@ -28,7 +28,7 @@ use crate::{
         disk::{
             fs::free_bytes,
             kv::SEGMENT_BYTES,
-            records::RecordError,
+            records::{RecordError, RowRecord},
             shared::{Reply, Shared},
         },
     },
@@ -324,17 +324,21 @@ impl Writer {
 
     /// Every batch includes the usage, so that it matches the records.
     fn apply(&self, tree: &Tree, mut batch: Batch) -> Result<(), RegistryError> {
-        let AuditUsage { bytes, refused_bytes, last } = self.usage;
-        let mut value = Vec::with_capacity(32);
-        for number in [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number] {
-            value.extend(number.to_be_bytes());
-        }
-        batch.insert(&[AuditKind::Usage as u8], value);
+        let RowRecord { key, value } = usage_row(self.usage);
+        batch.insert(key, value.unwrap_or_default());
         Ok(tree.apply_batch(batch)?)
     }
 }
 
-fn read_usage(tree: &Tree) -> Result<AuditUsage, RegistryError> {
+/// The row that has the usage.
+pub(in crate::store::disk) fn usage_row(usage: AuditUsage) -> RowRecord {
+    let AuditUsage { bytes, refused_bytes, last } = usage;
+    let numbers = [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number];
+    RowRecord::put([AuditKind::Usage as u8], numbers.map(u64::to_be_bytes).concat())
+}
+
+/// The usage that a tree of audit records has.
+pub(in crate::store::disk) fn read_usage(tree: &Tree) -> Result<AuditUsage, RegistryError> {
     let Some(value) = tree.get([AuditKind::Usage as u8])? else { return Ok(AuditUsage::default()) };
     let number = |nth: usize| {
         u64_at(&value, nth * 8).ok_or_else(|| RecordError("the usage of the audit records".to_owned()))

@@ -30,7 +30,7 @@ use crate::{
         disk::{
             data_dir::{ENGINE_DIR, LEDGER_DIR},
             log::{
-                ReadError, WriteError,
+                LogReader, ReadError, WriteError,
                 registry_log::{Begin, REGISTRY_LOG, RegistryLog, Rows},
             },
             open_error::OpenError,
@@ -149,6 +149,11 @@ impl Engine {
             self.last_change.store(log.last(), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// A reader of the log, and the bytes that it has now.
+    pub fn log_now(&self) -> (LogReader, u32) {
+        self.log().now()
     }
 
     /// Closes sled for good.

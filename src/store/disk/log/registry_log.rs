@@ -129,6 +129,12 @@ impl RegistryLog {
         Begin { number: self.next, next_record: self.next_record }
     }
 
+    /// A reader of its file, at the default position, and the bytes that it has now. These never change, even
+    /// if it is replaced.
+    pub fn now(&self) -> (LogReader, u32) {
+        (LogReader::of_file(FILE, Arc::clone(&self.file)), self.end)
+    }
+
     /// Appends a change, durably. `next_record` is the number of the next record of the log of events. Returns the number of the
     /// change.
     pub fn append(

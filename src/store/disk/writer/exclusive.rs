@@ -39,7 +39,7 @@ impl Writer {
                 let result = self.replay(&query, &events);
                 self.reply(reply, result);
             }
-            Write::Retention(step) => step(self),
+            Write::Step(step) => step(self),
             Write::Create(new, reply) => {
                 let result = self.create(*new);
                 self.reply_to_change(reply, result);
