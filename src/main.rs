@@ -12,6 +12,9 @@ use tidings::commands::{EX_USAGE, backup, check, config, demo, import, receive, 
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    // Files and directories are for this user alone, whatever the system's default is.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(message) => {

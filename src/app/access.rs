@@ -67,7 +67,7 @@ pub(super) fn admin(config: &mut Config) -> anyhow::Result<Option<TokenHash>> {
 fn read_token(path: &Path) -> anyhow::Result<Secret> {
     let read = || -> io::Result<String> {
         let file = File::open(path)?;
-        warn_if_readable_by_others(path, &file);
+        warn_if_readable_by_others(path, "the administrator's access token");
         let mut text = String::new();
         file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text)?;
         Ok(text)
@@ -78,17 +78,18 @@ fn read_token(path: &Path) -> anyhow::Result<Secret> {
 }
 
 /// Only a warning: secret files in containers are often readable for all users of the container.
-#[cfg(unix)]
-fn warn_if_readable_by_others(path: &Path, file: &File) {
-    use std::os::unix::fs::PermissionsExt;
-    const READ_BY_OTHERS: u32 = 0o004;
-    if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & READ_BY_OTHERS != 0) {
-        tracing::warn!(file = %path.display(), "every user of this machine can read the administrator's access token");
+pub(super) fn warn_if_readable_by_others(path: &Path, what: &str) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        const READ_BY_OTHERS: u32 = 0o004;
+        if std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & READ_BY_OTHERS != 0) {
+            tracing::warn!(file = %path.display(), "every user of this machine can read {what}");
+        }
     }
+    #[cfg(not(unix))]
+    let _ = (path, what);
 }
-
-#[cfg(not(unix))]
-fn warn_if_readable_by_others(_path: &Path, _file: &File) {}
 
 /// Logs who may call.
 ///

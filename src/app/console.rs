@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, bind::bind};
+use super::{Config, access::warn_if_readable_by_others, bind::bind};
 use crate::{
     clock::Clock,
     console::{Console, ConsoleSettings, GrpcListener, Surroundings, TlsSource},
@@ -39,6 +39,7 @@ impl BoundConsole {
             None => None,
             Some((certificate, key)) => {
                 let files = TlsFiles { certificate, key, client_ca: None };
+                warn_if_readable_by_others(&files.key, "the key of the console's certificate");
                 let tls = Tls::load(TlsListener::Console, files, Arc::clone(metrics))?;
                 let watch =
                     FileWatch::new(config.clients.reload_interval).context("cannot listen for signals")?;

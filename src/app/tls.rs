@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::Config;
+use super::{Config, access::warn_if_readable_by_others};
 use crate::{
     file_watch::FileWatch,
     grpc::{Tls, TlsListener},
@@ -27,6 +27,7 @@ impl GrpcTls {
     /// A file is unusable, or the signal handler cannot be installed.
     pub(super) fn set_up(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
         let Some(files) = config.grpc.tls.files() else { return Ok(None) };
+        warn_if_readable_by_others(&files.key, "the key of the gRPC port's certificate");
         let tls = Tls::load(TlsListener::Grpc, files, Arc::clone(metrics))?;
         let watch = FileWatch::new(config.clients.reload_interval).context("cannot listen for signals")?;
         Ok(Some(Self { tls, watch }))

@@ -62,6 +62,20 @@ async fn call(client: &TlsClient, gateway: &TidingsProcess) -> Result<(), String
 }
 
 #[tokio::test]
+async fn a_key_that_every_user_can_read_is_warned_of() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    let (_authority, launcher) = secure_anyhow();
+    let key = launcher.dir().join("key.pem");
+    for (mode, warns) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let log = launcher.start().await.stop().await;
+        let warned = log.iter().any(|line| line.contains("can read the key of the gRPC port's certificate"));
+        assert_eq!(warned, warns, "{mode:o}: {log:#?}");
+    }
+}
+
+#[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     let (authority, launcher) = secure_anyhow();
     let gateway = launcher.start().await;

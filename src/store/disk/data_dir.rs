@@ -37,12 +37,28 @@ pub(super) const LEDGER_DIR: &str = "ledger";
 /// A copy of sled's directory that a check reads: to open one writes to it.
 pub(super) const SCRATCH: &str = "check.tmp";
 
-/// Locks a data directory for this process. Removes the copy that a killed check left: secrets are in it.
+/// Locks a data directory for this process, which must be this user's alone. Removes the copy that a killed check
+/// left: secrets are in it.
 pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
+    #[cfg(unix)]
+    make_private(data_dir)?;
     let path = data_dir.join(LOCK);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    // A link would lead the writes below to any file of this user.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+    );
+    let mut file = options.open(&path).map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => OpenError::Exposed(
+            data_dir.to_owned(),
+            format!("its file {LOCK} is a symbolic link: somebody else may have put it there; remove it"),
+        ),
+        _ => io(error),
+    })?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -149,6 +165,38 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), OpenError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a directory that another user may change: whoever can put files there decides what is delivered. Others
+/// may not read it either from now on.
+#[cfg(unix)]
+fn make_private(data_dir: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    const OWNERS: u32 = 0o700;
+    const ROOT: u32 = 0;
+    let io = |error| OpenError::of_file_system(data_dir, error);
+    let exposed = |why| OpenError::Exposed(data_dir.to_owned(), why);
+    let data = fs::metadata(data_dir).map_err(io)?;
+    let (owner, user) = (data.uid(), rustix::process::geteuid().as_raw());
+    if owner != user && owner != ROOT {
+        return Err(exposed(format!(
+            "it belongs to the user {owner}, and this process runs as the user {user}: run it as that user, `chown` it, or \
+             choose a directory within it with --data-dir"
+        )));
+    }
+    let mode = data.mode() & 0o777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(exposed(format!(
+            "other users may change it (its mode is {mode:03o}): `chmod 700` it if nobody else has put files there, or \
+             choose a directory within it with --data-dir"
+        )));
+    }
+    if owner == user && mode != OWNERS {
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(OWNERS)).map_err(io)?;
+        tracing::info!(data.dir = %data_dir.display(), mode = format!("{mode:03o}"), "other users may not read it any more");
+    }
+    Ok(())
 }
 
 /// Creates the directory and those above it, durably.

@@ -60,6 +60,9 @@ pub enum OpenError {
         "data directory {0}: {1}. See to the file system, and that this user may read and write every file there; then start again"
     )]
     Io(PathBuf, io::Error),
+    /// Other users may change what is in it.
+    #[error("data directory {0} is not this user's alone: {1}. Nothing was changed")]
+    Exposed(PathBuf, String),
     /// A key file cannot be read or written.
     #[error("key file {0}: {1}")]
     KeyFile(PathBuf, KeyFileError),
