@@ -22,6 +22,7 @@ mod ingest;
 mod metrics;
 mod order;
 mod peers;
+mod power_cut;
 mod publishing;
 mod repeats;
 mod replay;

@@ -1,13 +1,14 @@
 //! Starts that are killed, and what a start makes durable.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use crate::support::{
-    client::subscription, events::contact, interposer::Interposer, process::Launcher,
-    profile::in_full_or_short,
+    client::subscription,
+    copy_dir,
+    events::contact,
+    interposer::Interposer,
+    process::Launcher,
+    profile::{count, in_full_or_short},
 };
 
 /// Points of each kind of start at which it is killed, at most.
@@ -17,18 +18,6 @@ const KILLS_SHORT: usize = 8;
 const EARLY: usize = 10;
 const KEYS: [&str; 2] =
     ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="];
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
 
 /// Small log files: creating one is a write per page.
 fn launcher() -> Launcher {
@@ -90,7 +79,7 @@ async fn a_start_that_is_killed_at_any_write_rename_or_sync_is_followed_by_one_t
             gateway.stop().await;
         }
     }
-    println!("{killed} starts were killed, and every following one served");
+    count(&format!("{killed} starts were killed, and every following one served"));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Code that all tests share: the gateway as a process and within this one, a client, a receiver, and other
 //! ends of connections.
 
-use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
+use std::{fmt::Debug, fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -16,6 +16,7 @@ pub mod delegate_store;
 pub mod dns_server;
 pub mod environment;
 pub mod events;
+pub mod facts;
 pub mod http_proxy;
 pub mod in_process;
 pub mod interposer;
@@ -23,6 +24,7 @@ pub mod process;
 pub mod profile;
 pub mod raw_http2;
 pub mod receiver;
+pub mod recorded_disk;
 pub mod scrape;
 pub mod secret_scan;
 pub mod tcp_relay;
@@ -65,6 +67,19 @@ pub async fn read_to_close(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     drop(timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection is closed"));
     bytes
+}
+
+/// Copies a directory with everything in it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("it can be copied");
+    for entry in fs::read_dir(from).expect("it can be copied").map(|entry| entry.expect("it can be copied")) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("it can be copied").is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("it can be copied");
+        }
+    }
 }
 
 /// An address where nobody listens.
