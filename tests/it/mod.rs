@@ -9,6 +9,7 @@ mod clock;
 mod connections;
 mod crash;
 mod damage;
+mod damaged_directories;
 mod data_directory;
 mod descriptors;
 mod disk;

@@ -303,6 +303,20 @@ impl Launcher {
         TidingsProcess::of(self.spawn(), self).await
     }
 
+    /// The same, or the end of a start that is refused.
+    pub async fn try_start(&self) -> Result<TidingsProcess, Ended> {
+        let process = self.spawn();
+        let is_over = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let message = line.get("message")?.as_str()?;
+            (message == "listening" || message.starts_with("stopped: ")).then(|| message == "listening")
+        };
+        match process.stderr.wait_for(is_over).await {
+            true => Ok(TidingsProcess::of(process, self).await),
+            false => Err(process.wait().await),
+        }
+    }
+
     /// The output of a start that is refused.
     pub async fn refusal(&self) -> String {
         let ended = run(self.command()).await;
