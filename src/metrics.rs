@@ -30,7 +30,7 @@ mod register;
 mod store;
 
 pub use auth::CallDenied;
-pub use connections::{CloseReason, ConnectionMetrics, Listener};
+pub use connections::{CallRefused, CloseReason, ConnectionMetrics, Listener};
 pub use delivery_stats::{AttemptCounts, DeliveryStats, LatestResults, StatsPeriod, StatsReport};
 pub use in_flight::{InFlightGauge, InFlightGuard};
 pub use ingest::{IngestMetrics, IngestOutcome};

@@ -1,4 +1,5 @@
-//! gRPC connections: those that the gateway closed, and the server's certificate.
+//! gRPC connections: those that the gateway closed, the calls that it refused before they reached a service, and the
+//! server's certificate.
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
@@ -43,9 +44,24 @@ pub enum Listener {
 /// In the order of [`Listener`], named like their settings.
 pub(super) const LISTENERS: [&str; 4] = ["grpc_listen", "ingest_listen", "console_listen", "http_listen"];
 
+/// Why a call was refused whoever made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallRefused {
+    /// It was no POST, or had another content type than gRPC's.
+    NotGrpc,
+    /// A web page made it.
+    Origin,
+    /// It had too many headers.
+    Headers,
+}
+
+/// In the order of [`CallRefused`].
+const CALL_REFUSED_REASONS: [&str; 3] = ["not_grpc", "origin", "headers"];
+
 /// Metrics of gRPC connections.
 pub struct ConnectionMetrics {
     closed: Vec<IntCounter>,
+    calls_refused: Vec<IntCounter>,
     /// Expiry of the certificate in use, in seconds since 1970; 0 without TLS.
     pub certificate_expiry: IntGauge,
     /// Reloads of the certificate files that succeeded.
@@ -63,6 +79,13 @@ impl ConnectionMetrics {
                 "Connections of gRPC clients that the gateway closed, by reason.",
                 "reason",
                 &CLOSE_REASONS,
+            ),
+            calls_refused: counters(
+                r,
+                "tidings_grpc_calls_refused_total",
+                "gRPC calls that were refused or ended by a limit or for their form, by reason.",
+                "reason",
+                &CALL_REFUSED_REASONS,
             ),
             certificate_expiry: gauge(
                 r,
@@ -85,5 +108,10 @@ impl ConnectionMetrics {
     /// Counts a closed connection.
     pub fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].inc();
+    }
+
+    /// Counts a refused call.
+    pub fn call_refused(&self, reason: CallRefused) {
+        self.calls_refused[reason as usize].inc();
     }
 }

@@ -28,6 +28,7 @@ mod http_port;
 mod ingest_port;
 mod malformed;
 mod waiting;
+mod web_page;
 
 /// The account of the healthy client.
 const ACCOUNT: i64 = 1;

@@ -46,7 +46,7 @@ fn secure_anyhow() -> (Authority, Launcher) {
 }
 
 /// The same, only for clients with a certificate of `clients`, in `clients.pem`.
-fn mutual(servers: &Authority, clients: &Authority, client: &TlsClient) -> Launcher {
+pub(super) fn mutual(servers: &Authority, clients: &Authority, client: &TlsClient) -> Launcher {
     let launcher = secure(servers, &servers.server("localhost")).with_tls_client(client);
     let file = launcher.dir().join("clients.pem");
     replace(&file, &clients.pem());

@@ -1,5 +1,6 @@
-//! Layers in front of the services: access control and the limit of concurrent calls.
+//! Layers in front of the services: what is no gRPC call, access control, the limit of concurrent calls.
 
 pub(super) mod auth;
 pub(super) mod concurrency_limit;
 pub(super) mod filter;
+pub(super) mod grpc_only;

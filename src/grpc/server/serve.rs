@@ -25,7 +25,7 @@ use super::{
 use crate::{
     domain::caller::Peer,
     gateway::Gateway,
-    grpc::{services::health::Health, wire::status::GrpcError},
+    grpc::{layers::grpc_only::GrpcOnlyLayer, services::health::Health, wire::status::GrpcError},
     listen::{Drain, incoming},
     metrics::Listener,
 };
@@ -145,6 +145,7 @@ where
     let calls = ServiceBuilder::new()
         // Outermost, so that it catches every panic below.
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(GrpcOnlyLayer::new(Arc::clone(gateway.metrics())))
         .service(calls.0);
     let server =
         ConnectionServer::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
