@@ -1,8 +1,10 @@
-//! Limits that keep clients from taking too much, shared by the listeners: connections, and failed
-//! authentication.
+//! Limits that keep clients from taking too much, shared by the listeners: connections, failed authentication, and
+//! pools in which every caller has a share.
 
 pub use auth_failures::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter, Limited};
 pub use connections::{ConnectionLimiter, ConnectionPermit, LimitReached};
+pub use shares::{Permit, ShareKey, SharedPool, SharesUsedUp};
 
 mod auth_failures;
 mod connections;
+mod shares;

@@ -115,7 +115,7 @@ impl Drop for ConnectionPermit {
 
 /// The network that is limited as one address: in IPv6 a /64, since every host may use all addresses of its
 /// own.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,

@@ -53,10 +53,41 @@ pub enum CallRefused {
     Origin,
     /// It had too many headers.
     Headers,
+    /// Its message, or the next one of reflection, took too long to arrive.
+    MessageTimeout,
+    /// Too many bytes of messages had not arrived whole, in all or of its caller. The same holds for the others.
+    UnfinishedBytes,
+    /// Too many bytes of responses were not read.
+    UnreadBytes,
+    /// Too many calls were under way.
+    Calls,
+    /// Too many health checks were under way.
+    HealthChecks,
+    /// Too many streams of health were open.
+    HealthWatches,
+    /// Too many streams of reflection were open.
+    Reflections,
+    /// Too many streams of publishers and watches were open.
+    Streams,
+    /// Its connection had too many streams of any kind.
+    ConnectionStreams,
 }
 
 /// In the order of [`CallRefused`].
-const CALL_REFUSED_REASONS: [&str; 3] = ["not_grpc", "origin", "headers"];
+const CALL_REFUSED_REASONS: [&str; 12] = [
+    "not_grpc",
+    "origin",
+    "headers",
+    "message_timeout",
+    "unfinished_bytes",
+    "unread_bytes",
+    "calls",
+    "health_checks",
+    "health_watches",
+    "reflections",
+    "streams",
+    "connection_streams",
+];
 
 /// Metrics of gRPC connections.
 pub struct ConnectionMetrics {

@@ -27,6 +27,7 @@ mod floods;
 mod http_port;
 mod ingest_port;
 mod malformed;
+mod shares;
 mod waiting;
 mod web_page;
 

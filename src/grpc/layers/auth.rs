@@ -19,7 +19,10 @@ use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
 use self::{method_scopes::RequiredScope, stream_expiry::RevocableBody};
-use super::filter::{FilterFuture, GrpcService, reject};
+use super::{
+    call_share::{CallShare, ConnectionShare},
+    filter::{FilterFuture, GrpcService, reject},
+};
 use crate::{
     domain::{
         access::{ListenContext, Scope},
@@ -27,7 +30,7 @@ use crate::{
     },
     gateway::{Gateway, Issued, TokenFault},
     grpc::wire::{methods, status::GrpcError},
-    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter},
+    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter, ShareKey},
     log_throttle::LogThrottle,
     metrics::CallDenied,
 };
@@ -136,6 +139,7 @@ impl Auth {
         if !matches!(method.required, RequiredScope::OwnOr(_)) {
             grant.check_scope()?;
         }
+        prove(request.extensions_mut(), &principal, &peer);
         request.extensions_mut().insert(grant);
         request.extensions_mut().insert(Caller { principal, peer });
         Ok(ends)
@@ -207,6 +211,18 @@ fn missing_scope(
 /// Whether the caller is on this machine, or its transport has no addresses.
 fn is_local(peer: &Peer) -> bool {
     peer.address.is_none_or(|address| ListenContext::is_loopback(address.ip()))
+}
+
+/// Notes in the call's share whose it is.
+fn prove(extensions: &mut Extensions, principal: &Principal, peer: &Peer) {
+    // A call within this process comes over no connection.
+    let share: &CallShare = extensions.get_or_insert_with(|| {
+        ConnectionShare::new(ShareKey::of_address(peer.address.map(|address| address.ip()))).call()
+    });
+    match principal {
+        Principal::Anonymous => {}
+        Principal::Token(name) | Principal::Certificate(name) => share.prove(ShareKey::of_name(name)),
+    }
 }
 
 fn peer(extensions: &Extensions) -> Peer {

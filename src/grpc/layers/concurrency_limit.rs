@@ -1,64 +1,143 @@
-//! Limits concurrent calls. A call past the limit is rejected before its message is read, which costs a few
-//! headers and leaves the machine to the calls in flight.
+//! Limits concurrent calls and open streams. A call past a limit is rejected before its message is read, which
+//! costs a few headers and leaves the machine to the calls in flight.
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::Either;
 use http::{HeaderMap, Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::filter::{FilterFuture, GrpcService, reject};
+use super::{
+    call_share::{CallShare, OpenStream},
+    filter::{FilterFuture, GrpcService, reject},
+};
 use crate::{
     gateway::{Gateway, GatewayError},
     grpc::wire::status::GrpcError,
+    limits::{Permit, SharedPool},
+    metrics::CallRefused,
 };
 
 /// The methods that publish in one message. A stream is limited event by event.
 const PUBLISH_METHODS: [&str; 2] =
     ["/tidings.v1.EventService/PublishEvent", "/tidings.v1.EventService/BatchPublishEvents"];
+/// The methods of tidings.v1 whose calls are streams.
+const STREAM_METHODS: [&str; 3] = [
+    "/tidings.v1.EventService/StreamPublishEvents",
+    "/tidings.v1.DeliveryService/WatchDeliveries",
+    "/tidings.v1.BackupService/CreateBackup",
+];
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 /// The longest time of a handler that [`crate::grpc::GrpcSettings::call_timeout`] does not limit:
 /// TestSubscription takes as long as a POST may.
 const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The longest time that a message may take to arrive. Without it, clients that open calls and send nothing
-/// would use up all permits.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limits concurrent calls over all connections together. Health checks are exempt: an overloaded server is
-/// not a dead one.
+/// Most calls and streams of each kind, over all connections.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::grpc) struct CallLimits {
+    /// Calls that are not of the other kinds.
+    pub(in crate::grpc) calls_max: usize,
+    /// Longest time for the handler of one.
+    pub(in crate::grpc) call_timeout: Duration,
+    /// Longest time for its message.
+    pub(in crate::grpc) message_timeout: Duration,
+    /// Health checks. They have a limit of their own, since an overloaded server is not a dead one.
+    pub(in crate::grpc) health_checks_max: usize,
+    /// Streams of health.
+    pub(in crate::grpc) health_watches_max: usize,
+    /// Streams of reflection.
+    pub(in crate::grpc) reflections_max: usize,
+    /// Other streams.
+    pub(in crate::grpc) streams_max: usize,
+    /// Streams of any kind on one connection.
+    pub(in crate::grpc) streams_per_connection_max: usize,
+}
+
+/// Limits concurrent calls over all connections together, with a share for each caller.
 #[derive(Clone)]
 pub(in crate::grpc) struct ConcurrencyLimitLayer {
     gateway: Gateway,
-    permits: Arc<Semaphore>,
-    calls_max: usize,
+    calls: Limit,
+    health_checks: Limit,
+    health_watches: Limit,
+    reflections: Limit,
+    streams: Limit,
+    streams_per_connection_max: usize,
     timeout: Duration,
 }
 
+/// The limit on one kind of calls.
+#[derive(Clone)]
+struct Limit {
+    name: &'static str,
+    places: SharedPool,
+    reason: CallRefused,
+}
+
+impl Limit {
+    fn new(name: &'static str, max: usize, reason: CallRefused) -> Self {
+        Self { name, places: SharedPool::of_places(max), reason }
+    }
+}
+
 impl ConcurrencyLimitLayer {
-    /// At most `calls_max` calls, each with `call_timeout` for its handler.
-    pub(in crate::grpc) fn new(gateway: Gateway, calls_max: usize, call_timeout: Duration) -> Self {
-        let timeout = call_timeout.max(HANDLER_TIME_MAX) + MESSAGE_TIMEOUT;
-        Self { gateway, permits: Arc::new(Semaphore::new(calls_max)), calls_max, timeout }
+    pub(in crate::grpc) fn new(gateway: Gateway, limits: CallLimits) -> Self {
+        Self {
+            gateway,
+            calls: Limit::new("grpc_calls_in_flight_max", limits.calls_max, CallRefused::Calls),
+            health_checks: Limit::new(
+                "grpc_health_checks_max",
+                limits.health_checks_max,
+                CallRefused::HealthChecks,
+            ),
+            health_watches: Limit::new(
+                "grpc_health_watches_max",
+                limits.health_watches_max,
+                CallRefused::HealthWatches,
+            ),
+            reflections: Limit::new("grpc_reflections_max", limits.reflections_max, CallRefused::Reflections),
+            streams: Limit::new("grpc_streams_max", limits.streams_max, CallRefused::Streams),
+            streams_per_connection_max: limits.streams_per_connection_max,
+            timeout: limits.call_timeout.max(HANDLER_TIME_MAX) + limits.message_timeout,
+        }
     }
 
-    /// A permit for one call. A call that publishes also needs room in the gateway.
-    fn acquire(&self, publishes: bool) -> Result<OwnedSemaphorePermit, GrpcError> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        let permit = permit.map_err(|_| GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max));
+    /// A place for one call.
+    fn acquire(&self, limit: &Limit, share: &CallShare) -> Result<Permit, GrpcError> {
+        limit.places.try_acquire(share.key(), 1).map_err(|_| {
+            self.gateway.metrics().connections.call_refused(limit.reason);
+            GatewayError::overloaded(limit.name, limit.places.max()).into()
+        })
+    }
+
+    /// A place for one call of tidings.v1. A call that publishes also needs room in the gateway.
+    fn acquire_call(&self, publishes: bool, share: &CallShare) -> Result<Permit, GrpcError> {
+        let permit = self.acquire(&self.calls, share);
         let load = if publishes { self.gateway.check_load() } else { Ok(()) };
-        load.and(permit).map_err(|error| {
-            let error = GrpcError::from(error);
+        load.map_err(GrpcError::from).and(permit).inspect_err(|error| {
             if publishes {
                 self.gateway.metrics().publish_refused(error.reason());
             }
-            error
         })
+    }
+
+    /// A place for one stream, in all and of its connection.
+    fn acquire_stream(&self, limit: &Limit, share: &CallShare) -> Result<StreamPermit, GrpcError> {
+        let max = self.streams_per_connection_max;
+        let stream = share.open_stream(max).ok_or_else(|| {
+            self.gateway.metrics().connections.call_refused(CallRefused::ConnectionStreams);
+            GatewayError::overloaded("grpc_streams_per_connection_max", max)
+        })?;
+        Ok(StreamPermit { _place: self.acquire(limit, share)?, _stream: stream })
     }
 }
 
@@ -77,6 +156,38 @@ pub(in crate::grpc) struct ConcurrencyLimit<S> {
     inner: S,
 }
 
+impl<S: GrpcService> ConcurrencyLimit<S> {
+    /// A stream: its place is taken until the response has ended.
+    fn stream(&mut self, request: Request<Body>, permit: StreamPermit) -> FilterFuture<S::Future> {
+        // Until the response begins, which may wait for a message.
+        let (timeout, call) = (self.limit.timeout, self.inner.call(request));
+        Either::Right(Box::pin(async move {
+            let response = in_time(timeout, call).await?;
+            Ok(response.map(|body| Body::new(StreamBody { body, _permit: permit })))
+        }))
+    }
+
+    /// A call: its place is taken until the response begins.
+    fn call<P: Send + 'static>(&mut self, request: Request<Body>, permit: P) -> FilterFuture<S::Future> {
+        let limit = self.limit.timeout;
+        let timeout = requested_timeout(request.headers()).map_or(limit, |asked| asked.min(limit));
+        let call = self.inner.call(request);
+        Either::Right(Box::pin(async move {
+            let _in_flight = permit;
+            in_time(timeout, call).await
+        }))
+    }
+}
+
+/// The response to `call`, or DEADLINE_EXCEEDED after `timeout`.
+async fn in_time(
+    timeout: Duration,
+    call: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Result<Response<Body>, Infallible> {
+    let late = |_| Ok(Status::from(GrpcError::too_slow(timeout)).into_http());
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(late)
+}
+
 impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -88,30 +199,65 @@ impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let limit = &self.limit;
-        let path = request.uri().path();
-        if is_health_check(path) {
-            return Either::Left(self.inner.call(request));
-        }
-        let permit = match limit.acquire(PUBLISH_METHODS.contains(&path)) {
-            Ok(permit) => permit,
-            Err(error) => return reject(error),
+        let (path, share) = (request.uri().path(), request.extensions().get::<CallShare>());
+        // Access control, which is in front of this, leaves one in every request.
+        let Some(share) = share else { return reject(GrpcError::internal()) };
+        let streams = match path {
+            HEALTH_CHECK => {
+                return match limit.acquire(&limit.health_checks, share) {
+                    Ok(permit) => self.call(request, permit),
+                    Err(error) => reject(error),
+                };
+            }
+            HEALTH_WATCH => &limit.health_watches,
+            path if STREAM_METHODS.contains(&path) => &limit.streams,
+            path if path.starts_with("/tidings.") => {
+                let permit = limit.acquire_call(PUBLISH_METHODS.contains(&path), share);
+                let permit = permit.map(|permit| (permit, limit.gateway.metrics().grpc_calls.track()));
+                return match permit {
+                    Ok(permit) => self.call(request, permit),
+                    Err(error) => reject(error),
+                };
+            }
+            _ => &limit.reflections,
         };
-        let gauge = limit.gateway.metrics().grpc_calls.track();
-        let timeout =
-            requested_timeout(request.headers()).map_or(limit.timeout, |asked| asked.min(limit.timeout));
-        let call = self.inner.call(request);
-        Either::Right(Box::pin(async move {
-            // Kept until the response begins. A streaming response runs for long, and has limits of its own.
-            let _in_flight = (permit, gauge);
-            tokio::time::timeout(timeout, call)
-                .await
-                .unwrap_or_else(|_| Ok(Status::from(GrpcError::too_slow(timeout)).into_http()))
-        }))
+        match limit.acquire_stream(streams, share) {
+            Ok(permit) => self.stream(request, permit),
+            Err(error) => reject(error),
+        }
     }
 }
 
-fn is_health_check(path: &str) -> bool {
-    path.starts_with("/grpc.health.v1.Health/")
+/// The place of an open stream.
+struct StreamPermit {
+    _place: Permit,
+    _stream: OpenStream,
+}
+
+/// The body of a streaming response, with its place.
+struct StreamBody {
+    body: Body,
+    _permit: StreamPermit,
+}
+
+impl HttpBody for StreamBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The client's own timeout: one to eight digits and a unit, as gRPC over HTTP/2 writes it. Any other value
@@ -138,6 +284,14 @@ fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_streams_of_the_contract_are_limited_as_streams() {
+        let methods = crate::grpc::wire::methods::served().iter();
+        let streams = methods.filter(|method| method.streams_responses && !method.is_open());
+        let streams: std::collections::BTreeSet<_> = streams.map(|method| method.path.as_str()).collect();
+        assert_eq!(streams, STREAM_METHODS.into());
+    }
 
     #[test]
     fn the_clients_timeout_is_read_as_grpc_writes_it() {

@@ -1,113 +1,158 @@
-//! Limits the memory that slow clients take: request messages that have not arrived whole, and responses that
-//! were not read.
+//! Limits the memory and the time that slow clients take: request messages that have not arrived whole, and
+//! responses that were not read.
 
 use std::{
+    future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use tonic::Status;
+use tokio::time::Sleep;
+use tonic::{Code, Status};
 use tower::BoxError;
 
-use crate::{gateway::GatewayError, grpc::wire::status::GrpcError};
+use crate::{
+    gateway::GatewayError,
+    grpc::{
+        layers::call_share::CallShare,
+        wire::{methods, status::GrpcError},
+    },
+    limits::{Permit, SharedPool},
+    metrics::{CallRefused, Metrics},
+};
 
-/// One connection may take this fraction of a budget: 1/4.
-const CONNECTION_SHARE: usize = 4;
+/// Bytes that a caller may have before others count: a message of the largest size, or less of a small pool.
+const FIRST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A first place has at most this fraction of a pool: 1/16.
+const FIRST_PART: usize = 16;
+/// Longest time that a client of reflection may be silent between two messages. Its stream ends then.
+const REFLECTION_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Length of the prefix of every gRPC message: a flag for compression, and the message's length.
 const PREFIX_BYTES: usize = 5;
 
-/// A limit on buffered bytes over all connections. Clones share it.
-#[derive(Clone, Debug)]
+/// A limit on buffered bytes over all connections, with a share for each caller. Clones share it.
+#[derive(Clone)]
 pub(super) struct ByteBudget {
-    setting: &'static str,
-    max: usize,
-    used: Arc<AtomicUsize>,
-}
-
-/// The share of a budget that one connection has. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct ConnectionBudget {
-    budget: ByteBudget,
-    used: Arc<AtomicUsize>,
+    name: &'static str,
+    pool: SharedPool,
+    reason: CallRefused,
+    metrics: Arc<Metrics>,
 }
 
 impl ByteBudget {
-    /// A budget of `max` bytes, which comes from `setting`.
-    pub(super) fn new(setting: &'static str, max: usize) -> Self {
-        Self { setting, max, used: Arc::default() }
+    /// A budget of `max` bytes. `name` and `reason` are those of its refusals.
+    pub(super) fn new(name: &'static str, max: usize, reason: CallRefused, metrics: Arc<Metrics>) -> Self {
+        let pool = SharedPool::new(max, FIRST_BYTES_MAX.min(max / FIRST_PART));
+        Self { name, pool, reason, metrics }
     }
 
-    /// The share of a new connection.
-    pub(super) fn connection(&self) -> ConnectionBudget {
-        ConnectionBudget { budget: self.clone(), used: Arc::default() }
-    }
-}
-
-impl ConnectionBudget {
-    /// A reservation of no bytes yet.
-    pub(super) fn reservation(&self) -> BufferReservation {
-        BufferReservation { connection: self.clone(), bytes: 0 }
-    }
-}
-
-/// Reserved bytes. Dropping it frees them.
-#[derive(Debug)]
-pub(super) struct BufferReservation {
-    connection: ConnectionBudget,
-    bytes: usize,
-}
-
-impl BufferReservation {
-    /// Changes the reservation to `bytes`.
-    pub(super) fn resize(&mut self, bytes: usize) {
-        let (all, one) = (&self.connection.budget.used, &self.connection.used);
-        if bytes >= self.bytes {
-            all.fetch_add(bytes - self.bytes, Relaxed);
-            one.fetch_add(bytes - self.bytes, Relaxed);
-        } else {
-            all.fetch_sub(self.bytes - bytes, Relaxed);
-            one.fetch_sub(self.bytes - bytes, Relaxed);
-        }
-        self.bytes = bytes;
+    /// A reservation of no bytes yet for the caller of `call`, who is known by now.
+    pub(super) fn reservation(&self, call: &CallShare) -> Permit {
+        self.pool.empty(call.key())
     }
 
-    /// Checks that all reservations together fit.
+    /// Changes a reservation to `bytes`.
     ///
     /// # Errors
     ///
-    /// OVERLOADED: the budget, or the connection's share of it, is used up.
-    pub(super) fn check(&self) -> Result<(), Status> {
-        let ByteBudget { setting, max, used } = &self.connection.budget;
-        if used.load(Relaxed) > *max || self.connection.used.load(Relaxed) > max / CONNECTION_SHARE {
-            return Err(GrpcError::from(GatewayError::overloaded(setting, *max)).into());
-        }
-        Ok(())
+    /// OVERLOADED: the budget, or the caller's share of it, is used up.
+    pub(super) fn resize(&self, reservation: &mut Permit, bytes: usize) -> Result<(), Status> {
+        reservation.try_resize(bytes).map_err(|_| {
+            self.metrics.connections.call_refused(self.reason);
+            GrpcError::from(GatewayError::overloaded(self.name, self.pool.max())).into()
+        })
     }
 }
 
-impl Drop for BufferReservation {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.resize(0);
-        }
-    }
+/// The limits on the messages of requests.
+#[derive(Clone)]
+pub(super) struct RequestLimits {
+    /// On bytes of unfinished messages.
+    pub(super) unfinished: ByteBudget,
+    /// The longest time for a message to arrive.
+    pub(super) message_timeout: Duration,
 }
 
-/// The body of a request. It ends with an error once too many bytes of unfinished messages are buffered.
+/// How the messages of a method arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// One message, within the timeout from the beginning of the call.
+    One,
+    /// Any number, each within the timeout from its first byte, and with this silence at most in between.
+    Stream { silence_max: Option<Duration> },
+}
+
+/// The body of a request. It ends with an error once too many bytes of unfinished messages are buffered, or once
+/// a message takes too long to arrive.
 pub(in crate::grpc) struct MeteredBody<B> {
     body: B,
     parser: FrameParser,
-    reserved: BufferReservation,
+    arrival: Arrival,
+    /// Messages are short enough not to count: their methods need no token, and have few calls.
+    is_small: bool,
+    /// Only while the client is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Only of messages that did not arrive in one piece.
+    reserved: Option<Permit>,
+    call: CallShare,
+    limits: Arc<RequestLimits>,
 }
 
 impl<B> MeteredBody<B> {
-    pub(super) fn new(body: B, connection: &ConnectionBudget) -> Self {
-        Self { body, parser: FrameParser::default(), reserved: connection.reservation() }
+    /// The body of a call of the method with this path.
+    pub(super) fn new(body: B, path: &str, call: CallShare, limits: Arc<RequestLimits>) -> Self {
+        let method = methods::find(path);
+        let is_open = method.is_some_and(methods::Method::is_open);
+        let arrival = match method {
+            Some(method) if method.streams_requests => {
+                Arrival::Stream { silence_max: is_open.then_some(REFLECTION_SILENCE_MAX) }
+            }
+            _ => Arrival::One,
+        };
+        let (parser, is_small) = (FrameParser::default(), is_open);
+        Self { body, parser, arrival, is_small, timer: None, reserved: None, call, limits }
+    }
+
+    /// The error, once the client was waited for too long.
+    fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let (limit, what) = match self.arrival {
+            Arrival::Stream { silence_max } if !self.parser.is_within_message() => {
+                (silence_max, "no message")
+            }
+            _ => (Some(self.limits.message_timeout), "the message was not there"),
+        };
+        let Some(limit) = limit else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        timer.as_mut().poll(context).map(|()| {
+            self.limits.unfinished.metrics.connections.call_refused(CallRefused::MessageTimeout);
+            let message = format!("{what} within {limit:?}");
+            GrpcError::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message).into()
+        })
+    }
+
+    /// Counts the bytes that have arrived.
+    fn count(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        let before = (self.parser.messages, self.parser.is_within_message());
+        self.parser.read(bytes);
+        if self.arrival != Arrival::One && before != (self.parser.messages, self.parser.is_within_message()) {
+            // Another message, or its first byte: the time begins again.
+            self.timer = None;
+        }
+        if self.is_small {
+            return Ok(());
+        }
+        // Most messages arrive whole, and cost nothing here.
+        match &mut self.reserved {
+            None if self.parser.unfinished == 0 => Ok(()),
+            reserved => {
+                let unfinished = &self.limits.unfinished;
+                let reserved = reserved.get_or_insert_with(|| unfinished.reservation(&self.call));
+                unfinished.resize(reserved, self.parser.unfinished)
+            }
+        }
     }
 }
 
@@ -120,19 +165,13 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for MeteredBody<
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)) else {
-            return Poll::Ready(None);
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+            return this.poll_timeout(context).map(|late| Some(Err(late.into())));
         };
+        let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = frame.map_err(Into::into)?;
         if let Some(bytes) = frame.data_ref() {
-            this.parser.read(bytes);
-            // Most messages arrive whole, and cost nothing here.
-            if this.parser.unfinished != this.reserved.bytes {
-                this.reserved.resize(this.parser.unfinished);
-                if this.parser.unfinished > 0 {
-                    this.reserved.check()?;
-                }
-            }
+            this.count(bytes)?;
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -149,6 +188,8 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for MeteredBody<
 /// Finds the boundaries of the messages in a body.
 #[derive(Debug, Default)]
 struct FrameParser {
+    /// Messages that have arrived whole.
+    messages: usize,
     prefix: [u8; PREFIX_BYTES],
     /// Bytes of the prefix that have arrived.
     prefix_length: usize,
@@ -159,6 +200,11 @@ struct FrameParser {
 }
 
 impl FrameParser {
+    /// Whether a message has begun and not ended.
+    fn is_within_message(&self) -> bool {
+        self.prefix_length > 0
+    }
+
     fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.prefix_length < PREFIX_BYTES {
@@ -175,91 +221,11 @@ impl FrameParser {
                 bytes = &bytes[now..];
             }
             if self.prefix_length == PREFIX_BYTES && self.left == 0 {
-                *self = Self::default();
+                *self = Self { messages: self.messages + 1, ..Self::default() };
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use http_body_util::{BodyExt, StreamBody};
-    use tonic::Code;
-
-    use super::*;
-
-    /// A message of this length.
-    fn message(length: u32) -> Vec<u8> {
-        let mut message = vec![0];
-        message.extend(length.to_be_bytes());
-        message.resize(PREFIX_BYTES + length as usize, 7);
-        message
-    }
-
-    #[test]
-    fn only_unfinished_messages_are_counted_however_they_are_split() {
-        let bytes = [message(3), message(0), message(300), message(1)].concat();
-        // Bytes of the unfinished message that have arrived, after each byte.
-        let ends = [8, 13, 318, 324];
-        let expected = |at: usize| {
-            let begin = ends.iter().rev().find(|end| **end <= at).copied().unwrap_or_default();
-            (at - begin).saturating_sub(PREFIX_BYTES)
-        };
-        for step in [1, 2, 5, 7, 100, 324] {
-            let (mut parser, mut at) = (FrameParser::default(), 0);
-            for part in bytes.chunks(step) {
-                parser.read(part);
-                at += part.len();
-                assert_eq!(parser.unfinished, expected(at), "{step} {at}");
-            }
-        }
-    }
-
-    fn metered(
-        parts: Vec<Vec<u8>>,
-        connection: &ConnectionBudget,
-    ) -> MeteredBody<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>> {
-        let frames = parts.into_iter().map(|part| Ok(Frame::data(Bytes::from(part))));
-        MeteredBody::new(StreamBody::new(futures_util::stream::iter(frames)), connection)
-    }
-
-    #[tokio::test]
-    async fn a_connection_may_buffer_a_quarter_and_all_together_the_whole() {
-        let budget = ByteBudget::new("grpc_unfinished_bytes_max", 400);
-        let half = || vec![message(1000)[..85].to_vec(), message(10)];
-        let mut kept = Vec::new();
-        for connection in 0..5 {
-            let share = budget.connection();
-            let mut first = metered(half(), &share);
-            let frame = first.frame().await.expect("there is one");
-            let accepted = frame.is_ok();
-            assert!(accepted, "connection {connection}");
-            kept.push((share, first));
-        }
-        // 80 bytes each. A second message of the first connection passes its share.
-        let mut second = metered(half(), &kept[0].0);
-        let error = second.frame().await.expect("there is one").unwrap_err();
-        let status = error.downcast_ref::<Status>().expect("it is a status");
-        assert_eq!(status.code(), Code::ResourceExhausted);
-        assert!(status.message().contains("grpc_unfinished_bytes_max"), "{status:?}");
-        drop(second);
-        // 400 bytes are buffered: no connection may buffer one byte more.
-        let mut other = metered(vec![message(2)[..6].to_vec()], &budget.connection());
-        assert!(other.frame().await.expect("there is one").is_err());
-        drop(other);
-        kept.pop();
-        let mut other = metered(half(), &budget.connection());
-        assert!(other.frame().await.expect("there is one").is_ok());
-        drop((kept, other));
-        assert_eq!(budget.used.load(Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn whole_messages_of_any_size_pass() {
-        let share = ByteBudget::new("grpc_unfinished_bytes_max", 4).connection();
-        let body = metered(vec![message(1000), message(0), [message(7), message(9)].concat()], &share);
-        assert!(body.collect().await.is_ok());
-    }
-}
+mod tests;

@@ -28,7 +28,7 @@ use tower::{BoxError, Service, ServiceExt};
 
 use super::{
     accept::AcceptError,
-    buffer_limits::{ByteBudget, MeteredBody},
+    buffer_limits::{ByteBudget, MeteredBody, RequestLimits},
     idle::ConnectionActivity,
     preface::{PrefacedStream, ReadBudget, read_preface},
     tls::Tls,
@@ -36,9 +36,10 @@ use super::{
 use crate::{
     config::{ClientSettings, declared_defaults, quantities::duration},
     domain::caller::Peer,
-    limits::{ConnectionPermit, LimitReached},
+    grpc::layers::call_share::ConnectionShare,
+    limits::{ConnectionPermit, LimitReached, ShareKey},
     listen::{self, Drain, Limits, serve_connections},
-    metrics::{CloseReason, Metrics},
+    metrics::{CallRefused, CloseReason, Metrics},
 };
 
 /// The longest time that the client of an idle connection may take to close it after GOAWAY.
@@ -70,11 +71,15 @@ pub struct ConnectionSettings {
     /// longer.
     #[arg(skip)]
     pub response_timeout: Duration,
-    /// Most bytes of messages that have not arrived completely. One connection may have a quarter; a call
-    /// past it is RESOURCE_EXHAUSTED.
+    /// Longest time for a message to arrive: of a stream from its first byte, of any other call from its
+    /// beginning.
+    #[arg(skip)]
+    pub message_timeout: Duration,
+    /// Most bytes of messages that have not arrived completely. One caller may have half; a call past it is
+    /// RESOURCE_EXHAUSTED.
     #[arg(skip)]
     pub unfinished_bytes_max: usize,
-    /// Most bytes of responses that their clients have not read, with the same quarter and effect.
+    /// Most bytes of responses that their clients have not read, with the same share and effect.
     #[arg(skip)]
     pub unread_bytes_max: usize,
     /// TLS; `None` serves without it.
@@ -90,6 +95,7 @@ impl ConnectionSettings {
         self.per_address_max = clients.client_connections_per_address_max;
         self.half_open_max = (connections_max / 8).max(4);
         self.handshake_timeout = clients.client_timeout / 3;
+        self.message_timeout = clients.client_timeout / 3;
         self.response_timeout = clients.client_timeout * 2;
         self.unfinished_bytes_max = memory_max / 10 * 4;
         self.unread_bytes_max = memory_max / 10 * 4;
@@ -107,8 +113,8 @@ impl Default for ConnectionSettings {
 /// Serves connections with HTTP/2.
 pub(super) struct ConnectionServer<S> {
     settings: ConnectionSettings,
-    unfinished: ByteBudget,
-    unread: ByteBudget,
+    requests: Arc<RequestLimits>,
+    unread: Arc<ByteBudget>,
     http2: http2::Builder<TokioExecutor>,
     calls: S,
     metrics: Arc<Metrics>,
@@ -122,9 +128,16 @@ impl<S> ConnectionServer<S> {
         calls: S,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let budget = |name, max, reason| ByteBudget::new(name, max, reason, Arc::clone(&metrics));
+        let unfinished =
+            budget("grpc_unfinished_bytes_max", settings.unfinished_bytes_max, CallRefused::UnfinishedBytes);
         Self {
-            unfinished: ByteBudget::new("grpc_unfinished_bytes_max", settings.unfinished_bytes_max),
-            unread: ByteBudget::new("grpc_unread_bytes_max", settings.unread_bytes_max),
+            requests: Arc::new(RequestLimits { unfinished, message_timeout: settings.message_timeout }),
+            unread: Arc::new(budget(
+                "grpc_unread_bytes_max",
+                settings.unread_bytes_max,
+                CallRefused::UnreadBytes,
+            )),
             settings,
             http2,
             calls,
@@ -206,13 +219,16 @@ where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let activity = Arc::new(ConnectionActivity::default());
-        let (unfinished, unread) = (self.unfinished.connection(), self.unread.connection());
+        let share = ConnectionShare::new(ShareKey::of_address(peer.address.map(|address| address.ip())));
         let responses = service_fn(|mut request: Request<Incoming>| {
-            let call = activity.call();
+            let (guard, call) = (activity.call(), share.call());
             request.extensions_mut().insert(peer.clone());
-            let request = request.map(|body| MeteredBody::new(body, &unfinished));
-            let (response, unread) = (self.calls.clone().oneshot(request), unread.reservation());
-            async move { Ok::<_, Infallible>(call.track(response.await?, unread).await) }
+            request.extensions_mut().insert(call.clone());
+            let (head, body) = request.into_parts();
+            let body = MeteredBody::new(body, head.uri.path(), call.clone(), Arc::clone(&self.requests));
+            let response = self.calls.clone().oneshot(Request::from_parts(head, body));
+            let unread = Arc::clone(&self.unread);
+            async move { Ok::<_, Infallible>(guard.track(response.await?, &unread, &call).await) }
         });
         let budget = stream.budget();
         let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), responses));

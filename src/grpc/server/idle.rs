@@ -17,7 +17,8 @@ use std::{
 use http::Response;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::buffer_limits::BufferReservation;
+use super::buffer_limits::ByteBudget;
+use crate::{grpc::layers::call_share::CallShare, limits::Permit};
 
 /// A timeout is measured in this many ticks.
 const TICKS_PER_TIMEOUT: usize = 4;
@@ -90,12 +91,13 @@ pub(super) struct CallGuard {
 }
 
 impl CallGuard {
-    /// Tracks the body of a response. `unread` reserves the bytes that the client has not read; if they do
-    /// not fit, the response becomes an error.
+    /// Tracks the body of the response to `call`. `unread` reserves the bytes that the client has not read; if
+    /// they do not fit, the response becomes an error.
     pub(super) async fn track<B>(
         self,
         response: Response<B>,
-        unread: BufferReservation,
+        unread: &ByteBudget,
+        call: &CallShare,
     ) -> Response<TrackedBody<B>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -111,14 +113,13 @@ impl CallGuard {
             Poll::Ready(frame) => Some(frame),
             Poll::Pending => None,
         };
-        let mut tracked = TrackedBody { body: Some(body), first, unread, call: self };
+        let reserved = unread.reservation(call);
+        let mut tracked = TrackedBody { body: Some(body), first, unread: reserved, call: self };
         if let Some(Some(Ok(frame))) = &tracked.first {
             let bytes = counted_bytes(frame);
-            tracked.unread.resize(bytes);
             if bytes > 0
-                && let Err(status) = tracked.unread.check()
+                && let Err(status) = unread.resize(&mut tracked.unread, bytes)
             {
-                tracked.unread.resize(0);
                 (tracked.body, tracked.first) = (None, None);
                 return status.into_http::<()>().map(|()| tracked);
             }
@@ -156,7 +157,7 @@ pub(super) struct TrackedBody<B: Body> {
     body: Option<B>,
     /// The frame that was taken out of the body before HTTP/2 polled for it.
     first: Option<PolledFrame<B>>,
-    unread: BufferReservation,
+    unread: Permit,
     call: CallGuard,
 }
 
@@ -216,7 +217,12 @@ mod tests {
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
-    use crate::grpc::server::buffer_limits::ByteBudget;
+    use crate::{
+        domain::time::UnixMicros,
+        grpc::layers::call_share::ConnectionShare,
+        limits::ShareKey,
+        metrics::{CallRefused, Metrics},
+    };
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -236,7 +242,12 @@ mod tests {
     }
 
     fn budget() -> ByteBudget {
-        ByteBudget::new("grpc_unread_bytes_max", 400_000)
+        let metrics = Metrics::new(UnixMicros(0));
+        ByteBudget::new("grpc_unread_bytes_max", 400_000, CallRefused::UnreadBytes, metrics)
+    }
+
+    fn caller() -> CallShare {
+        ConnectionShare::new(ShareKey::Local).call()
     }
 
     async fn tracked<B: Body<Data = Bytes, Error = Infallible> + Unpin>(
@@ -244,7 +255,7 @@ mod tests {
         body: B,
         budget: &ByteBudget,
     ) -> TrackedBody<B> {
-        call.track(Response::new(body), budget.connection().reservation()).await.into_body()
+        call.track(Response::new(body), budget, &caller()).await.into_body()
     }
 
     #[tokio::test(start_paused = true)]
@@ -312,18 +323,18 @@ mod tests {
     #[tokio::test]
     async fn unread_responses_are_limited_and_read_ones_are_not_counted() {
         let (activity, budget) = (Arc::new(ConnectionActivity::default()), budget());
-        let connection = budget.connection();
+        let call = caller();
         let respond = |bytes: usize| {
             let body = http_body_util::Full::new(Bytes::from(vec![7; bytes]));
-            activity.call().track(Response::new(body), connection.reservation())
+            activity.call().track(Response::new(body), &budget, &call)
         };
-        let first = respond(90_000).await;
+        let first = respond(190_000).await;
         let refused = respond(20_000).await;
         assert_eq!(refused.headers()["grpc-status"], "8");
         assert!(refused.body().is_end_stream());
         let small = respond(SMALL_BYTES).await;
         assert!(small.headers().is_empty(), "small ones always pass");
-        assert_eq!(first.into_body().collect().await.unwrap().to_bytes().len(), 90_000);
+        assert_eq!(first.into_body().collect().await.unwrap().to_bytes().len(), 190_000);
         let second = respond(20_000).await;
         assert!(second.headers().is_empty(), "the first was read");
         drop((second, small, refused));

@@ -20,7 +20,10 @@ use super::settings::GrpcSettings;
 use crate::{
     gateway::Gateway,
     grpc::{
-        layers::{auth::AuthLayer, concurrency_limit::ConcurrencyLimitLayer},
+        layers::{
+            auth::AuthLayer,
+            concurrency_limit::{CallLimits, ConcurrencyLimitLayer},
+        },
         services::{
             access_tokens::AccessTokens,
             audit_log::Audit,
@@ -46,15 +49,15 @@ use crate::{
 /// Longest part of an unknown name that an error repeats.
 const NAME_CHARS_MAX: usize = 100;
 
+/// Largest message of a method that needs no token: a name.
+const OPEN_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
 /// Applies the settings that all services share. Responses are not compressed: most are smaller than their
 /// frame, and clients offer gzip by default. A macro, since the generated servers share these methods but no
 /// trait.
 macro_rules! configured {
-    ($server:expr, $settings:expr) => {
-        $server
-            .accept_compressed(Gzip)
-            .accept_compressed(Zstd)
-            .max_decoding_message_size($settings.message_bytes_max)
+    ($server:expr, $message_bytes_max:expr) => {
+        $server.accept_compressed(Gzip).accept_compressed(Zstd).max_decoding_message_size($message_bytes_max)
     };
 }
 
@@ -71,8 +74,16 @@ pub(super) fn routes(
         // Before anything of a message is read.
         .layer(ConcurrencyLimitLayer::new(
             gateway.clone(),
-            settings.calls_in_flight_max,
-            settings.call_timeout,
+            CallLimits {
+                calls_max: settings.calls_in_flight_max,
+                call_timeout: settings.call_timeout,
+                message_timeout: settings.connections.message_timeout,
+                health_checks_max: settings.health_checks_max,
+                health_watches_max: settings.health_watches_max,
+                reflections_max: settings.reflections_max,
+                streams_max: settings.streams_max,
+                streams_per_connection_max: settings.streams_per_connection_max,
+            },
         ));
     let call_timeout = settings.call_timeout;
     let audited = AuditedCalls::new(gateway.clone(), call_timeout, settings.calls_in_flight_max);
@@ -100,15 +111,16 @@ pub(super) fn routes(
         shutdown: shutdown.clone(),
     };
     let router = Router::new().fallback(unknown_method);
-    let router = add(router, &filters, configured!(EventServiceServer::new(events), settings));
-    let router = add(router, &filters, configured!(SubscriptionServiceServer::new(subscriptions), settings));
-    let router = add(router, &filters, configured!(DeliveryServiceServer::new(deliveries), settings));
-    let router = add(router, &filters, configured!(AccessTokenServiceServer::new(tokens), settings));
-    let router = add(router, &filters, configured!(AuditServiceServer::new(audit), settings));
-    let router = add(router, &filters, configured!(BackupServiceServer::new(backups), settings));
-    let router = add(router, &filters, configured!(HealthServer::new(health), settings));
-    let router = add(router, &filters, configured!(reflection_v1(), settings));
-    let router = add(router, &filters, configured!(reflection_v1alpha(), settings));
+    let bytes_max = settings.message_bytes_max;
+    let router = add(router, &filters, configured!(EventServiceServer::new(events), bytes_max));
+    let router = add(router, &filters, configured!(SubscriptionServiceServer::new(subscriptions), bytes_max));
+    let router = add(router, &filters, configured!(DeliveryServiceServer::new(deliveries), bytes_max));
+    let router = add(router, &filters, configured!(AccessTokenServiceServer::new(tokens), bytes_max));
+    let router = add(router, &filters, configured!(AuditServiceServer::new(audit), bytes_max));
+    let router = add(router, &filters, configured!(BackupServiceServer::new(backups), bytes_max));
+    let router = add(router, &filters, configured!(HealthServer::new(health), OPEN_MESSAGE_BYTES_MAX));
+    let router = add(router, &filters, configured!(reflection_v1(), OPEN_MESSAGE_BYTES_MAX));
+    let router = add(router, &filters, configured!(reflection_v1alpha(), OPEN_MESSAGE_BYTES_MAX));
     // axum routes faster once the state is fixed.
     router.with_state(())
 }

@@ -34,9 +34,25 @@ pub struct GrpcSettings {
     /// Longest list of request headers, in bytes.
     #[arg(skip = 16 * 1024_u32)]
     pub header_bytes_max: u32,
-    /// Most calls at once over all connections.
+    /// Most calls at once over all connections. One caller may have half of them, as of the following.
     #[arg(skip)]
     pub calls_in_flight_max: usize,
+    /// Most health checks at once.
+    #[arg(skip)]
+    pub health_checks_max: usize,
+    /// Most open streams of health: as many as connections, since clients that watch the health of a server do so
+    /// once on each.
+    #[arg(skip)]
+    pub health_watches_max: usize,
+    /// Most open streams of reflection.
+    #[arg(skip = 64_usize)]
+    pub reflections_max: usize,
+    /// Most open streams of publishers and watches.
+    #[arg(skip)]
+    pub streams_max: usize,
+    /// Most open streams of any kind on one connection.
+    #[arg(skip = 128_usize)]
+    pub streams_per_connection_max: usize,
     /// Most calls at once on one connection.
     #[arg(skip = 512_u32)]
     pub calls_per_connection_max: u32,
@@ -54,7 +70,11 @@ pub struct GrpcSettings {
 impl GrpcSettings {
     /// Sets the limits that follow from other settings.
     pub fn derive(&mut self, clients: &ClientSettings) {
-        self.calls_in_flight_max = 2 * clients.client_connections_max;
+        let connections_max = clients.client_connections_max;
+        self.calls_in_flight_max = 2 * connections_max;
+        self.health_checks_max = (connections_max / 4).max(4);
+        self.health_watches_max = connections_max;
+        self.streams_max = connections_max;
         self.drain_timeout = clients.drain_timeout;
         self.connections.derive(clients);
     }

@@ -1,6 +1,6 @@
 //! The methods that the server offers, read from the descriptors of their services.
 
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -26,8 +26,24 @@ pub(in crate::grpc) struct Method {
     pub(in crate::grpc) name: String,
     /// `/tidings.v1.EventService/PublishEvent`.
     pub(in crate::grpc) path: String,
+    /// Whether its requests are a stream.
+    pub(in crate::grpc) streams_requests: bool,
     /// Whether it responds with a stream.
     pub(in crate::grpc) streams_responses: bool,
+}
+
+impl Method {
+    /// Whether it may be open to callers without a token: a health check, or reflection.
+    pub(in crate::grpc) fn is_open(&self) -> bool {
+        self.service.starts_with("grpc.")
+    }
+}
+
+/// The method with this path, if there is one.
+pub(in crate::grpc) fn find(path: &str) -> Option<&'static Method> {
+    static METHODS: LazyLock<HashMap<&str, &Method, foldhash::fast::RandomState>> =
+        LazyLock::new(|| served().iter().map(|method| (method.path.as_str(), method)).collect());
+    METHODS.get(path).copied()
 }
 
 /// Every method of [`DESCRIPTOR_SETS`].
@@ -43,6 +59,7 @@ pub(in crate::grpc) fn served() -> &'static [Method] {
                         path: format!("/{service_name}/{}", method.name()),
                         service: service_name.clone(),
                         name: method.name().to_owned(),
+                        streams_requests: method.client_streaming(),
                         streams_responses: method.server_streaming(),
                     }));
                 }
