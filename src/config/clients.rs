@@ -38,7 +38,8 @@ pub struct ClientSettings {
     pub client_connections_per_address_max: usize,
     /// Longest time for a webhook to arrive: its headers, and then its body.
     ///
-    /// A gRPC client has a third of it to open its connection, and twice as long to take more of a response.
+    /// A gRPC client has a third of it to open its connection and for each message, and twice as long to take more of
+    /// a response.
     /// Raise it for clients on slow networks.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration("100ms", "10m"))]
     pub client_timeout: Duration,

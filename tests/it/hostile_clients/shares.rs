@@ -9,7 +9,7 @@ use super::{ACCOUNT, Attacked, Tried, calls, calls::Calls, side_by_side};
 use crate::support::{
     events::long_message,
     process::Launcher,
-    raw_http2::{self, END_HEADERS, HEADERS, RawHttp2, frame},
+    raw_http2::{self, END_HEADERS, END_STREAM, HEADERS, RawHttp2, frame},
     scrape::Scrape,
 };
 
@@ -32,10 +32,10 @@ async fn open_calls(address: SocketAddr, until: Instant, path: &'static str, mor
             let call = [raw_http2::call_headers(path, None), more].concat();
             let calls = (0..STREAMS).flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, &call));
             drop(raw.send(&calls.collect::<Vec<_>>()).await);
-            // Refusals end their streams at once.
+            // Refusals end their streams at once. A stream of reflection only begins.
             let mut refused = 0;
             while let Ok(Some(frame)) = tokio::time::timeout_at(until + LONGER, raw.next()).await {
-                refused += u64::from(frame.kind == HEADERS);
+                refused += u64::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
             }
             Tried { tries: STREAMS.into(), refused }
         }
