@@ -98,7 +98,7 @@ impl Console {
 
     /// Loads every page, in turn, and the calls that lists are made of in between.
     fn pages(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
-        let start = start.with("retention_bytes_max", "1024GiB").with("backlog_max", "100000000");
+        let start = start.with("retention_bytes_max", "128GiB").with("backlog_max", "100000000");
         let mut rig = Rig::start(&start)?;
         self.fill(&mut rig)?;
         let mut browser = Browser::connect(rig.gateway.console()?)?;

@@ -46,7 +46,7 @@ impl Lists {
     }
 
     pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
-        let start = start.with("retention_bytes_max", "1024GiB").with("backlog_max", "100000000");
+        let start = start.with("retention_bytes_max", "128GiB").with("backlog_max", "100000000");
         let mut rig = Rig::start(&start)?;
         let delivered = self.deliver(&mut rig)?;
         let mut figures = Vec::new();
