@@ -47,6 +47,14 @@ pub fn free_bytes(dir: &Path) -> Option<u64> {
     return None;
 }
 
+/// Size in bytes of the file system of a directory; `None` where the system does not report it.
+pub fn total_bytes(dir: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(dir).ok().map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+    #[cfg(not(unix))]
+    return None;
+}
+
 /// Makes durable which files a directory has.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -33,6 +33,7 @@ mod writer;
 
 pub use backup::receive::{BackupReceiver, ReceiveError, Received};
 pub use disk_store::DiskStore;
+pub use fs::total_bytes;
 pub use index::volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use keys::key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
 pub use keys::rotation::{Rotation, rotate_secrets_key};
