@@ -51,11 +51,11 @@ fn other(id: i64, private: bool, message_type: MessageType) -> v1::Message {
 
 #[test]
 fn a_message_is_the_last_one_of_its_conversation() {
-    let body = message(|m| (m.id, m.status, m.private) = (5, "read".into(), true));
+    let body = message(|m| (m.id, m.status) = (5, "read".into()));
     let [inner] = body["conversation"]["messages"].as_array().unwrap().as_slice() else { panic!("{body}") };
     assert_eq!(
         (&inner["id"], &inner["message_type"], &inner["private"]),
-        (&json!(5), &json!(1), &json!(true))
+        (&json!(5), &json!(1), &json!(false))
     );
     assert_eq!((&inner["status"], &inner["created_at"]), (&json!("read"), &json!(1_583_240_757)));
     assert_eq!((&inner["account_id"], &inner["conversation_id"]), (&json!(7), &body["conversation"]["id"]));
@@ -81,12 +81,34 @@ fn the_message_of_a_conversation_is_neither_private_nor_an_activity() {
     assert_eq!(shown_in(vec![earlier, shown, private.clone(), note.clone()]), [2]);
     assert!(shown_in(vec![private.clone(), note.clone()]).is_empty());
 
-    let of_event = |messages: Vec<v1::Message>| {
-        let body = message(|m| (m.id, m.conversation.as_mut().unwrap().messages) = (9, messages));
-        body["conversation"]["messages"][0]["id"].as_i64().unwrap()
+    let of_event = |change: fn(&mut v1::Message), messages: Vec<v1::Message>| {
+        let body = message(|m| {
+            (m.id, m.conversation.as_mut().unwrap().messages) = (9, messages);
+            change(m);
+        });
+        body["conversation"]["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["id"].as_i64().unwrap())
+            .collect()
     };
-    assert_eq!(of_event(vec![private.clone(), note]), 9, "a message event has one, if only its own");
-    assert_eq!(of_event(vec![private, other(9, true, MessageType::Outgoing)]), 9);
+    let public: fn(&mut v1::Message) = |_| {};
+    let hidden: [fn(&mut v1::Message); 2] =
+        [|m| m.private = true, |m| m.message_type = MessageType::Activity.into()];
+    let shown: Vec<i64> = of_event(public, vec![private.clone(), note.clone()]);
+    assert_eq!(shown, [9], "a message event has one, if only its own");
+    for change in hidden {
+        assert!(of_event(change, vec![]).is_empty(), "a receiver would pass it on");
+        let own = {
+            let mut own = other(9, false, MessageType::Outgoing);
+            change(&mut own);
+            own
+        };
+        assert!(of_event(change, vec![private.clone(), own.clone()]).is_empty());
+        let listed = vec![other(2, false, MessageType::Incoming), own, note.clone()];
+        assert_eq!(of_event(change, listed), [2], "the last that is neither");
+    }
     let body = message(|m| m.conversation.as_mut().unwrap().no_messages = true);
     assert_eq!(body["conversation"]["messages"], json!([]));
 }

@@ -252,7 +252,7 @@ impl<'a> Conversation<'a> {
         Self::with(conversation, account, None)
     }
 
-    /// A conversation whose last message is `event`, unless it names another one or has none.
+    /// A conversation whose last message is `event`, unless it names another one, has none, or `event` is not shown.
     fn with(
         conversation: &'a v1::Conversation,
         account: Option<Named<'a>>,
@@ -260,8 +260,8 @@ impl<'a> Conversation<'a> {
     ) -> Self {
         let last_activity = conversation.last_activity_at.as_ref().or(conversation.timestamp.as_ref());
         let timestamp = conversation.timestamp.as_ref().or(conversation.last_activity_at.as_ref());
-        let shown = last_shown(&conversation.messages, event);
-        let message = shown.or(event.filter(|_| !conversation.no_messages));
+        let shown = conversation.messages.iter().rev().find(is_shown);
+        let message = shown.or(event.filter(|event| !conversation.no_messages && is_shown(event)));
         let contact = contact_of(conversation, event);
         let inbox_id = inbox_of(conversation, event.or(message));
         Self {
@@ -296,12 +296,10 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The last message that is neither private nor an activity; the message of the event qualifies in any case.
-fn last_shown<'a>(messages: &'a [v1::Message], event: Option<&v1::Message>) -> Option<&'a v1::Message> {
-    messages.iter().rev().find(|message| {
-        let is_of_event = event.is_some_and(|event| event.id == message.id);
-        is_of_event || !message.private && message_type(message) != MessageType::Activity
-    })
+/// Whether a conversation may have this as its last message. A private note must not be passed on by receivers that
+/// read a conversation's messages.
+fn is_shown(message: &&v1::Message) -> bool {
+    !message.private && message_type(message) != MessageType::Activity
 }
 
 /// The end user of a conversation: its own field, or else the sender of the event's message, if that is a
