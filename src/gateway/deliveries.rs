@@ -13,7 +13,10 @@ use crate::{
         time::UnixMicros,
     },
     proto::v1::EventType,
-    store::{DeliveryQuery, DeliveryRecord, OperatorAction, Page, QueueSummary, StoreError, TimeRange},
+    store::{
+        DeliveryQuery, DeliveryRecord, OperatorAction, PAGE_BYTES_MAX, Page, QueueSummary, StoreError,
+        TimeRange,
+    },
 };
 
 /// Selects deliveries. Those of the latest events come first.
@@ -190,15 +193,16 @@ impl Gateway {
             after: list.after,
             limit: list.limit,
         };
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for _ in 0..if is_filtered { FILTERED_READS_MAX } else { 1 } {
             let asked = query.clone();
             let page = self.read(move |store| store.deliveries(&asked)).await?;
             for row in page.rows.into_iter().filter(&is_wanted) {
                 // A subscription that was deleted in between has taken its deliveries with it.
                 let Some(subscription) = registry.by_key(row.key.subscription) else { continue };
+                bytes += row.event.content.encoded.len();
                 found.push((subscription, self.shown(row)));
-                if is_filtered && found.len() == list.limit {
+                if is_filtered && (found.len() == list.limit || bytes > PAGE_BYTES_MAX) {
                     let next = found.last().map(|(_, row)| row.key);
                     return Ok(Page { rows: found, next });
                 }

@@ -16,9 +16,9 @@ use self::{
 use super::{
     Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
     DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, FEED_GROUPS_MAX, NewEvent,
-    NewSubscription, NewToken, OperatorAction, OrderedPage, OwedQuery, Page, PendingDelivery, PendingPage,
-    Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RequestKey, RetentionLimit, Settlement, Store,
-    StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    NewSubscription, NewToken, OperatorAction, OrderedPage, OwedQuery, Page, PageRows, PendingDelivery,
+    PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RequestKey, RetentionLimit,
+    Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -430,8 +430,15 @@ impl Store for MemoryStore {
                 && (query.types.is_empty() || query.types.contains(&event.event_type()))
                 && query.time.contains(event.create_time)
         };
-        let found = inner.events.iter().rev().map(|row| &row.event).filter(wanted).take(query.limit + 1);
-        Ok(Page::cut(found.cloned().collect(), query.limit, |event| event.seq))
+        let mut found = PageRows::new(query.limit);
+        let _ends = inner
+            .events
+            .iter()
+            .rev()
+            .map(|row| &row.event)
+            .filter(wanted)
+            .try_for_each(|event| found.push(Arc::clone(event), event.content.encoded.len()));
+        Ok(found.finish(|event| event.seq, None))
     }
 
     fn delivery(&self, key: DeliveryKey) -> Result<Option<DeliveryRecord>, StoreError> {
@@ -452,8 +459,14 @@ impl Store for MemoryStore {
             })
             .collect();
         found.sort_by_key(|delivery| DeliveryQuery::order(delivery.key));
-        let rows = found.into_iter().take(query.limit + 1).map(|delivery| shown(delivery, 1)).collect();
-        Ok(Page::cut(rows, query.limit, |row: &DeliveryRecord| row.key))
+        let (mut rows, mut last) = (PageRows::new(query.limit), None);
+        let _ends = found.into_iter().try_for_each(|delivery| {
+            // The event is read once for all its deliveries.
+            let is_read = last.replace(delivery.key.seq) == Some(delivery.key.seq);
+            let bytes = if is_read { 0 } else { delivery.event.content.encoded.len() };
+            rows.push(shown(delivery, 1), bytes)
+        });
+        Ok(rows.finish(|row| row.key, None))
     }
 
     fn purge(&self, keep: RetentionLimit) -> CommitFuture<Purged> {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     gateway::{Gateway, GatewayError},
     grpc::wire::status::GrpcError,
-    limits::{Permit, SharedPool},
+    limits::{Permit, ShareKey, SharedPool},
     metrics::CallRefused,
 };
 
@@ -37,6 +37,8 @@ const STREAM_METHODS: [&str; 3] = [
 ];
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// How the names of the methods begin that respond with a page of a list.
+const LISTS: &str = "/List";
 /// The longest time of a handler that [`crate::grpc::GrpcSettings::call_timeout`] does not limit:
 /// TestSubscription takes as long as a POST may.
 const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -46,6 +48,9 @@ const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
 pub(in crate::grpc) struct CallLimits {
     /// Calls that are not of the other kinds.
     pub(in crate::grpc) calls_max: usize,
+    /// Those of them that make a page of a list, or whose page its client has not taken; further ones wait for their
+    /// turn. Each takes a few times the bytes of a page.
+    pub(in crate::grpc) lists_max: usize,
     /// Longest time for the handler of one.
     pub(in crate::grpc) call_timeout: Duration,
     /// Longest time for its message.
@@ -67,6 +72,7 @@ pub(in crate::grpc) struct CallLimits {
 pub(in crate::grpc) struct ConcurrencyLimitLayer {
     gateway: Gateway,
     calls: Limit,
+    lists: SharedPool,
     health_checks: Limit,
     health_watches: Limit,
     reflections: Limit,
@@ -94,6 +100,7 @@ impl ConcurrencyLimitLayer {
         Self {
             gateway,
             calls: Limit::new("grpc_calls_in_flight_max", limits.calls_max, CallRefused::Calls),
+            lists: SharedPool::of_places(limits.lists_max),
             health_checks: Limit::new(
                 "grpc_health_checks_max",
                 limits.health_checks_max,
@@ -163,19 +170,45 @@ impl<S: GrpcService> ConcurrencyLimit<S> {
         let (timeout, call) = (self.limit.timeout, self.inner.call(request));
         Either::Right(Box::pin(async move {
             let response = in_time(timeout, call).await?;
-            Ok(response.map(|body| Body::new(StreamBody { body, _permit: permit })))
+            Ok(response.map(|body| Body::new(HeldBody { body, _place: permit })))
         }))
     }
 
     /// A call: its place is taken until the response begins.
     fn call<P: Send + 'static>(&mut self, request: Request<Body>, permit: P) -> FilterFuture<S::Future> {
-        let limit = self.limit.timeout;
-        let timeout = requested_timeout(request.headers()).map_or(limit, |asked| asked.min(limit));
+        let timeout = self.timeout(&request);
         let call = self.inner.call(request);
         Either::Right(Box::pin(async move {
             let _in_flight = permit;
             in_time(timeout, call).await
         }))
+    }
+
+    /// A call that makes a page: it waits for a place among the lists before anything of it is read, and has it until
+    /// the client has taken the page.
+    fn list<P: Send + 'static>(
+        &mut self,
+        request: Request<Body>,
+        key: ShareKey,
+        permit: P,
+    ) -> FilterFuture<S::Future> {
+        let timeout = self.timeout(&request);
+        let (lists, call) = (self.limit.lists.clone(), self.inner.call(request));
+        Either::Right(Box::pin(async move {
+            let _in_flight = permit;
+            in_time(timeout, async move {
+                let place = lists.acquire(key, 1).await;
+                let response = call.await?;
+                Ok(response.map(|body| Body::new(HeldBody { body, _place: place })))
+            })
+            .await
+        }))
+    }
+
+    /// The longest time of a call.
+    fn timeout(&self, request: &Request<Body>) -> Duration {
+        let limit = self.limit.timeout;
+        requested_timeout(request.headers()).map_or(limit, |asked| asked.min(limit))
     }
 }
 
@@ -215,6 +248,10 @@ impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
                 let permit = limit.acquire_call(PUBLISH_METHODS.contains(&path), share);
                 let permit = permit.map(|permit| (permit, limit.gateway.metrics().grpc_calls.track()));
                 return match permit {
+                    Ok(permit) if path.contains(LISTS) => {
+                        let key = share.key();
+                        self.list(request, key, permit)
+                    }
                     Ok(permit) => self.call(request, permit),
                     Err(error) => reject(error),
                 };
@@ -234,13 +271,13 @@ struct StreamPermit {
     _stream: OpenStream,
 }
 
-/// The body of a streaming response, with its place.
-struct StreamBody {
+/// The body of a response, with the place that it takes until it has ended.
+struct HeldBody<P> {
     body: Body,
-    _permit: StreamPermit,
+    _place: P,
 }
 
-impl HttpBody for StreamBody {
+impl<P: Unpin> HttpBody for HeldBody<P> {
     type Data = Bytes;
     type Error = Status;
 
@@ -283,6 +320,8 @@ fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     #[test]
@@ -291,6 +330,25 @@ mod tests {
         let streams = methods.filter(|method| method.streams_responses && !method.is_open());
         let streams: std::collections::BTreeSet<_> = streams.map(|method| method.path.as_str()).collect();
         assert_eq!(streams, STREAM_METHODS.into());
+    }
+
+    #[test]
+    fn the_lists_of_the_contract_are_limited_as_lists() {
+        let set = prost_types::FileDescriptorSet::decode(crate::proto::DESCRIPTORS).expect("it was built in");
+        let has_pages = |name: &str| {
+            let messages = set.file.iter().flat_map(|file| &file.message_type);
+            let mut messages = messages.filter(|message| name.ends_with(&format!(".{}", message.name())));
+            messages.any(|message| message.field.iter().any(|field| field.name() == "next_page_token"))
+        };
+        for method in set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method) {
+            let is_list = format!("/{}", method.name()).contains(LISTS);
+            // A replay reads the index, not events.
+            assert_eq!(
+                is_list,
+                has_pages(method.output_type()) && method.name() != "ReplayDeliveries",
+                "{method:?}"
+            );
+        }
     }
 
     #[test]

@@ -76,6 +76,7 @@ pub(super) fn routes(
             gateway.clone(),
             CallLimits {
                 calls_max: settings.calls_in_flight_max,
+                lists_max: settings.lists_in_flight_max,
                 call_timeout: settings.call_timeout,
                 message_timeout: settings.connections.message_timeout,
                 health_checks_max: settings.health_checks_max,

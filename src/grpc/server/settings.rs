@@ -37,6 +37,10 @@ pub struct GrpcSettings {
     /// Most calls at once over all connections. One caller may have half of them, as of the following.
     #[arg(skip)]
     pub calls_in_flight_max: usize,
+    /// Most calls at once that make a page of a list, or whose page its client has not taken; further ones wait for
+    /// their turn. Each takes up to some 25 MiB.
+    #[arg(skip = 8_usize)]
+    pub lists_in_flight_max: usize,
     /// Most health checks at once.
     #[arg(skip)]
     pub health_checks_max: usize,

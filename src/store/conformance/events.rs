@@ -5,12 +5,16 @@ use std::sync::Arc;
 use super::{Bench, Engine, account, new_event, subscription_to};
 use crate::{
     domain::subscription::State,
-    proto::v1::EventType,
-    store::{Accepted, Change, EventQuery, NewEvent, QueueEvent, StoreError, TimeRange},
+    proto::v1::{self, EventType},
+    store::{
+        Accepted, Change, DeliveryQuery, EventQuery, NewEvent, PAGE_BYTES_MAX, QueueEvent, StoreError,
+        TimeRange,
+    },
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     events_are_found_again(engine()).await;
+    a_page_ends_at_its_bytes_and_loses_no_event(engine()).await;
     a_repeated_event_is_stored_once(engine()).await;
     a_batch_is_all_or_none(engine()).await;
     an_event_is_owed_to_those_that_want_it_when_it_is_stored(engine()).await;
@@ -53,6 +57,55 @@ async fn events_are_found_again<E: Engine>(engine: E) {
     assert_eq!(bench.store.events(&query(from)).unwrap().next, None);
     let messages = EventQuery { types: vec![EventType::MessageCreated], ..query(TimeRange::default()) };
     assert!(bench.store.events(&messages).unwrap().rows.is_empty());
+}
+
+async fn a_page_ends_at_its_bytes_and_loses_no_event<E: Engine>(engine: E) {
+    const EVENTS: i64 = 7;
+    let mut bench = Bench::new(engine);
+    let subscriptions = [bench.subscribe(1, "a").await.key, bench.subscribe(1, "b").await.key];
+    // Each is more than a third of a page, and the last more than a whole one.
+    for number in 0..EVENTS {
+        let mut new = new_event(1, None, number);
+        let mut event = new.content.decode();
+        let Some(v1::event::Payload::ContactCreated(created)) = &mut event.payload else { unreachable!() };
+        let parts = if number == EVENTS - 1 { 1 } else { 3 };
+        created.contact.as_mut().expect("it has one").name = "x".repeat(PAGE_BYTES_MAX / parts);
+        new.content = event.into();
+        bench.store.accept(vec![new]).await.unwrap();
+    }
+    bench.reopen();
+    let time = TimeRange::default();
+    let mut events = EventQuery { account: account(1), types: Vec::new(), time, before: None, limit: 50 };
+    let mut sizes = Vec::new();
+    loop {
+        let page = bench.store.events(&events).unwrap();
+        sizes.push(page.rows.len());
+        events.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [1, 2, 2, 2]);
+    let mut deliveries = DeliveryQuery {
+        subscriptions: subscriptions.into(),
+        states: Vec::new(),
+        event: None,
+        time,
+        after: None,
+        limit: 50,
+    };
+    let mut sizes = Vec::new();
+    loop {
+        let page = bench.store.deliveries(&deliveries).unwrap();
+        sizes.push(page.rows.len());
+        deliveries.after = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    // A page may begin with the last deliveries of an event, which is read again.
+    assert_eq!(sizes.iter().sum::<usize>(), 14, "{sizes:?}");
+    assert!(sizes.iter().all(|size| (1..=4).contains(size)), "{sizes:?}");
 }
 
 async fn a_repeated_event_is_stored_once<E: Engine>(engine: E) {

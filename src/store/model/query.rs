@@ -1,6 +1,6 @@
 //! Queries for events and deliveries, and a page of results.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, ops::ControlFlow, sync::Arc};
 
 use crate::{
     domain::{
@@ -84,7 +84,7 @@ pub struct EventQuery {
     pub time: TimeRange,
     /// Only those before this one.
     pub before: Option<Seq>,
-    /// Rows in a page at most.
+    /// Rows in a page at most. It ends earlier at [`PAGE_BYTES_MAX`].
     pub limit: usize,
 }
 
@@ -101,7 +101,7 @@ pub struct DeliveryQuery {
     pub time: TimeRange,
     /// Only those after this one in the order of the list: lower seq first, then higher subscription.
     pub after: Option<DeliveryKey>,
-    /// Rows in a page at most.
+    /// Rows in a page at most. It ends earlier at [`PAGE_BYTES_MAX`].
     pub limit: usize,
 }
 
@@ -155,6 +155,39 @@ impl<T, C> Page<T, C> {
         rows.truncate(limit);
         let next = if more { rows.last().map(cursor) } else { None };
         Self { rows, next }
+    }
+}
+
+/// Most bytes of the events that one page reads, encoded; one event of a page may be larger.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The rows of a page while they are collected: up to a limit, and up to [`PAGE_BYTES_MAX`].
+#[derive(Debug)]
+pub struct PageRows<T> {
+    rows: Vec<T>,
+    limit: usize,
+    bytes: usize,
+}
+
+impl<T> PageRows<T> {
+    /// None so far, and at most `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self { rows: Vec::new(), limit, bytes: 0 }
+    }
+
+    /// Adds a row that reads so many bytes. Breaks off with the first that is of the next page.
+    pub fn push(&mut self, row: T, bytes: usize) -> ControlFlow<()> {
+        self.bytes += bytes;
+        if self.bytes > PAGE_BYTES_MAX {
+            self.limit = self.limit.min(self.rows.len().max(1));
+        }
+        self.rows.push(row);
+        if self.rows.len() > self.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// The page. What comes after `stopped_at`, if there is one, was not looked at.
+    pub fn finish<C>(self, cursor: impl Fn(&T) -> C, stopped_at: Option<C>) -> Page<T, C> {
+        Page::cut_at(self.rows, self.limit, cursor, stopped_at)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     event::StoredEvent,
     store::{
         DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, OrderedPage, OwedQuery, Page,
-        PendingDelivery, PendingPage, ReplayQuery, TimeRange,
+        PageRows, PendingDelivery, PendingPage, ReplayQuery, TimeRange,
         disk::{
             index::{
                 ledger::compact_key,
@@ -274,8 +274,7 @@ impl Shared {
 
     /// See [`crate::store::Store::events`].
     pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, ReadError> {
-        let mut found = Vec::new();
-        let mut scan = PageScan::default();
+        let (mut found, mut scan) = (PageRows::new(query.limit), PageScan::default());
         let account = query.account.get();
         let wanted = |volume: &Volume| {
             volume.accounts.binary_search(&account).is_ok()
@@ -291,15 +290,13 @@ impl Shared {
                     && query.time.contains(meta.time)
                     && (query.types.is_empty() || query.types.contains(&meta.event_type()))
                 {
-                    found.push(EventRef::new(volume, detail, event));
-                    if found.len() > query.limit {
-                        return ControlFlow::Break(());
-                    }
+                    found.push(EventRef::new(volume, detail, event), meta.len as usize)?;
                 }
             }
             scan.finish_volume(volume)
         })?;
-        Ok(Page::cut_at(self.load(&found)?, query.limit, |event| event.seq, scan.stopped_at))
+        let page = found.finish(|event| event.seq, scan.stopped_at);
+        Ok(Page { rows: self.load(&page.rows)?, next: page.next })
     }
 
     /// See [`crate::store::Store::delivery`].
@@ -324,19 +321,15 @@ impl Shared {
                 None => return Ok(Page { rows: Vec::new(), next: None }),
             },
         };
-        let (rows, stopped_at) = self.delivery_rows(query, event)?;
-        // Subscription keys start at 1: every delivery of that event comes after this.
-        let stopped_at =
-            stopped_at.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
-        Ok(Page::cut_at(self.records(rows, 1)?, query.limit, |row| row.key, stopped_at))
+        let page = self.delivery_rows(query, event)?;
+        Ok(Page { rows: self.records(page.rows, 1)?, next: page.next })
     }
 
-    /// Up to one delivery more than a page, and the sequence number at which the scan stopped at its bound.
     fn delivery_rows(
         &self,
         query: &DeliveryQuery,
         event: Option<Seq>,
-    ) -> Result<(Vec<Row>, Option<Seq>), ReadError> {
+    ) -> Result<Page<Row, DeliveryKey>, ReadError> {
         let mut subscriptions = query.subscriptions.clone();
         subscriptions.sort_unstable();
         let is_listed = |subscription: SubscriptionKey| subscriptions.binary_search(&subscription).is_ok();
@@ -351,13 +344,15 @@ impl Shared {
                 && (volume.has_added || overlaps(&query.time, volume))
                 && volume.has_any(&subscriptions, &states)
         };
-        let (mut rows, mut scan) = (Vec::new(), PageScan::default());
+        let (mut rows, mut scan) = (PageRows::new(query.limit), PageScan::default());
         self.scan_volumes(ScanOrder::NewestFirst, wanted, |volume, detail| {
             for number in (0..detail.len()).rev() {
                 let seq = detail.seq(volume.first, number);
                 if upper.is_some_and(|upper| seq > upper) || event.is_some_and(|event| event != seq) {
                     continue;
                 }
+                // The event is read once for all its deliveries.
+                let mut bytes = detail.events[number].len as usize;
                 for (key, entry) in detail.deliveries_of(volume.first, number) {
                     let is_after = query
                         .after
@@ -368,16 +363,20 @@ impl Shared {
                         && states.contains(&entry.state)
                         && query.time.contains(created)
                     {
-                        rows.push((EventRef::new(volume, detail, number), key.subscription, *entry));
-                        if rows.len() > query.limit {
-                            return ControlFlow::Break(());
-                        }
+                        let event = EventRef::new(volume, detail, number);
+                        rows.push((event, key.subscription, *entry), std::mem::take(&mut bytes))?;
                     }
                 }
             }
             scan.finish_volume(volume)
         })?;
-        Ok((rows, scan.stopped_at))
+        // Subscription keys start at 1: every delivery of that event comes after this.
+        let stopped_at =
+            scan.stopped_at.map(|seq| DeliveryKey { seq: Seq(seq.0 - 1), subscription: SubscriptionKey(0) });
+        Ok(rows.finish(
+            |(event, subscription, _)| DeliveryKey { seq: event.seq, subscription: *subscription },
+            stopped_at,
+        ))
     }
 
     /// Loads deliveries with at most `attempts_max` of their latest attempts.
