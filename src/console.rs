@@ -45,7 +45,7 @@ pub struct ConsoleSettings {
     /// Requests for another host name are refused, except for those of this machine.
     #[arg(long, value_name = "URL")]
     pub console_url: Option<String>,
-    /// Most connections; further ones wait to be accepted.
+    /// Most connections; a further one takes the place of the idlest of the address that has the most.
     #[arg(skip = 256_usize)]
     pub connections_max: usize,
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.

@@ -2,7 +2,10 @@
 //! pools in which every caller has a share.
 
 pub use auth_failures::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter, Limited};
-pub use connections::{ConnectionLimiter, ConnectionPermit, LimitReached};
+pub use connections::{
+    CallUnderWay, ConnectionLimiter, ConnectionPermit, ConnectionState, LimitReached, Shares,
+    UNPROVEN_TIMEOUT,
+};
 pub use shares::{Permit, ShareKey, SharedPool, SharesUsedUp};
 
 mod auth_failures;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::quantities::address,
+    limits::Shares,
     listen::{Connection, Limits, incoming, serve_connections},
     metrics::{self, Listener, Metrics},
 };
@@ -108,7 +109,7 @@ pub async fn serve(
         .route("/metrics", get(async || render(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
-    let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
+    let limits = Limits::new(CONNECTIONS_MAX, Shares::of(CONNECTIONS_MAX, CONNECTIONS_MAX), DRAIN_TIMEOUT);
     serve_connections(
         incoming(listener, move || failures.accept_failed(Listener::Ops)),
         limits,

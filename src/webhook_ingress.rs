@@ -50,7 +50,7 @@ pub struct IngestSettings {
     /// Most requests at once.
     #[arg(skip)]
     pub requests_in_flight_max: usize,
-    /// Most connections; further ones wait to be accepted.
+    /// Most connections; a further one takes the place of the idlest of the address that has the most.
     #[arg(skip)]
     pub connections_max: usize,
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.

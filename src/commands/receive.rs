@@ -172,7 +172,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let receiver = Arc::new(Receiver { responses, sink, count: AtomicU64::new(0) });
-    let limits = Limits::new(CONNECTIONS_MAX, DRAIN_TIMEOUT);
+    let limits = Limits::without_shares(CONNECTIONS_MAX, DRAIN_TIMEOUT);
     serve_connections(
         incoming(listener, || {}),
         limits,

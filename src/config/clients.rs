@@ -24,10 +24,11 @@ pub struct ClientSettings {
         value_parser = bytes::<usize>("40MiB", "128GiB")
     )]
     pub publish_memory_max: usize,
-    /// gRPC connections at once; further ones wait to be accepted. The webhook ingress accepts half as many.
+    /// gRPC connections at once; a further one takes the place of the idlest of the address that has the most. The
+    /// webhook ingress accepts half as many.
     ///
     /// Other limits follow from it: calls at once (twice as many), connections that are still being opened
-    /// (an eighth), webhooks at once (a quarter).
+    /// (an eighth), those of one address on which no call has had access (a sixteenth), webhooks at once (a quarter).
     #[arg(long, value_name = "COUNT", default_value = "4096", value_parser = count::<usize>(4, 1_000_000))]
     pub client_connections_max: usize,
     /// gRPC connections of one address at once, in IPv6 of one /64; further ones are closed. Of webhooks half

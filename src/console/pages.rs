@@ -357,6 +357,7 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
         last_account,
     };
     if !parts.guard.is_exposed && !(parts.tokens_required)() {
+        ends.state.prove();
         return Ok(visitor);
     }
     let resumed = cookie(&head.headers, &session_cookie_name(parts, https))
@@ -367,6 +368,7 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
     match visitor.api.own_token().await {
         Ok(token) => {
             visitor.token = Some(Arc::new(token));
+            ends.state.prove();
             Ok(visitor)
         }
         // Revoked, expired, or there are no tokens any more.

@@ -44,6 +44,7 @@ use super::{
 };
 use crate::{
     domain::time::UnixMicros,
+    limits::{ConnectionState, Shares},
     listen::{Connection, Limits, incoming, serve_connections},
     metrics::{Listener, Metrics},
 };
@@ -81,11 +82,12 @@ pub(super) struct Parts {
     requests: Semaphore,
 }
 
-/// Both ends of a connection.
-#[derive(Clone, Copy, Debug)]
+/// Both ends of a connection, and what the listener knows of it.
+#[derive(Clone, Debug)]
 pub(super) struct Ends {
     pub(super) peer: SocketAddr,
     local: SocketAddr,
+    pub(super) state: ConnectionState,
 }
 
 /// Where the gateway serves gRPC, for the examples on the pages.
@@ -164,24 +166,22 @@ impl Console {
     /// Serves browsers until the shutdown, then ends requests under way within the drain's bound.
     pub async fn serve(self, listener: TcpListener, tls: Option<TlsSource>) {
         let settings = &self.0.settings;
-        let limits = Limits {
-            per_address_max: settings.connections_per_address_max,
-            ..Limits::new(settings.connections_max, settings.drain_timeout)
-        };
+        let shares = Shares::of(settings.connections_max, settings.connections_per_address_max);
+        let limits = Limits::new(settings.connections_max, shares, settings.drain_timeout);
         let shutdown = self.0.shutdown.clone();
         let router = self.router();
         let sampling = Arc::clone(&self.0.history).keep(Arc::clone(&self.0.metrics), shutdown.clone());
         let _sampling = AbortOnDrop(tokio::spawn(sampling));
         let read_timeout = settings.read_timeout;
-        let refused = |limit| tracing::debug!(?limit, "a browser's connection was closed");
+        let closed = |limit| tracing::debug!(?limit, "a browser's connection was closed");
         let metrics = Arc::clone(&self.0.metrics);
         let accepted = incoming(listener, move || metrics.accept_failed(Listener::Console));
-        serve_connections(accepted, limits, shutdown, refused, |connection, shutdown| {
+        serve_connections(accepted, limits, shutdown, closed, |connection, shutdown| {
             let (router, tls) = (router.clone(), tls.clone());
             async move {
-                let Connection { stream, address, permit: _permit } = connection;
+                let Connection { stream, address, permit } = connection;
                 let (Some(peer), Ok(local)) = (address, stream.local_addr()) else { return };
-                let ends = Ends { peer, local };
+                let ends = Ends { peer, local, state: permit.state().clone() };
                 serve_connection(stream, tls, router, ends, read_timeout, shutdown).await;
             }
         })
@@ -231,9 +231,17 @@ async fn serve_http(
     read_timeout: Duration,
     shutdown: CancellationToken,
 ) {
-    let service = router.map_request(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ends);
+    let state = ends.state.clone();
+    let router = router.map_request(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(ends.clone());
         request.map(Body::new)
+    });
+    let service = tower::service_fn(move |request| {
+        let (call, response) = (state.call(), router.clone().oneshot(request));
+        async move {
+            let _call = call;
+            response.await
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -271,7 +279,7 @@ async fn finish(request: Request, next: Next) -> Result<Response, Infallible> {
 
 /// Refuses requests of other sites and under other names.
 async fn allow(State(parts): State<Arc<Parts>>, mut request: Request, next: Next) -> Response {
-    let Some(ends) = request.extensions().get::<Ends>().copied() else {
+    let Some(ends) = request.extensions().get::<Ends>().cloned() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     // The host name is the header's alone.

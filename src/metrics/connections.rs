@@ -22,11 +22,27 @@ pub enum CloseReason {
     Idle,
     /// The client did not read its responses.
     Stalled,
+    /// Its address had reached its share of connections on which no call had had access.
+    Unproven,
+    /// No call on it had had access, and none was under way for 30 seconds.
+    UnprovenTimeout,
+    /// There were too many connections, its address had the most, and it was the idlest of them.
+    Evicted,
 }
 
 /// In the order of [`CloseReason`].
-const CLOSE_REASONS: [&str; 7] =
-    ["address", "half_open", "handshake_timeout", "handshake_failed", "not_http2", "idle", "stalled"];
+const CLOSE_REASONS: [&str; 10] = [
+    "address",
+    "half_open",
+    "handshake_timeout",
+    "handshake_failed",
+    "not_http2",
+    "idle",
+    "stalled",
+    "unproven",
+    "unproven_timeout",
+    "evicted",
+];
 
 /// A listener of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,7 +119,8 @@ impl IngestMetrics {
             connections_refused: counter(
                 r,
                 "tidings_ingest_connections_refused_total",
-                "Connections of webhook senders closed because their address had reached its limit.",
+                "Connections of webhook senders closed because their address had reached a limit, because no webhook came in time, or \
+                 to make room for others.",
             ),
             sources: gauge(r, "tidings_ingest_sources", "Webhook sources in use."),
             sources_loaded: counter(

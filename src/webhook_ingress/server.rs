@@ -15,6 +15,7 @@ use super::{IngestSettings, file::SourcesFile, request::Ingest};
 use crate::{
     clock::Clock,
     gateway::Gateway,
+    limits::{ConnectionState, Shares},
     listen::{Connection, Limits, incoming, serve_connections},
     metrics::Listener,
 };
@@ -22,6 +23,10 @@ use crate::{
 /// The longest life of a connection. Nothing else ends one whose client sends requests and reads no
 /// responses.
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Longest time for the headers of the first request. Chatwoot sends each webhook once, so that whoever holds a place
+/// without one must not hold it long.
+const UNPROVEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Accepts webhooks from `sources` on `listener` until `shutdown`, then ends requests in flight within the
 /// drain timeout.
@@ -33,25 +38,26 @@ pub async fn serve(
     settings: IngestSettings,
     shutdown: CancellationToken,
 ) {
-    let limits = Limits {
-        per_address_max: settings.connections_per_address_max,
-        ..Limits::new(settings.connections_max, settings.drain_timeout)
+    let shares = Shares {
+        unproven_timeout: UNPROVEN_TIMEOUT,
+        ..Shares::of(settings.connections_max, settings.connections_per_address_max)
     };
+    let limits = Limits::new(settings.connections_max, shares, settings.drain_timeout);
     let metrics = Arc::clone(gateway.metrics());
     let server = Arc::new((Ingest::new(gateway, clock, sources, settings.clone()), settings));
-    let refused = |_| metrics.ingest.connections_refused.inc();
+    let closed = |_| metrics.ingest.connections_refused.inc();
     let accepted = {
         let metrics = Arc::clone(&metrics);
         incoming(listener, move || metrics.accept_failed(Listener::Ingest))
     };
-    serve_connections(accepted, limits, shutdown, refused, |connection, shutdown| {
+    serve_connections(accepted, limits, shutdown, closed, |connection, shutdown| {
         let (server, gauge) = (Arc::clone(&server), metrics.ingest.connections.track());
         async move {
-            let Connection { stream, address, permit: _permit } = connection;
+            let Connection { stream, address, permit } = connection;
             let _open = gauge;
             let (ingest, settings) = &*server;
             let address = address.expect("TCP has addresses").ip();
-            serve_connection(stream, ingest, settings, address, shutdown).await;
+            serve_connection(stream, ingest, settings, address, permit.state(), shutdown).await;
         }
     })
     .await;
@@ -62,9 +68,17 @@ async fn serve_connection(
     ingest: &Ingest,
     settings: &IngestSettings,
     address: IpAddr,
+    state: &ConnectionState,
     shutdown: CancellationToken,
 ) {
-    let responses = service_fn(async |request| Ok::<_, Infallible>(ingest.respond(address, request).await));
+    let responses = service_fn(async |request| {
+        let _call = state.call();
+        let response = ingest.respond(address, request).await;
+        if response.status().is_success() {
+            state.prove();
+        }
+        Ok::<_, Infallible>(response)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.read_timeout)

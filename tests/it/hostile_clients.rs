@@ -24,8 +24,10 @@ use crate::support::{
 mod bombs;
 mod calls;
 mod floods;
+mod held_connections;
 mod http_port;
 mod ingest_port;
+mod lists;
 mod malformed;
 mod shares;
 mod waiting;

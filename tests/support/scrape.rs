@@ -49,8 +49,12 @@ impl Scrape {
     /// How many connections of gRPC were closed for this reason, once there are `least`: each is closed
     /// before it is counted.
     pub async fn closed(gateway: &TidingsProcess, reason: &str, least: f64) -> f64 {
-        let name = format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}");
-        Self::when(gateway, "closed", |scrape| scrape.value(&name) >= least).await.value(&name)
+        Self::when(gateway, "closed", |scrape| scrape.closed_for(reason) >= least).await.closed_for(reason)
+    }
+
+    /// Connections of gRPC clients that were closed for this reason.
+    pub fn closed_for(&self, reason: &str) -> f64 {
+        self.value(&format!("tidings_grpc_connections_closed_total{{reason=\"{reason}\"}}"))
     }
 
     fn read(text: &str) -> Self {

@@ -139,7 +139,13 @@ impl Auth {
         if !matches!(method.required, RequiredScope::OwnOr(_)) {
             grant.check_scope()?;
         }
-        prove(request.extensions_mut(), &principal, &peer);
+        let share = share(request.extensions_mut(), &peer);
+        if let Principal::Token(name) | Principal::Certificate(name) = &principal {
+            share.prove(ShareKey::of_name(name));
+        }
+        if exposure != Exposure::Open {
+            share.prove_connection();
+        }
         request.extensions_mut().insert(grant);
         request.extensions_mut().insert(Caller { principal, peer });
         Ok(ends)
@@ -213,16 +219,12 @@ fn is_local(peer: &Peer) -> bool {
     peer.address.is_none_or(|address| ListenContext::is_loopback(address.ip()))
 }
 
-/// Notes in the call's share whose it is.
-fn prove(extensions: &mut Extensions, principal: &Principal, peer: &Peer) {
+/// The share of a call.
+fn share<'a>(extensions: &'a mut Extensions, peer: &Peer) -> &'a CallShare {
     // A call within this process comes over no connection.
-    let share: &CallShare = extensions.get_or_insert_with(|| {
-        ConnectionShare::new(ShareKey::of_address(peer.address.map(|address| address.ip()))).call()
-    });
-    match principal {
-        Principal::Anonymous => {}
-        Principal::Token(name) | Principal::Certificate(name) => share.prove(ShareKey::of_name(name)),
-    }
+    extensions.get_or_insert_with(|| {
+        ConnectionShare::new(ShareKey::of_address(peer.address.map(|address| address.ip())), None).call()
+    })
 }
 
 fn peer(extensions: &Extensions) -> Peer {

@@ -5,19 +5,20 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::limits::ShareKey;
+use crate::limits::{ConnectionState, ShareKey};
 
 /// What the calls of one connection have in common.
 #[derive(Debug)]
 pub(in crate::grpc) struct ConnectionShare {
     address: ShareKey,
     streams: AtomicUsize,
+    state: Option<ConnectionState>,
 }
 
 impl ConnectionShare {
-    /// A connection from an address.
-    pub(in crate::grpc) fn new(address: ShareKey) -> Arc<Self> {
-        Arc::new(Self { address, streams: AtomicUsize::new(0) })
+    /// A connection from an address, and what its listener knows of it, if it has one.
+    pub(in crate::grpc) fn new(address: ShareKey, state: Option<ConnectionState>) -> Arc<Self> {
+        Arc::new(Self { address, streams: AtomicUsize::new(0), state })
     }
 
     /// A call on it.
@@ -42,6 +43,13 @@ impl CallShare {
     pub(super) fn prove(&self, caller: ShareKey) {
         // Access control runs once for each call.
         self.0.proven.get_or_init(|| caller);
+    }
+
+    /// Notes that a client of the connection has access to more than what is open to everybody.
+    pub(super) fn prove_connection(&self) {
+        if let Some(state) = &self.0.connection.state {
+            state.prove();
+        }
     }
 
     /// The share to draw on.
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn a_call_draws_on_its_address_until_its_caller_is_known() {
         let address = ShareKey::of_address(Some("192.0.2.1".parse().unwrap()));
-        let connection = ConnectionShare::new(address);
+        let connection = ConnectionShare::new(address, None);
         let (call, other) = (connection.call(), connection.call());
         call.clone().prove(ShareKey::of_name("accessTokens/ci"));
         assert_eq!(call.key(), ShareKey::of_name("accessTokens/ci"));
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_streams_of_a_connection_are_bounded() {
-        let connection = ConnectionShare::new(ShareKey::Local);
+        let connection = ConnectionShare::new(ShareKey::Local, None);
         let one = connection.call().open_stream(2).expect("the first");
         let _two = connection.call().open_stream(2).expect("the second");
         assert!(connection.call().open_stream(2).is_none());

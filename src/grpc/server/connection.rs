@@ -37,7 +37,7 @@ use crate::{
     config::{ClientSettings, declared_defaults, quantities::duration},
     domain::caller::Peer,
     grpc::layers::call_share::ConnectionShare,
-    limits::{ConnectionPermit, LimitReached, ShareKey},
+    limits::{ConnectionPermit, ConnectionState, LimitReached, ShareKey, Shares, UNPROVEN_TIMEOUT},
     listen::{self, Drain, Limits, serve_connections},
     metrics::{CallRefused, CloseReason, Metrics},
 };
@@ -54,7 +54,7 @@ pub struct ConnectionSettings {
     /// Set it below the idle timeout of a load balancer between clients and the gateway.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration("100ms", "365d"))]
     pub grpc_idle_timeout: Duration,
-    /// Most connections; further ones wait to be accepted.
+    /// Most connections. A further one takes the place of the idlest of the address that has the most.
     #[arg(skip)]
     pub connections_max: usize,
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.
@@ -64,6 +64,9 @@ pub struct ConnectionSettings {
     /// a quarter.
     #[arg(skip)]
     pub half_open_max: usize,
+    /// Longest time without a call for a connection on which no call has had access.
+    #[arg(skip = UNPROVEN_TIMEOUT)]
+    pub unproven_timeout: Duration,
     /// Longest time for TLS and the beginning of HTTP/2.
     #[arg(skip)]
     pub handshake_timeout: Duration,
@@ -167,20 +170,24 @@ where
         H: Future<Output = Result<(U, Peer), AcceptError>> + Send + 'static,
         U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let limits = Limits {
-            connections_max: self.settings.connections_max,
-            per_address_max: self.settings.per_address_max,
-            handshaking_max: self.settings.half_open_max,
-            drain_timeout,
+        let settings = &self.settings;
+        let shares = Shares {
+            handshaking_max: settings.half_open_max,
+            unproven_timeout: settings.unproven_timeout,
+            ..Shares::of(settings.connections_max, settings.per_address_max)
         };
+        let limits = Limits::new(settings.connections_max, shares, drain_timeout);
         let server = Arc::new(self);
-        let refused = |limit| {
+        let closed = |limit| {
             server.metrics.connections.closed(match limit {
                 LimitReached::Address => CloseReason::Address,
                 LimitReached::Handshaking => CloseReason::HalfOpen,
+                LimitReached::Unproven => CloseReason::Unproven,
+                LimitReached::UnprovenTimeout => CloseReason::UnprovenTimeout,
+                LimitReached::Evicted => CloseReason::Evicted,
             });
         };
-        serve_connections(incoming, limits, shutdown, refused, |connection, shutdown| {
+        serve_connections(incoming, limits, shutdown, closed, |connection, shutdown| {
             let (server, gauge) = (Arc::clone(&server), server.metrics.grpc_connections.track());
             let listen::Connection { stream, address, permit } = connection;
             let handshake = handshake(stream, address);
@@ -211,15 +218,21 @@ where
             None => return,
         };
         permit.established();
-        self.serve_http2(stream, peer, shutdown).await;
+        self.serve_http2(stream, peer, permit.state().clone(), shutdown).await;
     }
 
-    async fn serve_http2<T>(&self, stream: PrefacedStream<T>, peer: Peer, shutdown: CancellationToken)
-    where
+    async fn serve_http2<T>(
+        &self,
+        stream: PrefacedStream<T>,
+        peer: Peer,
+        state: ConnectionState,
+        shutdown: CancellationToken,
+    ) where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let activity = Arc::new(ConnectionActivity::default());
-        let share = ConnectionShare::new(ShareKey::of_address(peer.address.map(|address| address.ip())));
+        let activity = Arc::new(ConnectionActivity::new(Some(state.clone())));
+        let address = ShareKey::of_address(peer.address.map(|address| address.ip()));
+        let share = ConnectionShare::new(address, Some(state));
         let responses = service_fn(|mut request: Request<Incoming>| {
             let (guard, call) = (activity.call(), share.call());
             request.extensions_mut().insert(peer.clone());

@@ -18,7 +18,10 @@ use http::Response;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::buffer_limits::ByteBudget;
-use crate::{grpc::layers::call_share::CallShare, limits::Permit};
+use crate::{
+    grpc::layers::call_share::CallShare,
+    limits::{CallUnderWay, ConnectionState, Permit},
+};
 
 /// A timeout is measured in this many ticks.
 const TICKS_PER_TIMEOUT: usize = 4;
@@ -38,14 +41,22 @@ pub(super) struct ConnectionActivity {
     tick: AtomicUsize,
     /// Responses that wait for their client to read, by the slot of the tick in which they began to wait.
     waiting: [AtomicUsize; WHEEL_SLOTS],
+    /// What the listener knows of the connection.
+    state: Option<ConnectionState>,
 }
 
 impl ConnectionActivity {
+    /// Of a connection that a listener has accepted, if one has.
+    pub(super) fn new(state: Option<ConnectionState>) -> Self {
+        Self { state, ..Self::default() }
+    }
+
     /// Begins a call.
     pub(super) fn call(self: &Arc<Self>) -> CallGuard {
         self.begun.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
-        CallGuard { activity: Arc::clone(self), waits_in: None }
+        let under_way = self.state.as_ref().map(ConnectionState::call);
+        CallGuard { activity: Arc::clone(self), waits_in: None, _under_way: under_way }
     }
 
     /// Whether no call is in flight.
@@ -88,6 +99,7 @@ pub(super) struct CallGuard {
     activity: Arc<ConnectionActivity>,
     /// The slot in which the response waits for its client.
     waits_in: Option<usize>,
+    _under_way: Option<CallUnderWay>,
 }
 
 impl CallGuard {
@@ -247,7 +259,7 @@ mod tests {
     }
 
     fn caller() -> CallShare {
-        ConnectionShare::new(ShareKey::Local).call()
+        ConnectionShare::new(ShareKey::Local, None).call()
     }
 
     async fn tracked<B: Body<Data = Bytes, Error = Infallible> + Unpin>(

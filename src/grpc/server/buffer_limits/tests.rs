@@ -48,7 +48,7 @@ fn limits(max: usize) -> Arc<RequestLimits> {
 }
 
 fn caller(number: u8) -> CallShare {
-    ConnectionShare::new(ShareKey::of_address(Some([192, 0, 2, number].into()))).call()
+    ConnectionShare::new(ShareKey::of_address(Some([192, 0, 2, number].into())), None).call()
 }
 
 /// A body whose parts come at once, and which never ends.
