@@ -339,7 +339,7 @@ impl Dispatcher {
         // A damaged event was not sent, nor was one without a descriptor: it says nothing about the endpoint.
         let was_sent = attempt.outcome != Outcome::Damaged && !is_postponed;
         let is_healthy =
-            if was_sent { attempt.outcome == Outcome::Ok } else { self.scheduler.is_healthy(id) };
+            if was_sent { FairScheduler::is_healthy_after(attempt) } else { self.scheduler.is_healthy(id) };
         self.scheduler.release(id, is_healthy);
         if was_sent && let Some(subscription) = self.context.store.registry().by_key(id) {
             if !is_probe {
@@ -367,7 +367,11 @@ impl Dispatcher {
         let now = self.context.clock.steady();
         match self.probing.done(done, now, &mut self.timers, &mut self.random) {
             Some(Next::Pump(id)) => self.pump(id),
-            Some(Next::Enqueue(id)) => self.scheduler.enqueue(id),
+            Some(Next::Enqueue(id)) => {
+                if let Some(subscription) = self.context.store.registry().by_key(id) {
+                    self.scheduler.enqueue(id, subscription.name.account);
+                }
+            }
             None => {}
         }
     }

@@ -1,15 +1,34 @@
-//! Fair share: the attempts in flight have a bound, and this scheduler shares it between subscriptions. Pure.
+//! Fair share: the attempts in flight have a bound, and this scheduler shares its permits among accounts and their
+//! subscriptions. Pure.
 //!
-//! A free permit goes to a subscription without an attempt in flight before it goes to one that has some, and
-//! subscriptions take turns. *Healthy* is a subscription whose last attempt succeeded. The others get at most
-//! half of all permits, and at most a quarter for more than their first. So a thousand endpoints that hang
-//! use half of the permits, and a healthy subscription never waits for them.
+//! Accounts take turns, and so do the subscriptions of an account among themselves. A *first* permit, of a
+//! subscription with no attempt in flight, goes before a further one, and that of an account with none before both.
+//! *Healthy* is a subscription whose last attempt succeeded within [`SLOW_AFTER`]: it gives its permits back soon.
+//! A permit is given as long as fewer than these parts of all are in use:
+//!
+//! | permit | of all | of those of subscriptions that are not healthy, where this one is not |
+//! |---|---|---|
+//! | the first one of an account | all | 3/4 |
+//! | the first one of a subscription | 31/32; 1/2 if the account has 1/4 | 3/4 |
+//! | a further one | 15/16; 1/2 if the account has 1/4, or the subscription 1/8 | 1/2; 1/4 if the account has 1/8 |
+//!
+//! So an account alone may use half of the permits, and others have theirs all the same: neither endpoints that hang
+//! nor those that take their time keep them waiting.
 
-use std::collections::VecDeque;
+use std::{collections::BTreeMap, time::Duration};
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use crate::domain::ids::SubscriptionKey;
+use crate::domain::{
+    delivery::{Attempt, Outcome},
+    ids::{AccountId, SubscriptionKey},
+};
+
+/// An endpoint that takes longer for a response holds permits for too long to have as many as others.
+pub const SLOW_AFTER: Duration = Duration::from_secs(5);
+
+/// Members by the numbers of their turns.
+type Turns<T> = BTreeMap<u64, T>;
 
 /// Decides which subscription may start an attempt next.
 #[derive(Debug)]
@@ -18,23 +37,94 @@ pub struct FairScheduler {
     used: usize,
     /// Permits of subscriptions that are not healthy.
     used_unhealthy: usize,
-    in_flight: HashMap<SubscriptionKey, usize>,
-    /// Subscriptions whose last attempt succeeded.
+    /// Subscriptions that are healthy, also those with nothing to do.
     healthy: HashSet<SubscriptionKey>,
-    /// Subscriptions that wait for a permit, each in one queue. Other entries in the queues are out of date.
-    waiting: HashMap<SubscriptionKey, Class>,
-    queues: [VecDeque<SubscriptionKey>; 4],
+    /// Subscriptions that have permits or wait for one.
+    lanes: HashMap<SubscriptionKey, LaneShare>,
+    /// Their accounts.
+    accounts: HashMap<AccountId, AccountShare>,
+    /// Accounts with a subscription that waits, by [`Rank`].
+    turns: [Turns<AccountId>; Rank::ALL.len()],
+    last_turn: u64,
+    waiting: usize,
     /// Whether unhealthy subscriptions have the next turn among those without a permit.
     unhealthy_turn: bool,
 }
 
-/// The queue that a subscription waits in.
+#[derive(Clone, Copy, Debug)]
+struct LaneShare {
+    account: AccountId,
+    in_flight: usize,
+    /// Where and since which turn it waits.
+    waits: Option<(Class, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct AccountShare {
+    in_flight: usize,
+    /// Its subscriptions that wait, by [`Class`].
+    lanes: [Turns<SubscriptionKey>; Class::COUNT],
+    /// The turns that it waits for, by [`Rank`].
+    turns: [Option<u64>; Rank::ALL.len()],
+}
+
+/// What a subscription waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     FirstHealthy,
     FirstUnhealthy,
     MoreHealthy,
     MoreUnhealthy,
+}
+
+/// What an account waits for on behalf of its subscriptions of one class. Accounts without a permit come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    NewHealthy,
+    NewUnhealthy,
+    FirstHealthy,
+    FirstUnhealthy,
+    MoreHealthy,
+    MoreUnhealthy,
+}
+
+impl Class {
+    const COUNT: usize = 4;
+
+    fn of(is_first: bool, is_healthy: bool) -> Self {
+        match (is_first, is_healthy) {
+            (true, true) => Self::FirstHealthy,
+            (true, false) => Self::FirstUnhealthy,
+            (false, true) => Self::MoreHealthy,
+            (false, false) => Self::MoreUnhealthy,
+        }
+    }
+}
+
+impl Rank {
+    /// In the order of precedence.
+    const ALL: [Self; 6] = [
+        Self::NewHealthy,
+        Self::NewUnhealthy,
+        Self::FirstHealthy,
+        Self::FirstUnhealthy,
+        Self::MoreHealthy,
+        Self::MoreUnhealthy,
+    ];
+
+    fn class(self) -> Class {
+        match self {
+            Self::NewHealthy | Self::FirstHealthy => Class::FirstHealthy,
+            Self::NewUnhealthy | Self::FirstUnhealthy => Class::FirstUnhealthy,
+            Self::MoreHealthy => Class::MoreHealthy,
+            Self::MoreUnhealthy => Class::MoreUnhealthy,
+        }
+    }
+
+    /// Whether it is for accounts without a permit. Others have the other ranks.
+    fn is_of_new(self) -> bool {
+        matches!(self, Self::NewHealthy | Self::NewUnhealthy)
+    }
 }
 
 impl FairScheduler {
@@ -44,79 +134,80 @@ impl FairScheduler {
             max,
             used: 0,
             used_unhealthy: 0,
-            in_flight: HashMap::new(),
             healthy: HashSet::new(),
-            waiting: HashMap::new(),
-            queues: Default::default(),
+            lanes: HashMap::new(),
+            accounts: HashMap::new(),
+            turns: Default::default(),
+            last_turn: 0,
+            waiting: 0,
             unhealthy_turn: false,
         }
     }
 
-    /// Queues a subscription that could send something. Doing it twice has no further effect.
-    pub fn enqueue(&mut self, id: SubscriptionKey) {
-        let class = match (self.in_flight.contains_key(&id), self.healthy.contains(&id)) {
-            (false, true) => Class::FirstHealthy,
-            (false, false) => Class::FirstUnhealthy,
-            (true, true) => Class::MoreHealthy,
-            (true, false) => Class::MoreUnhealthy,
-        };
-        // Its entry in another queue is skipped there.
-        if self.waiting.insert(id, class) != Some(class) {
-            self.queues[class as usize].push_back(id);
+    /// Whether a subscription is healthy after this attempt.
+    pub fn is_healthy_after(attempt: &Attempt) -> bool {
+        attempt.outcome == Outcome::Ok && attempt.duration <= SLOW_AFTER
+    }
+
+    /// Queues a subscription of `account` that could send something. Doing it twice has no further effect.
+    pub fn enqueue(&mut self, id: SubscriptionKey, account: AccountId) {
+        let lane = self.lanes.get(&id).copied();
+        let LaneShare { in_flight, waits, .. } =
+            lane.unwrap_or(LaneShare { account, in_flight: 0, waits: None });
+        let class = Class::of(in_flight == 0, self.healthy.contains(&id));
+        if waits.is_some_and(|(waits, _)| waits == class) {
+            return;
         }
+        self.stop_waiting(id);
+        self.last_turn += 1;
+        self.waiting += 1;
+        let turn = self.last_turn;
+        self.lanes.insert(id, LaneShare { account, in_flight, waits: Some((class, turn)) });
+        self.accounts.entry(account).or_default().lanes[class as usize].insert(turn, id);
+        self.update_turns(account);
     }
 
     /// Takes the next subscription from the queues. [`FairScheduler::acquire`] follows if it has something to
     /// send.
     pub fn next(&mut self) -> Option<SubscriptionKey> {
-        if self.used >= self.max {
-            return None;
+        let mut ranks = Rank::ALL;
+        if self.unhealthy_turn {
+            ranks.swap(0, 1);
+            ranks.swap(2, 3);
         }
-        let half = self.used_unhealthy < (self.max / 2).max(1);
-        let quarter = self.used_unhealthy < (self.max / 4).max(1);
-        let firsts = if self.unhealthy_turn {
-            [Class::FirstUnhealthy, Class::FirstHealthy]
-        } else {
-            [Class::FirstHealthy, Class::FirstUnhealthy]
-        };
-        let more = [Class::MoreHealthy, Class::MoreUnhealthy];
-        for class in firsts.into_iter().chain(more) {
-            let may = match class {
-                Class::FirstUnhealthy => half,
-                Class::MoreUnhealthy => quarter,
-                Class::FirstHealthy | Class::MoreHealthy => true,
-            };
-            if may && let Some(id) = self.pop(class) {
-                self.unhealthy_turn = class == Class::FirstHealthy;
-                return Some(id);
-            }
+        let (rank, account, id) = ranks.into_iter().find_map(|rank| self.find(rank))?;
+        self.unhealthy_turn = matches!(rank, Rank::NewHealthy | Rank::FirstHealthy);
+        // The account has had its turn, and gets the last one if it waits for more.
+        if let Some(turn) = self.account_mut(account).turns[rank as usize].take() {
+            self.turns[rank as usize].remove(&turn);
         }
-        None
+        self.stop_waiting(id);
+        Some(id)
     }
 
-    /// Gives a permit to a subscription.
-    pub fn acquire(&mut self, id: SubscriptionKey) {
+    /// Gives a permit to a subscription of `account`.
+    pub fn acquire(&mut self, id: SubscriptionKey, account: AccountId) {
         self.used += 1;
-        *self.in_flight.entry(id).or_default() += 1;
         if !self.healthy.contains(&id) {
             self.used_unhealthy += 1;
         }
+        let lane = self.lanes.entry(id).or_insert(LaneShare { account, in_flight: 0, waits: None });
+        lane.in_flight += 1;
+        self.accounts.entry(account).or_default().in_flight += 1;
+        self.update_turns(account);
     }
 
-    /// Takes a permit back. `succeeded` is the outcome of the attempt.
-    pub fn release(&mut self, id: SubscriptionKey, succeeded: bool) {
+    /// Takes a permit back. `is_healthy` is what the subscription is from now on.
+    pub fn release(&mut self, id: SubscriptionKey, is_healthy: bool) {
         let was_healthy = self.healthy.contains(&id);
-        let in_flight = self.in_flight.get_mut(&id).expect("a subscription releases a permit that it has");
+        let lane = self.lanes.get_mut(&id).expect("a subscription releases a permit that it has");
+        lane.in_flight -= 1;
+        let LaneShare { account, in_flight: left, waits } = *lane;
         self.used -= 1;
-        *in_flight -= 1;
-        let left = *in_flight;
-        if left == 0 {
-            self.in_flight.remove(&id);
-        }
         if !was_healthy {
             self.used_unhealthy -= 1;
         }
-        match succeeded {
+        match is_healthy {
             true if !was_healthy => {
                 self.healthy.insert(id);
                 self.used_unhealthy -= left;
@@ -127,169 +218,117 @@ impl FairScheduler {
             }
             _ => {}
         }
-        if self.waiting.contains_key(&id) {
-            // It may belong to another queue now.
-            self.enqueue(id);
+        self.account_mut(account).in_flight -= 1;
+        if waits.is_some() {
+            // It may be of another class now.
+            self.enqueue(id, account);
+        } else if left == 0 {
+            self.lanes.remove(&id);
         }
+        self.update_turns(account);
     }
 
-    /// Whether the last attempt of a subscription succeeded.
+    /// Whether a subscription is healthy.
     pub fn is_healthy(&self, id: SubscriptionKey) -> bool {
         self.healthy.contains(&id)
     }
 
     /// Forgets a deleted subscription. Its permits must still be released.
     pub fn forget(&mut self, id: SubscriptionKey) {
-        self.waiting.remove(&id);
+        self.stop_waiting(id);
         if self.healthy.remove(&id) {
-            self.used_unhealthy += self.in_flight.get(&id).copied().unwrap_or(0);
+            self.used_unhealthy += self.lanes.get(&id).map_or(0, |lane| lane.in_flight);
         }
     }
 
     /// Subscriptions that wait for a permit.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting
     }
 
-    fn pop(&mut self, class: Class) -> Option<SubscriptionKey> {
-        while let Some(id) = self.queues[class as usize].pop_front() {
-            if self.waiting.get(&id) == Some(&class) {
-                self.waiting.remove(&id);
-                return Some(id);
+    /// The subscription that gets the next permit of a rank, if there is one. Passes over accounts and
+    /// subscriptions that have their share: there can only be a few.
+    fn find(&self, rank: Rank) -> Option<(Rank, AccountId, SubscriptionKey)> {
+        if !self.may_have(rank, 0, 0) {
+            return None;
+        }
+        self.turns[rank as usize].values().find_map(|account| {
+            let share = &self.accounts[account];
+            if !self.may_have(rank, share.in_flight, 0) {
+                return None;
+            }
+            let mut lanes = share.lanes[rank.class() as usize].values().copied();
+            let id = lanes.find(|id| self.may_have(rank, share.in_flight, self.lanes[id].in_flight))?;
+            Some((rank, *account, id))
+        })
+    }
+
+    /// Whether a subscription of a rank may have one more permit: the table above.
+    fn may_have(&self, rank: Rank, of_account: usize, of_lane: usize) -> bool {
+        let part = |whole: usize| (self.max / whole).max(1);
+        let (all, unhealthy) = match rank {
+            Rank::NewHealthy | Rank::NewUnhealthy => (self.max, 3 * self.max / 4),
+            Rank::FirstHealthy | Rank::FirstUnhealthy => {
+                let all = if of_account >= part(4) { part(2) } else { self.max - part(32) };
+                (all, 3 * self.max / 4)
+            }
+            Rank::MoreHealthy | Rank::MoreUnhealthy => {
+                let is_large = of_account >= part(4) || of_lane >= part(8);
+                let all = if is_large { part(2) } else { self.max - part(16) };
+                (all, if of_account >= part(8) { part(4) } else { part(2) })
+            }
+        };
+        let is_healthy = matches!(rank.class(), Class::FirstHealthy | Class::MoreHealthy);
+        self.used < all && (is_healthy || self.used_unhealthy < unhealthy.max(1))
+    }
+
+    /// Takes a subscription out of its queue.
+    fn stop_waiting(&mut self, id: SubscriptionKey) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let LaneShare { account, in_flight, waits } = *lane;
+        lane.waits = None;
+        if in_flight == 0 {
+            self.lanes.remove(&id);
+        }
+        if let Some((class, turn)) = waits {
+            self.waiting -= 1;
+            self.account_mut(account).lanes[class as usize].remove(&turn);
+            self.update_turns(account);
+        }
+    }
+
+    fn account_mut(&mut self, account: AccountId) -> &mut AccountShare {
+        self.accounts
+            .get_mut(&account)
+            .expect("accounts of subscriptions that have or want permits are there")
+    }
+
+    /// Makes an account wait for the turns that its subscriptions need, and for no other; forgets it if it has
+    /// nothing to do.
+    fn update_turns(&mut self, account: AccountId) {
+        let Some(share) = self.accounts.get_mut(&account) else { return };
+        for rank in Rank::ALL {
+            let has_waiting = !share.lanes[rank.class() as usize].is_empty();
+            let waits = has_waiting && rank.is_of_new() == (share.in_flight == 0);
+            let (turn, turns) = (&mut share.turns[rank as usize], &mut self.turns[rank as usize]);
+            match *turn {
+                None if waits => {
+                    self.last_turn += 1;
+                    *turn = Some(self.last_turn);
+                    turns.insert(self.last_turn, account);
+                }
+                Some(number) if !waits => {
+                    *turn = None;
+                    turns.remove(&number);
+                }
+                _ => {}
             }
         }
-        None
+        if share.in_flight == 0 && share.lanes.iter().all(BTreeMap::is_empty) {
+            self.accounts.remove(&account);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MAX: usize = 64;
-
-    fn key(number: u64) -> SubscriptionKey {
-        SubscriptionKey(number)
-    }
-
-    /// Gives permits as long as there are some, to subscriptions that always want more.
-    fn serve(scheduler: &mut FairScheduler) -> Vec<u64> {
-        let mut served = Vec::new();
-        while let Some(next) = scheduler.next() {
-            scheduler.acquire(next);
-            scheduler.enqueue(next);
-            served.push(next.0);
-        }
-        served
-    }
-
-    fn succeed(scheduler: &mut FairScheduler, number: u64) {
-        scheduler.acquire(key(number));
-        scheduler.release(key(number), true);
-    }
-
-    #[test]
-    fn one_subscription_may_have_everything_while_no_other_wants_it() {
-        let mut scheduler = FairScheduler::new(MAX);
-        succeed(&mut scheduler, 1);
-        scheduler.enqueue(key(1));
-        assert_eq!(serve(&mut scheduler), [1; MAX]);
-    }
-
-    #[test]
-    fn subscriptions_take_turns() {
-        let mut scheduler = FairScheduler::new(MAX);
-        (1..=4).for_each(|number| succeed(&mut scheduler, number));
-        (1..=4).for_each(|number| scheduler.enqueue(key(number)));
-        let served = serve(&mut scheduler);
-        for number in 1..=4 {
-            assert_eq!(served.iter().filter(|served| **served == number).count(), MAX / 4);
-        }
-    }
-
-    #[test]
-    fn a_subscription_without_a_permit_gets_the_next_one() {
-        let mut scheduler = FairScheduler::new(MAX);
-        succeed(&mut scheduler, 1);
-        scheduler.enqueue(key(1));
-        serve(&mut scheduler);
-        scheduler.enqueue(key(2));
-        scheduler.release(key(1), true);
-        assert_eq!(scheduler.next(), Some(key(2)));
-    }
-
-    #[test]
-    fn endpoints_that_hang_use_no_more_than_their_share() {
-        let mut scheduler = FairScheduler::new(MAX);
-        succeed(&mut scheduler, 0);
-        (1..=1000).for_each(|number| scheduler.enqueue(key(number)));
-        assert_eq!(serve(&mut scheduler).len(), MAX / 2);
-        scheduler.enqueue(key(0));
-        assert_eq!(serve(&mut scheduler), [0; MAX / 2], "the rest is for healthy subscriptions");
-    }
-
-    #[test]
-    fn a_subscription_that_begins_to_hang_loses_its_share_and_gets_it_back() {
-        let mut scheduler = FairScheduler::new(MAX);
-        succeed(&mut scheduler, 1);
-        scheduler.enqueue(key(1));
-        serve(&mut scheduler);
-        scheduler.release(key(1), false);
-        assert_eq!(scheduler.next(), None, "it uses more than half");
-        scheduler.enqueue(key(2));
-        assert_eq!(scheduler.next(), None, "and so do all that are not known to be healthy");
-        succeed(&mut scheduler, 3);
-        scheduler.enqueue(key(3));
-        assert_eq!(scheduler.next(), Some(key(3)));
-        scheduler.release(key(1), true);
-        scheduler.enqueue(key(1));
-        assert_eq!(serve(&mut scheduler), [2, 1]);
-    }
-
-    proptest! {
-        #[test]
-        fn permits_add_up_and_no_subscription_is_forgotten(
-            steps in proptest::collection::vec((0_u64..6, 0_u8..5), 0..400)
-        ) {
-            let mut scheduler = FairScheduler::new(8);
-            let mut in_flight: Vec<u64> = Vec::new();
-            for (number, step) in steps {
-                match step {
-                    0 | 1 => scheduler.enqueue(key(number)),
-                    2 => {
-                        if let Some(next) = scheduler.next() {
-                            scheduler.acquire(next);
-                            in_flight.push(next.0);
-                        }
-                    }
-                    3 => {
-                        if let Some(at) = in_flight.iter().position(|in_flight| *in_flight == number) {
-                            in_flight.remove(at);
-                            scheduler.release(key(number), at % 2 == 0);
-                        }
-                    }
-                    _ => scheduler.forget(key(number)),
-                }
-                prop_assert_eq!(scheduler.used, in_flight.len());
-                prop_assert!(scheduler.used <= 8 && scheduler.used_unhealthy <= scheduler.used);
-                let is_unhealthy = |number: &&u64| !scheduler.healthy.contains(&key(**number));
-                let unhealthy = in_flight.iter().filter(is_unhealthy).count();
-                prop_assert_eq!(scheduler.used_unhealthy, unhealthy);
-            }
-            for number in in_flight {
-                scheduler.release(key(number), true);
-            }
-            (0..6).for_each(|number| scheduler.enqueue(key(number)));
-            let mut served = Vec::new();
-            while let Some(next) = scheduler.next() {
-                served.push(next.0);
-                scheduler.acquire(next);
-                scheduler.release(next, true);
-            }
-            served.sort_unstable();
-            prop_assert_eq!(served, (0..6).collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;

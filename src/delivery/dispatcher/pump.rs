@@ -59,7 +59,7 @@ impl Dispatcher {
                 }
             }
             None if lane.can_take(throttle.allows(max_in_flight(&subscription, default_in_flight))) => {
-                self.scheduler.enqueue(id);
+                self.scheduler.enqueue(id, subscription.name.account);
             }
             None => {}
         }
@@ -135,7 +135,7 @@ impl Dispatcher {
     }
 
     fn start_attempt(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
-        self.scheduler.acquire(subscription.key);
+        self.scheduler.acquire(subscription.key, subscription.name.account);
         let seed = self.random.random();
         let context = self.context.clone();
         self.attempts.spawn(AttemptTask { context, subscription, seed, owed, is_probe }.run());

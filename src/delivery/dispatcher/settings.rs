@@ -31,8 +31,8 @@ pub struct DispatchSettings {
         value_parser = count::<u16>(1, MAX_IN_FLIGHT_MAX)
     )]
     pub max_in_flight: u16,
-    /// POSTs under way at once over all subscriptions. Half of them is for subscriptions whose last POST
-    /// succeeded.
+    /// POSTs under way at once over all subscriptions. One account has half of them at most, and a quarter once
+    /// others want theirs.
     ///
     /// Raise it if deliveries wait while many endpoints are slow. Four times as many idle connections are
     /// kept open.
