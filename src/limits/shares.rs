@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 
 use super::connections::network;
 
-/// The last quarter of a pool is only for callers that have no more than a first place.
+/// The part of a pool that a caller may have, unless the pool says otherwise.
+const SHARE_PART: usize = 2;
+/// The last part of a pool that is only for callers that have no more than a first place, unless it says otherwise.
 const FIRST_PART: usize = 4;
 
 /// A caller, as pools tell them apart.
@@ -24,6 +26,8 @@ pub enum ShareKey {
     Network(IpAddr),
     /// Callers without one whose transport has no addresses.
     Local,
+    /// An account, for work that the gateway does on its behalf.
+    Account(i64),
 }
 
 impl ShareKey {
@@ -42,7 +46,7 @@ impl ShareKey {
 /// A pool of places or bytes. Clones share it.
 ///
 /// A caller may have half of it, and takes more than a first place only from the first three quarters: so two
-/// callers cannot use it up, and the last quarter is left for those who have nothing yet.
+/// callers cannot use it up, and the last quarter is left for those who have nothing yet. A pool may have other parts.
 #[derive(Clone, Debug)]
 pub struct SharedPool(Arc<Inner>);
 
@@ -51,6 +55,8 @@ struct Inner {
     max: usize,
     share_max: usize,
     first: usize,
+    /// The last of it, which is for first places.
+    first_max: usize,
     state: Mutex<State>,
 }
 
@@ -89,8 +95,17 @@ impl SharedPool {
 
     /// A pool of `max` bytes, of which `first` count as a first place.
     pub fn new(max: usize, first: usize) -> Self {
-        let share_max = max.div_ceil(2);
-        Self(Arc::new(Inner { max, share_max, first, state: Mutex::default() }))
+        Self::in_parts(max, first, SHARE_PART, FIRST_PART)
+    }
+
+    /// A pool of `max` places: a caller may have one in `share_part`, and one in `first_part` is for first places.
+    pub fn of_places_in_parts(max: usize, share_part: usize, first_part: usize) -> Self {
+        Self::in_parts(max, 1, share_part, first_part)
+    }
+
+    fn in_parts(max: usize, first: usize, share_part: usize, first_part: usize) -> Self {
+        let (share_max, first_max) = (max.div_ceil(share_part), max / first_part);
+        Self(Arc::new(Inner { max, share_max, first, first_max, state: Mutex::default() }))
     }
 
     /// The size of the pool.
@@ -165,7 +180,7 @@ impl Inner {
         let own = state.by_key.get(&key).copied().unwrap_or_default() + more;
         let used = state.used + more;
         used <= self.max
-            && (own <= self.first || (own <= self.share_max && used <= self.max - self.max / FIRST_PART))
+            && (own <= self.first || (own <= self.share_max && used <= self.max - self.first_max))
     }
 }
 
@@ -266,6 +281,15 @@ mod tests {
         kept.clear();
         let state = pool.lock();
         assert_eq!((state.used, state.by_key.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pool_may_have_other_parts() {
+        let pool = SharedPool::of_places_in_parts(16, 4, 8);
+        let mut kept = Vec::new();
+        let mut takes = |number| pool.try_acquire(key(number), 1).map(|permit| kept.push(permit)).is_ok();
+        let taken = [1, 2, 3, 4, 5, 6, 7].map(|number| (0..20).filter(|_| takes(number)).count());
+        assert_eq!(taken, [4, 4, 4, 2, 1, 1, 0]);
     }
 
     #[test]

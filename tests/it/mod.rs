@@ -21,6 +21,7 @@ mod fairness;
 mod hostile_clients;
 mod ingest;
 mod metrics;
+mod names;
 mod order;
 mod peers;
 mod power_cut;

@@ -23,7 +23,18 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("gateway", &["domain", "event", "store", "clock", "config", "log_throttle", "metrics", "proto"]),
     (
         "delivery",
-        &["domain", "event", "store", "clock", "config", "descriptors", "log_throttle", "metrics", "proto"],
+        &[
+            "domain",
+            "event",
+            "store",
+            "clock",
+            "config",
+            "descriptors",
+            "limits",
+            "log_throttle",
+            "metrics",
+            "proto",
+        ],
     ),
     ("listen", &["limits", "log_throttle"]),
     (

@@ -5,7 +5,7 @@
 //! elsewhere the tests say that they were skipped.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     env, fs,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr},
@@ -31,10 +31,19 @@ exec "$@"
 
 /// A DNS server on an address of its own. It ends when it is dropped.
 pub struct DnsServer {
-    shared: Arc<Mutex<HashMap<String, Name>>>,
+    shared: Arc<Mutex<Names>>,
     before: Vec<String>,
     _files: TempDir,
     _serving: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Names {
+    known: HashMap<String, Name>,
+    /// Names that end so get no response.
+    silent: Option<String>,
+    /// Those of them that were looked up.
+    asked_in_vain: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -62,7 +71,7 @@ impl DnsServer {
             skipped("files in /etc cannot be replaced for a gateway alone");
             return None;
         };
-        let shared = Arc::new(Mutex::new(HashMap::new()));
+        let shared = Arc::<Mutex<Names>>::default();
         let (names, mut serving) = (Arc::clone(&shared), JoinSet::new());
         serving.spawn(async move { serve(&socket, &names).await });
         Some(Self { shared, before, _files: files, _serving: serving })
@@ -72,12 +81,22 @@ impl DnsServer {
     /// one after it.
     pub fn set(&self, name: &str, rounds: Vec<Vec<IpAddr>>) {
         let look_ups = HashMap::new();
-        self.shared.lock().unwrap().insert(name.to_owned(), Name { rounds, look_ups });
+        self.shared.lock().unwrap().known.insert(name.to_owned(), Name { rounds, look_ups });
+    }
+
+    /// From now on names that end so get no response.
+    pub fn silence(&self, zone: &str) {
+        self.shared.lock().unwrap().silent = Some(zone.to_owned());
+    }
+
+    /// Names without a response that were looked up.
+    pub fn asked_in_vain(&self) -> BTreeSet<String> {
+        self.shared.lock().unwrap().asked_in_vain.clone()
     }
 
     /// How often the name was looked up since it was set.
     pub fn look_ups(&self, name: &str) -> usize {
-        self.shared.lock().unwrap()[name].look_ups.get(&A).copied().unwrap_or_default()
+        self.shared.lock().unwrap().known[name].look_ups.get(&A).copied().unwrap_or_default()
     }
 
     /// The words before a command that make it ask this server.
@@ -125,17 +144,19 @@ async fn in_namespace(files: &Path) -> Option<Vec<String>> {
     None
 }
 
-async fn serve(socket: &UdpSocket, names: &Mutex<HashMap<String, Name>>) {
+async fn serve(socket: &UdpSocket, names: &Mutex<Names>) {
     let mut buffer = [0; 512];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
         let response = respond(&buffer[..length], &mut names.lock().unwrap());
-        socket.send_to(&response, from).await.unwrap();
+        if let Some(response) = response {
+            socket.send_to(&response, from).await.unwrap();
+        }
     }
 }
 
 /// The response to a query: addresses, none of this type, or that there is no such name.
-fn respond(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
+fn respond(query: &[u8], names: &mut Names) -> Option<Vec<u8>> {
     const HEADER_BYTES: usize = 12;
     const NO_SUCH_NAME: u8 = 3;
     let (mut labels, mut at) = (Vec::new(), HEADER_BYTES);
@@ -148,7 +169,12 @@ fn respond(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
     let question = &query[HEADER_BYTES..at + 5];
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
 
-    let found = names.get_mut(&labels.join(".")).map(|name| name.look_up(kind));
+    let name = labels.join(".");
+    if names.silent.as_ref().is_some_and(|zone| name.ends_with(zone)) {
+        names.asked_in_vain.insert(name);
+        return None;
+    }
+    let found = names.known.get_mut(&name).map(|name| name.look_up(kind));
     let records = found.clone().unwrap_or_default();
     let code = if found.is_some() { 0 } else { NO_SUCH_NAME };
     // A response, with authority, recursion as asked for and available.
@@ -168,7 +194,7 @@ fn respond(query: &[u8], names: &mut HashMap<String, Name>) -> Vec<u8> {
         response.extend(u16::try_from(bytes.len()).unwrap().to_be_bytes());
         response.extend(bytes);
     }
-    response
+    Some(response)
 }
 
 impl Name {

@@ -22,14 +22,17 @@ use tower::Service;
 
 use super::{
     connection::{ConnectError, Destination},
-    dns::{LookupError, Resolver},
+    dns::{LookupError, Resolver, literal},
     proxy::{self, Forwarding, ProxyError},
     stream::Stream,
     tls::Tls,
 };
 use crate::{
     descriptors,
-    domain::egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
+    domain::{
+        egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
+        ids::AccountId,
+    },
     event::exchange,
     metrics::InFlightGauge,
 };
@@ -92,7 +95,8 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     pub(crate) fn new(dial: D, settings: ConnectSettings) -> Self {
-        Self { dial, resolver: Resolver::new(settings.lookups_max), settings: Arc::new(settings) }
+        let resolver = Resolver::new(settings.lookups_max, settings.timeout);
+        Self { dial, resolver, settings: Arc::new(settings) }
     }
 
     async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
@@ -104,8 +108,8 @@ where
 
         let proxy = settings.proxies.route(is_https, host, port);
         let stream = match proxy {
-            None => self.connect_directly(host, port, deadline).await?,
-            Some(proxy) => self.connect_by_proxy(proxy, is_https, host, port, deadline).await?,
+            None => self.connect_directly(to.account, host, port, deadline).await?,
+            Some(proxy) => self.connect_by_proxy(proxy, to.account, is_https, host, port, deadline).await?,
         };
         let opened = settings.connections.track();
         if !is_https {
@@ -122,16 +126,23 @@ where
     }
 
     /// Connects to the endpoint at an address that the egress policy allows.
-    async fn connect_directly(&self, host: &str, port: u16, deadline: Instant) -> Result<T, ConnectError> {
+    async fn connect_directly(
+        &self,
+        account: AccountId,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<T, ConnectError> {
         let begun = Instant::now();
-        let found = timeout_at(deadline, self.resolver.resolve(host)).await;
+        let found = self.resolver.resolve(account, host, deadline).await;
         exchange::note(|exchange| exchange.dns = Some(begun.elapsed()));
-        let addresses = found.map_err(|_| ConnectError::Timeout(self.settings.timeout))?.map_err(
-            |error| match error {
-                LookupError::Failed(reason) => ConnectError::Lookup { host: host.to_owned(), reason },
-                LookupError::NoDescriptor => ConnectError::NoDescriptor,
-            },
-        )?;
+        let addresses = found.map_err(|error| match error {
+            LookupError::Failed(reason) => ConnectError::Lookup { host: host.to_owned(), reason },
+            LookupError::Late(delay) => {
+                ConnectError::LookupTimeout { host: host.to_owned(), limit: self.settings.timeout, delay }
+            }
+            LookupError::NoDescriptor => ConnectError::NoDescriptor,
+        })?;
         let allowed = allowed(&self.settings.egress, &addresses)?;
         self.try_each(&allowed, port, deadline).await
     }
@@ -141,6 +152,7 @@ where
     async fn connect_by_proxy(
         &self,
         proxy: &Proxy,
+        account: AccountId,
         is_https: bool,
         host: &str,
         port: u16,
@@ -148,16 +160,15 @@ where
     ) -> Result<T, ConnectError> {
         let limit = self.settings.timeout;
         // The proxy resolves names. An address in the URL itself is checked here.
-        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        if let Ok(address) = literal.parse::<IpAddr>() {
+        if let Some(address) = literal(host) {
             self.settings.egress.verdict(address)?;
         }
-        let found = timeout_at(deadline, self.resolver.resolve(proxy.host())).await;
-        let addresses =
-            found.map_err(|_| ConnectError::ProxyTimeout(limit))?.map_err(|error| match error {
-                LookupError::Failed(_) => ProxyError::Lookup.into(),
-                LookupError::NoDescriptor => ConnectError::NoDescriptor,
-            })?;
+        let found = self.resolver.resolve(account, proxy.host(), deadline).await;
+        let addresses = found.map_err(|error| match error {
+            LookupError::Failed(_) => ProxyError::Lookup.into(),
+            LookupError::Late(_) => ConnectError::ProxyTimeout(limit),
+            LookupError::NoDescriptor => ConnectError::NoDescriptor,
+        })?;
         // The operator chose the proxy: the egress policy does not apply to its address.
         let reached = self.try_each(&addresses, proxy.port(), deadline).await;
         let mut stream = reached.map_err(|error| match error {
@@ -258,7 +269,7 @@ mod tests {
     }
 
     fn to(url: String) -> Destination {
-        Destination { url: Uri::try_from(url).unwrap(), tls: None }
+        Destination { url: Uri::try_from(url).unwrap(), tls: None, account: AccountId::new(1).unwrap() }
     }
 
     #[test]

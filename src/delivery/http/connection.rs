@@ -12,10 +12,11 @@ use hyper::rt::{Read, Write};
 use tower::Service;
 
 use super::{
+    dns::LookupDelay,
     proxy::{Forwarding, ProxyError},
     tls::TlsError,
 };
-use crate::domain::{egress::Blocked, subscription::TlsProfile};
+use crate::domain::{egress::Blocked, ids::AccountId, subscription::TlsProfile};
 
 /// The destination of a connection.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Destination {
     pub(crate) url: Uri,
     /// The TLS options of the subscription.
     pub(crate) tls: Option<Arc<TlsProfile>>,
+    /// The account of the subscription: look-ups are shared between accounts.
+    pub(crate) account: AccountId,
 }
 
 /// Why no connection was established. Endpoints' owners read these texts: they never name the proxy.
@@ -36,6 +39,16 @@ pub(crate) enum ConnectError {
         host: String,
         /// The resolver's reason.
         reason: Arc<str>,
+    },
+    /// The host name did not resolve in time.
+    #[error("{host} did not resolve within {limit:?}{delay}")]
+    LookupTimeout {
+        /// The name.
+        host: String,
+        /// The time.
+        limit: Duration,
+        /// Why.
+        delay: LookupDelay,
     },
     /// The gateway has no file descriptor free for a connection. It says nothing about the endpoint.
     #[error("the gateway had no file descriptor free for a connection")]

@@ -59,7 +59,7 @@ fn no_connection(error: &ConnectError) -> Failure {
     use ConnectError as E;
     let outcome = match error {
         E::Blocked(_) => Outcome::Blocked,
-        E::Timeout(_) | E::ProxyTimeout(_) => Outcome::Timeout,
+        E::Timeout(_) | E::ProxyTimeout(_) | E::LookupTimeout { .. } => Outcome::Timeout,
         E::Refused { source, .. }
         | E::Proxy(ProxyError::Unreachable(source) | ProxyError::Broken(source))
             if source.kind() == io::ErrorKind::TimedOut =>

@@ -24,7 +24,10 @@ use super::{
     proxy::{Forwarding, ProxyError},
     tls::TlsError,
 };
-use crate::{domain::subscription::TlsProfile, event::exchange};
+use crate::{
+    domain::{ids::AccountId, subscription::TlsProfile},
+    event::exchange,
+};
 
 /// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too
 /// long, are dropped.
@@ -98,7 +101,7 @@ impl<C: Connect> HttpClient<C> {
 
     /// Sends a request and waits for the head of the response. `origin` is the origin of the request's
     /// absolute URL. Requests with the same spelling of the origin and the same TLS profile share
-    /// connections; others never do.
+    /// connections; others never do. `account` is the one that the request is made for.
     ///
     /// An idle connection may turn out to be closed before anything was sent over it; then another one is
     /// used.
@@ -106,9 +109,10 @@ impl<C: Connect> HttpClient<C> {
         &self,
         origin: &str,
         tls: Option<&Arc<TlsProfile>>,
+        account: AccountId,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<ResponseBody<C>>, SendError> {
-        let to = Destination { url: request.uri().clone(), tls: tls.cloned() };
+        let to = Destination { url: request.uri().clone(), tls: tls.cloned(), account };
         let url = &to.url;
         // An origin contains no space.
         let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));

@@ -277,7 +277,8 @@ fn assemble<C: Connect>(
             let http_request = http_request?;
             note_request(&request, &http_request);
             let begun = Instant::now();
-            let response = client.send(origin, settings.tls.as_ref(), http_request).await?;
+            let account = request.subscription.name.account;
+            let response = client.send(origin, settings.tls.as_ref(), account, http_request).await?;
             exchange::note(|exchange| {
                 let opening = [exchange.dns, exchange.connect, exchange.tls].into_iter().flatten().sum();
                 exchange.first_byte = Some(begun.elapsed().saturating_sub(opening));
