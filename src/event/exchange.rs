@@ -3,9 +3,15 @@
 //! An attempt runs in one task: its layers note things in a variable of that task, whoever wants them opens
 //! it.
 
-use std::{cell::RefCell, future::Future, net::SocketAddr, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use url::{Host, Url};
 
 /// Most bytes of names and values that are kept of the headers of a response.
 pub const RESPONSE_HEADERS_BYTES_KEPT: usize = 4096;
@@ -17,7 +23,8 @@ pub struct Exchange {
     pub request_headers: Vec<(HeaderName, HeaderValue)>,
     /// The headers of the response, up to [`RESPONSE_HEADERS_BYTES_KEPT`].
     pub response_headers: HeaderMap,
-    /// The other end of the connection: the receiver, or a proxy.
+    /// The other end of the connection: the receiver, or a proxy. Callers see
+    /// [`shown_address`](Exchange::shown_address).
     pub remote_address: Option<SocketAddr>,
     /// How long the name took to resolve; `None` on a connection that was kept.
     pub dns: Option<Duration>,
@@ -29,6 +36,20 @@ pub struct Exchange {
     pub first_byte: Option<Duration>,
     /// Nothing was sent: the gateway had no file descriptor free for a connection.
     pub lacked_descriptor: bool,
+}
+
+impl Exchange {
+    /// The other end of the connection as callers may see it: only if it is the address in their URL. Neither the
+    /// addresses of names nor those of proxies are theirs to know.
+    pub fn shown_address(&self, url: &str) -> Option<SocketAddr> {
+        let url = Url::parse(url).ok()?;
+        let in_url: IpAddr = match url.host()? {
+            Host::Ipv4(address) => address.into(),
+            Host::Ipv6(address) => address.into(),
+            Host::Domain(_) => return None,
+        };
+        self.remote_address.filter(|remote| remote.ip() == in_url)
+    }
 }
 
 tokio::task_local! {
@@ -81,6 +102,17 @@ mod tests {
         assert_eq!((one, first.dns), (1, Some(Duration::from_millis(1))));
         assert_eq!((two, second.dns), (2, Some(Duration::from_millis(2))));
         assert_eq!(note(|_| ()), None, "nobody observes");
+    }
+
+    #[test]
+    fn only_the_address_in_the_url_is_shown() {
+        let remote = |address: &str| Exchange { remote_address: address.parse().ok(), ..Exchange::default() };
+        let shown = |address, url| remote(address).shown_address(url).is_some();
+        assert!(shown("127.0.0.1:8080", "http://127.0.0.1:8080/hook"));
+        assert!(shown("[::1]:443", "https://[::1]/"));
+        assert!(!shown("127.0.0.1:8080", "http://localhost:8080/hook"));
+        assert!(!shown("10.0.0.1:3128", "http://192.0.2.1/"), "a proxy");
+        assert!(!shown("", "http://127.0.0.1/"));
     }
 
     #[test]

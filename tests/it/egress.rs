@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use tidings::proto::v1::{self, EventType, delivery::State, delivery_attempt::Outcome};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+use url::Url;
 
 use crate::support::{
     client::{Client, attempts, id_of, subscription},
+    closed_address,
     dns_server::DnsServer,
     events::sample,
     process::{Launcher, TidingsProcess},
@@ -65,6 +67,16 @@ async fn refuses(client: &Client, subscription: &str, url: &str) -> usize {
 async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize {
     let tested = client.test(subscription, KIND).await;
     assert!(tested.error.contains(NOT_POSTED_TO) && tested.http_status == 0, "{host}: {tested:?}");
+    1
+}
+
+/// The same of a name, none of whose addresses is told.
+async fn does_not_test_nor_tell(client: &Client, subscription: &str) -> usize {
+    let tested = client.test(subscription, KIND).await;
+    let attempt = tested.attempt.expect("it is there");
+    let host = Url::parse(&attempt.url).unwrap().host_str().unwrap().to_owned();
+    assert_eq!(tested.error, format!("{host} is blocked: it is at no address that is posted to"));
+    assert_eq!((attempt.error, attempt.remote_address), (tested.error, String::new()));
     1
 }
 
@@ -180,7 +192,7 @@ async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
         for (number, host) in spelled.iter().enumerate() {
             let path = (tries + number) % 2;
             let subscribed = gateway.client.subscribe(ACCOUNT, asked(&url(host, port, path))).await;
-            does_not_test(&gateway.client, &subscribed.name, host).await;
+            does_not_test_nor_tell(&gateway.client, &subscribed.name).await;
             gateway.client.delete(&subscribed.name, true).await.unwrap();
         }
         tries += spelled.len();
@@ -195,11 +207,29 @@ async fn a_name_is_posted_to_at_those_of_its_addresses_that_are_allowed() {
         let subscribed = gateway.client.subscribe(ACCOUNT, asked(&url(&name, port, 0))).await;
         let tested = gateway.client.test(&subscribed.name, KIND).await;
         assert_eq!((tested.http_status, &*tested.error), (200, ""), "{list:?}: {tested:?}");
+        assert_eq!(tested.attempt.expect("it is there").remote_address, "", "{list:?}");
         assert_eq!(receiver.seen().len(), number + 1, "{list:?}");
     }
+    // Where nobody listens neither, nor where a delivery says it.
+    names.set("closed.example", vec![addresses(&["127.0.0.2"])]);
+    let closed = closed_address().port();
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked(&url("closed.example", closed, 0))).await;
+    let tested = gateway.client.test(&subscribed.name, KIND).await;
+    let error = format!("could not connect to closed.example:{closed}: connection refused");
+    assert_eq!((tested.error, tested.attempt.unwrap().remote_address), (error.clone(), String::new()));
+    let published = gateway.client.publish(ACCOUNT, sample(KIND, ACCOUNT)).await;
+    let name = subscribed.delivery(id_of(&published.event));
+    let delivery = gateway.client.delivery_in(&name, State::Failed).await;
+    for attempt in &delivery.attempts {
+        assert_eq!((&attempt.error, &*attempt.remote_address), (&error, ""));
+    }
+    assert_eq!(gateway.client.subscription(&subscribed.name).await.last_error, error);
     println!("{tries} names, {tries} refusals, 0 connections");
     trap.assert_never_connected().await;
-    gateway.stop().await;
+    let log = gateway.stop().await;
+    let says =
+        |line: &String| line.contains("blocked0.example") && line.contains(r#""remote.address":"127.0.0.1""#);
+    assert!(log.iter().any(says), "the operator learns the address");
 }
 
 /// The name leads to an allowed address once, and to 127.0.0.1 at the next look-up: a gateway that looks a

@@ -34,6 +34,7 @@ use crate::{
         ids::AccountId,
     },
     event::exchange,
+    log_throttle::LogThrottle,
     metrics::InFlightGauge,
 };
 
@@ -143,8 +144,21 @@ where
             }
             LookupError::NoDescriptor => ConnectError::NoDescriptor,
         })?;
-        let allowed = allowed(&self.settings.egress, &addresses)?;
-        self.try_each(&allowed, port, deadline).await
+        let allowed = allowed(&self.settings.egress, &addresses);
+        if literal(host).is_some() {
+            return self.try_each(&allowed?, port, deadline).await;
+        }
+        let allowed = allowed.map_err(|blocked| {
+            log_blocked(host, blocked);
+            ConnectError::BlockedName { host: host.to_owned() }
+        })?;
+        self.try_each(&allowed, port, deadline).await.map_err(|error| match error {
+            ConnectError::Refused { endpoint, source } => {
+                tracing::debug!(url.host = host, remote.address = endpoint, %source, "could not connect");
+                ConnectError::Refused { endpoint: format!("{host}:{port}"), source }
+            }
+            other => other,
+        })
     }
 
     /// Connects to the proxy, and opens a tunnel to an https endpoint. An http endpoint is named in each
@@ -203,11 +217,22 @@ where
                 Ok(Err(error)) if descriptors::is_exhausted(&error) => {
                     return Err(ConnectError::NoDescriptor);
                 }
-                Ok(Err(source)) => last = ConnectError::Refused { address, source },
+                Ok(Err(source)) => last = ConnectError::Refused { endpoint: address.to_string(), source },
                 Err(_) => last = ConnectError::Timeout(self.settings.timeout),
             }
         }
         Err(last)
+    }
+}
+
+/// Logs the address of a name: its owner, who may be trying to find out what there is, does not learn it.
+fn log_blocked(host: &str, Blocked { address, reason }: Blocked) {
+    static LOG: LogThrottle = LogThrottle::new();
+    if let Some(attempts) = LOG.record() {
+        tracing::warn!(
+            url.host = host, remote.address = %address, attempts,
+            "the name of an endpoint has only addresses that are not posted to: the first is {reason}"
+        );
     }
 }
 

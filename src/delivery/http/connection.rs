@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -29,7 +28,8 @@ pub(crate) struct Destination {
     pub(crate) account: AccountId,
 }
 
-/// Why no connection was established. Endpoints' owners read these texts: they never name the proxy.
+/// Why no connection was established. Endpoints' owners read these texts: they never name the proxy, nor an
+/// address that is not in the URL.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The host name did not resolve.
@@ -53,14 +53,20 @@ pub(crate) enum ConnectError {
     /// The gateway has no file descriptor free for a connection. It says nothing about the endpoint.
     #[error("the gateway had no file descriptor free for a connection")]
     NoDescriptor,
-    /// The egress policy blocks every address of the host; this is the first.
+    /// The egress policy blocks the address in the URL.
     #[error(transparent)]
     Blocked(#[from] Blocked),
+    /// The egress policy blocks every address of the name.
+    #[error("{host} is blocked: it is at no address that is posted to")]
+    BlockedName {
+        /// The name.
+        host: String,
+    },
     /// The last address that was tried did not accept the connection.
-    #[error("could not connect to {address}: {}", .source.kind())]
+    #[error("could not connect to {endpoint}: {}", .source.kind())]
     Refused {
-        /// The address.
-        address: SocketAddr,
+        /// The host and the port in the URL.
+        endpoint: String,
         /// The system's error.
         source: io::Error,
     },

@@ -58,7 +58,7 @@ impl From<hyper::Error> for Failure {
 fn no_connection(error: &ConnectError) -> Failure {
     use ConnectError as E;
     let outcome = match error {
-        E::Blocked(_) => Outcome::Blocked,
+        E::Blocked(_) | E::BlockedName { .. } => Outcome::Blocked,
         E::Timeout(_) | E::ProxyTimeout(_) | E::LookupTimeout { .. } => Outcome::Timeout,
         E::Refused { source, .. }
         | E::Proxy(ProxyError::Unreachable(source) | ProxyError::Broken(source))

@@ -269,7 +269,8 @@ pub(in crate::grpc) fn add_exchange(attempt: &mut v1::DeliveryAttempt, exchange:
     attempt.request_headers =
         exchange.request_headers.iter().map(|(name, value)| header((name, value))).collect();
     attempt.response_headers = exchange.response_headers.iter().map(header).collect();
-    attempt.remote_address = exchange.remote_address.map(|address| address.to_string()).unwrap_or_default();
+    let address = exchange.shown_address(&attempt.url);
+    attempt.remote_address = address.map(|address| address.to_string()).unwrap_or_default();
     attempt.dns_duration = exchange.dns.map(duration);
     attempt.connect_duration = exchange.connect.map(duration);
     attempt.tls_duration = exchange.tls.map(duration);
