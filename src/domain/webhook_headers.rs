@@ -31,18 +31,26 @@ pub const CHATWOOT_TIMESTAMP: HeaderName = HeaderName::from_static("x-chatwoot-t
 /// The signature of the sender in Chatwoot's format.
 pub const CHATWOOT_SIGNATURE: HeaderName = HeaderName::from_static("x-chatwoot-signature");
 
+/// Counts the gateways that an event has been POSTed by (RFC 8586), so that a loop ends: `tidings; hops=1`.
+pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// The gateway among the senders in a `CDN-Loop` header.
+const LOOP_ID: &str = "tidings";
+/// The parameter with the number of gateways so far. Without it, it is 1.
+const LOOP_HOPS: &str = "hops";
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The `User-Agent` of the gateway.
 pub const AGENT_NAME: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 const AGENT: HeaderValue = HeaderValue::from_static(AGENT_NAME);
 
 /// Number of headers that Tidings itself adds to every POST.
-const OWN_HEADERS: usize = 9;
+const OWN_HEADERS: usize = 10;
 
 /// Names that a subscription may not set: headers that Tidings sets, headers that HTTP clients derive from
 /// the request, and hop-by-hop headers.
-const RESERVED: [&str; 22] = [
+const RESERVED: [&str; 23] = [
     "accept",
+    "cdn-loop",
     "connection",
     "content-length",
     "content-type",
@@ -66,9 +74,15 @@ const RESERVED: [&str; 22] = [
     "x-chatwoot-timestamp",
 ];
 
-/// The headers of a POST of `body` to `subscription` at the time `at`. The connection adds `Host` and
-/// `Content-Length`.
-pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, body: &[u8]) -> HeaderMap {
+/// The headers of a POST of `body` to `subscription` at the time `at`, of an event that `hops` gateways have POSTed
+/// before. The connection adds `Host` and `Content-Length`.
+pub fn headers(
+    subscription: &Subscription,
+    webhook_id: Uuid,
+    at: UnixMicros,
+    body: &[u8],
+    hops: u32,
+) -> HeaderMap {
     let own = &subscription.settings.headers;
     let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
     put_plain_headers(&mut headers, subscription.settings.payload_format);
@@ -91,7 +105,26 @@ pub fn headers(subscription: &Subscription, webhook_id: Uuid, at: UnixMicros, bo
         let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header accepted the name");
         headers.insert(name, sensitive(secret.expose().to_owned()));
     }
+    // The last one: a subscription of an earlier version may have set it.
+    headers.insert(CDN_LOOP, value(format!("{LOOP_ID}; {LOOP_HOPS}={}", hops.saturating_add(1))));
     headers
+}
+
+/// The gateways that have POSTed an event so far, by the `CDN-Loop` headers of a request with it.
+pub fn hops(headers: &HeaderMap) -> u32 {
+    let values = headers.get_all(CDN_LOOP).iter().filter_map(|value| value.to_str().ok());
+    let senders = values.flat_map(|value| value.split(','));
+    senders.filter_map(hops_of).max().unwrap_or_default()
+}
+
+/// The hops that one of the senders in a `CDN-Loop` header counts; `None` if it is no gateway.
+fn hops_of(sender: &str) -> Option<u32> {
+    let mut parts = sender.split(';').map(str::trim);
+    parts.next().filter(|id| id.eq_ignore_ascii_case(LOOP_ID))?;
+    let mut parameters = parts.filter_map(|parameter| parameter.split_once('='));
+    let hops = parameters.find(|(name, _)| name.eq_ignore_ascii_case(LOOP_HOPS));
+    // A number that is none counts as many.
+    Some(hops.map_or(1, |(_, hops)| hops.parse().unwrap_or(u32::MAX)))
 }
 
 /// The headers of a POST in `format` that depend on no subscription.
@@ -179,10 +212,32 @@ mod tests {
             CHATWOOT_DELIVERY,
             CHATWOOT_TIMESTAMP,
             CHATWOOT_SIGNATURE,
+            CDN_LOOP,
         ];
         assert_eq!(set.len(), OWN_HEADERS);
         for name in set {
             assert!(RESERVED.contains(&name.as_str()), "{name} can be overwritten");
+        }
+    }
+
+    #[test]
+    fn the_hops_of_gateways_are_counted() {
+        let hops_in = |values: &[&str]| {
+            let values = values.iter().map(|value| (CDN_LOOP, HeaderValue::from_str(value).unwrap()));
+            hops(&values.collect())
+        };
+        for (values, expected) in [
+            (&[][..], 0),
+            (&["cloudflare; loops=1"], 0),
+            (&["tidings; hops=1"], 1),
+            (&["Tidings;HOPS=2"], 2),
+            (&["tidings"], 1),
+            (&["fastly, tidings; a=b; hops=3, tidings; hops=1"], 3),
+            (&["other", "tidings; hops=2"], 2),
+            (&["tidings; hops=-1"], u32::MAX),
+            (&["tidings; hops=99999999999"], u32::MAX),
+        ] {
+            assert_eq!(hops_in(values), expected, "{values:?}");
         }
     }
 

@@ -17,6 +17,14 @@ use crate::{
 /// reference counts.
 const OVERHEAD_BYTES: usize = 320;
 
+/// The part of a stored event that is not the publisher's. It follows the encoding of the event, whose decoding
+/// ignores it: the contract reserves the number of its field.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Trail {
+    #[prost(uint32, tag = "100")]
+    hops: u32,
+}
+
 /// The published event.
 #[derive(Clone, Debug)]
 pub struct EventContent {
@@ -24,7 +32,8 @@ pub struct EventContent {
     pub event_type: EventType,
     /// Events with the same tag keep their order.
     pub order_tag: OrderTag,
-    /// The encoding, as on disk: the checked event, with `name`, `type` and `create_time` unset.
+    /// The encoding, as on disk: the checked event, with `name`, `type` and `create_time` unset, and its hops if
+    /// it has some.
     pub encoded: Bytes,
     /// By [`PayloadFormat::index`].
     bodies: [OnceLock<Bytes>; PayloadFormat::COUNT],
@@ -35,6 +44,20 @@ impl EventContent {
     /// An encoded event of which nothing is rendered yet.
     pub fn new(event_type: EventType, order_tag: OrderTag, encoded: Bytes) -> Self {
         Self { event_type, order_tag, encoded, bodies: Default::default(), memory_bytes: OnceLock::new() }
+    }
+
+    /// The same of an event that so many gateways have POSTed before.
+    #[must_use]
+    pub fn with_hops(self, hops: u32) -> Self {
+        // None take no space.
+        let encoded = [&*self.encoded, &Trail { hops }.encode_to_vec()].concat();
+        Self { encoded: encoded.into(), ..self }
+    }
+
+    /// Gateways that have POSTed the event before it was published here.
+    pub fn hops(&self) -> u32 {
+        let trail = Trail::decode(&*self.encoded);
+        trail.expect("it was encoded here, and records of the disk have a checksum").hops
     }
 
     /// Renders the body in `format`, unless that is done already. `event` is the decoded content.
@@ -121,6 +144,19 @@ mod tests {
                 assert_eq!(given.body(format), render::render(&event, format));
                 assert_eq!(given.body(format), decoded.body(format));
             }
+        }
+    }
+
+    #[test]
+    fn hops_are_kept_beside_the_event() {
+        for event in events() {
+            let content = EventContent::from(&event);
+            assert_eq!(content.hops(), 0);
+            let encoded = content.encoded.clone();
+            assert_eq!(content.clone().with_hops(0).encoded, encoded, "as in earlier versions");
+            let content = content.with_hops(7);
+            let stored = EventContent::new(content.event_type, content.order_tag, content.encoded);
+            assert_eq!((stored.hops(), stored.decode()), (7, event));
         }
     }
 

@@ -46,6 +46,17 @@ impl CheckedEvent {
         &self.address
     }
 
+    /// The same of an event that so many gateways have POSTed before.
+    #[must_use]
+    pub fn after_hops(mut self, hops: u32) -> Self {
+        if hops == 0 {
+            return self;
+        }
+        self.content = self.content.with_hops(hops);
+        self.fingerprint = fingerprint(&self.content.encoded);
+        self
+    }
+
     /// Whether `other` has the same content.
     pub fn is_same_event(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
@@ -274,7 +285,7 @@ impl Gateway {
             None => webhook_headers::plain_headers(format),
             Some(subscription) => {
                 let id = webhook_id(subscription.uid, &event.name.to_string());
-                webhook_headers::headers(subscription, id, self.0.clock.now(), &body)
+                webhook_headers::headers(subscription, id, self.0.clock.now(), &body, event.content.hops())
             }
         };
         let own = |name: &str| subscription.as_ref().is_some_and(|s| s.settings.headers.contains_key(name));

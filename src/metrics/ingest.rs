@@ -22,6 +22,8 @@ pub enum IngestOutcome {
     RateLimited,
     /// Its method is not POST, or a header is invalid.
     Malformed,
+    /// Its event has come through too many gateways.
+    Looped,
     /// Its body is too large.
     TooLarge,
     /// Its body did not arrive completely, or not in time.
@@ -40,13 +42,14 @@ pub enum IngestOutcome {
 
 impl IngestOutcome {
     /// All outcomes, in the order of the counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Duplicate,
         Self::NotFound,
         Self::Unsigned,
         Self::RateLimited,
         Self::Malformed,
+        Self::Looped,
         Self::TooLarge,
         Self::Unread,
         Self::Invalid,
@@ -65,6 +68,7 @@ impl IngestOutcome {
             Self::Unsigned => "unsigned",
             Self::RateLimited => "rate_limited",
             Self::Malformed => "malformed",
+            Self::Looped => "looped",
             Self::TooLarge => "too_large",
             Self::Unread => "unread",
             Self::Invalid => "invalid",

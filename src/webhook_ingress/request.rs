@@ -23,7 +23,7 @@ use crate::{
         event_routing::EventAddress,
         field_violation::FieldViolations,
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
-        webhook_headers::CHATWOOT_DELIVERY,
+        webhook_headers::{self, CHATWOOT_DELIVERY},
     },
     event::parse,
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
@@ -39,6 +39,8 @@ pub const EVENT_ID_PREFIX: &str = "chatwoot~";
 /// Larger bodies are parsed one at a time, on a thread for blocking work: each may take as long as hundreds
 /// of usual ones, and many times its size in memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
+/// Most gateways that an event may have come through. A gateway may so feed another one, and a loop of them ends.
+const HOPS_MAX: u32 = 1;
 /// Longest event name that is logged.
 const EVENT_CHARS_MAX: usize = 64;
 
@@ -150,6 +152,15 @@ impl Ingest {
                 "webhooks need the method POST",
             ));
         }
+        let hops = webhook_headers::hops(&head.headers);
+        if hops > HOPS_MAX {
+            let message = format!(
+                "the event has come through {hops} gateways, by the header CDN-Loop: at most {HOPS_MAX} may be before \
+                 this one. Delete the subscription that sends the events of a gateway back to it"
+            );
+            let (status, outcome) = (StatusCode::LOOP_DETECTED, IngestOutcome::Looped);
+            return Err(HttpError::new(status, "LOOP_DETECTED", outcome, message));
+        }
         let _permit = self.in_flight.try_acquire().map_err(|_| {
             HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
@@ -170,7 +181,7 @@ impl Ingest {
         }
         let body = Arc::new(body);
         let limit = settings.call_timeout;
-        let publishing = self.publish(source.account, facts.delivery.clone(), &body);
+        let publishing = self.publish(source.account, facts.delivery.clone(), hops, &body);
         let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(HttpError::too_slow(limit)));
         published.inspect_err(|_| facts.event = event_name(&body.bytes))
     }
@@ -179,6 +190,7 @@ impl Ingest {
         &self,
         account: AccountId,
         id: Option<EventId>,
+        hops: u32,
         body: &Arc<BufferedBody>,
     ) -> Result<Published, HttpError> {
         let address = EventAddress { account, id };
@@ -200,7 +212,7 @@ impl Ingest {
                 },
             }
         };
-        let published = self.gateway.publish(vec![checked])?.await?;
+        let published = self.gateway.publish(vec![checked.after_hops(hops)])?.await?;
         Ok(published.into_iter().next().expect("one event was published"))
     }
 

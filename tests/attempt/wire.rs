@@ -49,6 +49,7 @@ async fn a_post_looks_as_documented() {
         ),
         "authorization: Bearer abc".to_owned(),
         "x-empty: ".to_owned(),
+        "cdn-loop: tidings; hops=1".to_owned(),
         format!("host: {}", receiver.address),
         format!("content-length: {}", body.len()),
         String::new(),

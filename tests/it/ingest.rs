@@ -24,6 +24,7 @@ use crate::support::{
 
 mod captured;
 mod lasting;
+mod loops;
 mod overload;
 mod refusals;
 pub mod sender;

@@ -313,7 +313,7 @@ fn request_of(webhook: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<B
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
     let id = webhook_id(subscription.uid, &webhook.event.name.to_text());
     let body = webhook.event.body(subscription.settings.payload_format);
-    let headers = webhook_headers::headers(subscription, id, at, &body);
+    let headers = webhook_headers::headers(subscription, id, at, &body, webhook.event.content.hops());
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url;
