@@ -4,6 +4,7 @@ use std::{ffi::OsString, fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use http::HeaderName;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
@@ -11,7 +12,7 @@ use crate::{
     config::{
         ResolvedSettings,
         proxies::ProxySetting,
-        quantities::{host, network},
+        quantities::{header_name, host, network},
     },
     delivery::http::client,
     domain::egress::{EgressPolicy, HostPattern, ProxyRules},
@@ -29,6 +30,12 @@ pub struct EgressSettings {
     /// Networks that endpoints may not be in, even if they are public or within egress_allow.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub egress_deny: Vec<IpNet>,
+    /// Headers that subscriptions may not set, by their names. Letter case does not matter.
+    ///
+    /// docs/security.md says which ones are worth it where egress_allow leads to services of yours. The flag may be
+    /// repeated.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = header_name)]
+    pub egress_headers_deny: Vec<HeaderName>,
     /// A PEM file with certificate authorities to trust for https endpoints in addition to the system's.
     #[arg(long, value_name = "FILE")]
     pub egress_ca_file: Option<PathBuf>,
@@ -47,9 +54,11 @@ pub struct EgressSettings {
 }
 
 impl EgressSettings {
-    /// The policy for endpoint addresses.
+    /// The policy for endpoints' addresses and subscriptions' headers.
     pub(super) fn policy(&self) -> EgressPolicy {
-        EgressPolicy::new(self.egress_allow.clone()).denying(self.egress_deny.clone())
+        EgressPolicy::new(self.egress_allow.clone())
+            .denying(self.egress_deny.clone())
+            .denying_headers(self.egress_headers_deny.clone())
     }
 
     /// The rules that select a proxy for an endpoint.

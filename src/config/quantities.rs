@@ -1,4 +1,5 @@
-//! Parsers for the values of settings: durations, sizes and counts with their bounds, addresses, networks.
+//! Parsers for the values of settings: durations, sizes and counts with their bounds, addresses, networks, names of
+//! headers.
 
 use std::{
     ffi::OsStr,
@@ -11,6 +12,7 @@ use clap::{
     Arg, Command,
     builder::{PossibleValue, TypedValueParser},
 };
+use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::domain::egress::HostPattern;
@@ -153,6 +155,15 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 pub fn host(text: &str) -> Result<HostPattern, String> {
     let wrong = || format!("{text:?} is not a host such as example.com, example.com:8443, 10.0.0.0/8 or *");
     HostPattern::parse(text).ok_or_else(wrong)
+}
+
+/// The name of a header.
+///
+/// # Errors
+///
+/// The text is not one.
+pub fn header_name(text: &str) -> Result<HeaderName, String> {
+    text.parse().map_err(|_| format!("{text:?} is not the name of a header such as cookie"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The egress policy: which addresses may be connected to.
+//! The egress policy: which addresses may be connected to, and which headers subscriptions may send there.
 //!
 //! URLs come from callers, and the owner of a host name may change its address at any time. So the policy
 //! judges the address of every connection: it must be public or explicitly allowed, and not denied.
 
 use std::{fmt, net::IpAddr};
 
+use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
@@ -14,11 +15,12 @@ mod special;
 pub use proxy::{HostPattern, PROXY_URL_BYTES_MAX, Proxy, ProxyRules};
 
 /// The addresses that may be connected to: those of the public internet and of allowed networks, but not of
-/// denied networks.
+/// denied networks. And the headers that subscriptions may not set.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
     denied: Vec<IpNet>,
+    denied_headers: Vec<HeaderName>,
 }
 
 /// An address that the policy blocks.
@@ -65,13 +67,25 @@ pub enum BlockedReason {
 impl EgressPolicy {
     /// Public addresses, and those in `allowed`.
     pub fn new(allowed: Vec<IpNet>) -> Self {
-        Self { allowed: allowed.into_iter().map(unmapped).collect(), denied: Vec::new() }
+        Self { allowed: allowed.into_iter().map(unmapped).collect(), ..Self::default() }
     }
 
     /// The same without the addresses in `denied`, even if they are public or allowed.
     #[must_use]
     pub fn denying(self, denied: Vec<IpNet>) -> Self {
         Self { denied: denied.into_iter().map(unmapped).collect(), ..self }
+    }
+
+    /// The same without the headers in `denied`, which subscriptions may not set.
+    #[must_use]
+    pub fn denying_headers(self, denied: Vec<HeaderName>) -> Self {
+        Self { denied_headers: denied, ..self }
+    }
+
+    /// The headers of a subscription, by their names in lower case, that it may not set.
+    pub fn denied_headers<'a>(&self, names: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+        let is_denied = |name: &&String| self.denied_headers.iter().any(|denied| denied == name.as_str());
+        names.into_iter().filter(is_denied).map(String::as_str).collect()
     }
 
     /// Whether `address` may be connected to.

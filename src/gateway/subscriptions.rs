@@ -140,6 +140,7 @@ impl Gateway {
     ) -> Result<Settings, FieldViolations> {
         let settings = subscription::check_new(message, path, self.0.settings.retry_defaults)?;
         self.check_egress(&settings.url, path)?;
+        self.check_headers(&settings, path)?;
         Ok(settings)
     }
 
@@ -215,6 +216,9 @@ impl Gateway {
             if settings.url != current.settings.url {
                 // Only for a new URL: the policy may have changed since the old one was accepted.
                 self.check_egress(&settings.url, path)?;
+            }
+            if settings.headers != current.settings.headers {
+                self.check_headers(&settings, path)?;
             }
             let holder = self.0.store.registry().by_url(name.account, &settings.url);
             match holder.filter(|holder| *holder != name) {
@@ -340,6 +344,18 @@ impl Gateway {
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
             violations
                 .invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
+        }
+        violations.into_result(())
+    }
+
+    /// Checks the headers that the operator denies.
+    fn check_headers(&self, settings: &Settings, path: &str) -> Result<(), FieldViolations> {
+        let mut violations = FieldViolations::default();
+        for name in self.0.settings.egress.denied_headers(settings.headers.keys()) {
+            violations.invalid(
+                format!("{path}.headers[{name:?}]"),
+                "must not be set: egress_headers_deny of this server has it",
+            );
         }
         violations.into_result(())
     }

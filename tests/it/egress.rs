@@ -18,6 +18,7 @@ use crate::support::{
     receiver::{Receiver, Response},
 };
 
+mod headers;
 mod spellings;
 
 use spellings::{ADDRESSES, MALFORMED, NAMES};

@@ -82,7 +82,7 @@ pub struct WebhookClientSettings {
     /// again when it is needed.
     #[arg(skip = 1024_usize)]
     pub tls_profiles_max: usize,
-    /// Addresses that may be POSTed to.
+    /// Addresses that may be POSTed to, and headers that subscriptions may not set.
     #[arg(skip)]
     pub egress: EgressPolicy,
     /// Endpoints that are reached by a proxy.
@@ -146,7 +146,7 @@ where
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
     let bounds = BodyBounds { read: settings.response_bytes_max, kept: settings.response_body_kept };
-    Ok(stack::webhook_client(client, settings.delivery_timeout, bounds, clock))
+    Ok(stack::webhook_client(client, settings.delivery_timeout, bounds, settings.egress.clone(), clock))
 }
 
 /// The certificates of a PEM file, for [`WebhookClientSettings::extra_roots`]. Other sections are ignored.

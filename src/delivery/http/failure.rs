@@ -27,6 +27,11 @@ impl Failure {
         Self::new(Outcome::Connect, format!("the url cannot be requested: {error}"))
     }
 
+    /// The operator denies a header of the subscription.
+    pub(crate) fn denied_header(name: &str) -> Self {
+        Self::new(Outcome::Blocked, format!("the header {name} is blocked: it is in egress_headers_deny"))
+    }
+
     fn new(outcome: Outcome, text: String) -> Self {
         Self { outcome, text, idle_connection_broke: false, lacked_descriptor: false }
     }

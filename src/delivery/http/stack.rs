@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, Outcome},
+        egress::EgressPolicy,
         response,
         secret::REDACTED,
         time::UnixMicros,
@@ -56,12 +57,13 @@ pub(crate) fn webhook_client<C>(
     client: HttpClient<C>,
     default_timeout: Duration,
     bounds: BodyBounds,
+    egress: EgressPolicy,
     clock: Arc<dyn Clock>,
 ) -> WebhookClient
 where
     C: Connect,
 {
-    let now = Arc::clone(&clock);
+    let (now, egress) = (Arc::clone(&clock), Arc::new(egress));
     let stack = ServiceBuilder::new()
         // Outermost: its clock covers everything, and every failure becomes an `Attempt` here.
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
@@ -74,7 +76,7 @@ where
         // Around `assemble`, so that a second try is signed with its own timestamp.
         .layer(layer_fn(retry_stale_connection))
         // Innermost: the timestamp is the time of sending.
-        .layer(layer_fn(move |client| assemble(client, Arc::clone(&clock))))
+        .layer(layer_fn(move |client| assemble(client, Arc::clone(&egress), Arc::clone(&clock))))
         .service(client);
     BoxCloneSyncService::new(stack)
 }
@@ -266,10 +268,11 @@ fn retry_stale_connection<B: Send + 'static>(
 /// Builds the HTTP request and sends it.
 fn assemble<C: Connect>(
     client: HttpClient<C>,
+    egress: Arc<EgressPolicy>,
     clock: Arc<dyn Clock>,
 ) -> impl Sends<Response<ResponseBody<C>>, Failure> {
     service_fn(move |request: WebhookRequest| {
-        let (client, http_request) = (client.clone(), request_of(&request, clock.now()));
+        let (client, http_request) = (client.clone(), request_of(&request, &egress, clock.now()));
         // Boxed: the outer layers would copy this large future.
         Box::pin(async move {
             let settings = &request.subscription.settings;
@@ -307,8 +310,16 @@ fn note_request(webhook: &WebhookRequest, request: &Request<Full<Bytes>>) {
     });
 }
 
-fn request_of(webhook: &WebhookRequest, at: UnixMicros) -> Result<Request<Full<Bytes>>, Failure> {
+fn request_of(
+    webhook: &WebhookRequest,
+    egress: &EgressPolicy,
+    at: UnixMicros,
+) -> Result<Request<Full<Bytes>>, Failure> {
     let subscription = &webhook.subscription;
+    // Checked when it was set, but the policy may have changed since.
+    if let Some(name) = egress.denied_headers(subscription.settings.headers.keys()).first() {
+        return Err(Failure::denied_header(name));
+    }
     let url =
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
     let id = webhook_id(subscription.uid, &webhook.event.name.to_text());
