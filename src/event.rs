@@ -72,6 +72,11 @@ impl StoredEvent {
         self.content.event_type
     }
 
+    /// The name of its type, as in the body's `event`.
+    pub fn event_type_name(&self) -> &'static str {
+        catalogue::get(self.event_type()).map_or("unknown", |descriptor| descriptor.name)
+    }
+
     /// Events with the same tag keep their order.
     pub fn order_tag(&self) -> OrderTag {
         self.content.order_tag

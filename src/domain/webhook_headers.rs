@@ -31,6 +31,11 @@ pub const CHATWOOT_TIMESTAMP: HeaderName = HeaderName::from_static("x-chatwoot-t
 /// The signature of the sender in Chatwoot's format.
 pub const CHATWOOT_SIGNATURE: HeaderName = HeaderName::from_static("x-chatwoot-signature");
 
+/// The number of the attempt, from 1 on.
+pub const WEBHOOK_ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
+/// The type of the event, as in the body's `event`.
+pub const WEBHOOK_EVENT_TYPE: HeaderName = HeaderName::from_static("webhook-event-type");
+
 /// Counts the gateways that an event has been POSTed by (RFC 8586), so that a loop ends: `tidings; hops=1`.
 pub const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// The gateway among the senders in a `CDN-Loop` header.
@@ -44,11 +49,11 @@ pub const AGENT_NAME: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 const AGENT: HeaderValue = HeaderValue::from_static(AGENT_NAME);
 
 /// Number of headers that Tidings itself adds to every POST.
-const OWN_HEADERS: usize = 10;
+const OWN_HEADERS: usize = 12;
 
 /// Names that a subscription may not set: headers that Tidings sets, headers that HTTP clients derive from
 /// the request, and hop-by-hop headers.
-const RESERVED: [&str; 23] = [
+const RESERVED: [&str; 25] = [
     "accept",
     "cdn-loop",
     "connection",
@@ -66,6 +71,8 @@ const RESERVED: [&str; 23] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
+    "webhook-attempt",
+    "webhook-event-type",
     "webhook-id",
     "webhook-signature",
     "webhook-timestamp",
@@ -74,15 +81,24 @@ const RESERVED: [&str; 23] = [
     "x-chatwoot-timestamp",
 ];
 
-/// The headers of a POST of `body` to `subscription` at the time `at`, of an event that `hops` gateways have POSTed
-/// before. The connection adds `Host` and `Content-Length`.
-pub fn headers(
-    subscription: &Subscription,
-    webhook_id: Uuid,
-    at: UnixMicros,
-    body: &[u8],
-    hops: u32,
-) -> HeaderMap {
+/// What the headers of a POST say of its event and its attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct PostFacts {
+    /// Identifies the delivery.
+    pub webhook_id: Uuid,
+    /// The type of the event, as in the body's `event`.
+    pub event_type: &'static str,
+    /// The number of the attempt, from 1 on.
+    pub attempt: u32,
+    /// When it is made.
+    pub at: UnixMicros,
+    /// Gateways that have POSTed the event before.
+    pub hops: u32,
+}
+
+/// The headers of a POST of `body` to `subscription`. The connection adds `Host` and `Content-Length`.
+pub fn headers(subscription: &Subscription, facts: PostFacts, body: &[u8]) -> HeaderMap {
+    let PostFacts { webhook_id, event_type, attempt, at, hops } = facts;
     let own = &subscription.settings.headers;
     let mut headers = HeaderMap::with_capacity(OWN_HEADERS + own.len());
     put_plain_headers(&mut headers, subscription.settings.payload_format);
@@ -105,7 +121,9 @@ pub fn headers(
         let name = HeaderName::from_bytes(name.as_bytes()).expect("check_header accepted the name");
         headers.insert(name, sensitive(secret.expose().to_owned()));
     }
-    // The last one: a subscription of an earlier version may have set it.
+    // The last ones: a subscription of an earlier version may have set them.
+    headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(attempt));
+    headers.insert(WEBHOOK_EVENT_TYPE, HeaderValue::from_static(event_type));
     headers.insert(CDN_LOOP, value(format!("{LOOP_ID}; {LOOP_HOPS}={}", hops.saturating_add(1))));
     headers
 }

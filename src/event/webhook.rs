@@ -6,7 +6,9 @@ use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
 use super::StoredEvent;
-use crate::domain::{delivery::Attempt, subscription::Subscription};
+use crate::domain::{
+    delivery::Attempt, subscription::Subscription, time::UnixMicros, webhook_headers::PostFacts,
+};
 
 /// The id by which receivers recognise a delivery: the same on every attempt and replay, and unique to event
 /// and subscription. It is derived from the subscription's uid and the event's name, so it need not be
@@ -22,6 +24,21 @@ pub struct WebhookRequest {
     pub subscription: Arc<Subscription>,
     /// The event to send.
     pub event: Arc<StoredEvent>,
+    /// The number of the attempt, from 1 on.
+    pub attempt: u32,
+}
+
+impl WebhookRequest {
+    /// What its headers say, if it is sent at this time.
+    pub fn facts(&self, at: UnixMicros) -> PostFacts {
+        PostFacts {
+            webhook_id: webhook_id(self.subscription.uid, &self.event.name.to_text()),
+            event_type: self.event.event_type_name(),
+            attempt: self.attempt,
+            at,
+            hops: self.event.content.hops(),
+        }
+    }
 }
 
 /// A service that sends webhook requests. A receiver's failure is an [`Attempt`] like any other, never an

@@ -24,7 +24,7 @@ use crate::{
         time::UnixMicros,
         webhook_headers,
     },
-    event::{self, EventContent, StoredEvent, webhook::webhook_id},
+    event::{self, EventContent, StoredEvent, webhook::WebhookRequest},
     metrics::Metrics,
     proto::v1,
     store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
@@ -284,8 +284,8 @@ impl Gateway {
         let headers = match &subscription {
             None => webhook_headers::plain_headers(format),
             Some(subscription) => {
-                let id = webhook_id(subscription.uid, &event.name.to_string());
-                webhook_headers::headers(subscription, id, self.0.clock.now(), &body, event.content.hops())
+                let request = WebhookRequest { subscription: Arc::clone(subscription), event, attempt: 1 };
+                webhook_headers::headers(subscription, request.facts(self.0.clock.now()), &body)
             }
         };
         let own = |name: &str| subscription.as_ref().is_some_and(|s| s.settings.headers.contains_key(name));

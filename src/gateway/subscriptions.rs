@@ -328,7 +328,7 @@ impl Gateway {
             samples::sample(kind, name.account),
         ));
         let body = event.body(subscription.settings.payload_format);
-        let request = WebhookRequest { subscription, event };
+        let request = WebhookRequest { subscription, event, attempt: 1 };
         let sending = exchange::observe(self.0.webhook_client.clone().oneshot(request));
         let (attempt, exchange) = match sending.await {
             (Ok(attempt), exchange) => (attempt, exchange),

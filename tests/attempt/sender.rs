@@ -71,7 +71,8 @@ impl Sender {
 
     /// One attempt of the sample event to a subscription.
     pub async fn post_to(&self, subscription: Subscription) -> Attempt {
-        let post = WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()) };
+        let post =
+            WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()), attempt: 3 };
         let mut webhook_client = self.0.clone();
         let attempting = async { webhook_client.ready().await?.call(post).await };
         let Ok(attempt) = timeout(PATIENCE, attempting).await.expect("an attempt ends");

@@ -58,6 +58,8 @@ async fn a_post_over_http_2_has_the_documented_headers() {
             "x-chatwoot-timestamp",
             "webhook-signature",
             "x-chatwoot-signature",
+            "webhook-attempt",
+            "webhook-event-type",
             "cdn-loop",
             "content-length",
         ]

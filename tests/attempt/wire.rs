@@ -49,6 +49,8 @@ async fn a_post_looks_as_documented() {
         ),
         "authorization: Bearer abc".to_owned(),
         "x-empty: ".to_owned(),
+        "webhook-attempt: 3".to_owned(),
+        "webhook-event-type: message_created".to_owned(),
         "cdn-loop: tidings; hops=1".to_owned(),
         format!("host: {}", receiver.address),
         format!("content-length: {}", body.len()),

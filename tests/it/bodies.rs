@@ -17,13 +17,15 @@ use crate::{
 };
 
 /// Every header of a POST but the subscription's own, in alphabetical order.
-const HEADERS: [&str; 12] = [
+const HEADERS: [&str; 14] = [
     "accept",
     "cdn-loop",
     "content-length",
     "content-type",
     "host",
     "user-agent",
+    "webhook-attempt",
+    "webhook-event-type",
     "webhook-id",
     "webhook-signature",
     "webhook-timestamp",
@@ -114,6 +116,8 @@ fn assert_headers(request: &Request, names: &[&str]) {
     assert_eq!(request.header("content-type"), "application/json");
     assert_eq!(request.header("accept"), "application/json");
     assert_eq!(request.header("cdn-loop"), "tidings; hops=1");
+    assert_eq!(request.header("webhook-attempt"), "1");
+    assert_eq!(request.header("webhook-event-type"), request.json()["event"]);
     assert_eq!(request.header("user-agent"), concat!("tidings/", env!("CARGO_PKG_VERSION")));
     assert_eq!(request.header("content-length"), request.body.len().to_string());
     assert_eq!(request.webhook_id(), request.header("x-chatwoot-delivery"));

@@ -71,6 +71,8 @@ async fn fails(response: Response, outcome: Outcome, status: i32, error: &str) -
     let seen = receiver.seen();
     assert_eq!(seen.len(), 2);
     assert_eq!((seen[0].webhook_id(), &seen[0].body), (seen[1].webhook_id(), &seen[1].body));
+    let numbers: Vec<_> = seen.iter().map(|request| request.header("webhook-attempt")).collect();
+    assert_eq!(numbers, ["1", "2"]);
     gateway.stop().await;
     delivery
 }

@@ -113,6 +113,7 @@ impl AttemptTask {
         let request = WebhookRequest {
             subscription: Arc::clone(&self.subscription),
             event: Arc::clone(&self.owed.event),
+            attempt: self.owed.attempts.saturating_add(1),
         };
         let start_time = clock.now();
         let sending =

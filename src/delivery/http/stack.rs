@@ -36,7 +36,7 @@ use crate::{
     },
     event::{
         exchange::{self, Exchange},
-        webhook::{WebhookClient, WebhookRequest, webhook_id},
+        webhook::{WebhookClient, WebhookRequest},
     },
 };
 
@@ -322,9 +322,8 @@ fn request_of(
     }
     let url =
         Uri::try_from(subscription.settings.url.as_str()).map_err(|error| Failure::unusable_url(&error))?;
-    let id = webhook_id(subscription.uid, &webhook.event.name.to_text());
     let body = webhook.event.body(subscription.settings.payload_format);
-    let headers = webhook_headers::headers(subscription, id, at, &body, webhook.event.content.hops());
+    let headers = webhook_headers::headers(subscription, webhook.facts(at), &body);
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url;
