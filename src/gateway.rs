@@ -5,7 +5,7 @@
 //! domain types.
 
 use std::{
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -35,6 +35,7 @@ mod deliveries;
 mod error;
 mod events;
 mod health;
+mod paused;
 mod replay;
 mod retention;
 mod subscriptions;
@@ -43,7 +44,7 @@ mod watch;
 pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
 pub use backup::{BACKUP_TIME_MAX, BACKUPS_MAX, BackupRun};
 pub use deliveries::{AttemptResult, ListDeliveries, Summary};
-pub use error::{ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
+pub use error::{Debtor, ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use health::SubscriptionHealth;
 pub use replay::{ReplayCursor, ReplayDeliveries, Replayed};
@@ -85,7 +86,18 @@ pub struct GatewaySettings {
         value_parser = count::<u64>(BATCH_EVENTS_MAX, 1_000_000_000)
     )]
     pub backlog_per_subscription_max: u64,
-    /// Pending deliveries of all subscriptions, with the same effect. At least backlog_per_subscription_max.
+    /// Pending deliveries of all subscriptions of one account, with the same effect.
+    ///
+    /// Raise it to backlog_max if one account is all that the gateway has; lower it if there are many.
+    #[arg(
+        long, value_name = "COUNT", default_value = "25000000",
+        value_parser = count::<u64>(BATCH_EVENTS_MAX, 1_000_000_000)
+    )]
+    pub backlog_per_account_max: u64,
+    /// Pending deliveries of all accounts. At least backlog_per_subscription_max.
+    ///
+    /// The last quarter is for accounts that have little: each may have an eighth of what is left. Only accounts
+    /// that would have more are refused.
     #[arg(
         long, value_name = "COUNT", default_value = "50000000",
         value_parser = count::<u64>(BATCH_EVENTS_MAX, 1_000_000_000)
@@ -97,13 +109,18 @@ pub struct GatewaySettings {
     /// Most bytes of the log of events and attempts. Past it the oldest events without pending deliveries are
     /// removed.
     ///
-    /// When nothing more can be removed, publishing gets RESOURCE_EXHAUSTED. The disk needs room for two
-    /// files more.
+    /// Of events with pending deliveries one account may have half of it, and in the last quarter an eighth of
+    /// what is left; an account that would have more gets RESOURCE_EXHAUSTED. The disk needs room for a ninth
+    /// and two files more.
     #[arg(
         long, value_name = "SIZE", default_value = "10GiB",
         value_parser = bytes::<u64>("16MiB", "16384GiB")
     )]
     pub retention_bytes_max: u64,
+    /// Age at which events that wait for a paused subscription are given up: their deliveries fail with
+    /// OUTCOME_EXPIRED. By default they wait for ever.
+    #[arg(long, value_name = "DURATION", value_parser = duration("1m", "3650d"))]
+    pub paused_backlog_age: Option<Duration>,
     /// Interval between removals of old events: the time in which the log would fill at 1 GiB/s.
     #[arg(skip)]
     pub retention_interval: Duration,
@@ -179,8 +196,6 @@ struct Inner {
     tests: Semaphore,
     watches: Arc<Semaphore>,
     backups: Arc<Semaphore>,
-    /// The store is at its size limit, and everything in it is still to be delivered.
-    full: AtomicBool,
     backlog_log: LogThrottle,
     /// Locked while a subscription or a token is added, so that concurrent calls cannot exceed a limit
     /// together.
@@ -204,7 +219,6 @@ impl Gateway {
             access: Access::new(&settings.tokens),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
             tests: Semaphore::new(settings.tests_in_flight_max),
-            full: AtomicBool::new(false),
             backlog_log: LogThrottle::new(),
             watches: Arc::new(Semaphore::new(settings.watches_max)),
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),

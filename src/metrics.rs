@@ -62,7 +62,8 @@ pub const REFUSAL_REASONS: [&str; 15] = [
     "OTHER",
 ];
 
-const OUTCOMES: [&str; 7] = ["ok", "http_status", "timeout", "connect", "io", "blocked", "damaged"];
+const OUTCOMES: [&str; 8] =
+    ["ok", "http_status", "timeout", "connect", "io", "blocked", "damaged", "expired"];
 const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
 const BACKUP_OUTCOMES: [&str; 2] = ["complete", "incomplete"];
 const AUDIT_OUTCOMES: [&str; 3] = ["unknown", "ok", "refused"];
@@ -437,7 +438,7 @@ impl Metrics {
     /// Counts an attempt to deliver `event`. The arrival time is measured for first attempts.
     pub fn attempt_ended(&self, event: &StoredEvent, attempt: &Attempt, is_first: bool) {
         self.attempts[outcome_index(attempt.outcome)].inc();
-        if attempt.outcome == Outcome::Damaged {
+        if !attempt.outcome.is_of_request() {
             return; // Nothing was sent.
         }
         self.attempt_seconds.observe(attempt.duration.as_secs_f64());
@@ -507,6 +508,7 @@ fn outcome_index(outcome: Outcome) -> usize {
         Outcome::Io => 4,
         Outcome::Blocked => 5,
         Outcome::Damaged => 6,
+        Outcome::Expired => 7,
     }
 }
 

@@ -194,6 +194,7 @@ impl Badge {
             Outcome::Io => Self::new("bad", "✕", "connection broke"),
             Outcome::Blocked => Self::new("bad", "✕", "address blocked"),
             Outcome::Damaged => Self::new("bad", "✕", "event damaged"),
+            Outcome::Expired => Self::new("bad", "✕", "given up while paused"),
             Outcome::Unspecified => Self::new("idle", "?", "unknown"),
         }
     }

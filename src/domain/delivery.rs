@@ -80,6 +80,15 @@ pub enum Outcome {
     /// Nothing was sent: the stored event is damaged. Of an attempt that is listed: its record is damaged, and
     /// how it ended is unknown.
     Damaged,
+    /// Nothing was sent: the event waited for a paused subscription for longer than the operator allows.
+    Expired,
+}
+
+impl Outcome {
+    /// Whether a request was sent, or would have been if there had been a connection.
+    pub fn is_of_request(self) -> bool {
+        !matches!(self, Self::Damaged | Self::Expired)
+    }
 }
 
 /// One POST and its outcome.
@@ -108,19 +117,27 @@ impl Attempt {
     /// In place of a POST of an event that is damaged.
     pub fn of_damaged_event(now: UnixMicros) -> Self {
         let error = "the stored event is damaged and was not sent; the gateway's log says where".to_owned();
-        Self { start_time: now, ..Self::damaged(error) }
+        Self { start_time: now, ..Self::unsent(Outcome::Damaged, error) }
+    }
+
+    /// In place of a POST of an event that waited for a paused subscription for too long.
+    pub fn of_expired_delivery(now: UnixMicros) -> Self {
+        let error =
+            "the event was not sent: it waited for a paused subscription for longer than paused_backlog_age";
+        Self { start_time: now, ..Self::unsent(Outcome::Expired, error.to_owned()) }
     }
 
     /// In place of an attempt whose record is damaged. Its time is 0.
     pub fn of_damaged_record() -> Self {
-        Self::damaged("the record of this attempt is damaged; earlier ones are lost with it".to_owned())
+        let error = "the record of this attempt is damaged; earlier ones are lost with it";
+        Self::unsent(Outcome::Damaged, error.to_owned())
     }
 
-    fn damaged(error: String) -> Self {
+    fn unsent(outcome: Outcome, error: String) -> Self {
         Self {
             start_time: UnixMicros(0),
             duration: Duration::ZERO,
-            outcome: Outcome::Damaged,
+            outcome,
             http_status: 0,
             error,
             response_body: String::new(),

@@ -126,7 +126,7 @@ impl RetryPolicy {
     ) -> DeliveryState {
         match attempt.outcome {
             Outcome::Ok => DeliveryState::Succeeded,
-            Outcome::Damaged => DeliveryState::Failed,
+            Outcome::Damaged | Outcome::Expired => DeliveryState::Failed,
             _ => self.retry(attempt, attempts, now, retry_after_max, random),
         }
     }

@@ -1,52 +1,146 @@
-//! Limits on unfinished deliveries. Past a limit an event is refused as a whole, not stored for some
-//! subscriptions only. The error names the subscription that is at its limit.
+//! Limits on unfinished deliveries, in number and in bytes, and the shares of accounts in them. Past a limit an
+//! event is refused as a whole, not stored for some subscriptions only. The error names the account or the
+//! subscription that is at its limit, and concerns nobody else.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{Gateway, GatewayError, Limit};
-use crate::{domain::ids::SubscriptionKey, store::Matches};
+use super::{Gateway, GatewayError, Limit, error::Debtor};
+use crate::{
+    domain::{
+        ids::{AccountId, AccountScope, SubscriptionKey},
+        subscription::Subscription,
+    },
+    store::{Matches, OWED_DELIVERY_BYTES, OWED_EVENT_BYTES, Owed},
+};
 
-/// Retry delay that the error recommends. Deliveries must succeed before there is capacity again.
+/// Retry delay that the errors recommend. Deliveries must succeed before there is capacity again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// The last quarter of a limit is for accounts that have little of it.
+const LAST_PART: u64 = 4;
+/// In the last quarter an account may have an eighth of what is left.
+const REST_PART: u64 = 8;
+
+/// A limit that all accounts share.
+struct SharedLimit {
+    max: u64,
+    account_max: u64,
+}
+
+impl SharedLimit {
+    /// What an account may have, with `new` more of its own, while all together have `in_all`. As long as something
+    /// is left there is a part for an account that has nothing yet.
+    fn share(&self, in_all: u64, new: u64) -> u64 {
+        if self.is_far(in_all, new) {
+            return self.account_max;
+        }
+        self.account_max.min(self.max.saturating_sub(in_all) / REST_PART)
+    }
+
+    fn is_far(&self, in_all: u64, new: u64) -> bool {
+        in_all.saturating_add(new) <= self.max - self.max / LAST_PART
+    }
+
+    /// Whether no account can be over its share.
+    fn has_room(&self, in_all: u64, new: u64) -> bool {
+        self.is_far(in_all, new) && in_all.saturating_add(new) <= self.account_max
+    }
+}
 
 impl Gateway {
-    /// Fails if the deliveries of these events would exceed the limit of a subscription or of all together.
+    /// Fails if the deliveries of these events, each with its account and the length of its encoding, would exceed
+    /// the limit of a subscription or the share of an account.
     ///
     /// Events that are being stored at this moment are not counted: a limit may be exceeded by the events in
     /// flight.
-    pub(super) fn check_backlog(&self, events: &[Matches]) -> Result<(), GatewayError> {
-        let new = events.iter().map(|event| event.subscriptions.len() as u64).sum();
-        if self.check_total_backlog(new)? {
+    pub(super) fn check_backlog(
+        &self,
+        events: &[(AccountId, usize)],
+        matching: &[Matches],
+    ) -> Result<(), GatewayError> {
+        let mut new_by_account: BTreeMap<AccountId, Owed> = BTreeMap::new();
+        for ((account, len), event) in events.iter().zip(matching) {
+            let deliveries = event.subscriptions.len() as u64;
+            if deliveries > 0 {
+                let new = new_by_account.entry(*account).or_default();
+                new.deliveries += deliveries;
+                new.bytes += *len as u64 + OWED_EVENT_BYTES + deliveries * OWED_DELIVERY_BYTES;
+            }
+        }
+        for (account, new) in &new_by_account {
+            self.check_account_backlog(*account, *new)?;
+        }
+        let new = new_by_account.values().map(|new| new.deliveries).sum();
+        if self.has_no_full_subscription(new) {
             return Ok(());
         }
         let mut new_by_key: HashMap<SubscriptionKey, u64> = HashMap::new();
-        for key in events.iter().flat_map(|event| &event.subscriptions) {
+        for key in matching.iter().flat_map(|event| &event.subscriptions) {
             *new_by_key.entry(*key).or_default() += 1;
         }
         new_by_key.into_iter().try_for_each(|(key, new)| self.check_subscription_backlog(key, new))
     }
 
-    /// Fails if `new` more deliveries to one subscription would exceed a limit.
-    pub(super) fn check_backlog_of(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
-        if self.check_total_backlog(new)? { Ok(()) } else { self.check_subscription_backlog(key, new) }
+    /// Fails if `new` more deliveries of stored events to one subscription would exceed a limit.
+    pub(super) fn check_backlog_of(&self, subscription: &Subscription, new: u64) -> Result<(), GatewayError> {
+        let owed = Owed { deliveries: new, bytes: new * OWED_DELIVERY_BYTES };
+        self.check_account_backlog(subscription.name.account, owed)?;
+        if self.has_no_full_subscription(new) {
+            return Ok(());
+        }
+        self.check_subscription_backlog(subscription.key, new)
     }
 
-    /// Checks the limit of all deliveries together. Returns true if no subscription can be at its own limit,
-    /// because the total is below it: most gateways never look at single subscriptions.
-    fn check_total_backlog(&self, new: u64) -> Result<bool, GatewayError> {
-        let max = self.0.settings.backlog_max;
-        let owed = self.0.store.owed_in_all();
-        if new == 0 || owed + new <= max {
-            return Ok(owed + new <= self.0.settings.backlog_per_subscription_max);
+    /// Whether no subscription can be at its limit, because all together are below it: most gateways never look at
+    /// single subscriptions.
+    fn has_no_full_subscription(&self, new: u64) -> bool {
+        self.0.store.owed_in_all().deliveries + new <= self.0.settings.backlog_per_subscription_max
+    }
+
+    /// Fails if the account would have more than its share of deliveries or bytes.
+    fn check_account_backlog(&self, account: AccountId, new: Owed) -> Result<(), GatewayError> {
+        let settings = &self.0.settings;
+        let in_all = self.0.store.owed_in_all();
+        let deliveries =
+            SharedLimit { max: settings.backlog_max, account_max: settings.backlog_per_account_max };
+        let bytes_max = settings.retention_bytes_max;
+        let bytes = SharedLimit { max: bytes_max, account_max: bytes_max / 2 };
+        let has_room =
+            deliveries.has_room(in_all.deliveries, new.deliveries) && bytes.has_room(in_all.bytes, new.bytes);
+        if new.deliveries == 0 || has_room {
+            return Ok(());
         }
-        self.log_backlog(owed, max);
-        let limit = Limit { name: "backlog_max", max };
-        Err(GatewayError::BacklogFull {
-            subscription: None,
-            owed,
-            limit,
-            retry_after: BACKLOG_FULL_RETRY_AFTER,
-        })
+        let owed = self.0.store.owed_by(account);
+        let share = deliveries.share(in_all.deliveries, new.deliveries);
+        if owed.deliveries + new.deliveries > share {
+            self.log_backlog(AccountScope::One(account), owed, share);
+            let limit = if share == deliveries.account_max {
+                Limit { name: "backlog_per_account_max", max: share }
+            } else {
+                Limit { name: "backlog_max", max: deliveries.max }
+            };
+            return Err(GatewayError::BacklogFull {
+                debtor: Debtor::Account { account, share },
+                owed: owed.deliveries,
+                limit,
+                retry_after: BACKLOG_FULL_RETRY_AFTER,
+            });
+        }
+        let share = bytes.share(in_all.bytes, new.bytes);
+        if owed.bytes + new.bytes > share {
+            self.log_backlog(AccountScope::One(account), owed, share);
+            return Err(GatewayError::StoreFull {
+                account,
+                owed_bytes: owed.bytes,
+                share,
+                limit: Limit { name: "retention_bytes_max", max: bytes_max },
+                retry_after: BACKLOG_FULL_RETRY_AFTER,
+            });
+        }
+        Ok(())
     }
 
     fn check_subscription_backlog(&self, key: SubscriptionKey, new: u64) -> Result<(), GatewayError> {
@@ -54,31 +148,73 @@ impl Gateway {
         let owed = self.0.store.queue_summary(key).owed();
         let subscription = self.0.store.registry().by_key(key).filter(|_| owed + new > max);
         let Some(subscription) = subscription else { return Ok(()) };
-        self.log_backlog(owed, max);
+        let account = subscription.name.account;
+        self.log_backlog(AccountScope::One(account), Owed { deliveries: owed, bytes: 0 }, max);
         Err(GatewayError::BacklogFull {
-            subscription: Some(subscription.name.clone()),
+            debtor: Debtor::Subscription(subscription.name.clone()),
             owed,
             limit: Limit { name: "backlog_per_subscription_max", max },
             retry_after: BACKLOG_FULL_RETRY_AFTER,
         })
     }
 
-    /// Logs at intervals that events are refused, and the subscription with the most unfinished deliveries.
-    fn log_backlog(&self, owed: u64, max: u64) {
+    /// Logs at intervals that events are refused, and the subscription of the account with the most unfinished
+    /// deliveries.
+    fn log_backlog(&self, scope: AccountScope, owed: Owed, max: u64) {
         let Some(calls) = self.0.backlog_log.record() else { return };
         let store = Arc::clone(&self.0.store);
-        // Looks at every subscription: not on the thread of the call.
+        // Looks at every subscription of the account: not on the thread of the call.
         tokio::task::spawn_blocking(move || {
-            let keys = store.registry().keys().into_iter();
-            let most = keys.map(|key| (store.queue_summary(key).owed(), key)).max();
-            let most = most.and_then(|(owed, key)| Some((owed, store.registry().by_key(key)?)));
+            let mut most: Option<(u64, Arc<Subscription>)> = None;
+            store.registry().walk(scope, None, |subscription| {
+                let owed = store.queue_summary(subscription.key).owed();
+                if most.as_ref().is_none_or(|(most, _)| owed > *most) {
+                    most = Some((owed, Arc::clone(subscription)));
+                }
+                true
+            });
             if let Some((most, subscription)) = most {
                 tracing::warn!(
-                    calls, deliveries.owed = owed, deliveries.max = max,
+                    calls, deliveries.owed = owed.deliveries, bytes.owed = owed.bytes, share = max,
                     subscription.name = %subscription.name, subscription.owed = most,
-                    "refused to store events: too many unfinished deliveries; this subscription has the most",
+                    "refused to store events: too many unfinished deliveries; this subscription of the account has \
+                     the most",
                 );
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_nothing_gets_a_part_however_many_take_theirs() {
+        let limit = SharedLimit { max: 1_000_000, account_max: 500_000 };
+        let mut owed = Vec::new();
+        for _ in 0..40 {
+            let mut own = 0;
+            loop {
+                let in_all = owed.iter().sum::<u64>() + own;
+                if own + 10 > limit.share(in_all, 10) {
+                    break;
+                }
+                own += 10;
+            }
+            owed.push(own);
+        }
+        assert_eq!(owed[..2], [500_000, 250_000]);
+        assert!(owed.iter().all(|own| *own > 0), "{owed:?}");
+        assert!(owed.iter().sum::<u64>() <= limit.max);
+    }
+
+    #[test]
+    fn one_account_may_have_all_but_the_last_quarter_if_it_is_let() {
+        let limit = SharedLimit { max: 1000, account_max: 1000 };
+        assert_eq!(limit.share(0, 750), 1000);
+        assert_eq!(limit.share(750, 1), 31);
+        assert_eq!(limit.share(1000, 1), 0);
+        assert!(limit.has_room(749, 1) && !limit.has_room(750, 1));
     }
 }

@@ -112,21 +112,30 @@ pub enum GatewayError {
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
-    /// The store is full, and none of it can be removed: wait for deliveries to finish, cancel some, or raise
-    /// the limit.
-    #[error("the store is full of unfinished deliveries: {}", reached(Some(.limit)))]
+    /// The account has its share of the store in events that cannot be removed: wait for its deliveries to
+    /// finish, cancel some, or raise the limit.
+    #[error(
+        "the store is full of unfinished deliveries for account {account}: it has {owed_bytes} bytes of them, and its share is now \
+         {share}; {}", reached(Some(.limit))
+    )]
     StoreFull {
-        /// The limit that was reached.
+        /// The account.
+        account: AccountId,
+        /// What it has.
+        owed_bytes: u64,
+        /// What it may have now.
+        share: u64,
+        /// The limit that all accounts share.
         limit: Limit,
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
     /// The event would make the backlog too long: wait for deliveries to finish, cancel some, delete the
     /// subscription, or raise the limit.
-    #[error("{} {owed} unfinished deliveries: {}", debtor(.subscription.as_ref()), reached(Some(.limit)))]
+    #[error("{debtor} has {owed} unfinished deliveries{}: {}", share_of(.debtor), reached(Some(.limit)))]
     BacklogFull {
-        /// The subscription with the backlog; `None` for all subscriptions together.
-        subscription: Option<SubscriptionName>,
+        /// Whose backlog it is.
+        debtor: Debtor,
         /// Its unfinished deliveries.
         owed: u64,
         /// The limit that would be passed.
@@ -217,6 +226,29 @@ pub struct Limit {
     pub max: u64,
 }
 
+/// Who has too many unfinished deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Debtor {
+    /// A subscription.
+    Subscription(SubscriptionName),
+    /// All subscriptions of an account.
+    Account {
+        /// The account.
+        account: AccountId,
+        /// How many it may have now.
+        share: u64,
+    },
+}
+
+impl fmt::Display for Debtor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscription(name) => name.fmt(f),
+            Self::Account { account, .. } => write!(f, "accounts/{account}"),
+        }
+    }
+}
+
 /// A resource that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
@@ -296,15 +328,20 @@ impl GatewayError {
                 let report = report(Overloaded, "OVERLOADED").subject(ALL_ACCOUNTS).retry(*retry_after);
                 limit.as_ref().into_iter().fold(report, ErrorReport::limit)
             }
-            Self::StoreFull { limit, retry_after } => {
-                report(Overloaded, "STORE_FULL").limit(limit).subject(ALL_ACCOUNTS).retry(*retry_after)
+            Self::StoreFull { account, owed_bytes, share, limit, retry_after } => {
+                report(Overloaded, "STORE_FULL")
+                    .limit(limit)
+                    .metadata("owed_bytes", owed_bytes)
+                    .metadata("share", share)
+                    .subject(&format_args!("accounts/{account}"))
+                    .retry(*retry_after)
             }
-            Self::BacklogFull { subscription, owed, limit, retry_after } => {
+            Self::BacklogFull { debtor, owed, limit, retry_after } => {
                 let report = report(Overloaded, "BACKLOG_FULL").limit(limit).metadata("owed", owed);
-                let report = report.retry(*retry_after);
-                match subscription {
-                    Some(name) => report.subject(name),
-                    None => report.subject(ALL_ACCOUNTS),
+                let report = report.subject(debtor).retry(*retry_after);
+                match debtor {
+                    Debtor::Subscription(_) => report,
+                    Debtor::Account { share, .. } => report.metadata("share", share),
                 }
             }
             Self::DiskFull { retry_after } => report(DiskFull, "DISK_FULL").retry(*retry_after),
@@ -405,8 +442,11 @@ fn reached(limit: Option<&Limit>) -> String {
     }
 }
 
-fn debtor(subscription: Option<&SubscriptionName>) -> String {
-    subscription.map_or_else(|| "all subscriptions together have".to_owned(), |name| format!("{name} has"))
+fn share_of(debtor: &Debtor) -> String {
+    match debtor {
+        Debtor::Subscription(_) => String::new(),
+        Debtor::Account { share, .. } => format!(", and its share is now {share}"),
+    }
 }
 
 /// How a delivery ended, for the end of a message.

@@ -169,22 +169,22 @@ impl Gateway {
 
     /// Fails if any publish would be refused now. Cheap: to be called before an event is even read.
     pub fn check_load(&self) -> Result<(), GatewayError> {
-        self.check_not_full()?;
         self.0.admission.check()
     }
 
     /// Starts to store events, all or none, with a delivery for each subscription that matches when they are
     /// stored. The order of calls is the order of the stored events, even if their results are not awaited.
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
-        self.check_not_full()?;
         let start = Instant::now();
         let bytes = events.iter().map(|event| event.content.encoded.len()).sum();
         let permit = self.0.admission.admit(events.len(), bytes)?;
-        let accounts = events.iter().map(|event| event.address.account).collect();
+        let sizes = events.iter().map(|event| (event.address.account, event.content.encoded.len()));
+        let sizes: Vec<_> = sizes.collect();
         let registry = self.0.store.registry();
         let matching = events.iter().map(|event| event.matching(registry));
         let matching: Vec<_> = matching.collect();
-        self.check_backlog(&matching)?;
+        self.check_backlog(&sizes, &matching)?;
+        let accounts = sizes.into_iter().map(|(account, _)| account).collect();
         let mut soon = self.sent_soon();
         let new =
             events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
@@ -197,7 +197,7 @@ impl Gateway {
     fn sent_soon(&self) -> impl FnMut(SubscriptionKey) -> bool {
         let (store, window) = (Arc::clone(&self.0.store), self.0.settings.lane_window as u64);
         // No subscription has more unfinished deliveries than all together.
-        let all_soon = store.owed_in_all() <= window;
+        let all_soon = store.owed_in_all().deliveries <= window;
         let mut known = HashMap::new();
         move |subscription| {
             all_soon

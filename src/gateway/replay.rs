@@ -94,7 +94,7 @@ impl Gateway {
             return Ok(Replayed { count: page.rows.len() as u64, next: None });
         }
         let next = page.next.map(|after| ReplayCursor { after, ..cursor });
-        self.check_backlog_of(subscription.key, page.rows.len() as u64)?;
+        self.check_backlog_of(&subscription, page.rows.len() as u64)?;
         let count = self.0.store.replay(query, page.rows).await.map_err(|error| match error {
             StoreError::SubscriptionNotFound => GatewayError::no_subscription(&replay.subscription),
             other => other.into(),

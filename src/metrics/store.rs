@@ -16,6 +16,8 @@ pub struct StoreReport {
     pub pending: u64,
     /// Deliveries that wait for another attempt.
     pub retrying: u64,
+    /// Bytes that the store must keep for both.
+    pub owed_bytes: u64,
     /// Age of the oldest event with a pending delivery; zero without one.
     pub oldest_pending_age: Duration,
     /// Age of the oldest event with a delivery that is being retried; zero without one.
@@ -35,6 +37,7 @@ pub struct StoreReport {
 /// The gauges that show a [`StoreReport`].
 pub(super) struct StoreGauges {
     owed: Vec<IntGauge>,
+    owed_bytes: IntGauge,
     oldest_owed: Vec<Gauge>,
     subscriptions: Vec<IntGauge>,
     disk_bytes: IntGauge,
@@ -47,6 +50,11 @@ impl StoreGauges {
     pub(super) fn new(r: &Registry) -> Self {
         Self {
             owed: labelled_gauges(r, "tidings_deliveries_owed", "Unfinished deliveries.", "state", &OWED),
+            owed_bytes: gauge(
+                r,
+                "tidings_store_owed_bytes",
+                "Bytes that the store must keep for unfinished deliveries.",
+            ),
             oldest_owed: labelled_float_gauges(
                 r,
                 "tidings_oldest_owed_age_seconds",
@@ -84,6 +92,7 @@ impl StoreGauges {
         let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.owed[0], report.pending);
         set(&self.owed[1], report.retrying);
+        set(&self.owed_bytes, report.owed_bytes);
         self.oldest_owed[0].set(report.oldest_pending_age.as_secs_f64());
         self.oldest_owed[1].set(report.oldest_retrying_age.as_secs_f64());
         for (gauge, count) in self.subscriptions.iter().zip(report.subscriptions) {

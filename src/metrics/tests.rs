@@ -42,7 +42,7 @@ fn every_type_and_outcome_is_a_series_of_its_own_from_the_start() {
     assert_eq!(sample(&text, r#"tidings_events_accepted_total{type="message_created"}"#), 1.0);
     assert_eq!(sample(&text, r#"tidings_events_accepted_total{type="inbox_updated"}"#), 0.0);
     assert_eq!(sample(&text, "tidings_deliveries_created_total"), 3.0);
-    for (outcome, count) in OUTCOMES.into_iter().zip([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0]) {
+    for (outcome, count) in OUTCOMES.into_iter().zip([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0]) {
         assert_eq!(sample(&text, &format!(r#"tidings_attempts_total{{outcome="{outcome}"}}"#)), count);
     }
     assert_eq!(sample(&text, "process_start_time_seconds"), 7.0);

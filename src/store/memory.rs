@@ -16,7 +16,7 @@ use self::{
 use super::{
     Accepted, AcceptedEvent, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryChange,
     DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, FEED_GROUPS_MAX, NewEvent,
-    NewSubscription, NewToken, OperatorAction, OrderedPage, OwedQuery, Page, PageRows, PendingDelivery,
+    NewSubscription, NewToken, OperatorAction, OrderedPage, Owed, OwedQuery, Page, PageRows, PendingDelivery,
     PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RequestKey, RetentionLimit,
     Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
 };
@@ -401,8 +401,12 @@ impl Store for MemoryStore {
         summary
     }
 
-    fn owed_in_all(&self) -> u64 {
-        self.lock().deliveries.values().filter(|d| d.state.is_owed()).count() as u64
+    fn owed_in_all(&self) -> Owed {
+        self.lock().owed(|_| true)
+    }
+
+    fn owed_by(&self, account: AccountId) -> Owed {
+        self.lock().owed(|other| other == account)
     }
 
     fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError> {

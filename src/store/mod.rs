@@ -166,9 +166,11 @@ pub trait Store: Send + Sync + 'static {
     /// The deliveries of a subscription by state. Does not block.
     fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;
 
-    /// The number of owed deliveries of all subscriptions. Read with every publish: never blocks and takes
-    /// constant time.
-    fn owed_in_all(&self) -> u64;
+    /// What is owed to all accounts together. Read with every publish: never blocks and takes constant time.
+    fn owed_in_all(&self) -> Owed;
+
+    /// What is owed to the subscriptions of one account. Does not wait for the disk.
+    fn owed_by(&self, account: AccountId) -> Owed;
 
     /// The time of the oldest event that is still owed to one of these subscriptions.
     fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError>;

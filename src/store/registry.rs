@@ -125,6 +125,12 @@ impl Registry {
         keys
     }
 
+    /// The account of each subscription, in no order.
+    pub fn accounts(&self) -> Vec<(SubscriptionKey, AccountId)> {
+        let inner = self.read();
+        inner.by_key.iter().map(|(key, subscription)| (*key, subscription.name.account)).collect()
+    }
+
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.read().by_key.len()

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::ids::{AccountId, EventName},
-        gateway::Limit,
+        gateway::{Debtor, Limit},
     };
 
     /// The status, `Retry-After` and the body of a response.
@@ -227,16 +227,33 @@ mod tests {
     async fn each_gateway_error_has_its_status_and_its_wait() {
         let limit = Limit { name: "backlog_max", max: 7 };
         let millis = Duration::from_millis;
-        let name = EventName { account: AccountId::new(1).unwrap(), id: "e".parse().unwrap() };
+        let account = AccountId::new(1).unwrap();
+        let name = EventName { account, id: "e".parse().unwrap() };
         let cases = [
             (GatewayError::overloaded("publish_events_in_flight_max", 7), 429, "OVERLOADED", Some("1")),
             (
-                GatewayError::BacklogFull { subscription: None, owed: 7, limit, retry_after: millis(10_001) },
+                GatewayError::BacklogFull {
+                    debtor: Debtor::Account { account, share: 7 },
+                    owed: 7,
+                    limit,
+                    retry_after: millis(10_001),
+                },
                 429,
                 "BACKLOG_FULL",
                 Some("11"),
             ),
-            (GatewayError::StoreFull { limit, retry_after: millis(5000) }, 429, "STORE_FULL", Some("5")),
+            (
+                GatewayError::StoreFull {
+                    account,
+                    owed_bytes: 7,
+                    share: 7,
+                    limit,
+                    retry_after: millis(5000),
+                },
+                429,
+                "STORE_FULL",
+                Some("5"),
+            ),
             (GatewayError::DiskFull { retry_after: millis(5000) }, 503, "DISK_FULL", Some("5")),
             (GatewayError::ShuttingDown, 503, "SHUTTING_DOWN", Some("1")),
             (GatewayError::Storage("hunter2".to_owned()), 503, "STORAGE_FAILED", Some("1")),

@@ -116,7 +116,7 @@ async fn a_subscription_that_is_owed_as_much_as_it_may_is_named_and_the_event_is
     check(&status, "BACKLOG_FULL", CRM, "backlog_per_subscription_max", "2");
     assert!(status.message().contains(CRM), "{status:?}");
     assert!(!server.is_stored("c"));
-    assert_eq!(server.store.owed_in_all(), 2, "nothing is owed to {} either", healthy.name);
+    assert_eq!(server.store.owed_in_all().deliveries, 2, "nothing is owed to {} either", healthy.name);
 
     // Whoever has room is not concerned.
     let request = events::publish_request(2, "c", events::message(2, 3, 7));
@@ -148,10 +148,72 @@ async fn owed_deliveries_are_limited_and_events_without_subscribers_are_accepted
     server.client.try_publish(publish("a")).await.unwrap();
     // One more would fit, but the event is owed to two.
     let status = server.client.try_publish(publish("b")).await.unwrap_err();
-    check(&status, "BACKLOG_FULL", EVERYBODY, "backlog_max", "3");
-    assert_eq!(server.store.owed_in_all(), 2);
+    check(&status, "BACKLOG_FULL", PARENT, "backlog_max", "3");
+    assert_eq!(server.store.owed_in_all().deliveries, 2);
     let request = events::publish_request(2, "b", events::message(2, 3, 7));
     server.client.try_publish(request).await.expect("it is owed to nobody");
+    server.stop().await;
+}
+
+/// Publishes for an account until it is refused, and returns how many were stored.
+async fn fill(server: &TidingsInProcess, account: i64) -> (usize, Status) {
+    for stored in 0..1000 {
+        let request = events::publish_request(account, "", events::message(account, 3, 7));
+        if let Err(status) = server.client.try_publish(request).await {
+            return (stored, status);
+        }
+    }
+    panic!("account {account} is not refused");
+}
+
+#[tokio::test]
+async fn an_account_that_is_owed_its_share_is_named_and_others_publish() {
+    let server = start(|setup| setup.gateway.backlog_per_account_max = 4).await;
+    server.subscribe_in("accounts/2", "other").await;
+    let (stored, status) = fill(&server, 1).await;
+    assert_eq!(stored, 4);
+    check(&status, "BACKLOG_FULL", PARENT, "backlog_per_account_max", "4");
+    let metadata = details(&status).error_info().unwrap().metadata.clone();
+    assert_eq!((&*metadata["owed"], &*metadata["share"]), ("4", "4"));
+    assert_eq!(fill(&server, 2).await.0, 4, "the other account has a share of its own");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn near_the_bound_only_accounts_with_more_than_their_share_are_refused() {
+    let server = start(|setup| {
+        setup.gateway.backlog_max = 160;
+        setup.gateway.backlog_per_account_max = 160;
+    })
+    .await;
+    let (stored, status) = fill(&server, 1).await;
+    assert_eq!(stored, 120, "all but the last quarter");
+    check(&status, "BACKLOG_FULL", PARENT, "backlog_max", "160");
+    for account in 2..8 {
+        server.subscribe_in(&format!("accounts/{account}"), "other").await;
+        let (stored, _) = fill(&server, account).await;
+        assert!((1..=5).contains(&stored), "account {account} has {stored}");
+    }
+    // What no subscription is waiting for is not concerned.
+    let request = events::publish_request(99, "", events::message(99, 3, 7));
+    server.client.try_publish(request).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_owed_have_shares_too() {
+    let server = start(|setup| setup.gateway.retention_bytes_max = 400_000).await;
+    server.subscribe_in("accounts/2", "other").await;
+    let large = |account| events::publish_request(account, "", events::long_message(account, 3, 7, 45_000));
+    for _ in 0..4 {
+        server.client.try_publish(large(1)).await.unwrap();
+    }
+    let status = server.client.try_publish(large(1)).await.unwrap_err();
+    check(&status, "STORE_FULL", PARENT, "retention_bytes_max", "400000");
+    let metadata = details(&status).error_info().unwrap().metadata.clone();
+    assert_eq!(metadata["share"], "200000");
+    assert!((180_000..200_000).contains(&metadata["owed_bytes"].parse::<u64>().unwrap()), "{metadata:?}");
+    server.client.try_publish(large(2)).await.expect("it has its share");
     server.stop().await;
 }
 

@@ -2,6 +2,7 @@
 //! wait has a deadline, and a test that gives up shows what was there instead.
 
 mod access;
+mod account_shares;
 mod audit;
 mod backup;
 mod bodies;

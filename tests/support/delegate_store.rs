@@ -17,8 +17,8 @@ pub use tidings::{
     store::{
         Accepted, AuditQuery, AuditWrite, Change, Changes, CommitFuture, Created, DeliveryQuery,
         DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, NewToken, OperatorAction,
-        OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
-        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
+        OrderedPage, Owed, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry,
+        ReplayQuery, RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens, memory::MemoryStore,
     },
 };
 pub use tokio::sync::broadcast;
@@ -44,7 +44,8 @@ macro_rules! delegate_store {
             fn pending(&self, subscription: SubscriptionKey, after: Seq, limit: usize) -> Result<PendingPage, StoreError>;
             fn due(&self, subscription: SubscriptionKey, now: UnixMicros, limit: usize) -> Result<DuePage, StoreError>;
             fn owed(&self, query: &OwedQuery) -> Result<OrderedPage, StoreError>;
-            fn owed_in_all(&self) -> u64;
+            fn owed_in_all(&self) -> Owed;
+            fn owed_by(&self, account: AccountId) -> Owed;
             fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError>;
             fn accounts(&self) -> std::collections::BTreeSet<AccountId>;
             fn queue_summary(&self, subscription: SubscriptionKey) -> QueueSummary;

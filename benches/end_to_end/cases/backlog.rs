@@ -29,6 +29,7 @@ impl Backlog {
     pub(super) fn run(&self, start: &Start) -> anyhow::Result<Vec<Figure>> {
         let start = start.with("retention_bytes_max", "128GiB").with("backlog_max", "100000000");
         let start = start.with("backlog_per_subscription_max", "100000000");
+        let start = start.with("backlog_per_account_max", "100000000");
         let Rig { mut gateway, mut publisher, mut receiver, endpoints } = Rig::start(&start)?;
         let idle = gateway.usage()?;
         let name = gateway.subscribe(0, endpoints[0])?;

@@ -107,7 +107,7 @@ impl Throttle {
                     self.endpoint_busy(attempt, start, now, max, waits);
                 }
             }
-            Outcome::Damaged => {}
+            Outcome::Damaged | Outcome::Expired => {}
             Outcome::Timeout | Outcome::Connect | Outcome::Io | Outcome::Blocked => {
                 self.no_responses = self.no_responses.saturating_add(1);
                 if self.no_responses >= NO_RESPONSES_IN_ROW && self.is_after_slowdown(start) {

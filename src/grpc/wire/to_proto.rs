@@ -221,6 +221,7 @@ pub(in crate::grpc) fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAt
         Outcome::Io => Wire::Io,
         Outcome::Blocked => Wire::Blocked,
         Outcome::Damaged => Wire::Damaged,
+        Outcome::Expired => Wire::Expired,
     };
     v1::DeliveryAttempt {
         number: int32(number),
@@ -248,6 +249,7 @@ pub(in crate::grpc) fn parse_outcome(outcome: v1::delivery_attempt::Outcome) -> 
         Wire::Io => Some(Outcome::Io),
         Wire::Blocked => Some(Outcome::Blocked),
         Wire::Damaged => Some(Outcome::Damaged),
+        Wire::Expired => Some(Outcome::Expired),
     }
 }
 

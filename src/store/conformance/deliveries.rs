@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Bench, Engine, account, attempt};
+use super::{Bench, Engine, account, attempt, new_event};
 use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
         event_routing::{OrderKey, OrderTag},
-        ids::{Seq, SubscriptionKey},
+        ids::{AccountId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    store::{DeliveryQuery, OperatorAction, OrderFilter, OwedQuery, QueueEvent, Store, StoreError},
+    store::{
+        DeliveryQuery, OWED_DELIVERY_BYTES, OWED_EVENT_BYTES, OperatorAction, OrderFilter, Owed, OwedQuery,
+        QueueEvent, RetentionLimit, Store, StoreError,
+    },
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
@@ -21,6 +24,7 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     what_is_owed_is_read_in_stored_order_by_what_it_belongs_to(engine()).await;
     callers_decide_about_deliveries(engine()).await;
     what_is_owed_in_all_follows_every_change(engine()).await;
+    bytes_that_are_owed_are_counted_by_account(engine()).await;
 }
 
 async fn deliveries_settle_once<E: Engine>(engine: E) {
@@ -264,26 +268,61 @@ async fn what_is_owed_in_all_follows_every_change<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let a = bench.subscribe(1, "a").await;
     let b = bench.subscribe(1, "b").await.key;
+    let owed = |bench: &Bench<E>| bench.store.owed_in_all().deliveries;
     let key = |seq, subscription| DeliveryKey { seq: Seq(seq), subscription };
-    assert_eq!(bench.store.owed_in_all(), 0);
+    assert_eq!(bench.store.owed_in_all(), Owed::default());
     for id in ["e", "f", "g"] {
         bench.publish(1, Some(id), 1).await;
     }
     bench.publish(1, Some("e"), 1).await;
-    assert_eq!(bench.store.owed_in_all(), 6, "a repetition owes nothing");
+    assert_eq!(owed(&bench), 6, "a repetition owes nothing");
     bench.settle(key(1, b), DeliveryState::Retrying { due: bench.clock.now() }).await;
     bench.reopen();
-    assert_eq!(bench.store.owed_in_all(), 6, "what is retried is owed");
+    assert_eq!(owed(&bench), 6, "what is retried is owed");
     bench.settle(key(1, b), DeliveryState::Succeeded).await;
     bench.settle(key(2, b), DeliveryState::Failed).await;
     bench.store.override_delivery(key(3, b), OperatorAction::Cancel).await.unwrap();
     bench.settle(key(3, b), DeliveryState::Succeeded).await;
     bench.reopen();
-    assert_eq!(bench.store.owed_in_all(), 3);
+    assert_eq!(owed(&bench), 3);
     bench.store.override_delivery(key(2, b), OperatorAction::Retry).await.unwrap();
-    assert_eq!(bench.store.owed_in_all(), 4, "what a caller has tried again is owed again");
+    assert_eq!(owed(&bench), 4, "what a caller has tried again is owed again");
     bench.store.delete_subscription(a.key, 1, true).await.unwrap();
-    assert_eq!(bench.store.owed_in_all(), 1);
+    assert_eq!(owed(&bench), 1);
     bench.reopen();
-    assert_eq!(bench.store.owed_in_all(), 1);
+    assert_eq!(owed(&bench), 1);
+}
+
+async fn bytes_that_are_owed_are_counted_by_account<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let a = bench.subscribe(1, "a").await;
+    let b = bench.subscribe(1, "b").await.key;
+    let other = bench.subscribe(2, "c").await.key;
+    let key = |seq, subscription| DeliveryKey { seq: Seq(seq), subscription };
+    let len = new_event(1, Some("e"), 1).content.encoded.len() as u64 + OWED_EVENT_BYTES;
+    let counted = |bench: &Bench<E>| {
+        [1, 2]
+            .map(|account| bench.store.owed_by(AccountId::new(account).unwrap()))
+            .map(|owed| (owed.deliveries, (owed.bytes - owed.deliveries * OWED_DELIVERY_BYTES) / len))
+    };
+    assert_eq!(counted(&bench), [(0, 0), (0, 0)]);
+    for id in ["e", "f", "g"] {
+        bench.publish(1, Some(id), 1).await;
+    }
+    bench.publish(2, Some("e"), 1).await;
+    assert_eq!(counted(&bench), [(6, 3), (1, 1)], "an event that is owed to two counts once");
+    bench.settle(key(1, b), DeliveryState::Succeeded).await;
+    bench.settle(key(4, other), DeliveryState::Failed).await;
+    assert_eq!(counted(&bench), [(5, 3), (0, 0)]);
+    bench.reopen();
+    bench.settle(key(1, a.key), DeliveryState::Succeeded).await;
+    bench.store.override_delivery(key(4, other), OperatorAction::Retry).await.unwrap();
+    assert_eq!(counted(&bench), [(4, 2), (1, 1)]);
+    bench.settle(key(2, b), DeliveryState::Failed).await;
+    bench.store.delete_subscription(a.key, 1, true).await.unwrap();
+    bench.reopen();
+    bench.store.purge(RetentionLimit { since: UnixMicros(0), bytes_max: u64::MAX }).await.unwrap();
+    assert_eq!(counted(&bench), [(1, 1), (1, 1)]);
+    let [one, two] = [1, 2].map(|account| bench.store.owed_by(AccountId::new(account).unwrap()));
+    assert_eq!(bench.store.owed_in_all().bytes, one.bytes + two.bytes);
 }

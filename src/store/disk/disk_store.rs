@@ -199,8 +199,12 @@ impl Store for DiskStore {
         self.shared.ledger().summary(subscription)
     }
 
-    fn owed_in_all(&self) -> u64 {
-        self.shared.owed.load(Ordering::Relaxed)
+    fn owed_in_all(&self) -> Owed {
+        self.shared.owed.get()
+    }
+
+    fn owed_by(&self, account: AccountId) -> Owed {
+        self.shared.ledger().owed_by(account)
     }
 
     fn oldest_owed(&self, subscriptions: &[SubscriptionKey]) -> Result<Option<UnixMicros>, StoreError> {

@@ -79,7 +79,7 @@ pub fn attempt(data: &[u8]) {
 /// the volumes survive encoding and decoding.
 pub fn commit(data: &[u8]) {
     let subscriptions = || (1..=3).map(SubscriptionKey);
-    let mut ledger = Ledger::new(subscriptions(), usize::MAX);
+    let mut ledger = Ledger::new(of_one_account(), usize::MAX);
     let (mut rest, mut pos) = (data, LogPosition::new(1, 40));
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
         let (record, more) = more.split_at(usize::from(u16::from_le_bytes(*len)).min(more.len()));
@@ -98,6 +98,11 @@ pub fn commit(data: &[u8]) {
     }
 }
 
+fn of_one_account() -> impl Iterator<Item = (SubscriptionKey, AccountId)> {
+    let account = AccountId::new(1).expect("accounts begin with 1");
+    (1..=3).map(move |key| (SubscriptionKey(key), account))
+}
+
 fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>) {
     let mut owed = 0;
     for volume in &ledger.volumes {
@@ -108,6 +113,7 @@ fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>
         let counts =
             |volume: &Volume| (volume.events, volume.bytes, volume.accounts.clone(), volume.dues.clone());
         assert_eq!(counts(&recounted), counts(volume));
+        assert_eq!(recounted.owed_bytes, volume.owed_bytes);
         let kept = volume.subscriptions.iter().filter(|counts| counts.raw() != [0; 5]);
         assert!(
             kept.eq(&recounted.subscriptions),
@@ -117,7 +123,10 @@ fn adds_up(ledger: &Ledger, subscriptions: impl Iterator<Item = SubscriptionKey>
         );
         owed += volume.owed().pending + volume.owed().retrying;
     }
-    assert_eq!(owed, ledger.owed().load(std::sync::atomic::Ordering::Relaxed));
+    let in_all = ledger.owed_in_all().get();
+    assert_eq!(owed, in_all.deliveries);
+    let bytes = ledger.volumes.iter().map(Volume::owed_bytes).sum::<u64>();
+    assert_eq!(in_all.bytes, bytes + owed * crate::store::OWED_DELIVERY_BYTES);
     assert_eq!(owed, subscriptions.map(|subscription| ledger.summary(subscription).owed()).sum::<u64>());
 }
 
@@ -180,7 +189,7 @@ pub fn manifest(data: &[u8]) {
     let written = Manifest::encode(&manifest, manifest.volumes.iter());
     let again = Manifest::decode(&written).expect("it is read as it was written");
     assert_eq!(Manifest::encode(&again, again.volumes.iter()), written);
-    let mut ledger = Ledger::new((1..=3).map(SubscriptionKey), usize::MAX);
+    let mut ledger = Ledger::new(of_one_account(), usize::MAX);
     for volume in manifest.volumes {
         ledger.add_volume(volume);
     }

@@ -109,7 +109,7 @@ impl DiskStore {
         let clean = CleanEnd::read(data_dir).map_err(unreadable)?;
         let synced = clean.next_record.max(known_record);
         let Opened { ledger, files, end, checkpoint_file, noted_change } =
-            read_ledger(&ledger_dir, registry_tree.store(), registry.keys(), cache_bytes, synced)
+            read_ledger(&ledger_dir, registry_tree.store(), registry.accounts(), cache_bytes, synced)
                 .map_err(|e| unreadable(e.to_string()))?;
         // Due times and ages go on from where they were, wherever the wall clock is now.
         let behind = clock.continue_from(ledger.last_steady);
@@ -136,12 +136,13 @@ impl DiskStore {
             clock,
             registry,
             tokens,
-            owed: ledger.owed(),
+            owed: ledger.owed_in_all(),
             ledger: RwLock::new(ledger),
             log: Arc::clone(log.reader()),
             event_cache: Mutex::default(),
             damaged: DamagedRecords::default(),
             settling: Mutex::default(),
+            steps: Mutex::default(),
             feed: broadcast::Sender::new(FEED_GROUPS_MAX),
             changes: ChangeFeed::default(),
             failure: watch::Sender::new(None),
@@ -184,6 +185,7 @@ impl DiskStore {
             }
             // Close the queue first: later settlements find it closed, and earlier ones get their reply here.
             drop(waiting);
+            ended.steps().clear();
             for (_, reply) in std::mem::take(&mut *ended.settling()) {
                 drop(reply.send(Err(StoreError::Closed)));
             }
@@ -291,7 +293,7 @@ struct Opened {
 fn read_ledger(
     dir: &Path,
     store: Uuid,
-    subscriptions: Vec<SubscriptionKey>,
+    subscriptions: Vec<(SubscriptionKey, AccountId)>,
     cache_bytes: usize,
     synced: u64,
 ) -> Result<Opened, ReadError> {

@@ -306,6 +306,7 @@ impl From<&Attempt> for AttemptRecord {
                 Outcome::Io => 5,
                 Outcome::Blocked => 6,
                 Outcome::Damaged => 7,
+                Outcome::Expired => 8,
             },
             http_status: attempt.http_status.into(),
             error: attempt.error.clone(),
@@ -329,6 +330,7 @@ impl TryFrom<AttemptRecord> for Attempt {
             5 => Outcome::Io,
             6 => Outcome::Blocked,
             7 => Outcome::Damaged,
+            8 => Outcome::Expired,
             other => return Err(RecordError(format!("outcome {other}"))),
         };
         Ok(Self {

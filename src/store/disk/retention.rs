@@ -27,13 +27,19 @@ use crate::{
     store::{Purged, RetentionLimit, StoreError},
 };
 
-/// Per cent of a file's events that may be owed for the file to be removed: copying more would gain little.
+/// Per cent of a file's bytes that may be owed for the file to be removed: copying more would gain little.
 const OWED_HUNDREDTHS_MAX: u64 = 75;
+/// The same while the store has more bytes than it may. So the log is larger than what is owed by a ninth at most.
+const OWED_HUNDREDTHS_MAX_URGENT: u64 = 90;
 /// While others write, a step is followed by a pause of this many times the duration of the step and of the
 /// reads before it: fewer than one in two hundred writes meets this thread, on the writing thread or on a core.
 const PAUSE_FACTOR: u32 = 256;
 /// The same while the store has more bytes than it may: it must not fill up faster than files are removed.
 const PAUSE_FACTOR_URGENT: u32 = 8;
+/// Beyond this part more than the store may have there are no pauses.
+const NO_PAUSE_PART: u64 = 8;
+/// Volumes whose owed bytes one purge counts again at most.
+const RECOUNTED_MAX: usize = 64;
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Volumes whose new indexes and states are written together.
@@ -136,11 +142,15 @@ impl Job {
     fn purge(&mut self, keep: RetentionLimit) -> Result<Purged, StoreError> {
         self.work_began = Instant::now();
         self.step(Writer::forget_secrets)?;
+        self.recount_owed_bytes()?;
         let mut events = 0;
         let mut files = self.log_files()?;
         loop {
-            let is_urgent = files.bytes > keep.bytes_max;
-            self.pause_factor = if is_urgent { PAUSE_FACTOR_URGENT } else { PAUSE_FACTOR };
+            self.pause_factor = match files.bytes.saturating_sub(keep.bytes_max) {
+                0 => PAUSE_FACTOR,
+                over if over <= keep.bytes_max / NO_PAUSE_PART => PAUSE_FACTOR_URGENT,
+                _ => 0,
+            };
             let old = self.files_to_remove(&files, keep);
             if old.is_empty() {
                 return Ok(Purged { events, bytes_left: files.bytes });
@@ -170,28 +180,52 @@ impl Job {
 
     fn files_to_remove(&self, files: &LogFiles, keep: RetentionLimit) -> Vec<u32> {
         let ledger = self.shared.ledger();
-        let mut counts: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        let mut owed: BTreeMap<u32, u64> = BTreeMap::new();
         for volume in &ledger.volumes {
-            let of_volume = volume.owed();
-            let (events, owed) = counts.entry(volume.file).or_default();
-            *events += u64::from(volume.events);
-            // An event that is owed to several subscriptions is copied once.
-            *owed += (of_volume.pending + of_volume.retrying).min(u64::from(volume.events));
+            *owed.entry(volume.file).or_default() += volume.owed_bytes();
         }
         let mut left = files.bytes;
         let mut removed = Vec::new();
         for &(file, bytes) in &files.full {
             let is_old = ledger.file_times.get(&file).is_none_or(|time| *time < keep.since);
-            if !is_old && left <= keep.bytes_max {
+            let is_urgent = left > keep.bytes_max;
+            if !is_old && !is_urgent {
                 continue;
             }
-            let (events, owed) = counts.get(&file).copied().unwrap_or_default();
-            if owed * 100 <= events * OWED_HUNDREDTHS_MAX {
+            let owed = owed.get(&file).copied().unwrap_or_default();
+            let most = if is_urgent { OWED_HUNDREDTHS_MAX_URGENT } else { OWED_HUNDREDTHS_MAX };
+            if owed.saturating_mul(100) <= bytes * most {
                 removed.push(file);
                 left -= bytes;
             }
         }
         removed
+    }
+
+    /// Counts the owed bytes of volumes whose count is not exact.
+    fn recount_owed_bytes(&mut self) -> Result<(), StoreError> {
+        let inexact: Vec<Seq> = {
+            let ledger = self.shared.ledger();
+            let inexact = ledger.volumes.iter().filter(|volume| !volume.owed_bytes_known);
+            inexact.map(|volume| volume.first).take(RECOUNTED_MAX).collect()
+        };
+        for first in inexact {
+            // Read here, so that the writing thread finds it in memory.
+            match self.shared.with_detail(first, |_, _| ()) {
+                Ok(_) | Err(ReadError::Gone) => self.step(move |writer| {
+                    writer.shared.ledger_mut().recount_owed_bytes(first);
+                    Ok(())
+                })?,
+                // It stays as it is until its file is removed.
+                Err(ReadError::Damaged(_)) => self.step(move |writer| {
+                    let mut ledger = writer.shared.ledger_mut();
+                    ledger.volume_mut(first).into_iter().for_each(|volume| volume.owed_bytes_known = true);
+                    Ok(())
+                })?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes log files with everything in them that is not owed. Returns the number of removed events.
@@ -304,22 +338,25 @@ impl Job {
         if *self.stop.lock() {
             return Err(StoreError::Closed);
         }
+        let reading = self.work_began.elapsed();
         let (reply, result) = oneshot::channel();
         let on_writer = move |writer: &mut Writer| {
-            let committed = writer.committed_bytes;
+            let (began, committed) = (Instant::now(), writer.committed_bytes);
             let result = writer.shared.working().and_then(|()| step(writer));
             // Commits of the step itself are not those of others.
             writer.committed_bytes = committed;
-            writer.reply(reply, result.map(|result| (result, committed)));
+            writer.reply(reply, result.map(|result| (result, committed, began.elapsed())));
         };
+        self.shared.steps().push_back(Box::new(on_writer));
         self.shared.waiting_writes.fetch_add(1, Ordering::Relaxed);
-        if self.writes.send(Write::Step(Box::new(on_writer))).is_err() {
+        if self.writes.send(Write::Steps).is_err() {
             self.shared.waiting_writes.fetch_sub(1, Ordering::Relaxed);
+            self.shared.steps().clear();
             return Err(StoreError::Closed);
         }
-        let (result, committed) = result.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
+        let (result, committed, writing) = result.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
         if std::mem::replace(&mut self.committed_seen, committed) != committed {
-            let pause = (self.work_began.elapsed() * self.pause_factor).min(PAUSE_MAX);
+            let pause = ((reading + writing) * self.pause_factor).min(PAUSE_MAX);
             let is_set = self.stop.lock();
             drop(self.stop.changed.wait_timeout_while(is_set, pause, |is_set| !*is_set).expect(NO_PANIC));
         }

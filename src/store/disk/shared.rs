@@ -1,16 +1,17 @@
 //! State that the writing threads share with the readers.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicU64, AtomicUsize},
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicUsize},
 };
 
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::{
-    index::ledger::Ledger,
+    index::{ledger::Ledger, owed::OwedInAll},
     log::LogReader,
     read::{damaged::DamagedRecords, event_cache::WeakEventCache},
+    writer::Writer,
 };
 use crate::{
     clock::Clock,
@@ -24,6 +25,9 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Settlements, and the caller that waits until they are durable.
 pub type Settling = (Vec<Settlement>, Reply<()>);
 
+/// A short piece of work of retention on the writing thread, which sends its own reply.
+pub type Step = Box<dyn FnOnce(&mut Writer) + Send>;
+
 /// State shared by the writing threads and the readers.
 pub struct Shared {
     pub(super) clock: Arc<dyn Clock>,
@@ -33,10 +37,12 @@ pub struct Shared {
     pub(super) log: Arc<LogReader>,
     pub(super) event_cache: Mutex<WeakEventCache>,
     pub(super) damaged: DamagedRecords,
-    /// The number of owed deliveries, as the ledger counts them.
-    pub(super) owed: Arc<AtomicU64>,
+    /// What is owed in all, as the ledger counts it.
+    pub(super) owed: Arc<OwedInAll>,
     /// Settlements that wait for the writer. The next commit takes all of them, before any events.
     pub(super) settling: Mutex<Vec<Settling>>,
+    /// Steps that wait for the writer. It makes them before the next commit, however many writes wait.
+    pub(super) steps: Mutex<VecDeque<Step>>,
     pub(super) feed: broadcast::Sender<QueueEvent>,
     pub(super) changes: ChangeFeed,
     /// The first failure of a write; none are made after it.
@@ -68,6 +74,10 @@ impl Shared {
 
     pub(super) fn settling(&self) -> MutexGuard<'_, Vec<Settling>> {
         self.settling.lock().expect("no code panics while it holds this lock")
+    }
+
+    pub(super) fn steps(&self) -> MutexGuard<'_, VecDeque<Step>> {
+        self.steps.lock().expect("no code panics while it holds this lock")
     }
 
     pub(super) fn event_cache(&self) -> MutexGuard<'_, WeakEventCache> {

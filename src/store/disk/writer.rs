@@ -20,7 +20,7 @@ use super::{
     kv::{access_tokens::TokensTree, engine::Engine, subscriptions::RegistryTree},
     log::{Kind, Log, checksum},
     records::{AttemptRecord, CommitRecord, EventEntry, OutcomeRecord},
-    shared::{Reply, Shared},
+    shared::{Reply, Shared, Step},
 };
 use crate::{
     domain::{
@@ -67,8 +67,10 @@ pub enum Write {
     Decide(DeliveryKey, OperatorAction, Reply<DeliveryState>),
     /// A replay.
     Replay(Box<ReplayQuery>, Vec<Seq>, Reply<u64>),
-    /// A step of retention or the beginning of a backup, which sends its own reply.
-    Step(Box<dyn FnOnce(&mut Writer) + Send>),
+    /// Steps of retention: see [`Shared::steps`].
+    Steps,
+    /// The beginning of a backup, which sends its own reply.
+    Step(Step),
     /// A new subscription.
     Create(Box<NewSubscription>, Reply<Created>),
     /// A change of a subscription.
@@ -125,6 +127,7 @@ impl Writer {
 
     /// Makes one commit. False if the thread shall end.
     fn commit(&mut self, first: Write, writes: &mpsc::Receiver<Write>) -> bool {
+        self.make_steps();
         let mut batch = self.begin();
         // Settlements first, so that a flood of events does not delay the deliveries that wait for them.
         self.gather_waiting_settlements(&mut batch);

@@ -20,8 +20,8 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, Matches, NewEvent, PendingDelivery,
-        Registry, ReplayQuery, StoreError,
+        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, Matches, NewEvent, OWED_DELIVERY_BYTES,
+        OWED_EVENT_BYTES, Owed, PendingDelivery, Registry, ReplayQuery, StoreError,
     },
 };
 
@@ -103,6 +103,18 @@ impl Inner {
                 Some(delivery) => query.wants_over(delivery.state, delivery.update_time),
                 None => query.wants_new(event_type, row.inbox_id),
             }
+    }
+
+    /// What is owed to these accounts.
+    pub(super) fn owed(&self, is_wanted: impl Fn(AccountId) -> bool) -> Owed {
+        let owed = self.deliveries.values().filter(|delivery| delivery.state.is_owed());
+        let mut owed: Vec<_> =
+            owed.map(|delivery| &delivery.event).filter(|event| is_wanted(event.name.account)).collect();
+        let deliveries = owed.len() as u64;
+        // By event, as the deliveries are.
+        owed.dedup_by_key(|event| event.seq);
+        let events = owed.iter().map(|event| event.content.encoded.len() as u64 + OWED_EVENT_BYTES);
+        Owed { deliveries, bytes: events.sum::<u64>() + deliveries * OWED_DELIVERY_BYTES }
     }
 
     pub(super) fn owed_of(&self, delivery: &DeliveryRecord) -> PendingDelivery {

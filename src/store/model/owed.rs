@@ -48,6 +48,20 @@ impl OperatorAction {
     }
 }
 
+/// Bytes of the store that an event with unfinished deliveries takes besides its own.
+pub const OWED_EVENT_BYTES: u64 = 100;
+/// Bytes of the store that an unfinished delivery takes.
+pub const OWED_DELIVERY_BYTES: u64 = 16;
+
+/// Unfinished deliveries, and what the store must keep for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// How many there are.
+    pub deliveries: u64,
+    /// Bytes of their events, each counted once, with [`OWED_EVENT_BYTES`] and [`OWED_DELIVERY_BYTES`].
+    pub bytes: u64,
+}
+
 /// A delivery with an attempt still to be made.
 #[derive(Clone, Debug)]
 pub struct PendingDelivery {

@@ -3,16 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::{
     event_id_index::{self, IdIndex},
+    owed::{OwedCounters, OwedInAll, event_bytes},
     volume::{SUBSCRIPTION_KEY_MAX, Stored, Volume},
     volume_detail::{DeliveryEntry, EntryState, EventMeta, VolumeDetail},
 };
@@ -23,7 +21,7 @@ use crate::{
         time::UnixMicros,
     },
     store::{
-        QueueSummary,
+        Owed, QueueSummary,
         disk::{log::LogPosition, records::RecordError},
     },
 };
@@ -50,12 +48,12 @@ pub struct Ledger {
     /// Memory of details that are on disk as well, in bytes at most.
     cache_bytes: usize,
     uses: AtomicU64,
-    /// The subscriptions that exist.
-    subscriptions: HashSet<SubscriptionKey>,
+    /// The subscriptions that exist, and their accounts.
+    pub(super) subscriptions: HashMap<SubscriptionKey, i64>,
     /// Counters of subscriptions that ever had a delivery: most never do.
     queues: HashMap<SubscriptionKey, QueueCounters>,
-    /// Owed deliveries of all subscriptions; read without the lock of the ledger.
-    owed: Arc<AtomicU64>,
+    /// What is owed by account and in all.
+    pub(super) owed: OwedCounters,
     /// Steady time of the last commit in each log file.
     pub file_times: BTreeMap<u32, UnixMicros>,
 }
@@ -88,7 +86,10 @@ pub struct Settled {
 
 impl Ledger {
     /// A ledger without events, for these subscriptions.
-    pub fn new(subscriptions: impl IntoIterator<Item = SubscriptionKey>, cache_bytes: usize) -> Self {
+    pub fn new(
+        subscriptions: impl IntoIterator<Item = (SubscriptionKey, AccountId)>,
+        cache_bytes: usize,
+    ) -> Self {
         Self {
             volumes: VecDeque::new(),
             details: HashMap::new(),
@@ -100,31 +101,35 @@ impl Ledger {
             ids: IdIndex::default(),
             cache_bytes,
             uses: AtomicU64::new(0),
-            subscriptions: subscriptions.into_iter().collect(),
+            subscriptions: subscriptions.into_iter().map(|(key, account)| (key, account.get())).collect(),
             queues: HashMap::new(),
-            owed: Arc::default(),
+            owed: OwedCounters::default(),
             file_times: BTreeMap::new(),
         }
     }
 
     /// Adds a subscription.
-    pub fn add_subscription(&mut self, subscription: SubscriptionKey) {
-        self.subscriptions.insert(subscription);
+    pub fn add_subscription(&mut self, subscription: SubscriptionKey, account: AccountId) {
+        self.subscriptions.insert(subscription, account.get());
     }
 
     /// Whether the subscription exists.
     pub fn has_subscription(&self, subscription: u32) -> bool {
-        self.subscriptions.contains(&SubscriptionKey(subscription.into()))
+        self.subscriptions.contains_key(&SubscriptionKey(subscription.into()))
     }
 
     /// Appends a volume.
     pub fn add_volume(&mut self, mut volume: Volume) {
-        volume
-            .subscriptions
-            .retain(|counts| self.subscriptions.contains(&SubscriptionKey(counts.subscription.into())));
-        volume
-            .dues
-            .retain(|subscription, _| self.subscriptions.contains(&SubscriptionKey((*subscription).into())));
+        let count = volume.subscriptions.len();
+        volume.subscriptions.retain(|counts| self.has_subscription(counts.subscription));
+        volume.dues.retain(|subscription, _| self.has_subscription(*subscription));
+        if !volume.owed_bytes_known || volume.subscriptions.len() < count {
+            volume.owed_bytes_known = false;
+            volume.owed_bytes = self.estimate_owed_bytes(&volume);
+        }
+        for (account, bytes) in &volume.owed_bytes {
+            self.owed.add_bytes(*account, *bytes);
+        }
         for (subscription, due) in &volume.dues {
             let queue = self.queues.entry(SubscriptionKey((*subscription).into())).or_default();
             queue.due.insert((*due, volume.first));
@@ -136,7 +141,9 @@ impl Ledger {
             queue.counts.succeeded += u64::from(counts.count(EntryState::Succeeded));
             queue.counts.failed += u64::from(counts.count(EntryState::Failed));
             queue.counts.cancelled += u64::from(counts.count(EntryState::Cancelled));
-            self.owed.fetch_add(u64::from(counts.owed()), Ordering::Relaxed);
+            if let Some(account) = self.account_of(counts.subscription) {
+                self.owed.add_deliveries(account, counts.owed().into());
+            }
         }
         self.volumes.push_back(volume);
     }
@@ -167,7 +174,14 @@ impl Ledger {
     /// Subtracts a volume's deliveries from the counters.
     fn subtract(&mut self, index: usize) {
         let volume = &self.volumes[index];
+        for (account, bytes) in &volume.owed_bytes {
+            self.owed.remove_bytes(*account, *bytes);
+        }
         for counts in &volume.subscriptions {
+            let account = self.subscriptions.get(&SubscriptionKey(counts.subscription.into()));
+            if let Some(account) = account {
+                self.owed.remove_deliveries(*account, counts.owed().into());
+            }
             let Some(queue) = self.queues.get_mut(&SubscriptionKey(counts.subscription.into())) else {
                 continue;
             };
@@ -176,7 +190,6 @@ impl Ledger {
             queue.counts.succeeded -= u64::from(counts.count(EntryState::Succeeded));
             queue.counts.failed -= u64::from(counts.count(EntryState::Failed));
             queue.counts.cancelled -= u64::from(counts.count(EntryState::Cancelled));
-            self.owed.fetch_sub(u64::from(counts.owed()), Ordering::Relaxed);
             if let Some(due) = volume.dues.get(&counts.subscription) {
                 queue.due.remove(&(*due, volume.first));
             }
@@ -185,12 +198,17 @@ impl Ledger {
 
     /// Removes a subscription; its deliveries are no longer counted.
     pub fn remove_subscription(&mut self, subscription: SubscriptionKey) {
-        self.subscriptions.remove(&subscription);
-        if let Some(queue) = self.queues.remove(&subscription) {
-            self.owed.fetch_sub(queue.counts.owed(), Ordering::Relaxed);
+        let account = self.subscriptions.remove(&subscription);
+        if let Some((queue, account)) = self.queues.remove(&subscription).zip(account) {
+            self.owed.remove_deliveries(account, queue.counts.owed());
         }
         let number = compact_key(subscription);
-        self.volumes.iter_mut().for_each(|volume| volume.forget(number));
+        for index in 0..self.volumes.len() {
+            let has_owed = self.volumes[index].forget(number);
+            if let Some(account) = account.filter(|_| has_owed) {
+                self.forget_owed_bytes(index, account);
+            }
+        }
     }
 
     /// Begins a volume.
@@ -211,14 +229,20 @@ impl Ledger {
         volume.events += 1;
         volume.bytes += u64::from(event.len);
         volume.last_time = event.time;
+        let mut is_owed = false;
         for subscription in subscriptions {
             // Deliveries to removed subscriptions are not counted.
-            if self.subscriptions.contains(subscription) {
+            if let Some(account) = self.subscriptions.get(subscription) {
                 let queue = self.queues.entry(*subscription).or_default();
                 queue.counts.pending += 1;
-                self.owed.fetch_add(1, Ordering::Relaxed);
+                self.owed.add_deliveries(*account, 1);
                 volume.enter(compact_key(*subscription), EntryState::Pending);
+                is_owed = true;
             }
+        }
+        if is_owed {
+            volume.hold(event.account, event_bytes(&event));
+            self.owed.add_bytes(event.account, event_bytes(&event));
         }
         self.last_time = event.time;
         let detail = self.details.get_mut(&volume.first).expect("it takes events");
@@ -243,7 +267,7 @@ impl Ledger {
     /// The first sequence number of a delivery's volume, if its subscription exists.
     pub fn volume_of_delivery(&self, key: DeliveryKey) -> Option<Seq> {
         self.subscriptions
-            .contains(&key.subscription)
+            .contains_key(&key.subscription)
             .then(|| self.volume_of(key.seq).map(|volume| volume.first))?
     }
 
@@ -312,7 +336,7 @@ impl Ledger {
 
     /// A delivery, if its volume's detail is in memory and its subscription exists.
     pub fn delivery(&self, key: DeliveryKey) -> Option<&DeliveryEntry> {
-        if !self.subscriptions.contains(&key.subscription) {
+        if !self.subscriptions.contains_key(&key.subscription) {
             return None;
         }
         let volume = self.volume_of(key.seq)?;
@@ -335,7 +359,10 @@ impl Ledger {
         let detail = self.details.get_mut(&first).ok_or_else(missing)?;
         let event = detail.event_at(first, key.seq).ok_or_else(missing)?;
         let subscription = compact_key(key.subscription);
-        let known = self.subscriptions.contains(&key.subscription);
+        let account = self.subscriptions.get(&key.subscription).copied();
+        let is_known =
+            |subscription: u32| self.subscriptions.contains_key(&SubscriptionKey(subscription.into()));
+        let was_owed = detail.is_owed(event, is_known);
         let volume = &mut self.volumes[index];
         let (position, before) = match detail.position(first, key) {
             Some(position) => (position, Some(detail.deliveries[position].state)),
@@ -365,8 +392,15 @@ impl Ledger {
         };
         detail.set(event, position, entry);
         volume.has_added |= before.is_none();
-        if !known {
-            return Ok(None);
+        let Some(account) = account else { return Ok(None) };
+        let (of_event, bytes) = (detail.events[event].account, event_bytes(&detail.events[event]));
+        match (was_owed, detail.is_owed(event, is_known)) {
+            (false, true) => {
+                volume.hold(of_event, bytes);
+                self.owed.add_bytes(of_event, bytes);
+            }
+            (true, false) => self.owed.remove_bytes(of_event, volume.release(of_event, bytes)),
+            _ => {}
         }
         if let Some(before) = before {
             volume.leave(subscription, before);
@@ -376,10 +410,10 @@ impl Ledger {
         let queue = self.queues.entry(key.subscription).or_default();
         if let Some(before) = before {
             *queue.count_mut(before) -= 1;
-            self.owed.fetch_sub(u64::from(before.is_owed()), Ordering::Relaxed);
+            self.owed.remove_deliveries(account, before.is_owed().into());
         }
         *queue.counts.count_mut(state) += 1;
-        self.owed.fetch_add(u64::from(state.is_owed()), Ordering::Relaxed);
+        self.owed.add_deliveries(account, state.is_owed().into());
         if due_before != due_after {
             if let Some(due) = due_before {
                 queue.due.remove(&(due, first));
@@ -401,9 +435,14 @@ impl Ledger {
         })
     }
 
-    /// The counter of owed deliveries of all subscriptions.
-    pub fn owed(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.owed)
+    /// What is owed to all accounts together.
+    pub fn owed_in_all(&self) -> Arc<OwedInAll> {
+        self.owed.in_all()
+    }
+
+    /// What is owed to the subscriptions of one account.
+    pub fn owed_by(&self, account: AccountId) -> Owed {
+        self.owed.of(account.get())
     }
 
     /// The volumes with retries to a subscription, by when the next one is due.

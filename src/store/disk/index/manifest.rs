@@ -133,6 +133,14 @@ struct VolumeRecord {
     state: Option<LogSliceRecord>,
     #[prost(btree_map = "uint32, int64", tag = "16")]
     dues: BTreeMap<u32, i64>,
+    /// The accounts with owed events, and the bytes of these.
+    #[prost(int64, repeated, tag = "17")]
+    owing_accounts: Vec<i64>,
+    #[prost(uint64, repeated, tag = "18")]
+    owed_bytes: Vec<u64>,
+    /// False in manifests of versions without these bytes.
+    #[prost(bool, tag = "19")]
+    owed_bytes_known: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -275,6 +283,9 @@ impl From<&Volume> for VolumeRecord {
             ids: Some(stored.index.ids.into()),
             state: Some(stored.state.into()),
             dues: volume.dues.iter().map(|(subscription, due)| (*subscription, due.0)).collect(),
+            owing_accounts: volume.owed_bytes.iter().map(|(account, _)| *account).collect(),
+            owed_bytes: volume.owed_bytes.iter().map(|(_, bytes)| *bytes).collect(),
+            owed_bytes_known: volume.owed_bytes_known,
         }
     }
 }
@@ -293,6 +304,10 @@ impl VolumeRecord {
             }
             subscriptions.push(SubscriptionCounts::from_raw(*subscription, raw));
         }
+        let is_in_order = self.owing_accounts.is_sorted_by(|one, next| one < next);
+        if !is_in_order || self.owing_accounts.len() != self.owed_bytes.len() {
+            return Err(unreadable());
+        }
         let slice = |record: Option<LogSliceRecord>| record.map(LogSlice::from).ok_or_else(unreadable);
         Ok(Volume {
             first: Seq(self.first),
@@ -303,6 +318,8 @@ impl VolumeRecord {
             last_time: UnixMicros(self.last_time),
             file: self.file,
             subscriptions,
+            owed_bytes: self.owing_accounts.iter().copied().zip(self.owed_bytes).collect(),
+            owed_bytes_known: self.owed_bytes_known,
             dues: self.dues.into_iter().map(|(subscription, due)| (subscription, UnixMicros(due))).collect(),
             has_added: self.has_added,
             index: Some(IndexSlices { events: slice(self.index)?, ids: slice(self.ids)? }),

@@ -4,6 +4,7 @@ pub(super) mod apply;
 pub(super) mod event_id_index;
 pub(super) mod ledger;
 pub(super) mod manifest;
+pub(super) mod owed;
 pub(super) mod volume;
 pub(super) mod volume_codec;
 pub(super) mod volume_detail;

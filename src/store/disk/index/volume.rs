@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::volume_detail::{EntryState, VolumeDetail};
+use super::{
+    owed::bytes_by_account,
+    volume_detail::{EntryState, VolumeDetail},
+};
 use crate::{
     domain::{
         ids::{Seq, SubscriptionKey},
@@ -46,6 +49,10 @@ pub struct Volume {
     pub accounts: Vec<i64>,
     /// Its deliveries by subscription, in ascending order.
     pub subscriptions: Vec<SubscriptionCounts>,
+    /// Bytes of its events that are owed, by account, in ascending order.
+    pub owed_bytes: Vec<(i64, u64)>,
+    /// They are what the detail says. Otherwise they are an estimate until retention counts them.
+    pub owed_bytes_known: bool,
     /// When the next retry is due, of the subscriptions that have one.
     pub dues: BTreeMap<u32, UnixMicros>,
     /// A replay added a delivery, which is younger than its event.
@@ -126,6 +133,8 @@ impl Volume {
             file,
             accounts: Vec::new(),
             subscriptions: Vec::new(),
+            owed_bytes: Vec::new(),
+            owed_bytes_known: true,
             dues: BTreeMap::new(),
             has_added: false,
             index: None,
@@ -185,12 +194,11 @@ impl Volume {
         self.subscriptions.iter().any(|counts| has(counts) && is_one(counts))
     }
 
-    /// Removes the counts of a deleted subscription.
-    pub fn forget(&mut self, subscription: u32) {
-        if let Ok(position) = self.position_of(subscription) {
-            self.subscriptions.remove(position);
-        }
+    /// Removes the counts of a deleted subscription. Returns whether some of its deliveries were owed.
+    pub fn forget(&mut self, subscription: u32) -> bool {
         self.dues.remove(&subscription);
+        let position = self.position_of(subscription);
+        position.is_ok_and(|position| self.subscriptions.remove(position).owed() > 0)
     }
 
     /// How many deliveries it owes in all.
@@ -226,6 +234,8 @@ impl Volume {
             counts.counts[entry.state as usize] += 1;
         }
         self.subscriptions = subscriptions.into_values().collect();
+        self.owed_bytes = bytes_by_account(detail, &is_known);
+        self.owed_bytes_known = true;
         self.dues =
             detail.retried_subscriptions().filter(|(subscription, _)| is_known(*subscription)).collect();
         self.events = u32::try_from(detail.len()).expect("a volume has less than 2^32 events");

@@ -39,6 +39,7 @@ impl Writer {
                 let result = self.replay(&query, &events);
                 self.reply(reply, result);
             }
+            Write::Steps => self.make_steps(),
             Write::Step(step) => step(self),
             Write::Create(new, reply) => {
                 let result = self.create(*new);
@@ -152,7 +153,7 @@ impl Writer {
         let request = new.request.clone();
         let subscription = Arc::new(new.into_subscription(key, uid, now));
         self.registry_tree.create(&subscription, request.as_ref(), now)?;
-        self.shared.ledger_mut().add_subscription(key);
+        self.shared.ledger_mut().add_subscription(key, account);
         self.shared.registry.put(Arc::clone(&subscription));
         Ok(Created { subscription, repeated: false })
     }

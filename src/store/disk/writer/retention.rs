@@ -15,11 +15,23 @@ use crate::{
             index::volume::Volume,
             log::{Kind, RemovedFile, WriteError},
             records::{AttemptRecord, OutcomeRecord},
+            shared::Step,
         },
     },
 };
 
 impl Writer {
+    /// Makes the steps of retention that wait.
+    pub(super) fn make_steps(&mut self) {
+        while let Some(step) = self.next_step() {
+            step(self);
+        }
+    }
+
+    fn next_step(&self) -> Option<Step> {
+        self.shared.steps().pop_front()
+    }
+
     /// Removes expired signing secrets, and expired request ids, whose stored results contain secrets.
     pub fn forget_secrets(&mut self) -> Result<(), StoreError> {
         let now = self.shared.clock.now();
