@@ -47,7 +47,7 @@ pub struct CreateAccessToken {
     pub rights: Rights,
     /// When it expires, if it does.
     pub expire_time: Option<UnixMicros>,
-    /// Identifies the request: a repetition returns the first result.
+    /// Identifies the request: a repetition returns the first result, without the text.
     pub request: Option<RequestKey>,
 }
 
@@ -56,8 +56,8 @@ pub struct CreateAccessToken {
 pub struct NewAccessToken {
     /// The stored token.
     pub issued: Arc<Issued>,
-    /// Its text. Only its hash is stored, so it cannot be shown again, except to a repeated request.
-    pub secret: Secret,
+    /// Its text. Only its hash is stored, so it cannot be shown again; `None` for a repeated request.
+    pub secret: Option<Secret>,
 }
 
 /// Why a token is not valid.

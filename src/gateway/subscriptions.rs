@@ -53,7 +53,12 @@ pub struct CreateSubscription {
 #[derive(Clone, Debug)]
 pub enum Creation {
     /// The stored subscription. For a repeated request, as it was stored the first time.
-    Stored(Arc<Subscription>),
+    Stored {
+        /// The subscription.
+        subscription: Arc<Subscription>,
+        /// The request was made before: its response has shown the signing secret, and no other may.
+        repeated: bool,
+    },
     /// It is valid and could be stored.
     Checked {
         /// Its name, if the caller gave one.
@@ -111,8 +116,8 @@ pub struct ListSubscriptions {
 /// Result of a rotation.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The new secret.
-    pub signing_secret: Secret,
+    /// The new secret; `None` for a repeated request, whose first response has shown it.
+    pub signing_secret: Option<Secret>,
     /// The public key to verify signatures with, if the scheme has one.
     pub public_key: Option<String>,
     /// Until when POSTs are signed with the old secret too.
@@ -174,7 +179,7 @@ impl Gateway {
         let new = NewSubscription { name, settings, signer, request };
         let created = self.0.store.create_subscription(new).await?;
         drop(adding);
-        Ok(Creation::Stored(created.subscription))
+        Ok(Creation::Stored { subscription: created.subscription, repeated: created.repeated })
     }
 
     /// Reads one subscription.
@@ -267,10 +272,10 @@ impl Gateway {
             let new = Signer { secret: secret.clone(), key_pair };
             Ok(Some(Change::Secret { new, overlap, request: request.clone() }))
         });
-        // To a repeated request this is the subscription as the first one left it.
+        // To a repeated request this is the subscription as the first one left it, with another secret.
         let rotated = rotated.await?;
         Ok(Rotated {
-            signing_secret: rotated.signing_secrets.newest.secret.clone(),
+            signing_secret: (rotated.signing_secrets.newest.secret == secret).then_some(secret),
             public_key: rotated.public_key(),
             old_until: rotated.update_time.plus(overlap),
         })

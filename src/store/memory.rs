@@ -183,18 +183,18 @@ impl Store for MemoryStore {
         &self.tokens
     }
 
-    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)> {
         self.write(|inner| {
             let NewToken { token, secret, request, tokens_max } = new;
             if let Some(first) = first_result(&inner.token_requests, (), request.as_ref())? {
-                return Ok(first);
+                return Ok((first, None));
             }
-            let created = (token.id.clone(), secret);
+            let id = token.id.clone();
             self.tokens.apply(self.tokens.rows_of_new(token, tokens_max, self.clock.now())?);
             if let Some(request) = request {
-                inner.token_requests.insert(((), request.id), (request.fingerprint, created.clone()));
+                inner.token_requests.insert(((), request.id), (request.fingerprint, id.clone()));
             }
-            Ok(created)
+            Ok((id, Some(secret)))
         })
     }
 

@@ -95,9 +95,9 @@ pub trait Store: Send + Sync + 'static {
     /// The access tokens, in memory and always current.
     fn tokens(&self) -> &Tokens;
 
-    /// Adds an access token, and returns its id and text. [`StoreError::TooManyTokens`] if there are as many
-    /// as there may be.
-    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)>;
+    /// Adds an access token, and returns its id and its text; no text for a request that was made before, which
+    /// is not kept. [`StoreError::TooManyTokens`] if there are as many as there may be.
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)>;
 
     /// Changes the access tokens. [`StoreError::TokenNotFound`] if the token to revoke does not exist.
     fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;

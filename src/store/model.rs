@@ -67,7 +67,7 @@ pub struct RequestKey {
     pub fingerprint: [u8; 32],
 }
 
-/// A new access token, with its text, which the store keeps only for a request that may be repeated, sealed.
+/// A new access token, with its text, of which the store keeps only the hash.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     /// The token.

@@ -159,7 +159,7 @@ impl Browsed {
         let rights = Rights { scopes: scopes.to_vec(), accounts: Accounts::of(accounts) };
         let create =
             CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None, request: None };
-        self.gateway.create_access_token(create).await.unwrap().secret.expose().to_owned()
+        self.gateway.create_access_token(create).await.unwrap().secret.unwrap().expose().to_owned()
     }
 
     /// Stores this many messages of account 1 at once.

@@ -22,7 +22,7 @@ async fn a_webhook_is_added_its_secret_is_shown_once_and_a_repeated_form_makes_n
     let created = console.post(NEW, "", &form).await;
     created.has("shown only once").has("whsec_").has("Send a test");
     let secret = created.secret();
-    console.post(NEW, "", &form).await.has(secret);
+    console.post(NEW, "", &form).await.has("was shown before").has_not(secret);
     for path in ["/accounts/1/webhooks", "/accounts/1/webhooks/crm", "/accounts/1/audit"] {
         console.get(path, "").await.has_not(secret);
     }
@@ -37,7 +37,7 @@ async fn a_form_that_is_sent_twice_rotates_a_secret_once() {
     let path = "/accounts/1/webhooks/crm/rotate";
     let form = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
     let first = console.post(path, "", &form).await;
-    assert_eq!(console.post(path, "", &form).await.secret(), first.secret());
+    console.post(path, "", &form).await.has("was shown before").has_not(first.secret());
     let another = format!("overlap=3600&request_id={}", console.request_id(path, "").await);
     assert_ne!(console.post(path, "", &another).await.secret(), first.secret());
 }
@@ -52,7 +52,7 @@ async fn a_form_that_is_sent_twice_creates_one_token() {
         console.request_id(path, &cookie).await
     );
     let first = console.post(path, &cookie, &form).await;
-    assert_eq!(console.post(path, &cookie, &form).await.secret(), first.secret());
+    console.post(path, &cookie, &form).await.has("was shown before").has_not(first.secret());
     let tokens = console.get("/tokens", &cookie).await;
     assert_eq!(tokens.body.matches("data-label=\"Token\">twice").count(), 1, "{}", tokens.body);
 }

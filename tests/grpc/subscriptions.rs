@@ -165,6 +165,11 @@ async fn three_stars_keep_the_value_of_a_header() {
     server.stop().await;
 }
 
+/// The response to a repetition of the call that got this one.
+fn without_secret(first: v1::CreateSubscriptionResponse) -> v1::CreateSubscriptionResponse {
+    v1::CreateSubscriptionResponse { signing_secret: String::new(), secret_already_shown: true, ..first }
+}
+
 #[tokio::test]
 async fn a_request_id_makes_creation_safe_to_repeat() {
     let server = TidingsInProcess::start().await;
@@ -172,8 +177,9 @@ async fn a_request_id_makes_creation_safe_to_repeat() {
     let request_id = Uuid::from_u128(7).to_string();
     let request = v1::CreateSubscriptionRequest { request_id, ..create("", "http://a.example") };
     let first = client.create_subscription(request.clone()).await.unwrap().into_inner();
+    assert!(first.signing_secret.starts_with("whsec_") && !first.secret_already_shown);
     let second = client.create_subscription(request.clone()).await.unwrap().into_inner();
-    assert_eq!(first, second);
+    assert_eq!(second, without_secret(first.clone()), "the secret is shown once");
 
     let subscription = Some(subscription("http://b.example"));
     let other = v1::CreateSubscriptionRequest { subscription, ..request };
@@ -316,7 +322,8 @@ async fn an_account_has_a_bounded_number_of_subscriptions_and_repeats_still_succ
     let status = client.create_subscription(create("c", "https://c.example")).await.unwrap_err();
     assert_refused(&status, Code::ResourceExhausted, "SUBSCRIPTION_LIMIT", &[]);
     assert_eq!(details(&status).quota_failure().unwrap().violations[0].subject, PARENT);
-    assert_eq!(client.create_subscription(last).await.unwrap().into_inner(), first);
+    let again = client.create_subscription(last).await.unwrap().into_inner();
+    assert_eq!(again, without_secret(first));
     let parent = "accounts/2".into();
     let elsewhere = v1::CreateSubscriptionRequest { parent, ..create("c", "https://c.example") };
     client.create_subscription(elsewhere).await.unwrap();

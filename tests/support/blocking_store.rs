@@ -79,7 +79,7 @@ impl Store for BlockingStore {
 
     delegate_store!(reads of inner);
     delegate_store!(inner:
-        fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)>;
+        fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)>;
         fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;
         fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created>;
         fn update_subscription(&self, subscription: SubscriptionKey, version: u64, change: Change) -> CommitFuture<Arc<Subscription>>;

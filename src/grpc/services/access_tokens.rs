@@ -10,6 +10,7 @@ use crate::{
     domain::{
         access::{ACCOUNTS_MAX, Accounts, DISPLAY_NAME_CHARS_MAX, Rights, Scope, TokenId, TokenState},
         ids::AccountScope,
+        secret::Secret,
     },
     gateway::{CreateAccessToken, Gateway, Issued, RequestKey},
     grpc::{
@@ -156,7 +157,8 @@ async fn create(
     let made = gateway.create_access_token(create).await?;
     Ok(v1::CreateAccessTokenResponse {
         access_token: Some(shown(&gateway, &made.issued)),
-        token: made.secret.expose().to_owned(),
+        token: made.secret.as_ref().map_or("", Secret::expose).to_owned(),
+        secret_already_shown: made.secret.is_none(),
     })
 }
 

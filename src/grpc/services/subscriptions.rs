@@ -203,10 +203,14 @@ async fn create(
     create: CreateSubscription,
 ) -> Result<v1::CreateSubscriptionResponse, GrpcError> {
     Ok(match gateway.create_subscription(create).await? {
-        Creation::Stored(stored) => v1::CreateSubscriptionResponse {
-            subscription: Some(to_proto::subscription_with_health(&gateway, &stored)),
-            signing_secret: stored.signing_secrets.newest.secret.expose().to_owned(),
-        },
+        Creation::Stored { subscription, repeated } => {
+            let secret = Some(&subscription.signing_secrets.newest.secret).filter(|_| !repeated);
+            v1::CreateSubscriptionResponse {
+                subscription: Some(to_proto::subscription_with_health(&gateway, &subscription)),
+                signing_secret: secret.map_or("", Secret::expose).to_owned(),
+                secret_already_shown: repeated,
+            }
+        }
         Creation::Checked { name, settings } => {
             let name = name.map(|name| name.to_string()).unwrap_or_default();
             let subscription = v1::Subscription { name, ..to_proto::settings(&settings) };
@@ -302,7 +306,8 @@ async fn rotate(
 ) -> Result<v1::RotateSigningSecretResponse, GrpcError> {
     let rotated = gateway.rotate_signing_secret(&name, overlap, request).await?;
     Ok(v1::RotateSigningSecretResponse {
-        signing_secret: rotated.signing_secret.expose().to_owned(),
+        signing_secret: rotated.signing_secret.as_ref().map_or("", Secret::expose).to_owned(),
+        secret_already_shown: rotated.signing_secret.is_none(),
         old_secret_expire_time: Some(rotated.old_until.into()),
         public_key: rotated.public_key.unwrap_or_default(),
     })

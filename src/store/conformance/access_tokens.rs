@@ -20,7 +20,7 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     tokens_are_given_out_and_end(engine()).await;
     tokens_expire_and_are_forgotten(engine()).await;
     the_last_use_of_a_token_is_written_down(engine()).await;
-    a_repeated_request_gets_the_first_token(engine()).await;
+    a_repeated_request_gets_the_first_token_without_its_text(engine()).await;
     more_tokens_than_may_be_are_refused(engine()).await;
 }
 
@@ -161,14 +161,15 @@ async fn the_last_use_of_a_token_is_written_down<E: Engine>(engine: E) {
     assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
 }
 
-async fn a_repeated_request_gets_the_first_token<E: Engine>(engine: E) {
+async fn a_repeated_request_gets_the_first_token_without_its_text<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let now = bench.clock.now();
     let request = RequestKey { id: Uuid::from_u128(7), fingerprint: [1; 32] };
     let (id, text) = bench.store.create_token(new(token(1, now), Some(request.clone()))).await.unwrap();
+    assert!(text.is_some());
     bench.reopen();
     let again = bench.store.create_token(new(token(2, now), Some(request.clone()))).await.unwrap();
-    assert_eq!((&again.0, again.1.expose()), (&id, text.expose()));
+    assert_eq!((again.0, again.1.is_some()), (id, false));
     assert!(found(&*bench.store, 2).is_none(), "only one was created");
     let full = NewToken { tokens_max: 1, ..new(token(2, now), Some(request.clone())) };
     bench.store.create_token(full).await.expect("there is room for what is there");

@@ -32,8 +32,8 @@ use crate::{
     store::{
         Accepted, AuditQuery, AuditWrite, Backup, Change, Changes, CommitFuture, Created, DeliveryQuery,
         DeliveryRecord, DuePage, EventQuery, NewEvent, NewSubscription, NewToken, OperatorAction,
-        OrderedPage, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery,
-        RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens,
+        OrderedPage, Owed, OwedQuery, Page, PendingPage, Purged, QueueEvent, QueueSummary, Registry,
+        ReplayQuery, RetentionLimit, Settlement, Store, StoreError, TokenChange, Tokens,
     },
 };
 
@@ -108,7 +108,7 @@ impl Store for DiskStore {
         &self.shared.tokens
     }
 
-    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)> {
         self.write(|reply| Write::CreateToken(Box::new(new), reply))
     }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::domain::{
     access::AccessToken,
     delivery::Attempt,
-    ids::{Seq, SubscriptionKey},
+    ids::{AccountId, Seq, SubscriptionKey},
     seal::{SealingKey, SealingKeys},
     subscription::Subscription,
     time::UnixMicros,
@@ -45,8 +45,8 @@ pub fn registry(data: &[u8]) {
     if let Ok((_, same)) = subscriptions::request_of(key, value) {
         assert_eq!(same, key);
     }
-    drop(subscriptions::response_of(key, value, keys));
-    drop(subscriptions::response_of(key, data, keys));
+    drop(subscriptions::response_of(value, keys));
+    drop(subscriptions::response_of(data, keys));
 }
 
 /// An access token.

@@ -43,7 +43,7 @@ use crate::{
     clock::{Clock, STEP_MIN},
     domain::{
         damage::Damage,
-        ids::{Seq, SubscriptionKey},
+        ids::{AccountId, Seq, SubscriptionKey},
     },
     metrics::Metrics,
     store::{FEED_GROUPS_MAX, Registry, StoreError, Tokens, changes::ChangeFeed},

@@ -78,7 +78,7 @@ pub enum Write {
     /// The removal of a subscription.
     Delete(SubscriptionKey, u64, bool, Reply<()>),
     /// A new access token.
-    CreateToken(Box<NewToken>, Reply<(TokenId, Secret)>),
+    CreateToken(Box<NewToken>, Reply<(TokenId, Option<Secret>)>),
     /// A change of access tokens.
     Tokens(Box<TokenChange>, Reply<()>),
     /// The end of the thread. Replies with the number of the next record.

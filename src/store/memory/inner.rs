@@ -14,7 +14,6 @@ use crate::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{AccountId, EventId, EventName, Seq},
-        secret::Secret,
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -36,7 +35,7 @@ pub(super) struct Inner {
     pub(super) last_time: UnixMicros,
     pub(super) last_seq: u64,
     pub(super) requests: FirstResults<AccountId, Arc<Subscription>>,
-    pub(super) token_requests: FirstResults<(), (TokenId, Secret)>,
+    pub(super) token_requests: FirstResults<(), TokenId>,
     /// In stored order.
     pub(super) events: Vec<Row>,
     pub(super) deliveries: BTreeMap<DeliveryKey, DeliveryRecord>,

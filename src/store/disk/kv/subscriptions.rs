@@ -219,16 +219,14 @@ impl RegistryTree {
         Ok(())
     }
 
-    /// Stores the id of a request that creates an access token, with the token and its text.
+    /// Stores the id of a request that creates an access token, with the token.
     pub fn remember_token(
         &mut self,
         token: &AccessToken,
-        text: &Secret,
         request: &RequestKey,
         now: UnixMicros,
     ) -> Result<(), StoreError> {
-        let mut result = RequestRecord { token: Some(token.into()), ..RequestRecord::default() };
-        result.seal_token_text(text, request.id, &self.keys, &mut self.random);
+        let result = RequestRecord { token: Some(token.into()), ..RequestRecord::default() };
         let key = request_key(None, request.id);
         self.engine.change(RowTree::Registry, vec![request_row(key, request, result, now)])?;
         self.requests.push_back((now, key));
@@ -293,7 +291,7 @@ impl RegistryTree {
         self.engine.with(|sled| {
             let tree = sled.tree(REGISTRY_TREE)?;
             let Some(value) = tree.get(key)? else { return Ok(None) };
-            let (time, fingerprint, first) = response_of(&key, &value, &self.keys)?;
+            let (time, fingerprint, first) = response_of(&value, &self.keys)?;
             Ok((now.since(time) <= REQUEST_MEMORY).then_some((fingerprint, first)))
         })
     }
@@ -303,8 +301,8 @@ impl RegistryTree {
 pub enum FirstResult {
     /// A subscription, as the request made or changed it.
     Subscription(Arc<Subscription>),
-    /// An access token, as it was created, with its text.
-    Token(Box<AccessToken>, Secret),
+    /// An access token, as it was created.
+    Token(Box<AccessToken>),
 }
 
 impl FirstResult {
@@ -316,18 +314,18 @@ impl FirstResult {
     pub fn subscription(self) -> Result<Arc<Subscription>, StoreError> {
         match self {
             Self::Subscription(subscription) => Ok(subscription),
-            Self::Token(..) => Err(RegistryError::from(no_result()).into()),
+            Self::Token(_) => Err(RegistryError::from(no_result()).into()),
         }
     }
 
-    /// The token and its text.
+    /// The token.
     ///
     /// # Errors
     ///
     /// It is something else. Requests without an account have tokens as their results.
-    pub fn token(self) -> Result<(AccessToken, Secret), StoreError> {
+    pub fn token(self) -> Result<AccessToken, StoreError> {
         match self {
-            Self::Token(token, text) => Ok((*token, text)),
+            Self::Token(token) => Ok(*token),
             Self::Subscription(_) => Err(RegistryError::from(no_result()).into()),
         }
     }
@@ -376,7 +374,7 @@ pub fn reseal(
     }
     if kind == Some(RegistryKind::Request as u8) {
         let mut record = RequestRecord::decode(value)?;
-        record.reseal(request_id(key)?, keys, random)?;
+        record.reseal(keys, random)?;
         return Ok(Some(record.encode_to_vec()));
     }
     Ok((kind != Some(RegistryKind::SecretsKey as u8)).then(|| value.to_vec()))
@@ -406,7 +404,6 @@ pub(crate) fn request_of(
 
 /// The time of a request, its digest, and its result.
 pub(crate) fn response_of(
-    key: &[u8],
     value: &[u8],
     keys: &SealingKeys,
 ) -> Result<(UnixMicros, Vec<u8>, FirstResult), RecordError> {
@@ -416,9 +413,7 @@ pub(crate) fn response_of(
             subscription.open(keys)?;
             FirstResult::Subscription(Arc::new(subscription.try_into()?))
         }
-        (None, Some(token)) => {
-            FirstResult::Token(Box::new(token.try_into()?), record.token_text(request_id(key)?, keys)?)
-        }
+        (None, Some(token)) => FirstResult::Token(Box::new(token.try_into()?)),
         _ => return Err(no_result()),
     };
     Ok((UnixMicros(record.time), record.fingerprint, first))
@@ -433,12 +428,6 @@ fn request_row(
 ) -> RowRecord {
     let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
     RowRecord::put(key, record.encode_to_vec())
-}
-
-/// The id of the request in the key of its row.
-fn request_id(key: &[u8]) -> Result<Uuid, RecordError> {
-    let id = key.get(9..).and_then(|id| Uuid::from_slice(id).ok());
-    id.ok_or_else(|| RecordError("the key of a request".to_owned()))
 }
 
 pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {

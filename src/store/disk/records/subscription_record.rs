@@ -41,9 +41,7 @@ pub struct RequestRecord {
     /// The result, if it is an access token.
     #[prost(message, optional, tag = "4")]
     pub token: Option<AccessTokenRecord>,
-    /// The text of that token, sealed.
-    #[prost(bytes = "vec", tag = "5")]
-    pub token_text: Vec<u8>,
+    // Earlier versions kept the text of that token, sealed, with tag 5.
 }
 
 /// A subscription. On disk its secrets are in [`SealedRecord`] only: see [`SubscriptionRecord::seal`].

@@ -2,33 +2,38 @@
 
 use super::Writer;
 use crate::{
-    domain::{access::TokenId, secret::Secret},
-    store::{NewToken, StoreError, TokenChange, TokenRow},
+    domain::{
+        access::{AccessToken, TokenId},
+        secret::Secret,
+    },
+    store::{NewToken, StoreError, TokenChange, TokenRow, disk::kv::subscriptions::FirstResult},
 };
 
 impl Writer {
-    /// Adds a token. With a request its record is written first, with the whole token, and a repetition
-    /// completes a creation that a crash interrupted.
-    pub(super) fn create_token(&mut self, new: NewToken) -> Result<(TokenId, Secret), StoreError> {
+    /// Adds a token. With a request its record is written first, with the token, and a repetition completes a
+    /// creation that a crash interrupted, with a text of its own: nobody has got the first one.
+    pub(super) fn create_token(&mut self, new: NewToken) -> Result<(TokenId, Option<Secret>), StoreError> {
         self.registry_room()?;
         let NewToken { token, secret, request, tokens_max } = new;
         let now = self.shared.clock.now();
-        let (token, secret) = match self.first_result(None, request.as_ref(), now)? {
-            None => (token, secret),
-            Some(first) => {
-                let (token, secret) = first.token()?;
-                if self.shared.tokens.by_id(&token.id).is_some() {
-                    return Ok((token.id, secret));
-                }
-                (token, secret)
-            }
+        let first = self.first_result(None, request.as_ref(), now)?.map(FirstResult::token).transpose()?;
+        if let Some(first) = &first
+            && self.shared.tokens.by_id(&first.id).is_some()
+        {
+            return Ok((first.id.clone(), None));
+        }
+        let is_remembered = first.is_some();
+        let token = match first {
+            None => token,
+            Some(first) => AccessToken { hash: token.hash, ..first },
         };
+        let id = token.id.clone();
         let rows = self.shared.tokens.rows_of_new(token.clone(), tokens_max, now)?;
-        if let Some(request) = &request {
-            self.registry_tree.remember_token(&token, &secret, request, now)?;
+        if let Some(request) = request.filter(|_| !is_remembered) {
+            self.registry_tree.remember_token(&token, &request, now)?;
         }
         self.write_tokens(rows)?;
-        Ok((token.id, secret))
+        Ok((id, Some(secret)))
     }
 
     pub(super) fn change_tokens(&mut self, change: TokenChange) -> Result<(), StoreError> {

@@ -129,46 +129,19 @@ impl<R: CryptoRng> Sealer<'_, R> {
 }
 
 impl RequestRecord {
-    /// Seals every secret of the result with the first of the keys. `request` is the id of the request.
-    pub fn reseal(
-        &mut self,
-        request: Uuid,
-        keys: &SealingKeys,
-        random: &mut impl CryptoRng,
-    ) -> Result<(), RecordError> {
+    /// Seals every secret of the result with the first of the keys.
+    pub fn reseal(&mut self, keys: &SealingKeys, random: &mut impl CryptoRng) -> Result<(), RecordError> {
         if let Some(subscription) = &mut self.subscription {
             subscription.open(keys)?;
             subscription.seal(keys, random)?;
         }
-        if self.token.is_some() {
-            let text = self.token_text(request, keys)?;
-            self.seal_token_text(&text, request, keys, random);
-        }
         Ok(())
-    }
-
-    /// Takes the text of the token, sealed.
-    pub fn seal_token_text(
-        &mut self,
-        text: &Secret,
-        request: Uuid,
-        keys: &SealingKeys,
-        random: &mut impl CryptoRng,
-    ) {
-        self.token_text = keys.seal(text, SealContext { owner: request, field: TOKEN_TEXT }, random);
-    }
-
-    /// The text of the token.
-    pub fn token_text(&self, request: Uuid, keys: &SealingKeys) -> Result<Secret, RecordError> {
-        let opened = keys.open(&self.token_text, SealContext { owner: request, field: TOKEN_TEXT });
-        opened.map_err(|why| unreadable(TOKEN_TEXT, why))
     }
 }
 
 const SIGNING_SECRET: &str = "signing_secret";
 const KEY_PAIR: &str = "key_pair";
 const TLS_CLIENT_KEY: &str = "tls.client_key";
-const TOKEN_TEXT: &str = "token_text";
 
 fn header_field(name: &str) -> String {
     format!("headers.{name}")
