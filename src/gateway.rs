@@ -21,6 +21,7 @@ use crate::{
     },
     domain::{delivery::LANE_WINDOW, egress::EgressPolicy, retry::RetryPolicy},
     event::webhook::WebhookClient,
+    limits::SharedPool,
     log_throttle::LogThrottle,
     metrics::Metrics,
     store::{self, Store, StoreError},
@@ -76,6 +77,12 @@ pub struct GatewaySettings {
     /// Past it CreateSubscription gets RESOURCE_EXHAUSTED.
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = count::<usize>(1, 1_000_000))]
     pub subscriptions_per_account_max: usize,
+    /// Bytes of the texts and numbers of all subscriptions, and 1 KiB for each, all in memory.
+    ///
+    /// One account may have an eighth, and in the last quarter an eighth of what is left. A change that would
+    /// take more gets RESOURCE_EXHAUSTED.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = bytes::<u64>("1MiB", "64GiB"))]
+    pub subscription_bytes_max: u64,
     /// Pending deliveries of one subscription.
     ///
     /// An event that would add to more is refused with RESOURCE_EXHAUSTED. Lower it to notice an endpoint
@@ -133,10 +140,10 @@ pub struct GatewaySettings {
     /// Most reads of the store under way; further ones wait for their turn.
     #[arg(skip = 8_usize)]
     pub reads_in_flight_max: usize,
-    /// Most TestSubscription calls under way.
+    /// Most TestSubscription calls under way, a quarter of one account.
     #[arg(skip = 64_usize)]
     pub tests_in_flight_max: usize,
-    /// Most WatchDeliveries calls under way.
+    /// Most WatchDeliveries calls under way, a quarter of one account.
     #[arg(skip = 64_usize)]
     pub watches_max: usize,
     /// Deliveries of one subscription that are kept in memory. Events past it are read back before they are
@@ -156,6 +163,9 @@ pub struct GatewaySettings {
 
 /// Longest time for one use case, but for streams and TestSubscription.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One account may have one in this many of the places for tests and watches, and as many are for first places.
+const ACCOUNT_PARTS: usize = 4;
 
 /// Events in one `BatchPublishEvents` call at most, from the contract: a smaller backlog would refuse every
 /// such call.
@@ -193,8 +203,8 @@ struct Inner {
     admission: Admission,
     access: Access,
     reads: Arc<Semaphore>,
-    tests: Semaphore,
-    watches: Arc<Semaphore>,
+    tests: SharedPool,
+    watches: SharedPool,
     backups: Arc<Semaphore>,
     backlog_log: LogThrottle,
     /// Locked while a subscription or a token is added, so that concurrent calls cannot exceed a limit
@@ -218,9 +228,9 @@ impl Gateway {
             admission: Admission::new(settings.events_in_flight_max, settings.bytes_in_flight_max),
             access: Access::new(&settings.tokens),
             reads: Arc::new(Semaphore::new(settings.reads_in_flight_max)),
-            tests: Semaphore::new(settings.tests_in_flight_max),
+            tests: SharedPool::of_places_in_parts(settings.tests_in_flight_max, ACCOUNT_PARTS, ACCOUNT_PARTS),
             backlog_log: LogThrottle::new(),
-            watches: Arc::new(Semaphore::new(settings.watches_max)),
+            watches: SharedPool::of_places_in_parts(settings.watches_max, ACCOUNT_PARTS, ACCOUNT_PARTS),
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             adding: tokio::sync::Mutex::default(),
             random: Mutex::new(random),

@@ -18,6 +18,7 @@ pub mod response;
 pub mod retry;
 pub mod seal;
 pub mod secret;
+pub mod shared_limit;
 pub mod signature;
 pub mod subscription;
 pub mod time;

@@ -106,6 +106,11 @@ impl Subscription {
         Some(changed)
     }
 
+    /// Bytes that it counts for of the bounds on subscriptions: its texts and numbers, and [`SUBSCRIPTION_BYTES`].
+    pub fn bytes(&self) -> u64 {
+        self.settings.bytes() + self.name.id.as_str().len() as u64
+    }
+
     /// The public key of the newest signatures; `None` with HMAC.
     pub fn public_key(&self) -> Option<String> {
         self.signing_secrets.newest.key_pair.as_ref().map(KeyPair::public)

@@ -28,7 +28,8 @@ pub struct TokenSettings {
     pub admin: Option<TokenHash>,
     /// Callers must authenticate even without any token, because clients need a certificate.
     pub proof_required: bool,
-    /// Most tokens in the store. Revoked and expired ones count until they are forgotten.
+    /// Most tokens in the store. Revoked and expired ones count until they are forgotten. An administrator of some
+    /// accounts may have a quarter, and the last quarter is for those who have few.
     pub tokens_max: usize,
 }
 
@@ -47,6 +48,8 @@ pub struct CreateAccessToken {
     pub rights: Rights,
     /// When it expires, if it does.
     pub expire_time: Option<UnixMicros>,
+    /// The accounts of the administrator who creates it.
+    pub administrator: Accounts,
     /// Identifies the request: a repetition returns the first result, without the text.
     pub request: Option<RequestKey>,
 }
@@ -139,7 +142,7 @@ impl Gateway {
         &self,
         create: CreateAccessToken,
     ) -> Result<NewAccessToken, GatewayError> {
-        let CreateAccessToken { display_name, rights, expire_time, request } = create;
+        let CreateAccessToken { display_name, rights, expire_time, administrator, request } = create;
         // One at a time, so that the limit holds and only one token can be the first.
         let _adding = self.0.adding.lock().await;
         let tokens = self.0.store.tokens();
@@ -165,10 +168,12 @@ impl Gateway {
             revoke_time: None,
             last_use_time: None,
         };
-        let created = self.0.store.create_token(NewToken { token, secret, request, tokens_max }).await;
+        let new = NewToken { token, secret, request, tokens_max, administrator };
+        let created = self.0.store.create_token(new).await;
         let (id, secret) = created.map_err(|error| match error {
-            StoreError::TooManyTokens => {
-                GatewayError::TooManyTokens(Limit { name: "access_tokens_max", max: tokens_max as u64 })
+            StoreError::TooManyTokens { share } => {
+                let limit = Limit { name: "access_tokens_max", max: tokens_max as u64 };
+                GatewayError::TooManyTokens { limit, share }
             }
             other => other.into(),
         })?;

@@ -12,6 +12,7 @@ use super::{Gateway, GatewayError, Limit, error::Debtor};
 use crate::{
     domain::{
         ids::{AccountId, AccountScope, SubscriptionKey},
+        shared_limit::SharedLimit,
         subscription::Subscription,
     },
     store::{Matches, OWED_DELIVERY_BYTES, OWED_EVENT_BYTES, Owed},
@@ -19,37 +20,6 @@ use crate::{
 
 /// Retry delay that the errors recommend. Deliveries must succeed before there is capacity again.
 const BACKLOG_FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// The last quarter of a limit is for accounts that have little of it.
-const LAST_PART: u64 = 4;
-/// In the last quarter an account may have an eighth of what is left.
-const REST_PART: u64 = 8;
-
-/// A limit that all accounts share.
-struct SharedLimit {
-    max: u64,
-    account_max: u64,
-}
-
-impl SharedLimit {
-    /// What an account may have, with `new` more of its own, while all together have `in_all`. As long as something
-    /// is left there is a part for an account that has nothing yet.
-    fn share(&self, in_all: u64, new: u64) -> u64 {
-        if self.is_far(in_all, new) {
-            return self.account_max;
-        }
-        self.account_max.min(self.max.saturating_sub(in_all) / REST_PART)
-    }
-
-    fn is_far(&self, in_all: u64, new: u64) -> bool {
-        in_all.saturating_add(new) <= self.max - self.max / LAST_PART
-    }
-
-    /// Whether no account can be over its share.
-    fn has_room(&self, in_all: u64, new: u64) -> bool {
-        self.is_far(in_all, new) && in_all.saturating_add(new) <= self.account_max
-    }
-}
-
 impl Gateway {
     /// Fails if the deliveries of these events, each with its account and the length of its encoding, would exceed
     /// the limit of a subscription or the share of an account.
@@ -104,10 +74,9 @@ impl Gateway {
     fn check_account_backlog(&self, account: AccountId, new: Owed) -> Result<(), GatewayError> {
         let settings = &self.0.settings;
         let in_all = self.0.store.owed_in_all();
-        let deliveries =
-            SharedLimit { max: settings.backlog_max, account_max: settings.backlog_per_account_max };
+        let deliveries = SharedLimit { max: settings.backlog_max, own_max: settings.backlog_per_account_max };
         let bytes_max = settings.retention_bytes_max;
-        let bytes = SharedLimit { max: bytes_max, account_max: bytes_max / 2 };
+        let bytes = SharedLimit { max: bytes_max, own_max: bytes_max / 2 };
         let has_room =
             deliveries.has_room(in_all.deliveries, new.deliveries) && bytes.has_room(in_all.bytes, new.bytes);
         if new.deliveries == 0 || has_room {
@@ -117,7 +86,7 @@ impl Gateway {
         let share = deliveries.share(in_all.deliveries, new.deliveries);
         if owed.deliveries + new.deliveries > share {
             self.log_backlog(AccountScope::One(account), owed, share);
-            let limit = if share == deliveries.account_max {
+            let limit = if share == deliveries.own_max {
                 Limit { name: "backlog_per_account_max", max: share }
             } else {
                 Limit { name: "backlog_max", max: deliveries.max }
@@ -182,39 +151,5 @@ impl Gateway {
                 );
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_has_nothing_gets_a_part_however_many_take_theirs() {
-        let limit = SharedLimit { max: 1_000_000, account_max: 500_000 };
-        let mut owed = Vec::new();
-        for _ in 0..40 {
-            let mut own = 0;
-            loop {
-                let in_all = owed.iter().sum::<u64>() + own;
-                if own + 10 > limit.share(in_all, 10) {
-                    break;
-                }
-                own += 10;
-            }
-            owed.push(own);
-        }
-        assert_eq!(owed[..2], [500_000, 250_000]);
-        assert!(owed.iter().all(|own| *own > 0), "{owed:?}");
-        assert!(owed.iter().sum::<u64>() <= limit.max);
-    }
-
-    #[test]
-    fn one_account_may_have_all_but_the_last_quarter_if_it_is_let() {
-        let limit = SharedLimit { max: 1000, account_max: 1000 };
-        assert_eq!(limit.share(0, 750), 1000);
-        assert_eq!(limit.share(750, 1), 31);
-        assert_eq!(limit.share(1000, 1), 0);
-        assert!(limit.has_room(749, 1) && !limit.has_room(750, 1));
     }
 }

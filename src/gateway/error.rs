@@ -94,10 +94,29 @@ pub enum GatewayError {
         /// Most subscriptions.
         max: usize,
     },
+    /// The account has its share of the bytes of subscriptions: remove some, or raise the limit.
+    #[error(
+        "the subscriptions of account {account} would take {bytes} bytes, and its share is now {share}; {}", reached(Some(.limit))
+    )]
+    TooManySubscriptionBytes {
+        /// The account.
+        account: AccountId,
+        /// What it would have.
+        bytes: u64,
+        /// What it may have now.
+        share: u64,
+        /// The limit that all accounts share.
+        limit: Limit,
+    },
     /// The access token limit is reached: revoke tokens that nobody needs, which makes room after a while, or
     /// raise the limit.
-    #[error("access token limit reached: {}", reached(Some(.0)))]
-    TooManyTokens(Limit),
+    #[error("access token limit reached: the administrator's share is now {share}; {}", reached(Some(.limit)))]
+    TooManyTokens {
+        /// The limit on all tokens.
+        limit: Limit,
+        /// How many tokens there may be now of the accounts of whoever creates them.
+        share: u64,
+    },
     /// From the first access token on every call needs one, and with this one nobody could create another.
     #[error(
         "the first access token must have the scope admin for all accounts: from then on every call needs a token, and nobody \
@@ -109,6 +128,16 @@ pub enum GatewayError {
     Overloaded {
         /// The limit that was reached; `None` if it is one of the store's own.
         limit: Option<Limit>,
+        /// Shortest wait before a retry.
+        retry_after: Duration,
+    },
+    /// Too much is under way for the account: retry when some of it has ended.
+    #[error("account {account} has its share, or all is taken: {}", reached(Some(.limit)))]
+    ShareUsedUp {
+        /// The account.
+        account: AccountId,
+        /// The limit that all accounts share.
+        limit: Limit,
         /// Shortest wait before a retry.
         retry_after: Duration,
     },
@@ -321,9 +350,21 @@ impl GatewayError {
             Self::TooManySubscriptions { account, max } => report(LimitReached, "SUBSCRIPTION_LIMIT")
                 .limit(&Limit { name: "subscriptions_per_account_max", max: *max as u64 })
                 .subject(&format_args!("accounts/{account}")),
-            Self::TooManyTokens(limit) => {
-                report(LimitReached, "TOKEN_LIMIT").limit(limit).subject(ALL_ACCOUNTS)
+            Self::TooManySubscriptionBytes { account, bytes, share, limit } => {
+                report(LimitReached, "SUBSCRIPTION_LIMIT")
+                    .limit(limit)
+                    .metadata("bytes", bytes)
+                    .metadata("share", share)
+                    .subject(&format_args!("accounts/{account}"))
             }
+            Self::TooManyTokens { limit, share } => report(LimitReached, "TOKEN_LIMIT")
+                .limit(limit)
+                .metadata("share", share)
+                .subject(ALL_ACCOUNTS),
+            Self::ShareUsedUp { account, limit, retry_after } => report(Overloaded, "OVERLOADED")
+                .limit(limit)
+                .subject(&format_args!("accounts/{account}"))
+                .retry(*retry_after),
             Self::Overloaded { limit, retry_after } => {
                 let report = report(Overloaded, "OVERLOADED").subject(ALL_ACCOUNTS).retry(*retry_after);
                 limit.as_ref().into_iter().fold(report, ErrorReport::limit)
@@ -373,6 +414,12 @@ impl GatewayError {
     pub fn overloaded(name: &'static str, max: usize) -> Self {
         let limit = Some(Limit { name, max: max as u64 });
         Self::Overloaded { limit, retry_after: OVERLOADED_RETRY_AFTER }
+    }
+
+    /// The account's share of this limit is used up, or the limit is reached.
+    pub(super) fn share_used_up(account: AccountId, name: &'static str, max: usize) -> Self {
+        let limit = Limit { name, max: max as u64 };
+        Self::ShareUsedUp { account, limit, retry_after: OVERLOADED_RETRY_AFTER }
     }
 
     /// The subscription does not exist.
@@ -486,7 +533,7 @@ impl From<StoreError> for GatewayError {
             misplaced @ (StoreError::SubscriptionNotFound
             | StoreError::VersionMismatch
             | StoreError::TooManySecrets
-            | StoreError::TooManyTokens
+            | StoreError::TooManyTokens { .. }
             | StoreError::Owed(_)
             | StoreError::TokenNotFound
             | StoreError::DeliveryNotFound

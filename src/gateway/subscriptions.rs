@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tower::ServiceExt;
 use url::Url;
 
-use super::{Gateway, GatewayError};
+use super::{Gateway, GatewayError, Limit};
 use crate::{
     domain::{
         delivery::Attempt,
@@ -15,6 +15,7 @@ use crate::{
         ids::{AccountId, AccountScope, EventId, EventName, Seq, SubscriptionId, SubscriptionName},
         key_pair::KeyPair,
         secret::Secret,
+        shared_limit::SharedLimit,
         signature::{self, Signer},
         subscription::{self, Mask, OLDER_SECRETS_MAX, Settings, SignatureScheme, State, Subscription},
         time::UnixMicros,
@@ -25,10 +26,13 @@ use crate::{
         samples,
         webhook::WebhookRequest,
     },
+    limits::ShareKey,
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
 
+/// One account may have an eighth of the bytes of subscriptions.
+const ACCOUNT_BYTES_PARTS: u64 = 8;
 /// Attempts at a change without an etag, while other callers change the same subscription.
 const CHANGE_ATTEMPTS_MAX: usize = 8;
 
@@ -164,13 +168,13 @@ impl Gateway {
             if let Some(other) = url_taken_by {
                 return Err(GatewayError::UrlTaken(other));
             }
-            self.check_subscription_limit(account)?;
+            self.check_subscription_limit(account, &settings)?;
             return Ok(Creation::Checked { name, settings: Box::new(settings) });
         }
         // A taken URL is left to the store: it returns the first result to a repeated request, and a conflict
         // to others.
         if url_taken_by.is_none() {
-            self.check_subscription_limit(account)?;
+            self.check_subscription_limit(account, &settings)?;
         }
         let id = id.unwrap_or_else(|| SubscriptionId::made_from(self.random_uuid()));
         let secret = signing_secret.unwrap_or_else(|| self.with_rng(signature::new_secret));
@@ -213,6 +217,8 @@ impl Gateway {
     ) -> Result<Arc<Subscription>, GatewayError> {
         let UpdateSubscription { name, message, mask, path, etag, validate_only } = update;
         let defaults = self.0.settings.retry_defaults;
+        // One at a time, since a change may take bytes that another one counts on.
+        let _adding = self.0.adding.lock().await;
         self.change(&name, etag.as_deref(), validate_only, |current| {
             let settings = subscription::check_update(&current.settings, &message, &mask, path, defaults)?;
             if settings == current.settings {
@@ -224,6 +230,10 @@ impl Gateway {
             }
             if settings.headers != current.settings.headers {
                 self.check_headers(&settings, path)?;
+            }
+            let more = settings.bytes().saturating_sub(current.settings.bytes());
+            if more > 0 {
+                self.check_subscription_bytes(name.account, more)?;
             }
             let holder = self.0.store.registry().by_url(name.account, &settings.url);
             match holder.filter(|holder| *holder != name) {
@@ -319,8 +329,9 @@ impl Gateway {
     ) -> Result<Tested, GatewayError> {
         let subscription = self.get_subscription(name)?;
         let max = self.0.settings.tests_in_flight_max;
-        let overloaded = |_| GatewayError::overloaded("tests_in_flight_max", max);
-        let _permit = self.0.tests.try_acquire().map_err(overloaded)?;
+        let overloaded = |_| GatewayError::share_used_up(name.account, "tests_in_flight_max", max);
+        let key = ShareKey::Account(name.account.get());
+        let _permit = self.0.tests.try_acquire(key, 1).map_err(overloaded)?;
 
         let first = subscription.settings.event_types.first();
         let kind = event_type.or(first.copied()).expect("a subscription has at least one event type");
@@ -365,14 +376,30 @@ impl Gateway {
         violations.into_result(())
     }
 
-    fn check_subscription_limit(&self, account: AccountId) -> Result<(), GatewayError> {
+    /// Fails if the account may have no subscription more.
+    fn check_subscription_limit(&self, account: AccountId, new: &Settings) -> Result<(), GatewayError> {
         let max = self.0.settings.subscriptions_per_account_max;
         let mut count = 0;
         self.0.store.registry().walk(AccountScope::One(account), None, |_| {
             count += 1;
             count < max
         });
-        if count < max { Ok(()) } else { Err(GatewayError::TooManySubscriptions { account, max }) }
+        if count >= max {
+            return Err(GatewayError::TooManySubscriptions { account, max });
+        }
+        self.check_subscription_bytes(account, new.bytes())
+    }
+
+    /// Fails if `more` bytes exceed the account's share of bytes of subscriptions.
+    fn check_subscription_bytes(&self, account: AccountId, more: u64) -> Result<(), GatewayError> {
+        let max = self.0.settings.subscription_bytes_max;
+        let (own, in_all) = self.0.store.registry().bytes(account);
+        let share = SharedLimit { max, own_max: max / ACCOUNT_BYTES_PARTS }.share(in_all, more);
+        if own + more <= share {
+            return Ok(());
+        }
+        let limit = Limit { name: "subscription_bytes_max", max };
+        Err(GatewayError::TooManySubscriptionBytes { account, bytes: own + more, share, limit })
     }
 
     fn current(

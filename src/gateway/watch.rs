@@ -7,7 +7,6 @@ use std::sync::{
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{
-    OwnedSemaphorePermit,
     broadcast::{Receiver, error::RecvError},
     mpsc::{self, error::TrySendError},
 };
@@ -21,6 +20,7 @@ use crate::{
         subscription::Subscription,
         time::UnixMicros,
     },
+    limits::{Permit, ShareKey},
     store::{Changes, DeliveryChange, DeliveryRecord, Store},
 };
 
@@ -71,8 +71,9 @@ impl Gateway {
             }
         };
         let max = self.0.settings.watches_max;
-        let overloaded = |_| GatewayError::overloaded("watches_max", max);
-        let permit = Arc::clone(&self.0.watches).try_acquire_owned().map_err(overloaded)?;
+        let overloaded = |_| GatewayError::share_used_up(watch.account, "watches_max", max);
+        let key = ShareKey::Account(watch.account.get());
+        let permit = self.0.watches.try_acquire(key, 1).map_err(overloaded)?;
         let (sender, queue) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);
         let wanted = Wanted { account: watch.account, subscription, states: watch.states };
@@ -134,7 +135,7 @@ async fn filter_changes(
     store: Arc<dyn Store>,
     wanted: Wanted,
     sender: mpsc::Sender<QueuedChange>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 ) {
     let (mut seen, mut skipped) = (None, 0);
     loop {

@@ -24,6 +24,8 @@ pub struct StoreReport {
     pub oldest_retrying_age: Duration,
     /// Subscriptions that are active, paused and suspended.
     pub subscriptions: [u64; 3],
+    /// Bytes that they count for of the bound on them.
+    pub subscription_bytes: u64,
     /// Size of the files.
     pub disk_bytes: u64,
     /// Volumes of events.
@@ -40,6 +42,7 @@ pub(super) struct StoreGauges {
     owed_bytes: IntGauge,
     oldest_owed: Vec<Gauge>,
     subscriptions: Vec<IntGauge>,
+    subscription_bytes: IntGauge,
     disk_bytes: IntGauge,
     volumes: IntGauge,
     waiting_writes: IntGauge,
@@ -68,6 +71,11 @@ impl StoreGauges {
                 "Subscriptions of all accounts.",
                 "state",
                 &STATES,
+            ),
+            subscription_bytes: gauge(
+                r,
+                "tidings_subscription_bytes",
+                "Bytes of all subscriptions in memory, as subscription_bytes_max counts them.",
             ),
             disk_bytes: gauge(r, "tidings_store_disk_bytes", "Size of the store's files, in bytes."),
             volumes: gauge(
@@ -98,6 +106,7 @@ impl StoreGauges {
         for (gauge, count) in self.subscriptions.iter().zip(report.subscriptions) {
             set(gauge, count);
         }
+        set(&self.subscription_bytes, report.subscription_bytes);
         set(&self.disk_bytes, report.disk_bytes);
         set(&self.volumes, report.volumes);
         set(&self.waiting_writes, report.waiting_writes);

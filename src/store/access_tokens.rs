@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::StoreError;
 use crate::domain::{
-    access::{AccessToken, TokenHash, TokenId},
+    access::{AccessToken, Accounts, TokenHash, TokenId, TokenState},
+    shared_limit::SharedLimit,
     time::UnixMicros,
 };
 
@@ -33,6 +34,16 @@ pub enum TokenRow {
     Put(AccessToken),
     /// It is gone.
     Remove(TokenId),
+}
+
+impl TokenRow {
+    /// The token that it removes.
+    pub fn removed(&self) -> Option<&TokenId> {
+        match self {
+            Self::Put(_) => None,
+            Self::Remove(id) => Some(id),
+        }
+    }
 }
 
 /// An issued token: its record, its end and its last use.
@@ -72,11 +83,33 @@ impl Issued {
         Some(UnixMicros(self.last_use.load(Ordering::Relaxed))).filter(|time| time.0 > 0)
     }
 
+    /// Whether it has ended, and no call was ever made with it.
+    fn is_waste(&self, now: UnixMicros) -> bool {
+        self.token.state(now) != TokenState::Active && self.last_use().is_none()
+    }
+
     /// The same with the token as stored now. Holders of the previous one notice its end.
     fn changed(&self, token: AccessToken) -> Self {
         let last_use = AtomicI64::new(self.last_use.load(Ordering::Relaxed));
         Self { ended: self.ended.clone(), last_use, token }
     }
+}
+
+/// A part of the tokens is for each administrator of some accounts: one in this many.
+const ADMINISTRATOR_PARTS: u64 = 4;
+
+/// Errors if an administrator of these accounts has its share of tokens. The last quarter is for those who have
+/// few, so one of all accounts may have the others.
+fn check_share(kept: &[&Arc<Issued>], max: usize, administrator: &Accounts) -> Result<(), StoreError> {
+    let max = max as u64;
+    let own_max = match administrator {
+        Accounts::All => max,
+        Accounts::Only(_) => max.div_ceil(ADMINISTRATOR_PARTS),
+    };
+    let own = kept.iter().filter(|issued| administrator.cover_all(&issued.token.rights.accounts));
+    let (own, in_all) = (own.count() as u64, kept.len() as u64);
+    let share = SharedLimit { max, own_max }.share(in_all, 1);
+    if own < share { Ok(()) } else { Err(StoreError::TooManyTokens { share }) }
 }
 
 /// Every token that is remembered, by hash and by id.
@@ -143,22 +176,26 @@ impl Tokens {
         }
     }
 
-    /// The rows that one more token is made of; nothing has changed yet. Those that are to be forgotten go.
-    /// For engines.
+    /// The rows that one more token is made of; nothing has changed yet. Those that are to be forgotten go, and if
+    /// there is no room otherwise those that ended and were never used. For engines.
     pub(super) fn rows_of_new(
         &self,
         token: AccessToken,
         max: usize,
+        administrator: &Accounts,
         now: UnixMicros,
     ) -> Result<Vec<TokenRow>, StoreError> {
         let inner = self.read();
-        let (forgotten, remembered): (Vec<_>, Vec<_>) =
+        let (mut removed, mut kept): (Vec<_>, Vec<_>) =
             inner.by_id.values().partition(|issued| issued.token.is_forgotten(now));
-        if remembered.len() >= max {
-            return Err(StoreError::TooManyTokens);
+        if check_share(&kept, max, administrator).is_err() {
+            let (unused, used): (Vec<_>, Vec<_>) = kept.into_iter().partition(|issued| issued.is_waste(now));
+            removed.extend(unused);
+            kept = used;
+            check_share(&kept, max, administrator)?;
         }
-        let forgotten = forgotten.into_iter().map(|issued| TokenRow::Remove(issued.token.id.clone()));
-        Ok(forgotten.chain([TokenRow::Put(token)]).collect())
+        let removed = removed.into_iter().map(|issued| TokenRow::Remove(issued.token.id.clone()));
+        Ok(removed.chain([TokenRow::Put(token)]).collect())
     }
 
     /// The rows that a change is made of; nothing has changed yet. For engines.

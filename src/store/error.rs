@@ -41,7 +41,10 @@ pub enum StoreError {
     },
     /// There are as many access tokens as there may be.
     #[error("there are too many access tokens")]
-    TooManyTokens,
+    TooManyTokens {
+        /// How many there may be now of the accounts of whoever creates them.
+        share: u64,
+    },
     /// There is no such access token.
     #[error("there is no such access token")]
     TokenNotFound,

@@ -18,7 +18,7 @@ use super::{
     DeliveryQuery, DeliveryRecord, DueDelivery, DuePage, EventQuery, FEED_GROUPS_MAX, NewEvent,
     NewSubscription, NewToken, OperatorAction, OrderedPage, Owed, OwedQuery, Page, PageRows, PendingDelivery,
     PendingPage, Purged, QueueEvent, QueueSummary, Registry, ReplayQuery, RequestKey, RetentionLimit,
-    Settlement, Store, StoreError, TokenChange, Tokens, changes::ChangeFeed, registry,
+    Settlement, Store, StoreError, TokenChange, TokenRow, Tokens, changes::ChangeFeed, registry,
 };
 use crate::{
     clock::Clock,
@@ -185,12 +185,16 @@ impl Store for MemoryStore {
 
     fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)> {
         self.write(|inner| {
-            let NewToken { token, secret, request, tokens_max } = new;
+            let NewToken { token, secret, request, tokens_max, administrator } = new;
             if let Some(first) = first_result(&inner.token_requests, (), request.as_ref())? {
                 return Ok((first, None));
             }
             let id = token.id.clone();
-            self.tokens.apply(self.tokens.rows_of_new(token, tokens_max, self.clock.now())?);
+            let rows = self.tokens.rows_of_new(token, tokens_max, &administrator, self.clock.now())?;
+            for id in rows.iter().filter_map(TokenRow::removed) {
+                inner.token_requests.retain(|_, (_, created)| created != id);
+            }
+            self.tokens.apply(rows);
             if let Some(request) = request {
                 inner.token_requests.insert(((), request.id), (request.fingerprint, id.clone()));
             }

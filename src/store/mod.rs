@@ -96,7 +96,8 @@ pub trait Store: Send + Sync + 'static {
     fn tokens(&self) -> &Tokens;
 
     /// Adds an access token, and returns its id and its text; no text for a request that was made before, which
-    /// is not kept. [`StoreError::TooManyTokens`] if there are as many as there may be.
+    /// is not kept. [`StoreError::TooManyTokens`] if there are as many as there may be; tokens that
+    /// ended and were never used are removed before.
     fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)>;
 
     /// Changes the access tokens. [`StoreError::TokenNotFound`] if the token to revoke does not exist.
@@ -169,7 +170,8 @@ pub trait Store: Send + Sync + 'static {
     /// What is owed to all accounts together. Read with every publish: never blocks and takes constant time.
     fn owed_in_all(&self) -> Owed;
 
-    /// What is owed to the subscriptions of one account. Does not wait for the disk.
+    /// What is owed to the subscriptions of one account. Does not wait for the disk. Its bytes may be an estimate
+    /// after the removal of a subscription, until the next [`Store::purge`].
     fn owed_by(&self, account: AccountId) -> Owed;
 
     /// The time of the oldest event that is still owed to one of these subscriptions.

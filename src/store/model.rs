@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use crate::{
     domain::{
-        access::AccessToken,
+        access::{AccessToken, Accounts},
         delivery::{DeliveryKey, DeliveryState},
         event_routing::EventAddress,
         ids::{EventId, Seq, SubscriptionKey, SubscriptionName},
@@ -78,6 +78,8 @@ pub struct NewToken {
     pub request: Option<RequestKey>,
     /// Tokens that are remembered at most, this one included.
     pub tokens_max: usize,
+    /// The accounts of the administrator who creates it: of tokens for no others there may be a quarter.
+    pub administrator: Accounts,
 }
 
 /// The result of adding a subscription.

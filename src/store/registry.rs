@@ -55,6 +55,10 @@ struct Inner {
     by_url: BTreeSet<(AccountId, UrlHash, SubscriptionKey)>,
     /// Number of active, paused and suspended subscriptions.
     by_state: [usize; 3],
+    /// Bytes of the subscriptions of each account: see [`Subscription::bytes`].
+    bytes_by_account: HashMap<AccountId, u64>,
+    /// Bytes of all.
+    bytes: u64,
 }
 
 impl Default for Registry {
@@ -139,6 +143,17 @@ impl Registry {
     /// How many subscriptions are active, paused and suspended.
     pub fn count_by_state(&self) -> [usize; 3] {
         self.read().by_state
+    }
+
+    /// Bytes of the subscriptions of an account, and of all: see [`Subscription::bytes`].
+    pub fn bytes(&self, account: AccountId) -> (u64, u64) {
+        let inner = self.read();
+        (inner.bytes_by_account.get(&account).copied().unwrap_or_default(), inner.bytes)
+    }
+
+    /// Bytes of all subscriptions.
+    pub fn bytes_in_all(&self) -> u64 {
+        self.read().bytes
     }
 
     /// Whether there are no subscriptions.
@@ -249,6 +264,9 @@ impl Inner {
     fn insert(&mut self, subscription: Arc<Subscription>) {
         self.by_state[state_index(subscription.state)] += 1;
         let name = &subscription.name;
+        let bytes = subscription.bytes();
+        *self.bytes_by_account.entry(name.account).or_default() += bytes;
+        self.bytes += bytes;
         self.by_url.insert(url_key(&subscription));
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
         self.by_key.insert(subscription.key, Arc::clone(&subscription));
@@ -269,12 +287,18 @@ impl Inner {
         let Some(subscription) = self.by_key.remove(&key) else { return };
         self.by_state[state_index(subscription.state)] -= 1;
         let account = subscription.name.account;
+        let bytes = subscription.bytes();
+        self.bytes -= bytes;
+        if let Some(of_account) = self.bytes_by_account.get_mut(&account) {
+            *of_account -= bytes;
+        }
         self.by_name.remove(&subscription.name);
         self.by_url.remove(&url_key(&subscription));
         if let Some(of_account) = self.by_account.get_mut(&account) {
             of_account.retain(|other| other.key != key);
             if of_account.is_empty() {
                 self.by_account.remove(&account);
+                self.bytes_by_account.remove(&account);
             }
         }
     }

@@ -157,8 +157,13 @@ impl Browsed {
     pub async fn token(&self, scopes: &[Scope], accounts: &[i64]) -> String {
         let accounts = accounts.iter().map(|account| AccountId::new(*account).unwrap()).collect();
         let rights = Rights { scopes: scopes.to_vec(), accounts: Accounts::of(accounts) };
-        let create =
-            CreateAccessToken { display_name: "tester".to_owned(), rights, expire_time: None, request: None };
+        let create = CreateAccessToken {
+            display_name: "tester".to_owned(),
+            rights,
+            expire_time: None,
+            administrator: Accounts::All,
+            request: None,
+        };
         self.gateway.create_access_token(create).await.unwrap().secret.unwrap().expose().to_owned()
     }
 

@@ -293,7 +293,7 @@ async fn faults_of_a_token_are_reported_by_field() {
 #[tokio::test]
 async fn a_revoked_token_ends_within_a_second_on_every_connection() {
     let mut setup = guarded();
-    setup.gateway.watches_max = 3;
+    setup.gateway.watches_max = 12;
     let server = TidingsInProcess::start_with(setup).await;
     let admin = server.client_with_token(ADMIN).await;
     admin.call(CREATE_SUBSCRIPTION, encoded(&create("crm", "https://crm.example.com/"))).await.unwrap();
@@ -489,18 +489,71 @@ async fn a_request_id_makes_the_creation_of_a_token_safe_to_repeat_and_shows_its
     server.stop().await;
 }
 
+/// Fails the test unless the bound on tokens refused a call.
+#[track_caller]
+fn assert_too_many(refused: Result<(v1::AccessToken, String), Status>, share: &str) {
+    let status = refused.expect_err("there are too many");
+    assert_eq!((status.code(), &*in_short(&status).1), (ResourceExhausted, "TOKEN_LIMIT"));
+    let metadata = details(&status).error_info().unwrap().metadata.clone();
+    assert_eq!((&*metadata["limit"], &*metadata["share"]), ("access_tokens_max", share));
+}
+
 #[tokio::test]
-async fn there_is_a_bound_on_tokens() {
+async fn there_is_a_bound_on_tokens_and_those_that_ended_unused_make_room() {
     let mut setup = guarded();
     setup.gateway.tokens.tokens_max = 2;
     let server = TidingsInProcess::start_with(setup).await;
     let admin = server.client_with_token(ADMIN).await;
-    let (first, _) = admin.create_token(token(&ALL, &[])).await.unwrap();
-    admin.create_token(token(&ALL, &[])).await.unwrap();
-    admin.revoke_token(&first.name).await.unwrap();
-    let status = admin.create_token(token(&ALL, &[])).await.unwrap_err();
+    let request = v1::CreateAccessTokenRequest {
+        access_token: Some(token(&ALL, &[])),
+        request_id: uuid::Uuid::from_u128(7).to_string(),
+    };
+    let create = async || admin.tokens.clone().create_access_token(request.clone()).await;
+    let unused = create().await.unwrap().into_inner().access_token.unwrap();
+    let (used, text) = admin.create_token(token(&ALL, &[])).await.unwrap();
+    server.client_with_token(&text).await.all_tokens().await.unwrap();
+    assert_too_many(admin.create_token(token(&ALL, &[])).await, "0");
+    admin.revoke_token(&used.name).await.unwrap();
+    assert_too_many(admin.create_token(token(&ALL, &[])).await, "0");
+    admin.revoke_token(&unused.name).await.unwrap();
+    let (last, _) = admin.create_token(token(&ALL, &[])).await.expect("the unused one makes room");
+    let left = admin.all_tokens().await.unwrap();
+    assert!(left.iter().all(|token| [&used.name, &last.name].contains(&&token.name)), "{left:?}");
+    // The request that created it is forgotten with it: its repetition does not bring it back.
+    let status = create().await.unwrap_err();
     assert_eq!((status.code(), &*in_short(&status).1), (ResourceExhausted, "TOKEN_LIMIT"));
-    assert_eq!(details(&status).error_info().unwrap().metadata["limit"], "access_tokens_max");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_administrator_of_some_accounts_has_a_quarter_of_the_tokens_and_leaves_the_others_theirs() {
+    let mut setup = guarded();
+    setup.gateway.tokens.tokens_max = 40;
+    let server = TidingsInProcess::start_with(setup).await;
+    let admin = server.client_with_token(ADMIN).await;
+    let (_, one) = admin.create_token(token(&ALL, &["accounts/1", "accounts/2"])).await.unwrap();
+    let (_, other) = admin.create_token(token(&ALL, &["accounts/3"])).await.unwrap();
+    let [one, other] = [server.client_with_token(&one).await, server.client_with_token(&other).await];
+    let own = |number: usize| token(&ALL, &[["accounts/1"], ["accounts/2"]][number % 2]);
+    // Its own token is one of the quarter.
+    for number in 0..9 {
+        one.create_token(own(number)).await.unwrap();
+    }
+    assert_too_many(one.create_token(own(9)).await, "10");
+    let mut last = Ok(());
+    while last.is_ok() {
+        last = admin.create_token(token(&ALL, &[])).await.map(drop);
+    }
+    assert_eq!(admin.all_tokens().await.unwrap().len(), 30, "all but the last quarter");
+    // It has its own only.
+    assert_too_many(other.create_token(token(&ALL, &["accounts/3"])).await, "1");
+    let (_, third) = {
+        let all = admin.all_tokens().await.unwrap();
+        let of_one = all.iter().find(|token| token.accounts == ["accounts/1"]).unwrap();
+        admin.revoke_token(&of_one.name).await.unwrap();
+        other.create_token(token(&ALL, &["accounts/3"])).await.expect("an unused one makes room")
+    };
+    server.client_with_token(&third).await.all_tokens().await.unwrap();
     server.stop().await;
 }
 

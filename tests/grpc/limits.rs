@@ -96,11 +96,64 @@ async fn bounds_of_other_calls_are_named() {
     })
     .await;
     let status = server.client.try_test(CRM, EventType::Unspecified).await.unwrap_err();
-    check(&status, "OVERLOADED", EVERYBODY, "tests_in_flight_max", "0");
+    check(&status, "OVERLOADED", PARENT, "tests_in_flight_max", "0");
     let status = server.client.watch("accounts/1/subscriptions/-").await.unwrap_err();
-    check(&status, "OVERLOADED", EVERYBODY, "watches_max", "0");
+    check(&status, "OVERLOADED", PARENT, "watches_max", "0");
     let status = server.client.create(create("other", "https://other.example.com/")).await.unwrap_err();
     check(&status, "SUBSCRIPTION_LIMIT", PARENT, "subscriptions_per_account_max", "1");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn watches_of_one_account_leave_the_others_theirs() {
+    let server = start(|setup| setup.gateway.watches_max = 16).await;
+    let mut open = Vec::new();
+    for account in 1..=8 {
+        let parent = format!("accounts/{account}/subscriptions/-");
+        let mut own = 0;
+        let refused = loop {
+            match server.client.watch(&parent).await {
+                Ok(watch) => open.push(watch),
+                Err(status) => break status,
+            }
+            own += 1;
+        };
+        check(&refused, "OVERLOADED", &format!("accounts/{account}"), "watches_max", "16");
+        // A quarter each, and in the last quarter one.
+        assert_eq!(own, [4, 4, 4, 1, 1, 1, 1, 0][account - 1], "{account}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_of_subscriptions_have_shares() {
+    let server = start(|setup| setup.gateway.subscription_bytes_max = 100_000).await;
+    let large = |account: i64, id: &str| v1::CreateSubscriptionRequest {
+        parent: format!("accounts/{account}"),
+        subscription: Some(v1::Subscription {
+            headers: [("x-large".to_owned(), "x".repeat(3000))].into(),
+            ..crate::support::client::subscription(format!("https://{id}.example.com/"))
+        }),
+        subscription_id: id.into(),
+        ..Default::default()
+    };
+    server.client.create(large(1, "a")).await.unwrap();
+    server.client.create(large(1, "b")).await.unwrap();
+    let status = server.client.create(large(1, "c")).await.unwrap_err();
+    check(&status, "SUBSCRIPTION_LIMIT", PARENT, "subscription_bytes_max", "100000");
+    let metadata = details(&status).error_info().unwrap().metadata.clone();
+    assert_eq!(metadata["share"], "12500");
+    // A change counts for what it adds.
+    let annotations = [("x".to_owned(), "x".repeat(60))].into();
+    let change = |annotations| v1::Subscription { name: CRM.into(), annotations, ..Default::default() };
+    server.client.try_update(change(annotations), &["annotations"]).await.expect("there is room for it");
+    let headers = [("x-large".to_owned(), "x".repeat(3500))].into();
+    let change = v1::Subscription { name: CRM.into(), headers, ..Default::default() };
+    let status = server.client.try_update(change, &["headers"]).await.unwrap_err();
+    check(&status, "SUBSCRIPTION_LIMIT", PARENT, "subscription_bytes_max", "100000");
+    server.client.create(large(2, "a")).await.expect("the other account has a share of its own");
+    server.client.delete("accounts/1/subscriptions/a", true).await.unwrap();
+    server.client.create(large(1, "c")).await.expect("there is room again");
     server.stop().await;
 }
 

@@ -20,7 +20,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("limits", &[]),
     ("file_watch", &[]),
     ("log_throttle", &[]),
-    ("gateway", &["domain", "event", "store", "clock", "config", "log_throttle", "metrics", "proto"]),
+    (
+        "gateway",
+        &["domain", "event", "store", "clock", "config", "limits", "log_throttle", "metrics", "proto"],
+    ),
     (
         "delivery",
         &[

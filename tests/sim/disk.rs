@@ -84,7 +84,7 @@ fn commit_time(random: &mut StdRng) -> Duration {
 impl Store for Disk {
     delegate_store!(reads of engine);
 
-    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Secret)> {
+    fn create_token(&self, new: NewToken) -> CommitFuture<(TokenId, Option<Secret>)> {
         self.write(|engine| engine.create_token(new))
     }
 

@@ -59,7 +59,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             gateway: GatewaySettings {
-                watches_max: 2,
+                watches_max: 8,
                 retention_bytes_max: 16 * 1024 * 1024,
                 subscriptions_per_account_max: 100,
                 egress: EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]),

@@ -42,7 +42,25 @@ pub struct Settings {
     pub signature_scheme: SignatureScheme,
 }
 
+/// Bytes that a subscription counts for besides its texts and numbers.
+pub const SUBSCRIPTION_BYTES: u64 = 1024;
+
 impl Settings {
+    /// Bytes of their texts and numbers, and [`SUBSCRIPTION_BYTES`].
+    pub fn bytes(&self) -> u64 {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.expose().len());
+        let annotations = self.annotations.iter().map(|(key, value)| key.len() + value.len());
+        let tls = self.tls.as_ref().map_or(0, |tls| {
+            let TlsOptions { server_name, ca_certificates, client_certificate, client_key } = tls.options();
+            let key = client_key.as_ref().map_or(0, |key| key.expose().len());
+            server_name.len() + ca_certificates.len() + client_certificate.len() + key
+        });
+        let numbers = self.inbox_ids.len() * size_of::<i64>() + self.event_types.len() * size_of::<i32>();
+        let texts = self.url.as_str().len() + self.display_name.len();
+        let bytes = headers.chain(annotations).sum::<usize>() + tls + numbers + texts;
+        bytes as u64 + SUBSCRIPTION_BYTES
+    }
+
     /// The settings of a subscription to `event_types` at `url`, with everything else unset.
     pub fn new(url: Url, event_types: Vec<EventType>) -> Self {
         Self {

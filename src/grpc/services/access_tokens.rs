@@ -134,7 +134,8 @@ fn parse_creation(
     }
     let caller = fields.grant().own_token().map(|own| own.token.id.name());
     let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(caller, request) });
-    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time, request }))
+    let administrator = fields.grant().accounts().clone();
+    fields.finish(Some(CreateAccessToken { display_name, rights, expire_time, administrator, request }))
 }
 
 /// Digest of a request, without its ignored fields, and of its caller: nobody else gets the first response.

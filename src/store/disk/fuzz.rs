@@ -12,7 +12,7 @@ use super::{
         volume_codec,
         volume_detail::{EntryState, VolumeDetail},
     },
-    kv::{audit_record, subscriptions},
+    kv::{audit_record, requests, subscriptions},
     log::LogPosition,
     records::{AccessTokenRecord, AttemptRecord, CommitRecord, SubscriptionRecord},
 };
@@ -41,8 +41,8 @@ pub fn registry(data: &[u8]) {
         assert!(subscriptions::subscription_of(&key[1..], &encoded, keys).is_err());
         assert!(!format!("{subscription:?}").contains("whsec_"), "a secret is printed");
     }
-    let (key, value) = data.split_at(data.len().min(subscriptions::REQUEST_KEY_BYTES));
-    if let Ok((_, same)) = subscriptions::request_of(key, value) {
+    let (key, value) = data.split_at(data.len().min(requests::REQUEST_KEY_BYTES));
+    if let Ok(((_, same), _)) = subscriptions::request_of(key, value) {
         assert_eq!(same, key);
     }
     drop(subscriptions::response_of(value, keys));

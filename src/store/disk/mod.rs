@@ -37,7 +37,7 @@ pub use fs::total_bytes;
 pub use index::volume::{VOLUME_BYTES, VOLUME_EVENTS};
 pub use keys::key_file::{KEY_FILE, KEY_FILE_BYTES_MAX, KeyFileError, KeySource};
 pub use keys::rotation::{Rotation, rotate_secrets_key};
-pub use kv::subscriptions::REQUEST_MEMORY;
+pub use kv::requests::{REQUEST_BYTES_PER_ACCOUNT_MAX, REQUEST_MEMORY, REQUESTS_PER_ACCOUNT_MAX};
 pub use log::{FILE_BYTES_MAX, FILE_BYTES_MIN};
 pub use open_error::OpenError;
 pub use writer::{BYTES_WAITING_MAX, COMMIT_BYTES_MAX, COMMIT_RECORDS_MAX, WRITES_WAITING_MAX};

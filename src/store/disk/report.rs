@@ -44,6 +44,7 @@ impl DiskStore {
             subscriptions,
             disk_bytes,
             volumes: ledger.volumes.len() as u64,
+            subscription_bytes: shared.registry.bytes_in_all(),
             owed_bytes: shared.owed.get().bytes,
             waiting_writes: shared.waiting_writes.load(Ordering::Relaxed) as u64,
             waiting_bytes: shared.waiting_bytes.load(Ordering::Relaxed) as u64,

@@ -4,6 +4,7 @@ pub(super) mod access_tokens;
 pub mod audit_log;
 pub mod audit_record;
 pub(super) mod engine;
+pub(super) mod requests;
 pub(crate) mod sled;
 pub(super) mod subscriptions;
 

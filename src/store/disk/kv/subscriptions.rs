@@ -1,24 +1,24 @@
 //! The tree of subscriptions and request ids: one tree, so that both change in one batch. Its secrets are
 //! sealed with one key.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use ::sled::Tree;
 use prost::Message;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::engine::Engine;
+use super::{
+    engine::Engine,
+    requests::{
+        REQUEST_KEY_BYTES, REQUEST_MEMORY, Remembered, RememberedRequests, RequestEntry, RequestRowKey,
+    },
+};
 
 use crate::{
     descriptors,
     domain::{
-        access::AccessToken,
+        access::{AccessToken, TokenId},
         ids::{AccountId, SubscriptionKey},
         seal::{KeyId, SealContext, SealError, SealingKeys, key_of},
         secret::Secret,
@@ -30,16 +30,16 @@ use crate::{
         disk::{
             fs::is_for_want_of_room,
             index::volume::SUBSCRIPTION_KEY_MAX,
-            records::{RecordError, RegistryKind, RequestRecord, RowRecord, RowTree, SubscriptionRecord},
+            records::{
+                AccessTokenRecord, RecordError, RegistryKind, RequestRecord, RowRecord, RowTree,
+                SubscriptionRecord,
+            },
         },
     },
 };
 
 /// Name of the tree.
 pub(in crate::store::disk) const REGISTRY_TREE: &str = "registry";
-
-/// How long a request id is remembered. A later repetition is a new request.
-pub const REQUEST_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why the registry could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +75,8 @@ pub struct RegistryTree {
     engine: Arc<Engine>,
     store: Uuid,
     last_key: u64,
-    /// The keys of remembered requests, the oldest first.
-    requests: VecDeque<(UnixMicros, [u8; REQUEST_KEY_BYTES])>,
+    /// The requests that are remembered.
+    requests: RememberedRequests,
     /// The subscriptions that have older secrets, with when the first of these ends.
     older_secrets: BTreeMap<SubscriptionKey, UnixMicros>,
     /// The first is the one that the tree is sealed with.
@@ -134,7 +134,7 @@ impl RegistryTree {
         mut take: impl FnMut(Subscription),
     ) -> Result<Self, RegistryError> {
         let mut highest = 0;
-        let (mut requests, mut older_secrets) = (Vec::new(), BTreeMap::new());
+        let (mut requests, mut older_secrets) = (RememberedRequests::default(), BTreeMap::new());
         for row in tree.scan_prefix([RegistryKind::Subscription as u8]) {
             let (key, value) = row?;
             let subscription = subscription_of(&key, &value, &keys)?;
@@ -144,9 +144,9 @@ impl RegistryTree {
         }
         for row in tree.scan_prefix([RegistryKind::Request as u8]) {
             let (key, value) = row?;
-            requests.push(request_of(&key, &value)?);
+            let (entry, remembered) = request_of(&key, &value)?;
+            requests.add(entry, remembered);
         }
-        requests.sort_unstable();
         let last_key = match tree.get([RegistryKind::LastKey as u8])? {
             None => 0,
             Some(value) => u64::from_be_bytes(
@@ -159,7 +159,7 @@ impl RegistryTree {
             );
         }
         let store = store_id(tree)?;
-        Ok(Self { engine, store, last_key, requests: requests.into(), older_secrets, keys, random })
+        Ok(Self { engine, store, last_key, requests, older_secrets, keys, random })
     }
 
     /// A key that no subscription ever had.
@@ -171,18 +171,15 @@ impl RegistryTree {
         Ok(SubscriptionKey(key))
     }
 
-    /// Adds a subscription under the next key, and its request id. Removes expired request ids.
+    /// Adds a subscription under the next key, and its request id.
     pub fn create(
         &mut self,
         subscription: &Subscription,
         request: Option<&RequestKey>,
         now: UnixMicros,
     ) -> Result<(), StoreError> {
-        let old = self.old_requests(now);
-        let mut rows = vec![RowRecord::put([RegistryKind::LastKey as u8], subscription.key.0.to_be_bytes())];
-        rows.extend(self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)));
+        let rows = vec![RowRecord::put([RegistryKind::LastKey as u8], subscription.key.0.to_be_bytes())];
         self.put_with(rows, subscription, request, now)?;
-        self.requests.drain(..old);
         self.last_key = subscription.key.0;
         Ok(())
     }
@@ -206,15 +203,14 @@ impl RegistryTree {
     ) -> Result<(), StoreError> {
         let record = self.sealed(subscription).map_err(RegistryError::from)?;
         rows.push(RowRecord::put(tree_key(subscription.key), record.encode_to_vec()));
-        let mut made = None;
-        if let Some(request) = request {
-            let result = RequestRecord { subscription: Some(record), ..RequestRecord::default() };
-            let key = request_key(Some(subscription.name.account), request.id);
-            rows.push(request_row(key, request, result, now));
-            made = Some((now, key));
+        match request {
+            None => self.engine.change(RowTree::Registry, rows)?,
+            Some(request) => {
+                let result = RequestRecord { subscription: Some(record), ..RequestRecord::default() };
+                let key = request_key(Some(subscription.name.account), request.id);
+                self.remember(rows, key, request, result, now)?;
+            }
         }
-        self.engine.change(RowTree::Registry, rows)?;
-        self.requests.extend(made);
         note_older_secrets(&mut self.older_secrets, subscription);
         Ok(())
     }
@@ -227,9 +223,44 @@ impl RegistryTree {
         now: UnixMicros,
     ) -> Result<(), StoreError> {
         let result = RequestRecord { token: Some(token.into()), ..RequestRecord::default() };
-        let key = request_key(None, request.id);
-        self.engine.change(RowTree::Registry, vec![request_row(key, request, result, now)])?;
-        self.requests.push_back((now, key));
+        self.remember(Vec::new(), request_key(None, request.id), request, result, now)
+    }
+
+    /// Stores the id of a request with its result and these rows. Forgets expired ids, and the oldest of the
+    /// account beyond its bounds.
+    fn remember(
+        &mut self,
+        rows: Vec<RowRecord>,
+        key: RequestRowKey,
+        request: &RequestKey,
+        result: RequestRecord,
+        now: UnixMicros,
+    ) -> Result<(), StoreError> {
+        let token = result.token.as_ref().map(AccessTokenRecord::token_id).transpose();
+        let token = token.map_err(RegistryError::from)?;
+        let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
+        let value = record.encode_to_vec();
+        let bytes = value.len() as u64;
+        let mut forgotten: Vec<RequestEntry> = self.requests.old(now).collect();
+        forgotten.extend(self.requests.in_excess(&key, bytes));
+        // First, since an expired one may have the same id.
+        let removed = forgotten.iter().map(|(_, key)| RowRecord::removed(*key));
+        let rows = removed.chain(rows).chain([RowRecord::put(key, value)]);
+        self.engine.change(RowTree::Registry, rows.collect())?;
+        forgotten.iter().for_each(|entry| self.requests.remove(entry));
+        self.requests.add((now, key), Remembered { bytes, token });
+        Ok(())
+    }
+
+    /// Forgets the ids of the requests that created these access tokens.
+    pub fn forget_requests_of(&mut self, tokens: &[TokenId]) -> Result<(), StoreError> {
+        let forgotten = if tokens.is_empty() { Vec::new() } else { self.requests.of_tokens(tokens) };
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        let rows = forgotten.iter().map(|(_, key)| RowRecord::removed(*key)).collect();
+        self.engine.change(RowTree::Registry, rows)?;
+        forgotten.iter().for_each(|entry| self.requests.remove(entry));
         Ok(())
     }
 
@@ -247,26 +278,20 @@ impl RegistryTree {
 
     /// Whether requests are remembered that are older than [`REQUEST_MEMORY`].
     pub fn has_old_requests(&self, now: UnixMicros) -> bool {
-        self.old_requests(now) > 0
+        self.requests.old(now).next().is_some()
     }
 
     /// Forgets these, and stores subscriptions that lost expired secrets.
     pub fn forget(&mut self, changed: &[Subscription], now: UnixMicros) -> Result<(), StoreError> {
-        let old = self.old_requests(now);
-        let mut rows: Vec<_> =
-            self.requests.iter().take(old).map(|(_, key)| RowRecord::removed(*key)).collect();
+        let old: Vec<RequestEntry> = self.requests.old(now).collect();
+        let mut rows: Vec<_> = old.iter().map(|(_, key)| RowRecord::removed(*key)).collect();
         for subscription in changed {
             rows.push(self.row_of(subscription).map_err(RegistryError::from)?);
         }
         self.engine.change(RowTree::Registry, rows)?;
-        self.requests.drain(..old);
+        old.iter().for_each(|entry| self.requests.remove(entry));
         changed.iter().for_each(|subscription| note_older_secrets(&mut self.older_secrets, subscription));
         Ok(())
-    }
-
-    /// How many of the oldest requests are not remembered any more.
-    fn old_requests(&self, now: UnixMicros) -> usize {
-        self.requests.iter().take_while(|(time, _)| now.since(*time) > REQUEST_MEMORY).count()
     }
 
     fn row_of(&mut self, subscription: &Subscription) -> Result<RowRecord, RecordError> {
@@ -393,13 +418,12 @@ fn unreadable_key(why: SealError) -> RecordError {
     RecordError(format!("which key secrets are sealed with: {why}"))
 }
 
-/// When the request of a row was made, and its key.
-pub(crate) fn request_of(
-    key: &[u8],
-    value: &[u8],
-) -> Result<(UnixMicros, [u8; REQUEST_KEY_BYTES]), RecordError> {
+/// The request of a row.
+pub(crate) fn request_of(key: &[u8], value: &[u8]) -> Result<(RequestEntry, Remembered), RecordError> {
     let key = key.try_into().map_err(|_| RecordError("the key of a request".to_owned()))?;
-    Ok((UnixMicros(RequestRecord::decode(value)?.time), key))
+    let record = RequestRecord::decode(value)?;
+    let token = record.token.as_ref().map(AccessTokenRecord::token_id).transpose()?;
+    Ok(((UnixMicros(record.time), key), Remembered { bytes: value.len() as u64, token }))
 }
 
 /// The time of a request, its digest, and its result.
@@ -419,28 +443,14 @@ pub(crate) fn response_of(
     Ok((UnixMicros(record.time), record.fingerprint, first))
 }
 
-/// The row of a request with its result.
-fn request_row(
-    key: [u8; REQUEST_KEY_BYTES],
-    request: &RequestKey,
-    result: RequestRecord,
-    now: UnixMicros,
-) -> RowRecord {
-    let record = RequestRecord { time: now.0, fingerprint: request.fingerprint.to_vec(), ..result };
-    RowRecord::put(key, record.encode_to_vec())
-}
-
 pub(crate) fn tree_key(key: SubscriptionKey) -> [u8; 9] {
     let mut bytes = [RegistryKind::Subscription as u8; 9];
     bytes[1..].copy_from_slice(&key.0.to_be_bytes());
     bytes
 }
 
-/// Bytes of the key of a request.
-pub(crate) const REQUEST_KEY_BYTES: usize = 25;
-
 /// The key of a request of an account; of none, that is of account 0, for those about access tokens.
-pub(crate) fn request_key(account: Option<AccountId>, id: Uuid) -> [u8; REQUEST_KEY_BYTES] {
+pub(crate) fn request_key(account: Option<AccountId>, id: Uuid) -> RequestRowKey {
     let mut key = [RegistryKind::Request as u8; REQUEST_KEY_BYTES];
     key[1..9].copy_from_slice(&account.map_or(0, AccountId::get).to_be_bytes());
     key[9..].copy_from_slice(id.as_bytes());

@@ -2,7 +2,7 @@
 
 use super::RecordError;
 use crate::domain::{
-    access::{AccessToken, Accounts, Rights, Scope, TokenHash},
+    access::{AccessToken, Accounts, Rights, Scope, TokenHash, TokenId},
     ids::AccountId,
     time::UnixMicros,
 };
@@ -47,6 +47,14 @@ pub struct AccessTokenRecord {
     pub last_use_time: Option<i64>,
 }
 
+impl AccessTokenRecord {
+    /// The id of the token.
+    pub fn token_id(&self) -> Result<TokenId, RecordError> {
+        let wrong = |_| RecordError(format!("the name of the access token {:?}", self.name));
+        self.name.parse().map_err(wrong)
+    }
+}
+
 impl From<&AccessToken> for AccessTokenRecord {
     fn from(token: &AccessToken) -> Self {
         let micros = |time: Option<UnixMicros>| time.map(|time| time.0);
@@ -74,7 +82,7 @@ impl TryFrom<AccessTokenRecord> for AccessToken {
             record.accounts.iter().map(|number| AccountId::new(*number)).collect();
         let hash: Result<[u8; 32], _> = record.hash.as_slice().try_into();
         Ok(Self {
-            id: record.name.parse().map_err(|_| wrong("the name"))?,
+            id: record.token_id()?,
             hash: TokenHash::from_bytes(hash.map_err(|_| wrong("the hash"))?),
             rights: Rights {
                 scopes: scopes.ok_or_else(|| wrong("a scope"))?,
@@ -105,7 +113,6 @@ fn scope_of(number: u32) -> Option<Scope> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::access::TokenId;
 
     fn token() -> AccessToken {
         AccessToken {

@@ -8,7 +8,7 @@ use crate::{
         secret::Secret,
         subscription::State,
     },
-    store::{NewToken, TokenChange},
+    store::{NewToken, RequestKey, TokenChange},
 };
 
 /// A token that is revoked in [`changed_store`].
@@ -26,7 +26,13 @@ fn token() -> AccessToken {
 }
 
 fn new_token() -> NewToken {
-    NewToken { token: token(), secret: Secret::new("a token"), request: None, tokens_max: 1 }
+    NewToken {
+        token: token(),
+        secret: Secret::new("a token"),
+        request: None,
+        tokens_max: 1,
+        administrator: Accounts::All,
+    }
 }
 
 /// What a start must know of a store: its subscriptions with their states, and whether the token is revoked.
@@ -225,4 +231,39 @@ async fn the_log_is_written_again_when_changes_take_more_room_than_rows() {
     drop(store);
     let store = open(dir.path()).unwrap();
     assert_eq!(store.tokens().by_id(&token().id).unwrap().last_use(), Some(UnixMicros(59)));
+}
+
+#[tokio::test]
+async fn the_oldest_request_ids_of_an_account_are_forgotten_when_they_take_too_many_bytes() {
+    const MIB: usize = 1 << 20;
+    let most = u128::from(REQUEST_BYTES_PER_ACCOUNT_MAX / MIB as u64);
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).unwrap();
+    let mut new = conformance::new_subscription(1, "large");
+    new.settings.annotations = [("large".to_owned(), "x".repeat(MIB))].into();
+    let key = store.create_subscription(new).await.unwrap().subscription.key;
+    let rotate = async |store: &DiskStore, id: u128| {
+        let request = RequestKey { id: uuid::Uuid::from_u128(id), fingerprint: [1; 32] };
+        let new = Secret::new(format!("the {id}th signing secret")).into();
+        let change = Change::Secret { new, overlap: Duration::ZERO, request: Some(request) };
+        let version = store.registry().by_key(key).unwrap().version;
+        store.update_subscription(key, version, change).await.unwrap();
+        store.registry().by_key(key).unwrap().version - version
+    };
+    let other = conformance::new_subscription(2, "other");
+    let request = Some(RequestKey { id: uuid::Uuid::from_u128(1), fingerprint: [1; 32] });
+    let other = NewSubscription { request, ..other };
+    store.create_subscription(other.clone()).await.unwrap();
+    for id in 1..=most {
+        assert_eq!(rotate(&store, id).await, 1);
+    }
+    // Each takes a little more than its mebibyte: the first one had to go.
+    assert_eq!(rotate(&store, 2).await, 0, "a repetition changes nothing");
+    store.close().unwrap();
+    drop(store);
+    store = open(dir.path()).unwrap();
+    assert_eq!((rotate(&store, most).await, rotate(&store, 2).await), (0, 0));
+    assert_eq!(rotate(&store, 1).await, 1, "it is forgotten");
+    assert_eq!((rotate(&store, 3).await, rotate(&store, 2).await), (0, 1), "the oldest one went for it");
+    assert!(store.create_subscription(other).await.unwrap().repeated, "another account has its own");
 }

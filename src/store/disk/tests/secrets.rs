@@ -101,7 +101,7 @@ fn new_token() -> NewToken {
         last_use_time: None,
     };
     let request = Some(RequestKey { id: uuid::Uuid::from_u128(4), fingerprint: [1; 32] });
-    NewToken { token, secret: Secret::new(TOKEN), request, tokens_max: 1 }
+    NewToken { token, secret: Secret::new(TOKEN), request, tokens_max: 1, administrator: Accounts::All }
 }
 
 /// The text of the token as a repeated request gets it.

@@ -14,7 +14,7 @@ impl Writer {
     /// creation that a crash interrupted, with a text of its own: nobody has got the first one.
     pub(super) fn create_token(&mut self, new: NewToken) -> Result<(TokenId, Option<Secret>), StoreError> {
         self.registry_room()?;
-        let NewToken { token, secret, request, tokens_max } = new;
+        let NewToken { token, secret, request, tokens_max, administrator } = new;
         let now = self.shared.clock.now();
         let first = self.first_result(None, request.as_ref(), now)?.map(FirstResult::token).transpose()?;
         if let Some(first) = &first
@@ -28,7 +28,10 @@ impl Writer {
             Some(first) => AccessToken { hash: token.hash, ..first },
         };
         let id = token.id.clone();
-        let rows = self.shared.tokens.rows_of_new(token.clone(), tokens_max, now)?;
+        let rows = self.shared.tokens.rows_of_new(token.clone(), tokens_max, &administrator, now)?;
+        // A repetition of their requests must not create them again.
+        let removed = rows.iter().filter_map(TokenRow::removed).cloned().collect::<Vec<_>>();
+        self.registry_tree.forget_requests_of(&removed)?;
         if let Some(request) = request.filter(|_| !is_remembered) {
             self.registry_tree.remember_token(&token, &request, now)?;
         }
