@@ -20,7 +20,7 @@ mod settings;
 pub mod tls;
 
 pub use check::{check_new, check_update};
-pub use endpoint_url::parse_url;
+pub use endpoint_url::{origin_of, parse_url};
 pub use fields::Field;
 pub use mask::Mask;
 pub use secrets::{

@@ -100,6 +100,44 @@ async fn use_secrets(client: &Client, receiver: &Receiver) -> (Subscribed, Vec<S
 }
 
 #[tokio::test]
+async fn no_path_and_no_query_of_a_url_is_in_a_file_of_the_data_directory() {
+    let receiver = Receiver::start().await;
+    let launcher = small_home();
+    let gateway = launcher.start().await;
+    let first = receiver.url("/first-path-to-be-looked-for?key=first-query-to-be-looked-for");
+    let second = receiver.url("/second-path-to-be-looked-for?key=second-query-to-be-looked-for");
+    let texts = ["path-to-be-looked-for", "query-to-be-looked-for"].map(str::to_owned);
+    let created = v1::CreateSubscriptionRequest {
+        parent: "accounts/1".into(),
+        subscription: Some(subscription(&first)),
+        request_id: uuid::Uuid::from_u128(7).to_string(),
+        ..Default::default()
+    };
+    let subscribed = gateway.client.create(created).await.unwrap();
+    gateway.client.publish_as(1, "first", contact(1)).await;
+    gateway.client.nothing_owed(1).await;
+    let delivery = gateway.client.delivery(&subscribed.delivery("first")).await;
+    assert_eq!(delivery.attempts[0].url, first);
+    let changed =
+        v1::Subscription { name: subscribed.name.clone(), url: second.clone(), ..Default::default() };
+    gateway.client.update(changed).await;
+    gateway.client.publish_as(1, "second", contact(1)).await;
+    gateway.client.nothing_owed(1).await;
+    assert_nowhere(&launcher.data_dir(), &texts);
+    gateway.kill().await;
+    assert_nowhere(&launcher.data_dir(), &texts);
+
+    let gateway = launcher.start().await;
+    assert_eq!(gateway.client.subscription(&subscribed.name).await.url, second);
+    let url_of = async |id| gateway.client.delivery(&subscribed.delivery(id)).await.attempts[0].url.clone();
+    assert_eq!(url_of("first").await, receiver.url("/***"), "of another URL the origin is left");
+    assert_eq!(url_of("second").await, second);
+    gateway.stop().await;
+    assert_nowhere(&launcher.data_dir(), &texts);
+    assert!(!files_with(&launcher.data_dir(), "accounts/1/subscriptions/").is_empty(), "names are found");
+}
+
+#[tokio::test]
 async fn no_secret_is_in_a_file_of_the_data_directory() {
     let receiver = Receiver::start().await;
     let launcher = small_home();

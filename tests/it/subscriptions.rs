@@ -131,7 +131,7 @@ async fn the_next_attempt_goes_where_the_subscription_points_then() {
     let urls: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.url.clone()).collect();
     let (last, earlier) = urls.split_last().unwrap();
     assert_eq!(*last, receiver.url("/right"));
-    assert!(earlier.len() >= 2 && earlier.iter().all(|url| *url == receiver.url("/wrong")), "{urls:?}");
+    assert!(earlier.len() >= 2 && earlier.iter().all(|url| *url == receiver.url("/***")), "{urls:?}");
     let seen = receiver.seen();
     assert!(seen.iter().all(|request| request.webhook_id() == seen[0].webhook_id()), "{seen:#?}");
     gateway.stop().await;

@@ -45,9 +45,29 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// The scheme, host and port of a URL: the part that is no secret.
+pub fn origin_of(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + "://".len());
+    let end = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
+    &url[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_origin_of_a_url_has_nothing_of_its_path() {
+        for (url, origin) in [
+            ("https://a.example:8443/hook/secret?key=1", "https://a.example:8443"),
+            ("https://a.example?key=1", "https://a.example"),
+            ("http://[::1]:80/", "http://[::1]:80"),
+            ("https://a.example", "https://a.example"),
+            ("", ""),
+        ] {
+            assert_eq!(origin_of(url), origin);
+        }
+    }
 
     #[test]
     fn urls_that_browsers_would_accept_are_refused() {

@@ -20,7 +20,7 @@ use super::{
     index::manifest::MANIFEST,
     log::{has_records, registry_log::REGISTRY_LOG},
     open_error::OpenError,
-    records::{FORMAT, FORMAT_IN_THE_CLEAR, FORMAT_WITHOUT_REGISTRY_LOG},
+    records::{FORMAT, FORMAT_IN_THE_CLEAR, FORMAT_WITH_CLEAR_URLS, FORMAT_WITHOUT_REGISTRY_LOG},
 };
 use crate::domain::ids::Seq;
 
@@ -107,7 +107,7 @@ pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
     };
     let format = match parse_marker(&marker) {
         Some((format, state)) => {
-            let known = [FORMAT, FORMAT_WITHOUT_REGISTRY_LOG, FORMAT_IN_THE_CLEAR];
+            let known = [FORMAT, FORMAT_WITH_CLEAR_URLS, FORMAT_WITHOUT_REGISTRY_LOG, FORMAT_IN_THE_CLEAR];
             let known = known.into_iter().find(|known| known.to_string() == format);
             let Some(found) = known else {
                 return Err(OpenError::Format(data_dir.to_owned(), format.to_owned()));
@@ -132,8 +132,7 @@ pub(super) fn prepare(data_dir: &Path) -> Result<Option<u32>, OpenError> {
     };
     let files =
         [[ENGINE_DIR, "db"], [ENGINE_DIR, "conf"], [LEDGER_DIR, MANIFEST], [LEDGER_DIR, REGISTRY_LOG]];
-    // Formats before this one had no log of the registry.
-    let files = if format == FORMAT { &files[..] } else { &files[..3] };
+    let files = if format > FORMAT_WITHOUT_REGISTRY_LOG { &files[..] } else { &files[..3] };
     for [dir, name] in files {
         if !data_dir.join(dir).join(name).try_exists().map_err(io)? {
             return Err(unreadable(&format!("the file {dir}/{name} is missing")));

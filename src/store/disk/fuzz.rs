@@ -71,7 +71,8 @@ pub fn audit(data: &[u8]) {
 pub fn attempt(data: &[u8]) {
     let Ok(record) = AttemptRecord::decode(data) else { return };
     let Ok(attempt) = Attempt::try_from(record.clone()) else { return };
-    let written = AttemptRecord { before: record.before, ..AttemptRecord::from(&attempt) };
+    let AttemptRecord { before, url_hash, ref url, .. } = record;
+    let written = AttemptRecord { before, url_hash, url: url.clone(), ..AttemptRecord::from(&attempt) };
     assert_eq!(written, record, "nothing of it was lost");
 }
 

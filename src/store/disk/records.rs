@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
+use url::Url;
+
+use super::log::checksum;
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         ids::{Seq, SubscriptionKey},
+        subscription::origin_of,
         time::UnixMicros,
     },
     proto::v1::EventType,
@@ -19,10 +23,12 @@ mod subscription_record;
 mod token_record;
 
 /// The format that this version reads and writes.
-pub const FORMAT: u32 = 4;
-/// The format before, without a log of the registry. A start converts it.
+pub const FORMAT: u32 = 5;
+/// The format before, with URLs in the clear. A start converts it.
+pub const FORMAT_WITH_CLEAR_URLS: u32 = 4;
+/// The format before that, without a log of the registry. A start converts it.
 pub const FORMAT_WITHOUT_REGISTRY_LOG: u32 = 3;
-/// The format before that, with secrets in the clear. A start converts it.
+/// The first format that is still read, with secrets in the clear. A start converts it.
 pub const FORMAT_IN_THE_CLEAR: u32 = 2;
 
 /// The first byte of a key in the registry's tree.
@@ -285,16 +291,40 @@ pub struct AttemptRecord {
     /// The response's retry-after, in microseconds.
     #[prost(uint64, optional, tag = "7")]
     pub retry_after: Option<u64>,
-    /// Where it went.
+    /// Where it went: scheme, host and port only, if `url_hash` is set.
     #[prost(string, tag = "8")]
     pub url: String,
     /// Where in the log the attempt before is; 0 if this is the first.
     #[prost(fixed64, tag = "9")]
     pub before: u64,
+    /// A hash of the whole URL, to know it again. Its path and query may be a secret.
+    #[prost(fixed32, optional, tag = "10")]
+    pub url_hash: Option<u32>,
 }
+
+impl AttemptRecord {
+    /// Completes the URL, if it is this one.
+    pub fn with_url_of(mut self, url: Option<&Url>) -> Self {
+        if let Some(url) = url.filter(|url| self.url_hash == Some(hash_of_url(url.as_str()))) {
+            (self.url, self.url_hash) = (url.to_string(), None);
+        }
+        self
+    }
+}
+
+/// So short that it says little about the URL.
+fn hash_of_url(url: &str) -> u32 {
+    checksum(url.as_bytes())
+}
+
+/// The path of a URL that is not known any more.
+const FORGOTTEN_PATH: &str = "/***";
 
 impl From<&Attempt> for AttemptRecord {
     fn from(attempt: &Attempt) -> Self {
+        let url = &attempt.url;
+        let origin = origin_of(url);
+        let has_path = !matches!(&url[origin.len()..], "" | "/" | FORGOTTEN_PATH);
         Self {
             start_time: attempt.start_time.0,
             duration: micros(attempt.duration),
@@ -312,8 +342,9 @@ impl From<&Attempt> for AttemptRecord {
             error: attempt.error.clone(),
             response_body: attempt.response_body.clone(),
             retry_after: attempt.retry_after.map(micros),
-            url: attempt.url.clone(),
+            url: if has_path { origin } else { url }.to_owned(),
             before: 0,
+            url_hash: has_path.then(|| hash_of_url(url)),
         }
     }
 }
@@ -341,7 +372,7 @@ impl TryFrom<AttemptRecord> for Attempt {
             error: record.error,
             response_body: record.response_body,
             retry_after: record.retry_after.map(Duration::from_micros),
-            url: record.url,
+            url: if record.url_hash.is_some() { record.url + FORGOTTEN_PATH } else { record.url },
         })
     }
 }

@@ -224,7 +224,7 @@ impl Check<'_> {
     fn commit(&mut self, reader: &LogReader, commit: &CommitRecord, attempts: LogPosition, known: &Known) {
         let mut pos = attempts;
         for outcome in commit.outcomes.iter().filter(|outcome| outcome.attempt_len > 0) {
-            if let Err(fault) = read_attempt(reader, pos) {
+            if let Err(fault) = read_attempt(reader, pos, None) {
                 let subscription = known.names(u32::try_from(outcome.subscription));
                 let meaning =
                     format!("An attempt of event number {} for {subscription} is lost", outcome.seq);
@@ -356,7 +356,7 @@ fn read_body(reader: &LogReader, meta: &EventMeta) -> Result<(), String> {
 fn read_attempts(reader: &LogReader, last: LogPosition) -> Result<(), (LogPosition, ReadError)> {
     let mut pos = last;
     while pos != LogPosition::default() {
-        match read_attempt(reader, pos) {
+        match read_attempt(reader, pos, None) {
             Ok((_, before)) => pos = before,
             // Retention removed it and those before it.
             Err(ReadError::Gone) => break,

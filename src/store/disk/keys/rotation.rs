@@ -16,7 +16,7 @@ use crate::{
         kv::{
             engine::{agree, convert},
             sled::{finish_rewrite, open_engine, rewrite},
-            subscriptions::{REGISTRY_TREE, RegistryTree, reseal},
+            subscriptions::{REGISTRY_TREE, RegistryTree, SealedWith, reseal},
         },
         log::registry_log::RegistryLog,
         open_error::OpenError,
@@ -99,9 +99,8 @@ pub(crate) fn open_sealed(
     let mut log = format.map(|format| open_log(data_dir, &db, format)).transpose()?;
     let before = key_of_store(data_dir, &db)?;
     let keys = available_keys(data_dir, source, before)?;
-    if let Some(log) = &mut log
-        && !check(data_dir, &db, before, &keys)?
-    {
+    if let Some(log) = &mut log {
+        check(data_dir, &db, before, &keys)?;
         db = seal_store(data_dir, (db, log), before, &keys, random)?;
     }
     if matches!(source, KeySource::Beside(_)) && keys.all().len() > 1 {
@@ -118,7 +117,7 @@ fn open_log(data_dir: &Path, db: &::sled::Db, format: u32) -> Result<RegistryLog
     }
     let log = convert(data_dir, db)?;
     if format == FORMAT_WITHOUT_REGISTRY_LOG {
-        // Secrets in the clear are sealed next, which ends with the marker.
+        // URLs in the clear are sealed next. If a crash prevents that, the registry says so.
         write_marker(data_dir, READY).map_err(|error| OpenError::of_file_system(data_dir, error))?;
     }
     Ok(log)
@@ -199,15 +198,19 @@ fn check(
     keys: &SealingKeys,
 ) -> Result<bool, OpenError> {
     let Some(of_store) = of_store else { return Ok(false) };
-    let tree = db.open_tree(REGISTRY_TREE).map_err(|error| OpenError::of_engine(data_dir, error))?;
-    if !RegistryTree::is_sealed_with(&tree, keys).map_err(|error| OpenError::of_registry(data_dir, error))? {
+    if sealed_with(data_dir, db, keys)? == SealedWith::Others {
         let given = keys.all().iter().map(|key| key.id().to_string()).collect::<Vec<_>>().join(", ");
         return Err(OpenError::WrongKey { dir: data_dir.to_owned(), of_store, given });
     }
     Ok(keys.first().id() == of_store)
 }
 
-/// Rewrites the store, sealed with the first of the keys.
+fn sealed_with(data_dir: &Path, db: &::sled::Db, keys: &SealingKeys) -> Result<SealedWith, OpenError> {
+    let tree = db.open_tree(REGISTRY_TREE).map_err(|error| OpenError::of_engine(data_dir, error))?;
+    RegistryTree::sealed_with(&tree, keys).map_err(|error| OpenError::of_registry(data_dir, error))
+}
+
+/// Rewrites the store, sealed with the first of the keys, unless it is.
 fn seal_store(
     data_dir: &Path,
     (db, log): (::sled::Db, &mut RegistryLog),
@@ -215,7 +218,8 @@ fn seal_store(
     keys: &SealingKeys,
     random: &mut StdRng,
 ) -> Result<::sled::Db, OpenError> {
-    if before == Some(keys.first().id()) {
+    let has_key = before == Some(keys.first().id());
+    if has_key && sealed_with(data_dir, &db, keys)? == SealedWith::These {
         return Ok(db);
     }
     let of_registry = |error| OpenError::of_registry(data_dir, error);
@@ -236,7 +240,11 @@ fn seal_store(
     };
     let db = rewrite(data_dir, db, log, row, last)?;
     *log = agree(data_dir, &db)?;
-    let before = before.map_or_else(|| "none".to_owned(), |id| id.to_string());
-    tracing::info!(key.id = %keys.first().id(), key.before = before, "sealed the secrets in the store with another key");
+    let (key, before) = (keys.first().id(), before.map_or_else(|| "none".to_owned(), |id| id.to_string()));
+    if has_key {
+        tracing::info!(key.id = %key, "sealed the URLs in the store, which were in the clear");
+    } else {
+        tracing::info!(key.id = %key, key.before = before, "sealed the secrets in the store with another key");
+    }
     Ok(db)
 }

@@ -70,6 +70,17 @@ impl RegistryError {
     }
 }
 
+/// How the secrets of a store are sealed, as far as some keys tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealedWith {
+    /// With one of these keys.
+    These,
+    /// With one of these keys, but for URLs, which are in the clear.
+    TheseButUrls,
+    /// With others, or not at all.
+    Others,
+}
+
 /// The tree of the registry.
 pub struct RegistryTree {
     engine: Arc<Engine>,
@@ -97,10 +108,11 @@ impl RegistryTree {
         Self::note_key(tree, keys, random)
     }
 
-    /// Writes down that the first of the keys is the one that every secret is sealed with.
+    /// Writes down that the first of the keys is the one that every secret is sealed with, URLs among them.
     pub fn note_key(tree: &Tree, keys: &SealingKeys, random: &mut StdRng) -> Result<(), RegistryError> {
         let context = SealContext { owner: store_id(tree)?, field: KEY_FIELD };
-        tree.insert([RegistryKind::SecretsKey as u8], keys.seal(&Secret::new(""), context, random))?;
+        let sealed = keys.seal(&Secret::new(URLS_TOO), context, random);
+        tree.insert([RegistryKind::SecretsKey as u8], sealed)?;
         Ok(())
     }
 
@@ -110,12 +122,13 @@ impl RegistryTree {
         noted.map(|noted| key_of(&noted)).transpose().map_err(|why| unreadable_key(why).into())
     }
 
-    /// Whether that key is among these.
-    pub fn is_sealed_with(tree: &Tree, keys: &SealingKeys) -> Result<bool, RegistryError> {
-        let Some(noted) = tree.get([RegistryKind::SecretsKey as u8])? else { return Ok(false) };
+    /// Whether that key is among these, and URLs are sealed with it as well.
+    pub fn sealed_with(tree: &Tree, keys: &SealingKeys) -> Result<SealedWith, RegistryError> {
+        let Some(noted) = tree.get([RegistryKind::SecretsKey as u8])? else { return Ok(SealedWith::Others) };
         match keys.open(&noted, SealContext { owner: store_id(tree)?, field: KEY_FIELD }) {
-            Ok(_) => Ok(true),
-            Err(SealError::UnknownKey(_) | SealError::NotGenuine) => Ok(false),
+            Ok(noted) if noted.expose() == URLS_TOO => Ok(SealedWith::These),
+            Ok(_) => Ok(SealedWith::TheseButUrls),
+            Err(SealError::UnknownKey(_) | SealError::NotGenuine) => Ok(SealedWith::Others),
             Err(why @ SealError::Malformed) => Err(unreadable_key(why).into()),
         }
     }
@@ -407,6 +420,8 @@ pub fn reseal(
 
 /// The field that the key's own row is sealed for.
 const KEY_FIELD: &str = "registry";
+/// The text of that row where URLs are sealed. It was empty before.
+const URLS_TOO: &str = "urls";
 
 fn store_id(tree: &Tree) -> Result<Uuid, RegistryError> {
     let id = tree.get([RegistryKind::Store as u8])?;

@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
+use url::Url;
 
 use crate::{
     domain::{
@@ -216,8 +217,10 @@ impl Shared {
         limit: usize,
     ) -> Result<Vec<Attempt>, ReadError> {
         let (mut attempts, mut pos) = (Vec::new(), last);
+        let current = self.registry.by_key(subscription);
+        let url = current.as_ref().map(|subscription| &subscription.settings.url);
         while pos != LogPosition::default() && attempts.len() < limit {
-            match read_attempt(&self.log, pos) {
+            match read_attempt(&self.log, pos, url) {
                 Ok((attempt, before)) => {
                     attempts.push(attempt);
                     pos = before;
@@ -273,8 +276,13 @@ pub fn read_detail(log: &LogReader, stored: Stored) -> Result<VolumeDetail, Read
     Ok(volume_codec::decode(&index, &state)?)
 }
 
-/// The attempt at a position, and the position of the one before.
-pub fn read_attempt(log: &LogReader, pos: LogPosition) -> Result<(Attempt, LogPosition), ReadError> {
+/// The attempt at a position, and the position of the one before. `url` is the one of the subscription now: of
+/// another one the log has the origin.
+pub fn read_attempt(
+    log: &LogReader,
+    pos: LogPosition,
+    url: Option<&Url>,
+) -> Result<(Attempt, LogPosition), ReadError> {
     let head = log.read(pos, ATTEMPT_HEAD)?;
     let number = |from: usize| u32::from_le_bytes(head[from..from + 4].try_into().expect("four bytes"));
     let slice = LogSlice { pos: pos.plus(ATTEMPT_HEAD), len: number(0), checksum: number(4) };
@@ -283,5 +291,5 @@ pub fn read_attempt(log: &LogReader, pos: LogPosition) -> Result<(Attempt, LogPo
     }
     let record = AttemptRecord::decode(&*log.read_slice(slice)?).map_err(RecordError::from)?;
     let before = LogPosition::from_raw(record.before);
-    Ok((record.try_into()?, before))
+    Ok((record.with_url_of(url).try_into()?, before))
 }

@@ -71,7 +71,7 @@ async fn a_damage_that_refuses_a_start_is_named_and_a_repair_opens_the_rest() {
         ("the marker is garbage", |dir| fs::write(dir.join("TIDINGS"), "hello").unwrap(), "TIDINGS", 0),
         (
             "the marker ends early",
-            |dir| fs::write(dir.join("TIDINGS"), "tidings format 4").unwrap(),
+            |dir| fs::write(dir.join("TIDINGS"), "tidings format 5").unwrap(),
             "TIDINGS",
             0,
         ),

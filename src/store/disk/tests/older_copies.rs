@@ -163,7 +163,7 @@ async fn an_older_marker_costs_nothing() {
     let expected = known(&open(newest.path()).unwrap());
     // It would be made anew.
     let dir = copy_without_note(newest.path());
-    fs::write(dir.path().join("TIDINGS"), "tidings format 4 creating\n").unwrap();
+    fs::write(dir.path().join("TIDINGS"), "tidings format 5 creating\n").unwrap();
     let refused = refusal(dir.path());
     assert!(refused.contains("TIDINGS") && refused.contains("older copy"), "{refused}");
     assert!(repaired(dir.path()).contains("TIDINGS"));
@@ -176,7 +176,7 @@ async fn an_older_marker_costs_nothing() {
         let store = open(dir.path()).unwrap();
         assert_eq!(known(&store), expected, "format {format}");
         drop(store);
-        assert_eq!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap(), "tidings format 4 ready\n");
+        assert_eq!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap(), "tidings format 5 ready\n");
     }
 }
 

@@ -209,7 +209,7 @@ async fn a_store_of_the_format_before_gets_a_log_of_what_it_has() {
     fs::remove_file(dir.path().join("ledger/registry")).unwrap();
     fs::write(dir.path().join("TIDINGS"), "tidings format 3 ready\n").unwrap();
     assert_eq!(known(&open(dir.path()).unwrap()), expected);
-    assert_eq!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap(), "tidings format 4 ready\n");
+    assert_eq!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap(), "tidings format 5 ready\n");
     assert_eq!(known(&open(dir.path()).unwrap()), expected);
 }
 

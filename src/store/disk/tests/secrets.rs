@@ -8,7 +8,7 @@ use crate::{
     domain::{
         access::{AccessToken, Accounts, Rights, Scope, TokenHash, TokenId},
         key_pair::KeyPair,
-        seal::{SealError, SealingKeys},
+        seal::{SealContext, SealError, SealingKeys},
         secret::Secret,
         signature::Signer,
         subscription::{SignatureScheme, Subscription},
@@ -23,12 +23,21 @@ const GIVEN: &str = "a-signing-secret-to-be-looked-for";
 const ROTATED: &str = "whsec_cm90YXRlZC1hbmQtdG8tYmUtbG9va2VkLWZvcg==";
 const HEADER: &str = "Bearer header-value-to-be-looked-for";
 const ANOTHER: &str = "tdg_another";
+/// Of every URL of [`conformance::new_subscription`].
+const PATH: &str = "/hook?key=1";
 const TOKEN: &str = "tdg_token-to-be-looked-for";
 
 /// Everything that must not be in a file.
 fn looked_for(private: &Secret) -> Vec<Vec<u8>> {
     let private = private.expose().strip_prefix("whsk_").unwrap();
-    vec![GIVEN.into(), ROTATED["whsec_".len()..].into(), HEADER.into(), private.into(), TOKEN.into()]
+    vec![
+        GIVEN.into(),
+        ROTATED["whsec_".len()..].into(),
+        HEADER.into(),
+        private.into(),
+        PATH.into(),
+        TOKEN.into(),
+    ]
 }
 
 /// How many of these are in some file of a directory.
@@ -184,8 +193,63 @@ async fn a_store_in_the_clear_is_sealed_and_nothing_of_it_stays_in_the_files() {
     store.close().unwrap();
     drop(store);
     assert_eq!(found_in(dir.path(), &wanted), 0);
-    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 4 "));
+    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 5 "));
     assert_eq!(all(&open(dir.path()).unwrap()), subscriptions, "with the key that was made");
+}
+
+/// Makes of a closed store what versions wrote before URLs were sealed.
+fn put_urls_in_the_clear(dir: &Path, keys: &SealingKeys) {
+    let mut random = StdRng::seed_from_u64(3);
+    let db = raw(dir);
+    let tree = db.open_tree(REGISTRY_TREE).unwrap();
+    for row in &tree {
+        let (key, value) = row.unwrap();
+        let value = if key[0] == RegistryKind::Subscription as u8 {
+            let mut record = SubscriptionRecord::decode(&*value).unwrap();
+            record.open(keys).unwrap();
+            record.seal_but_url(keys, &mut random);
+            record.encode_to_vec()
+        } else if key[0] == RegistryKind::Request as u8 {
+            let mut record = RequestRecord::decode(&*value).unwrap();
+            if let Some(subscription) = &mut record.subscription {
+                subscription.open(keys).unwrap();
+                subscription.seal_but_url(keys, &mut random);
+            }
+            record.encode_to_vec()
+        } else {
+            continue;
+        };
+        tree.insert(key, value).unwrap();
+    }
+    let store = tree.get([RegistryKind::Store as u8]).unwrap().unwrap();
+    let context = SealContext { owner: uuid::Uuid::from_slice(&store).unwrap(), field: "registry" };
+    let noted = keys.seal(&Secret::new(""), context, &mut random);
+    tree.insert([RegistryKind::SecretsKey as u8], noted).unwrap();
+    db.flush().unwrap();
+    fs::remove_file(dir.join("ledger/registry")).unwrap();
+    drop((tree, kv::engine::convert(dir, &db).unwrap(), db));
+    fs::write(dir.join("TIDINGS"), "tidings format 4 ready\n").unwrap();
+}
+
+#[tokio::test]
+async fn urls_in_the_clear_are_sealed_by_a_start_and_by_a_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let subscriptions = store_with_secrets(dir.path(), &given(&[1])).await;
+    put_urls_in_the_clear(dir.path(), &SealingKeys::one(one(1)));
+    let wanted = looked_for(private_key().private());
+    assert_eq!(found_in(dir.path(), &wanted), 1, "the path is in the clear");
+    let rotated = tempfile::tempdir().unwrap();
+    copy(dir.path(), rotated.path());
+
+    let store = open_with(dir.path(), &given(&[1])).unwrap();
+    assert_eq!(all(&store), subscriptions);
+    drop(store);
+    assert_eq!(found_in(dir.path(), &wanted), 0);
+    assert!(fs::read_to_string(dir.path().join("TIDINGS")).unwrap().starts_with("tidings format 5 "));
+
+    rotate_secrets_key(rotated.path(), &given(&[2, 1]), one(9), 1).unwrap();
+    assert_eq!(found_in(rotated.path(), &wanted), 0);
+    assert_eq!(all(&open_with(rotated.path(), &given(&[2])).unwrap()), subscriptions);
 }
 
 /// Puts the log of a sealed store where the rewrite leaves it.

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         seal::{SealContext, SealingKeys},
         secret::Secret,
+        subscription::origin_of,
     },
     store::disk::records::{RecordError, unreadable},
 };
@@ -34,6 +35,9 @@ pub struct SealedRecord {
     /// The key of the client certificate; empty if there is none.
     #[prost(bytes = "vec", tag = "5")]
     tls_client_key: Vec<u8>,
+    /// The whole URL, of which only the origin is in the clear. Empty in rows from before it was sealed.
+    #[prost(bytes = "vec", tag = "6")]
+    url: Vec<u8>,
 }
 
 /// An older secret that still signs for a while, sealed together with its time.
@@ -54,6 +58,8 @@ impl SubscriptionRecord {
         let mut sealer = Sealer { owner: self.owner()?, keys, random };
         let headers = mem::take(&mut self.headers).into_iter();
         let older = mem::take(&mut self.older_secrets).into_iter();
+        let origin = origin_of(&self.url).to_owned();
+        let url = mem::replace(&mut self.url, origin);
         let client_key = self.tls.as_mut().map(|tls| mem::take(&mut tls.client_key)).unwrap_or_default();
         self.sealed = Some(SealedRecord {
             signing_secret: sealer.seal(SIGNING_SECRET, mem::take(&mut self.signing_secret)),
@@ -72,6 +78,7 @@ impl SubscriptionRecord {
                 .collect(),
             key_pair: sealer.seal_if_any(KEY_PAIR, mem::take(&mut self.key_pair)),
             tls_client_key: sealer.seal_if_any(TLS_CLIENT_KEY, client_key),
+            url: sealer.seal(URL, url),
         });
         Ok(())
     }
@@ -89,6 +96,9 @@ impl SubscriptionRecord {
         };
         self.signing_secret = open(SIGNING_SECRET, &sealed.signing_secret)?;
         self.key_pair = maybe(KEY_PAIR, &sealed.key_pair)?;
+        if !sealed.url.is_empty() {
+            self.url = open(URL, &sealed.url)?;
+        }
         if let Some(tls) = self.tls.as_mut().filter(|_| !sealed.tls_client_key.is_empty()) {
             tls.client_key = open(TLS_CLIENT_KEY, &sealed.tls_client_key)?;
         }
@@ -142,6 +152,7 @@ impl RequestRecord {
 const SIGNING_SECRET: &str = "signing_secret";
 const KEY_PAIR: &str = "key_pair";
 const TLS_CLIENT_KEY: &str = "tls.client_key";
+const URL: &str = "url";
 
 fn header_field(name: &str) -> String {
     format!("headers.{name}")
@@ -154,6 +165,14 @@ fn older_field(until: i64, field: &str) -> String {
 
 #[cfg(test)]
 impl SubscriptionRecord {
+    /// Seals it as versions did that left URLs in the clear.
+    pub fn seal_but_url(&mut self, keys: &SealingKeys, random: &mut impl CryptoRng) {
+        let url = self.url.clone();
+        self.seal(keys, random).expect("it has an owner");
+        self.url = url;
+        self.sealed.as_mut().expect("it is sealed").url.clear();
+    }
+
     /// Has the sealed secrets of another record.
     pub fn take_sealed_of(&mut self, other: Self) {
         self.sealed = other.sealed;
