@@ -230,6 +230,8 @@ mod tests {
             CHATWOOT_DELIVERY,
             CHATWOOT_TIMESTAMP,
             CHATWOOT_SIGNATURE,
+            WEBHOOK_ATTEMPT,
+            WEBHOOK_EVENT_TYPE,
             CDN_LOOP,
         ];
         assert_eq!(set.len(), OWN_HEADERS);

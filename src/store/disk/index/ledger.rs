@@ -360,9 +360,6 @@ impl Ledger {
         let event = detail.event_at(first, key.seq).ok_or_else(missing)?;
         let subscription = compact_key(key.subscription);
         let account = self.subscriptions.get(&key.subscription).copied();
-        let is_known =
-            |subscription: u32| self.subscriptions.contains_key(&SubscriptionKey(subscription.into()));
-        let was_owed = detail.is_owed(event, is_known);
         let volume = &mut self.volumes[index];
         let (position, before) = match detail.position(first, key) {
             Some(position) => (position, Some(detail.deliveries[position].state)),
@@ -393,14 +390,18 @@ impl Ledger {
         detail.set(event, position, entry);
         volume.has_added |= before.is_none();
         let Some(account) = account else { return Ok(None) };
-        let (of_event, bytes) = (detail.events[event].account, event_bytes(&detail.events[event]));
-        match (was_owed, detail.is_owed(event, is_known)) {
-            (false, true) => {
+        let (was_owed, is_owed) = (before.is_some_and(EntryState::is_owed), entry.state.is_owed());
+        let is_known = |other: u32| {
+            other != subscription && self.subscriptions.contains_key(&SubscriptionKey(other.into()))
+        };
+        if was_owed != is_owed && !detail.is_owed(event, is_known) {
+            let (of_event, bytes) = (detail.events[event].account, event_bytes(&detail.events[event]));
+            if is_owed {
                 volume.hold(of_event, bytes);
                 self.owed.add_bytes(of_event, bytes);
+            } else {
+                self.owed.remove_bytes(of_event, volume.release(of_event, bytes));
             }
-            (true, false) => self.owed.remove_bytes(of_event, volume.release(of_event, bytes)),
-            _ => {}
         }
         if let Some(before) = before {
             volume.leave(subscription, before);

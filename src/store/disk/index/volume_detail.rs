@@ -304,8 +304,10 @@ impl VolumeDetail {
 
     /// Whether an event is owed to a known subscription.
     pub fn is_owed(&self, event: usize, is_known: impl Fn(u32) -> bool) -> bool {
+        // Most are settled in their order: the last ones are owed longest.
         self.deliveries[self.range(event)]
             .iter()
+            .rev()
             .any(|entry| entry.state.is_owed() && is_known(entry.subscription))
     }
 
