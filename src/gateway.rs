@@ -131,10 +131,10 @@ pub struct GatewaySettings {
     /// Interval between removals of old events: the time in which the log would fill at 1 GiB/s.
     #[arg(skip)]
     pub retention_interval: Duration,
-    /// Most events of all publishers that wait to be stored.
-    #[arg(skip = 10_000_usize)]
+    /// Most events of all publishers that wait to be stored, half of them of one account.
+    #[arg(skip = 16_000_usize)]
     pub events_in_flight_max: usize,
-    /// Most bytes of all events that wait to be stored.
+    /// Most bytes of all events that wait to be stored, half of them of one account.
     #[arg(skip)]
     pub bytes_in_flight_max: usize,
     /// Most reads of the store under way; further ones wait for their turn.

@@ -109,7 +109,10 @@ pub async fn serve(
         .route("/metrics", get(async || render(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
-    let limits = Limits::new(CONNECTIONS_MAX, Shares::of(CONNECTIONS_MAX, CONNECTIONS_MAX), DRAIN_TIMEOUT);
+    // No client of this port proves anything, and probes of one machine have one address.
+    let shares =
+        Shares { unproven_per_address_max: CONNECTIONS_MAX, ..Shares::of(CONNECTIONS_MAX, CONNECTIONS_MAX) };
+    let limits = Limits::new(CONNECTIONS_MAX, shares, DRAIN_TIMEOUT);
     serve_connections(
         incoming(listener, move || failures.accept_failed(Listener::Ops)),
         limits,

@@ -114,6 +114,7 @@ pub(super) struct Visitor {
     signed_out: CancellationToken,
     /// The token; `None` where no token is asked for.
     token: Option<Arc<v1::AccessToken>>,
+    address: std::net::IpAddr,
     is_near: bool,
     last_account: Option<i64>,
 }
@@ -353,6 +354,7 @@ async fn visitor(parts: &Arc<Parts>, head: &Head) -> Result<Visitor, Response> {
         session: None,
         signed_out: CancellationToken::new(),
         token: None,
+        address: ends.peer.ip(),
         is_near: ends.peer.ip().to_canonical().is_loopback(),
         last_account,
     };

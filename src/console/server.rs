@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +26,6 @@ use rand::rngs::StdRng;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -44,7 +43,7 @@ use super::{
 };
 use crate::{
     domain::time::UnixMicros,
-    limits::{ConnectionState, Shares},
+    limits::{ConnectionState, Permit, ShareKey, SharedPool, Shares},
     listen::{Connection, Limits, incoming, serve_connections},
     metrics::{Listener, Metrics},
 };
@@ -75,11 +74,11 @@ pub(super) struct Parts {
     pub(super) now: Box<dyn Fn() -> UnixMicros + Send + Sync>,
     /// Where cookies belong: another console on this host has another port.
     pub(super) port: u16,
-    pub(super) streams: Arc<Semaphore>,
+    pub(super) streams: SharedPool,
     pub(super) grpc: GrpcListener,
     pub(super) history: Arc<History>,
     pub(super) shutdown: CancellationToken,
-    requests: Semaphore,
+    requests: SharedPool,
 }
 
 /// Both ends of a connection, and what the listener knows of it.
@@ -149,10 +148,10 @@ impl Console {
         Ok(Self(Arc::new(Parts {
             guard: Guard::new(address, tls, settings.console_url.as_deref())?,
             sessions: Sessions::new(limits, random),
-            streams: Arc::new(Semaphore::new(settings.streams_max)),
+            streams: SharedPool::of_places(settings.streams_max),
             grpc,
             history: Arc::default(),
-            requests: Semaphore::new(settings.requests_in_flight_max),
+            requests: SharedPool::of_places(settings.requests_in_flight_max),
             port: address.port(),
             settings,
             calls,
@@ -308,14 +307,15 @@ async fn bound(State(parts): State<Arc<Parts>>, request: Request, next: Next) ->
         Ok(Ok(body)) => head.extensions.insert(ReadBody(body.to_bytes())),
     };
     // After the form is read: one that never ends holds its connection, and no page of others.
-    let Ok(_permit) = parts.requests.try_acquire() else {
+    let address = head.extensions.get::<Ends>().map(|ends| ends.peer.ip());
+    let Ok(_permit) = parts.requests.try_acquire(ShareKey::of_address(address), 1) else {
         let text = "Too many pages are being made. Try again in a moment.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], text).into_response();
     };
     next.run(Request::from_parts(head, Body::empty())).await
 }
 
-/// Runs something only while a permit of the console's streams is there.
-pub(super) fn stream_permit(parts: &Parts) -> Option<tokio::sync::OwnedSemaphorePermit> {
-    Arc::clone(&parts.streams).try_acquire_owned().ok()
+/// A place among the console's streams for a browser at this address, if there is one.
+pub(super) fn stream_permit(parts: &Parts, address: IpAddr) -> Option<Permit> {
+    parts.streams.try_acquire(ShareKey::of_address(Some(address)), 1).ok()
 }

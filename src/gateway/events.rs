@@ -177,7 +177,8 @@ impl Gateway {
     pub fn publish(&self, events: Vec<CheckedEvent>) -> Result<Publishing, GatewayError> {
         let start = Instant::now();
         let bytes = events.iter().map(|event| event.content.encoded.len()).sum();
-        let permit = self.0.admission.admit(events.len(), bytes)?;
+        let account = events.first().map(|event| event.address.account);
+        let permit = self.0.admission.admit(account, events.len(), bytes)?;
         let sizes = events.iter().map(|event| (event.address.account, event.content.encoded.len()));
         let sizes: Vec<_> = sizes.collect();
         let registry = self.0.store.registry();

@@ -113,6 +113,16 @@ impl SharedPool {
         self.0.max
     }
 
+    /// What one caller may have at most.
+    pub fn share_max(&self) -> usize {
+        self.0.share_max.max(self.0.first.min(self.0.max))
+    }
+
+    /// What nobody uses.
+    pub fn free(&self) -> usize {
+        self.0.max.saturating_sub(self.lock().used)
+    }
+
     /// A part for this caller that is empty so far.
     pub fn empty(&self, key: ShareKey) -> Permit {
         Permit { pool: self.clone(), key, amount: 0 }

@@ -5,12 +5,16 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+use tokio::time::timeout;
+
+use crate::{
+    domain::ids::AccountId,
+    limits::{Permit, ShareKey, SharedPool},
+    metrics::Metrics,
 };
 
-use crate::metrics::Metrics;
+/// Bytes of the bodies of a source that has none: one of the usual size fits.
+const FIRST_BYTES: usize = 1024 * 1024;
 
 /// Most bytes, and the longest time, that [`drain`] reads: a client that is still sending when its connection
 /// is closed may never see the response.
@@ -30,36 +34,37 @@ pub(super) enum ReadError {
     BudgetExhausted,
 }
 
-/// A limit on the bytes of all bodies together.
+/// A limit on the bytes of all bodies together, with a share for each account.
 pub(super) struct ByteBudget {
-    free: Arc<Semaphore>,
+    pool: SharedPool,
     metrics: Arc<Metrics>,
 }
 
 /// A complete body, and its share of the budget.
 pub(super) struct BufferedBody {
     pub(super) bytes: Vec<u8>,
-    reserved: Option<OwnedSemaphorePermit>,
+    reserved: Permit,
     metrics: Arc<Metrics>,
 }
 
 impl ByteBudget {
     /// A budget of `bytes_max`.
     pub(super) fn new(bytes_max: usize, metrics: Arc<Metrics>) -> Self {
-        Self { free: Arc::new(Semaphore::new(bytes_max.min(Semaphore::MAX_PERMITS))), metrics }
+        Self { pool: SharedPool::new(bytes_max, FIRST_BYTES), metrics }
+    }
+
+    /// An empty body of a source of this account.
+    pub(super) fn body(&self, account: AccountId) -> BufferedBody {
+        let reserved = self.pool.empty(ShareKey::Account(account.get()));
+        BufferedBody { bytes: Vec::new(), reserved, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 impl BufferedBody {
-    fn append(&mut self, data: &[u8], budget: &ByteBudget) -> Result<(), ReadError> {
-        let count = u32::try_from(data.len()).map_err(|_| ReadError::TooLarge)?;
-        let permit =
-            Arc::clone(&budget.free).try_acquire_many_owned(count).map_err(|_| ReadError::BudgetExhausted)?;
-        match &mut self.reserved {
-            Some(reserved) => reserved.merge(permit),
-            None => self.reserved = Some(permit),
-        }
-        self.metrics.ingest.bytes_in_flight.add(count.into());
+    fn append(&mut self, data: &[u8]) -> Result<(), ReadError> {
+        let bytes = self.bytes.len() + data.len();
+        self.reserved.try_resize(bytes).map_err(|_| ReadError::BudgetExhausted)?;
+        self.metrics.ingest.bytes_in_flight.add(i64::try_from(data.len()).unwrap_or(i64::MAX));
         self.bytes.extend_from_slice(data);
         Ok(())
     }
@@ -72,33 +77,31 @@ impl Drop for BufferedBody {
     }
 }
 
-/// Reads the whole body.
+/// Reads the whole body into `buffered`.
 pub(super) async fn read(
     body: &mut Incoming,
     bytes_max: usize,
-    budget: &ByteBudget,
+    buffered: BufferedBody,
     limit: Duration,
 ) -> Result<BufferedBody, ReadError> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(ReadError::TooLarge);
     }
-    timeout(limit, read_frames(body, bytes_max, budget)).await.unwrap_or(Err(ReadError::TooSlow))
+    timeout(limit, read_frames(body, bytes_max, buffered)).await.unwrap_or(Err(ReadError::TooSlow))
 }
 
 async fn read_frames(
     body: &mut Incoming,
     bytes_max: usize,
-    budget: &ByteBudget,
+    mut buffered: BufferedBody,
 ) -> Result<BufferedBody, ReadError> {
-    let mut buffered =
-        BufferedBody { bytes: Vec::new(), reserved: None, metrics: Arc::clone(&budget.metrics) };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ReadError::Broken)?;
         let Some(data) = frame.data_ref() else { continue };
         if buffered.bytes.len() + data.len() > bytes_max {
             return Err(ReadError::TooLarge);
         }
-        buffered.append(data, budget)?;
+        buffered.append(data)?;
     }
     Ok(buffered)
 }

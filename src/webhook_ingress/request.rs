@@ -27,7 +27,7 @@ use crate::{
     },
     event::parse,
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
-    limits::FailureRateLimiter,
+    limits::{FailureRateLimiter, ShareKey, SharedPool},
     log_throttle::LogThrottle,
     metrics::IngestOutcome,
 };
@@ -50,7 +50,7 @@ pub(super) struct Ingest {
     clock: Arc<dyn Clock>,
     sources: SourcesFile,
     settings: IngestSettings,
-    in_flight: Semaphore,
+    in_flight: SharedPool,
     budget: ByteBudget,
     /// One permit: the turn to parse a large body.
     large_body: Arc<Semaphore>,
@@ -77,7 +77,7 @@ impl Ingest {
             gateway,
             clock,
             sources,
-            in_flight: Semaphore::new(settings.requests_in_flight_max.min(Semaphore::MAX_PERMITS)),
+            in_flight: SharedPool::of_places(settings.requests_in_flight_max),
             budget,
             large_body: Arc::new(Semaphore::new(1)),
             failures: FailureRateLimiter::new(
@@ -161,13 +161,15 @@ impl Ingest {
             let (status, outcome) = (StatusCode::LOOP_DETECTED, IngestOutcome::Looped);
             return Err(HttpError::new(status, "LOOP_DETECTED", outcome, message));
         }
-        let _permit = self.in_flight.try_acquire().map_err(|_| {
+        let key = ShareKey::Account(source.account.get());
+        let _permit = self.in_flight.try_acquire(key, 1).map_err(|_| {
             HttpError::overloaded("ingest_requests_in_flight_max", settings.requests_in_flight_max)
         })?;
         let _gauge = self.gateway.metrics().ingest.requests_in_flight.track();
         // Before the body is read.
         self.gateway.check_load()?;
-        let body = body::read(body, settings.body_bytes_max, &self.budget, settings.read_timeout).await;
+        let buffered = self.budget.body(source.account);
+        let body = body::read(body, settings.body_bytes_max, buffered, settings.read_timeout).await;
         let body = body.map_err(|error| self.read_error(error))?;
         if let Some(secret) = &source.signing_secret {
             let (now, tolerance) = (self.clock.now(), settings.signature_tolerance);

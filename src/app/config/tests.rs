@@ -56,6 +56,7 @@ fn setting(arg: &Arg) -> Setting {
         "ADDRESS" => format!("[::1]:{}", key.bytes().map(u16::from).sum::<u16>()),
         "CIDR" => "127.0.0.0/8,::1/128".to_owned(),
         "HOST" => "example.com,10.0.0.0/8".to_owned(),
+        "NAME" => "cookie,x-forwarded-for".to_owned(),
         "URL" => "http://proxy.example:3128".to_owned(),
         "FILTER" => "warn,tidings=debug".to_owned(),
         other => panic!("{key} takes a {other}: give it a sample"),

@@ -14,16 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::Stream;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Streaming;
 
 use super::{Failure, Visitor, deliveries};
 use crate::{
     console::{forms::Fields, server::stream_permit},
+    limits::Permit,
     proto::v1::{self, delivery::State},
 };
 
@@ -41,7 +39,7 @@ pub(super) async fn deliveries(
     Path(account): Path<i64>,
     fields: Fields,
 ) -> Result<Response, Failure> {
-    let Some(permit) = stream_permit(&visitor.parts) else {
+    let Some(permit) = stream_permit(&visitor.parts, visitor.address) else {
         // The browser polls instead.
         return Ok((StatusCode::SERVICE_UNAVAILABLE, "Too many live pages are open.\n").into_response());
     };
@@ -85,7 +83,7 @@ struct Rows {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     signed_out: Pin<Box<WaitForCancellationFutureOwned>>,
     begun: bool,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Stream for Rows {
