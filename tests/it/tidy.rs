@@ -71,10 +71,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
         ],
     ),
     // It gets the services as a value.
-    ("console", &["config", "domain", "listen", "metrics", "proto"]),
+    ("console", &["config", "domain", "limits", "listen", "metrics", "proto"]),
     ("shutdown", &[]),
     ("telemetry", &["config"]),
-    ("ops", &["config", "listen", "metrics"]),
+    ("ops", &["config", "limits", "listen", "metrics"]),
     (
         "app",
         &[
