@@ -106,12 +106,13 @@ pub(super) fn check_listener(
         loopback: ListenContext::is_loopback(address.ip()),
         tokens: has_admin || tokens.are_asked_for(),
         certificates: certificates_required(config),
+        subjects: certificates_listed(config),
         insecure: config.access.insecure,
     };
     let policy = listen_policy(context)
         .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))?;
     match policy {
-        ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
+        ListenPolicy::Certificates | ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
         ListenPolicy::Authenticated | ListenPolicy::Loopback => tracing::info!(%address, "{policy}"),
     }
     Ok(())
@@ -122,8 +123,18 @@ const fn certificates_required(config: &Config) -> bool {
     config.grpc.tls.grpc_client_ca_file.is_some()
 }
 
+/// Whether the configuration says what certificates grant.
+const fn certificates_listed(config: &Config) -> bool {
+    !config.grpc.access.grpc_client_subjects.is_empty()
+}
+
 pub(super) fn token_settings(config: &Config, admin: Option<TokenHash>) -> TokenSettings {
-    TokenSettings { admin, proof_required: certificates_required(config), ..config.gateway.tokens.clone() }
+    TokenSettings {
+        admin,
+        proof_required: certificates_required(config),
+        certificates_listed: certificates_listed(config),
+        ..config.gateway.tokens.clone()
+    }
 }
 
 /// Ends tokens when they expire.

@@ -146,6 +146,14 @@ impl Config {
         resolved.check_needs("grpc_tls_cert_file", "grpc_tls_key_file");
         resolved.check_needs("grpc_tls_key_file", "grpc_tls_cert_file");
         resolved.check_needs("grpc_client_ca_file", "grpc_tls_cert_file");
+        resolved.check_needs("grpc_client_subjects", "grpc_client_ca_file");
+        let subjects = &self.grpc.access.grpc_client_subjects;
+        for (index, entry) in subjects.iter().enumerate() {
+            if subjects[..index].iter().any(|other| other.subject == entry.subject) {
+                let problem = format!("{:?} is there twice: give its rights in one entry", entry.subject);
+                resolved.add_fault_of("grpc_client_subjects", problem);
+            }
+        }
         resolved.check_needs("ingest_listen", "ingest_sources_file");
         resolved.check_needs("console_tls_cert_file", "console_tls_key_file");
         resolved.check_needs("console_tls_key_file", "console_tls_cert_file");

@@ -117,6 +117,12 @@ impl ResolvedSettings {
         self.faults.push(fault);
     }
 
+    /// Adds a fault of a setting's value as a whole.
+    pub fn add_fault_of(&mut self, key: &str, problem: String) {
+        let source = self.row(key).source.clone();
+        self.add_fault(ConfigFault::new(source, problem));
+    }
+
     /// Demands that one setting is not more than another, unless either has a fault already.
     pub fn check_at_most<T: PartialOrd + Copy>(&mut self, less: (&str, T), more: (&str, T), why: &str) {
         if less.1 > more.1 {

@@ -50,7 +50,13 @@ impl Row {
 /// `grpc_listen = 127.0.0.1:1 (flag --grpc-listen)`
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {} ({})", self.setting.key(), self.shown.join(","), self.source)
+        write!(
+            f,
+            "{} = {} ({})",
+            self.setting.key(),
+            self.shown.join(self.setting.separator().encode_utf8(&mut [0; 4])),
+            self.source
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, error::ErrorKind};
 use ipnet::IpNet;
 
 use super::proxies::ProxySetting;
-use crate::domain::egress::HostPattern;
+use crate::domain::{access::ClientSubject, egress::HostPattern};
 
 /// Prefix of all environment variables of settings.
 pub(super) const ENVIRONMENT_PREFIX: &str = "TIDINGS_";
@@ -56,6 +56,11 @@ impl Setting {
         matches!(self.0.get_action(), ArgAction::Append)
     }
 
+    /// Between the items of a list in one text: what clap knows, or a semicolon if items may have commas.
+    pub(super) fn separator(&self) -> char {
+        self.0.get_value_delimiter().unwrap_or(';')
+    }
+
     /// The placeholder of its value in the help.
     pub(super) fn placeholder(&self) -> String {
         self.0.get_value_names().and_then(<[_]>::first).map(ToString::to_string).unwrap_or_default()
@@ -92,8 +97,10 @@ impl Setting {
 
     /// The texts that a source gives for it.
     pub(super) fn texts(&self, raw: &RawValue) -> Result<Vec<String>, String> {
+        let separator = self.separator();
         let items = |text: &str| -> Vec<String> {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+            let items = split_unescaped(text, separator).map(str::trim);
+            items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
         };
         match raw {
             RawValue::Text(text) if self.is_list() => Ok(items(text)),
@@ -132,6 +139,7 @@ impl Setting {
         display::<IpNet>(matches, key)
             .or_else(|| display::<HostPattern>(matches, key))
             .or_else(|| display::<ProxySetting>(matches, key))
+            .or_else(|| display::<ClientSubject>(matches, key))
     }
 
     /// Parses one text of it, and returns the value as it is shown.
@@ -152,6 +160,16 @@ impl Setting {
             }),
         }
     }
+}
+
+/// The parts of a text between separators that no backslash precedes.
+fn split_unescaped(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut is_escaped = false;
+    text.split(move |character| {
+        let splits = character == separator && !is_escaped;
+        is_escaped = character == '\\' && !is_escaped;
+        splits
+    })
 }
 
 /// A value as a source gives it, before it is parsed.

@@ -2,9 +2,11 @@
 
 use super::ids::{AccountId, AccountScope};
 
+mod client_subject;
 mod listen_policy;
 mod token;
 
+pub use client_subject::ClientSubject;
 pub use listen_policy::{ListenContext, ListenPolicy, OpenToNetwork, listen_policy};
 pub use token::{
     ACCOUNTS_MAX, AccessToken, ConfiguredTokenError, DISPLAY_NAME_CHARS_MAX, TOKEN_CHARS_MAX,

@@ -28,6 +28,8 @@ pub struct TokenSettings {
     pub admin: Option<TokenHash>,
     /// Callers must authenticate even without any token, because clients need a certificate.
     pub proof_required: bool,
+    /// The configuration says what certificates grant, so that the first token takes nothing away from them.
+    pub certificates_listed: bool,
     /// Most tokens in the store. Revoked and expired ones count until they are forgotten. An administrator of some
     /// accounts may have a quarter, and the last quarter is for those who have few.
     pub tokens_max: usize,
@@ -35,7 +37,7 @@ pub struct TokenSettings {
 
 impl Default for TokenSettings {
     fn default() -> Self {
-        Self { admin: None, proof_required: false, tokens_max: 10_000 }
+        Self { admin: None, proof_required: false, certificates_listed: false, tokens_max: 10_000 }
     }
 }
 
@@ -100,9 +102,13 @@ impl Access {
 impl Gateway {
     /// Whether callers must authenticate. True from the first token on.
     pub fn asks_for_proof(&self) -> bool {
-        self.0.settings.tokens.proof_required
-            || self.0.access.admin.is_some()
-            || self.0.store.tokens().are_asked_for()
+        self.0.settings.tokens.proof_required || self.has_tokens()
+    }
+
+    /// Whether there is or was any token. From the first one on, a client certificate alone grants no more than the
+    /// configuration says.
+    pub fn has_tokens(&self) -> bool {
+        self.0.access.admin.is_some() || self.0.store.tokens().are_asked_for()
     }
 
     /// Looks up the token with this text: one hash and one lookup.
@@ -147,7 +153,8 @@ impl Gateway {
         let _adding = self.0.adding.lock().await;
         let tokens = self.0.store.tokens();
         let is_administrators = rights.allow(Scope::Admin) && rights.accounts == Accounts::All;
-        if !self.asks_for_proof() && !is_administrators {
+        let is_first = !self.has_tokens() && !self.0.settings.tokens.certificates_listed;
+        if is_first && !is_administrators {
             return Err(GatewayError::FirstTokenNotAdmin);
         }
         let (now, tokens_max) = (self.0.clock.now(), self.0.settings.tokens.tokens_max);

@@ -6,6 +6,7 @@ mod account_shares;
 mod audit;
 mod backup;
 mod bodies;
+mod client_certificates;
 mod clock;
 mod connections;
 mod crash;

@@ -58,12 +58,16 @@ fn setting(arg: &Arg) -> Setting {
         "HOST" => "example.com,10.0.0.0/8".to_owned(),
         "NAME" => "cookie,x-forwarded-for".to_owned(),
         "URL" => "http://proxy.example:3128".to_owned(),
+        "SUBJECT" => r"CN=a\;b\, c,O=Acme -> publish accounts/-; CN=d -> read manage accounts/7".to_owned(),
         "FILTER" => "warn,tidings=debug".to_owned(),
         other => panic!("{key} takes a {other}: give it a sample"),
     };
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let toml = match arg.get_action() {
-        ArgAction::Append => format!("[{}]", sample.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
+        ArgAction::Append => {
+            let separator = if placeholder == "SUBJECT" { "; " } else { "," };
+            format!("[{}]", sample.split(separator).map(quoted).collect::<Vec<_>>().join(", "))
+        }
         _ if ["COUNT", "true|false"].contains(&placeholder) => sample.clone(),
         _ => quoted(&sample),
     };
@@ -77,6 +81,7 @@ fn needed_by(key: &str) -> Vec<(OsString, OsString)> {
         "grpc_tls_cert_file" => &["GRPC_TLS_KEY_FILE"],
         "grpc_tls_key_file" => &["GRPC_TLS_CERT_FILE"],
         "grpc_client_ca_file" => &["GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE"],
+        "grpc_client_subjects" => &["GRPC_CLIENT_CA_FILE", "GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE"],
         "console_tls_cert_file" => &["CONSOLE_TLS_KEY_FILE"],
         "console_tls_key_file" => &["CONSOLE_TLS_CERT_FILE"],
         "ingest_listen" => &["INGEST_SOURCES_FILE"],
@@ -337,7 +342,25 @@ fn a_file_that_cannot_be_read_is_a_fault_of_whoever_names_it() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
-    let cases: [(&[&str], &str); 6] = [
+    let subject_twice = [
+        "--grpc-client-subjects",
+        r"CN=a -> read accounts/7; CN=b\;c -> read accounts/7",
+        "--grpc-client-subjects",
+        "CN=a -> publish accounts/-",
+        "--grpc-client-ca-file=x",
+        "--grpc-tls-cert-file=x",
+        "--grpc-tls-key-file=x",
+    ];
+    let cases: [(&[&str], &str); 9] = [
+        (&subject_twice, r#"flag --grpc-client-subjects: "CN=a" is there twice"#),
+        (
+            &["--grpc-client-subjects", "CN=a -> read accounts/-"],
+            "(flag --grpc-client-subjects) needs grpc_client_ca_file, which is not set",
+        ),
+        (
+            &["--grpc-client-subjects", "CN=a, O=b -> read accounts/-"],
+            r#"flag --grpc-client-subjects: "CN=a, O=b -> read accounts/-" has " O=b" in its subject"#,
+        ),
         (&["--retry-max-backoff", "1s"], "flag --retry-max-backoff: retry_min_backoff = 5s (default)"),
         (&["--backlog-max", "1000"], "the backlog of one subscription would not fit"),
         (

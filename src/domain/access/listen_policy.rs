@@ -12,6 +12,8 @@ pub struct ListenContext {
     pub tokens: bool,
     /// Clients authenticate with a certificate.
     pub certificates: bool,
+    /// The configuration says what certificates grant.
+    pub subjects: bool,
     /// The operator allows unauthenticated access.
     pub insecure: bool,
 }
@@ -19,8 +21,10 @@ pub struct ListenContext {
 /// The callers that a listening gateway accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenPolicy {
-    /// Callers with an access token or a client certificate.
+    /// Callers with an access token, or a client certificate that the configuration grants something to.
     Authenticated,
+    /// Every holder of a client certificate: nothing says what any of them may do.
+    Certificates,
     /// Every process on this machine.
     Loopback,
     /// Anyone who can connect; the operator asked for it.
@@ -42,9 +46,10 @@ pub struct OpenToNetwork;
 /// See [`OpenToNetwork`].
 pub const fn listen_policy(asked: ListenContext) -> Result<ListenPolicy, OpenToNetwork> {
     match asked {
-        ListenContext { tokens: true, .. } | ListenContext { certificates: true, .. } => {
+        ListenContext { tokens: true, .. } | ListenContext { certificates: true, subjects: true, .. } => {
             Ok(ListenPolicy::Authenticated)
         }
+        ListenContext { certificates: true, .. } => Ok(ListenPolicy::Certificates),
         ListenContext { loopback: true, .. } => Ok(ListenPolicy::Loopback),
         ListenContext { insecure: true, .. } => Ok(ListenPolicy::Insecure),
         _ => Err(OpenToNetwork),
@@ -61,7 +66,13 @@ impl ListenContext {
 impl fmt::Display for ListenPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Authenticated => "every call needs an access token or a client certificate",
+            Self::Authenticated => {
+                "every call needs an access token, or a client certificate whose subject grpc_client_subjects lists"
+            }
+            Self::Certificates => {
+                "every holder of a client certificate has full access (no access token, no grpc_client_subjects): from the \
+                 first access token on, certificates alone grant only what grpc_client_subjects lists"
+            }
             Self::Loopback => {
                 "no authentication: every process on this machine has full access (loopback address, no access token)"
             }
@@ -76,12 +87,18 @@ mod tests {
 
     #[test]
     fn no_gateway_is_open_to_the_network_by_mistake() {
-        for number in 0..16_u8 {
+        for number in 0..32_u8 {
             let bit = |index: u8| number & (1 << index) != 0;
-            let asked =
-                ListenContext { loopback: bit(0), tokens: bit(1), certificates: bit(2), insecure: bit(3) };
+            let asked = ListenContext {
+                loopback: bit(0),
+                tokens: bit(1),
+                certificates: bit(2),
+                insecure: bit(3),
+                subjects: bit(4),
+            };
             let expected = match asked {
-                _ if bit(1) || bit(2) => Ok(ListenPolicy::Authenticated),
+                _ if bit(1) || bit(2) && bit(4) => Ok(ListenPolicy::Authenticated),
+                _ if bit(2) => Ok(ListenPolicy::Certificates),
                 _ if bit(0) => Ok(ListenPolicy::Loopback),
                 _ if bit(3) => Ok(ListenPolicy::Insecure),
                 _ => Err(OpenToNetwork),

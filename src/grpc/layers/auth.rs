@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     domain::{
-        access::{ListenContext, Scope},
+        access::{ClientSubject, ListenContext, Rights, Scope},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
@@ -39,7 +39,7 @@ mod grant;
 mod method_scopes;
 mod stream_expiry;
 
-use grant::MissingScope;
+use grant::{Holder, MissingScope};
 
 pub(in crate::grpc) use grant::Grant;
 
@@ -55,9 +55,17 @@ pub enum Exposure {
 }
 
 /// Settings of the check of callers, and its limits.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Access")]
 pub struct AccessSettings {
+    /// What client certificates grant without an access token: `CN=publisher,O=Acme -> publish accounts/1`.
+    ///
+    /// An entry has a subject as the log shows it, an arrow, scopes (publish, read, manage, admin) and accounts;
+    /// accounts/- is all. Entries in one text are separated by semicolons; the flag may be repeated. Certificates
+    /// of other subjects prove the connection only: their calls need an access token. Without entries and before
+    /// the first access token, every certificate of grpc_client_ca_file grants everything, and a warning says so.
+    #[arg(long, value_name = "SUBJECT", value_parser = ClientSubject::parse)]
+    pub grpc_client_subjects: Vec<ClientSubject>,
     /// Callers of gRPC reflection: everybody (open), those with an access token of any scope (token), nobody
     /// (off).
     #[arg(long, value_name = "WORD", default_value = "open")]
@@ -81,6 +89,8 @@ pub(in crate::grpc) struct AuthLayer(Arc<Auth>);
 struct Auth {
     gateway: Gateway,
     settings: AccessSettings,
+    /// What certificates grant, by subject.
+    subjects: HashMap<String, Arc<ClientSubject>>,
     methods: HashMap<String, Method>,
     failures: FailureRateLimiter,
     log_throttle: LogThrottle,
@@ -95,6 +105,8 @@ struct Method {
 impl AuthLayer {
     /// Knows every method that the server offers.
     pub(in crate::grpc) fn new(gateway: Gateway, settings: AccessSettings) -> Self {
+        let subjects = settings.grpc_client_subjects.iter();
+        let subjects = subjects.map(|entry| (entry.subject.clone(), Arc::new(entry.clone()))).collect();
         let failures =
             FailureRateLimiter::new(settings.failures_per_minute_max, settings.failure_addresses_max);
         let method = |method: &methods::Method| {
@@ -103,7 +115,8 @@ impl AuthLayer {
             (method.path.clone(), Method { required, streams: method.streams_responses })
         };
         let methods = methods::served().iter().map(method).collect();
-        Self(Arc::new(Auth { gateway, settings, methods, failures, log_throttle: LogThrottle::new() }))
+        let log_throttle = LogThrottle::new();
+        Self(Arc::new(Auth { gateway, settings, subjects, methods, failures, log_throttle }))
     }
 }
 
@@ -124,52 +137,56 @@ impl Auth {
         let credentials = credentials(request.headers());
         // Services do not need the token, so they cannot leak it.
         request.headers_mut().remove(AUTHORIZATION);
-        let (principal, issued) = match exposure {
-            Exposure::Open => (Principal::Anonymous, None),
+        let (principal, holder) = match exposure {
+            Exposure::Open => (Principal::Anonymous, Holder::Unrestricted),
             _ => self.authenticate(&peer, credentials).map_err(|error| self.reject(error, &peer))?,
         };
+        let caller = Caller { principal, peer };
         let missing = match method.required {
             RequiredScope::Scope(scope) | RequiredScope::OwnOr(scope) => {
-                missing_scope(scope, &principal, issued.as_deref(), &peer)
+                missing_scope(scope, &caller, holder.rights())
             }
             RequiredScope::Reflection | RequiredScope::Health => None,
         };
-        let ends = issued.clone().filter(|_| method.streams);
-        let grant = Grant::new(issued, Arc::clone(self.gateway.metrics()), missing);
+        let ends = holder.token().filter(|_| method.streams).cloned();
+        let grant = Grant::new(holder, Arc::clone(self.gateway.metrics()), missing);
         if !matches!(method.required, RequiredScope::OwnOr(_)) {
             grant.check_scope()?;
         }
-        let share = share(request.extensions_mut(), &peer);
-        if let Principal::Token(name) | Principal::Certificate(name) = &principal {
-            share.prove(ShareKey::of_name(name));
+        let share = share(request.extensions_mut(), &caller.peer);
+        if caller.principal != Principal::Anonymous {
+            share.prove(share_of(&caller));
         }
         if exposure != Exposure::Open {
             share.prove_connection();
         }
         request.extensions_mut().insert(grant);
-        request.extensions_mut().insert(Caller { principal, peer });
+        request.extensions_mut().insert(caller);
         Ok(ends)
     }
 
-    /// The caller, and the token that it presented.
-    fn authenticate(
-        &self,
-        peer: &Peer,
-        credentials: Credentials,
-    ) -> Result<(Principal, Option<Arc<Issued>>), AuthError> {
+    /// The caller, and what gives it its rights.
+    fn authenticate(&self, peer: &Peer, credentials: Credentials) -> Result<(Principal, Holder), AuthError> {
         let certified = peer.certificate.clone().map(Principal::Certificate);
         if !self.gateway.asks_for_proof() {
-            return Ok((certified.unwrap_or_default(), None));
+            return Ok((certified.unwrap_or_default(), Holder::Unrestricted));
         }
-        match (credentials, certified) {
-            // A token grants less than a certificate, and was sent on purpose: it decides.
-            (Credentials::Token(text), _) => {
+        match (credentials, &peer.certificate, certified) {
+            // A token was sent on purpose: it decides, whatever the certificate grants.
+            (Credentials::Token(text), ..) => {
                 let issued = self.gateway.authenticate(&text).map_err(AuthError::Token)?;
-                Ok((Principal::Token(issued.token.id.name()), Some(issued)))
+                Ok((Principal::Token(issued.token.id.name()), Holder::Token(issued)))
             }
-            (Credentials::Malformed, _) => Err(AuthError::Malformed),
-            (Credentials::None, Some(certified)) => Ok((certified, None)),
-            (Credentials::None, None) => Err(AuthError::Missing),
+            (Credentials::Malformed, ..) => Err(AuthError::Malformed),
+            (Credentials::None, Some(subject), Some(certified)) => match self.subjects.get(subject) {
+                Some(entry) => Ok((certified, Holder::Certificate(Arc::clone(entry)))),
+                // Nothing says what a certificate grants: there is neither a token nor an entry yet.
+                None if self.subjects.is_empty() && !self.gateway.has_tokens() => {
+                    Ok((certified, Holder::Unrestricted))
+                }
+                None => Err(AuthError::Unlisted),
+            },
+            (Credentials::None, ..) => Err(AuthError::Missing),
         }
     }
 
@@ -179,8 +196,13 @@ impl Auth {
         let address = peer.address.map(|address| address.ip().to_canonical());
         let (reason, denied, message) = error.describe();
         if let Some(calls) = self.log_throttle.record() {
-            let peer = address.map(tracing::field::display);
-            tracing::warn!(peer.address = peer, reason, calls, "rejected calls without a valid access token");
+            tracing::warn!(
+                peer.address = address.map(tracing::field::display),
+                peer.certificate,
+                reason,
+                calls,
+                "rejected calls without a valid access token"
+            );
         }
         match self.failures.record(address, Instant::now()) {
             Ok(()) => {
@@ -196,16 +218,13 @@ impl Auth {
 }
 
 /// The scope that a caller has not got; `None` if it may call.
-fn missing_scope(
-    scope: Scope,
-    principal: &Principal,
-    issued: Option<&Issued>,
-    peer: &Peer,
-) -> Option<MissingScope> {
-    let message = match issued {
-        Some(issued) if issued.token.rights.allow(scope) => return None,
-        Some(_) => format!("{principal} may not call this method: it needs the scope {}", scope.word()),
-        None if *principal == Principal::Anonymous && scope == Scope::Admin && !is_local(peer) => {
+fn missing_scope(scope: Scope, caller: &Caller, rights: Option<&Rights>) -> Option<MissingScope> {
+    let message = match rights {
+        Some(rights) if rights.allow(scope) => return None,
+        Some(_) => {
+            format!("{} may not call this method: it needs the scope {}", caller.principal, scope.word())
+        }
+        None if is_remote_anonymous(caller) && scope == Scope::Admin => {
             "without an access token, methods that need the scope admin may be called from the server's own machine only"
                 .to_owned()
         }
@@ -214,9 +233,18 @@ fn missing_scope(
     Some(MissingScope { scope, message })
 }
 
-/// Whether the caller is on this machine, or its transport has no addresses.
-fn is_local(peer: &Peer) -> bool {
-    peer.address.is_none_or(|address| ListenContext::is_loopback(address.ip()))
+/// Whether a caller without any proof is on another machine.
+fn is_remote_anonymous(caller: &Caller) -> bool {
+    caller.principal == Principal::Anonymous
+        && caller.peer.address.is_some_and(|address| !ListenContext::is_loopback(address.ip()))
+}
+
+/// Whose share of the limits a call takes.
+fn share_of(caller: &Caller) -> ShareKey {
+    match &caller.principal {
+        Principal::Anonymous => ShareKey::of_address(caller.peer.address.map(|address| address.ip())),
+        Principal::Token(name) | Principal::Certificate(name) => ShareKey::of_name(name),
+    }
 }
 
 /// The share of a call.
@@ -258,6 +286,8 @@ fn credentials(headers: &HeaderMap) -> Credentials {
 #[derive(Clone, Copy)]
 enum AuthError {
     Missing,
+    /// There is only a client certificate, and its subject grants nothing.
+    Unlisted,
     Malformed,
     Token(TokenFault),
 }
@@ -270,6 +300,12 @@ impl AuthError {
                 "TOKEN_MISSING",
                 CallDenied::Missing,
                 "the call needs an access token: send the metadata `authorization: Bearer <token>`",
+            ),
+            Self::Unlisted => (
+                "TOKEN_MISSING",
+                CallDenied::Missing,
+                "the call needs an access token, since grpc_client_subjects has no entry for the subject of the client \
+                 certificate: send the metadata `authorization: Bearer <token>`",
             ),
             Self::Malformed => (
                 "TOKEN_INVALID",

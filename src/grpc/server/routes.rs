@@ -70,7 +70,7 @@ pub(super) fn routes(
 ) -> Router {
     let filters = ServiceBuilder::new()
         // First, so that callers without access cannot use up the concurrency limit.
-        .layer(AuthLayer::new(gateway.clone(), settings.access))
+        .layer(AuthLayer::new(gateway.clone(), settings.access.clone()))
         // Before anything of a message is read.
         .layer(ConcurrencyLimitLayer::new(
             gateway.clone(),

@@ -132,7 +132,7 @@ fn parse_creation(
     if expire_time.is_some_and(|time| time <= gateway.now()) {
         fields.violations.invalid("access_token.expire_time", "must be in the future");
     }
-    let caller = fields.grant().own_token().map(|own| own.token.id.name());
+    let caller = fields.grant().holder_name();
     let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(caller, request) });
     let administrator = fields.grant().accounts().clone();
     fields.finish(Some(CreateAccessToken { display_name, rights, expire_time, administrator, request }))

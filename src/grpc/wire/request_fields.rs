@@ -68,7 +68,7 @@ impl Fields {
             self.violations.push(
                 ViolationKind::AccountDenied,
                 field,
-                "is not of an account that the access token is for",
+                "is not of an account that the caller may use",
             );
         }
         permitted

@@ -6,7 +6,8 @@ use tonic::{Code, Request};
 
 use crate::{
     domain::{
-        access::{Accounts, Scope},
+        access::{Accounts, ClientSubject, Rights, Scope},
+        caller::Principal,
         ids::AccountScope,
     },
     gateway::Issued,
@@ -17,11 +18,39 @@ use crate::{
 /// The accounts that a call may name. The extensions of every request that reaches a service have one.
 #[derive(Clone)]
 pub(in crate::grpc) struct Grant {
-    /// The caller's token; `None` if every account is allowed.
-    issued: Option<Arc<Issued>>,
+    holder: Holder,
     metrics: Arc<Metrics>,
     /// The scope that the method requires and the caller has not got: it may ask about itself only.
     missing: Option<Arc<MissingScope>>,
+}
+
+/// What gives a caller its rights.
+#[derive(Clone)]
+pub(super) enum Holder {
+    /// Nothing is asked for: everything is allowed.
+    Unrestricted,
+    /// Its access token.
+    Token(Arc<Issued>),
+    /// Its certificate, by an entry of the configuration.
+    Certificate(Arc<ClientSubject>),
+}
+
+impl Holder {
+    /// `None` if everything is allowed.
+    pub(super) fn rights(&self) -> Option<&Rights> {
+        match self {
+            Self::Unrestricted => None,
+            Self::Token(issued) => Some(&issued.token.rights),
+            Self::Certificate(entry) => Some(&entry.rights),
+        }
+    }
+
+    pub(super) fn token(&self) -> Option<&Arc<Issued>> {
+        match self {
+            Self::Token(issued) => Some(issued),
+            Self::Unrestricted | Self::Certificate(_) => None,
+        }
+    }
 }
 
 /// A scope that a caller has not got.
@@ -31,12 +60,8 @@ pub(super) struct MissingScope {
 }
 
 impl Grant {
-    pub(super) fn new(
-        issued: Option<Arc<Issued>>,
-        metrics: Arc<Metrics>,
-        missing: Option<MissingScope>,
-    ) -> Self {
-        Self { issued, metrics, missing: missing.map(Arc::new) }
+    pub(super) fn new(holder: Holder, metrics: Arc<Metrics>, missing: Option<MissingScope>) -> Self {
+        Self { holder, metrics, missing: missing.map(Arc::new) }
     }
 
     /// The grant of a request.
@@ -47,7 +72,7 @@ impl Grant {
     pub(in crate::grpc) fn of<T>(request: &Request<T>) -> Result<Self, GrpcError> {
         // Without a grant nobody has checked the caller, so nothing is allowed.
         let grant = request.extensions().get::<Self>().ok_or_else(GrpcError::internal)?;
-        match &grant.issued {
+        match grant.holder.token() {
             Some(issued) if issued.ended().is_cancelled() => Err(ended()),
             _ => Ok(grant.clone()),
         }
@@ -55,7 +80,17 @@ impl Grant {
 
     /// The token of the call itself.
     pub(in crate::grpc) fn own_token(&self) -> Option<&Arc<Issued>> {
-        self.issued.as_ref()
+        self.holder.token()
+    }
+
+    /// The name of what gives the caller its rights, other than of any other such thing; `None` if everything is
+    /// allowed.
+    pub(in crate::grpc) fn holder_name(&self) -> Option<String> {
+        match &self.holder {
+            Holder::Unrestricted => None,
+            Holder::Token(issued) => Some(issued.token.id.name()),
+            Holder::Certificate(entry) => Some(Principal::Certificate(entry.subject.clone()).to_string()),
+        }
     }
 
     /// Checks the scope that the method requires.
@@ -72,20 +107,21 @@ impl Grant {
 
     /// The accounts that the call may name.
     pub(in crate::grpc) fn accounts(&self) -> &Accounts {
-        self.issued.as_ref().map_or(&Accounts::All, |issued| &issued.token.rights.accounts)
+        self.holder.rights().map_or(&Accounts::All, |rights| &rights.accounts)
     }
 
     /// Checks that the call may name every account, which `what` concerns.
     ///
     /// # Errors
     ///
-    /// The caller's token is for some accounts only.
+    /// The caller may use some accounts only.
     pub(in crate::grpc) fn check_all_accounts(&self, what: &str) -> Result<(), GrpcError> {
         if self.accounts().cover(AccountScope::All) {
             return Ok(());
         }
         self.count_denied();
-        let message = format!("{what} is of all accounts, and the access token is for some: use one for all");
+        let proof = if self.own_token().is_some() { "access token" } else { "client certificate" };
+        let message = format!("{what} is of all accounts, and the {proof} is for some: use one for all");
         Err(GrpcError::new(Code::PermissionDenied, "ACCOUNT_DENIED", message))
     }
 
