@@ -43,6 +43,7 @@ mod subscriptions;
 mod watch;
 
 pub use access::{CreateAccessToken, NewAccessToken, TOKEN_TICK, TokenFault, TokenSettings};
+pub use audit::Applied;
 pub use backup::{BACKUP_TIME_MAX, BACKUPS_MAX, BackupRun};
 pub use deliveries::{AttemptResult, ListDeliveries, Summary};
 pub use error::{Debtor, ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};

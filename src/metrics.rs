@@ -371,7 +371,7 @@ impl Metrics {
             audit_records: counters(
                 r,
                 "tidings_audit_records_total",
-                "Audit records written, by outcome of the call.",
+                "Calls on record, by outcome; repeats of what changed nothing share a record.",
                 "outcome",
                 &AUDIT_OUTCOMES,
             ),
@@ -425,14 +425,14 @@ impl Metrics {
         self.backups[usize::from(!is_complete)].inc();
     }
 
-    /// Counts a call with an audit record of this outcome.
-    pub fn audited(&self, outcome: AuditOutcome) {
+    /// Counts calls that an audit record of this outcome stands for.
+    pub fn audited(&self, outcome: AuditOutcome, calls: u64) {
         let index = match outcome {
             AuditOutcome::Unknown => 0,
             AuditOutcome::Ok => 1,
             AuditOutcome::Refused => 2,
         };
-        self.audit_records[index].inc();
+        self.audit_records[index].inc_by(calls);
     }
 
     /// Counts an attempt to deliver `event`. The arrival time is measured for first attempts.

@@ -88,6 +88,17 @@ impl Accounts {
         }
     }
 
+    /// The account that a call about a resource of account `of` counts for, with what is shared by accounts: that
+    /// one if it is among these, else the first of these.
+    pub fn charged(&self, of: Option<AccountId>) -> Option<AccountId> {
+        match self {
+            Self::All => of,
+            Self::Only(accounts) => of
+                .filter(|account| self.cover(AccountScope::One(*account)))
+                .or_else(|| accounts.first().copied()),
+        }
+    }
+
     /// The listed accounts; empty for all.
     pub fn named(&self) -> &[AccountId] {
         match self {
@@ -148,5 +159,8 @@ mod tests {
         assert!(!some.cover(AccountScope::All) && accounts(&[]).cover(AccountScope::All));
         assert!(some.cover_all(&accounts(&[7])) && !some.cover_all(&accounts(&[7, 8])));
         assert!(!some.cover_all(&Accounts::All) && Accounts::All.cover_all(&some));
+        let [three, four] = [3, 4].map(|number| AccountId::new(number).ok());
+        assert_eq!([three, four, None].map(|of| some.charged(of)), [three; 3]);
+        assert_eq!([four, None].map(|of| Accounts::All.charged(of)), [four, None]);
     }
 }

@@ -1,6 +1,6 @@
 //! Audit records of calls that change something: caller, address, subject and outcome.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     ids::{AccountId, AccountScope},
@@ -9,6 +9,11 @@ use super::{
 
 /// Longest text from outside in a record, in bytes: the subject of a certificate has no bound of its own.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 256;
+/// How long repeats of a call that changed nothing are counted up in its record. A later one begins a record of its
+/// own.
+pub const AUDIT_REPEATS_FOR: Duration = Duration::from_hours(1);
+/// How a caller of another account is shown to those who may not know it.
+pub const FOREIGN_PRINCIPAL: &str = "another account";
 /// Approximate size of a record in bytes without its texts.
 const RECORD_BYTES: u64 = 64;
 
@@ -32,6 +37,8 @@ pub struct AuditedCall {
     pub method: String,
     /// Its subject.
     pub subject: AuditSubject,
+    /// The account that the record counts for, if that is not the account of its resource: one of the caller's.
+    pub account: Option<AccountId>,
 }
 
 /// The subject of a call: names, fields and numbers of the contract. Never a text that may be a secret.
@@ -70,6 +77,10 @@ pub struct AuditEnd {
     pub resource: Option<String>,
     /// More parameters, from the response.
     pub parameters: BTreeMap<String, String>,
+    /// The call was made, and there was nothing to change.
+    pub unchanged: bool,
+    /// Further calls that ended the same way, if they were counted before they are recorded.
+    pub repeats: u64,
 }
 
 /// The audit record of a call.
@@ -87,6 +98,10 @@ pub struct AuditRecord {
     pub reason: String,
     /// The end of the call; `None` while it is running, and if the gateway stopped before it ended.
     pub end_time: Option<UnixMicros>,
+    /// Further calls like it that changed nothing either.
+    pub repeats: u64,
+    /// The end of the last of these.
+    pub last_time: Option<UnixMicros>,
 }
 
 impl AuditRecord {
@@ -97,26 +112,73 @@ impl AuditRecord {
 
     /// The same after the end of the call.
     pub fn ended(mut self, end: AuditEnd, time: UnixMicros) -> Self {
-        let AuditEnd { outcome, code, reason, resource, parameters } = end;
+        let AuditEnd { outcome, code, reason, resource, parameters, unchanged: _, repeats } = end;
         if let Some(resource) = resource {
             self.call.subject.resource = resource;
         }
         self.call.subject.parameters.extend(parameters);
-        Self { outcome, code, reason, end_time: Some(time), ..self }
+        let last_time = (repeats > 0).then_some(time);
+        Self { outcome, code, reason, end_time: Some(time), repeats, last_time, ..self }
+    }
+
+    /// The same after another call that [`is_repeated_by`](Self::is_repeated_by).
+    pub fn counting(mut self, other: &Self) -> Self {
+        self.repeats += 1 + other.repeats;
+        self.last_time = other.last_time.or(other.end_time).max(self.last_time);
+        self
+    }
+
+    /// Whether another call, which changed nothing either, only repeats this one: the same caller at the same IP
+    /// address, method, subject and outcome, within [`AUDIT_REPEATS_FOR`].
+    pub fn is_repeated_by(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+            && self.end_time.is_some()
+            && other.key.time.since(self.key.time) <= AUDIT_REPEATS_FOR
+    }
+
+    /// What equal calls have in common: texts in a fixed order.
+    pub fn identity(&self) -> Vec<String> {
+        let AuditedCall { principal, address, method, subject, account } = &self.call;
+        let ip = address
+            .parse::<SocketAddr>()
+            .map_or_else(|_| address.clone(), |address| address.ip().to_string());
+        let texts = [principal, &ip, method, &subject.resource, &self.reason].map(String::clone);
+        let numbers = [
+            subject.fields.len().to_string(),
+            account.map_or(0, AccountId::get).to_string(),
+            format!("{:?} {}", self.outcome, self.code),
+        ];
+        let parameters = subject.parameters.iter().flat_map(|(name, value)| [name.clone(), value.clone()]);
+        texts.into_iter().chain(numbers).chain(subject.fields.iter().cloned()).chain(parameters).collect()
     }
 
     /// Its approximate size in bytes. The same for every engine.
     pub fn bytes(&self) -> u64 {
-        let AuditedCall { principal, address, method, subject } = &self.call;
+        let AuditedCall { principal, address, method, subject, account: _ } = &self.call;
         let texts = [principal, address, method, &subject.resource, &self.reason];
         let texts = texts.into_iter().chain(&subject.fields);
         let texts = texts.chain(subject.parameters.iter().flat_map(|(name, value)| [name, value]));
         RECORD_BYTES + texts.map(|text| text.len() as u64).sum::<u64>()
     }
 
-    /// The account of its resource, if any.
+    /// The account whose list has it: that of its resource, or without a resource that of its caller.
     pub fn account(&self) -> Option<AccountId> {
-        audited_account(&self.call.subject.resource)
+        let resource = &self.call.subject.resource;
+        audited_account(resource).or_else(|| self.call.account.filter(|_| resource.is_empty()))
+    }
+
+    /// The account whose share of the records it takes: one of the caller's; `None` for the operator's share.
+    pub fn charged_account(&self) -> Option<AccountId> {
+        self.call.account.or_else(|| audited_account(&self.call.subject.resource))
+    }
+
+    /// Whether its caller may not use the account of its resource, so that users of that account may not know it.
+    pub fn is_of_foreign_caller(&self) -> bool {
+        let of_resource = audited_account(&self.call.subject.resource);
+        let differs =
+            self.call.account.is_some() && of_resource.is_some() && self.call.account != of_resource;
+        // Records of earlier versions have the reason only.
+        differs || self.reason == "ACCOUNT_DENIED"
     }
 
     /// Whether its resource belongs to these accounts. A resource without an account belongs to no single
@@ -162,6 +224,18 @@ mod tests {
         assert!(delivery.is_of(account(12)) && delivery.is_of(AccountScope::All));
         assert!(!delivery.is_of(account(1)) && !record("accessTokens/ci").is_of(account(1)));
         assert!(record("").is_of(AccountScope::All) && record("accounts/x").account().is_none());
+        let by_one = |resource| {
+            let mut record = record(resource);
+            record.call.account = AccountId::new(1).ok();
+            record
+        };
+        assert!(by_one("").is_of(account(1)) && !by_one("accessTokens/ci").is_of(account(1)));
+        let foreign = by_one("accounts/12/subscriptions/crm");
+        assert!(
+            foreign.is_of(account(12)) && foreign.is_of_foreign_caller() && !delivery.is_of_foreign_caller()
+        );
+        let [of_one, of_twelve] = [1, 12].map(|number| AccountId::new(number).ok());
+        assert_eq!((foreign.charged_account(), delivery.charged_account()), (of_one, of_twelve));
         for resource in ["accounts/12", "accounts/12/subscriptions/crm", &delivery.call.subject.resource] {
             assert!(delivery.is_about(resource), "{resource}");
         }
@@ -184,6 +258,27 @@ mod tests {
         assert_eq!(ended.call.subject.parameters["replayed_count"], "3");
         assert_eq!((ended.outcome, ended.end_time), (AuditOutcome::Ok, Some(UnixMicros(7))));
         assert!(ended.bytes() > begun.bytes());
+    }
+
+    #[test]
+    fn a_repeat_is_the_same_call_by_the_same_caller_within_an_hour() {
+        let refused = |address: &str, seconds: i64| {
+            let mut record = record("accounts/1/subscriptions/a");
+            record.call.address = address.to_owned();
+            record.key.time = UnixMicros(seconds * 1_000_000);
+            let end = AuditEnd { outcome: AuditOutcome::Refused, code: 5, ..AuditEnd::default() };
+            let time = record.key.time;
+            record.ended(end, time)
+        };
+        let first = refused("10.0.0.1:7", 0);
+        let second = refused("10.0.0.1:8", 3600);
+        assert!(first.is_repeated_by(&second) && !first.is_repeated_by(&refused("10.0.0.1:8", 3601)));
+        assert!(!first.is_repeated_by(&refused("10.0.0.2:7", 0)));
+        let mut other = second.clone();
+        other.call.subject.parameters.insert("force".into(), "true".into());
+        assert!(!first.is_repeated_by(&other));
+        let counted = first.counting(&second).counting(&second);
+        assert_eq!((counted.repeats, counted.last_time), (2, second.end_time));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rand::RngExt;
 
-use super::{Gateway, GatewayError, Limit, Page, Resource};
+use super::{Applied, Gateway, GatewayError, Limit, Page, Resource};
 use crate::{
     domain::{
         access::{
@@ -218,13 +218,13 @@ impl Gateway {
         &self,
         id: &TokenId,
         accounts: &Accounts,
-    ) -> Result<Arc<Issued>, GatewayError> {
-        self.get_access_token(id, accounts)?;
+    ) -> Result<Applied<Arc<Issued>>, GatewayError> {
+        let changed = self.get_access_token(id, accounts)?.token.revoke_time.is_none();
         match self.0.store.change_tokens(TokenChange::Revoke(id.clone())).await {
             Err(StoreError::TokenNotFound) => return Err(no_token(id)),
             other => other?,
         }
-        self.get_access_token(id, accounts)
+        Ok(Applied { result: self.get_access_token(id, accounts)?, changed })
     }
 
     /// The current time, which decides whether tokens have expired.

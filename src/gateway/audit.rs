@@ -6,6 +6,29 @@ use crate::{
     store::{AuditQuery, AuditWrite, Page},
 };
 
+/// What a call returns, and whether it changed anything.
+#[derive(Clone, Debug)]
+pub struct Applied<T> {
+    /// The result.
+    pub result: T,
+    /// False if there was nothing to change, as when a paused subscription is paused.
+    pub changed: bool,
+}
+
+impl<T> Applied<T> {
+    /// The same with another result.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Applied<U> {
+        Applied { result: map(self.result), changed: self.changed }
+    }
+}
+
+/// The result of a call that always changes something.
+impl<T> From<T> for Applied<T> {
+    fn from(result: T) -> Self {
+        Self { result, changed: true }
+    }
+}
+
 impl Gateway {
     /// Records that a call is about to change something. The record is on disk when this returns.
     pub async fn audit_begin(&self, call: AuditedCall) -> Result<AuditKey, GatewayError> {
@@ -21,7 +44,7 @@ impl Gateway {
     pub async fn audit_end(&self, key: AuditKey, end: AuditEnd) {
         let outcome = end.outcome;
         match self.0.store.audit(AuditWrite::Ended(key, end)).await {
-            Ok(_) => self.0.metrics.audited(outcome),
+            Ok(_) => self.0.metrics.audited(outcome, 1),
             Err(error) => {
                 tracing::warn!(%error, audit.number = key.number, "cannot complete an audit record; its outcome stays unknown");
             }
@@ -30,10 +53,10 @@ impl Gateway {
 
     /// Records a call that was refused before it could change anything. If that fails, it is only counted.
     pub async fn audit_refused(&self, call: AuditedCall, end: AuditEnd) {
-        let outcome = end.outcome;
+        let (outcome, calls) = (end.outcome, 1 + end.repeats);
         match self.0.store.audit(AuditWrite::Refused(call, end)).await {
-            Ok(_) => self.0.metrics.audited(outcome),
-            Err(_) => self.0.metrics.audit_unrecorded.inc(),
+            Ok(_) => self.0.metrics.audited(outcome, calls),
+            Err(_) => self.0.metrics.audit_unrecorded.inc_by(calls),
         }
     }
 

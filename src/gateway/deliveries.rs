@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, GatewayError, Resource};
+use super::{Applied, Gateway, GatewayError, Resource};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
@@ -105,7 +105,7 @@ impl Gateway {
     pub async fn retry_delivery(
         &self,
         name: &DeliveryName,
-    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+    ) -> Result<Applied<(Arc<Subscription>, DeliveryRecord)>, GatewayError> {
         self.override_delivery(name, OperatorAction::Retry).await
     }
 
@@ -113,7 +113,7 @@ impl Gateway {
     pub async fn cancel_delivery(
         &self,
         name: &DeliveryName,
-    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+    ) -> Result<Applied<(Arc<Subscription>, DeliveryRecord)>, GatewayError> {
         self.override_delivery(name, OperatorAction::Cancel).await
     }
 
@@ -143,14 +143,16 @@ impl Gateway {
         &self,
         name: &DeliveryName,
         action: OperatorAction,
-    ) -> Result<(Arc<Subscription>, DeliveryRecord), GatewayError> {
+    ) -> Result<Applied<(Arc<Subscription>, DeliveryRecord)>, GatewayError> {
         let (_, delivery) = self.get_delivery(name).await?;
-        self.0.store.override_delivery(delivery.key, action).await.map_err(|error| match error {
-            StoreError::DeliveryNotFound => GatewayError::NotFound(Resource::Delivery(name.clone())),
-            StoreError::DeliveryOver(state) => GatewayError::DeliveryOver { name: name.clone(), state },
-            other => other.into(),
-        })?;
-        self.get_delivery(name).await
+        let state =
+            self.0.store.override_delivery(delivery.key, action).await.map_err(|error| match error {
+                StoreError::DeliveryNotFound => GatewayError::NotFound(Resource::Delivery(name.clone())),
+                StoreError::DeliveryOver(state) => GatewayError::DeliveryOver { name: name.clone(), state },
+                other => other.into(),
+            })?;
+        // Of two such calls at once, both may count as one that changed something or neither: both are on record.
+        Ok(Applied { result: self.get_delivery(name).await?, changed: state != delivery.state })
     }
 
     pub(super) fn subscriptions(&self, scope: AccountScope) -> Vec<SubscriptionKey> {

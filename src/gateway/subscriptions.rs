@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tower::ServiceExt;
 use url::Url;
 
-use super::{Gateway, GatewayError, Limit};
+use super::{Applied, Gateway, GatewayError, Limit};
 use crate::{
     domain::{
         delivery::Attempt,
@@ -214,7 +214,7 @@ impl Gateway {
     pub async fn update_subscription(
         &self,
         update: UpdateSubscription,
-    ) -> Result<Arc<Subscription>, GatewayError> {
+    ) -> Result<Applied<Arc<Subscription>>, GatewayError> {
         let UpdateSubscription { name, message, mask, path, etag, validate_only } = update;
         let defaults = self.0.settings.retry_defaults;
         // One at a time, since a change may take bytes that another one counts on.
@@ -253,7 +253,7 @@ impl Gateway {
     pub async fn pause_subscription(
         &self,
         name: &SubscriptionName,
-    ) -> Result<Arc<Subscription>, GatewayError> {
+    ) -> Result<Applied<Arc<Subscription>>, GatewayError> {
         self.set_state(name, State::Paused).await
     }
 
@@ -261,7 +261,7 @@ impl Gateway {
     pub async fn resume_subscription(
         &self,
         name: &SubscriptionName,
-    ) -> Result<Arc<Subscription>, GatewayError> {
+    ) -> Result<Applied<Arc<Subscription>>, GatewayError> {
         self.set_state(name, State::Active).await
     }
 
@@ -283,7 +283,7 @@ impl Gateway {
             Ok(Some(Change::Secret { new, overlap, request: request.clone() }))
         });
         // To a repeated request this is the subscription as the first one left it, with another secret.
-        let rotated = rotated.await?;
+        let rotated = rotated.await?.result;
         Ok(Rotated {
             signing_secret: (rotated.signing_secrets.newest.secret == secret).then_some(secret),
             public_key: rotated.public_key(),
@@ -418,7 +418,7 @@ impl Gateway {
         &self,
         name: &SubscriptionName,
         state: State,
-    ) -> Result<Arc<Subscription>, GatewayError> {
+    ) -> Result<Applied<Arc<Subscription>>, GatewayError> {
         let change = |current: &Subscription| {
             Ok((current.state != state).then(|| Change::State(state, String::new())))
         };
@@ -432,20 +432,24 @@ impl Gateway {
         etag: Option<&str>,
         validate_only: bool,
         plan: impl Fn(&Subscription) -> Result<Option<Change>, GatewayError>,
-    ) -> Result<Arc<Subscription>, GatewayError> {
+    ) -> Result<Applied<Arc<Subscription>>, GatewayError> {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let current = self.current(name, etag)?;
             let change = match plan(&current)? {
-                None => return Ok(current),
+                None => return Ok(Applied { result: current, changed: false }),
                 Some(Change::Settings(settings) | Change::Scheme(settings, _)) if validate_only => {
-                    return Ok(Arc::new(Subscription { settings: *settings, ..(*current).clone() }));
+                    return Ok(Arc::new(Subscription { settings: *settings, ..(*current).clone() }).into());
                 }
                 Some(change) => change,
             };
             match self.0.store.update_subscription(current.key, current.version, change).await {
                 // Another caller was faster. Without an etag, plan again from the new version.
                 Err(StoreError::VersionMismatch) if etag.is_none() => {}
-                other => return other.map_err(|error| GatewayError::about(name, error)),
+                other => {
+                    let result = other.map_err(|error| GatewayError::about(name, error))?;
+                    // A repeated request returns what the first one left.
+                    return Ok(Applied { changed: result.version > current.version, result });
+                }
             }
         }
         Err(GatewayError::EtagMismatch(name.clone()))

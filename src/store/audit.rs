@@ -1,15 +1,20 @@
 //! Audit records as all engines see them: the writes, the queries, and the bounds of what is kept.
 
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
 use crate::{
     domain::{
-        audit::{AuditEnd, AuditKey, AuditOutcome, AuditRecord, AuditedCall},
-        ids::AccountScope,
+        audit::{AuditEnd, AuditKey, AuditOutcome, AuditRecord, AuditedCall, FOREIGN_PRINCIPAL},
+        ids::{AccountId, AccountScope},
         time::UnixMicros,
     },
     store::TimeRange,
 };
 
-/// The part of the bound that refused calls may take: a flood of them leaves the records of changes.
+/// The part of the bound that refused calls may take: a flood of them leaves the records of changes. Within it and
+/// within the bound accounts share.
 pub const AUDIT_REFUSED_PART: u64 = 4;
 
 /// The audit write for a call.
@@ -32,6 +37,8 @@ pub struct AuditQuery {
     pub resource: Option<String>,
     /// Of calls by this principal.
     pub principal: Option<String>,
+    /// The reader may not know callers of other accounts: they are [`FOREIGN_PRINCIPAL`].
+    pub hides_foreign: bool,
     /// Of calls of this method.
     pub method: Option<String>,
     /// Written down within this time.
@@ -43,12 +50,18 @@ pub struct AuditQuery {
 }
 
 impl AuditQuery {
+    /// The caller of a record as the reader sees it.
+    pub fn principal_of<'a>(&self, record: &'a AuditRecord) -> &'a str {
+        let is_hidden = self.hides_foreign && record.is_of_foreign_caller();
+        if is_hidden { FOREIGN_PRINCIPAL } else { &record.call.principal }
+    }
+
     /// Whether a record is wanted, wherever the page before ended.
     pub fn wants(&self, record: &AuditRecord) -> bool {
         let is = |asked: &Option<String>, text: &str| asked.as_deref().is_none_or(|asked| asked == text);
         record.is_of(self.scope)
             && self.resource.as_deref().is_none_or(|resource| record.is_about(resource))
-            && is(&self.principal, &record.call.principal)
+            && is(&self.principal, self.principal_of(record))
             && is(&self.method, &record.call.method)
             && self.time.contains(record.key.time)
     }
@@ -65,24 +78,75 @@ impl AuditQuery {
     }
 }
 
-/// Totals over all records.
+/// Bytes of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AuditBytes {
+    /// Of all.
+    pub all: u64,
+    /// Of those of refused calls.
+    pub refused: u64,
+}
+
+impl AuditBytes {
+    fn of(record: &AuditRecord) -> Self {
+        let all = record.bytes();
+        Self { all, refused: if record.outcome == AuditOutcome::Refused { all } else { 0 } }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.all += other.all;
+        self.refused += other.refused;
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.all = self.all.saturating_sub(other.all);
+        self.refused = self.refused.saturating_sub(other.refused);
+    }
+}
+
+/// Totals over all records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AuditUsage {
     /// Bytes of all records.
-    pub bytes: u64,
-    /// Bytes of refused calls.
-    pub refused_bytes: u64,
+    pub total: AuditBytes,
+    /// By the account that they count for; `None` is the operator. Only those that have any.
+    pub accounts: BTreeMap<Option<AccountId>, AuditBytes>,
     /// The last key that was given away.
     pub last: AuditKey,
 }
 
-/// Which record goes next.
+/// Which record goes next: the oldest of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AuditEviction {
-    /// The oldest of a refusal.
-    Refused,
-    /// The oldest.
-    Any,
+pub(super) struct AuditEviction {
+    /// Those that count for this account.
+    pub account: Option<AccountId>,
+    /// Only those of refused calls.
+    pub refused: bool,
+}
+
+impl AuditEviction {
+    /// Whether the record is one of these.
+    pub fn is_of(self, record: &AuditRecord) -> bool {
+        record.charged_account() == self.account && (!self.refused || record.outcome == AuditOutcome::Refused)
+    }
+}
+
+/// What a record that changed nothing is found by when it is repeated.
+pub(super) type RepeatKey = [u8; 16];
+
+/// Two records with the same key are compared as a whole.
+pub(super) fn repeat_key(record: &AuditRecord) -> RepeatKey {
+    let mut digest = Sha256::new();
+    for text in record.identity() {
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    *digest.finalize().first_chunk().expect("16 bytes are half of 32")
+}
+
+/// Whether a call with this end changed nothing, so that repeats of it are counted up.
+pub(super) fn counts_up(end: &AuditEnd) -> bool {
+    end.outcome == AuditOutcome::Refused || (end.outcome == AuditOutcome::Ok && end.unchanged)
 }
 
 impl AuditUsage {
@@ -93,27 +157,30 @@ impl AuditUsage {
     }
 
     pub fn add(&mut self, record: &AuditRecord) {
-        self.bytes += record.bytes();
-        if record.outcome == AuditOutcome::Refused {
-            self.refused_bytes += record.bytes();
-        }
+        let bytes = AuditBytes::of(record);
+        self.total.add(bytes);
+        self.accounts.entry(record.charged_account()).or_default().add(bytes);
     }
 
     pub fn remove(&mut self, record: &AuditRecord) {
-        self.bytes = self.bytes.saturating_sub(record.bytes());
-        if record.outcome == AuditOutcome::Refused {
-            self.refused_bytes = self.refused_bytes.saturating_sub(record.bytes());
+        let (bytes, account) = (AuditBytes::of(record), record.charged_account());
+        self.total.remove(bytes);
+        let of_account = self.accounts.entry(account).or_default();
+        of_account.remove(bytes);
+        if of_account.all == 0 {
+            self.accounts.remove(&account);
         }
     }
 
-    /// The records to evict if a bound is exceeded.
+    /// The records to evict if a bound is exceeded: of the account that has the most. So an account with less than
+    /// an equal part of the bound loses nothing, whatever the others do.
     pub fn excess(&self, bytes_max: u64) -> Option<AuditEviction> {
-        if self.refused_bytes > bytes_max / AUDIT_REFUSED_PART {
-            Some(AuditEviction::Refused)
-        } else if self.bytes > bytes_max {
-            Some(AuditEviction::Any)
-        } else {
-            None
+        let refused = self.total.refused > bytes_max / AUDIT_REFUSED_PART;
+        if !refused && self.total.all <= bytes_max {
+            return None;
         }
+        let size = |bytes: &AuditBytes| if refused { bytes.refused } else { bytes.all };
+        let (account, _) = self.accounts.iter().max_by_key(|(_, bytes)| size(bytes))?;
+        Some(AuditEviction { account: *account, refused })
     }
 }

@@ -304,7 +304,7 @@ async fn a_list_that_asks_for_nonsense_is_refused() {
             "method",
         ),
         (
-            v1::ListAuditRecordsRequest { method: "tidings.v1.EventService/PublishEvent".into(), ..one() },
+            v1::ListAuditRecordsRequest { method: "grpc.health.v1.Health/Check".into(), ..one() },
             "FIELD_INVALID",
             "method",
         ),

@@ -49,6 +49,8 @@ struct Row {
     details: Vec<(String, String)>,
     badge: Badge,
     reason: String,
+    /// How often the call was made, if more than once, and when last.
+    repeated: Option<(i64, Time)>,
 }
 
 pub(super) async fn list(visitor: Visitor, Path(account): Path<i64>, fields: Fields) -> Shown {
@@ -117,6 +119,7 @@ impl Row {
             details,
             badge: Badge::of_record(record.outcome()),
             reason: record.reason.clone(),
+            repeated: time(record.last_time).map(|last| (record.count, last)),
         }
     }
 }

@@ -18,14 +18,14 @@ use http::{Extensions, HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 
-use self::{method_scopes::RequiredScope, stream_expiry::RevocableBody};
+use self::{method_scopes::RequiredScope, scope_refusals::ScopeRefusals, stream_expiry::RevocableBody};
 use super::{
     call_share::{CallShare, ConnectionShare},
     filter::{FilterFuture, GrpcService, reject},
 };
 use crate::{
     domain::{
-        access::{ClientSubject, ListenContext, Rights, Scope},
+        access::{ClientSubject, ListenContext, Scope},
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
@@ -37,6 +37,7 @@ use crate::{
 
 mod grant;
 mod method_scopes;
+mod scope_refusals;
 mod stream_expiry;
 
 use grant::{Holder, MissingScope};
@@ -93,6 +94,7 @@ struct Auth {
     subjects: HashMap<String, Arc<ClientSubject>>,
     methods: HashMap<String, Method>,
     failures: FailureRateLimiter,
+    scope_refusals: Arc<ScopeRefusals>,
     log_throttle: LogThrottle,
 }
 
@@ -116,7 +118,8 @@ impl AuthLayer {
         };
         let methods = methods::served().iter().map(method).collect();
         let log_throttle = LogThrottle::new();
-        Self(Arc::new(Auth { gateway, settings, subjects, methods, failures, log_throttle }))
+        let scope_refusals = Arc::new(ScopeRefusals::new(gateway.clone()));
+        Self(Arc::new(Auth { gateway, settings, subjects, methods, failures, scope_refusals, log_throttle }))
     }
 }
 
@@ -144,7 +147,7 @@ impl Auth {
         let caller = Caller { principal, peer };
         let missing = match method.required {
             RequiredScope::Scope(scope) | RequiredScope::OwnOr(scope) => {
-                missing_scope(scope, &caller, holder.rights())
+                self.missing_scope(scope, &caller, &holder, request.uri().path())
             }
             RequiredScope::Reflection | RequiredScope::Health => None,
         };
@@ -163,6 +166,31 @@ impl Auth {
         request.extensions_mut().insert(grant);
         request.extensions_mut().insert(caller);
         Ok(ends)
+    }
+
+    /// The scope that a caller has not got; `None` if it may call.
+    fn missing_scope(
+        &self,
+        scope: Scope,
+        caller: &Caller,
+        holder: &Holder,
+        path: &str,
+    ) -> Option<MissingScope> {
+        let rights = holder.rights();
+        let message = match rights {
+            Some(rights) if rights.allow(scope) => return None,
+            Some(_) => {
+                format!("{} may not call this method: it needs the scope {}", caller.principal, scope.word())
+            }
+            None if is_remote_anonymous(caller) && scope == Scope::Admin => {
+                "without an access token, methods that need the scope admin may be called from the server's own machine only"
+                    .to_owned()
+            }
+            None => return None,
+        };
+        let account = rights.and_then(|rights| rights.accounts.charged(None));
+        let refusal = self.scope_refusals.of(share_of(caller), caller.clone(), account, path);
+        Some(MissingScope { scope, message, refusal })
     }
 
     /// The caller, and what gives it its rights.
@@ -215,22 +243,6 @@ impl Auth {
             }
         }
     }
-}
-
-/// The scope that a caller has not got; `None` if it may call.
-fn missing_scope(scope: Scope, caller: &Caller, rights: Option<&Rights>) -> Option<MissingScope> {
-    let message = match rights {
-        Some(rights) if rights.allow(scope) => return None,
-        Some(_) => {
-            format!("{} may not call this method: it needs the scope {}", caller.principal, scope.word())
-        }
-        None if is_remote_anonymous(caller) && scope == Scope::Admin => {
-            "without an access token, methods that need the scope admin may be called from the server's own machine only"
-                .to_owned()
-        }
-        None => return None,
-    };
-    Some(MissingScope { scope, message })
 }
 
 /// Whether a caller without any proof is on another machine.

@@ -12,7 +12,7 @@ use crate::{
         ids::AccountScope,
         secret::Secret,
     },
-    gateway::{CreateAccessToken, Gateway, Issued, RequestKey},
+    gateway::{Applied, CreateAccessToken, Gateway, Issued, RequestKey},
     grpc::{
         layers::auth::Grant,
         wire::{
@@ -154,21 +154,22 @@ fn fingerprint(caller: Option<String>, mut request: v1::CreateAccessTokenRequest
 async fn create(
     gateway: Gateway,
     create: CreateAccessToken,
-) -> Result<v1::CreateAccessTokenResponse, GrpcError> {
+) -> Result<Applied<v1::CreateAccessTokenResponse>, GrpcError> {
     let made = gateway.create_access_token(create).await?;
-    Ok(v1::CreateAccessTokenResponse {
+    let result = v1::CreateAccessTokenResponse {
         access_token: Some(shown(&gateway, &made.issued)),
         token: made.secret.as_ref().map_or("", Secret::expose).to_owned(),
         secret_already_shown: made.secret.is_none(),
-    })
+    };
+    Ok(Applied { result, changed: made.secret.is_some() })
 }
 
 async fn revoke(
     gateway: Gateway,
     (grant, id): (Grant, TokenId),
-) -> Result<v1::RevokeAccessTokenResponse, GrpcError> {
-    let issued = gateway.revoke_access_token(&id, grant.accounts()).await?;
-    Ok(v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) })
+) -> Result<Applied<v1::RevokeAccessTokenResponse>, GrpcError> {
+    let revoked = gateway.revoke_access_token(&id, grant.accounts()).await?;
+    Ok(revoked.map(|issued| v1::RevokeAccessTokenResponse { access_token: Some(shown(&gateway, &issued)) }))
 }
 
 /// A token without its secret.

@@ -16,7 +16,9 @@ use crate::{
         },
         time::UnixMicros,
     },
-    gateway::{AttemptResult, Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries},
+    gateway::{
+        Applied, AttemptResult, Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries,
+    },
     grpc::wire::{
         audited::AuditedCalls,
         deadline::within,
@@ -200,14 +202,24 @@ fn parse_delivery(mut fields: Fields, name: &str) -> Result<DeliveryName, GrpcEr
     fields.finish(name)
 }
 
-async fn retry(gateway: Gateway, name: DeliveryName) -> Result<v1::RetryDeliveryResponse, GrpcError> {
-    let (subscription, record) = gateway.retry_delivery(&name).await?;
-    Ok(v1::RetryDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+async fn retry(
+    gateway: Gateway,
+    name: DeliveryName,
+) -> Result<Applied<v1::RetryDeliveryResponse>, GrpcError> {
+    let retried = gateway.retry_delivery(&name).await?;
+    Ok(retried.map(|(subscription, record)| v1::RetryDeliveryResponse {
+        delivery: Some(to_proto::delivery(&subscription, &record)),
+    }))
 }
 
-async fn cancel(gateway: Gateway, name: DeliveryName) -> Result<v1::CancelDeliveryResponse, GrpcError> {
-    let (subscription, record) = gateway.cancel_delivery(&name).await?;
-    Ok(v1::CancelDeliveryResponse { delivery: Some(to_proto::delivery(&subscription, &record)) })
+async fn cancel(
+    gateway: Gateway,
+    name: DeliveryName,
+) -> Result<Applied<v1::CancelDeliveryResponse>, GrpcError> {
+    let cancelled = gateway.cancel_delivery(&name).await?;
+    Ok(cancelled.map(|(subscription, record)| v1::CancelDeliveryResponse {
+        delivery: Some(to_proto::delivery(&subscription, &record)),
+    }))
 }
 
 fn parse_replay(
@@ -248,7 +260,7 @@ fn parse_replay(
 async fn replay(
     gateway: Gateway,
     (replay, tokens): (ReplayDeliveries, PageTokens),
-) -> Result<v1::ReplayDeliveriesResponse, GrpcError> {
+) -> Result<Applied<v1::ReplayDeliveriesResponse>, GrpcError> {
     let replayed = gateway.replay_deliveries(replay).await?;
     let next = replayed.next.map(|next| Cursor {
         seq: next.after.0,
@@ -256,10 +268,11 @@ async fn replay(
         time: next.began.0,
         ..Cursor::default()
     });
-    Ok(v1::ReplayDeliveriesResponse {
+    let result = v1::ReplayDeliveriesResponse {
         replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
         next_page_token: tokens.write(next),
-    })
+    };
+    Ok(Applied { result, changed: replayed.count > 0 })
 }
 
 /// Events that one call of ReplayDeliveries queues by default.

@@ -14,7 +14,7 @@ use crate::{
         subscription::{Mask, check_overlap},
     },
     gateway::{
-        CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
+        Applied, CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
         UpdateSubscription,
     },
     grpc::{
@@ -201,20 +201,21 @@ fn parse_creation(
 async fn create(
     gateway: Gateway,
     create: CreateSubscription,
-) -> Result<v1::CreateSubscriptionResponse, GrpcError> {
+) -> Result<Applied<v1::CreateSubscriptionResponse>, GrpcError> {
     Ok(match gateway.create_subscription(create).await? {
         Creation::Stored { subscription, repeated } => {
             let secret = Some(&subscription.signing_secrets.newest.secret).filter(|_| !repeated);
-            v1::CreateSubscriptionResponse {
+            let result = v1::CreateSubscriptionResponse {
                 subscription: Some(to_proto::subscription_with_health(&gateway, &subscription)),
                 signing_secret: secret.map_or("", Secret::expose).to_owned(),
                 secret_already_shown: repeated,
-            }
+            };
+            Applied { result, changed: !repeated }
         }
         Creation::Checked { name, settings } => {
             let name = name.map(|name| name.to_string()).unwrap_or_default();
             let subscription = v1::Subscription { name, ..to_proto::settings(&settings) };
-            v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }
+            v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }.into()
         }
     })
 }
@@ -241,11 +242,11 @@ fn parse_update(
 async fn update(
     gateway: Gateway,
     update: UpdateSubscription,
-) -> Result<v1::UpdateSubscriptionResponse, GrpcError> {
+) -> Result<Applied<v1::UpdateSubscriptionResponse>, GrpcError> {
     let updated = gateway.update_subscription(update).await?;
-    Ok(v1::UpdateSubscriptionResponse {
+    Ok(updated.map(|updated| v1::UpdateSubscriptionResponse {
         subscription: Some(to_proto::subscription_with_health(&gateway, &updated)),
-    })
+    }))
 }
 
 fn parse_deletion(
@@ -265,21 +266,24 @@ async fn delete(
     Ok(v1::DeleteSubscriptionResponse {})
 }
 
-async fn pause(gateway: Gateway, name: SubscriptionName) -> Result<v1::PauseSubscriptionResponse, GrpcError> {
+async fn pause(
+    gateway: Gateway,
+    name: SubscriptionName,
+) -> Result<Applied<v1::PauseSubscriptionResponse>, GrpcError> {
     let paused = gateway.pause_subscription(&name).await?;
-    Ok(v1::PauseSubscriptionResponse {
+    Ok(paused.map(|paused| v1::PauseSubscriptionResponse {
         subscription: Some(to_proto::subscription_with_health(&gateway, &paused)),
-    })
+    }))
 }
 
 async fn resume(
     gateway: Gateway,
     name: SubscriptionName,
-) -> Result<v1::ResumeSubscriptionResponse, GrpcError> {
+) -> Result<Applied<v1::ResumeSubscriptionResponse>, GrpcError> {
     let resumed = gateway.resume_subscription(&name).await?;
-    Ok(v1::ResumeSubscriptionResponse {
+    Ok(resumed.map(|resumed| v1::ResumeSubscriptionResponse {
         subscription: Some(to_proto::subscription_with_health(&gateway, &resumed)),
-    })
+    }))
 }
 
 fn parse_rotation(
@@ -303,14 +307,16 @@ fn parse_rotation(
 async fn rotate(
     gateway: Gateway,
     (name, overlap, request): (SubscriptionName, Duration, Option<RequestKey>),
-) -> Result<v1::RotateSigningSecretResponse, GrpcError> {
+) -> Result<Applied<v1::RotateSigningSecretResponse>, GrpcError> {
     let rotated = gateway.rotate_signing_secret(&name, overlap, request).await?;
-    Ok(v1::RotateSigningSecretResponse {
+    let changed = rotated.signing_secret.is_some();
+    let result = v1::RotateSigningSecretResponse {
         signing_secret: rotated.signing_secret.as_ref().map_or("", Secret::expose).to_owned(),
-        secret_already_shown: rotated.signing_secret.is_none(),
+        secret_already_shown: !changed,
         old_secret_expire_time: Some(rotated.old_until.into()),
         public_key: rotated.public_key.unwrap_or_default(),
-    })
+    };
+    Ok(Applied { result, changed })
 }
 
 fn parse_test(

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text},
+        audit::{AuditEnd, AuditOutcome, AuditSubject, AuditedCall, audit_text, audited_account},
         caller::{Caller, Peer, Principal, Via},
     },
-    gateway::{Gateway, GatewayError},
+    gateway::{Applied, Gateway, GatewayError},
 };
 
 /// A request that changes something.
@@ -60,7 +60,7 @@ impl AuditedCalls {
 
     /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and
     /// its record are completed even if the caller is gone.
-    pub(in crate::grpc) async fn run<Q, P, W>(
+    pub(in crate::grpc) async fn run<Q, P, W, R>(
         &self,
         request: Request<Q>,
         parse: impl FnOnce(&Gateway, Fields, Q) -> Result<P, GrpcError>,
@@ -69,7 +69,8 @@ impl AuditedCalls {
     where
         Q: AuditedRequest,
         P: Send + 'static,
-        W: Future<Output = Result<Q::Response, GrpcError>> + Send + 'static,
+        W: Future<Output = Result<R, GrpcError>> + Send + 'static,
+        R: Into<Applied<Q::Response>>,
     {
         let (gateway, limit) = (self.gateway.clone(), self.call_timeout);
         let (caller, fields) = (caller(&request), Fields::of(&request)?);
@@ -79,14 +80,17 @@ impl AuditedCalls {
         if let Some(Via(part)) = via {
             subject.parameters.insert("via".to_owned(), part.to_owned());
         }
+        let charged = fields.grant().accounts().charged(audited_account(&subject.resource));
         let parsed = parse(&gateway, fields, request);
         if is_dry_run {
-            return within(limit, work(gateway, parsed?)).await;
+            let checked = async { Ok(work(gateway, parsed?).await?.into().result) };
+            return within(limit, checked).await;
         }
         let call = AuditedCall {
             principal: audit_text(&caller.principal.to_string()),
             address: caller.peer.address.map(|address| address.to_string()).unwrap_or_default(),
             method: Q::METHOD.to_owned(),
+            account: charged.filter(|_| charged != audited_account(&subject.resource)),
             subject,
         };
         let parsed = match parsed {
@@ -102,7 +106,7 @@ impl AuditedCalls {
         })?;
         let change = async move {
             let _permit = permit;
-            change::<Q, P, W>(gateway, limit, call, parsed, work).await
+            change::<Q, P, W, R>(gateway, limit, call, parsed, work).await
         };
         // A task, since the call's own future is dropped when its caller is gone.
         match tokio::spawn(change).await {
@@ -115,7 +119,7 @@ impl AuditedCalls {
     }
 }
 
-async fn change<Q, P, W>(
+async fn change<Q, P, W, R>(
     gateway: Gateway,
     limit: Duration,
     call: AuditedCall,
@@ -124,22 +128,24 @@ async fn change<Q, P, W>(
 ) -> Result<Q::Response, GrpcError>
 where
     Q: AuditedRequest,
-    W: Future<Output = Result<Q::Response, GrpcError>>,
+    W: Future<Output = Result<R, GrpcError>>,
+    R: Into<Applied<Q::Response>>,
 {
     let key = in_time(limit, async { Ok(gateway.audit_begin(call).await?) }).await?;
     let work = work(gateway.clone(), parsed);
     let made = if Q::IS_TIMED { in_time(limit, work).await } else { work.await };
+    let made = made.map(Into::into);
     let end = match &made {
-        Ok(response) => {
-            let mut end = AuditEnd { outcome: AuditOutcome::Ok, ..AuditEnd::default() };
-            Q::record_result(response, &mut end);
+        Ok(Applied { result, changed }) => {
+            let mut end = AuditEnd { outcome: AuditOutcome::Ok, unchanged: !changed, ..AuditEnd::default() };
+            Q::record_result(result, &mut end);
             end
         }
         Err(error) => end_of(error),
     };
     // The record is written even if that takes longer than this wait.
     drop(tokio::time::timeout(limit, gateway.audit_end(key, end)).await);
-    made
+    made.map(|made| made.result)
 }
 
 /// The record of a failed call. Some errors leave open whether a write takes effect.

@@ -3,7 +3,10 @@
 use super::{Bench, Engine, account};
 use crate::{
     domain::{
-        audit::{AuditEnd, AuditKey, AuditOutcome, AuditRecord, AuditSubject, AuditedCall},
+        audit::{
+            AUDIT_REPEATS_FOR, AuditEnd, AuditKey, AuditOutcome, AuditRecord, AuditSubject, AuditedCall,
+            FOREIGN_PRINCIPAL,
+        },
         ids::AccountScope,
         time::UnixMicros,
     },
@@ -17,6 +20,9 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
     a_call_is_begun_and_ended_and_listed_newest_first(engine()).await;
     a_list_has_what_its_filters_want(engine()).await;
     past_the_bound_the_oldest_go_and_refusals_never_push_out_changes(engine()).await;
+    an_account_over_its_share_loses_its_own_oldest(engine()).await;
+    repeats_of_what_changed_nothing_are_counted_up(engine()).await;
+    callers_of_other_accounts_are_hidden(engine()).await;
     old_records_are_purged(engine()).await;
     a_closed_store_notes_nothing(engine()).await;
 }
@@ -28,7 +34,7 @@ fn call(resource: &str, method: &str) -> AuditedCall {
         parameters: [("force".to_owned(), "true".to_owned())].into(),
     };
     let (principal, address) = ("accessTokens/ci".into(), "127.0.0.1:9".into());
-    AuditedCall { principal, address, method: method.into(), subject }
+    AuditedCall { principal, address, method: method.into(), subject, account: None }
 }
 
 fn ok() -> AuditEnd {
@@ -42,8 +48,8 @@ fn refused() -> AuditEnd {
 
 fn everything(limit: usize) -> AuditQuery {
     let (resource, principal, method, before) = (None, None, None, None);
-    let time = TimeRange::default();
-    AuditQuery { scope: AccountScope::All, resource, principal, method, time, before, limit }
+    let (time, hides_foreign) = (TimeRange::default(), false);
+    AuditQuery { scope: AccountScope::All, resource, principal, hides_foreign, method, time, before, limit }
 }
 
 impl<E: Engine> Bench<E> {
@@ -76,12 +82,13 @@ async fn a_call_is_begun_and_ended_and_listed_newest_first<E: Engine>(engine: E)
     bench.note(AuditWrite::Ended(first, end.clone())).await;
     bench.note(AuditWrite::Ended(second, refused())).await;
     bench.note(AuditWrite::Ended(second, ok())).await;
-    let third = bench.note(AuditWrite::Refused(delete.clone(), refused())).await;
+    let replay = call("accounts/1/subscriptions/a", "replay");
+    let third = bench.note(AuditWrite::Refused(replay.clone(), refused())).await;
     assert_eq!(third.number, second.number + 1, "an end has no number of its own");
     bench.reopen();
     let now = third.time;
     let expected = [
-        AuditRecord::begun(third, delete.clone()).ended(refused(), now),
+        AuditRecord::begun(third, replay).ended(refused(), now),
         AuditRecord::begun(second, delete).ended(refused(), now),
         AuditRecord::begun(first, create).ended(end, now),
     ];
@@ -148,10 +155,11 @@ async fn past_the_bound_the_oldest_go_and_refusals_never_push_out_changes<E: Eng
     }
     bench.reopen();
     let mut last = 0;
-    for _ in 0..200 {
-        let key = bench.note(AuditWrite::Begun(call("accounts/1", "flood"))).await;
+    for nth in 0..200 {
+        let flood = |part| call(&format!("accounts/1/subscriptions/{part}{nth:03}"), "flood");
+        let key = bench.note(AuditWrite::Begun(flood("a"))).await;
         bench.note(AuditWrite::Ended(key, refused())).await;
-        last = bench.note(AuditWrite::Refused(call("accounts/1", "flood"), refused())).await.number;
+        last = bench.note(AuditWrite::Refused(flood("b"), refused())).await.number;
     }
     bench.reopen();
     let records = bench.records(&everything(1000));
@@ -178,6 +186,126 @@ async fn past_the_bound_the_oldest_go_and_refusals_never_push_out_changes<E: Eng
     assert_eq!(bench.records(&everything(1000)), records, "what is gone does not come back");
 }
 
+async fn an_account_over_its_share_loses_its_own_oldest<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let mut kept = Vec::new();
+    for (account, principal) in [(2, "accessTokens/two"), (3, "accessTokens/three")] {
+        for nth in 0..5 {
+            let mut change = call(&format!("accounts/{account}"), "change");
+            change.principal = principal.to_owned();
+            let key = bench.note(AuditWrite::Begun(change.clone())).await;
+            bench.note(AuditWrite::Ended(key, ok())).await;
+            kept.push(key);
+            change.method = format!("refused{nth}");
+            kept.push(bench.note(AuditWrite::Refused(change, refused())).await);
+        }
+    }
+    // Of tokens, by the operator: no account has them.
+    let key = bench.note(AuditWrite::Begun(call("accessTokens/two", "revoke"))).await;
+    bench.note(AuditWrite::Ended(key, ok())).await;
+    kept.push(key);
+    let mut flooded = Vec::new();
+    for nth in 0..400 {
+        if nth == 200 {
+            bench.reopen();
+        }
+        // Account 1 changes what it has, is refused, and tries what others have.
+        let key = bench.note(AuditWrite::Begun(call("accounts/1/subscriptions/a", "change"))).await;
+        bench.note(AuditWrite::Ended(key, ok())).await;
+        let mut foreign = call(&format!("accounts/2/subscriptions/{nth}"), "change");
+        foreign.account = Some(account(1));
+        flooded.extend([key, bench.note(AuditWrite::Refused(foreign, refused())).await]);
+    }
+    bench.reopen();
+    let records = bench.records(&everything(1000));
+    let bytes: u64 = records.iter().map(AuditRecord::bytes).sum();
+    assert!(bytes <= AUDIT_BYTES_MAX && bytes > AUDIT_BYTES_MAX * 8 / 10, "{bytes}");
+    let there: Vec<_> = records.iter().rev().map(|record| record.key).collect();
+    assert!(there.starts_with(&kept), "{there:?}");
+    let (refusals, changes): (Vec<_>, Vec<_>) = records
+        .iter()
+        .filter(|record| record.charged_account() == Some(account(1)))
+        .partition(|record| record.outcome == AuditOutcome::Refused);
+    for left in [refusals, changes] {
+        assert!(!left.is_empty() && left.windows(2).all(|pair| pair[0].key.number == pair[1].key.number + 2));
+        assert!(
+            flooded.ends_with(&[left[0].key]) || flooded[..799].ends_with(&[left[0].key]),
+            "the newest is there"
+        );
+    }
+}
+
+async fn repeats_of_what_changed_nothing_are_counted_up<E: Engine>(engine: E) {
+    let mut bench = Bench::new(engine);
+    let name = "accounts/1/subscriptions/a";
+    let at = |address: &str| AuditedCall { address: address.to_owned(), ..call(name, "pause") };
+    let unchanged = || AuditEnd { unchanged: true, ..ok() };
+    let first = bench.note(AuditWrite::Begun(at("127.0.0.1:1"))).await;
+    bench.note(AuditWrite::Ended(first, ok())).await;
+    let mut noop = AuditKey::default();
+    for nth in 0..50 {
+        bench.clock.step(10);
+        let key = bench.note(AuditWrite::Begun(at(&format!("127.0.0.1:{nth}")))).await;
+        bench.note(AuditWrite::Ended(key, unchanged())).await;
+        if nth == 0 {
+            noop = key;
+        }
+    }
+    bench.reopen();
+    let deny = || AuditEnd { code: 7, reason: "SCOPE_DENIED".into(), ..refused() };
+    let denied = bench.note(AuditWrite::Refused(call("", "revoke"), deny())).await;
+    bench.clock.step(10);
+    bench.note(AuditWrite::Refused(call("", "revoke"), AuditEnd { repeats: 8, ..deny() })).await;
+    // Another caller, another address and another outcome are no repeats; neither is a change.
+    let other = AuditedCall { principal: "accessTokens/other".into(), ..at("127.0.0.1:1") };
+    for (call, end) in [(other, unchanged()), (at("127.0.0.2:1"), unchanged()), (at("127.0.0.1:1"), ok())] {
+        let key = bench.note(AuditWrite::Begun(call)).await;
+        bench.note(AuditWrite::Ended(key, end)).await;
+    }
+    bench.reopen();
+    let records = bench.records(&everything(99));
+    let repeats: Vec<_> = records.iter().map(|record| record.repeats).collect();
+    assert_eq!(repeats, [0, 0, 0, 9, 49, 0], "{records:#?}");
+    let (counted, once) = (&records[4], &records[5]);
+    assert_eq!((counted.key, once.key, records[3].key), (noop, first, denied));
+    assert_eq!(counted.call.address, "127.0.0.1:0", "the first of them");
+    assert!(counted.last_time > counted.end_time && records[3].last_time > records[3].end_time);
+    assert_eq!(once.last_time, None);
+
+    // After an hour another record begins, and the number of the last is not given away again.
+    bench.clock.step(i64::try_from(AUDIT_REPEATS_FOR.as_micros()).unwrap() + 1);
+    let last = bench.note(AuditWrite::Begun(at("127.0.0.1:1"))).await;
+    bench.note(AuditWrite::Ended(last, unchanged())).await;
+    let records = bench.records(&everything(99));
+    assert_eq!((records.len(), records[0].key, records[0].repeats), (7, last, 0));
+    // Repeats find the newer one, also once the older one is gone.
+    assert_eq!(bench.store.purge_audit(last.time).await.unwrap(), 6);
+    let key = bench.note(AuditWrite::Begun(at("127.0.0.1:1"))).await;
+    bench.note(AuditWrite::Ended(key, unchanged())).await;
+    let records = bench.records(&everything(99));
+    assert_eq!((records.len(), records[0].repeats), (1, 1));
+    assert_eq!(bench.store.purge_audit(UnixMicros(i64::MAX)).await.unwrap(), 1);
+    let next = bench.note(AuditWrite::Refused(at("127.0.0.1:1"), unchanged())).await;
+    assert!(next.number > key.number, "what is gone is not counted up");
+}
+
+async fn callers_of_other_accounts_are_hidden<E: Engine>(engine: E) {
+    let bench = Bench::new(engine);
+    let foreign = AuditedCall { account: Some(account(1)), ..call("accounts/2/subscriptions/a", "pause") };
+    let deny = AuditEnd { code: 7, reason: "ACCOUNT_DENIED".into(), ..refused() };
+    bench.note(AuditWrite::Refused(foreign, deny)).await;
+    let own = AuditedCall { account: Some(account(2)), ..call("", "revoke") };
+    bench.note(AuditWrite::Refused(own, refused())).await;
+    let found = |scope, principal: &str, hides_foreign| {
+        let principal = Some(principal.to_owned());
+        bench.records(&AuditQuery { scope, principal, hides_foreign, ..everything(9) }).len()
+    };
+    let (one, two) = (AccountScope::One(account(1)), AccountScope::One(account(2)));
+    assert_eq!([found(two, "accessTokens/ci", true), found(two, "accessTokens/ci", false)], [1, 2]);
+    assert_eq!([found(two, FOREIGN_PRINCIPAL, true), found(two, FOREIGN_PRINCIPAL, false)], [1, 0]);
+    assert_eq!(found(one, "accessTokens/ci", false), 0, "it is about the other account");
+}
+
 async fn old_records_are_purged<E: Engine>(engine: E) {
     let mut bench = Bench::new(engine);
     let mut keys = Vec::new();
@@ -185,7 +313,7 @@ async fn old_records_are_purged<E: Engine>(engine: E) {
         bench.clock.step(10);
         let note = match nth % 2 {
             0 => AuditWrite::Begun(call("accounts/1", "change")),
-            _ => AuditWrite::Refused(call("accounts/1", "change"), refused()),
+            _ => AuditWrite::Refused(call("accounts/1", &format!("change{nth}")), refused()),
         };
         keys.push(bench.note(note).await);
     }

@@ -315,10 +315,12 @@ mod seeds {
                 fields: vec!["url".to_owned()],
                 parameters: [("force".to_owned(), "true".to_owned())].into(),
             },
+            account: None,
         };
         let key = AuditKey { time: UnixMicros(5), number: 3 };
         let (outcome, reason) = (AuditOutcome::Refused, "ETAG_MISMATCH".to_owned());
-        let record = AuditRecord { key, call, outcome, code: 10, reason, end_time: Some(UnixMicros(6)) };
+        let (end_time, last_time) = (Some(UnixMicros(6)), Some(UnixMicros(8)));
+        let record = AuditRecord { key, call, outcome, code: 10, reason, end_time, repeats: 2, last_time };
         let key = audit_record::key_in(audit_record::AuditKind::Record, key);
         [&key[..], &audit_record::AuditRow::from(record).encode_to_vec()].concat()
     }

@@ -57,7 +57,8 @@ pub struct StoreSettings {
     pub store_memory_max: u64,
     /// Most bytes of audit records, kept for at most retention_age; the disk may hold some times as much.
     ///
-    /// Past it the oldest are removed: those of refused calls once they take up a quarter, then any.
+    /// Past it the oldest are removed of the account that has the most: those of refused calls once they take up a
+    /// quarter, then any. Calls that belong to no account share as one.
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = bytes::<u64>("1MiB", "1GiB"))]
     pub audit_bytes_max: u64,
     /// Bytes of a log file. Retention removes whole files.

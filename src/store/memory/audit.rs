@@ -1,53 +1,63 @@
 //! Audit records, in the plainest way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     domain::{
-        audit::{AuditKey, AuditOutcome, AuditRecord},
+        audit::{AuditKey, AuditRecord},
         time::UnixMicros,
     },
     store::{
         AuditQuery, AuditWrite, Page,
-        audit::{AuditEviction, AuditUsage},
+        audit::{AuditUsage, RepeatKey, counts_up, repeat_key},
     },
 };
 
 /// All of them.
 pub(super) struct Audit {
     records: BTreeMap<AuditKey, AuditRecord>,
+    /// Those that repeats are counted up in.
+    repeated: HashMap<RepeatKey, AuditKey>,
     book: AuditUsage,
     bytes_max: u64,
 }
 
 impl Audit {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { records: BTreeMap::new(), book: AuditUsage::default(), bytes_max }
+        Self { records: BTreeMap::new(), repeated: HashMap::new(), book: AuditUsage::default(), bytes_max }
     }
 
     pub(super) fn note(&mut self, note: AuditWrite, now: UnixMicros) -> AuditKey {
-        let record = match note {
-            AuditWrite::Begun(call) => AuditRecord::begun(self.book.next(now), call),
+        let (record, counts_up) = match note {
+            AuditWrite::Begun(call) => (AuditRecord::begun(self.book.next(now), call), false),
             AuditWrite::Refused(call, end) => {
-                let key = self.book.next(now);
-                AuditRecord::begun(key, call).ended(end, key.time)
+                let (key, counts_up) = (self.book.next(now), counts_up(&end));
+                (AuditRecord::begun(key, call).ended(end, key.time), counts_up)
             }
             AuditWrite::Ended(key, end) => {
                 let Some(record) = self.records.get(&key).filter(|record| record.end_time.is_none()) else {
                     return key;
                 };
                 self.book.remove(record);
-                record.clone().ended(end, now.max(key.time))
+                let counts_up = counts_up(&end);
+                let record = self.records.remove(&key).expect("it was just there");
+                (record.ended(end, now.max(key.time)), counts_up)
             }
         };
+        if counts_up {
+            let repeated = self.repeated.get(&repeat_key(&record)).and_then(|key| self.records.get_mut(key));
+            if let Some(first) = repeated.filter(|first| first.is_repeated_by(&record)) {
+                *first = first.clone().counting(&record);
+                return first.key;
+            }
+            self.repeated.insert(repeat_key(&record), record.key);
+        }
         let key = record.key;
         self.book.add(&record);
         self.records.insert(key, record);
         while let Some(excess) = self.book.excess(self.bytes_max) {
-            let goes = |record: &&AuditRecord| {
-                excess == AuditEviction::Any || record.outcome == AuditOutcome::Refused
-            };
-            let Some(oldest) = self.records.values().find(goes).map(|record| record.key) else { break };
+            let oldest = self.records.values().find(|record| excess.is_of(record)).map(|record| record.key);
+            let Some(oldest) = oldest else { break };
             self.remove(oldest);
         }
         key
@@ -69,6 +79,10 @@ impl Audit {
     fn remove(&mut self, key: AuditKey) {
         if let Some(record) = self.records.remove(&key) {
             self.book.remove(&record);
+            let repeated = repeat_key(&record);
+            if self.repeated.get(&repeated) == Some(&key) {
+                self.repeated.remove(&repeated);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Request};
 
+use super::scope_refusals::ScopeRefusal;
 use crate::{
     domain::{
         access::{Accounts, ClientSubject, Rights, Scope},
@@ -57,6 +58,7 @@ impl Holder {
 pub(super) struct MissingScope {
     pub(super) scope: Scope,
     pub(super) message: String,
+    pub(super) refusal: ScopeRefusal,
 }
 
 impl Grant {
@@ -101,6 +103,7 @@ impl Grant {
     pub(in crate::grpc) fn check_scope(&self) -> Result<(), GrpcError> {
         let Some(missing) = &self.missing else { return Ok(()) };
         self.metrics.call_denied(CallDenied::Scope);
+        missing.refusal.record();
         Err(GrpcError::new(Code::PermissionDenied, "SCOPE_DENIED", missing.message.as_str())
             .with_metadata("scope", missing.scope.word()))
     }

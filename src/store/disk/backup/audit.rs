@@ -10,15 +10,16 @@ use prost::Message as _;
 
 use crate::{
     domain::{
-        audit::{AuditKey, AuditOutcome, AuditRecord},
+        audit::{AuditKey, AuditRecord},
         time::UnixMicros,
     },
     store::{
         StoreError,
-        audit::AuditUsage,
+        audit::AuditBytes,
         disk::{
             kv::{
-                audit_log::{AUDIT_TREE, read_usage, usage_row},
+                audit_index::{last_key, totals_row},
+                audit_log::AUDIT_TREE,
                 audit_record::{AuditKind, AuditRow, decode, key_in},
                 engine::Engine,
                 subscriptions::RegistryError,
@@ -44,7 +45,7 @@ pub(super) struct AuditCopy {
 
 impl AuditCopy {
     pub(super) fn until_now(engine: Arc<Engine>, time: UnixMicros) -> Result<Self, StoreError> {
-        let last = engine.with(|sled| read_usage(&sled.tree(AUDIT_TREE)?))?.last;
+        let last = engine.with(|sled| last_key(&sled.tree(AUDIT_TREE)?))?;
         Ok(Self { engine, last, time, read: None })
     }
 
@@ -55,7 +56,7 @@ impl AuditCopy {
         let first = match read {
             Some(read) => AuditKey { number: read.number + 1, ..read },
             None => {
-                put(&mut bytes, &usage_row(AuditUsage { last: self.last, ..AuditUsage::default() }));
+                put(&mut bytes, &totals_row(AuditBytes::default(), self.last, false));
                 AuditKey { time: UnixMicros(i64::MIN), number: 0 }
             }
         };
@@ -80,7 +81,8 @@ impl AuditCopy {
         Ok(bytes)
     }
 
-    /// A call that ended after the moment was still running: its change may not be in the copy.
+    /// A call that ended after the moment was still running: its change may not be in the copy. Repeats of calls that
+    /// changed nothing are as many as there are by now.
     fn as_it_was(&self, record: AuditRecord) -> AuditRecord {
         match record.end_time {
             Some(end) if end > self.time => AuditRecord::begun(record.key, record.call),
@@ -95,22 +97,17 @@ fn put(bytes: &mut Vec<u8>, row: &RowRecord) {
     row.encode(bytes).expect("a vector grows");
 }
 
-/// Writes the records of a backup into a new sled.
+/// Writes the records of a backup into a new sled. The next start makes the index of them.
 pub(super) fn restore(db: &Db, records: &mut impl Read) -> Result<(), RegistryError> {
     let tree = db.open_tree(AUDIT_TREE)?;
-    let (mut usage, mut batch, mut count) = (AuditUsage::default(), Batch::default(), 0);
+    let (mut batch, mut count) = (Batch::default(), 0);
     while let Some(RowRecord { key, value }) = next(records)? {
         let value = value.unwrap_or_default();
         if key == [AuditKind::Usage as u8] {
             tree.insert(key, value)?;
-            usage.last = read_usage(&tree)?.last;
             continue;
         }
-        let record = decode(&key, &value)?;
-        usage.add(&record);
-        if record.outcome == AuditOutcome::Refused {
-            batch.insert(&key_in(AuditKind::Refused, record.key), Vec::new());
-        }
+        decode(&key, &value)?;
         batch.insert(key, value);
         count += 1;
         if count % RECORDS_PER_BATCH == 0 {
@@ -118,8 +115,6 @@ pub(super) fn restore(db: &Db, records: &mut impl Read) -> Result<(), RegistryEr
             db.flush()?;
         }
     }
-    let RowRecord { key, value } = usage_row(usage);
-    batch.insert(key, value.unwrap_or_default());
     Ok(tree.apply_batch(batch)?)
 }
 

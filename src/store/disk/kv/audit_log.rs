@@ -10,25 +10,24 @@ use std::{
 };
 
 use ::sled::{Batch, Tree};
-use prost::Message;
 
 use super::{
-    audit_record::{AuditKind, AuditRow, decode, key_in, key_of, u64_at},
+    audit_index::AuditIndex,
+    audit_record::{AuditKind, decode, key_in, key_of},
     engine::{Engine, Sled},
     subscriptions::RegistryError,
 };
 use crate::{
     domain::{
-        audit::{AuditKey, AuditOutcome, AuditRecord},
+        audit::{AuditKey, AuditRecord},
         time::UnixMicros,
     },
     store::{
         AuditQuery, AuditWrite, CommitFuture, Page, StoreError,
-        audit::{AuditEviction, AuditUsage},
+        audit::counts_up,
         disk::{
             fs::free_bytes,
             kv::SEGMENT_BYTES,
-            records::{RecordError, RowRecord},
             shared::{Reply, Shared},
         },
     },
@@ -76,9 +75,9 @@ impl AuditLog {
     /// Opens the log and starts its thread.
     pub fn open(settings: AuditSettings, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let engine = Arc::clone(&settings.engine);
-        let usage = engine.with(|sled| read_usage(&sled.tree(AUDIT_TREE)?))?;
+        let index = engine.with(|sled| AuditIndex::open(&sled.tree(AUDIT_TREE)?))?;
         let (writes, waiting) = mpsc::sync_channel(AUDIT_WAITING_MAX);
-        let writer = Writer { settings, shared: Arc::clone(&shared), usage, is_stale: false };
+        let writer = Writer { settings, shared: Arc::clone(&shared), index, is_stale: false };
         let write = move || {
             if catch_unwind(AssertUnwindSafe(|| writer.run(&waiting))).is_err() {
                 shared.fail(StoreError::Failed("the thread that writes audit records panicked".to_owned()));
@@ -151,8 +150,8 @@ impl AuditLog {
 struct Writer {
     settings: AuditSettings,
     shared: Arc<Shared>,
-    usage: AuditUsage,
-    /// sled was opened again: the usage has to be read.
+    index: AuditIndex,
+    /// sled was opened again: the totals have to be read.
     is_stale: bool,
 }
 
@@ -222,7 +221,7 @@ impl Writer {
     ) -> Result<(), RegistryError> {
         let tree = sled.tree(AUDIT_TREE)?;
         if self.is_stale {
-            (self.usage, self.is_stale) = (read_usage(&tree)?, false);
+            (self.index, self.is_stale) = (AuditIndex::open(&tree)?, false);
         }
         let room = free_bytes(&self.settings.dir).unwrap_or(u64::MAX);
         let mut wrote = false;
@@ -258,37 +257,40 @@ impl Writer {
     }
 
     fn write(&mut self, tree: &Tree, note: AuditWrite) -> Result<AuditKey, RegistryError> {
-        let now = self.shared.clock.now();
-        let record = match note {
-            AuditWrite::Begun(call) => AuditRecord::begun(self.usage.next(now), call),
+        let (now, mut batch) = (self.shared.clock.now(), Batch::default());
+        let (record, counts_up) = match note {
+            AuditWrite::Begun(call) => (AuditRecord::begun(self.index.usage.next(now), call), false),
             AuditWrite::Refused(call, end) => {
-                let key = self.usage.next(now);
-                AuditRecord::begun(key, call).ended(end, key.time)
+                let (key, counts_up) = (self.index.usage.next(now), counts_up(&end));
+                (AuditRecord::begun(key, call).ended(end, key.time), counts_up)
             }
             AuditWrite::Ended(key, end) => {
-                let Some(record) = self.get(tree, key)?.filter(|record| record.end_time.is_none()) else {
+                let Some(record) = get(tree, key)?.filter(|record| record.end_time.is_none()) else {
                     return Ok(key);
                 };
-                self.usage.remove(&record);
-                record.ended(end, now.max(key.time))
+                self.index.take(&mut batch, &record);
+                let counts_up = counts_up(&end);
+                (record.ended(end, now.max(key.time)), counts_up)
             }
         };
-        let key = record.key;
-        self.usage.add(&record);
-        let mut batch = Batch::default();
-        if record.outcome == AuditOutcome::Refused {
-            batch.insert(&key_in(AuditKind::Refused, key), Vec::new());
+        let account = record.charged_account();
+        if counts_up {
+            let repeated =
+                AuditIndex::repeated(tree, &record)?.map(|key| get(tree, key)).transpose()?.flatten();
+            if let Some(first) = repeated.filter(|first| first.is_repeated_by(&record)) {
+                let key = first.key;
+                self.index.take(&mut batch, &first);
+                self.index.put(&mut batch, first.counting(&record));
+                self.index.apply(tree, batch, &[account])?;
+                return Ok(key);
+            }
+            AuditIndex::expect_repeats(&mut batch, &record);
         }
-        batch.insert(&key_in(AuditKind::Record, key), AuditRow::from(record).encode_to_vec());
-        self.apply(tree, batch)?;
-        while let Some(excess) = self.usage.excess(self.settings.bytes_max) {
-            let kind = match excess {
-                AuditEviction::Refused => AuditKind::Refused,
-                AuditEviction::Any => AuditKind::Record,
-            };
-            let Some(oldest) = tree.scan_prefix([kind as u8]).keys().next().transpose()? else { break };
-            let oldest =
-                key_of(&oldest).ok_or_else(|| RecordError("the key of an audit record".to_owned()))?;
+        let key = record.key;
+        self.index.put(&mut batch, record);
+        self.index.apply(tree, batch, &[account])?;
+        while let Some(excess) = self.index.usage.excess(self.settings.bytes_max) {
+            let Some(oldest) = AuditIndex::oldest(tree, excess)? else { break };
             self.remove(tree, oldest)?;
             self.shared.metrics.audit_removed_for_size.inc();
         }
@@ -306,45 +308,18 @@ impl Writer {
         Ok(old.len() as u64)
     }
 
-    fn get(&self, tree: &Tree, key: AuditKey) -> Result<Option<AuditRecord>, RegistryError> {
-        let bytes = key_in(AuditKind::Record, key);
-        let value = tree.get(bytes)?;
-        Ok(value.map(|value| decode(&bytes, &value)).transpose()?)
-    }
-
     fn remove(&mut self, tree: &Tree, key: AuditKey) -> Result<(), RegistryError> {
-        if let Some(record) = self.get(tree, key)? {
-            self.usage.remove(&record);
-        }
+        let Some(record) = get(tree, key)? else { return Ok(()) };
         let mut batch = Batch::default();
-        batch.remove(&key_in(AuditKind::Record, key));
-        batch.remove(&key_in(AuditKind::Refused, key));
-        self.apply(tree, batch)
-    }
-
-    /// Every batch includes the usage, so that it matches the records.
-    fn apply(&self, tree: &Tree, mut batch: Batch) -> Result<(), RegistryError> {
-        let RowRecord { key, value } = usage_row(self.usage);
-        batch.insert(key, value.unwrap_or_default());
-        Ok(tree.apply_batch(batch)?)
+        self.index.remove(tree, &mut batch, &record)?;
+        self.index.apply(tree, batch, &[record.charged_account()])
     }
 }
 
-/// The row that has the usage.
-pub(in crate::store::disk) fn usage_row(usage: AuditUsage) -> RowRecord {
-    let AuditUsage { bytes, refused_bytes, last } = usage;
-    let numbers = [bytes, refused_bytes, last.time.0.cast_unsigned(), last.number];
-    RowRecord::put([AuditKind::Usage as u8], numbers.map(u64::to_be_bytes).concat())
-}
-
-/// The usage that a tree of audit records has.
-pub(in crate::store::disk) fn read_usage(tree: &Tree) -> Result<AuditUsage, RegistryError> {
-    let Some(value) = tree.get([AuditKind::Usage as u8])? else { return Ok(AuditUsage::default()) };
-    let number = |nth: usize| {
-        u64_at(&value, nth * 8).ok_or_else(|| RecordError("the usage of the audit records".to_owned()))
-    };
-    let last = AuditKey { time: UnixMicros(number(2)?.cast_signed()), number: number(3)? };
-    Ok(AuditUsage { bytes: number(0)?, refused_bytes: number(1)?, last })
+fn get(tree: &Tree, key: AuditKey) -> Result<Option<AuditRecord>, RegistryError> {
+    let bytes = key_in(AuditKind::Record, key);
+    let value = tree.get(bytes)?;
+    Ok(value.map(|value| decode(&bytes, &value)).transpose()?)
 }
 
 /// Writes if there is room: the result to send after the sync, and the error after which sled takes no more.

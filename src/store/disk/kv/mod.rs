@@ -1,6 +1,7 @@
 //! Trees in sled: subscriptions, access tokens and audit records.
 
 pub(super) mod access_tokens;
+pub(in crate::store::disk) mod audit_index;
 pub mod audit_log;
 pub mod audit_record;
 pub(super) mod engine;

@@ -69,7 +69,8 @@ async fn a_store_that_is_restored_from_a_backup_at_every_start_conforms() {
 fn records(store: &DiskStore) -> Vec<AuditRecord> {
     let (resource, principal, method, before) = (None, None, None, None);
     let (scope, time) = (AccountScope::All, TimeRange::default());
-    let query = AuditQuery { scope, resource, principal, method, time, before, limit: 10_000 };
+    let (hides_foreign, limit) = (false, 10_000);
+    let query = AuditQuery { scope, resource, principal, hides_foreign, method, time, before, limit };
     let mut rows = store.audit_records(&query).unwrap().rows;
     rows.reverse();
     rows
