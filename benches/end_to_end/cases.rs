@@ -6,6 +6,7 @@ use crate::gateway::Start;
 
 mod backlog;
 mod console;
+mod fair;
 mod hanging;
 mod idle;
 mod lists;
@@ -22,6 +23,8 @@ pub enum Case {
     Refusals(refusals::Refusals),
     /// One endpoint of many never responds.
     Hanging(hanging::Hanging),
+    /// A healthy account beside an attacker.
+    Fair(fair::Fair),
     /// A backlog grows, then the gateway crashes.
     Backlog(backlog::Backlog),
     /// Many subscriptions without events.
@@ -35,8 +38,8 @@ pub enum Case {
 }
 
 pub use self::{
-    backlog::Backlog, console::Console, hanging::Hanging, idle::Idle, lists::Lists, overload::Overload,
-    refusals::Refusals, soak::Soak,
+    backlog::Backlog, console::Console, fair::Fair, hanging::Hanging, idle::Idle, lists::Lists,
+    overload::Overload, refusals::Refusals, soak::Soak,
 };
 
 /// The figures of a case.
@@ -66,6 +69,7 @@ impl Case {
             Self::Overload(overload) => overload.name(),
             Self::Refusals(refusals) => refusals.name(),
             Self::Hanging(hanging) => hanging.name(),
+            Self::Fair(fair) => fair.name(),
             Self::Backlog(backlog) => backlog.name(),
             Self::Idle(idle) => idle.name(),
             Self::Lists(lists) => lists.name(),
@@ -80,6 +84,7 @@ impl Case {
             Self::Overload(overload) => overload.run(start)?,
             Self::Refusals(refusals) => refusals.run(start)?,
             Self::Hanging(hanging) => hanging.run(start)?,
+            Self::Fair(fair) => fair.run(start)?,
             Self::Backlog(backlog) => backlog.run(start)?,
             Self::Idle(idle) => idle.run(start)?,
             Self::Lists(lists) => lists.run(start)?,

@@ -11,16 +11,19 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 use tidings::proto::v1::{
-    self, delivery::State, delivery_service_client::DeliveryServiceClient,
-    event_service_client::EventServiceClient, subscription_service_client::SubscriptionServiceClient,
+    self, access_token::Scope, access_token_service_client::AccessTokenServiceClient, delivery::State,
+    delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
+    subscription_service_client::SubscriptionServiceClient,
 };
 use tokio::{runtime::Runtime, task::JoinSet};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    authorized::{Authorized, connect},
     children::{Process, Usage},
     environment,
-    load::{account, now_micros, stamped},
+    load::{Load, account, now_micros, stamped},
+    receiver::CLOSING_PATH,
+    wire::PublishOrder,
 };
 
 /// Interval of checks whether everything is settled.
@@ -32,6 +35,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Most concurrent calls that create subscriptions.
 const SUBSCRIBING_MAX: usize = 64;
 
+/// The administrator's token of gateways whose calls need tokens.
+const ADMIN_TOKEN: &str = "the-benchmark-has-nothing-to-protect";
+
 /// Options for starting a gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
@@ -41,6 +47,10 @@ pub struct Start {
     pub flags: Vec<String>,
     /// With the console.
     pub console: bool,
+    /// Calls need access tokens.
+    pub tokens: bool,
+    /// The words before the command that runs the gateway.
+    pub before: Vec<String>,
 }
 
 impl Start {
@@ -65,7 +75,9 @@ pub struct Gateway {
     address: SocketAddr,
     http: SocketAddr,
     console: Option<SocketAddr>,
-    channel: Channel,
+    /// The token of the benchmark's own calls, for all accounts.
+    token: Option<String>,
+    channel: Authorized,
     runtime: Runtime,
     data_dir: TempDir,
 }
@@ -79,8 +91,36 @@ impl Gateway {
         let Listening { address, http, console } = listening_at(&process)?;
         // With a thread of its own, which keeps the idle connection alive.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let channel = runtime.block_on(connect(address))?;
-        Ok(Self { start: start.clone(), process, address, http, console, channel, runtime, data_dir })
+        let admin = start.tokens.then_some(ADMIN_TOKEN);
+        let channel = runtime.block_on(connect(address, admin))?;
+        let start = start.clone();
+        let mut gateway =
+            Self { start, process, address, http, console, token: None, channel, runtime, data_dir };
+        if gateway.start.tokens {
+            let token = gateway.create_token(&[Scope::Publish, Scope::Admin], None)?;
+            gateway.channel = gateway.runtime.block_on(connect(address, Some(&token)))?;
+            gateway.token = Some(token);
+        }
+        Ok(gateway)
+    }
+
+    /// Creates an access token for one account, or for all.
+    pub fn create_token(&self, scopes: &[Scope], index: Option<usize>) -> anyhow::Result<String> {
+        let mut client = AccessTokenServiceClient::new(self.channel.clone());
+        let accounts = index.map(|index| format!("accounts/{}", account(index)));
+        let token = v1::AccessToken {
+            scopes: scopes.iter().map(|scope| i32::from(*scope)).collect(),
+            accounts: accounts.into_iter().collect(),
+            ..Default::default()
+        };
+        let request = v1::CreateAccessTokenRequest { access_token: Some(token), ..Default::default() };
+        let created = self.runtime.block_on(client.create_access_token(request));
+        Ok(created.context("cannot create a token")?.into_inner().token)
+    }
+
+    /// The order to publish a load to it.
+    pub fn order(&self, load: Load) -> PublishOrder {
+        PublishOrder { address: self.address, token: self.token.clone(), load }
     }
 
     /// Kills the process, starts another one on the same data, and returns the time from its start until it
@@ -98,7 +138,7 @@ impl Gateway {
         let took = begin.elapsed();
         Listening { address: self.address, http: self.http, console: self.console } = listening_at(&process)?;
         self.process = process;
-        self.channel = self.runtime.block_on(connect(self.address))?;
+        self.channel = self.runtime.block_on(connect(self.address, self.token.as_deref()))?;
         Ok(took)
     }
 
@@ -131,6 +171,13 @@ impl Gateway {
     /// Subscribes an endpoint to the messages of an account, with the default settings.
     pub fn subscribe(&self, index: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
         self.create(subscription(index, format!("http://{endpoint}/webhooks")))
+    }
+
+    /// Subscribes an endpoint by a name that is in the file of hosts. It closes each connection after its response, so
+    /// that each POST takes a look-up.
+    pub fn subscribe_by_name(&self, index: usize, endpoint: SocketAddr) -> anyhow::Result<String> {
+        let port = endpoint.port();
+        self.create(subscription(index, format!("http://localhost:{port}/{CLOSING_PATH}")))
     }
 
     /// Subscribes an endpoint to the messages of one inbox of the first account.
@@ -266,7 +313,11 @@ impl Drop for Gateway {
 }
 
 fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> {
-    let mut command = environment::tidings(start.under.as_deref().unwrap_or_default().split_whitespace());
+    let under = start.under.as_deref().unwrap_or_default().split_whitespace().map(str::to_owned);
+    let mut command = environment::tidings(start.before.iter().cloned().chain(under));
+    if start.tokens {
+        command.env("TIDINGS_ADMIN_TOKEN", ADMIN_TOKEN);
+    }
     let console = if start.console { "127.0.0.1:0" } else { "off" };
     command.args(["serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", http]);
     command.args(["--console-listen", console]);
@@ -274,11 +325,6 @@ fn spawn(start: &Start, data_dir: &Path, http: &str) -> anyhow::Result<Process> 
     command.arg("--data-dir").arg(data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     Process::start(command, |child| Box::new(child.stderr.take().expect("the pipe was requested")))
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-    endpoint.connect().await.context("cannot connect to the gateway")
 }
 
 /// The response to a GET, with its head.

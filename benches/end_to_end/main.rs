@@ -5,9 +5,14 @@
 //! Each measure has a fresh gateway, and fails unless every delivery arrives exactly once and is settled.
 //! docs/benchmarks.md explains the figures.
 
+mod attackers;
+mod authorized;
 mod browser;
 mod cases;
 mod children;
+#[path = "../../tests/support/dns_server.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the tests use more of it, and end where it fails")]
+mod dns_server;
 #[path = "../../tests/support/environment.rs"]
 mod environment;
 mod gateway;
@@ -93,7 +98,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let plan = Plan::of(scale, arguments.events);
     let flags = arguments.flags.iter().flat_map(|flags| flags.split_whitespace()).map(str::to_owned);
-    let how = Start { under: arguments.under.clone(), flags: flags.collect(), console: false };
+    let how = Start { under: arguments.under.clone(), flags: flags.collect(), ..Start::default() };
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|words| name.contains(words.as_str()));
 
     let mut report = Report::new(arguments.quick);

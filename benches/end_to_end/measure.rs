@@ -9,7 +9,7 @@ use crate::{
     children::{Helper, Role, Usage},
     gateway::{Gateway, Start},
     load::{Load, Way, inbox, now_micros},
-    wire::{Arrived, Expected, Latency, Listening, PublishOrder, Published, ReceiverOrder},
+    wire::{Arrived, Expected, Latency, Listening, Published, ReceiverOrder},
 };
 
 /// Events before the load, to open connections and fill caches.
@@ -160,7 +160,7 @@ impl Rig {
 
     /// Publishes a load, and waits until it is stored.
     pub fn publish(&mut self, load: Load) -> anyhow::Result<()> {
-        let order = PublishOrder { address: self.gateway.address(), load };
+        let order = self.gateway.order(load);
         let published: Published = self.publisher.ask(&order)?;
         ensure!(published.acknowledged == load.events, "only {} were stored", published.acknowledged);
         Ok(())
@@ -184,7 +184,7 @@ impl Rig {
     pub fn begin(&mut self, way: Way, expected: Expected) -> anyhow::Result<()> {
         let _: Arrived = self.receiver.ask(&ReceiverOrder::Expect(expected))?;
         let load = Load { way, events: expected.events, accounts: accounts(expected), inboxes: 0 };
-        self.publisher.order(&PublishOrder { address: self.gateway.address(), load })
+        self.publisher.order(&self.gateway.order(load))
     }
 
     /// Waits until all acknowledged events have arrived and are settled, and checks the counts.

@@ -1,7 +1,8 @@
 //! The measures of a run and their sizes. All are bounded in count, so that a run is bounded in time.
 
 use crate::{
-    cases::{Backlog, Case, Console, Hanging, Idle, Lists, Overload, Refusals, Soak},
+    attackers::Attack,
+    cases::{Backlog, Case, Console, Fair, Hanging, Idle, Lists, Overload, Refusals, Soak},
     limits::Limit,
     load::Way,
     measure::Measure,
@@ -80,6 +81,10 @@ fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
         let (saturating_events, seconds) = (choose(4_000, 40_000, 40_000), choose(2, 20, 20));
         Case::Overload(Overload { size, saturating_events, seconds })
     };
+    let fair = |attack| {
+        let (rounds, seconds) = if scale == Scale::Quick { (1, 2) } else { (3, 15) };
+        Case::Fair(Fair { attack, rounds, seconds })
+    };
     let stored = events.unwrap_or(choose(10_000, 300_000, 10_000_000));
     vec![
         overload(1),
@@ -90,6 +95,11 @@ fn cases(scale: Scale, events: Option<u64>) -> Vec<Case> {
             rate: if scale == Scale::Quick { 100 } else { 500 },
             rounds: if scale == Scale::Quick { 1 } else { 21 },
         }),
+        fair(Attack::Unauthenticated),
+        fair(Attack::Lists),
+        fair(Attack::Backlog { subscriptions: few(choose(100, 1_000, 1_000)) }),
+        fair(Attack::Names),
+        fair(Attack::LateReceiver),
         Case::Backlog(Backlog { events: stored }),
         Case::Idle(Idle { subscriptions: few(choose(200, 5_000, 100_000)) }),
         Case::Lists(Lists {

@@ -16,12 +16,10 @@ use futures_util::stream;
 use hdrhistogram::Histogram;
 use tidings::proto::v1::{self, event_service_client::EventServiceClient};
 use tokio::{sync::mpsc, task::JoinSet};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status};
 
 use crate::{
+    authorized::{self, Authorized},
     children,
     load::{CHANNELS, FLOOD_CHANNELS, Load, Way, now_micros},
     wire::{Latency, PublishOrder, Published},
@@ -32,7 +30,7 @@ const FLOOD_CALLS_MAX: usize = 10_000;
 /// Interval at which a flood sends the events that are due.
 const FLOOD_BEAT: Duration = Duration::from_millis(1);
 
-type Client = EventServiceClient<Channel>;
+type Client = EventServiceClient<Authorized>;
 
 /// Executes orders from standard input.
 pub fn serve() -> anyhow::Result<()> {
@@ -41,9 +39,9 @@ pub fn serve() -> anyhow::Result<()> {
     children::obey(|order: PublishOrder| runtime.block_on(publish(order)))
 }
 
-async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result<Published> {
+async fn publish(PublishOrder { address, token, load }: PublishOrder) -> anyhow::Result<Published> {
     let channels = if matches!(load.way, Way::Flood { .. }) { FLOOD_CHANNELS } else { CHANNELS };
-    let clients = Arc::new(connect(address, channels).await?);
+    let clients = Arc::new(connect(address, token.as_deref(), channels).await?);
     let log = Arc::new(Log::new(load));
     let first = now_micros();
     match load.way {
@@ -65,12 +63,10 @@ async fn publish(PublishOrder { address, load }: PublishOrder) -> anyhow::Result
 }
 
 /// Connections, opened before the first event.
-async fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Vec<Client>> {
+async fn connect(address: SocketAddr, token: Option<&str>, count: usize) -> anyhow::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
-        clients
-            .push(EventServiceClient::new(endpoint.connect().await.context("the server does not listen")?));
+        clients.push(EventServiceClient::new(authorized::connect(address, token).await?));
     }
     Ok(clients)
 }
@@ -226,7 +222,14 @@ async fn steady(clients: &[Client], rate: u32, log: &Arc<Log>) -> anyhow::Result
     let mut calls = JoinSet::new();
     while let Some((number, due_micros)) = beats.recv().await {
         let (mut client, log) = (client(clients, usize::try_from(number)?), Arc::clone(log));
-        calls.spawn(async move { one(&mut client, number, due_micros, &log).await });
+        calls.spawn(async move {
+            match client.publish_event(log.load.request(number, due_micros)).await {
+                Ok(_) => log.answered(due_micros),
+                Err(status) if is_refusal(&status) => log.refused(due_micros),
+                Err(status) => bail!("a call at a steady rate failed: {status:?}"),
+            }
+            Ok(())
+        });
         while let Some(ended) = calls.try_join_next() {
             ended.context("a publisher's task panicked")??;
         }

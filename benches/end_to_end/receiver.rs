@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,9 @@ use crate::{
 
 /// Number of endpoints.
 pub const ENDPOINTS: usize = 1000;
+
+/// Path of POSTs after which the connection is closed, so that the next one takes a new one.
+pub const CLOSING_PATH: &str = "closing";
 
 /// Receives until standard input is closed.
 pub fn serve() -> anyhow::Result<()> {
@@ -76,6 +79,7 @@ async fn serve_connection(stream: TcpStream, endpoint: usize, tally: Arc<Tally>)
     stream.set_nodelay(true)?;
     let service = service_fn(move |request: Request<Incoming>| {
         let tally = Arc::clone(&tally);
+        let closes = request.uri().path().ends_with(CLOSING_PATH);
         async move {
             // An incomplete body is no arrival.
             if let Ok(body) = request.into_body().collect().await {
@@ -86,7 +90,11 @@ async fn serve_connection(stream: TcpStream, endpoint: usize, tally: Arc<Tally>)
                 }
                 tally.arrived(endpoint, &body.to_bytes());
             }
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            let mut response = Response::new(Empty::<Bytes>::new());
+            if closes {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     Ok(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await?)

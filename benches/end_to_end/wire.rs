@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::load::Load;
 
 /// To the publisher: publish to the gateway at `address`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PublishOrder {
     /// The gRPC address.
     pub address: SocketAddr,
+    /// The access token, if calls need one.
+    pub token: Option<String>,
     /// The load.
     pub load: Load,
 }

@@ -8,7 +8,7 @@ use crate::{
     gateway::{Gateway, Start},
     load::{Load, Way},
     measure::Rig,
-    wire::{Arrived, Expected, PublishOrder, Published, ReceiverOrder},
+    wire::{Arrived, Expected, Published, ReceiverOrder},
 };
 
 /// A backlog.
@@ -64,5 +64,5 @@ impl Backlog {
 
 fn publish(gateway: &Gateway, publisher: &mut Helper, events: u64) -> anyhow::Result<Published> {
     let load = Load { way: Way::Batches { size: 100, in_flight: 8 }, events, accounts: 1, inboxes: 0 };
-    publisher.ask(&PublishOrder { address: gateway.address(), load })
+    publisher.ask(&gateway.order(load))
 }

@@ -7,7 +7,7 @@ use crate::{
     gateway::Start,
     load::{Load, Way},
     measure::Rig,
-    wire::{PublishOrder, Published},
+    wire::Published,
 };
 
 /// Refused calls.
@@ -55,5 +55,5 @@ impl Refusals {
 
 fn publish(rig: &mut Rig, way: Way, events: u64) -> anyhow::Result<Published> {
     let load = Load { way, events, accounts: 1, inboxes: 0 };
-    rig.publisher.ask(&PublishOrder { address: rig.gateway.address(), load })
+    rig.publisher.ask(&rig.gateway.order(load))
 }

@@ -23,9 +23,9 @@ pub fn measure(in_flight: usize, count: u64) -> anyhow::Result<(f64, Option<f64>
     let EchoAt { address } = server.answer()?;
     let load = Load { way: Way::Unary { in_flight }, events: count, accounts: 1, inboxes: 0 };
     let warm_up = Load { events: count / 20 + 1, ..load };
-    let _: Published = publisher.ask(&PublishOrder { address, load: warm_up })?;
+    let _: Published = publisher.ask(&PublishOrder { address, token: None, load: warm_up })?;
     let before = server.usage()?;
-    let published: Published = publisher.ask(&PublishOrder { address, load })?;
+    let published: Published = publisher.ask(&PublishOrder { address, token: None, load })?;
     let cpu_seconds = server.usage()?.cpu_seconds - before.cpu_seconds;
     let seconds = (published.last - published.first) as f64 / 1e6;
     Ok((count as f64 / seconds, Some(cpu_seconds / count as f64 * 10_000.0)))
