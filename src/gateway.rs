@@ -73,6 +73,12 @@ pub struct GatewaySettings {
     /// events early.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = bytes::<usize>("1KiB", "3MiB"))]
     pub event_bytes_max: usize,
+    /// Largest body of a POST, in any form.
+    ///
+    /// A body can be many times as large as its event, since a message within a conversation is written with all its
+    /// keys. An event with a larger one gets INVALID_ARGUMENT. Set it to what your receivers take.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = bytes::<usize>("64KiB", "64MiB"))]
+    pub body_bytes_max: usize,
     /// Subscriptions of one account.
     ///
     /// Past it CreateSubscription gets RESOURCE_EXHAUSTED.

@@ -109,9 +109,9 @@ pub async fn serve(
         .route("/metrics", get(async || render(metrics).await))
         .fallback(async || (StatusCode::NOT_FOUND, NOT_FOUND))
         .with_state(readiness);
-    // No client of this port proves anything, and probes of one machine have one address.
-    let shares =
-        Shares { unproven_per_address_max: CONNECTIONS_MAX, ..Shares::of(CONNECTIONS_MAX, CONNECTIONS_MAX) };
+    // No client of this port proves anything, and probes of one machine have one address: past all connections the
+    // idlest goes.
+    let shares = Shares { unproven_timeout: CONNECTION_TIMEOUT, ..Shares::UNLIMITED };
     let limits = Limits::new(CONNECTIONS_MAX, shares, DRAIN_TIMEOUT);
     serve_connections(
         incoming(listener, move || failures.accept_failed(Listener::Ops)),

@@ -423,7 +423,7 @@ impl GatewayError {
     }
 
     /// The subscription does not exist.
-    pub(super) fn no_subscription(name: &SubscriptionName) -> Self {
+    pub fn no_subscription(name: &SubscriptionName) -> Self {
         Self::NotFound(Resource::Subscription(name.clone()))
     }
 

@@ -30,6 +30,10 @@ use crate::{
     store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
+/// A body has at most this many times as many bytes as its event: a record of four bytes is written with a kilobyte
+/// of keys.
+const BODY_GROWTH_MAX: usize = 256;
+
 /// A valid event. Only [`Gateway::check_event`] creates one.
 #[derive(Clone, Debug)]
 pub struct CheckedEvent {
@@ -164,7 +168,36 @@ impl Gateway {
         let encoded = Bytes::from(event.encode_to_vec());
         let fingerprint = fingerprint(&encoded);
         let content = EventContent::new(facts.event_type, facts.order_key.into(), encoded);
+        self.check_bodies(&content, &event, path)?;
         Ok(CheckedEvent { address, event, content, facts, fingerprint })
+    }
+
+    /// Fails if a body of the event would be larger than allowed: each of many small records in it is written with
+    /// all its keys.
+    fn check_bodies(
+        &self,
+        content: &EventContent,
+        event: &v1::Event,
+        path: &str,
+    ) -> Result<(), FieldViolations> {
+        let max = self.0.settings.body_bytes_max;
+        if content.encoded.len() <= max / BODY_GROWTH_MAX {
+            return Ok(());
+        }
+        let mut violations = FieldViolations::default();
+        for format in PayloadFormat::all() {
+            content.render(event, format);
+            let bytes = content.body(format).len();
+            if bytes > max {
+                let form = format.to_wire().as_str_name();
+                let rule = format_args!(
+                    "has a body of {bytes} bytes in the form {form}: at most body_bytes_max ({max}) are allowed. \
+                     Leave out nested messages, or split it"
+                );
+                violations.invalid(path, rule);
+            }
+        }
+        violations.into_result(())
     }
 
     /// Fails if any publish would be refused now. Cheap: to be called before an event is even read.

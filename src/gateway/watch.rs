@@ -1,14 +1,20 @@
 //! Use case of watching: a stream of changes of deliveries.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{
-    broadcast::{Receiver, error::RecvError},
-    mpsc::{self, error::TrySendError},
+use tokio::{
+    sync::{
+        broadcast::{Receiver, error::RecvError},
+        mpsc::{self, error::TrySendError},
+    },
+    time::{MissedTickBehavior, interval},
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -26,6 +32,9 @@ use crate::{
 
 /// Most changes that wait for a client of a watch. Further changes are skipped and counted.
 pub const WATCH_CHANGES_WAITING_MAX: usize = 256;
+
+/// How often a watch of one subscription looks whether it exists.
+const EXISTS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Selects changes.
 #[derive(Clone, Debug)]
@@ -57,7 +66,7 @@ struct QueuedChange {
 }
 
 impl Gateway {
-    /// Streams changes of deliveries from now on, until the stream is dropped. A slow reader does not hold up
+    /// Streams changes of deliveries from now on, until the stream is dropped or the subscription is deleted. A slow reader does not hold up
     /// anything: changes beyond [`WATCH_CHANGES_WAITING_MAX`] are skipped and counted.
     pub fn watch_deliveries(
         &self,
@@ -138,10 +147,19 @@ async fn filter_changes(
     _permit: Permit,
 ) {
     let (mut seen, mut skipped) = (None, 0);
+    let mut looks = interval(EXISTS_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let exists = |key: SubscriptionKey| store.registry().by_key(key).is_some();
     loop {
         let group = tokio::select! {
             biased;
             () = sender.closed() => return,
+            _ = looks.tick(), if wanted.subscription.is_some() => {
+                if wanted.subscription.is_none_or(exists) {
+                    continue;
+                }
+                return;
+            }
             group = changes.recv() => match group {
                 Ok(group) => group,
                 // The next group's count shows how many changes were missed.

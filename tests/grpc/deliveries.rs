@@ -259,3 +259,19 @@ async fn a_slow_watch_learns_how_much_it_missed_and_holds_up_nobody() {
     drop(changes);
     server.ended().await;
 }
+
+#[tokio::test]
+async fn a_watch_of_a_subscription_ends_when_that_is_deleted() {
+    let server = TidingsInProcess::start().await;
+    server.subscribe("crm").await;
+    let name = "accounts/1/subscriptions/crm";
+    let mut watch = server.client.watch(name).await.unwrap();
+    let mut of_all = server.client.watch("accounts/1/subscriptions/-").await.unwrap();
+    server.client.delete(name, true).await.unwrap();
+    let ended = in_time(watch.message()).await.unwrap_err();
+    assert_eq!(ended.code(), Code::NotFound, "{ended:?}");
+    assert!(ended.message().contains(name), "{ended:?}");
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(50), of_all.message()).await;
+    assert!(waits.is_err(), "the watch of the account goes on");
+    server.stop().await;
+}

@@ -105,6 +105,28 @@ async fn bounds_of_other_calls_are_named() {
 }
 
 #[tokio::test]
+async fn an_event_whose_body_would_be_many_times_as_large_is_refused() {
+    let server = start(|_| {}).await;
+    let mut event = events::message(1, 1, 1);
+    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
+    let conversation = created.message.as_mut().unwrap().conversation.as_mut().unwrap();
+    let nested = |count: i64| (1..=count).map(|id| v1::Message { id, ..v1::Message::default() }).collect();
+    conversation.messages = nested(40_000);
+    let refused = server.client.try_publish(events::publish_request(1, "", event.clone())).await.unwrap_err();
+    assert_refused(&refused, Code::InvalidArgument, "FIELD_INVALID", &["event"]);
+    let fields = details(&refused);
+    let description = &fields.bad_request().unwrap().field_violations[0].description;
+    assert!(
+        description.contains("body_bytes_max (4194304)") && description.contains("DOCUMENTED"),
+        "{description}"
+    );
+    let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
+    created.message.as_mut().unwrap().conversation.as_mut().unwrap().messages = nested(1_000);
+    server.client.publish(1, event).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn watches_of_one_account_leave_the_others_theirs() {
     let server = start(|setup| setup.gateway.watches_max = 16).await;
     let mut open = Vec::new();

@@ -1,6 +1,6 @@
 //! `DeliveryService`.
 
-use std::{future::ready, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,8 @@ use crate::{
         time::UnixMicros,
     },
     gateway::{
-        Applied, AttemptResult, Gateway, ListDeliveries, ReplayCursor, ReplayDeliveries, WatchDeliveries,
+        Applied, AttemptResult, Gateway, GatewayError, ListDeliveries, ReplayCursor, ReplayDeliveries,
+        WatchDeliveries,
     },
     grpc::wire::{
         audited::AuditedCalls,
@@ -74,6 +75,7 @@ impl DeliveryService for Deliveries {
         let parent = fields.required::<Parent>("parent", &request.parent);
         let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
         let Parent { account, subscription } = fields.finish(parent)?;
+        let name = subscription.clone().map(|id| SubscriptionName { account, id });
         let watch = WatchDeliveries { account, subscription, states };
         let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
         let responses = changes.map(|watched| {
@@ -82,8 +84,15 @@ impl DeliveryService for Deliveries {
                 skipped_count: i32::try_from(watched.skipped).unwrap_or(i32::MAX),
             })
         });
-        // The stream ends only when the server shuts down.
-        let last = stream::once(ready(Err(GrpcError::shutting_down().into())));
+        // The stream ends only when the server shuts down, or with the subscription.
+        let shutdown = self.shutdown.clone();
+        let last = stream::once(async move {
+            let error = match name {
+                Some(name) if !shutdown.is_cancelled() => GatewayError::no_subscription(&name).into(),
+                _ => GrpcError::shutting_down(),
+            };
+            Err(error.into())
+        });
         let responses = responses.take_until(self.shutdown.clone().cancelled_owned()).chain(last);
         Ok(Response::new(Box::pin(responses)))
     }

@@ -33,8 +33,9 @@ async fn a_full_backlog_is_429_with_how_long_to_wait_and_room_is_taken_again() {
 #[tokio::test]
 async fn requests_and_bytes_in_flight_are_bounded() {
     for (setting, most, limit, bodies) in [
-        ("client-connections-max", "8", "ingest_requests_in_flight_max is 2", [65_000, 65_000]),
-        ("publish-memory-max", "40MiB", "ingest_bytes_in_flight_max is 4194304", [3_000_000, 1_194_000]),
+        // Half of each for the account.
+        ("client-connections-max", "16", "ingest_requests_in_flight_max is 4", [65_000, 65_000]),
+        ("publish-memory-max", "40MiB", "ingest_bytes_in_flight_max is 4194304", [1_500_000, 597_000]),
     ] {
         let launcher = launcher().with("event-bytes-max", "3MiB").with(setting, most);
         let gateway = launcher.start().await;
