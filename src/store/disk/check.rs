@@ -7,12 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use uuid::Uuid;
-
 use super::{
     data_dir::{
-        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, parse_marker, prepare, refuse_unfinished, take_lock,
-        write_marker,
+        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, SCRATCH, parse_marker, prepare, refuse_unfinished,
+        take_lock, write_marker,
     },
     fs::sync_dir,
     index::manifest::{MANIFEST, Manifest},
@@ -54,6 +52,8 @@ pub enum Remedy {
     Repaired(String),
     /// Only a backup helps.
     Restore,
+    /// Files have to be put back first; a repair changes nothing until then.
+    PutBack(String),
 }
 
 impl fmt::Display for Damage {
@@ -68,6 +68,7 @@ impl fmt::Display for Damage {
             Remedy::Repair(how) => write!(f, "--repair {how}"),
             Remedy::Repaired(how) => write!(f, "Repaired: this {how}"),
             Remedy::Restore => write!(f, "Restore a backup"),
+            Remedy::PutBack(how) => write!(f, "{how}"),
         }
     }
 }
@@ -123,13 +124,27 @@ struct Check<'a> {
 impl Check<'_> {
     fn run(&mut self) -> io::Result<()> {
         finish_rewrite(self.data_dir)?;
-        let Some(format) = self.marker()? else { return Ok(()) };
+        let scratch = self.data_dir.join(SCRATCH);
+        let done = self.run_with(&scratch);
+        match fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => done,
+        }
+    }
+
+    fn run_with(&mut self, scratch: &Path) -> io::Result<()> {
         let ledger_dir = self.data_dir.join(LEDGER_DIR);
+        let manifest = Manifest::read(&ledger_dir);
+        let copies = self.copies(scratch)?;
+        // Before anything is repaired: what is right for one store is damage in another.
+        if self.is_of_several_stores(manifest.as_ref().ok(), &copies) {
+            return Ok(());
+        }
+        let Some(format) = self.marker()? else { return Ok(()) };
         if !ledger_dir.try_exists()? {
             self.unreadable(LEDGER_DIR, "it is missing: it has every event and delivery".to_owned());
             return Ok(());
         }
-        let manifest = Manifest::read(&ledger_dir);
         if let Err(fault) = &manifest {
             let file = format!("{LEDGER_DIR}/{MANIFEST}");
             self.unreadable(&file, format!("{fault}: it says where every event is"));
@@ -137,7 +152,7 @@ impl Check<'_> {
             self.repair = false;
         }
         let mut known = Known::default();
-        self.registry(format, manifest.as_ref().ok(), &mut known)?;
+        self.registry(format, manifest.as_ref().ok(), copies, &mut known)?;
         manifest.map_or(Ok(()), |manifest| self.ledger(manifest, &known))
     }
 
@@ -242,8 +257,6 @@ impl Check<'_> {
 /// What the registry says about the ledger.
 #[derive(Default)]
 struct Known {
-    /// The id of the store, if it could be read.
-    store: Option<Uuid>,
     /// The names of the subscriptions by key.
     subscriptions: BTreeMap<u32, String>,
     /// The number of the record that the log of events had next at the registry's last change; 0 if unknown.

@@ -19,7 +19,12 @@ use super::{
         write_marker,
     },
     fs::sync_all_in,
-    index::{apply, ledger::Ledger, manifest::Manifest, volume_codec},
+    index::{
+        apply,
+        ledger::Ledger,
+        manifest::{MANIFEST, Manifest},
+        volume_codec,
+    },
     keys::key_file::KeySource,
     kv::{
         access_tokens::{TOKENS_TREE, TokensTree},
@@ -32,7 +37,7 @@ use super::{
         registry_log::{Begin, REGISTRY_LOG},
         replay,
     },
-    open_error::OpenError,
+    open_error::{OpenError, of_different_stores},
     read::{damaged::DamagedRecords, fetch::read_detail},
     records::{FORMAT, RecordError},
     retention::RetentionThread,
@@ -223,26 +228,36 @@ impl CleanEnd {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(format!("the file {CLEAN}: {error}")),
         };
-        let number = |name: &str| {
-            let line = noted.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|number| number.trim().parse().ok());
-            number.ok_or_else(|| format!("the file {CLEAN} does not have {name}"))
-        };
+        let damaged = || format!("the file {CLEAN} is not as it was written");
+        let (mut next_seq, mut next_record, mut registry_change) = (None, None, None);
+        for line in noted.lines() {
+            let (name, number) = line.split_once(' ').ok_or_else(damaged)?;
+            let number = number.parse().map_err(|_| damaged())?;
+            let known = match name {
+                "next_seq" => &mut next_seq,
+                "next_record" => &mut next_record,
+                "registry_change" => &mut registry_change,
+                _ => return Err(damaged()),
+            };
+            *known = Some(number);
+        }
         Ok(Self {
-            next_seq: number("next_seq")?,
-            next_record: number("next_record")?,
+            next_seq: next_seq.ok_or_else(damaged)?,
+            next_record: next_record.ok_or_else(damaged)?,
             // Notes of before do not have it.
-            registry_change: number("registry_change").unwrap_or(0),
+            registry_change: registry_change.unwrap_or(0),
         })
     }
 
     /// Errors if the store ended later then.
     pub(super) fn check(self, next_seq: u64, next_record: u64) -> Result<(), String> {
-        let ends = [("next_seq", self.next_seq, next_seq), ("next_record", self.next_record, next_record)];
+        let ends = [("event number", self.next_seq, next_seq), ("record", self.next_record, next_record)];
         let earlier = ends.into_iter().find(|(_, noted, found)| found < noted);
         earlier.map_or(Ok(()), |(name, noted, found)| {
             Err(format!(
-                "the file {CLEAN} says that it ended with {name} {noted}, and it has {found}: something is lost"
+                "the log of events ends before {name} {found}, and the file {CLEAN} knows of {name} {}: {LEDGER_DIR}/*.log are \
+                 older copies, or their end is damaged. Put the newer ones back if you have them",
+                noted - 1
             ))
         })
     }
@@ -255,7 +270,7 @@ pub(super) fn check_ends(next_record: u64, known_record: u64) -> Result<(), Stri
     }
     Err(format!(
         "the log of events ends before record {next_record}, and {LEDGER_DIR}/{REGISTRY_LOG} knows of record {}: {LEDGER_DIR}/*.log \
-         are older copies, or their end is damaged",
+         are older copies, or their end is damaged. Put the newer ones back if you have them",
         known_record - 1
     ))
 }
@@ -299,7 +314,9 @@ fn read_ledger(
 ) -> Result<Opened, ReadError> {
     let manifest = Manifest::read(dir)?;
     if manifest.store != store {
-        return Err(RecordError("the subscriptions and the events are of different stores".to_owned()).into());
+        return Err(
+            RecordError(of_different_stores(&format!("{LEDGER_DIR}/{MANIFEST} and {ENGINE_DIR}/"))).into()
+        );
     }
     let mut files = Files::open(dir, manifest.used.clone())?;
     let reader = Arc::clone(files.reader());

@@ -131,6 +131,13 @@ impl OpenError {
     }
 }
 
+/// Why parts of a data directory do not go together.
+pub(crate) fn of_different_stores(parts: &str) -> String {
+    format!(
+        "{parts} are of different stores. Put back the two that belong together, and do not repair before"
+    )
+}
+
 /// The free room, for the end of a message.
 fn free_of(dir: &Path) -> String {
     free_bytes(dir).map_or_else(String::new, |free| format!(", and {} are free", free >> 20))

@@ -40,10 +40,6 @@ struct End {
 impl Check<'_> {
     pub(super) fn ledger(&mut self, mut manifest: Manifest, known: &Known) -> io::Result<()> {
         let dir = self.data_dir.join(LEDGER_DIR);
-        if known.store.is_some_and(|store| store != manifest.store) {
-            let manifest_file = format!("{LEDGER_DIR}/{MANIFEST}");
-            self.unreadable(&manifest_file, "ledger/ and store/ are of different stores".to_owned());
-        }
         for lost in manifest.lost_files(&LogReader::read_only(&dir)?)? {
             self.lost_file(lost, &manifest)?;
         }
@@ -283,15 +279,27 @@ impl Check<'_> {
 
     /// The end that the last clean stop noted.
     fn clean_end(&mut self, clean: Result<CleanEnd, String>, end: &End) -> io::Result<()> {
-        let Err(fault) = clean.and_then(|clean| clean.check(end.next_seq, end.number)) else { return Ok(()) };
+        let (fault, meaning, how) = match clean.map(|clean| clean.check(end.next_seq, end.number)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(fault)) => (
+                fault,
+                "The last events and outcomes before the last clean stop are missing. Put the newer log files back if you have \
+                 them; only if there are none, repair",
+                "takes the end that is there, and moves the file into the quarantine",
+            ),
+            Err(fault) => (
+                fault,
+                "It only notes how far everything had come at the last clean stop: nothing is lost with it, but whether something \
+                 is missing since then cannot be seen",
+                "moves the file into the quarantine, and changes nothing else",
+            ),
+        };
         let damage = Damage {
             file: CLEAN.to_owned(),
             place: None,
             fault,
-            meaning:
-                "The last events and outcomes before the last clean stop are missing, or this file is damaged"
-                    .to_owned(),
-            remedy: Remedy::Repair("moves the file into the quarantine: what is missing is lost".to_owned()),
+            meaning: meaning.to_owned(),
+            remedy: Remedy::Repair(how.to_owned()),
         };
         self.found(damage, |check| check.quarantine(CLEAN))?;
         Ok(())
@@ -305,12 +313,11 @@ impl Check<'_> {
             place: Some(end.pos.offset().into()),
             fault,
             meaning: format!(
-                "The last events are missing, and outcomes of deliveries, which are tried again: at least {} records",
+                "The last events are missing, and outcomes of deliveries, which are tried again: at least {} records. Put the newer \
+                 files back if you have them; only if there are none, repair",
                 known.next_record - end.number
             ),
-            remedy: Remedy::Repair(
-                "takes the end that is there; put the newer files back instead if you have them".to_owned(),
-            ),
+            remedy: Remedy::Repair("takes the end that is there".to_owned()),
         };
         let number = end.number;
         self.found(damage, |check| check.begin_log_again(0, number))?;

@@ -14,7 +14,7 @@ use super::{Check, Damage, Known, Remedy, noted_changes::NotedChanges};
 use crate::{
     domain::access::AccessToken,
     store::disk::{
-        data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR, SCRATCH},
+        data_dir::{CLEAN, ENGINE_DIR, LEDGER_DIR},
         fs::sync_all_in,
         index::manifest::{MANIFEST, Manifest},
         kv::{
@@ -36,36 +36,32 @@ use crate::{
 /// sled, or why it cannot be opened.
 type Engine = Result<::sled::Db, String>;
 
+/// Both copies of the registry, or why each cannot be read.
+pub(super) struct Copies {
+    /// Opened in a copy of its directory.
+    sled: Engine,
+    log: Result<(RegistryLog, BTreeMap<RowTree, Rows>), String>,
+}
+
+/// The row with the id of the store.
+const STORE_ROW: [u8; 1] = [RegistryKind::Store as u8];
+
 impl Check<'_> {
+    /// Opens both copies of the registry.
+    pub(super) fn copies(&self, scratch: &Path) -> io::Result<Copies> {
+        let sled = self.copy_of_sled(scratch)?;
+        let log = RegistryLog::open(&self.data_dir.join(LEDGER_DIR)).map_err(|fault| fault.to_string());
+        Ok(Copies { sled, log })
+    }
+
     pub(super) fn registry(
         &mut self,
         format: u32,
         manifest: Option<&Manifest>,
+        Copies { sled, log }: Copies,
         known: &mut Known,
     ) -> io::Result<()> {
-        let scratch = self.data_dir.join(SCRATCH);
-        let done = self.registry_with(&scratch, format, manifest, known);
-        match fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => done,
-        }
-    }
-
-    fn registry_with(
-        &mut self,
-        scratch: &Path,
-        format: u32,
-        manifest: Option<&Manifest>,
-        known: &mut Known,
-    ) -> io::Result<()> {
-        let sled = self.copy_of_sled(scratch)?;
         let ledger_dir = self.data_dir.join(LEDGER_DIR);
-        let log = RegistryLog::open(&ledger_dir).map_err(|fault| fault.to_string());
-        if let Some(manifest) = manifest
-            && self.is_of_another_store(manifest, sled.as_ref().ok(), log.as_ref().ok())
-        {
-            return Ok(());
-        }
         known.next_record = log.as_ref().map_or(0, |(log, _)| log.next_record());
         let noted = match manifest {
             Some(manifest) => NotedChanges::read(self.data_dir, manifest, known.next_record)?,
@@ -161,27 +157,59 @@ impl Check<'_> {
         self.with_sled(false, |db| agree(self.data_dir, db).map(drop))
     }
 
-    /// Notes a part that belongs to another store. Nothing may be made from it.
-    fn is_of_another_store(
-        &mut self,
-        manifest: &Manifest,
-        sled: Option<&::sled::Db>,
-        log: Option<&(RegistryLog, BTreeMap<RowTree, Rows>)>,
-    ) -> bool {
-        let key = [RegistryKind::Store as u8];
-        let of_sled = sled.and_then(|db| db.open_tree(REGISTRY_TREE).ok()?.get(key).ok()?);
-        let of_log = log.and_then(|(_, rows)| rows.get(&RowTree::Registry)?.get(&key[..]));
-        let parts =
-            [(ENGINE_DIR.to_owned(), of_sled.as_deref()), (registry_log(), of_log.map(Vec::as_slice))];
-        let mut is_any = false;
-        for (file, store) in parts {
-            if store.is_some_and(|store| store != manifest.store.as_bytes()) {
-                let fault = format!("it is of another store than {LEDGER_DIR}/{MANIFEST}");
-                self.unreadable(&file, fault);
-                is_any = true;
-            }
-        }
-        is_any
+    /// Notes that the parts belong to different stores. Nothing may be made from them then.
+    pub(super) fn is_of_several_stores(&mut self, manifest: Option<&Manifest>, copies: &Copies) -> bool {
+        let of_events = manifest.map(|manifest| manifest.store.as_bytes().to_vec());
+        let of_sled = copies.sled.as_ref().ok().and_then(|db| {
+            db.open_tree(REGISTRY_TREE).ok()?.get(STORE_ROW).ok()?.map(|store| store.to_vec())
+        });
+        let of_log = copies
+            .log
+            .as_ref()
+            .ok()
+            .and_then(|(_, rows)| rows.get(&RowTree::Registry)?.get(&STORE_ROW[..]).cloned());
+        let differ =
+            |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_some() && one != other;
+        let (engine, manifest_file, log_file) =
+            (format!("{ENGINE_DIR}/"), format!("{LEDGER_DIR}/{MANIFEST}"), registry_log());
+        let repaired_without = |part: &str, of: &str| {
+            format!(
+                " If {part} is the foreign one and the right one is gone, move {part} out of the directory and run --repair, \
+                 which makes it from {of}"
+            )
+        };
+        let (file, others, otherwise) =
+            match [differ(&of_sled, &of_log), differ(&of_sled, &of_events), differ(&of_log, &of_events)] {
+                [false, false, false] => return false,
+                // The ledger may be the foreign one as well.
+                [_, _, false] if of_log.is_some() => (
+                    ENGINE_DIR.to_owned(),
+                    format!("{LEDGER_DIR}/"),
+                    repaired_without(&engine, &log_file) + ": the audit records are lost",
+                ),
+                [_, false, _] if of_sled.is_some() => {
+                    let others = format!("{engine} and {manifest_file}");
+                    (log_file.clone(), others, repaired_without(&log_file, &engine))
+                }
+                [false, _, _] => (
+                    manifest_file,
+                    format!("{engine} and {log_file}"),
+                    " Otherwise restore a backup".to_owned(),
+                ),
+                _ => (
+                    ENGINE_DIR.to_owned(),
+                    format!("{LEDGER_DIR}/, whose files are of different stores too"),
+                    " Otherwise restore a backup".to_owned(),
+                ),
+            };
+        self.report.damages.push(Damage {
+            fault: format!("it is of another store than {others}"),
+            file,
+            place: None,
+            meaning: "Nothing else was examined, and nothing is repaired while it is so".to_owned(),
+            remedy: Remedy::PutBack(format!("Put back those that belong together.{otherwise}")),
+        });
+        true
     }
 
     /// sled cannot be opened: the registry's log has everything but the audit records.
@@ -253,12 +281,10 @@ impl Check<'_> {
                 noted.change
             ),
             meaning: format!(
-                "Both are older copies, or the end of the first is damaged. {}",
+                "Both are older copies, or the end of the first is damaged: put the newer ones back if you have them. {}",
                 noted.lost_after(&registry_log(), log.last())
             ),
-            remedy: Remedy::Repair(
-                "takes what is there; put the newer ones back instead if you have them".to_owned(),
-            ),
+            remedy: Remedy::Repair("takes what is there".to_owned()),
         };
         self.found(damage, |check| check.begin_log_again(noted.change + 1, log.next_record()))?;
         Ok(())
@@ -304,7 +330,7 @@ impl Check<'_> {
         } else if is(RegistryKind::Request) {
             RequestRecord::decode(value).map_err(|error| error.to_string())?;
         } else if is(RegistryKind::Store) {
-            known.store = Some(Uuid::from_slice(value).map_err(|error| error.to_string())?);
+            Uuid::from_slice(value).map_err(|error| error.to_string())?;
         }
         Ok(())
     }

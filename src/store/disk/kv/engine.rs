@@ -33,7 +33,7 @@ use crate::{
                 LogReader, ReadError, WriteError,
                 registry_log::{Begin, REGISTRY_LOG, RegistryLog, Rows},
             },
-            open_error::OpenError,
+            open_error::{OpenError, of_different_stores},
             records::{RecordError, RegistryKind, RowRecord, RowTree},
         },
     },
@@ -289,17 +289,21 @@ pub(in crate::store::disk) fn fill_from_log(data_dir: &Path, db: &Db) -> Result<
 
 fn apply_missing(db: &Db, last: u64, mut rows: BTreeMap<RowTree, Rows>) -> Result<(), RegistryError> {
     let registry = db.open_tree(REGISTRY_TREE)?;
+    let store = [RegistryKind::Store as u8];
+    let of_log = rows.get(&RowTree::Registry).and_then(|rows| rows.get(&store[..]));
+    // First: numbers of different stores say nothing about each other.
+    if registry.get(store)?.is_some_and(|of_sled| Some(&of_sled.to_vec()) != of_log) {
+        return Err(RecordError(of_different_stores(&format!(
+            "{ENGINE_DIR}/ and {LEDGER_DIR}/{REGISTRY_LOG}"
+        )))
+        .into());
+    }
     let had = last_change(db)?;
     if let Some(had) = had.filter(|had| *had > last) {
         return Err(RecordError(format!(
             "ledger/registry ends with change {last}, and store/ has change {had}: the first is damaged or older"
         ))
         .into());
-    }
-    let store = [RegistryKind::Store as u8];
-    let of_log = rows.get(&RowTree::Registry).and_then(|rows| rows.get(&store[..]));
-    if registry.get(store)?.is_some_and(|of_sled| Some(&of_sled.to_vec()) != of_log) {
-        return Err(RecordError("store/ and ledger/registry are of different stores".to_owned()).into());
     }
     let mut missing = 0;
     for tree in [RowTree::Registry, RowTree::Tokens] {

@@ -265,28 +265,77 @@ async fn a_damaged_body_is_named_with_its_event_and_subscriptions() {
     open(dir.path()).unwrap();
 }
 
-#[tokio::test]
-async fn a_part_of_another_store_is_named_and_nothing_is_made_from_it() {
-    for part in ["store", "ledger/registry"] {
-        let (dir, other) = (filled_store().await, tempfile::tempdir().unwrap());
-        // Of another seed, so that it has another id.
-        let metrics = Metrics::new(UnixMicros(0));
-        let store = DiskStore::open(other.path(), SETTINGS, &keys(1), TestClock::new(), 2, metrics).unwrap();
-        store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap();
-        store.close().unwrap();
-        drop(store);
-        let own = dir.path().join(part);
-        if own.is_dir() {
-            fs::remove_dir_all(&own).unwrap();
-            secrets::copy(&other.path().join(part), &own);
-        } else {
-            fs::copy(other.path().join(part), &own).unwrap();
+/// Every file of a directory with its bytes, but for the lock.
+fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(content(&path));
+        } else if !path.ends_with("lock") {
+            files.push((path.clone(), fs::read(path).unwrap()));
         }
-        open(dir.path()).err().unwrap_or_else(|| panic!("{part}: it was opened"));
+    }
+    files.sort();
+    files
+}
+
+/// Moves a part out of a directory.
+fn move_out(dir: &Path, part: &str) {
+    let path = dir.join(part);
+    if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+}
+
+#[tokio::test]
+async fn parts_of_another_store_are_named_and_a_repair_changes_nothing_until_they_are_put_right() {
+    /// The foreign parts, the file that is named, and the part without which a repair opens the rest.
+    type Case = (&'static [&'static str], &'static str, Option<&'static str>);
+    let cases: [Case; 4] = [
+        (&["store"], "store", Some("store")),
+        (&["ledger/registry"], "ledger/registry", Some("ledger/registry")),
+        (&["ledger"], "store", None),
+        (&["ledger/manifest", "ledger/0000000001.log"], "ledger/manifest", None),
+    ];
+    let other = tempfile::tempdir().unwrap();
+    // Of another seed, so that it has another id; with fewer changes and events.
+    let metrics = Metrics::new(UnixMicros(0));
+    let store = DiskStore::open(other.path(), SETTINGS, &keys(1), TestClock::new(), 2, metrics).unwrap();
+    store.accept(vec![conformance::new_event(1, None, 1)]).await.unwrap();
+    store.close().unwrap();
+    drop(store);
+    for (parts, named, movable) in cases {
+        let dir = filled_store().await;
+        for part in parts {
+            move_out(dir.path(), part);
+            let (from, to) = (other.path().join(part), dir.path().join(part));
+            if from.is_dir() {
+                secrets::copy(&from, &to);
+            } else {
+                fs::copy(from, to).unwrap();
+            }
+        }
+        let refused =
+            open(dir.path()).err().unwrap_or_else(|| panic!("{parts:?}: it was opened")).to_string();
+        assert!(
+            refused.contains("are of different stores. Put back the two that belong together"),
+            "{refused}"
+        );
+        fs::remove_file(dir.path().join("TIDINGS")).unwrap();
+        let before = content(dir.path());
+        for repair in [false, true] {
+            let report = check(dir.path(), repair).unwrap();
+            let [damage] = &report.damages[..] else { panic!("{parts:?}: {report:?}") };
+            assert_eq!(damage.file, named, "{damage}");
+            assert!(damage.fault.contains("of another store"), "{damage}");
+            assert!(damage.to_string().contains("Put back those that belong together"), "{damage}");
+            assert_eq!(damage.to_string().contains("run --repair"), named != "ledger/manifest", "{damage}");
+            assert!(content(dir.path()) == before, "{parts:?}: something was changed");
+        }
+        let Some(movable) = movable else { continue };
+        move_out(dir.path(), movable);
         let repaired = check(dir.path(), true).unwrap();
-        let [damage] = &repaired.damages[..] else { panic!("{part}: {repaired:?}") };
-        assert_eq!((&*damage.file, &damage.remedy), (part, &Remedy::Restore), "{damage}");
-        assert!(damage.fault.contains("of another store"), "{damage}");
-        assert!(!dir.path().join(QUARANTINE).exists(), "{part}");
+        assert!(!repaired.is_damaged(), "{parts:?}: {repaired:?}");
+        let store = open(dir.path()).unwrap_or_else(|error| panic!("{parts:?}: {error}"));
+        assert_eq!((events_in(&store), store.registry().keys().len()), (3000, 1), "{parts:?}");
     }
 }

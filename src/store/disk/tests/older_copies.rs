@@ -127,21 +127,29 @@ async fn a_repair_of_two_damages_says_what_comes_back_and_of_one_that_nothing_do
     assert_eq!(known(&open(cut.path()).unwrap()).1, Some(true), "only the last change was lost");
 }
 
-#[tokio::test]
-async fn a_log_of_events_from_an_earlier_time_is_refused_after_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    let older = tempfile::tempdir().unwrap();
+/// A closed store with 20 events, and a copy of its log of events from before them. `has_change` after them as well.
+async fn with_older_log(has_change: bool) -> (tempfile::TempDir, tempfile::TempDir) {
+    let (dir, older) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = open(dir.path()).unwrap();
     store.create_subscription(conformance::new_subscription(1, "a")).await.unwrap();
     secrets::copy(&dir.path().join("ledger"), &older.path().join("ledger"));
     for number in 0..20 {
         store.accept(vec![conformance::new_event(1, None, number)]).await.unwrap();
     }
-    store.create_subscription(conformance::new_subscription(1, "b")).await.unwrap();
+    if has_change {
+        store.create_subscription(conformance::new_subscription(1, "b")).await.unwrap();
+    }
     store.close().unwrap();
-    drop(store);
+    (dir, older)
+}
+
+const LOG_OF_EVENTS: [&str; 2] = ["ledger/0000000001.log", "ledger/manifest"];
+
+#[tokio::test]
+async fn a_log_of_events_from_an_earlier_time_is_refused_after_a_kill() {
+    let (dir, older) = with_older_log(true).await;
     let dir = copy_without_note(dir.path());
-    put(older.path(), dir.path(), &["ledger/0000000001.log", "ledger/manifest"]);
+    put(older.path(), dir.path(), &LOG_OF_EVENTS);
     let refused = refusal(dir.path());
     assert!(refused.contains("the log of events ends before record"), "{refused}");
     let words = repaired(dir.path());
@@ -155,6 +163,55 @@ async fn a_log_of_events_from_an_earlier_time_is_refused_after_a_kill() {
     store.close().unwrap();
     drop(store);
     assert_eq!(check(dir.path(), false).unwrap().damages, []);
+}
+
+#[tokio::test]
+async fn a_log_of_events_from_before_the_last_clean_stop_is_to_be_put_back_before_a_repair() {
+    let (dir, older) = with_older_log(false).await;
+    let newer = tempfile::tempdir().unwrap();
+    secrets::copy(dir.path(), newer.path());
+    put(older.path(), dir.path(), &LOG_OF_EVENTS);
+    let ends = "the log of events ends before event number 1, and the file clean knows of event number 20: ledger/*.log are older \
+                copies, or their end is damaged. Put the newer ones back if you have them";
+    let refused = refusal(dir.path());
+    assert!(refused.contains(ends), "{refused}");
+    let found = text(&check(dir.path(), false).unwrap());
+    assert!(found.contains(ends) && found.contains("only if there are none, repair"), "{found}");
+    // As it says.
+    put(newer.path(), dir.path(), &LOG_OF_EVENTS);
+    assert_eq!(check(dir.path(), false).unwrap().damages, []);
+    assert_eq!(open(dir.path()).unwrap().newest(), Seq(20));
+    // Without the newer ones.
+    put(older.path(), dir.path(), &LOG_OF_EVENTS);
+    assert!(repaired(dir.path()).contains("Repaired: this takes the end that is there"));
+    assert_eq!(open(dir.path()).unwrap().newest(), Seq(0));
+}
+
+#[tokio::test]
+async fn a_damaged_note_of_the_last_clean_stop_costs_nothing() {
+    let (dir, _older) = with_older_log(false).await;
+    let note = fs::read_to_string(dir.path().join("clean")).unwrap();
+    let damaged = [
+        note.replace("next_seq", "next_sep"),
+        note.replace("registry_change", "registry_chang%"),
+        note.replace("next_record ", "next_record"),
+        format!("{note}more 5\n"),
+        "next_seq 21\n".to_owned(),
+        String::new(),
+    ];
+    for damaged in damaged {
+        fs::write(dir.path().join("clean"), &damaged).unwrap();
+        let refused = refusal(dir.path());
+        assert!(refused.contains("the file clean is not as it was written"), "{damaged}: {refused}");
+        let words = repaired(dir.path());
+        assert!(
+            words.contains("nothing is lost with it") && words.contains("changes nothing else"),
+            "{words}"
+        );
+        let store = open(dir.path()).unwrap();
+        assert_eq!(store.newest(), Seq(20));
+        store.close().unwrap();
+    }
 }
 
 #[tokio::test]
