@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     data_dir::{
-        CREATING, ENGINE_DIR, LEDGER_DIR, MARKER, READY, SCRATCH, parse_marker, prepare, refuse_unfinished,
+        CREATING, LEDGER_DIR, MARKER, READY, SCRATCH, has_store, parse_marker, prepare, refuse_unfinished,
         take_lock, write_marker,
     },
     fs::sync_dir,
@@ -102,8 +102,7 @@ impl CheckReport {
 ///
 /// There is no store, another process has it open, or the file system refused.
 pub fn check(data_dir: &Path, repair: bool) -> Result<CheckReport, OpenError> {
-    let parts = [MARKER, ENGINE_DIR, LEDGER_DIR].map(|part| data_dir.join(part));
-    if !parts.iter().any(|part| part.exists()) {
+    if !has_store(data_dir)? {
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
     let _lock = take_lock(data_dir)?;

@@ -18,8 +18,10 @@ use std::{
 use super::{
     fs::{replace_file, sync_dir},
     index::manifest::MANIFEST,
+    keys::key_file::KEY_FILE,
     log::{has_records, registry_log::REGISTRY_LOG},
     open_error::OpenError,
+    permissions::refuse_denied,
     records::{FORMAT, FORMAT_IN_THE_CLEAR, FORMAT_WITH_CLEAR_URLS, FORMAT_WITHOUT_REGISTRY_LOG},
 };
 use crate::domain::ids::Seq;
@@ -43,6 +45,7 @@ pub(super) fn take_lock(data_dir: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::of_file_system(data_dir, error);
     #[cfg(unix)]
     make_private(data_dir)?;
+    refuse_denied(data_dir)?;
     let path = data_dir.join(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -166,12 +169,47 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// What may be in a directory before its first store: of a start that was interrupted, or put there by people and by the
+/// system.
+const BEFORE_A_STORE: [&str; 5] = [LOCK, "TIDINGS.new", KEY_FILE, "secrets.key.new", "lost+found"];
+
+/// Refuses a directory that is neither empty nor one of Tidings: nobody else could use what is in it after a start.
+pub(super) fn refuse_foreign(data_dir: &Path) -> Result<(), OpenError> {
+    let io = |error| OpenError::of_file_system(data_dir, error);
+    for part in [MARKER, LEDGER_DIR, "store/db", "store/conf"] {
+        if data_dir.join(part).try_exists().map_err(io)? {
+            return Ok(());
+        }
+    }
+    for entry in fs::read_dir(data_dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        if BEFORE_A_STORE.iter().all(|known| name != *known) {
+            return Err(OpenError::NotEmpty(data_dir.to_owned(), name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a store, or a part of one.
+pub(super) fn has_store(data_dir: &Path) -> Result<bool, OpenError> {
+    refuse_denied(data_dir)?;
+    for part in [MARKER, ENGINE_DIR, LEDGER_DIR] {
+        let exists = data_dir.join(part).try_exists();
+        if exists.map_err(|error| OpenError::of_file_system(data_dir, error))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Refuses a directory that another user may change: whoever can put files there decides what is delivered. Others
 /// may not read it either from now on.
 #[cfg(unix)]
 fn make_private(data_dir: &Path) -> Result<(), OpenError> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     const WRITABLE_BY_OTHERS: u32 = 0o022;
+    /// Of directories for everybody's files, such as /tmp.
+    const STICKY: u32 = 0o1000;
     const OWNERS: u32 = 0o700;
     const ROOT: u32 = 0;
     let io = |error| OpenError::of_file_system(data_dir, error);
@@ -185,6 +223,12 @@ fn make_private(data_dir: &Path) -> Result<(), OpenError> {
         )));
     }
     let mode = data.mode() & 0o777;
+    if mode & WRITABLE_BY_OTHERS != 0 && data.mode() & STICKY != 0 {
+        return Err(exposed(format!(
+            "it is for the files of all users (its mode is {:o}): choose a directory within it with --data-dir",
+            mode | STICKY
+        )));
+    }
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(exposed(format!(
             "other users may change it (its mode is {mode:03o}): `chmod 700` it if nobody else has put files there, or \

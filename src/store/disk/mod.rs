@@ -24,6 +24,7 @@ pub mod kv;
 mod log;
 mod open;
 pub(crate) mod open_error;
+mod permissions;
 mod read;
 pub mod records;
 mod report;

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::{
     DiskStore, StoreSettings,
     data_dir::{
-        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, sync_entry, take_lock,
-        write_marker,
+        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, refuse_foreign, sync_entry,
+        take_lock, write_marker,
     },
     fs::sync_all_in,
     index::{
@@ -38,6 +38,7 @@ use super::{
         replay,
     },
     open_error::{OpenError, of_different_stores},
+    permissions::refuse_denied,
     read::{damaged::DamagedRecords, fetch::read_detail},
     records::{FORMAT, RecordError},
     retention::RetentionThread,
@@ -75,6 +76,8 @@ impl DiskStore {
         let of_engine = |error| OpenError::of_engine(data_dir, error);
         let of_registry = |error| OpenError::of_registry(data_dir, error);
         create_private_dir(data_dir).map_err(io)?;
+        refuse_denied(data_dir)?;
+        refuse_foreign(data_dir)?;
         let lock = take_lock(data_dir)?;
         super::kv::sled::finish_rewrite(data_dir).map_err(io)?;
         let format = prepare(data_dir)?;

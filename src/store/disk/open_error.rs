@@ -60,6 +60,27 @@ pub enum OpenError {
         "data directory {0}: {1}. See to the file system, and that this user may read and write every file there; then start again"
     )]
     Io(PathBuf, io::Error),
+    /// This process may not use a file in it.
+    #[error(
+        "data directory {dir}: Permission denied. This process runs as the user {user}, and may not read and change {path}, {owner}. \
+         Nothing was changed. Run it as the user of the gateway, or make every file that user's: `chown -R USER {dir}`"
+    )]
+    Denied {
+        /// The data directory.
+        dir: PathBuf,
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is, for people.
+        owner: String,
+        /// The user of this process.
+        user: u32,
+    },
+    /// It is no data directory, and is not empty.
+    #[error(
+        "data directory {0} has no store in it, and is not empty: {1} is there, and a start would take the directory from everybody \
+         else. Nothing was changed. Choose another with --data-dir: one that is empty or not there yet, such as a directory within it"
+    )]
+    NotEmpty(PathBuf, String),
     /// Other users may change what is in it.
     #[error("data directory {0} is not this user's alone: {1}. Nothing was changed")]
     Exposed(PathBuf, String),
@@ -93,7 +114,7 @@ pub enum OpenError {
         "data directory {0} is a backup that was not completed, and cannot be used. Nothing was changed. Use another backup, or make a new one with `tidings backup --to DIR`; remove this one"
     )]
     UnfinishedBackup(PathBuf),
-    /// There is no store whose key could be rotated.
+    /// There is no store.
     #[error("data directory {0} has no store in it")]
     NoStore(PathBuf),
 }

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use crate::{
     domain::seal::{KeyId, SealingKey, SealingKeys},
     store::disk::{
-        data_dir::{READY, prepare, take_lock, write_marker},
+        data_dir::{READY, has_store, prepare, take_lock, write_marker},
         keys::key_file::{self, KEY_FILE, KeySource},
         kv::{
             engine::{agree, convert},
@@ -52,7 +52,7 @@ pub fn rotate_secrets_key(
     new: SealingKey,
     seed: u64,
 ) -> Result<Rotation, OpenError> {
-    if !data_dir.join(crate::store::disk::data_dir::MARKER).exists() {
+    if !has_store(data_dir)? {
         return Err(OpenError::NoStore(data_dir.to_owned()));
     }
     let _lock = take_lock(data_dir)?;
