@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use tracing::{Level, Metadata};
+use tracing::Metadata;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -68,15 +68,15 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
         }
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(filter_fn(has_no_content)).with(lines).try_init()?;
+    tracing_subscriber::registry().with(filter).with(filter_fn(is_not_of_sled)).with(lines).try_init()?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Excludes sled's traces, whatever the filter says: they contain stored bytes, which may be bodies or
-/// secrets.
-fn has_no_content(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::INFO || !metadata.target().starts_with("sled")
+/// Excludes sled's lines, whatever the filter says. Its traces contain stored bytes, which may be bodies or secrets, and its
+/// errors are returned as well: they are logged or printed once, with the way out.
+fn is_not_of_sled(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("sled")
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

@@ -240,20 +240,23 @@ async fn in_time<T>(
     }
 }
 
+/// The reason of a refusal while another backup runs.
+const BACKUP_RUNNING: &str = "BACKUP_RUNNING";
+
 /// The failure with this status. One with a source comes from the transport, one without from the gateway.
 fn failure(connection: &Connection, status: &Status) -> Failure {
     let (address, message) = (&connection.address, status.message());
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     if let Some(source) = std::error::Error::source(status) {
         let cause = chain(message.to_owned(), Some(source));
         return Failure::Unavailable(anyhow!("lost the gateway at {address}: {cause}"));
     }
-    let is_running = status.get_details_error_info().is_some_and(|info| info.reason == "BACKUP_RUNNING");
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
             Failure::Unavailable(anyhow!("the gateway responded: {message}"))
         }
-        Code::FailedPrecondition if is_running => {
-            Failure::Unavailable(anyhow!("the gateway responded: {message}"))
+        Code::FailedPrecondition if reason == BACKUP_RUNNING => {
+            Failure::Unavailable(anyhow!("the gateway responded {reason}: {message}"))
         }
         Code::Unauthenticated | Code::PermissionDenied => {
             Failure::Denied(anyhow!("the gateway at {address} rejected the caller: {message}"))

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{exit_code, log_warnings, print};
 use crate::{
-    store::disk::check::{CheckReport, QUARANTINE, check},
+    store::disk::check::{CheckReport, QUARANTINE, Remedy, check},
     telemetry::LogFormat,
 };
 
@@ -41,12 +41,33 @@ pub fn execute(matches: &ArgMatches) -> ExitCode {
 }
 
 fn describe(report: &CheckReport) -> String {
-    let CheckReport { damages, subscriptions, tokens, audit_records, events } = report;
+    let CheckReport { damages, subscriptions, tokens, audit_records, events, lost_events, is_cut_short } =
+        report;
     let mut text: String = damages.iter().map(|damage| format!("{damage}.\n")).collect();
-    text.push_str(&format!(
-        "Read {subscriptions} subscriptions, {tokens} access tokens, {audit_records} audit records, {events} events: {} \
-         damages.\n",
-        damages.len(),
-    ));
+    let repaired = damages.iter().filter(|damage| matches!(damage.remedy, Remedy::Repaired(_))).count();
+    let found = match (damages.len(), repaired) {
+        (all, 0) => count(all, "damage"),
+        (all, repaired) if all == repaired => format!("{}, repaired", count(all, "damage")),
+        (all, repaired) => format!("{}, {repaired} of them repaired", count(all, "damage")),
+    };
+    let lost = match lost_events {
+        0 => String::new(),
+        lost => format!("; {} cannot be found any more", count(*lost, "event")),
+    };
+    text.push_str(&match is_cut_short {
+        true => format!("Nothing else was read: {found}.\n"),
+        false => format!(
+            "Read {}, {}, {}, {}: {found}{lost}.\n",
+            count(*subscriptions, "subscription"),
+            count(*tokens, "access token"),
+            count(*audit_records, "audit record"),
+            count(*events, "event"),
+        ),
+    });
     text
+}
+
+/// A number of things.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

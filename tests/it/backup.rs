@@ -258,7 +258,7 @@ async fn a_backup_is_of_the_moment_when_it_began_whatever_changes_while_it_is_re
     command.arg("--token-file").arg(token_file);
     let second = run(command).await;
     assert_eq!((second.code, dir.exists()), (Some(75), false), "{second:?}");
-    assert!(second.stderr.contains("another backup is running"), "{second:?}");
+    assert!(second.stderr.contains("BACKUP_RUNNING: another backup is running"), "{second:?}");
 
     let received = receive(begun, &dir).await;
     assert!(received.files > 5 && received.key.is_some(), "{received:?}");

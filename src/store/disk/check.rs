@@ -17,9 +17,11 @@ use super::{
     kv::sled::finish_rewrite,
     log::has_records,
     open_error::OpenError,
+    records::{FORMAT, FORMAT_IN_THE_CLEAR, UNREADABLE},
 };
 
 mod ledger;
+mod lost_file;
 mod noted_changes;
 mod registry;
 
@@ -58,11 +60,19 @@ pub enum Remedy {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
-        if let Some(place) = self.place {
-            write!(f, ", byte {place}")?;
+        let Self { file, place, fault, meaning, .. } = self;
+        // Errors of the parts begin with what is in front of them here already.
+        let in_file = format!("{file}: ");
+        let mut fault = &**fault;
+        while let Some(rest) = fault.strip_prefix(UNREADABLE).or_else(|| fault.strip_prefix(&*in_file)) {
+            fault = rest;
         }
-        write!(f, ": {}. {}. ", self.fault, self.meaning)?;
+        match place {
+            _ if fault.starts_with(&**file) => write!(f, "{fault}")?,
+            Some(place) => write!(f, "{file}, byte {place}: {fault}")?,
+            None => write!(f, "{file}: {fault}")?,
+        }
+        write!(f, ". {meaning}. ")?;
         match &self.remedy {
             Remedy::Served => write!(f, "The gateway serves everything else"),
             Remedy::Repair(how) => write!(f, "--repair {how}"),
@@ -86,6 +96,10 @@ pub struct CheckReport {
     pub audit_records: usize,
     /// Events that were read, with their deliveries and attempts.
     pub events: usize,
+    /// Events that cannot be found, since what says where they are is lost.
+    pub lost_events: usize,
+    /// Whether the rest was not read, because a damage that was named prevents it.
+    pub is_cut_short: bool,
 }
 
 impl CheckReport {
@@ -137,9 +151,13 @@ impl Check<'_> {
         let copies = self.copies(scratch)?;
         // Before anything is repaired: what is right for one store is damage in another.
         if self.is_of_several_stores(manifest.as_ref().ok(), &copies) {
+            self.report.is_cut_short = true;
             return Ok(());
         }
-        let Some(format) = self.marker()? else { return Ok(()) };
+        let Some(format) = self.marker()? else {
+            self.report.is_cut_short = !self.report.damages.is_empty();
+            return Ok(());
+        };
         if !ledger_dir.try_exists()? {
             self.unreadable(LEDGER_DIR, "it is missing: it has every event and delivery".to_owned());
             return Ok(());
@@ -181,12 +199,18 @@ impl Check<'_> {
         }
         match prepare(self.data_dir) {
             Ok(format) => Ok(format),
-            Err(refused @ OpenError::Format(..)) => {
-                self.unreadable(MARKER, refused.to_string());
+            Err(OpenError::Format(_, format)) => {
+                self.report.damages.push(Damage {
+                    file: MARKER.to_owned(),
+                    place: None,
+                    fault: format!("it has format {format}, and this version reads formats {FORMAT_IN_THE_CLEAR} to {FORMAT} only"),
+                    meaning: "Another version wrote the directory; nothing in it is known to be damaged".to_owned(),
+                    remedy: Remedy::PutBack("Start or check it with that version".to_owned()),
+                });
                 Ok(None)
             }
             // A file is missing: which one, is found out next.
-            Err(_) => Ok(Some(super::records::FORMAT)),
+            Err(_) => Ok(Some(FORMAT)),
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{descriptors, domain::damage::Damage};
 use frame::{HEAD_BYTES, Head, padded};
+use registry_log::REGISTRY_LOG;
 use segment_allocator::{Lack, SegmentAllocator};
 
 mod frame;
@@ -110,7 +111,7 @@ pub enum ReadError {
     /// The file system failed.
     #[error("reading the log: {0}")]
     Io(#[from] io::Error),
-    /// Retention has removed it.
+    /// Its file is not there: retention has removed it.
     #[error("it was removed")]
     Gone,
     /// The bytes here are not those that were written, or the disk cannot read them.
@@ -229,8 +230,11 @@ const NO_PANIC: &str = "no code panics while it holds this lock";
 
 /// A damaged place in the log, for people.
 pub fn damage_at(pos: LogPosition) -> Damage {
-    let file = format!("{LEDGER_DIR}/{}", file_name(pos.file()));
-    Damage { file, offset: pos.offset().into(), event: None }
+    let name = match pos.file() {
+        registry_log::FILE => REGISTRY_LOG.to_owned(),
+        number => file_name(number),
+    };
+    Damage { file: format!("{LEDGER_DIR}/{name}"), offset: pos.offset().into(), event: None }
 }
 
 /// A file that is no longer part of the log, and is to be deleted.

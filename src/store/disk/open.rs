@@ -40,7 +40,7 @@ use super::{
     open_error::{OpenError, of_different_stores},
     permissions::refuse_denied,
     read::{damaged::DamagedRecords, fetch::read_detail},
-    records::{FORMAT, RecordError},
+    records::{FORMAT, RecordError, UNREADABLE},
     retention::RetentionThread,
     shared::Shared,
     writer::{WRITES_WAITING_MAX, Writer},
@@ -118,7 +118,7 @@ impl DiskStore {
         let synced = clean.next_record.max(known_record);
         let Opened { ledger, files, end, checkpoint_file, noted_change } =
             read_ledger(&ledger_dir, registry_tree.store(), registry.accounts(), cache_bytes, synced)
-                .map_err(|e| unreadable(e.to_string()))?;
+                .map_err(|error| unreadable(error.to_string().trim_start_matches(UNREADABLE).to_owned()))?;
         // Due times and ages go on from where they were, wherever the wall clock is now.
         let behind = clock.continue_from(ledger.last_steady);
         if behind >= STEP_MIN {

@@ -10,12 +10,12 @@ use crate::{
     descriptors,
     domain::seal::KeyId,
     store::disk::{
-        data_dir::ENGINE_DIR,
+        data_dir::{ENGINE_DIR, LEDGER_DIR},
         fs::{free_bytes, is_for_want_of_room},
         keys::key_file::KeyFileError,
         kv::subscriptions::RegistryError,
         log::FIRST_FILE_BYTES_MAX,
-        records::{FORMAT, FORMAT_IN_THE_CLEAR},
+        records::{FORMAT, FORMAT_IN_THE_CLEAR, RecordError},
     },
 };
 
@@ -27,7 +27,7 @@ const START_BYTES_MAX: u64 = SEGMENT_BYTES as u64 + FIRST_FILE_BYTES_MAX as u64;
 pub enum OpenError {
     /// Another process has it open.
     #[error(
-        "data directory {0} is in use by another process ({1}): stop that one, or choose another with --data-dir"
+        "data directory {0} is in use by another process ({1}): stop that one; a second gateway needs another --data-dir"
     )]
     Locked(PathBuf, String),
     /// It is of another version.
@@ -137,6 +137,12 @@ impl OpenError {
             ::sled::Error::Io(why) if is_for_want_of_room(&why) || descriptors::is_exhausted(&why) => {
                 Self::of_file_system(dir, why)
             }
+            ::sled::Error::Corruption { .. } => Self::Unreadable(
+                dir.to_owned(),
+                format!(
+                    "{ENGINE_DIR}/ is damaged: one of its files (conf, db, snap.*, blobs/) is not as sled wrote it"
+                ),
+            ),
             other => Self::Unreadable(dir.to_owned(), format!("{ENGINE_DIR}/: {other}")),
         }
     }
@@ -144,6 +150,12 @@ impl OpenError {
     pub(crate) fn of_registry(dir: &Path, error: RegistryError) -> Self {
         match error {
             RegistryError::Engine(error) => Self::of_engine(dir, error),
+            // It names its files.
+            RegistryError::Record(RecordError(why))
+                if [ENGINE_DIR, LEDGER_DIR].iter().any(|part| why.starts_with(&format!("{part}/"))) =>
+            {
+                Self::Unreadable(dir.to_owned(), why)
+            }
             RegistryError::Record(error) => {
                 Self::Unreadable(dir.to_owned(), format!("{ENGINE_DIR}/: {error}"))
             }

@@ -108,9 +108,12 @@ impl RowRecord {
     }
 }
 
+/// What the text of each [`RecordError`] begins with.
+pub const UNREADABLE: &str = "unreadable record: ";
+
 /// A value that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unreadable record: {0}")]
+#[error("{UNREADABLE}{0}")]
 pub struct RecordError(pub String);
 
 impl From<prost::DecodeError> for RecordError {

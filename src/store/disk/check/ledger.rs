@@ -5,7 +5,7 @@ use std::{fs, io, os::unix::fs::FileExt as _};
 
 use prost_types::Timestamp;
 
-use super::{Check, Damage, Known, Remedy};
+use super::{Check, Damage, Known, Remedy, lost_file::slices_of};
 use crate::{
     domain::{
         ids::{AccountId, EventName},
@@ -13,10 +13,9 @@ use crate::{
     },
     store::disk::{
         data_dir::{CLEAN, LEDGER_DIR},
-        fs::sync_dir,
         index::{
             apply,
-            manifest::{LostFile, MANIFEST, Manifest},
+            manifest::{MANIFEST, Manifest},
             volume::{SubscriptionCounts, Volume},
             volume_detail::{EventMeta, VolumeDetail},
         },
@@ -48,7 +47,7 @@ impl Check<'_> {
         for volume in &manifest.volumes {
             match read_volume(&reader, volume) {
                 Ok(detail) => self.volume(&reader, volume, &detail, known),
-                Err(fault) => lost.push((volume.first, self.lost_volume(volume, &fault, known)?)),
+                Err((pos, fault)) => lost.push((volume.first, self.lost_volume(volume, pos, &fault, known)?)),
             }
         }
         let volumes = std::mem::take(&mut manifest.volumes);
@@ -63,45 +62,13 @@ impl Check<'_> {
         self.known_end(&end, known)
     }
 
-    /// A file of the log that is missing, or ends before the last checkpoint.
-    fn lost_file(&mut self, lost: LostFile, manifest: &Manifest) -> io::Result<()> {
-        let LostFile { file, there, wanted } = lost;
-        let bodies: u32 =
-            manifest.volumes.iter().filter(|volume| volume.file == file).map(|volume| volume.events).sum();
-        let name = format!("{LEDGER_DIR}/{}", file_name(file));
-        let mut meaning = format!("It has the bodies of {bodies} events, and attempts and indexes");
-        if file == manifest.pos.file() {
-            meaning.push_str(
-                "; events and outcomes after the last checkpoint are lost with it. If store/ and ledger/registry are older copies \
-                 too, tokens revoked since then work again: look whether each that you revoked is",
-            );
-        }
-        let damage = Damage {
-            file: name.clone(),
-            place: there,
-            fault: lost.to_string(),
-            meaning,
-            remedy: Remedy::Repair(
-                "puts zeros in place of what is missing: what this costs is named next".to_owned(),
-            ),
-        };
-        self.found(damage, |check| {
-            let path = check.data_dir.join(&name);
-            let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-            file.set_len(wanted.into())?;
-            file.sync_all()?;
-            sync_dir(&check.data_dir.join(LEDGER_DIR))
-        })?;
-        Ok(())
-    }
-
     fn volume(&mut self, reader: &LogReader, volume: &Volume, detail: &VolumeDetail, known: &Known) {
         for (event, meta) in detail.events.iter().enumerate() {
             let deliveries = || detail.deliveries_of(volume.first, event).map(|(_, entry)| entry);
             self.report.events += 1;
             if let Err(fault) = read_body(reader, meta) {
-                let subscriptions = known.names(deliveries().map(|entry| entry.subscription));
-                self.served(meta.pos, fault, lost_body(meta, &subscriptions));
+                let owed = deliveries().filter(|entry| entry.state.is_owed()).map(|entry| entry.subscription);
+                self.served(meta.pos, fault, lost_body(meta, &known.names(owed)));
             }
             for entry in deliveries() {
                 if let Err((pos, fault)) = read_attempts(reader, entry.last) {
@@ -127,15 +94,25 @@ impl Check<'_> {
     }
 
     /// A volume whose index or states cannot be read. Returns whether it is to be left out.
-    fn lost_volume(&mut self, volume: &Volume, fault: &ReadError, known: &Known) -> io::Result<bool> {
+    fn lost_volume(
+        &mut self,
+        volume: &Volume,
+        pos: LogPosition,
+        fault: &ReadError,
+        known: &Known,
+    ) -> io::Result<bool> {
+        self.report.lost_events += volume.events as usize;
         let owed = |counts: &&SubscriptionCounts| counts.owed() > 0;
         let unfinished: u32 = volume.subscriptions.iter().map(SubscriptionCounts::owed).sum();
         let concerned = volume.subscriptions.iter().filter(owed).map(|counts| counts.subscription);
-        let pos = volume.stored().map_or_else(LogPosition::default, |stored| stored.index.events.pos);
+        let fault = match fault {
+            ReadError::Gone => "the file is missing".to_owned(),
+            fault => fault.to_string(),
+        };
         let damage = Damage {
             file: file_of(pos),
             place: Some(pos.offset().into()),
-            fault: fault.to_string(),
+            fault,
             meaning: format!(
                 "It is the index of {} events that were published from {} to {}; {unfinished} of their \
                  deliveries are unfinished, to {}",
@@ -232,6 +209,7 @@ impl Check<'_> {
         for entry in &commit.events {
             let meta = apply::meta_of(entry, UnixMicros(commit.time), pos);
             if let Err(fault) = read_body(reader, &meta) {
+                // Since the last checkpoint: those that ended since then are among them.
                 let subscriptions =
                     known.names(entry.subscriptions.iter().flat_map(|key| u32::try_from(*key)));
                 self.served(pos, fault, lost_body(&meta, &subscriptions));
@@ -259,7 +237,10 @@ impl Check<'_> {
         let damage = Damage {
             file: name.clone(),
             place: Some(gap.pos.offset().into()),
-            fault: format!("{} records are not as they were written", gap.next_number - gap.number),
+            fault: match gap.next_number - gap.number {
+                1 => "1 record is not as it was written".to_owned(),
+                records => format!("{records} records are not as they were written"),
+            },
             meaning: format!(
                 "They have {} events and an unknown number of outcomes of deliveries, which are tried again; subscriptions are {}",
                 next_seq.saturating_sub(end.next_seq),
@@ -268,6 +249,8 @@ impl Check<'_> {
             remedy,
         };
         let damaged = damaged.to_vec();
+        let lost_events = usize::try_from(next_seq.saturating_sub(end.next_seq)).unwrap_or(usize::MAX);
+        self.report.lost_events = self.report.lost_events.saturating_add(lost_events);
         self.found(damage, |check| {
             let Some(filled) = filled else { return Ok(()) };
             check.quarantine_bytes(&format!("{name}-{start}"), &damaged)?;
@@ -341,13 +324,16 @@ fn next_seq_after(reader: &LogReader, gap: &Gap, synced: u64) -> u64 {
 }
 
 fn lost_body(meta: &EventMeta, subscriptions: &str) -> String {
-    format!("The body of {} is lost; it has deliveries to {subscriptions}", name_of(meta))
+    format!("The body of {} is lost; it has unfinished deliveries to {subscriptions}", name_of(meta))
 }
 
-fn read_volume(reader: &LogReader, volume: &Volume) -> Result<VolumeDetail, ReadError> {
-    let stored = volume.stored().ok_or(ReadError::Gone)?;
-    reader.read_slice(stored.index.ids)?;
-    read_detail(reader, stored)
+/// Reads the index and the states of a volume. Returns where it cannot be read.
+fn read_volume(reader: &LogReader, volume: &Volume) -> Result<VolumeDetail, (LogPosition, ReadError)> {
+    let stored = volume.stored().ok_or((LogPosition::default(), ReadError::Gone))?;
+    for slice in slices_of(volume) {
+        reader.read_slice(slice).map_err(|fault| (slice.pos, fault))?;
+    }
+    read_detail(reader, stored).map_err(|fault| (stored.index.events.pos, fault))
 }
 
 fn read_body(reader: &LogReader, meta: &EventMeta) -> Result<(), String> {

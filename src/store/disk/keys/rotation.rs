@@ -12,7 +12,7 @@ use crate::{
     domain::seal::{KeyId, SealingKey, SealingKeys},
     store::disk::{
         data_dir::{READY, has_store, prepare, take_lock, write_marker},
-        keys::key_file::{self, KEY_FILE, KeySource},
+        keys::key_file::{self, KEY_FILE, KeyFileError, KeySource},
         kv::{
             engine::{agree, convert},
             sled::{finish_rewrite, open_engine, rewrite},
@@ -93,7 +93,11 @@ pub(crate) fn open_sealed(
 ) -> Result<(::sled::Db, SealingKeys, Option<RegistryLog>), OpenError> {
     // Before sled touches anything: a key file that cannot be read is the likeliest fault.
     if let KeySource::File(path) = source {
-        read_keys(data_dir, path)?;
+        match read_keys(data_dir, path) {
+            // The store says which key it needs: a new one is of no use to it.
+            Err(OpenError::KeyFile(_, KeyFileError::Missing)) if format.is_some() => {}
+            read => drop(read?),
+        }
     }
     let mut db = open_engine(data_dir, format.is_none())?;
     let mut log = format.map(|format| open_log(data_dir, &db, format)).transpose()?;
@@ -139,7 +143,12 @@ fn available_keys(
             tracing::info!(key.id = %keys.first().id(), "the key of the secrets in the store is from the environment");
             Ok(keys.clone())
         }
-        KeySource::File(path) => read(path),
+        KeySource::File(path) => match (read(path), of_store) {
+            (Err(OpenError::KeyFile(path, KeyFileError::Missing)), Some(id)) => {
+                Err(OpenError::KeyLost(path, id))
+            }
+            (read, _) => read,
+        },
         KeySource::Beside(new) => {
             let path = data_dir.join(KEY_FILE);
             let exists =

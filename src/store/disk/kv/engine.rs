@@ -34,7 +34,7 @@ use crate::{
                 registry_log::{Begin, REGISTRY_LOG, RegistryLog, Rows},
             },
             open_error::{OpenError, of_different_stores},
-            records::{RecordError, RegistryKind, RowRecord, RowTree},
+            records::{RecordError, RegistryKind, RowRecord, RowTree, UNREADABLE},
         },
     },
 };
@@ -281,7 +281,10 @@ pub(in crate::store::disk) fn fill_from_log(data_dir: &Path, db: &Db) -> Result<
         ReadError::Io(error) if descriptors::is_exhausted(&error) => {
             OpenError::of_file_system(data_dir, error)
         }
-        error => OpenError::Unreadable(data_dir.to_owned(), error.to_string()),
+        error => {
+            let why = error.to_string().trim_start_matches(UNREADABLE).to_owned();
+            OpenError::Unreadable(data_dir.to_owned(), why)
+        }
     })?;
     apply_missing(db, log.last(), rows).map_err(|error| OpenError::of_registry(data_dir, error))?;
     Ok(log)
@@ -301,7 +304,8 @@ fn apply_missing(db: &Db, last: u64, mut rows: BTreeMap<RowTree, Rows>) -> Resul
     let had = last_change(db)?;
     if let Some(had) = had.filter(|had| *had > last) {
         return Err(RecordError(format!(
-            "ledger/registry ends with change {last}, and store/ has change {had}: the first is damaged or older"
+            "ledger/registry ends with change {last}, and store/ has change {had}: the first is damaged or an older copy. Put the newer one back if you \
+             have it"
         ))
         .into());
     }

@@ -31,8 +31,8 @@ pub const REGISTRY_LOG: &str = "registry";
 const NEW: &str = "registry.new";
 /// The file of a log for a directory of sled that is to replace the one in use.
 const OF_REWRITE: &str = "registry.of-rewrite";
-/// In positions of its records.
-const FILE: u32 = 0;
+/// In positions of its records. No file of the log of events has this number.
+pub(super) const FILE: u32 = 0;
 /// Bytes of rows after which a part of all rows is closed.
 const PART_BYTES: usize = 1024 * 1024;
 /// Least bytes of changes for which the log is written again.
@@ -110,7 +110,12 @@ impl RegistryLog {
         let file = OpenOptions::new().read(true).write(true).open(dir.join(REGISTRY_LOG))?;
         let file = Arc::new(file);
         let Content { rows, end, next, base_bytes, next_record } =
-            read(&file).map_err(|error| RecordError(format!("ledger/{REGISTRY_LOG}: {error}")))?;
+            read(&file).map_err(|error| match error {
+                // It names the file.
+                ReadError::Record(RecordError(why)) if why.contains(REGISTRY_LOG) => RecordError(why),
+                ReadError::Record(RecordError(why)) => RecordError(format!("ledger/{REGISTRY_LOG}: {why}")),
+                error => RecordError(format!("ledger/{REGISTRY_LOG}: {error}")),
+            })?;
         Ok((Self { dir: dir.to_owned(), file, end, next, base_bytes, next_record }, rows))
     }
 

@@ -141,7 +141,7 @@ impl Shared {
                     drop(fs::remove_file(path));
                     let lack = if descriptors::is_exhausted(&error) { Lack::Descriptors } else { Lack::Room };
                     if state.lack != Some(lack) {
-                        tracing::error!(%error, "{}", lack.begun());
+                        tracing::error!(%error, bytes = file_bytes, "{}", lack.begun());
                     }
                     state.lack = Some(lack);
                     state = self.changed.wait_timeout(state, RETRY_INTERVAL).expect(super::NO_PANIC).0;

@@ -101,16 +101,15 @@ impl Shared {
         is_new
     }
 
-    /// The names of the subscriptions that an event was queued for, if its volume is in memory.
+    /// The names of the subscriptions to which an event has unfinished deliveries, if its volume is in memory.
     fn subscriptions_of(&self, seq: Seq) -> Vec<String> {
         let ledger = self.ledger();
         let Some(volume) = ledger.volume_of(seq) else { return Vec::new() };
         let Some(detail) = ledger.detail(volume.first) else { return Vec::new() };
         let Some(event) = detail.event_at(volume.first, seq) else { return Vec::new() };
         let deliveries = detail.deliveries_of(volume.first, event);
-        deliveries
-            .map(|(DeliveryKey { subscription, .. }, _)| self.name_of_subscription(subscription))
-            .collect()
+        let owed = deliveries.filter(|(_, entry)| entry.state.is_owed());
+        owed.map(|(DeliveryKey { subscription, .. }, _)| self.name_of_subscription(subscription)).collect()
     }
 
     fn subscriptions_of_volume(&self, volume: &Volume) -> Vec<String> {

@@ -127,6 +127,11 @@ async fn a_damage_that_refuses_a_start_is_named_and_a_repair_opens_the_rest() {
             report.is_damaged() && report.damages.iter().any(|d| d.file.contains(file)),
             "{what}: {report:?}"
         );
+        for damage in &report.damages {
+            let text = damage.to_string();
+            assert!(!text.contains("unreadable record"), "{what}: {text}");
+            assert!(!text.starts_with(&format!("{0}: {0}", damage.file)), "{what}: {text}");
+        }
         let repaired = check(dir.path(), true).unwrap();
         assert!(!repaired.is_damaged(), "{what}: {repaired:?}");
         assert_eq!(checked(dir.path()).damages, [], "{what}");
@@ -165,7 +170,7 @@ async fn a_file_that_is_missing_or_cut_costs_what_was_in_it_visibly() {
     let dir = filled_store().await;
     let before = events_in(&open(dir.path()).unwrap());
     let manifest = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap();
-    let mut lost_bodies = 0;
+    let (mut lost_bodies, mut lost_indexes) = (0, 0);
     for file in log_files(dir.path()) {
         let name = file.file_name().unwrap().to_str().unwrap();
         let is_last = name == log::file_name(manifest.pos.file());
@@ -187,6 +192,14 @@ async fn a_file_that_is_missing_or_cut_costs_what_was_in_it_visibly() {
             let report = checked(copy.path());
             let [damage, ..] = &report.damages[..] else { panic!("{name}: {report:?}") };
             assert!(damage.file.ends_with(name) && matches!(damage.remedy, Remedy::Repair(_)), "{damage}");
+            assert!(damage.meaning.contains("events are lost in all"), "{damage}");
+            let indexes =
+                report.damages.iter().filter(|damage| damage.meaning.contains("It is the index of"));
+            for index in indexes {
+                assert!(index.file.ends_with(name), "the index is in another file: {index}");
+                assert!(cut || index.fault == "the file is missing", "{index}");
+            }
+            lost_indexes += report.lost_events;
             let repaired = check(copy.path(), true).unwrap();
             let is_repaired = |remedy: &Remedy| matches!(remedy, Remedy::Served | Remedy::Repaired(_));
             assert!(
@@ -199,6 +212,9 @@ async fn a_file_that_is_missing_or_cut_costs_what_was_in_it_visibly() {
             let store = open(copy.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
             let events = events_in(&store);
             assert!(events > 0 && events <= before, "{name}: {events} of {before}");
+            if !is_last {
+                assert_eq!(events + repaired.lost_events, before, "{name}");
+            }
             store.accept(vec![conformance::new_event(1, None, 1)]).await.unwrap();
             store.close().unwrap();
             drop(store);
@@ -206,6 +222,7 @@ async fn a_file_that_is_missing_or_cut_costs_what_was_in_it_visibly() {
         }
     }
     assert!(lost_bodies > 0, "some file had bodies whose index was in another one");
+    assert!(lost_indexes > 0, "some file had indexes");
 }
 
 #[tokio::test]
@@ -255,7 +272,10 @@ async fn a_damaged_body_is_named_with_its_event_and_subscriptions() {
     let manifest = index::manifest::Manifest::read(&dir.path().join("ledger")).unwrap();
     let reader = log::LogReader::read_only(&dir.path().join("ledger")).unwrap();
     let detail = read::fetch::read_detail(&reader, manifest.volumes[0].stored().unwrap()).unwrap();
-    let event = &detail.events[3];
+    let is_owed = |nth: &usize| {
+        detail.deliveries_of(manifest.volumes[0].first, *nth).any(|(_, entry)| entry.state.is_owed())
+    };
+    let event = &detail.events[(0..detail.events.len()).find(is_owed).unwrap()];
     flip(&dir.path().join("ledger").join(log::file_name(event.pos.file())), event.pos.offset() as usize + 5);
     let report = checked(dir.path());
     let [damage] = &report.damages[..] else { panic!("{report:?}") };
@@ -320,6 +340,7 @@ async fn parts_of_another_store_are_named_and_a_repair_changes_nothing_until_the
             refused.contains("are of different stores. Put back the two that belong together"),
             "{refused}"
         );
+        assert!(!refused.contains("unreadable record"), "{refused}");
         fs::remove_file(dir.path().join("TIDINGS")).unwrap();
         let before = content(dir.path());
         for repair in [false, true] {

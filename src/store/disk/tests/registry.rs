@@ -126,6 +126,7 @@ async fn an_older_or_damaged_log_beside_newer_subscriptions_is_refused() {
         let refused = open(dir.path()).err().unwrap_or_else(|| panic!("cut at {cut}: it was opened"));
         assert!(matches!(&refused, OpenError::Unreadable(..)), "{refused}");
         assert!(refused.to_string().contains("registry"), "{refused}");
+        assert!(!refused.to_string().contains(".log"), "it names its file: {refused}");
     }
     fs::write(&log, &whole).unwrap();
     let (expected, mut refused) = (known(&open(dir.path()).unwrap()), 0);
@@ -133,7 +134,10 @@ async fn an_older_or_damaged_log_beside_newer_subscriptions_is_refused() {
         fs::write(&log, &whole).unwrap();
         flip(&log, at);
         match open(dir.path()) {
-            Err(OpenError::Unreadable(..)) => refused += 1,
+            Err(OpenError::Unreadable(_, why)) => {
+                assert!(!why.contains(".log") && why.matches("unreadable record").count() < 2, "{why}");
+                refused += 1;
+            }
             Err(other) => panic!("byte {at}: {other}"),
             // Bytes that fill up the last record mean nothing.
             Ok(store) => assert_eq!(known(&store), expected, "byte {at}"),

@@ -329,7 +329,13 @@ async fn another_key_opens_nothing_and_changes_nothing() {
     assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "{lost}");
     assert!(!dir.path().join(KEY_FILE).exists(), "no other is created");
     let missing = KeySource::File(dir.path().join("elsewhere"));
-    assert!(matches!(open_with(dir.path(), &missing), Err(OpenError::KeyFile(..))));
+    let lost = open_with(dir.path(), &missing).err().unwrap();
+    assert!(matches!(&lost, OpenError::KeyLost(_, id) if *id == one(1).id()), "no other is of use: {lost}");
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(
+        matches!(open_with(nothing.path(), &missing), Err(OpenError::KeyFile(..))),
+        "there one can be made"
+    );
     assert_eq!(all(&open_with(dir.path(), &given(&[1])).unwrap()), subscriptions);
 }
 
