@@ -110,7 +110,10 @@ async fn an_event_whose_body_would_be_many_times_as_large_is_refused() {
     let mut event = events::message(1, 1, 1);
     let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
     let conversation = created.message.as_mut().unwrap().conversation.as_mut().unwrap();
-    let nested = |count: i64| (1..=count).map(|id| v1::Message { id, ..v1::Message::default() }).collect();
+    let message_type = v1::MessageType::Incoming.into();
+    let nested = |count: i64| {
+        (1..=count).map(|id| v1::Message { id, message_type, ..v1::Message::default() }).collect()
+    };
     conversation.messages = nested(40_000);
     let refused = server.client.try_publish(events::publish_request(1, "", event.clone())).await.unwrap_err();
     assert_refused(&refused, Code::InvalidArgument, "FIELD_INVALID", &["event"]);
