@@ -38,8 +38,8 @@ const PAUSE_FACTOR: u32 = 256;
 const PAUSE_FACTOR_URGENT: u32 = 8;
 /// Beyond this part more than the store may have there are no pauses.
 const NO_PAUSE_PART: u64 = 8;
-/// Volumes whose owed bytes one purge counts again at most.
-const RECOUNTED_MAX: usize = 64;
+/// Time in which one purge counts owed bytes again: the next one waits for it.
+const RECOUNT_TIME_MAX: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Volumes whose new indexes and states are written together.
@@ -142,7 +142,13 @@ impl Job {
     fn purge(&mut self, keep: RetentionLimit) -> Result<Purged, StoreError> {
         self.work_began = Instant::now();
         self.step(Writer::forget_secrets)?;
+        let purged = self.remove_old_files(keep)?;
+        // Last, since removing files cannot wait for it.
         self.recount_owed_bytes()?;
+        Ok(purged)
+    }
+
+    fn remove_old_files(&mut self, keep: RetentionLimit) -> Result<Purged, StoreError> {
         let mut events = 0;
         let mut files = self.log_files()?;
         loop {
@@ -202,14 +208,19 @@ impl Job {
         removed
     }
 
-    /// Counts the owed bytes of volumes whose count is not exact.
+    /// Counts the owed bytes of volumes whose count is not exact, as many as there is time for.
     fn recount_owed_bytes(&mut self) -> Result<(), StoreError> {
         let inexact: Vec<Seq> = {
             let ledger = self.shared.ledger();
             let inexact = ledger.volumes.iter().filter(|volume| !volume.owed_bytes_known);
-            inexact.map(|volume| volume.first).take(RECOUNTED_MAX).collect()
+            inexact.map(|volume| volume.first).collect()
         };
+        self.pause_factor = self.pause_factor.min(PAUSE_FACTOR_URGENT);
+        let began = Instant::now();
         for first in inexact {
+            if began.elapsed() > RECOUNT_TIME_MAX {
+                break;
+            }
             // Read here, so that the writing thread finds it in memory.
             match self.shared.with_detail(first, |_, _| ()) {
                 Ok(_) | Err(ReadError::Gone) => self.step(move |writer| {
