@@ -95,7 +95,7 @@ async fn a_power_cut_at_any_time_loses_nothing_that_callers_were_told_and_the_ne
         Response::status(if requests % 4 == 0 { 500 } else { 200 })
     })
     .await;
-    let load = Load { filler: 140, events: in_full_or_short(60, 30), changes: in_full_or_short(30, 15) };
+    let load = Load { filler: 170, events: in_full_or_short(60, 30), changes: in_full_or_short(30, 15) };
     let operations = recorded(&endpoint, load).await;
     let mut random = StdRng::seed_from_u64(SEED);
     let places = places(&operations, in_full_or_short(STATES, STATES_SHORT), &mut random);
