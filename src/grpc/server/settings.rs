@@ -38,7 +38,7 @@ pub struct GrpcSettings {
     #[arg(skip)]
     pub calls_in_flight_max: usize,
     /// Most calls at once that make a page of a list, or whose page its client has not taken; further ones wait for
-    /// their turn. Each takes up to some 25 MiB.
+    /// their turn. Each takes a few megabytes.
     #[arg(skip = 8_usize)]
     pub lists_in_flight_max: usize,
     /// Most health checks at once.

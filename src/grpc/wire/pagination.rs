@@ -11,8 +11,10 @@ use crate::gateway::{GatewayError, Page};
 const PAGE_SIZE_DEFAULT: usize = 50;
 /// Most rows of a page.
 const PAGE_SIZE_MAX: usize = 1000;
-/// Most bytes of a page's rows. Clients reject messages of more than 4 MiB.
-const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024 + 512 * 1024;
+/// Most bytes of a page's rows; one row may be larger. Larger pages would hold up other calls.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of rows that are made before other calls get their turn.
+const TURN_BYTES: usize = 32 * 1024;
 /// Bytes of a row's tag and length, in addition to its own encoding.
 const ROW_OVERHEAD_BYTES: usize = 6;
 /// Rows read at once. Limits the memory of a page with large rows.
@@ -132,7 +134,7 @@ where
     Reading: Future<Output = Result<Page<Row, Position>, GatewayError>>,
 {
     let mut page = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut of_turn) = (0, 0);
     loop {
         let limit = (size - page.len()).min(ROWS_READ_MAX);
         let part = read(after.clone(), limit).await?;
@@ -144,6 +146,10 @@ where
             // A page has at least one row, so that every list ends.
             if bytes > PAGE_BYTES_MAX && !page.is_empty() {
                 return Ok((page, after));
+            }
+            if bytes - of_turn > TURN_BYTES {
+                of_turn = bytes;
+                tokio::task::yield_now().await;
             }
             page.push(row);
             after = Some(position);

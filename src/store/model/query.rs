@@ -158,8 +158,9 @@ impl<T, C> Page<T, C> {
     }
 }
 
-/// Most bytes of the events that one page reads, encoded; one event of a page may be larger.
-pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of the events that one page reads, encoded; one event of a page may be larger. Larger pages would hold up
+/// other calls.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// The rows of a page while they are collected: up to a limit, and up to [`PAGE_BYTES_MAX`].
 #[derive(Debug)]

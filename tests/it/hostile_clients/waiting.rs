@@ -120,7 +120,7 @@ async fn responses_that_nobody_reads_take_limited_memory() {
     large_events(&attacked.healthy).await;
     // A few pages are made, and the others wait for their turn.
     attacked
-        .under("120 pages of 3 MiB that nobody takes", BOUND, |address, until| {
+        .under("120 pages of 1 MiB that nobody takes", BOUND, |address, until| {
             side_by_side(CONNECTIONS, move |_| async move {
                 let refused = refusals_of_unread_pages(address, until).await;
                 Tried { tries: PAGES.into(), refused }
