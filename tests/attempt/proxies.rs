@@ -78,7 +78,7 @@ async fn an_http_endpoint_is_reached_by_requests_that_name_it_over_a_connection_
         assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{}", attempt.error);
         let received = receiver.next().await;
         assert!(received.head.starts_with("POST /hook?a=b HTTP/1.1\r\n"), "{}", received.head);
-        assert!(received.head.contains(&format!("\r\nhost: {host}\r\n")), "{}", received.head);
+        assert!(received.head.contains(&format!("\r\nHost: {host}\r\n")), "{}", received.head);
         assert!(!received.body.is_empty());
     }
     let line = format!("POST http://{host}/hook?a=b HTTP/1.1\r\n");

@@ -156,7 +156,8 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Err
 
 fn pool_settings(settings: &WebhookClientSettings) -> PoolSettings {
     let mut http1 = http1::Builder::new();
-    http1.max_buf_size(RESPONSE_HEADERS_BYTES_MAX);
+    // As Chatwoot writes them: some receivers look names up as they are documented.
+    http1.max_buf_size(RESPONSE_HEADERS_BYTES_MAX).title_case_headers(true);
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
