@@ -106,7 +106,7 @@ impl Subscription {
         Some(changed)
     }
 
-    /// Bytes that it counts for of the bounds on subscriptions: its texts and numbers, and [`SUBSCRIPTION_BYTES`].
+    /// Bytes that it counts for of the bounds on subscriptions: its texts and numbers, and a kilobyte for the rest.
     pub fn bytes(&self) -> u64 {
         self.settings.bytes() + self.name.id.as_str().len() as u64
     }

@@ -46,7 +46,7 @@ pub struct Settings {
 pub const SUBSCRIPTION_BYTES: u64 = 1024;
 
 impl Settings {
-    /// Bytes of their texts and numbers, and [`SUBSCRIPTION_BYTES`].
+    /// Bytes of their texts and numbers, and a kilobyte for the rest.
     pub fn bytes(&self) -> u64 {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.expose().len());
         let annotations = self.annotations.iter().map(|(key, value)| key.len() + value.len());
