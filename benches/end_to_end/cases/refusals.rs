@@ -1,4 +1,4 @@
-//! The cost of a refusal: the store is full of unfinished deliveries, and every publish is refused.
+//! The cost of a refusal: an account has its share of the store in unfinished deliveries, and all that it publishes is refused.
 
 use anyhow::ensure;
 
@@ -20,6 +20,7 @@ pub struct Refusals {
 /// The smallest possible store, and events that exceed it.
 const KEPT_BYTES: u64 = 16 << 20;
 const FILLING_EVENTS: u64 = 40_000;
+const LAST_EVENTS: u64 = 1_000;
 /// Rate at which the store is filled: slow enough that retention runs in between.
 const FILLING_RATE: u64 = 10_000;
 
@@ -35,6 +36,8 @@ impl Refusals {
         rig.gateway.pause(&name)?;
         let filling = Way::Flood { rate: FILLING_RATE, size: 100 };
         publish(&mut rig, filling, FILLING_EVENTS)?;
+        // The room that is too small for a batch.
+        publish(&mut rig, Way::Flood { rate: FILLING_RATE / 10, size: 1 }, LAST_EVENTS)?;
 
         let mut figures = Vec::new();
         for (what, size, calls, rate) in

@@ -172,7 +172,7 @@ const message = z.strictObject({
   content_attributes: object,
   content_type: contentType,
   content: z.string().nullable(),
-  conversation: conversation.extend({ messages: z.array(innerMessage).length(1) }),
+  conversation: conversation.extend({ messages: z.array(innerMessage).max(1) }),
   created_at: iso,
   id: z.int(),
   inbox: named,
@@ -227,7 +227,7 @@ const changes = z
 const typing = z.strictObject({ user: outerSender, conversation, is_private: z.boolean() });
 
 // Whatever may be POSTed, told apart by its event.
-const webhook = z.discriminatedUnion("event", [
+const bodies = z.discriminatedUnion("event", [
   conversation.extend({ event: z.literal("conversation_created") }),
   conversation.extend({ event: z.literal("conversation_updated"), changed_attributes: changes }),
   conversation.extend({
@@ -259,5 +259,17 @@ const webhook = z.discriminatedUnion("event", [
   typing.extend({ event: z.literal("conversation_typing_on") }),
   typing.extend({ event: z.literal("conversation_typing_off") }),
 ]);
+
+// A message is the last one of its conversation, unless it is private: then nothing shows it there.
+const webhook = bodies.superRefine((body, context) => {
+  if (!body.event.startsWith("message_")) return;
+  const { messages } = body.conversation;
+  if (!body.private && messages.length !== 1) {
+    context.addIssue({ code: "custom", path: ["conversation", "messages"], message: "must have one message" });
+  }
+  if (messages.some((shown) => shown.private)) {
+    context.addIssue({ code: "custom", path: ["conversation", "messages"], message: "must have no private message" });
+  }
+});
 
 module.exports = { webhook };
