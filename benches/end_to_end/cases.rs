@@ -99,6 +99,23 @@ fn figure(what: impl Into<String>, value: f64, unit: &'static str) -> Figure {
     Figure { what: what.into(), value, unit }
 }
 
+/// The latencies of rounds without and with something, in microseconds: the medians of the rounds, and their ratios.
+fn compared(p50: [Vec<u64>; 2], p99: [Vec<u64>; 2]) -> Vec<Figure> {
+    let median = |mut rounds: Vec<u64>| {
+        rounds.sort_unstable();
+        rounds[rounds.len() / 2]
+    };
+    let of = |part: &str, rounds: [Vec<u64>; 2]| {
+        let [without, with] = rounds.map(median);
+        [
+            figure(format!("publish to arrival without, {part}"), millis(without), "ms"),
+            figure(format!("with, {part}"), millis(with), "ms"),
+            figure("ratio", with as f64 / without as f64, ""),
+        ]
+    };
+    [of("p50", p50), of("p99", p99)].concat()
+}
+
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

@@ -71,7 +71,7 @@ async fn does_not_test(client: &Client, subscription: &str, host: &str) -> usize
     1
 }
 
-/// The same of a name, none of whose addresses is told.
+/// The same of a name, whose addresses are not shown.
 async fn does_not_test_nor_tell(client: &Client, subscription: &str) -> usize {
     let tested = client.test(subscription, KIND).await;
     let attempt = tested.attempt.expect("it is there");

@@ -1,6 +1,6 @@
 //! A healthy account beside an attacker: what the attacker costs it.
 
-use super::{Figure, figure, megabytes, millis};
+use super::{Figure, compared, figure, megabytes};
 use crate::{
     attackers::{Attack, Attacker},
     dns_server::DnsServer,
@@ -73,24 +73,13 @@ impl Fair {
             }
         }
         let peak = rigs[1].gateway.usage()?.resident_bytes_max;
-        let ([p50_without, p50_with], [p99_without, p99_with]) = (p50.map(median), p99.map(median));
-        Ok(vec![
+        let mut figures = vec![
             figure("refused without", refused[0] as f64, "calls"),
             figure("with", refused[1] as f64, "calls"),
-            figure("publish to arrival without, p50", millis(p50_without), "ms"),
-            figure("with, p50", millis(p50_with), "ms"),
-            figure("ratio", p50_with as f64 / p50_without as f64, ""),
-            figure("publish to arrival without, p99", millis(p99_without), "ms"),
-            figure("with, p99", millis(p99_with), "ms"),
-            figure("ratio", p99_with as f64 / p99_without as f64, ""),
-            figure("memory before the attack", megabytes(idle), "MB"),
-            figure("memory, peak", megabytes(peak), "MB"),
-        ])
+        ];
+        figures.extend(compared(p50, p99));
+        figures.push(figure("memory before the attack", megabytes(idle), "MB"));
+        figures.push(figure("memory, peak", megabytes(peak), "MB"));
+        Ok(figures)
     }
-}
-
-/// The median of the rounds.
-fn median(mut rounds: Vec<u64>) -> u64 {
-    rounds.sort_unstable();
-    rounds[rounds.len() / 2]
 }

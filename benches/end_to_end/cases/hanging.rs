@@ -1,6 +1,6 @@
 //! One endpoint of many never responds: the effect on the others.
 
-use super::{Figure, figure, millis};
+use super::{Figure, compared, figure};
 use crate::{gateway::Start, load::Way, measure::Rig, wire::Expected};
 
 /// Events for the hanging endpoint before the others are measured.
@@ -52,21 +52,8 @@ impl Hanging {
             }
         }
         let owed = rigs[1].1.gateway.owed(hanging)?;
-        let ([p50_without, p50_with], [p99_without, p99_with]) = (p50.map(median), p99.map(median));
-        Ok(vec![
-            figure("publish to arrival without, p50", millis(p50_without), "ms"),
-            figure("with, p50", millis(p50_with), "ms"),
-            figure("ratio", p50_with as f64 / p50_without as f64, ""),
-            figure("publish to arrival without, p99", millis(p99_without), "ms"),
-            figure("with, p99", millis(p99_with), "ms"),
-            figure("ratio", p99_with as f64 / p99_without as f64, ""),
-            figure("owed to the one that hangs", owed as f64, "deliveries"),
-        ])
+        let mut figures = compared(p50, p99);
+        figures.push(figure("owed to the one that hangs", owed as f64, "deliveries"));
+        Ok(figures)
     }
-}
-
-/// The median of the rounds.
-fn median(mut rounds: Vec<u64>) -> u64 {
-    rounds.sort_unstable();
-    rounds[rounds.len() / 2]
 }

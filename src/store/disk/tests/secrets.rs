@@ -130,29 +130,36 @@ fn raw(dir: &Path) -> ::sled::Db {
     ::sled::Config::new().path(dir.join("store")).segment_size(16 * 1024 * 1024).open().unwrap()
 }
 
-/// Makes of a closed store what versions wrote before secrets were sealed.
-fn put_in_the_clear(dir: &Path, keys: &SealingKeys) {
-    let db = raw(dir);
-    let tree = db.open_tree(REGISTRY_TREE).unwrap();
-    for row in &tree {
+/// Changes every subscription of the registry, also those that are results of requests.
+fn rewrite(tree: &::sled::Tree, mut change: impl FnMut(&mut SubscriptionRecord)) {
+    for row in tree {
         let (key, value) = row.unwrap();
         let value = if key[0] == RegistryKind::Subscription as u8 {
             let mut record = SubscriptionRecord::decode(&*value).unwrap();
-            record.open(keys).unwrap();
+            change(&mut record);
             record.encode_to_vec()
         } else if key[0] == RegistryKind::Request as u8 {
             let mut record = RequestRecord::decode(&*value).unwrap();
-            // There were no requests about tokens.
-            let Some(subscription) = &mut record.subscription else {
-                tree.remove(key).unwrap();
-                continue;
-            };
-            subscription.open(keys).unwrap();
+            record.subscription.as_mut().map(&mut change);
             record.encode_to_vec()
         } else {
             continue;
         };
         tree.insert(key, value).unwrap();
+    }
+}
+
+/// Makes of a closed store what versions wrote before secrets were sealed.
+fn put_in_the_clear(dir: &Path, keys: &SealingKeys) {
+    let db = raw(dir);
+    let tree = db.open_tree(REGISTRY_TREE).unwrap();
+    rewrite(&tree, |record| record.open(keys).unwrap());
+    // There were no requests about tokens.
+    for row in tree.scan_prefix([RegistryKind::Request as u8]) {
+        let (key, value) = row.unwrap();
+        if RequestRecord::decode(&*value).unwrap().subscription.is_none() {
+            tree.remove(key).unwrap();
+        }
     }
     tree.remove([RegistryKind::SecretsKey as u8]).unwrap();
     db.flush().unwrap();
@@ -202,25 +209,10 @@ fn put_urls_in_the_clear(dir: &Path, keys: &SealingKeys) {
     let mut random = StdRng::seed_from_u64(3);
     let db = raw(dir);
     let tree = db.open_tree(REGISTRY_TREE).unwrap();
-    for row in &tree {
-        let (key, value) = row.unwrap();
-        let value = if key[0] == RegistryKind::Subscription as u8 {
-            let mut record = SubscriptionRecord::decode(&*value).unwrap();
-            record.open(keys).unwrap();
-            record.seal_but_url(keys, &mut random);
-            record.encode_to_vec()
-        } else if key[0] == RegistryKind::Request as u8 {
-            let mut record = RequestRecord::decode(&*value).unwrap();
-            if let Some(subscription) = &mut record.subscription {
-                subscription.open(keys).unwrap();
-                subscription.seal_but_url(keys, &mut random);
-            }
-            record.encode_to_vec()
-        } else {
-            continue;
-        };
-        tree.insert(key, value).unwrap();
-    }
+    rewrite(&tree, |record| {
+        record.open(keys).unwrap();
+        record.seal_but_url(keys, &mut random);
+    });
     let store = tree.get([RegistryKind::Store as u8]).unwrap().unwrap();
     let context = SealContext { owner: uuid::Uuid::from_slice(&store).unwrap(), field: "registry" };
     let noted = keys.seal(&Secret::new(""), context, &mut random);
