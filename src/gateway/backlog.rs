@@ -15,7 +15,7 @@ use crate::{
         shared_limit::SharedLimit,
         subscription::Subscription,
     },
-    store::{Matches, OWED_DELIVERY_BYTES, OWED_EVENT_BYTES, Owed},
+    store::{self, Matches, OWED_DELIVERY_BYTES, OWED_EVENT_BYTES, Owed},
 };
 
 /// Retry delay that the errors recommend. Deliveries must succeed before there is capacity again.
@@ -133,16 +133,20 @@ impl Gateway {
         let Some(calls) = self.0.backlog_log.record() else { return };
         let store = Arc::clone(&self.0.store);
         // Looks at every subscription of the account: not on the thread of the call.
-        tokio::task::spawn_blocking(move || {
-            let mut most: Option<(u64, Arc<Subscription>)> = None;
-            store.registry().walk(scope, None, |subscription| {
-                let owed = store.queue_summary(subscription.key).owed();
-                if most.as_ref().is_none_or(|(most, _)| owed > *most) {
-                    most = Some((owed, Arc::clone(subscription)));
-                }
-                true
+        tokio::spawn(async move {
+            let most = store::read_blocking(&store, move |store| {
+                let mut most: Option<(u64, Arc<Subscription>)> = None;
+                store.registry().walk(scope, None, |subscription| {
+                    let owed = store.queue_summary(subscription.key).owed();
+                    if most.as_ref().is_none_or(|(most, _)| owed > *most) {
+                        most = Some((owed, Arc::clone(subscription)));
+                    }
+                    true
+                });
+                most
             });
-            if let Some((most, subscription)) = most {
+            // Without an answer the runtime is ending.
+            if let Ok(Some((most, subscription))) = most.await {
                 tracing::warn!(
                     calls, deliveries.owed = owed.deliveries, bytes.owed = owed.bytes, share = max,
                     subscription.name = %subscription.name, subscription.owed = most,

@@ -224,6 +224,18 @@ fn every_file_opens_with_a_sentence_about_its_subject() {
     }
 }
 
+/// A blocking task holds the simulated time, for as long as the machine happens to take for it: the same seed is
+/// then another history. `store::read_blocking` makes one only where the store is on a disk.
+#[test]
+fn what_the_simulation_runs_makes_no_blocking_task_of_its_own() {
+    let simulated = ["domain", "event", "gateway", "delivery", "grpc"];
+    for (file, text) in sources().iter().filter(|(file, _)| simulated.contains(&part(file))) {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let makes = code.filter(|line| line.contains("spawn_blocking") || line.contains("thread::spawn"));
+        assert_eq!(makes.collect::<Vec<_>>(), Vec::<&str>::new(), "{file}: take store::read_blocking");
+    }
+}
+
 #[test]
 fn nothing_is_left_to_be_done() {
     for (file, text) in sources() {
