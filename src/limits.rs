@@ -1,13 +1,13 @@
-//! Limits that keep clients from taking too much, shared by the listeners: connections, failed authentication, and
+//! Limits that keep clients from taking too much, shared by the listeners: connections, calls without proof, and
 //! pools in which every caller has a share.
 
-pub use auth_failures::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter, Limited};
+pub use address_rate::{AddressRateLimiter, FAILURES_PER_MINUTE_MAX, Limited, RATED_ADDRESSES_MAX};
 pub use connections::{
     CallUnderWay, ConnectionLimiter, ConnectionPermit, ConnectionState, LimitReached, Shares,
     UNPROVEN_TIMEOUT,
 };
 pub use shares::{Permit, ShareKey, SharedPool, SharesUsedUp};
 
-mod auth_failures;
+mod address_rate;
 mod connections;
 mod shares;

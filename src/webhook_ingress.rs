@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     config::{ClientSettings, quantities::address},
     gateway::CALL_TIMEOUT,
-    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX},
+    limits::{FAILURES_PER_MINUTE_MAX, RATED_ADDRESSES_MAX},
 };
 
 mod body;
@@ -72,7 +72,7 @@ pub struct IngestSettings {
     #[arg(skip = FAILURES_PER_MINUTE_MAX)]
     pub failures_per_minute_max: u32,
     /// Addresses for which these are counted separately; all others share one count.
-    #[arg(skip = FAILURE_ADDRESSES_MAX)]
+    #[arg(skip = RATED_ADDRESSES_MAX)]
     pub failure_addresses_max: usize,
 }
 

@@ -77,6 +77,8 @@ pub enum CallRefused {
     UnreadBytes,
     /// Too many calls were under way.
     Calls,
+    /// Its address made too many calls of health and reflection in a minute.
+    OpenCalls,
     /// Too many health checks were under way.
     HealthChecks,
     /// Too many streams of health were open.
@@ -90,7 +92,7 @@ pub enum CallRefused {
 }
 
 /// In the order of [`CallRefused`].
-const CALL_REFUSED_REASONS: [&str; 12] = [
+const CALL_REFUSED_REASONS: [&str; 13] = [
     "not_grpc",
     "origin",
     "headers",
@@ -98,6 +100,7 @@ const CALL_REFUSED_REASONS: [&str; 12] = [
     "unfinished_bytes",
     "unread_bytes",
     "calls",
+    "open_calls",
     "health_checks",
     "health_watches",
     "reflections",

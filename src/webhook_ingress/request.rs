@@ -27,7 +27,7 @@ use crate::{
     },
     event::parse,
     gateway::{CheckedEvent, Gateway, GatewayError, Published},
-    limits::{FailureRateLimiter, ShareKey, SharedPool},
+    limits::{AddressRateLimiter, ShareKey, SharedPool},
     log_throttle::LogThrottle,
     metrics::IngestOutcome,
 };
@@ -54,7 +54,7 @@ pub(super) struct Ingest {
     budget: ByteBudget,
     /// One permit: the turn to parse a large body.
     large_body: Arc<Semaphore>,
-    failures: FailureRateLimiter,
+    failures: AddressRateLimiter,
     log_throttle: LogThrottle,
 }
 
@@ -80,7 +80,7 @@ impl Ingest {
             in_flight: SharedPool::of_places(settings.requests_in_flight_max),
             budget,
             large_body: Arc::new(Semaphore::new(1)),
-            failures: FailureRateLimiter::new(
+            failures: AddressRateLimiter::new(
                 settings.failures_per_minute_max,
                 settings.failure_addresses_max,
             ),

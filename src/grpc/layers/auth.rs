@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use self::{method_scopes::RequiredScope, scope_refusals::ScopeRefusals, stream_expiry::RevocableBody};
 use super::{
     call_share::{CallShare, ConnectionShare},
-    filter::{FilterFuture, GrpcService, reject},
+    filter::{FilterFuture, GrpcService, reject, reject_later},
 };
 use crate::{
     domain::{
@@ -29,8 +29,11 @@ use crate::{
         caller::{Caller, Peer, Principal},
     },
     gateway::{Gateway, Issued, TokenFault},
-    grpc::wire::{methods, status::GrpcError},
-    limits::{FAILURE_ADDRESSES_MAX, FAILURES_PER_MINUTE_MAX, FailureRateLimiter, ShareKey},
+    grpc::wire::{
+        methods,
+        status::{GrpcError, RATE_LIMITED},
+    },
+    limits::{AddressRateLimiter, FAILURES_PER_MINUTE_MAX, RATED_ADDRESSES_MAX, ShareKey},
     log_throttle::LogThrottle,
     metrics::CallDenied,
 };
@@ -79,7 +82,7 @@ pub struct AccessSettings {
     #[arg(skip = FAILURES_PER_MINUTE_MAX)]
     pub failures_per_minute_max: u32,
     /// Addresses for which these are counted separately; all others share one count.
-    #[arg(skip = FAILURE_ADDRESSES_MAX)]
+    #[arg(skip = RATED_ADDRESSES_MAX)]
     pub failure_addresses_max: usize,
 }
 
@@ -93,7 +96,7 @@ struct Auth {
     /// What certificates grant, by subject.
     subjects: HashMap<String, Arc<ClientSubject>>,
     methods: HashMap<String, Method>,
-    failures: FailureRateLimiter,
+    failures: AddressRateLimiter,
     scope_refusals: Arc<ScopeRefusals>,
     log_throttle: LogThrottle,
 }
@@ -110,7 +113,7 @@ impl AuthLayer {
         let subjects = settings.grpc_client_subjects.iter();
         let subjects = subjects.map(|entry| (entry.subject.clone(), Arc::new(entry.clone()))).collect();
         let failures =
-            FailureRateLimiter::new(settings.failures_per_minute_max, settings.failure_addresses_max);
+            AddressRateLimiter::new(settings.failures_per_minute_max, settings.failure_addresses_max);
         let method = |method: &methods::Method| {
             let required =
                 method_scopes::required(&method.path).expect("a test finds a scope for every method");
@@ -239,7 +242,8 @@ impl Auth {
             }
             Err(limited) => {
                 self.gateway.metrics().call_denied(CallDenied::RateLimited);
-                limited.into()
+                let what = "calls without a valid access token";
+                GrpcError::rate_limited(what, "access_failures_per_minute_max", limited)
             }
         }
     }
@@ -363,6 +367,7 @@ impl<S: GrpcService> Service<Request<Body>> for AuthService<S> {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.auth.authorize(&mut request) {
+            Err(error) if error.reason() == RATE_LIMITED => reject_later(error),
             Err(error) => reject(error),
             Ok(None) => Either::Left(self.inner.call(request)),
             Ok(Some(issued)) => {

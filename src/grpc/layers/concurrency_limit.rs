@@ -4,8 +4,9 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,12 +18,13 @@ use tower::{Layer, Service};
 
 use super::{
     call_share::{CallShare, OpenStream},
-    filter::{FilterFuture, GrpcService, reject},
+    filter::{FilterFuture, GrpcService, reject, reject_later},
 };
 use crate::{
+    domain::caller::Peer,
     gateway::{Gateway, GatewayError},
     grpc::wire::status::GrpcError,
-    limits::{Permit, ShareKey, SharedPool},
+    limits::{AddressRateLimiter, Permit, RATED_ADDRESSES_MAX, ShareKey, SharedPool},
     metrics::CallRefused,
 };
 
@@ -42,6 +44,9 @@ const LISTS: &str = "/List";
 /// The longest time of a handler that [`crate::grpc::GrpcSettings::call_timeout`] does not limit:
 /// TestSubscription takes as long as a POST may.
 const HANDLER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Calls of health and reflection that one address may make in a minute. They are open to everybody, and whoever
+/// repeats them without end would take the processor.
+const OPEN_CALLS_PER_MINUTE_MAX: u32 = 6_000;
 
 /// Most calls and streams of each kind, over all connections.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +78,7 @@ pub(in crate::grpc) struct ConcurrencyLimitLayer {
     gateway: Gateway,
     calls: Limit,
     lists: SharedPool,
+    open_calls: Arc<AddressRateLimiter>,
     health_checks: Limit,
     health_watches: Limit,
     reflections: Limit,
@@ -101,6 +107,7 @@ impl ConcurrencyLimitLayer {
             gateway,
             calls: Limit::new("grpc_calls_in_flight_max", limits.calls_max, CallRefused::Calls),
             lists: SharedPool::of_places(limits.lists_max),
+            open_calls: Arc::new(AddressRateLimiter::new(OPEN_CALLS_PER_MINUTE_MAX, RATED_ADDRESSES_MAX)),
             health_checks: Limit::new(
                 "grpc_health_checks_max",
                 limits.health_checks_max,
@@ -123,6 +130,16 @@ impl ConcurrencyLimitLayer {
         limit.places.try_acquire(share.key(), 1).map_err(|_| {
             self.gateway.metrics().connections.call_refused(limit.reason);
             GatewayError::overloaded(limit.name, limit.places.max()).into()
+        })
+    }
+
+    /// Counts a call of health or reflection.
+    fn count_open_call(&self, request: &Request<Body>) -> Result<(), GrpcError> {
+        let address = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+        self.open_calls.record(address.map(|address| address.ip()), Instant::now()).map_err(|limited| {
+            self.gateway.metrics().connections.call_refused(CallRefused::OpenCalls);
+            let what = "calls of health and reflection from this address";
+            GrpcError::rate_limited(what, "open_calls_per_minute_max", limited)
         })
     }
 
@@ -237,12 +254,13 @@ impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
         let Some(share) = share else { return reject(GrpcError::internal()) };
         let streams = match path {
             HEALTH_CHECK => {
-                return match limit.acquire(&limit.health_checks, share) {
+                let permit =
+                    limit.count_open_call(&request).and_then(|()| limit.acquire(&limit.health_checks, share));
+                return match permit {
                     Ok(permit) => self.call(request, permit),
-                    Err(error) => reject(error),
+                    Err(error) => reject_later(error),
                 };
             }
-            HEALTH_WATCH => &limit.health_watches,
             path if STREAM_METHODS.contains(&path) => &limit.streams,
             path if path.starts_with("/tidings.") => {
                 let permit = limit.acquire_call(PUBLISH_METHODS.contains(&path), share);
@@ -256,7 +274,15 @@ impl<S: GrpcService> Service<Request<Body>> for ConcurrencyLimit<S> {
                     Err(error) => reject(error),
                 };
             }
-            _ => &limit.reflections,
+            path => {
+                let streams = if path == HEALTH_WATCH { &limit.health_watches } else { &limit.reflections };
+                let permit =
+                    limit.count_open_call(&request).and_then(|()| limit.acquire_stream(streams, share));
+                return match permit {
+                    Ok(permit) => self.stream(request, permit),
+                    Err(error) => reject_later(error),
+                };
+            }
         };
         match limit.acquire_stream(streams, share) {
             Ok(permit) => self.stream(request, permit),

@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     domain::field_violation::{FieldViolation, FieldViolations, ViolationKind},
-    gateway::{ErrorKind, ErrorReport, GatewayError, Limit},
+    gateway::{ErrorKind, ErrorReport, GatewayError},
     limits::Limited,
     log_throttle::LogThrottle,
     proto::v1,
@@ -16,6 +16,8 @@ use crate::{
 
 /// The domain of every `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tidings";
+/// The reason of an error about an address that did something too often.
+pub(in crate::grpc) const RATE_LIMITED: &str = "RATE_LIMITED";
 /// Most field violations of one status. The message and the ErrorInfo's metadata count the others.
 pub const VIOLATIONS_MAX: usize = 20;
 /// Longest message.
@@ -101,6 +103,15 @@ impl GrpcError {
     /// The server is shutting down.
     pub(in crate::grpc) fn shutting_down() -> Self {
         GatewayError::ShuttingDown.into()
+    }
+
+    /// An address is past what it may do in a minute: `what` it did too often, and the name of the limit.
+    pub(in crate::grpc) fn rate_limited(what: &str, name: &'static str, limited: Limited) -> Self {
+        let Limited { subject, max, wait } = limited;
+        Self::new(Code::ResourceExhausted, RATE_LIMITED, format!("too many {what}: {name} is {max}"))
+            .with_metadata("limit", name)
+            .with_metadata("max", max.to_string())
+            .about(About::Quota { subject, wait: Some(wait) })
     }
 
     /// The call took longer than the server allows.
@@ -223,18 +234,6 @@ impl From<ErrorReport> for GrpcError {
         error.0.metadata.extend(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)));
         error.0.violations.extend(violation.map(|(field, rule)| (field.to_owned(), rule.to_owned())));
         error
-    }
-}
-
-impl From<Limited> for GrpcError {
-    fn from(limited: Limited) -> Self {
-        let Limited { subject, max, wait } = limited;
-        let limit = Limit { name: "access_failures_per_minute_max", max: max.into() };
-        let message = format!("too many calls without a valid access token: {} is {max}", limit.name);
-        Self::new(Code::ResourceExhausted, "RATE_LIMITED", message)
-            .with_metadata("limit", limit.name)
-            .with_metadata("max", limit.max.to_string())
-            .about(About::Quota { subject, wait: Some(wait) })
     }
 }
 

@@ -1,6 +1,10 @@
 //! Calls with bodies that no gRPC library would send, over a connection that a library looks after.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin};
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -10,7 +14,10 @@ use hyper::{
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 type Sent = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
@@ -24,7 +31,17 @@ pub type Parts = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
 
 impl Calls {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// As [`Calls::connect`], from one of this machine's addresses.
+    pub async fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        Self::over(socket.connect(address).await.unwrap()).await
+    }
+
+    async fn over(stream: TcpStream) -> Self {
         let (calls, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self(calls)

@@ -1,7 +1,10 @@
 //! Callers that take all that they are given: the others keep theirs, and memory stays within stated bounds. With
 //! default settings.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -32,7 +35,7 @@ async fn open_calls(address: SocketAddr, until: Instant, path: &'static str, mor
             let call = [raw_http2::call_headers(path, None), more].concat();
             let calls = (0..STREAMS).flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, &call));
             drop(raw.send(&calls.collect::<Vec<_>>()).await);
-            // Refusals end their streams at once. A stream of reflection only begins.
+            // Refusals end their streams, after a second. A stream of reflection only begins.
             let mut refused = 0;
             while let Ok(Some(frame)) = tokio::time::timeout_at(until + LONGER, raw.next()).await {
                 refused += u64::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
@@ -45,19 +48,47 @@ async fn open_calls(address: SocketAddr, until: Instant, path: &'static str, mor
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn open_calls_without_a_token_take_bounded_memory() {
-    let attacked = Attacked::start(&Launcher::new()).await;
     for (path, reason, most) in [
         (CHECK, "health_checks", 512),
         (REFLECTION, "reflections", 32),
         (WATCH, "connection_streams", 128 * CONNECTIONS as u64),
     ] {
+        let attacked = Attacked::start(&Launcher::new()).await;
         let attack = move |address, until| open_calls(address, until, path, vec![]);
         let tried = attacked.under(&format!("4,096 calls of {path}"), 0, attack).await;
         assert!(tried.tries - tried.refused <= most, "{path}: {tried:?}");
         let refused = Scrape::of(&attacked.gateway).await.counted("tidings_grpc_calls_refused_total");
         assert!(refused[reason] > 0.0, "{refused:?}");
+        attacked.end().await;
     }
-    attacked.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_repeats_open_calls_without_end_is_refused_late_and_nobody_else_is() {
+    const AT_ONCE: usize = 250;
+    const RESOURCE_EXHAUSTED: u32 = 8;
+    let gateway = Launcher::new().start().await;
+    let calls = Calls::connect(gateway.grpc).await;
+    let check = raw_http2::message(false, 0, &[]);
+    let mut answered = 0;
+    let refused_after = loop {
+        let begin = Instant::now();
+        let wave = (0..AT_ONCE).map(|_| calls.call(CHECK, "identity", check.clone()));
+        let statuses = futures_util::future::join_all(wave).await;
+        if statuses.contains(&Some(RESOURCE_EXHAUSTED)) {
+            break begin.elapsed();
+        }
+        assert!(statuses.iter().all(|status| *status == Some(0)), "{statuses:?}");
+        answered += AT_ONCE;
+        assert!(answered < 100_000, "nothing is refused");
+    };
+    assert!(answered >= 6_000, "refused after {answered}");
+    assert!(refused_after >= Duration::from_secs(1), "refused within {refused_after:?}");
+    let other = Calls::connect_from(Ipv4Addr::new(127, 0, 0, 2), gateway.grpc).await;
+    assert_eq!(other.call(CHECK, "identity", check).await, Some(0), "another address");
+    let refused = Scrape::of(&gateway).await.counted("tidings_grpc_calls_refused_total");
+    assert!(refused["open_calls"] > 0.0, "{refused:?}");
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,7 +1,7 @@
-//! Limits failed authentication by address.
+//! Limits what one address may do in a minute: fail to authenticate, or call what is open to everybody.
 //!
-//! A caller with a valid token is never limited by others at its address, such as behind the same proxy:
-//! tokens have 256 bits, so that no number of attempts finds one. The limit keeps failures cheap, and makes
+//! A caller with a valid token is never limited by the failures of others at its address, such as behind the same
+//! proxy: tokens have 256 bits, so that no number of attempts finds one. The limit keeps failures cheap, and makes
 //! them visible.
 
 use std::{
@@ -13,15 +13,15 @@ use std::{
 
 /// Failed attempts that one address may make in a minute.
 pub const FAILURES_PER_MINUTE_MAX: u32 = 60;
-/// Addresses for which attempts are counted separately; all others share one count.
-pub const FAILURE_ADDRESSES_MAX: usize = 10_000;
-/// Length of a window in which failures are counted.
+/// Addresses that are counted separately; all others share one count.
+pub const RATED_ADDRESSES_MAX: usize = 10_000;
+/// Length of a window in which is counted.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Shortest time between two removals of expired windows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Failed attempts of each address in the last minute.
-pub struct FailureRateLimiter {
+/// Counts of each address in the last minute.
+pub struct AddressRateLimiter {
     max: u32,
     addresses_max: usize,
     counts: Mutex<Counts>,
@@ -46,7 +46,7 @@ enum Network {
 #[derive(Clone, Copy)]
 struct Window {
     begin: Instant,
-    failures: u32,
+    count: u32,
 }
 
 /// The limit is reached.
@@ -54,19 +54,19 @@ struct Window {
 pub struct Limited {
     /// The network; `-` for all networks that share a count.
     pub subject: String,
-    /// Most failures of one address in a minute.
+    /// Most of one address in a minute.
     pub max: u32,
     /// Time until the next window.
     pub wait: Duration,
 }
 
-impl FailureRateLimiter {
-    /// At most `max` failures in a minute. At most `addresses_max` addresses have a count of their own.
+impl AddressRateLimiter {
+    /// At most `max` of one address in a minute. At most `addresses_max` addresses have a count of their own.
     pub fn new(max: u32, addresses_max: usize) -> Self {
         Self { max, addresses_max, counts: Mutex::default() }
     }
 
-    /// Counts a failure at `now`.
+    /// Counts one at `now`.
     ///
     /// # Errors
     ///
@@ -76,10 +76,10 @@ impl FailureRateLimiter {
         let mut counts = self.counts.lock().expect("no code panics while it holds this lock");
         let (subject, window) = counts.window(network, now, self.addresses_max);
         if window.is_over(now) {
-            *window = Window { begin: now, failures: 0 };
+            *window = Window { begin: now, count: 0 };
         }
-        window.failures = window.failures.saturating_add(1);
-        if window.failures <= self.max {
+        window.count = window.count.saturating_add(1);
+        if window.count <= self.max {
             return Ok(());
         }
         let wait = WINDOW.saturating_sub(now.saturating_duration_since(window.begin));
@@ -88,14 +88,14 @@ impl FailureRateLimiter {
 }
 
 impl Counts {
-    /// The window that counts a failure, and its network; `None` for the shared count.
+    /// The window that counts one, and its network; `None` for the shared count.
     fn window(
         &mut self,
         network: Option<Network>,
         now: Instant,
         addresses_max: usize,
     ) -> (Option<Network>, &mut Window) {
-        let fresh = Window { begin: now, failures: 0 };
+        let fresh = Window { begin: now, count: 0 };
         if let Some(network) = network.filter(|network| self.has_room_for(network, now, addresses_max)) {
             return (Some(network), self.by_network.entry(network).or_insert(fresh));
         }
@@ -106,7 +106,7 @@ impl Counts {
         if self.by_network.contains_key(network) || self.by_network.len() < addresses_max {
             return true;
         }
-        // Not at every failure: a flood of failures would make that expensive.
+        // Not each time: a flood would make that expensive.
         if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL) {
             self.swept = Some(now);
             self.by_network.retain(|_, window| !window.is_over(now));
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn failures_are_limited_by_address_and_by_64_bits_of_ipv6() {
-        let (failures, now) = (FailureRateLimiter::new(2, 100), Instant::now());
+        let (failures, now) = (AddressRateLimiter::new(2, 100), Instant::now());
         let tried = |text: &str| failures.record(address(text), now).map_err(|limited| limited.subject);
         for (text, expected) in [
             ("10.0.0.1", Ok(())),
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_count_ends_after_a_minute_and_the_error_has_the_wait() {
-        let (failures, start) = (FailureRateLimiter::new(1, 100), Instant::now());
+        let (failures, start) = (AddressRateLimiter::new(1, 100), Instant::now());
         let note = |seconds| failures.record(address("10.0.0.1"), start + Duration::from_secs(seconds));
         assert_eq!(note(0), Ok(()));
         assert_eq!(note(20).unwrap_err().wait, Duration::from_secs(40));
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn addresses_past_the_bound_share_a_count_until_there_is_room() {
-        let (failures, start) = (FailureRateLimiter::new(1, 2), Instant::now());
+        let (failures, start) = (AddressRateLimiter::new(1, 2), Instant::now());
         let note = |text, seconds| failures.record(address(text), start + Duration::from_secs(seconds));
         assert_eq!([note("10.0.0.1", 0), note("10.0.0.2", 0), note("10.0.0.3", 0)], [Ok(()), Ok(()), Ok(())]);
         assert_eq!(note("10.0.0.4", 0).unwrap_err().subject, "-");
