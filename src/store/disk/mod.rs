@@ -50,8 +50,8 @@ const FILES: u64 = 16;
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Store")]
 pub struct StoreSettings {
-    /// Memory for details of events and deliveries that are on disk, and as much again for those that are not
-    /// yet.
+    /// Memory for details of events and deliveries: up to half of it for those that are not on disk yet, the rest for
+    /// those that were used last.
     ///
     /// Raise it if lists of deliveries are slow while many are pending.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes::<u64>("1MiB", "64GiB"))]

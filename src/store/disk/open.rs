@@ -171,7 +171,7 @@ impl DiskStore {
             ledger_dir,
             checkpoint_file,
             committed_bytes: 0,
-            dirty_memory_max: cache_bytes,
+            dirty_memory_max: cache_bytes / 2,
             registry_tree,
             tokens_tree,
             engine: Arc::clone(&engine),

@@ -56,19 +56,18 @@ pub fn apply(
             return Err(RecordError(message));
         }
         // The bodies of a volume lie in one file.
-        let goes_on =
-            ledger.is_open && ledger.volumes.back().is_some_and(|volume| volume.file == payload.file());
-        if !goes_on {
-            ledger.begin_volume(time, payload.file());
-        }
+        ledger.is_open &= ledger.volumes.back().is_some_and(|volume| volume.file == payload.file());
         for entry in &record.events {
             check(entry)?;
+            if !ledger.is_open {
+                ledger.begin_volume(time, payload.file());
+            }
             let subscriptions: Vec<SubscriptionKey> =
                 entry.subscriptions.iter().copied().map(SubscriptionKey).collect();
             ledger.push(meta_of(entry, time, body), &subscriptions);
             body = body.plus(entry.body_len as usize);
+            ledger.is_open = ledger.last_has_room();
         }
-        ledger.is_open = ledger.volumes.back().is_some_and(|volume| !volume.is_full());
     }
     for outcome in &record.outcomes {
         if outcome.subscription > SUBSCRIPTION_KEY_MAX {

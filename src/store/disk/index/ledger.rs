@@ -219,6 +219,13 @@ impl Ledger {
         self.is_open = true;
     }
 
+    /// Whether the last volume takes one more event.
+    pub fn last_has_room(&self) -> bool {
+        self.volumes.back().is_some_and(|volume| {
+            self.details.get(&volume.first).is_some_and(|detail| !volume.is_full(detail))
+        })
+    }
+
     /// Adds the next event to the last volume.
     pub fn push(&mut self, event: EventMeta, subscriptions: &[SubscriptionKey]) {
         if let Some(hash) = event.given_hash() {
@@ -312,8 +319,9 @@ impl Ledger {
         self.details.values().filter(|detail| detail.dirty).map(VolumeDetail::memory).sum()
     }
 
-    /// Evicts the least recently used clean details, except this one, until the rest fit.
+    /// Evicts the least recently used clean details, except this one, until the rest fit beside the dirty ones.
     pub fn evict(&mut self, but: Seq) {
+        let room = self.cache_bytes.saturating_sub(self.dirty_memory());
         let mut clean: Vec<(u64, Seq, usize)> = self
             .details
             .iter()
@@ -321,12 +329,12 @@ impl Ledger {
             .map(|(first, detail)| (detail.used(), *first, detail.memory()))
             .collect();
         let mut memory: usize = clean.iter().map(|(_, _, memory)| memory).sum();
-        if memory <= self.cache_bytes {
+        if memory <= room {
             return;
         }
         clean.sort_unstable();
         for (_, first, bytes) in clean {
-            if memory <= self.cache_bytes {
+            if memory <= room {
                 break;
             }
             self.details.remove(&first);

@@ -17,9 +17,12 @@ use crate::{
     store::disk::log::LogSlice,
 };
 
-/// A volume takes no further commit once it has this many events.
+/// A volume takes no further event once it has this many.
 pub const VOLUME_EVENTS: usize = 4096;
-/// A volume takes no further commit once the bodies of its events have this many bytes.
+/// A volume takes no further event once it has this many deliveries: about 8 MiB of detail, which is read, written and
+/// evicted as one.
+pub const VOLUME_DELIVERIES: usize = 128 * 1024;
+/// A volume takes no further event once the bodies of its events have this many bytes.
 pub const VOLUME_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The highest key of a subscription.
@@ -142,9 +145,11 @@ impl Volume {
         }
     }
 
-    /// Whether it takes no further commit.
-    pub fn is_full(&self) -> bool {
-        self.events as usize >= VOLUME_EVENTS || self.bytes >= VOLUME_BYTES
+    /// Whether it takes no further event. `detail` is its own.
+    pub fn is_full(&self, detail: &VolumeDetail) -> bool {
+        self.events as usize >= VOLUME_EVENTS
+            || self.bytes >= VOLUME_BYTES
+            || detail.deliveries.len() >= VOLUME_DELIVERIES
     }
 
     /// Counts an event of this account.

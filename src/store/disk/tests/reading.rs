@@ -1,7 +1,18 @@
 //! Reports and lists of many deliveries, and how little they read.
 
 use super::*;
-use crate::{metrics::StoreReport, proto::v1, store::TimeRange};
+use crate::{
+    metrics::StoreReport,
+    proto::v1,
+    store::{
+        TimeRange,
+        disk::{
+            index::volume::VOLUME_DELIVERIES,
+            log::LogPosition,
+            records::{CommitRecord, EventEntry},
+        },
+    },
+};
 
 #[tokio::test]
 async fn what_one_lane_holds_is_not_read_again_for_another() {
@@ -219,4 +230,21 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
         }
     }
     assert!(found == rare_count && pages > 1, "{found} in {pages} pages");
+}
+
+#[test]
+fn a_volume_ends_once_the_deliveries_of_its_events_fill_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let event = EventEntry {
+        account: 1,
+        subscriptions: (1..=VOLUME_DELIVERIES as u64 / 2).collect(),
+        ..Default::default()
+    };
+    let events = (0..5).map(|number| EventEntry { id: format!("e{number}"), ..event.clone() }).collect();
+    let record = CommitRecord { first: 1, events, ..Default::default() };
+    let mut ledger = store.shared.ledger_mut();
+    index::apply::apply(&mut ledger, &record, LogPosition::default(), 0, |_, _| {}).unwrap();
+    let events: Vec<u32> = ledger.volumes.iter().map(|volume| volume.events).collect();
+    assert_eq!((events, ledger.is_open), (vec![2, 2, 1], true));
 }
