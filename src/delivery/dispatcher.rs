@@ -37,10 +37,11 @@ use crate::{
     metrics::Metrics,
     store::{AcceptedEvent, PendingDelivery, QueueEvent, Store},
 };
-use attempt_task::{AttemptContext, AttemptDone};
+use attempt_task::{AttemptContext, AttemptDone, AttemptKind};
 use fair_share::FairScheduler;
 use lane_read::LaneRead;
 use probing::{Done, Next, Probing};
+use requested::RequestedAttempts;
 use settings::DispatchSettings;
 use throttle::{Throttle, WaitLimits};
 use timers::Timers;
@@ -50,6 +51,7 @@ pub(super) mod fair_share;
 mod lane_read;
 mod probing;
 mod pump;
+mod requested;
 pub mod settings;
 pub mod suspension;
 pub(super) mod throttle;
@@ -73,6 +75,7 @@ pub struct Dispatcher {
     throttles: HashMap<SubscriptionKey, Throttle>,
     scheduler: FairScheduler,
     probing: Probing,
+    requested: RequestedAttempts,
     timers: Timers,
     /// Ordered subscriptions that pause reading: see [`Lane::is_out_of_order_keys`].
     out_of_order_keys: HashSet<SubscriptionKey>,
@@ -122,6 +125,7 @@ impl Dispatcher {
             throttles: HashMap::new(),
             scheduler: FairScheduler::new(settings.attempts_in_flight_max),
             probing: Probing::default(),
+            requested: RequestedAttempts::default(),
             timers: Timers::default(),
             out_of_order_keys: HashSet::new(),
             prefetch_bytes: 0,
@@ -197,6 +201,7 @@ impl Dispatcher {
             QueueEvent::Events(events) => self.accepted(&events),
             QueueEvent::Due(key, due) => {
                 self.with_lane(key.subscription, |lane| lane.retry_requested(key.seq, due));
+                self.attempt_requested(key);
             }
             QueueEvent::Cancelled(key) => {
                 self.probing.discard_candidate(key.subscription, &mut self.timers);
@@ -321,6 +326,7 @@ impl Dispatcher {
         }
         self.unloaded.remove(&id);
         self.probing.forget(id);
+        self.requested.forget(id);
         self.out_of_order_keys.remove(&id);
         self.scheduler.forget(id);
     }
@@ -331,34 +337,39 @@ impl Dispatcher {
         }
     }
 
-    fn attempt_ended(
-        &mut self,
-        AttemptDone { key, began, due, attempt, is_probe, is_postponed }: &AttemptDone,
-    ) {
+    fn attempt_ended(&mut self, AttemptDone { key, began, due, attempt, kind }: &AttemptDone) {
         let (id, now) = (key.subscription, self.context.clock.steady());
         // A damaged event was not sent, nor was one without a descriptor: it says nothing about the endpoint.
-        let was_sent = attempt.outcome != Outcome::Damaged && !is_postponed;
-        let is_healthy =
-            if was_sent { FairScheduler::is_healthy_after(attempt) } else { self.scheduler.is_healthy(id) };
+        let sent = attempt.as_ref().filter(|attempt| attempt.outcome != Outcome::Damaged);
+        let is_healthy = sent.map_or_else(|| self.scheduler.is_healthy(id), FairScheduler::is_healthy_after);
         self.scheduler.release(id, is_healthy);
-        if was_sent && let Some(subscription) = self.context.store.registry().by_key(id) {
-            if !is_probe {
+        if let Some(attempt) = sent
+            && let Some(subscription) = self.context.store.registry().by_key(id)
+        {
+            if *kind == AttemptKind::Lane {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, throttle_wait_max, .. } = self.context.settings;
                 let waits = WaitLimits { retry_after_max, backoff_max: throttle_wait_max };
                 throttle.record(attempt, *began, now, self.max_in_flight(&subscription), waits);
                 self.set_throttle(id, Some(throttle).filter(|throttle| !throttle.is_default(now)));
             }
-            self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *is_probe);
+            self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *kind);
         }
-        if *is_probe {
-            self.probing.probe_ended(&self.context, id, was_sent, &mut self.timers, &mut self.random);
-        } else if let Some(slot) = self.slots.get_mut(&id) {
-            slot.lane.settled(key.seq, *due);
-            if *is_postponed {
-                // It is as it was in the store: pending, or a retry that is due.
-                slot.lane.requeued(key.seq);
+        match kind {
+            AttemptKind::Lane => {
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.lane.settled(key.seq, *due);
+                    if attempt.is_none() {
+                        // It is as it was in the store: pending, or a retry that is due.
+                        slot.lane.requeued(key.seq);
+                    }
+                }
             }
+            AttemptKind::Probe => {
+                let was_sent = sent.is_some();
+                self.probing.probe_ended(&self.context, id, was_sent, &mut self.timers, &mut self.random);
+            }
+            AttemptKind::Requested => self.requested.ended(id),
         }
         self.pump(id);
     }
@@ -412,7 +423,7 @@ impl Dispatcher {
     fn fire_timers(&mut self) {
         let now = self.context.clock.steady();
         while let Some(id) = self.timers.pop_due(now) {
-            let is_busy = self.slots.contains_key(&id);
+            let is_busy = self.is_busy(id);
             self.probing.start_due_probe(&self.context, id, is_busy, &mut self.timers);
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.throttled_until = None;

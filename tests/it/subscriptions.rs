@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tidings::proto::v1::{self, EventType, delivery::State};
+use tidings::proto::v1::{self, EventType, delivery::State, subscription};
 use tonic::Code;
 
 use crate::support::{
     client::{attempts, id_of, subscription},
     events::contact,
+    eventually,
     process::Launcher,
     receiver::{Receiver, Response},
 };
@@ -242,5 +243,64 @@ async fn failed_deliveries_are_retried_on_request_and_cancelled_ones_are_not() {
     let cancelled = gateway.client.delivery(&subscribed.delivery(id_of(&second.event))).await;
     assert_eq!((cancelled.state(), cancelled.attempt_count), (State::Cancelled, 0));
     assert_eq!(receiver.seen().len(), 4, "the cancelled one was never sent");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn retrying_a_delivery_of_a_paused_subscription_makes_one_attempt_now_and_it_stays_paused() {
+    let receiver = Receiver::always(Response::status(500)).await;
+    let gateway = Launcher::new().start().await;
+    let client = &gateway.client;
+    let asked = v1::Subscription { retry_policy: attempts(1), ..subscription(receiver.url("/")) };
+    let subscribed = client.subscribe(1, asked).await;
+    let publish = async || subscribed.delivery(id_of(&client.publish(1, contact(1)).await.event));
+    let failed = publish().await;
+    client.delivery_in(&failed, State::Failed).await;
+    client.pause(&subscribed.name).await;
+    let (pending, waiting, cancelled) = (publish().await, publish().await, publish().await);
+    client.cancel(&cancelled).await;
+
+    for (name, attempts) in [(&failed, 2), (&pending, 1), (&cancelled, 1)] {
+        client.retry(name).await;
+        let is_over =
+            |delivery: &v1::Delivery| delivery.state() == State::Failed && delivery.attempt_count == attempts;
+        client.delivery_when(name, "attempted once, in vain", is_over).await;
+    }
+    receiver.now(|_| Response::status(200));
+    client.retry(&failed).await;
+    assert_eq!(client.delivery_in(&failed, State::Succeeded).await.attempt_count, 3);
+    assert_eq!(receiver.seen().len(), 5, "one attempt for each request");
+    let others = client.delivery(&waiting).await;
+    assert_eq!((others.state(), others.attempt_count), (State::Pending, 0));
+    assert_eq!(client.subscription(&subscribed.name).await.state(), subscription::State::Paused);
+    client.resume(&subscribed.name).await;
+    client.delivery_in(&waiting, State::Succeeded).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn retried_deliveries_of_a_paused_subscription_are_attempted_one_after_another() {
+    const COUNT: usize = 50;
+    let receiver = Receiver::start().await;
+    let gateway = Launcher::new().start().await;
+    let client = &gateway.client;
+    let asked = v1::Subscription { ordered: true, ..subscription(receiver.url("/")) };
+    let subscribed = client.subscribe(1, asked).await;
+    client.pause(&subscribed.name).await;
+    for _ in 0..COUNT {
+        client.publish(1, contact(1)).await;
+    }
+    for delivery in client.deliveries_in(1, &[State::Pending]).await.iter().take(COUNT / 2) {
+        client.retry(&delivery.name).await;
+    }
+    eventually(
+        "attempted",
+        async || client.counts(&subscribed.name).await.succeeded,
+        |done| *done == COUNT / 2,
+    )
+    .await;
+    client.resume(&subscribed.name).await;
+    client.nothing_owed(1).await;
+    assert_eq!(receiver.seen().len(), COUNT, "each arrives once");
     gateway.stop().await;
 }

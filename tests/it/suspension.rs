@@ -189,3 +189,26 @@ async fn another_url_is_tried_soon() {
     assert_eq!((gone.seen().len(), healthy.seen().len()), (1, 1));
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn retrying_a_delivery_of_a_suspended_subscription_makes_one_attempt_now_and_success_ends_the_suspension()
+ {
+    let receiver = Receiver::always(Response::status(410)).await;
+    let gateway = launcher().with("probe-interval-max", "60h").start().await;
+    let client = &gateway.client;
+    let subscribed = subscribe(client, &receiver, 50).await;
+    let first = subscribed.delivery(&publish(client).await);
+    client.subscription_in(&subscribed.name, Suspended).await;
+    let later = subscribed.delivery(&publish(client).await);
+    client.retry(&later).await;
+    client.delivery_when(&later, "attempted in vain", |delivery| delivery.attempt_count == 1).await;
+    assert_eq!(client.subscription(&subscribed.name).await.state(), Suspended);
+    assert_eq!(client.delivery(&first).await.attempt_count, 1);
+
+    receiver.now(|_| Response::status(200));
+    client.retry(&later).await;
+    client.delivery_in(&later, delivery::State::Succeeded).await;
+    client.subscription_in(&subscribed.name, Active).await;
+    client.nothing_owed(ACCOUNT).await;
+    gateway.stop().await;
+}

@@ -65,6 +65,11 @@ struct Delivery {
     changed: Duration,
     owed_since: Duration,
     was_over: bool,
+    attempts: u32,
+    /// Since when a caller wants an attempt that was not begun yet.
+    requested: Option<Duration>,
+    /// Whether such an attempt was begun while the subscription was not active: it keeps no order.
+    out_of_turn: bool,
 }
 
 struct WebhookRequest {
@@ -90,7 +95,7 @@ impl Outcome<'_> {
                 Entry::Stored { seq, account, name, subscriptions } => {
                     check.stored(*seq, *account, name, subscriptions);
                 }
-                Entry::Became { key, state } => check.became(*at, *key, *state),
+                Entry::Became { key, state, attempts } => check.became(*at, *key, *state, *attempts),
                 Entry::Subscribed { subscription, state, reason, ordered } => {
                     check.subscribed(*at, *subscription, *state, reason, *ordered);
                 }
@@ -125,7 +130,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn became(&mut self, at: Duration, key: DeliveryKey, state: DeliveryState) {
+    fn became(&mut self, at: Duration, key: DeliveryKey, state: DeliveryState, attempts: u32) {
         if state == DeliveryState::Succeeded {
             assert!(
                 self.post(key).taken,
@@ -138,12 +143,24 @@ impl<'a> Check<'a> {
         if state == DeliveryState::Failed {
             self.outcome.coverage.add(Kind::GaveUp);
         }
-        let new = Delivery { state, changed: at, owed_since: at, was_over: false };
+        let new = Delivery {
+            state,
+            changed: at,
+            owed_since: at,
+            was_over: false,
+            attempts: 0,
+            requested: None,
+            out_of_turn: false,
+        };
         let delivery = self.deliveries.entry(key).or_insert(new);
         if state.is_owed() && !delivery.state.is_owed() {
             delivery.owed_since = at;
         }
         delivery.was_over |= !state.is_owed();
+        if matches!(state, DeliveryState::Retrying { .. }) && attempts == delivery.attempts {
+            delivery.requested = Some(at);
+        }
+        delivery.attempts = attempts;
         (delivery.state, delivery.changed) = (state, at);
     }
 
@@ -178,12 +195,16 @@ impl<'a> Check<'a> {
         (subscription.state, subscription.ordered) = (state, ordered);
     }
 
-    /// No attempt begins for a paused subscription, for a delivery that is over, or before an earlier
-    /// delivery of the same key. The gateway may not know of a change in the same moment.
-    fn began(&self, at: Duration, key: DeliveryKey) {
+    /// No attempt begins for a paused subscription that no caller requested, for a delivery that is over, or before an
+    /// earlier delivery of the same key. The gateway may not know of a change in the same moment.
+    fn began(&mut self, at: Duration, key: DeliveryKey) {
         let subscription = &self.subscriptions[&key.subscription];
+        let delivery = self.deliveries.get_mut(&key).unwrap();
+        let out_of_turn = subscription.state != State::Active && delivery.requested.take().is_some();
+        delivery.out_of_turn |= out_of_turn;
         let name = self.events[&key.seq];
         match subscription.state {
+            _ if out_of_turn => self.outcome.coverage.add(Kind::RequestedOutOfTurn),
             State::Suspended => self.outcome.coverage.add(Kind::Probed),
             State::Paused => {
                 assert_eq!(subscription.changed, at, "{name} was begun for {}, paused", key.subscription.0);
@@ -197,7 +218,7 @@ impl<'a> Check<'a> {
             key.subscription.0,
             delivery.state
         );
-        if !subscription.ordered || subscription.changed == at {
+        if !subscription.ordered || subscription.changed == at || out_of_turn {
             return;
         }
         for (earlier, other) in self.earlier(key) {
@@ -214,7 +235,7 @@ impl<'a> Check<'a> {
         let (subscription, name) = (&self.subscriptions[&key.subscription], self.events[&key.seq]);
         let url = format!("{}{path}", self.outcome.receivers[*receiver]);
         assert!(subscription.subscribed.urls.contains(&url), "{at:?}: {name} arrived at {url}");
-        if is_first && subscription.always_ordered {
+        if is_first && subscription.always_ordered && !self.deliveries[&key].out_of_turn {
             let mut waits = false;
             for (earlier, other) in self.earlier(key) {
                 if self.is_of_one(earlier, key) {

@@ -56,6 +56,8 @@ pub enum Kind {
     /// Some were still cancelled in the end.
     StayedCancelled,
     RetriedByHand,
+    /// An attempt of a paused or suspended subscription, because a caller wanted it.
+    RequestedOutOfTurn,
     Replayed,
     /// Deliveries used up their attempts; in the end they were replayed.
     GaveUp,
@@ -69,7 +71,7 @@ pub enum Kind {
 use Kind::*;
 
 /// How often each must have happened in 200 seeds.
-const LEAST: [(Kind, u64); 40] = [
+const LEAST: [(Kind, u64); 41] = [
     (GatewayCrashed, 200),
     (GatewayStopped, 100),
     (GatewayCutShort, 50),
@@ -104,6 +106,7 @@ const LEAST: [(Kind, u64); 40] = [
     (Cancelled, 80),
     (StayedCancelled, 60),
     (RetriedByHand, 50),
+    (RequestedOutOfTurn, 10),
     (Replayed, 300),
     (GaveUp, 60),
     (Moved, 80),

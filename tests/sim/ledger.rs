@@ -13,7 +13,7 @@ use tidings::{
         ids::{Seq, SubscriptionKey},
         subscription::{State, Subscription},
     },
-    store::{Changes, QueueEvent, Store, memory::MemoryStore},
+    store::{Changes, DeliveryChange, QueueEvent, Store, memory::MemoryStore},
 };
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
@@ -25,7 +25,7 @@ pub enum Entry {
     /// An event was stored, owed to these.
     Stored { seq: Seq, account: i64, name: String, subscriptions: Vec<SubscriptionKey> },
     /// The store wrote down how far a delivery is, perhaps as far as before.
-    Became { key: DeliveryKey, state: DeliveryState },
+    Became { key: DeliveryKey, state: DeliveryState, attempts: u32 },
     /// A subscription was created or changed by its owner, or suspended, or made active again.
     Subscribed { subscription: SubscriptionKey, state: State, reason: String, ordered: bool },
     /// The gateway began an attempt.
@@ -73,7 +73,8 @@ impl Ledger {
         }
         while let Some(group) = next(changes) {
             for change in &group.deliveries {
-                self.note(Entry::Became { key: change.key, state: change.state });
+                let DeliveryChange { key, state, attempts } = *change;
+                self.note(Entry::Became { key, state, attempts });
             }
         }
     }
@@ -89,7 +90,7 @@ impl Ledger {
     pub fn note(&self, entry: Entry) {
         match &entry {
             Entry::Stored { seq, name, .. } => self.trace.note("store", format_args!("{} is {name}", seq.0)),
-            Entry::Became { key, state } => {
+            Entry::Became { key, state, .. } => {
                 self.trace.note("store", format_args!("{} to {}: {state:?}", key.seq.0, key.subscription.0));
             }
             Entry::Began { key } => {

@@ -40,8 +40,18 @@ pub(crate) struct AttemptTask {
     /// Seed of the jitter of the retry.
     pub(crate) seed: u64,
     pub(crate) owed: PendingDelivery,
-    /// Whether the attempt probes a suspended subscription.
-    pub(crate) is_probe: bool,
+    pub(crate) kind: AttemptKind,
+}
+
+/// Who makes an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    /// The lane of an active subscription.
+    Lane,
+    /// The occasional probe of a suspended subscription.
+    Probe,
+    /// A caller that asked for it, while the subscription is paused or suspended.
+    Requested,
 }
 
 /// An attempt that has ended and is settled.
@@ -51,10 +61,16 @@ pub(crate) struct AttemptDone {
     pub(crate) began: UnixMicros,
     /// Steady time of the next attempt, if any.
     pub(crate) due: Option<UnixMicros>,
-    pub(crate) attempt: Attempt,
-    pub(crate) is_probe: bool,
-    /// Nothing was sent for lack of a file descriptor, and nothing is settled: the delivery is as it was.
-    pub(crate) is_postponed: bool,
+    /// `None` if nothing was sent and nothing is settled: the delivery is as it was.
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) kind: AttemptKind,
+}
+
+impl AttemptDone {
+    /// An attempt that was not made.
+    pub(crate) fn unsent(key: DeliveryKey, began: UnixMicros, kind: AttemptKind) -> Self {
+        Self { key, began, due: None, attempt: None, kind }
+    }
 }
 
 impl AttemptTask {
@@ -67,14 +83,14 @@ impl AttemptTask {
         let (attempt, exchange) = exchange::observe(self.post()).await;
         metrics.attempts_in_flight.dec();
         if exchange.lacked_descriptor {
-            return self.postpone(key, began, attempt).await;
+            return self.postpone(key, began).await;
         }
         metrics.attempt_ended(&self.owed.event, &attempt, self.owed.attempts == 0);
         let attempts = self.owed.attempts + 1;
         let policy = self.subscription.settings.retry.over(settings.retry.policy());
         let now = self.context.clock.steady();
         let random = &mut StdRng::seed_from_u64(self.seed);
-        let state = if self.is_probe {
+        let state = if self.kind == AttemptKind::Probe {
             policy.next_state_of_probe(&attempt, attempts, now, settings.retry_after_max, random)
         } else {
             let of_policy = attempts.saturating_sub(self.subscription.health.probes_of(key.seq)).max(1);
@@ -86,13 +102,13 @@ impl AttemptTask {
             metrics.delivery_stats.note(key, &attempt, exchange, state == DeliveryState::Failed, now);
         }
         self.log(&attempt, attempts, state);
-        let attempt = self.settle(Settlement { key, attempt, state }).await;
-        AttemptDone { key, began, due: state.due(), attempt, is_probe: self.is_probe, is_postponed: false }
+        let attempt = Some(self.settle(Settlement { key, attempt, state }).await);
+        AttemptDone { key, began, due: state.due(), attempt, kind: self.kind }
     }
 
     /// Gives the delivery back after a pause. It stays in flight meanwhile, so that others are not started for
     /// the same descriptor.
-    async fn postpone(&self, key: DeliveryKey, began: UnixMicros, attempt: Attempt) -> AttemptDone {
+    async fn postpone(&self, key: DeliveryKey, began: UnixMicros) -> AttemptDone {
         static LOG: LogThrottle = LogThrottle::new();
         self.context.metrics.attempts_postponed.inc();
         if let Some(attempts) = LOG.record() {
@@ -102,7 +118,7 @@ impl AttemptTask {
             );
         }
         tokio::time::sleep(DESCRIPTOR_RETRY_WAIT).await;
-        AttemptDone { key, began, due: None, attempt, is_probe: self.is_probe, is_postponed: true }
+        AttemptDone::unsent(key, began, self.kind)
     }
 
     async fn post(&mut self) -> Attempt {

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
 use super::{
-    attempt_task::AttemptContext,
+    attempt_task::{AttemptContext, AttemptKind},
     settings::STORE_RETRY_WAIT,
     suspension::{Failing, Moment, ProbeTimes, Verdict},
     timers::Timers,
@@ -132,7 +132,7 @@ impl Probing {
         subscription: &Subscription,
         attempt: &Attempt,
         seq: Seq,
-        is_probe: bool,
+        kind: AttemptKind,
     ) {
         let id = subscription.key;
         let now = Moment { wall: context.clock.now(), steady: context.clock.steady() };
@@ -155,7 +155,7 @@ impl Probing {
             return;
         }
         let url = subscription.settings.url.as_str();
-        if is_probe {
+        if kind == AttemptKind::Probe {
             let health = subscription.health;
             let probes = if health.probed == Some(seq) { health.probes.saturating_add(1) } else { 1 };
             self.write_health(context, subscription, Health { probed: Some(seq), probes, ..health });

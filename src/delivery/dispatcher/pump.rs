@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::{Dispatcher, attempt_task::AttemptTask, lane_read::LaneRead, throttle::FORGOTTEN_AFTER};
+use super::{
+    Dispatcher,
+    attempt_task::{AttemptKind, AttemptTask},
+    lane_read::LaneRead,
+    throttle::FORGOTTEN_AFTER,
+};
 use crate::{
     delivery::lane::{LaneLimits, ReadKind},
     domain::{
@@ -18,14 +23,20 @@ impl Dispatcher {
     /// Makes all progress that a subscription can make now, except sending: for that it is put into the
     /// scheduler.
     pub(super) fn pump(&mut self, id: SubscriptionKey) {
+        self.pump_lane(id);
+        self.pump_requested(id);
+    }
+
+    fn pump_lane(&mut self, id: SubscriptionKey) {
+        let is_blocked = self.is_blocked(id);
         let (now, limits) = (self.context.clock.steady(), self.limits());
         let throttle = self.throttles.get(&id).copied().unwrap_or_default();
         let default_in_flight = self.context.settings.max_in_flight;
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
         let lane = &mut slot.lane;
-        if self.probing.blocks(id) {
-            // The probe or the change of state ends in a moment.
+        if is_blocked {
+            // The single attempt or the change of state ends in a moment.
             lane.unload();
             return self.measure_prefetch(id);
         }
@@ -116,29 +127,34 @@ impl Dispatcher {
             let throttle = self.throttles.get(&id).copied().unwrap_or_default();
             let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
             let max = throttle.allows(self.max_in_flight(&subscription));
-            let is_busy = self.slots.contains_key(&id);
+            if self.start_requested(&subscription) {
+                // It waits for this attempt.
+                self.probing.discard_candidate(id, &mut self.timers);
+                continue;
+            }
+            let (is_busy, is_blocked) = (self.is_busy(id), self.is_blocked(id));
             if let Some(owed) = self.probing.take_probe(id, is_busy, &mut self.timers) {
-                self.start_attempt(subscription, owed, true);
+                self.start_attempt(subscription, owed, AttemptKind::Probe);
                 continue;
             }
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             if subscription.state == State::Active
-                && !self.probing.blocks(id)
+                && !is_blocked
                 && slot.lane.is_ordered() == subscription.settings.ordered
                 && throttle.waits_until(now).is_none()
                 && let Some(owed) = slot.lane.take(max)
             {
-                self.start_attempt(subscription, owed, false);
+                self.start_attempt(subscription, owed, AttemptKind::Lane);
             }
             self.pump(id);
         }
     }
 
-    fn start_attempt(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, is_probe: bool) {
+    fn start_attempt(&mut self, subscription: Arc<Subscription>, owed: PendingDelivery, kind: AttemptKind) {
         self.scheduler.acquire(subscription.key, subscription.name.account);
         let seed = self.random.random();
         let context = self.context.clone();
-        self.attempts.spawn(AttemptTask { context, subscription, seed, owed, is_probe }.run());
+        self.attempts.spawn(AttemptTask { context, subscription, seed, owed, kind }.run());
     }
 
     /// How much one lane may keep in memory now: less when all of them together use much, but at least one
