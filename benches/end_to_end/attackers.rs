@@ -176,11 +176,14 @@ impl Attacker {
                 }
             }
             Attack::Backlog { .. } | Attack::LateReceiver => {
+                // A batch a second is more than late responses let through; a backlog grows as fast as it can.
+                let wait =
+                    if matches!(self.attack, Attack::LateReceiver) { Duration::from_secs(1) } else { WAIT };
                 let channel = self.runtime.block_on(connect(address, Some(&token)))?;
                 tasks.spawn(async move {
                     loop {
                         drop(publish(&channel, 100).await);
-                        sleep(WAIT).await;
+                        sleep(wait).await;
                     }
                 });
             }

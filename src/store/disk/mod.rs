@@ -54,7 +54,7 @@ pub struct StoreSettings {
     /// those that were used last.
     ///
     /// Raise it if lists of deliveries are slow while many are pending.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes::<u64>("1MiB", "64GiB"))]
+    #[arg(long, value_name = "SIZE", default_value = "48MiB", value_parser = bytes::<u64>("1MiB", "64GiB"))]
     pub store_memory_max: u64,
     /// Most bytes of audit records, kept for at most retention_age; the disk may hold some times as much.
     ///

@@ -67,6 +67,9 @@ pub fn apply(
             ledger.push(meta_of(entry, time, body), &subscriptions);
             body = body.plus(entry.body_len as usize);
             ledger.is_open = ledger.last_has_room();
+            if !ledger.is_open {
+                ledger.trim_last();
+            }
         }
     }
     for outcome in &record.outcomes {

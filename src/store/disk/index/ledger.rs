@@ -226,6 +226,14 @@ impl Ledger {
         })
     }
 
+    /// Gives back the memory that the last volume's detail keeps for more events.
+    pub fn trim_last(&mut self) {
+        let last = self.volumes.back().map(|volume| volume.first);
+        if let Some(detail) = last.and_then(|first| self.details.get_mut(&first)) {
+            detail.trim();
+        }
+    }
+
     /// Adds the next event to the last volume.
     pub fn push(&mut self, event: EventMeta, subscriptions: &[SubscriptionKey]) {
         if let Some(hash) = event.given_hash() {

@@ -189,6 +189,13 @@ impl VolumeDetail {
         self.events.len() * EVENT_MEMORY + self.deliveries.len() * DELIVERY_MEMORY
     }
 
+    /// Gives back the memory for more events.
+    pub fn trim(&mut self) {
+        self.events.shrink_to_fit();
+        self.event_offsets.shrink_to_fit();
+        self.deliveries.shrink_to_fit();
+    }
+
     /// Marks it as used.
     pub fn touch(&self, now: &AtomicU64) {
         self.used.store(now.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);

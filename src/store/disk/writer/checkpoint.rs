@@ -43,26 +43,21 @@ impl Part {
 }
 
 impl Writer {
-    /// Work between commits: writes the indexes of full volumes, and makes a checkpoint when the log has
+    /// Work between commits: writes full volumes, and makes a checkpoint when the log has
     /// begun a file or when too many details are in memory only. On a full disk, or without a free file
     /// descriptor, both wait; only the next start takes longer.
     pub(super) fn maintain(&mut self) {
         if self.working().is_err() {
             return;
         }
-        let (begun, memory) = {
+        let (full, memory) = {
             let ledger = self.shared.ledger();
-            let begun = ledger.volumes.iter().rev().skip(usize::from(ledger.is_open));
-            (begun.take_while(|volume| volume.index.is_none()).count() > 0, ledger.dirty_memory())
+            let ended = ledger.volumes.iter().rev().skip(usize::from(ledger.is_open));
+            let full = ended.take_while(|volume| volume.index.is_none()).map(|volume| volume.first);
+            (full.collect::<Arc<[Seq]>>(), ledger.dirty_memory())
         };
         let is_due = self.log.end().file() != self.checkpoint_file || memory > self.dirty_memory_max;
-        let done = if is_due {
-            self.checkpoint()
-        } else if begun {
-            self.write_indexes()
-        } else {
-            Ok(())
-        };
+        let done = if is_due { self.checkpoint() } else { self.write_full(&full) };
         match done {
             Ok(()) => {}
             Err(error) if error.is_lack() => {
@@ -95,6 +90,14 @@ impl Writer {
         Manifest::write(&self.ledger_dir, &manifest, ledger.volumes.iter()).map_err(WriteError::from)?;
         drop(ledger);
         self.checkpoint_file = self.log.end().file();
+        Ok(())
+    }
+
+    /// Writes the indexes of volumes that are full, and their states: most are final by now, or wait for long, and the
+    /// next checkpoint, which commits wait for, has the less to write.
+    fn write_full(&mut self, full: &Arc<[Seq]>) -> Result<(), StoreError> {
+        while !full.is_empty() && self.write_some_indexes(Some(full))? {}
+        while !full.is_empty() && self.write_some_states(Some(full))? {}
         Ok(())
     }
 
