@@ -118,7 +118,7 @@ pub struct Metrics {
     /// Unfinished deliveries deleted with their subscription, or removed with a damaged index.
     pub deliveries_dropped: IntCounter,
     /// POSTs under way, without those of TestSubscription.
-    pub attempts_in_flight: IntGauge,
+    pub attempts_in_flight: InFlightGauge,
     /// Lanes in memory: those with work to do.
     pub lanes_active: IntGauge,
     /// Lanes under a throttle.
@@ -266,7 +266,11 @@ impl Metrics {
                 "Time from an event's create_time to the 2xx response to a first attempt.",
                 ARRIVAL_SECONDS,
             ),
-            attempts_in_flight: gauge(r, "tidings_attempts_in_flight", "Delivery attempts under way."),
+            attempts_in_flight: InFlightGauge::new(gauge(
+                r,
+                "tidings_attempts_in_flight",
+                "Delivery attempts under way.",
+            )),
             lanes_active: gauge(
                 r,
                 "tidings_lanes_active",

@@ -37,7 +37,7 @@ use crate::{
     metrics::Metrics,
     store::{AcceptedEvent, PendingDelivery, QueueEvent, Store},
 };
-use attempt_task::{AttemptContext, AttemptDone, AttemptKind};
+use attempt_task::{AttemptContext, AttemptDone, AttemptKind, RestDone};
 use fair_share::FairScheduler;
 use lane_read::LaneRead;
 use probing::{Done, Next, Probing};
@@ -87,6 +87,10 @@ pub struct Dispatcher {
     /// Version of the registry that was handled last.
     changes_seen: u64,
     attempts: JoinSet<AttemptDone>,
+    /// Settled attempts whose responses are still arriving: they keep their permits.
+    rests: JoinSet<RestDone>,
+    /// How many of them each subscription has.
+    rests_of: HashMap<SubscriptionKey, usize>,
     reads: JoinSet<LaneRead>,
     /// Subscriptions that may want to read and wait until fewer do; each once.
     readers: VecDeque<SubscriptionKey>,
@@ -133,6 +137,8 @@ impl Dispatcher {
             typical_event_bytes: FIRST_EVENT_BYTES,
             changes_seen: 0,
             attempts: JoinSet::new(),
+            rests: JoinSet::new(),
+            rests_of: HashMap::new(),
             reads: JoinSet::new(),
             readers: VecDeque::new(),
             waiting_readers: HashSet::new(),
@@ -168,7 +174,8 @@ impl Dispatcher {
                 Some(done) = self.probing.join_next() => self.probing_done(done),
                 Some(Ok(done)) = self.reads.join_next() => self.read_ended(done),
                 // The task catches panics and is never cancelled: an error means that the runtime ends.
-                Some(Ok(done)) = self.attempts.join_next() => self.attempt_ended(&done),
+                Some(Ok(done)) = self.attempts.join_next() => self.attempt_ended(done),
+                Some(Ok(done)) = self.rests.join_next() => self.rest_ended(&done),
                 received = feed.recv() => match received {
                     Ok(event) => self.handle_queue_event(event),
                     Err(RecvError::Lagged(_)) => self.feed_lagged(&mut feed),
@@ -337,28 +344,37 @@ impl Dispatcher {
         }
     }
 
-    fn attempt_ended(&mut self, AttemptDone { key, began, due, attempt, kind }: &AttemptDone) {
+    fn attempt_ended(&mut self, done: AttemptDone) {
+        let AttemptDone { key, began, due, attempt, kind, rest } = done;
         let (id, now) = (key.subscription, self.context.clock.steady());
         // A damaged event was not sent, nor was one without a descriptor: it says nothing about the endpoint.
         let sent = attempt.as_ref().filter(|attempt| attempt.outcome != Outcome::Damaged);
-        let is_healthy = sent.map_or_else(|| self.scheduler.is_healthy(id), FairScheduler::is_healthy_after);
-        self.scheduler.release(id, is_healthy);
+        if let Some(rest) = rest {
+            *self.rests_of.entry(id).or_default() += 1;
+            self.rests.spawn(rest.run());
+        } else {
+            let is_healthy = sent.map_or_else(
+                || self.scheduler.is_healthy(id),
+                |sent| FairScheduler::is_healthy_after(sent.outcome == Outcome::Ok, sent.duration),
+            );
+            self.scheduler.release(id, is_healthy);
+        }
         if let Some(attempt) = sent
             && let Some(subscription) = self.context.store.registry().by_key(id)
         {
-            if *kind == AttemptKind::Lane {
+            if kind == AttemptKind::Lane {
                 let mut throttle = self.throttles.get(&id).copied().unwrap_or_default();
                 let DispatchSettings { retry_after_max, throttle_wait_max, .. } = self.context.settings;
                 let waits = WaitLimits { retry_after_max, backoff_max: throttle_wait_max };
-                throttle.record(attempt, *began, now, self.max_in_flight(&subscription), waits);
+                throttle.record(attempt, began, now, self.max_in_flight(&subscription), waits);
                 self.set_throttle(id, Some(throttle).filter(|throttle| !throttle.is_default(now)));
             }
-            self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, *kind);
+            self.probing.record_outcome(&self.context, &subscription, attempt, key.seq, kind);
         }
         match kind {
             AttemptKind::Lane => {
                 if let Some(slot) = self.slots.get_mut(&id) {
-                    slot.lane.settled(key.seq, *due);
+                    slot.lane.settled(key.seq, due);
                     if attempt.is_none() {
                         // It is as it was in the store: pending, or a retry that is due.
                         slot.lane.requeued(key.seq);
@@ -372,6 +388,18 @@ impl Dispatcher {
             AttemptKind::Requested => self.requested.ended(id),
         }
         self.pump(id);
+    }
+
+    fn rest_ended(&mut self, RestDone { subscription: id, succeeded, duration }: &RestDone) {
+        let is_healthy = FairScheduler::is_healthy_after(*succeeded, *duration);
+        self.scheduler.release(*id, is_healthy);
+        if let Some(rests) = self.rests_of.get_mut(id) {
+            *rests -= 1;
+            if *rests == 0 {
+                self.rests_of.remove(id);
+            }
+        }
+        self.pump(*id);
     }
 
     fn probing_done(&mut self, done: Done) {

@@ -1,6 +1,6 @@
 //! One webhook request: an event for a subscription's endpoint, its id, and the client that sends it.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
 
 use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
@@ -41,6 +41,31 @@ impl WebhookRequest {
     }
 }
 
+/// The end of an attempt: nothing that arrives later changes it.
+pub struct WebhookResponse {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The rest of the response's body, if it has not arrived yet. It ends with the body or the attempt's time.
+    /// Until then the receiver may be at work: dropping this closes the connection.
+    pub rest: Option<ResponseRest>,
+}
+
+/// Reads the rest of a response's body, and drops it.
+pub type ResponseRest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl From<Attempt> for WebhookResponse {
+    /// An attempt whose response is over.
+    fn from(attempt: Attempt) -> Self {
+        Self { attempt, rest: None }
+    }
+}
+
+impl fmt::Debug for WebhookResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookResponse").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
 /// A service that sends webhook requests. A receiver's failure is an [`Attempt`] like any other, never an
 /// error.
-pub type WebhookClient = BoxCloneSyncService<WebhookRequest, Attempt, Infallible>;
+pub type WebhookClient = BoxCloneSyncService<WebhookRequest, WebhookResponse, Infallible>;

@@ -347,7 +347,8 @@ impl Gateway {
         let request = WebhookRequest { subscription, event, attempt: 1 };
         let sending = exchange::observe(self.0.webhook_client.clone().oneshot(request));
         let (attempt, exchange) = match sending.await {
-            (Ok(attempt), exchange) => (attempt, exchange),
+            // Nobody waits for the rest of a body: a test ends when it is answered.
+            (Ok(response), exchange) => (response.attempt, exchange),
             (Err(never), _) => match never {},
         };
         Ok(Tested { body, attempt, exchange })

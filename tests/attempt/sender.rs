@@ -75,7 +75,8 @@ impl Sender {
             WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()), attempt: 3 };
         let mut webhook_client = self.0.clone();
         let attempting = async { webhook_client.ready().await?.call(post).await };
-        let Ok(attempt) = timeout(PATIENCE, attempting).await.expect("an attempt ends");
+        let Ok(response) = timeout(PATIENCE, attempting).await.expect("an attempt ends");
+        let attempt = response.attempt;
         assert_eq!(attempt.start_time.seconds(), NOW_SECONDS);
         assert_eq!(attempt.error.is_empty(), attempt.outcome == Outcome::Ok, "{attempt:?}");
         attempt

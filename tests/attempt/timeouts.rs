@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings::domain::delivery::Outcome;
+use tidings::{delivery::http::client::WebhookClientSettings, domain::delivery::Outcome};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
@@ -30,19 +30,36 @@ async fn the_default_applies_without_a_timeout_of_the_subscription() {
 }
 
 #[tokio::test]
-async fn a_body_that_stops_half_way_is_given_up_and_keeps_its_status() {
-    let receiver = Receiver::always(Response::stalled_body()).await;
-    let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
-    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 200));
-    assert_eq!(attempt.response_body, "half");
+async fn the_status_decides_if_the_body_stops_half_way() {
+    for (status, outcome, error) in
+        [(200, Outcome::Ok, ""), (500, Outcome::HttpStatus, "answered 500 Internal Server Error")]
+    {
+        let half = format!("HTTP/1.1 {status} -\r\ncontent-length: 10\r\n\r\nhalf");
+        for response in [Response::bytes(&half), Response::last(&half)] {
+            let receiver = Receiver::always(response).await;
+            let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
+            assert_eq!((attempt.outcome, attempt.http_status), (outcome, status), "{attempt:?}");
+            assert_eq!((&*attempt.response_body, &*attempt.error), ("half", error));
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_body_that_drips_without_end_is_given_up() {
+async fn the_status_decides_if_the_body_drips_without_end() {
     let receiver = Receiver::always(Response::trickled_body(Duration::from_millis(5))).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
-    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 200));
+    assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200));
     assert!(attempt.response_body.starts_with(".."), "{:?}", attempt.response_body);
+}
+
+#[tokio::test]
+async fn a_body_is_waited_for_no_longer_than_its_bound() {
+    let receiver = Receiver::always(Response::stalled_body()).await;
+    let sender = Sender::with(|settings| settings.response_body_wait = SHORT);
+    let attempt = sender.post(&receiver.url("/")).await;
+    assert_eq!((attempt.outcome, &*attempt.response_body), (Outcome::Ok, "half"));
+    let times = SHORT..WebhookClientSettings::default().delivery_timeout;
+    assert!(times.contains(&attempt.duration), "{:?}", attempt.duration);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tidings::{
         delivery::{Attempt, Outcome},
         time::UnixMicros,
     },
-    event::webhook::{WebhookClient, WebhookRequest},
+    event::webhook::{WebhookClient, WebhookRequest, WebhookResponse},
     proto::{
         self,
         v1::{self, EventType, audit_record::Outcome as Audited, delivery::State},
@@ -328,7 +328,7 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
         let gate = Arc::clone(&posting);
         async move {
             drop(gate.acquire().await);
-            Ok::<_, Infallible>(Attempt {
+            Ok::<_, Infallible>(WebhookResponse::from(Attempt {
                 start_time: UnixMicros(0),
                 duration: std::time::Duration::ZERO,
                 outcome: Outcome::Ok,
@@ -337,7 +337,7 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
                 response_body: String::new(),
                 retry_after: None,
                 url: String::new(),
-            })
+            }))
         }
     };
     let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(posts));

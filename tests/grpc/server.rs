@@ -4,8 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use prost::Message;
 use tidings::{
-    domain::delivery::Attempt,
-    event::webhook::{WebhookClient, WebhookRequest},
+    event::webhook::{WebhookClient, WebhookRequest, WebhookResponse},
     grpc::Drain,
     proto::v1::{self, EventType, subscription_service_client::SubscriptionServiceClient},
 };
@@ -172,7 +171,7 @@ async fn the_refusal_of_an_unknown_method_lists_the_known_ones() {
 
 #[tokio::test]
 async fn a_panic_costs_its_own_call_and_nothing_else() {
-    async fn panics(_post: WebhookRequest) -> Result<Attempt, Infallible> {
+    async fn panics(_post: WebhookRequest) -> Result<WebhookResponse, Infallible> {
         panic!("made by a test")
     }
     let webhook_client: WebhookClient = BoxCloneSyncService::new(tower::service_fn(panics));

@@ -113,7 +113,7 @@ async fn the_log_holds_no_secret_no_header_and_no_body() {
         "/moved?key=marker-in-the-query" => {
             Response::with_header(302, "location", "http://x.example/?key=marker-in-the-location")
         }
-        "/closed?key=marker-in-the-query" => Response::half_body(),
+        "/closed?key=marker-in-the-query" => Response::half_head(),
         "/gone?key=marker-in-the-query" => Response::with_body(404, "marker-in-the-response"),
         _ => Response::garbage(),
     });

@@ -2,15 +2,21 @@
 
 use std::{
     fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
+
+use tokio::sync::watch;
 
 use crate::{
     golden::events::{ACCOUNT, full},
     support::{
-        client::{Client, Subscribed, as_stored, attempts, duration, id_of, subscription},
+        client::{Client, Counts, Subscribed, as_stored, attempts, duration, id_of, subscription},
         closed_address,
-        events::publish_request,
+        events::{message, publish_request},
         process::Launcher,
         receiver::{Receiver, Response},
     },
@@ -112,9 +118,86 @@ async fn a_response_that_breaks_in_its_head_is_broken() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_in_its_body_is_broken_and_keeps_its_status() {
-    let delivery = fails(Response::half_body(), Io, 200, "connection").await;
-    assert!(delivery.attempts.iter().all(|attempt| attempt.response_body == "half"), "{delivery:#?}");
+async fn a_2xx_is_settled_at_its_status_line() {
+    let broken = Response::half_body();
+    for (response, body) in [(Response::stalled_body(), "half"), (broken, "half")] {
+        let receiver = Receiver::always(response).await;
+        let gateway = Launcher::new().start().await;
+        // One conversation: the second event goes once the first one is settled, while its body still hangs.
+        let asked = v1::Subscription {
+            ordered: true,
+            timeout: duration(Duration::from_secs(30)),
+            ..subscription(receiver.url("/"))
+        };
+        let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+        for number in 1..=2 {
+            let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
+            assert_attempts(&delivery, 1, Ok, 200, "");
+            assert_eq!(delivery.attempts[0].response_body, body);
+            assert_eq!(receiver.seen().len(), number);
+        }
+        // Settled attempts are not waited for.
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_end_costs_its_place_and_no_more() {
+    let hangs = Arc::new(AtomicBool::new(true));
+    let hanging = Arc::clone(&hangs);
+    let receiver = Receiver::with(move |_| {
+        if hanging.load(Ordering::Relaxed) { Response::stalled_body() } else { Response::status(200) }
+    });
+    let (receiver, gateway) = (receiver.await, Launcher::new().start().await);
+    let asked = v1::Subscription {
+        max_in_flight: 2,
+        timeout: duration(Duration::from_secs(5)),
+        ..subscription(receiver.url("/"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    for number in 1..=3 {
+        gateway.client.publish(ACCOUNT, message(ACCOUNT, 1, number)).await;
+    }
+    let settled = |counts: Counts| counts.succeeded == 2;
+    gateway.client.counts_when(&subscribed.name, "two are settled", settled).await;
+    // The receiver is still at work on two POSTs, as far as anybody knows: it gets no third one.
+    hangs.store(false, Ordering::Relaxed);
+    assert_eq!(receiver.seen().len(), 2);
+    gateway.client.nothing_owed(ACCOUNT).await;
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 3, "nothing was sent twice");
+    assert!(seen[2].at - seen[0].at > Duration::from_secs(4), "it came before a place was free");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_ends_late_is_read_and_its_connection_used_again() {
+    let (may_end, waits) = watch::channel(false);
+    let receiver = Receiver::on_connections(move |mut connection| {
+        let mut waits = waits.clone();
+        async move {
+            while connection.request().await.is_some() {
+                connection.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+                waits.wait_for(|may_end| *may_end).await.unwrap();
+                connection.send("-empty").await;
+            }
+        }
+    });
+    let (receiver, gateway) = (receiver.await, Launcher::new().start().await);
+    let asked = v1::Subscription {
+        max_in_flight: 1,
+        timeout: duration(Duration::from_secs(30)),
+        ..subscription(receiver.url("/"))
+    };
+    let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+    let first = delivered(&gateway.client, &subscribed, State::Succeeded).await;
+    may_end.send(true).unwrap();
+    let second = delivered(&gateway.client, &subscribed, State::Succeeded).await;
+    let bodies = [&first, &second].map(|delivery| &*delivery.attempts[0].response_body);
+    assert_eq!(bodies, ["half", "half-empty"], "what had come when it was settled");
+    let connections: Vec<_> = receiver.seen().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 0]);
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One attempt as a task: sends the request, decides the next state, settles it in the store.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
@@ -11,15 +11,16 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
+        ids::SubscriptionKey,
         subscription::Subscription,
         time::UnixMicros,
     },
     event::{
         exchange,
-        webhook::{WebhookClient, WebhookRequest},
+        webhook::{ResponseRest, WebhookClient, WebhookRequest, WebhookResponse},
     },
     log_throttle::LogThrottle,
-    metrics::Metrics,
+    metrics::{InFlightGuard, Metrics},
     store::{PendingDelivery, Settlement, Store, StoreError},
 };
 
@@ -64,12 +65,42 @@ pub(crate) struct AttemptDone {
     /// `None` if nothing was sent and nothing is settled: the delivery is as it was.
     pub(crate) attempt: Option<Attempt>,
     pub(crate) kind: AttemptKind,
+    /// The rest of the response, if it has not arrived yet.
+    pub(crate) rest: Option<RestTask>,
 }
 
 impl AttemptDone {
     /// An attempt that was not made.
     pub(crate) fn unsent(key: DeliveryKey, began: UnixMicros, kind: AttemptKind) -> Self {
-        Self { key, began, due: None, attempt: None, kind }
+        Self { key, began, due: None, attempt: None, kind, rest: None }
+    }
+}
+
+/// The rest of a response whose attempt is settled. The attempt keeps its place meanwhile: the receiver may be at
+/// work on it.
+pub(crate) struct RestTask {
+    subscription: SubscriptionKey,
+    /// Steady time of the attempt's start.
+    began: UnixMicros,
+    succeeded: bool,
+    rest: ResponseRest,
+    clock: Arc<dyn Clock>,
+    _in_flight: InFlightGuard,
+}
+
+/// The rest of a response has arrived, or is not waited for any longer.
+pub(crate) struct RestDone {
+    pub(crate) subscription: SubscriptionKey,
+    pub(crate) succeeded: bool,
+    /// From the attempt's start.
+    pub(crate) duration: Duration,
+}
+
+impl RestTask {
+    pub(crate) async fn run(self) -> RestDone {
+        self.rest.await;
+        let Self { subscription, succeeded, .. } = self;
+        RestDone { subscription, succeeded, duration: self.clock.steady().since(self.began) }
     }
 }
 
@@ -79,9 +110,17 @@ impl AttemptTask {
         let metrics = Arc::clone(&self.context.metrics);
         let settings = self.context.settings;
         let began = self.context.clock.steady();
-        metrics.attempts_in_flight.inc();
-        let (attempt, exchange) = exchange::observe(self.post()).await;
-        metrics.attempts_in_flight.dec();
+        let in_flight = metrics.attempts_in_flight.track();
+        let (WebhookResponse { attempt, rest }, exchange) = exchange::observe(self.post()).await;
+        // Counted no longer, unless the response goes on.
+        let rest = rest.map(|rest| RestTask {
+            subscription: key.subscription,
+            began,
+            succeeded: attempt.outcome == Outcome::Ok,
+            rest,
+            clock: Arc::clone(&self.context.clock),
+            _in_flight: in_flight,
+        });
         if exchange.lacked_descriptor {
             return self.postpone(key, began).await;
         }
@@ -103,7 +142,7 @@ impl AttemptTask {
         }
         self.log(&attempt, attempts, state);
         let attempt = Some(self.settle(Settlement { key, attempt, state }).await);
-        AttemptDone { key, began, due: state.due(), attempt, kind: self.kind }
+        AttemptDone { key, began, due: state.due(), attempt, kind: self.kind, rest }
     }
 
     /// Gives the delivery back after a pause. It stays in flight meanwhile, so that others are not started for
@@ -121,10 +160,10 @@ impl AttemptTask {
         AttemptDone::unsent(key, began, self.kind)
     }
 
-    async fn post(&mut self) -> Attempt {
+    async fn post(&mut self) -> WebhookResponse {
         let AttemptContext { webhook_client, clock, .. } = &mut self.context;
         if self.owed.event.damage.is_some() {
-            return Attempt::of_damaged_event(clock.now());
+            return Attempt::of_damaged_event(clock.now()).into();
         }
         let request = WebhookRequest {
             subscription: Arc::clone(&self.subscription),
@@ -135,9 +174,9 @@ impl AttemptTask {
         let sending =
             AssertUnwindSafe(async { webhook_client.ready().await?.call(request).await }).catch_unwind();
         match sending.await {
-            Ok(Ok::<_, Infallible>(attempt)) => attempt,
+            Ok(Ok::<_, Infallible>(response)) => response,
             // A panic costs this attempt and nothing else.
-            Err(_) => Attempt {
+            Err(_) => WebhookResponse::from(Attempt {
                 start_time,
                 duration: clock.now().since(start_time),
                 outcome: Outcome::Io,
@@ -146,7 +185,7 @@ impl AttemptTask {
                 response_body: String::new(),
                 retry_after: None,
                 url: self.subscription.settings.url.to_string(),
-            },
+            }),
         }
     }
 

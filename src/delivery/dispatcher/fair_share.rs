@@ -19,10 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use crate::domain::{
-    delivery::{Attempt, Outcome},
-    ids::{AccountId, SubscriptionKey},
-};
+use crate::domain::ids::{AccountId, SubscriptionKey};
 
 /// An endpoint that takes longer for a response holds permits for too long to have as many as others.
 pub const SLOW_AFTER: Duration = Duration::from_secs(5);
@@ -144,9 +141,9 @@ impl FairScheduler {
         }
     }
 
-    /// Whether a subscription is healthy after this attempt.
-    pub fn is_healthy_after(attempt: &Attempt) -> bool {
-        attempt.outcome == Outcome::Ok && attempt.duration <= SLOW_AFTER
+    /// Whether a subscription is healthy after an attempt that took so long.
+    pub fn is_healthy_after(succeeded: bool, duration: Duration) -> bool {
+        succeeded && duration <= SLOW_AFTER
     }
 
     /// Queues a subscription of `account` that could send something. Doing it twice has no further effect.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use rand::RngExt;
 
 use super::{
     Dispatcher,
     attempt_task::{AttemptKind, AttemptTask},
     lane_read::LaneRead,
-    throttle::FORGOTTEN_AFTER,
+    settings::DispatchSettings,
+    throttle::{FORGOTTEN_AFTER, Throttle},
 };
 use crate::{
     delivery::lane::{LaneLimits, ReadKind},
@@ -31,9 +33,9 @@ impl Dispatcher {
         let is_blocked = self.is_blocked(id);
         let (now, limits) = (self.context.clock.steady(), self.limits());
         let throttle = self.throttles.get(&id).copied().unwrap_or_default();
-        let default_in_flight = self.context.settings.max_in_flight;
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
+        let max = may_start(&subscription, throttle, &self.rests_of, &self.context.settings);
         let lane = &mut slot.lane;
         if is_blocked {
             // The single attempt or the change of state ends in a moment.
@@ -69,7 +71,7 @@ impl Dispatcher {
                     return self.measure_prefetch(id);
                 }
             }
-            None if lane.can_take(throttle.allows(max_in_flight(&subscription, default_in_flight))) => {
+            None if lane.can_take(max) => {
                 self.scheduler.enqueue(id, subscription.name.account);
             }
             None => {}
@@ -126,7 +128,7 @@ impl Dispatcher {
             let now = self.context.clock.steady();
             let throttle = self.throttles.get(&id).copied().unwrap_or_default();
             let Some(subscription) = self.context.store.registry().by_key(id) else { continue };
-            let max = throttle.allows(self.max_in_flight(&subscription));
+            let max = may_start(&subscription, throttle, &self.rests_of, &self.context.settings);
             if self.start_requested(&subscription) {
                 // It waits for this attempt.
                 self.probing.discard_candidate(id, &mut self.timers);
@@ -173,6 +175,17 @@ impl Dispatcher {
     pub(super) fn max_in_flight(&self, subscription: &Subscription) -> u16 {
         max_in_flight(subscription, self.context.settings.max_in_flight)
     }
+}
+
+/// How many attempts of a lane may be in flight, besides those whose response is still arriving.
+fn may_start(
+    subscription: &Subscription,
+    throttle: Throttle,
+    rests_of: &HashMap<SubscriptionKey, usize>,
+    settings: &DispatchSettings,
+) -> usize {
+    let allowed = throttle.allows(max_in_flight(subscription, settings.max_in_flight));
+    allowed.saturating_sub(rests_of.get(&subscription.key).copied().unwrap_or_default())
 }
 
 fn max_in_flight(subscription: &Subscription, default: u16) -> u16 {

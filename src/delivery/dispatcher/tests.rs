@@ -7,12 +7,11 @@ use tower::{service_fn, util::BoxCloneSyncService};
 use super::{suspension::SuspensionSettings, *};
 use crate::{
     clock::SystemClock,
-    domain::{
-        delivery::{Attempt, DeliveryKey},
-        ids::AccountId,
-        payload_format::PayloadFormat,
+    domain::{delivery::DeliveryKey, ids::AccountId, payload_format::PayloadFormat},
+    event::{
+        EventContent, samples,
+        webhook::{WebhookRequest, WebhookResponse},
     },
-    event::{EventContent, samples, webhook::WebhookRequest},
     proto::v1::event::Payload,
     store::{
         FEED_GROUPS_MAX, NewEvent, OperatorAction,
@@ -38,7 +37,7 @@ fn settings() -> DispatchSettings {
 }
 
 fn dispatcher(store: &Arc<dyn Store>) -> Dispatcher {
-    let hangs = service_fn(|_: WebhookRequest| std::future::pending::<Result<Attempt, Infallible>>());
+    let hangs = service_fn(|_: WebhookRequest| std::future::pending::<Result<WebhookResponse, Infallible>>());
     let webhook_client: WebhookClient = BoxCloneSyncService::new(hangs);
     let clock = Arc::new(SystemClock::default());
     Dispatcher::new(Arc::clone(store), webhook_client, clock, settings(), Metrics::new(UnixMicros(0)), 7)

@@ -33,6 +33,8 @@ pub use super::{
 
 /// Most bytes read of a response's body.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait of an attempt for a response's body after its head.
+pub const RESPONSE_BODY_WAIT: Duration = Duration::from_secs(1);
 /// Most bytes of a response's headers. hyper also rejects more than 100 headers.
 const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// HTTP/2 flow-control window of a stream.
@@ -66,6 +68,11 @@ pub struct WebhookClientSettings {
     /// Raise it if receivers explain failures at greater length, lower it if attempts take too much of the disk.
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = bytes::<usize>("0", "64KiB"))]
     pub response_body_kept: usize,
+    /// How long an attempt waits for a response's body after its head, for the record: the status has decided.
+    /// Then it is settled with as much of the body as there is. It keeps its place among the attempts in flight
+    /// until the body or its time ends.
+    #[arg(skip = RESPONSE_BODY_WAIT)]
+    pub response_body_wait: Duration,
     /// Time after which an idle connection is closed.
     #[arg(skip = Duration::from_secs(90))]
     pub idle_timeout: Duration,
@@ -145,7 +152,11 @@ where
     };
     let connector = Connector::new(dial, connecting);
     let client = HttpClient::new(connector, pool_settings(settings));
-    let bounds = BodyBounds { read: settings.response_bytes_max, kept: settings.response_body_kept };
+    let bounds = BodyBounds {
+        read: settings.response_bytes_max,
+        kept: settings.response_body_kept,
+        wait: settings.response_body_wait,
+    };
     Ok(stack::webhook_client(client, settings.delivery_timeout, bounds, settings.egress.clone(), clock))
 }
 

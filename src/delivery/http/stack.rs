@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn, util::BoxCloneSyncService};
 use url::Position;
 
@@ -36,17 +36,19 @@ use crate::{
     },
     event::{
         exchange::{self, Exchange},
-        webhook::{WebhookClient, WebhookRequest},
+        webhook::{ResponseRest, WebhookClient, WebhookRequest, WebhookResponse},
     },
 };
 
-/// Bounds on the body of a response, in bytes.
+/// Bounds on the body of a response.
 #[derive(Clone, Copy)]
 pub(crate) struct BodyBounds {
-    /// Read at most.
+    /// Bytes read at most.
     pub(crate) read: usize,
-    /// Kept at most, from its start.
+    /// Bytes kept at most, from its start.
     pub(crate) kept: usize,
+    /// How long the attempt waits for the body after the head.
+    pub(crate) wait: Duration,
 }
 
 /// The stack, from the outside in: an outer layer sees all that the inner ones do.
@@ -67,8 +69,7 @@ where
     let stack = ServiceBuilder::new()
         // Outermost: its clock covers everything, and every failure becomes an `Attempt` here.
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
-        // Outside the deadline, which reaches it through the body: a response that stops half-way keeps its
-        // status.
+        // Outside the deadline, which reaches it through the body: it ends the body, and the status counts.
         .layer(layer_fn(|inner| read_response(inner, bounds)))
         // Around everything that waits for the receiver, including a second try: it covers the attempt as a
         // whole.
@@ -100,7 +101,7 @@ impl<S, T, E> Sends<T, E> for S where
 fn record(
     mut inner: impl Sends<ReadResponse, Failure>,
     clock: Arc<dyn Clock>,
-) -> impl Sends<Attempt, Infallible> {
+) -> impl Sends<WebhookResponse, Infallible> {
     service_fn(move |request: WebhookRequest| {
         let (clock, start_time, start) = (Arc::clone(&clock), clock.now(), Instant::now());
         let url = request.subscription.settings.url.as_str().to_owned();
@@ -116,7 +117,8 @@ fn record(
                 retry_after: None,
                 url,
             };
-            let failure = match responding.await {
+            let mut rest = None;
+            match responding.await {
                 Ok(response) => {
                     let asked = response.retry_after.filter(|_| !response.status.is_success());
                     attempt.retry_after =
@@ -127,17 +129,16 @@ fn record(
                         attempt.error = response::status_text(response.status, response.location.as_ref());
                     }
                     attempt.response_body = response.body;
-                    response.failure
+                    rest = response.rest;
                 }
-                Err(failure) => Some(failure),
-            };
-            if let Some(failure) = failure {
-                exchange::note(|exchange| exchange.lacked_descriptor = failure.lacked_descriptor);
-                attempt.outcome = failure.outcome;
-                attempt.error = response::fit_error(failure.text);
+                Err(failure) => {
+                    exchange::note(|exchange| exchange.lacked_descriptor = failure.lacked_descriptor);
+                    attempt.outcome = failure.outcome;
+                    attempt.error = response::fit_error(failure.text);
+                }
             }
             attempt.duration = start.elapsed();
-            Ok(attempt)
+            Ok(WebhookResponse { attempt, rest })
         }
     })
 }
@@ -147,12 +148,13 @@ struct ReadResponse {
     status: StatusCode,
     location: Option<HeaderValue>,
     retry_after: Option<HeaderValue>,
+    /// As much of the body as arrived in time.
     body: String,
-    /// Why the body is incomplete, if the receiver is at fault.
-    failure: Option<Failure>,
+    rest: Option<ResponseRest>,
 }
 
-/// Reads a response's body to its end, so that the connection can be reused; or up to its bound.
+/// Waits for a response's body, for the record only: the head has said all that counts. A body that takes longer
+/// is left to be read by whoever gets the attempt, so that the connection can be reused.
 fn read_response<B>(
     mut inner: impl Sends<Response<B>, Failure>,
     bounds: BodyBounds,
@@ -167,36 +169,59 @@ where
             let location = head.headers.get(header::LOCATION).cloned();
             let retry_after = head.headers.get(header::RETRY_AFTER).cloned();
             exchange::note(|exchange| exchange.response_headers = exchange::kept_headers(head.headers));
-            let (body, failure) = read(body, bounds).await;
-            Ok(ReadResponse { status: head.status, location, retry_after, body, failure })
+            let mut reading = Reading::new(body, bounds);
+            let is_over = timeout(bounds.wait, reading.run()).await.is_ok();
+            let body = reading.excerpt();
+            let rest = (!is_over).then(|| Box::pin(async move { reading.run().await }) as ResponseRest);
+            Ok(ReadResponse { status: head.status, location, retry_after, body, rest })
         }
     })
 }
 
-/// Returns the start of a body and the failure that ended it early. Stopping at the bound is no failure;
-/// dropping an unfinished body closes its connection.
-async fn read<B>(mut body: B, bounds: BodyBounds) -> (String, Option<Failure>)
+/// A body that is read to its end, so that the connection can be reused; or up to its bound. Dropping an
+/// unfinished body closes its connection.
+struct Reading<B> {
+    body: B,
+    bounds: BodyBounds,
+    start: Vec<u8>,
+    /// Whether `start` is all that arrived.
+    fits: bool,
+    has_ended: bool,
+    /// Bytes that may still be read.
+    left: usize,
+}
+
+impl<B> Reading<B>
 where
     B: Body<Data = Bytes, Error = Failure> + Unpin,
 {
-    let (mut start, mut whole, mut left) = (Vec::new(), true, bounds.read);
-    let excerpt = |start: &[u8], whole| response::excerpt(start, whole, bounds.kept);
-    loop {
-        match body.frame().await {
-            None => return (excerpt(&start, whole), None),
-            Some(Err(failure)) => return (excerpt(&start, false), Some(failure)),
-            Some(Ok(frame)) => {
-                let data = frame.data_ref().map_or(&[][..], |data| data);
-                let room = bounds.kept - start.len();
-                start.extend_from_slice(&data[..data.len().min(room)]);
-                whole &= data.len() <= room;
-                // An empty frame uses the limit as well: an HTTP/2 peer could send them for ever.
-                let Some(rest) = left.checked_sub(data.len().max(1)) else {
-                    return (excerpt(&start, false), None);
-                };
-                left = rest;
+    fn new(body: B, bounds: BodyBounds) -> Self {
+        Self { body, bounds, start: Vec::new(), fits: true, has_ended: false, left: bounds.read }
+    }
+
+    /// Reads on until the body ends, breaks, runs out of time or reaches its bound. May be dropped and called
+    /// again.
+    async fn run(&mut self) {
+        loop {
+            match self.body.frame().await {
+                None => return self.has_ended = true,
+                Some(Err(_)) => return,
+                Some(Ok(frame)) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    let room = self.bounds.kept - self.start.len();
+                    self.start.extend_from_slice(&data[..data.len().min(room)]);
+                    self.fits &= data.len() <= room;
+                    // An empty frame uses the limit as well: an HTTP/2 peer could send them for ever.
+                    let Some(left) = self.left.checked_sub(data.len().max(1)) else { return };
+                    self.left = left;
+                }
             }
         }
+    }
+
+    /// The start of the body, as far as it has arrived.
+    fn excerpt(&self) -> String {
+        response::excerpt(&self.start, self.fits && self.has_ended, self.bounds.kept)
     }
 }
 

@@ -24,8 +24,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same where it is not to run out, on a machine that has much else to do.
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn timeout_for(outcome: Outcome) -> Duration {
-    if outcome == Timeout { ATTEMPT_TIMEOUT } else { LONG_TIMEOUT }
+/// Endpoints that succeed, and hold their places until the timeout.
+const HANGING: [&str; 2] = ["a body that trickles", "a body that stops"];
+
+fn timeout_for(what: &str, outcome: Outcome) -> Duration {
+    if outcome == Timeout || HANGING.contains(&what) { ATTEMPT_TIMEOUT } else { LONG_TIMEOUT }
 }
 /// How much more memory the gateway may ever have had than before.
 const GROWTH_BYTES_MAX: u64 = 24 << 20;
@@ -40,18 +43,18 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
     let long = "y".repeat(4000);
     vec![
         ("a body without an end", Response::endless_body(), Ok),
-        ("a body that trickles", Response::trickled_body(Duration::from_millis(50)), Timeout),
-        ("a body that stops", Response::stalled_body(), Timeout),
+        ("a body that trickles", Response::trickled_body(Duration::from_millis(50)), Ok),
+        ("a body that stops", Response::stalled_body(), Ok),
         (
             "a body that was announced with 9 GB",
             Response::flood(&format!("{head}content-length: 9000000000\r\n\r\n"), "x"),
             Ok,
         ),
         ("small chunks", Response::flood(&chunked(""), &format!("40\r\n{}\r\n", "x".repeat(64))), Ok),
-        ("an invalid size", Response::bytes(chunked("zz\r\n")), Io),
-        ("a size without an end", Response::flood(&chunked(""), "f"), Io),
-        ("extensions without an end", Response::flood(&chunked("1;"), "x"), Io),
-        ("trailers without an end", Response::flood(&chunked("0\r\n"), "x: y\r\n"), Io),
+        ("an invalid size", Response::bytes(chunked("zz\r\n")), Ok),
+        ("a size without an end", Response::flood(&chunked(""), "f"), Ok),
+        ("extensions without an end", Response::flood(&chunked("1;"), "x"), Ok),
+        ("trailers without an end", Response::flood(&chunked("0\r\n"), "x: y\r\n"), Ok),
         ("a header without an end", Response::flood(&format!("{head}x: "), "y"), Io),
         ("headers without an end", Response::flood(head, "x: y\r\n"), Io),
         ("long headers without an end", Response::flood(head, &format!("x: {long}\r\n")), Io),
@@ -65,7 +68,7 @@ fn endpoints() -> Vec<(&'static str, Response, Outcome)> {
         ("zeros", Response::Bytes(vec![0; 1 << 20]), Io),
         ("no response", Response::nothing(), Timeout),
         ("half a head", Response::half_head(), Io),
-        ("half a body", Response::half_body(), Io),
+        ("half a body", Response::half_body(), Ok),
         ("the end of the connection", Response::close(), Io),
     ]
 }
@@ -80,7 +83,7 @@ async fn endpoints_that_mean_harm_get_their_attempts_and_nothing_else() {
     for (what, response, outcome) in endpoints() {
         let receiver = Receiver::always(response).await;
         let asked = v1::Subscription {
-            timeout: duration(timeout_for(outcome)),
+            timeout: duration(timeout_for(what, outcome)),
             max_in_flight: AT_ONCE,
             retry_policy: attempts(1),
             ..subscription(receiver.url("/hostile"))
@@ -107,7 +110,7 @@ async fn endpoints_that_mean_harm_get_their_attempts_and_nothing_else() {
             let expected = if *outcome == Ok { State::Succeeded } else { State::Failed };
             assert_eq!(delivery.state(), expected, "{what}");
             let took: Duration = attempt.duration.unwrap().try_into().unwrap();
-            assert!(took < timeout_for(*outcome) * 8, "{what}: {took:?}");
+            assert!(took < timeout_for(what, *outcome) * 8, "{what}: {took:?}");
             assert!(attempt.response_body.len() <= 4096, "{what}: {}", attempt.response_body.len());
             *outcomes.entry(outcome.as_str_name()).or_default() += 1;
         }

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::time::UnixMicros;
 
 const MAX: usize = 64;
 
@@ -159,19 +158,9 @@ fn a_subscription_that_begins_to_hang_loses_its_share_and_gets_it_back() {
 
 #[test]
 fn a_slow_success_is_not_healthy() {
-    let attempt = |outcome, duration| Attempt {
-        start_time: UnixMicros(0),
-        duration,
-        outcome,
-        http_status: 200,
-        error: String::new(),
-        response_body: String::new(),
-        retry_after: None,
-        url: String::new(),
-    };
-    assert!(FairScheduler::is_healthy_after(&attempt(Outcome::Ok, SLOW_AFTER)));
-    assert!(!FairScheduler::is_healthy_after(&attempt(Outcome::Ok, SLOW_AFTER + Duration::from_millis(1))));
-    assert!(!FairScheduler::is_healthy_after(&attempt(Outcome::Io, Duration::ZERO)));
+    assert!(FairScheduler::is_healthy_after(true, SLOW_AFTER));
+    assert!(!FairScheduler::is_healthy_after(true, SLOW_AFTER + Duration::from_millis(1)));
+    assert!(!FairScheduler::is_healthy_after(false, Duration::ZERO));
 }
 
 #[test]
