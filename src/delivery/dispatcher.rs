@@ -5,12 +5,7 @@
 //! when it starts, and from retries as they become due. A subscription with nothing to send uses no memory
 //! here.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    ops::ControlFlow,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc, time::Duration};
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rand::{SeedableRng, rngs::StdRng};
@@ -41,6 +36,7 @@ use attempt_task::{AttemptContext, AttemptDone, AttemptKind, RestDone};
 use fair_share::FairScheduler;
 use lane_read::LaneRead;
 use probing::{Done, Next, Probing};
+use read_queue::ReadQueue;
 use requested::RequestedAttempts;
 use settings::DispatchSettings;
 use throttle::{Throttle, WaitLimits};
@@ -51,6 +47,7 @@ pub(super) mod fair_share;
 mod lane_read;
 mod probing;
 mod pump;
+mod read_queue;
 mod requested;
 pub mod settings;
 pub mod suspension;
@@ -93,8 +90,7 @@ pub struct Dispatcher {
     rests_of: HashMap<SubscriptionKey, usize>,
     reads: JoinSet<LaneRead>,
     /// Subscriptions that may want to read and wait until fewer do; each once.
-    readers: VecDeque<SubscriptionKey>,
-    waiting_readers: HashSet<SubscriptionKey>,
+    readers: ReadQueue,
 }
 
 /// A subscription with something to do.
@@ -140,8 +136,7 @@ impl Dispatcher {
             rests: JoinSet::new(),
             rests_of: HashMap::new(),
             reads: JoinSet::new(),
-            readers: VecDeque::new(),
-            waiting_readers: HashSet::new(),
+            readers: ReadQueue::new(),
         }
     }
 
@@ -430,9 +425,8 @@ impl Dispatcher {
         }
         // Waiting subscriptions come before the one that has just read.
         while self.reads.len() < self.context.settings.reads_in_flight_max
-            && let Some(next) = self.readers.pop_front()
+            && let Some(next) = self.readers.pop()
         {
-            self.waiting_readers.remove(&next);
             self.pump(next);
         }
         self.pump(done.subscription);

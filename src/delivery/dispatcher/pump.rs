@@ -77,9 +77,7 @@ impl Dispatcher {
             None => {}
         }
         if self.reads.len() >= self.context.settings.reads_in_flight_max {
-            if self.waiting_readers.insert(id) {
-                self.readers.push_back(id);
-            }
+            self.readers.push(subscription.name.account, id);
         } else if let Some(read) = lane.next_read(now, limits) {
             if matches!(read.kind, ReadKind::Key(..)) {
                 self.context.metrics.lane_order_key_reads.inc();

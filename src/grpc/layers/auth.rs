@@ -30,6 +30,7 @@ use crate::{
     },
     gateway::{Gateway, Issued, TokenFault},
     grpc::wire::{
+        audited::share_of,
         methods,
         status::{GrpcError, RATE_LIMITED},
     },
@@ -253,14 +254,6 @@ impl Auth {
 fn is_remote_anonymous(caller: &Caller) -> bool {
     caller.principal == Principal::Anonymous
         && caller.peer.address.is_some_and(|address| !ListenContext::is_loopback(address.ip()))
-}
-
-/// Whose share of the limits a call takes.
-fn share_of(caller: &Caller) -> ShareKey {
-    match &caller.principal {
-        Principal::Anonymous => ShareKey::of_address(caller.peer.address.map(|address| address.ip())),
-        Principal::Token(name) | Principal::Certificate(name) => ShareKey::of_name(name),
-    }
 }
 
 /// The share of a call.

@@ -1,9 +1,8 @@
 //! Runs every call that changes something, and writes its audit record: begun before the change, and
 //! completed before the response.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -17,7 +16,12 @@ use crate::{
         caller::{Caller, Peer, Principal, Via},
     },
     gateway::{Applied, Gateway, GatewayError},
+    limits::{ShareKey, SharedPool},
 };
+
+/// Most calls at once that change something, those included whose callers are gone. Each has one record that waits to
+/// be written: fewer than the store's queue takes.
+const AUDITED_CALLS_MAX: usize = 2048;
 
 /// A request that changes something.
 pub(in crate::grpc) trait AuditedRequest: Send + 'static {
@@ -48,14 +52,13 @@ pub(in crate::grpc) trait AuditedRequest: Send + 'static {
 pub(in crate::grpc) struct AuditedCalls {
     gateway: Gateway,
     call_timeout: Duration,
-    permits: Arc<Semaphore>,
-    calls_max: usize,
+    places: SharedPool,
 }
 
 impl AuditedCalls {
-    /// At most `calls_max` at once, including those whose callers are gone.
+    /// As many at once as there are calls, but no more than [`AUDITED_CALLS_MAX`], with a share for each caller.
     pub(in crate::grpc) fn new(gateway: Gateway, call_timeout: Duration, calls_max: usize) -> Self {
-        Self { gateway, call_timeout, permits: Arc::new(Semaphore::new(calls_max)), calls_max }
+        Self { gateway, call_timeout, places: SharedPool::of_places(calls_max.min(AUDITED_CALLS_MAX)) }
     }
 
     /// Reads `request` with `parse`, which changes nothing, and carries it out with `work`. Both the work and
@@ -100,12 +103,12 @@ impl AuditedCalls {
                 return Err(error.into());
             }
         };
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+        let place = self.places.try_acquire(share_of(&caller), 1).map_err(|_| {
             gateway.metrics().audit_unrecorded.inc();
-            GrpcError::from(GatewayError::overloaded("grpc_calls_in_flight_max", self.calls_max))
+            GrpcError::from(GatewayError::overloaded("audited_calls_max", self.places.max()))
         })?;
         let change = async move {
-            let _permit = permit;
+            let _place = place;
             change::<Q, P, W, R>(gateway, limit, call, parsed, work).await
         };
         // A task, since the call's own future is dropped when its caller is gone.
@@ -156,6 +159,14 @@ fn end_of(error: &GrpcError) -> AuditEnd {
     };
     let (code, reason) = (error.code().into(), error.reason().to_owned());
     AuditEnd { outcome, code, reason, ..AuditEnd::default() }
+}
+
+/// Whose share of the limits a call takes.
+pub(in crate::grpc) fn share_of(caller: &Caller) -> ShareKey {
+    match &caller.principal {
+        Principal::Anonymous => ShareKey::of_address(caller.peer.address.map(|address| address.ip())),
+        Principal::Token(name) | Principal::Certificate(name) => ShareKey::of_name(name),
+    }
 }
 
 /// The caller: as it was authenticated, or as the connection shows it.
