@@ -1,6 +1,8 @@
 //! Events: the catalogue of their types, their check, their bodies, and their parsing from Chatwoot's
 //! webhooks.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{
@@ -19,6 +21,7 @@ mod content;
 pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod other;
 pub mod parse;
 pub mod render;
 pub mod samples;
@@ -73,8 +76,15 @@ impl StoredEvent {
     }
 
     /// The name of its type, as in the body's `event`.
-    pub fn event_type_name(&self) -> &'static str {
-        catalogue::get(self.event_type()).map_or("unknown", |descriptor| descriptor.name)
+    pub fn event_type_name(&self) -> Cow<'static, str> {
+        match catalogue::get(self.event_type()) {
+            None => "unknown".into(),
+            Some(descriptor) if descriptor.event_type == EventType::Other => {
+                let name = other::name_of(&self.content);
+                if name.is_empty() { descriptor.name.into() } else { name.into() }
+            }
+            Some(descriptor) => descriptor.name.into(),
+        }
     }
 
     /// Events with the same tag keep their order.

@@ -67,13 +67,13 @@ use admission::Admission;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Publishing and retention")]
 pub struct GatewaySettings {
-    /// Largest event, encoded as protobuf, and largest body of a webhook.
+    /// Largest event that is published over gRPC, encoded as protobuf.
     ///
     /// Not more than 3 MiB, so that clients can take a response with the event. Lower it to refuse large
     /// events early.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = bytes::<usize>("1KiB", "3MiB"))]
     pub event_bytes_max: usize,
-    /// Largest body of a POST, in any form.
+    /// Largest body of a POST, in any form, and largest webhook that is received.
     ///
     /// A body can be many times as large as its event, since a message within a conversation is written with all its
     /// keys. An event with a larger one gets INVALID_ARGUMENT. Set it to what your receivers take.

@@ -33,7 +33,7 @@ pub use auth::CallDenied;
 pub use connections::{CallRefused, CloseReason, ConnectionMetrics, Listener};
 pub use delivery_stats::{AttemptCounts, DeliveryStats, LatestResults, StatsPeriod, StatsReport};
 pub use in_flight::{InFlightGauge, InFlightGuard};
-pub use ingest::{IngestMetrics, IngestOutcome};
+pub use ingest::{IngestMetrics, IngestOutcome, KeptReason};
 pub use store::StoreReport;
 
 use register::{counter, counters, event_types, gauge, histogram, labelled_gauges};

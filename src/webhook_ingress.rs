@@ -25,6 +25,9 @@ pub use request::EVENT_ID_PREFIX;
 pub use server::{CONNECTION_AGE_MAX, serve};
 pub use sources::{FILE_BYTES_MAX, PATH_CHARS_MAX, PATH_CHARS_MIN, SOURCES_MAX, Source, Sources};
 
+/// Largest body of a webhook, in bytes, whatever the settings say: an event is read and sent as a whole.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+
 /// Settings of the listener, and its limits: most of these follow from the settings of all clients.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Webhook ingress")]
@@ -38,7 +41,8 @@ pub struct IngestSettings {
     /// A TOML file with the sources of webhooks: for each account a secret path, readable by nobody else.
     #[arg(long, value_name = "FILE")]
     pub ingest_sources_file: Option<PathBuf>,
-    /// Largest body, in bytes: as large as an event may be.
+    /// Largest body, in bytes: what may be POSTed may come in, up to [`BODY_BYTES_MAX`] and to what one account may
+    /// have in progress.
     #[arg(skip)]
     pub body_bytes_max: usize,
     /// Most bytes of a request's headers, at least 8 KiB.
@@ -78,9 +82,9 @@ pub struct IngestSettings {
 
 impl IngestSettings {
     /// Sets the limits that follow from other settings.
-    pub fn derive(&mut self, clients: &ClientSettings, event_bytes_max: usize) {
-        self.body_bytes_max = event_bytes_max;
+    pub fn derive(&mut self, clients: &ClientSettings, body_bytes_max: usize) {
         self.bytes_in_flight_max = clients.publish_memory_max / 10;
+        self.body_bytes_max = body_bytes_max.min(BODY_BYTES_MAX).min(self.bytes_in_flight_max / 2);
         self.connections_max = clients.client_connections_max / 2;
         self.connections_per_address_max = clients.client_connections_per_address_max / 2;
         self.requests_in_flight_max = clients.client_connections_max / 4;

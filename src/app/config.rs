@@ -122,7 +122,7 @@ impl Config {
     /// Sets the limits that follow from settings of several parts.
     pub(super) fn derive(&mut self) {
         self.grpc.derive(&self.clients);
-        self.ingest.derive(&self.clients, self.gateway.event_bytes_max);
+        self.ingest.derive(&self.clients, self.gateway.body_bytes_max);
         self.console.derive(&self.clients);
         self.gateway.derive(&self.clients);
         self.store.derive(self.gateway.retention_bytes_max);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::proto::v1::{self, EventType};
 
 /// Events as Chatwoot calls them in its own settings, in the order of its documentation.
-const EVENTS: [(EventType, &str); 12] = [
+const EVENTS: [(EventType, &str); 13] = [
     (EventType::ConversationCreated, "Conversation created"),
     (EventType::ConversationUpdated, "Conversation updated"),
     (EventType::ConversationStatusChanged, "Conversation status changed"),
@@ -22,6 +22,7 @@ const EVENTS: [(EventType, &str); 12] = [
     (EventType::InboxUpdated, "Inbox updated"),
     (EventType::ConversationTypingOn, "Conversation typing on"),
     (EventType::ConversationTypingOff, "Conversation typing off"),
+    (EventType::Other, "Anything else, as it came"),
 ];
 
 /// A type of event, as it is offered and named.

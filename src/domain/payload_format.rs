@@ -1,6 +1,6 @@
 //! The forms of a webhook's body: one row for each.
 
-use crate::proto::v1::subscription::PayloadFormat as Wire;
+use crate::proto::v1::{EventType, subscription::PayloadFormat as Wire};
 
 /// The form of the body that is sent (`Subscription.payload_format` of the contract). `event::render` renders
 /// it.
@@ -72,6 +72,11 @@ impl PayloadFormat {
     /// Its number on disk.
     pub fn to_disk(self) -> u32 {
         self.form().disk
+    }
+
+    /// Whether events of this type are sent in this form. One that is kept as it came has Chatwoot's form only.
+    pub fn has_body_of(self, event_type: EventType) -> bool {
+        event_type != EventType::Other || self == Self::Chatwoot
     }
 
     /// The `Content-Type` of a body in this form.

@@ -120,7 +120,7 @@ impl Subscription {
     ///
     /// A subscription with inboxes does not receive events without an inbox, such as those of contacts.
     pub fn wants(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
-        self.settings.event_types.contains(&event_type)
+        self.settings.wants_type(event_type)
             && (self.settings.inbox_ids.is_empty()
                 || inbox_id.is_some_and(|inbox| self.settings.inbox_ids.contains(&inbox)))
     }

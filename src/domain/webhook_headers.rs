@@ -1,5 +1,7 @@
 //! The headers of a POST, and the rules for the headers of a subscription.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -82,12 +84,12 @@ const RESERVED: [&str; 25] = [
 ];
 
 /// What the headers of a POST say of its event and its attempt.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PostFacts {
     /// Identifies the delivery.
     pub webhook_id: Uuid,
     /// The type of the event, as in the body's `event`.
-    pub event_type: &'static str,
+    pub event_type: Cow<'static, str>,
     /// The number of the attempt, from 1 on.
     pub attempt: u32,
     /// When it is made.
@@ -123,9 +125,18 @@ pub fn headers(subscription: &Subscription, facts: PostFacts, body: &[u8]) -> He
     }
     // The last ones: a subscription of an earlier version may have set them.
     headers.insert(WEBHOOK_ATTEMPT, HeaderValue::from(attempt));
-    headers.insert(WEBHOOK_EVENT_TYPE, HeaderValue::from_static(event_type));
+    headers.insert(WEBHOOK_EVENT_TYPE, type_value(event_type));
     headers.insert(CDN_LOOP, value(format!("{LOOP_ID}; {LOOP_HOPS}={}", hops.saturating_add(1))));
     headers
+}
+
+/// The type of an event in a header. Of an event that was kept as it came it is any text, which may be no header.
+fn type_value(event_type: Cow<'static, str>) -> HeaderValue {
+    match event_type {
+        Cow::Borrowed(known) => HeaderValue::from_static(known),
+        Cow::Owned(name) if name.bytes().all(|b| b.is_ascii_graphic()) => value(name),
+        Cow::Owned(_) => HeaderValue::from_static("other"),
+    }
 }
 
 /// The gateways that have POSTed an event so far, by the `CDN-Loop` headers of a request with it.

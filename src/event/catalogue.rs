@@ -41,6 +41,7 @@ pub(super) enum RecordKind {
     Inbox,
     Typing,
     Widget,
+    Other,
 }
 
 /// The record that an event is about. A required part that is missing is `None`.
@@ -51,6 +52,7 @@ pub(super) enum Record<'a> {
     Inbox { inbox: Option<&'a v1::Inbox>, settings: Option<&'a Struct> },
     Typing(Typing<'a>),
     Widget(&'a v1::WebwidgetTriggered),
+    Other(&'a v1::OtherEvent),
 }
 
 /// Someone started or stopped typing.
@@ -65,8 +67,9 @@ pub(super) struct Typing<'a> {
 pub(super) enum RecordMut<'a> {
     Conversation(&'a mut Option<v1::Conversation>),
     Message(&'a mut Option<v1::Message>),
+    Other(&'a mut v1::OtherEvent),
     /// Nothing to complete.
-    Other,
+    Complete,
 }
 
 /// When a body has the key `changed_attributes`.
@@ -294,8 +297,19 @@ static CONVERSATION_TYPING_OFF: Descriptor = Descriptor {
     },
 };
 
+static OTHER: Descriptor = Descriptor {
+    event_type: EventType::Other,
+    name: "other",
+    record: RecordKind::Other,
+    documented_changes: ChangesKey::Absent,
+    chatwoot_changes: ChangesKey::Absent,
+    sample: |account| Payload::Other(records::other(account)),
+    // Kept, not parsed: no body has this name.
+    parse: |_, _| Payload::Other(v1::OtherEvent::default()),
+};
+
 /// Every descriptor, in the order of their numbers.
-static DESCRIPTORS: [&Descriptor; 12] = [
+static DESCRIPTORS: [&Descriptor; 13] = [
     &CONVERSATION_CREATED,
     &CONVERSATION_UPDATED,
     &CONVERSATION_STATUS_CHANGED,
@@ -308,6 +322,7 @@ static DESCRIPTORS: [&Descriptor; 12] = [
     &INBOX_UPDATED,
     &CONVERSATION_TYPING_ON,
     &CONVERSATION_TYPING_OFF,
+    &OTHER,
 ];
 
 /// Takes a payload apart.
@@ -358,6 +373,7 @@ pub(super) fn parts(payload: &Payload) -> Parts<'_> {
             };
             (&CONVERSATION_TYPING_OFF, Record::Typing(typing), &[])
         }
+        Payload::Other(e) => (&OTHER, Record::Other(e), &[]),
     };
     Parts { descriptor, record, changes }
 }
@@ -373,10 +389,11 @@ pub(super) fn record_mut(payload: &mut Payload) -> RecordMut<'_> {
         Payload::WebwidgetTriggered(e) => RecordMut::Conversation(&mut e.current_conversation),
         Payload::MessageCreated(e) => RecordMut::Message(&mut e.message),
         Payload::MessageUpdated(e) => RecordMut::Message(&mut e.message),
+        Payload::Other(e) => RecordMut::Other(e),
         Payload::ContactCreated(_)
         | Payload::ContactUpdated(_)
         | Payload::InboxCreated(_)
-        | Payload::InboxUpdated(_) => RecordMut::Other,
+        | Payload::InboxUpdated(_) => RecordMut::Complete,
     }
 }
 
@@ -385,9 +402,10 @@ pub fn get(event_type: EventType) -> Option<&'static Descriptor> {
     DESCRIPTORS.into_iter().find(|descriptor| descriptor.event_type == event_type)
 }
 
-/// The descriptor of the event type with this name.
+/// The descriptor of the event type whose bodies have this name.
 pub(super) fn by_name(name: &str) -> Option<&'static Descriptor> {
-    DESCRIPTORS.into_iter().find(|descriptor| descriptor.name == name)
+    let mut with_name = DESCRIPTORS.into_iter().filter(|descriptor| descriptor.record != RecordKind::Other);
+    with_name.find(|descriptor| descriptor.name == name)
 }
 
 /// The event type of a payload.
@@ -403,7 +421,7 @@ impl RecordKind {
             Self::Message => Some("message"),
             Self::Contact => Some("contact"),
             Self::Inbox => Some("settings"),
-            Self::Typing | Self::Widget => None,
+            Self::Typing | Self::Widget | Self::Other => None,
         }
     }
 }
@@ -433,6 +451,7 @@ mod tests {
             Record::Inbox { .. } => RecordKind::Inbox,
             Record::Typing(_) => RecordKind::Typing,
             Record::Widget(_) => RecordKind::Widget,
+            Record::Other(_) => RecordKind::Other,
         }
     }
 
@@ -447,7 +466,9 @@ mod tests {
             let parts = parts(&payload);
             assert_eq!(parts.descriptor.name, descriptor.name);
             assert_eq!(kind(&parts.record), descriptor.record);
-            assert_eq!(by_name(descriptor.name).unwrap().event_type, descriptor.event_type);
+            let named = by_name(descriptor.name).map(|named| named.event_type);
+            let of_a_name = Some(descriptor.event_type).filter(|kind| *kind != EventType::Other);
+            assert_eq!(named, of_a_name);
         }
         assert!(get(EventType::Unspecified).is_none());
     }

@@ -8,10 +8,13 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{EventContent, check, parse, render};
+use super::{EventContent, check, other, parse, render};
 use crate::{
-    domain::{event_routing::OrderTag, ids::AccountId, payload_format::PayloadFormat},
-    proto::v1,
+    domain::{
+        event_routing::OrderTag, field_violation::FieldViolations, ids::AccountId,
+        payload_format::PayloadFormat,
+    },
+    proto::v1::{self, EventType, event::Payload},
 };
 
 /// A published event: once it passes the check it is complete, is stored unchanged, and has one body in each
@@ -36,7 +39,13 @@ pub fn event(data: &[u8]) {
     for format in PayloadFormat::all() {
         let body = render::render(&event, format);
         assert_eq!(content.body(format), body, "an event has one body");
-        is_sound(&body);
+        match &event.payload {
+            Some(Payload::Other(other)) => assert_eq!(other.json, body, "it is kept as it came"),
+            _ => is_sound(&body),
+        }
+    }
+    if routing.event_type == EventType::Other {
+        return;
     }
     round_trips(&content.body(PayloadFormat::Chatwoot), account);
 }
@@ -44,7 +53,10 @@ pub fn event(data: &[u8]) {
 /// A webhook of Chatwoot: a parsed event passes the check unchanged, and can be rendered and parsed again.
 pub fn import(data: &[u8]) {
     let account = AccountId::new(1).expect("one is positive");
-    let Ok(event) = parse::read(data, account) else { return };
+    let event = match parse::read(data, account) {
+        Ok(event) => event,
+        Err(violations) => return is_kept(data, account, &violations),
+    };
     let mut checked = event.clone();
     check(&mut checked, account, "event").expect("a parsed event was checked");
     assert_eq!(checked, event, "a second check finds nothing to complete");
@@ -55,6 +67,16 @@ pub fn import(data: &[u8]) {
         round_trips(&render::render(&event, PayloadFormat::Chatwoot), account),
         "a rendered body can be parsed"
     );
+}
+
+/// A webhook that cannot be parsed is kept with all its bytes, if it is a JSON object.
+fn is_kept(data: &[u8], account: AccountId, violations: &FieldViolations) {
+    let Ok((event, routing)) = other::keep(data, account, violations) else { return };
+    for format in PayloadFormat::all() {
+        assert_eq!(render::render(&event, format), data, "it is kept as it came");
+    }
+    let content = EventContent::from(&event);
+    assert_eq!(content.order_tag, OrderTag::from(routing.order_key));
 }
 
 /// Whether a body in Chatwoot's form can be parsed; the parsed event must have the same body.

@@ -1,7 +1,7 @@
 //! Parses Chatwoot's own webhook JSON into events: the reverse of `PAYLOAD_FORMAT_CHATWOOT`.
 //!
 //! No value is lost: the event is rendered in Chatwoot's form and compared with the input. A value that does
-//! not come out again is a violation, and the whole body is refused.
+//! not come out again is a violation, and the whole body is refused; [`other`](super::other) can keep it.
 
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ use crate::{
 mod body_paths;
 mod bounded_json;
 pub(super) mod fields;
+mod numbers;
 mod path;
 mod records;
 mod roundtrip;
@@ -30,7 +31,7 @@ mod violations;
 /// [`FIELD_VIOLATIONS_MAX`](event::FIELD_VIOLATIONS_MAX).
 pub fn read(body: &[u8], account: AccountId) -> Result<v1::Event, FieldViolations> {
     let mut violations = BodyViolations::new(account);
-    let input = bounded_json::parse(body).unwrap_or_else(|error| {
+    let input = bounded_json::parse(body, &mut violations).unwrap_or_else(|error| {
         violations.invalid(&Path::Top, format_args!("is not valid JSON: {error}"));
         Value::Null
     });

@@ -2,7 +2,10 @@
 //! at once.
 
 use self::{checker::Checker, path::Path};
-use super::catalogue::{self, Parts, Record, Typing};
+use super::{
+    catalogue::{self, Parts, Record, Typing},
+    other::{Outline, has_null_character},
+};
 use crate::{
     domain::{event_routing::EventRouting, field_violation::FieldViolations, ids::AccountId},
     proto::v1,
@@ -66,11 +69,14 @@ impl Checker {
             }
             Record::Contact(contact) => self.required_contact(*contact, at),
             Record::Inbox { inbox, settings } => {
-                self.required_inbox(*inbox, at);
+                if let Some(inbox) = inbox {
+                    self.inbox(inbox, &at.field("inbox"));
+                }
                 self.object(*settings, &reserved_keys::SETTINGS, &at.field("settings"));
             }
             Record::Typing(typing) => self.typing(typing, at),
             Record::Widget(event) => self.webwidget_triggered(event, at),
+            Record::Other(other) => self.other(other, at),
         }
         self.changes(parts.changes, at);
     }
@@ -100,6 +106,7 @@ impl Checker {
     }
 
     fn webwidget_triggered(&mut self, event: &v1::WebwidgetTriggered, at: &Path<'_>) {
+        self.texts(at, [("source_id", &*event.source_id)]);
         self.required_contact(event.contact.as_ref(), at);
         self.required_inbox(event.inbox.as_ref(), at);
         match &event.account {
@@ -111,6 +118,12 @@ impl Checker {
         }
         if let Some(info) = &event.event_info {
             let at = &at.field("event_info");
+            let texts = [
+                ("referer", &*info.referer),
+                ("widget_language", &info.widget_language),
+                ("browser_language", &info.browser_language),
+            ];
+            self.texts(at, texts);
             self.browser_and_time(info.browser.as_ref(), info.initiated_at.as_ref(), at);
             self.object(info.extra.as_ref(), &reserved_keys::EVENT_INFO, &at.field("extra"));
         }
@@ -126,12 +139,35 @@ impl Checker {
         self.object(typing.extra, &reserved_keys::TYPING, &at.field("extra"));
     }
 
+    fn other(&mut self, other: &v1::OtherEvent, at: &Path<'_>) {
+        let json = &at.field("json");
+        if other.json.is_empty() {
+            return self.required(json);
+        }
+        match Outline::read(&other.json) {
+            Err(rule) => self.invalid(json, rule),
+            Ok(outline) => {
+                if outline.name != other.name {
+                    self.invalid(&at.field("name"), "must be the text of \"event\" in json, or unset");
+                }
+                let account = self.published_to();
+                for path in outline.other_accounts(account) {
+                    self.other_account(&json.key(path));
+                }
+            }
+        }
+        if has_null_character(&other.json) {
+            self.null_character(json);
+        }
+    }
+
     fn changes(&mut self, changes: &[v1::AttributeChange], at: &Path<'_>) {
         for (index, change) in changes.iter().enumerate() {
             let at = &at.item("changed_attributes", index);
             if change.name.is_empty() {
                 self.required(&at.field("name"));
             }
+            self.texts(at, [("name", &*change.name)]);
             self.value(change.current_value.as_ref(), &at.field("current_value"));
             self.value(change.previous_value.as_ref(), &at.field("previous_value"));
         }

@@ -17,16 +17,16 @@ use super::{Gateway, GatewayError, Resource, admission::AdmissionPermit};
 use crate::{
     domain::{
         event_routing::{EventAddress, EventRouting},
-        field_violation::FieldViolations,
+        field_violation::{FieldViolations, ViolationKind},
         ids::{AccountId, EventId, EventName, Seq, SubscriptionKey, SubscriptionName},
         payload_format::PayloadFormat,
         secret::REDACTED,
         time::UnixMicros,
         webhook_headers,
     },
-    event::{self, EventContent, StoredEvent, webhook::WebhookRequest},
+    event::{self, EventContent, StoredEvent, other, parse, webhook::WebhookRequest},
     metrics::Metrics,
-    proto::v1,
+    proto::v1::{self, event::Payload},
     store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
 };
 
@@ -164,7 +164,51 @@ impl Gateway {
             violations.invalid(path, format_args!("must have at most {max} bytes when it is encoded"));
             return Err(violations);
         }
+        if let Some(Payload::Other(other)) = &mut event.payload {
+            other.reasons.clear();
+        }
         let facts = event::check(&mut event, address.account, path)?;
+        self.checked(address, event, facts, path)
+    }
+
+    /// The event of a webhook of Chatwoot: a typed one if that comes out exactly as the body came in, or else the
+    /// body as it came, and why. Pure.
+    ///
+    /// # Errors
+    ///
+    /// The body is no JSON object, names another account, or is larger than a body may be.
+    pub fn check_webhook(
+        &self,
+        address: EventAddress,
+        body: &[u8],
+    ) -> Result<(CheckedEvent, Option<FieldViolations>), FieldViolations> {
+        let account = address.account;
+        let typed = parse::read(body, account).and_then(|event| {
+            // It was checked when it was parsed.
+            let mut event = Box::new(event);
+            let facts = event::check(&mut event, account, "event")?;
+            self.checked(address.clone(), event, facts, "event")
+        });
+        let why = match typed {
+            Ok(checked) => return Ok((checked, None)),
+            Err(why) => why,
+        };
+        if why.iter().any(|violation| violation.kind == ViolationKind::AccountMismatch) {
+            return Err(why);
+        }
+        let (event, facts) = other::keep(body, account, &why)?;
+        let checked = self.checked(address, Box::new(event), facts, "body")?;
+        Ok((checked, Some(why)))
+    }
+
+    /// Completes the check of an event whose fields were checked.
+    fn checked(
+        &self,
+        address: EventAddress,
+        event: Box<v1::Event>,
+        facts: EventRouting,
+        path: &str,
+    ) -> Result<CheckedEvent, FieldViolations> {
         let encoded = Bytes::from(event.encode_to_vec());
         let fingerprint = fingerprint(&encoded);
         let content = EventContent::new(facts.event_type, facts.order_key.into(), encoded);

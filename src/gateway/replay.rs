@@ -79,7 +79,7 @@ impl Gateway {
             },
             changed_until,
             never_queued: by_default.then(|| Wanted {
-                types: subscription.settings.event_types.clone(),
+                types: EventType::all().filter(|kind| subscription.settings.wants_type(*kind)).collect(),
                 inbox_ids: subscription.settings.inbox_ids.clone(),
             }),
             after: cursor.after,

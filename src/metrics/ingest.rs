@@ -80,9 +80,35 @@ impl IngestOutcome {
     }
 }
 
+/// Why a webhook is kept as it came, as an event without a type of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptReason {
+    /// Its event has no type.
+    UnknownEvent,
+    /// Something in it would not come out again exactly.
+    Inexact,
+    /// A text in it has the character U+0000.
+    NullCharacter,
+}
+
+impl KeptReason {
+    /// All reasons, in the order of the counters.
+    pub const ALL: [Self; 3] = [Self::UnknownEvent, Self::Inexact, Self::NullCharacter];
+
+    /// The value of the label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::UnknownEvent => "unknown_event",
+            Self::Inexact => "inexact",
+            Self::NullCharacter => "null_character",
+        }
+    }
+}
+
 /// Metrics of received webhooks.
 pub struct IngestMetrics {
     requests: Vec<IntCounter>,
+    kept: Vec<IntCounter>,
     /// Requests from known sources under way.
     pub requests_in_flight: InFlightGauge,
     /// Bytes of their bodies in memory.
@@ -108,6 +134,13 @@ impl IngestMetrics {
                 "Webhooks received from Chatwoot, by outcome.",
                 "outcome",
                 &IngestOutcome::ALL.map(IngestOutcome::label),
+            ),
+            kept: counters(
+                r,
+                "tidings_ingest_kept_total",
+                "Webhooks kept as they came, as events of the type other, by reason.",
+                "reason",
+                &KeptReason::ALL.map(KeptReason::label),
             ),
             requests_in_flight: InFlightGauge::new(gauge(
                 r,
@@ -140,6 +173,11 @@ impl IngestMetrics {
         }
     }
 
+    /// Counts a webhook that is kept as it came.
+    pub fn kept(&self, reason: KeptReason) {
+        self.kept[reason as usize].inc();
+    }
+
     /// Counts a request.
     pub fn responded(&self, outcome: IngestOutcome) {
         self.requests[outcome as usize].inc();
@@ -154,6 +192,9 @@ mod tests {
     fn each_outcome_has_a_counter_of_its_own() {
         for (index, outcome) in IngestOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index, "{}", outcome.label());
+        }
+        for (index, reason) in KeptReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.label());
         }
     }
 }

@@ -25,11 +25,11 @@ use crate::{
         ids::{AccountId, EVENT_ID_CHARS_MAX, EventId},
         webhook_headers::{self, CHATWOOT_DELIVERY},
     },
-    event::parse,
-    gateway::{CheckedEvent, Gateway, GatewayError, Published},
+    event::other,
+    gateway::{Gateway, GatewayError, Published},
     limits::{AddressRateLimiter, ShareKey, SharedPool},
     log_throttle::LogThrottle,
-    metrics::IngestOutcome,
+    metrics::{IngestOutcome, KeptReason},
 };
 
 /// Prefix of every URL's path. The path of the source follows.
@@ -56,6 +56,21 @@ pub(super) struct Ingest {
     large_body: Arc<Semaphore>,
     failures: AddressRateLimiter,
     log_throttle: LogThrottle,
+    /// Of webhooks that are kept as they came: for each reason the log lines of its own.
+    kept_log: [LogThrottle; KeptReason::ALL.len()],
+}
+
+/// A webhook whose event is stored.
+struct Stored {
+    published: Published,
+    /// Why it is kept as it came; `None` if its event has a type.
+    kept: Option<Kept>,
+}
+
+/// Why a webhook is kept as it came.
+struct Kept {
+    reason: KeptReason,
+    violations: FieldViolations,
 }
 
 /// Facts about a rejected request, for the log.
@@ -85,6 +100,7 @@ impl Ingest {
                 settings.failure_addresses_max,
             ),
             log_throttle: LogThrottle::new(),
+            kept_log: KeptReason::ALL.map(|_| LogThrottle::new()),
             settings,
         }
     }
@@ -99,11 +115,11 @@ impl Ingest {
         });
         let metrics = &self.gateway.metrics().ingest;
         match result {
-            Ok(published) => {
+            Ok(Stored { published, kept }) => {
                 let outcome =
                     if published.duplicate { IngestOutcome::Duplicate } else { IngestOutcome::Accepted };
                 metrics.responded(outcome);
-                response::stored(&published)
+                response::stored(&published, kept.as_ref().map(|kept| &kept.violations))
             }
             Err(error) => {
                 metrics.responded(error.outcome());
@@ -121,7 +137,7 @@ impl Ingest {
         address: IpAddr,
         head: &request::Parts,
         body: &mut Incoming,
-    ) -> Result<Published, HttpError> {
+    ) -> Result<Stored, HttpError> {
         let path = head.uri.path().strip_prefix(PREFIX);
         let Some(source) = path.and_then(|path| self.sources.current().find(path)) else {
             let message = "not found: POST webhooks to /chatwoot/ and the path of their source";
@@ -130,7 +146,14 @@ impl Ingest {
         };
         let mut facts = RequestFacts::default();
         let result = self.publish_from(&source, address, head, body, &mut facts).await;
-        result.inspect_err(|error| self.log_rejection(&source, &facts, error))
+        match &result {
+            Ok(Stored { published, kept: Some(kept) }) if !published.duplicate => {
+                self.note_kept(&source, published, &facts, kept);
+            }
+            Ok(_) => {}
+            Err(error) => self.log_rejection(&source, &facts, error),
+        }
+        result
     }
 
     async fn publish_from(
@@ -140,7 +163,7 @@ impl Ingest {
         head: &request::Parts,
         body: &mut Incoming,
         facts: &mut RequestFacts,
-    ) -> Result<Published, HttpError> {
+    ) -> Result<Stored, HttpError> {
         let settings = &self.settings;
         facts.delivery = delivery_id(&head.headers)?;
         if head.method != Method::POST {
@@ -184,8 +207,11 @@ impl Ingest {
         let body = Arc::new(body);
         let limit = settings.call_timeout;
         let publishing = self.publish(source.account, facts.delivery.clone(), hops, &body);
-        let published = timeout(limit, publishing).await.unwrap_or_else(|_| Err(HttpError::too_slow(limit)));
-        published.inspect_err(|_| facts.event = event_name(&body.bytes))
+        let stored = timeout(limit, publishing).await.unwrap_or_else(|_| Err(HttpError::too_slow(limit)));
+        if !matches!(stored, Ok(Stored { kept: None, .. })) {
+            facts.event = event_name(&body.bytes);
+        }
+        stored
     }
 
     async fn publish(
@@ -194,17 +220,17 @@ impl Ingest {
         id: Option<EventId>,
         hops: u32,
         body: &Arc<BufferedBody>,
-    ) -> Result<Published, HttpError> {
+    ) -> Result<Stored, HttpError> {
         let address = EventAddress { account, id };
-        let checked = if body.bytes.len() <= LARGE_BODY_BYTES {
-            check(&self.gateway, address, &body.bytes)?
+        let (checked, kept) = if body.bytes.len() <= LARGE_BODY_BYTES {
+            self.gateway.check_webhook(address, &body.bytes)?
         } else {
             let turn =
                 Arc::clone(&self.large_body).acquire_owned().await.expect("this semaphore is never closed");
             let (gateway, body) = (self.gateway.clone(), Arc::clone(body));
             let checking = tokio::task::spawn_blocking(move || {
                 let _turn = turn; // Kept until the check ends, even if the request is gone.
-                check(&gateway, address, &body.bytes)
+                gateway.check_webhook(address, &body.bytes)
             });
             match checking.await {
                 Ok(checked) => checked?,
@@ -215,15 +241,19 @@ impl Ingest {
             }
         };
         let published = self.gateway.publish(vec![checked.after_hops(hops)])?.await?;
-        Ok(published.into_iter().next().expect("one event was published"))
+        let published = published.into_iter().next().expect("one event was published");
+        let kept = kept.map(|violations| Kept { reason: kept_reason(&body.bytes, &violations), violations });
+        Ok(Stored { published, kept })
     }
 
     fn read_error(&self, error: ReadError) -> HttpError {
         let settings = &self.settings;
         match error {
             ReadError::TooLarge => {
-                let message =
-                    format!("the body is too large: ingest_body_bytes_max is {}", settings.body_bytes_max);
+                let max = settings.body_bytes_max;
+                let message = format!(
+                    "the body is too large: {max} bytes are allowed, as body_bytes_max and publish_memory_max say"
+                );
                 HttpError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "BODY_TOO_LARGE",
@@ -251,6 +281,25 @@ impl Ingest {
         match self.failures.record(Some(address), Instant::now()) {
             Ok(()) => error,
             Err(limited) => limited.into(),
+        }
+    }
+
+    /// Counts and logs a webhook that is kept as it came. Nothing is lost: the lines of a reason are throttled.
+    fn note_kept(&self, source: &Source, published: &Published, facts: &RequestFacts, kept: &Kept) {
+        let reason = kept.reason;
+        self.gateway.metrics().ingest.kept(reason);
+        if let Some(count) = self.kept_log[reason as usize].record() {
+            tracing::warn!(
+                source.name = source.name,
+                source.account = %source.account,
+                event.id = published.id.as_ref().map(EventId::as_str),
+                webhook.event = facts.event,
+                reason = reason.label(),
+                count,
+                faults = response::in_one_line(&kept.violations),
+                "webhooks are kept as they came: only subscriptions in Chatwoot's form that ask for EVENT_TYPE_OTHER \
+                 get them"
+            );
         }
     }
 
@@ -283,10 +332,13 @@ impl Ingest {
     }
 }
 
-/// Parses a body and checks its event. Pure.
-fn check(gateway: &Gateway, address: EventAddress, body: &[u8]) -> Result<CheckedEvent, FieldViolations> {
-    let event = parse::read(body, address.account)?;
-    gateway.check_event(address, Box::new(event), "event")
+/// Why a body is kept as it came: of several reasons the one that matters most to receivers.
+fn kept_reason(body: &[u8], why: &FieldViolations) -> KeptReason {
+    match why.iter().next() {
+        _ if other::has_null_character(body) => KeptReason::NullCharacter,
+        Some(violation) if violation.field == "event" => KeptReason::UnknownEvent,
+        _ => KeptReason::Inexact,
+    }
 }
 
 /// The id of the event, from Chatwoot's delivery id. Without one the server creates it, so that every request

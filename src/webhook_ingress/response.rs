@@ -102,25 +102,13 @@ impl HttpError {
 
     /// The field violations in one line, without any value of a field.
     pub(super) fn violations(&self) -> String {
-        let listed: Vec<_> =
-            self.0.violations.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
-        match self.0.violations_omitted {
-            0 => listed.join("; "),
-            more => format!("{}; and {more} more", listed.join("; ")),
-        }
+        one_line(&self.0.violations, self.0.violations_omitted)
     }
 
     pub(super) fn into_response(self) -> Response<Full<Bytes>> {
         let Parts { status, reason, message, violations, violations_omitted, retry_after, .. } = *self.0;
         let mut body = json!({ "reason": reason, "message": message });
-        if !violations.is_empty() {
-            let violations =
-                violations.into_iter().map(|(field, rule)| json!({ "field": field, "rule": rule }));
-            body["faults"] = violations.collect();
-        }
-        if violations_omitted > 0 {
-            body["faults_omitted"] = violations_omitted.into();
-        }
+        put_violations(&mut body, violations, violations_omitted);
         let mut response = respond(status, &body);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
@@ -134,11 +122,50 @@ impl HttpError {
     }
 }
 
-/// The response for a stored event.
-pub(super) fn stored(published: &Published) -> Response<Full<Bytes>> {
+/// The response for a stored event. `kept` is why it is kept as it came, if it is.
+pub(super) fn stored(published: &Published, kept: Option<&FieldViolations>) -> Response<Full<Bytes>> {
     let id = published.id.as_ref().map(ToString::to_string).unwrap_or_default();
     let name = format!("accounts/{}/events/{id}", published.account);
-    respond(StatusCode::OK, &json!({ "name": name, "duplicate": published.duplicate }))
+    let mut body = json!({ "name": name, "duplicate": published.duplicate });
+    if let Some(why) = kept {
+        body["event_type"] = "EVENT_TYPE_OTHER".into();
+        let (violations, omitted) = listed(why);
+        put_violations(&mut body, violations, omitted);
+    }
+    respond(StatusCode::OK, &body)
+}
+
+/// Field violations in one line, without any value of a field.
+pub(super) fn in_one_line(violations: &FieldViolations) -> String {
+    let (listed, omitted) = listed(violations);
+    one_line(&listed, omitted)
+}
+
+fn one_line(violations: &[(String, String)], omitted: usize) -> String {
+    let listed: Vec<_> = violations.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
+    match omitted {
+        0 => listed.join("; "),
+        more => format!("{}; and {more} more", listed.join("; ")),
+    }
+}
+
+/// The first violations, and how many more there are.
+fn listed(violations: &FieldViolations) -> (Vec<(String, String)>, usize) {
+    let listed = violations
+        .iter()
+        .take(FIELD_VIOLATIONS_MAX)
+        .map(|violation| (cut(&violation.field), cut(&violation.description)));
+    (listed.collect(), violations.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX))
+}
+
+fn put_violations(body: &mut serde_json::Value, violations: Vec<(String, String)>, omitted: usize) {
+    if !violations.is_empty() {
+        let violations = violations.into_iter().map(|(field, rule)| json!({ "field": field, "rule": rule }));
+        body["faults"] = violations.collect();
+    }
+    if omitted > 0 {
+        body["faults_omitted"] = omitted.into();
+    }
 }
 
 fn respond(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
@@ -153,12 +180,7 @@ impl From<FieldViolations> for HttpError {
         let message = "the body cannot be published as an event of its account: nothing was stored";
         let mut error =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "FIELD_INVALID", IngestOutcome::Invalid, message);
-        let listed = violations
-            .iter()
-            .take(FIELD_VIOLATIONS_MAX)
-            .map(|violation| (cut(&violation.field), cut(&violation.description)));
-        error.0.violations = listed.collect();
-        error.0.violations_omitted = violations.iter().len().saturating_sub(FIELD_VIOLATIONS_MAX);
+        (error.0.violations, error.0.violations_omitted) = listed(&violations);
         error
     }
 }

@@ -62,6 +62,11 @@ pub fn full(kind: EventType) -> v1::Event {
             is_private: true,
             extra: Some(undocumented()),
         }),
+        EventType::Other => Payload::Other(v1::OtherEvent {
+            name: "contact_deleted".into(),
+            json: br#"{"id":5,"id":6,"n":18446744073709551617,"f":1.50,"s":"\u00e9\/","event":"contact_deleted"}"#.into(),
+            reasons: Vec::new(),
+        }),
         EventType::Unspecified => unreachable!("not among the kinds"),
     })
 }
@@ -111,6 +116,7 @@ pub fn unset(kind: EventType) -> v1::Event {
             conversation,
             ..Default::default()
         }),
+        EventType::Other => Payload::Other(v1::OtherEvent { json: b"{}".into(), ..Default::default() }),
         EventType::Unspecified => unreachable!("not among the kinds"),
     })
 }

@@ -70,7 +70,8 @@ async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     }
 
     let mut arrived = 0;
-    for kind in kinds() {
+    // Of what has no type of its own there is one form: `ingest::kept` has its tests.
+    for kind in kinds().filter(|kind| *kind != EventType::Other) {
         for (event, variant) in variants(kind) {
             let published = client.publish(ACCOUNT, event).await;
             assert_eq!(published.delivery_count, 4);

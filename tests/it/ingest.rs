@@ -23,6 +23,7 @@ use crate::support::{
 };
 
 mod captured;
+mod kept;
 mod lasting;
 mod loops;
 mod overload;

@@ -218,3 +218,36 @@ async fn an_event_that_is_only_validated_is_neither_stored_nor_sent() {
     assert_eq!((seen.len(), &*seen[0].path), (1, "/"));
     gateway.stop().await;
 }
+
+/// What has no type of its own can be published as the JSON that it is.
+#[tokio::test]
+async fn an_event_of_no_type_is_published_and_delivered_byte_for_byte() {
+    let (receiver, gateway) = (Receiver::start().await, Launcher::new().start().await);
+    let chatwoot = v1::Subscription {
+        payload_format: PayloadFormat::Chatwoot.into(),
+        event_types: vec![EventType::Other.into()],
+        url: receiver.url("/"),
+        ..Default::default()
+    };
+    gateway.client.subscribe(1, chatwoot).await;
+    let json =
+        br#"{ "event":"contact_deleted", "id": 7.0, "n":18446744073709551617, "event":"contact_deleted" }"#;
+    let other = v1::OtherEvent {
+        json: json.into(),
+        reasons: vec!["only the server sets these".into()],
+        ..Default::default()
+    };
+    let payload = Some(v1::event::Payload::Other(other));
+    let event = v1::Event { payload, ..Default::default() };
+    let published = gateway.client.publish(1, event).await;
+    assert_eq!(published.delivery_count, 1);
+    let request = &receiver.wait_for(1).await[0];
+    assert_eq!(request.body.as_bytes(), json);
+    assert_eq!(request.header("webhook-event-type"), "contact_deleted");
+
+    let stored = gateway.client.stored_events(1).await;
+    let Some(v1::event::Payload::Other(other)) = &stored[0].payload else { panic!("{stored:?}") };
+    let expected = v1::OtherEvent { name: "contact_deleted".into(), json: json.into(), reasons: Vec::new() };
+    assert_eq!((stored[0].r#type(), other), (EventType::Other, &expected));
+    gateway.stop().await;
+}

@@ -35,6 +35,8 @@ struct Row {
     id: String,
     href: String,
     event: EventName,
+    /// Its own name, if it has no type.
+    own_name: String,
     created: Option<Time>,
     happened: Option<Time>,
 }
@@ -58,6 +60,7 @@ pub(super) async fn list(visitor: Visitor, Path(account): Path<i64>, fields: Fie
             id: id.to_owned(),
             href: format!("{path}/{}", segment(id)),
             event: EventName::of(event.r#type),
+            own_name: kept(event).map(|other| view::visible(&other.name)).unwrap_or_default(),
             created: time(event.create_time),
             happened: time(event.occur_time),
         }
@@ -94,10 +97,25 @@ struct EventPage {
     event: EventName,
     created: Option<Time>,
     happened: Option<Time>,
+    /// Set if it has no type and is kept as it came.
+    kept: Option<Kept>,
     rows: Vec<deliveries::Row>,
     forms: Vec<(&'static str, &'static str, bool)>,
     rendered: Option<delivery::RenderedView>,
     render_fault: String,
+}
+
+/// An event that is kept as it came.
+struct Kept {
+    name: String,
+    reasons: Vec<String>,
+}
+
+fn kept(event: &v1::Event) -> Option<&v1::OtherEvent> {
+    match event.payload.as_ref()? {
+        v1::event::Payload::Other(other) => Some(other),
+        _ => None,
+    }
 }
 
 pub(super) async fn show(
@@ -140,6 +158,10 @@ pub(super) async fn show(
         event: EventName::of(event.r#type),
         created: time(event.create_time),
         happened: time(event.occur_time),
+        kept: kept(&event).map(|other| Kept {
+            name: view::visible(&other.name),
+            reasons: other.reasons.iter().map(|reason| view::visible(reason)).collect(),
+        }),
         rows: listed.deliveries.iter().map(deliveries::Row::of).collect(),
         forms: delivery::FORMS.iter().map(|(known, title, _)| (*known, *title, *known == word)).collect(),
         rendered,

@@ -80,6 +80,11 @@ impl Settings {
         }
     }
 
+    /// Whether events of this type are asked for, and have a body in the payload format.
+    pub fn wants_type(&self, event_type: EventType) -> bool {
+        self.event_types.contains(&event_type) && self.payload_format.has_body_of(event_type)
+    }
+
     /// The TLS options; all of them unset if there are none.
     pub fn tls_options(&self) -> TlsOptions {
         self.tls.as_ref().map(|tls| tls.options().clone()).unwrap_or_default()

@@ -201,16 +201,11 @@ impl<'f> Fields<'f> {
         Some(to_value(value, &Path::Key(&self.path, key), self.violations))
     }
 
-    /// The inbox of the working hours. Nothing else in an inbox event identifies its inbox.
-    pub(super) fn inbox_of_hours(&mut self) -> i64 {
+    /// The inbox of the working hours, if they name one. Nothing else in an inbox event identifies its inbox.
+    pub(super) fn inbox_of_hours(&self) -> Option<v1::Inbox> {
         let hours = self.object.get("working_hours").and_then(|hours| hours.get(0));
-        let inbox = hours.and_then(|day| day.get("inbox_id")).and_then(Value::as_i64).unwrap_or_default();
-        if inbox <= 0 {
-            let hours = Path::Key(&self.path, "working_hours");
-            let description = "must be an inbox: nothing else identifies the inbox of the event";
-            self.violations.required(&Path::Key(&Path::Item(&hours, 0), "inbox_id"), description);
-        }
-        inbox
+        let id = hours.and_then(|day| day.get("inbox_id")).and_then(Value::as_i64).filter(|id| *id > 0);
+        id.map(|id| v1::Inbox { id, ..v1::Inbox::default() })
     }
 
     /// Checks the account of an inbox's settings, which they name in up to three fields.

@@ -22,8 +22,7 @@ impl Fields<'_> {
     /// The inbox of settings, and the settings.
     pub(in crate::event) fn into_inbox_and_settings(mut self) -> (Option<v1::Inbox>, Option<Struct>) {
         self.check_account_of_settings();
-        let inbox = v1::Inbox { id: self.inbox_of_hours(), ..v1::Inbox::default() };
-        (Some(inbox), self.rest())
+        (self.inbox_of_hours(), self.rest())
     }
 
     pub(in crate::event) fn into_webwidget_triggered(mut self) -> v1::WebwidgetTriggered {

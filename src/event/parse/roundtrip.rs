@@ -8,9 +8,11 @@ use super::{path::Path, violations::BodyViolations};
 /// Reports every value of `input` that `output` does not have. Further values of `output` are Chatwoot's form
 /// of unset fields. A value may come out in another spelling:
 ///
-/// * null, an empty value and a missing key are the same;
-/// * a whole number may lose a fraction of zeros, and a time has three decimals;
+/// * null may come out as the empty value of its field, and an empty text, object or array as null or not at all;
+/// * a number may have another spelling of the same digits, and a time has three decimals;
 /// * a contact has a `type` in some objects only, and everywhere in old versions of Chatwoot.
+///
+/// Numbers are compared as they were read: those of `input` come out with all their digits.
 pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations: &mut BodyViolations) {
     match (input, output) {
         (Value::Object(input), Value::Object(output)) => {
@@ -18,7 +20,7 @@ pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations
                 let path = &Path::Key(path, key);
                 match output.get(key) {
                     Some(output) => compare(value, output, path, violations),
-                    None if is_empty(value) || key == "type" && value == "contact" => {}
+                    None if is_unset(value) || key == "type" && value == "contact" => {}
                     None => violations.invalid(path, "cannot be represented by an event"),
                 }
             }
@@ -30,28 +32,43 @@ pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations
         }
         (Value::Number(input), Value::Number(output)) if is_same_number(input, output) => {}
         (Value::String(input), Value::String(output)) if input == output || is_same_time(input, output) => {}
-        (input, output) if input == output || is_empty(input) && is_empty(output) => {}
+        (Value::Null, output) if is_empty(output) => {}
+        (input, Value::Null) if is_unset(input) => {}
+        (input, output) if input == output => {}
         (_, output) => violations.invalid(path, format_args!("would be sent as {}", type_name(output))),
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether a value says no more than null.
+fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Bool(_) | Value::Number(_) => false,
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(object) => object.is_empty(),
     }
 }
 
+/// Whether a value is that of an unset field.
+fn is_empty(value: &Value) -> bool {
+    is_unset(value) || *value == Value::Bool(false) || value.as_f64() == Some(0.0)
+}
+
 /// Compares whole numbers exactly.
 fn is_same_number(input: &Number, output: &Number) -> bool {
-    match (input.as_i128(), output.as_i128()) {
+    match (whole(input), whole(output)) {
         (Some(input), Some(output)) => input == output,
         _ => input.as_f64() == output.as_f64(),
     }
+}
+
+/// A whole number with all its digits. No float beyond these bounds equals an integer of JSON as it is read.
+fn whole(number: &Number) -> Option<i128> {
+    const BEYOND: f64 = 1e30;
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the bounds")]
+    let of_float = |float: f64| (float.fract() == 0.0 && float.abs() < BEYOND).then_some(float as i128);
+    number.as_i128().or_else(|| of_float(number.as_f64()?))
 }
 
 fn is_same_time(input: &str, output: &str) -> bool {

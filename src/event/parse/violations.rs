@@ -28,11 +28,6 @@ impl BodyViolations {
         self.push(ViolationKind::Invalid, path, description);
     }
 
-    /// Reports that there must be a value at `path`.
-    pub(super) fn required(&mut self, path: &Path<'_>, description: impl fmt::Display) {
-        self.push(ViolationKind::Required, path, description);
-    }
-
     /// Checks the id of an account at `path`; 0 means unset.
     pub(super) fn account(&mut self, number: i64, path: &Path<'_>) {
         let account = self.account;

@@ -46,6 +46,7 @@ pub(super) fn render(parts: &Parts<'_>) -> Vec<u8> {
             })
         }
         Record::Widget(widget) => write(&WebwidgetTriggered::new(event, widget)),
+        Record::Other(other) => other.json.clone(),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn render(parts: &Parts<'_>) -> Vec<u8> {
         Record::Message(record) => flat(parts, Message::from(required(*record))),
         Record::Contact(record) => flat(parts, Contact::from(required(*record))),
         Record::Inbox { inbox, settings } => {
-            flat(parts, InboxWithSettings { inbox: required(*inbox).into(), settings: Object(*settings) })
+            flat(parts, InboxWithSettings { inbox: (*inbox).into(), settings: Object(*settings) })
         }
         Record::Typing(typing) => write(&Typing {
             event,
@@ -38,6 +38,8 @@ pub(super) fn render(parts: &Parts<'_>) -> Vec<u8> {
             is_private: typing.is_private,
         }),
         Record::Widget(widget) => write(&WebwidgetTriggered::new(event, widget)),
+        // It has one form only.
+        Record::Other(other) => other.json.clone(),
     }
 }
 

@@ -19,6 +19,7 @@ mod time;
 mod value;
 
 pub(crate) use self::time::{FIRST_SECOND, LAST_SECOND};
+pub(super) use self::value::number_text;
 
 /// The body of `event` in `format`: compact UTF-8, keys in the document's order.
 ///
@@ -41,6 +42,7 @@ pub fn render(event: &v1::Event, format: PayloadFormat) -> Vec<u8> {
 /// rendering.
 pub fn effective_format(event_type: EventType, format: PayloadFormat) -> PayloadFormat {
     match format {
+        _ if event_type == EventType::Other => PayloadFormat::Chatwoot,
         PayloadFormat::Sample if !has_sample_form(event_type) => PayloadFormat::Documented,
         own => own,
     }

@@ -53,6 +53,12 @@ fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Result<S::Ok, 
     }
 }
 
+/// A number as it is written in a body.
+pub(in crate::event) fn number_text(number: f64) -> String {
+    let value = prost_types::Value { kind: Some(Kind::NumberValue(number)) };
+    serde_json::to_string(&Value(Some(&value))).expect("a number has a text")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

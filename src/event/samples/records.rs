@@ -175,3 +175,11 @@ pub(in crate::event) fn change(
 pub(in crate::event) fn sample_time() -> Timestamp {
     Timestamp { seconds: SAMPLE_SECONDS, nanos: 0 }
 }
+
+/// An event that has no type of its own.
+pub(in crate::event) fn other(account: AccountId) -> v1::OtherEvent {
+    let json = format!(
+        r#"{{"account":{{"id":{account},"name":"Chatwoot"}},"id":1,"name":"contact-name","event":"contact_deleted"}}"#
+    );
+    v1::OtherEvent { name: "contact_deleted".into(), json: json.into(), reasons: Vec::new() }
+}

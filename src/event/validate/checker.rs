@@ -18,6 +18,16 @@ pub const FIELD_VIOLATIONS_MAX: usize = 100;
 
 const NANOS_MAX: i32 = 999_999_999;
 
+/// The rule for texts. Of the control characters this one is no text to PostgreSQL, among others: a receiver that
+/// stores what it gets would refuse the event for ever.
+pub(super) const NULL_CHARACTER: &str =
+    "must not contain the character U+0000: many receivers cannot store it";
+
+/// Whether a text contains U+0000.
+pub(super) fn has_null(text: &str) -> bool {
+    text.as_bytes().contains(&0)
+}
+
 /// Collects the violations of one event.
 pub(super) struct Checker {
     account: AccountId,
@@ -51,6 +61,22 @@ impl Checker {
         }
     }
 
+    /// Checks texts of the record at `at`, each with the name of its field.
+    pub(super) fn texts<'t>(
+        &mut self,
+        at: &Path<'_>,
+        texts: impl IntoIterator<Item = (&'static str, &'t str)>,
+    ) {
+        for (name, _) in texts.into_iter().filter(|(_, text)| has_null(text)) {
+            self.null_character(&at.field(name));
+        }
+    }
+
+    /// Reports that the text at `at` contains U+0000.
+    pub(super) fn null_character(&mut self, at: &Path<'_>) {
+        self.invalid(at, NULL_CHARACTER);
+    }
+
     /// Checks the required field `id` of the record at `at`.
     pub(super) fn id(&mut self, id: i64, at: &Path<'_>) {
         match id {
@@ -63,10 +89,20 @@ impl Checker {
     /// Checks an account id: it must be the one that the event is published to.
     pub(super) fn same_account(&mut self, number: i64, at: &Path<'_>) {
         if number != self.account.get() {
-            let account = self.account;
-            let description = format_args!("must be {account}, the account that the event is published to");
-            self.violation(ViolationKind::AccountMismatch, at, description);
+            self.other_account(at);
         }
+    }
+
+    /// Reports that the account at `at` is not the one that the event is published to.
+    pub(super) fn other_account(&mut self, at: &Path<'_>) {
+        let account = self.account;
+        let description = format_args!("must be {account}, the account that the event is published to");
+        self.violation(ViolationKind::AccountMismatch, at, description);
+    }
+
+    /// The account that the event is published to.
+    pub(super) fn published_to(&self) -> AccountId {
+        self.account
     }
 
     /// Checks the time `name` of the record at `at`.

@@ -1,6 +1,10 @@
 //! The rules for the document's objects.
 
-use super::{checker::Checker, path::Path, reserved_keys};
+use super::{
+    checker::{Checker, has_null},
+    path::Path,
+    reserved_keys,
+};
 use crate::proto::v1::{self, MessageType, sender::Kind};
 
 /// Deepest nesting of messages and conversations, which contain each other.
@@ -16,12 +20,14 @@ impl Checker {
             return;
         }
         self.id(conversation.id, at);
+        self.conversation_texts(conversation, at);
         self.same_account(conversation.account_id, &at.field("account_id"));
         if let Some(account) = &conversation.account {
             self.account(account, &at.field("account"));
         }
         if let Some(attributes) = &conversation.additional_attributes {
             let at = &at.field("additional_attributes");
+            self.texts(at, [("referer", &*attributes.referer)]);
             self.browser_and_time(attributes.browser.as_ref(), attributes.initiated_at.as_ref(), at);
             self.object(
                 attributes.extra.as_ref(),
@@ -33,6 +39,7 @@ impl Checker {
         self.object(conversation.extra.as_ref(), &reserved_keys::CONVERSATION, &at.field("extra"));
         if let Some(link) = &conversation.contact_inbox {
             let at = &at.field("contact_inbox");
+            self.texts(at, [("source_id", &*link.source_id), ("pubsub_token", &link.pubsub_token)]);
             self.object(link.extra.as_ref(), &reserved_keys::CONTACT_INBOX, &at.field("extra"));
             self.time(link.created_at.as_ref(), at, "created_at");
             self.time(link.updated_at.as_ref(), at, "updated_at");
@@ -46,6 +53,14 @@ impl Checker {
         }
         for (index, message) in conversation.messages.iter().enumerate() {
             self.message(message, depth + 1, &at.item("messages", index));
+        }
+    }
+
+    fn conversation_texts(&mut self, conversation: &v1::Conversation, at: &Path<'_>) {
+        let v1::Conversation { channel, status, .. } = conversation;
+        self.texts(at, [("channel", &**channel), ("status", status), ("priority", conversation.priority())]);
+        for (index, _) in conversation.labels.iter().enumerate().filter(|(_, label)| has_null(label)) {
+            self.null_character(&at.item("labels", index));
         }
     }
 
@@ -78,6 +93,7 @@ impl Checker {
         if let Some(team) = &meta.team {
             let at = &at.field("team");
             self.id(team.id, at);
+            self.texts(at, [("name", &*team.name)]);
             self.object(team.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
         }
         self.object(meta.extra.as_ref(), &reserved_keys::META, &at.field("extra"));
@@ -89,6 +105,7 @@ impl Checker {
             return;
         }
         self.id(message.id, at);
+        self.message_texts(message, at);
         self.message_type(message, &at.field("message_type"));
         self.time(message.created_at.as_ref(), at, "created_at");
         self.time(message.updated_at.as_ref(), at, "updated_at");
@@ -100,6 +117,7 @@ impl Checker {
         self.sender_of(message, at);
         if let Some(state) = &message.conversation_told {
             let at = &at.field("conversation_told");
+            self.texts(at, [("source_id", &*state.source_id)]);
             self.time(state.last_activity_at.as_ref(), at, "last_activity_at");
             self.object(state.extra.as_ref(), &reserved_keys::MESSAGE_CONVERSATION, &at.field("extra"));
         }
@@ -115,6 +133,18 @@ impl Checker {
         if let Some(conversation) = &message.conversation {
             self.conversation(conversation, depth + 1, &at.field("conversation"));
         }
+    }
+
+    fn message_texts(&mut self, message: &v1::Message, at: &Path<'_>) {
+        let texts = [
+            ("content", message.content()),
+            ("source_id", message.source_id()),
+            ("content_type", &message.content_type),
+            ("status", &message.status),
+            ("processed_message_content", message.processed_message_content()),
+            ("sender_type", message.sender_type()),
+        ];
+        self.texts(at, texts);
     }
 
     fn message_type(&mut self, message: &v1::Message, at: &Path<'_>) {
@@ -133,6 +163,13 @@ impl Checker {
         if attachment.account_id != 0 {
             self.same_account(attachment.account_id, &at.field("account_id"));
         }
+        let texts = [
+            ("file_type", &*attachment.file_type),
+            ("extension", attachment.extension()),
+            ("data_url", &attachment.data_url),
+            ("thumb_url", &attachment.thumb_url),
+        ];
+        self.texts(at, texts);
         self.object(attachment.meta.as_ref(), &[], &at.field("meta"));
         self.object(attachment.extra.as_ref(), &reserved_keys::ATTACHMENT, &at.field("extra"));
     }
@@ -164,16 +201,28 @@ impl Checker {
 
     fn user(&mut self, user: &v1::User, at: &Path<'_>) {
         self.id(user.id, at);
+        let texts = [
+            ("name", &*user.name),
+            ("email", &user.email),
+            ("available_name", &user.available_name),
+            ("avatar_url", &user.avatar_url),
+            ("availability_status", user.availability_status()),
+            ("thumbnail", &user.thumbnail),
+        ];
+        self.texts(at, texts);
         self.object(user.extra.as_ref(), &reserved_keys::USER, &at.field("extra"));
     }
 
     fn bot(&mut self, bot: &v1::AgentBot, at: &Path<'_>) {
         self.id(bot.id, at);
+        self.texts(at, [("name", &*bot.name), ("avatar_url", &bot.avatar_url)]);
         self.object(bot.extra.as_ref(), &reserved_keys::AGENT_BOT, &at.field("extra"));
     }
 
     fn assistant(&mut self, assistant: &v1::CaptainAssistant, at: &Path<'_>) {
         self.id(assistant.id, at);
+        let v1::CaptainAssistant { name, avatar_url, description, .. } = assistant;
+        self.texts(at, [("name", &**name), ("avatar_url", avatar_url), ("description", description)]);
         self.time(assistant.created_at.as_ref(), at, "created_at");
         self.object(assistant.extra.as_ref(), &reserved_keys::CAPTAIN_ASSISTANT, &at.field("extra"));
     }
@@ -181,6 +230,7 @@ impl Checker {
     /// The inbox at `at`.
     pub(super) fn inbox(&mut self, inbox: &v1::Inbox, at: &Path<'_>) {
         self.id(inbox.id, at);
+        self.texts(at, [("name", &*inbox.name)]);
         self.object(inbox.extra.as_ref(), &reserved_keys::NAMED, &at.field("extra"));
     }
 
@@ -191,6 +241,18 @@ impl Checker {
         initiated_at: Option<&v1::InitiatedAt>,
         at: &Path<'_>,
     ) {
+        if let Some(browser) = browser {
+            let texts = [
+                ("device_name", &*browser.device_name),
+                ("browser_name", &browser.browser_name),
+                ("platform_name", &browser.platform_name),
+                ("browser_version", &browser.browser_version),
+                ("platform_version", &browser.platform_version),
+            ];
+            self.texts(&at.field("browser"), texts);
+        }
+        let timestamp = initiated_at.map_or("", |initiated_at| &initiated_at.timestamp);
+        self.texts(&at.field("initiated_at"), [("timestamp", timestamp)]);
         let extra = browser.and_then(|browser| browser.extra.as_ref());
         self.object(extra, &reserved_keys::BROWSER, &at.field("browser").field("extra"));
         let extra = initiated_at.and_then(|initiated_at| initiated_at.extra.as_ref());
@@ -200,6 +262,15 @@ impl Checker {
     /// The contact at `at`.
     pub(super) fn contact(&mut self, contact: &v1::Contact, at: &Path<'_>) {
         self.id(contact.id, at);
+        let texts = [
+            ("name", &*contact.name),
+            ("avatar", &contact.avatar),
+            ("email", contact.email()),
+            ("phone_number", contact.phone_number()),
+            ("identifier", contact.identifier()),
+            ("thumbnail", &contact.thumbnail),
+        ];
+        self.texts(at, texts);
         if let Some(account) = &contact.account {
             self.account(account, &at.field("account"));
         }
@@ -211,6 +282,7 @@ impl Checker {
     /// The account at `at`.
     pub(super) fn account(&mut self, account: &v1::Account, at: &Path<'_>) {
         self.id(account.id, at);
+        self.texts(at, [("name", &*account.name)]);
         if account.id > 0 {
             self.same_account(account.id, &at.field("id"));
         }

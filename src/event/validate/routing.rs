@@ -2,7 +2,7 @@
 
 use crate::{
     domain::event_routing::OrderKey,
-    event::catalogue::Record,
+    event::{catalogue::Record, other::Outline},
     proto::v1::{self, sender::Kind},
 };
 
@@ -16,6 +16,9 @@ pub(super) fn inbox_id(record: &Record<'_>) -> Option<i64> {
         Record::Widget(event) => event.inbox.as_ref().map(|inbox| inbox.id),
         Record::Inbox { inbox, .. } => inbox.map(|inbox| inbox.id),
         Record::Contact(_) => None,
+        Record::Other(other) => {
+            Outline::read(&other.json).ok().and_then(|outline| outline.routing().inbox_id)
+        }
     };
     id.filter(|id| *id != 0)
 }
@@ -44,6 +47,10 @@ pub(in crate::event) fn order_key(record: &Record<'_>) -> OrderKey {
         Record::Widget(event) => by_contact(event.contact.as_ref()),
         Record::Contact(contact) => by_contact(*contact),
         Record::Inbox { inbox, .. } => OrderKey::Inbox(inbox.map_or(0, |inbox| inbox.id)),
+        Record::Other(other) => {
+            let outline = Outline::read(&other.json);
+            outline.map_or(OrderKey::Conversation(0), |outline| outline.routing().order_key)
+        }
     }
 }
 

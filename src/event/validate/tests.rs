@@ -113,8 +113,6 @@ fn a_payload_and_its_records_are_required() {
         ),
         (Payload::ContactCreated(v1::ContactCreated::default()), vec!["contact_created.contact"]),
         (Payload::ContactUpdated(v1::ContactUpdated::default()), vec!["contact_updated.contact"]),
-        (Payload::InboxCreated(v1::InboxCreated::default()), vec!["inbox_created.inbox"]),
-        (Payload::InboxUpdated(v1::InboxUpdated::default()), vec!["inbox_updated.inbox"]),
         (
             Payload::ConversationTypingOn(v1::ConversationTypingOn::default()),
             vec!["conversation_typing_on.user", "conversation_typing_on.conversation"],

@@ -2,7 +2,10 @@
 
 use prost_types::{Struct, Value, value::Kind};
 
-use super::{checker::Checker, path::Path};
+use super::{
+    checker::{Checker, NULL_CHARACTER, has_null},
+    path::Path,
+};
 
 /// Deepest nesting of objects and lists in one free value.
 ///
@@ -30,6 +33,9 @@ impl Checker {
 
     fn members(&mut self, object: &Struct, depth: usize, at: &Path<'_>) {
         for (key, value) in &object.fields {
+            if has_null(key) {
+                self.invalid(at, format_args!("has a key that is no text: it {NULL_CHARACTER}"));
+            }
             self.nested_value(value, depth, &at.key(key));
         }
     }
@@ -52,6 +58,7 @@ impl Checker {
             Some(Kind::NumberValue(number)) if !number.is_finite() => {
                 self.invalid(at, "must be a finite number: JSON has no others");
             }
+            Some(Kind::StringValue(text)) if has_null(text) => self.null_character(at),
             Some(Kind::NumberValue(_) | Kind::NullValue(_) | Kind::StringValue(_) | Kind::BoolValue(_))
             | None => {}
         }

@@ -16,6 +16,7 @@ use crate::{
         field_violation::ViolationKind,
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
+    event::other::Outline,
     gateway::{EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
@@ -257,6 +258,7 @@ fn account_in_payload(event: &v1::Event) -> Option<AccountId> {
         Payload::WebwidgetTriggered(payload) => account(&payload.account),
         Payload::ContactCreated(payload) => contact(&payload.contact),
         Payload::ContactUpdated(payload) => contact(&payload.contact),
+        Payload::Other(payload) => Outline::read(&payload.json).ok().and_then(|outline| outline.account()),
         Payload::InboxCreated(_) | Payload::InboxUpdated(_) => None,
     };
     AccountId::new(number?).ok()

@@ -65,6 +65,21 @@ pub fn events() -> Vec<Line> {
             |m| m.content_attributes = object(f64::INFINITY),
             "content_attributes.k",
         ),
+        invalid_in("U+0000 in a text", |m| m.content = Some("a\0".into()), "content"),
+        required("JSON as it is without JSON", other(""), &["event.other.json"]),
+        invalid("JSON as it is that is none", other("{"), &["event.other.json"]),
+        invalid("JSON as it is that is no object", other("[]"), &["event.other.json"]),
+        invalid("U+0000 in JSON as it is", other(r#"{"a":"\u0000"}"#), &["event.other.json"]),
+        invalid(
+            "JSON as it is with another name",
+            of_other(v1::OtherEvent { name: "a".into(), json: br#"{"event":"b"}"#.into(), reasons: vec![] }),
+            &["event.other.name"],
+        ),
+        mismatch(
+            "JSON as it is of another account",
+            other(r#"{"account":{"id":2}}"#),
+            &["event.other.json.account.id"],
+        ),
         invalid_in("no number", |m| m.sentiment = object(f64::NAN), "sentiment.k"),
         invalid_in(
             "a time past the year 9999",
@@ -206,4 +221,12 @@ fn nested(depth: i64) -> v1::Conversation {
 fn object(number: f64) -> Option<Struct> {
     let value = Value { kind: Some(Kind::NumberValue(number)) };
     Some(Struct { fields: [("k".to_owned(), value)].into() })
+}
+
+fn other(json: &str) -> Call {
+    of_other(v1::OtherEvent { json: json.into(), ..Default::default() })
+}
+
+fn of_other(other: v1::OtherEvent) -> Call {
+    of_event(v1::Event { payload: Some(Payload::Other(other)), ..Default::default() })
 }

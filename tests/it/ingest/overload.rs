@@ -37,7 +37,7 @@ async fn requests_and_bytes_in_flight_are_bounded() {
         ("client-connections-max", "16", "ingest_requests_in_flight_max is 4", [65_000, 65_000]),
         ("publish-memory-max", "40MiB", "ingest_bytes_in_flight_max is 4194304", [1_500_000, 597_000]),
     ] {
-        let launcher = launcher().with("event-bytes-max", "3MiB").with(setting, most);
+        let launcher = launcher().with(setting, most);
         let gateway = launcher.start().await;
         let sender = sender(&gateway, PLAIN);
         // All but the last byte of bodies that take up almost all room.

@@ -10,7 +10,7 @@ use crate::support::{process::run, scrape::Scrape};
 const WORDS: &str = "words of somebody that no log should have";
 
 #[tokio::test]
-async fn an_invalid_event_is_refused_with_each_field_and_logged_without_its_values() {
+async fn what_is_no_json_object_or_of_another_account_is_refused_and_logged_without_its_values() {
     let (receiver, launcher) = (Receiver::start().await, launcher());
     launcher.secrets().add(WORDS);
     let gateway = launcher.start().await;
@@ -21,28 +21,28 @@ async fn an_invalid_event_is_refused_with_each_field_and_logged_without_its_valu
         change(&mut body);
         body.to_string()
     };
-    let many = format!("{{\"event\":\"message_created\",\"x\":[{}0]}}", "0,".repeat(100_000));
     let deep = format!("{}1{}", "[".repeat(300), "]".repeat(300));
+    let twice = "{\"event\":\"message_created\"} {}".to_owned();
     let cases = [
         ("no JSON", format!("{{\"content\": \"{WORDS}\""), "body", None),
         ("no object", format!("[\"{WORDS}\"]"), "body", None),
         ("nothing", String::new(), "body", None),
-        ("too many values", many, "body", Some("message_created")),
         ("too deep", deep, "body", None),
+        ("two objects", twice, "body", None),
         (
-            "an event of agent bots",
-            changed(|body| body["event"] = "conversation_resolved".into()),
-            "event",
-            Some("conversation_resolved"),
-        ),
-        ("an event with words", changed(|body| body["event"] = WORDS.into()), "event", None),
-        ("no event", changed(|body| drop(body.as_object_mut().unwrap().remove("event"))), "event", None),
-        ("another type", changed(|body| body["id"] = WORDS.into()), "id", Some("message_created")),
-        (
-            "a type that there is not",
-            changed(|body| body["message_type"] = WORDS.into()),
-            "message_type",
+            "another account",
+            changed(|body| body["account"]["id"] = 99.into()),
+            "account.id",
             Some("message_created"),
+        ),
+        (
+            "another account in an event that has no type",
+            changed(|body| {
+                body["event"] = "message_deleted".into();
+                body["account"]["id"] = 99.into();
+            }),
+            "account.id",
+            Some("message_deleted"),
         ),
     ];
     for (what, body, field, _) in &cases {
@@ -57,13 +57,7 @@ async fn an_invalid_event_is_refused_with_each_field_and_logged_without_its_valu
         assert!(faults.iter().all(|fault| !fault["rule"].as_str().unwrap().is_empty()), "{what}: {faults:?}");
         assert!(!response.body.contains(WORDS), "{what}: {response:?}");
     }
-    // An account that is not the source's.
-    let response = sender(&gateway, PLAIN)
-        .post(&changed(|body| body["account"]["id"] = 99.into()), &delivery(), &[])
-        .await;
-    assert_eq!(response.status, 422, "{response:?}");
-    assert!(response.body.contains("account"), "{response:?}");
-    let count = cases.len() + 1;
+    let count = cases.len();
     assert_eq!(counted(&gateway, "invalid").await, f64::from(u32::try_from(count).unwrap()));
     assert_eq!(gateway.client.counts(&subscribed.name).await.all(), 0);
     assert_eq!(gateway.client.stored_events(1).await, []);
@@ -81,7 +75,7 @@ async fn an_invalid_event_is_refused_with_each_field_and_logged_without_its_valu
 
 #[tokio::test]
 async fn methods_paths_sizes_and_ids_are_refused_as_http_does() {
-    let gateway = launcher().with("event-bytes-max", "64KiB").start().await;
+    let gateway = launcher().with("body-bytes-max", "64KiB").start().await;
     let known = sender(&gateway, PLAIN);
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         let response = known.raw(format!("{}\r\n", known.head(method, &[])).as_bytes()).await;

@@ -166,6 +166,13 @@ impl<'a> From<&'a v1::Inbox> for Inbox<'a> {
     }
 }
 
+/// With its keys also where no inbox is known.
+impl<'a> From<Option<&'a v1::Inbox>> for Inbox<'a> {
+    fn from(inbox: Option<&'a v1::Inbox>) -> Self {
+        inbox.map_or(Self { id: 0, name: "" }, Self::from)
+    }
+}
+
 impl<'a> From<&'a v1::Contact> for Contact<'a> {
     fn from(contact: &'a v1::Contact) -> Self {
         Self {
