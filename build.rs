@@ -5,13 +5,14 @@ use std::{env, fs, path::PathBuf};
 use protox::Compiler;
 
 /// The services of the contract. protox reads the files that they import.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tidings/v1/access_token_service.proto",
     "tidings/v1/subscription_service.proto",
     "tidings/v1/event_service.proto",
     "tidings/v1/delivery_service.proto",
     "tidings/v1/audit_service.proto",
     "tidings/v1/backup_service.proto",
+    "tidings/v1/notice_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -357,6 +357,7 @@ fn new_event(number: u64) -> NewEvent {
         content: event.into(),
         inbox_id: None,
         fingerprint: number.unsigned_abs().into(),
+        recipients: None,
     }
 }
 

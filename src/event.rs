@@ -10,6 +10,7 @@ use crate::{
         damage::Damage,
         event_routing::OrderTag,
         ids::{EventName, Seq},
+        notice::NoticeKind,
         payload_format::PayloadFormat,
         time::UnixMicros,
     },
@@ -21,6 +22,7 @@ mod content;
 pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod notice;
 pub mod other;
 pub mod parse;
 pub mod render;
@@ -75,16 +77,21 @@ impl StoredEvent {
         self.content.event_type
     }
 
-    /// The name of its type, as in the body's `event`.
+    /// The name of its type, as in the body's `event`, or that of a notice's kind.
     pub fn event_type_name(&self) -> Cow<'static, str> {
         match catalogue::get(self.event_type()) {
-            None => "unknown".into(),
+            None => notice::kind_of(&self.content.encoded).map_or("unknown", NoticeKind::name).into(),
             Some(descriptor) if descriptor.event_type == EventType::Other => {
                 let name = other::name_of(&self.content);
                 if name.is_empty() { descriptor.name.into() } else { name.into() }
             }
             Some(descriptor) => descriptor.name.into(),
         }
+    }
+
+    /// Whether it is a notice, which no call shows as an event.
+    pub fn is_notice(&self) -> bool {
+        self.event_type() == notice::NOTICE_TYPE
     }
 
     /// Events with the same tag keep their order.

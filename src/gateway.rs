@@ -36,6 +36,7 @@ mod deliveries;
 mod error;
 mod events;
 mod health;
+mod notice_sinks;
 mod paused;
 mod replay;
 mod retention;
@@ -49,6 +50,7 @@ pub use deliveries::{AttemptResult, ListDeliveries, Summary};
 pub use error::{Debtor, ErrorKind, ErrorReport, GatewayError, Limit, Resource, UNAVAILABLE_RETRY_AFTER};
 pub use events::{CheckedEvent, Published, Publishing, RenderSource, Rendered};
 pub use health::SubscriptionHealth;
+pub use notice_sinks::CreateNoticeSink;
 pub use replay::{ReplayCursor, ReplayDeliveries, Replayed};
 pub use subscriptions::{
     CreateSubscription, Creation, DeleteSubscription, ListSubscriptions, Rotated, Tested, UpdateSubscription,
@@ -57,7 +59,7 @@ pub use watch::{WATCH_CHANGES_WAITING_MAX, WatchDeliveries, Watched};
 
 // Types of the store that are parameters and results of use cases.
 pub use crate::store::{
-    AuditQuery, BackupPart, DeliveryRecord, EventQuery, FileSum, Issued, Page, RequestKey, TimeRange,
+    AuditQuery, BackupPart, Created, DeliveryRecord, EventQuery, FileSum, Issued, Page, RequestKey, TimeRange,
 };
 
 use access::Access;

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         audit::AuditOutcome,
         delivery::{Attempt, DeliveryState, Outcome},
+        notice::NoticeKind,
         time::UnixMicros,
     },
     event::StoredEvent,
@@ -169,6 +170,10 @@ pub struct Metrics {
     pub audit_removed_for_size: IntCounter,
     /// In the order of [`BACKUP_OUTCOMES`].
     backups: Vec<IntCounter>,
+    /// In the order of [`NoticeKind`].
+    notices: Vec<IntCounter>,
+    /// Notices that a sink did not get because too many wait for it.
+    pub notices_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -393,6 +398,18 @@ impl Metrics {
                 "outcome",
                 &BACKUP_OUTCOMES,
             ),
+            notices: counters(
+                r,
+                "tidings_notices_total",
+                "Notices stored for sinks, by kind. One for several sinks counts once.",
+                "kind",
+                &NoticeKind::all().map(NoticeKind::name).collect::<Vec<_>>(),
+            ),
+            notices_dropped: counter(
+                r,
+                "tidings_notices_dropped_total",
+                "Notices that a sink did not get because 10,000 wait for it.",
+            ),
             delivery_stats: DeliveryStats::new(start),
             store: OnceLock::new(),
             registry: r.clone(),
@@ -422,6 +439,11 @@ impl Metrics {
     pub fn publish_refused(&self, reason: &str) {
         let listed = REFUSAL_REASONS.iter().position(|listed| *listed == reason);
         self.publishes_refused[listed.unwrap_or(REFUSAL_REASONS.len() - 1)].inc();
+    }
+
+    /// Counts a notice that was stored for sinks.
+    pub fn notice_stored(&self, kind: NoticeKind) {
+        self.notices[kind.index()].inc();
     }
 
     /// Counts a backup that ended.

@@ -35,6 +35,7 @@ use crate::{
 use attempt_task::{AttemptContext, AttemptDone, AttemptKind, RestDone};
 use fair_share::FairScheduler;
 use lane_read::LaneRead;
+use notices::{Notices, Notifier};
 use probing::{Done, Next, Probing};
 use read_queue::ReadQueue;
 use requested::RequestedAttempts;
@@ -45,6 +46,7 @@ use timers::Timers;
 pub(super) mod attempt_task;
 pub(super) mod fair_share;
 mod lane_read;
+mod notices;
 mod probing;
 mod pump;
 mod read_queue;
@@ -116,8 +118,9 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         seed: u64,
     ) -> Self {
+        let notices = Notices::new(Arc::clone(&store), &settings.notices);
         Self {
-            context: AttemptContext { store, webhook_client, clock, settings, metrics },
+            context: AttemptContext { store, webhook_client, clock, settings, metrics, notices },
             random: StdRng::seed_from_u64(seed),
             slots: HashMap::new(),
             slots_made: 0,
@@ -147,6 +150,8 @@ impl Dispatcher {
         let mut feed = self.context.store.subscribe_accepted();
         let mut changes = self.context.store.registry().changes();
         self.changes_seen = self.context.store.registry().changed_since(0).0;
+        let (mut notifying, attempts_over) = (JoinSet::new(), CancellationToken::new());
+        notifying.spawn(self.notifier().run(attempts_over.clone()));
         self.recheck_all();
         loop {
             // Before anything is sent, so that nothing is that a caller has cancelled.
@@ -179,6 +184,13 @@ impl Dispatcher {
             }
         }
         while self.attempts.join_next().await.is_some() {}
+        attempts_over.cancel();
+        while notifying.join_next().await.is_some() {}
+    }
+
+    fn notifier(&self) -> Notifier {
+        let AttemptContext { notices, clock, settings, metrics, .. } = &self.context;
+        Notifier::new(notices.clone(), Arc::clone(clock), settings.notices, Arc::clone(metrics))
     }
 
     /// Handles the events that the feed has now.

@@ -27,17 +27,31 @@ impl IdError {
     }
 }
 
-/// An account: the tenant of every resource. Always positive.
+/// An account: the tenant of every resource. Positive, but for [`AccountId::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(i64);
 
 impl AccountId {
+    /// Stands for all accounts: has the sinks of notices about any account, and their notices. Callers name it
+    /// `accounts/-`, and only where they name a sink.
+    pub const ALL: Self = Self(0);
+
     /// The account with this id. Errors unless it is positive.
     pub const fn new(number: i64) -> Result<Self, IdError> {
         if number > 0 { Ok(Self(number)) } else { Err(IdError("must be a positive integer")) }
     }
 
-    /// The number, at least 1.
+    /// The account with this id on disk: also [`AccountId::ALL`].
+    pub const fn stored(number: i64) -> Result<Self, IdError> {
+        if number == Self::ALL.0 { Ok(Self::ALL) } else { Self::new(number) }
+    }
+
+    /// The scope of a caller that may name it.
+    pub fn scope(self) -> AccountScope {
+        if self == Self::ALL { AccountScope::All } else { AccountScope::One(self) }
+    }
+
+    /// The number, at least 1 but for [`AccountId::ALL`].
     pub const fn get(self) -> i64 {
         self.0
     }
@@ -45,7 +59,7 @@ impl AccountId {
 
 impl fmt::Display for AccountId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        if *self == Self::ALL { f.write_str("-") } else { write!(f, "{}", self.0) }
     }
 }
 
@@ -62,14 +76,29 @@ impl FromStr for AccountId {
     }
 }
 
-/// The last part of a subscription's name: `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`.
+/// The last part of a subscription's name: `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`. The sinks of notices are stored
+/// beside subscriptions; their ids begin with [`SINK_MARK`] here, which no caller can send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(Arc<str>);
+
+/// Distinguishes the ids of sinks.
+const SINK_MARK: char = '~';
 
 impl SubscriptionId {
     /// The id that the server generates from a subscription's uid.
     pub fn made_from(uid: Uuid) -> Self {
         Self(format!("s{}", uid.simple()).into())
+    }
+
+    /// The id of the sink with this id.
+    #[must_use]
+    pub fn of_sink(&self) -> Self {
+        Self(format!("{SINK_MARK}{}", self.0).into())
+    }
+
+    /// The id of a sink as in its name; `None` if it is a subscription's.
+    fn sink(&self) -> Option<&str> {
+        self.0.strip_prefix(SINK_MARK)
     }
 
     /// A bound that sorts before every id; not a valid id itself.
@@ -190,7 +219,7 @@ pub enum AccountScope {
     All,
 }
 
-/// `accounts/{account}/subscriptions/{subscription}`.
+/// `accounts/{account}/subscriptions/{subscription}`, or the name of a sink: see [`NoticeSinkName`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionName {
     /// Its account.
@@ -198,6 +227,26 @@ pub struct SubscriptionName {
     /// Its id within the account.
     pub id: SubscriptionId,
 }
+
+impl SubscriptionName {
+    /// Parses the name of a subscription or of a sink.
+    pub fn parse_any(text: &str) -> Result<Self, IdError> {
+        text.parse().or_else(|error| match text.contains("/noticeSinks/") {
+            true => text.parse().map(|NoticeSinkName(name)| name),
+            false => Err(error),
+        })
+    }
+
+    /// Whether it names a sink.
+    pub fn is_sink(&self) -> bool {
+        self.id.sink().is_some()
+    }
+}
+
+/// `accounts/{account}/noticeSinks/{notice_sink}`; for all accounts, the account is `-`. It names the
+/// subscription as which the sink is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoticeSinkName(pub SubscriptionName);
 
 /// `accounts/{account}/events/{event}`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,6 +278,7 @@ pub struct DeliveryName {
 
 const ACCOUNT_FORM: IdError = IdError("must be accounts/{account}, the account being a positive integer");
 const SUBSCRIPTION_FORM: IdError = IdError("must be accounts/{account}/subscriptions/{subscription}");
+const SINK_FORM: IdError = IdError("must be accounts/{account}/noticeSinks/{notice_sink}");
 const EVENT_FORM: IdError = IdError("must be accounts/{account}/events/{event}");
 const DELIVERY_FORM: IdError =
     IdError("must be accounts/{account}/subscriptions/{subscription}/deliveries/{event}");
@@ -267,6 +317,19 @@ impl FromStr for SubscriptionName {
     }
 }
 
+impl FromStr for NoticeSinkName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (account, id) = text.split_once("/noticeSinks/").ok_or(SINK_FORM)?;
+        let account = match account.parse().map_err(|_| SINK_FORM)? {
+            AccountScope::All => AccountId::ALL,
+            AccountScope::One(account) => account,
+        };
+        Ok(Self(SubscriptionName { account, id: id.parse::<SubscriptionId>()?.of_sink() }))
+    }
+}
+
 impl FromStr for EventName {
     type Err = IdError;
 
@@ -289,16 +352,18 @@ impl FromStr for DeliveryName {
         if event.contains('/') {
             return Err(DELIVERY_FORM);
         }
-        let subscription = subscription
-            .parse()
-            .map_err(|e: IdError| if e == SUBSCRIPTION_FORM { DELIVERY_FORM } else { e })?;
+        let subscription = SubscriptionName::parse_any(subscription)
+            .map_err(|e| if e == SUBSCRIPTION_FORM { DELIVERY_FORM } else { e })?;
         Ok(Self { subscription, event: event.parse()? })
     }
 }
 
 impl fmt::Display for SubscriptionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accounts/{}/subscriptions/{}", self.account, self.id)
+        match self.id.sink() {
+            None => write!(f, "accounts/{}/subscriptions/{}", self.account, self.id),
+            Some(id) => write!(f, "accounts/{}/noticeSinks/{id}", self.account),
+        }
     }
 }
 
@@ -367,6 +432,32 @@ mod tests {
             .map(|n: u32| EventId::made(UnixMicros(i64::from(n) / 7 * 1000), Seq(n.into()), 7))
             .collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn a_sink_has_a_name_of_its_own_and_no_subscription_can_have_it() {
+        for name in ["accounts/7/noticeSinks/ops", "accounts/-/noticeSinks/a-0"] {
+            let NoticeSinkName(parsed) = name.parse().unwrap();
+            assert_eq!((parsed.to_string().as_str(), parsed.is_sink()), (name, true));
+            assert_eq!(SubscriptionName::parse_any(name).as_ref(), Ok(&parsed));
+            assert!(
+                name.parse::<SubscriptionName>().is_err()
+                    && parsed.id.as_str().parse::<SubscriptionId>().is_err()
+            );
+            let delivery = format!("{name}/deliveries/e.1");
+            assert_eq!(delivery.parse::<DeliveryName>().unwrap().to_string(), delivery);
+        }
+        assert!(!"accounts/7/subscriptions/ops".parse::<SubscriptionName>().unwrap().is_sink());
+        for text in [
+            "accounts/0/noticeSinks/a",
+            "accounts/1/noticeSinks/~a",
+            "accounts/1/noticeSinks/",
+            "x/noticeSinks/a",
+        ] {
+            assert!(text.parse::<NoticeSinkName>().is_err(), "{text:?} was accepted");
+        }
+        let error = SubscriptionName::parse_any("accounts/1/subscription/a").unwrap_err();
+        assert_eq!(error, SUBSCRIPTION_FORM);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod field_violation;
 pub mod fuzz;
 pub mod ids;
 pub mod key_pair;
+pub mod notice;
 pub mod payload_format;
 pub mod response;
 pub mod retry;

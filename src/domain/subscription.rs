@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     ids::{Seq, SubscriptionKey, SubscriptionName},
     key_pair::KeyPair,
+    notice::Noticed,
     time::UnixMicros,
 };
 use crate::proto::v1::EventType;
@@ -48,6 +49,8 @@ pub struct Subscription {
     pub state_reason: String,
     /// The health of its endpoint.
     pub health: Health,
+    /// What sinks were told of it.
+    pub noticed: Noticed,
     /// The secrets that sign its POSTs.
     pub signing_secrets: SigningSecrets,
     /// Its creation.
@@ -114,6 +117,11 @@ impl Subscription {
     /// The public key of the newest signatures; `None` with HMAC.
     pub fn public_key(&self) -> Option<String> {
         self.signing_secrets.newest.key_pair.as_ref().map(KeyPair::public)
+    }
+
+    /// Whether it is a sink: it receives notices, and no events.
+    pub fn is_sink(&self) -> bool {
+        self.settings.notices.is_some()
     }
 
     /// Whether it receives an event of its account.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use prost::Message;
 
-use super::{catalogue, render, validate};
+use super::{catalogue, notice, render, validate};
 use crate::{
     domain::{event_routing::OrderTag, payload_format::PayloadFormat},
     proto::v1::{self, EventType},
@@ -67,7 +67,11 @@ impl EventContent {
 
     /// The body that is POSTed in `format`. Rendered once for all subscriptions.
     pub fn body(&self, format: PayloadFormat) -> Bytes {
-        self.slot(format).get_or_init(|| rendered(&self.decode(), format)).clone()
+        let render = || match self.event_type {
+            notice::NOTICE_TYPE => notice::body_of(&self.encoded),
+            _ => rendered(&self.decode(), format),
+        };
+        self.slot(format).get_or_init(render).clone()
     }
 
     /// Whether the body in `format` is rendered.

@@ -18,6 +18,7 @@ use crate::{
 const ALL_ACCOUNTS: &str = "accounts/-";
 /// Resource types of the contract.
 const SUBSCRIPTION: &str = "tidings.v1.Subscription";
+const NOTICE_SINK: &str = "tidings.v1.NoticeSink";
 const EVENT: &str = "tidings.v1.Event";
 
 /// The error of a use case. Callers act differently on each variant. Nothing has changed, except after
@@ -92,6 +93,14 @@ pub enum GatewayError {
         /// The account.
         account: AccountId,
         /// Most subscriptions.
+        max: usize,
+    },
+    /// The account may have no more sinks of notices: remove some.
+    #[error("accounts/{account} has {max} sinks of notices, which is the limit; delete one")]
+    TooManySinks {
+        /// The account; all accounts for sinks of all.
+        account: AccountId,
+        /// Most sinks.
         max: usize,
     },
     /// The account has its share of the bytes of subscriptions: remove some, or raise the limit.
@@ -315,6 +324,7 @@ impl GatewayError {
             Self::Invalid(_) => report(Invalid, "FIELD_INVALID"),
             Self::NotFound(resource) => {
                 let (reason, kind) = match resource {
+                    Resource::Subscription(name) if name.is_sink() => ("NOTICE_SINK_NOT_FOUND", NOTICE_SINK),
                     Resource::Subscription(_) => ("SUBSCRIPTION_NOT_FOUND", SUBSCRIPTION),
                     Resource::Event(_) => ("EVENT_NOT_FOUND", EVENT),
                     Resource::Delivery(_) => ("DELIVERY_NOT_FOUND", "tidings.v1.Delivery"),
@@ -322,6 +332,9 @@ impl GatewayError {
                 };
                 report(NotFound, reason).resource(kind, resource)
             }
+            Self::NameTaken(name) if name.is_sink() => report(AlreadyExists, "NOTICE_SINK_EXISTS")
+                .violation("notice_sink_id", "is that of another sink")
+                .resource(NOTICE_SINK, name),
             Self::NameTaken(name) => report(AlreadyExists, "SUBSCRIPTION_EXISTS")
                 .violation("subscription_id", "is that of another subscription")
                 .resource(SUBSCRIPTION, name),
@@ -349,6 +362,9 @@ impl GatewayError {
                 .subject("accessTokens"),
             Self::TooManySubscriptions { account, max } => report(LimitReached, "SUBSCRIPTION_LIMIT")
                 .limit(&Limit { name: "subscriptions_per_account_max", max: *max as u64 })
+                .subject(&format_args!("accounts/{account}")),
+            Self::TooManySinks { account, max } => report(LimitReached, "NOTICE_SINK_LIMIT")
+                .metadata("max", max)
                 .subject(&format_args!("accounts/{account}")),
             Self::TooManySubscriptionBytes { account, bytes, share, limit } => {
                 report(LimitReached, "SUBSCRIPTION_LIMIT")

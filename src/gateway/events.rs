@@ -80,7 +80,7 @@ impl CheckedEvent {
                 content.render(&event, format);
             }
         }
-        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint }
+        NewEvent { address, content, inbox_id: facts.inbox_id, fingerprint, recipients: None }
     }
 }
 
@@ -324,6 +324,7 @@ impl Gateway {
     pub async fn get_event(&self, name: &EventName) -> Result<Arc<StoredEvent>, GatewayError> {
         let EventName { account, id } = name.clone();
         let event = self.read(move |store| store.event(account, &id)).await?;
+        let event = event.filter(|event| !event.is_notice());
         let event = event.ok_or_else(|| GatewayError::NotFound(Resource::Event(name.clone())))?;
         match &event.damage {
             None => Ok(event),

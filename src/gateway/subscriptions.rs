@@ -21,12 +21,12 @@ use crate::{
         time::UnixMicros,
     },
     event::{
-        StoredEvent,
+        EventContent, StoredEvent,
         exchange::{self, Exchange},
         samples,
         webhook::WebhookRequest,
     },
-    limits::ShareKey,
+    limits::{Permit, ShareKey},
     proto::v1::{self, EventType},
     store::{Change, NewSubscription, Page, RequestKey, StoreError},
 };
@@ -328,21 +328,25 @@ impl Gateway {
         event_type: Option<EventType>,
     ) -> Result<Tested, GatewayError> {
         let subscription = self.get_subscription(name)?;
-        let max = self.0.settings.tests_in_flight_max;
-        let overloaded = |_| GatewayError::share_used_up(name.account, "tests_in_flight_max", max);
-        let key = ShareKey::Account(name.account.get());
-        let _permit = self.0.tests.try_acquire(key, 1).map_err(overloaded)?;
-
+        let _permit = self.test_permit(name.account)?;
         let first = subscription.settings.event_types.first();
         let kind = event_type.or(first.copied()).expect("a subscription has at least one event type");
+        Ok(self.post_once(subscription, samples::sample(kind, name.account).into()).await)
+    }
+
+    /// Permits one test of an account.
+    pub(super) fn test_permit(&self, account: AccountId) -> Result<Permit, GatewayError> {
+        let max = self.0.settings.tests_in_flight_max;
+        let overloaded = |_| GatewayError::share_used_up(account, "tests_in_flight_max", max);
+        self.0.tests.try_acquire(ShareKey::Account(account.get()), 1).map_err(overloaded)
+    }
+
+    /// POSTs an event that is not stored.
+    pub(super) async fn post_once(&self, subscription: Arc<Subscription>, content: EventContent) -> Tested {
         let id: EventId =
             format!("test-{}", self.random_uuid()).parse().expect("a UUID after a prefix is an event id");
-        let event = Arc::new(StoredEvent::new(
-            Seq(0),
-            EventName { account: name.account, id },
-            self.0.clock.now(),
-            samples::sample(kind, name.account),
-        ));
+        let name = EventName { account: subscription.name.account, id };
+        let event = Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), content));
         let body = event.body(subscription.settings.payload_format);
         let request = WebhookRequest { subscription, event, attempt: 1 };
         let sending = exchange::observe(self.0.webhook_client.clone().oneshot(request));
@@ -351,7 +355,7 @@ impl Gateway {
             (Ok(response), exchange) => (response.attempt, exchange),
             (Err(never), _) => match never {},
         };
-        Ok(Tested { body, attempt, exchange })
+        Tested { body, attempt, exchange }
     }
 
     /// Checks the egress policy, if the URL has an address. Host names are checked on every connection
@@ -392,7 +396,7 @@ impl Gateway {
     }
 
     /// Fails if `more` bytes exceed the account's share of bytes of subscriptions.
-    fn check_subscription_bytes(&self, account: AccountId, more: u64) -> Result<(), GatewayError> {
+    pub(super) fn check_subscription_bytes(&self, account: AccountId, more: u64) -> Result<(), GatewayError> {
         let max = self.0.settings.subscription_bytes_max;
         let (own, in_all) = self.0.store.registry().bytes(account);
         let share = SharedLimit { max, own_max: max / ACCOUNT_BYTES_PARTS }.share(in_all, more);

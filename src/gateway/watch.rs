@@ -132,7 +132,7 @@ impl Wanted {
                 Some(subscription) => subscription == change.key.subscription,
                 None => {
                     let subscription = store.registry().by_key(change.key.subscription);
-                    subscription.is_some_and(|subscription| subscription.name.account == self.account)
+                    subscription.is_some_and(|found| found.name.account == self.account && !found.is_sink())
                 }
             }
     }

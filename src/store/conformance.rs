@@ -33,6 +33,7 @@ mod access_tokens;
 mod audit;
 mod deliveries;
 mod events;
+mod notices;
 mod random;
 mod reads;
 mod replays;
@@ -94,6 +95,7 @@ pub async fn run<E: Engine>(engine: impl Fn() -> E) {
     subscriptions::run(&engine).await;
     events::run(&engine).await;
     deliveries::run(&engine).await;
+    notices::run(&engine).await;
     replays::run(&engine).await;
     retention::run(&engine).await;
     access_tokens::run(&engine).await;
@@ -233,6 +235,7 @@ pub fn new_event(of: i64, id: Option<&str>, number: i64) -> NewEvent {
         content: event.into(),
         inbox_id: Some(1),
         fingerprint: u128::from(number.unsigned_abs()) << 70 | 5,
+        recipients: None,
     }
 }
 

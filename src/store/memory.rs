@@ -423,7 +423,13 @@ impl Store for MemoryStore {
     }
 
     fn accounts(&self) -> BTreeSet<AccountId> {
-        self.lock().events.iter().map(|row| row.event.name.account).collect()
+        let inner = self.lock();
+        inner
+            .events
+            .iter()
+            .map(|row| row.event.name.account)
+            .filter(|account| *account != AccountId::ALL)
+            .collect()
     }
 
     fn event(&self, account: AccountId, id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
@@ -435,7 +441,7 @@ impl Store for MemoryStore {
         let wanted = |event: &&Arc<StoredEvent>| {
             event.name.account == query.account
                 && query.before.is_none_or(|before| event.seq < before)
-                && (query.types.is_empty() || query.types.contains(&event.event_type()))
+                && query.wants_type(event.event_type())
                 && query.time.contains(event.create_time)
         };
         let mut found = PageRows::new(query.limit);

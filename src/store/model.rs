@@ -12,6 +12,7 @@ use crate::{
         event_routing::EventAddress,
         ids::{EventId, Seq, SubscriptionKey, SubscriptionName},
         key_pair::KeyPair,
+        notice::Noticed,
         secret::Secret,
         signature::Signer,
         subscription::{Health, Settings, State, Subscription},
@@ -51,6 +52,7 @@ impl NewSubscription {
             state: State::Active,
             state_reason: String::new(),
             health: Health::default(),
+            noticed: Noticed::default(),
             signing_secrets: self.signer.into(),
             create_time: now,
             update_time: now,
@@ -111,6 +113,8 @@ pub enum Change {
     },
     /// The health of the endpoint. Does not change the version.
     Health(Health),
+    /// What sinks were told of it. Does not change the version.
+    Noticed(Noticed),
 }
 
 impl Change {
@@ -156,6 +160,10 @@ impl Change {
                 changed.health = health;
                 return changed;
             }
+            Self::Noticed(noticed) => {
+                changed.noticed = noticed;
+                return changed;
+            }
         }
         changed.signing_secrets.forget_old(now);
         changed.version += 1;
@@ -185,6 +193,9 @@ pub struct NewEvent {
     /// Hash of the content: a repeated id with the same fingerprint is a duplicate, with another one a
     /// conflict.
     pub fingerprint: u128,
+    /// The subscriptions of its account that it is for, in the order of their keys, instead of those that want its
+    /// type: a notice names its sinks. Those that no longer exist are left out.
+    pub recipients: Option<Vec<SubscriptionKey>>,
 }
 
 /// The result of storing one event.

@@ -14,6 +14,7 @@ use super::error::StoreError;
 use crate::{
     domain::{
         ids::{AccountId, AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},
+        notice::NoticeKind,
         payload_format::PayloadFormat,
         subscription::{State, Subscription},
     },
@@ -50,10 +51,15 @@ struct Inner {
     change_count: u64,
     by_key: foldhash::HashMap<SubscriptionKey, Arc<Subscription>>,
     by_name: BTreeMap<SubscriptionName, Arc<Subscription>>,
+    /// Without the sinks of notices.
     by_account: HashMap<AccountId, Vec<Arc<Subscription>>>,
-    /// Index of URLs by hash. The subscription has the URL itself, which is long.
+    /// The sinks of notices, by account.
+    sinks: BTreeMap<AccountId, Vec<Arc<Subscription>>>,
+    /// Number of sinks that receive each kind.
+    sinks_by_kind: [usize; NoticeKind::COUNT],
+    /// Index of URLs by hash, without those of sinks. The subscription has the URL itself, which is long.
     by_url: BTreeSet<(AccountId, UrlHash, SubscriptionKey)>,
-    /// Number of active, paused and suspended subscriptions.
+    /// Number of active, paused and suspended subscriptions, without sinks.
     by_state: [usize; 3],
     /// Bytes of the subscriptions of each account: see [`Subscription::bytes`].
     bytes_by_account: HashMap<AccountId, u64>,
@@ -97,7 +103,44 @@ impl Registry {
         matching
     }
 
-    /// Calls `take` with the subscriptions after the name `after`, by account and id, until it returns false.
+    /// The subscriptions that a new event is for: `given` as far as they exist, or else those that want it.
+    pub fn recipients(
+        &self,
+        given: Option<Vec<SubscriptionKey>>,
+        account: AccountId,
+        event_type: EventType,
+        inbox_id: Option<i64>,
+    ) -> Vec<SubscriptionKey> {
+        match given {
+            Some(mut keys) => {
+                keys.retain(|key| self.by_key(*key).is_some());
+                keys
+            }
+            None => self.matching(account, event_type, inbox_id).subscriptions,
+        }
+    }
+
+    /// The sinks of notices about an account: its own and those for all accounts. [`AccountId::ALL`] has only the
+    /// latter.
+    pub fn sinks_about(&self, account: AccountId) -> Vec<Arc<Subscription>> {
+        let inner = self.read();
+        let of_all = (account != AccountId::ALL).then_some(AccountId::ALL);
+        let accounts = of_all.into_iter().chain([account]);
+        accounts.filter_map(|account| inner.sinks.get(&account)).flatten().cloned().collect()
+    }
+
+    /// Whether there are sinks.
+    pub fn has_sinks(&self) -> bool {
+        !self.read().sinks.is_empty()
+    }
+
+    /// Whether a sink receives notices of this kind.
+    pub fn has_sinks_of(&self, kind: NoticeKind) -> bool {
+        self.read().sinks_by_kind[kind.index()] > 0
+    }
+
+    /// Calls `take` with the subscriptions after the name `after`, by account and id, until it returns false. Sinks are
+    /// left out.
     pub fn walk(
         &self,
         scope: AccountScope,
@@ -116,7 +159,10 @@ impl Registry {
             (_, from) => from,
         };
         for (name, subscription) in inner.by_name.range::<SubscriptionName, _>((from, Bound::Unbounded)) {
-            if matches!(scope, AccountScope::One(account) if account != name.account) || !take(subscription) {
+            if matches!(scope, AccountScope::One(account) if account != name.account) {
+                return;
+            }
+            if !subscription.is_sink() && !take(subscription) {
                 return;
             }
         }
@@ -140,7 +186,7 @@ impl Registry {
         self.read().by_key.len()
     }
 
-    /// How many subscriptions are active, paused and suspended.
+    /// How many subscriptions are active, paused and suspended, without sinks.
     pub fn count_by_state(&self) -> [usize; 3] {
         self.read().by_state
     }
@@ -220,7 +266,7 @@ pub(super) fn check_version(
     if current.version == version { Ok(current) } else { Err(StoreError::VersionMismatch) }
 }
 
-/// Checks that no other subscription has this name, or this URL within the account. For engines.
+/// Checks that no other subscription has this name, or this URL within the account: sinks may share one. For engines.
 pub(super) fn check_free(
     registry: &Registry,
     name: &SubscriptionName,
@@ -231,7 +277,7 @@ pub(super) fn check_free(
         return Err(StoreError::NameTaken(name.clone()));
     }
     match registry.by_url(name.account, url) {
-        Some(other) if other != *name => Err(StoreError::UrlTaken(other)),
+        Some(other) if other != *name && !name.is_sink() => Err(StoreError::UrlTaken(other)),
         _ => Ok(()),
     }
 }
@@ -262,15 +308,20 @@ impl Inner {
     }
 
     fn insert(&mut self, subscription: Arc<Subscription>) {
-        self.by_state[state_index(subscription.state)] += 1;
         let name = &subscription.name;
         let bytes = subscription.bytes();
         *self.bytes_by_account.entry(name.account).or_default() += bytes;
         self.bytes += bytes;
-        self.by_url.insert(url_key(&subscription));
         self.by_name.insert(name.clone(), Arc::clone(&subscription));
         self.by_key.insert(subscription.key, Arc::clone(&subscription));
-        let of_account = self.by_account.entry(name.account).or_default();
+        let of_account = if let Some(kinds) = subscription.settings.notices {
+            kinds.iter().for_each(|kind| self.sinks_by_kind[kind.index()] += 1);
+            self.sinks.entry(name.account).or_default()
+        } else {
+            self.by_state[state_index(subscription.state)] += 1;
+            self.by_url.insert(url_key(&subscription));
+            self.by_account.entry(name.account).or_default()
+        };
         let index = of_account.partition_point(|other| other.key < subscription.key);
         of_account.insert(index, subscription);
     }
@@ -285,20 +336,30 @@ impl Inner {
 
     fn remove(&mut self, key: SubscriptionKey) {
         let Some(subscription) = self.by_key.remove(&key) else { return };
-        self.by_state[state_index(subscription.state)] -= 1;
         let account = subscription.name.account;
         let bytes = subscription.bytes();
         self.bytes -= bytes;
         if let Some(of_account) = self.bytes_by_account.get_mut(&account) {
             *of_account -= bytes;
+            if *of_account == 0 {
+                self.bytes_by_account.remove(&account);
+            }
         }
         self.by_name.remove(&subscription.name);
+        if let Some(kinds) = subscription.settings.notices {
+            kinds.iter().for_each(|kind| self.sinks_by_kind[kind.index()] -= 1);
+            if let Some(sinks) = self.sinks.get_mut(&account) {
+                sinks.retain(|other| other.key != key);
+            }
+            self.sinks.retain(|_, sinks| !sinks.is_empty());
+            return;
+        }
+        self.by_state[state_index(subscription.state)] -= 1;
         self.by_url.remove(&url_key(&subscription));
         if let Some(of_account) = self.by_account.get_mut(&account) {
             of_account.retain(|other| other.key != key);
             if of_account.is_empty() {
                 self.by_account.remove(&account);
-                self.bytes_by_account.remove(&account);
             }
         }
     }

@@ -31,11 +31,12 @@ use tower::util::BoxCloneSyncService;
 
 use crate::support::{client::Client, in_process::*};
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "tidings.v1.AuditService",
     "tidings.v1.BackupService",
     "tidings.v1.DeliveryService",
     "tidings.v1.EventService",
+    "tidings.v1.NoticeService",
     "tidings.v1.SubscriptionService",
 ];
 

@@ -8,6 +8,7 @@ use tidings::proto::v1::{
     self, EventType, access_token_service_client::AccessTokenServiceClient,
     audit_service_client::AuditServiceClient, backup_service_client::BackupServiceClient, delivery::State,
     delivery_service_client::DeliveryServiceClient, event_service_client::EventServiceClient,
+    notice_service_client::NoticeServiceClient, notice_sink::Kind,
     subscription_service_client::SubscriptionServiceClient,
 };
 use tokio::sync::mpsc;
@@ -33,6 +34,7 @@ pub struct Client {
     pub audit: AuditServiceClient<Channel>,
     pub tokens: AccessTokenServiceClient<Channel>,
     pub backups: BackupServiceClient<Channel>,
+    pub notices: NoticeServiceClient<Channel>,
 }
 
 /// A subscription that was made.
@@ -135,6 +137,7 @@ impl Client {
             audit: AuditServiceClient::new(channel.clone()),
             tokens: AccessTokenServiceClient::new(channel.clone()),
             backups: BackupServiceClient::new(channel.clone()),
+            notices: NoticeServiceClient::new(channel.clone()),
             channel,
         }
     }
@@ -423,6 +426,34 @@ impl Client {
             *count += usize::try_from(row.count).unwrap();
         }
         counts
+    }
+
+    /// Creates a sink of notices of these kinds, or of all if there are none.
+    pub async fn try_sink(
+        &self,
+        parent: &str,
+        id: &str,
+        url: String,
+        kinds: &[Kind],
+    ) -> Result<Subscribed, Status> {
+        let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+        let request = v1::CreateNoticeSinkRequest {
+            parent: parent.to_owned(),
+            notice_sink_id: id.to_owned(),
+            notice_sink: Some(v1::NoticeSink { url, kinds, ..Default::default() }),
+            ..Default::default()
+        };
+        let created = self.notices.clone().create_notice_sink(request).await?.into_inner();
+        Ok(Subscribed { name: created.notice_sink.unwrap().name, secret: created.signing_secret })
+    }
+
+    pub async fn sink(&self, parent: &str, id: &str, url: String, kinds: &[Kind]) -> Subscribed {
+        self.try_sink(parent, id, url, kinds).await.unwrap()
+    }
+
+    pub async fn notice_sink(&self, name: &str) -> v1::NoticeSink {
+        let request = v1::GetNoticeSinkRequest { name: name.to_owned() };
+        self.notices.clone().get_notice_sink(request).await.unwrap().into_inner().notice_sink.unwrap()
     }
 
     /// Waits until `wanted` accepts the counts of the deliveries of a subscription.

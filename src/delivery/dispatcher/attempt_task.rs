@@ -6,7 +6,10 @@ use futures_util::FutureExt;
 use rand::{SeedableRng, rngs::StdRng};
 use tower::{Service, ServiceExt};
 
-use super::settings::{DESCRIPTOR_RETRY_WAIT, DispatchSettings, STORE_RETRY_WAIT};
+use super::{
+    notices::Notices,
+    settings::{DESCRIPTOR_RETRY_WAIT, DispatchSettings, STORE_RETRY_WAIT},
+};
 use crate::{
     clock::Clock,
     domain::{
@@ -32,6 +35,7 @@ pub(crate) struct AttemptContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: DispatchSettings,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) notices: Notices,
 }
 
 /// An attempt to make.

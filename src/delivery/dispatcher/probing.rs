@@ -137,7 +137,8 @@ impl Probing {
         let id = subscription.key;
         let now = Moment { wall: context.clock.now(), steady: context.clock.steady() };
         if attempt.outcome == Outcome::Ok {
-            self.failing.remove(&id);
+            let was_failing = self.failing.remove(&id).is_some();
+            context.notices.attempt_succeeded(subscription, was_failing);
             match subscription.state {
                 State::Suspended => {
                     tracing::info!(
@@ -168,7 +169,9 @@ impl Probing {
         if !failing.is_about(url) {
             *failing = Failing::new(Health::default(), attempt, now);
         }
-        match failing.failed(attempt, subscription.health, now, context.settings.suspension) {
+        let verdict = failing.failed(attempt, subscription.health, now, context.settings.suspension);
+        context.notices.attempt_failed(subscription, failing.lasted(now), || failing.streak(attempt));
+        match verdict {
             Verdict::Ignore => {}
             Verdict::WriteHealth(health) => self.write_health(context, subscription, health),
             Verdict::Suspend(reason) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::suspension::SuspensionSettings;
+use super::{notices::settings::NoticeSettings, suspension::SuspensionSettings};
 use crate::{
     config::{
         declared_defaults,
@@ -67,6 +67,9 @@ pub struct DispatchSettings {
     /// Suspension of subscriptions.
     #[command(flatten)]
     pub suspension: SuspensionSettings,
+    /// Notices for operators.
+    #[command(flatten)]
+    pub notices: NoticeSettings,
     /// Deliveries in the prefetch of one subscription.
     #[arg(skip = LANE_WINDOW)]
     pub lane_window: usize,

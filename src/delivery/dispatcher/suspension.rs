@@ -14,6 +14,7 @@ use crate::{
     config::quantities::duration,
     domain::{
         delivery::{Attempt, Outcome},
+        notice::FailureStreak,
         subscription::Health,
         time::UnixMicros,
     },
@@ -112,6 +113,16 @@ impl Failing {
         self.written.is_some()
     }
 
+    /// How long it has lasted.
+    pub fn lasted(&self, now: Moment) -> Duration {
+        self.lasted + now.steady.since(self.as_of)
+    }
+
+    /// It, with the error of its latest attempt.
+    pub fn streak(&self, latest: &Attempt) -> FailureStreak {
+        FailureStreak { since: self.since, attempts: self.attempts, error: latest.error.clone() }
+    }
+
     /// Records a failed attempt. `health` is the state on disk.
     pub fn failed(
         &mut self,
@@ -124,7 +135,7 @@ impl Failing {
         if is_gone(attempt) {
             return Verdict::Suspend(format!("The endpoint answered 410 Gone at {}.", text_of(now.wall)));
         }
-        let failing_for = self.lasted + now.steady.since(self.as_of);
+        let failing_for = self.lasted(now);
         if failing_for >= settings.suspend_after && self.attempts >= settings.suspend_attempts_min {
             return Verdict::Suspend(format!(
                 "Every attempt has failed since {}, {} of them; the last one: {}.",

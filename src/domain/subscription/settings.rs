@@ -6,7 +6,7 @@ use url::Url;
 
 use super::tls::{TlsOptions, TlsProfile};
 use crate::{
-    domain::{payload_format::PayloadFormat, retry::RetryPolicy, secret::Secret},
+    domain::{notice::NoticeKinds, payload_format::PayloadFormat, retry::RetryPolicy, secret::Secret},
     proto::v1::EventType,
 };
 
@@ -18,7 +18,9 @@ pub struct Settings {
     pub display_name: String,
     /// The endpoint: an absolute http or https URL without user info and fragment.
     pub url: Url,
-    /// The event types: at least one, none twice, none unspecified, in the owner's order.
+    /// The notices that it receives, if it is a sink.
+    pub notices: Option<NoticeKinds>,
+    /// The event types: at least one, none twice, none unspecified, in the owner's order. None of a sink.
     pub event_types: Vec<EventType>,
     /// Only events of these inboxes; empty means all.
     pub inbox_ids: Vec<i64>,
@@ -66,6 +68,7 @@ impl Settings {
         Self {
             display_name: String::new(),
             url,
+            notices: None,
             event_types,
             inbox_ids: Vec::new(),
             payload_format: PayloadFormat::Documented,

@@ -31,6 +31,7 @@ use crate::{
             deliveries::Deliveries,
             events::Events,
             health::{Health, HealthService},
+            notices::NoticeSinks,
             subscriptions::Subscriptions,
         },
         wire::{
@@ -42,7 +43,8 @@ use crate::{
     proto::v1::{
         access_token_service_server::AccessTokenServiceServer, audit_service_server::AuditServiceServer,
         backup_service_server::BackupServiceServer, delivery_service_server::DeliveryServiceServer,
-        event_service_server::EventServiceServer, subscription_service_server::SubscriptionServiceServer,
+        event_service_server::EventServiceServer, notice_service_server::NoticeServiceServer,
+        subscription_service_server::SubscriptionServiceServer,
     },
 };
 
@@ -98,6 +100,7 @@ pub(super) fn routes(
     let tokens = AccessTokens { gateway: gateway.clone(), call_timeout, audited: audited.clone() };
     let audit = Audit { gateway: gateway.clone(), call_timeout };
     let backups = Backups { audited: audited.clone(), shutdown: shutdown.clone() };
+    let notices = NoticeSinks { gateway: gateway.clone(), audited: audited.clone() };
     let deliveries = Deliveries { gateway, call_timeout, audited, shutdown: shutdown.clone() };
     let health = HealthService {
         health: health.clone(),
@@ -108,6 +111,7 @@ pub(super) fn routes(
             AccessTokenServiceServer::<AccessTokens>::NAME,
             AuditServiceServer::<Audit>::NAME,
             BackupServiceServer::<Backups>::NAME,
+            NoticeServiceServer::<NoticeSinks>::NAME,
         ],
         shutdown: shutdown.clone(),
     };
@@ -119,6 +123,7 @@ pub(super) fn routes(
     let router = add(router, &filters, configured!(AccessTokenServiceServer::new(tokens), bytes_max));
     let router = add(router, &filters, configured!(AuditServiceServer::new(audit), bytes_max));
     let router = add(router, &filters, configured!(BackupServiceServer::new(backups), bytes_max));
+    let router = add(router, &filters, configured!(NoticeServiceServer::new(notices), bytes_max));
     let router = add(router, &filters, configured!(HealthServer::new(health), OPEN_MESSAGE_BYTES_MAX));
     let router = add(router, &filters, configured!(reflection_v1(), OPEN_MESSAGE_BYTES_MAX));
     let router = add(router, &filters, configured!(reflection_v1alpha(), OPEN_MESSAGE_BYTES_MAX));

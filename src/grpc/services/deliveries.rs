@@ -289,7 +289,8 @@ const REPLAY_SIZE_DEFAULT: usize = 1000;
 /// Most events that one call of ReplayDeliveries queues.
 const REPLAY_SIZE_MAX: usize = 10_000;
 
-/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account.
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account; or the name of
+/// a sink of notices.
 struct Parent {
     account: AccountId,
     subscription: Option<SubscriptionId>,
@@ -305,14 +306,14 @@ impl std::str::FromStr for Parent {
                 subscription: None,
             });
         }
-        let SubscriptionName { account, id } = text.parse()?;
+        let SubscriptionName { account, id } = SubscriptionName::parse_any(text)?;
         Ok(Self { account, subscription: Some(id) })
     }
 }
 
 impl Name for Parent {
     fn accounts(&self) -> Option<AccountScope> {
-        Some(AccountScope::One(self.account))
+        Some(self.account.scope())
     }
 }
 
@@ -336,7 +337,10 @@ impl std::str::FromStr for SummaryParent {
 
 impl Name for SummaryParent {
     fn accounts(&self) -> Option<AccountScope> {
-        Some(self.scope)
+        Some(match self.scope {
+            AccountScope::One(account) => account.scope(),
+            AccountScope::All => AccountScope::All,
+        })
     }
 }
 

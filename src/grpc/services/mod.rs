@@ -6,6 +6,7 @@ pub(super) mod backups;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod health;
+pub(super) mod notices;
 pub(super) mod publish;
 pub(super) mod publish_stream;
 pub(super) mod subscriptions;

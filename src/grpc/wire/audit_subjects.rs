@@ -7,7 +7,10 @@ use crate::{
     domain::{
         access::TokenId,
         audit::{AuditEnd, AuditSubject},
-        ids::{DeliveryName, SubscriptionId, SubscriptionName, parse_account_name},
+        ids::{
+            AccountId, AccountScope, DeliveryName, NoticeSinkName, SubscriptionId, SubscriptionName,
+            parse_account_name,
+        },
         subscription::{Mask, check_overlap},
     },
     gateway::BackupRun,
@@ -17,6 +20,12 @@ use crate::{
 /// The subject with this resource name; without a resource if the name is invalid.
 fn about<T: FromStr + Display>(name: &str) -> AuditSubject {
     let resource = name.parse::<T>().map(|name| name.to_string()).unwrap_or_default();
+    AuditSubject { resource, ..AuditSubject::default() }
+}
+
+/// The sink with this name.
+fn about_sink(name: &str) -> AuditSubject {
+    let resource = name.parse::<NoticeSinkName>().map(|name| name.0.to_string()).unwrap_or_default();
     AuditSubject { resource, ..AuditSubject::default() }
 }
 
@@ -132,6 +141,55 @@ impl AuditedRequest for v1::TestSubscriptionRequest {
 
     fn record_result(response: &Self::Response, end: &mut AuditEnd) {
         end.parameters = parameters([("http_status", Some(response.http_status.to_string()))]);
+    }
+}
+
+impl AuditedRequest for v1::CreateNoticeSinkRequest {
+    type Response = v1::CreateNoticeSinkResponse;
+    const METHOD: &'static str = "tidings.v1.NoticeService/CreateNoticeSink";
+
+    fn subject(&self) -> AuditSubject {
+        let Ok(scope) = self.parent.parse::<AccountScope>() else { return AuditSubject::default() };
+        let account = match scope {
+            AccountScope::One(account) => account,
+            AccountScope::All => AccountId::ALL,
+        };
+        let resource = match self.notice_sink_id.parse::<SubscriptionId>() {
+            Ok(id) => SubscriptionName { account, id: id.of_sink() }.to_string(),
+            Err(_) => format!("accounts/{account}"),
+        };
+        let kinds = self.notice_sink.as_ref().map_or(&[][..], |sink| &sink.kinds);
+        let kinds = names(kinds, v1::notice_sink::Kind::as_str_name);
+        AuditSubject { resource, parameters: parameters([("kinds", kinds)]), ..AuditSubject::default() }
+    }
+
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.resource = response.notice_sink.as_ref().map(|sink| sink.name.clone());
+    }
+}
+
+impl AuditedRequest for v1::DeleteNoticeSinkRequest {
+    type Response = v1::DeleteNoticeSinkResponse;
+    const METHOD: &'static str = "tidings.v1.NoticeService/DeleteNoticeSink";
+
+    fn subject(&self) -> AuditSubject {
+        about_sink(&self.name)
+    }
+}
+
+impl AuditedRequest for v1::TestNoticeSinkRequest {
+    type Response = v1::TestNoticeSinkResponse;
+    const METHOD: &'static str = "tidings.v1.NoticeService/TestNoticeSink";
+    // The POST has the sink's own timeout.
+    const IS_TIMED: bool = false;
+
+    fn subject(&self) -> AuditSubject {
+        about_sink(&self.name)
+    }
+
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        let status = response.attempt.as_ref().map(|attempt| attempt.http_status.to_string());
+        end.parameters = parameters([("http_status", status)]);
     }
 }
 

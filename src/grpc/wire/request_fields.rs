@@ -15,8 +15,8 @@ use crate::{
         access::TokenId,
         field_violation::{FieldViolations, ViolationKind},
         ids::{
-            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, SubscriptionId,
-            SubscriptionName, parse_account_name,
+            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, NoticeSinkName,
+            SubscriptionId, SubscriptionName, parse_account_name,
         },
         time::UnixMicros,
     },
@@ -188,7 +188,13 @@ impl Name for AccountScope {
 
 impl Name for SubscriptionName {
     fn accounts(&self) -> Option<AccountScope> {
-        Some(AccountScope::One(self.account))
+        Some(self.account.scope())
+    }
+}
+
+impl Name for NoticeSinkName {
+    fn accounts(&self) -> Option<AccountScope> {
+        Some(self.0.account.scope())
     }
 }
 
@@ -200,7 +206,7 @@ impl Name for EventName {
 
 impl Name for DeliveryName {
     fn accounts(&self) -> Option<AccountScope> {
-        Some(AccountScope::One(self.subscription.account))
+        Some(self.subscription.account.scope())
     }
 }
 

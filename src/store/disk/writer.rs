@@ -34,8 +34,8 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AcceptedEvent, Change, Created, DeliveryChange, Matches, NewEvent, NewSubscription,
-        NewToken, OperatorAction, QueueEvent, ReplayQuery, Settlement, StoreError, TokenChange,
+        Accepted, AcceptedEvent, Change, Created, DeliveryChange, NewEvent, NewSubscription, NewToken,
+        OperatorAction, QueueEvent, ReplayQuery, Settlement, StoreError, TokenChange,
     },
 };
 
@@ -186,7 +186,8 @@ impl Writer {
         index: usize,
         new: NewEvent,
     ) -> Result<Accepted, StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
+        let NewEvent { address, content, inbox_id, fingerprint, recipients } = new;
+        let EventAddress { account, id } = address;
         if let Some(id) = &id
             && let Some((first_fingerprint, accepted)) = self.find(batch, account, id)?
         {
@@ -197,8 +198,8 @@ impl Writer {
             };
         }
         // Only this thread changes the registry: it stays the same until the commit is written.
-        let Matches { subscriptions, .. } =
-            self.shared.registry.matching(account, content.event_type, inbox_id);
+        let registry = &self.shared.registry;
+        let subscriptions = registry.recipients(recipients, account, content.event_type, inbox_id);
         let seq = Seq(batch.first.0 + batch.entries.len() as u64);
         let id_given = id.is_some();
         let id = id.unwrap_or_else(|| EventId::made(batch.time, seq, self.random.random()));

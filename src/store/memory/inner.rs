@@ -19,7 +19,7 @@ use crate::{
     },
     event::StoredEvent,
     store::{
-        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, Matches, NewEvent, OWED_DELIVERY_BYTES,
+        Accepted, AcceptedEvent, DeliveryChange, DeliveryRecord, NewEvent, OWED_DELIVERY_BYTES,
         OWED_EVENT_BYTES, Owed, PendingDelivery, Registry, ReplayQuery, StoreError,
     },
 };
@@ -64,7 +64,8 @@ impl Inner {
         now: UnixMicros,
         stored: UnixMicros,
     ) -> Result<(Accepted, Option<AcceptedEvent>), StoreError> {
-        let NewEvent { address: EventAddress { account, id }, content, inbox_id, fingerprint } = new;
+        let NewEvent { address, content, inbox_id, fingerprint, recipients } = new;
+        let EventAddress { account, id } = address;
         let bytes = content.encoded.len() as u64;
         if let Some(row) = id.as_ref().and_then(|id| self.find(account, id)) {
             let id = row.event.name.id.clone();
@@ -74,7 +75,7 @@ impl Inner {
             let (create_time, delivery_count) = (row.event.create_time, row.delivery_count);
             return Ok((Accepted { id, create_time, duplicate: true, delivery_count }, None));
         }
-        let Matches { subscriptions, .. } = registry.matching(account, content.event_type, inbox_id);
+        let subscriptions = registry.recipients(recipients, account, content.event_type, inbox_id);
         self.last_seq += 1;
         let seq = Seq(self.last_seq);
         let id = id.unwrap_or_else(|| EventId::made(now, seq, self.random.random()));

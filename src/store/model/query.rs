@@ -8,7 +8,7 @@ use crate::{
         ids::{AccountId, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
-    event::StoredEvent,
+    event::{StoredEvent, notice::NOTICE_TYPE},
     proto::v1::EventType,
 };
 
@@ -78,7 +78,7 @@ impl ReplayQuery {
 pub struct EventQuery {
     /// Of this account.
     pub account: AccountId,
-    /// Of these kinds; empty means all.
+    /// Of these kinds; empty means all but notices.
     pub types: Vec<EventType>,
     /// Stored within this time.
     pub time: TimeRange,
@@ -86,6 +86,13 @@ pub struct EventQuery {
     pub before: Option<Seq>,
     /// Rows in a page at most. It ends earlier at [`PAGE_BYTES_MAX`].
     pub limit: usize,
+}
+
+impl EventQuery {
+    /// Whether it asks for events of this type.
+    pub fn wants_type(&self, event_type: EventType) -> bool {
+        if self.types.is_empty() { event_type != NOTICE_TYPE } else { self.types.contains(&event_type) }
+    }
 }
 
 /// A query for deliveries, newest event first.

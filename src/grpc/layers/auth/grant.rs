@@ -108,6 +108,21 @@ impl Grant {
             .with_metadata("scope", missing.scope.word()))
     }
 
+    /// Checks a scope that the call requires besides that of its method.
+    ///
+    /// # Errors
+    ///
+    /// The caller has not got it.
+    pub(in crate::grpc) fn require(&self, scope: Scope, what: &str) -> Result<(), GrpcError> {
+        if self.holder.rights().is_none_or(|rights| rights.allow(scope)) {
+            return Ok(());
+        }
+        self.metrics.call_denied(CallDenied::Scope);
+        let message = format!("{what} requires the scope {}, which the caller has not got", scope.word());
+        Err(GrpcError::new(Code::PermissionDenied, "SCOPE_DENIED", message)
+            .with_metadata("scope", scope.word()))
+    }
+
     /// The accounts that the call may name.
     pub(in crate::grpc) fn accounts(&self) -> &Accounts {
         self.holder.rights().map_or(&Accounts::All, |rights| &rights.accounts)

@@ -52,6 +52,12 @@ const METHODS: &[(&str, RequiredScope)] = &[
     scope("/tidings.v1.AccessTokenService/ListAccessTokens", Admin),
     scope("/tidings.v1.AccessTokenService/RevokeAccessToken", Admin),
     scope("/tidings.v1.AuditService/ListAuditRecords", Manage),
+    // For the sinks of all accounts the handler requires Admin besides.
+    scope("/tidings.v1.NoticeService/CreateNoticeSink", Manage),
+    scope("/tidings.v1.NoticeService/GetNoticeSink", Read),
+    scope("/tidings.v1.NoticeService/ListNoticeSinks", Read),
+    scope("/tidings.v1.NoticeService/DeleteNoticeSink", Manage),
+    scope("/tidings.v1.NoticeService/TestNoticeSink", Manage),
     scope("/tidings.v1.BackupService/CreateBackup", Admin),
     ("/grpc.health.v1.Health/Check", RequiredScope::Health),
     ("/grpc.health.v1.Health/Watch", RequiredScope::Health),

@@ -360,7 +360,7 @@ fn read_attempts(reader: &LogReader, last: LogPosition) -> Result<(), (LogPositi
 }
 
 fn name_of(meta: &EventMeta) -> String {
-    match (AccountId::new(meta.account), meta.id.parse()) {
+    match (AccountId::stored(meta.account), meta.id.parse()) {
         (Ok(account), Ok(id)) => EventName { account, id }.to_string(),
         _ => format!("event {} of account {}", meta.id, meta.account),
     }

@@ -115,7 +115,7 @@ pub fn next_seq_of_gap(payload: &[u8]) -> Result<u64, RecordError> {
 
 /// Checks that an event has a name, and that its subscriptions rise.
 fn check(entry: &EventEntry) -> Result<(), RecordError> {
-    if AccountId::new(entry.account).is_err() || !EventId::fits(&entry.id) {
+    if AccountId::stored(entry.account).is_err() || !EventId::fits(&entry.id) {
         return Err(RecordError("a commit of an event that has no name".to_owned()));
     }
     let is_in_order = entry.subscriptions.is_sorted_by(|one, next| one < next);

@@ -179,7 +179,7 @@ pub fn decode(index: &[u8], state: &[u8]) -> Result<VolumeDetail, RecordError> {
             .get(id_from..id_end)
             .ok_or_else(|| RecordError("an index with too few ids".to_owned()))?;
         id_from = id_end;
-        if AccountId::new(index.accounts[event]).is_err() || !EventId::fits(id) {
+        if AccountId::stored(index.accounts[event]).is_err() || !EventId::fits(id) {
             return Err(RecordError("an index with an event that has no name".to_owned()));
         }
         let fingerprint = index.fingerprints[event * 16..][..16].try_into().expect("16 bytes");
@@ -263,7 +263,7 @@ impl EventMeta {
         if !self.id_given {
             return None;
         }
-        let account = AccountId::new(self.account).expect("it was one when it was stored");
+        let account = AccountId::stored(self.account).expect("it was one when it was stored");
         let id: EventId = self.id.parse().expect("it was one when it was stored");
         Some(event_id_index::hash(account, &id))
     }

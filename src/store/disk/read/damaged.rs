@@ -125,5 +125,5 @@ impl Shared {
 
 /// The name in the index; `None` if that is not a name.
 fn name_of(found: &EventRef) -> Option<EventName> {
-    Some(EventName { account: AccountId::new(found.meta.account).ok()?, id: found.meta.id.parse().ok()? })
+    Some(EventName { account: AccountId::stored(found.meta.account).ok()?, id: found.meta.id.parse().ok()? })
 }

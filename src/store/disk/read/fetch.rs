@@ -266,7 +266,8 @@ fn event_of(found: &EventRef, encoded: &[u8]) -> Result<StoredEvent, ReadError> 
 
 fn name_of(meta: &EventMeta) -> Result<EventName, RecordError> {
     let id = meta.id.parse().map_err(|error| RecordError(format!("event id: {error}")))?;
-    let account = AccountId::new(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
+    let account =
+        AccountId::stored(meta.account).map_err(|error| RecordError(format!("account: {error}")))?;
     Ok(EventName { account, id })
 }
 

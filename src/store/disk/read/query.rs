@@ -288,7 +288,7 @@ impl Shared {
                 if meta.account == account
                     && query.before.is_none_or(|before| seq < before)
                     && query.time.contains(meta.time)
-                    && (query.types.is_empty() || query.types.contains(&meta.event_type()))
+                    && query.wants_type(meta.event_type())
                 {
                     found.push(EventRef::new(volume, detail, event), meta.len as usize)?;
                 }
@@ -404,7 +404,7 @@ impl Shared {
 pub fn is_replayable(query: &ReplayQuery, volume: &Volume, detail: &VolumeDetail, event: usize) -> bool {
     let (meta, seq) = (&detail.events[event], detail.seq(volume.first, event));
     let event_type = meta.event_type();
-    let Ok(account) = AccountId::new(meta.account) else { return false };
+    let Ok(account) = AccountId::stored(meta.account) else { return false };
     if !query.wants_event(seq, account, event_type, meta.time) {
         return false;
     }

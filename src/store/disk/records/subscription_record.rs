@@ -10,6 +10,7 @@ use crate::{
     domain::{
         ids::{Seq, SubscriptionKey, SubscriptionName},
         key_pair::KeyPair,
+        notice::{NoticeKinds, Noticed, Trouble},
         payload_format::PayloadFormat,
         secret::Secret,
         signature::Signer,
@@ -117,6 +118,47 @@ pub struct SubscriptionRecord {
     /// The private key; empty if there is none.
     #[prost(string, tag = "31")]
     key_pair: String,
+    /// Rows from before there were notices have none.
+    #[prost(message, optional, tag = "60")]
+    notices: Option<NoticesRecord>,
+}
+
+/// The kinds of a sink, or what sinks were told of a subscription.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct NoticesRecord {
+    /// See [`NoticeKinds::bits`]; 0 unless it is a sink.
+    #[prost(uint32, tag = "1")]
+    kinds: u32,
+    /// 0 none, 1 failing, 2 suspended.
+    #[prost(uint32, tag = "2")]
+    trouble: u32,
+    #[prost(uint32, tag = "3")]
+    backlog_level: u32,
+    #[prost(uint64, tag = "4")]
+    count: u64,
+}
+
+impl NoticesRecord {
+    fn of(subscription: &Subscription) -> Self {
+        let Noticed { trouble, backlog_level, count } = subscription.noticed;
+        let trouble = match trouble {
+            Trouble::None => 0,
+            Trouble::Failing => 1,
+            Trouble::Suspended => 2,
+        };
+        let kinds = subscription.settings.notices.map_or(0, NoticeKinds::bits);
+        Self { kinds, trouble, backlog_level, count }
+    }
+
+    fn noticed(self) -> Result<Noticed, RecordError> {
+        let trouble = match self.trouble {
+            0 => Trouble::None,
+            1 => Trouble::Failing,
+            2 => Trouble::Suspended,
+            other => return Err(unreadable("trouble of an endpoint", other)),
+        };
+        Ok(Noticed { trouble, backlog_level: self.backlog_level, count: self.count })
+    }
 }
 
 impl SubscriptionRecord {
@@ -209,6 +251,8 @@ impl From<&Subscription> for SubscriptionRecord {
                 SignatureScheme::Ed25519 => 2,
             },
             key_pair: private_key(&subscription.signing_secrets.newest),
+            notices: Some(NoticesRecord::of(subscription))
+                .filter(|notices| *notices != NoticesRecord::default()),
         }
     }
 }
@@ -217,11 +261,13 @@ impl TryFrom<SubscriptionRecord> for Subscription {
     type Error = RecordError;
 
     fn try_from(record: SubscriptionRecord) -> Result<Self, RecordError> {
-        let name: SubscriptionName = record.name.parse().map_err(|e| unreadable("name", e))?;
+        let name = SubscriptionName::parse_any(&record.name).map_err(|e| unreadable("name", e))?;
+        let notices = record.notices.unwrap_or_default();
         let event_types = record.event_types.iter().map(|&number| EventType::try_from(number));
         let settings = Settings {
             display_name: record.display_name,
             url: Url::parse(&record.url).map_err(|e| unreadable("url", e))?,
+            notices: NoticeKinds::from_bits(notices.kinds),
             event_types: event_types.collect::<Result<_, _>>().map_err(|e| unreadable("event type", e))?,
             inbox_ids: record.inbox_ids,
             payload_format: PayloadFormat::from_disk(record.payload_format)
@@ -266,6 +312,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 probed: record.probed.map(Seq),
                 probes: record.probes,
             },
+            noticed: notices.noticed()?,
             signing_secrets: SigningSecrets {
                 newest: signer(record.signing_secret, record.key_pair)?,
                 older: record
