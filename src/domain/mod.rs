@@ -11,6 +11,7 @@ pub mod event_routing;
 pub mod field_violation;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod give_up;
 pub mod ids;
 pub mod key_pair;
 pub mod notice;

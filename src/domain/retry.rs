@@ -7,6 +7,7 @@ use rand::{Rng, RngExt};
 
 use super::{
     delivery::{Attempt, DeliveryState, Outcome},
+    give_up::GiveUpStatuses,
     time::UnixMicros,
 };
 
@@ -26,6 +27,8 @@ pub struct RetryPolicy {
     pub min_backoff: Duration,
     /// Longest wait before any retry; at least `min_backoff`.
     pub max_backoff: Duration,
+    /// Responses after which a delivery fails at once.
+    pub give_up: GiveUpStatuses,
 }
 
 /// The rule that a retry policy breaks. The text is for the caller that sent it.
@@ -60,7 +63,12 @@ impl Default for RetryPolicy {
     /// 12 attempts, 5 seconds doubling to 6 hours. The eleven waits add up to 2 hours 51 minutes at most and
     /// half of that on average. Only policies with more attempts reach the 6 hours.
     fn default() -> Self {
-        Self { max_attempts: 12, min_backoff: Duration::from_secs(5), max_backoff: Duration::from_hours(6) }
+        Self {
+            max_attempts: 12,
+            min_backoff: Duration::from_secs(5),
+            max_backoff: Duration::from_hours(6),
+            give_up: GiveUpStatuses::NONE,
+        }
     }
 }
 
@@ -81,7 +89,7 @@ impl RetryPolicy {
         } else if max_backoff < min_backoff {
             Err(RetryPolicyError::Order)
         } else {
-            Ok(Self { max_attempts, min_backoff, max_backoff })
+            Ok(Self { max_attempts, min_backoff, max_backoff, give_up: GiveUpStatuses::NONE })
         }
     }
 
@@ -107,7 +115,11 @@ impl RetryPolicy {
             return DeliveryState::Failed;
         }
         // An endpoint that is gone for good is suspended, and its deliveries wait for it.
-        let gone = attempt.outcome == Outcome::HttpStatus && attempt.http_status == StatusCode::GONE.as_u16();
+        let has_responded = attempt.outcome == Outcome::HttpStatus;
+        let gone = has_responded && attempt.http_status == StatusCode::GONE.as_u16();
+        if has_responded && self.give_up.contains(attempt.http_status) {
+            return DeliveryState::Failed;
+        }
         if attempts >= self.max_attempts && !gone {
             return DeliveryState::Failed;
         }
@@ -219,7 +231,6 @@ mod tests {
         for outcome in
             [Outcome::HttpStatus, Outcome::Timeout, Outcome::Connect, Outcome::Io, Outcome::Blocked]
         {
-            // A status that came before the connection broke says nothing final.
             for status in [0, 400, 503] {
                 let attempt = ended(outcome, status, None);
                 assert!(matches!(next(policy, &attempt, 11, 0), DeliveryState::Retrying { .. }));
@@ -227,6 +238,26 @@ mod tests {
                 assert_eq!(next(policy, &attempt, u32::MAX, 0), DeliveryState::Failed);
             }
         }
+    }
+
+    #[test]
+    fn a_status_that_is_given_up_on_ends_a_delivery_and_no_other_failure_does() {
+        let mut policy = RetryPolicy::default();
+        policy.give_up.insert("4xx").unwrap();
+        let random = &mut StdRng::seed_from_u64(0);
+        let not_found = ended(Outcome::HttpStatus, 404, Some(Duration::from_secs(9)));
+        assert_eq!(next(policy, &not_found, 1, 0), DeliveryState::Failed);
+        for (outcome, status) in [
+            (Outcome::HttpStatus, 429),
+            (Outcome::HttpStatus, 500),
+            (Outcome::HttpStatus, 410),
+            (Outcome::Timeout, 0),
+        ] {
+            let other = ended(outcome, status, None);
+            assert!(matches!(next(policy, &other, 1, 0), DeliveryState::Retrying { .. }), "{status}");
+        }
+        let probe = policy.next_state_of_probe(&not_found, 1, NOW, Duration::from_hours(1), random);
+        assert!(matches!(probe, DeliveryState::Retrying { .. }), "a probe never makes a delivery fail");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
         event_routing::EventAddress,
+        give_up::GiveUpStatuses,
         ids::{AccountId, SubscriptionKey},
         payload_format::PayloadFormat,
         secret::Secret,
@@ -185,6 +186,8 @@ fn account(number: i64) -> AccountId {
 
 fn settings(id: &str) -> Settings {
     let url = Url::parse(&format!("https://{id}.example.com/hook?key=1")).unwrap();
+    let mut give_up = GiveUpStatuses::NONE;
+    give_up.insert("404").expect("it is a status");
     Settings {
         display_name: "a receiver".to_owned(),
         inbox_ids: vec![3, 1],
@@ -194,6 +197,7 @@ fn settings(id: &str) -> Settings {
             max_attempts: Some(3),
             min_backoff: Some(Duration::from_secs(1)),
             max_backoff: None,
+            give_up,
         },
         timeout: Some(Duration::from_millis(1500)),
         max_in_flight: Some(7),

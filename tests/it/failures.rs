@@ -219,6 +219,34 @@ async fn a_receiver_that_is_gone_for_good_keeps_its_debts_and_is_not_tried_again
 }
 
 #[tokio::test]
+async fn statuses_are_retried_unless_the_subscription_gives_up_on_them() {
+    let gateway = Launcher::new().start().await;
+    for (status, gives_up) in
+        [(404, true), (422, true), (503, true), (429, false), (408, false), (500, false)]
+    {
+        let receiver = Receiver::first([Response::status(status)]).await;
+        let retry_policy = v1::RetryPolicy {
+            give_up_statuses: ["4xx", "503"].map(str::to_owned).into(),
+            ..attempts(5).unwrap()
+        };
+        let asked =
+            v1::Subscription { retry_policy: Some(retry_policy.clone()), ..subscription(receiver.url("/")) };
+        let subscribed = gateway.client.subscribe(ACCOUNT, asked).await;
+        let shown = gateway.client.subscription(&subscribed.name).await.retry_policy.unwrap();
+        assert_eq!(shown.give_up_statuses, ["503", "4xx"]);
+        let published = gateway.client.publish(ACCOUNT, full(KIND)).await;
+        let name = subscribed.delivery(id_of(&published.event));
+        let state = if gives_up { State::Failed } else { State::Succeeded };
+        let delivery = gateway.client.delivery_in(&name, state).await;
+        assert_eq!(delivery.attempt_count, if gives_up { 1 } else { 2 }, "{status}: {delivery:#?}");
+        assert_eq!(delivery.attempts[0].http_status, i32::from(status));
+        assert_eq!(receiver.seen().len(), if gives_up { 1 } else { 2 }, "{status}");
+        gateway.client.delete(&subscribed.name, false).await.unwrap();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_is_refused_is_tried_again() {
     let address = closed_address();
     let gateway = Launcher::new().start().await;

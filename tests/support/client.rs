@@ -95,7 +95,7 @@ pub fn retry_policy(
     max_backoff: Duration,
 ) -> Option<v1::RetryPolicy> {
     let (min_backoff, max_backoff) = (duration(min_backoff), duration(max_backoff));
-    Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff })
+    Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff, ..Default::default() })
 }
 
 /// A duration of the protocol.

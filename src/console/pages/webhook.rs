@@ -137,7 +137,10 @@ fn retry(policy: &v1::RetryPolicy) -> String {
             parts.push(format!("{label} {}", view::proto_duration(wait)));
         }
     }
-    parts.join(", ")
+    if !policy.give_up_statuses.is_empty() {
+        parts.push(format!("never after {}", policy.give_up_statuses.join(", ")));
+    }
+    parts.join("; ")
 }
 
 fn tls(options: &v1::TlsOptions) -> Vec<String> {

@@ -33,7 +33,7 @@ const MASK: [&str; 11] = [
 ];
 
 /// The paths of the contract and the names of the form's fields; a path may go deeper than its entry.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
     ("subscription_id", "id"),
     ("signing_secret", "secret"),
     ("subscription.display_name", "name"),
@@ -44,6 +44,7 @@ const NAMES: [(&str, &str); 14] = [
     ("subscription.headers", "headers"),
     ("subscription.retry_policy.max_attempts", "attempts"),
     ("subscription.retry_policy.min_backoff", "first_wait"),
+    ("subscription.retry_policy.give_up_statuses", "give_up"),
     ("subscription.retry_policy", "longest_wait"),
     ("subscription.timeout", "timeout"),
     ("subscription.max_in_flight", "in_flight"),
@@ -71,6 +72,7 @@ struct FormPage {
     attempts: String,
     first_wait: String,
     longest_wait: String,
+    give_up: String,
     signature: &'static str,
     chosen_id: String,
     faults: Faults,
@@ -139,7 +141,7 @@ pub(super) async fn create(visitor: Visitor, Path(account): Path<i64>, Form(form
 pub(super) async fn ask_edit(visitor: Visitor, Path((account, id)): Path<(i64, String)>) -> Shown {
     let found = webhook::get(&visitor.api, account, &id).await?;
     let mut form = filled(&visitor, account, &id, &Fields::default(), Faults::default());
-    let retry = found.retry_policy.unwrap_or_default();
+    let retry = found.retry_policy.clone().unwrap_or_default();
     form.is_open = !found.inbox_ids.is_empty()
         || !found.headers.is_empty()
         || found.ordered
@@ -165,6 +167,7 @@ pub(super) async fn ask_edit(visitor: Visitor, Path((account, id)): Path<(i64, S
     form.attempts = positive(retry.max_attempts);
     form.first_wait = seconds(retry.min_backoff);
     form.longest_wait = seconds(retry.max_backoff);
+    form.give_up = retry.give_up_statuses.join(", ");
     form.signature = if found.signature_scheme() == SignatureScheme::Ed25519 { "ed25519" } else { "hmac" };
     Ok(page(&form))
 }
@@ -223,6 +226,7 @@ fn filled(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faul
         "attempts",
         "first_wait",
         "longest_wait",
+        "give_up",
         "id",
         "secret",
     ];
@@ -255,6 +259,7 @@ fn filled(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faul
         attempts: form.get("attempts").to_owned(),
         first_wait: form.get("first_wait").to_owned(),
         longest_wait: form.get("longest_wait").to_owned(),
+        give_up: form.get("give_up").to_owned(),
         signature: if form.get("signature") == "ed25519" { "ed25519" } else { "hmac" },
         chosen_id: form.get("id").to_owned(),
         is_open: advanced.iter().any(|name| form.has(name) || !faults.at(name).is_empty()),
@@ -277,6 +282,7 @@ fn subscription(form: &Fields, faults: &mut Faults) -> v1::Subscription {
         max_attempts: number(form, faults, "attempts").unwrap_or_default(),
         min_backoff: wait(form, faults, "first_wait"),
         max_backoff: wait(form, faults, "longest_wait"),
+        give_up_statuses: listed(form, "give_up").map(str::to_owned).collect(),
     };
     v1::Subscription {
         display_name: form.get("name").to_owned(),
@@ -320,9 +326,13 @@ fn wait(form: &Fields, faults: &mut Faults, name: &str) -> Option<prost_types::D
     duration
 }
 
+/// Texts with commas or spaces between them.
+fn listed<'a>(form: &'a Fields, name: &str) -> impl Iterator<Item = &'a str> {
+    form.get(name).split([',', ' ', '\n']).map(str::trim).filter(|text| !text.is_empty())
+}
+
 fn inboxes(form: &Fields, faults: &mut Faults) -> Vec<i64> {
-    let texts = form.get("inboxes").split([',', ' ', '\n']).map(str::trim).filter(|text| !text.is_empty());
-    let numbers: Result<Vec<_>, _> = texts.map(str::parse).collect();
+    let numbers: Result<Vec<_>, _> = listed(form, "inboxes").map(str::parse).collect();
     numbers.unwrap_or_else(|_| {
         faults.push("inboxes", "Must be numbers of inboxes, with commas between them.");
         Vec::new()
@@ -362,7 +372,7 @@ mod tests {
     fn a_form_becomes_a_subscription() {
         let form = Fields::parse(
             b"name=CRM&url=https%3A%2F%2Fa.example&event=message_created&event=contact_updated&format=chatwoot\
-              &inboxes=1%2C+2&headers=X-Key%3A+a%3Ab%0D%0AY%3A&timeout=2.5&attempts=3&ordered=on&signature=ed25519",
+              &inboxes=1%2C+2&headers=X-Key%3A+a%3Ab%0D%0AY%3A&timeout=2.5&attempts=3&give_up=404%2C+5xx&ordered=on&signature=ed25519",
         );
         let mut faults = Faults::default();
         let made = subscription(&form, &mut faults);
@@ -372,7 +382,8 @@ mod tests {
         assert_eq!(made.inbox_ids, [1, 2]);
         assert_eq!(made.headers, [("X-Key".into(), "a:b".into()), ("Y".into(), String::new())].into());
         assert_eq!(made.timeout, Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }));
-        assert_eq!(made.retry_policy.unwrap().max_attempts, 3);
+        let retry = made.retry_policy.unwrap();
+        assert_eq!((retry.max_attempts, retry.give_up_statuses), (3, vec!["404".into(), "5xx".into()]));
         assert!(made.ordered && made.payload_format == 3 && made.signature_scheme == 2);
     }
 
@@ -395,6 +406,7 @@ mod tests {
             ("subscription.headers[\"X\"]", "headers"),
             ("subscription.retry_policy.min_backoff", "first_wait"),
             ("subscription.retry_policy.max_backoff", "longest_wait"),
+            ("subscription.retry_policy.give_up_statuses[1]", "give_up"),
         ] {
             assert_eq!(name(path), Some(field));
         }

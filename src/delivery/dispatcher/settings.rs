@@ -10,7 +10,7 @@ use crate::{
         declared_defaults,
         quantities::{bytes, count, duration},
     },
-    domain::{delivery::LANE_WINDOW, retry::RetryPolicy},
+    domain::{delivery::LANE_WINDOW, give_up::GiveUpStatuses, retry::RetryPolicy},
 };
 
 /// Wait before repeating a read or a settlement that the store refused.
@@ -104,6 +104,7 @@ impl RetrySettings {
             max_attempts: self.retry_max_attempts,
             min_backoff: self.retry_min_backoff,
             max_backoff: self.retry_max_backoff,
+            give_up: GiveUpStatuses::NONE,
         }
     }
 }

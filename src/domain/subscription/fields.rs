@@ -16,6 +16,7 @@ use super::{
 use crate::{
     domain::{
         field_violation::FieldViolations,
+        give_up::GiveUpStatuses,
         payload_format::PayloadFormat,
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN},
         secret::{REDACTED, Secret},
@@ -63,7 +64,7 @@ pub(super) struct Draft {
 }
 
 /// Every field, and every part of a field that a mask may name.
-const FIELDS: [Field; 20] = [
+const FIELDS: [Field; 21] = [
     Field {
         path: "display_name",
         is_set: |message| !message.display_name.is_empty(),
@@ -105,18 +106,25 @@ const FIELDS: [Field; 20] = [
     },
     Field {
         path: "retry_policy.max_attempts",
-        is_set: |message| message.retry_policy.is_some_and(|policy| policy.max_attempts != 0),
+        is_set: |message| message.retry_policy.as_ref().is_some_and(|policy| policy.max_attempts != 0),
         apply: |reader, draft| draft.settings.retry.max_attempts = reader.max_attempts(),
     },
     Field {
         path: "retry_policy.min_backoff",
-        is_set: |message| message.retry_policy.is_some_and(|policy| policy.min_backoff.is_some()),
+        is_set: |message| message.retry_policy.as_ref().is_some_and(|policy| policy.min_backoff.is_some()),
         apply: |reader, draft| draft.settings.retry.min_backoff = reader.min_backoff(),
     },
     Field {
         path: "retry_policy.max_backoff",
-        is_set: |message| message.retry_policy.is_some_and(|policy| policy.max_backoff.is_some()),
+        is_set: |message| message.retry_policy.as_ref().is_some_and(|policy| policy.max_backoff.is_some()),
         apply: |reader, draft| draft.settings.retry.max_backoff = reader.max_backoff(),
+    },
+    Field {
+        path: "retry_policy.give_up_statuses",
+        is_set: |message| {
+            message.retry_policy.as_ref().is_some_and(|policy| !policy.give_up_statuses.is_empty())
+        },
+        apply: |reader, draft| draft.settings.retry.give_up = reader.give_up_statuses(),
     },
     Field {
         path: "timeout",
@@ -351,6 +359,7 @@ impl<'a> Reader<'a> {
             max_attempts: self.max_attempts(),
             min_backoff: self.min_backoff(),
             max_backoff: self.max_backoff(),
+            give_up: self.give_up_statuses(),
         }
     }
 
@@ -375,6 +384,17 @@ impl<'a> Reader<'a> {
     fn max_backoff(&mut self) -> Option<Duration> {
         let wait = self.message.retry_policy.as_ref()?.max_backoff?;
         self.duration("retry_policy.max_backoff", wait, BACKOFF_MIN, BACKOFF_MAX)
+    }
+
+    fn give_up_statuses(&mut self) -> GiveUpStatuses {
+        let mut statuses = GiveUpStatuses::NONE;
+        let Some(policy) = &self.message.retry_policy else { return statuses };
+        for (index, text) in policy.give_up_statuses.iter().enumerate() {
+            if let Err(description) = statuses.insert(text) {
+                self.invalid(&format!("retry_policy.give_up_statuses[{index}]"), description);
+            }
+        }
+        statuses
     }
 
     fn tls_message(&self) -> v1::TlsOptions {

@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn a_field_is_found_by_its_path() {
-        let of_policy =
-            ["max_attempts", "min_backoff", "max_backoff"].map(|part| format!("retry_policy.{part}"));
+        let of_policy = ["max_attempts", "min_backoff", "max_backoff", "give_up_statuses"]
+            .map(|part| format!("retry_policy.{part}"));
         let of_policy = of_policy.iter().map(|path| Field::by_path(path).unwrap());
         for known in Field::top_level().chain(of_policy) {
             assert_eq!(Field::by_path(known.path()), Some(known));

@@ -6,7 +6,10 @@ use url::Url;
 
 use super::tls::{TlsOptions, TlsProfile};
 use crate::{
-    domain::{notice::NoticeKinds, payload_format::PayloadFormat, retry::RetryPolicy, secret::Secret},
+    domain::{
+        give_up::GiveUpStatuses, notice::NoticeKinds, payload_format::PayloadFormat, retry::RetryPolicy,
+        secret::Secret,
+    },
     proto::v1::EventType,
 };
 
@@ -113,6 +116,8 @@ pub struct RetryOverrides {
     pub min_backoff: Option<Duration>,
     /// The longest wait.
     pub max_backoff: Option<Duration>,
+    /// Responses after which a delivery fails at once. The server's default has none.
+    pub give_up: GiveUpStatuses,
 }
 
 impl RetryOverrides {
@@ -124,6 +129,7 @@ impl RetryOverrides {
             min_backoff,
             // If only the minimum is overridden, it may exceed the default maximum.
             max_backoff: self.max_backoff.unwrap_or(defaults.max_backoff).max(min_backoff),
+            give_up: self.give_up,
         }
     }
 }

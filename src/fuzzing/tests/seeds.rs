@@ -185,6 +185,7 @@ fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
             max_attempts: 3,
             min_backoff: seconds(1),
             max_backoff: seconds(9),
+            give_up_statuses: vec!["404".to_owned(), "5xx".to_owned()],
         }),
         timeout: seconds(5),
         max_in_flight: 4,

@@ -100,6 +100,7 @@ fn retry_policy(retry: RetryOverrides) -> Option<v1::RetryPolicy> {
         max_attempts: retry.max_attempts.map_or(0, int32),
         min_backoff: retry.min_backoff.map(duration),
         max_backoff: retry.max_backoff.map(duration),
+        give_up_statuses: retry.give_up.texts(),
     };
     (retry != RetryOverrides::default()).then_some(policy)
 }

@@ -241,6 +241,18 @@ pub fn changes() -> Vec<Line> {
             update(&["headers"], |s| drop(s.headers.insert("x-new".into(), "***".into()))),
             &["subscription.headers[\"x-new\"]"],
         ),
+        invalid(
+            "a success that is given up on, and one status twice",
+            update(&["retry_policy.give_up_statuses"], |s| {
+                let give_up_statuses = ["404", "200", "404", "410"].map(str::to_owned).into();
+                s.retry_policy = Some(v1::RetryPolicy { give_up_statuses, ..Default::default() });
+            }),
+            &[
+                "subscription.retry_policy.give_up_statuses[1]",
+                "subscription.retry_policy.give_up_statuses[2]",
+                "subscription.retry_policy.give_up_statuses[3]",
+            ],
+        ),
         exists(
             "the URL of another subscription",
             update(&["url"], |s| s.url = "https://other.example.com/".into()),
@@ -304,7 +316,8 @@ fn retry(max_attempts: i32, min_backoff: Option<i64>, max_backoff: Option<i64>) 
     let seconds = |seconds| Duration { seconds, nanos: 0 };
     let (min_backoff, max_backoff) = (min_backoff.map(seconds), max_backoff.map(seconds));
     spoilt(|subscription| {
-        subscription.retry_policy = Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff });
+        subscription.retry_policy =
+            Some(v1::RetryPolicy { max_attempts, min_backoff, max_backoff, ..Default::default() });
     })
 }
 

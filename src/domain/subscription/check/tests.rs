@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
-use crate::{domain::secret::REDACTED, proto::v1::EventType};
+use crate::{
+    domain::{give_up::GiveUpStatuses, secret::REDACTED},
+    proto::v1::EventType,
+};
 
 const DEFAULTS: RetryPolicy = RetryPolicy {
     max_attempts: 12,
     min_backoff: Duration::from_secs(5),
     max_backoff: Duration::from_secs(6 * 3600),
+    give_up: GiveUpStatuses::NONE,
 };
 
 fn message() -> v1::Subscription {
@@ -44,7 +48,12 @@ fn every_violation_is_found_at_once() {
         inbox_ids: vec![0, 7, 7],
         payload_format: 4,
         headers: BTreeMap::from([("host".into(), "h".into()), ("x-a".into(), "***".into())]),
-        retry_policy: Some(v1::RetryPolicy { max_attempts: 51, min_backoff: seconds(-1), max_backoff: None }),
+        retry_policy: Some(v1::RetryPolicy {
+            max_attempts: 51,
+            min_backoff: seconds(-1),
+            max_backoff: None,
+            give_up_statuses: ["404", "2xx", "404"].map(str::to_owned).into(),
+        }),
         timeout: seconds(31),
         max_in_flight: 257,
         annotations: BTreeMap::from([(String::new(), String::new())]),
@@ -66,6 +75,8 @@ fn every_violation_is_found_at_once() {
             "s.headers[\"x-a\"]",
             "s.retry_policy.max_attempts",
             "s.retry_policy.min_backoff",
+            "s.retry_policy.give_up_statuses[1]",
+            "s.retry_policy.give_up_statuses[2]",
             "s.timeout",
             "s.max_in_flight",
             "s.annotations",
@@ -106,7 +117,7 @@ fn three_stars_keep_a_stored_header_and_nothing_else() {
 fn a_longest_wait_below_the_servers_first_one_is_refused() {
     let policy = v1::RetryPolicy { max_backoff: seconds(2), ..Default::default() };
     let with = |policy| v1::Subscription { retry_policy: Some(policy), ..message() };
-    let violations = check_new(&with(policy), "s", DEFAULTS).unwrap_err();
+    let violations = check_new(&with(policy.clone()), "s", DEFAULTS).unwrap_err();
     assert_eq!(fields(&violations), ["s.retry_policy.max_backoff"]);
     let policy = v1::RetryPolicy { min_backoff: seconds(1), ..policy };
     assert!(check_new(&with(policy), "s", DEFAULTS).is_ok());
@@ -114,7 +125,7 @@ fn a_longest_wait_below_the_servers_first_one_is_refused() {
 
 #[test]
 fn one_part_of_the_retry_policy_can_be_set_and_unset() {
-    let policy = v1::RetryPolicy { max_attempts: 3, min_backoff: seconds(7), max_backoff: None };
+    let policy = v1::RetryPolicy { max_attempts: 3, min_backoff: seconds(7), ..Default::default() };
     let message = v1::Subscription { retry_policy: Some(policy), ..Default::default() };
     let mask = mask(&["retry_policy.max_attempts"]);
     let new = check_update(&stored(), &message, &mask, "s", DEFAULTS).unwrap();

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{AccessTokenRecord, RecordError, micros, unreadable};
 use crate::{
     domain::{
+        give_up::GiveUpStatuses,
         ids::{Seq, SubscriptionKey, SubscriptionName},
         key_pair::KeyPair,
         notice::{NoticeKinds, Noticed, Trouble},
@@ -118,6 +119,9 @@ pub struct SubscriptionRecord {
     /// The private key; empty if there is none.
     #[prost(string, tag = "31")]
     key_pair: String,
+    /// See [`GiveUpStatuses::texts`].
+    #[prost(string, repeated, tag = "42")]
+    give_up: Vec<String>,
     /// Rows from before there were notices have none.
     #[prost(message, optional, tag = "60")]
     notices: Option<NoticesRecord>,
@@ -253,6 +257,7 @@ impl From<&Subscription> for SubscriptionRecord {
             key_pair: private_key(&subscription.signing_secrets.newest),
             notices: Some(NoticesRecord::of(subscription))
                 .filter(|notices| *notices != NoticesRecord::default()),
+            give_up: settings.retry.give_up.texts(),
         }
     }
 }
@@ -264,6 +269,10 @@ impl TryFrom<SubscriptionRecord> for Subscription {
         let name = SubscriptionName::parse_any(&record.name).map_err(|e| unreadable("name", e))?;
         let notices = record.notices.unwrap_or_default();
         let event_types = record.event_types.iter().map(|&number| EventType::try_from(number));
+        let mut give_up = GiveUpStatuses::NONE;
+        for text in &record.give_up {
+            give_up.insert(text).map_err(|e| unreadable("status", e))?;
+        }
         let settings = Settings {
             display_name: record.display_name,
             url: Url::parse(&record.url).map_err(|e| unreadable("url", e))?,
@@ -277,6 +286,7 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 max_attempts: record.max_attempts,
                 min_backoff: record.min_backoff.map(Duration::from_micros),
                 max_backoff: record.max_backoff.map(Duration::from_micros),
+                give_up,
             },
             timeout: record.timeout.map(Duration::from_micros),
             max_in_flight: record
