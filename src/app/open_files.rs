@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::Config;
 use crate::{
-    delivery::http::client::{DESCRIPTORS_PER_LOOKUP, lookups_max},
+    delivery::http::client::{DESCRIPTORS_PER_LOOKUP, further_dials_max, lookups_max},
     ops,
     store::disk,
 };
@@ -66,7 +66,7 @@ fn of_connections(config: &Config) -> usize {
     let console = config.console.console_listen.address().map_or(0, |_| config.console.connections_max);
     let clients = config.grpc.connections.connections_max + ingest + console + ops::CONNECTIONS_MAX;
     let attempts = config.dispatch.attempts_in_flight_max;
-    let lookups = lookups_max(attempts) * DESCRIPTORS_PER_LOOKUP;
+    let lookups = lookups_max(attempts) * DESCRIPTORS_PER_LOOKUP + further_dials_max(attempts);
     let endpoints =
         attempts + config.gateway.tests_in_flight_max + config.webhook_client.idle_connections_max;
     BASE + clients + endpoints + lookups

@@ -1,14 +1,21 @@
-//! Names that do not resolve: those whose servers are silent keep no other account's from resolving.
+//! Names that do not resolve: those whose servers are silent keep no other account's from resolving. And names
+//! with an address that does not respond.
+
+use std::time::Duration;
 
 use tidings::proto::v1::{self, delivery::State, delivery_attempt::Outcome};
 
 use crate::support::{
-    client::{attempts, subscription},
+    client::{attempts, duration, id_of, subscription},
     dns_server::DnsServer,
     events::{message, publish_request},
     eventually,
     process::Launcher,
     receiver::{Receiver, Response},
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
 };
 
 const SILENT: i64 = 1;
@@ -71,5 +78,39 @@ async fn names_in_a_silent_zone_leave_the_look_ups_of_other_accounts_alone() {
         }
     }
     assert_eq!((slow, waited), (AT_ONCE, NAMES - AT_ONCE));
+    gateway.stop().await;
+}
+
+/// Holds the queue of a listener that accepts nobody: once it is full, the system drops all others.
+async fn silent_at(address: &str) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+    while let Ok(stream) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn a_name_with_a_silent_address_is_posted_to_at_another_one_within_a_moment() {
+    let Some(names) = DnsServer::start().await else { return };
+    // The system prefers the address that is nearest to its own: the silent one.
+    let (silent, _waiting) = silent_at("127.0.0.1:0").await;
+    let port = silent.local_addr().unwrap().port();
+    let receiver = Receiver::at(&format!("127.0.0.9:{port}")).await;
+    names.set("dual.example", vec![["127.0.0.1", "127.0.0.9"].map(|ip| ip.parse().unwrap()).into()]);
+    let gateway = Launcher::new().resolving_at(&names).start().await;
+    let asked = v1::Subscription {
+        timeout: duration(Duration::from_secs(2)),
+        ..subscription(format!("http://dual.example:{port}/"))
+    };
+    let subscribed = gateway.client.subscribe(HEALTHY, asked).await;
+    let published = gateway.client.publish(HEALTHY, message(HEALTHY, 1, 1)).await;
+    let delivery = subscribed.delivery(id_of(&published.event));
+    let delivery = gateway.client.delivery_in(&delivery, State::Succeeded).await;
+    assert_eq!(delivery.attempt_count, 1, "{delivery:#?}");
+    assert_eq!(receiver.seen().len(), 1);
     gateway.stop().await;
 }

@@ -28,6 +28,7 @@ use crate::{
 
 pub use super::{
     dns::{DESCRIPTORS_PER_LOOKUP, lookups_max},
+    race::further_dials_max,
     tls::WebhookClientError,
 };
 
@@ -85,6 +86,9 @@ pub struct WebhookClientSettings {
     /// Most concurrent name resolutions.
     #[arg(skip)]
     pub lookups_max: usize,
+    /// Most concurrent dials besides the first one of each attempt: names may have addresses that are silent.
+    #[arg(skip)]
+    pub further_dials_max: usize,
     /// Most TLS configurations of subscriptions in memory. The least recently used one is dropped, and built
     /// again when it is needed.
     #[arg(skip = 1024_usize)]
@@ -109,6 +113,7 @@ impl WebhookClientSettings {
         self.connect_timeout = self.delivery_timeout / 2;
         self.idle_connections_max = 4 * attempts_in_flight_max;
         self.lookups_max = lookups_max(attempts_in_flight_max);
+        self.further_dials_max = further_dials_max(attempts_in_flight_max);
     }
 }
 
@@ -148,6 +153,7 @@ where
         tls: Tls::new(&settings.extra_roots, settings.tls_profiles_max)?,
         timeout: settings.connect_timeout,
         lookups_max: settings.lookups_max,
+        further_dials_max: settings.further_dials_max,
         connections: settings.connections.clone(),
     };
     let connector = Connector::new(dial, connecting);

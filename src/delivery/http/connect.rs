@@ -16,7 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tower::Service;
 
@@ -24,11 +24,11 @@ use super::{
     connection::{ConnectError, Destination},
     dns::{LookupError, Resolver, literal},
     proxy::{self, Forwarding, ProxyError},
+    race::{Race, RaceError, Target},
     stream::Stream,
     tls::Tls,
 };
 use crate::{
-    descriptors,
     domain::{
         egress::{Blocked, EgressPolicy, Proxy, ProxyRules},
         ids::AccountId,
@@ -54,6 +54,8 @@ pub(crate) struct ConnectSettings {
     pub(crate) timeout: Duration,
     /// Most concurrent name resolutions.
     pub(crate) lookups_max: usize,
+    /// Most concurrent dials besides the first one of each attempt.
+    pub(crate) further_dials_max: usize,
     pub(crate) connections: InFlightGauge,
 }
 
@@ -65,14 +67,15 @@ pub(crate) struct Connector<D> {
     /// Opens a TCP connection: [`dial`], except in a simulation.
     dial: D,
     resolver: Resolver,
+    race: Arc<Race>,
     /// Shared, because the connector is cloned for every connection.
     settings: Arc<ConnectSettings>,
 }
 
 impl<D: Clone> Clone for Connector<D> {
     fn clone(&self) -> Self {
-        let (resolver, settings) = (self.resolver.clone(), Arc::clone(&self.settings));
-        Self { dial: self.dial.clone(), resolver, settings }
+        let (resolver, race) = (self.resolver.clone(), Arc::clone(&self.race));
+        Self { dial: self.dial.clone(), resolver, race, settings: Arc::clone(&self.settings) }
     }
 }
 
@@ -97,7 +100,8 @@ where
 {
     pub(crate) fn new(dial: D, settings: ConnectSettings) -> Self {
         let resolver = Resolver::new(settings.lookups_max, settings.timeout);
-        Self { dial, resolver, settings: Arc::new(settings) }
+        let race = Arc::new(Race::new(settings.further_dials_max));
+        Self { dial, resolver, race, settings: Arc::new(settings) }
     }
 
     async fn connect(self, to: Destination) -> Result<Stream<T>, ConnectError> {
@@ -145,14 +149,15 @@ where
             LookupError::NoDescriptor => ConnectError::NoDescriptor,
         })?;
         let allowed = allowed(&self.settings.egress, &addresses);
+        let target = |addresses| Target { account, host, addresses, port, deadline };
         if literal(host).is_some() {
-            return self.try_each(&allowed?, port, deadline).await;
+            return self.connect_to_one(target(&allowed?)).await;
         }
         let allowed = allowed.map_err(|blocked| {
             log_blocked(host, blocked);
             ConnectError::BlockedName { host: host.to_owned() }
         })?;
-        self.try_each(&allowed, port, deadline).await.map_err(|error| match error {
+        self.connect_to_one(target(&allowed)).await.map_err(|error| match error {
             ConnectError::Refused { endpoint, source } => {
                 tracing::debug!(url.host = host, remote.address = endpoint, %source, "could not connect");
                 ConnectError::Refused { endpoint: format!("{host}:{port}"), source }
@@ -184,7 +189,9 @@ where
             LookupError::NoDescriptor => ConnectError::NoDescriptor,
         })?;
         // The operator chose the proxy: the egress policy does not apply to its address.
-        let reached = self.try_each(&addresses, proxy.port(), deadline).await;
+        let target =
+            Target { account, host: proxy.host(), addresses: &addresses, port: proxy.port(), deadline };
+        let reached = self.connect_to_one(target).await;
         let mut stream = reached.map_err(|error| match error {
             ConnectError::Refused { source, .. } => ProxyError::Unreachable(source).into(),
             ConnectError::Timeout(limit) => ConnectError::ProxyTimeout(limit),
@@ -197,31 +204,23 @@ where
         Ok(stream)
     }
 
-    /// Connects to one of the addresses, in the system's order of preference. Each gets its share of the time
-    /// that is left, so that a silent one leaves time for the next.
-    async fn try_each(&self, addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<T, ConnectError> {
-        let mut last = ConnectError::Timeout(self.settings.timeout);
+    /// Connects to one of the addresses.
+    async fn connect_to_one(&self, to: Target<'_>) -> Result<T, ConnectError> {
         let begun = Instant::now();
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = u32::try_from(addresses.len() - tried).expect("a name's addresses are few");
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            let address = SocketAddr::new(*address, port);
-            match timeout(share, (self.dial)(address)).await {
-                Ok(Ok(stream)) => {
-                    exchange::note(|exchange| {
-                        exchange.connect = Some(begun.elapsed());
-                        exchange.remote_address = Some(address);
-                    });
-                    return Ok(stream);
-                }
-                Ok(Err(error)) if descriptors::is_exhausted(&error) => {
-                    return Err(ConnectError::NoDescriptor);
-                }
-                Ok(Err(source)) => last = ConnectError::Refused { endpoint: address.to_string(), source },
-                Err(_) => last = ConnectError::Timeout(self.settings.timeout),
+        match self.race.connect(to, &self.dial).await {
+            Ok((stream, address)) => {
+                exchange::note(|exchange| {
+                    exchange.connect = Some(begun.elapsed());
+                    exchange.remote_address = Some(address);
+                });
+                Ok(stream)
             }
+            Err(RaceError::Refused(address, source)) => {
+                Err(ConnectError::Refused { endpoint: address.to_string(), source })
+            }
+            Err(RaceError::Timeout) => Err(ConnectError::Timeout(self.settings.timeout)),
+            Err(RaceError::NoDescriptor) => Err(ConnectError::NoDescriptor),
         }
-        Err(last)
     }
 }
 
@@ -285,6 +284,7 @@ mod tests {
     fn settings(allowed: &[&str]) -> ConnectSettings {
         ConnectSettings {
             lookups_max: 1,
+            further_dials_max: 1,
             egress: policy(allowed),
             proxies: ProxyRules::default(),
             tls: Tls::new(&[], 1).unwrap(),

@@ -9,6 +9,7 @@ pub(super) mod http1;
 mod idle_pool;
 pub(super) mod pool;
 pub(super) mod proxy;
+mod race;
 pub(super) mod stack;
 pub(super) mod stream;
 pub(super) mod tls;
