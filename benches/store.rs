@@ -370,6 +370,7 @@ fn attempt() -> Attempt {
         error: String::new(),
         response_body: String::new(),
         retry_after: None,
+        resent: 0,
         url: URL.to_owned(),
     }
 }

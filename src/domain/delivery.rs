@@ -109,6 +109,8 @@ pub struct Attempt {
     pub response_body: String,
     /// The wait that the response asks for (`Retry-After`), before any cap.
     pub retry_after: Option<Duration>,
+    /// How often the POST was sent again, after a connection ended before the receiver took it.
+    pub resent: u32,
     /// The URL of the POST.
     pub url: String,
 }
@@ -142,6 +144,7 @@ impl Attempt {
             error,
             response_body: String::new(),
             retry_after: None,
+            resent: 0,
             url: String::new(),
         }
     }

@@ -73,6 +73,7 @@ fn check_wait(
         error: String::new(),
         response_body: String::new(),
         retry_after,
+        resent: 0,
         url: String::new(),
     };
     let random = || StdRng::seed_from_u64(u64::from(attempts));

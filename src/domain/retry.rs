@@ -184,6 +184,7 @@ mod tests {
             error: String::new(),
             response_body: String::new(),
             retry_after,
+            resent: 0,
             url: String::new(),
         }
     }

@@ -34,6 +34,8 @@ pub struct Exchange {
     pub tls: Option<Duration>,
     /// From sending the request to the head of the response.
     pub first_byte: Option<Duration>,
+    /// How often the request was sent again.
+    pub resent: u32,
     /// Nothing was sent: the gateway had no file descriptor free for a connection.
     pub lacked_descriptor: bool,
 }

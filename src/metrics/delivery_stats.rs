@@ -308,6 +308,7 @@ mod tests {
             error: if outcome == Outcome::Ok { String::new() } else { "no".to_owned() },
             response_body: String::new(),
             retry_after: None,
+            resent: 0,
             url: String::new(),
         }
     }

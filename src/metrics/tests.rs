@@ -20,6 +20,7 @@ fn attempt(outcome: Outcome) -> Attempt {
         error: String::new(),
         response_body: String::new(),
         retry_after: None,
+        resent: 0,
         url: String::new(),
     }
 }

@@ -253,6 +253,7 @@ pub fn attempt(at: UnixMicros, state: DeliveryState) -> Attempt {
         error: if ok { String::new() } else { "status 503".to_owned() },
         response_body: "körper".to_owned(),
         retry_after: (!ok).then_some(Duration::from_secs(2)),
+        resent: u32::from(!ok),
         url: "https://x.example.com/".to_owned(),
     }
 }

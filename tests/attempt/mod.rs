@@ -5,6 +5,7 @@ mod blocked;
 mod bodies;
 mod broken_connections;
 mod hostile;
+mod http2;
 mod keep_alive;
 mod profiles;
 mod proxies;

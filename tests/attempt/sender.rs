@@ -17,7 +17,7 @@ use tidings::{
         time::UnixMicros,
     },
     event::{
-        StoredEvent,
+        StoredEvent, exchange,
         webhook::{WebhookClient, WebhookRequest},
     },
     proto::v1::{self, EventType, event::Payload},
@@ -76,7 +76,8 @@ impl Sender {
             WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()), attempt: 3 };
         let mut webhook_client = self.0.clone();
         let attempting = async { webhook_client.ready().await?.call(post).await };
-        let Ok(response) = timeout(PATIENCE, attempting).await.expect("an attempt ends");
+        let (Ok(response), _) =
+            timeout(PATIENCE, exchange::observe(attempting)).await.expect("an attempt ends");
         let attempt = response.attempt;
         assert_eq!(attempt.start_time.seconds(), NOW_SECONDS);
         assert_eq!(attempt.error.is_empty(), attempt.outcome == Outcome::Ok, "{attempt:?}");

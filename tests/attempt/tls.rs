@@ -15,7 +15,7 @@ use tidings::{
 
 impl Receiver {
     /// A sender that trusts this receiver's authority.
-    fn trusting_sender(&self) -> Sender {
+    pub(super) fn trusting_sender(&self) -> Sender {
         Sender::with(|settings| settings.extra_roots = vec![self.authority().der()])
     }
 }

@@ -336,6 +336,7 @@ async fn a_call_is_on_record_before_it_has_an_end_and_comes_to_it_without_its_ca
                 error: String::new(),
                 response_body: String::new(),
                 retry_after: None,
+                resent: 0,
                 url: String::new(),
             }))
         }

@@ -29,6 +29,7 @@ impl TidingsInProcess {
             error: String::new(),
             response_body: "said".into(),
             retry_after: None,
+            resent: 0,
             url: "https://crm.example.com/".into(),
         };
         let settlement = Settlement { key: DeliveryKey { seq, subscription }, attempt, state };

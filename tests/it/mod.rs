@@ -24,6 +24,7 @@ mod hostile_clients;
 mod ingest;
 mod metrics;
 mod names;
+mod nginx;
 mod notices;
 mod order;
 mod peers;

@@ -6,17 +6,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    env, fs,
-    io::{self, Write as _},
+    fs, io,
     net::{IpAddr, Ipv4Addr},
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
-    thread,
 };
 
 use tempfile::TempDir;
 use tokio::{net::UdpSocket, process::Command, task::JoinSet};
+
+use super::skipped;
 
 /// The types of records that are asked for here.
 const A: u16 = 1;
@@ -102,17 +102,6 @@ impl DnsServer {
     /// The words before a command that make it ask this server.
     pub fn before(&self) -> &[String] {
         &self.before
-    }
-}
-
-/// Says that a test was skipped, and why. Says it in the file that `SKIPPED_TESTS` names as well: cargo shows
-/// nothing of a test that passed.
-fn skipped(why: &str) {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("SKIPPED: {test}: {why}");
-    if let Some(path) = env::var_os("SKIPPED_TESTS") {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(file, "{test}: {why}").unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Code that all tests share: the gateway as a process and within this one, a client, a receiver, and other
 //! ends of connections.
 
-use std::{fmt::Debug, fs, io, net::SocketAddr, path::Path, time::Duration};
+use std::{env, fmt::Debug, fs, io, io::Write, net::SocketAddr, path::Path, thread, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -17,9 +17,11 @@ pub mod dns_server;
 pub mod environment;
 pub mod events;
 pub mod facts;
+pub mod http2_receiver;
 pub mod http_proxy;
 pub mod in_process;
 pub mod interposer;
+pub mod nginx;
 pub mod process;
 pub mod profile;
 pub mod raw_http2;
@@ -79,6 +81,17 @@ pub fn copy_dir(from: &Path, to: &Path) {
         } else {
             fs::copy(entry.path(), to).expect("it can be copied");
         }
+    }
+}
+
+/// Says that a test was skipped, and why. Says it in the file that `SKIPPED_TESTS` names as well: cargo shows
+/// nothing of a test that passed.
+pub fn skipped(why: &str) {
+    let test = thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("SKIPPED: {test}: {why}");
+    if let Some(path) = env::var_os("SKIPPED_TESTS") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{test}: {why}").unwrap();
     }
 }
 

@@ -178,11 +178,18 @@ pub struct Receiver {
 
 /// Received requests.
 #[derive(Default)]
-struct Log {
+pub struct Log {
     connections: watch::Sender<usize>,
     /// Connections that ended.
     closed: watch::Sender<usize>,
     requests: watch::Sender<Vec<Request>>,
+}
+
+impl Log {
+    /// Notes a request.
+    pub fn add(&self, request: Request) {
+        self.requests.send_modify(|requests| requests.push(request));
+    }
 }
 
 /// How a receiver speaks TLS.
@@ -264,7 +271,16 @@ impl Receiver {
         Self::with_tls(Tls { protocols, body_bytes, ..Tls::default() }).await
     }
 
-    async fn listen<F>(
+    /// Responds to every request of a connection with 200.
+    pub(super) async fn respond_over_http1<S>(stream: S, number: usize, log: Arc<Log>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut connection = Connection::new(stream, number, log);
+        while connection.request().await.is_some() && connection.send(OK).await {}
+    }
+
+    pub(super) async fn listen<F>(
         address: &str,
         authority: Option<Authority>,
         serve: impl Fn(TcpStream, usize, Arc<Log>) -> F + Send + 'static,
@@ -611,7 +627,7 @@ async fn respond_over_tls(
         taken: !is_reset,
         ..peer
     };
-    log.requests.send_modify(|requests| requests.push(request));
+    log.add(request);
     if is_reset {
         return Err(io::Error::other("the stream is reset"));
     }

@@ -188,6 +188,7 @@ impl AttemptTask {
                 error: "internal error of the gateway".to_owned(),
                 response_body: String::new(),
                 retry_after: None,
+                resent: 0,
                 url: self.subscription.settings.url.to_string(),
             }),
         }

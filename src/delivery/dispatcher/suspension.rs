@@ -227,6 +227,7 @@ mod tests {
             error: format!("answered {http_status}"),
             response_body: String::new(),
             retry_after: None,
+            resent: 0,
             url: "https://a.example.com/".to_owned(),
         }
     }

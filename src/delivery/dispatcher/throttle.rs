@@ -185,6 +185,7 @@ mod tests {
             error: String::new(),
             response_body: String::new(),
             retry_after: retry_after.map(Duration::from_secs),
+            resent: 0,
             url: String::new(),
         }
     }

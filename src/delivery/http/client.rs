@@ -178,6 +178,8 @@ fn pool_settings(settings: &WebhookClientSettings) -> PoolSettings {
     let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
+        // The receiver says how many it takes at once before the first response: more could be refused.
+        .initial_max_send_streams(1)
         .max_header_list_size(u32::try_from(RESPONSE_HEADERS_BYTES_MAX).expect("it is 16 KiB"))
         .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)

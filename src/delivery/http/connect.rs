@@ -25,7 +25,7 @@ use super::{
     dns::{LookupError, Resolver, literal},
     proxy::{self, Forwarding, ProxyError},
     race::{Race, RaceError, Target},
-    stream::Stream,
+    stream::{Socket, Stream},
     tls::Tls,
 };
 use crate::{
@@ -118,14 +118,14 @@ where
         };
         let opened = settings.connections.track();
         if !is_https {
-            return Ok(Stream::plain(stream, proxy.map(Forwarding::by), opened));
+            return Ok(Socket::plain(stream, proxy.map(Forwarding::by), opened));
         }
         let securing = settings.tls.connect(stream, host, to.tls.as_deref());
         let begun = Instant::now();
         let secured = timeout_at(deadline, securing).await;
         exchange::note(|exchange| exchange.tls = Some(begun.elapsed()));
         match secured {
-            Ok(secured) => Ok(Stream::secured(secured?, opened)),
+            Ok(secured) => Ok(Socket::secured(secured?, opened)),
             Err(_) => Err(ConnectError::Timeout(settings.timeout)),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -107,9 +110,35 @@ pub(crate) trait Transport: Read + Write + Unpin + Send + 'static {
     /// How to send requests if the other end is a proxy that forwards them.
     fn forwarding(&self) -> Option<&Forwarding>;
 
-    /// Why TLS failed, to be read later: HTTP/2 does not always report it.
-    fn tls_failure(&self) -> &TlsFailure;
+    /// What its reads have found so far.
+    fn reads(&self) -> &Arc<Reads>;
 }
 
-/// The error that ended TLS, if one has.
-pub(crate) type TlsFailure = Arc<OnceLock<rustls::Error>>;
+/// What was read from a connection, for those who do not read it themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    bytes: AtomicU64,
+    tls_failure: OnceLock<rustls::Error>,
+}
+
+impl Reads {
+    /// Notes a read of this many bytes.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How many bytes were read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that TLS failed. Keeps the first error.
+    pub(crate) fn failed(&self, error: &rustls::Error) {
+        self.tls_failure.get_or_init(|| error.clone());
+    }
+
+    /// Why TLS failed: HTTP/2 does not always report it.
+    pub(crate) fn tls_failure(&self) -> Option<&rustls::Error> {
+        self.tls_failure.get()
+    }
+}

@@ -2,7 +2,13 @@
 
 use std::{error::Error, fmt::Write, io, time::Duration};
 
-use super::{connection::ConnectError, pool::SendError, proxy::ProxyError, tls::TlsError};
+use super::{
+    connection::ConnectError,
+    pool::SendError,
+    proxy::ProxyError,
+    resend::{Resend, of_http2},
+    tls::TlsError,
+};
 use crate::domain::delivery::Outcome;
 
 /// Why there is no complete response. The text is for people and contains nothing that was sent.
@@ -10,9 +16,8 @@ use crate::domain::delivery::Outcome;
 pub(crate) struct Failure {
     pub(crate) outcome: Outcome,
     pub(crate) text: String,
-    /// The connection had carried responses before and broke before this one. The receiver may have closed it
-    /// as idle just when the request was sent.
-    pub(crate) idle_connection_broke: bool,
+    /// Whether the request may be sent again in the same attempt.
+    pub(crate) resend: Resend,
     /// The gateway had no file descriptor free: nothing was sent, and it says nothing about the receiver.
     pub(crate) lacked_descriptor: bool,
 }
@@ -33,7 +38,7 @@ impl Failure {
     }
 
     fn new(outcome: Outcome, text: String) -> Self {
-        Self { outcome, text, idle_connection_broke: false, lacked_descriptor: false }
+        Self { outcome, text, resend: Resend::Never, lacked_descriptor: false }
     }
 }
 
@@ -42,13 +47,10 @@ impl From<SendError> for Failure {
         match error {
             SendError::Connect(error) => no_connection(&error),
             // An endpoint rejects a client certificate only after the handshake.
-            SendError::Broken { error, kept: false } if find::<rustls::Error>(&error).is_some() => {
+            SendError::Broken { error, kept: false, .. } if find::<rustls::Error>(&error).is_some() => {
                 Self::new(Outcome::Connect, broken_text(&error))
             }
-            SendError::Broken { error, kept } => {
-                let may_be_stale = !error.is_parse() && !error.is_user();
-                Self { idle_connection_broke: kept && may_be_stale, ..Self::from(error) }
-            }
+            SendError::Broken { error, resend, .. } => Self { resend, ..Self::from(error) },
         }
     }
 }
@@ -89,6 +91,11 @@ fn broken_text(error: &hyper::Error) -> String {
         "the response's headers are too large".to_owned()
     } else if error.is_parse() {
         format!("the response is not http: {}", describe(error))
+    } else if let Some((http2, reason)) = of_http2(error).and_then(|http2| Some((http2, http2.reason()?)))
+        && http2.is_remote()
+    {
+        let frame = if http2.is_go_away() { "GOAWAY" } else { "RST_STREAM" };
+        format!("the endpoint ended the request before the response was complete (HTTP/2 {frame}, {reason:?})")
     } else {
         format!("the connection broke: {}", describe(error))
     }

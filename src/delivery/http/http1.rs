@@ -21,7 +21,10 @@ use hyper::{
     rt::{Read, Write},
 };
 
-use super::proxy::Forwarding;
+use super::{
+    connection::{Reads, Transport},
+    proxy::Forwarding,
+};
 
 /// A connection without a request under way.
 pub(crate) struct Http1<T: Read + Write + Unpin> {
@@ -35,21 +38,35 @@ pub(crate) struct Http1<T: Read + Write + Unpin> {
     pub(crate) forwarding: Option<Forwarding>,
     /// The other end.
     pub(crate) remote: Option<SocketAddr>,
+    /// What was read from it so far.
+    reads: Arc<Reads>,
     /// The connection has ended and must not be polled any more.
     is_over: bool,
 }
 
-impl<T: Read + Write + Unpin + 'static> Http1<T> {
+/// Why a request got no response.
+pub(crate) struct Unanswered {
+    pub(crate) error: TrySendError<Request<Full<Bytes>>>,
+    /// Not one byte of a response was read.
+    pub(crate) is_unread: bool,
+}
+
+impl<T: Transport> Http1<T> {
+    /// A connection to an origin over a new stream.
     pub(crate) async fn new(
         builder: &http1::Builder,
         stream: T,
         origin: Arc<str>,
         host: HeaderValue,
+        remote: Option<SocketAddr>,
     ) -> hyper::Result<Self> {
+        let (forwarding, reads) = (stream.forwarding().cloned(), Arc::clone(stream.reads()));
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection, origin, host, forwarding: None, remote: None, is_over: false })
+        Ok(Self { sender, connection, origin, host, forwarding, remote, reads, is_over: false })
     }
+}
 
+impl<T: Read + Write + Unpin + 'static> Http1<T> {
     /// Whether it seems able to take a request. The peer may close it at any moment.
     pub(crate) fn is_usable(&mut self) -> bool {
         // Nothing waits, so there is nothing to wake. This also drops the waker of the previous user.
@@ -61,14 +78,17 @@ impl<T: Read + Write + Unpin + 'static> Http1<T> {
     pub(crate) async fn send(
         mut self: Box<Self>,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Box<Self>), TrySendError<Request<Full<Bytes>>>> {
+    ) -> Result<(Response<Incoming>, Box<Self>), Unanswered> {
+        let before = self.reads.bytes();
         let mut responding = pin!(self.sender.try_send_request(request));
         let response = poll_fn(|context| {
             self.drive(context);
             responding.as_mut().poll(context)
         });
-        let response = response.await?;
-        Ok((response, self))
+        match response.await {
+            Ok(response) => Ok((response, self)),
+            Err(error) => Err(Unanswered { error, is_unread: self.reads.bytes() == before }),
+        }
     }
 
     /// Reads and writes as much as possible. The response reports why a connection ended.

@@ -13,7 +13,7 @@ use hyper::client::conn::http2;
 use tokio::time::Instant;
 
 use super::{
-    connection::{TlsFailure, Transport},
+    connection::{Reads, Transport},
     http1::Http1,
 };
 
@@ -48,10 +48,17 @@ pub(super) struct Idle<T: Transport> {
 pub(super) struct SharedConnection {
     pub(super) sender: http2::SendRequest<Full<Bytes>>,
     pub(super) used: Instant,
-    pub(super) tls_failure: TlsFailure,
+    pub(super) reads: Arc<Reads>,
     /// It has carried a response.
     pub(super) has_responded: Arc<AtomicBool>,
     pub(super) remote: Option<SocketAddr>,
+}
+
+impl SharedConnection {
+    /// Whether both are the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.reads, &other.reads)
+    }
 }
 
 /// Connections that were taken out of the pool, to be closed.
@@ -77,6 +84,17 @@ impl<T: Transport> IdlePool<T> {
         self.origins
             .entry(Arc::clone(origin))
             .or_insert_with(|| OriginPool { idle: Vec::new(), shared: None })
+    }
+
+    /// Removes the HTTP/2 connection of an origin, if it is so.
+    pub(super) fn take_shared(
+        &mut self,
+        origin: &str,
+        is_so: impl FnOnce(&SharedConnection) -> bool,
+    ) -> Option<SharedConnection> {
+        let taken = self.origins.get_mut(origin)?.shared.take_if(|shared| is_so(shared))?;
+        self.shared -= 1;
+        Some(taken)
     }
 
     /// Removes connections that are closed or idle for too long.

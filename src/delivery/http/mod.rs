@@ -10,6 +10,7 @@ mod idle_pool;
 pub(super) mod pool;
 pub(super) mod proxy;
 mod race;
+mod resend;
 pub(super) mod stack;
 pub(super) mod stream;
 pub(super) mod tls;

@@ -19,9 +19,10 @@ use tower::{Service, ServiceExt};
 
 use super::{
     connection::{Connect, ConnectError, Destination, Transport},
-    http1::{Http1, PooledBody, Recycle},
+    http1::{Http1, PooledBody, Recycle, Unanswered},
     idle_pool::{Idle, IdlePool, SharedConnection},
     proxy::{Forwarding, ProxyError},
+    resend::{Resend, is_unprocessed},
     tls::TlsError,
 };
 use crate::{
@@ -57,9 +58,24 @@ pub(crate) enum SendError {
     Broken {
         /// The error.
         error: hyper::Error,
-        /// It was idle before, and the peer may have closed it meanwhile. Never for HTTP/2.
+        /// It has carried a response before.
         kept: bool,
+        /// Whether the request may be sent again.
+        resend: Resend,
     },
+}
+
+/// What became of a request without a response.
+enum NoResponse {
+    /// Nothing of it was sent: another connection can have it.
+    Unsent(Request<Full<Bytes>>),
+    Failed(SendError),
+}
+
+impl From<SendError> for NoResponse {
+    fn from(error: SendError) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// The body of a response.
@@ -123,52 +139,81 @@ impl<C: Connect> HttpClient<C> {
                 // Boxed: this future is large and rare, and would make that of every request as large.
                 None => (Box::pin(self.0.connect(origin, &to)).await?, false),
             };
-            let (sent, kept, is_shared) = match checkout {
-                Checkout::Own(connection) => {
-                    exchange::note(|exchange| {
-                        exchange.remote_address = connection.remote;
-                        // There is one already if an idle connection broke before.
-                        exchange.request_headers.retain(|(name, _)| name != HOST);
-                        exchange.request_headers.push((HOST, connection.host.clone()));
-                    });
-                    to_origin_form(&mut request, url, &connection);
-                    let sent = connection.send(request).await;
-                    if let Ok((response, connection)) = &sent {
-                        refused_by_proxy(response.status(), connection.forwarding.as_ref())?;
-                    }
-                    let sent = sent.map(|(response, connection)| {
-                        let home = PoolHandle(Arc::clone(&self.0));
-                        response.map(|incoming| PooledBody::new(incoming, connection, home))
-                    });
-                    (sent, kept, false)
-                }
-                Checkout::Shared(mut shared) => {
-                    exchange::note(|exchange| exchange.remote_address = shared.remote);
-                    let sent = shared.sender.try_send_request(request).await;
-                    let kept = shared.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
-                    if let (Err(_), false, Some(tls)) = (&sent, kept, shared.tls_failure.get()) {
-                        return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()));
-                    }
-                    (sent.map(|response| response.map(PooledBody::multiplexed)), kept, true)
-                }
+            let sent = match checkout {
+                Checkout::Own(connection) => self.send_over_http1(connection, kept, url, request).await,
+                Checkout::Shared(shared) => self.send_over_http2(shared, origin, request).await,
             };
-            let mut error = match sent {
+            request = match sent {
                 Ok(response) => return Ok(response),
-                Err(error) => error,
+                Err(NoResponse::Failed(error)) => return Err(error),
+                Err(NoResponse::Unsent(unsent)) => unsent,
             };
-            let unsent = error.take_message().filter(|_| kept);
-            if kept && (unsent.is_some() || !is_shared) {
-                // One connection is dead, so the others probably are.
-                self.0.forget(origin);
-            }
-            let Some(unsent) = unsent else {
-                return Err(SendError::Broken { error: error.into_error(), kept: kept && !is_shared });
-            };
-            request = unsent;
             *request.uri_mut() = url.clone();
             request.headers_mut().remove(HOST);
             request.headers_mut().remove(PROXY_AUTHORIZATION);
         }
+    }
+
+    async fn send_over_http1(
+        &self,
+        connection: Box<Http1<C::Response>>,
+        kept: bool,
+        url: &Uri,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<ResponseBody<C>>, NoResponse> {
+        exchange::note(|exchange| {
+            exchange.remote_address = connection.remote;
+            // There is one already if an idle connection broke before.
+            exchange.request_headers.retain(|(name, _)| name != HOST);
+            exchange.request_headers.push((HOST, connection.host.clone()));
+        });
+        to_origin_form(&mut request, url, &connection);
+        let origin = Arc::clone(&connection.origin);
+        let Unanswered { mut error, is_unread } = match connection.send(request).await {
+            Ok((response, connection)) => {
+                refused_by_proxy(response.status(), connection.forwarding.as_ref())?;
+                let home = PoolHandle(Arc::clone(&self.0));
+                return Ok(response.map(|incoming| PooledBody::new(incoming, connection, home)));
+            }
+            Err(unanswered) => unanswered,
+        };
+        if kept {
+            // One connection is dead, so the others probably are.
+            self.0.forget(&origin);
+            if let Some(unsent) = error.take_message() {
+                return Err(NoResponse::Unsent(unsent));
+            }
+        }
+        let resend = if kept && is_unread { Resend::Once } else { Resend::Never };
+        Err(SendError::Broken { error: error.into_error(), kept, resend }.into())
+    }
+
+    async fn send_over_http2(
+        &self,
+        mut shared: SharedConnection,
+        origin: &str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<ResponseBody<C>>, NoResponse> {
+        exchange::note(|exchange| exchange.remote_address = shared.remote);
+        let sent = shared.sender.try_send_request(request).await;
+        let kept = shared.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
+        let mut error = match sent {
+            Ok(response) => return Ok(response.map(PooledBody::multiplexed)),
+            Err(error) => error,
+        };
+        if let (false, Some(tls)) = (kept, shared.reads.tls_failure()) {
+            return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()).into());
+        }
+        let unsent = error.take_message();
+        let is_unprocessed = unsent.is_some() || is_unprocessed(error.error());
+        if is_unprocessed {
+            self.0.retire(origin, &shared);
+        }
+        if let (true, Some(unsent)) = (kept, unsent) {
+            return Err(NoResponse::Unsent(unsent));
+        }
+        let resend = if is_unprocessed { Resend::Unprocessed } else { Resend::Never };
+        Err(SendError::Broken { error: error.into_error(), kept, resend }.into())
     }
 }
 
@@ -214,6 +259,13 @@ impl<C: Connect> Shared<C> {
         drop(forgotten);
     }
 
+    /// Drops an HTTP/2 connection from the pool. It ends with the requests on it.
+    fn retire(&self, origin: &str, connection: &SharedConnection) {
+        let retired = self.pool().take_shared(origin, |kept| kept.is(connection));
+        // Close it without holding the lock.
+        drop(retired);
+    }
+
     /// Opens a connection. Without a free file descriptor, idle connections are closed for it.
     async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
         let stream = loop {
@@ -224,26 +276,19 @@ impl<C: Connect> Shared<C> {
             }
         };
         let remote = exchange::note(|exchange| exchange.remote_address).flatten();
-        let broken = |error| SendError::Broken { error, kept: false };
+        let broken = |error| SendError::Broken { error, kept: false, resend: Resend::Never };
         if !stream.is_http2() {
-            let forwarding = stream.forwarding().cloned();
-            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host_header(&to.url));
-            let mut connection = connecting.await.map_err(broken)?;
-            connection.forwarding = forwarding;
-            connection.remote = remote;
+            let host = host_header(&to.url);
+            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host, remote);
+            let connection = connecting.await.map_err(broken)?;
             return Ok(Checkout::Own(Box::new(connection)));
         }
-        let tls_failure = Arc::clone(stream.tls_failure());
+        let reads = Arc::clone(stream.reads());
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // The requests on it see why it ended.
         tokio::spawn(async move { drop(connection.await) });
-        let shared = SharedConnection {
-            sender,
-            used: Instant::now(),
-            tls_failure,
-            has_responded: Arc::default(),
-            remote,
-        };
+        let shared =
+            SharedConnection { sender, used: Instant::now(), reads, has_responded: Arc::default(), remote };
         // Concurrent requests may have opened several: the first is kept, the others end with their request.
         let evicted = {
             let mut kept = self.pool();

@@ -23,6 +23,7 @@ use super::{
     connection::Connect,
     failure::Failure,
     pool::{HttpClient, ResponseBody},
+    resend::Resend,
 };
 use crate::{
     clock::Clock,
@@ -39,6 +40,9 @@ use crate::{
         webhook::{ResponseRest, WebhookClient, WebhookRequest, WebhookResponse},
     },
 };
+
+/// How often an attempt sends its request again at most.
+const RESENDS_MAX: u32 = 3;
 
 /// Bounds on the body of a response.
 #[derive(Clone, Copy)]
@@ -71,11 +75,11 @@ where
         .layer(layer_fn(|inner| record(inner, Arc::clone(&now))))
         // Outside the deadline, which reaches it through the body: it ends the body, and the status counts.
         .layer(layer_fn(|inner| read_response(inner, bounds)))
-        // Around everything that waits for the receiver, including a second try: it covers the attempt as a
+        // Around everything that waits for the receiver, including further tries: it covers the attempt as a
         // whole.
         .layer(layer_fn(|inner| deadline(inner, default_timeout)))
-        // Around `assemble`, so that a second try is signed with its own timestamp.
-        .layer(layer_fn(retry_stale_connection))
+        // Around `assemble`, so that each try is signed with its own timestamp.
+        .layer(layer_fn(resend))
         // Innermost: the timestamp is the time of sending.
         .layer(layer_fn(move |client| assemble(client, Arc::clone(&egress), Arc::clone(&clock))))
         .service(client);
@@ -115,6 +119,7 @@ fn record(
                 error: String::new(),
                 response_body: String::new(),
                 retry_after: None,
+                resent: 0,
                 url,
             };
             let mut rest = None;
@@ -137,6 +142,7 @@ fn record(
                     attempt.error = response::fit_error(failure.text);
                 }
             }
+            attempt.resent = exchange::note(|exchange| exchange.resent).unwrap_or_default();
             attempt.duration = start.elapsed();
             Ok(WebhookResponse { attempt, rest })
         }
@@ -271,21 +277,30 @@ where
     }
 }
 
-/// Sends once more if a reused connection broke before the response.
+/// Sends again at once what the receiver did not take.
 ///
-/// Receivers close idle connections, and one may do so just when a request is sent. That says nothing about
-/// the receiver and should not cost an attempt. Sending twice is safe: the webhook id is the same.
-fn retry_stale_connection<B: Send + 'static>(
-    inner: impl Sends<Response<B>, Failure>,
-) -> impl Sends<Response<B>, Failure> {
+/// That says nothing about the receiver and should not cost an attempt: an HTTP/2 receiver may close a connection
+/// after some number of requests, and says which ones it did not process. An HTTP/1 receiver closes idle
+/// connections, and one may do so just when a request is sent; sending it twice is safe, since the webhook id is
+/// the same.
+fn resend<B: Send + 'static>(inner: impl Sends<Response<B>, Failure>) -> impl Sends<Response<B>, Failure> {
     service_fn(move |request: WebhookRequest| {
         let mut inner = inner.clone();
         async move {
-            let mut result = inner.call(request.clone()).await;
-            if result.as_ref().is_err_and(|failure| failure.idle_connection_broke) {
-                result = inner.call(request).await;
+            let (mut resent, mut was_stale) = (0, false);
+            loop {
+                let result = inner.call(request.clone()).await;
+                let may_resend = match result.as_ref().err().map(|failure| failure.resend) {
+                    Some(Resend::Unprocessed) => true,
+                    Some(Resend::Once) => !std::mem::replace(&mut was_stale, true),
+                    Some(Resend::Never) | None => false,
+                };
+                if !may_resend || resent == RESENDS_MAX {
+                    return result;
+                }
+                resent += 1;
+                exchange::note(|exchange| exchange.resent = resent);
             }
-            result
         }
     })
 }
@@ -330,8 +345,9 @@ fn note_request(webhook: &WebhookRequest, request: &Request<Full<Bytes>>) {
         if let Some(length) = request.body().size_hint().exact() {
             headers.push((header::CONTENT_LENGTH, length.into()));
         }
-        // A second try starts over.
-        *exchange = Exchange { request_headers: headers, ..Exchange::default() };
+        // A further try starts over.
+        let resent = exchange.resent;
+        *exchange = Exchange { request_headers: headers, resent, ..Exchange::default() };
     });
 }
 

@@ -234,6 +234,7 @@ pub(in crate::grpc) fn attempt(number: u32, attempt: &Attempt) -> v1::DeliveryAt
         error: attempt.error.clone(),
         response_body: attempt.response_body.clone(),
         url: attempt.url.clone(),
+        resent: int32(attempt.resent),
         ..Default::default()
     }
 }

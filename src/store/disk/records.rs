@@ -303,6 +303,9 @@ pub struct AttemptRecord {
     /// A hash of the whole URL, to know it again. Its path and query may be a secret.
     #[prost(fixed32, optional, tag = "10")]
     pub url_hash: Option<u32>,
+    /// How often it was sent again.
+    #[prost(uint32, tag = "11")]
+    pub resent: u32,
 }
 
 impl AttemptRecord {
@@ -345,6 +348,7 @@ impl From<&Attempt> for AttemptRecord {
             error: attempt.error.clone(),
             response_body: attempt.response_body.clone(),
             retry_after: attempt.retry_after.map(micros),
+            resent: attempt.resent,
             url: if has_path { origin } else { url }.to_owned(),
             before: 0,
             url_hash: has_path.then(|| hash_of_url(url)),
@@ -375,6 +379,7 @@ impl TryFrom<AttemptRecord> for Attempt {
             error: record.error,
             response_body: record.response_body,
             retry_after: record.retry_after.map(Duration::from_micros),
+            resent: record.resent,
             url: if record.url_hash.is_some() { record.url + FORGOTTEN_PATH } else { record.url },
         })
     }

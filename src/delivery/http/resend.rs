@@ -1,0 +1,30 @@
+//! Which requests without a response may be sent again.
+
+use h2::Reason;
+
+/// Whether a request that got no response may be sent again in the same attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Resend {
+    /// No: the receiver may have processed it.
+    #[default]
+    Never,
+    /// Once: its connection was kept from an earlier request, and the receiver may have closed it as idle just
+    /// when the request was sent.
+    Once,
+    /// Yes: the receiver has certainly not processed it.
+    Unprocessed,
+}
+
+/// Whether the receiver has said that it did not process the request of a stream that ended so: the stream is
+/// above the last one that a GOAWAY names, or was refused (RFC 9113, 8.7).
+pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
+    // A stream up to the last one of a GOAWAY goes on, and ends with another error if the connection does.
+    of_http2(error).is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+    })
+}
+
+/// The error of HTTP/2 behind this one.
+pub(crate) fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
+}
