@@ -26,6 +26,8 @@ pub struct WebhookRequest {
     pub event: Arc<StoredEvent>,
     /// The number of the attempt, from 1 on.
     pub attempt: u32,
+    /// Whether it needs a connection of its own, so that the receiver gets it once: a kept one may break.
+    pub is_test: bool,
 }
 
 impl WebhookRequest {

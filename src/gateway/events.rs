@@ -363,7 +363,8 @@ impl Gateway {
         let headers = match &subscription {
             None => webhook_headers::plain_headers(format),
             Some(subscription) => {
-                let request = WebhookRequest { subscription: Arc::clone(subscription), event, attempt: 1 };
+                let shared = Arc::clone(subscription);
+                let request = WebhookRequest { subscription: shared, event, attempt: 1, is_test: false };
                 webhook_headers::headers(subscription, request.facts(self.0.clock.now()), &body)
             }
         };

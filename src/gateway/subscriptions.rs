@@ -348,7 +348,7 @@ impl Gateway {
         let name = EventName { account: subscription.name.account, id };
         let event = Arc::new(StoredEvent::new(Seq(0), name, self.0.clock.now(), content));
         let body = event.body(subscription.settings.payload_format);
-        let request = WebhookRequest { subscription, event, attempt: 1 };
+        let request = WebhookRequest { subscription, event, attempt: 1, is_test: true };
         let sending = exchange::observe(self.0.webhook_client.clone().oneshot(request));
         let (attempt, exchange) = match sending.await {
             // Nobody waits for the rest of a body: a test ends when it is answered.

@@ -94,40 +94,66 @@ async fn a_name_that_does_not_resolve_is_no_connection() {
     assert!(attempt.error.starts_with("nobody.invalid did not resolve: "), "{}", attempt.error);
 }
 
-#[tokio::test]
-async fn a_kept_connection_that_the_receiver_closes_costs_no_attempt() {
-    // The first connection sends one response, then closes when it gets another request: it was about to
-    // anyway.
-    let mut receiver = Receiver::on_connections(|mut connection| async move {
+/// A receiver whose first connection sends one response, then `rest` to another request, and closes. Later connections
+/// send a response if `responds`, and close otherwise.
+async fn closing_when_used_again(rest: &'static str, responds: bool) -> Receiver {
+    Receiver::on_connections(move |mut connection| async move {
         connection.request().await;
-        connection.send(OK).await;
         if connection.number == 0 {
-            connection.request().await;
-            return;
+            connection.send(OK).await;
+            if connection.request().await.is_some() {
+                connection.send(rest).await;
+            }
+        } else if responds {
+            connection.send(OK).await;
+            connection.wait_for_end().await;
         }
-        connection.wait_for_end().await;
     })
-    .await;
-    let sender = Sender::new();
-    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    let connections: Vec<usize> = receiver.take_all().iter().map(|request| request.connection).collect();
+    .await
+}
+
+/// The outcome of two attempts, how often each was sent again, and the connections that the POSTs came over.
+async fn two_posts(receiver: &mut Receiver) -> ([(Outcome, u32); 2], Vec<usize>) {
+    let (sender, url) = (Sender::new(), receiver.url("/"));
+    let attempts = [sender.post(&url).await, sender.post(&url).await];
+    let connections = receiver.take_all().iter().map(|request| request.connection).collect();
+    (attempts.map(|attempt| (attempt.outcome, attempt.resent)), connections)
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_without_a_byte_of_a_response_costs_no_attempt_which_says_so() {
+    let mut receiver = closing_when_used_again("", true).await;
+    let (attempts, connections) = two_posts(&mut receiver).await;
+    assert_eq!(attempts, [(Outcome::Ok, 0), (Outcome::Ok, 1)]);
     assert_eq!(connections, [0, 0, 1]);
 }
 
 #[tokio::test]
-async fn a_second_try_is_made_once() {
-    // Closes every connection without a response, except at the very first request.
-    let mut receiver = Receiver::on_connections(|mut connection| async move {
-        connection.request().await;
-        if connection.number == 0 {
-            connection.send(OK).await;
-            connection.request().await;
-        }
-    })
-    .await;
-    let sender = Sender::new();
-    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
-    assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Io);
-    assert_eq!(receiver.take_all().len(), 3);
+async fn it_is_sent_again_once() {
+    let mut receiver = closing_when_used_again("", false).await;
+    let (attempts, connections) = two_posts(&mut receiver).await;
+    assert_eq!(attempts, [(Outcome::Ok, 0), (Outcome::Io, 1)]);
+    assert_eq!(connections, [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_after_a_byte_of_a_response_costs_the_attempt() {
+    for rest in ["H", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-le"] {
+        let mut receiver = closing_when_used_again(rest, true).await;
+        let (attempts, connections) = two_posts(&mut receiver).await;
+        assert_eq!(attempts, [(Outcome::Ok, 0), (Outcome::Io, 0)], "{rest:?}");
+        assert_eq!(connections, [0, 0], "{rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_test_is_never_sent_twice() {
+    let mut receiver = closing_when_used_again("", false).await;
+    let (sender, url) = (Sender::new(), receiver.url("/"));
+    assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
+    let attempt = sender.test(&url).await;
+    assert_eq!((attempt.outcome, attempt.resent), (Outcome::Io, 0));
+    assert_eq!(attempt.error, "the connection was closed before the response was complete");
+    let connections: Vec<usize> = receiver.take_all().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 1]);
 }

@@ -72,8 +72,17 @@ impl Sender {
 
     /// One attempt of the sample event to a subscription.
     pub async fn post_to(&self, subscription: Subscription) -> Attempt {
-        let post =
-            WebhookRequest { subscription: Arc::new(subscription), event: Arc::new(event()), attempt: 3 };
+        let (subscription, event) = (Arc::new(subscription), Arc::new(event()));
+        self.send(WebhookRequest { subscription, event, attempt: 3, is_test: false }).await
+    }
+
+    /// One test of an endpoint.
+    pub async fn test(&self, url: &str) -> Attempt {
+        let (subscription, event) = (Arc::new(subscription(url)), Arc::new(event()));
+        self.send(WebhookRequest { subscription, event, attempt: 1, is_test: true }).await
+    }
+
+    async fn send(&self, post: WebhookRequest) -> Attempt {
         let mut webhook_client = self.0.clone();
         let attempting = async { webhook_client.ready().await?.call(post).await };
         let (Ok(response), _) =

@@ -173,6 +173,7 @@ impl AttemptTask {
             subscription: Arc::clone(&self.subscription),
             event: Arc::clone(&self.owed.event),
             attempt: self.owed.attempts.saturating_add(1),
+            is_test: false,
         };
         let start_time = clock.now();
         let sending =

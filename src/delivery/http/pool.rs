@@ -47,6 +47,18 @@ pub(crate) struct PoolSettings {
     pub(crate) idle_max: usize,
 }
 
+/// The connections that may carry a request.
+pub(crate) struct Target<'a> {
+    /// The origin of the request's absolute URL. Requests with the same spelling of the origin and the same TLS
+    /// profile share connections; others never do.
+    pub(crate) origin: &'a str,
+    pub(crate) tls: Option<&'a Arc<TlsProfile>>,
+    /// The one that the request is made for.
+    pub(crate) account: AccountId,
+    /// Whether none that was kept may.
+    pub(crate) needs_new: bool,
+}
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
@@ -115,26 +127,24 @@ impl<C: Connect> HttpClient<C> {
         Self(shared)
     }
 
-    /// Sends a request and waits for the head of the response. `origin` is the origin of the request's
-    /// absolute URL. Requests with the same spelling of the origin and the same TLS profile share
-    /// connections; others never do. `account` is the one that the request is made for.
+    /// Sends a request and waits for the head of the response.
     ///
     /// An idle connection may turn out to be closed before anything was sent over it; then another one is
     /// used.
     pub(crate) async fn send(
         &self,
-        origin: &str,
-        tls: Option<&Arc<TlsProfile>>,
-        account: AccountId,
+        target: Target<'_>,
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<ResponseBody<C>>, SendError> {
+        let Target { origin, tls, account, needs_new } = target;
         let to = Destination { url: request.uri().clone(), tls: tls.cloned(), account };
         let url = &to.url;
         // An origin contains no space.
         let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));
         let origin = of_profile.as_deref().unwrap_or(origin);
         loop {
-            let (checkout, kept) = match self.0.take(origin) {
+            let kept = if needs_new { None } else { self.0.take(origin) };
+            let (checkout, kept) = match kept {
                 Some(checkout) => (checkout, true),
                 // Boxed: this future is large and rare, and would make that of every request as large.
                 None => (Box::pin(self.0.connect(origin, &to)).await?, false),

@@ -22,7 +22,7 @@ use url::Position;
 use super::{
     connection::Connect,
     failure::Failure,
-    pool::{HttpClient, ResponseBody},
+    pool::{HttpClient, ResponseBody, Target},
     resend::Resend,
 };
 use crate::{
@@ -320,8 +320,13 @@ fn assemble<C: Connect>(
             let http_request = http_request?;
             note_request(&request, &http_request);
             let begun = Instant::now();
-            let account = request.subscription.name.account;
-            let response = client.send(origin, settings.tls.as_ref(), account, http_request).await?;
+            let to = Target {
+                origin,
+                tls: settings.tls.as_ref(),
+                account: request.subscription.name.account,
+                needs_new: request.is_test,
+            };
+            let response = client.send(to, http_request).await?;
             exchange::note(|exchange| {
                 let opening = [exchange.dns, exchange.connect, exchange.tls].into_iter().flatten().sum();
                 exchange.first_byte = Some(begun.elapsed().saturating_sub(opening));
