@@ -120,3 +120,29 @@ async fn a_receiver_that_has_not_said_how_many_requests_it_takes_at_once_gets_on
     }
     assert_eq!(connections(&receiver), [0]);
 }
+
+#[tokio::test]
+async fn after_a_timeout_no_request_goes_over_that_connection_which_ends_with_its_streams() {
+    // The first connection acknowledges everything and responds to nothing but its first request.
+    let receiver = Receiver::with_frames(|post: Post| match (post.connection, post.stream) {
+        (0, 1) | (1.., _) => post.ok(),
+        _ => Vec::new(),
+    })
+    .await;
+    let sender = receiver.trusting_sender();
+    let url = receiver.url("/hook");
+    assert_eq!(sender.post(&url).await.outcome, Outcome::Ok);
+    let under_way = tokio::spawn({
+        let (sender, url) = (sender.clone(), url.clone());
+        async move { sender.post_to(impatient(&url, SHORT * 6)).await }
+    });
+    receiver.wait_for(2).await;
+    let late = sender.post_to(impatient(&url, SHORT)).await;
+    assert_eq!((late.outcome, late.resent), (Outcome::Timeout, 0), "{late:?}");
+    let next = sender.post(&url).await;
+    assert_eq!((next.outcome, next.resent), (Outcome::Ok, 0), "{next:?}");
+    assert_eq!(connections(&receiver), [0, 0, 0, 1]);
+    assert!(!under_way.is_finished(), "it has its own time");
+    assert_eq!(under_way.await.unwrap().outcome, Outcome::Timeout);
+    receiver.wait_for_closed(1).await;
+}

@@ -47,7 +47,8 @@ impl Clock for StoppedClock {
     }
 }
 
-/// A sender that may POST to loopback.
+/// A sender that may POST to loopback. Clones share its connections.
+#[derive(Clone)]
 pub struct Sender(WebhookClient);
 
 impl Sender {

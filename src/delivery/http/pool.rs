@@ -108,6 +108,18 @@ enum Checkout<T: Transport> {
     Shared(SharedConnection),
 }
 
+/// An HTTP/2 connection with a request under way.
+///
+/// If nobody waits for the response any more, as after a timeout, further requests go over another connection: one
+/// that acknowledges PINGs and does nothing else would be used for ever.
+struct InUse<'a, C: Connect> {
+    pool: &'a Shared<C>,
+    origin: &'a str,
+    connection: SharedConnection,
+    /// Whether it may carry further requests.
+    is_kept: bool,
+}
+
 /// Returns an HTTP/1 connection to the pool.
 pub(crate) struct PoolHandle<C: Connect>(Arc<Shared<C>>);
 
@@ -200,30 +212,41 @@ impl<C: Connect> HttpClient<C> {
 
     async fn send_over_http2(
         &self,
-        mut shared: SharedConnection,
+        connection: SharedConnection,
         origin: &str,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<ResponseBody<C>>, NoResponse> {
-        exchange::note(|exchange| exchange.remote_address = shared.remote);
-        let sent = shared.sender.try_send_request(request).await;
-        let kept = shared.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
+        exchange::note(|exchange| exchange.remote_address = connection.remote);
+        let mut used = InUse { pool: &self.0, origin, connection, is_kept: false };
+        let sent = used.connection.sender.try_send_request(request).await;
+        let kept = used.connection.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
         let mut error = match sent {
-            Ok(response) => return Ok(response.map(PooledBody::multiplexed)),
+            Ok(response) => {
+                used.is_kept = true;
+                return Ok(response.map(PooledBody::multiplexed));
+            }
             Err(error) => error,
         };
-        if let (false, Some(tls)) = (kept, shared.reads.tls_failure()) {
+        if let (false, Some(tls)) = (kept, used.connection.reads.tls_failure()) {
             return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()).into());
         }
         let unsent = error.take_message();
         let is_unprocessed = unsent.is_some() || is_unprocessed(error.error());
-        if is_unprocessed {
-            self.0.retire(origin, &shared);
-        }
+        // The end of one stream says nothing about the others.
+        used.is_kept = !is_unprocessed;
         if let (true, Some(unsent)) = (kept, unsent) {
             return Err(NoResponse::Unsent(unsent));
         }
         let resend = if is_unprocessed { Resend::Unprocessed } else { Resend::Never };
         Err(SendError::Broken { error: error.into_error(), kept, resend }.into())
+    }
+}
+
+impl<C: Connect> Drop for InUse<'_, C> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.pool.retire(self.origin, &self.connection);
+        }
     }
 }
 
