@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::Version;
 use tidings::domain::delivery::Outcome;
 
 use crate::{
     attempt::sender::impatient,
     support::{
         PATIENCE,
-        http2_receiver::{NO_ERROR, Post, REFUSED_STREAM, go_away},
+        http2_receiver::{HTTP_1_1_REQUIRED, NO_ERROR, Post, REFUSED_STREAM, go_away},
         receiver::Receiver,
     },
 };
@@ -145,4 +146,27 @@ async fn after_a_timeout_no_request_goes_over_that_connection_which_ends_with_it
     assert!(!under_way.is_finished(), "it has its own time");
     assert_eq!(under_way.await.unwrap().outcome, Outcome::Timeout);
     receiver.wait_for_closed(1).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_requires_http_1_1_gets_it_and_this_is_remembered() {
+    let goaway: fn(Post) -> Vec<u8> = |_| go_away(0, HTTP_1_1_REQUIRED);
+    for reaction in [goaway, |post| post.reset(HTTP_1_1_REQUIRED)] {
+        let receiver = Receiver::with_frames(reaction).await;
+        let sender = receiver.trusting_sender();
+        let mut resent = Vec::new();
+        for _ in 0..3 {
+            // A test opens a new connection.
+            for attempt in
+                [sender.post(&receiver.url("/hook")).await, sender.test(&receiver.url("/hook")).await]
+            {
+                assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Ok, 200), "{attempt:?}");
+                resent.push(attempt.resent);
+            }
+        }
+        assert_eq!(resent, [1, 0, 0, 0, 0, 0]);
+        let versions: Vec<_> = receiver.seen().iter().map(|request| request.version).collect();
+        assert_eq!(versions[..2], [Version::HTTP_2, Version::HTTP_11]);
+        assert!(versions[2..].iter().all(|version| *version == Version::HTTP_11), "{versions:?}");
+    }
 }

@@ -120,7 +120,7 @@ where
         if !is_https {
             return Ok(Socket::plain(stream, proxy.map(Forwarding::by), opened));
         }
-        let securing = settings.tls.connect(stream, host, to.tls.as_deref());
+        let securing = settings.tls.connect(stream, host, to.tls.as_deref(), to.needs_http1);
         let begun = Instant::now();
         let secured = timeout_at(deadline, securing).await;
         exchange::note(|exchange| exchange.tls = Some(begun.elapsed()));
@@ -294,7 +294,12 @@ mod tests {
     }
 
     fn to(url: String) -> Destination {
-        Destination { url: Uri::try_from(url).unwrap(), tls: None, account: AccountId::new(1).unwrap() }
+        Destination {
+            url: Uri::try_from(url).unwrap(),
+            tls: None,
+            needs_http1: false,
+            account: AccountId::new(1).unwrap(),
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Destination {
     pub(crate) url: Uri,
     /// The TLS options of the subscription.
     pub(crate) tls: Option<Arc<TlsProfile>>,
+    /// Whether HTTP/2 is not offered.
+    pub(crate) needs_http1: bool,
     /// The account of the subscription: look-ups are shared between accounts.
     pub(crate) account: AccountId,
 }

@@ -6,6 +6,7 @@ pub(super) mod connection;
 pub(super) mod dns;
 pub(super) mod failure;
 pub(super) mod http1;
+mod http1_origins;
 mod idle_pool;
 pub(super) mod pool;
 pub(super) mod proxy;

@@ -20,9 +20,10 @@ use tower::{Service, ServiceExt};
 use super::{
     connection::{Connect, ConnectError, Destination, Transport},
     http1::{Http1, PooledBody, Recycle, Unanswered},
+    http1_origins::Http1Origins,
     idle_pool::{Idle, IdlePool, SharedConnection},
     proxy::{Forwarding, ProxyError},
-    resend::{Resend, is_unprocessed},
+    resend::{Resend, is_unprocessed, requires_http1},
     tls::TlsError,
 };
 use crate::{
@@ -100,6 +101,7 @@ struct Shared<C: Connect> {
     connector: C,
     settings: PoolSettings,
     pool: Mutex<IdlePool<C::Response>>,
+    http1_origins: Mutex<Http1Origins>,
 }
 
 /// A connection to send a request over.
@@ -134,7 +136,7 @@ impl<C: Connect> HttpClient<C> {
     pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
         let pool = Mutex::new(IdlePool::default());
         let reap_interval = settings.idle_timeout.min(REAP_INTERVAL);
-        let shared = Arc::new(Shared { connector, settings, pool });
+        let shared = Arc::new(Shared { connector, settings, pool, http1_origins: Mutex::default() });
         tokio::spawn(reap_idle(Arc::downgrade(&shared), reap_interval));
         Self(shared)
     }
@@ -149,7 +151,7 @@ impl<C: Connect> HttpClient<C> {
         mut request: Request<Full<Bytes>>,
     ) -> Result<Response<ResponseBody<C>>, SendError> {
         let Target { origin, tls, account, needs_new } = target;
-        let to = Destination { url: request.uri().clone(), tls: tls.cloned(), account };
+        let to = Destination { url: request.uri().clone(), tls: tls.cloned(), needs_http1: false, account };
         let url = &to.url;
         // An origin contains no space.
         let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));
@@ -232,6 +234,9 @@ impl<C: Connect> HttpClient<C> {
         }
         let unsent = error.take_message();
         let is_unprocessed = unsent.is_some() || is_unprocessed(error.error());
+        if requires_http1(error.error()) {
+            self.0.http1_origins().note(origin);
+        }
         // The end of one stream says nothing about the others.
         used.is_kept = !is_unprocessed;
         if let (true, Some(unsent)) = (kept, unsent) {
@@ -253,6 +258,10 @@ impl<C: Connect> Drop for InUse<'_, C> {
 impl<C: Connect> Shared<C> {
     fn pool(&self) -> MutexGuard<'_, IdlePool<C::Response>> {
         self.pool.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn http1_origins(&self) -> MutexGuard<'_, Http1Origins> {
+        self.http1_origins.lock().expect("no code panics while it holds this lock")
     }
 
     /// A pooled connection that seems usable. Drops those that are not.
@@ -301,6 +310,7 @@ impl<C: Connect> Shared<C> {
 
     /// Opens a connection. Without a free file descriptor, idle connections are closed for it.
     async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
+        let to = Destination { needs_http1: self.http1_origins().contains(origin), ..to.clone() };
         let stream = loop {
             match self.connector.clone().oneshot(to.clone()).await {
                 Ok(stream) => break stream,

@@ -16,12 +16,19 @@ pub(crate) enum Resend {
 }
 
 /// Whether the receiver has said that it did not process the request of a stream that ended so: the stream is
-/// above the last one that a GOAWAY names, or was refused (RFC 9113, 8.7).
+/// above the last one that a GOAWAY names, or was refused (RFC 9113, 8.7), or HTTP/2 itself was.
 pub(crate) fn is_unprocessed(error: &hyper::Error) -> bool {
     // A stream up to the last one of a GOAWAY goes on, and ends with another error if the connection does.
     of_http2(error).is_some_and(|error| {
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+        let refuses = matches!(error.reason(), Some(Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED));
+        error.is_remote() && (error.is_go_away() || refuses)
     })
+}
+
+/// Whether the receiver has said that the request needs HTTP/1.1.
+pub(crate) fn requires_http1(error: &hyper::Error) -> bool {
+    of_http2(error)
+        .is_some_and(|error| error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED))
 }
 
 /// The error of HTTP/2 behind this one.

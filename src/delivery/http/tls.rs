@@ -18,7 +18,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::domain::subscription::tls::{TlsProfile, TlsViolation, provider};
 
 /// ALPN protocols, the preferred one first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", HTTP1];
+const HTTP1: &[u8] = b"http/1.1";
 /// TLS sessions that a profile can resume. Most have one endpoint.
 const SESSIONS_PER_PROFILE: usize = 32;
 
@@ -106,12 +107,13 @@ impl Tls {
         })
     }
 
-    /// Establishes TLS over `stream` to the endpoint of a URL with this host.
+    /// Establishes TLS over `stream` to the endpoint of a URL with this host. Offers HTTP/2 unless it `needs_http1`.
     pub(crate) async fn connect<T>(
         &self,
         stream: T,
         host: &str,
         profile: Option<&TlsProfile>,
+        needs_http1: bool,
     ) -> Result<TlsStream<T>, TlsError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -125,7 +127,9 @@ impl Tls {
                 ServerName::try_from(literal.unwrap_or(host).to_owned())?
             }
         };
-        TlsConnector::from(config).connect(name, stream).await.map_err(TlsError::Handshake)
+        let protocols = if needs_http1 { vec![HTTP1.to_vec()] } else { config.alpn_protocols.clone() };
+        let connector = TlsConnector::from(config);
+        connector.with_alpn(protocols).connect(name, stream).await.map_err(TlsError::Handshake)
     }
 
     fn config(&self, profile: Option<&TlsProfile>) -> Result<Arc<ClientConfig>, TlsError> {
