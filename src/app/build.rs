@@ -50,11 +50,13 @@ impl App {
         let ingest = Ingest::set_up(&config, &metrics).await?;
         let console = BoundConsole::set_up(&config, &metrics).await?;
         let webhook_client = {
+            let mut random: StdRng = rand::make_rng();
             let settings = WebhookClientSettings {
                 egress: config.egress.policy(),
                 proxies: config.proxies.clone(),
                 extra_roots: config.egress.extra_roots()?,
                 connections: metrics.endpoint_connections.clone(),
+                seed: random.random(),
                 ..config.webhook_client.clone()
             };
             client::webhook_client(&settings, Arc::clone(&clock))?

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings::domain::delivery::Outcome;
-use tokio::sync::Barrier;
+use tidings::{delivery::http::client::WebhookClientSettings, domain::delivery::Outcome};
+use tokio::{sync::Barrier, time::Instant};
 
 use crate::{
     attempt::sender::Sender,
-    support::receiver::{OK, Receiver, Response},
+    support::{
+        PATIENCE,
+        receiver::{OK, Receiver, Response},
+    },
 };
 
 #[tokio::test]
@@ -26,6 +29,54 @@ async fn one_that_is_not_used_for_long_is_closed() {
     let sender = Sender::with(|settings| settings.idle_timeout = Duration::from_millis(50));
     assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
     receiver.wait_for_closed(1).await;
+}
+
+/// Receivers that respond to everything, over HTTP/1.1 and HTTP/2, and a sender to each.
+async fn of_both_protocols(change: impl Fn(&mut WebhookClientSettings)) -> [(Receiver, Sender); 2] {
+    let (http1, http2) = (Receiver::speaking(&["http/1.1"], 2).await, Receiver::speaking(&["h2"], 2).await);
+    [http1, http2].map(|receiver| {
+        let sender = Sender::with(|settings| {
+            settings.extra_roots = vec![receiver.authority().der()];
+            change(settings);
+        });
+        (receiver, sender)
+    })
+}
+
+#[tokio::test]
+async fn one_that_is_too_old_is_closed_even_if_it_is_used() {
+    let age = Duration::from_millis(200);
+    for (receiver, sender) in of_both_protocols(|settings| settings.delivery_connection_age_max = age).await {
+        let begun = Instant::now();
+        while receiver.connections() < 3 {
+            assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+            assert!(begun.elapsed() < PATIENCE, "{} connections", receiver.connections());
+        }
+        assert!(begun.elapsed() >= age * 3 / 2, "two lived for {:?}", begun.elapsed());
+        receiver.wait_for_closed(2).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_too_old_and_not_used_is_closed() {
+    let age = Duration::from_millis(200);
+    for (receiver, sender) in of_both_protocols(|settings| settings.delivery_connection_age_max = age).await {
+        assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+        receiver.wait_for_closed(1).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_carried_as_many_posts_as_it_may_carries_no_more() {
+    for (receiver, sender) in of_both_protocols(|settings| settings.connection_requests_max = 4).await {
+        for _ in 0..24 {
+            assert_eq!(sender.post(&receiver.url("/")).await.outcome, Outcome::Ok);
+        }
+        let mut carried = [0; 9];
+        receiver.seen().iter().for_each(|request| carried[request.connection] += 1);
+        let last = receiver.connections() - 1;
+        assert!(carried[..last].iter().all(|posts| [3, 4].contains(posts)), "{carried:?}");
+    }
 }
 
 #[tokio::test]

@@ -161,6 +161,8 @@ pub async fn run(machine: Arc<Machine>) -> turmoil::Result {
         connections: metrics.endpoint_connections.clone(),
         // Longer than a simulation: the client closes idle connections in no order.
         idle_timeout: Duration::from_hours(1),
+        delivery_connection_age_max: Duration::from_hours(1),
+        seed: random.random(),
         ..WebhookClientSettings::default()
     };
     let webhook_client =

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     connect::{self, ConnectSettings, Connector},
+    lifetime::LifetimeMax,
     pool::{HttpClient, PoolSettings},
     stack::{self, BodyBounds},
     tls::Tls,
@@ -74,6 +75,18 @@ pub struct WebhookClientSettings {
     /// until the body or its time ends.
     #[arg(skip = RESPONSE_BODY_WAIT)]
     pub response_body_wait: Duration,
+    /// Longest time that a connection to an endpoint gets new POSTs; each gets at least three quarters of it.
+    ///
+    /// Lower it if endpoints are behind a load balancer whose new nodes should get POSTs sooner, or that closes
+    /// connections sooner.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration("1s", "1d"))]
+    pub delivery_connection_age_max: Duration,
+    /// Most POSTs over one connection; each gets at least three quarters of it.
+    #[arg(skip = 10_000_u32)]
+    pub connection_requests_max: u32,
+    /// Seed of the jitter of both.
+    #[arg(skip)]
+    pub seed: u64,
     /// Time after which an idle connection is closed.
     #[arg(skip = Duration::from_secs(90))]
     pub idle_timeout: Duration,
@@ -188,6 +201,11 @@ fn pool_settings(settings: &WebhookClientSettings) -> PoolSettings {
     PoolSettings {
         http1,
         http2,
+        lifetime_max: LifetimeMax {
+            age: settings.delivery_connection_age_max,
+            requests: settings.connection_requests_max,
+        },
+        seed: settings.seed,
         idle_timeout: settings.idle_timeout,
         idle_per_origin_max: settings.idle_connections_per_endpoint_max,
         idle_max: settings.idle_connections_max,

@@ -23,6 +23,7 @@ use hyper::{
 
 use super::{
     connection::{Reads, Transport},
+    lifetime::Lifetime,
     proxy::Forwarding,
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Http1<T: Read + Write + Unpin> {
     pub(crate) remote: Option<SocketAddr>,
     /// What was read from it so far.
     reads: Arc<Reads>,
+    /// How long it is used.
+    pub(crate) lifetime: Lifetime,
     /// The connection has ended and must not be polled any more.
     is_over: bool,
 }
@@ -59,19 +62,20 @@ impl<T: Transport> Http1<T> {
         origin: Arc<str>,
         host: HeaderValue,
         remote: Option<SocketAddr>,
+        lifetime: Lifetime,
     ) -> hyper::Result<Self> {
         let (forwarding, reads) = (stream.forwarding().cloned(), Arc::clone(stream.reads()));
         let (sender, connection) = builder.handshake(stream).await?;
-        Ok(Self { sender, connection, origin, host, forwarding, remote, reads, is_over: false })
+        Ok(Self { sender, connection, origin, host, forwarding, remote, reads, lifetime, is_over: false })
     }
 }
 
 impl<T: Read + Write + Unpin + 'static> Http1<T> {
-    /// Whether it seems able to take a request. The peer may close it at any moment.
+    /// Whether it seems able to take a request, and may. The peer may close it at any moment.
     pub(crate) fn is_usable(&mut self) -> bool {
         // Nothing waits, so there is nothing to wake. This also drops the waker of the previous user.
         self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.is_over && self.sender.is_ready()
+        !self.is_over && self.sender.is_ready() && !self.lifetime.is_over()
     }
 
     /// Sends a request and waits for the head of the response. Returns the connection with the response.

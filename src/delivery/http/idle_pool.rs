@@ -10,11 +10,13 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http2;
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::{
     connection::{Reads, Transport},
     http1::Http1,
+    lifetime::{Lifetime, LifetimeMax},
 };
 
 /// All idle connections, and the HTTP/2 connections.
@@ -24,12 +26,8 @@ pub(super) struct IdlePool<T: Transport> {
     pub(super) idle: usize,
     /// HTTP/2 connections of all origins.
     pub(super) shared: usize,
-}
-
-impl<T: Transport> Default for IdlePool<T> {
-    fn default() -> Self {
-        Self { origins: BTreeMap::new(), idle: 0, shared: 0 }
-    }
+    /// Of the lifetimes of connections.
+    random: StdRng,
 }
 
 pub(super) struct OriginPool<T: Transport> {
@@ -52,12 +50,19 @@ pub(super) struct SharedConnection {
     /// It has carried a response.
     pub(super) has_responded: Arc<AtomicBool>,
     pub(super) remote: Option<SocketAddr>,
+    /// How long it is used; the pool's own says so.
+    pub(super) lifetime: Lifetime,
 }
 
 impl SharedConnection {
     /// Whether both are the same connection.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.reads, &other.reads)
+    }
+
+    /// Whether it gets no further request.
+    fn is_over(&self) -> bool {
+        self.sender.is_closed() || self.lifetime.is_over()
     }
 }
 
@@ -80,6 +85,17 @@ impl<T: Transport> Evicted<T> {
 }
 
 impl<T: Transport> IdlePool<T> {
+    /// An empty pool. `seed` determines how long connections are used.
+    pub(super) fn new(seed: u64) -> Self {
+        let random = StdRng::seed_from_u64(seed);
+        Self { origins: BTreeMap::new(), idle: 0, shared: 0, random }
+    }
+
+    /// How long a new connection is used.
+    pub(super) fn draw_lifetime(&mut self, max: LifetimeMax) -> Lifetime {
+        Lifetime::draw(max, &mut self.random)
+    }
+
     pub(super) fn of(&mut self, origin: &Arc<str>) -> &mut OriginPool<T> {
         self.origins
             .entry(Arc::clone(origin))
@@ -97,7 +113,7 @@ impl<T: Transport> IdlePool<T> {
         Some(taken)
     }
 
-    /// Removes connections that are closed or idle for too long.
+    /// Removes connections that are closed, too old, or idle for too long.
     pub(super) fn expired(&mut self, timeout: Duration) -> Vec<Idle<T>> {
         let mut expired = Vec::new();
         for origin_pool in self.origins.values_mut() {
@@ -107,7 +123,7 @@ impl<T: Transport> IdlePool<T> {
                     .extract_if(.., |idle| idle.since.elapsed() >= timeout || !idle.connection.is_usable()),
             );
             let is_over =
-                |shared: &mut SharedConnection| shared.used.elapsed() >= timeout || shared.sender.is_closed();
+                |shared: &mut SharedConnection| shared.used.elapsed() >= timeout || shared.is_over();
             self.shared -= usize::from(origin_pool.shared.take_if(is_over).is_some());
         }
         self.origins.retain(|_, origin_pool| !origin_pool.idle.is_empty() || origin_pool.shared.is_some());
@@ -144,15 +160,16 @@ impl<T: Transport> IdlePool<T> {
 }
 
 impl<T: Transport> OriginPool<T> {
-    /// Drops the HTTP/2 connection if it is closed. Returns whether it was.
-    pub(super) fn drop_closed(&mut self) -> bool {
-        self.shared.take_if(|shared| shared.sender.is_closed()).is_some()
+    /// Drops the HTTP/2 connection if it is closed or too old. Returns whether it was.
+    pub(super) fn drop_ended(&mut self) -> bool {
+        self.shared.take_if(|shared| shared.is_over()).is_some()
     }
 
     /// The HTTP/2 connection, if there is one.
     pub(super) fn open_shared(&mut self) -> Option<SharedConnection> {
         let shared = self.shared.as_mut()?;
         shared.used = Instant::now();
+        shared.lifetime.count();
         Some(shared.clone())
     }
 }

@@ -8,6 +8,7 @@ pub(super) mod failure;
 pub(super) mod http1;
 mod http1_origins;
 mod idle_pool;
+mod lifetime;
 pub(super) mod pool;
 pub(super) mod proxy;
 mod race;

@@ -22,6 +22,7 @@ use super::{
     http1::{Http1, PooledBody, Recycle, Unanswered},
     http1_origins::Http1Origins,
     idle_pool::{Idle, IdlePool, SharedConnection},
+    lifetime::LifetimeMax,
     proxy::{Forwarding, ProxyError},
     resend::{Resend, is_unprocessed, requires_http1},
     tls::TlsError,
@@ -31,8 +32,8 @@ use crate::{
     event::exchange,
 };
 
-/// Interval at which idle connections are checked: those that the peer has closed, or that are idle for too
-/// long, are dropped.
+/// Interval at which idle connections are checked: those that the peer has closed, that are too old, or that are
+/// idle for too long, are dropped.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// HTTP settings of connections, and the bounds of the pool.
@@ -40,6 +41,10 @@ const REAP_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct PoolSettings {
     pub(crate) http1: http1::Builder,
     pub(crate) http2: http2::Builder<TokioExecutor>,
+    /// How long a connection is used.
+    pub(crate) lifetime_max: LifetimeMax,
+    /// Seed of the jitter of these lifetimes.
+    pub(crate) seed: u64,
     /// How long an idle connection is kept.
     pub(crate) idle_timeout: Duration,
     /// Most idle connections per origin.
@@ -134,8 +139,8 @@ impl<C: Connect> Clone for HttpClient<C> {
 impl<C: Connect> HttpClient<C> {
     /// A client with an empty pool. Must be called within a tokio runtime.
     pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
-        let pool = Mutex::new(IdlePool::default());
-        let reap_interval = settings.idle_timeout.min(REAP_INTERVAL);
+        let pool = Mutex::new(IdlePool::new(settings.seed));
+        let reap_interval = settings.idle_timeout.min(settings.lifetime_max.age).min(REAP_INTERVAL);
         let shared = Arc::new(Shared { connector, settings, pool, http1_origins: Mutex::default() });
         tokio::spawn(reap_idle(Arc::downgrade(&shared), reap_interval));
         Self(shared)
@@ -271,7 +276,7 @@ impl<C: Connect> Shared<C> {
                 let mut kept = self.pool();
                 let kept = &mut *kept;
                 let origin_pool = kept.origins.get_mut(origin)?;
-                kept.shared -= usize::from(origin_pool.drop_closed());
+                kept.shared -= usize::from(origin_pool.drop_ended());
                 if let Some(shared) = origin_pool.open_shared() {
                     return Some(Checkout::Shared(shared));
                 }
@@ -281,6 +286,7 @@ impl<C: Connect> Shared<C> {
             };
             let is_fresh = idle.since.elapsed() < self.settings.idle_timeout;
             if is_fresh && idle.connection.is_usable() {
+                idle.connection.lifetime.count();
                 return Some(Checkout::Own(idle.connection));
             }
         }
@@ -319,10 +325,11 @@ impl<C: Connect> Shared<C> {
             }
         };
         let remote = exchange::note(|exchange| exchange.remote_address).flatten();
+        let lifetime = self.pool().draw_lifetime(self.settings.lifetime_max);
         let broken = |error| SendError::Broken { error, kept: false, resend: Resend::Never };
         if !stream.is_http2() {
             let host = host_header(&to.url);
-            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host, remote);
+            let connecting = Http1::new(&self.settings.http1, stream, origin.into(), host, remote, lifetime);
             let connection = connecting.await.map_err(broken)?;
             return Ok(Checkout::Own(Box::new(connection)));
         }
@@ -330,8 +337,14 @@ impl<C: Connect> Shared<C> {
         let (sender, connection) = self.settings.http2.handshake(stream).await.map_err(broken)?;
         // The requests on it see why it ended.
         tokio::spawn(async move { drop(connection.await) });
-        let shared =
-            SharedConnection { sender, used: Instant::now(), reads, has_responded: Arc::default(), remote };
+        let shared = SharedConnection {
+            sender,
+            used: Instant::now(),
+            reads,
+            has_responded: Arc::default(),
+            remote,
+            lifetime,
+        };
         // Concurrent requests may have opened several: the first is kept, the others end with their request.
         let evicted = {
             let mut kept = self.pool();
