@@ -94,8 +94,8 @@ async fn a_name_that_does_not_resolve_is_no_connection() {
     assert!(attempt.error.starts_with("nobody.invalid did not resolve: "), "{}", attempt.error);
 }
 
-/// A receiver whose first connection sends one response, then `rest` to another request, and closes. Later connections
-/// send a response if `responds`, and close otherwise.
+/// A receiver whose first connection sends one response, then `rest` to another request, and closes. Later
+/// connections send a response if `responds`, and close otherwise.
 async fn closing_when_used_again(rest: &'static str, responds: bool) -> Receiver {
     Receiver::on_connections(move |mut connection| async move {
         connection.request().await;

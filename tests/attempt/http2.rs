@@ -66,7 +66,8 @@ async fn a_receiver_that_never_takes_a_request_gets_it_four_times_in_an_attempt(
         let receiver = Receiver::with_frames(move |post| reaction(post, REFUSED_STREAM)).await;
         let attempt = receiver.trusting_sender().post(&receiver.url("/hook")).await;
         assert_eq!((attempt.outcome, attempt.resent), (Outcome::Io, 3), "{attempt:?}");
-        let expected = format!("the endpoint ended the request before the response was complete (HTTP/2 {said})");
+        let expected =
+            format!("the endpoint ended the request before the response was complete (HTTP/2 {said})");
         assert_eq!(attempt.error, expected);
         assert_eq!(connections(&receiver), [0, 1, 2, 3]);
     }
@@ -117,7 +118,7 @@ async fn a_receiver_that_has_not_said_how_many_requests_it_takes_at_once_gets_on
     };
     tokio::select! {
         attempt = first => panic!("{attempt:?}"),
-        others = others => assert!(others.iter().all(|attempt| attempt.outcome == Outcome::Timeout), "{others:?}"),
+        others = others => assert!(others.iter().all(|other| other.outcome == Outcome::Timeout), "{others:?}"),
     }
     assert_eq!(connections(&receiver), [0]);
 }

@@ -51,9 +51,9 @@ pub fn go_away(last: u32, code: u32) -> Vec<u8> {
 type Script = Arc<Mutex<dyn FnMut(Post) -> Vec<u8> + Send>>;
 
 impl Receiver {
-    /// A receiver that speaks HTTP/2, and HTTP/1.1 if its client does not. Over HTTP/2 `script` writes the frames
-    /// that follow each POST; nothing else is sent but settings and acknowledgements. Over HTTP/1.1 it responds with
-    /// 200.
+    /// A receiver that speaks HTTP/2, and HTTP/1.1 if its client does not. Over HTTP/2 `script` writes the
+    /// frames that follow each POST; nothing else is sent but settings and acknowledgements. Over HTTP/1.1 it
+    /// responds with 200.
     pub async fn with_frames(script: impl FnMut(Post) -> Vec<u8> + Send + 'static) -> Self {
         Self::with_frames_after(settings(&[]), script).await
     }

@@ -20,8 +20,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts one that passes every request on to `receiver`; `server` has more lines of its configuration. `None`
-    /// where nginx is not installed.
+    /// Starts one that passes every request on to `receiver`; `server` has more lines of its configuration.
+    /// `None` where nginx is not installed.
     pub async fn in_front_of(receiver: SocketAddr, server: &str) -> Option<Self> {
         let authority = Authority::new();
         let files = tempfile::tempdir().unwrap();

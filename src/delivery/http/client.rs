@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     connect::{self, ConnectSettings, Connector},
     lifetime::LifetimeMax,
-    pool::{HttpClient, PoolSettings},
+    pool::PoolSettings,
+    send::HttpClient,
     stack::{self, BodyBounds},
     tls::Tls,
 };
@@ -67,18 +68,19 @@ pub struct WebhookClientSettings {
     pub response_bytes_max: usize,
     /// Most bytes of a response's body that are stored with its attempt. At 0 none are.
     ///
-    /// Raise it if receivers explain failures at greater length, lower it if attempts take too much of the disk.
+    /// Raise it if receivers explain failures at greater length, lower it if attempts take too much of the
+    /// disk.
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = bytes::<usize>("0", "64KiB"))]
     pub response_body_kept: usize,
-    /// How long an attempt waits for a response's body after its head, for the record: the status has decided.
-    /// Then it is settled with as much of the body as there is. It keeps its place among the attempts in flight
-    /// until the body or its time ends.
+    /// How long an attempt waits for a response's body after its head, for the record: the status has
+    /// decided. Then it is settled with as much of the body as there is. It keeps its place among the
+    /// attempts in flight until the body or its time ends.
     #[arg(skip = RESPONSE_BODY_WAIT)]
     pub response_body_wait: Duration,
     /// Longest time that a connection to an endpoint gets new POSTs; each gets at least three quarters of it.
     ///
-    /// Lower it if endpoints are behind a load balancer whose new nodes should get POSTs sooner, or that closes
-    /// connections sooner.
+    /// Lower it if endpoints are behind a load balancer whose new nodes should get POSTs sooner, or that
+    /// closes connections sooner.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration("1s", "1d"))]
     pub delivery_connection_age_max: Duration,
     /// Most POSTs over one connection; each gets at least three quarters of it.

@@ -4,9 +4,8 @@ use std::{error::Error, fmt::Write, io, time::Duration};
 
 use super::{
     connection::ConnectError,
-    pool::SendError,
     proxy::ProxyError,
-    resend::{Resend, of_http2},
+    send_error::{Resend, SendError, of_http2},
     tls::TlsError,
 };
 use crate::domain::delivery::Outcome;
@@ -95,7 +94,9 @@ fn broken_text(error: &hyper::Error) -> String {
         && http2.is_remote()
     {
         let frame = if http2.is_go_away() { "GOAWAY" } else { "RST_STREAM" };
-        format!("the endpoint ended the request before the response was complete (HTTP/2 {frame}, {reason:?})")
+        format!(
+            "the endpoint ended the request before the response was complete (HTTP/2 {frame}, {reason:?})"
+        )
     } else {
         format!("the connection broke: {}", describe(error))
     }

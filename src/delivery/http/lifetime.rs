@@ -1,4 +1,5 @@
-//! How long a connection is used for new requests: one kept for ever would go to the same node behind a balancer.
+//! How long a connection is used for new requests: one kept for ever would go to the same node behind a
+//! balancer.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Of a connection that opens now, with a first request: a random part of each bound, between three quarters
-    /// and all, so that connections that opened together do not end together.
+    /// Of a connection that opens now, with a first request: a random part of each bound, between three
+    /// quarters and all, so that connections that opened together do not end together.
     pub(super) fn draw(max: LifetimeMax, random: &mut StdRng) -> Self {
         let least = max.requests - max.requests / 4;
         let age = max.age.mul_f64(random.random_range(0.75..=1.0));

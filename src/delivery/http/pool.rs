@@ -1,39 +1,28 @@
-//! Sends requests over pooled connections. The pool is bounded per origin and in total.
+//! Connections that requests share. The pool is bounded per origin and in total.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, Weak, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
-    header::{HOST, PROXY_AUTHORIZATION},
-    uri::{PathAndQuery, Scheme},
-};
-use http_body_util::Full;
+use http::{HeaderValue, Uri, uri::Scheme};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::{
     connection::{Connect, ConnectError, Destination, Transport},
-    http1::{Http1, PooledBody, Recycle, Unanswered},
+    http1::{Http1, Recycle},
     http1_origins::Http1Origins,
     idle_pool::{Idle, IdlePool, SharedConnection},
     lifetime::LifetimeMax,
-    proxy::{Forwarding, ProxyError},
-    resend::{Resend, is_unprocessed, requires_http1},
-    tls::TlsError,
+    send_error::{Resend, SendError},
 };
-use crate::{
-    domain::{ids::AccountId, subscription::TlsProfile},
-    event::exchange,
-};
+use crate::event::exchange;
 
-/// Interval at which idle connections are checked: those that the peer has closed, that are too old, or that are
-/// idle for too long, are dropped.
+/// Interval at which idle connections are checked: those that the peer has closed, that are too old, or that
+/// are idle for too long, are dropped.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// HTTP settings of connections, and the bounds of the pool.
@@ -53,227 +42,47 @@ pub(crate) struct PoolSettings {
     pub(crate) idle_max: usize,
 }
 
-/// The connections that may carry a request.
-pub(crate) struct Target<'a> {
-    /// The origin of the request's absolute URL. Requests with the same spelling of the origin and the same TLS
-    /// profile share connections; others never do.
-    pub(crate) origin: &'a str,
-    pub(crate) tls: Option<&'a Arc<TlsProfile>>,
-    /// The one that the request is made for.
-    pub(crate) account: AccountId,
-    /// Whether none that was kept may.
-    pub(crate) needs_new: bool,
-}
-
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SendError {
-    /// There is no connection.
-    #[error(transparent)]
-    Connect(ConnectError),
-    /// The connection broke before the response.
-    #[error("{error}")]
-    Broken {
-        /// The error.
-        error: hyper::Error,
-        /// It has carried a response before.
-        kept: bool,
-        /// Whether the request may be sent again.
-        resend: Resend,
-    },
-}
-
-/// What became of a request without a response.
-enum NoResponse {
-    /// Nothing of it was sent: another connection can have it.
-    Unsent(Request<Full<Bytes>>),
-    Failed(SendError),
-}
-
-impl From<SendError> for NoResponse {
-    fn from(error: SendError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// The body of a response.
-pub(crate) type ResponseBody<C> = PooledBody<<C as Service<Destination>>::Response, PoolHandle<C>>;
-
-/// Sends requests. Clones share the pool.
-pub(crate) struct HttpClient<C: Connect>(Arc<Shared<C>>);
-
-struct Shared<C: Connect> {
+/// The pool, and what opens its connections.
+pub(super) struct Pool<C: Connect> {
     connector: C,
     settings: PoolSettings,
-    pool: Mutex<IdlePool<C::Response>>,
+    idle: Mutex<IdlePool<C::Response>>,
     http1_origins: Mutex<Http1Origins>,
 }
 
 /// A connection to send a request over.
-enum Checkout<T: Transport> {
+pub(super) enum Checkout<T: Transport> {
     Own(Box<Http1<T>>),
     Shared(SharedConnection),
 }
 
-/// An HTTP/2 connection with a request under way.
-///
-/// If nobody waits for the response any more, as after a timeout, further requests go over another connection: one
-/// that acknowledges PINGs and does nothing else would be used for ever.
-struct InUse<'a, C: Connect> {
-    pool: &'a Shared<C>,
-    origin: &'a str,
-    connection: SharedConnection,
-    /// Whether it may carry further requests.
-    is_kept: bool,
-}
-
 /// Returns an HTTP/1 connection to the pool.
-pub(crate) struct PoolHandle<C: Connect>(Arc<Shared<C>>);
+pub(crate) struct PoolHandle<C: Connect>(pub(super) Arc<Pool<C>>);
 
-impl<C: Connect> Clone for HttpClient<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<C: Connect> HttpClient<C> {
-    /// A client with an empty pool. Must be called within a tokio runtime.
-    pub(crate) fn new(connector: C, settings: PoolSettings) -> Self {
-        let pool = Mutex::new(IdlePool::new(settings.seed));
+impl<C: Connect> Pool<C> {
+    /// An empty pool. Must be called within a tokio runtime.
+    pub(super) fn new(connector: C, settings: PoolSettings) -> Arc<Self> {
+        let idle = Mutex::new(IdlePool::new(settings.seed));
         let reap_interval = settings.idle_timeout.min(settings.lifetime_max.age).min(REAP_INTERVAL);
-        let shared = Arc::new(Shared { connector, settings, pool, http1_origins: Mutex::default() });
-        tokio::spawn(reap_idle(Arc::downgrade(&shared), reap_interval));
-        Self(shared)
+        let pool = Arc::new(Self { connector, settings, idle, http1_origins: Mutex::default() });
+        tokio::spawn(reap_idle(Arc::downgrade(&pool), reap_interval));
+        pool
     }
 
-    /// Sends a request and waits for the head of the response.
-    ///
-    /// An idle connection may turn out to be closed before anything was sent over it; then another one is
-    /// used.
-    pub(crate) async fn send(
-        &self,
-        target: Target<'_>,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<ResponseBody<C>>, SendError> {
-        let Target { origin, tls, account, needs_new } = target;
-        let to = Destination { url: request.uri().clone(), tls: tls.cloned(), needs_http1: false, account };
-        let url = &to.url;
-        // An origin contains no space.
-        let of_profile = tls.map(|tls| format!("{origin} {}", tls.id()));
-        let origin = of_profile.as_deref().unwrap_or(origin);
-        loop {
-            let kept = if needs_new { None } else { self.0.take(origin) };
-            let (checkout, kept) = match kept {
-                Some(checkout) => (checkout, true),
-                // Boxed: this future is large and rare, and would make that of every request as large.
-                None => (Box::pin(self.0.connect(origin, &to)).await?, false),
-            };
-            let sent = match checkout {
-                Checkout::Own(connection) => self.send_over_http1(connection, kept, url, request).await,
-                Checkout::Shared(shared) => self.send_over_http2(shared, origin, request).await,
-            };
-            request = match sent {
-                Ok(response) => return Ok(response),
-                Err(NoResponse::Failed(error)) => return Err(error),
-                Err(NoResponse::Unsent(unsent)) => unsent,
-            };
-            *request.uri_mut() = url.clone();
-            request.headers_mut().remove(HOST);
-            request.headers_mut().remove(PROXY_AUTHORIZATION);
-        }
+    fn idle(&self) -> MutexGuard<'_, IdlePool<C::Response>> {
+        self.idle.lock().expect("no code panics while it holds this lock")
     }
 
-    async fn send_over_http1(
-        &self,
-        connection: Box<Http1<C::Response>>,
-        kept: bool,
-        url: &Uri,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<ResponseBody<C>>, NoResponse> {
-        exchange::note(|exchange| {
-            exchange.remote_address = connection.remote;
-            // There is one already if an idle connection broke before.
-            exchange.request_headers.retain(|(name, _)| name != HOST);
-            exchange.request_headers.push((HOST, connection.host.clone()));
-        });
-        to_origin_form(&mut request, url, &connection);
-        let origin = Arc::clone(&connection.origin);
-        let Unanswered { mut error, is_unread } = match connection.send(request).await {
-            Ok((response, connection)) => {
-                refused_by_proxy(response.status(), connection.forwarding.as_ref())?;
-                let home = PoolHandle(Arc::clone(&self.0));
-                return Ok(response.map(|incoming| PooledBody::new(incoming, connection, home)));
-            }
-            Err(unanswered) => unanswered,
-        };
-        if kept {
-            // One connection is dead, so the others probably are.
-            self.0.forget(&origin);
-            if let Some(unsent) = error.take_message() {
-                return Err(NoResponse::Unsent(unsent));
-            }
-        }
-        let resend = if kept && is_unread { Resend::Once } else { Resend::Never };
-        Err(SendError::Broken { error: error.into_error(), kept, resend }.into())
-    }
-
-    async fn send_over_http2(
-        &self,
-        connection: SharedConnection,
-        origin: &str,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<ResponseBody<C>>, NoResponse> {
-        exchange::note(|exchange| exchange.remote_address = connection.remote);
-        let mut used = InUse { pool: &self.0, origin, connection, is_kept: false };
-        let sent = used.connection.sender.try_send_request(request).await;
-        let kept = used.connection.has_responded.fetch_or(sent.is_ok(), Ordering::Relaxed);
-        let mut error = match sent {
-            Ok(response) => {
-                used.is_kept = true;
-                return Ok(response.map(PooledBody::multiplexed));
-            }
-            Err(error) => error,
-        };
-        if let (false, Some(tls)) = (kept, used.connection.reads.tls_failure()) {
-            return Err(SendError::Connect(TlsError::Ended(tls.clone()).into()).into());
-        }
-        let unsent = error.take_message();
-        let is_unprocessed = unsent.is_some() || is_unprocessed(error.error());
-        if requires_http1(error.error()) {
-            self.0.http1_origins().note(origin);
-        }
-        // The end of one stream says nothing about the others.
-        used.is_kept = !is_unprocessed;
-        if let (true, Some(unsent)) = (kept, unsent) {
-            return Err(NoResponse::Unsent(unsent));
-        }
-        let resend = if is_unprocessed { Resend::Unprocessed } else { Resend::Never };
-        Err(SendError::Broken { error: error.into_error(), kept, resend }.into())
-    }
-}
-
-impl<C: Connect> Drop for InUse<'_, C> {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.pool.retire(self.origin, &self.connection);
-        }
-    }
-}
-
-impl<C: Connect> Shared<C> {
-    fn pool(&self) -> MutexGuard<'_, IdlePool<C::Response>> {
-        self.pool.lock().expect("no code panics while it holds this lock")
-    }
-
-    fn http1_origins(&self) -> MutexGuard<'_, Http1Origins> {
+    /// The origins that get HTTP/1.1 only.
+    pub(super) fn http1_origins(&self) -> MutexGuard<'_, Http1Origins> {
         self.http1_origins.lock().expect("no code panics while it holds this lock")
     }
 
     /// A pooled connection that seems usable. Drops those that are not.
-    fn take(&self, origin: &str) -> Option<Checkout<C::Response>> {
+    pub(super) fn take(&self, origin: &str) -> Option<Checkout<C::Response>> {
         loop {
             let mut idle = {
-                let mut kept = self.pool();
+                let mut kept = self.idle();
                 let kept = &mut *kept;
                 let origin_pool = kept.origins.get_mut(origin)?;
                 kept.shared -= usize::from(origin_pool.drop_ended());
@@ -293,9 +102,9 @@ impl<C: Connect> Shared<C> {
     }
 
     /// Drops the pooled connections of an origin. One in use ends with its requests.
-    fn forget(&self, origin: &str) {
+    pub(super) fn forget(&self, origin: &str) {
         let forgotten = {
-            let mut kept = self.pool();
+            let mut kept = self.idle();
             let forgotten = kept.origins.remove(origin);
             if let Some(origin_pool) = &forgotten {
                 kept.idle -= origin_pool.idle.len();
@@ -308,14 +117,18 @@ impl<C: Connect> Shared<C> {
     }
 
     /// Drops an HTTP/2 connection from the pool. It ends with the requests on it.
-    fn retire(&self, origin: &str, connection: &SharedConnection) {
-        let retired = self.pool().take_shared(origin, |kept| kept.is(connection));
+    pub(super) fn retire(&self, origin: &str, connection: &SharedConnection) {
+        let retired = self.idle().take_shared(origin, |kept| kept.is(connection));
         // Close it without holding the lock.
         drop(retired);
     }
 
     /// Opens a connection. Without a free file descriptor, idle connections are closed for it.
-    async fn connect(&self, origin: &str, to: &Destination) -> Result<Checkout<C::Response>, SendError> {
+    pub(super) async fn connect(
+        &self,
+        origin: &str,
+        to: &Destination,
+    ) -> Result<Checkout<C::Response>, SendError> {
         let to = Destination { needs_http1: self.http1_origins().contains(origin), ..to.clone() };
         let stream = loop {
             match self.connector.clone().oneshot(to.clone()).await {
@@ -325,7 +138,7 @@ impl<C: Connect> Shared<C> {
             }
         };
         let remote = exchange::note(|exchange| exchange.remote_address).flatten();
-        let lifetime = self.pool().draw_lifetime(self.settings.lifetime_max);
+        let lifetime = self.idle().draw_lifetime(self.settings.lifetime_max);
         let broken = |error| SendError::Broken { error, kept: false, resend: Resend::Never };
         if !stream.is_http2() {
             let host = host_header(&to.url);
@@ -347,7 +160,7 @@ impl<C: Connect> Shared<C> {
         };
         // Concurrent requests may have opened several: the first is kept, the others end with their request.
         let evicted = {
-            let mut kept = self.pool();
+            let mut kept = self.idle();
             let of_origin = &mut kept.of(&origin.into()).shared;
             if of_origin.is_none() {
                 *of_origin = Some(shared.clone());
@@ -362,7 +175,7 @@ impl<C: Connect> Shared<C> {
 
     /// Closes the half of the idle connections that is idle for longest; false if there is none.
     fn close_oldest_half(&self) -> bool {
-        let evicted = self.pool().evict_oldest_half();
+        let evicted = self.idle().evict_oldest_half();
         !evicted.is_empty()
     }
 }
@@ -370,7 +183,7 @@ impl<C: Connect> Shared<C> {
 impl<C: Connect> Recycle<C::Response> for PoolHandle<C> {
     fn recycle(self, connection: Box<Http1<C::Response>>) {
         let settings = &self.0.settings;
-        let mut kept = self.0.pool();
+        let mut kept = self.0.idle();
         let idle = &mut kept.of(&connection.origin).idle;
         if idle.len() >= settings.idle_per_origin_max {
             return;
@@ -382,28 +195,6 @@ impl<C: Connect> Recycle<C::Response> for PoolHandle<C> {
         drop(kept);
         drop(evicted);
     }
-}
-
-/// Turns a request to an absolute URL into HTTP/1's origin form: the path, and the host as a header. A
-/// forwarding proxy gets the absolute form.
-fn to_origin_form<T: Transport>(request: &mut Request<Full<Bytes>>, url: &Uri, connection: &Http1<T>) {
-    request.headers_mut().insert(HOST, connection.host.clone());
-    if let Some(Forwarding { authorization }) = &connection.forwarding {
-        if let Some(authorization) = authorization {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
-        }
-        return;
-    }
-    let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::from(path);
-}
-
-/// Fails if the response is the proxy's own: it requires credentials. Any other may come from the endpoint.
-fn refused_by_proxy(status: StatusCode, forwarding: Option<&Forwarding>) -> Result<(), SendError> {
-    if forwarding.is_some() && status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        return Err(SendError::Connect(ProxyError::Refused(status).into()));
-    }
-    Ok(())
 }
 
 /// The `Host` header of a URL: with the port unless it is the scheme's default.
@@ -418,11 +209,11 @@ fn host_header(url: &Uri) -> HeaderValue {
 }
 
 /// Drops idle connections at intervals, as long as the pool exists.
-async fn reap_idle<C: Connect>(pool: Weak<Shared<C>>, every: Duration) {
+async fn reap_idle<C: Connect>(pool: Weak<Pool<C>>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
-        let Some(shared) = pool.upgrade() else { return };
-        let expired = shared.pool().expired(shared.settings.idle_timeout);
+        let Some(pool) = pool.upgrade() else { return };
+        let expired = pool.idle().expired(pool.settings.idle_timeout);
         drop(expired);
     }
 }

@@ -22,8 +22,8 @@ use url::Position;
 use super::{
     connection::Connect,
     failure::Failure,
-    pool::{HttpClient, ResponseBody, Target},
-    resend::Resend,
+    send::{HttpClient, ResponseBody, Target},
+    send_error::Resend,
 };
 use crate::{
     clock::Clock,
@@ -159,8 +159,8 @@ struct ReadResponse {
     rest: Option<ResponseRest>,
 }
 
-/// Waits for a response's body, for the record only: the head has said all that counts. A body that takes longer
-/// is left to be read by whoever gets the attempt, so that the connection can be reused.
+/// Waits for a response's body, for the record only: the head has said all that counts. A body that takes
+/// longer is left to be read by whoever gets the attempt, so that the connection can be reused.
 fn read_response<B>(
     mut inner: impl Sends<Response<B>, Failure>,
     bounds: BodyBounds,
@@ -279,10 +279,10 @@ where
 
 /// Sends again at once what the receiver did not take.
 ///
-/// That says nothing about the receiver and should not cost an attempt: an HTTP/2 receiver may close a connection
-/// after some number of requests, and says which ones it did not process. An HTTP/1 receiver closes idle
-/// connections, and one may do so just when a request is sent; sending it twice is safe, since the webhook id is
-/// the same.
+/// That says nothing about the receiver and should not cost an attempt: an HTTP/2 receiver may close a
+/// connection after some number of requests, and says which ones it did not process. An HTTP/1 receiver
+/// closes idle connections, and one may do so just when a request is sent; sending it twice is safe, since
+/// the webhook id is the same.
 fn resend<B: Send + 'static>(inner: impl Sends<Response<B>, Failure>) -> impl Sends<Response<B>, Failure> {
     service_fn(move |request: WebhookRequest| {
         let mut inner = inner.clone();

@@ -107,7 +107,8 @@ impl Tls {
         })
     }
 
-    /// Establishes TLS over `stream` to the endpoint of a URL with this host. Offers HTTP/2 unless it `needs_http1`.
+    /// Establishes TLS over `stream` to the endpoint of a URL with this host. Offers HTTP/2 unless it
+    /// `needs_http1`.
     pub(crate) async fn connect<T>(
         &self,
         stream: T,

@@ -1,6 +1,26 @@
-//! Which requests without a response may be sent again.
+//! Why a request got no response, and whether it may be sent again.
 
 use h2::Reason;
+
+use super::connection::ConnectError;
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// The connection broke before the response.
+    #[error("{error}")]
+    Broken {
+        /// The error.
+        error: hyper::Error,
+        /// It has carried a response before.
+        kept: bool,
+        /// Whether the request may be sent again.
+        resend: Resend,
+    },
+}
 
 /// Whether a request that got no response may be sent again in the same attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,8 +28,8 @@ pub(crate) enum Resend {
     /// No: the receiver may have processed it.
     #[default]
     Never,
-    /// Once: its connection was kept from an earlier request, and the receiver may have closed it as idle just
-    /// when the request was sent.
+    /// Once: its connection was kept from an earlier request, and the receiver may have closed it as idle
+    /// just when the request was sent.
     Once,
     /// Yes: the receiver has certainly not processed it.
     Unprocessed,
