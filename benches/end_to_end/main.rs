@@ -37,6 +37,11 @@ use self::{
     report::Report,
 };
 
+/// Says that a measure was skipped, and why.
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// Measures the gateway end to end.
 #[derive(Parser)]
 struct Arguments {
