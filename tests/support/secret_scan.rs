@@ -26,7 +26,7 @@ const OVERLAP_BYTES: usize = 512;
 /// In front of a message of gRPC: whether it is compressed, and its length.
 const MESSAGE_HEAD: usize = 5;
 /// The methods whose responses show a secret, in their `signing_secret`.
-const SHOWING: [&str; 2] = ["CreateSubscription", "RotateSigningSecret"];
+const SHOWING: [&str; 3] = ["CreateSubscription", "RotateSigningSecret", "CreateNoticeSink"];
 
 /// The secrets that the gateways of a test know.
 #[derive(Clone, Default)]
@@ -93,6 +93,8 @@ impl Secrets {
             v1::CreateSubscriptionResponse::decode(message).unwrap_or_default().signing_secret
         } else if path.ends_with(SHOWING[1]) {
             v1::RotateSigningSecretResponse::decode(message).unwrap_or_default().signing_secret
+        } else if path.ends_with(SHOWING[2]) {
+            v1::CreateNoticeSinkResponse::decode(message).unwrap_or_default().signing_secret
         } else {
             String::new()
         };

@@ -13,7 +13,13 @@ use crate::{
         subscription::Subscription,
     },
     gateway::{Applied, CreateNoticeSink, DeleteSubscription, Gateway, RequestKey},
-    grpc::wire::{audited::AuditedCalls, request_fields::Fields, status::GrpcError, to_proto},
+    grpc::wire::{
+        audited::AuditedCalls,
+        pagination::{self, Cursor, PageKind, PageTokens},
+        request_fields::Fields,
+        status::GrpcError,
+        to_proto,
+    },
     proto::v1::{self, notice_service_server::NoticeService, notice_sink::Kind},
 };
 
@@ -46,11 +52,21 @@ impl NoticeService for NoticeSinks {
         request: Request<v1::ListNoticeSinksRequest>,
     ) -> Result<Response<v1::ListNoticeSinksResponse>, Status> {
         let mut fields = Fields::of(&request)?;
-        let account = parent(&mut fields, &request.get_ref().parent)?;
+        let mut request = request.into_inner();
+        let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
+        let token = std::mem::take(&mut request.page_token);
+        let account = parent(&mut fields, &request.parent)?;
         let account = fields.finish(account)?;
+
+        let tokens = PageTokens::of(PageKind::NoticeSinks, &request);
+        let after = tokens.read(&token)?.map(|cursor| cursor.name);
         let sinks = self.gateway.list_notice_sinks(account);
-        let notice_sinks = sinks.iter().map(|sink| shown(&self.gateway, sink)).collect();
-        Ok(Response::new(v1::ListNoticeSinksResponse { notice_sinks }))
+        let mut rest = sinks.iter().filter(|sink| Some(sink.name.to_string()) > after);
+        let page: Vec<_> = rest.by_ref().take(size).map(|sink| shown(&self.gateway, sink)).collect();
+        let last = rest.next().and(page.last()).map(|sink| sink.name.clone());
+        let next = last.map(|name| Cursor { name, ..Default::default() });
+        let next_page_token = tokens.write(next);
+        Ok(Response::new(v1::ListNoticeSinksResponse { notice_sinks: page, next_page_token }))
     }
 
     async fn delete_notice_sink(

@@ -33,6 +33,7 @@ pub(in crate::grpc) enum PageKind {
     AccessTokens = 5,
     AuditRecords = 7,
     Accounts = 8,
+    NoticeSinks = 9,
 }
 
 /// Start of a page. Each list uses the fields that it needs.
