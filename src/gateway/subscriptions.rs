@@ -305,8 +305,8 @@ impl Gateway {
         (scheme == SignatureScheme::Ed25519).then(|| self.with_rng(KeyPair::draw))
     }
 
-    /// Deletes a subscription and its deliveries.
-    pub async fn delete_subscription(&self, delete: DeleteSubscription) -> Result<(), GatewayError> {
+    /// Deletes a subscription and its deliveries. Returns how many of them were unfinished.
+    pub async fn delete_subscription(&self, delete: DeleteSubscription) -> Result<u64, GatewayError> {
         let DeleteSubscription { name, etag, force } = delete;
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let current = self.current(&name, etag.as_deref())?;

@@ -161,7 +161,7 @@ impl Store for MemoryStore {
         subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
-    ) -> CommitFuture<()> {
+    ) -> CommitFuture<u64> {
         self.write(|inner| {
             registry::check_version(&self.registry, subscription, expected_version)?;
             let owed = inner
@@ -175,7 +175,7 @@ impl Store for MemoryStore {
             inner.deliveries.retain(|key, _| key.subscription != subscription);
             inner.attempts_before.retain(|key, _| key.subscription != subscription);
             self.registry.remove(subscription);
-            Ok(())
+            Ok(owed as u64)
         })
     }
 

@@ -83,14 +83,14 @@ pub trait Store: Send + Sync + 'static {
         change: Change,
     ) -> CommitFuture<Arc<Subscription>>;
 
-    /// Removes a subscription with its deliveries. [`StoreError::Owed`] if some are pending and `force` is
-    /// not set.
+    /// Removes a subscription with its deliveries, and returns how many of them were owed. [`StoreError::Owed`] if
+    /// some were and `force` is not set.
     fn delete_subscription(
         &self,
         subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
-    ) -> CommitFuture<()>;
+    ) -> CommitFuture<u64>;
 
     /// The access tokens, in memory and always current.
     fn tokens(&self) -> &Tokens;

@@ -147,7 +147,7 @@ async fn a_record_has_caller_action_address_and_time_and_no_secret() {
                 ("replayed_count", "1"),
             ],
         ),
-        expected("DeleteSubscription", CRM, &[], &[("force", "true")]),
+        expected("DeleteSubscription", CRM, &[], &[("force", "true"), ("dropped_count", "1")]),
     ];
     assert_eq!(records.iter().map(shown).collect::<Vec<_>>(), all);
     let mut last = 0;

@@ -123,7 +123,7 @@ impl Store for Disk {
         subscription: SubscriptionKey,
         version: u64,
         force: bool,
-    ) -> CommitFuture<()> {
+    ) -> CommitFuture<u64> {
         self.write(move |engine| engine.delete_subscription(subscription, version, force))
     }
 

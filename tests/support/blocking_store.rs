@@ -83,7 +83,7 @@ impl Store for BlockingStore {
         fn change_tokens(&self, change: TokenChange) -> CommitFuture<()>;
         fn create_subscription(&self, new: NewSubscription) -> CommitFuture<Created>;
         fn update_subscription(&self, subscription: SubscriptionKey, version: u64, change: Change) -> CommitFuture<Arc<Subscription>>;
-        fn delete_subscription(&self, subscription: SubscriptionKey, version: u64, force: bool) -> CommitFuture<()>;
+        fn delete_subscription(&self, subscription: SubscriptionKey, version: u64, force: bool) -> CommitFuture<u64>;
         fn settle(&self, settlements: Vec<Settlement>) -> CommitFuture<()>;
         fn override_delivery(&self, key: DeliveryKey, decision: OperatorAction) -> CommitFuture<DeliveryState>;
         fn replay(&self, query: ReplayQuery, events: Vec<Seq>) -> CommitFuture<u64>;

@@ -262,8 +262,8 @@ async fn delete(
     gateway: Gateway,
     delete: DeleteSubscription,
 ) -> Result<v1::DeleteSubscriptionResponse, GrpcError> {
-    gateway.delete_subscription(delete).await?;
-    Ok(v1::DeleteSubscriptionResponse {})
+    let dropped = gateway.delete_subscription(delete).await?;
+    Ok(v1::DeleteSubscriptionResponse { dropped_count: i32::try_from(dropped).unwrap_or(i32::MAX) })
 }
 
 async fn pause(

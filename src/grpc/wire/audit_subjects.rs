@@ -96,6 +96,10 @@ impl AuditedRequest for v1::DeleteSubscriptionRequest {
         let parameters = parameters([("force", self.force.then(|| "true".to_owned()))]);
         AuditSubject { parameters, ..about::<SubscriptionName>(&self.name) }
     }
+
+    fn record_result(response: &Self::Response, end: &mut AuditEnd) {
+        end.parameters = parameters([("dropped_count", Some(response.dropped_count.to_string()))]);
+    }
 }
 
 impl AuditedRequest for v1::PauseSubscriptionRequest {

@@ -236,7 +236,7 @@ async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
     bench.publish(1, Some("e"), 1).await;
     let owed = bench.store.delete_subscription(a.key, 1, false).await.unwrap_err();
     assert!(matches!(owed, StoreError::Owed(1)));
-    bench.store.delete_subscription(a.key, 1, true).await.unwrap();
+    assert_eq!(bench.store.delete_subscription(a.key, 1, true).await.unwrap(), 1);
     for _ in 0..2 {
         assert_eq!(bench.store.queue_summary(a.key).owed(), 0);
         assert!(bench.store.delivery(DeliveryKey { seq: Seq(1), subscription: a.key }).unwrap().is_none());
@@ -248,5 +248,5 @@ async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
     assert_eq!(late.delivery_count, 1, "nothing is owed to one that is gone");
     bench.settle(DeliveryKey { seq: Seq(1), subscription: b.key }, DeliveryState::Succeeded).await;
     bench.settle(DeliveryKey { seq: Seq(2), subscription: b.key }, DeliveryState::Succeeded).await;
-    bench.store.delete_subscription(b.key, 1, false).await.unwrap();
+    assert_eq!(bench.store.delete_subscription(b.key, 1, false).await.unwrap(), 0);
 }

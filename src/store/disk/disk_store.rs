@@ -100,7 +100,7 @@ impl Store for DiskStore {
         subscription: SubscriptionKey,
         expected_version: u64,
         force: bool,
-    ) -> CommitFuture<()> {
+    ) -> CommitFuture<u64> {
         self.write(|reply| Write::Delete(subscription, expected_version, force, reply))
     }
 

@@ -76,7 +76,7 @@ pub enum Write {
     /// A change of a subscription.
     Update(SubscriptionKey, u64, Box<Change>, Reply<Arc<Subscription>>),
     /// The removal of a subscription.
-    Delete(SubscriptionKey, u64, bool, Reply<()>),
+    Delete(SubscriptionKey, u64, bool, Reply<u64>),
     /// A new access token.
     CreateToken(Box<NewToken>, Reply<(TokenId, Option<Secret>)>),
     /// A change of access tokens.

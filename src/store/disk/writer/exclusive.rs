@@ -200,7 +200,12 @@ impl Writer {
         Ok(changed)
     }
 
-    fn delete(&mut self, subscription: SubscriptionKey, version: u64, force: bool) -> Result<(), StoreError> {
+    fn delete(
+        &mut self,
+        subscription: SubscriptionKey,
+        version: u64,
+        force: bool,
+    ) -> Result<u64, StoreError> {
         self.registry_room()?;
         registry::check_version(&self.shared.registry, subscription, version)?;
         let owed = self.shared.ledger().summary(subscription).owed();
@@ -215,7 +220,7 @@ impl Writer {
             self.shared.metrics.deliveries_dropped.inc_by(owed);
         }
         self.shared.registry.remove(subscription);
-        Ok(())
+        Ok(owed)
     }
 
     /// Errors while the disk has too little room for sled, which does not survive a full disk.
