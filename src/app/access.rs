@@ -21,7 +21,6 @@ use crate::{
         secret::Secret,
     },
     gateway::{Gateway, TOKEN_TICK, TokenSettings},
-    store::Tokens,
 };
 
 /// Settings of the administrator's token.
@@ -91,7 +90,8 @@ pub(super) fn warn_if_readable_by_others(path: &Path, what: &str) {
     let _ = (path, what);
 }
 
-/// Logs who may call.
+/// Who may call. `has_tokens` is whether calls need a token: the configuration has the administrator's, or the store
+/// has some.
 ///
 /// # Errors
 ///
@@ -99,23 +99,25 @@ pub(super) fn warn_if_readable_by_others(path: &Path, what: &str) {
 pub(super) fn check_listener(
     config: &Config,
     address: SocketAddr,
-    has_admin: bool,
-    tokens: &Tokens,
-) -> anyhow::Result<()> {
+    has_tokens: bool,
+) -> anyhow::Result<ListenPolicy> {
     let context = ListenContext {
         loopback: ListenContext::is_loopback(address.ip()),
-        tokens: has_admin || tokens.are_asked_for(),
+        tokens: has_tokens,
         certificates: certificates_required(config),
         subjects: certificates_listed(config),
         insecure: config.access.insecure,
     };
-    let policy = listen_policy(context)
-        .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))?;
+    listen_policy(context)
+        .with_context(|| format!("gRPC is not served on grpc_listen {address} without access tokens"))
+}
+
+/// Logs who may call.
+pub(super) fn log_policy(policy: ListenPolicy, address: SocketAddr) {
     match policy {
         ListenPolicy::Certificates | ListenPolicy::Insecure => tracing::warn!(%address, "{policy}"),
         ListenPolicy::Authenticated | ListenPolicy::Loopback => tracing::info!(%address, "{policy}"),
     }
-    Ok(())
 }
 
 /// Whether clients need a certificate.

@@ -27,7 +27,7 @@ use crate::{
 
 impl App {
     /// Binds the addresses and opens the store. Health and metrics are served from the beginning, since
-    /// opening a large store takes a while.
+    /// opening a large store takes a while. Whatever can be refused is refused before a new store is made.
     ///
     /// # Errors
     ///
@@ -61,8 +61,13 @@ impl App {
             };
             client::webhook_client(&settings, Arc::clone(&clock))?
         };
+        let address = grpc.local_addr()?;
+        if !DiskStore::exists(&config.data_dir)? {
+            access::check_listener(&config, address, admin.is_some())?;
+        }
         let store = open_store(&config, &clock, &metrics).await?;
-        access::check_listener(&config, grpc.local_addr()?, admin.is_some(), store.tokens())?;
+        let has_tokens = admin.is_some() || store.tokens().are_asked_for();
+        access::log_policy(access::check_listener(&config, address, has_tokens)?, address);
         Ok(Self {
             config,
             clock,

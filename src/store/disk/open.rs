@@ -15,8 +15,8 @@ use uuid::Uuid;
 use super::{
     DiskStore, StoreSettings,
     data_dir::{
-        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, prepare, refuse_foreign, sync_entry,
-        take_lock, write_marker,
+        CLEAN, ENGINE_DIR, LEDGER_DIR, READY, create_private_dir, has_store, prepare, refuse_foreign,
+        sync_entry, take_lock, write_marker,
     },
     fs::sync_all_in,
     index::{
@@ -25,7 +25,7 @@ use super::{
         manifest::{MANIFEST, Manifest},
         volume_codec,
     },
-    keys::key_file::KeySource,
+    keys::{key_file::KeySource, rotation::refuse_unreadable_key},
     kv::{
         access_tokens::{TOKENS_TREE, TokensTree},
         audit_log::{AuditLog, AuditSettings},
@@ -56,6 +56,15 @@ use crate::{
 };
 
 impl DiskStore {
+    /// Whether there is a store in `data_dir`, or a part of one.
+    ///
+    /// # Errors
+    ///
+    /// The file system refused, or this process may not use what is there.
+    pub fn exists(data_dir: &Path) -> Result<bool, OpenError> {
+        has_store(data_dir)
+    }
+
     /// Opens the store in `data_dir`, or creates one in an empty directory.
     ///
     /// From then on the secrets are sealed with the first of the keys.
@@ -75,6 +84,7 @@ impl DiskStore {
         let unreadable = |why: String| OpenError::Unreadable(data_dir.to_owned(), why);
         let of_engine = |error| OpenError::of_engine(data_dir, error);
         let of_registry = |error| OpenError::of_registry(data_dir, error);
+        refuse_unreadable_key(data_dir, keys)?;
         create_private_dir(data_dir).map_err(io)?;
         refuse_denied(data_dir)?;
         refuse_foreign(data_dir)?;

@@ -83,6 +83,22 @@ pub fn rotate_secrets_key(
     Ok(Rotation { key: keys.first().id(), before, file })
 }
 
+/// Refuses a source whose keys cannot be read, before anything is made. Where there is a store, opening it says more.
+pub(crate) fn refuse_unreadable_key(data_dir: &Path, source: &KeySource) -> Result<(), OpenError> {
+    if has_store(data_dir)? {
+        return Ok(());
+    }
+    match source {
+        KeySource::Given(_) => Ok(()),
+        KeySource::File(path) => read_keys(data_dir, path).map(drop),
+        KeySource::Beside(_) => match read_keys(data_dir, &data_dir.join(KEY_FILE)) {
+            // It is made.
+            Err(OpenError::KeyFile(_, KeyFileError::Missing)) => Ok(()),
+            read => read.map(drop),
+        },
+    }
+}
+
 /// Opens sled and the registry's log, which agree then, with every secret in them sealed with the first of the
 /// keys. `format` is `None` for a store that is being made, which has no log yet.
 pub(crate) fn open_sealed(
