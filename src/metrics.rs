@@ -45,7 +45,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why a publish was refused: the `reason` of `google.rpc.ErrorInfo`. Any other reason is counted as the last
 /// one.
-pub const REFUSAL_REASONS: [&str; 15] = [
+pub const REFUSAL_REASONS: [&str; 17] = [
     "ACCOUNT_MISMATCH",
     "BACKLOG_FULL",
     "DEADLINE_EXCEEDED",
@@ -54,6 +54,8 @@ pub const REFUSAL_REASONS: [&str; 15] = [
     "FIELD_INVALID",
     "FIELD_REQUIRED",
     "INTERNAL",
+    "MESSAGE_MALFORMED",
+    "MESSAGE_TOO_LARGE",
     "OVERLOADED",
     "RATE_LIMITED",
     "RECORD_DAMAGED",

@@ -21,5 +21,8 @@ impl v1::EventType {
     }
 }
 
+/// The domain of every `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "tidings";
+
 /// The contract as an encoded `FileDescriptorSet`, comments included, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidings_descriptor.bin"));

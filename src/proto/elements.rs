@@ -1,5 +1,6 @@
 //! Counts the elements of an encoded message: nested messages, map entries and strings in lists. Each takes
-//! two bytes on the wire and about a hundred once decoded, so they are counted before decoding.
+//! two bytes on the wire and about a hundred once decoded, so they are counted before decoding. Looks at the depth of
+//! the nesting as well, so that the error can say where it is.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -15,8 +16,17 @@ use prost_types::{
 /// Most elements of a message, at all depths together: a batch of 1,000 events may have a hundred in each.
 pub const ELEMENTS_MAX: usize = 100_000;
 
-/// Deepest nesting that is counted: prost decodes no deeper.
-const DEPTH_MAX: usize = 100;
+/// Deepest nesting of messages: prost decodes no deeper.
+pub const DEPTH_MAX: usize = 100;
+
+/// A bound that a message exceeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// [`ELEMENTS_MAX`].
+    Elements,
+    /// [`DEPTH_MAX`]. The names of the fields on the way to the first message that is too deep, the innermost first.
+    Depth(Vec<&'static str>),
+}
 
 /// The type of a field: a message of this shape, or a string in a list.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +36,7 @@ enum Element {
 }
 
 /// The fields of a message that are elements, by number.
-type Shape = foldhash::HashMap<u32, Element>;
+type Shape = foldhash::HashMap<u32, (Element, String)>;
 
 /// Every message of the contract and of its imports.
 struct Shapes {
@@ -47,15 +57,12 @@ static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     let shape = |message: &DescriptorProto| {
         let parts = message.field.iter().filter_map(|field| {
             let number = u32::try_from(field.number()).ok()?;
-            match field.r#type() {
-                Type::Message => {
-                    Some((number, Element::Message(*by_name.get(field.type_name().trim_start_matches('.'))?)))
-                }
-                Type::String | Type::Bytes if field.label() == Label::Repeated => {
-                    Some((number, Element::Text))
-                }
-                _ => None,
-            }
+            let element = match field.r#type() {
+                Type::Message => Element::Message(*by_name.get(field.type_name().trim_start_matches('.'))?),
+                Type::String | Type::Bytes if field.label() == Label::Repeated => Element::Text,
+                _ => return None,
+            };
+            Some((number, (element, field.name().to_owned())))
         });
         parts.collect()
     };
@@ -71,17 +78,25 @@ fn gather<'a>(within: &str, message: &'a DescriptorProto, messages: &mut Vec<(St
     messages.push((name, message));
 }
 
-/// Whether an encoded message of this name (`tidings.v1.Event`) has more elements than [`ELEMENTS_MAX`].
-/// Malformed and unknown messages are left to the decoder.
-pub fn are_too_many(name: &str, encoded: &[u8]) -> bool {
-    let Some(shape) = SHAPES.by_name.get(name) else { return false };
+/// Checks an encoded message of this name (`tidings.v1.Event`). Malformed and unknown messages are left to the decoder.
+///
+/// # Errors
+///
+/// It has too many elements, or they are nested too deeply.
+pub fn check(name: &str, encoded: &[u8]) -> Result<(), Excess> {
+    let Some(shape) = SHAPES.by_name.get(name) else { return Ok(()) };
     let mut left = ELEMENTS_MAX;
-    count(&SHAPES.all, *shape, encoded, DEPTH_MAX, &mut left).is_none()
+    count(&SHAPES.all, *shape, encoded, DEPTH_MAX, &mut left)
 }
 
-/// Subtracts the elements from `left`; `None` if there are more. Stops at malformed bytes, where decoding
-/// fails too.
-fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &mut usize) -> Option<()> {
+/// Subtracts the elements from `left`. Stops at malformed bytes, where decoding fails too.
+fn count(
+    shapes: &'static [Shape],
+    shape: usize,
+    mut rest: &[u8],
+    depth: usize,
+    left: &mut usize,
+) -> Result<(), Excess> {
     while let Ok((number, wire)) = decode_key(&mut rest) {
         let skipped = match wire {
             WireType::Varint => {
@@ -100,12 +115,14 @@ fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &m
                     break;
                 };
                 let Some(part) = rest.get(..len) else { break };
-                if let Some(known) = shapes[shape].get(&number) {
-                    *left = left.checked_sub(1)?;
-                    if let Element::Message(shape) = known
-                        && depth > 0
-                    {
-                        count(shapes, *shape, part, depth - 1, left)?;
+                if let Some((known, name)) = shapes[shape].get(&number) {
+                    *left = left.checked_sub(1).ok_or(Excess::Elements)?;
+                    if let Element::Message(shape) = known {
+                        let nested = match depth.checked_sub(1) {
+                            Some(depth) => count(shapes, *shape, part, depth, left),
+                            None => Err(Excess::Depth(Vec::new())),
+                        };
+                        nested.map_err(|excess| excess.within(name))?;
                     }
                 }
                 len
@@ -114,7 +131,17 @@ fn count(shapes: &[Shape], shape: usize, mut rest: &[u8], depth: usize, left: &m
         let Some(more) = rest.get(skipped..) else { break };
         rest = more;
     }
-    Some(())
+    Ok(())
+}
+
+impl Excess {
+    /// The same, seen from the message with this field.
+    fn within(mut self, name: &'static str) -> Self {
+        if let Self::Depth(path) = &mut self {
+            path.push(name);
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +152,7 @@ mod tests {
     use crate::proto::v1;
 
     fn too_many<M: Message + Name>(message: &M) -> bool {
-        are_too_many(&M::full_name(), &message.encode_to_vec())
+        check(&M::full_name(), &message.encode_to_vec()).is_err()
     }
 
     fn batch(requests: Vec<v1::PublishEventRequest>) -> v1::BatchPublishEventsRequest {
@@ -195,11 +222,41 @@ mod tests {
     fn malformed_messages_are_left_to_the_decoder() {
         let name = v1::BatchPublishEventsRequest::full_name();
         for bytes in [&[0xff; 20][..], &[0x12, 0x7f], &[0x12], &[0x09, 1], &[0x08]] {
-            assert!(!are_too_many(&name, bytes));
+            assert_eq!(check(&name, bytes), Ok(()));
         }
-        assert!(!are_too_many("tidings.v1.None", &[0x12, 0].repeat(ELEMENTS_MAX + 1)));
+        assert_eq!(check("tidings.v1.None", &[0x12, 0].repeat(ELEMENTS_MAX + 1)), Ok(()));
         // A group does not hide what follows.
         let hidden = [&[0x7b][..], &[0x12, 0].repeat(ELEMENTS_MAX + 1), &[0x7c]].concat();
-        assert!(are_too_many(&name, &hidden));
+        assert_eq!(check(&name, &hidden), Err(Excess::Elements));
+    }
+
+    #[test]
+    fn a_message_is_too_deep_exactly_where_the_decoder_gives_up() {
+        // A value within lists: two messages for each.
+        let within = |lists: usize| {
+            let mut value = prost_types::Value { kind: None };
+            for _ in 0..lists {
+                let list = prost_types::ListValue { values: vec![value] };
+                value = prost_types::Value { kind: Some(prost_types::value::Kind::ListValue(list)) };
+            }
+            let object = prost_types::Struct { fields: [("a".to_owned(), value)].into() };
+            let contact = v1::Contact { custom_attributes: Some(object), ..Default::default() };
+            v1::ContactCreated { contact: Some(contact) }
+        };
+        let name = v1::ContactCreated::full_name();
+        for lists in 45..55 {
+            let encoded = within(lists).encode_to_vec();
+            let is_decoded = v1::ContactCreated::decode(&*encoded).is_ok();
+            match check(&name, &encoded) {
+                Ok(()) => assert!(is_decoded, "{lists} lists"),
+                Err(Excess::Depth(path)) => {
+                    assert!(!is_decoded, "{lists} lists");
+                    let start: Vec<_> = path.iter().rev().take(4).copied().collect();
+                    assert_eq!(start, ["contact", "custom_attributes", "fields", "value"]);
+                    assert_eq!(path.len(), DEPTH_MAX + 1);
+                }
+                Err(Excess::Elements) => unreachable!("there are few"),
+            }
+        }
     }
 }

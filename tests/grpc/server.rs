@@ -251,13 +251,51 @@ async fn idle_connections_do_not_hold_up_the_drain() {
 }
 
 #[tokio::test]
-async fn a_message_of_more_than_the_bound_is_out_of_range() {
+async fn a_message_of_more_than_the_bound_is_refused_with_the_limit() {
     let mut setup = Setup::default();
     setup.grpc.message_bytes_max = 1024;
     let server = TidingsInProcess::start_with(setup).await;
     let mut client = server.client.subscriptions.clone();
     let name = "x".repeat(2000);
-    let status = client.get_subscription(v1::GetSubscriptionRequest { name }).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
+    let request = v1::GetSubscriptionRequest { name };
+    let plain = client.get_subscription(request.clone()).await.unwrap_err();
+    // Small on the way, and too large once it is decompressed.
+    let mut client = server.client.subscriptions.clone().send_compressed(Gzip);
+    let compressed = client.get_subscription(request).await.unwrap_err();
+    for status in [plain, compressed] {
+        assert_refused(&status, Code::InvalidArgument, "MESSAGE_TOO_LARGE", &[]);
+        let metadata = details(&status).error_info().unwrap().metadata.clone();
+        assert_eq!((&*metadata["limit"], &*metadata["max"]), ("grpc_message_bytes_max", "1024"));
+        assert!(status.message().contains("1024") && status.message().len() <= 200, "{status:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_the_callers_fault_and_say_where() {
+    let server = TidingsInProcess::start().await;
+    let publish = "/tidings.v1.EventService/PublishEvent";
+    // A name that is a number, a string that ends in the middle, a text that is not UTF-8.
+    for (bytes, field) in
+        [(vec![0x08, 1], "parent"), (vec![0x0a, 9, b'a'], ""), (vec![0x0a, 1, 0xff], "parent")]
+    {
+        let status = server.client.call(publish, bytes).await.unwrap_err();
+        let fields = if field.is_empty() { vec![] } else { vec![field] };
+        let (code, reason, found) = in_short(&status);
+        assert_eq!((code, &*reason), (Code::InvalidArgument, "MESSAGE_MALFORMED"), "{status:?}");
+        assert!(fields.is_empty() || found == fields, "{status:?}");
+        assert!(status.message().len() <= 200, "{status:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_nested_too_deeply_names_the_field_and_the_rule() {
+    let server = TidingsInProcess::start().await;
+    let status = server.client.try_publish(nested_request(100)).await.unwrap_err();
+    let (code, reason, fields) = in_short(&status);
+    assert_eq!((code, &*reason, fields.len()), (Code::InvalidArgument, "FIELD_INVALID", 1), "{status:?}");
+    assert!(fields[0].starts_with("event.contact_created.contact.custom_attributes.fields."), "{fields:?}");
+    assert!(status.message().contains("100 levels") && status.message().len() <= 200, "{status:?}");
     server.stop().await;
 }

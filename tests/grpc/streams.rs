@@ -62,6 +62,66 @@ async fn a_stream_is_acknowledged_in_order_and_a_bad_event_fails_no_other() {
 }
 
 #[tokio::test]
+async fn a_message_that_cannot_be_read_fails_alone_with_its_index() {
+    let server = TidingsInProcess::start().await;
+    let (sender, mut responses) = server.client.publish_stream().await;
+    let many = v1::Conversation { labels: vec![String::new(); 100_001], ..Default::default() };
+    let created = v1::ConversationCreated { conversation: Some(many) };
+    let payload = Some(v1::event::Payload::ConversationCreated(created));
+    let event = Some(Box::new(v1::Event { payload, ..Default::default() }));
+    for (sequence, request) in [
+        (10, publish("a")),
+        (20, nested_request(100)),
+        (30, v1::PublishEventRequest { event, ..publish("b") }),
+        (40, publish("c")),
+    ] {
+        sender.send(numbered(sequence, request)).unwrap();
+    }
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let response = next(&mut responses).await;
+        seen.push((
+            response.sequence,
+            match response.outcome.unwrap() {
+                Outcome::Result(result) => result.event,
+                Outcome::Error(error) => {
+                    assert!(error.message.len() <= 200, "{error:?}");
+                    format!("{:?} {} {}", Code::from(error.code), error.reason, error.message_index)
+                }
+            },
+        ));
+    }
+    let expected = [
+        (10, "accounts/1/events/a"),
+        (20, "InvalidArgument FIELD_INVALID 1"),
+        (30, "InvalidArgument MESSAGE_TOO_LARGE 2"),
+        (40, "accounts/1/events/c"),
+    ];
+    assert_eq!(seen, expected.map(|(sequence, what)| (sequence, what.to_owned())));
+    drop(sender);
+    assert!(in_time(responses.message()).await.unwrap().is_none(), "the stream ends with its messages");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_past_the_bound_in_bytes_ends_the_stream_with_its_index() {
+    let mut setup = Setup::default();
+    setup.grpc.message_bytes_max = 4096;
+    let server = TidingsInProcess::start_with(setup).await;
+    let (sender, mut responses) = server.client.publish_stream().await;
+    sender.send(numbered(1, publish("a"))).unwrap();
+    sender.send(numbered(2, publish(&"x".repeat(5000)))).unwrap();
+    sender.send(numbered(3, publish("b"))).unwrap();
+    assert!(matches!(next(&mut responses).await.outcome, Some(Outcome::Result(_))));
+    let status = in_time(responses.message()).await.unwrap_err();
+    assert_refused(&status, Code::InvalidArgument, "MESSAGE_TOO_LARGE", &[]);
+    let metadata = details(&status).error_info().unwrap().metadata.clone();
+    assert_eq!((&*metadata["limit"], &*metadata["max"]), ("grpc_message_bytes_max", "4096"));
+    assert_eq!(metadata["message_index"], "1");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn events_of_a_stream_are_stored_in_their_order() {
     let server = TidingsInProcess::start().await;
     let messages = (0..500).map(|n| numbered(n, publish(&format!("e{n}"))));

@@ -220,6 +220,19 @@ pub fn publish_message(id: &str, number: i64) -> v1::PublishEventRequest {
     events::publish_request(1, id, message(number))
 }
 
+/// A request to publish a contact with so many lists within each other, each of which takes two messages.
+pub fn nested_request(lists: usize) -> v1::PublishEventRequest {
+    let mut value = prost_types::Value { kind: None };
+    for _ in 0..lists {
+        let list = prost_types::ListValue { values: vec![value] };
+        value = prost_types::Value { kind: Some(prost_types::value::Kind::ListValue(list)) };
+    }
+    let object = prost_types::Struct { fields: [("a".to_owned(), value)].into() };
+    let contact = v1::Contact { custom_attributes: Some(object), ..Default::default() };
+    let payload = v1::event::Payload::ContactCreated(v1::ContactCreated { contact: Some(contact) });
+    events::publish_request(1, "", v1::Event { payload: Some(payload), ..Default::default() })
+}
+
 /// A status in short: its code, its reason and the fields at fault.
 pub fn in_short(status: &Status) -> (Code, String, Vec<String>) {
     let details = details(status);

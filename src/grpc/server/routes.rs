@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, convert::Infallible};
 
 use axum::{Router, body::Body as AxumBody, response::IntoResponse};
-use http::{Request, Uri};
+use http::{Request, Response, Uri};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
@@ -14,9 +14,9 @@ use tonic::{
 };
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder as Reflection, v1, v1alpha};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::MapResponse};
 
-use super::settings::GrpcSettings;
+use super::{event_server::EventServer, settings::GrpcSettings};
 use crate::{
     gateway::Gateway,
     grpc::{
@@ -36,6 +36,7 @@ use crate::{
         },
         wire::{
             audited::AuditedCalls,
+            library_errors::explain_response,
             methods::{self, DESCRIPTOR_SETS},
             status::GrpcError,
         },
@@ -117,7 +118,7 @@ pub(super) fn routes(
     };
     let router = Router::new().fallback(unknown_method);
     let bytes_max = settings.message_bytes_max;
-    let router = add(router, &filters, configured!(EventServiceServer::new(events), bytes_max));
+    let router = add(router, &filters, EventServer::new(events, bytes_max));
     let router = add(router, &filters, configured!(SubscriptionServiceServer::new(subscriptions), bytes_max));
     let router = add(router, &filters, configured!(DeliveryServiceServer::new(deliveries), bytes_max));
     let router = add(router, &filters, configured!(AccessTokenServiceServer::new(tokens), bytes_max));
@@ -131,16 +132,19 @@ pub(super) fn routes(
     router.with_state(())
 }
 
+/// Makes the library's own errors those of the contract.
+type Explained<T> = MapResponse<T, fn(Response<Body>) -> Response<Body>>;
+
 /// Adds a route to `service` for each of its methods.
 fn add<T, L>(router: Router, filters: &L, service: T) -> Router
 where
-    T: NamedService,
-    L: Layer<T>,
+    T: NamedService + Service<Request<Body>, Response = Response<Body>>,
+    L: Layer<Explained<T>>,
     L::Service:
         Service<Request<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static,
     <L::Service as Service<Request<Body>>>::Response: IntoResponse,
 {
-    let filtered = filters.layer(service);
+    let filtered = filters.layer(service.map_response(explain_response as fn(_) -> _));
     methods::served().iter().filter(|method| method.service == T::NAME).fold(router, |router, method| {
         let service = filtered.clone().map_request(|request: Request<AxumBody>| request.map(Body::new));
         router.route_service(&method.path, service)
@@ -148,7 +152,7 @@ where
 }
 
 /// Responds to a call of a method that does not exist: names the methods that do.
-async fn unknown_method(uri: Uri) -> http::Response<Body> {
+async fn unknown_method(uri: Uri) -> Response<Body> {
     Status::from(GrpcError::unknown_method(unknown_method_message(uri.path()))).into_http()
 }
 

@@ -27,8 +27,8 @@ pub struct GrpcSettings {
     /// Callers that are known to the server rather than to the gateway.
     #[command(flatten)]
     pub access: AccessSettings,
-    /// Largest request, in bytes before compression: what gRPC clients take by default as well. A larger one
-    /// is OUT_OF_RANGE.
+    /// Largest message of a request, in bytes before and after decompression: what gRPC clients take by default as
+    /// well. A larger one is refused with MESSAGE_TOO_LARGE.
     #[arg(skip = 4 * 1024 * 1024_usize)]
     pub message_bytes_max: usize,
     /// Longest list of request headers, in bytes.

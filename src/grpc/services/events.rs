@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -25,11 +25,15 @@ use crate::{
             pagination::{self, Cursor, PageKind, PageTokens},
             request_fields::Fields,
             status::GrpcError,
+            stream_codec::StreamMessage,
             to_proto,
         },
     },
     proto::v1::{self, event_service_server::EventService},
 };
+
+/// The responses of a stream.
+type PublishResponses = Pin<Box<dyn Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send>>;
 
 /// Handler of the calls about events.
 pub(in crate::grpc) struct Events {
@@ -55,21 +59,15 @@ impl EventService for Events {
         self.count_error(self.publish_batch(request)).await
     }
 
-    type StreamPublishEventsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send>>;
+    type StreamPublishEventsStream = PublishResponses;
 
     async fn stream_publish_events(
         &self,
         request: Request<Streaming<v1::StreamPublishEventsRequest>>,
     ) -> Result<Response<Self::StreamPublishEventsStream>, Status> {
-        let responses = publish_stream::publish(
-            self.gateway.clone(),
-            Grant::of(&request)?,
-            request.into_inner(),
-            self.stream_events_in_flight_max,
-            self.shutdown.clone(),
-        );
-        Ok(Response::new(Box::pin(responses)))
+        // The generated server's way here, where an unreadable message ends the stream. `EventServer` takes the other.
+        let grant = Grant::of(&request)?;
+        Ok(self.publish_messages(grant, request.into_inner().map_ok(Ok)))
     }
 
     async fn get_event(
@@ -102,6 +100,30 @@ impl EventService for Events {
 }
 
 impl Events {
+    /// Publishes the messages of a stream, whether they can be read or not.
+    pub(in crate::grpc) fn publish_stream(
+        &self,
+        request: Request<Streaming<StreamMessage>>,
+    ) -> Result<Response<PublishResponses>, Status> {
+        let grant = Grant::of(&request)?;
+        Ok(self.publish_messages(grant, request.into_inner()))
+    }
+
+    fn publish_messages(
+        &self,
+        grant: Grant,
+        messages: impl Stream<Item = Result<StreamMessage, Status>> + Send + 'static,
+    ) -> Response<PublishResponses> {
+        let responses = publish_stream::publish(
+            self.gateway.clone(),
+            grant,
+            messages,
+            self.stream_events_in_flight_max,
+            self.shutdown.clone(),
+        );
+        Response::new(Box::pin(responses))
+    }
+
     /// Applies the deadline to a call that publishes, and counts its error.
     async fn count_error<T>(
         &self,

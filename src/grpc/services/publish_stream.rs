@@ -1,5 +1,5 @@
 //! `StreamPublishEvents`: stores many events of one stream at once, in their order, and responds in that
-//! order. An invalid event fails without the others.
+//! order. An invalid event fails without the others, and so does a message that cannot be read.
 
 use std::{
     future::{Future, ready},
@@ -17,7 +17,12 @@ use crate::{
     gateway::{Gateway, GatewayError, Published},
     grpc::{
         layers::auth::Grant,
-        wire::{status::GrpcError, to_proto},
+        wire::{
+            library_errors::explain,
+            status::GrpcError,
+            stream_codec::{StreamMessage, UnreadableMessage},
+            to_proto,
+        },
     },
     proto::v1::{self, stream_publish_events_response::Outcome},
 };
@@ -28,7 +33,7 @@ use crate::{
 pub(in crate::grpc) fn publish(
     gateway: Gateway,
     grant: Grant,
-    messages: impl Stream<Item = Result<v1::StreamPublishEventsRequest, Status>> + Send,
+    messages: impl Stream<Item = Result<StreamMessage, Status>> + Send,
     in_flight_max: usize,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Result<v1::StreamPublishEventsResponse, Status>> + Send {
@@ -37,29 +42,42 @@ pub(in crate::grpc) fn publish(
         .filter_map(|stopped| ready(stopped.then(|| Err(GrpcError::shutting_down().into()))));
     messages
         .take_until(shutdown.cancelled_owned())
+        .enumerate()
         // Called in the order of the messages. The event is queued for the store when the call returns.
-        .map(move |message| match message {
-            Ok(message) => Either::Left(respond(&gateway, &grant, message)),
-            Err(status) => Either::Right(ready(Err(status))),
+        .map(move |(index, message)| match message {
+            Ok(message) => Either::Left(respond(&gateway, &grant, index, message)),
+            Err(status) => Either::Right(ready(Err(of_message(index, status)))),
         })
         .buffered(in_flight_max)
         .chain(last)
 }
 
-/// Begins to store the event of a message. The future resolves to the response.
+/// The error that ends the stream at the message with this index.
+fn of_message(index: usize, status: Status) -> Status {
+    match explain(&status) {
+        Some(error) => error.with_metadata("message_index", index.to_string()).into(),
+        None => status,
+    }
+}
+
+/// Begins to store the event of the message with this index. The future resolves to the response.
 fn respond(
     gateway: &Gateway,
     grant: &Grant,
-    message: v1::StreamPublishEventsRequest,
+    index: usize,
+    message: StreamMessage,
 ) -> impl Future<Output = Result<v1::StreamPublishEventsResponse, Status>> + Send + use<> {
-    let sequence = message.sequence;
     let metrics = Arc::clone(gateway.metrics());
-    begin(gateway, grant, message.request).map(move |outcome| {
+    let (sequence, publishing) = match message {
+        Ok(message) => (message.sequence, begin(gateway, grant, message.request).left_future()),
+        Err(UnreadableMessage { sequence, why }) => (sequence, ready(Err(why.into())).right_future()),
+    };
+    publishing.map(move |outcome| {
         let outcome = match outcome {
             Ok(published) => Outcome::Result(to_proto::publish_result(published)),
             Err(error) => {
                 metrics.publish_refused(error.reason());
-                Outcome::Error(error.into_publish_error())
+                Outcome::Error(error.into_publish_error(index))
             }
         };
         Ok(v1::StreamPublishEventsResponse { sequence, outcome: Some(outcome) })

@@ -11,11 +11,11 @@ use crate::{
     gateway::{ErrorKind, ErrorReport, GatewayError},
     limits::Limited,
     log_throttle::LogThrottle,
-    proto::v1,
+    proto::{self, codec::Unreadable, v1},
 };
 
 /// The domain of every `google.rpc.ErrorInfo`.
-pub const DOMAIN: &str = "tidings";
+pub const DOMAIN: &str = proto::ERROR_DOMAIN;
 /// The reason of an error about an address that did something too often.
 pub(in crate::grpc) const RATE_LIMITED: &str = "RATE_LIMITED";
 /// Most field violations of one status. The message and the ErrorInfo's metadata count the others.
@@ -135,8 +135,8 @@ impl GrpcError {
         self.0.reason
     }
 
-    /// The error as the response to one event of a stream.
-    pub(in crate::grpc) fn into_publish_error(self) -> v1::PublishError {
+    /// The error as the response to one message of a stream, the one with this index.
+    pub(in crate::grpc) fn into_publish_error(self, message_index: usize) -> v1::PublishError {
         let Parts { code, reason, message, violations, .. } = *self.0;
         let (violations, _omitted) = within_bounds(&violations);
         let field_violations =
@@ -146,6 +146,7 @@ impl GrpcError {
             reason: reason.into(),
             message: cut(&message, MESSAGE_BYTES_MAX),
             field_violations: field_violations.collect(),
+            message_index: i64::try_from(message_index).unwrap_or(i64::MAX),
         }
     }
 }
@@ -234,6 +235,20 @@ impl From<ErrorReport> for GrpcError {
         error.0.metadata.extend(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)));
         error.0.violations.extend(violation.map(|(field, rule)| (field.to_owned(), rule.to_owned())));
         error
+    }
+}
+
+impl From<Unreadable> for GrpcError {
+    fn from(unreadable: Unreadable) -> Self {
+        let error = Self::new(Code::InvalidArgument, unreadable.reason(), unreadable.to_string());
+        let error = unreadable
+            .metadata()
+            .into_iter()
+            .fold(error, |error, (key, value)| error.with_metadata(key, value));
+        match unreadable.violation() {
+            Some((field, rule)) => error.with_violation(field, rule),
+            None => error,
+        }
     }
 }
 
