@@ -71,6 +71,15 @@ pub fn check_secret(secret: &str) -> Result<(), &'static str> {
     }
 }
 
+/// The secret as the libraries of Standard Webhooks take it: `whsec_` and the base64 of the key. They decode what they
+/// are given, so that a secret of another form, whose key is its characters, needs this one.
+pub fn for_libraries(secret: &Secret) -> Secret {
+    if secret.expose().starts_with(SECRET_PREFIX) {
+        return secret.clone();
+    }
+    Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(standard_key(secret))))
+}
+
 /// The value of `webhook-signature`, one signature of `id.timestamp.body` for each signer, a space between
 /// two: `v1,` and the base64 of the HMAC-SHA256, or `v1a,` and that of the Ed25519 signature. `timestamp` is
 /// in seconds since the epoch, as in `webhook-timestamp`.
@@ -157,6 +166,17 @@ mod tests {
         let sign = |secret: &Secret| standard(&[secret.clone().into()], Uuid::nil(), 1, b"{}");
         assert_eq!(sign(&encoded), sign(&plain));
         assert_ne!(chatwoot(&encoded, 1, b"{}"), chatwoot(&plain, 1, b"{}"));
+    }
+
+    #[test]
+    fn a_secret_for_libraries_stands_for_the_same_key() {
+        let mut random = StdRng::seed_from_u64(1);
+        let generated = new_secret(&mut random);
+        assert_eq!(for_libraries(&generated), generated);
+        let own = Secret::new("a secret of our own");
+        let shown = for_libraries(&own);
+        assert!(shown.expose().starts_with("whsec_"));
+        assert_eq!(standard_key(&shown), standard_key(&own));
     }
 
     #[test]

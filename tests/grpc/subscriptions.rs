@@ -30,7 +30,8 @@ async fn a_subscription_lives_from_creation_to_deletion() {
         ..create("crm", "")
     };
     let created = client.create_subscription(request).await.unwrap().into_inner();
-    assert_eq!(created.signing_secret, "a-secret-of-some-length");
+    // As libraries take it: the base64 of the characters.
+    assert_eq!(created.signing_secret, "whsec_YS1zZWNyZXQtb2Ytc29tZS1sZW5ndGg=");
     let created = created.subscription.unwrap();
     assert_eq!(created.name, "accounts/1/subscriptions/crm");
     assert_eq!(created.headers, BTreeMap::from([("x-token".into(), "***".into())]));
@@ -304,6 +305,7 @@ async fn a_subscription_that_owes_deliveries_is_deleted_by_force_only() {
     server.publish("e").await;
     let status = server.client.delete(CRM, false).await.unwrap_err();
     assert_refused(&status, Code::FailedPrecondition, "UNDELIVERED_EVENTS", &[]);
+    assert!(status.message().starts_with(&format!("{CRM} has 1 unfinished delivery:")), "{status:?}");
     let details = details(&status);
     assert_eq!(details.error_info().unwrap().metadata["count"], "1");
     assert_eq!(details.precondition_failure().unwrap().violations[0].subject, CRM);

@@ -8,7 +8,7 @@ use crate::{
         bodies::{golden, name_of},
         events::{ACCOUNT, empty, full, kinds, unset},
     },
-    it::signing::assert_signed,
+    it::signing::{assert_signed, assert_standard_signed},
     support::{
         client::{Client, subscription},
         process::Launcher,
@@ -132,7 +132,9 @@ async fn a_subscriptions_own_headers_and_secret_are_used() {
     let gateway = Launcher::new().start().await;
     let client = &gateway.client;
     let secrets = ["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "a secret of their own"];
-    for (path, secret) in ["/0", "/1"].into_iter().zip(secrets) {
+    // As the libraries of Standard Webhooks take it: they decode base64.
+    let shown = [secrets[0], "whsec_YSBzZWNyZXQgb2YgdGhlaXIgb3du"];
+    for ((path, secret), shown) in ["/0", "/1"].into_iter().zip(secrets).zip(shown) {
         let headers = [("Authorization", "Bearer of-good-news"), ("x-tenant", "7")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let request = v1::CreateSubscriptionRequest {
@@ -141,15 +143,16 @@ async fn a_subscriptions_own_headers_and_secret_are_used() {
             signing_secret: secret.into(),
             ..Default::default()
         };
-        assert_eq!(client.create(request).await.unwrap().secret, secret);
+        assert_eq!(client.create(request).await.unwrap().secret, shown);
     }
     client.publish(ACCOUNT, full(EventType::MessageCreated)).await;
     let seen = receiver.wait_for(2).await;
-    for (path, secret) in ["/0", "/1"].into_iter().zip(secrets) {
+    for ((path, secret), shown) in ["/0", "/1"].into_iter().zip(secrets).zip(shown) {
         let request = seen.iter().find(|request| request.path == path).unwrap();
         assert_eq!(request.header("authorization"), "Bearer of-good-news");
         assert_eq!(request.header("x-tenant"), "7");
         assert_signed(request, &[secret]);
+        assert_standard_signed(request, &[shown]);
     }
     assert_ne!(seen[0].webhook_id(), seen[1].webhook_id(), "every subscription has its own delivery");
     client.nothing_owed(ACCOUNT).await;

@@ -29,6 +29,13 @@ const DAY: Duration = Duration::from_hours(24);
 /// Chatwoot's with the newest.
 #[track_caller]
 pub fn assert_signed(request: &Request, secrets: &[&str]) {
+    assert_standard_signed(request, secrets);
+    assert_chatwoot_signed(request, secrets[0]);
+}
+
+/// Verifies the signatures of Standard Webhooks.
+#[track_caller]
+pub fn assert_standard_signed(request: &Request, secrets: &[&str]) {
     let timestamp = request.header("webhook-timestamp");
     let off = timestamp.parse::<i64>().unwrap() - SystemClock::default().now().seconds();
     assert!(off.abs() <= CLOCK_TOLERANCE_SECS, "{off} s from now");
@@ -44,8 +51,6 @@ pub fn assert_signed(request: &Request, secrets: &[&str]) {
         let signature = signature.strip_prefix("v1,").unwrap();
         verify(&key, &signed, &STANDARD.decode(signature).unwrap());
     }
-
-    assert_chatwoot_signed(request, secrets[0]);
 }
 
 /// Verifies Chatwoot's signature.

@@ -316,6 +316,8 @@ pub(super) struct SecretPage {
     pub(super) id: String,
     pub(super) url: String,
     pub(super) secret: String,
+    /// The secret is one of the user's own, in the form that libraries take.
+    pub(super) is_own_secret: bool,
     pub(super) public_key: String,
     /// Until when the previous secret signs as well; `None` after a creation.
     pub(super) old_until: Option<Time>,
@@ -353,6 +355,7 @@ pub(super) async fn rotate(
         id,
         url: view::visible(&found.url),
         secret: rotated.signing_secret,
+        is_own_secret: false,
         public_key: rotated.public_key,
         old_until: time(rotated.old_secret_expire_time),
         is_new: false,

@@ -131,6 +131,7 @@ pub(super) async fn create(visitor: Visitor, Path(account): Path<i64>, Form(form
         account,
         id: view::last_part(&subscription.name).to_owned(),
         url: view::visible(&subscription.url),
+        is_own_secret: !form.get("secret").is_empty() && form.get("secret") != created.signing_secret,
         secret: created.signing_secret,
         public_key: subscription.public_key,
         old_until: None,

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         ids::{AccountScope, SubscriptionName},
         secret::Secret,
-        signature::check_secret,
+        signature::{check_secret, for_libraries},
         subscription::{Mask, check_overlap},
     },
     gateway::{
@@ -207,7 +207,7 @@ async fn create(
             let secret = Some(&subscription.signing_secrets.newest.secret).filter(|_| !repeated);
             let result = v1::CreateSubscriptionResponse {
                 subscription: Some(to_proto::subscription_with_health(&gateway, &subscription)),
-                signing_secret: secret.map_or("", Secret::expose).to_owned(),
+                signing_secret: secret.map(for_libraries).as_ref().map_or("", Secret::expose).to_owned(),
                 secret_already_shown: repeated,
             };
             Applied { result, changed: !repeated }

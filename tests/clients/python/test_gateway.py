@@ -152,6 +152,21 @@ class GatewayTest(unittest.TestCase):
         self.assertEqual((delivery.attempt_count, delivery.attempts[0].http_status), (1, 200))
         self.assertTrue(self.receiver.arrivals.empty())
 
+    def test_a_secret_of_ones_own_comes_back_as_the_library_takes_it(self):
+        own = "a secret of their own"
+        request = subscription_service_pb2.CreateSubscriptionRequest(
+            parent=self.parent,
+            subscription=subscription_pb2.Subscription(
+                url=f"http://{self.receiver.address}/hook", event_types=[event_pb2.EVENT_TYPE_MESSAGE_CREATED]
+            ),
+            signing_secret=own,
+        )
+        shown = self.subscriptions.CreateSubscription(request, timeout=CALL_TIMEOUT_S).signing_secret
+        self.publish(self.request(1))
+        arrival = self.receiver.next()
+        self.assertEqual(standard(arrival, shown)["id"], 1)
+        self.assertTrue(chatwoot_holds(arrival, own))
+
     def test_what_is_not_genuine_is_refused(self):
         _, secret = self.subscribe()
         self.publish(self.request(1))
