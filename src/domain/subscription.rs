@@ -14,6 +14,7 @@ use crate::proto::v1::EventType;
 
 mod check;
 mod endpoint_url;
+mod event_types;
 mod fields;
 mod mask;
 mod secrets;
@@ -22,6 +23,7 @@ pub mod tls;
 
 pub use check::{check_new, check_update};
 pub use endpoint_url::{origin_of, parse_url};
+pub use event_types::EventTypes;
 pub use fields::Field;
 pub use mask::Mask;
 pub use secrets::{

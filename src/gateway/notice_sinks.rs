@@ -48,7 +48,7 @@ impl Gateway {
             ..v1::Subscription::default()
         };
         let settings = self.check_subscription(&subscription, path)?;
-        Ok(Settings { event_types: Vec::new(), notices: Some(kinds), ordered: true, ..settings })
+        Ok(Settings { event_types: Vec::new().into(), notices: Some(kinds), ordered: true, ..settings })
     }
 
     /// Creates a sink.

@@ -195,7 +195,7 @@ impl Gateway {
     pub fn list_subscriptions(&self, list: &ListSubscriptions) -> Page<Arc<Subscription>, SubscriptionName> {
         let mut page = Page { rows: Vec::new(), next: None };
         self.0.store.registry().walk(list.scope, list.after.as_ref(), |subscription| {
-            let fits = list.event_type.is_none_or(|kind| subscription.settings.event_types.contains(&kind))
+            let fits = list.event_type.is_none_or(|kind| subscription.settings.event_types.wants(kind))
                 && (list.states.is_empty() || list.states.contains(&subscription.state))
                 && (!list.failing || self.is_failing(subscription));
             if fits && page.rows.len() == list.limit {
@@ -329,8 +329,7 @@ impl Gateway {
     ) -> Result<Tested, GatewayError> {
         let subscription = self.get_subscription(name)?;
         let _permit = self.test_permit(name.account)?;
-        let first = subscription.settings.event_types.first();
-        let kind = event_type.or(first.copied()).expect("a subscription has at least one event type");
+        let kind = event_type.unwrap_or_else(|| subscription.settings.event_types.first());
         Ok(self.post_once(subscription, samples::sample(kind, name.account).into()).await)
     }
 

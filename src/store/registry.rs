@@ -395,7 +395,7 @@ mod tests {
         let (account, event_type) = (AccountId::new(1).unwrap(), EventType::MessageCreated);
         let put = |key: u64, format: PayloadFormat, state: State| {
             let mut new = new_subscription(1, &format!("s{key}"));
-            new.settings.event_types = vec![event_type];
+            new.settings.event_types = vec![event_type].into();
             new.settings.inbox_ids = Vec::new();
             new.settings.payload_format = format;
             let subscription = new.into_subscription(SubscriptionKey(key), uuid::Uuid::nil(), UnixMicros(0));

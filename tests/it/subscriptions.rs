@@ -5,12 +5,15 @@ use std::time::Duration;
 use tidings::proto::v1::{self, EventType, delivery::State, subscription};
 use tonic::Code;
 
-use crate::support::{
-    client::{attempts, id_of, subscription},
-    events::contact,
-    eventually,
-    process::Launcher,
-    receiver::{Receiver, Response},
+use crate::{
+    golden::events::full,
+    support::{
+        client::{attempts, id_of, subscription},
+        events::contact,
+        eventually,
+        process::Launcher,
+        receiver::{Receiver, Response},
+    },
 };
 
 #[tokio::test]
@@ -302,5 +305,36 @@ async fn retried_deliveries_of_a_paused_subscription_are_attempted_one_after_ano
     client.resume(&subscribed.name).await;
     client.nothing_owed(1).await;
     assert_eq!(receiver.seen().len(), COUNT, "each arrives once");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscription_to_all_event_types_gets_every_type_across_changes_and_restarts() {
+    let receiver = Receiver::start().await;
+    let launcher = Launcher::new();
+    let gateway = launcher.start().await;
+    let all =
+        v1::Subscription { event_types: vec![], all_event_types: true, ..subscription(receiver.url("/")) };
+    let made = gateway.client.subscribe(1, all).await;
+    gateway.stop().await;
+
+    let gateway = launcher.start().await;
+    let client = &gateway.client;
+    let shown = client.subscription(&made.name).await;
+    assert!(shown.all_event_types && shown.event_types.is_empty(), "{shown:?}");
+    let mut count = 0;
+    for event_type in EventType::all() {
+        assert_eq!(client.publish(1, full(event_type)).await.delivery_count, 1, "{event_type:?}");
+        count += 1;
+    }
+    receiver.wait_for(count).await;
+    assert_eq!(client.test(&made.name, EventType::Unspecified).await.http_status, 200);
+
+    // Types that are named replace it.
+    let event_types = vec![EventType::ContactCreated.into()];
+    let named = v1::Subscription { name: made.name.clone(), event_types, ..Default::default() };
+    assert!(!client.update(named).await.all_event_types);
+    assert_eq!(client.publish(1, full(EventType::InboxCreated)).await.delivery_count, 0);
+    client.nothing_owed(1).await;
     gateway.stop().await;
 }

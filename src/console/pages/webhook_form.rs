@@ -18,10 +18,11 @@ use crate::{
 const KEPT: &str = "***";
 
 /// The fields of the contract that the form changes.
-const MASK: [&str; 11] = [
+const MASK: [&str; 12] = [
     "display_name",
     "url",
     "event_types",
+    "all_event_types",
     "inbox_ids",
     "payload_format",
     "headers",
@@ -63,6 +64,8 @@ struct FormPage {
     name: String,
     url: String,
     events: Vec<Choice>,
+    /// Every type is wanted, whatever is chosen of `events`.
+    all_events: bool,
     format: &'static str,
     inboxes: String,
     headers: String,
@@ -155,6 +158,7 @@ pub(super) async fn ask_edit(visitor: Visitor, Path((account, id)): Path<(i64, S
         choice.is_chosen =
             found.event_types().any(|event| view::event_type(&choice.event.word) == Some(event));
     }
+    form.all_events = found.all_event_types;
     form.format = match found.payload_format() {
         PayloadFormat::Sample => "sample",
         PayloadFormat::Chatwoot => "chatwoot",
@@ -247,6 +251,7 @@ fn filled(visitor: &Visitor, account: i64, id: &str, form: &Fields, faults: Faul
             .into_iter()
             .map(|event| Choice { is_chosen: chosen.contains(&event.word.as_str()), event })
             .collect(),
+        all_events: form.has("all_events"),
         format: match form.get("format") {
             "sample" => "sample",
             "chatwoot" => "chatwoot",
@@ -288,7 +293,11 @@ fn subscription(form: &Fields, faults: &mut Faults) -> v1::Subscription {
     v1::Subscription {
         display_name: form.get("name").to_owned(),
         url: form.get("url").to_owned(),
-        event_types: form.all("event").filter_map(view::event_type).map(Into::into).collect(),
+        event_types: match form.has("all_events") {
+            true => Vec::new(),
+            false => form.all("event").filter_map(view::event_type).map(Into::into).collect(),
+        },
+        all_event_types: form.has("all_events"),
         inbox_ids: inboxes(form, faults),
         payload_format: format.into(),
         headers: headers(form, faults),
@@ -386,6 +395,9 @@ mod tests {
         let retry = made.retry_policy.unwrap();
         assert_eq!((retry.max_attempts, retry.give_up_statuses), (3, vec!["404".into(), "5xx".into()]));
         assert!(made.ordered && made.payload_format == 3 && made.signature_scheme == 2);
+        assert!(!made.all_event_types);
+        let all = subscription(&Fields::parse(b"all_events=on&event=message_created"), &mut faults);
+        assert!(all.all_event_types && all.event_types.is_empty());
     }
 
     #[test]

@@ -65,6 +65,7 @@ struct Row {
     reason: String,
     since: Option<Time>,
     events: Vec<EventName>,
+    all_events: bool,
     more_events: usize,
     owed: String,
     spark: Sparkline,
@@ -179,6 +180,7 @@ impl Row {
                 .take(EVENTS_SHOWN)
                 .map(|event| EventName::of(*event))
                 .collect(),
+            all_events: webhook.all_event_types,
             more_events: webhook.event_types.len().saturating_sub(EVENTS_SHOWN),
             owed: view::number(webhook.owed_count),
             spark: Sparkline(hour.bars),

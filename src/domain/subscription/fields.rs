@@ -10,6 +10,7 @@ use url::Url;
 
 use super::{
     endpoint_url::parse_url,
+    event_types::EventTypes,
     settings::{RetryOverrides, Settings, SignatureScheme},
     tls::TlsOptions,
 };
@@ -83,6 +84,15 @@ const FIELDS: [Field; 21] = [
         path: "event_types",
         is_set: |message| !message.event_types.is_empty(),
         apply: |reader, draft| draft.settings.event_types = reader.event_types(),
+    },
+    Field {
+        path: "all_event_types",
+        is_set: |message| message.all_event_types,
+        apply: |reader, draft| {
+            if let Some(event_types) = reader.all_event_types(&draft.settings.event_types) {
+                draft.settings.event_types = event_types;
+            }
+        },
     },
     Field {
         path: "inbox_ids",
@@ -266,10 +276,15 @@ impl<'a> Reader<'a> {
         parse_url(text).map_err(|description| self.invalid("url", description)).ok()
     }
 
-    fn event_types(&mut self) -> Vec<EventType> {
+    fn event_types(&mut self) -> EventTypes {
         let mut types = Vec::new();
         if self.message.event_types.is_empty() {
-            self.violations.required(format!("{}.event_types", self.path));
+            if self.message.all_event_types {
+                return EventTypes::All;
+            }
+            self.event_types_required();
+        } else if self.message.all_event_types {
+            self.invalid("event_types", "must be empty if all_event_types is set");
         }
         for (index, number) in self.message.event_types.iter().enumerate() {
             let description = match EventType::try_from(*number) {
@@ -283,7 +298,28 @@ impl<'a> Reader<'a> {
             };
             self.invalid(&format!("event_types[{index}]"), description);
         }
-        types
+        types.into()
+    }
+
+    fn event_types_required(&mut self) {
+        if !self.is_invalid("event_types") {
+            self.violations.required(format!("{}.event_types", self.path));
+        }
+    }
+
+    /// All types if the message asks for them; `None` if it does not and those of the draft, which it may have set as
+    /// well, stay.
+    fn all_event_types(&mut self, draft: &EventTypes) -> Option<EventTypes> {
+        let lists = !self.message.event_types.is_empty();
+        match (self.message.all_event_types, draft) {
+            (true, _) if lists && !self.is_invalid("event_types") => {
+                self.invalid("event_types", "must be empty if all_event_types is set");
+            }
+            (true, _) => return Some(EventTypes::All),
+            (false, EventTypes::All) => self.event_types_required(),
+            (false, EventTypes::Only(_)) => {}
+        }
+        None
     }
 
     fn inbox_ids(&mut self) -> Vec<i64> {

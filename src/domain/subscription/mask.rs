@@ -93,6 +93,7 @@ mod tests {
         for (snake, camel) in [
             ("display_name", "displayName"),
             ("event_types", "eventTypes"),
+            ("all_event_types", "allEventTypes"),
             ("retry_policy.max_attempts", "retryPolicy.maxAttempts"),
             ("tls.ca_certificates", "tls.caCertificates"),
         ] {

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use url::Url;
 
-use super::tls::{TlsOptions, TlsProfile};
+use super::{
+    event_types::EventTypes,
+    tls::{TlsOptions, TlsProfile},
+};
 use crate::{
     domain::{
         give_up::GiveUpStatuses, notice::NoticeKinds, payload_format::PayloadFormat, retry::RetryPolicy,
@@ -21,10 +24,10 @@ pub struct Settings {
     pub display_name: String,
     /// The endpoint: an absolute http or https URL without user info and fragment.
     pub url: Url,
-    /// The notices that it receives, if it is a sink.
+    /// The notices that it receives, if it is a sink. It gets no events then.
     pub notices: Option<NoticeKinds>,
-    /// The event types: at least one, none twice, none unspecified, in the owner's order. None of a sink.
-    pub event_types: Vec<EventType>,
+    /// The event types.
+    pub event_types: EventTypes,
     /// Only events of these inboxes; empty means all.
     pub inbox_ids: Vec<i64>,
     /// The form of the body.
@@ -60,7 +63,8 @@ impl Settings {
             let key = client_key.as_ref().map_or(0, |key| key.expose().len());
             server_name.len() + ca_certificates.len() + client_certificate.len() + key
         });
-        let numbers = self.inbox_ids.len() * size_of::<i64>() + self.event_types.len() * size_of::<i32>();
+        let numbers =
+            self.inbox_ids.len() * size_of::<i64>() + self.event_types.listed().len() * size_of::<i32>();
         let texts = self.url.as_str().len() + self.display_name.len();
         let bytes = headers.chain(annotations).sum::<usize>() + tls + numbers + texts;
         bytes as u64 + SUBSCRIPTION_BYTES
@@ -72,7 +76,7 @@ impl Settings {
             display_name: String::new(),
             url,
             notices: None,
-            event_types,
+            event_types: event_types.into(),
             inbox_ids: Vec::new(),
             payload_format: PayloadFormat::Documented,
             headers: BTreeMap::new(),
@@ -88,7 +92,7 @@ impl Settings {
 
     /// Whether events of this type are asked for, and have a body in the payload format.
     pub fn wants_type(&self, event_type: EventType) -> bool {
-        self.event_types.contains(&event_type) && self.payload_format.has_body_of(event_type)
+        self.event_types.wants(event_type) && self.payload_format.has_body_of(event_type)
     }
 
     /// The TLS options; all of them unset if there are none.

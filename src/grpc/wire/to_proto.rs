@@ -10,7 +10,9 @@ use crate::{
         ids::{DeliveryName, EventName},
         payload_format::PayloadFormat,
         secret::REDACTED,
-        subscription::{RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions},
+        subscription::{
+            EventTypes, RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions,
+        },
         time::UnixMicros,
     },
     event::exchange::Exchange,
@@ -80,7 +82,8 @@ pub(in crate::grpc) fn settings(settings: &Settings) -> v1::Subscription {
     v1::Subscription {
         display_name: settings.display_name.clone(),
         url: settings.url.to_string(),
-        event_types: settings.event_types.iter().map(|kind| (*kind).into()).collect(),
+        event_types: settings.event_types.listed().iter().map(|kind| (*kind).into()).collect(),
+        all_event_types: settings.event_types == EventTypes::All,
         inbox_ids: settings.inbox_ids.clone(),
         payload_format: settings.payload_format.to_wire().into(),
         headers: settings.headers.keys().map(|name| (name.clone(), REDACTED.to_owned())).collect(),

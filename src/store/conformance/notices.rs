@@ -24,7 +24,7 @@ pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
 async fn sink<E: Engine>(bench: &Bench<E>, name: &str) -> Arc<Subscription> {
     let NoticeSinkName(name) = name.parse().unwrap();
     let mut new = NewSubscription { name, ..new_subscription(1, "a") };
-    new.settings.event_types = Vec::new();
+    new.settings.event_types = Vec::new().into();
     new.settings.notices = Some([NoticeKind::EndpointFailing].into_iter().collect());
     bench.store.create_subscription(new).await.unwrap().subscription
 }

@@ -30,7 +30,7 @@ pub(super) fn replay_query(
         time: TimeRange::default(),
         states: vec![DeliveryState::Failed, DeliveryState::Cancelled],
         changed_until: now,
-        never_queued: Some(Wanted { types, inbox_ids: Vec::new() }),
+        never_queued: Some(Wanted { types: types.into(), inbox_ids: Vec::new() }),
         after: Seq(0),
         until,
         limit: 3,
@@ -120,7 +120,7 @@ async fn replays_queue_again<E: Engine>(engine: E) {
         assert_eq!(bench.store.deliveries(&since).unwrap().rows.len(), 5);
         bench.reopen();
     }
-    let wanted = Wanted { types: vec![EventType::ContactCreated], inbox_ids: vec![4] };
+    let wanted = Wanted { types: vec![EventType::ContactCreated].into(), inbox_ids: vec![4] };
     let query = ReplayQuery { never_queued: Some(wanted), ..replay_query(1, b, until, made) };
     assert!(bench.store.replayable(&query).unwrap().rows.is_empty(), "a contact is in no inbox");
     let query = ReplayQuery { types: vec![EventType::MessageCreated], ..replay_query(1, b, until, made) };

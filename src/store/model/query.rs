@@ -5,7 +5,8 @@ use std::{cmp::Reverse, ops::ControlFlow, sync::Arc};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        ids::{AccountId, AccountScope, EventId, Seq, SubscriptionKey},
+        subscription::EventTypes,
         time::UnixMicros,
     },
     event::{StoredEvent, notice::NOTICE_TYPE},
@@ -40,8 +41,8 @@ pub struct ReplayQuery {
 /// The filter of a subscription.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Events of these kinds.
-    pub types: Vec<EventType>,
+    /// Events of these types.
+    pub types: EventTypes,
     /// Of these inboxes; empty means all.
     pub inbox_ids: Vec<i64>,
 }
@@ -59,7 +60,7 @@ impl ReplayQuery {
     /// Whether the query covers an event without a delivery.
     pub fn wants_new(&self, event_type: EventType, inbox_id: Option<i64>) -> bool {
         self.never_queued.as_ref().is_some_and(|wanted| {
-            wanted.types.contains(&event_type)
+            wanted.types.wants(event_type)
                 && (wanted.inbox_ids.is_empty()
                     || inbox_id.is_some_and(|inbox| wanted.inbox_ids.contains(&inbox)))
         })

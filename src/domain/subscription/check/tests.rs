@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
-    domain::{give_up::GiveUpStatuses, secret::REDACTED},
+    domain::{give_up::GiveUpStatuses, secret::REDACTED, subscription::EventTypes},
     proto::v1::EventType,
 };
 
@@ -38,6 +38,46 @@ fn mask(paths: &[&str]) -> Mask {
 
 fn fields(violations: &FieldViolations) -> Vec<&str> {
     violations.iter().map(|violation| violation.field.as_str()).collect()
+}
+
+#[test]
+fn all_event_types_are_those_that_a_message_names_or_every_one() {
+    let all = v1::Subscription { event_types: Vec::new(), all_event_types: true, ..message() };
+    let named = v1::Subscription { all_event_types: false, ..message() };
+    let types_of = |settings: &Settings| settings.event_types.clone();
+    let check = |message: &v1::Subscription| check_new(message, "s", DEFAULTS).map(|s| types_of(&s));
+    assert_eq!(check(&all), Ok(EventTypes::All));
+    assert_eq!(check(&named), Ok(vec![EventType::MessageCreated].into()));
+    let both = v1::Subscription { all_event_types: true, ..message() };
+    let neither = v1::Subscription { event_types: Vec::new(), ..message() };
+    for refused in [&both, &neither] {
+        assert_eq!(fields(&check(refused).unwrap_err()), ["s.event_types"]);
+    }
+
+    let stored = check_new(&all, "s", DEFAULTS).unwrap();
+    assert!(EventType::all().all(|event_type| stored.event_types.wants(event_type)));
+    let update = |stored: &Settings, message: &v1::Subscription, mask: &Mask| {
+        check_update(stored, message, mask, "s", DEFAULTS).map(|s| types_of(&s))
+    };
+    // Naming types ends it, and wanting all replaces those that are named, with or without a mask.
+    for (paths, whole) in
+        [(&["event_types"][..], false), (&["event_types", "all_event_types"], false), (&["*"], true)]
+    {
+        let named_types = Ok(vec![EventType::MessageCreated].into());
+        assert_eq!(update(&stored, &named, &mask(paths)), named_types, "{paths:?}");
+        if whole || paths.len() > 1 {
+            let named = check_new(&named, "s", DEFAULTS).unwrap();
+            assert_eq!(update(&named, &all, &mask(paths)), Ok(EventTypes::All), "{paths:?}");
+        }
+    }
+    assert_eq!(update(&stored, &named, &Mask::FieldsSet), Ok(vec![EventType::MessageCreated].into()));
+    let named = check_new(&named, "s", DEFAULTS).unwrap();
+    assert_eq!(update(&named, &all, &Mask::FieldsSet), Ok(EventTypes::All));
+    assert_eq!(update(&named, &all, &mask(&["all_event_types"])), Ok(EventTypes::All));
+    let nothing = v1::Subscription::default();
+    let refused = update(&stored, &nothing, &mask(&["all_event_types"])).unwrap_err();
+    assert_eq!(fields(&refused), ["s.event_types"], "no types would be left");
+    assert_eq!(update(&named, &nothing, &mask(&["all_event_types"])), Ok(types_of(&named)));
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::{
         secret::Secret,
         signature::Signer,
         subscription::{
-            Health, OlderSecret, RetryOverrides, Settings, SignatureScheme, SigningSecrets, State,
-            Subscription, TlsOptions, TlsProfile,
+            EventTypes, Health, OlderSecret, RetryOverrides, Settings, SignatureScheme, SigningSecrets,
+            State, Subscription, TlsOptions, TlsProfile,
         },
         time::UnixMicros,
     },
@@ -119,6 +119,9 @@ pub struct SubscriptionRecord {
     /// The private key; empty if there is none.
     #[prost(string, tag = "31")]
     key_pair: String,
+    /// Every type is wanted. `event_types` is empty then.
+    #[prost(bool, tag = "32")]
+    all_event_types: bool,
     /// See [`GiveUpStatuses::texts`].
     #[prost(string, repeated, tag = "42")]
     give_up: Vec<String>,
@@ -232,7 +235,8 @@ impl From<&Subscription> for SubscriptionRecord {
             update_time: subscription.update_time.0,
             display_name: settings.display_name.clone(),
             url: settings.url.to_string(),
-            event_types: settings.event_types.iter().map(|&t| t.into()).collect(),
+            event_types: settings.event_types.listed().iter().map(|&t| t.into()).collect(),
+            all_event_types: settings.event_types == EventTypes::All,
             inbox_ids: settings.inbox_ids.clone(),
             payload_format: settings.payload_format.to_disk(),
             headers: settings.headers.iter().map(|(k, v)| (k.clone(), v.expose().to_owned())).collect(),
@@ -277,7 +281,12 @@ impl TryFrom<SubscriptionRecord> for Subscription {
             display_name: record.display_name,
             url: Url::parse(&record.url).map_err(|e| unreadable("url", e))?,
             notices: NoticeKinds::from_bits(notices.kinds),
-            event_types: event_types.collect::<Result<_, _>>().map_err(|e| unreadable("event type", e))?,
+            event_types: match record.all_event_types {
+                true => EventTypes::All,
+                false => EventTypes::Only(
+                    event_types.collect::<Result<_, _>>().map_err(|e| unreadable("event type", e))?,
+                ),
+            },
             inbox_ids: record.inbox_ids,
             payload_format: PayloadFormat::from_disk(record.payload_format)
                 .ok_or_else(|| unreadable("payload format", record.payload_format))?,

@@ -152,7 +152,8 @@ async fn store_of_a_thousand_subscriptions(
     let mut subscriptions = Vec::new();
     for number in 0..=1000 {
         let mut new = conformance::subscription_to(1, &format!("s{number}"), &[number + 1]);
-        new.settings.event_types.push(EventType::ContactUpdated);
+        let types = [new.settings.event_types.listed(), &[EventType::ContactUpdated]].concat();
+        new.settings.event_types = types.into();
         subscriptions.push(store.create_subscription(new).await.unwrap().subscription.key);
     }
     let rare = subscriptions.pop().unwrap();
