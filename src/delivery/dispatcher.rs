@@ -44,6 +44,7 @@ use throttle::{Throttle, WaitLimits};
 use timers::Timers;
 
 pub(super) mod attempt_task;
+mod failure_log;
 pub(super) mod fair_share;
 mod lane_read;
 mod notices;
@@ -309,6 +310,10 @@ impl Dispatcher {
             let known = self.slots.keys().chain(&self.unloaded).chain(self.throttles.keys());
             known.chain(self.probing.suspended()).copied().collect::<BTreeSet<_>>().into_iter().collect()
         };
+        if changed.is_none() {
+            let registry = self.context.store.registry();
+            self.context.metrics.delivery_stats.retain(|key| registry.by_key(key).is_some());
+        }
         for id in changed.unwrap_or_else(known) {
             self.subscription_changed(id);
         }
@@ -341,6 +346,7 @@ impl Dispatcher {
         self.unloaded.remove(&id);
         self.probing.forget(id);
         self.requested.forget(id);
+        self.context.metrics.delivery_stats.forget(id);
         self.out_of_order_keys.remove(&id);
         self.scheduler.forget(id);
     }
@@ -393,6 +399,10 @@ impl Dispatcher {
                 self.probing.probe_ended(&self.context, id, was_sent, &mut self.timers, &mut self.random);
             }
             AttemptKind::Requested => self.requested.ended(id),
+        }
+        if self.context.store.registry().by_key(id).is_none() {
+            // It was deleted meanwhile, and the attempt was counted.
+            self.context.metrics.delivery_stats.forget(id);
         }
         self.pump(id);
     }

@@ -6,9 +6,7 @@ use super::{Applied, Gateway, GatewayError, Resource};
 use crate::{
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState, Outcome},
-        ids::{
-            AccountId, AccountScope, DeliveryName, EventId, SubscriptionId, SubscriptionKey, SubscriptionName,
-        },
+        ids::{AccountScope, DeliveryName, EventName, SubscriptionId, SubscriptionKey, SubscriptionName},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -22,14 +20,14 @@ use crate::{
 /// Selects deliveries. Those of the latest events come first.
 #[derive(Clone, Debug)]
 pub struct ListDeliveries {
-    /// Of this account.
-    pub account: AccountId,
-    /// Of this subscription; `None` means all of the account.
+    /// Of this account, or of all.
+    pub scope: AccountScope,
+    /// Of this subscription of the account; `None` means all.
     pub subscription: Option<SubscriptionId>,
     /// Only deliveries in these states, whatever the time of a retry; empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event.
-    pub event: Option<EventId>,
+    pub event: Option<EventName>,
     /// Of events of these types; empty means all.
     pub event_types: Vec<EventType>,
     /// Whose last attempt ended in one of these ways; empty means any.
@@ -170,11 +168,16 @@ impl Gateway {
         list: ListDeliveries,
     ) -> Result<Page<(Arc<Subscription>, DeliveryRecord), DeliveryKey>, GatewayError> {
         let registry = self.0.store.registry();
-        let subscriptions = match list.subscription {
-            Some(id) => vec![self.get_subscription(&SubscriptionName { account: list.account, id })?.key],
-            None => self.subscriptions(AccountScope::One(list.account)),
+        let is_of_all = list.scope == AccountScope::All;
+        let subscriptions = match (list.scope, list.subscription) {
+            // Of all accounts without the list of their subscriptions, of which there may be very many.
+            (AccountScope::All, _) => None,
+            (AccountScope::One(account), Some(id)) => {
+                Some(vec![self.get_subscription(&SubscriptionName { account, id })?.key])
+            }
+            (scope, None) => Some(self.subscriptions(scope)),
         };
-        if subscriptions.is_empty() {
+        if subscriptions.as_ref().is_some_and(Vec::is_empty) {
             return Ok(Page { rows: Vec::new(), next: None });
         }
         let (event_types, results) = (list.event_types, list.results);
@@ -190,7 +193,7 @@ impl Gateway {
         let mut query = DeliveryQuery {
             subscriptions,
             states: list.states,
-            event: list.event.map(|id| (list.account, id)),
+            event: list.event.map(|event| (event.account, event.id)),
             time: list.time,
             after: list.after,
             limit: list.limit,
@@ -202,6 +205,10 @@ impl Gateway {
             for row in page.rows.into_iter().filter(&is_wanted) {
                 // A subscription that was deleted in between has taken its deliveries with it.
                 let Some(subscription) = registry.by_key(row.key.subscription) else { continue };
+                // Notices are listed by the name of their sink only.
+                if is_of_all && subscription.is_sink() {
+                    continue;
+                }
                 bytes += row.event.content.encoded.len();
                 found.push((subscription, self.shown(row)));
                 if is_filtered && (found.len() == list.limit || bytes > PAGE_BYTES_MAX) {

@@ -37,13 +37,24 @@ impl Gateway {
         SubscriptionHealth { owed: self.0.store.queue_summary(subscription.key).owed(), latest }
     }
 
+    /// When the oldest event was stored that has an unfinished delivery to it. Reads the disk.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn oldest_owed(&self, subscription: &Subscription) -> Result<Option<UnixMicros>, GatewayError> {
+        let key = subscription.key;
+        if self.0.store.queue_summary(key).owed() == 0 {
+            return Ok(None);
+        }
+        self.read(move |store| store.oldest_owed(&[key])).await
+    }
+
     /// Whether it is suspended, or its latest attempt failed.
     pub(super) fn is_failing(&self, subscription: &Subscription) -> bool {
-        let streak = match self.0.metrics.delivery_stats.latest(subscription.key) {
-            Some(latest) => latest.failing_since,
-            None => subscription.health.failing_since,
-        };
-        subscription.state == State::Suspended || streak.is_some()
+        let failing = self.0.metrics.delivery_stats.is_failing(subscription.key);
+        subscription.state == State::Suspended
+            || failing.unwrap_or_else(|| subscription.health.failing_since.is_some())
     }
 
     /// The wire's side of an attempt; `None` if it is no longer kept.

@@ -22,7 +22,7 @@ use super::{Gateway, GatewayError};
 use crate::{
     domain::{
         delivery::DeliveryState,
-        ids::{AccountId, SubscriptionId, SubscriptionKey, SubscriptionName},
+        ids::{AccountScope, SubscriptionId, SubscriptionKey, SubscriptionName},
         subscription::Subscription,
         time::UnixMicros,
     },
@@ -39,9 +39,9 @@ const EXISTS_INTERVAL: Duration = Duration::from_secs(1);
 /// Selects changes.
 #[derive(Clone, Debug)]
 pub struct WatchDeliveries {
-    /// Of deliveries of this account.
-    pub account: AccountId,
-    /// Of this subscription; `None` means all of the account, future ones too.
+    /// Of deliveries of this account, or of all.
+    pub scope: AccountScope,
+    /// Of this subscription of the account; `None` means all, future ones too.
     pub subscription: Option<SubscriptionId>,
     /// Into these states (without regard to the time of a retry); empty means all.
     pub states: Vec<DeliveryState>,
@@ -72,20 +72,25 @@ impl Gateway {
         &self,
         watch: WatchDeliveries,
     ) -> Result<impl Stream<Item = Watched> + Send + use<>, GatewayError> {
-        let subscription = match &watch.subscription {
-            None => None,
-            Some(id) => {
-                let name = SubscriptionName { account: watch.account, id: id.clone() };
+        let subscription = match (watch.scope, &watch.subscription) {
+            (AccountScope::One(account), Some(id)) => {
+                let name = SubscriptionName { account, id: id.clone() };
                 Some(self.get_subscription(&name)?.key)
             }
+            _ => None,
         };
         let max = self.0.settings.watches_max;
-        let overloaded = |_| GatewayError::share_used_up(watch.account, "watches_max", max);
-        let key = ShareKey::Account(watch.account.get());
-        let permit = self.0.watches.try_acquire(key, 1).map_err(overloaded)?;
+        let key = match watch.scope {
+            AccountScope::One(account) => ShareKey::Account(account.get()),
+            AccountScope::All => ShareKey::AllAccounts,
+        };
+        let permit = self.0.watches.try_acquire(key, 1).map_err(|_| match watch.scope {
+            AccountScope::One(account) => GatewayError::share_used_up(account, "watches_max", max),
+            AccountScope::All => GatewayError::overloaded("watches_max", max),
+        })?;
         let (sender, queue) = mpsc::channel(WATCH_CHANGES_WAITING_MAX);
         let store = Arc::clone(&self.0.store);
-        let wanted = Wanted { account: watch.account, subscription, states: watch.states };
+        let wanted = Wanted { scope: watch.scope, subscription, states: watch.states };
         tokio::spawn(filter_changes(store.changes(), store, wanted, sender, permit));
         let (gateway, left_out) = (self.clone(), Arc::new(AtomicU64::new(0)));
         Ok(ReceiverStream::new(queue).filter_map(move |queued| {
@@ -118,7 +123,7 @@ impl Gateway {
 }
 
 struct Wanted {
-    account: AccountId,
+    scope: AccountScope,
     subscription: Option<SubscriptionKey>,
     states: Vec<DeliveryState>,
 }
@@ -132,7 +137,8 @@ impl Wanted {
                 Some(subscription) => subscription == change.key.subscription,
                 None => {
                     let subscription = store.registry().by_key(change.key.subscription);
-                    subscription.is_some_and(|found| found.name.account == self.account && !found.is_sink())
+                    subscription
+                        .is_some_and(|found| self.scope.contains(found.name.account) && !found.is_sink())
                 }
             }
     }

@@ -28,6 +28,8 @@ pub enum ShareKey {
     Local,
     /// An account, for work that the gateway does on its behalf.
     Account(i64),
+    /// All accounts together, for work on behalf of callers that may use every one.
+    AllAccounts,
 }
 
 impl ShareKey {

@@ -1,9 +1,10 @@
 //! Attempts over time, and the latest results of each subscription: for people who ask how an endpoint fares.
-//! In memory, bounded, and empty after a start.
+//! In memory, and empty after a start. Counts are kept of a bounded number of subscriptions, the latest results (about
+//! a hundred bytes) of every one that exists, so that none that fails is forgotten.
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -149,9 +150,11 @@ pub struct LatestResults {
 pub struct DeliveryStats {
     since: UnixMicros,
     shards: [Mutex<Shard>; SHARDS],
+    latest: [Mutex<LatestShard>; SHARDS],
 }
 
-type Shard = std::collections::HashMap<SubscriptionKey, Lane, foldhash::fast::RandomState>;
+type Shard = foldhash::HashMap<SubscriptionKey, Lane>;
+type LatestShard = foldhash::HashMap<SubscriptionKey, LatestResults>;
 
 /// The wire's side of one attempt: of which event, and when it started.
 type Recent = (Seq, UnixMicros, Box<Exchange>);
@@ -160,7 +163,6 @@ type Recent = (Seq, UnixMicros, Box<Exchange>);
 struct Lane {
     minutes: Ring,
     hours: Ring,
-    latest: LatestResults,
     noted: UnixMicros,
     recent_successes: VecDeque<Recent>,
     recent_failures: VecDeque<Recent>,
@@ -172,7 +174,7 @@ struct Ring(VecDeque<(i64, AttemptCounts)>);
 
 impl DeliveryStats {
     pub(super) fn new(since: UnixMicros) -> Self {
-        Self { since, shards: Default::default() }
+        Self { since, shards: Default::default(), latest: Default::default() }
     }
 
     /// When counting began.
@@ -210,7 +212,9 @@ impl DeliveryStats {
             recent.pop_front();
         }
         recent.push_back((delivery.seq, attempt.start_time, exchange));
-        let latest = &mut lane.latest;
+        drop(shard);
+        let mut shard = self.latest_shard(subscription);
+        let latest = shard.entry(subscription).or_default();
         if succeeded {
             latest.failing_since = None;
             latest.last_success = Some(now);
@@ -225,7 +229,25 @@ impl DeliveryStats {
 
     /// The latest results of a subscription; `None` if no attempt was counted.
     pub fn latest(&self, subscription: SubscriptionKey) -> Option<LatestResults> {
-        self.shard(subscription).get(&subscription).map(|lane| lane.latest.clone())
+        self.latest_shard(subscription).get(&subscription).cloned()
+    }
+
+    /// Whether the latest attempt of a subscription failed; `None` if no attempt was counted.
+    pub fn is_failing(&self, subscription: SubscriptionKey) -> Option<bool> {
+        self.latest_shard(subscription).get(&subscription).map(|latest| latest.failing_since.is_some())
+    }
+
+    /// Forgets a deleted subscription.
+    pub fn forget(&self, subscription: SubscriptionKey) {
+        self.shard(subscription).remove(&subscription);
+        self.latest_shard(subscription).remove(&subscription);
+    }
+
+    /// Forgets all subscriptions that do not exist.
+    pub fn retain(&self, exists: impl Fn(SubscriptionKey) -> bool) {
+        for shard in &self.latest {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| exists(*key));
+        }
     }
 
     /// The wire's side of an attempt; `None` if it is no longer kept.
@@ -262,10 +284,18 @@ impl DeliveryStats {
         StatsReport { start: UnixMicros(first.saturating_mul(micros)), buckets }
     }
 
-    fn shard(&self, subscription: SubscriptionKey) -> std::sync::MutexGuard<'_, Shard> {
-        let place = usize::try_from(subscription.0).unwrap_or_default() % SHARDS;
-        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, subscription: SubscriptionKey) -> MutexGuard<'_, Shard> {
+        self.shards[place(subscription)].lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn latest_shard(&self, subscription: SubscriptionKey) -> MutexGuard<'_, LatestShard> {
+        self.latest[place(subscription)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of its shard.
+fn place(subscription: SubscriptionKey) -> usize {
+    usize::try_from(subscription.0).unwrap_or_default() % SHARDS
 }
 
 impl Lane {
@@ -390,6 +420,21 @@ mod tests {
         }
         let kept: usize = stats.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
         assert_eq!(kept, SUBSCRIPTIONS_MAX);
-        assert!(stats.latest(SubscriptionKey(0)).is_none());
+    }
+
+    #[test]
+    fn a_subscription_that_fails_is_known_however_many_there_are_until_it_is_deleted() {
+        let stats = DeliveryStats::new(NOW);
+        note(&stats, 0, &attempt(Outcome::Io, 1), false, NOW);
+        for number in 1..2 * SUBSCRIPTIONS_MAX as u64 {
+            note(&stats, number, &attempt(Outcome::Ok, 1), false, NOW.plus(Duration::from_micros(number)));
+        }
+        let first = SubscriptionKey(0);
+        assert_eq!((stats.is_failing(first), stats.is_failing(ONE)), (Some(true), Some(false)));
+        assert_eq!(stats.latest(first).unwrap().last_error, "no");
+        stats.forget(first);
+        stats.retain(|key| key != ONE);
+        assert_eq!((stats.is_failing(first), stats.is_failing(ONE)), (None, None));
+        assert_eq!(stats.is_failing(SubscriptionKey(2)), Some(false));
     }
 }

@@ -166,7 +166,7 @@ impl<E: Engine> Bench<E> {
 
     fn query(&self, subscriptions: &[SubscriptionKey]) -> DeliveryQuery {
         DeliveryQuery {
-            subscriptions: subscriptions.to_vec(),
+            subscriptions: Some(subscriptions.to_vec()),
             states: Vec::new(),
             event: None,
             time: TimeRange::default(),

@@ -439,7 +439,7 @@ impl Store for MemoryStore {
     fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, StoreError> {
         let inner = self.lock();
         let wanted = |event: &&Arc<StoredEvent>| {
-            event.name.account == query.account
+            query.scope.contains(event.name.account)
                 && query.before.is_none_or(|before| event.seq < before)
                 && query.wants_type(event.event_type())
                 && query.time.contains(event.create_time)
@@ -462,7 +462,10 @@ impl Store for MemoryStore {
     fn deliveries(&self, query: &DeliveryQuery) -> Result<Page<DeliveryRecord, DeliveryKey>, StoreError> {
         let inner = self.lock();
         let mut found: Vec<&DeliveryRecord> = (inner.deliveries.values())
-            .filter(|d| query.subscriptions.contains(&d.key.subscription) && query.wants_state(d.state))
+            .filter(|d| {
+                query.subscriptions.as_ref().is_none_or(|listed| listed.contains(&d.key.subscription))
+            })
+            .filter(|d| query.wants_state(d.state))
             .filter(|d| query.time.contains(d.create_time))
             .filter(|d| match &query.event {
                 Some((account, id)) => d.event.name.account == *account && d.event.name.id == *id,

@@ -12,7 +12,7 @@ use tidings::{
 };
 use tonic::Code;
 
-use crate::support::in_process::*;
+use crate::support::{client::all_pages, events, in_process::*};
 
 impl TidingsInProcess {
     /// Writes down an attempt of the delivery of an event to `crm` in the first account.
@@ -274,5 +274,69 @@ async fn a_watch_of_a_subscription_ends_when_that_is_deleted() {
     assert!(ended.message().contains(name), "{ended:?}");
     let waits = tokio::time::timeout(std::time::Duration::from_millis(50), of_all.message()).await;
     assert!(waits.is_err(), "the watch of the account goes on");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn lists_and_watches_of_all_accounts_have_those_of_every_account() {
+    let server = TidingsInProcess::start().await;
+    let (client, all) = (&server.client, "accounts/-/subscriptions/-");
+    server.subscribe("crm").await;
+    server.subscribe_in("accounts/2", "crm").await;
+    let mut watch = client.watch(all).await.unwrap();
+    let events = [1, 2, 1, 2, 1].map(|account| (account, events::message(account, 1, 1)));
+    let mut published = Vec::new();
+    for (account, event) in events {
+        published.push(client.publish(account, event).await.event);
+    }
+    for event in &published {
+        let change = in_time(watch.message()).await.unwrap().unwrap();
+        assert_eq!(&change.delivery.unwrap().event, event);
+    }
+    published.reverse();
+    // In pages, so that a page goes on where the one before ended.
+    let listed = all_pages(async |page_token| {
+        let request =
+            v1::ListDeliveriesRequest { parent: all.into(), page_size: 2, page_token, ..Default::default() };
+        let page = client.deliveries.clone().list_deliveries(request).await.unwrap().into_inner();
+        (page.deliveries, page.next_page_token)
+    });
+    assert_eq!(listed.await.into_iter().map(|delivery| delivery.event).collect::<Vec<_>>(), published);
+    let stored = all_pages(async |page_token| {
+        let request = v1::ListEventsRequest {
+            parent: "accounts/-".into(),
+            page_size: 2,
+            page_token,
+            ..Default::default()
+        };
+        let page = client.events.clone().list_events(request).await.unwrap().into_inner();
+        (page.events, page.next_page_token)
+    });
+    assert_eq!(stored.await.into_iter().map(|event| event.name).collect::<Vec<_>>(), published);
+    let of_event =
+        v1::ListDeliveriesRequest { parent: all.into(), event: published[1].clone(), ..Default::default() };
+    let found = client.deliveries.clone().list_deliveries(of_event).await.unwrap().into_inner().deliveries;
+    assert_eq!(found.len(), 1);
+    client.delete("accounts/2/subscriptions/crm", true).await.unwrap();
+    let request = v1::ListDeliveriesRequest { parent: all.into(), ..Default::default() };
+    let left = client.deliveries.clone().list_deliveries(request).await.unwrap().into_inner().deliveries;
+    assert_eq!(left.len(), 3, "those of a deleted subscription are gone");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscription_says_since_when_something_is_owed_to_it() {
+    let server = TidingsInProcess::start().await;
+    server.subscribe("crm").await;
+    assert_eq!(server.client.subscription(CRM).await.oldest_owed_time, None);
+    for id in ["a", "b"] {
+        server.publish(id).await;
+    }
+    let first = server.client.delivery(&format!("{CRM}/deliveries/a")).await;
+    let subscription = server.client.subscription(CRM).await;
+    assert_eq!((subscription.owed_count, subscription.oldest_owed_time), (2, first.create_time));
+    server.client.cancel(&first.name).await;
+    let second = server.client.delivery(&format!("{CRM}/deliveries/b")).await;
+    assert_eq!(server.client.subscription(CRM).await.oldest_owed_time, second.create_time);
     server.stop().await;
 }

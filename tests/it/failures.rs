@@ -401,3 +401,22 @@ async fn among_many_failures_every_attempt_is_counted_and_nothing_is_sent_after_
     }
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn one_line_of_the_log_says_that_a_subscription_begins_to_fail_and_one_that_it_works_again() {
+    let receiver = Receiver::first([500; 4].map(Response::status)).await;
+    let gateway = Launcher::new().start().await;
+    let client = &gateway.client;
+    let asked = v1::Subscription { display_name: "CRM of support".into(), ..subscription(receiver.url("/")) };
+    let subscribed = client.subscribe(ACCOUNT, asked).await;
+    for _ in 0..3 {
+        client.publish(ACCOUNT, full(KIND)).await;
+    }
+    client.nothing_owed(ACCOUNT).await;
+    let log = gateway.stop().await;
+    for text in ["subscription begins to fail", "subscription works again"] {
+        let lines: Vec<_> = log.iter().filter(|line| line.contains(text)).collect();
+        assert_eq!(lines.len(), 1, "{text}: {log:#?}");
+        assert!(lines[0].contains(&subscribed.name) && lines[0].contains("CRM of support"), "{}", lines[0]);
+    }
+}

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{
     attempt_task::{AttemptContext, AttemptKind},
+    failure_log::FailureLog,
     settings::STORE_RETRY_WAIT,
     suspension::{Failing, Moment, ProbeTimes, Verdict},
     timers::Timers,
@@ -37,6 +38,7 @@ pub(super) struct Probing {
     probing: HashSet<SubscriptionKey>,
     /// Subscriptions whose state is being changed here.
     changing: HashSet<SubscriptionKey>,
+    log: FailureLog,
     tasks: JoinSet<Done>,
 }
 
@@ -123,6 +125,7 @@ impl Probing {
     pub(super) fn forget(&mut self, id: SubscriptionKey) {
         self.failing.remove(&id);
         self.probes.remove(&id);
+        self.log.forget(id);
     }
 
     /// Updates the health of a subscription after an attempt: may suspend or resume it.
@@ -139,6 +142,7 @@ impl Probing {
         if attempt.outcome == Outcome::Ok {
             let was_failing = self.failing.remove(&id).is_some();
             context.notices.attempt_succeeded(subscription, was_failing);
+            self.log.succeeded(subscription);
             match subscription.state {
                 State::Suspended => {
                     tracing::info!(
@@ -164,6 +168,7 @@ impl Probing {
         if subscription.state != State::Active || attempt.url != url {
             return;
         }
+        self.log.failed(subscription, attempt, now.steady);
         let failing =
             self.failing.entry(id).or_insert_with(|| Failing::new(subscription.health, attempt, now));
         if !failing.is_about(url) {

@@ -52,9 +52,8 @@ fn why_not(path: &str) -> &'static str {
         "*" => "must be the only path if it is \"*\"",
         "name" => "cannot be changed: it identifies the subscription",
         "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key"
-        | "owed_count" | "failing_since_time" | "last_success_time" | "last_failure_time" | "last_error" => {
-            "is output only and cannot be changed here"
-        }
+        | "owed_count" | "oldest_owed_time" | "failing_since_time" | "last_success_time"
+        | "last_failure_time" | "last_error" => "is output only and cannot be changed here",
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {
             "cannot name a single entry: name the whole map, and send it whole"
         }

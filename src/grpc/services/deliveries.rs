@@ -11,8 +11,8 @@ use crate::{
         delivery::DeliveryKey,
         field_violation::ViolationKind,
         ids::{
-            AccountId, AccountScope, DeliveryName, EventId, EventName, IdError, Seq, SubscriptionId,
-            SubscriptionKey, SubscriptionName,
+            AccountScope, DeliveryName, EventName, IdError, Seq, SubscriptionId, SubscriptionKey,
+            SubscriptionName,
         },
         time::UnixMicros,
     },
@@ -74,9 +74,12 @@ impl DeliveryService for Deliveries {
         let request = request.get_ref();
         let parent = fields.required::<Parent>("parent", &request.parent);
         let states = fields.choices("states", &request.states, to_proto::parse_delivery_state);
-        let Parent { account, subscription } = fields.finish(parent)?;
-        let name = subscription.clone().map(|id| SubscriptionName { account, id });
-        let watch = WatchDeliveries { account, subscription, states };
+        let Parent { scope, subscription } = fields.finish(parent)?;
+        let name = match (scope, subscription.clone()) {
+            (AccountScope::One(account), Some(id)) => Some(SubscriptionName { account, id }),
+            _ => None,
+        };
+        let watch = WatchDeliveries { scope, subscription, states };
         let changes = self.gateway.watch_deliveries(watch).map_err(GrpcError::from)?;
         let responses = changes.map(|watched| {
             Ok(v1::WatchDeliveriesResponse {
@@ -123,8 +126,8 @@ impl DeliveryService for Deliveries {
         request: Request<v1::SummarizeDeliveriesRequest>,
     ) -> Result<Response<v1::SummarizeDeliveriesResponse>, Status> {
         let mut fields = Fields::of(&request)?;
-        let parent = fields.required::<SummaryParent>("parent", &request.get_ref().parent);
-        let SummaryParent { scope, subscription } = fields.finish(parent)?;
+        let parent = fields.required::<Parent>("parent", &request.get_ref().parent);
+        let Parent { scope, subscription } = fields.finish(parent)?;
         within(self.call_timeout, async {
             Ok(to_proto::summary(&self.gateway.summarize_deliveries(scope, subscription).await?))
         })
@@ -137,9 +140,9 @@ impl DeliveryService for Deliveries {
     ) -> Result<Response<v1::GetDeliveryStatsResponse>, Status> {
         let mut fields = Fields::of(&request)?;
         let request = request.get_ref();
-        let parent = fields.required::<SummaryParent>("parent", &request.parent);
+        let parent = fields.required::<Parent>("parent", &request.parent);
         let period = fields.choices("period", &[request.period], to_proto::parse_period).pop();
-        let (SummaryParent { scope, subscription }, period) = fields.finish(parent.zip(period))?;
+        let (Parent { scope, subscription }, period) = fields.finish(parent.zip(period))?;
         let stats = self.gateway.delivery_stats(scope, subscription, period);
         let (report, since) = stats.map_err(GrpcError::from)?;
         Ok(Response::new(to_proto::delivery_stats(&report, since, period.bucket())))
@@ -161,7 +164,7 @@ impl Deliveries {
         let time = fields.time_range(request.start_time, request.end_time);
         let event_types = fields.choices("event_types", &request.event_types, to_proto::parse_event_type);
         let results = parse_results(&mut fields, &request);
-        let Parent { account, subscription } = fields.finish(parent)?;
+        let Parent { scope, subscription } = fields.finish(parent)?;
 
         let tokens = PageTokens::of(PageKind::Deliveries, &request);
         let after = tokens.read(&token)?.map(|cursor| DeliveryKey {
@@ -172,7 +175,7 @@ impl Deliveries {
             let (subscription, states, event) = (subscription.clone(), states.clone(), event.clone());
             let (event_types, results) = (event_types.clone(), results.clone());
             self.gateway.list_deliveries(ListDeliveries {
-                account,
+                scope,
                 subscription,
                 states,
                 event,
@@ -289,10 +292,10 @@ const REPLAY_SIZE_DEFAULT: usize = 1000;
 /// Most events that one call of ReplayDeliveries queues.
 const REPLAY_SIZE_MAX: usize = 10_000;
 
-/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account; or the name of
-/// a sink of notices.
+/// `accounts/{account}/subscriptions/{subscription}`, where `-` means all subscriptions of the account, and
+/// `accounts/-/subscriptions/-` those of all accounts. Or the name of a sink of notices.
 struct Parent {
-    account: AccountId,
+    scope: AccountScope,
     subscription: Option<SubscriptionId>,
 }
 
@@ -300,42 +303,15 @@ impl std::str::FromStr for Parent {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if let Some(account) = text.strip_suffix("/subscriptions/-") {
-            return Ok(Self {
-                account: crate::domain::ids::parse_account_name(account)?,
-                subscription: None,
-            });
+        if let Some(scope) = text.strip_suffix("/subscriptions/-") {
+            return Ok(Self { scope: scope.parse()?, subscription: None });
         }
         let SubscriptionName { account, id } = SubscriptionName::parse_any(text)?;
-        Ok(Self { account, subscription: Some(id) })
+        Ok(Self { scope: AccountScope::One(account), subscription: Some(id) })
     }
 }
 
 impl Name for Parent {
-    fn accounts(&self) -> Option<AccountScope> {
-        Some(self.account.scope())
-    }
-}
-
-/// Like [`Parent`]; `accounts/-/subscriptions/-` means all accounts.
-struct SummaryParent {
-    scope: AccountScope,
-    subscription: Option<SubscriptionId>,
-}
-
-impl std::str::FromStr for SummaryParent {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        if text == "accounts/-/subscriptions/-" {
-            return Ok(Self { scope: AccountScope::All, subscription: None });
-        }
-        let Parent { account, subscription } = text.parse()?;
-        Ok(Self { scope: AccountScope::One(account), subscription })
-    }
-}
-
-impl Name for SummaryParent {
     fn accounts(&self) -> Option<AccountScope> {
         Some(match self.scope {
             AccountScope::One(account) => account.scope(),
@@ -345,10 +321,10 @@ impl Name for SummaryParent {
 }
 
 /// The event of the filter. It must be of the parent's account.
-fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventId> {
-    let EventName { account, id } = fields.optional("event", text)?;
-    if parent.is_some_and(|parent| parent.account != account) {
+fn parse_event(fields: &mut Fields, parent: Option<&Parent>, text: &str) -> Option<EventName> {
+    let event: EventName = fields.optional("event", text)?;
+    if parent.is_some_and(|parent| !parent.scope.contains(event.account)) {
         fields.violations.push(ViolationKind::AccountMismatch, "event", "must be of the account of parent");
     }
-    Some(id)
+    Some(event)
 }

@@ -179,15 +179,15 @@ impl Events {
         let mut request = request.into_inner();
         let size = pagination::size(&mut fields, std::mem::take(&mut request.page_size));
         let token = std::mem::take(&mut request.page_token);
-        let account = fields.account("parent", &request.parent);
+        let scope = fields.required::<AccountScope>("parent", &request.parent);
         let types = fields.choices("types", &request.types, to_proto::parse_event_type);
         let time = fields.time_range(request.start_time, request.end_time);
-        let account = fields.finish(account)?;
+        let scope = fields.finish(scope)?;
 
         let tokens = PageTokens::of(PageKind::Events, &request);
         let before = tokens.read(&token)?.map(|cursor| Seq(cursor.seq));
         let read = |before, limit| {
-            self.gateway.list_events(EventQuery { account, types: types.clone(), time, before, limit })
+            self.gateway.list_events(EventQuery { scope, types: types.clone(), time, before, limit })
         };
         let (events, next) =
             pagination::fill(size, before, read, |event| (event.seq, event.to_proto())).await?;

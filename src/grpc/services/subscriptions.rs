@@ -51,9 +51,16 @@ impl SubscriptionService for Subscriptions {
         &self,
         request: Request<v1::GetSubscriptionRequest>,
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
-        let found = self.gateway.get_subscription(&name(&request, &request.get_ref().name)?)?;
-        let subscription = Some(to_proto::subscription_with_health(&self.gateway, &found));
-        Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
+        let name = name(&request, &request.get_ref().name)?;
+        within(self.call_timeout, async {
+            let found = self.gateway.get_subscription(&name)?;
+            let subscription = v1::Subscription {
+                oldest_owed_time: self.gateway.oldest_owed(&found).await?.map(Into::into),
+                ..to_proto::subscription_with_health(&self.gateway, &found)
+            };
+            Ok(v1::GetSubscriptionResponse { subscription: Some(subscription) })
+        })
+        .await
     }
 
     async fn list_subscriptions(

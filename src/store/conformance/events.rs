@@ -45,7 +45,13 @@ async fn events_are_found_again<E: Engine>(engine: E) {
         "a made id is found in its account only"
     );
 
-    let query = |time| EventQuery { account: account(1), types: Vec::new(), time, before: None, limit: 1 };
+    let query = |time| EventQuery {
+        scope: crate::domain::ids::AccountScope::One(account(1)),
+        types: Vec::new(),
+        time,
+        before: None,
+        limit: 1,
+    };
     let newest = bench.store.events(&query(TimeRange::default())).unwrap();
     assert_eq!(newest.rows[0].name.id, made.id);
     let next = EventQuery { before: newest.next, ..query(TimeRange::default()) };
@@ -75,7 +81,13 @@ async fn a_page_ends_at_its_bytes_and_loses_no_event<E: Engine>(engine: E) {
     }
     bench.reopen();
     let time = TimeRange::default();
-    let mut events = EventQuery { account: account(1), types: Vec::new(), time, before: None, limit: 50 };
+    let mut events = EventQuery {
+        scope: crate::domain::ids::AccountScope::One(account(1)),
+        types: Vec::new(),
+        time,
+        before: None,
+        limit: 50,
+    };
     let mut sizes = Vec::new();
     loop {
         let page = bench.store.events(&events).unwrap();
@@ -87,7 +99,7 @@ async fn a_page_ends_at_its_bytes_and_loses_no_event<E: Engine>(engine: E) {
     }
     assert_eq!(sizes, [1, 2, 2, 2]);
     let mut deliveries = DeliveryQuery {
-        subscriptions: subscriptions.into(),
+        subscriptions: Some(subscriptions.into()),
         states: Vec::new(),
         event: None,
         time,

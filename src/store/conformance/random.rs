@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{Seq, SubscriptionKey},
+        ids::{AccountScope, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     store::{
@@ -150,7 +150,7 @@ fn random_settlements(
     now: UnixMicros,
 ) -> Vec<Settlement> {
     let query = DeliveryQuery {
-        subscriptions: subscriptions.to_vec(),
+        subscriptions: Some(subscriptions.to_vec()),
         states: Vec::new(),
         event: None,
         time: TimeRange::default(),
@@ -233,14 +233,9 @@ fn compare<E: Engine>(
             );
         }
     }
-    for of in 1..3 {
-        let mut query = EventQuery {
-            account: account(of),
-            types: Vec::new(),
-            time: TimeRange::default(),
-            before: None,
-            limit: 7,
-        };
+    for scope in [AccountScope::One(account(1)), AccountScope::One(account(2)), AccountScope::All] {
+        let mut query =
+            EventQuery { scope, types: Vec::new(), time: TimeRange::default(), before: None, limit: 7 };
         loop {
             let (ours, theirs) = (bench.store.events(&query).unwrap(), reference.events(&query).unwrap());
             let seqs =

@@ -5,7 +5,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::Seq,
+        ids::{AccountScope, Seq},
         time::UnixMicros,
     },
     store::{
@@ -39,7 +39,8 @@ async fn a_failed_read_is_an_error_and_never_nothing_there<E: Engine>(engine: E)
     let id = || "e5".parse().unwrap();
     let owed = OwedQuery { subscription, after: Seq(0), limit: 5, order: OrderFilter::Any };
     let (time, before) = (TimeRange::default(), Some(Seq(50)));
-    let events = EventQuery { account: account(1), types: Vec::new(), time, before, limit: 5 };
+    let events =
+        EventQuery { scope: AccountScope::One(account(1)), types: Vec::new(), time, before, limit: 5 };
     let deliveries = DeliveryQuery { after: Some(key(50)), limit: 5, ..bench.query(&[subscription]) };
     let replay = replay_query(1, subscription, store.newest(), now);
     let settlement = || {

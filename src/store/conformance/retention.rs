@@ -5,7 +5,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{DeliveryKey, DeliveryState},
-        ids::{Seq, SubscriptionKey},
+        ids::{AccountScope, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     proto::v1,
@@ -88,7 +88,7 @@ fn check_retained<E: Engine>(bench: &Bench<E>, subscription: SubscriptionKey, ow
     rows.iter().for_each(|row| counts.add(row.state));
     assert_eq!(bench.store.queue_summary(subscription), counts);
     let query = EventQuery {
-        account: account(1),
+        scope: AccountScope::One(account(1)),
         types: Vec::new(),
         time: TimeRange::default(),
         before: None,

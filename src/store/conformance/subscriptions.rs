@@ -15,7 +15,7 @@ use crate::{
         },
         time::UnixMicros,
     },
-    store::{Change, NewSubscription, RequestKey, Store, StoreError},
+    store::{Change, DeliveryQuery, NewSubscription, RequestKey, Store, StoreError},
 };
 
 pub(super) async fn run<E: Engine>(engine: &impl Fn() -> E) {
@@ -241,6 +241,9 @@ async fn deleting_asks_before_it_drops_debts<E: Engine>(engine: E) {
         assert_eq!(bench.store.queue_summary(a.key).owed(), 0);
         assert!(bench.store.delivery(DeliveryKey { seq: Seq(1), subscription: a.key }).unwrap().is_none());
         assert_eq!(bench.deliveries(&[b.key]).len(), 1, "the other one keeps its own");
+        let all = DeliveryQuery { subscriptions: None, ..bench.query(&[]) };
+        let rows = bench.store.deliveries(&all).unwrap().rows;
+        assert_eq!(rows.iter().map(|row| row.key.subscription).collect::<Vec<_>>(), [b.key]);
         bench.settle(DeliveryKey { seq: Seq(1), subscription: a.key }, DeliveryState::Succeeded).await;
         bench.reopen();
     }

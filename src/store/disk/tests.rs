@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     domain::{
         delivery::{Attempt, DeliveryKey, DeliveryState},
-        ids::{AccountId, Seq, SubscriptionKey},
+        ids::{AccountId, AccountScope, Seq, SubscriptionKey},
         seal::SealingKey,
         time::UnixMicros,
     },

@@ -74,11 +74,11 @@ impl ReplayQuery {
     }
 }
 
-/// A query for events of one account, newest first.
+/// A query for events, newest first.
 #[derive(Clone, Debug)]
 pub struct EventQuery {
-    /// Of this account.
-    pub account: AccountId,
+    /// Of this account, or of all.
+    pub scope: AccountScope,
     /// Of these kinds; empty means all but notices.
     pub types: Vec<EventType>,
     /// Stored within this time.
@@ -99,8 +99,8 @@ impl EventQuery {
 /// A query for deliveries, newest event first.
 #[derive(Clone, Debug)]
 pub struct DeliveryQuery {
-    /// Of these subscriptions.
-    pub subscriptions: Vec<SubscriptionKey>,
+    /// Of these subscriptions; `None` means all.
+    pub subscriptions: Option<Vec<SubscriptionKey>>,
     /// In these states (the time of a retry does not matter); empty means all.
     pub states: Vec<DeliveryState>,
     /// Of this event only.

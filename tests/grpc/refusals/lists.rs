@@ -47,9 +47,10 @@ pub fn lists() -> Vec<Line> {
             &["states[1]"],
         ),
         page_token("a page token of garbage", subscriptions(|r| r.page_token = "garbage".into())),
+        invalid("a list of the events of nobody", events(|r| r.parent = "accounts/".into()), &["parent"]),
         invalid(
-            "a list of the events of all accounts",
-            events(|r| r.parent = "accounts/-".into()),
+            "a list of one subscription's deliveries of all accounts",
+            deliveries(|r| r.parent = "accounts/-/subscriptions/crm".into()),
             &["parent"],
         ),
         invalid("an unknown type of events to list", events(|r| r.types = vec![99]), &["types[0]"]),

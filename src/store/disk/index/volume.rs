@@ -185,9 +185,10 @@ impl Volume {
         self.position_of(subscription).ok().map(|position| &self.subscriptions[position])
     }
 
-    /// Whether it has deliveries to one of these subscriptions, which rise, in one of these states.
-    pub fn has_any(&self, subscriptions: &[SubscriptionKey], states: &[EntryState]) -> bool {
+    /// Whether it has deliveries to one of these subscriptions, which rise, or to any, in one of these states.
+    pub fn has_any(&self, subscriptions: Option<&[SubscriptionKey]>, states: &[EntryState]) -> bool {
         let has = |counts: &SubscriptionCounts| states.iter().any(|state| counts.count(*state) > 0);
+        let Some(subscriptions) = subscriptions else { return self.subscriptions.iter().any(has) };
         if subscriptions.len() <= LOOKUPS_MAX {
             return subscriptions
                 .iter()

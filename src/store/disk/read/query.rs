@@ -8,7 +8,7 @@ use super::fetch::{EventRef, ScanOrder};
 use crate::{
     domain::{
         delivery::{ATTEMPTS_SHOWN_MAX, DeliveryKey},
-        ids::{AccountId, EventId, Seq, SubscriptionKey},
+        ids::{AccountId, AccountScope, EventId, Seq, SubscriptionKey},
         time::UnixMicros,
     },
     event::StoredEvent,
@@ -275,9 +275,12 @@ impl Shared {
     /// See [`crate::store::Store::events`].
     pub fn events(&self, query: &EventQuery) -> Result<Page<Arc<StoredEvent>, Seq>, ReadError> {
         let (mut found, mut scan) = (PageRows::new(query.limit), PageScan::default());
-        let account = query.account.get();
+        let account = match query.scope {
+            AccountScope::One(account) => Some(account.get()),
+            AccountScope::All => None,
+        };
         let wanted = |volume: &Volume| {
-            volume.accounts.binary_search(&account).is_ok()
+            account.is_none_or(|account| volume.accounts.binary_search(&account).is_ok())
                 && query.before.is_none_or(|before| volume.first < before)
                 && overlaps(&query.time, volume)
         };
@@ -285,7 +288,7 @@ impl Shared {
             for event in (0..detail.len()).rev() {
                 let meta = &detail.events[event];
                 let seq = detail.seq(volume.first, event);
-                if meta.account == account
+                if account.is_none_or(|account| meta.account == account)
                     && query.before.is_none_or(|before| seq < before)
                     && query.time.contains(meta.time)
                     && query.wants_type(meta.event_type())
@@ -331,8 +334,14 @@ impl Shared {
         event: Option<Seq>,
     ) -> Result<Page<Row, DeliveryKey>, ReadError> {
         let mut subscriptions = query.subscriptions.clone();
-        subscriptions.sort_unstable();
-        let is_listed = |subscription: SubscriptionKey| subscriptions.binary_search(&subscription).is_ok();
+        if let Some(subscriptions) = &mut subscriptions {
+            subscriptions.sort_unstable();
+        }
+        // Without a list, those that were not deleted.
+        let is_listed = |volume: &Volume, subscription: SubscriptionKey| match &subscriptions {
+            Some(listed) => listed.binary_search(&subscription).is_ok(),
+            None => volume.of_subscription(subscription).is_some(),
+        };
         let states: Vec<EntryState> = match query.states.is_empty() {
             true => EntryState::ALL.to_vec(),
             false => query.states.iter().map(|state| EntryState::from(*state)).collect(),
@@ -342,7 +351,7 @@ impl Shared {
             upper.is_none_or(|upper| volume.first <= upper)
                 && event.is_none_or(|event| event < volume.end)
                 && (volume.has_added || overlaps(&query.time, volume))
-                && volume.has_any(&subscriptions, &states)
+                && volume.has_any(subscriptions.as_deref(), &states)
         };
         let (mut rows, mut scan) = (PageRows::new(query.limit), PageScan::default());
         self.scan_volumes(ScanOrder::NewestFirst, wanted, |volume, detail| {
@@ -359,7 +368,7 @@ impl Shared {
                         .is_none_or(|after| DeliveryQuery::order(after) < DeliveryQuery::order(key));
                     let created = created(entry, &detail.events[number]);
                     if is_after
-                        && is_listed(key.subscription)
+                        && is_listed(volume, key.subscription)
                         && states.contains(&entry.state)
                         && query.time.contains(created)
                     {

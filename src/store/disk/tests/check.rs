@@ -19,8 +19,13 @@ async fn filled_store() -> tempfile::TempDir {
 
 fn events_in(store: &DiskStore) -> usize {
     let account = AccountId::new(1).unwrap();
-    let mut query =
-        EventQuery { account, types: Vec::new(), time: TimeRange::default(), before: None, limit: 1000 };
+    let mut query = EventQuery {
+        scope: AccountScope::One(account),
+        types: Vec::new(),
+        time: TimeRange::default(),
+        before: None,
+        limit: 1000,
+    };
     let mut count = 0;
     loop {
         let page = store.events(&query).unwrap();

@@ -104,8 +104,13 @@ async fn a_damaged_event_is_read_with_its_name_and_its_neighbours_are_whole() {
         (damage.file.as_str(), event.event_type()),
         ("ledger/0000000001.log", EventType::ContactCreated)
     );
-    let query =
-        EventQuery { account, types: Vec::new(), time: TimeRange::default(), before: None, limit: 10_000 };
+    let query = EventQuery {
+        scope: AccountScope::One(account),
+        types: Vec::new(),
+        time: TimeRange::default(),
+        before: None,
+        limit: 10_000,
+    };
     let (mut query, mut listed) = (query, Vec::new());
     loop {
         let page = bench.store.events(&query).unwrap();

@@ -191,7 +191,7 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
 
     let rare_count = usize::try_from(EVENTS / RARE_EVERY).unwrap();
     let all = DeliveryQuery {
-        subscriptions: vec![rare],
+        subscriptions: Some(vec![rare]),
         states: vec![],
         event: None,
         time: TimeRange::default(),
@@ -203,18 +203,28 @@ async fn a_list_reads_the_volumes_that_hold_what_it_wants_and_no_page_reads_many
     assert!(read() - before <= rare_count, "{} volumes for {rare_count} deliveries", read() - before);
     let before = read();
     let everybody: Vec<SubscriptionKey> = (0..=rare.0).map(SubscriptionKey).collect();
-    for subscriptions in [all.subscriptions.clone(), everybody.clone()] {
+    for subscriptions in [all.subscriptions.clone(), Some(everybody.clone()), None] {
         let failed = DeliveryQuery { subscriptions, states: vec![DeliveryState::Failed], ..all.clone() };
         assert!(store.deliveries(&failed).unwrap().rows.is_empty());
     }
     assert_eq!(read(), before, "it is known of every volume that it has none");
-    let page = store.deliveries(&DeliveryQuery { subscriptions: everybody, ..all }).unwrap();
-    let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
-    assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
+    for subscriptions in [Some(everybody), None] {
+        let before = read();
+        let page = store.deliveries(&DeliveryQuery { subscriptions, ..all.clone() }).unwrap();
+        let listed: Vec<u64> = page.rows.iter().map(|row| row.key.seq.0).collect();
+        assert_eq!(listed, (EVENTS - 49..=EVENTS).rev().collect::<Vec<_>>(), "to whomever it goes");
+        assert!(read() - before <= 1, "{} volumes for the latest deliveries", read() - before);
+    }
 
     let types = vec![EventType::ContactUpdated];
     let account = AccountId::new(1).unwrap();
-    let mut query = EventQuery { account, types, time: TimeRange::default(), before: None, limit: 50 };
+    let mut query = EventQuery {
+        scope: AccountScope::One(account),
+        types,
+        time: TimeRange::default(),
+        before: None,
+        limit: 50,
+    };
     let (mut found, mut pages) = (0, 0);
     loop {
         let before = read();
