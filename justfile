@@ -83,6 +83,10 @@ receive *arguments:
 config *arguments:
     cargo run --release -- config {{arguments}}
 
+# Update the tables in docs/errors.md
+errors:
+    WRITE_DOCUMENTS=1 cargo test --test integration documents::the_document_of_errors
+
 # Update the table in docs/settings.md
 settings:
     cargo run --quiet -- config --markdown > target/settings.md

@@ -38,6 +38,7 @@ mod events;
 mod health;
 mod notice_sinks;
 mod paused;
+pub mod reasons;
 mod replay;
 mod retention;
 mod subscriptions;

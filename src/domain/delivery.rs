@@ -85,6 +85,53 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::HttpStatus,
+        Self::Timeout,
+        Self::Connect,
+        Self::Io,
+        Self::Blocked,
+        Self::Damaged,
+        Self::Expired,
+    ];
+
+    /// What happened, and what the owner of the endpoint or the operator can do.
+    pub fn explanation(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ok => ("The endpoint responded with 2xx.", "Nothing."),
+            Self::HttpStatus => (
+                "The endpoint responded with another status.",
+                "Have it respond with 2xx once it has the event; its log says why it did not.",
+            ),
+            Self::Timeout => (
+                "There was no connection, or no complete response, within the timeout.",
+                "Have the endpoint respond first and work afterwards; or raise the subscription's `timeout` (30 s at most).",
+            ),
+            Self::Connect => (
+                "No connection: the name did not resolve, nobody accepted it, or TLS failed.",
+                "Correct the URL, its name, its port, its certificate, or the firewall in between.",
+            ),
+            Self::Io => (
+                "The connection broke, or the response was not HTTP, before it was complete.",
+                "Look at the endpoint's log and at proxies in between: something closes connections early.",
+            ),
+            Self::Blocked => (
+                "The gateway does not POST to this address, or not with this header.",
+                "Use a public address; or have the operator allow it (`egress_allow`, `egress_headers_deny`).",
+            ),
+            Self::Damaged => (
+                "Nothing was sent: the stored event is damaged.",
+                "Publish the event again under another id; the operator reads [damaged records](delivery.md#damaged-records).",
+            ),
+            Self::Expired => (
+                "Nothing was sent: the event waited for a paused subscription for longer than `paused_backlog_age`.",
+                "Resume subscriptions earlier, or have the operator raise the setting. RetryDelivery sends it nevertheless.",
+            ),
+        }
+    }
+
     /// Whether a request was sent, or would have been if there had been a connection.
     pub fn is_of_request(self) -> bool {
         !matches!(self, Self::Damaged | Self::Expired)

@@ -68,7 +68,7 @@ impl FromStr for AccountId {
 
     /// Parses the decimal form without sign or leading zeros, so that an account has only one name.
     fn from_str(text: &str) -> Result<Self, IdError> {
-        const RULE: IdError = IdError("must have a positive integer without leading zeros as the account");
+        const RULE: IdError = IdError("must be a positive integer without leading zeros");
         if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(RULE);
         }
@@ -130,7 +130,7 @@ impl FromStr for SubscriptionId {
         if fits {
             Ok(Self(text.into()))
         } else {
-            Err(IdError("must have a subscription id that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"))
+            Err(IdError("must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"))
         }
     }
 }
@@ -197,7 +197,7 @@ impl FromStr for EventId {
         if Self::fits(text) {
             Ok(Self(text.into()))
         } else {
-            Err(IdError("must have an event id of 1 to 128 characters of [A-Za-z0-9._~-]"))
+            Err(IdError("must be 1 to 128 characters of [A-Za-z0-9._~-]"))
         }
     }
 }
@@ -217,6 +217,16 @@ pub enum AccountScope {
     One(AccountId),
     /// Every account.
     All,
+}
+
+impl AccountScope {
+    /// Whether an account is in it.
+    pub fn contains(self, account: AccountId) -> bool {
+        match self {
+            Self::One(one) => one == account,
+            Self::All => true,
+        }
+    }
 }
 
 /// `accounts/{account}/subscriptions/{subscription}`, or the name of a sink: see [`NoticeSinkName`].
@@ -277,11 +287,20 @@ pub struct DeliveryName {
 }
 
 const ACCOUNT_FORM: IdError = IdError("must be accounts/{account}, the account being a positive integer");
+const ACCOUNT_PART: IdError = IdError("must have a positive integer without leading zeros as the account");
+const SUBSCRIPTION_PART: IdError =
+    IdError("must have a subscription that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
+const EVENT_PART: IdError = IdError("must have an event of 1 to 128 characters of [A-Za-z0-9._~-]");
 const SUBSCRIPTION_FORM: IdError = IdError("must be accounts/{account}/subscriptions/{subscription}");
 const SINK_FORM: IdError = IdError("must be accounts/{account}/noticeSinks/{notice_sink}");
 const EVENT_FORM: IdError = IdError("must be accounts/{account}/events/{event}");
 const DELIVERY_FORM: IdError =
     IdError("must be accounts/{account}/subscriptions/{subscription}/deliveries/{event}");
+
+/// A part of a name, or the rule of the name that it breaks.
+fn part<T: FromStr>(text: &str, rule: IdError) -> Result<T, IdError> {
+    text.parse().map_err(|_| rule)
+}
 
 impl FromStr for AccountScope {
     type Err = IdError;
@@ -290,7 +309,7 @@ impl FromStr for AccountScope {
         match text.strip_prefix("accounts/").ok_or(ACCOUNT_FORM)? {
             "-" => Ok(Self::All),
             id if id.contains('/') => Err(ACCOUNT_FORM),
-            id => id.parse().map(Self::One),
+            id => part(id, ACCOUNT_PART).map(Self::One),
         }
     }
 }
@@ -310,7 +329,7 @@ impl FromStr for SubscriptionName {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("accounts"), Some(account), Some("subscriptions"), Some(id), None) => {
-                Ok(Self { account: account.parse()?, id: id.parse()? })
+                Ok(Self { account: part(account, ACCOUNT_PART)?, id: part(id, SUBSCRIPTION_PART)? })
             }
             _ => Err(SUBSCRIPTION_FORM),
         }
@@ -337,7 +356,7 @@ impl FromStr for EventName {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("accounts"), Some(account), Some("events"), Some(id), None) => {
-                Ok(Self { account: account.parse()?, id: id.parse()? })
+                Ok(Self { account: part(account, ACCOUNT_PART)?, id: part(id, EVENT_PART)? })
             }
             _ => Err(EVENT_FORM),
         }
@@ -354,7 +373,7 @@ impl FromStr for DeliveryName {
         }
         let subscription = SubscriptionName::parse_any(subscription)
             .map_err(|e| if e == SUBSCRIPTION_FORM { DELIVERY_FORM } else { e })?;
-        Ok(Self { subscription, event: event.parse()? })
+        Ok(Self { subscription, event: part(event, EVENT_PART)? })
     }
 }
 
@@ -393,6 +412,16 @@ mod tests {
         }
         let name = "accounts/7/subscriptions/crm/deliveries/e.1";
         assert_eq!(name.parse::<DeliveryName>().unwrap().to_string(), name);
+    }
+
+    #[test]
+    fn a_rule_is_about_the_id_or_about_the_name_that_has_it() {
+        let id = "A".parse::<SubscriptionId>().unwrap_err().to_string();
+        assert_eq!(id, "must match ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
+        let name = "accounts/1/subscriptions/A".parse::<SubscriptionName>().unwrap_err().to_string();
+        assert_eq!(name, "must have a subscription that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
+        let account = "accounts/0/events/e".parse::<EventName>().unwrap_err().to_string();
+        assert_eq!(account, "must have a positive integer without leading zeros as the account");
     }
 
     #[test]

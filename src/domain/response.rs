@@ -39,7 +39,9 @@ pub fn parse_retry_after(value: &HeaderValue, now: UnixMicros) -> Option<Duratio
 pub fn status_text(status: StatusCode, location: Option<&HeaderValue>) -> String {
     let name = status.canonical_reason().map(|name| format!(" {name}")).unwrap_or_default();
     let mut text = format!("answered {}{name}", status.as_u16());
-    if status.is_redirection() {
+    if status == StatusCode::NOT_MODIFIED {
+        text.push_str(", which is no answer to a POST");
+    } else if status.is_redirection() {
         if let Some(location) = location {
             text.push_str(" to ");
             let location = String::from_utf8_lossy(location.as_bytes()).replace(char::is_control, "");

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use super::reasons::is_listed;
 use crate::{
     domain::{
         access::TokenId,
@@ -52,7 +53,10 @@ pub enum GatewayError {
     #[error("{0} has changed since its etag was read")]
     EtagMismatch(SubscriptionName),
     /// The subscription has unfinished deliveries: wait, or force.
-    #[error("{count} deliveries of {subscription} are still pending; set force to drop them")]
+    #[error(
+        "{subscription} has {}: wait until none is left, or set force to delete them with it",
+        unfinished(*.count)
+    )]
     OwedDeliveries {
         /// The subscription.
         subscription: SubscriptionName,
@@ -141,7 +145,7 @@ pub enum GatewayError {
         retry_after: Duration,
     },
     /// Too much is under way for the account: retry when some of it has ended.
-    #[error("account {account} has its share, or all is taken: {}", reached(Some(.limit)))]
+    #[error("too much is under way for account {account}, or for all together: {}", reached(Some(.limit)))]
     ShareUsedUp {
         /// The account.
         account: AccountId,
@@ -170,7 +174,7 @@ pub enum GatewayError {
     },
     /// The event would make the backlog too long: wait for deliveries to finish, cancel some, delete the
     /// subscription, or raise the limit.
-    #[error("{debtor} has {owed} unfinished deliveries{}: {}", share_of(.debtor), reached(Some(.limit)))]
+    #[error("{debtor} has {}{}: {}", unfinished(*.owed), share_of(.debtor), reached(Some(.limit)))]
     BacklogFull {
         /// Whose backlog it is.
         debtor: Debtor,
@@ -459,6 +463,7 @@ impl GatewayError {
 
 impl ErrorReport {
     fn new(kind: ErrorKind, reason: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(is_listed(reason), "{reason} is not in the list of reasons");
         Self {
             kind,
             reason,
@@ -503,6 +508,12 @@ fn reached(limit: Option<&Limit>) -> String {
         Some(Limit { name, max }) => format!("{name} is {max}"),
         None => "too many writes wait for the disk".to_owned(),
     }
+}
+
+/// A number of deliveries, in words.
+fn unfinished(count: u64) -> String {
+    let noun = if count == 1 { "delivery" } else { "deliveries" };
+    format!("{count} unfinished {noun}")
 }
 
 fn share_of(debtor: &Debtor) -> String {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     domain::field_violation::FieldViolations,
-    gateway::{ErrorKind, GatewayError, Published, UNAVAILABLE_RETRY_AFTER},
+    gateway::{ErrorKind, GatewayError, Published, UNAVAILABLE_RETRY_AFTER, reasons::is_listed},
     limits::Limited,
     metrics::IngestOutcome,
 };
@@ -44,6 +44,7 @@ impl HttpError {
         outcome: IngestOutcome,
         message: impl Into<String>,
     ) -> Self {
+        debug_assert!(is_listed(reason), "{reason} is not in the list of reasons");
         let (message, violations) = (message.into(), Vec::new());
         Self(Box::new(Parts {
             status,

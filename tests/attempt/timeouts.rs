@@ -18,7 +18,7 @@ async fn a_receiver_that_never_responds_is_given_up_in_time() {
     let receiver = Receiver::always(Response::nothing()).await;
     let attempt = Sender::new().post_to(impatient(&receiver.url("/"), SHORT)).await;
     assert_eq!((attempt.outcome, attempt.http_status), (Outcome::Timeout, 0));
-    assert_eq!(attempt.error, "no complete response within 300ms");
+    assert_eq!(attempt.error, "no complete response within 300ms, the timeout of the subscription");
     assert!((SHORT..SHORT * 10).contains(&attempt.duration), "{:?}", attempt.duration);
 }
 

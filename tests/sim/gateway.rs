@@ -134,7 +134,7 @@ impl Machine {
     /// The deliveries that are not over.
     pub fn owed(&self) -> Vec<(DeliveryKey, DeliveryState)> {
         let query = DeliveryQuery {
-            subscriptions: self.engine.registry().keys(),
+            subscriptions: Some(self.engine.registry().keys()),
             states: vec![DeliveryState::Pending, DeliveryState::Retrying { due: UnixMicros(0) }],
             event: None,
             time: TimeRange::default(),

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     connect::{self, ConnectSettings, Connector},
+    failure::RESPONSE_HEADERS_BYTES_MAX,
     lifetime::LifetimeMax,
     pool::PoolSettings,
     send::HttpClient,
@@ -38,8 +39,6 @@ pub use super::{
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait of an attempt for a response's body after its head.
 pub const RESPONSE_BODY_WAIT: Duration = Duration::from_secs(1);
-/// Most bytes of a response's headers. hyper also rejects more than 100 headers.
-const RESPONSE_HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// HTTP/2 flow-control window of a stream.
 const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2 flow-control window of a connection.

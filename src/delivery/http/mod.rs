@@ -4,7 +4,7 @@ pub mod client;
 pub(super) mod connect;
 pub(super) mod connection;
 pub(super) mod dns;
-pub(super) mod failure;
+pub mod failure;
 pub(super) mod http1;
 mod http1_origins;
 mod idle_pool;

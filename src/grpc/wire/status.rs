@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     domain::field_violation::{FieldViolation, FieldViolations, ViolationKind},
-    gateway::{ErrorKind, ErrorReport, GatewayError},
+    gateway::{ErrorKind, ErrorReport, GatewayError, reasons::is_listed},
     limits::Limited,
     log_throttle::LogThrottle,
     proto::{self, codec::Unreadable, v1},
@@ -60,6 +60,7 @@ enum About {
 
 impl GrpcError {
     pub(in crate::grpc) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(is_listed(reason), "{reason} is not in the list of reasons");
         let (metadata, violations) = (HashMap::new(), Vec::new());
         let message = message.into();
         Self(Box::new(Parts { code, reason, message, metadata, violations, about: About::Nothing }))
