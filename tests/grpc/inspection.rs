@@ -26,7 +26,7 @@ async fn a_test_shows_headers_address_and_times() {
     let subscription = create.subscription.as_mut().unwrap();
     subscription.headers = [("x-key".to_owned(), "hidden".to_owned())].into();
     server.client.subscriptions.clone().create_subscription(create).await.unwrap();
-    for round in 0..2 {
+    for _ in 0..2 {
         let test = v1::TestSubscriptionRequest { name: CRM.into(), ..Default::default() };
         let tested = server.client.subscriptions.clone().test_subscription(test).await.unwrap().into_inner();
         let attempt = tested.attempt.unwrap();
@@ -45,7 +45,7 @@ async fn a_test_shows_headers_address_and_times() {
         );
         assert_eq!(attempt.remote_address, receiver.address.to_string());
         assert!(attempt.first_byte_duration.is_some());
-        assert_eq!(attempt.connect_duration.is_some(), round == 0, "the second one uses the same connection");
+        assert!(attempt.connect_duration.is_some(), "each test opens a connection");
         assert!(attempt.tls_duration.is_none());
     }
     server.stop().await;
