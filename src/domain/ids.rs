@@ -292,6 +292,7 @@ const SUBSCRIPTION_PART: IdError =
     IdError("must have a subscription that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
 const EVENT_PART: IdError = IdError("must have an event of 1 to 128 characters of [A-Za-z0-9._~-]");
 const SUBSCRIPTION_FORM: IdError = IdError("must be accounts/{account}/subscriptions/{subscription}");
+const SINK_PART: IdError = IdError("must have a sink that matches ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$");
 const SINK_FORM: IdError = IdError("must be accounts/{account}/noticeSinks/{notice_sink}");
 const EVENT_FORM: IdError = IdError("must be accounts/{account}/events/{event}");
 const DELIVERY_FORM: IdError =
@@ -345,7 +346,7 @@ impl FromStr for NoticeSinkName {
             AccountScope::All => AccountId::ALL,
             AccountScope::One(account) => account,
         };
-        Ok(Self(SubscriptionName { account, id: id.parse::<SubscriptionId>()?.of_sink() }))
+        Ok(Self(SubscriptionName { account, id: part::<SubscriptionId>(id, SINK_PART)?.of_sink() }))
     }
 }
 

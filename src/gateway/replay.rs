@@ -5,6 +5,7 @@ use crate::{
     domain::{
         delivery::DeliveryState,
         ids::{Seq, SubscriptionName},
+        subscription::EventTypes,
         time::UnixMicros,
     },
     proto::v1::EventType,
@@ -79,7 +80,9 @@ impl Gateway {
             },
             changed_until,
             never_queued: by_default.then(|| Wanted {
-                types: EventType::all().filter(|kind| subscription.settings.wants_type(*kind)).collect(),
+                types: EventTypes::Only(
+                    EventType::all().filter(|kind| subscription.settings.wants_type(*kind)).collect(),
+                ),
                 inbox_ids: subscription.settings.inbox_ids.clone(),
             }),
             after: cursor.after,

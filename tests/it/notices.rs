@@ -127,7 +127,7 @@ async fn an_endpoint_that_fails_is_suspended_and_recovers_is_told_in_this_order_
 
     let scrape =
         Scrape::when(&gateway, "three notices", |scrape| scrape.sum("tidings_notices_total") == 3.0).await;
-    let counted = scrape.counted("tidings_notices_total").into_iter().map(|(kind, _)| kind);
+    let counted = scrape.counted("tidings_notices_total").into_keys();
     assert_eq!(counted.collect::<Vec<_>>(), ["endpoint.failing", "endpoint.recovered", "endpoint.suspended"]);
     gateway.stop().await;
 }

@@ -116,25 +116,13 @@ fn broken_text(error: &hyper::Error) -> String {
 
 /// The library's text of an HTTP/2 error, in words that say who did what.
 fn http2_text(cause: &str) -> Option<String> {
-    const SUBJECTS: [(&str, &str); 4] = [
-        (
-            "connection error received: ",
-            "the endpoint ended the HTTP/2 connection (GOAWAY) before the response was complete",
-        ),
-        (
-            "stream error received: ",
-            "the endpoint reset the HTTP/2 stream (RST_STREAM) before the response was complete",
-        ),
+    const SUBJECTS: [(&str, &str); 2] = [
         ("connection error detected: ", "the endpoint broke the rules of HTTP/2, which ended the connection"),
         ("stream error detected: ", "the endpoint broke the rules of HTTP/2, which ended the stream"),
     ];
     let (reason, text) =
         SUBJECTS.iter().find_map(|(start, text)| Some((cause.strip_prefix(start)?, text)))?;
-    Some(match reason {
-        // NO_ERROR: it shuts down, or wants another connection.
-        "not a result of an error" => format!("{text}, without an error"),
-        reason => format!("{text}: {reason}"),
-    })
+    Some(format!("{text}: {reason}"))
 }
 
 /// The root cause of an error: the most specific part.
@@ -290,14 +278,10 @@ pub const ATTEMPT_ERRORS: &[AttemptError] = &[
         "Correct the port or the scheme of the URL: something else listens there, or TLS is expected.",
     ),
     row(
-        "the endpoint ended the HTTP/2 connection…",
+        "the endpoint ended the request before the response was complete (HTTP/2 …, …)",
         Outcome::Io,
-        "Often a restart or a limit of a proxy, and the next attempt succeeds. If it persists, look at the proxy's log.",
-    ),
-    row(
-        "the endpoint reset the HTTP/2 stream…",
-        Outcome::Io,
-        "Look at the log of the endpoint or of the proxy before it.",
+        "Often a restart or a limit of a proxy, and the next attempt succeeds. If it persists, look at the log of the endpoint \
+         or of the proxy before it.",
     ),
     row(
         "the endpoint broke the rules of HTTP/2…",
@@ -391,20 +375,13 @@ mod tests {
 
     #[test]
     fn errors_of_http2_say_who_did_what() {
-        for (cause, text) in [
-            (
-                "connection error received: not a result of an error",
-                "the endpoint ended the HTTP/2 connection (GOAWAY) before the response was complete, without an error",
-            ),
-            (
-                "stream error received: unexpected internal error encountered",
-                "the endpoint reset the HTTP/2 stream (RST_STREAM) before the response was complete: unexpected internal error \
-                 encountered",
-            ),
-        ] {
-            assert_eq!(http2_text(cause).as_deref(), Some(text));
-            assert_eq!(row_of(text).map(|row| row.outcome), Some(Outcome::Io), "{text}");
-        }
+        let text = "the endpoint broke the rules of HTTP/2, which ended the connection: unspecific protocol error detected";
+        let cause = "connection error detected: unspecific protocol error detected";
+        assert_eq!(http2_text(cause).as_deref(), Some(text));
+        assert_eq!(row_of(text).map(|row| row.outcome), Some(Outcome::Io), "{text}");
+        let ended =
+            "the endpoint ended the request before the response was complete (HTTP/2 GOAWAY, NO_ERROR)";
+        assert_eq!(row_of(ended).map(|row| row.outcome), Some(Outcome::Io), "{ended}");
         assert_eq!(http2_text("connection reset"), None);
     }
 

@@ -65,7 +65,7 @@ pub(super) struct Draft {
 }
 
 /// Every field, and every part of a field that a mask may name.
-const FIELDS: [Field; 21] = [
+const FIELDS: [Field; 22] = [
     Field {
         path: "display_name",
         is_set: |message| !message.display_name.is_empty(),
