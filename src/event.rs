@@ -19,6 +19,7 @@ use crate::{
 
 pub mod catalogue;
 mod content;
+pub mod dropped;
 pub mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

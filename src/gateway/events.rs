@@ -24,7 +24,12 @@ use crate::{
         time::UnixMicros,
         webhook_headers,
     },
-    event::{self, EventContent, StoredEvent, other, parse, webhook::WebhookRequest},
+    event::{
+        self, EventContent, StoredEvent,
+        dropped::{DroppedField, dropped_fields},
+        other, parse,
+        webhook::WebhookRequest,
+    },
     metrics::Metrics,
     proto::v1::{self, event::Payload},
     store::{Accepted, CommitFuture, EventQuery, Matches, NewEvent, Page, Registry, StoreError},
@@ -42,6 +47,8 @@ pub struct CheckedEvent {
     content: EventContent,
     facts: EventRouting,
     fingerprint: u128,
+    /// Whether its publisher wants to know what receivers do not get of it.
+    warns: bool,
 }
 
 impl CheckedEvent {
@@ -61,6 +68,23 @@ impl CheckedEvent {
         self
     }
 
+    /// The same, whose result says what receivers do not get of it, or does not.
+    #[must_use]
+    pub fn with_warnings(self, warns: bool) -> Self {
+        Self { warns, ..self }
+    }
+
+    /// The fields that the forms of these subscriptions leave out.
+    fn dropped(&self, matching: &Matches) -> Vec<DroppedField> {
+        if !self.warns {
+            return Vec::new();
+        }
+        let formats = PayloadFormat::all().filter(|format| matching.formats[format.index()]);
+        let dropped =
+            formats.flat_map(|format| dropped_fields(&self.content.encoded, self.facts.event_type, format));
+        dropped.collect()
+    }
+
     /// Whether `other` has the same content.
     pub fn is_same_event(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
@@ -74,7 +98,7 @@ impl CheckedEvent {
     /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while
     /// the message is decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
-        let Self { address, event, content, facts, fingerprint } = self;
+        let Self { address, event, content, facts, fingerprint, warns: _ } = self;
         for (subscription, format) in matching.active {
             if soon(subscription) {
                 content.render(&event, format);
@@ -97,12 +121,16 @@ pub struct Published {
     pub duplicate: bool,
     /// Subscriptions that matched when it was stored first.
     pub delivery_count: u32,
+    /// What receivers do not get of it, if its publisher wants to know.
+    pub dropped: Vec<DroppedField>,
 }
 
 /// Events on their way to the disk. Resolves when they are durable. Dropping it does not cancel the write.
 pub struct Publishing {
     stored: CommitFuture<Vec<Accepted>>,
     accounts: Vec<AccountId>,
+    /// What receivers do not get of each event; empty if no publisher wants to know.
+    dropped: Vec<Vec<DroppedField>>,
     start: Instant,
     metrics: Arc<Metrics>,
     _permit: AdmissionPermit,
@@ -121,12 +149,15 @@ impl Future for Publishing {
             Err(other) => return Poll::Ready(Err(other.into())),
         };
         self.metrics.accept_seconds.observe(self.start.elapsed().as_secs_f64());
-        let published = accepted.into_iter().zip(&self.accounts).map(|(accepted, account)| Published {
+        let dropped = std::mem::take(&mut self.dropped).into_iter().chain(std::iter::repeat_with(Vec::new));
+        let accepted = accepted.into_iter().zip(&self.accounts).zip(dropped);
+        let published = accepted.map(|((accepted, account), dropped)| Published {
             account: *account,
             id: Some(accepted.id),
             create_time: Some(accepted.create_time),
             duplicate: accepted.duplicate,
             delivery_count: accepted.delivery_count,
+            dropped,
         });
         Poll::Ready(Ok(published.collect()))
     }
@@ -213,7 +244,7 @@ impl Gateway {
         let fingerprint = fingerprint(&encoded);
         let content = EventContent::new(facts.event_type, facts.order_key.into(), encoded);
         self.check_bodies(&content, &event, path)?;
-        Ok(CheckedEvent { address, event, content, facts, fingerprint })
+        Ok(CheckedEvent { address, event, content, facts, fingerprint, warns: false })
     }
 
     /// Fails if a body of the event would be larger than allowed: each of many small records in it is written with
@@ -263,11 +294,16 @@ impl Gateway {
         let matching: Vec<_> = matching.collect();
         self.check_backlog(&sizes, &matching)?;
         let accounts = sizes.into_iter().map(|(account, _)| account).collect();
+        let dropped = match events.iter().any(|event| event.warns) {
+            true => events.iter().zip(&matching).map(|(event, matching)| event.dropped(matching)).collect(),
+            false => Vec::new(),
+        };
         let mut soon = self.sent_soon();
         let new =
             events.into_iter().zip(matching).map(|(event, matching)| event.into_new(matching, &mut soon));
         let stored = self.0.store.accept(new.collect());
-        Ok(Publishing { stored, accounts, start, metrics: Arc::clone(&self.0.metrics), _permit: permit })
+        let metrics = Arc::clone(&self.0.metrics);
+        Ok(Publishing { stored, accounts, dropped, start, metrics, _permit: permit })
     }
 
     /// Decides for a subscription whether a new delivery is sent soon. A delivery behind more than a window
@@ -308,13 +344,16 @@ impl Gateway {
             {
                 return Err(GatewayError::EventExists { name: stored.name.clone(), index });
             }
-            let subscriptions = event.matching(registry).subscriptions.len();
+            let matching = event.matching(registry);
+            let dropped = event.dropped(&matching);
+            let subscriptions = matching.subscriptions.len();
             published.push(Published {
                 account: event.address.account,
                 id: event.address.id,
                 create_time: stored.as_ref().map(|stored| stored.create_time),
                 duplicate: stored.is_some(),
                 delivery_count: u32::try_from(subscriptions).unwrap_or(u32::MAX),
+                dropped,
             });
         }
         Ok(published)
@@ -400,11 +439,12 @@ mod tests {
             let facts = event::check(&mut event, account, "event").unwrap();
             let content = EventContent::from(&*event);
             let address = EventAddress { account, id: None };
-            let checked = CheckedEvent { address, event, content, facts, fingerprint: 1 };
+            let checked = CheckedEvent { address, event, content, facts, fingerprint: 1, warns: false };
             let (soon, late) = (SubscriptionKey(1), SubscriptionKey(2));
             let active =
                 wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));
-            let matching = Matches { subscriptions: vec![soon, late], active: active.collect() };
+            let matching =
+                Matches { subscriptions: vec![soon, late], active: active.collect(), ..Matches::default() };
             let new = checked.into_new(matching, |subscription| subscription == soon);
             let rendered = FORMATS.into_iter().filter(|format| new.content.is_rendered(*format));
             assert_eq!(rendered.collect::<Vec<_>>(), wanted);

@@ -35,6 +35,8 @@ pub struct Matches {
     pub subscriptions: Vec<SubscriptionKey>,
     /// The active ones with the form that they are sent.
     pub active: Vec<(SubscriptionKey, PayloadFormat)>,
+    /// The forms of all of them, by [`PayloadFormat::index`].
+    pub formats: [bool; PayloadFormat::COUNT],
 }
 
 /// Most changes remembered. A reader further behind checks every subscription.
@@ -96,6 +98,7 @@ impl Registry {
         let mut matching = Matches::default();
         for subscription in subscriptions.iter().filter(|other| other.wants(event_type, inbox_id)) {
             matching.subscriptions.push(subscription.key);
+            matching.formats[subscription.settings.payload_format.index()] = true;
             if subscription.state == State::Active {
                 matching.active.push((subscription.key, subscription.settings.payload_format));
             }

@@ -106,7 +106,11 @@ async fn an_event_that_is_only_validated_gets_the_usual_response_and_is_not_stor
     let server = TidingsInProcess::start().await;
     server.subscribe("a").await;
     let client = &server.client;
-    let validate = |id: &str| v1::PublishEventRequest { validate_only: true, ..publish(id) };
+    let validate = |id: &str| v1::PublishEventRequest {
+        validate_only: true,
+        include_warnings: Some(false),
+        ..publish(id)
+    };
     for (id, name) in [("", ""), ("e1", "accounts/1/events/e1")] {
         let result = client.try_publish(validate(id)).await.unwrap();
         let expected = v1::PublishResult { event: name.into(), delivery_count: 1, ..Default::default() };
@@ -116,7 +120,7 @@ async fn an_event_that_is_only_validated_gets_the_usual_response_and_is_not_stor
 
     let first = server.publish("e1").await;
     let result = client.try_publish(validate("e1")).await.unwrap();
-    assert_eq!(result, v1::PublishResult { duplicate: true, ..first });
+    assert_eq!(result, v1::PublishResult { duplicate: true, warnings: Vec::new(), ..first });
     let other = v1::PublishEventRequest { event: Some(message(8).into()), ..validate("e1") };
     let status = client.try_publish(other).await.unwrap_err();
     assert_refused(&status, Code::AlreadyExists, "EVENT_EXISTS", &["event_id"]);
@@ -230,5 +234,68 @@ async fn an_event_is_rendered_as_documented_where_no_subscription_is_named() {
         .unwrap()
         .into_inner();
     assert_eq!(new.body, stored.body);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_answer_of_publish_says_what_the_form_of_a_subscriber_leaves_out() {
+    use v1::subscription::PayloadFormat;
+    let (receiver, server) = (Receiver::start().await, TidingsInProcess::start().await);
+    let client = &server.client;
+    let with_attachment = |id: &str, include_warnings| {
+        let mut event = message(7);
+        let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
+        let attachment = v1::Attachment { id: 1, file_type: "image".into(), ..Default::default() };
+        created.message.as_mut().unwrap().attachments = vec![attachment; 2];
+        v1::PublishEventRequest { event: Some(event.into()), include_warnings, ..publish(id) }
+    };
+    let subscribe = |format: PayloadFormat, path: &str| {
+        let wanted = v1::Subscription {
+            payload_format: format.into(),
+            event_types: vec![EventType::MessageCreated.into()],
+            url: receiver.url(path),
+            ..Default::default()
+        };
+        client.subscribe(1, wanted)
+    };
+    subscribe(PayloadFormat::Chatwoot, "/chatwoot").await;
+    let result = client.try_publish(with_attachment("nobody", None)).await.unwrap();
+    assert_eq!(result.warnings, [], "Chatwoot's form has all of it");
+
+    let documented = subscribe(PayloadFormat::Documented, "/documented").await;
+    let warnings = |result: &v1::PublishResult| {
+        let warnings = result.warnings.iter();
+        warnings.map(|warning| (warning.field.clone(), warning.description.clone())).collect::<Vec<_>>()
+    };
+    let attachments = |result: &v1::PublishResult| {
+        let field = "event.message_created.message.attachments";
+        warnings(result).into_iter().filter(|(path, _)| path == field).map(|(_, why)| why).collect::<Vec<_>>()
+    };
+    let said = ["is not in PAYLOAD_FORMAT_DOCUMENTED, which a subscription has"];
+    let result = client.try_publish(with_attachment("unary", None)).await.unwrap();
+    assert_eq!(attachments(&result), said, "{:?}", warnings(&result));
+    let validated = v1::PublishEventRequest { validate_only: true, ..with_attachment("", None) };
+    assert_eq!(attachments(&client.try_publish(validated).await.unwrap()), said);
+    let quiet = client.try_publish(with_attachment("quiet", Some(false))).await.unwrap();
+    assert_eq!(warnings(&quiet), []);
+
+    // In batches and streams only where they are asked for.
+    let batch = vec![with_attachment("b1", None), with_attachment("b2", Some(true))];
+    let results = client.try_publish_batch(batch).await.unwrap();
+    assert_eq!((warnings(&results[0]), attachments(&results[1])), (vec![], said.map(str::to_owned).to_vec()));
+    let (sender, mut responses) = client.publish_stream().await;
+    for (sequence, include) in [(1, None), (2, Some(true))] {
+        let request = Some(with_attachment(&format!("s{sequence}"), include));
+        sender.send(v1::StreamPublishEventsRequest { sequence, request }).unwrap();
+        let response = responses.message().await.unwrap().unwrap();
+        let Some(v1::stream_publish_events_response::Outcome::Result(result)) = response.outcome else {
+            panic!("{response:?}")
+        };
+        assert_eq!(attachments(&result).len(), usize::from(include.is_some()));
+    }
+    client.pause(&documented.name).await;
+    let paused = client.try_publish(with_attachment("paused", None)).await.unwrap();
+    assert_eq!(attachments(&paused), said, "it gets the event later");
+    drop(sender);
     server.stop().await;
 }

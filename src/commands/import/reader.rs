@@ -168,6 +168,7 @@ impl Reader {
                 event: Some(event.into()),
                 event_id,
                 validate_only: self.validate_only,
+                include_warnings: None,
             }
         }))
     }

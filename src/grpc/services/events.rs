@@ -141,7 +141,7 @@ impl Events {
         let grant = Grant::of(&request)?;
         let request = request.into_inner();
         let validate_only = request.validate_only;
-        let event = check_publish(&self.gateway, &grant, request, None, "")?;
+        let event = check_publish(&self.gateway, &grant, request, None, true, "")?;
         let published = match validate_only {
             true => self.gateway.check_publish(vec![event]).await?,
             false => self.gateway.publish(vec![event])?.await?,

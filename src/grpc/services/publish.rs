@@ -17,16 +17,18 @@ use crate::{
 /// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
 const BATCH_REQUESTS_MAX: usize = 1000;
 
-/// Checks a request to publish one event. `prefix` is its path in the call, `batch` the parent of its batch,
+/// Checks a request to publish one event. Its result has warnings, unless the request says otherwise, if `warns`. `prefix` is its path in the call, `batch` the parent of its batch,
 /// if that has one.
 pub(super) fn check_publish(
     gateway: &Gateway,
     grant: &Grant,
     request: v1::PublishEventRequest,
     batch: Option<AccountId>,
+    warns: bool,
     prefix: &str,
 ) -> Result<CheckedEvent, FieldViolations> {
     let mut fields = Fields::by(grant.clone());
+    let warns = request.include_warnings.unwrap_or(warns);
     // Most calls publish one event, whose paths have no prefix.
     let path = |field: &'static str| match prefix {
         "" => Cow::Borrowed(field),
@@ -67,7 +69,7 @@ pub(super) fn check_publish(
         }
     };
     match checked {
-        Some(checked) if fields.violations.is_empty() => Ok(checked),
+        Some(checked) if fields.violations.is_empty() => Ok(checked.with_warnings(warns)),
         _ => Err(fields.violations),
     }
 }
@@ -102,7 +104,7 @@ pub(super) fn check_batch(
             violations
                 .invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
         }
-        let event = match check_publish(gateway, grant, request, batch, &prefix) {
+        let event = match check_publish(gateway, grant, request, batch, false, &prefix) {
             Ok(event) => event,
             Err(found) => {
                 violations.extend(found);

@@ -15,7 +15,7 @@ use crate::{
         },
         time::UnixMicros,
     },
-    event::exchange::Exchange,
+    event::{dropped::DroppedField, exchange::Exchange},
     gateway::{DeliveryRecord, Gateway, Published, SubscriptionHealth, Summary},
     metrics::{StatsPeriod, StatsReport},
     proto::v1,
@@ -161,12 +161,21 @@ pub(in crate::grpc) fn parse_state(state: v1::subscription::State) -> Option<Sta
 
 /// The result of publishing an event.
 pub(in crate::grpc) fn publish_result(published: Published) -> v1::PublishResult {
-    let Published { account, id, create_time, duplicate, delivery_count } = published;
+    let Published { account, id, create_time, duplicate, delivery_count, dropped } = published;
     v1::PublishResult {
         event: id.map(|id| EventName { account, id }.to_text()).unwrap_or_default(),
         create_time: create_time.map(Into::into),
         duplicate,
         delivery_count: int32(delivery_count),
+        warnings: dropped.into_iter().map(warning).collect(),
+    }
+}
+
+fn warning(dropped: DroppedField) -> v1::PublishWarning {
+    let form = dropped.format.to_wire().as_str_name();
+    v1::PublishWarning {
+        field: dropped.path,
+        description: format!("is not in {form}, which a subscription has"),
     }
 }
 
