@@ -7,14 +7,18 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use super::http::dns::literal;
-use crate::domain::{egress::EgressPolicy, subscription::parse_url};
+use crate::domain::{
+    egress::EgressPolicy, secret::Secret, subscription::parse_url, webhook_headers::check_header,
+};
 
 /// The URL of an endpoint from a caller. An accepted URL stays the same when it is parsed again, means the
 /// same to the client that sends to it, and gets the same egress verdict as its connection.
 pub fn url(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let Ok(url) = parse_url(text) else { return };
-    assert_eq!(parse_url(url.as_str()).as_ref(), Ok(&url), "a displayed URL can be sent back");
+    let Ok((url, credentials)) = parse_url(text) else { return };
+    assert_eq!(parse_url(url.as_str()), Ok((url.clone(), None)), "a displayed URL can be sent back");
+    let is_header = |value: &Secret| check_header("authorization", value.expose()).is_ok();
+    assert!(credentials.as_ref().is_none_or(is_header));
     assert_eq!(Url::parse(url.as_str()).as_ref(), Ok(&url), "a stored URL can be parsed");
     assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
 

@@ -22,7 +22,7 @@ mod settings;
 pub mod tls;
 
 pub use check::{check_new, check_update};
-pub use endpoint_url::{origin_of, parse_url};
+pub use endpoint_url::{has_credentials, origin_of, parse_url};
 pub use event_types::EventTypes;
 pub use fields::Field;
 pub use mask::Mask;

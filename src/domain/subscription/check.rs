@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
+
 use super::{
     fields::{Draft, Field, Reader},
     mask::Mask,
@@ -10,7 +12,12 @@ use super::{
     tls::{TlsOptions, TlsProfile},
 };
 use crate::{
-    domain::{field_violation::FieldViolations, retry::RetryPolicy},
+    domain::{
+        field_violation::FieldViolations,
+        retry::RetryPolicy,
+        secret::{REDACTED, Secret},
+        webhook_headers::check_headers_total,
+    },
     proto::v1,
 };
 
@@ -37,11 +44,14 @@ pub fn check_update(
 ) -> Result<Settings, FieldViolations> {
     let stored_tls = stored.tls_options();
     let mut reader = Reader::new(message, path, stored);
-    let mut draft = Draft { settings: stored.clone(), tls: stored_tls.clone() };
+    let mut draft = Draft { settings: stored.clone(), tls: stored_tls.clone(), credentials: None };
     for field in mask.fields(message) {
         Field::apply(field, &mut reader, &mut draft);
     }
-    let Draft { mut settings, tls } = draft;
+    let Draft { mut settings, tls, credentials } = draft;
+    if let Some(credentials) = credentials {
+        reader.put_credentials(&mut settings, credentials);
+    }
     if tls != stored_tls {
         settings.tls = reader.tls_profile(tls);
         reader.check_tls_needs_https(&settings, "tls");
@@ -56,6 +66,26 @@ pub fn check_update(
 }
 
 impl Reader<'_> {
+    /// Makes a header of the credentials of the URL.
+    fn put_credentials(&mut self, settings: &mut Settings, credentials: Secret) {
+        let is_set = |(name, value): (&String, &String)| {
+            name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) && value != REDACTED
+        };
+        if self.message.headers.iter().any(is_set) {
+            self.invalid(
+                "url",
+                "must not have credentials where headers have authorization: give one of them",
+            );
+        }
+        settings.headers.insert(AUTHORIZATION.as_str().to_owned(), credentials);
+        let all = settings.headers.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        if let Err(description) = check_headers_total(all)
+            && !self.is_invalid("headers")
+        {
+            self.invalid("headers", description);
+        }
+    }
+
     fn tls_profile(&mut self, options: TlsOptions) -> Option<Arc<TlsProfile>> {
         // A key that could not be kept was reported already.
         if !self.is_invalid("tls.client_key") {

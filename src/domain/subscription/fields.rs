@@ -62,6 +62,8 @@ pub(super) struct Draft {
     pub(super) settings: Settings,
     /// TLS options; they become [`Settings::tls`] once all of their parts are applied.
     pub(super) tls: TlsOptions,
+    /// Credentials of the URL, as the value of a header.
+    pub(super) credentials: Option<Secret>,
 }
 
 /// Every field, and every part of a field that a mask may name.
@@ -75,8 +77,9 @@ const FIELDS: [Field; 22] = [
         path: "url",
         is_set: |message| !message.url.is_empty(),
         apply: |reader, draft| {
-            if let Some(url) = reader.url() {
+            if let Some((url, credentials)) = reader.url() {
                 draft.settings.url = url;
+                draft.credentials = credentials;
             }
         },
     },
@@ -267,7 +270,7 @@ impl<'a> Reader<'a> {
         name.clone()
     }
 
-    fn url(&mut self) -> Option<Url> {
+    fn url(&mut self) -> Option<(Url, Option<Secret>)> {
         let text = &self.message.url;
         if text.is_empty() {
             self.violations.required(format!("{}.url", self.path));

@@ -181,8 +181,9 @@ fn parse_creation(
     gateway: &Gateway,
     mut fields: Fields,
     request: v1::CreateSubscriptionRequest,
-) -> Result<CreateSubscription, GrpcError> {
+) -> Result<(CreateSubscription, Notes), GrpcError> {
     let account = fields.account("parent", &request.parent);
+    let notes = notes(request.subscription.as_ref().map_or("", |subscription| &subscription.url));
     let settings = match &request.subscription {
         Some(subscription) => gateway.check_subscription(subscription, "subscription"),
         None => {
@@ -202,12 +203,23 @@ fn parse_creation(
 
     let validate_only = request.validate_only;
     let request = request_id.map(|id| RequestKey { id, fingerprint: fingerprint(request) });
-    Ok(CreateSubscription { account, id, settings, signing_secret, request, validate_only })
+    let create = CreateSubscription { account, id, settings, signing_secret, request, validate_only };
+    Ok((create, notes))
+}
+
+/// What the server made of a request, for its caller.
+type Notes = Vec<String>;
+
+/// Says where the credentials of a URL have gone.
+fn notes(url: &str) -> Notes {
+    const MOVED: &str = "the credentials in the url have become the header authorization (Basic), which is stored \
+                         sealed; the url no longer has them";
+    has_credentials(url).then(|| MOVED.to_owned()).into_iter().collect()
 }
 
 async fn create(
     gateway: Gateway,
-    create: CreateSubscription,
+    (create, notes): (CreateSubscription, Notes),
 ) -> Result<Applied<v1::CreateSubscriptionResponse>, GrpcError> {
     Ok(match gateway.create_subscription(create).await? {
         Creation::Stored { subscription, repeated } => {
@@ -216,13 +228,15 @@ async fn create(
                 subscription: Some(to_proto::subscription_with_health(&gateway, &subscription)),
                 signing_secret: secret.map(for_libraries).as_ref().map_or("", Secret::expose).to_owned(),
                 secret_already_shown: repeated,
+                notes,
             };
             Applied { result, changed: !repeated }
         }
         Creation::Checked { name, settings } => {
             let name = name.map(|name| name.to_string()).unwrap_or_default();
             let subscription = v1::Subscription { name, ..to_proto::settings(&settings) };
-            v1::CreateSubscriptionResponse { subscription: Some(subscription), ..Default::default() }.into()
+            let subscription = Some(subscription);
+            v1::CreateSubscriptionResponse { subscription, notes, ..Default::default() }.into()
         }
     })
 }
@@ -231,7 +245,7 @@ fn parse_update(
     _gateway: &Gateway,
     mut fields: Fields,
     request: v1::UpdateSubscriptionRequest,
-) -> Result<UpdateSubscription, GrpcError> {
+) -> Result<(UpdateSubscription, Notes), GrpcError> {
     let v1::UpdateSubscriptionRequest { subscription, update_mask, validate_only } = request;
     let Some(mut message) = subscription else {
         fields.violations.required("subscription");
@@ -243,16 +257,19 @@ fn parse_update(
         Mask::parse(&paths, "update_mask").map_err(|violations| fields.violations.extend(violations)).ok();
     let (name, mask) = fields.finish(name.zip(mask))?;
     let etag = parse_etag(std::mem::take(&mut message.etag));
-    Ok(UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only })
+    let changes_url = mask.fields(&message).iter().any(|field| field.path() == "url");
+    let notes = notes(if changes_url { &message.url } else { "" });
+    Ok((UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only }, notes))
 }
 
 async fn update(
     gateway: Gateway,
-    update: UpdateSubscription,
+    (update, notes): (UpdateSubscription, Notes),
 ) -> Result<Applied<v1::UpdateSubscriptionResponse>, GrpcError> {
     let updated = gateway.update_subscription(update).await?;
     Ok(updated.map(|updated| v1::UpdateSubscriptionResponse {
         subscription: Some(to_proto::subscription_with_health(&gateway, &updated)),
+        notes,
     }))
 }
 

@@ -45,21 +45,17 @@ pub const ADDRESSES: &[&str] = &[
      [ff0e::1] [100::1] [100:0:0:1::1] [2001:2::1] [2001:3::1] [2001:10::1] [2001:20::1] [2001:db8::1] \
      [2001:DB8:0:0:0:0:0:1] [3fff::1] [3fff:fff::1] [2620:4f:8000::1] [4000::1] [5f00::1] [8000::1] \
      [e000::1]",
+    // Behind credentials, which look like another host.
+    "user@127.0.0.1 user:password@127.0.0.1 example.com@127.0.0.1 example.com:80@127.0.0.1 user@[::1] \
+     example.com@①②⑦.0.0.1",
 ];
 
-/// Hosts that no policy lets through: user info, zones, numbers that are no address, and others on which
+/// Hosts that no policy lets through: empty user info, zones, numbers that are no address, and others on which
 /// parsers disagree.
 pub const MALFORMED: &[&str] = &[
-    "user@127.0.0.1",
-    "user:password@127.0.0.1",
     "@127.0.0.1",
     ":@127.0.0.1",
-    "example.com@127.0.0.1",
-    "example.com:80@127.0.0.1",
-    "127.0.0.1@example.com",
-    "user@[::1]",
     "example.com%40127.0.0.1",
-    "example.com@①②⑦.0.0.1",
     "127.0.0.1#@example.com",
     "127.0.0.1\\@example.com",
     "127.0.0.1%00.example.com",

@@ -173,3 +173,27 @@ fn one_part_of_the_retry_policy_can_be_set_and_unset() {
     let unset = check_update(&new, &v1::Subscription::default(), &mask, "s", DEFAULTS).unwrap();
     assert_eq!(unset.retry, RetryOverrides::default());
 }
+
+#[test]
+fn credentials_of_a_url_take_the_place_of_the_stored_ones_and_of_none_that_are_sent() {
+    let with = |url: &str, headers: &[(&str, &str)]| v1::Subscription {
+        url: url.into(),
+        headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        ..Default::default()
+    };
+    let update = |stored: &Settings, message: &v1::Subscription| {
+        check_update(stored, message, &Mask::FieldsSet, "s", DEFAULTS)
+    };
+    let first = update(&stored(), &with("https://user:first@example.com/hook", &[])).unwrap();
+    assert_eq!(first.url.as_str(), "https://example.com/hook");
+    assert_eq!(first.headers["authorization"].expose(), "Basic dXNlcjpmaXJzdA==");
+    assert_eq!(first.headers["x-token"].expose(), "t");
+    let kept = with("https://user:second@example.com/hook", &[("Authorization", REDACTED)]);
+    let second = update(&first, &kept).unwrap();
+    assert_eq!(second.headers["authorization"].expose(), "Basic dXNlcjpzZWNvbmQ=");
+    assert_eq!(second.headers.len(), 1, "the headers were sent, too");
+    let both = with("https://user:third@example.com/hook", &[("AUTHORIZATION", "Bearer x")]);
+    assert_eq!(fields(&update(&second, &both).unwrap_err()), ["s.url"]);
+    let without = update(&second, &with("https://other.example.com/", &[])).unwrap();
+    assert_eq!(without.headers, second.headers, "a URL without credentials changes no header");
+}
