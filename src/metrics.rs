@@ -27,6 +27,7 @@ mod connections;
 mod delivery_stats;
 mod in_flight;
 mod ingest;
+mod rate_limited;
 mod register;
 mod store;
 
@@ -35,6 +36,7 @@ pub use connections::{CallRefused, CloseReason, ConnectionMetrics, Listener};
 pub use delivery_stats::{AttemptCounts, DeliveryStats, LatestResults, StatsPeriod, StatsReport};
 pub use in_flight::{InFlightGauge, InFlightGuard};
 pub use ingest::{IngestMetrics, IngestOutcome, KeptReason};
+pub use rate_limited::RateLimited;
 pub use store::StoreReport;
 
 use register::{counter, counters, event_types, gauge, histogram, labelled_gauges};
@@ -126,6 +128,8 @@ pub struct Metrics {
     pub lanes_active: IntGauge,
     /// Lanes under a throttle.
     pub lanes_slowed: IntGauge,
+    /// Lanes that wait for the rate limit of their subscription.
+    pub rate_limited: RateLimited,
     /// Lanes that wait for a free attempt slot.
     pub lanes_waiting: IntGauge,
     /// Lanes that wait to read more deliveries from the store.
@@ -288,6 +292,11 @@ impl Metrics {
                 "tidings_lanes_slowed",
                 "Subscriptions that are throttled because their endpoint asked for it or did not respond.",
             ),
+            rate_limited: RateLimited::new(gauge(
+                r,
+                "tidings_lanes_rate_limited",
+                "Subscriptions whose deliveries wait for their own rate_limit.",
+            )),
             lanes_waiting: gauge(
                 r,
                 "tidings_lanes_waiting",

@@ -25,6 +25,7 @@ use crate::{
     domain::{
         delivery::Outcome,
         ids::{Seq, SubscriptionKey},
+        rate_limit::RateUse,
         subscription::{State, Subscription},
         time::UnixMicros,
     },
@@ -73,6 +74,8 @@ pub struct Dispatcher {
     unloaded: HashSet<SubscriptionKey>,
     /// Subscriptions that do not send at full speed, or whose endpoint did not respond.
     throttles: HashMap<SubscriptionKey, Throttle>,
+    /// Subscriptions that have used some of their rate limit.
+    rates: HashMap<SubscriptionKey, RateUse>,
     scheduler: FairScheduler,
     probing: Probing,
     requested: RequestedAttempts,
@@ -104,7 +107,7 @@ struct Slot {
     number: u64,
     /// Memory of its prefetch when it was last measured.
     bytes: usize,
-    /// End of the throttle's wait that a timer was set to.
+    /// End of the wait for the throttle or the rate limit that a timer was set to.
     throttled_until: Option<UnixMicros>,
 }
 
@@ -127,6 +130,7 @@ impl Dispatcher {
             slots_made: 0,
             unloaded: HashSet::new(),
             throttles: HashMap::new(),
+            rates: HashMap::new(),
             scheduler: FairScheduler::new(settings.attempts_in_flight_max),
             probing: Probing::default(),
             requested: RequestedAttempts::default(),
@@ -344,6 +348,9 @@ impl Dispatcher {
             self.set_throttle(id, None);
         }
         self.unloaded.remove(&id);
+        if self.rates.remove(&id).is_some() {
+            self.context.metrics.rate_limited.set(id, false);
+        }
         self.probing.forget(id);
         self.requested.forget(id);
         self.context.metrics.delivery_stats.forget(id);
@@ -354,6 +361,9 @@ impl Dispatcher {
     fn drop_slot(&mut self, id: SubscriptionKey) {
         if let Some(slot) = self.slots.remove(&id) {
             self.prefetch_bytes -= slot.bytes;
+            if self.rates.contains_key(&id) {
+                self.context.metrics.rate_limited.set(id, false);
+            }
         }
     }
 
@@ -473,8 +483,13 @@ impl Dispatcher {
                 slot.throttled_until = None;
                 slot.lane.timer_fired();
                 self.pump(id);
-            } else if self.throttles.get(&id).is_some_and(|throttle| throttle.is_default(now)) {
-                self.set_throttle(id, None);
+            } else {
+                if self.throttles.get(&id).is_some_and(|throttle| throttle.is_default(now)) {
+                    self.set_throttle(id, None);
+                }
+                if self.rates.get(&id).is_some_and(|used| used.is_over(now)) {
+                    self.rates.remove(&id);
+                }
             }
         }
     }

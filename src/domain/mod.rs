@@ -16,6 +16,7 @@ pub mod ids;
 pub mod key_pair;
 pub mod notice;
 pub mod payload_format;
+pub mod rate_limit;
 pub mod response;
 pub mod retry;
 pub mod seal;

@@ -23,6 +23,8 @@ pub struct SubscriptionHealth {
     pub owed: u64,
     /// The latest results of its attempts.
     pub latest: LatestResults,
+    /// Whether deliveries wait for its rate limit.
+    pub rate_limited: bool,
 }
 
 impl Gateway {
@@ -34,7 +36,11 @@ impl Gateway {
                 failing_since: subscription.health.failing_since,
                 ..LatestResults::default()
             });
-        SubscriptionHealth { owed: self.0.store.queue_summary(subscription.key).owed(), latest }
+        SubscriptionHealth {
+            owed: self.0.store.queue_summary(subscription.key).owed(),
+            latest,
+            rate_limited: self.0.metrics.rate_limited.waits(subscription.key),
+        }
     }
 
     /// When the oldest event was stored that has an unfinished delivery to it. Reads the disk.

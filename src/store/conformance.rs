@@ -23,6 +23,7 @@ use crate::{
         give_up::GiveUpStatuses,
         ids::{AccountId, SubscriptionKey},
         payload_format::PayloadFormat,
+        rate_limit::RateLimit,
         secret::Secret,
         subscription::{RetryOverrides, Settings, Subscription, TlsOptions, TlsProfile},
         time::UnixMicros,
@@ -201,6 +202,7 @@ fn settings(id: &str) -> Settings {
         },
         timeout: Some(Duration::from_millis(1500)),
         max_in_flight: Some(7),
+        rate_limit: Some(RateLimit { events: 9_999, interval: Duration::from_secs(1), burst: 9_998 }),
         ordered: true,
         annotations: [("team".to_owned(), "crm".to_owned())].into(),
         tls: TlsProfile::new(TlsOptions {

@@ -6,7 +6,7 @@ use tidings::proto::v1;
 use tokio::time::sleep;
 
 use crate::support::{
-    client::{Client, attempts, subscription},
+    client::{Client, attempts, duration, subscription},
     events::{message, publish_request},
     process::Launcher,
     receiver::{Receiver, Response},
@@ -93,4 +93,46 @@ async fn a_slowed_lane_waits_no_longer_than_the_operator_allows() {
     assert!(took >= longest * 11 && took < longest * 100, "{took:?}");
     gateway.client.nothing_owed(ACCOUNT).await;
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_makes_the_lane_wait_and_refuses_nothing() {
+    const LIMITED: &str = "tidings_lanes_rate_limited";
+    const COUNT: usize = 25;
+    const BURST: usize = 5;
+    for ordered in [false, true] {
+        let receiver = Receiver::start().await;
+        let gateway = Launcher::new().start().await;
+        let rate_limit = Some(v1::RateLimit { events: 10, interval: None, burst: 5 });
+        let limited = v1::Subscription { rate_limit, ordered, ..asked(receiver.url("/"), 32) };
+        let limited = gateway.client.subscribe(ACCOUNT, limited).await;
+        // Another subscription does not wait.
+        let other = Receiver::start().await;
+        gateway.client.subscribe(ACCOUNT, asked(other.url("/"), 32)).await;
+        publish(&gateway.client, i64::try_from(COUNT).unwrap()).await;
+        other.wait_for(COUNT).await;
+        Scrape::reaches(&gateway, &[(LIMITED, 1.0)]).await;
+        let shown = gateway.client.subscription(&limited.name).await;
+        let interval = duration(Duration::from_secs(1));
+        assert_eq!(shown.rate_limit, Some(v1::RateLimit { events: 10, interval, burst: 5 }));
+        gateway.client.nothing_owed(ACCOUNT).await;
+        let seen = receiver.seen();
+        assert_eq!(seen.len(), COUNT);
+        // In any span of time at most the burst and ten for each second of it. They may come late, so that two
+        // are nearer to each other than when they left.
+        const LATE: Duration = Duration::from_millis(400);
+        let took = seen[COUNT - 1].at - seen[0].at + LATE;
+        assert!(took >= Duration::from_millis(100) * u32::try_from(COUNT - BURST).unwrap(), "{took:?}");
+        Scrape::reaches(&gateway, &[(LIMITED, 0.0)]).await;
+        assert!(!gateway.client.subscription(&limited.name).await.rate_limited);
+
+        // Without the limit, nothing waits any more.
+        let change = v1::Subscription { name: limited.name.clone(), ..Default::default() };
+        gateway.client.try_update(change, &["rate_limit"]).await.unwrap();
+        publish(&gateway.client, i64::try_from(COUNT).unwrap()).await;
+        let seen = receiver.wait_for(2 * COUNT).await;
+        let took = seen[2 * COUNT - 1].at - seen[COUNT].at;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        gateway.stop().await;
+    }
 }

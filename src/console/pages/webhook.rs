@@ -51,6 +51,7 @@ struct Webhook {
     ordered: bool,
     timeout: String,
     max_in_flight: i32,
+    rate_limit: String,
     retry: String,
     tls: Vec<String>,
     annotations: Vec<(String, String)>,
@@ -89,6 +90,7 @@ impl Webhook {
             ordered: webhook.ordered,
             timeout: view::proto_duration(webhook.timeout),
             max_in_flight: webhook.max_in_flight,
+            rate_limit: webhook.rate_limit.map(rate_limit).unwrap_or_default(),
             retry: webhook.retry_policy.as_ref().map(retry).unwrap_or_default(),
             tls: webhook.tls.as_ref().map(tls).unwrap_or_default(),
             annotations: webhook
@@ -143,6 +145,11 @@ fn retry(policy: &v1::RetryPolicy) -> String {
         parts.push(format!("never after {}", policy.give_up_statuses.join(", ")));
     }
     parts.join("; ")
+}
+
+fn rate_limit(limit: v1::RateLimit) -> String {
+    let interval = view::proto_duration(limit.interval);
+    format!("{} events in {interval}, {} at once", limit.events, limit.burst)
 }
 
 fn tls(options: &v1::TlsOptions) -> Vec<String> {

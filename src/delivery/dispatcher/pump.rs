@@ -16,7 +16,9 @@ use crate::{
     delivery::lane::{LaneLimits, ReadKind},
     domain::{
         ids::SubscriptionKey,
+        rate_limit::RateUse,
         subscription::{State, Subscription},
+        time::UnixMicros,
     },
     store::PendingDelivery,
 };
@@ -36,6 +38,7 @@ impl Dispatcher {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let Some(subscription) = self.context.store.registry().by_key(id) else { return self.forget(id) };
         let max = may_start(&subscription, throttle, &self.rests_of, &self.context.settings);
+        let (limited, waits) = waits_until(&subscription, throttle, self.rates.get(&id), now);
         let lane = &mut slot.lane;
         if is_blocked {
             // The single attempt or the change of state ends in a moment.
@@ -59,7 +62,10 @@ impl Dispatcher {
             }
             return self.measure_prefetch(id);
         }
-        match throttle.waits_until(now) {
+        if subscription.settings.rate_limit.is_some() || self.rates.contains_key(&id) {
+            self.context.metrics.rate_limited.set(id, limited && lane.can_take(max));
+        }
+        match waits {
             Some(until) => {
                 if slot.throttled_until != Some(until) {
                     slot.throttled_until = Some(until);
@@ -103,6 +109,9 @@ impl Dispatcher {
             if self.throttles.contains_key(&id) {
                 self.timers.set(now.plus(FORGOTTEN_AFTER * 2), id);
             }
+            if let Some(used) = self.rates.get(&id) {
+                self.timers.set(used.ends(), id);
+            }
             return;
         }
         if let Some(due) = lane.next_timer(now) {
@@ -137,13 +146,23 @@ impl Dispatcher {
                 self.start_attempt(subscription, owed, AttemptKind::Probe);
                 continue;
             }
+            let (_, waits) = waits_until(&subscription, throttle, self.rates.get(&id), now);
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             if subscription.state == State::Active
                 && !is_blocked
                 && slot.lane.is_ordered() == subscription.settings.ordered
-                && throttle.waits_until(now).is_none()
+                && waits.is_none()
                 && let Some(owed) = slot.lane.take(max)
             {
+                match subscription.settings.rate_limit {
+                    Some(limit) => {
+                        let used = limit.after_post(self.rates.get(&id).copied(), now);
+                        self.rates.insert(id, used);
+                    }
+                    None => {
+                        self.rates.remove(&id);
+                    }
+                }
                 self.start_attempt(subscription, owed, AttemptKind::Lane);
             }
             self.pump(id);
@@ -184,6 +203,17 @@ fn may_start(
 ) -> usize {
     let allowed = throttle.allows(max_in_flight(subscription, settings.max_in_flight));
     allowed.saturating_sub(rests_of.get(&subscription.key).copied().unwrap_or_default())
+}
+
+/// Whether a lane waits for its rate limit, and the time before which it starts no attempt, for whatever reason.
+fn waits_until(
+    subscription: &Subscription,
+    throttle: Throttle,
+    used: Option<&RateUse>,
+    now: UnixMicros,
+) -> (bool, Option<UnixMicros>) {
+    let limited = subscription.settings.rate_limit.and_then(|limit| limit.waits_until(used.copied(), now));
+    (limited.is_some(), limited.max(throttle.waits_until(now)))
 }
 
 fn max_in_flight(subscription: &Subscription, default: u16) -> u16 {

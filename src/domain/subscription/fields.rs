@@ -19,6 +19,7 @@ use crate::{
         field_violation::FieldViolations,
         give_up::GiveUpStatuses,
         payload_format::PayloadFormat,
+        rate_limit::{EVENTS_MAX, INTERVAL_MAX, INTERVAL_MIN, RateLimit},
         retry::{ATTEMPTS_MAX, BACKOFF_MAX, BACKOFF_MIN},
         secret::{REDACTED, Secret},
         webhook_headers,
@@ -67,7 +68,7 @@ pub(super) struct Draft {
 }
 
 /// Every field, and every part of a field that a mask may name.
-const FIELDS: [Field; 22] = [
+const FIELDS: [Field; 23] = [
     Field {
         path: "display_name",
         is_set: |message| !message.display_name.is_empty(),
@@ -148,6 +149,11 @@ const FIELDS: [Field; 22] = [
         path: "max_in_flight",
         is_set: |message| message.max_in_flight != 0,
         apply: |reader, draft| draft.settings.max_in_flight = reader.max_in_flight(),
+    },
+    Field {
+        path: "rate_limit",
+        is_set: |message| message.rate_limit.is_some(),
+        apply: |reader, draft| draft.settings.rate_limit = reader.rate_limit(),
     },
     Field {
         path: "ordered",
@@ -475,6 +481,24 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    fn rate_limit(&mut self) -> Option<RateLimit> {
+        let v1::RateLimit { events, interval, burst } = self.message.rate_limit?;
+        let count = |number: i32| u32::try_from(number).ok().filter(|count| (1..=EVENTS_MAX).contains(count));
+        if count(events).is_none() {
+            self.invalid("rate_limit.events", format_args!("must be 1 to {EVENTS_MAX}"));
+        }
+        let interval = match interval {
+            Some(interval) => self.duration("rate_limit.interval", interval, INTERVAL_MIN, INTERVAL_MAX),
+            None => Some(INTERVAL_MIN),
+        };
+        let burst = if burst == 0 { events } else { burst };
+        if count(burst).is_none() && count(events).is_some() {
+            let description = format_args!("must be 1 to {EVENTS_MAX}, or 0 for as many as events");
+            self.invalid("rate_limit.burst", description);
+        }
+        Some(RateLimit { events: count(events)?, interval: interval?, burst: count(burst)? })
     }
 
     fn annotations(&mut self) -> BTreeMap<String, String> {

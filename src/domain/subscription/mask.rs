@@ -53,7 +53,7 @@ fn why_not(path: &str) -> &'static str {
         "name" => "cannot be changed: it identifies the subscription",
         "uid" | "state" | "state_reason" | "create_time" | "update_time" | "etag" | "public_key"
         | "owed_count" | "oldest_owed_time" | "failing_since_time" | "last_success_time"
-        | "last_failure_time" | "last_error" => "is output only and cannot be changed here",
+        | "last_failure_time" | "last_error" | "rate_limited" => "is output only and cannot be changed here",
         _ if path.starts_with("headers.") || path.starts_with("annotations.") => {
             "cannot name a single entry: name the whole map, and send it whole"
         }

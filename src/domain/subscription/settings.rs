@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        give_up::GiveUpStatuses, notice::NoticeKinds, payload_format::PayloadFormat, retry::RetryPolicy,
-        secret::Secret,
+        give_up::GiveUpStatuses, notice::NoticeKinds, payload_format::PayloadFormat, rate_limit::RateLimit,
+        retry::RetryPolicy, secret::Secret,
     },
     proto::v1::EventType,
 };
@@ -40,6 +40,8 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// Most concurrent POSTs; `None` for the server's default.
     pub max_in_flight: Option<u16>,
+    /// The bound on the rate of POSTs; `None` for no bound.
+    pub rate_limit: Option<RateLimit>,
     /// Whether the events of one conversation are sent in order, one after another.
     pub ordered: bool,
     /// Labels for the client's own use.
@@ -83,6 +85,7 @@ impl Settings {
             retry: RetryOverrides::default(),
             timeout: None,
             max_in_flight: None,
+            rate_limit: None,
             ordered: false,
             annotations: BTreeMap::new(),
             tls: None,

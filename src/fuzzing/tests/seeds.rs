@@ -189,6 +189,7 @@ fn updates() -> Vec<v1::UpdateSubscriptionRequest> {
         }),
         timeout: seconds(5),
         max_in_flight: 4,
+        rate_limit: Some(v1::RateLimit { events: 5, interval: seconds(60), burst: 2 }),
         ordered: true,
         annotations: [("team".to_owned(), "a".to_owned())].into(),
         ..Default::default()

@@ -11,7 +11,7 @@ use crate::{
         ids::{AccountScope, SubscriptionName},
         secret::Secret,
         signature::{check_secret, for_libraries},
-        subscription::{Mask, check_overlap},
+        subscription::{Mask, check_overlap, has_credentials},
     },
     gateway::{
         Applied, CreateSubscription, Creation, DeleteSubscription, Gateway, ListSubscriptions, RequestKey,
@@ -183,7 +183,7 @@ fn parse_creation(
     request: v1::CreateSubscriptionRequest,
 ) -> Result<(CreateSubscription, Notes), GrpcError> {
     let account = fields.account("parent", &request.parent);
-    let notes = notes(request.subscription.as_ref().map_or("", |subscription| &subscription.url));
+    let notes = notes(request.subscription.as_ref().map_or("", |subscription| subscription.url.as_str()));
     let settings = match &request.subscription {
         Some(subscription) => gateway.check_subscription(subscription, "subscription"),
         None => {
@@ -258,7 +258,7 @@ fn parse_update(
     let (name, mask) = fields.finish(name.zip(mask))?;
     let etag = parse_etag(std::mem::take(&mut message.etag));
     let changes_url = mask.fields(&message).iter().any(|field| field.path() == "url");
-    let notes = notes(if changes_url { &message.url } else { "" });
+    let notes = notes(if changes_url { message.url.as_str() } else { "" });
     Ok((UpdateSubscription { name, message, mask, path: "subscription", etag, validate_only }, notes))
 }
 

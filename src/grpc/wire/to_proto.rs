@@ -9,6 +9,7 @@ use crate::{
         delivery::{Attempt, DeliveryState, Outcome},
         ids::{DeliveryName, EventName},
         payload_format::PayloadFormat,
+        rate_limit::RateLimit,
         secret::REDACTED,
         subscription::{
             EventTypes, RetryOverrides, Settings, SignatureScheme, State, Subscription, TlsOptions,
@@ -41,8 +42,9 @@ pub(in crate::grpc) fn subscription_with_health(
     gateway: &Gateway,
     stored: &Subscription,
 ) -> v1::Subscription {
-    let SubscriptionHealth { owed, latest } = gateway.health(stored);
+    let SubscriptionHealth { owed, latest, rate_limited } = gateway.health(stored);
     v1::Subscription {
+        rate_limited,
         owed_count: i64::try_from(owed).unwrap_or(i64::MAX),
         failing_since_time: latest.failing_since.map(Into::into),
         last_success_time: latest.last_success.map(Into::into),
@@ -90,6 +92,7 @@ pub(in crate::grpc) fn settings(settings: &Settings) -> v1::Subscription {
         retry_policy: retry_policy(settings.retry),
         timeout: settings.timeout.map(duration),
         max_in_flight: settings.max_in_flight.map_or(0, i32::from),
+        rate_limit: settings.rate_limit.map(rate_limit),
         ordered: settings.ordered,
         annotations: settings.annotations.clone(),
         tls: settings.tls.as_ref().map(|tls| tls_options(tls.options())),
@@ -106,6 +109,14 @@ fn retry_policy(retry: RetryOverrides) -> Option<v1::RetryPolicy> {
         give_up_statuses: retry.give_up.texts(),
     };
     (retry != RetryOverrides::default()).then_some(policy)
+}
+
+fn rate_limit(limit: RateLimit) -> v1::RateLimit {
+    v1::RateLimit {
+        events: int32(limit.events),
+        interval: Some(duration(limit.interval)),
+        burst: int32(limit.burst),
+    }
 }
 
 fn tls_options(options: &TlsOptions) -> v1::TlsOptions {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
-    domain::{give_up::GiveUpStatuses, secret::REDACTED, subscription::EventTypes},
+    domain::{give_up::GiveUpStatuses, rate_limit::RateLimit, secret::REDACTED, subscription::EventTypes},
     proto::v1::EventType,
 };
 
@@ -96,6 +96,7 @@ fn every_violation_is_found_at_once() {
         }),
         timeout: seconds(31),
         max_in_flight: 257,
+        rate_limit: Some(v1::RateLimit { events: 10_001, interval: seconds(0), burst: 1 }),
         annotations: BTreeMap::from([(String::new(), String::new())]),
         signature_scheme: 3,
         ..Default::default()
@@ -119,6 +120,8 @@ fn every_violation_is_found_at_once() {
             "s.retry_policy.give_up_statuses[2]",
             "s.timeout",
             "s.max_in_flight",
+            "s.rate_limit.events",
+            "s.rate_limit.interval",
             "s.annotations",
             "s.signature_scheme",
         ]
@@ -196,4 +199,16 @@ fn credentials_of_a_url_take_the_place_of_the_stored_ones_and_of_none_that_are_s
     assert_eq!(fields(&update(&second, &both).unwrap_err()), ["s.url"]);
     let without = update(&second, &with("https://other.example.com/", &[])).unwrap();
     assert_eq!(without.headers, second.headers, "a URL without credentials changes no header");
+}
+
+#[test]
+fn a_rate_limit_has_an_interval_of_a_second_and_a_burst_of_as_many_events() {
+    let with = |rate_limit| v1::Subscription { rate_limit: Some(rate_limit), ..message() };
+    let limit = check_new(&with(v1::RateLimit { events: 7, interval: None, burst: 0 }), "s", DEFAULTS);
+    let expected = RateLimit { events: 7, interval: Duration::from_secs(1), burst: 7 };
+    assert_eq!(limit.unwrap().rate_limit, Some(expected));
+    let burst = v1::RateLimit { events: 7, interval: seconds(60), burst: -1 };
+    assert_eq!(fields(&check_new(&with(burst), "s", DEFAULTS).unwrap_err()), ["s.rate_limit.burst"]);
+    let none = v1::RateLimit::default();
+    assert_eq!(fields(&check_new(&with(none), "s", DEFAULTS).unwrap_err()), ["s.rate_limit.events"]);
 }

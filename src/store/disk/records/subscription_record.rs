@@ -13,6 +13,7 @@ use crate::{
         key_pair::KeyPair,
         notice::{NoticeKinds, Noticed, Trouble},
         payload_format::PayloadFormat,
+        rate_limit::RateLimit,
         secret::Secret,
         signature::Signer,
         subscription::{
@@ -128,6 +129,8 @@ pub struct SubscriptionRecord {
     /// Rows from before there were notices have none.
     #[prost(message, optional, tag = "60")]
     notices: Option<NoticesRecord>,
+    #[prost(message, optional, tag = "43")]
+    rate_limit: Option<RateLimitRecord>,
 }
 
 /// The kinds of a sink, or what sinks were told of a subscription.
@@ -180,6 +183,17 @@ impl fmt::Debug for SubscriptionRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SubscriptionRecord({})", self.name)
     }
+}
+
+/// A rate limit, its interval in microseconds.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct RateLimitRecord {
+    #[prost(uint32, tag = "1")]
+    events: u32,
+    #[prost(uint64, tag = "2")]
+    interval: u64,
+    #[prost(uint32, tag = "3")]
+    burst: u32,
 }
 
 /// TLS options of an owner; empty is unset.
@@ -262,6 +276,11 @@ impl From<&Subscription> for SubscriptionRecord {
             notices: Some(NoticesRecord::of(subscription))
                 .filter(|notices| *notices != NoticesRecord::default()),
             give_up: settings.retry.give_up.texts(),
+            rate_limit: settings.rate_limit.map(|RateLimit { events, interval, burst }| RateLimitRecord {
+                events,
+                interval: micros(interval),
+                burst,
+            }),
         }
     }
 }
@@ -303,6 +322,11 @@ impl TryFrom<SubscriptionRecord> for Subscription {
                 .map(u16::try_from)
                 .transpose()
                 .map_err(|e| unreadable("max_in_flight", e))?,
+            rate_limit: record.rate_limit.map(|limit| RateLimit {
+                events: limit.events.max(1),
+                interval: Duration::from_micros(limit.interval),
+                burst: limit.burst.max(1),
+            }),
             ordered: record.ordered,
             annotations: record.annotations,
             tls: record.tls.map(TlsOptions::from).and_then(TlsProfile::new).map(Arc::new),
