@@ -92,7 +92,7 @@ async fn a_goaway_that_leaves_many_out_costs_none_of_them_an_attempt() {
     // The first connection responds to the first request, and once all others are there it leaves them out.
     let receiver = Receiver::with_frames(|post: Post| match (post.connection, post.stream) {
         (0, 1) | (1.., _) => post.ok(),
-        (0, stream) if stream < 2 * AT_ONCE as u32 + 1 => Vec::new(),
+        (0, stream) if stream < u32::try_from(2 * AT_ONCE + 1).unwrap() => Vec::new(),
         _ => go_away(1, NO_ERROR),
     })
     .await;
