@@ -92,7 +92,7 @@ async fn large_events_for_a_paused_subscription_leave_the_others_their_share_of_
         let client = gateway.client.clone();
         tokio::spawn(async move {
             let (mut stored, mut refused) = (0, 0);
-            while refused < 20 {
+            while refused < 4 {
                 match client.try_publish(large(GREEDY, 1)).await {
                     Ok(_) => stored += 1,
                     Err(status) => {

@@ -30,6 +30,11 @@ fn golden_at(path: &str, kind: EventType) -> String {
     golden(&format!("{form}/{}", name_of(kind)))
 }
 
+/// The types of events that are delivered in the form of this path.
+fn kinds_at(path: &str) -> impl Iterator<Item = EventType> {
+    kinds().filter(move |kind| *kind != EventType::Other || path == "/chatwoot")
+}
+
 #[tokio::test]
 async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
     let receiver = Receiver::always(Response::status(500)).await;
@@ -48,8 +53,11 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
     for kind in kinds() {
         gateway.client.publish_as(ACCOUNT, &name_of(kind), full(kind)).await;
     }
-    let deliveries: Vec<String> =
-        subscribed.iter().flat_map(|to| kinds().map(|kind| to.delivery(&name_of(kind)))).collect();
+    let of_each = subscribed.iter().zip(FORMS);
+    let deliveries: Vec<String> = of_each
+        .clone()
+        .flat_map(|(to, (_, path))| kinds_at(path).map(|kind| to.delivery(&name_of(kind))))
+        .collect();
     for name in &deliveries {
         gateway.client.delivery_in(name, State::Failed).await;
     }
@@ -67,9 +75,10 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
             .await;
     }
     receiver.now(|_| Response::status(200));
-    for to in &subscribed {
+    for (to, (_, path)) in of_each {
         let request = v1::ReplayDeliveriesRequest { parent: to.name.clone(), ..Default::default() };
-        assert_eq!(gateway.client.replay(request).await.replayed_count, 12);
+        let replayed = gateway.client.replay(request).await.replayed_count;
+        assert_eq!(usize::try_from(replayed).unwrap(), kinds_at(path).count(), "{path}");
     }
     for name in &deliveries {
         gateway.client.delivery_in(name, State::Succeeded).await;
@@ -82,7 +91,7 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
     }
     assert_eq!(by_delivery.len(), deliveries.len(), "every delivery has an id of its own, and keeps it");
     for (_, path) in FORMS {
-        let mut bodies: Vec<_> = kinds().map(|kind| golden_at(path, kind)).collect();
+        let mut bodies: Vec<_> = kinds_at(path).map(|kind| golden_at(path, kind)).collect();
         for ((_, id), of_one) in by_delivery.iter().filter(|((at, _), _)| *at == path) {
             assert_eq!(of_one.len(), 4, "{path} {id}: once, again, after the crash, and replayed");
             assert!(of_one.iter().all(|body| *body == of_one[0]), "{path} {id}: one delivery, one body");

@@ -313,8 +313,13 @@ async fn a_subscription_to_all_event_types_gets_every_type_across_changes_and_re
     let receiver = Receiver::start().await;
     let launcher = Launcher::new();
     let gateway = launcher.start().await;
-    let all =
-        v1::Subscription { event_types: vec![], all_event_types: true, ..subscription(receiver.url("/")) };
+    // The only form that events of no type have.
+    let all = v1::Subscription {
+        event_types: vec![],
+        all_event_types: true,
+        payload_format: subscription::PayloadFormat::Chatwoot.into(),
+        ..subscription(receiver.url("/"))
+    };
     let made = gateway.client.subscribe(1, all).await;
     gateway.stop().await;
 

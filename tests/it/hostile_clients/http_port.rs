@@ -44,9 +44,9 @@ async fn the_http_port_closes_idle_connections_and_responds_to_probes() {
     // More than there may be, each with a byte of headers now and then.
     let mut slow = JoinSet::new();
     for _ in 0..CONNECTIONS_MAX * 3 {
-        let address = gateway.http;
+        // Before the probe, whose place a later one could take.
+        let mut stream = TcpStream::connect(gateway.http).await.unwrap();
         slow.spawn(async move {
-            let mut stream = TcpStream::connect(address).await.unwrap();
             drop(stream.write_all(b"GET /metrics HTTP/1.1\r\n").await);
             while stream.write_all(b"x").await.is_ok() {
                 sleep(Duration::from_millis(50)).await;
