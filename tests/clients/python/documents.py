@@ -34,7 +34,7 @@ MASK = re.compile(r'("update_mask": *)\{"paths": *(\[[^]]*\])\}')
 TOKEN = re.compile(r'"token": *"(tdg_[^"]+)"')
 # The programs that this file stands in for, and those of the system that the documents use. Nothing else is in the path.
 STAND_INS = ("grpcurl", "tidings", "cargo", "just")
-PROGRAMS = ("cat", "cp", "mv", "openssl", "tee")
+PROGRAMS = ("base64", "cat", "cp", "mv", "openssl", "tee")
 
 
 def main(*documents):
