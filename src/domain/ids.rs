@@ -77,7 +77,7 @@ impl FromStr for AccountId {
 }
 
 /// The last part of a subscription's name: `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`. The sinks of notices are stored
-/// beside subscriptions; their ids begin with [`SINK_MARK`] here, which no caller can send.
+/// beside subscriptions; their ids begin with a mark here, which no caller can send.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(Arc<str>);
 
