@@ -13,6 +13,7 @@ pub mod v1 {
 
 pub mod codec;
 pub mod elements;
+pub mod json;
 
 impl v1::EventType {
     /// Every event type of the contract, without the unspecified one.
