@@ -17,8 +17,11 @@ use crate::{
     },
 };
 
-/// Most fields that are listed for one event.
+/// Most fields that are listed for one event and form.
 pub const DROPPED_FIELDS_MAX: usize = 20;
+/// Fields that are listed for one event and form where its publisher does not ask: enough to notice. Twenty make the
+/// calls of a steady publisher 6 % dearer.
+pub const DROPPED_FIELDS_DEFAULT: usize = 3;
 
 /// The contract numbers fields that the documented form does not have from this one.
 const UNDOCUMENTED_FROM: u32 = 30;
@@ -40,19 +43,29 @@ const SAMPLE: [(&str, &[u32]); 12] = [
     ("ConversationMeta", &[1]),
 ];
 
-/// A field that an event has and a form leaves out.
+/// The fields of an event that a form leaves out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DroppedField {
-    /// Its path, without indexes: `event.message_created.message.attachments`.
-    pub path: String,
+pub struct DroppedFields {
     /// The form.
     pub format: PayloadFormat,
+    /// Their paths, without indexes: `event.message_created.message.attachments`. At least one, at most as many as
+    /// were asked for.
+    pub paths: Vec<String>,
+    /// Whether there are more.
+    pub has_more: bool,
 }
 
 /// A message of the contract.
 struct Shape {
     name: String,
-    fields: foldhash::HashMap<u32, Field>,
+    /// By number.
+    fields: Vec<Option<Field>>,
+}
+
+impl Shape {
+    fn field(&self, number: u32) -> Option<&Field> {
+        self.fields.get(usize::try_from(number).ok()?)?.as_ref()
+    }
 }
 
 struct Field {
@@ -78,8 +91,9 @@ static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     let all = messages.iter().map(|message| {
         let name = message.name();
         let sample = SAMPLE.iter().find(|(known, _)| *known == name).map(|(_, numbers)| *numbers);
-        let fields = message.field.iter().filter_map(|field| {
-            let number = u32::try_from(field.number()).ok()?;
+        let mut fields = Vec::new();
+        for field in &message.field {
+            let number = u32::try_from(field.number()).expect("numbers of fields are positive");
             let is_flag = FLAGS.contains(&(name, number));
             let is_message = field.r#type() == Type::Message;
             let field = Field {
@@ -88,34 +102,45 @@ static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
                 in_documented: is_flag || number < UNDOCUMENTED_FROM,
                 in_sample: is_flag || sample.is_none_or(|numbers| numbers.contains(&number)),
             };
-            Some((number, field))
-        });
-        Shape { name: name.to_owned(), fields: fields.collect() }
+            let at = number as usize;
+            fields.resize_with(fields.len().max(at + 1), || None);
+            fields[at] = Some(field);
+        }
+        Shape { name: name.to_owned(), fields }
     });
     let all: Vec<_> = all.collect();
     let event = all.iter().position(|shape| shape.name == v1::Event::NAME).expect("the contract has it");
     Shapes { event, all }
 });
 
-/// The fields of an encoded event that this form leaves out, up to [`DROPPED_FIELDS_MAX`]. Fields of the event itself
-/// are in no form.
-pub fn dropped_fields(encoded: &[u8], event_type: EventType, format: PayloadFormat) -> Vec<DroppedField> {
-    let mut walk = Walk { form: effective_format(event_type, format), found: Vec::new() };
-    if walk.form != PayloadFormat::Chatwoot {
-        for_each_field(encoded, |number, value| {
-            let field = SHAPES.all[SHAPES.event].fields.get(&number);
-            if let Some(Field { name, message: Some(payload), .. }) = field {
-                let path = Path { above: Some(&Path { above: None, name: "event" }), name };
-                walk.message(*payload, value, &path);
-            }
-        });
+/// The fields of an encoded event that this form leaves out, if there are any; the first `max`. Fields of the event
+/// itself are in no form.
+pub fn dropped_fields(
+    encoded: &[u8],
+    event_type: EventType,
+    format: PayloadFormat,
+    max: usize,
+) -> Option<DroppedFields> {
+    let form = effective_format(event_type, format);
+    if form == PayloadFormat::Chatwoot {
+        return None;
     }
-    walk.found.into_iter().map(|path| DroppedField { path, format }).collect()
+    let mut walk = Walk { form, max, paths: Vec::new(), has_more: false };
+    for_each_field(encoded, |number, value| {
+        if let Some(Field { name, message: Some(payload), .. }) = SHAPES.all[SHAPES.event].field(number) {
+            walk.message(*payload, value, &Path { above: Some(&Path { above: None, name: "event" }), name });
+        }
+    });
+    let Walk { paths, has_more, .. } = walk;
+    (!paths.is_empty()).then_some(DroppedFields { format, paths, has_more })
 }
 
 struct Walk {
     form: PayloadFormat,
-    found: Vec<String>,
+    max: usize,
+    paths: Vec<String>,
+    /// Whether there is one past `max`: then nothing more is looked for.
+    has_more: bool,
 }
 
 /// A path as a list up to the event.
@@ -127,26 +152,26 @@ struct Path<'a> {
 impl Walk {
     fn message(&mut self, shape: usize, encoded: &[u8], path: &Path<'_>) {
         for_each_field(encoded, |number, value| {
-            let Some(field) = SHAPES.all[shape].fields.get(&number) else { return };
-            let path = Path { above: Some(path), name: &field.name };
+            let Some(field) = SHAPES.all[shape].field(number).filter(|_| !self.has_more) else { return };
             let is_in = match self.form {
                 PayloadFormat::Documented => field.in_documented,
                 PayloadFormat::Sample => field.in_sample,
                 PayloadFormat::Chatwoot => true,
             };
             match field.message {
-                _ if !is_in => self.found(&path),
-                Some(message) => self.message(message, value, &path),
+                _ if !is_in => self.found(&Path { above: Some(path), name: &field.name }),
+                Some(message) => self.message(message, value, &Path { above: Some(path), name: &field.name }),
                 None => {}
             }
         });
     }
 
     fn found(&mut self, path: &Path<'_>) {
-        if self.found.len() < DROPPED_FIELDS_MAX {
-            let path = path.text();
-            if !self.found.contains(&path) {
-                self.found.push(path);
+        let text = path.text();
+        if !self.paths.contains(&text) {
+            match self.paths.len() < self.max {
+                true => self.paths.push(text),
+                false => self.has_more = true,
             }
         }
     }
@@ -154,10 +179,21 @@ impl Walk {
 
 impl Path<'_> {
     fn text(&self) -> String {
-        match self.above {
-            None => self.name.to_owned(),
-            Some(above) => format!("{}.{}", above.text(), self.name),
+        let mut text = String::with_capacity(self.length());
+        self.write(&mut text);
+        text
+    }
+
+    fn length(&self) -> usize {
+        self.above.map_or(0, |above| above.length() + 1) + self.name.len()
+    }
+
+    fn write(&self, text: &mut String) {
+        if let Some(above) = self.above {
+            above.write(text);
+            text.push('.');
         }
+        text.push_str(self.name);
     }
 }
 
@@ -204,8 +240,9 @@ mod tests {
     }
 
     fn dropped(encoded: &[u8], format: PayloadFormat) -> Vec<String> {
-        let fields = dropped_fields(encoded, EventType::MessageCreated, format);
-        fields.into_iter().map(|field| field.path.replace("event.message_created.message.", "")).collect()
+        let fields = dropped_fields(encoded, EventType::MessageCreated, format, DROPPED_FIELDS_MAX);
+        let paths = fields.into_iter().flat_map(|fields| fields.paths);
+        paths.map(|path| path.replace("event.message_created.message.", "")).collect()
     }
 
     #[test]
@@ -236,8 +273,9 @@ mod tests {
             let mut event = samples::sample(kind, AccountId::new(7).unwrap());
             check(&mut event, AccountId::new(7).unwrap(), "event").unwrap();
             let encoded = event.encode_to_vec();
-            let [documented, sample] = [PayloadFormat::Documented, PayloadFormat::Sample]
-                .map(|format| dropped_fields(&encoded, kind, format).len());
+            let [documented, sample] = [PayloadFormat::Documented, PayloadFormat::Sample].map(|format| {
+                dropped_fields(&encoded, kind, format, DROPPED_FIELDS_MAX).map(|fields| fields.paths)
+            });
             assert_eq!(documented, sample, "{kind:?}");
         }
     }
@@ -247,7 +285,7 @@ mod tests {
         for (name, numbers) in SAMPLE {
             let shape =
                 SHAPES.all.iter().find(|shape| shape.name == name).unwrap_or_else(|| panic!("{name}"));
-            assert!(numbers.iter().all(|number| shape.fields.contains_key(number)), "{name}");
+            assert!(numbers.iter().all(|number| shape.field(*number).is_some()), "{name}");
         }
     }
 
@@ -286,6 +324,10 @@ mod tests {
             };
             message.conversation = Some(v1::Conversation { messages: vec![nested], ..conversation });
         });
-        assert_eq!(dropped(&event, PayloadFormat::Documented).len(), DROPPED_FIELDS_MAX);
+        for max in [DROPPED_FIELDS_DEFAULT, DROPPED_FIELDS_MAX] {
+            let fields =
+                dropped_fields(&event, EventType::MessageCreated, PayloadFormat::Documented, max).unwrap();
+            assert_eq!((fields.paths.len(), fields.has_more), (max, true));
+        }
     }
 }

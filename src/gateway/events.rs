@@ -26,7 +26,7 @@ use crate::{
     },
     event::{
         self, EventContent, StoredEvent,
-        dropped::{DroppedField, dropped_fields},
+        dropped::{DroppedFields, dropped_fields},
         other, parse,
         webhook::WebhookRequest,
     },
@@ -47,8 +47,8 @@ pub struct CheckedEvent {
     content: EventContent,
     facts: EventRouting,
     fingerprint: u128,
-    /// Whether its publisher wants to know what receivers do not get of it.
-    warns: bool,
+    /// How many fields that receivers do not get its publisher wants to know, for each form.
+    warnings_max: usize,
 }
 
 impl CheckedEvent {
@@ -68,20 +68,21 @@ impl CheckedEvent {
         self
     }
 
-    /// The same, whose result says what receivers do not get of it, or does not.
+    /// The same, whose result names up to so many fields that receivers do not get of it, for each form.
     #[must_use]
-    pub fn with_warnings(self, warns: bool) -> Self {
-        Self { warns, ..self }
+    pub fn with_warnings(self, warnings_max: usize) -> Self {
+        Self { warnings_max, ..self }
     }
 
     /// The fields that the forms of these subscriptions leave out.
-    fn dropped(&self, matching: &Matches) -> Vec<DroppedField> {
-        if !self.warns {
+    fn dropped(&self, matching: &Matches) -> Vec<DroppedFields> {
+        if self.warnings_max == 0 {
             return Vec::new();
         }
         let formats = PayloadFormat::all().filter(|format| matching.formats[format.index()]);
-        let dropped =
-            formats.flat_map(|format| dropped_fields(&self.content.encoded, self.facts.event_type, format));
+        let dropped = formats.filter_map(|format| {
+            dropped_fields(&self.content.encoded, self.facts.event_type, format, self.warnings_max)
+        });
         dropped.collect()
     }
 
@@ -98,7 +99,7 @@ impl CheckedEvent {
     /// Converts the event for the store. Bodies of subscriptions that get it `soon` are rendered here, while
     /// the message is decoded. The message is freed on the thread that allocated it.
     fn into_new(self, matching: Matches, mut soon: impl FnMut(SubscriptionKey) -> bool) -> NewEvent {
-        let Self { address, event, content, facts, fingerprint, warns: _ } = self;
+        let Self { address, event, content, facts, fingerprint, warnings_max: _ } = self;
         for (subscription, format) in matching.active {
             if soon(subscription) {
                 content.render(&event, format);
@@ -122,7 +123,7 @@ pub struct Published {
     /// Subscriptions that matched when it was stored first.
     pub delivery_count: u32,
     /// What receivers do not get of it, if its publisher wants to know.
-    pub dropped: Vec<DroppedField>,
+    pub dropped: Vec<DroppedFields>,
 }
 
 /// Events on their way to the disk. Resolves when they are durable. Dropping it does not cancel the write.
@@ -130,7 +131,7 @@ pub struct Publishing {
     stored: CommitFuture<Vec<Accepted>>,
     accounts: Vec<AccountId>,
     /// What receivers do not get of each event; empty if no publisher wants to know.
-    dropped: Vec<Vec<DroppedField>>,
+    dropped: Vec<Vec<DroppedFields>>,
     start: Instant,
     metrics: Arc<Metrics>,
     _permit: AdmissionPermit,
@@ -244,7 +245,7 @@ impl Gateway {
         let fingerprint = fingerprint(&encoded);
         let content = EventContent::new(facts.event_type, facts.order_key.into(), encoded);
         self.check_bodies(&content, &event, path)?;
-        Ok(CheckedEvent { address, event, content, facts, fingerprint, warns: false })
+        Ok(CheckedEvent { address, event, content, facts, fingerprint, warnings_max: 0 })
     }
 
     /// Fails if a body of the event would be larger than allowed: each of many small records in it is written with
@@ -294,7 +295,7 @@ impl Gateway {
         let matching: Vec<_> = matching.collect();
         self.check_backlog(&sizes, &matching)?;
         let accounts = sizes.into_iter().map(|(account, _)| account).collect();
-        let dropped = match events.iter().any(|event| event.warns) {
+        let dropped = match events.iter().any(|event| event.warnings_max > 0) {
             true => events.iter().zip(&matching).map(|(event, matching)| event.dropped(matching)).collect(),
             false => Vec::new(),
         };
@@ -439,7 +440,7 @@ mod tests {
             let facts = event::check(&mut event, account, "event").unwrap();
             let content = EventContent::from(&*event);
             let address = EventAddress { account, id: None };
-            let checked = CheckedEvent { address, event, content, facts, fingerprint: 1, warns: false };
+            let checked = CheckedEvent { address, event, content, facts, fingerprint: 1, warnings_max: 0 };
             let (soon, late) = (SubscriptionKey(1), SubscriptionKey(2));
             let active =
                 wanted.iter().map(|format| (soon, *format)).chain(FORMATS.map(|format| (late, format)));

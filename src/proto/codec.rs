@@ -22,6 +22,8 @@ use super::{
 const BUFFER_BYTES: usize = 1024;
 /// Bytes of a stream that are encoded before they are sent, as in the library.
 const YIELD_BYTES: usize = 32 * 1024;
+/// A message of this size has at most [`ELEMENTS_MAX`] elements: each takes a key and a length.
+const MANY_ELEMENTS_BYTES: usize = 2 * ELEMENTS_MAX;
 /// Longest path of a field in an error.
 const PATH_CHARS_MAX: usize = 80;
 
@@ -50,24 +52,21 @@ where
     }
 
     fn decoder(&mut self) -> BoundedDecoder<U> {
-        BoundedDecoder { name: U::full_name(), decoded: PhantomData }
+        BoundedDecoder(PhantomData)
     }
 }
 
 /// Decodes messages within the bounds.
 #[derive(Debug)]
-pub struct BoundedDecoder<U> {
-    name: String,
-    decoded: PhantomData<U>,
-}
+pub struct BoundedDecoder<U>(PhantomData<U>);
 
-impl<U: Message + Default> Decoder for BoundedDecoder<U> {
+impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, encoded: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // The buffer has the whole message in one chunk.
-        let message = read(&self.name, encoded.chunk())?;
+        let message = read(encoded.chunk())?;
         encoded.advance(encoded.remaining());
         Ok(Some(message))
     }
@@ -82,17 +81,27 @@ pub fn buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
-/// Decodes a message of the type `name` (`tidings.v1.Event`).
+/// Decodes a message.
 ///
 /// # Errors
 ///
 /// It is past a bound, or malformed.
-pub fn read<U: Message + Default>(name: &str, encoded: &[u8]) -> Result<U, Unreadable> {
+pub fn read<U: Message + Name + Default>(encoded: &[u8]) -> Result<U, Unreadable> {
+    if encoded.len() > MANY_ELEMENTS_BYTES {
+        check_bounds(&U::full_name(), encoded)?;
+    }
+    U::decode(encoded).map_err(|error| {
+        let name = U::full_name();
+        // The decoder stops at the same depth, and does not say where that is.
+        check_bounds(&name, encoded).err().unwrap_or_else(|| Unreadable::malformed(&name, &error))
+    })
+}
+
+fn check_bounds(name: &str, encoded: &[u8]) -> Result<(), Unreadable> {
     check(name, encoded).map_err(|excess| match excess {
         Excess::Elements => Unreadable::TooManyElements,
         Excess::Depth(path) => Unreadable::TooDeep { field: shown(path.iter().rev().copied()) },
-    })?;
-    U::decode(encoded).map_err(|error| Unreadable::malformed(name, &error))
+    })
 }
 
 /// Why a message was not decoded.
@@ -223,7 +232,7 @@ mod tests {
     const NAME: &str = "tidings.v1.PublishEventRequest";
 
     fn refused(encoded: &[u8]) -> Unreadable {
-        read::<v1::PublishEventRequest>(NAME, encoded).unwrap_err()
+        read::<v1::PublishEventRequest>(encoded).unwrap_err()
     }
 
     #[test]

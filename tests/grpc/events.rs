@@ -265,19 +265,40 @@ async fn the_answer_of_publish_says_what_the_form_of_a_subscriber_leaves_out() {
     let documented = subscribe(PayloadFormat::Documented, "/documented").await;
     let warnings = |result: &v1::PublishResult| {
         let warnings = result.warnings.iter();
-        warnings.map(|warning| (warning.field.clone(), warning.description.clone())).collect::<Vec<_>>()
+        warnings.map(|warning| (warning.fields.clone(), warning.description.clone())).collect::<Vec<_>>()
     };
     let attachments = |result: &v1::PublishResult| {
-        let field = "event.message_created.message.attachments";
-        warnings(result).into_iter().filter(|(path, _)| path == field).map(|(_, why)| why).collect::<Vec<_>>()
+        let field = "event.message_created.message.attachments".to_owned();
+        let with = warnings(result).into_iter().filter(|(paths, _)| paths.contains(&field));
+        with.map(|(_, why)| why).collect::<Vec<_>>()
     };
-    let said = ["is not in PAYLOAD_FORMAT_DOCUMENTED, which a subscription has"];
+    let said = ["not in PAYLOAD_FORMAT_DOCUMENTED, which a subscription has"];
     let result = client.try_publish(with_attachment("unary", None)).await.unwrap();
     assert_eq!(attachments(&result), said, "{:?}", warnings(&result));
     let validated = v1::PublishEventRequest { validate_only: true, ..with_attachment("", None) };
     assert_eq!(attachments(&client.try_publish(validated).await.unwrap()), said);
     let quiet = client.try_publish(with_attachment("quiet", Some(false))).await.unwrap();
     assert_eq!(warnings(&quiet), []);
+
+    // Three fields are named, and more where they are asked for.
+    let rich = |include_warnings| {
+        let mut request = with_attachment("", include_warnings);
+        let event = request.event.as_mut().unwrap();
+        let Some(v1::event::Payload::MessageCreated(created)) = &mut event.payload else { unreachable!() };
+        let conversation = created.message.as_mut().unwrap().conversation.as_mut().unwrap();
+        conversation.labels = vec!["a".into()];
+        conversation.priority = Some("high".into());
+        conversation.waiting_since = Some(prost_types::Timestamp::default());
+        v1::PublishEventRequest { validate_only: true, ..request }
+    };
+    let few = client.try_publish(rich(None)).await.unwrap();
+    let many = client.try_publish(rich(Some(true))).await.unwrap();
+    assert_eq!(
+        (few.warnings[0].fields.len(), few.warnings[0].fields[..3] == many.warnings[0].fields[..3]),
+        (3, true)
+    );
+    assert_eq!(few.warnings[0].description, format!("{}, and there are more", said[0]));
+    assert!(many.warnings[0].fields.len() > 3 && many.warnings[0].description == said[0], "{many:?}");
 
     // In batches and streams only where they are asked for.
     let batch = vec![with_attachment("b1", None), with_attachment("b2", Some(true))];

@@ -16,7 +16,7 @@ use crate::{
         field_violation::ViolationKind,
         ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
     },
-    event::other::Outline,
+    event::{dropped::DROPPED_FIELDS_DEFAULT, other::Outline},
     gateway::{EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
@@ -141,7 +141,7 @@ impl Events {
         let grant = Grant::of(&request)?;
         let request = request.into_inner();
         let validate_only = request.validate_only;
-        let event = check_publish(&self.gateway, &grant, request, None, true, "")?;
+        let event = check_publish(&self.gateway, &grant, request, None, DROPPED_FIELDS_DEFAULT, "")?;
         let published = match validate_only {
             true => self.gateway.check_publish(vec![event]).await?,
             false => self.gateway.publish(vec![event])?.await?,

@@ -8,7 +8,7 @@ use crate::{
         field_violation::{FieldViolations, ViolationKind},
         ids::AccountId,
     },
-    event::FIELD_VIOLATIONS_MAX,
+    event::{FIELD_VIOLATIONS_MAX, dropped::DROPPED_FIELDS_MAX},
     gateway::{CheckedEvent, Gateway},
     grpc::{layers::auth::Grant, wire::request_fields::Fields},
     proto::v1,
@@ -17,18 +17,22 @@ use crate::{
 /// Most requests of one batch, from the contract (`BatchPublishEventsRequest.requests`).
 const BATCH_REQUESTS_MAX: usize = 1000;
 
-/// Checks a request to publish one event. Its result has warnings, unless the request says otherwise, if `warns`. `prefix` is its path in the call, `batch` the parent of its batch,
-/// if that has one.
+/// Checks a request to publish one event. Its result has warnings of up to `warnings_max` fields for each form, unless
+/// the request says otherwise. `prefix` is its path in the call, `batch` the parent of its batch, if that has one.
 pub(super) fn check_publish(
     gateway: &Gateway,
     grant: &Grant,
     request: v1::PublishEventRequest,
     batch: Option<AccountId>,
-    warns: bool,
+    warnings_max: usize,
     prefix: &str,
 ) -> Result<CheckedEvent, FieldViolations> {
     let mut fields = Fields::by(grant.clone());
-    let warns = request.include_warnings.unwrap_or(warns);
+    let warnings_max = match request.include_warnings {
+        Some(true) => DROPPED_FIELDS_MAX,
+        Some(false) => 0,
+        None => warnings_max,
+    };
     // Most calls publish one event, whose paths have no prefix.
     let path = |field: &'static str| match prefix {
         "" => Cow::Borrowed(field),
@@ -69,7 +73,7 @@ pub(super) fn check_publish(
         }
     };
     match checked {
-        Some(checked) if fields.violations.is_empty() => Ok(checked.with_warnings(warns)),
+        Some(checked) if fields.violations.is_empty() => Ok(checked.with_warnings(warnings_max)),
         _ => Err(fields.violations),
     }
 }
@@ -104,7 +108,7 @@ pub(super) fn check_batch(
             violations
                 .invalid(format!("{prefix}validate_only"), "must be the same in all requests of a batch");
         }
-        let event = match check_publish(gateway, grant, request, batch, false, &prefix) {
+        let event = match check_publish(gateway, grant, request, batch, 0, &prefix) {
             Ok(event) => event,
             Err(found) => {
                 violations.extend(found);

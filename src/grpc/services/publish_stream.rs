@@ -96,7 +96,7 @@ fn begin(
         return ready(Err(violations.into())).left_future();
     };
     let validate_only = request.validate_only;
-    let event = match check_publish(gateway, grant, request, None, false, "") {
+    let event = match check_publish(gateway, grant, request, None, 0, "") {
         Ok(event) => event,
         Err(violations) => return ready(Err(violations.into())).left_future(),
     };

@@ -13,8 +13,6 @@ use crate::proto::{
     v1,
 };
 
-const NAME: &str = "tidings.v1.StreamPublishEventsRequest";
-
 /// A message of the stream.
 pub(in crate::grpc) type StreamMessage = Result<v1::StreamPublishEventsRequest, UnreadableMessage>;
 
@@ -64,7 +62,7 @@ impl Decoder for PublishStreamDecoder {
     fn decode(&mut self, encoded: &mut DecodeBuf<'_>) -> Result<Option<StreamMessage>, Status> {
         // The buffer has the whole message in one chunk.
         let bytes = encoded.chunk();
-        let message = read(NAME, bytes).map_err(|why| {
+        let message = read(bytes).map_err(|why| {
             // The other fields are skipped, whatever is in them.
             let sequence = Sequence::decode(bytes).map_or(0, |read| read.sequence);
             UnreadableMessage { sequence, why }

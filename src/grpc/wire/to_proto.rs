@@ -16,7 +16,7 @@ use crate::{
         },
         time::UnixMicros,
     },
-    event::{dropped::DroppedField, exchange::Exchange},
+    event::{dropped::DroppedFields, exchange::Exchange},
     gateway::{DeliveryRecord, Gateway, Published, SubscriptionHealth, Summary},
     metrics::{StatsPeriod, StatsReport},
     proto::v1,
@@ -182,11 +182,13 @@ pub(in crate::grpc) fn publish_result(published: Published) -> v1::PublishResult
     }
 }
 
-fn warning(dropped: DroppedField) -> v1::PublishWarning {
-    let form = dropped.format.to_wire().as_str_name();
+fn warning(dropped: DroppedFields) -> v1::PublishWarning {
+    let format = dropped.format.to_wire();
+    let more = if dropped.has_more { ", and there are more" } else { "" };
     v1::PublishWarning {
-        field: dropped.path,
-        description: format!("is not in {form}, which a subscription has"),
+        fields: dropped.paths,
+        description: format!("not in {}, which a subscription has{more}", format.as_str_name()),
+        payload_format: format.into(),
     }
 }
 
