@@ -16,7 +16,7 @@
 //! | [`event`] | Chatwoot's events: catalogue, validation, payload forms, reading back |
 //! | [`domain`] | rules and values without I/O |
 //! | [`config`] | how settings are read; each part declares its own |
-//! | [`limits`], [`listen`], `file_watch`, `log_throttle`, `descriptors` | shared by all listeners |
+//! | [`limits`], [`listen`], `file_watch`, `log_throttle`, `http_host`, `descriptors` | shared by all listeners |
 //! | [`metrics`], [`ops`], [`telemetry`], [`shutdown`], [`clock`] | operation |
 //! | [`proto`] | code generated from the contract |
 
@@ -34,6 +34,7 @@ pub mod file_watch;
 pub mod fuzzing;
 pub mod gateway;
 pub mod grpc;
+pub(crate) mod http_host;
 pub mod limits;
 pub mod listen;
 pub(crate) mod log_throttle;

@@ -1,5 +1,5 @@
 //! Parsers for the values of settings: durations, sizes and counts with their bounds, addresses, networks, names of
-//! headers.
+//! headers, origins of sites.
 
 use std::{
     ffi::OsStr,
@@ -12,8 +12,10 @@ use clap::{
     Arg, Command,
     builder::{PossibleValue, TypedValueParser},
 };
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use url::Url;
 
 use crate::domain::egress::HostPattern;
 
@@ -134,6 +136,26 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Quantity<T> {
 /// The text is not an address.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:50051 or [::]:50051"))
+}
+
+/// The origin of a site, as browsers send it: a scheme, a host, and a port other than the scheme's own.
+///
+/// # Errors
+///
+/// The text is no such origin. `*` is none: it would let every site in that a user visits.
+pub fn origin(text: &str) -> Result<HeaderValue, String> {
+    if text == "*" {
+        return Err(
+            "\"*\" is every site that a user visits: name the sites, as https://app.example.com".to_owned()
+        );
+    }
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let origin = url.map(|url| url.origin().ascii_serialization());
+    // Browsers compare origins letter by letter, so that anything beyond one would never match.
+    let origin = origin.filter(|origin| text.eq_ignore_ascii_case(origin));
+    origin.and_then(|origin| HeaderValue::try_from(origin).ok()).ok_or_else(|| {
+        format!("{text:?} is not an origin such as https://app.example.com or http://localhost:5173")
+    })
 }
 
 /// A network in CIDR notation, without host bits, or a single address.

@@ -9,6 +9,8 @@ use axum::http::{
 };
 use url::{Host, Url};
 
+use crate::http_host::{self, single};
+
 /// Everything comes from the console itself; scripts cannot make markup of text but by the policy `tidings`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'; \
@@ -190,29 +192,11 @@ pub(super) fn secure(headers: &mut HeaderMap) {
 /// Whether a Host is a name of this machine: no web page can make one of these lead elsewhere. Any port,
 /// since a tunnel may change it.
 fn is_local(host: &str, local: IpAddr) -> bool {
-    let Some(name) = without_port(host) else { return false };
+    let Some(name) = http_host::name(host) else { return false };
     if matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
         return true;
     }
-    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    literal.parse::<IpAddr>().is_ok_and(|address| address.to_canonical() == local.to_canonical())
-}
-
-fn without_port(host: &str) -> Option<&str> {
-    let end = match host.strip_prefix('[') {
-        Some(rest) => rest.find(']')? + 2,
-        None => host.find(':').unwrap_or(host.len()),
-    };
-    let (name, rest) = host.split_at_checked(end)?;
-    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)).then_some(name)
-}
-
-/// The value of a header that is there once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    if values.next().is_some() { None } else { value.to_str().ok() }
+    http_host::literal(name).is_some_and(|address| address.to_canonical() == local.to_canonical())
 }
 
 #[cfg(test)]

@@ -52,6 +52,18 @@ pub const REASONS: &[Reason] = &[
         "Send less in one message: fewer events in a batch, shorter texts.",
     ),
     row(
+        "HEADER_INVALID",
+        "INVALID_ARGUMENT",
+        "A header of the Connect protocol has no valid value.",
+        "Correct it: the message names it.",
+    ),
+    row(
+        "REQUESTS_STREAM",
+        "UNIMPLEMENTED",
+        "The requests of the method are a stream, and the call came over the Connect protocol.",
+        "Use gRPC for it, or BatchPublishEvents.",
+    ),
+    row(
         "MESSAGE_MALFORMED",
         "INVALID_ARGUMENT",
         "The bytes are no message of this method.",

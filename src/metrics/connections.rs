@@ -12,13 +12,13 @@ pub enum CloseReason {
     Address,
     /// Too many connections were in the handshake, in total or from its address.
     HalfOpen,
-    /// TLS and the HTTP/2 preface took too long.
+    /// TLS and the first bytes of HTTP took too long.
     HandshakeTimeout,
     /// TLS failed: no TLS at all, no client certificate, or one that is not trusted.
     HandshakeFailed,
-    /// It did not begin with the HTTP/2 preface.
-    NotHttp2,
-    /// No call was made for grpc_idle_timeout.
+    /// It did not begin as HTTP/2 or HTTP/1.1 does.
+    NotHttp,
+    /// No call was made for grpc_idle_timeout, or over HTTP/1.1 for a minute.
     Idle,
     /// The client did not read its responses.
     Stalled,
@@ -36,7 +36,7 @@ const CLOSE_REASONS: [&str; 10] = [
     "half_open",
     "handshake_timeout",
     "handshake_failed",
-    "not_http2",
+    "not_http",
     "idle",
     "stalled",
     "unproven",
@@ -63,10 +63,12 @@ pub(super) const LISTENERS: [&str; 4] = ["grpc_listen", "ingest_listen", "consol
 /// Why a call was refused whoever made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallRefused {
-    /// It was no POST, or had another content type than gRPC's.
-    NotGrpc,
-    /// A web page made it.
+    /// It was no POST, or had a content type of none of the protocols.
+    NotACall,
+    /// A page of a site made it that cors_allow_origins does not name.
     Origin,
+    /// It named a host that is not this machine, while calls need no token.
+    Host,
     /// It had too many headers.
     Headers,
     /// Its message, or the next one of reflection, took too long to arrive.
@@ -92,9 +94,10 @@ pub enum CallRefused {
 }
 
 /// In the order of [`CallRefused`].
-const CALL_REFUSED_REASONS: [&str; 13] = [
-    "not_grpc",
+const CALL_REFUSED_REASONS: [&str; 14] = [
+    "not_a_call",
     "origin",
+    "host",
     "headers",
     "message_timeout",
     "unfinished_bytes",

@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{
     ERROR_DOMAIN,
     elements::{DEPTH_MAX, ELEMENTS_MAX, Excess, check},
+    json::VALUES_MAX,
 };
 
 /// Initial size of a call's buffers, one for each direction. The library's 8 KiB are several times an event
@@ -26,6 +27,8 @@ const YIELD_BYTES: usize = 32 * 1024;
 const MANY_ELEMENTS_BYTES: usize = 2 * ELEMENTS_MAX;
 /// Longest path of a field in an error.
 const PATH_CHARS_MAX: usize = 80;
+/// Longest rule that an error of JSON repeats.
+const RULE_CHARS_MAX: usize = 200;
 
 /// Protobuf, for generated clients and servers: `T` is sent, `U` is received.
 #[derive(Clone, Debug)]
@@ -109,6 +112,8 @@ fn check_bounds(name: &str, encoded: &[u8]) -> Result<(), Unreadable> {
 pub enum Unreadable {
     /// It has more than [`ELEMENTS_MAX`] elements.
     TooManyElements,
+    /// As JSON, it has more than [`VALUES_MAX`] values.
+    TooManyValues,
     /// Messages within each other exceed [`DEPTH_MAX`].
     TooDeep {
         /// The beginning of the path.
@@ -137,10 +142,20 @@ impl Unreadable {
         Self::Malformed { name: name.to_owned(), field: shown(fields), rule }
     }
 
+    /// `path` and `rule` are of JSON, and have texts of the sender.
+    pub(super) fn malformed_json(name: &str, path: &str, rule: &str) -> Self {
+        let cut = |text: &str, max| text[..text.floor_char_boundary(max)].to_owned();
+        Self::Malformed {
+            name: name.to_owned(),
+            field: cut(path, PATH_CHARS_MAX),
+            rule: cut(rule, RULE_CHARS_MAX),
+        }
+    }
+
     /// The stable reason of the error.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::TooManyElements => "MESSAGE_TOO_LARGE",
+            Self::TooManyElements | Self::TooManyValues => "MESSAGE_TOO_LARGE",
             Self::TooDeep { .. } => "FIELD_INVALID",
             Self::Malformed { .. } => "MESSAGE_MALFORMED",
         }
@@ -151,6 +166,9 @@ impl Unreadable {
         match self {
             Self::TooManyElements => {
                 vec![("limit", "grpc_message_elements_max".to_owned()), ("max", ELEMENTS_MAX.to_string())]
+            }
+            Self::TooManyValues => {
+                vec![("limit", "json_values_max".to_owned()), ("max", VALUES_MAX.to_string())]
             }
             Self::TooDeep { .. } => {
                 vec![("limit", "grpc_message_nesting_max".to_owned()), ("max", DEPTH_MAX.to_string())]
@@ -164,7 +182,7 @@ impl Unreadable {
         match self {
             Self::TooDeep { field } => Some((field.clone(), depth_rule())),
             Self::Malformed { field, rule, .. } if !field.is_empty() => Some((field.clone(), rule.clone())),
-            Self::TooManyElements | Self::Malformed { .. } => None,
+            Self::TooManyElements | Self::TooManyValues | Self::Malformed { .. } => None,
         }
     }
 }
@@ -198,6 +216,9 @@ impl fmt::Display for Unreadable {
                 "the message has more than {ELEMENTS_MAX} elements (nested messages, map entries, strings in lists): send less \
                  in one message"
             ),
+            Self::TooManyValues => {
+                write!(f, "the JSON has more than {VALUES_MAX} values: send less in one message")
+            }
             Self::TooDeep { field } => write!(f, "{field} {}", depth_rule()),
             Self::Malformed { name, field, rule } => {
                 let name = name.rsplit('.').next().unwrap_or(name);

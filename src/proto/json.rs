@@ -3,17 +3,22 @@
 
 use std::sync::LazyLock;
 
-use prost::{Message, Name};
+use bytes::BytesMut;
+use prost::{DecodeError, Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use prost_types::FileDescriptorSet;
 use serde_json::Value;
 
-use super::DESCRIPTORS;
+use super::{DESCRIPTORS, codec::Unreadable};
 
-/// The messages of the contract, and those of the details of errors.
+/// Most values of one JSON text: objects, arrays and what is in them. Each takes two bytes, and about a hundred once it
+/// is read. A batch of 1,000 events may have two hundred in each.
+pub const VALUES_MAX: usize = 200_000;
+
+/// The messages of the contract, of health checks, and of the details of errors.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let mut pool = DescriptorPool::new();
-    for set in [DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET] {
+    for set in [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_types::pb::FILE_DESCRIPTOR_SET] {
         let set = FileDescriptorSet::decode(set).expect("descriptors that were built in are valid");
         let new =
             Vec::from_iter(set.file.into_iter().filter(|file| pool.get_file_by_name(file.name()).is_none()));
@@ -22,7 +27,7 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     pool
 });
 
-/// The descriptors of the contract's messages and of the details of errors.
+/// The descriptors of the contract, of health checks, and of the details of errors.
 pub fn pool() -> &'static DescriptorPool {
     &POOL
 }
@@ -47,6 +52,66 @@ pub fn to_json<M: Message + Name>(message: &M) -> Value {
     dynamic
         .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
         .expect("a message whose type is in the pool has a form in JSON")
+}
+
+/// Reads one message of this type as JSON, and appends it to `encoded` as protobuf.
+///
+/// # Errors
+///
+/// As of [`from_json`], with the path of the field; or there are more than [`VALUES_MAX`] values.
+pub fn encode(descriptor: &MessageDescriptor, json: &[u8], encoded: &mut BytesMut) -> Result<(), Unreadable> {
+    if has_too_many_values(json) {
+        return Err(Unreadable::TooManyValues);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let message = DynamicMessage::deserialize(descriptor.clone(), &mut deserializer)
+        .and_then(|message| deserializer.end().map(|()| message))
+        .map_err(|error| {
+            let path = path_of_error(descriptor, json);
+            Unreadable::malformed_json(descriptor.full_name(), &path, &error.to_string())
+        })?;
+    message.encode(encoded).expect("the buffer grows");
+    Ok(())
+}
+
+/// A message of this type, which is encoded as protobuf, as JSON.
+///
+/// # Errors
+///
+/// It is no such message.
+pub fn decode(descriptor: &MessageDescriptor, encoded: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let message = DynamicMessage::decode(descriptor.clone(), encoded)?;
+    let mut json = Vec::with_capacity(2 * encoded.len());
+    message
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut json), &SerializeOptions::new())
+        .expect("a message whose type is in the pool has a form in JSON");
+    Ok(json)
+}
+
+/// Counts what begins a value, outside of texts, without reading any.
+fn has_too_many_values(json: &[u8]) -> bool {
+    let (mut values, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'{' | b'[' | b',' if !is_text => values += 1,
+            _ => {}
+        }
+    }
+    values > VALUES_MAX
+}
+
+/// Where the first error is: reads again, since keeping the path takes time.
+fn path_of_error(descriptor: &MessageDescriptor, json: &[u8]) -> String {
+    let mut track = serde_path_to_error::Track::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    match DynamicMessage::deserialize(descriptor.clone(), tracked) {
+        Ok(_) => String::new(),
+        Err(_) => Some(track.path().to_string()).filter(|path| path != ".").unwrap_or_default(),
+    }
 }
 
 fn descriptor<M: Name>() -> MessageDescriptor {
@@ -77,6 +142,37 @@ mod tests {
             "subscription": {"url": "https://example.com/", "eventTypes": ["EVENT_TYPE_MESSAGE_CREATED"]},
         });
         assert_eq!(to_json(&request), written);
+    }
+
+    #[test]
+    fn an_error_has_the_path_of_its_field() {
+        let descriptor = descriptor::<CreateSubscriptionRequest>();
+        let error = |json: &str| encode(&descriptor, json.as_bytes(), &mut BytesMut::new()).unwrap_err();
+        let violation = |json: &str| error(json).violation();
+        let (field, rule) = violation(r#"{"subscription": {"url": "x", "maxInFlight": "many"}}"#).unwrap();
+        assert_eq!(field, "subscription.maxInFlight", "{rule}");
+        let (field, _) =
+            violation(r#"{"subscription": {"eventTypes": ["EVENT_TYPE_OTHER", "NONE"]}}"#).unwrap();
+        assert_eq!(field, "subscription.eventTypes[1]");
+        let (_, rule) = violation(r#"{"subscription": {"uri": "x"}}"#).unwrap();
+        assert!(rule.contains("uri"), "{rule}");
+        for json in ["", "{", "[]", "1", "{}{}", "\u{0}", "{\"parent\": \"\\ud800\"}"] {
+            assert_eq!(error(json).reason(), "MESSAGE_MALFORMED", "{json:?}");
+        }
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        assert_eq!(
+            error(&format!(r#"{{"subscription": {{"labels": {deep}}}}}"#)).reason(),
+            "MESSAGE_MALFORMED"
+        );
+    }
+
+    #[test]
+    fn values_are_counted_before_any_is_read() {
+        let of = |count: usize| format!("[{}]", vec!["{}"; count].join(",")).into_bytes();
+        assert!(!has_too_many_values(&of(VALUES_MAX / 2)));
+        assert!(has_too_many_values(&of(VALUES_MAX / 2 + 1)));
+        let text = format!("[{:?}]", "\\\"{[,".repeat(VALUES_MAX));
+        assert!(!has_too_many_values(text.as_bytes()), "a text is one value");
     }
 
     #[test]

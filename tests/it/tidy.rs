@@ -8,7 +8,7 @@ use std::{
 
 /// The parts that each part of the crate may name. `app` constructs, so it names them all; `main` is outside
 /// and uses the crate like anybody else.
-const LAYERS: [(&str, &[&str]); 23] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     ("proto", &[]),
     ("domain", &["proto"]),
     ("event", &["domain", "proto"]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("limits", &[]),
     ("file_watch", &[]),
     ("log_throttle", &[]),
+    ("http_host", &[]),
     (
         "gateway",
         &["domain", "event", "store", "clock", "config", "limits", "log_throttle", "metrics", "proto"],
@@ -48,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
             "event",
             "config",
             "file_watch",
+            "http_host",
             "limits",
             "listen",
             "log_throttle",
@@ -71,7 +73,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
         ],
     ),
     // It gets the services as a value.
-    ("console", &["config", "domain", "limits", "listen", "metrics", "proto"]),
+    ("console", &["config", "domain", "http_host", "limits", "listen", "metrics", "proto"]),
     ("shutdown", &[]),
     ("telemetry", &["config"]),
     ("ops", &["config", "limits", "listen", "metrics"]),

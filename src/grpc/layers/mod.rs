@@ -1,7 +1,10 @@
-//! Layers in front of the services: what is no gRPC call, access control, the limit of concurrent calls.
+//! Layers in front of the services: the protocols that calls come in, access control, the limit of concurrent calls.
 
 pub(super) mod auth;
 pub(super) mod call_share;
 pub(super) mod concurrency_limit;
+mod connect;
 pub(super) mod filter;
-pub(super) mod grpc_only;
+pub(super) mod protocol;
+pub(super) mod protocols;
+pub(super) mod web_rules;

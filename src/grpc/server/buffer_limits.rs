@@ -101,9 +101,16 @@ pub(in crate::grpc) struct MeteredBody<B> {
     limits: Arc<RequestLimits>,
 }
 
-impl<B> MeteredBody<B> {
-    /// The body of a call of the method with this path.
-    pub(super) fn new(body: B, path: &str, call: CallShare, limits: Arc<RequestLimits>) -> Self {
+impl<B: Body> MeteredBody<B> {
+    /// The body of a call of the method with this path. If it `is_framed`, messages have a prefix with their length;
+    /// otherwise it is one message.
+    pub(super) fn new(
+        body: B,
+        path: &str,
+        is_framed: bool,
+        call: CallShare,
+        limits: Arc<RequestLimits>,
+    ) -> Self {
         let method = methods::find(path);
         let is_open = method.is_some_and(methods::Method::is_open);
         let arrival = match method {
@@ -112,7 +119,7 @@ impl<B> MeteredBody<B> {
             }
             _ => Arrival::One,
         };
-        let (parser, is_small) = (FrameParser::default(), is_open);
+        let (parser, is_small) = (FrameParser::new(is_framed), is_open);
         Self { body, parser, arrival, is_small, timer: None, reserved: None, call, limits }
     }
 
@@ -137,6 +144,10 @@ impl<B> MeteredBody<B> {
     fn count(&mut self, bytes: &[u8]) -> Result<(), Status> {
         let before = (self.parser.messages, self.parser.is_within_message());
         self.parser.read(bytes);
+        if !self.parser.is_framed && self.body.is_end_stream() {
+            // It has arrived whole.
+            self.parser.unfinished = 0;
+        }
         if self.arrival != Arrival::One && before != (self.parser.messages, self.parser.is_within_message()) {
             // Another message, or its first byte: the time begins again.
             self.timer = None;
@@ -186,8 +197,10 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for MeteredBody<
 }
 
 /// Finds the boundaries of the messages in a body.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FrameParser {
+    /// Whether messages have a prefix. Without one the end of the body is that of its message.
+    is_framed: bool,
     /// Messages that have arrived whole.
     messages: usize,
     prefix: [u8; PREFIX_BYTES],
@@ -200,12 +213,20 @@ struct FrameParser {
 }
 
 impl FrameParser {
+    fn new(is_framed: bool) -> Self {
+        Self { is_framed, messages: 0, prefix: [0; PREFIX_BYTES], prefix_length: 0, left: 0, unfinished: 0 }
+    }
+
     /// Whether a message has begun and not ended.
     fn is_within_message(&self) -> bool {
         self.prefix_length > 0
     }
 
     fn read(&mut self, mut bytes: &[u8]) {
+        if !self.is_framed {
+            self.unfinished += bytes.len();
+            return;
+        }
         while !bytes.is_empty() {
             if self.prefix_length < PREFIX_BYTES {
                 let (now, later) = bytes.split_at(bytes.len().min(PREFIX_BYTES - self.prefix_length));
@@ -221,7 +242,7 @@ impl FrameParser {
                 bytes = &bytes[now..];
             }
             if self.prefix_length == PREFIX_BYTES && self.left == 0 {
-                *self = Self { messages: self.messages + 1, ..Self::default() };
+                *self = Self { messages: self.messages + 1, ..Self::new(true) };
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Serves the connections of gRPC clients. Closes those whose handshake takes too long, that are idle, or
-//! whose client does not read its responses.
+//! Serves the connections of clients, over HTTP/2 and HTTP/1.1. Closes those whose handshake takes too long, that are
+//! idle, or whose client does not read its responses.
 
 use std::{
     convert::Infallible,
@@ -15,10 +15,13 @@ use futures_util::Stream;
 use http::{Request, Response};
 use hyper::{
     body::{Body as HttpBody, Bytes, Incoming},
-    server::conn::http2,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -30,13 +33,13 @@ use super::{
     accept::AcceptError,
     buffer_limits::{ByteBudget, MeteredBody, RequestLimits},
     idle::ConnectionActivity,
-    preface::{PrefacedStream, ReadBudget, read_preface},
+    preface::{HttpVersion, PrefacedStream, ReadBudget, read_preface},
     tls::Tls,
 };
 use crate::{
     config::{ClientSettings, declared_defaults, quantities::duration},
     domain::caller::Peer,
-    grpc::layers::call_share::ConnectionShare,
+    grpc::layers::{call_share::ConnectionShare, protocol::Protocol},
     limits::{ConnectionPermit, ConnectionState, LimitReached, ShareKey, Shares, UNPROVEN_TIMEOUT},
     listen::{self, Drain, Limits, serve_connections},
     metrics::{CallRefused, CloseReason, Metrics},
@@ -44,6 +47,9 @@ use crate::{
 
 /// The longest time that the client of an idle connection may take to close it after GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes that are buffered of a connection over HTTP/1.1, in each direction.
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Settings of connections, and their limits.
 #[derive(Args, Clone, Debug)]
@@ -60,18 +66,18 @@ pub struct ConnectionSettings {
     /// Most connections of one address, in IPv6 of one /64; further ones are closed.
     #[arg(skip)]
     pub per_address_max: usize,
-    /// Most connections on which TLS and HTTP/2 have not begun; further ones are closed. One address may have
+    /// Most connections on which TLS and HTTP have not begun; further ones are closed. One address may have
     /// a quarter.
     #[arg(skip)]
     pub half_open_max: usize,
     /// Longest time without a call for a connection on which no call has had access.
     #[arg(skip = UNPROVEN_TIMEOUT)]
     pub unproven_timeout: Duration,
-    /// Longest time for TLS and the beginning of HTTP/2.
+    /// Longest time for TLS and the first bytes of HTTP.
     #[arg(skip)]
     pub handshake_timeout: Duration,
     /// Longest time for a client to take more of a response before the connection is cut; up to a quarter
-    /// longer.
+    /// longer. Over HTTP/1.1 also that from a response to the end of the next request's headers.
     #[arg(skip)]
     pub response_timeout: Duration,
     /// Longest time for a message to arrive: of a stream from its first byte, of any other call from its
@@ -113,11 +119,12 @@ impl Default for ConnectionSettings {
     }
 }
 
-/// Serves connections with HTTP/2.
+/// Serves connections.
 pub(super) struct ConnectionServer<S> {
     settings: ConnectionSettings,
     requests: Arc<RequestLimits>,
     unread: Arc<ByteBudget>,
+    http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     calls: S,
     metrics: Arc<Metrics>,
@@ -127,6 +134,7 @@ impl<S> ConnectionServer<S> {
     /// A server that passes every call to `calls`.
     pub(super) fn new(
         settings: ConnectionSettings,
+        header_bytes_max: u32,
         http2: http2::Builder<TokioExecutor>,
         calls: S,
         metrics: Arc<Metrics>,
@@ -141,6 +149,7 @@ impl<S> ConnectionServer<S> {
                 settings.unread_bytes_max,
                 CallRefused::UnreadBytes,
             )),
+            http1: http1(&settings, header_bytes_max),
             settings,
             http2,
             calls,
@@ -218,10 +227,10 @@ where
             None => return,
         };
         permit.established();
-        self.serve_http2(stream, peer, permit.state().clone(), shutdown).await;
+        self.serve_http(stream, peer, permit.state().clone(), shutdown).await;
     }
 
-    async fn serve_http2<T>(
+    async fn serve_http<T>(
         &self,
         stream: PrefacedStream<T>,
         peer: Peer,
@@ -237,21 +246,42 @@ where
             let (guard, call) = (activity.call(), share.call());
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(call.clone());
+            let protocol = Protocol::of(request.headers());
             let (head, body) = request.into_parts();
-            let body = MeteredBody::new(body, head.uri.path(), call.clone(), Arc::clone(&self.requests));
+            let (is_framed, limits) = (protocol.is_some_and(Protocol::is_framed), Arc::clone(&self.requests));
+            let body = MeteredBody::new(body, head.uri.path(), is_framed, call.clone(), limits);
             let response = self.calls.clone().oneshot(Request::from_parts(head, body));
             let unread = Arc::clone(&self.unread);
-            async move { Ok::<_, Infallible>(guard.track(response.await?, &unread, &call).await) }
+            async move { Ok::<_, Infallible>(guard.track(response.await?, &unread, &call, protocol).await) }
         });
-        let budget = stream.budget();
-        let connection = pin!(self.http2.serve_connection(TokioIo::new(stream), responses));
-        let mut connection = Budgeted { connection, budget };
+        let (version, budget) = (stream.version, stream.budget());
+        match version {
+            HttpVersion::Http1 => {
+                let connection = self.http1.serve_connection(TokioIo::new(stream), responses);
+                self.run(connection, budget, &activity, shutdown).await;
+            }
+            HttpVersion::Http2 => {
+                let connection = self.http2.serve_connection(TokioIo::new(stream), responses);
+                self.run(connection, budget, &activity, shutdown).await;
+            }
+        }
+    }
+
+    /// Runs a connection to its end, or ends it.
+    async fn run(
+        &self,
+        connection: impl GracefulConnection<Error = hyper::Error>,
+        budget: ReadBudget,
+        activity: &ConnectionActivity,
+        shutdown: CancellationToken,
+    ) {
+        let mut connection = Budgeted { connection: pin!(connection), budget };
         tokio::select! {
             biased;
-            ended = &mut connection => return log_end(ended),
+            ended = &mut connection => return self.log_end(ended),
             () = shutdown.cancelled() => {
                 connection.connection.as_mut().graceful_shutdown();
-                return log_end(connection.await);
+                return self.log_end(connection.await);
             }
             () = activity.stalled(self.settings.response_timeout) => {
                 return self.close(Some(CloseReason::Stalled), "its client does not read its responses");
@@ -263,11 +293,22 @@ where
         // Completes calls that arrived in the meantime.
         loop {
             match timeout(GOAWAY_TIMEOUT, &mut connection).await {
-                Ok(ended) => return log_end(ended),
+                Ok(ended) => return self.log_end(ended),
                 Err(_) if activity.is_quiet() => return,
                 Err(_) => {}
             }
         }
+    }
+
+    fn log_end(&self, ended: hyper::Result<()>) {
+        let Err(error) = ended else { return };
+        if error.is_parse() {
+            self.metrics.connections.closed(CloseReason::NotHttp);
+        } else if error.is_timeout() {
+            // No headers of a request over HTTP/1.1 have come.
+            self.metrics.connections.closed(CloseReason::Idle);
+        }
+        tracing::debug!(%error, "a connection ended early");
     }
 
     fn close(&self, reason: Option<CloseReason>, error: &str) {
@@ -293,10 +334,16 @@ impl<C: Future> Future for Budgeted<'_, C> {
     }
 }
 
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
+/// A builder of HTTP/1.1 connections.
+fn http1(settings: &ConnectionSettings, header_bytes_max: u32) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // Runs from the response before, too: it is the idle timeout as well.
+        .header_read_timeout(settings.response_timeout.min(settings.grpc_idle_timeout))
+        .max_header_size(usize::try_from(header_bytes_max).expect("it is small"))
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
 }
 
 /// A builder of HTTP/2 connections with tokio's executor and timer.

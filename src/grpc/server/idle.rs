@@ -19,7 +19,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::buffer_limits::ByteBudget;
 use crate::{
-    grpc::layers::call_share::CallShare,
+    grpc::layers::{call_share::CallShare, protocol::Protocol},
     limits::{CallUnderWay, ConnectionState, Permit},
 };
 
@@ -104,12 +104,13 @@ pub(super) struct CallGuard {
 
 impl CallGuard {
     /// Tracks the body of the response to `call`. `unread` reserves the bytes that the client has not read; if
-    /// they do not fit, the response becomes an error.
+    /// they do not fit, the response becomes an error in the protocol of the call.
     pub(super) async fn track<B>(
         self,
         response: Response<B>,
         unread: &ByteBudget,
         call: &CallShare,
+        protocol: Option<Protocol>,
     ) -> Response<TrackedBody<B>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -126,14 +127,17 @@ impl CallGuard {
             Poll::Pending => None,
         };
         let reserved = unread.reservation(call);
-        let mut tracked = TrackedBody { body: Some(body), first, unread: reserved, call: self };
+        let mut tracked =
+            TrackedBody { body: Some(body), first, has_data: false, unread: reserved, call: self };
         if let Some(Some(Ok(frame))) = &tracked.first {
             let bytes = counted_bytes(frame);
             if bytes > 0
                 && let Err(status) = unread.resize(&mut tracked.unread, bytes)
             {
-                (tracked.body, tracked.first) = (None, None);
-                return status.into_http::<()>().map(|()| tracked);
+                let (head, text) = protocol.unwrap_or(Protocol::Grpc).error(status).into_parts();
+                let text = Some(text).filter(|text| !text.is_empty());
+                (tracked.body, tracked.first) = (None, text.map(|text| Some(Ok(Frame::data(text)))));
+                return Response::from_parts(head, tracked);
             }
         }
         tracked.call.begin_wait();
@@ -163,12 +167,15 @@ impl Drop for CallGuard {
 /// The result of polling a body for a frame.
 type PolledFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-/// The body of a response. HTTP/2 polls it for more as soon as the client has room.
+/// The body of a response. HTTP polls it for more as soon as the client has room.
 pub(super) struct TrackedBody<B: Body> {
     /// `None` if the response was replaced by an error.
     body: Option<B>,
     /// The frame that was taken out of the body before HTTP/2 polled for it.
     first: Option<PolledFrame<B>>,
+    /// Whether a frame with data was polled. From then on only the poll after the last frame ends the body: HTTP polls it
+    /// once the client has room, and until then the response waits.
+    has_data: bool,
     unread: Permit,
     call: CallGuard,
 }
@@ -192,6 +199,7 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for TrackedBody<B> {
             Poll::Ready(Some(Ok(frame))) => counted_bytes(frame),
             _ => 0,
         };
+        this.has_data |= matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data());
         this.unread.resize(bytes);
         if matches!(polled, Poll::Ready(Some(_))) {
             this.call.begin_wait();
@@ -202,15 +210,25 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for TrackedBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.first {
             Some(first) => first.is_none(),
-            None => self.body.as_ref().is_none_or(Body::is_end_stream),
+            None => !self.has_data && self.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.first, &self.body) {
             (None, Some(body)) => body.size_hint(),
+            (Some(Some(Ok(frame))), _) if self.has_ended() => {
+                SizeHint::with_exact(frame.data_ref().map_or(0, Bytes::len) as u64)
+            }
             _ => SizeHint::default(),
         }
+    }
+}
+
+impl<B: Body> TrackedBody<B> {
+    /// Whether nothing comes after what was polled so far.
+    fn has_ended(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -267,7 +285,7 @@ mod tests {
         body: B,
         budget: &ByteBudget,
     ) -> TrackedBody<B> {
-        call.track(Response::new(body), budget, &caller()).await.into_body()
+        call.track(Response::new(body), budget, &caller(), Some(Protocol::Grpc)).await.into_body()
     }
 
     #[tokio::test(start_paused = true)]
@@ -338,9 +356,20 @@ mod tests {
         let call = caller();
         let respond = |bytes: usize| {
             let body = http_body_util::Full::new(Bytes::from(vec![7; bytes]));
-            activity.call().track(Response::new(body), &budget, &call)
+            activity.call().track(Response::new(body), &budget, &call, Some(Protocol::Grpc))
         };
         let first = respond(190_000).await;
+        let call_of_json = Some(
+            Protocol::of(
+                &[(http::header::CONTENT_TYPE, "application/json".parse().unwrap())].into_iter().collect(),
+            )
+            .unwrap(),
+        );
+        let body = http_body_util::Full::new(Bytes::from(vec![7; 20_000]));
+        let refused = activity.call().track(Response::new(body), &budget, &call, call_of_json).await;
+        assert_eq!(refused.status(), 429);
+        let text = refused.into_body().collect().await.unwrap().to_bytes();
+        assert!(text.starts_with(br#"{"code":"resource_exhausted","message":"#), "{text:?}");
         let refused = respond(20_000).await;
         assert_eq!(refused.headers()["grpc-status"], "8");
         assert!(refused.body().is_end_stream());

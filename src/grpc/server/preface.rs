@@ -1,8 +1,9 @@
-//! Checks the HTTP/2 connection preface, then limits how much one poll may read. The first byte that differs
-//! from the preface rejects the connection.
+//! Tells HTTP/2 from HTTP/1.1 by the first bytes of a connection, then limits how much one poll may read. What begins as
+//! neither is rejected at its first byte.
 
 use std::{
     io::{self, IoSlice},
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -34,15 +35,25 @@ impl ReadBudget {
     }
 }
 
-/// A connection whose preface was checked. Reading from it begins with the preface again.
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HttpVersion {
+    Http1,
+    Http2,
+}
+
+/// A connection whose first bytes were read. Reading from it begins with them again.
 pub(super) struct PrefacedStream<T> {
-    /// The rest of the preface that is to be read again.
-    unread: &'static [u8],
+    /// What the first bytes are of.
+    pub(super) version: HttpVersion,
+    /// The first bytes, and those of them that are to be read again.
+    read: [u8; PREFACE.len()],
+    unread: Range<usize>,
     budget: ReadBudget,
     stream: T,
 }
 
-/// Reads the preface.
+/// Reads the first bytes: the preface of HTTP/2, or as many as tell that they are of HTTP/1.1.
 ///
 /// # Errors
 ///
@@ -51,17 +62,24 @@ pub(super) async fn read_preface<T: AsyncRead + Unpin>(
     mut stream: T,
 ) -> Result<PrefacedStream<T>, AcceptError> {
     let (mut read, mut length) = ([0; PREFACE.len()], 0);
-    while length < PREFACE.len() {
+    let version = loop {
         let more = stream.read(&mut read[length..]).await?;
         if more == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         length += more;
         if read[..length] != PREFACE[..length] {
-            return Err(AcceptError::new(CloseReason::NotHttp2, "it does not begin with the HTTP/2 preface"));
+            // Every method of HTTP is in capital letters.
+            if !read[0].is_ascii_uppercase() {
+                return Err(AcceptError::new(CloseReason::NotHttp, "it does not begin as HTTP does"));
+            }
+            break HttpVersion::Http1;
         }
-    }
-    Ok(PrefacedStream { unread: PREFACE, budget: ReadBudget::default(), stream })
+        if length == PREFACE.len() {
+            break HttpVersion::Http2;
+        }
+    };
+    Ok(PrefacedStream { version, read, unread: 0..length, budget: ReadBudget::default(), stream })
 }
 
 impl<T: AsyncRead + Unpin> PrefacedStream<T> {
@@ -95,9 +113,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for PrefacedStream<T> {
         if self.unread.is_empty() {
             return self.poll_within_budget(context, buffer);
         }
-        let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
-        buffer.put_slice(now);
-        self.unread = later;
+        let begin = self.unread.start;
+        let end = self.unread.end.min(begin + buffer.remaining());
+        buffer.put_slice(&self.read[begin..end]);
+        self.unread.start = end;
         Poll::Ready(Ok(()))
     }
 }

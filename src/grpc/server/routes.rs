@@ -37,7 +37,7 @@ use crate::{
         wire::{
             audited::AuditedCalls,
             library_errors::explain_response,
-            methods::{self, DESCRIPTOR_SETS},
+            methods::{self, DESCRIPTOR_SETS, OPEN_MESSAGE_BYTES_MAX},
             status::GrpcError,
         },
     },
@@ -51,9 +51,6 @@ use crate::{
 
 /// Longest part of an unknown name that an error repeats.
 const NAME_CHARS_MAX: usize = 100;
-
-/// Largest message of a method that needs no token: a name.
-const OPEN_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 
 /// Applies the settings that all services share. Responses are not compressed: most are smaller than their
 /// frame, and clients offer gzip by default. A macro, since the generated servers share these methods but no

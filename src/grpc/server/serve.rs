@@ -1,8 +1,6 @@
-//! The gRPC server: its HTTP/2 settings, its routes, and its shutdown.
+//! The server: its HTTP/2 settings, its routes, its protocols, and its shutdown.
 
-use std::{
-    any::Any, convert::Infallible, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
-};
+use std::{any::Any, future::ready, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::{Stream, StreamExt};
@@ -25,7 +23,14 @@ use super::{
 use crate::{
     domain::caller::Peer,
     gateway::Gateway,
-    grpc::{layers::grpc_only::GrpcOnlyLayer, services::health::Health, wire::status::GrpcError},
+    grpc::{
+        layers::{
+            protocols::{ProtocolsLayer, Services},
+            web_rules::WebRules,
+        },
+        services::health::Health,
+        wire::status::GrpcError,
+    },
     listen::{Drain, incoming},
     metrics::Listener,
 };
@@ -91,7 +96,7 @@ impl Calls {
     }
 
     /// The services for callers in this process. The extensions of a request have its [`Peer`].
-    pub fn in_process(&self) -> BoxCloneSyncService<Request<Body>, Response<Body>, Infallible> {
+    pub fn in_process(&self) -> Services {
         let calls = ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).service(self.0.clone());
         let calls = ServiceExt::<Request<Body>>::map_response(calls, |response| response.map(Body::new));
         BoxCloneSyncService::new(calls)
@@ -142,13 +147,17 @@ where
         .max_header_list_size(settings.header_bytes_max)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(ERROR_RESETS_MAX);
+    let is_tls = settings.connections.tls.is_some();
+    let rules = WebRules::new(gateway.clone(), settings.cors_allow_origins.clone(), is_tls);
+    let metrics = Arc::clone(gateway.metrics());
+    let protocols = ProtocolsLayer::new(&metrics, rules, calls.in_process(), settings.message_bytes_max);
     let calls = ServiceBuilder::new()
         // Outermost, so that it catches every panic below.
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(GrpcOnlyLayer::new(Arc::clone(gateway.metrics())))
+        .layer(protocols)
         .service(calls.0);
-    let server =
-        ConnectionServer::new(settings.connections.clone(), http2, calls, Arc::clone(gateway.metrics()));
+    let (connections, header_bytes_max) = (settings.connections.clone(), settings.header_bytes_max);
+    let server = ConnectionServer::new(connections, header_bytes_max, http2, calls, metrics);
     // Later than the shutdown itself: clients that check health first learn of the shutdown on a connection
     // that still serves.
     let stop = CancellationToken::new();

@@ -3,10 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use http::HeaderValue;
 
 use super::{connection::ConnectionSettings, tls::TlsSettings};
 use crate::{
-    config::{ClientSettings, declared_defaults, quantities::address},
+    config::{
+        ClientSettings, declared_defaults,
+        quantities::{address, origin},
+    },
     gateway::CALL_TIMEOUT,
     grpc::layers::auth::AccessSettings,
 };
@@ -21,6 +25,11 @@ pub struct GrpcSettings {
     /// Files of certificates.
     #[command(flatten)]
     pub tls: TlsSettings,
+    /// Sites whose web pages may call over HTTP: their origins, as https://app.example.com. Without it no page may.
+    ///
+    /// docs/http.md says what a page can do then. The flag may be repeated.
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    pub cors_allow_origins: Vec<HeaderValue>,
     /// Connections.
     #[command(flatten)]
     pub connections: ConnectionSettings,

@@ -25,18 +25,20 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The listener that speaks TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsListener {
-    /// gRPC over HTTP/2.
+    /// gRPC over HTTP/2, and the other protocols over HTTP/1.1 as well.
     Grpc,
     /// The console over HTTP/1.1.
     Console,
 }
 
 impl TlsListener {
-    /// The application protocol. A client that offers only others is rejected; one that offers none may speak it.
-    fn protocol(self) -> &'static [u8] {
+    /// The application protocols, the preferred one first. A client that offers only others is rejected; one that offers
+    /// none may speak any.
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
         match self {
-            Self::Grpc => b"h2",
-            Self::Console => b"http/1.1",
+            Self::Grpc => vec![http2, http1],
+            Self::Console => vec![http1],
         }
     }
 
@@ -250,7 +252,7 @@ impl Contents {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| of_key(format!("does not go with the certificate: {error}")))?;
-        config.alpn_protocols = vec![listener.protocol().to_vec()];
+        config.alpn_protocols = listener.protocols();
         if self.client_ca.is_some() {
             // Every connection presents its certificate again, so that no session outlives an expired one.
             config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -42,6 +42,11 @@ pub(in crate::grpc) fn explain(status: &Status) -> Option<GrpcError> {
     }
 }
 
+/// Past the bound on a message, in bytes.
+pub(in crate::grpc) fn message_too_large(max: usize) -> GrpcError {
+    too_large(&max.to_string())
+}
+
 /// Past the bound on a message. Its value is the last number of the library's text.
 fn too_large(message: &str) -> GrpcError {
     let max =

@@ -17,6 +17,9 @@ pub(in crate::grpc) static DESCRIPTOR_SETS: [&[u8]; 5] = [
     tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
 ];
 
+/// Largest message of a method that needs no token: a name.
+pub(in crate::grpc) const OPEN_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+
 /// A method of a service.
 #[derive(Debug)]
 pub(in crate::grpc) struct Method {

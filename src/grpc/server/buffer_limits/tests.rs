@@ -32,7 +32,7 @@ fn only_unfinished_messages_are_counted_however_they_are_split() {
         (at - begin).saturating_sub(PREFIX_BYTES)
     };
     for step in [1, 2, 5, 7, 100, 324] {
-        let (mut parser, mut at) = (FrameParser::default(), 0);
+        let (mut parser, mut at) = (FrameParser::new(true), 0);
         for part in bytes.chunks(step) {
             parser.read(part);
             at += part.len();
@@ -60,7 +60,19 @@ fn metered(
 ) -> MeteredBody<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>> {
     let frames = parts.into_iter().map(|part| Ok(Frame::data(Bytes::from(part))));
     let frames = futures_util::stream::iter(frames).chain(futures_util::stream::pending());
-    MeteredBody::new(StreamBody::new(frames), path, call, Arc::clone(limits))
+    MeteredBody::new(StreamBody::new(frames), path, true, call, Arc::clone(limits))
+}
+
+#[tokio::test]
+async fn a_message_without_a_prefix_is_unfinished_until_its_body_ends() {
+    let limits = limits(400);
+    let body = |bytes: &[u8]| http_body_util::Full::new(Bytes::copy_from_slice(bytes));
+    let mut whole = MeteredBody::new(body(&[7; 1000]), PUBLISH, false, caller(1), Arc::clone(&limits));
+    assert!(whole.frame().await.expect("there is one").is_ok(), "it arrives in one piece");
+    let parts = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[7; 250])))]);
+    let parts = StreamBody::new(parts.chain(futures_util::stream::pending()));
+    let mut half = MeteredBody::new(parts, PUBLISH, false, caller(1), Arc::clone(&limits));
+    assert!(half.frame().await.expect("there is one").is_err(), "more than a caller's half may be to come");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn server(tls: Option<Tls>) -> (SocketAddr, CancellationToken) {
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{peer:?}")))))
     });
     let metrics = Metrics::new(UnixMicros(0));
-    let server = ConnectionServer::new(ConnectionSettings::default(), http2(), calls, metrics);
+    let server = ConnectionServer::new(ConnectionSettings::default(), 16 * 1024, http2(), calls, metrics);
     let shutdown = CancellationToken::new();
     let handshake = move |stream, address| handshake(stream, address, tls.clone());
     tokio::spawn(server.serve(incoming(listener, || {}), handshake, Duration::ZERO, shutdown.clone()));
