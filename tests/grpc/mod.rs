@@ -3,6 +3,7 @@
 
 mod access;
 mod audit;
+mod connect;
 mod deliveries;
 mod events;
 mod inspection;
@@ -15,3 +16,4 @@ mod server;
 mod streams;
 mod subscriptions;
 mod tls_options;
+mod web;

@@ -18,6 +18,7 @@ pub mod environment;
 pub mod events;
 pub mod facts;
 pub mod http2_receiver;
+pub mod http_client;
 pub mod http_proxy;
 pub mod in_process;
 pub mod interposer;

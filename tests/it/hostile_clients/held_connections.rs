@@ -40,13 +40,23 @@ async fn half_a_call(last: u8, address: SocketAddr) -> RawHttp2 {
     raw
 }
 
+/// The same over HTTP/1.1.
+async fn half_a_request(last: u8, address: SocketAddr) -> RawHttp2 {
+    let mut raw = RawHttp2(connect_from(last, address).await);
+    drop(raw.send(b"POST /tidings.v1.EventService/PublishEvent HTTP/1.1\r\nhost: localhost\r\nx").await);
+    raw
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn half_sent_headers_from_four_addresses_do_not_hold_all_connections() {
     let gateway = Launcher::new().start().await;
     let mut held = Vec::new();
     for last in 2..6 {
-        for _ in 0..300 {
-            held.push(half_a_call(last, gateway.grpc).await);
+        for number in 0..300 {
+            held.push(match number % 2 {
+                0 => half_a_call(last, gateway.grpc).await,
+                _ => half_a_request(last, gateway.grpc).await,
+            });
         }
     }
     // A sixteenth of 4,096 for each. Some were closed before, since too many were in the handshake.
@@ -102,9 +112,12 @@ async fn a_connection_that_has_proven_nothing_ends_and_one_that_has_stays() {
     let gateway = Launcher::new().start().await;
     gateway.client.nothing_owed(1).await;
     let (since, mut raw) = (Instant::now(), half_a_call(1, gateway.grpc).await);
-    let (_, ended) = raw.end_within(UNPROVEN_TIMEOUT + PATIENCE).await;
-    assert!(ended && since.elapsed() >= UNPROVEN_TIMEOUT, "after {:?}", since.elapsed());
-    assert_eq!(Scrape::closed(&gateway, "unproven_timeout", 1.0).await, 1.0);
+    let mut request = half_a_request(1, gateway.grpc).await;
+    for raw in [&mut raw, &mut request] {
+        let (_, ended) = raw.end_within(UNPROVEN_TIMEOUT + PATIENCE).await;
+        assert!(ended && since.elapsed() >= UNPROVEN_TIMEOUT, "after {:?}", since.elapsed());
+    }
+    assert_eq!(Scrape::closed(&gateway, "unproven_timeout", 2.0).await, 2.0);
     let scrape = Scrape::of(&gateway).await;
     assert_eq!(scrape.value("tidings_grpc_connections"), 1.0, "that of the client");
     gateway.stop().await;

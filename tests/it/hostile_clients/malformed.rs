@@ -17,6 +17,11 @@ use crate::support::{
 const PATIENCE: Duration = Duration::from_secs(15);
 const METHOD: &str = "/tidings.v1.EventService/PublishEvent";
 
+/// A request over HTTP/1.1 with these lines after the first.
+fn http1(rest: &str) -> Vec<u8> {
+    format!("POST / HTTP/1.1\r\nhost: localhost\r\n{rest}").into_bytes()
+}
+
 /// The bytes of a connection from the first on, and their name.
 fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
     let mut wrong_preface = raw_http2::PREFACE.to_vec();
@@ -24,8 +29,10 @@ fn from_the_first_byte() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("a preface with one wrong byte", wrong_preface),
         ("a preface in lower case", raw_http2::PREFACE.to_ascii_lowercase()),
-        ("HTTP/1.1", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello".to_vec()),
-        ("HTTP/1.1 that asks for h2c", b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\n\r\n".to_vec()),
+        ("HTTP/1.1 that is no call", http1("connection: close\r\ncontent-length: 5\r\n\r\nhello")),
+        ("HTTP/1.1 that asks for h2c", http1("connection: close, upgrade\r\nupgrade: h2c\r\n\r\n")),
+        ("HTTP/1.1 with two lengths", http1("content-length: 5\r\ncontent-length: 6\r\n\r\nhello!")),
+        ("HTTP/1.1 with a header without a name", http1(": x\r\n\r\n")),
         ("frames without a preface", raw_http2::settings(&[])),
         ("zeros", vec![0; 100]),
         ("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
