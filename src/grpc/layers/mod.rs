@@ -7,4 +7,5 @@ mod connect;
 pub(super) mod filter;
 pub(super) mod protocol;
 pub(super) mod protocols;
+mod unread_body;
 pub(super) mod web_rules;

@@ -23,6 +23,7 @@ use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSync
 use super::{
     connect::Connect,
     protocol::Protocol,
+    unread_body::UnreadBody,
     web_rules::{HEADERS_MAX, WebRules},
 };
 use crate::{
@@ -48,6 +49,8 @@ struct Others {
     calls: Arc<Translated>,
     /// The same, with the headers that browsers want of another site.
     of_sites: Services,
+    /// Most bytes of a body that are read though the call is refused: twice a message.
+    unread_bytes_max: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -81,7 +84,8 @@ impl ProtocolsLayer {
             })
         };
         let of_sites = BoxCloneSyncService::new(rules.cors().layer(of_sites));
-        Self(Arc::new(Others { rules, calls, of_sites, metrics: Arc::clone(metrics) }))
+        let unread_bytes_max = 2 * message_bytes_max as u64;
+        Self(Arc::new(Others { rules, calls, of_sites, unread_bytes_max, metrics: Arc::clone(metrics) }))
     }
 }
 
@@ -119,9 +123,14 @@ where
             return Either::Left(self.inner.call(request));
         }
         let others = Arc::clone(&self.others);
-        Either::Right(Box::pin(
-            async move { Ok(others.respond(request.map(Body::new)).await.map(AxumBody::new)) },
-        ))
+        Either::Right(Box::pin(async move {
+            let (request, unread) = UnreadBody::lend(request.map(Body::new), others.unread_bytes_max);
+            let response = others.respond(request).await;
+            if let Some(unread) = unread {
+                unread.drop_rest().await;
+            }
+            Ok(response.map(AxumBody::new))
+        }))
     }
 }
 

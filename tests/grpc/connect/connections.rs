@@ -135,6 +135,27 @@ async fn a_message_that_does_not_come_ends_its_call_in_time() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_before_its_message_has_come_may_send_it_and_read_why() {
+    let server = TidingsInProcess::start().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let whole = request(PUBLISH, "host: evil.example\r\n", &"x".repeat(100_000)) + &list();
+    let (head, rest) = whole.as_bytes().split_at(200);
+    stream.write_all(head).await.unwrap();
+    // The response is there when its request is whole, and the connection goes on.
+    stream.write_all(rest).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("HTTP/1.1 200") {
+        let mut some = [0; 1000];
+        let length = in_time(stream.read(&mut some)).await.unwrap();
+        assert!(length > 0, "{text}");
+        text += str::from_utf8(&some[..length]).unwrap();
+    }
+    assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn headers_that_do_not_come_and_connections_that_are_idle_are_closed() {
     for bytes in [list()[..30].to_owned(), list(), list() + &list()[..20]] {
         let mut setup = Setup::default();
@@ -153,7 +174,7 @@ async fn a_client_that_does_not_read_loses_its_connection() {
     let mut setup = Setup::default();
     setup.grpc.connections.response_timeout = Duration::from_millis(500);
     let server = TidingsInProcess::start_with(setup).await;
-    for number in 0..30 {
+    for number in 1..=30 {
         let event = crate::support::events::long_message(1, 3, number, 100_000);
         server.client.publish(1, event).await;
     }

@@ -36,7 +36,7 @@ fn unary() -> Vec<Hostile> {
         ("unknown fields by the thousand", vec![], JSON, elements.into_bytes(), 400, "MESSAGE_MALFORMED"),
         ("lists within lists", vec![], JSON, nested("[", "]", 100_000), 400, "MESSAGE_MALFORMED"),
         ("objects that never end", vec![], JSON, nested("{\"a\":", "", 100_000), 400, "MESSAGE_MALFORMED"),
-        ("deeper than a message may be", vec![], JSON, nested("[", "]", 60), 400, "FIELD_INVALID"),
+        ("deeper than a message may be", vec![], JSON, nested("[", "]", 60), 400, "MESSAGE_MALFORMED"),
         ("nothing", vec![], JSON, vec![], 400, "MESSAGE_MALFORMED"),
         ("no JSON", vec![], JSON, b"parent=accounts/1".to_vec(), 400, "MESSAGE_MALFORMED"),
         ("a list", vec![], JSON, b"[]".to_vec(), 400, "MESSAGE_MALFORMED"),

@@ -128,6 +128,15 @@ async fn collect(body: Body, max: usize, prefix: usize) -> Result<Bytes, Status>
     match Limited::new(body, max + prefix).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(message_too_large(max).into()),
-        Err(error) => Err(Status::from_error(error)),
+        Err(error) => Err(of_body(Status::from_error(error))),
     }
+}
+
+/// The error of a body: our own, or the connection's, which is the client's fault.
+fn of_body(status: Status) -> Status {
+    if !status.details().is_empty() {
+        return status;
+    }
+    let message = format!("the request is broken off, or is not framed as HTTP says: {}", status.message());
+    GrpcError::new(Code::InvalidArgument, "MESSAGE_MALFORMED", message).into()
 }
