@@ -10,13 +10,14 @@ use crate::{app, commands::import, delivery, domain, event, grpc, store, webhook
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     ("answer", domain::fuzz::response),
     ("attempt", store::disk::fuzz::attempt),
     ("audit", store::disk::fuzz::audit),
     ("commit", store::disk::fuzz::commit),
     ("config_file", app::config::fuzz::config_file),
     ("config_values", app::config::fuzz::config_values),
+    ("connect", grpc::fuzz::connect),
     ("event", event::fuzz::event),
     ("import", event::fuzz::import),
     ("keys", domain::fuzz::keys),

@@ -36,6 +36,13 @@ pub enum Way {
         /// Concurrent calls.
         in_flight: usize,
     },
+    /// As `Unary`, in JSON over the Connect protocol.
+    Json {
+        /// Concurrent calls.
+        in_flight: usize,
+        /// Over HTTP/1.1, with a connection for each call under way; otherwise over HTTP/2.
+        is_http1: bool,
+    },
     /// Many events in a call. The next call begins when one has ended.
     Batches {
         /// Events in a call.
@@ -118,8 +125,13 @@ pub fn stamped(account: AccountId, number: u64, at_micros: i64) -> v1::Event {
     else {
         unreachable!("a typical message is a message");
     };
-    message.source_id = Some(format!("{STAMP_WORD}{at_micros:0STAMP_DIGITS$}"));
+    message.source_id = Some(stamp(at_micros));
     event
+}
+
+/// The text of a time.
+pub fn stamp(at_micros: i64) -> String {
+    format!("{STAMP_WORD}{at_micros:0STAMP_DIGITS$}")
 }
 
 const STAMP_WORD: &str = "wamid.";

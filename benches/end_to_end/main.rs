@@ -16,6 +16,7 @@ mod dns_server;
 #[path = "../../tests/support/environment.rs"]
 mod environment;
 mod gateway;
+mod json;
 mod limits;
 mod load;
 mod measure;

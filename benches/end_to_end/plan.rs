@@ -44,6 +44,7 @@ impl Plan {
             fan_out: false,
         };
         let unary = |in_flight| Way::Unary { in_flight };
+        let json = |in_flight, is_http1| Way::Json { in_flight, is_http1 };
         let batches = Way::Batches { size: 100, in_flight: 8 };
         let streams = Way::Streams { count: 4 };
         let steady = Way::Steady { rate: 100 };
@@ -56,6 +57,9 @@ impl Plan {
             spread("stream", streams, 100_000),
             Measure { endpoints: 10, fan_out: true, ..spread("fan-out 10", unary(64), 10_000) },
             spread("steady 100/s", steady, 2_000),
+            spread("json, 256 in flight", json(256, false), 60_000),
+            spread("json, 256 in flight, the same as gRPC", unary(256), 60_000),
+            spread("json, 64 in flight over HTTP/1.1", json(64, true), 60_000),
         ];
         let limits = vec![
             Limit::Disk { batch: 1, writes: 2_000 / divisor },

@@ -1,4 +1,4 @@
-//! The publisher: tonic's own client on several connections.
+//! The publisher: tonic's own client on several connections, or one of HTTP.
 
 use std::{
     future::Future,
@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 use crate::{
     authorized::{self, Authorized},
     children,
+    json::JsonPublisher,
     load::{CHANNELS, FLOOD_CHANNELS, Load, Way, now_micros},
     wire::{Latency, PublishOrder, Published},
 };
@@ -47,6 +48,10 @@ async fn publish(PublishOrder { address, token, load }: PublishOrder) -> anyhow:
     match load.way {
         Way::Unary { in_flight } => {
             side_by_side(in_flight, |index| unary(client(&clients, index), Arc::clone(&log))).await?;
+        }
+        Way::Json { in_flight, is_http1 } => {
+            let publisher = JsonPublisher::new(address, token.as_deref(), &load, is_http1);
+            side_by_side(in_flight, |index| json(Arc::clone(&publisher), index, Arc::clone(&log))).await?;
         }
         Way::Batches { size, in_flight } => {
             side_by_side(in_flight, |index| batches(client(&clients, index), size, Arc::clone(&log))).await?;
@@ -89,6 +94,15 @@ where
 async fn unary(mut client: Client, log: Arc<Log>) -> anyhow::Result<()> {
     while let Some(number) = log.take() {
         one(&mut client, number, now_micros(), &log).await?;
+    }
+    Ok(())
+}
+
+async fn json(publisher: Arc<JsonPublisher>, index: usize, log: Arc<Log>) -> anyhow::Result<()> {
+    while let Some(number) = log.take() {
+        let at_micros = now_micros();
+        publisher.publish(index, number, at_micros).await?;
+        log.answered(at_micros);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Fuzz targets of page tokens, and of the settings of a subscription.
+//! Fuzz targets of page tokens, of requests of the Connect protocol, and of the settings of a subscription.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
@@ -17,6 +17,11 @@ use crate::{
 
 const LISTS: [PageKind; 4] =
     [PageKind::Subscriptions, PageKind::Events, PageKind::Deliveries, PageKind::Replay];
+
+/// A request of the Connect protocol: the first byte is its form, the rest its body.
+pub fn connect(data: &[u8]) {
+    super::layers::connect::check_translation(data);
+}
 
 /// A page token: at most one list accepts it, with one set of parameters, and it survives a round trip.
 pub fn page_token(data: &[u8]) {

@@ -4,9 +4,10 @@
 use std::sync::LazyLock;
 
 use bytes::BytesMut;
-use prost::{DecodeError, Message, Name};
+use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use prost_types::FileDescriptorSet;
+use serde::ser::Error as _;
 use serde_json::Value;
 
 use super::{DESCRIPTORS, codec::Unreadable};
@@ -78,13 +79,11 @@ pub fn encode(descriptor: &MessageDescriptor, json: &[u8], encoded: &mut BytesMu
 ///
 /// # Errors
 ///
-/// It is no such message.
-pub fn decode(descriptor: &MessageDescriptor, encoded: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let message = DynamicMessage::decode(descriptor.clone(), encoded)?;
+/// It is no such message, or has a value without a form in JSON, such as a time in the year 10000.
+pub fn decode(descriptor: &MessageDescriptor, encoded: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let message = DynamicMessage::decode(descriptor.clone(), encoded).map_err(serde_json::Error::custom)?;
     let mut json = Vec::with_capacity(2 * encoded.len());
-    message
-        .serialize_with_options(&mut serde_json::Serializer::new(&mut json), &SerializeOptions::new())
-        .expect("a message whose type is in the pool has a form in JSON");
+    message.serialize_with_options(&mut serde_json::Serializer::new(&mut json), &SerializeOptions::new())?;
     Ok(json)
 }
 

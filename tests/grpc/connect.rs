@@ -46,8 +46,7 @@ async fn json_calls_over_either_http_do_what_grpc_calls_do() {
         [HttpClient::http1(server.address), HttpClient::http2(server.address)].into_iter().enumerate()
     {
         let id = format!("crm-{number}");
-        let subscription =
-            json!({"url": format!("https://{id}.example.com/"), "event_types": ["EVENT_TYPE_MESSAGE_CREATED"]});
+        let subscription = json!({"url": format!("https://{id}.example.com/"), "event_types": ["EVENT_TYPE_MESSAGE_CREATED"]});
         let request = json!({"parent": PARENT, "subscriptionId": id, "subscription": subscription});
         let created = client.call("SubscriptionService/CreateSubscription", &request).await.json();
         assert_eq!(created["subscription"]["name"], format!("{PARENT}/subscriptions/{id}"));
@@ -286,7 +285,8 @@ async fn a_token_gives_the_rights_that_it_gives_over_grpc_and_its_calls_are_on_r
     reply.refused(403, "permission_denied", "SCOPE_DENIED");
     let records = admin.call("AuditService/ListAuditRecords", &json!({"parent": "accounts/-"})).await.json();
     let records = records["auditRecords"].as_array().expect("records");
-    let is_of_page = |record: &&Value| record["resource"] == "accessTokens/page" && record["outcome"] == "OUTCOME_OK";
+    let is_of_page =
+        |record: &&Value| record["resource"] == "accessTokens/page" && record["outcome"] == "OUTCOME_OK";
     let record = records.iter().find(is_of_page).unwrap_or_else(|| panic!("{records:#?}"));
     assert!(record["principal"].as_str().unwrap().starts_with("accessTokens/"), "{record:#}");
     server.stop().await;

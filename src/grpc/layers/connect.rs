@@ -173,6 +173,31 @@ fn full(bytes: Bytes) -> Body {
     Body::new(Full::new(bytes))
 }
 
+/// The property of the fuzz target: a request becomes one frame of gRPC or an error, and what came in JSON can be said
+/// in JSON again.
+#[cfg(any(test, fuzzing))]
+pub(in crate::grpc) fn check_translation(data: &[u8]) {
+    use prost_reflect::DynamicMessage;
+
+    let Some((choice, body)) = data.split_first() else { return };
+    let form = Form { is_json: choice & 1 == 0, is_stream: choice & 2 != 0 };
+    let encoding = if choice & 4 == 0 { Encoding::Identity } else { Encoding::Gzip };
+    let input = METHODS["/tidings.v1.EventService/BatchPublishEvents"].input();
+    let reading = Reading { form, encoding, input: input.clone(), bytes_max: 64 * 1024 };
+    let Ok(framed) = reading.translate(&Bytes::copy_from_slice(body)) else { return };
+    let prefix = frame::prefix(&framed).expect("it has a prefix");
+    assert_eq!(prefix, frame::Prefix { flags: 0, length: framed.len() - frame::PREFIX_BYTES });
+    if form.is_json {
+        let message = &framed[frame::PREFIX_BYTES..];
+        let text = json::decode(&input, message).expect("what came in JSON can be said in JSON");
+        let mut again = bytes::BytesMut::new();
+        json::encode(&input, &text, &mut again).expect("and is read again");
+        // The order of entries of a map may differ.
+        let decoded = |bytes: &[u8]| DynamicMessage::decode(input.clone(), bytes).expect("it was encoded");
+        assert_eq!(decoded(&again), decoded(message));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

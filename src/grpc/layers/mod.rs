@@ -3,7 +3,7 @@
 pub(super) mod auth;
 pub(super) mod call_share;
 pub(super) mod concurrency_limit;
-mod connect;
+pub(super) mod connect;
 pub(super) mod filter;
 pub(super) mod protocol;
 pub(super) mod protocols;
