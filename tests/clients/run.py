@@ -25,6 +25,7 @@ CLIENT_TIMEOUT_S = 300
 DOCUMENTS = (
     "README.md",
     "docs/publishing.md",
+    "docs/http.md",
     "docs/receiving.md",
     "docs/operating.md",
     "docs/security.md",

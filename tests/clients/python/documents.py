@@ -4,7 +4,7 @@
 
 The documents are one story: they share the gateway, the receiver and the directory, in the order given. The shell itself
 reads each block of sh, so quotes, variables and heredocs mean the same as to a reader. This file also stands in for the
-programs that the blocks call: grpcurl, tidings, cargo and just. A block of text right after one of sh is its output.
+programs that the blocks call: grpcurl, curl, tidings, cargo and just. A block of text right after one of sh is its output.
 """
 
 import json
@@ -33,7 +33,7 @@ MASK = re.compile(r'("update_mask": *)\{"paths": *(\[[^]]*\])\}')
 # In the response of CreateAccessToken.
 TOKEN = re.compile(r'"token": *"(tdg_[^"]+)"')
 # The programs that this file stands in for, and those of the system that the documents use. Nothing else is in the path.
-STAND_INS = ("grpcurl", "tidings", "cargo", "just")
+STAND_INS = ("grpcurl", "curl", "tidings", "cargo", "just")
 PROGRAMS = ("base64", "cat", "cp", "mv", "openssl", "tee")
 
 
@@ -141,6 +141,15 @@ def grpcurl(arguments):
             print("which method?", file=sys.stderr)
             return 2
     return buf_curl(*options, url)
+
+
+def curl(arguments):
+    """Makes the same request to the gateway. An error of the gateway fails, too."""
+    there = {GATEWAY_IN_DOCUMENTS: os.environ["GATEWAY"], RECEIVER_IN_DOCUMENTS: os.environ["RECEIVER"]}
+    for address, actual in there.items():
+        arguments = [argument.replace(address, actual) for argument in arguments]
+    program = shutil.which("curl", path=os.environ["PATH_OF_PROGRAMS"])
+    return subprocess.run([program, "--silent", "--show-error", "--fail-with-body", *arguments]).returncode
 
 
 def buf_mask(mask):
