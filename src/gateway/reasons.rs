@@ -47,8 +47,8 @@ pub const REASONS: &[Reason] = &[
     row(
         "MESSAGE_TOO_LARGE",
         "INVALID_ARGUMENT",
-        "The message has more than 4 MiB, before or after decompression, or more than 100,000 parts. Metadata: `limit`, \
-         `max`; of a stream `message_index`.",
+        "The message has more than 4 MiB, before or after decompression, or more than 100,000 parts, or as JSON 200,000 \
+         values. Metadata: `limit`, `max`; of a stream `message_index`.",
         "Send less in one message: fewer events in a batch, shorter texts.",
     ),
     row(
