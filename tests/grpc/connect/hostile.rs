@@ -44,10 +44,10 @@ fn unary() -> Vec<Hostile> {
         ("no text", vec![], JSON, b"{\"parent\": \"\xff\"}".to_vec(), 400, "MESSAGE_MALFORMED"),
         ("half a character", vec![], JSON, br#"{"parent": "\ud800"}"#.to_vec(), 400, "MESSAGE_MALFORMED"),
         (
-            "a field twice",
+            "two payloads",
             vec![],
             JSON,
-            br#"{"parent": "", "parent": ""}"#.to_vec(),
+            br#"{"event": {"inboxCreated": {}, "inboxUpdated": {}}}"#.to_vec(),
             400,
             "MESSAGE_MALFORMED",
         ),
