@@ -122,7 +122,8 @@ for (const [name, transport] of Object.entries(TRANSPORTS)) {
       });
       const changes = deliveries.watchDeliveries(
         { parent: subscription.name },
-        { signal: leaving.signal, timeoutMs: CALL_TIMEOUT_MS },
+        // Without a timeout, whose timer would outlive the watch.
+        { signal: leaving.signal, timeoutMs: 0 },
       );
       const seen = (async () => {
         for await (const { delivery } of changes) if (delivery?.state === SUCCEEDED) return delivery;
