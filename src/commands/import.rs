@@ -1,4 +1,4 @@
-//! `tidings import`: converts Chatwoot's webhook JSON to events, and publishes them to a running gateway over
+//! `tidings import`: converts webhook JSON to events, and publishes them to a running gateway over
 //! gRPC, in their order.
 
 use std::{
@@ -15,7 +15,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use self::{client::Client, publish::Publisher, report::Report};
-use super::{connection::ConnectionArguments, exit_code, print_error, run_until_signal};
+use super::{connection::ConnectionArguments, exit_code, json_form::JsonForm, print_error, run_until_signal};
 use crate::{
     config::{TOKEN_ENVIRONMENT, parse_duration},
     domain::ids::AccountId,
@@ -52,18 +52,21 @@ Exit codes:
   77   The token is not allowed to publish.
   130  A signal ended the command. Repeat the command: it continues.";
 
-/// Publish Chatwoot's webhook JSON to a running gateway.
+/// Publish webhook JSON, as Chatwoot sends or documents it, to a running gateway.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// Files of JSON objects, each the body of one Chatwoot webhook. Without a file, or for -, standard
-    /// input.
+    /// Files of JSON objects, each the body of one webhook. Without a file, or for -, standard input.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Account of the objects. Without it each object must name its account. Objects that name another one
     /// are refused.
     #[arg(long, value_name = "NUMBER")]
     pub account: Option<AccountId>,
+    /// Form of the objects. Without it each object is read in the first form that represents it without loss;
+    /// if none does, the problems in the best fitting form are reported.
+    #[arg(long, value_name = "FORM")]
+    pub format: Option<JsonForm>,
     /// The gateway.
     #[command(flatten)]
     pub connection: ConnectionArguments,

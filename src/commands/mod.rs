@@ -26,6 +26,7 @@ pub mod config;
 mod connection;
 pub mod demo;
 pub mod import;
+mod json_form;
 pub mod receive;
 pub mod rotate_keys;
 pub mod serve;

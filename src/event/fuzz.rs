@@ -1,4 +1,4 @@
-//! Fuzz targets of events: publishing and parsing.
+//! Fuzz targets of events: publishing, and parsing in every form.
 
 use std::{collections::HashSet, fmt};
 
@@ -47,26 +47,32 @@ pub fn event(data: &[u8]) {
     if routing.event_type == EventType::Other {
         return;
     }
-    round_trips(&content.body(PayloadFormat::Chatwoot), account);
+    for form in PayloadFormat::all() {
+        round_trips(form, &content.body(form), account);
+    }
 }
 
-/// A webhook of Chatwoot: a parsed event passes the check unchanged, and can be rendered and parsed again.
+/// A webhook: in each form in which it can be parsed, the event passes the check unchanged, and can be rendered and
+/// parsed again.
 pub fn import(data: &[u8]) {
     let account = AccountId::new(1).expect("one is positive");
-    let event = match parse::read(data, account) {
-        Ok(event) => event,
-        Err(violations) => return is_kept(data, account, &violations),
-    };
+    for form in PayloadFormat::all() {
+        match parse::read_form(form, data, account) {
+            Ok(event) => is_parsed(form, &event, account),
+            Err(violations) if form == PayloadFormat::Chatwoot => is_kept(data, account, &violations),
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_parsed(form: PayloadFormat, event: &v1::Event, account: AccountId) {
     let mut checked = event.clone();
     check(&mut checked, account, "event").expect("a parsed event was checked");
-    assert_eq!(checked, event, "a second check finds nothing to complete");
+    assert_eq!(checked, *event, "a second check finds nothing to complete");
     for format in PayloadFormat::all() {
-        is_sound(&render::render(&event, format));
+        is_sound(&render::render(event, format));
     }
-    assert!(
-        round_trips(&render::render(&event, PayloadFormat::Chatwoot), account),
-        "a rendered body can be parsed"
-    );
+    assert!(round_trips(form, &render::render(event, form), account), "a rendered body can be parsed");
 }
 
 /// A webhook that cannot be parsed is kept with all its bytes, if it is a JSON object.
@@ -79,15 +85,12 @@ fn is_kept(data: &[u8], account: AccountId, violations: &FieldViolations) {
     assert_eq!(content.order_tag, OrderTag::from(routing.order_key));
 }
 
-/// Whether a body in Chatwoot's form can be parsed; the parsed event must have the same body.
-fn round_trips(body: &[u8], account: AccountId) -> bool {
-    let read = parse::read(body, account);
+/// Whether a body in this form can be parsed; the parsed event must have the same body.
+fn round_trips(form: PayloadFormat, body: &[u8], account: AccountId) -> bool {
+    let read = parse::read_form(form, body, account);
     if let Ok(event) = &read {
-        assert_eq!(
-            render::render(event, PayloadFormat::Chatwoot),
-            body,
-            "a parsed event has the body that it was parsed from"
-        );
+        let again = render::render(event, form);
+        assert_eq!(again, body, "a parsed event has the body that it was parsed from");
     }
     read.is_ok()
 }

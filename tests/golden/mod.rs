@@ -70,6 +70,32 @@ fn every_event_has_the_body_of_chatwoot() {
 }
 
 #[test]
+fn a_documented_body_is_read_as_an_event_with_the_same_body() {
+    let account = AccountId::new(events::ACCOUNT).unwrap();
+    let mut read = 0;
+    for (form, folder) in [(PayloadFormat::Documented, "documented"), (PayloadFormat::Sample, "sample")] {
+        let path = format!("{}/tests/golden/{folder}", env!("CARGO_MANIFEST_DIR"));
+        for file in fs::read_dir(path).unwrap() {
+            let file = file.unwrap().path();
+            let body = compact(&fs::read_to_string(&file).unwrap());
+            // An event without a type has no documented form.
+            if file.file_name().unwrap().to_str().unwrap().starts_with("other.") {
+                parse::read_form(form, body.as_bytes(), account).unwrap_err();
+                continue;
+            }
+            let event = parse::read_form(form, body.as_bytes(), account);
+            let event = event.unwrap_or_else(|why| panic!("{}: {why:?}", file.display()));
+            assert_eq!(String::from_utf8(render::render(&event, form)).unwrap(), body);
+            // It is recognised without its form, too.
+            let found = parse::read_any(body.as_bytes(), account).unwrap().1;
+            assert_eq!(String::from_utf8(render::render(&found, form)).unwrap(), body);
+            read += 1;
+        }
+    }
+    assert!(read >= 29, "{read}");
+}
+
+#[test]
 fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body() {
     let account = AccountId::new(events::ACCOUNT).unwrap();
     for kind in events::kinds() {

@@ -14,6 +14,7 @@ use crate::support::{
 };
 
 mod captured;
+mod documented;
 mod secured;
 
 /// The command against this gateway.

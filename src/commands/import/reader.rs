@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Arguments,
+    Arguments, JsonForm,
     objects::{Found, Objects},
     report::{self, Position},
 };
@@ -28,7 +28,6 @@ use crate::{
         field_violation::{FieldViolation, FieldViolations},
         ids::AccountId,
     },
-    event::parse,
     proto::v1,
 };
 
@@ -38,9 +37,12 @@ const QUEUE_BYTES_MAX: usize = 4 << 20;
 const QUEUE_OBJECTS_MAX: usize = 1000;
 /// The argument for standard input.
 const STANDARD_INPUT: &str = "-";
-/// JSON pointers to the account in the bodies of all events.
-const ACCOUNTS: [&str; 8] = [
+/// JSON pointers to the account in the bodies of all events, in every form.
+const ACCOUNTS: [&str; 11] = [
     "/account/id",
+    "/account_id",
+    "/conversation/account_id",
+    "/current_conversation/account_id",
     "/conversation/account/id",
     "/messages/0/account_id",
     "/conversation/messages/0/account_id",
@@ -77,6 +79,7 @@ pub(super) fn start(arguments: &Arguments) -> anyhow::Result<mpsc::Receiver<Item
     let (items, received) = mpsc::channel(QUEUE_OBJECTS_MAX);
     let reader = Reader {
         account: arguments.account,
+        format: arguments.format,
         validate_only: arguments.validate_only,
         occurrences: Occurrences { objects_max: arguments.objects_max, ..Occurrences::default() },
         queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
@@ -92,6 +95,7 @@ pub(super) fn start(arguments: &Arguments) -> anyhow::Result<mpsc::Receiver<Item
 
 struct Reader {
     account: Option<AccountId>,
+    format: Option<JsonForm>,
     validate_only: bool,
     occurrences: Occurrences,
     queue_bytes: Arc<Semaphore>,
@@ -162,14 +166,13 @@ impl Reader {
             Err(fault) => return Ok(Err(vec![in_file(&fault, line)])),
         };
         let event_id = self.occurrences.event_id(account, body)?;
-        Ok(parse::read(body, account).map_err(|violations| describe(&violations, line)).map(|event| {
-            v1::PublishEventRequest {
-                parent: format!("accounts/{account}"),
-                event: Some(event.into()),
-                event_id,
-                validate_only: self.validate_only,
-                include_warnings: None,
-            }
+        let read = JsonForm::read(self.format, body, account);
+        Ok(read.map_err(|violations| describe(&violations, line)).map(|event| v1::PublishEventRequest {
+            parent: format!("accounts/{account}"),
+            event: Some(event.into()),
+            event_id,
+            validate_only: self.validate_only,
+            include_warnings: None,
         }))
     }
 }
@@ -179,7 +182,9 @@ fn account_of(body: &[u8]) -> Result<AccountId, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| format!("is not JSON: {error}"))?;
     let found = ACCOUNTS.iter().find_map(|path| value.pointer(path));
     let found = found.ok_or("does not name its account: use --account")?;
-    let account = found.as_i64().and_then(|number| AccountId::new(number).ok());
+    // The sample form writes ids as strings.
+    let number = found.as_i64().or_else(|| found.as_str()?.parse().ok());
+    let account = number.and_then(|number| AccountId::new(number).ok());
     account.ok_or_else(|| "has an account that is not a positive integer".to_owned())
 }
 
@@ -283,11 +288,13 @@ mod tests {
             r#"{"event":"message_created","account":{"id":7,"name":"a"}}"#,
             r#"{"event":"conversation_created","messages":[{"account_id":7}]}"#,
             r#"{"event":"conversation_typing_on","conversation":{"account":{"id":7}}}"#,
+            r#"{"event":"conversation_created","id":1,"account_id":7}"#,
+            r#"{"event":"message_created","id":"1","account":{"id":"7","name":"a"}}"#,
         ] {
             assert_eq!(account_of(body.as_bytes()), Ok(account(7)), "{body}");
         }
         assert!(account_of(b"{}").unwrap_err().contains("--account"));
-        for wrong in ["0", "-1", "\"7\"", "7.5"] {
+        for wrong in ["0", "-1", "\"seven\"", "7.5"] {
             let body = format!("{{\"account\":{{\"id\":{wrong}}}}}");
             assert!(account_of(body.as_bytes()).unwrap_err().contains("positive"), "{wrong}");
         }
@@ -295,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_json_has_the_line_in_the_file() {
-        let fault = |body: &str| describe(&parse::read(body.as_bytes(), account(1)).unwrap_err(), 7);
+        let fault = |body: &str| describe(&JsonForm::read(None, body.as_bytes(), account(1)).unwrap_err(), 7);
         let one = fault("{\"a\":nope}");
         assert!(
             one[0].starts_with("is not valid JSON") && one[0].ends_with(": expected ident at column 7"),

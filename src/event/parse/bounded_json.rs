@@ -141,14 +141,14 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{field_violation::FieldViolations, ids::AccountId};
+    use crate::domain::{field_violation::FieldViolations, ids::AccountId, payload_format::PayloadFormat};
 
     fn parse(body: &[u8]) -> Result<Value, serde_json::Error> {
-        super::parse(body, &mut BodyViolations::new(AccountId::new(1).unwrap()))
+        super::parse(body, &mut BodyViolations::new(PayloadFormat::Chatwoot, AccountId::new(1).unwrap()))
     }
 
     fn violations(body: &str) -> FieldViolations {
-        let mut violations = BodyViolations::new(AccountId::new(1).unwrap());
+        let mut violations = BodyViolations::new(PayloadFormat::Chatwoot, AccountId::new(1).unwrap());
         super::parse(body.as_bytes(), &mut violations).unwrap();
         violations.into_result(()).unwrap_err()
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp as Instant;
+use jiff::{Timestamp as Instant, civil::DateTime, tz::TimeZone};
 use prost_types::{ListValue, Struct, Timestamp, value::Kind};
 use serde_json::{Map, Number, Value};
 
 use super::{path::Path, violations::BodyViolations};
-use crate::proto::v1;
+use crate::{domain::payload_format::PayloadFormat, proto::v1};
 
 /// Floats represent every whole number up to this one.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -23,6 +23,11 @@ impl<'f> Fields<'f> {
     /// The keys of a body.
     pub(super) fn new(object: Map<String, Value>, violations: &'f mut BodyViolations) -> Self {
         Self { object, path: Path::Top, violations }
+    }
+
+    /// The form that the body is read in.
+    pub(super) fn form(&self) -> PayloadFormat {
+        self.violations.form
     }
 
     /// Reports that the value of `key` is invalid.
@@ -95,6 +100,22 @@ impl<'f> Fields<'f> {
         number
     }
 
+    /// An integer in a string.
+    pub(super) fn text_integer(&mut self, key: &str) -> i64 {
+        let Some(text) = self.optional_text(key) else { return 0 };
+        text.parse().unwrap_or_else(|_| {
+            self.invalid(key, "must be an integer of 64 bits, in a string");
+            0
+        })
+    }
+
+    /// The id of an account in a string, which must be the account of the body.
+    pub(super) fn account_text(&mut self, key: &str) -> i64 {
+        let number = self.text_integer(key);
+        self.violations.account(number, &Path::Key(&self.path, key));
+        number
+    }
+
     /// A string, or an integer.
     pub(super) fn word_or_number(&mut self, key: &str) -> Option<Result<String, i64>> {
         match self.take(key)? {
@@ -114,6 +135,17 @@ impl<'f> Fields<'f> {
         };
         if time.is_none() {
             self.invalid(key, "must be a time: unix seconds, or ISO 8601");
+        }
+        time
+    }
+
+    /// A time as `2020-03-03 13:05:57 UTC`.
+    pub(super) fn sample_time(&mut self, key: &str) -> Option<Timestamp> {
+        let text = self.optional_text(key)?;
+        let civil = text.strip_suffix(" UTC").and_then(|text| text.parse::<DateTime>().ok());
+        let time = civil.and_then(|civil| TimeZone::UTC.to_timestamp(civil).ok()).map(timestamp);
+        if time.is_none() {
+            self.invalid(key, "must be a time as 2020-03-03 13:05:57 UTC");
         }
         time
     }

@@ -1,10 +1,13 @@
-//! Chatwoot's records, in either of its two ways to write them. The same keys have different types there;
-//! each value shows its own.
+//! The records, as documented and in either of Chatwoot's own two ways to write them. The same keys have different
+//! types there; each value shows its own.
 
 use prost_types::Struct;
 
 use super::fields::Fields;
-use crate::proto::v1::{self, MessageType, sender::Kind};
+use crate::{
+    domain::payload_format::PayloadFormat,
+    proto::v1::{self, MessageType, sender::Kind},
+};
 
 impl Fields<'_> {
     fn into_account(mut self) -> v1::Account {
@@ -22,6 +25,10 @@ impl Fields<'_> {
     /// The inbox of settings, and the settings.
     pub(in crate::event) fn into_inbox_and_settings(mut self) -> (Option<v1::Inbox>, Option<Struct>) {
         self.check_account_of_settings();
+        if !self.is_chatwoot() {
+            let inbox = v1::Inbox { id: self.integer("id"), name: self.text("name"), extra: None };
+            return (Some(inbox).filter(|inbox| *inbox != v1::Inbox::default()), self.rest());
+        }
         (self.inbox_of_hours(), self.rest())
     }
 
@@ -107,7 +114,7 @@ impl Fields<'_> {
         Some(v1::Sender { kind: Some(kind) })
     }
 
-    fn into_browser(mut self) -> v1::Browser {
+    pub(super) fn into_browser(mut self) -> v1::Browser {
         v1::Browser {
             device_name: self.text("device_name"),
             browser_name: self.text("browser_name"),
@@ -204,6 +211,12 @@ impl Fields<'_> {
             updated_at: self.time_or_never("updated_at"),
             ..v1::Conversation::default()
         };
+        if !self.is_chatwoot() {
+            conversation.account_id = self.account_number("account_id");
+            conversation.messages = self.records("messages", |message| message.into_message());
+            conversation.extra = self.rest();
+            return conversation;
+        }
         let has_messages = self.has("messages");
         conversation.messages =
             self.records("messages", |message| message.into_nested_message(&conversation));
@@ -212,8 +225,15 @@ impl Fields<'_> {
         conversation
     }
 
-    /// A message at the top level.
+    fn is_chatwoot(&self) -> bool {
+        self.form() == PayloadFormat::Chatwoot
+    }
+
+    /// A message at the top level. As documented, each message is written so.
     pub(in crate::event) fn into_message(mut self) -> v1::Message {
+        if self.form() == PayloadFormat::Sample {
+            return self.into_sample_message();
+        }
         v1::Message {
             account: self.record("account").map(Fields::into_account),
             inbox: self.record("inbox").map(Fields::into_inbox),
@@ -262,9 +282,11 @@ impl Fields<'_> {
     }
 
     fn into_either_message(mut self) -> v1::Message {
+        let is_chatwoot = self.is_chatwoot();
         v1::Message {
             id: self.integer("id"),
-            content: self.optional_text("content"),
+            // As documented, the empty text is the unset one.
+            content: self.optional_text("content").filter(|text| is_chatwoot || !text.is_empty()),
             message_type: self.message_type().into(),
             created_at: self.time_or_never("created_at"),
             private: self.boolean("private"),
@@ -284,8 +306,12 @@ impl Fields<'_> {
         }
     }
 
-    /// A word at the top level, a number in nested messages.
-    fn message_type(&mut self) -> MessageType {
+    /// A word in Chatwoot's form at the top level and in the sample; a number elsewhere.
+    pub(super) fn message_type(&mut self) -> MessageType {
+        if !self.is_chatwoot() && !self.has("message_type") {
+            // The check knows the content types that need none.
+            return MessageType::Unspecified;
+        }
         let number = match self.word_or_number("message_type") {
             None => None,
             Some(Err(number)) => i32::try_from(number).ok().and_then(|number| number.checked_add(1)),

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Number, Value};
 
 use super::{path::Path, violations::BodyViolations};
+use crate::domain::payload_format::PayloadFormat;
 
-/// Reports every value of `input` that `output` does not have. Further values of `output` are Chatwoot's form
-/// of unset fields. A value may come out in another spelling:
+/// Reports every value of `input` that `output` does not have. Further values of `output` are those of
+/// unset fields. A value may come out in another spelling:
 ///
 /// * null may come out as the empty value of its field, and an empty text, object or array as null or not at all;
 /// * a number may have another spelling of the same digits, and a time has three decimals;
@@ -21,7 +22,7 @@ pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations
                 match output.get(key) {
                     Some(output) => compare(value, output, path, violations),
                     None if is_unset(value) || key == "type" && value == "contact" => {}
-                    None => violations.invalid(path, "cannot be represented by an event"),
+                    None => violations.invalid(path, unknown_key(violations.form)),
                 }
             }
         }
@@ -36,6 +37,15 @@ pub(super) fn compare(input: &Value, output: &Value, path: &Path<'_>, violations
         (input, Value::Null) if is_unset(input) => {}
         (input, output) if input == output => {}
         (_, output) => violations.invalid(path, format_args!("would be sent as {}", type_name(output))),
+    }
+}
+
+/// The rule that a key breaks which does not come out again.
+fn unknown_key(form: PayloadFormat) -> &'static str {
+    match form {
+        PayloadFormat::Chatwoot => "cannot be represented by an event",
+        PayloadFormat::Documented => "is no key of the documented form",
+        PayloadFormat::Sample => "is no key of the sample form",
     }
 }
 

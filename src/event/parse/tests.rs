@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 
+mod documented;
 mod odd;
 
 use crate::{domain::field_violation::ViolationKind, event::samples, proto::v1::EventType};

@@ -7,20 +7,23 @@ use crate::{
     domain::{
         field_violation::{FieldViolations, ViolationKind},
         ids::AccountId,
+        payload_format::PayloadFormat,
     },
     event::FIELD_VIOLATIONS_MAX,
 };
 
 /// The violations of one body, up to [`FIELD_VIOLATIONS_MAX`].
 pub(super) struct BodyViolations {
+    /// The form that the body is read in.
+    pub(super) form: PayloadFormat,
     account: AccountId,
     violations: FieldViolations,
 }
 
 impl BodyViolations {
-    /// None yet, for a body of this account.
-    pub(super) fn new(account: AccountId) -> Self {
-        Self { account, violations: FieldViolations::default() }
+    /// None yet, for a body of this form and account.
+    pub(super) fn new(form: PayloadFormat, account: AccountId) -> Self {
+        Self { form, account, violations: FieldViolations::default() }
     }
 
     /// Reports that the value at `path` is invalid.

@@ -99,12 +99,14 @@ proptest! {
     }
 
     #[test]
-    fn a_body_of_chatwoot_is_read_as_an_event_with_the_same_body(mut event in message_event()) {
+    fn a_body_is_read_as_an_event_with_the_same_body(mut event in message_event()) {
         event::check(&mut event, account(), "event").unwrap();
-        let body = render(&event, PayloadFormat::Chatwoot);
-        let again = parse::read(&body, account()).unwrap();
-        let text = |body| String::from_utf8(body).unwrap();
-        prop_assert_eq!(text(render(&again, PayloadFormat::Chatwoot)), text(body));
+        for form in PayloadFormat::all() {
+            let body = render(&event, form);
+            let again = parse::read_form(form, &body, account()).unwrap();
+            let text = |body| String::from_utf8(body).unwrap();
+            prop_assert_eq!(text(render(&again, form)), text(body));
+        }
     }
 
     #[test]
