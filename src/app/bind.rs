@@ -7,5 +7,8 @@ use tokio::net::TcpListener;
 
 /// Binds a listener. `setting` names the address in the error.
 pub(super) async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {setting} {address}"))
+    TcpListener::bind(address).await.with_context(|| {
+        let flag = setting.replace('_', "-");
+        format!("cannot listen on {setting} {address} (choose another address with --{flag}; port 0 is any free one)")
+    })
 }

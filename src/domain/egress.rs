@@ -25,7 +25,7 @@ pub struct EgressPolicy {
 
 /// An address that the policy blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{address} is blocked: it is {reason}")]
+#[error("{address} is blocked: it is {reason}{}", .reason.way_out())]
 pub struct Blocked {
     /// The address.
     pub address: IpAddr,
@@ -130,6 +130,16 @@ fn unmapped(network: IpNet) -> IpNet {
             Ipv4Net::new(v4, bits).map_or(network, IpNet::V4)
         }
         _ => network,
+    }
+}
+
+impl BlockedReason {
+    /// The end of a refusal: the setting that lets such an address through.
+    pub fn way_out(self) -> &'static str {
+        match self {
+            Self::Denied => "",
+            _ => ", and not in egress_allow",
+        }
     }
 }
 
@@ -362,6 +372,9 @@ mod tests {
     #[test]
     fn the_error_says_which_address_and_why() {
         let blocked = EgressPolicy::default().verdict([127, 0, 0, 1].into()).unwrap_err();
-        assert_eq!(blocked.to_string(), "127.0.0.1 is blocked: it is a loopback address");
+        assert_eq!(
+            blocked.to_string(),
+            "127.0.0.1 is blocked: it is a loopback address, and not in egress_allow"
+        );
     }
 }

@@ -362,8 +362,10 @@ impl Gateway {
     fn check_egress(&self, url: &Url, path: &str) -> Result<(), FieldViolations> {
         let mut violations = FieldViolations::default();
         if let Err(Blocked { address, reason }) = self.0.settings.egress.verdict_on_url(url) {
-            violations
-                .invalid(format!("{path}.url"), format_args!("must not lead to {address}: it is {reason}"));
+            violations.invalid(
+                format!("{path}.url"),
+                format_args!("must not lead to {address}: it is {reason}{}", reason.way_out()),
+            );
         }
         violations.into_result(())
     }

@@ -76,7 +76,10 @@ async fn does_not_test_nor_tell(client: &Client, subscription: &str) -> usize {
     let tested = client.test(subscription, KIND).await;
     let attempt = tested.attempt.expect("it is there");
     let host = Url::parse(&attempt.url).unwrap().host_str().unwrap().to_owned();
-    assert_eq!(tested.error, format!("{host} is blocked: it is at no address that may be posted to"));
+    assert_eq!(
+        tested.error,
+        format!("{host} is blocked: it is at no address that is public or in egress_allow")
+    );
     assert_eq!((attempt.error, attempt.remote_address), (tested.error, String::new()));
     1
 }

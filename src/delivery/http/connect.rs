@@ -230,7 +230,7 @@ fn log_blocked(host: &str, Blocked { address, reason }: Blocked) {
     if let Some(attempts) = LOG.record() {
         tracing::warn!(
             url.host = host, remote.address = %address, attempts,
-            "the name of an endpoint has only addresses that are not posted to: the first is {reason}"
+            "the name of an endpoint has only addresses that are not posted to: the first is {reason}{}", reason.way_out()
         );
     }
 }
@@ -309,7 +309,10 @@ mod tests {
         assert_eq!(allowed(&policy(&[]), &addresses).unwrap(), [addresses[1]]);
         assert_eq!(allowed(&policy(&["::1/128"]), &addresses).unwrap(), [addresses[1], addresses[2]]);
         let blocked = allowed(&policy(&[]), &addresses[..1]).unwrap_err();
-        assert_eq!(blocked.to_string(), "10.0.0.1 is blocked: it is a private address");
+        assert_eq!(
+            blocked.to_string(),
+            "10.0.0.1 is blocked: it is a private address, and not in egress_allow"
+        );
     }
 
     #[tokio::test]

@@ -62,7 +62,7 @@ pub(crate) enum ConnectError {
     #[error(transparent)]
     Blocked(#[from] Blocked),
     /// The egress policy blocks every address of the name.
-    #[error("{host} is blocked: it is at no address that may be posted to")]
+    #[error("{host} is blocked: it is at no address that is public or in egress_allow")]
     BlockedName {
         /// The name.
         host: String,
