@@ -50,7 +50,31 @@ pub struct App {
     readiness: Readiness,
 }
 
+/// The addresses that a gateway listens on.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// `/healthz`, `/readyz` and `/metrics`.
+    pub http: SocketAddr,
+    /// The console, as a browser takes it, or `off`.
+    pub console: String,
+}
+
 impl App {
+    /// The addresses that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// The system cannot determine the address of a socket.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            grpc: self.grpc_address()?,
+            http: self.ops.address,
+            console: console::describe(self.console.as_ref()),
+        })
+    }
+
     /// The gRPC address.
     ///
     /// # Errors

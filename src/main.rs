@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Command;
 use mimalloc::MiMalloc;
-use tidings::commands::{EX_USAGE, backup, check, config, demo, import, receive, rotate_keys, serve};
+use tidings::commands::{EX_USAGE, backup, check, config, demo, dev, import, receive, rotate_keys, serve};
 
 /// An event is many small allocations that one thread makes and another frees. The system's allocator is slow
 /// at that.
@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         Some(("rotate-secrets-key", matches)) => rotate_keys::execute(matches),
         Some(("receive", matches)) => receive::execute(matches),
         Some(("import", matches)) => import::execute(matches),
-        Some(("demo", _)) => demo::execute(),
+        Some(("demo", matches)) => demo::execute(matches),
+        Some(("dev", matches)) => dev::execute(matches),
         _ => unreachable!("clap requires one of these subcommands"),
     }
 }
@@ -49,4 +50,5 @@ fn command() -> Command {
         .subcommand(receive::command("receive"))
         .subcommand(import::command("import"))
         .subcommand(demo::command("demo"))
+        .subcommand(dev::command("dev"))
 }

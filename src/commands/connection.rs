@@ -43,6 +43,11 @@ pub struct ConnectionArguments {
 }
 
 impl ConnectionArguments {
+    /// This address, without credentials.
+    pub(super) fn to(address: Address) -> Self {
+        Self { address, token_file: None, ca: None, cert: None, key: None }
+    }
+
     /// Checks arguments that depend on each other.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let wants_tls = self.ca.is_some() || self.cert.is_some();
@@ -68,7 +73,7 @@ impl ConnectionArguments {
 /// The address of a gateway, and the credentials of both ends.
 pub(super) struct Connection {
     pub(super) address: Address,
-    tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<Arc<ClientConfig>>,
     token: Option<MetadataValue<Ascii>>,
 }
 
@@ -120,7 +125,8 @@ pub(super) fn chain(mut text: String, mut source: Option<&(dyn Error + 'static)>
     text
 }
 
-async fn connect_tls(
+/// A TLS connection to this address.
+pub(super) async fn connect_tls(
     address: &Address,
     tls: Arc<ClientConfig>,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -11,8 +12,12 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Command;
-use serde::Deserialize;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 use tokio::{
     net::TcpListener,
     sync::mpsc,
@@ -24,7 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::{exit_code, log_warnings, run_until_signal};
 use crate::{
     app::{App, Config},
-    commands::receive::{self, Received, Responses, Signatures},
+    commands::receive::{self, Keys, Received, Responses, Signatures},
     console::ConsoleListen,
     domain::{ids::AccountId, secret::Secret},
     event::samples,
@@ -45,11 +50,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const ARRIVALS_MAX: usize = 64;
 /// Any free port of this machine.
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Longest line of a body that is cut.
+const BRIEF_COLUMNS: usize = 110;
 /// The account of the events.
 const ACCOUNT: i64 = 1;
-/// The payload formats.
-const FORMATS: [PayloadFormat; 3] =
-    [PayloadFormat::Documented, PayloadFormat::Sample, PayloadFormat::Chatwoot];
+/// The payload formats, and what they are for.
+const FORMATS: [(PayloadFormat, &str); 3] = [
+    (PayloadFormat::Documented, "new receivers: every key of Chatwoot's documentation is always there"),
+    (PayloadFormat::Sample, "receivers written from the documentation's first sample: ids are strings"),
+    (PayloadFormat::Chatwoot, "bots, flows and bridges that exist: what Chatwoot 4 really sends"),
+];
+/// The event whose bodies are shown if not all are.
+const SHOWN: EventType = EventType::MessageCreated;
 /// The events of the documentation.
 const EVENTS: [EventType; 6] = [
     EventType::ConversationCreated,
@@ -60,27 +72,35 @@ const EVENTS: [EventType; 6] = [
     EventType::WebwidgetTriggered,
 ];
 
-/// The command without arguments.
+/// The arguments of the command.
 pub fn command(name: &'static str) -> Command {
-    Command::new(name).about("Show one round on a temporary store: publish, deliver, list")
+    let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
+    Command::new(name)
+        .about("Show one round on a temporary store: publish, deliver, list")
+        .arg(all.help("Show the whole body of every event in every form (more than a thousand lines)"))
 }
 
 /// Runs the demo and prints its steps.
-pub fn execute() -> ExitCode {
+pub fn execute(matches: &ArgMatches) -> ExitCode {
+    let all = matches.get_flag("all");
     let demo = || {
         log_warnings(LogFormat::Text)?;
-        run_until_signal(0, async |shutdown| run(&mut io::stdout(), shutdown).await)
+        run_until_signal(0, async |shutdown| run(&mut io::stdout(), all, shutdown).await)
     };
     exit_code(demo())
 }
 
-/// Runs the demo and writes its steps to `output`. Leaves nothing behind.
+/// Runs the demo and writes its steps to `output`, with every body if `all` is set. Leaves nothing behind.
 ///
 /// # Errors
 ///
 /// A webhook did not arrive in time or has a wrong signature, `shutdown` came first, the gateway failed, or
 /// `output` is closed.
-pub async fn run(output: &mut (impl Write + Send), shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    output: &mut (impl Write + Send),
+    all: bool,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot create a directory for the store")?;
     let app = App::build(config(directory.path())).await?;
     let address = app.grpc_address()?;
@@ -88,7 +108,7 @@ pub async fn run(output: &mut (impl Write + Send), shutdown: CancellationToken) 
     let gateway = tokio::spawn(app.run(end.clone()));
 
     let shown = tokio::select! {
-        shown = show(output, address, &end) => shown,
+        shown = show(output, all, address, &end) => shown,
         () = shutdown.cancelled() => Err(anyhow::anyhow!("ended by a signal")),
     };
     end.cancel();
@@ -108,13 +128,15 @@ fn config(data_dir: &Path) -> Config {
 
 async fn show(
     output: &mut (impl Write + Send),
+    all: bool,
     gateway: SocketAddr,
     end: &CancellationToken,
 ) -> anyhow::Result<()> {
     writeln!(output, "A gateway serves gRPC on {gateway}. Its store is temporary.\n")?;
-    let (mut demo, sink) = Demo::start(output, gateway).await?;
-    for format in FORMATS {
-        demo.subscribe(format, &sink, end).await?;
+    let (mut demo, sink) = Demo::start(output, all, gateway).await?;
+    writeln!(demo.output, "A subscription selects one of three forms of the body:\n")?;
+    for (format, purpose) in FORMATS {
+        demo.subscribe(format, purpose, &sink, end).await?;
     }
     for event_type in EVENTS {
         demo.publish(event_type).await?;
@@ -125,6 +147,8 @@ async fn show(
 /// The demo: gRPC clients, received webhooks, and the output.
 struct Demo<'a, W> {
     output: &'a mut W,
+    /// Whether every body is shown.
+    all: bool,
     subscriptions: SubscriptionServiceClient<Channel>,
     events: EventServiceClient<Channel>,
     deliveries: DeliveryServiceClient<Channel>,
@@ -138,12 +162,17 @@ struct Demo<'a, W> {
 
 impl<'a, W: Write> Demo<'a, W> {
     /// Connects to the gateway. Returns the channel that receivers send webhooks to.
-    async fn start(output: &'a mut W, gateway: SocketAddr) -> anyhow::Result<(Self, mpsc::Sender<Received>)> {
+    async fn start(
+        output: &'a mut W,
+        all: bool,
+        gateway: SocketAddr,
+    ) -> anyhow::Result<(Self, mpsc::Sender<Received>)> {
         let endpoint = Endpoint::from_shared(format!("http://{gateway}"))?.timeout(DEMO_TIMEOUT);
         let channel = endpoint.connect().await.context("cannot connect to the gateway")?;
         let (sink, received) = mpsc::channel(ARRIVALS_MAX);
         let demo = Self {
             output,
+            all,
             subscriptions: SubscriptionServiceClient::new(channel.clone()),
             events: EventServiceClient::new(channel.clone()),
             deliveries: DeliveryServiceClient::new(channel),
@@ -159,6 +188,7 @@ impl<'a, W: Write> Demo<'a, W> {
     async fn subscribe(
         &mut self,
         format: PayloadFormat,
+        purpose: &str,
         sink: &mpsc::Sender<Received>,
         end: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -180,9 +210,9 @@ impl<'a, W: Write> Demo<'a, W> {
         };
         let created = self.subscriptions.create_subscription(request).await;
         let created = created.with_context(|| format!("cannot subscribe {name}"))?.into_inner();
-        writeln!(self.output, "{name:<10}  goes to {url}")?;
+        writeln!(self.output, "{name:<10}  for {purpose}\n            goes to {url}")?;
         self.secrets.insert(path, Secret::new(created.signing_secret));
-        tokio::spawn(receive::serve(listener, Responses::default(), sink.clone(), end.clone()));
+        tokio::spawn(receive::serve(listener, Responses::default(), None, sink.clone(), end.clone()));
         Ok(())
     }
 
@@ -209,9 +239,13 @@ impl<'a, W: Write> Demo<'a, W> {
             "\n{name} is stored as {}, with {} deliveries.",
             result.event, result.delivery_count
         )?;
+        let mut arrivals = Vec::new();
         for _ in 0..result.delivery_count {
-            let arrival = self.arrival().await.with_context(|| format!("waiting for {name}"))?;
-            self.show(&arrival, &name)?;
+            arrivals.push(self.arrival().await.with_context(|| format!("waiting for {name}"))?);
+        }
+        arrivals.sort_by_key(|arrival| FORMATS.iter().position(|(format, _)| is_path_of(arrival, *format)));
+        for arrival in &arrivals {
+            self.show(arrival, &name, self.all || event_type == SHOWN)?;
         }
         Ok(())
     }
@@ -229,8 +263,8 @@ impl<'a, W: Write> Demo<'a, W> {
         }
     }
 
-    /// Shows a webhook, and checks its event and signatures.
-    fn show(&mut self, arrival: &Received, event: &str) -> anyhow::Result<()> {
+    /// Checks the event and the signatures of a webhook, and shows it if `shown` is set.
+    fn show(&mut self, arrival: &Received, event: &str, shown: bool) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Body<'a> {
             event: &'a str,
@@ -238,17 +272,19 @@ impl<'a, W: Write> Demo<'a, W> {
         let path = arrival.uri.path();
         let secret =
             self.secrets.get(path).with_context(|| format!("no subscription has the path {path}"))?;
-        let Signatures { standard, chatwoot } = Signatures::check(arrival, secret);
-        let verdict = |valid| if valid { "valid" } else { "INVALID" };
-        writeln!(
-            self.output,
-            "\n{event} in the format {}: webhook-signature {}, x-chatwoot-signature {}\n{}",
-            path.trim_start_matches('/'),
-            verdict(standard),
-            verdict(chatwoot),
-            receive::describe_body(&arrival.body),
-        )?;
-        anyhow::ensure!(standard && chatwoot, "a signature of {event} at {path} is invalid");
+        let Signatures { standard, chatwoot } = Keys::secret(secret.clone()).check(arrival);
+        if shown {
+            let body = if self.all { receive::describe_body(&arrival.body) } else { brief(&arrival.body)? };
+            writeln!(
+                self.output,
+                "\n{event} in the format {}: webhook-signature {}, x-chatwoot-signature {}\n{body}",
+                path.trim_start_matches('/'),
+                standard.text(),
+                chatwoot.text(),
+            )?;
+        }
+        let valid = standard.is_valid() && chatwoot.is_valid();
+        anyhow::ensure!(valid, "a signature of {event} at {path} is invalid");
         let body: Body<'_> = serde_json::from_slice(&arrival.body).context("a body is not a webhook")?;
         anyhow::ensure!(body.event == event, "{path} received {} instead of {event}", body.event);
         Ok(())
@@ -270,14 +306,22 @@ impl<'a, W: Write> Demo<'a, W> {
                 break deliveries;
             }
         };
-        writeln!(self.output, "\nListDeliveries, latest first:\n")?;
-        for delivery in &deliveries {
-            writeln!(self.output, "{}", line(delivery))?;
+        if self.all {
+            writeln!(self.output, "\nListDeliveries, latest first:\n")?;
+            for delivery in &deliveries {
+                writeln!(self.output, "{}", line(delivery))?;
+            }
         }
         let expected = EVENTS.len() * self.secrets.len();
         let listed = deliveries.len();
         anyhow::ensure!(listed == expected, "{listed} deliveries are listed instead of {expected}");
         writeln!(self.output, "\nAll {expected} deliveries arrived.")?;
+        if !self.all {
+            writeln!(
+                self.output,
+                "\n`demo --all` shows every body as a whole. `dev` starts a gateway to try out, with a receiver."
+            )?;
+        }
         Ok(())
     }
 }
@@ -291,6 +335,64 @@ fn line(delivery: &Delivery) -> String {
     let status = delivery.attempts.last().map_or(0, |attempt| attempt.http_status);
     let noun = if attempts == 1 { "attempt" } else { "attempts" };
     format!("{state}  {event:<27}  {format:<10}  {attempts} {noun}, HTTP {status}")
+}
+
+/// Whether a webhook came to the receiver of this form.
+fn is_path_of(arrival: &Received, format: PayloadFormat) -> bool {
+    arrival.uri.path().trim_start_matches('/') == name_of(format.as_str_name(), "PAYLOAD_FORMAT_")
+}
+
+/// A body with its keys at the top only: inner objects and arrays are cut.
+fn brief(body: &[u8]) -> anyhow::Result<String> {
+    let Members(members) = serde_json::from_slice(body).context("a body is not a JSON object")?;
+    let (mut text, mut column) = ("{".to_owned(), 1);
+    for (index, (key, value)) in members.iter().enumerate() {
+        let value = match (value.get(), value.get().as_bytes()[0]) {
+            (whole @ ("{}" | "[]"), _) => whole,
+            (_, b'{') => "{…}",
+            (_, b'[') => "[…]",
+            (whole, _) => whole,
+        };
+        let end = if index + 1 == members.len() { "}" } else { "," };
+        let member = format!("{}: {value}{end}", serde_json::to_string(key)?);
+        if column + member.chars().count() > BRIEF_COLUMNS {
+            text.push_str("\n ");
+            column = 1;
+        }
+        if column > 1 {
+            text.push(' ');
+        }
+        column += member.chars().count() + 1;
+        text.push_str(&member);
+    }
+    Ok(text)
+}
+
+/// The members of an object, in their order.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
 }
 
 /// The name of an enum value, as webhooks write it.

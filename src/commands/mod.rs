@@ -25,6 +25,7 @@ pub mod check;
 pub mod config;
 mod connection;
 pub mod demo;
+pub mod dev;
 pub mod import;
 mod json_form;
 pub mod receive;

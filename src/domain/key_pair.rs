@@ -67,6 +67,12 @@ impl KeyPair {
     }
 }
 
+/// Whether this is a public key: `whpk_` and the base64 of its 32 bytes.
+pub fn is_public(text: &str) -> bool {
+    let key = text.strip_prefix(PUBLIC_PREFIX).and_then(|encoded| STANDARD.decode(encoded).ok());
+    key.is_some_and(|key| key.len() == KEY_BYTES)
+}
+
 /// Whether `signature` is valid for `message` and the public key `public`, `whpk_…`.
 pub fn verifies(public: &str, message: &[u8], signature: &[u8]) -> bool {
     let key = public.strip_prefix(PUBLIC_PREFIX).and_then(|encoded| STANDARD.decode(encoded).ok());

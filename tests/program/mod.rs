@@ -3,6 +3,9 @@
 mod checking;
 mod configuration;
 mod demonstrating;
+mod developing;
+mod forwarding;
 mod import;
 mod receiving;
 mod serving;
+mod subscribing;

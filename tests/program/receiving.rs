@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use crate::support::{
     PATIENCE, POLL_INTERVAL, exchange, in_time,
-    process::{Process, tidings},
+    process::{Process, run, tidings},
 };
 
 const SECRET: &str = "a-secret-for-the-test";
 
 /// A receiver on a port of its own.
-async fn start(arguments: &[&str]) -> (Process, SocketAddr) {
+pub async fn start(arguments: &[&str]) -> (Process, SocketAddr) {
     let receiver = Process::start(tidings(&[&["receive", "--listen", "127.0.0.1:0"], arguments].concat()));
     let address = |line: &str| line.strip_prefix("listening on http://").map(str::to_owned);
     let address = receiver.stdout.wait_for(address).await;
@@ -27,7 +27,7 @@ async fn start(arguments: &[&str]) -> (Process, SocketAddr) {
 }
 
 /// POSTs with these headers, each with its line's end. Returns the status.
-async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> String {
+pub async fn post(address: SocketAddr, path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
@@ -64,6 +64,25 @@ async fn signatures_are_verified_and_the_result_is_printed() {
     assert_eq!(post(address, "/", &headers, body).await, "200");
     receiver.stdout.wait_for_line(&format!("webhook-signature: {standard} (valid)")).await;
     receiver.stdout.wait_for_line("x-chatwoot-signature: sha256=00 (INVALID)").await;
+}
+
+#[tokio::test]
+async fn a_public_key_verifies_and_a_signature_without_a_key_is_not_checked() {
+    // The test vector of docs/json.md.
+    let key = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+    let (receiver, address) = start(&["--public-key", key]).await;
+    let headers = "webhook-id: msg_p5jXN8AQM9LWM0D4loKWxJek\r\nwebhook-timestamp: 1614265330\r\n\
+                   x-chatwoot-timestamp: 1614265330\r\nx-chatwoot-signature: sha256=00\r\nwebhook-signature: v1a,\
+                   hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==\r\n";
+    assert_eq!(post(address, "/", headers, r#"{"test": 2432232314}"#).await, "200");
+    receiver.stdout.wait_for(|line| line.ends_with("TBAg== (valid)").then_some(())).await;
+    receiver.stdout.wait_for_line("x-chatwoot-signature: sha256=00 (not checked)").await;
+
+    let (receiver, address) = start(&[]).await;
+    assert_eq!(post(address, "/", headers, "{}").await, "200");
+    receiver.stdout.wait_for(|line| line.ends_with("TBAg== (not checked)").then_some(())).await;
+    let malformed = run(tidings(&["receive", "--public-key", "whpk_AAAA"])).await;
+    assert_eq!(malformed.code, Some(64), "{}", malformed.stderr);
 }
 
 #[tokio::test]

@@ -1,61 +1,35 @@
-//! Formats a received request for a person.
+//! Formats a received request, for a person or a program.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
-use http::{HeaderName, Version};
-use serde::de::IgnoredAny;
-use uuid::Uuid;
+use http::Version;
+use serde::{Serialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 
-use super::Received;
-use crate::domain::{secret::Secret, signature};
+use super::{Keys, Received, Signatures, Verdict};
 
 /// Spaces for each level of indentation of a JSON body.
 const INDENT: usize = 2;
 
-/// Whether the two signatures of a request are valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signatures {
-    /// `webhook-signature`: any of its signatures.
-    pub standard: bool,
-    /// `x-chatwoot-signature`.
-    pub chatwoot: bool,
-}
-
-impl Signatures {
-    /// Verifies the signatures with `secret`. A missing or malformed header is not valid.
-    pub fn check(received: &Received, secret: &Secret) -> Self {
-        let header = |name: &str| received.headers.get(name)?.to_str().ok();
-        let standard = || {
-            let id = Uuid::try_parse(header("webhook-id")?).ok()?;
-            let timestamp = header("webhook-timestamp")?.parse().ok()?;
-            let expected = signature::standard(&[secret.clone().into()], id, timestamp, &received.body);
-            Some(header("webhook-signature")?.split(' ').any(|given| given == expected))
-        };
-        let chatwoot = || {
-            let timestamp = header("x-chatwoot-timestamp")?.parse().ok()?;
-            Some(header("x-chatwoot-signature")? == signature::chatwoot(secret, timestamp, &received.body))
-        };
-        Self { standard: standard() == Some(true), chatwoot: chatwoot() == Some(true) }
-    }
-}
-
-/// Formats a request: method and status, headers, body, and the verdicts on its signatures if there is a
-/// `secret`.
+/// Formats a request: method and status, headers with the verdicts on its signatures, and body.
 ///
 /// Control characters are escaped: the text cannot control a terminal.
-pub fn describe(received: &Received, secret: Option<&Secret>) -> String {
-    let Received { number, method, uri, version, status, .. } = received;
-    let version = if *version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
+pub fn describe(received: &Received, keys: &Keys) -> String {
+    let Received { number, method, uri, status, .. } = received;
+    let version = version(received);
     let mut text = format!("#{number} {method} {uri} {version}, status {}\n", status.as_u16());
-
-    let verdicts = secret.map(|secret| Signatures::check(received, secret));
+    if let Some(error) = &received.forward_error {
+        writeln!(text, "not forwarded: {}", error.escape_debug()).expect("writing to a string cannot fail");
+    }
+    let verdicts = verdicts(received, keys);
     for (name, value) in &received.headers {
-        let verdict = verdicts.and_then(|signatures| verdict(name, signatures)).unwrap_or_default();
+        let verdict = verdicts.iter().find(|(header, _)| header == name);
+        let verdict = verdict.map(|(_, verdict)| format!(" ({})", verdict.text())).unwrap_or_default();
         writeln!(text, "{name}: {}{verdict}", value.as_bytes().escape_ascii())
             .expect("writing to a string cannot fail");
     }
-    for (name, valid) in verdicts.into_iter().flat_map(|v| [(STANDARD, v.standard), (CHATWOOT, v.chatwoot)]) {
-        if !valid && !received.headers.contains_key(name) {
+    for (name, verdict) in verdicts {
+        if verdict == Verdict::Missing && !keys.is_empty() {
             writeln!(text, "{name} is missing").expect("writing to a string cannot fail");
         }
     }
@@ -67,16 +41,66 @@ pub fn describe(received: &Received, secret: Option<&Secret>) -> String {
     text
 }
 
-const STANDARD: &str = "webhook-signature";
-const CHATWOOT: &str = "x-chatwoot-signature";
+/// A request as a JSON object on one line.
+#[derive(Serialize)]
+struct Line<'a> {
+    number: u64,
+    method: &'a str,
+    path: String,
+    version: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward_error: Option<&'a str>,
+    headers: BTreeMap<&'a str, String>,
+    signatures: BTreeMap<&'static str, &'static str>,
+    /// The body, if it is JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Box<RawValue>>,
+    /// Any other body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
 
-fn verdict(header: &HeaderName, signatures: Signatures) -> Option<&'static str> {
-    let valid = match header.as_str() {
-        STANDARD => signatures.standard,
-        CHATWOOT => signatures.chatwoot,
-        _ => return None,
+/// Formats a request as a JSON object on one line.
+pub fn json_line(received: &Received, keys: &Keys) -> String {
+    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in &received.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let known = headers.entry(name.as_str()).or_default();
+        if !known.is_empty() {
+            known.push_str(", ");
+        }
+        known.push_str(&value);
+    }
+    // Outside of strings only; in them JSON has no line ends.
+    let one_line = String::from_utf8_lossy(&received.body).replace(['\n', '\r'], " ");
+    let body = RawValue::from_string(one_line).ok();
+    let text = (body.is_none() && !received.body.is_empty())
+        .then(|| String::from_utf8_lossy(&received.body).into_owned());
+    let line = Line {
+        number: received.number,
+        method: received.method.as_str(),
+        path: received.uri.to_string(),
+        version: version(received),
+        status: received.status.as_u16(),
+        forward_error: received.forward_error.as_deref(),
+        headers,
+        signatures: verdicts(received, keys).map(|(name, verdict)| (name, verdict.text())).into(),
+        body,
+        text,
     };
-    Some(if valid { " (valid)" } else { " (INVALID)" })
+    let mut line = serde_json::to_string(&line).expect("it has keys that are strings");
+    line.push('\n');
+    line
+}
+
+fn version(received: &Received) -> &'static str {
+    if received.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }
+}
+
+fn verdicts(received: &Received, keys: &Keys) -> [(&'static str, Verdict); 2] {
+    let Signatures { standard, chatwoot } = keys.check(received);
+    [("webhook-signature", standard), ("x-chatwoot-signature", chatwoot)]
 }
 
 /// Formats a body: JSON indented, anything else as it is. Control characters are escaped.
@@ -148,9 +172,11 @@ fn indent(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+    use uuid::Uuid;
 
     use super::*;
+    use crate::domain::{secret::Secret, signature};
 
     const SECRET: &str = "test-secret-of-mine";
     const BODY: &str = r#"{"event":"message_created","id":9007199254740993,"tags":[],"a":{"b":[1,2.50]}}"#;
@@ -168,7 +194,12 @@ mod tests {
             headers,
             body: body.to_owned().into(),
             status: StatusCode::OK,
+            forward_error: None,
         }
+    }
+
+    fn keys(secrets: &[&str]) -> Keys {
+        Keys { secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(), public_keys: Vec::new() }
     }
 
     fn signed(body: &str) -> Received {
@@ -189,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_request_is_shown_with_its_body_indented() {
-        let text = describe(&received(&[("content-type", "application/json".to_owned())], BODY), None);
+        let text =
+            describe(&received(&[("content-type", "application/json".to_owned())], BODY), &Keys::default());
         let expected = r#"#7 POST /hook?x=1 HTTP/1.1, status 200
 content-type: application/json
 
@@ -211,27 +243,55 @@ content-type: application/json
 
     #[test]
     fn signatures_are_valid_for_the_body_and_secret_that_they_were_made_with() {
-        let check = |received: &Received, secret: &str| {
-            let signatures = Signatures::check(received, &Secret::new(secret));
+        use Verdict::{Invalid, Missing, NewerSecret, NotChecked, Valid};
+
+        let check = |received: &Received, secrets: &[&str]| {
+            let signatures = keys(secrets).check(received);
             (signatures.standard, signatures.chatwoot)
         };
-        assert_eq!(check(&signed(BODY), SECRET), (true, true));
-        assert_eq!(check(&signed(BODY), "another-secret-of-mine"), (true, false));
-        assert_eq!(check(&signed(BODY), "a-third-secret-of-mine"), (false, false));
-        assert_eq!(check(&signed("{}"), SECRET), (false, false));
-        assert_eq!(check(&received(&[], BODY), SECRET), (false, false));
+        const OTHER: &str = "another-secret-of-mine";
+        assert_eq!(check(&signed(BODY), &[SECRET]), (Valid { of: 2 }, Valid { of: 1 }));
+        // The older secret still signs, but the other header has room for the newest only.
+        assert_eq!(check(&signed(BODY), &[OTHER]), (Valid { of: 2 }, NewerSecret));
+        assert_eq!(check(&signed(BODY), &[OTHER, SECRET]), (Valid { of: 2 }, Valid { of: 1 }));
+        assert_eq!(check(&signed(BODY), &["a-third-secret-of-mine"]), (Invalid, Invalid));
+        assert_eq!(check(&signed("{}"), &[SECRET]), (Invalid, Invalid));
+        assert_eq!(check(&received(&[], BODY), &[SECRET]), (Missing, Missing));
+        assert_eq!(check(&signed(BODY), &[]), (NotChecked, NotChecked));
     }
 
     #[test]
     fn the_verdict_follows_each_signature() {
-        let secret = Secret::new(SECRET);
-        let good = describe(&signed(BODY), Some(&secret));
-        assert_eq!(good.matches(" (valid)\n").count(), 2, "{good}");
-        let bad = describe(&signed("{}"), Some(&secret));
+        let secret = &keys(&[SECRET]);
+        let good = describe(&signed(BODY), secret);
+        assert_eq!(good.matches(" (valid; the secret is being rotated)\n").count(), 1, "{good}");
+        assert_eq!(good.matches(" (valid)\n").count(), 1, "{good}");
+        let bad = describe(&signed("{}"), secret);
         assert_eq!(bad.matches(" (INVALID)\n").count(), 2, "{bad}");
-        let none = describe(&received(&[], ""), Some(&secret));
+        let none = describe(&received(&[], ""), secret);
         assert_eq!(none.matches(" is missing\n").count(), 2, "{none}");
+        let unknown = describe(&signed(BODY), &Keys::default());
+        assert_eq!(unknown.matches(" (not checked)\n").count(), 2, "{unknown}");
         assert!(!good.contains(SECRET) && !bad.contains(SECRET));
+    }
+
+    #[test]
+    fn a_request_is_one_line_of_json() {
+        let mut request = signed("{\n\"a\": 9007199254740993}");
+        request.forward_error = Some("nobody listens".to_owned());
+        let line = json_line(&request, &keys(&[SECRET]));
+        assert_eq!(line.lines().count(), 1, "{line}");
+        // The number keeps its digits.
+        assert!(line.contains("9007199254740993"), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["headers"]["x-chatwoot-timestamp"], "1700000000");
+        assert_eq!(read["signatures"]["webhook-signature"], "INVALID");
+        assert_eq!((&read["path"], &read["status"]), (&"/hook?x=1".into(), &200.into()));
+        assert_eq!(read["forward_error"], "nobody listens");
+        let text: serde_json::Value =
+            serde_json::from_str(&json_line(&received(&[], "no\nJSON"), &Keys::default())).unwrap();
+        assert_eq!(text["text"], "no\nJSON");
+        assert_eq!(text["signatures"]["webhook-signature"], "missing");
     }
 
     #[test]
@@ -255,6 +315,6 @@ content-type: application/json
         request
             .headers
             .insert("x", HeaderValue::from_bytes(b"\xc2\x9b2J").expect("bytes above 127 are allowed"));
-        assert!(describe(&request, None).contains("x: \\xc2\\x9b2J\n"));
+        assert!(describe(&request, &Keys::default()).contains("x: \\xc2\\x9b2J\n"));
     }
 }
