@@ -21,15 +21,18 @@ HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 30
 END_TIMEOUT_S = 30
 CLIENT_TIMEOUT_S = 300
-# Documents with commands that continue each other, in their order.
+# Documents with commands. Those of one group continue each other, in their order.
 DOCUMENTS = (
-    "README.md",
-    "docs/publishing.md",
-    "docs/http.md",
-    "docs/receiving.md",
-    "docs/operating.md",
-    "docs/security.md",
-    "CONTRIBUTING.md",
+    ("README.md",),
+    ("docs/publishing.md",),
+    ("docs/http.md",),
+    ("docs/receiving.md",),
+    ("docs/operating.md", "docs/security.md"),
+    ("docs/chatwoot.md",),
+    ("docs/notices.md",),
+    ("docs/console.md",),
+    ("docs/questions.md",),
+    ("CONTRIBUTING.md",),
 )
 # Of the gateway that asks for tokens.
 ADMIN_TOKEN = "0123456789abcdef0123456789abcdef"
@@ -101,9 +104,8 @@ def main(binary, directory):
         "Node.js": (["npm", "test", "--silent"], HERE / "node"),
         "buf": ([*tests, "test_buf"], HERE / "python"),
         "first steps": ([*tests, "test_start"], HERE / "python"),
-        "documents": ([python, "documents.py", *DOCUMENTS], HERE / "python"),
-        "docs/chatwoot.md": ([python, "documents.py", "docs/chatwoot.md"], HERE / "python"),
     }
+    clients |= {" ".join(group): ([python, "documents.py", *group], HERE / "python") for group in DOCUMENTS}
     failed = []
     # So that a signal, too, ends the gateway.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -118,7 +120,6 @@ def main(binary, directory):
             "CONSOLE": gateway.console,
             "GUARDED_CONSOLE": guarded.console,
             "ADMIN_TOKEN": ADMIN_TOKEN,
-            "KEY_FILE": str(Path(data_dir) / "secrets.key"),
             "BUF": str(HERE / "node/node_modules/.bin/buf"),
             "PYTHONPATH": str(directory / "stubs"),
             "PYTHONDONTWRITEBYTECODE": "1",
