@@ -348,6 +348,9 @@ def cargo(arguments):
     match arguments:
         case ["run", "--release", "--", *of_tidings]:
             return tidings(of_tidings)
+        case ["install", "--path", "."]:
+            # What it would install is under test.
+            return 0
     command = " ".join(["cargo", *arguments])
     return stands_in(ROOT / ".ci/run", rf"\b{re.escape(command)}$", command)
 
