@@ -43,11 +43,6 @@ pub struct ConnectionArguments {
 }
 
 impl ConnectionArguments {
-    /// This address, without credentials.
-    pub(super) fn to(address: Address) -> Self {
-        Self { address, token_file: None, ca: None, cert: None, key: None }
-    }
-
     /// Checks arguments that depend on each other.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let wants_tls = self.ca.is_some() || self.cert.is_some();
@@ -78,6 +73,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A server at this address, to which nothing proves who calls. An https one is known by the system's authorities.
+    ///
+    /// # Errors
+    ///
+    /// The system has no certificate authorities.
+    pub(super) fn anonymous(address: Address) -> anyhow::Result<Self> {
+        ConnectionArguments { address, token_file: None, ca: None, cert: None, key: None }.read(None)
+    }
+
     /// Connects.
     ///
     /// # Errors

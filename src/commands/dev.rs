@@ -8,11 +8,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::ConnectionArguments,
+    connection::{Address, Connection, ConnectionArguments},
     exit_code,
     json_form::JsonForm,
     log_warnings,
-    receive::{self, Responses, SubscribeArguments},
+    receive::{self, OwnGateway, Responses, SubscribeArguments},
     run_until_signal,
 };
 use crate::{
@@ -85,8 +85,11 @@ async fn run(arguments: Arguments, shutdown: CancellationToken) -> anyhow::Resul
     let mut gateway = tokio::spawn(app.run(end.clone()));
 
     let heading = |receiver, _: Option<&str>| heading(&addresses, receiver, arguments.account);
-    let receiver = receiver(&arguments, addresses.grpc)?;
-    let receiving = receive::run(receiver, Some(SUBSCRIPTION), heading, shutdown);
+    let address: Address = format!("http://{}", addresses.grpc).parse().map_err(anyhow::Error::msg)?;
+    let receiver = receiver(&arguments, address.clone());
+    let gateway_of_receiver =
+        OwnGateway { connection: Connection::anonymous(address)?, id: Some(SUBSCRIPTION) };
+    let receiving = receive::run(receiver, Some(gateway_of_receiver), heading, shutdown);
     let received = tokio::select! {
         received = receiving => received,
         ended = &mut gateway => return ended.context("the gateway panicked")?.context("the gateway ended"),
@@ -99,15 +102,14 @@ fn config(arguments: &Arguments, data_dir: &Path) -> Config {
     let mut config = Config { data_dir: data_dir.to_owned(), ..Config::default() };
     config.grpc.grpc_listen = arguments.grpc_listen;
     config.ops.http_listen = arguments.http_listen;
-    config.console.console_listen = arguments.console_listen.clone();
+    config.console.console_listen = arguments.console_listen;
     config.egress.egress_allow =
         LOOPBACK.map(|network| network.parse().expect("the networks are valid")).to_vec();
     config
 }
 
-fn receiver(arguments: &Arguments, gateway: SocketAddr) -> anyhow::Result<receive::Arguments> {
-    let address = format!("http://{gateway}").parse().map_err(anyhow::Error::msg)?;
-    Ok(receive::Arguments {
+fn receiver(arguments: &Arguments, gateway: Address) -> receive::Arguments {
+    receive::Arguments {
         listen: arguments.listen,
         responses: arguments.responses.clone(),
         forward_to: None,
@@ -120,9 +122,15 @@ fn receiver(arguments: &Arguments, gateway: SocketAddr) -> anyhow::Result<receiv
             types: Vec::new(),
             format: arguments.format,
             url: None,
-            connection: ConnectionArguments::to(address),
+            connection: ConnectionArguments {
+                address: gateway,
+                token_file: None,
+                ca: None,
+                cert: None,
+                key: None,
+            },
         },
-    })
+    }
 }
 
 /// The addresses, and what to do next.

@@ -13,7 +13,7 @@ use http::Uri;
 use tokio::{net::TcpListener, runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{exit_code, log_warnings, print_error, run_until_signal};
+use super::{connection::Connection, exit_code, log_warnings, print_error, run_until_signal};
 use crate::{domain::secret::Secret, telemetry::LogFormat};
 
 mod forward;
@@ -79,7 +79,9 @@ pub fn execute(matches: &ArgMatches) -> ExitCode {
     let receive = || {
         let arguments = Arguments::from_arg_matches(matches)?;
         log_warnings(LogFormat::Text)?;
-        run_until_signal(0, |shutdown| run(arguments, None, heading, shutdown))
+        let gateway = arguments.subscribe.subscribe.then(|| arguments.subscribe.gateway()).transpose()?;
+        let gateway = gateway.map(|connection| OwnGateway { connection, id: None });
+        run_until_signal(0, |shutdown| run(arguments, gateway, heading, shutdown))
     };
     exit_code(receive())
 }
@@ -89,15 +91,22 @@ fn heading(address: SocketAddr, subscription: Option<&str>) -> String {
     format!("listening on http://{address}\n{subscribed}")
 }
 
-/// Listens and prints requests to standard output until `shutdown`, or until standard output is closed. `id` is that of
-/// its own subscription, if it has one; without it the gateway chooses one.
+/// The gateway of the receiver's own subscription.
+pub(super) struct OwnGateway {
+    pub(super) connection: Connection,
+    /// The last part of the name of the subscription. Without it the gateway chooses one.
+    pub(super) id: Option<&'static str>,
+}
+
+/// Listens and prints requests to standard output until `shutdown`, or until standard output is closed. It is
+/// subscribed at `gateway`, if there is one.
 ///
 /// # Errors
 ///
 /// The address cannot be bound, or the gateway refuses the subscription.
-pub async fn run(
+pub(super) async fn run(
     arguments: Arguments,
-    id: Option<&str>,
+    gateway: Option<OwnGateway>,
     heading: impl FnOnce(SocketAddr, Option<&str>) -> String,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -107,8 +116,8 @@ pub async fn run(
     let secrets = arguments.secret.iter().map(Secret::new).collect();
     let mut keys = Keys { secrets, public_keys: arguments.public_key.clone() };
     let mut own = None;
-    if arguments.subscribe.subscribe {
-        let create = OwnSubscription::create(&arguments.subscribe, id, address);
+    if let Some(OwnGateway { connection, id }) = gateway {
+        let create = OwnSubscription::create(&arguments.subscribe, connection, id, address);
         let Some(created) = shutdown.run_until_cancelled(create).await else { return Ok(()) };
         let (subscription, its_keys) = created?;
         (own, keys) = (Some(subscription), its_keys);
@@ -182,7 +191,7 @@ impl Printer {
         match own.public_keys().await {
             Ok(keys) => self.keys.public_keys.extend(keys),
             Err(error) => {
-                print_error(format_args!("tidings: cannot read the key of {}: {error:#}", own.name))
+                print_error(format_args!("tidings: cannot read the key of {}: {error:#}", own.name));
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::BODY_BYTES_MAX;
-use crate::commands::connection::{Connection, ConnectionArguments, chain, connect_tls};
+use crate::commands::connection::{Connection, chain, connect_tls};
 
 /// Limit on the whole exchange: the longest that a subscription waits.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,8 +53,7 @@ impl Forwarder {
         let address = server.parse().map_err(|_| {
             anyhow::anyhow!("--forward-to must be a URL such as http://127.0.0.1:3000/webhooks, not {url}")
         })?;
-        let arguments = ConnectionArguments::to(address);
-        Ok(Self { connection: arguments.read(None)?, url: url.clone() })
+        Ok(Self { connection: Connection::anonymous(address)?, url: url.clone() })
     }
 
     /// Passes a request on, and returns the response; the status 502 or 504 and the reason without one.

@@ -71,6 +71,18 @@ pub struct OwnSubscription {
     pub name: String,
 }
 
+impl SubscribeArguments {
+    /// The gateway, and the credentials for it.
+    ///
+    /// # Errors
+    ///
+    /// The arguments contradict each other, or a file cannot be read.
+    pub(super) fn gateway(&self) -> anyhow::Result<Connection> {
+        self.connection.check()?;
+        self.connection.read(env::var_os(TOKEN_ENVIRONMENT))
+    }
+}
+
 impl OwnSubscription {
     /// Subscribes a receiver that listens on `address`. `id` is the last part of the name; without it the gateway
     /// chooses one. Returns the keys that verify its webhooks as well.
@@ -78,12 +90,12 @@ impl OwnSubscription {
     /// # Errors
     ///
     /// The gateway cannot be reached, or refuses the subscription.
-    pub async fn create(
+    pub(super) async fn create(
         arguments: &SubscribeArguments,
+        connection: Connection,
         id: Option<&str>,
         address: SocketAddr,
     ) -> anyhow::Result<(Self, Keys)> {
-        arguments.connection.check()?;
         let url = match &arguments.url {
             Some(url) => url.clone(),
             None if address.ip().is_unspecified() => {
@@ -93,7 +105,6 @@ impl OwnSubscription {
             }
             None => format!("http://{address}/"),
         };
-        let connection = arguments.connection.read(env::var_os(TOKEN_ENVIRONMENT))?;
         let mut client = SubscriptionServiceClient::new(connection.connect().await?);
         let subscription = Subscription {
             display_name: "tidings receive".to_owned(),

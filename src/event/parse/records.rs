@@ -213,7 +213,7 @@ impl Fields<'_> {
         };
         if !self.is_chatwoot() {
             conversation.account_id = self.account_number("account_id");
-            conversation.messages = self.records("messages", |message| message.into_message());
+            conversation.messages = self.records("messages", documented_message);
             conversation.extra = self.rest();
             return conversation;
         }
@@ -326,6 +326,11 @@ impl Fields<'_> {
             MessageType::Unspecified
         })
     }
+}
+
+/// A message in a conversation, as documented: written as at the top level.
+fn documented_message(fields: Fields<'_>) -> v1::Message {
+    fields.into_message()
 }
 
 fn attachment(mut fields: Fields<'_>) -> v1::Attachment {
