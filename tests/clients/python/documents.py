@@ -234,8 +234,9 @@ def grpcurl(arguments):
 
 def curl(arguments):
     """Makes the same request to the gateway. An error of the gateway fails, too."""
-    for address, name in ((GATEWAY_IN_DOCUMENTS, "gateway"), (RECEIVER_IN_DOCUMENTS, "receiver")):
-        arguments = [part.replace(address, address_of(name)) if address in part else part for part in arguments]
+    for name, there in (("gateway", GATEWAY_IN_DOCUMENTS), ("receiver", RECEIVER_IN_DOCUMENTS)):
+        if any(there in argument for argument in arguments):
+            arguments = [argument.replace(there, address_of(name)) for argument in arguments]
     program = shutil.which("curl", path=os.environ["PATH_OF_PROGRAMS"])
     return subprocess.run([program, "--silent", "--show-error", "--fail-with-body", *arguments]).returncode
 
