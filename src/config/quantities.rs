@@ -244,10 +244,28 @@ mod tests {
             (address("8081").map(drop), r#""8081" is not an address such as"#),
             (network("10.0.0.0/33").map(drop), r#""10.0.0.0/33" is not a network"#),
             (host("a b").map(drop), r#""a b" is not a host such as"#),
+            (origin("*").map(drop), "every site that a user visits"),
+            (origin("app.example.com").map(drop), r#""app.example.com" is not an origin such as"#),
+            (origin("https://app.example.com/").map(drop), "is not an origin"),
+            (origin("https://app.example.com:443").map(drop), "is not an origin"),
+            (origin("https://u@app.example.com").map(drop), "is not an origin"),
+            (origin("ftp://app.example.com").map(drop), "is not an origin"),
+            (origin("null").map(drop), "is not an origin"),
         ];
         for (result, expected) in cases {
             let problem = result.expect_err(expected);
             assert!(problem.contains(expected), "{expected}: {problem}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_as_browsers_send_it() {
+        for (text, expected) in [
+            ("https://App.Example.com", "https://app.example.com"),
+            ("http://localhost:5173", "http://localhost:5173"),
+            ("http://[::1]:5173", "http://[::1]:5173"),
+        ] {
+            assert_eq!(origin(text), Ok(HeaderValue::from_static(expected)), "{text}");
         }
     }
 

@@ -58,6 +58,7 @@ fn setting(arg: &Arg) -> Setting {
         "HOST" => "example.com,10.0.0.0/8".to_owned(),
         "NAME" => "cookie,x-forwarded-for".to_owned(),
         "URL" => "http://proxy.example:3128".to_owned(),
+        "ORIGIN" => "https://app.example.com,http://localhost:5173".to_owned(),
         "SUBJECT" => r"CN=a\;b\, c,O=Acme -> publish accounts/-; CN=d -> read manage accounts/7".to_owned(),
         "FILTER" => "warn,tidings=debug".to_owned(),
         other => panic!("{key} takes a {other}: give it a sample"),
