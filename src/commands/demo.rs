@@ -229,18 +229,19 @@ impl<'a, W: Write> Demo<'a, W> {
         let response = response.with_context(|| format!("cannot publish {name}"))?.into_inner();
         let result = response.result.context("the response has no result")?;
         anyhow::ensure!(
-            usize::try_from(result.delivery_count) == Ok(self.secrets.len()),
+            usize::try_from(result.delivery_count()) == Ok(self.secrets.len()),
             "{name} matched {} subscriptions instead of {}",
-            result.delivery_count,
+            result.delivery_count(),
             self.secrets.len(),
         );
         writeln!(
             self.output,
             "\n{name} is stored as {}, with {} deliveries.",
-            result.event, result.delivery_count
+            result.event,
+            result.delivery_count()
         )?;
         let mut arrivals = Vec::new();
-        for _ in 0..result.delivery_count {
+        for _ in 0..result.delivery_count() {
             arrivals.push(self.arrival().await.with_context(|| format!("waiting for {name}"))?);
         }
         arrivals.sort_by_key(|arrival| FORMATS.iter().position(|(format, _)| is_path_of(arrival, *format)));
@@ -331,7 +332,7 @@ fn line(delivery: &Delivery) -> String {
     let state = name_of(delivery.state().as_str_name(), "STATE_");
     let event = name_of(delivery.event_type().as_str_name(), "EVENT_TYPE_");
     let format = delivery.name.split('/').nth(3).unwrap_or_default();
-    let attempts = delivery.attempt_count;
+    let attempts = delivery.attempt_count();
     let status = delivery.attempts.last().map_or(0, |attempt| attempt.http_status);
     let noun = if attempts == 1 { "attempt" } else { "attempts" };
     format!("{state}  {event:<27}  {format:<10}  {attempts} {noun}, HTTP {status}")

@@ -66,7 +66,7 @@ struct QueuedChange {
 }
 
 impl Gateway {
-    /// Streams changes of deliveries from now on, until the stream is dropped or the subscription is deleted. A slow reader does not hold up
+    /// Streams changes of deliveries from the return of this call on, until the stream is dropped or the subscription is deleted. A slow reader does not hold up
     /// anything: changes beyond [`WATCH_CHANGES_WAITING_MAX`] are skipped and counted.
     pub fn watch_deliveries(
         &self,
@@ -168,8 +168,12 @@ async fn filter_changes(
             }
             group = changes.recv() => match group {
                 Ok(group) => group,
-                // The next group's count shows how many changes were missed.
-                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Lagged(groups)) => {
+                    // The next group's count shows how many changes were missed, except before the first one: then
+                    // at least one for each group.
+                    skipped += seen.map_or(groups, |_| 0);
+                    continue;
+                }
                 Err(RecvError::Closed) => return,
             },
         };

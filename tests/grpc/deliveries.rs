@@ -49,7 +49,7 @@ async fn a_delivery_is_shown_with_its_attempts_numbered() {
     let client = &server.client;
     let name = "accounts/1/subscriptions/crm/deliveries/e1";
     let pending = client.delivery(name).await;
-    assert_eq!((pending.state(), pending.attempt_count, pending.attempts.len()), (State::Pending, 0, 0));
+    assert_eq!((pending.state(), pending.attempt_count(), pending.attempts.len()), (State::Pending, 0, 0));
     assert_eq!((pending.name.as_str(), pending.event.as_str()), (name, "accounts/1/events/e1"));
 
     let due = UnixMicros(1_800_000_000_000_000);
@@ -58,7 +58,7 @@ async fn a_delivery_is_shown_with_its_attempts_numbered() {
     assert_eq!((retrying.state(), retrying.next_attempt_time), (State::Retrying, Some(due.into())));
     server.settle("e1", DeliveryState::Succeeded).await;
     let done = client.delivery(name).await;
-    assert_eq!((done.state(), done.next_attempt_time, done.attempt_count), (State::Succeeded, None, 2));
+    assert_eq!((done.state(), done.next_attempt_time, done.attempt_count()), (State::Succeeded, None, 2));
     let attempts: Vec<_> = done.attempts.iter().map(|one| (one.number, one.http_status)).collect();
     assert_eq!(attempts, [(1, 503), (2, 200)]);
 
@@ -147,7 +147,7 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
     server.settle("e2", DeliveryState::Succeeded).await;
 
     let retried = client.retry(&name("e1")).await;
-    assert_eq!((retried.state(), retried.attempt_count), (State::Retrying, 1));
+    assert_eq!((retried.state(), retried.attempt_count()), (State::Retrying, 1));
     assert!(retried.next_attempt_time.is_some());
     for _ in 0..2 {
         let cancelled = client.cancel(&name("e3")).await;
@@ -166,7 +166,7 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
     {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
         let summary = client.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
-        let counts: Vec<_> = summary.counts.iter().map(|row| (row.state(), row.count)).collect();
+        let counts: Vec<_> = summary.counts.iter().map(|row| (row.state(), row.count())).collect();
         let expected = [
             (State::Pending, 1),
             (State::Retrying, 1),
@@ -179,7 +179,7 @@ async fn callers_retry_and_cancel_deliveries_and_the_counts_add_up() {
     }
     let request = v1::SummarizeDeliveriesRequest { parent: "accounts/2/subscriptions/crm".into() };
     let summary = client.deliveries.clone().summarize_deliveries(request).await.unwrap().into_inner();
-    assert!(summary.counts.iter().all(|row| row.count == 0) && summary.oldest_owed_create_time.is_none());
+    assert!(summary.counts.iter().all(|row| row.count() == 0) && summary.oldest_owed_create_time.is_none());
     for parent in ["accounts/-/subscriptions/crm", "accounts/1", ""] {
         let request = v1::SummarizeDeliveriesRequest { parent: parent.into() };
         let status = client.deliveries.clone().summarize_deliveries(request).await.unwrap_err();
@@ -217,7 +217,7 @@ async fn a_watch_shows_every_change_and_ends_with_the_server() {
         let change = in_time(all.message()).await.unwrap().unwrap();
         let delivery = change.delivery.unwrap();
         assert_eq!(delivery.name, "accounts/1/subscriptions/crm/deliveries/e1");
-        assert_eq!((delivery.state(), delivery.attempt_count, change.skipped_count), (state, attempts, 0));
+        assert_eq!((delivery.state(), delivery.attempt_count(), change.skipped_count), (state, attempts, 0));
         assert_eq!(delivery.attempts.len(), usize::try_from(attempts).unwrap());
     }
     let change = in_time(succeeded.message()).await.unwrap().unwrap();
@@ -227,6 +227,28 @@ async fn a_watch_shows_every_change_and_ends_with_the_server() {
     for mut stream in [all, succeeded] {
         let status = in_time(stream.message()).await.unwrap_err();
         assert_refused(&status, Code::Unavailable, "SHUTTING_DOWN", &[]);
+    }
+    server.stop().await;
+}
+
+/// Publishes as soon as the headers of a watch are here, and expects the event in it. The watch of the round before may still be there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_has_begun_when_its_headers_arrive() {
+    const ROUNDS: usize = 100;
+    let mut setup = Setup::default();
+    setup.gateway.watches_max = 4 * ROUNDS;
+    let server = TidingsInProcess::start_with(setup).await;
+    server.subscribe("crm").await;
+    let mut client = server.client.deliveries.clone();
+    for round in 0..ROUNDS {
+        let request = watch("accounts/1/subscriptions/crm", &[State::Pending]);
+        // Nothing changes, so the headers come before any message.
+        let mut changes = in_time(client.watch_deliveries(request)).await.unwrap().into_inner();
+        let id = format!("e{round}");
+        server.publish(&id).await;
+        let change = in_time(changes.message()).await.unwrap().unwrap();
+        let expected = format!("accounts/1/subscriptions/crm/deliveries/{id}");
+        assert_eq!((change.delivery.unwrap().name, change.skipped_count), (expected, 0));
     }
     server.stop().await;
 }
@@ -334,7 +356,7 @@ async fn a_subscription_says_since_when_something_is_owed_to_it() {
     }
     let first = server.client.delivery(&format!("{CRM}/deliveries/a")).await;
     let subscription = server.client.subscription(CRM).await;
-    assert_eq!((subscription.owed_count, subscription.oldest_owed_time), (2, first.create_time));
+    assert_eq!((subscription.owed_count(), subscription.oldest_owed_time), (2, first.create_time));
     server.client.cancel(&first.name).await;
     let second = server.client.delivery(&format!("{CRM}/deliveries/b")).await;
     assert_eq!(server.client.subscription(CRM).await.oldest_owed_time, second.create_time);

@@ -86,7 +86,7 @@ async fn a_message_that_cannot_be_read_fails_alone_with_its_index() {
                 Outcome::Result(result) => result.event,
                 Outcome::Error(error) => {
                     assert!(error.message.len() <= 200, "{error:?}");
-                    format!("{:?} {} {}", Code::from(error.code), error.reason, error.message_index)
+                    format!("{:?} {} {}", Code::from(error.code), error.reason, error.message_index())
                 }
             },
         ));

@@ -74,7 +74,7 @@ async fn every_kind_of_event_arrives_in_every_form_byte_for_byte() {
     for kind in kinds().filter(|kind| *kind != EventType::Other) {
         for (event, variant) in variants(kind) {
             let published = client.publish(ACCOUNT, event).await;
-            assert_eq!(published.delivery_count, 4);
+            assert_eq!(published.delivery_count(), 4);
             let seen = receiver.wait_for(arrived + forms.len()).await;
             for ((format, path), subscribed) in forms.iter().zip(&subscribed) {
                 let request = seen[arrived..].iter().find(|request| request.path == *path);

@@ -47,7 +47,7 @@ async fn publish(gateway: &TidingsProcess, id: &str) {
 /// Waits until a delivery waits for a retry, after so many attempts.
 async fn waits(gateway: &TidingsProcess, name: &str, attempts: i32) -> v1::Delivery {
     let is_waiting = |delivery: &v1::Delivery| {
-        delivery.attempt_count >= attempts && delivery.state() == delivery::State::Retrying
+        delivery.attempt_count() >= attempts && delivery.state() == delivery::State::Retrying
     };
     gateway.client.delivery_when(name, "waiting", is_waiting).await
 }
@@ -66,14 +66,14 @@ async fn a_clock_set_back_delays_no_retry_by_more_than_its_backoff_nor_does_a_re
     let subscribed = subscribe(&gateway, receiver.url("/"), BACKOFF).await;
     publish(&gateway, "before").await;
     let name = subscribed.delivery("before");
-    let (mut attempts, mut noticed) = (waits(&gateway, &name, 1).await.attempt_count, 0.0);
+    let (mut attempts, mut noticed) = (waits(&gateway, &name, 1).await.attempt_count(), 0.0);
     for wrong in [-HOUR, -TEN_YEARS] {
         clock.is_ahead_by(wrong);
         noticed += 1.0;
         steps(&gateway, "back", noticed).await;
-        attempts = waits(&gateway, &name, attempts).await.attempt_count;
+        attempts = waits(&gateway, &name, attempts).await.attempt_count();
         let delivery = waits(&gateway, &name, attempts + 2).await;
-        attempts = delivery.attempt_count;
+        attempts = delivery.attempt_count();
         // People see when it is, by the clock that they see.
         let next = delivery.next_attempt_time.unwrap().seconds;
         let now = seconds() + wrong;
@@ -121,13 +121,13 @@ async fn a_clock_set_ahead_neither_removes_what_was_just_stored_nor_suspends_nor
     let slow = slow.delivery("failing");
     waits(&gateway, &slow, 1).await;
     let streak = fast.delivery("failing");
-    gateway.client.delivery_when(&streak, "attempted", |delivery| delivery.attempt_count > STREAK).await;
+    gateway.client.delivery_when(&streak, "attempted", |delivery| delivery.attempt_count() > STREAK).await;
 
     clock.is_ahead_by(TEN_YEARS);
     steps(&gateway, "ahead", 1.0).await;
     publish(&gateway, "later").await;
     let later = fast.delivery("later");
-    gateway.client.delivery_when(&later, "attempted", |delivery| delivery.attempt_count >= 3).await;
+    gateway.client.delivery_when(&later, "attempted", |delivery| delivery.attempt_count() >= 3).await;
     assert_eq!(gateway.client.subscription(&fast.name).await.state(), State::Active);
     // Retention is seen to run: more is stored than may be. Events of the last hour would all be gone.
     let mut number = 100;
@@ -142,6 +142,6 @@ async fn a_clock_set_ahead_neither_removes_what_was_just_stored_nor_suspends_nor
     let kept = gateway.client.stored_events(ACCOUNT).await.len();
     assert!(kept * EVENT_BYTES > 8 << 20, "{kept} of {number} are kept");
     let delivery = gateway.client.delivery(&slow).await;
-    assert_eq!((delivery.state(), delivery.attempt_count), (delivery::State::Retrying, 1), "not early");
+    assert_eq!((delivery.state(), delivery.attempt_count()), (delivery::State::Retrying, 1), "not early");
     gateway.stop().await;
 }

@@ -280,7 +280,7 @@ async fn assert_shown(
     for number in stored {
         let delivery = deliveries[&*event_id(*number)];
         assert_eq!(delivery.state(), State::Succeeded);
-        let attempts = usize::try_from(delivery.attempt_count).unwrap();
+        let attempts = usize::try_from(delivery.attempt_count()).unwrap();
         let requests = sent[&*webhook_id(subscription, *number)].len();
         assert!((1..=requests).contains(&attempts), "{attempts} attempts, {requests} requests");
     }

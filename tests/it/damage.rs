@@ -130,7 +130,7 @@ async fn one_damaged_event_fails_its_own_deliveries_and_everything_else_arrives_
     // Another attempt ends the same way, and a replay does.
     client.retry(&any.delivery(&event_id)).await;
     let again =
-        client.delivery_when(&any.delivery(&event_id), "tried again", |one| one.attempt_count == 2).await;
+        client.delivery_when(&any.delivery(&event_id), "tried again", |one| one.attempt_count() == 2).await;
     assert_eq!((again.state(), last_outcome(&again)), (State::Failed, Some(Outcome::Damaged)));
     client.resume(&paused.name).await;
     client.replay(v1::ReplayDeliveriesRequest { parent: paused.name.clone(), ..Default::default() }).await;

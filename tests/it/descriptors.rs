@@ -129,7 +129,7 @@ async fn descriptors_that_run_out_refuse_no_event_as_a_full_disk_and_blame_no_en
     gateway.client.publish_when_there_is_room(publish_request(ACCOUNT, "late", contact(ACCOUNT))).await;
     let delivery =
         gateway.client.delivery_in(&subscribed.delivery("late"), v1::delivery::State::Succeeded).await;
-    assert_eq!(delivery.attempt_count, 1);
+    assert_eq!(delivery.attempt_count(), 1);
     assert_eq!(gateway.liveness().await, (200, "ok\n".to_owned()));
     let scrape = Scrape::of(&gateway).await;
     assert!(scrape.value("tidings_attempts_postponed_total") > 0.0);

@@ -36,14 +36,14 @@ const KIND: EventType = EventType::MessageCreated;
 /// Publishes one event, and waits for the end of its only delivery.
 async fn delivered(client: &Client, subscribed: &Subscribed, state: State) -> v1::Delivery {
     let published = client.publish(ACCOUNT, full(KIND)).await;
-    assert_eq!(published.delivery_count, 1);
+    assert_eq!(published.delivery_count(), 1);
     client.delivery_in(&subscribed.delivery(id_of(&published.event)), state).await
 }
 
 /// There are `count` attempts, numbered in turn, all of this outcome, status and error.
 #[track_caller]
 fn assert_attempts(delivery: &v1::Delivery, count: usize, outcome: Outcome, status: i32, error: &str) {
-    assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(count), "{delivery:#?}");
+    assert_eq!(usize::try_from(delivery.attempt_count()), std::result::Result::Ok(count), "{delivery:#?}");
     assert_eq!(delivery.attempts.len(), count, "{delivery:#?}");
     for (attempt, number) in delivery.attempts.iter().zip(1..) {
         assert_eq!((attempt.number, attempt.outcome()), (number, outcome), "{delivery:#?}");
@@ -238,7 +238,7 @@ async fn statuses_are_retried_unless_the_subscription_gives_up_on_them() {
         let name = subscribed.delivery(id_of(&published.event));
         let state = if gives_up { State::Failed } else { State::Succeeded };
         let delivery = gateway.client.delivery_in(&name, state).await;
-        assert_eq!(delivery.attempt_count, if gives_up { 1 } else { 2 }, "{status}: {delivery:#?}");
+        assert_eq!(delivery.attempt_count(), if gives_up { 1 } else { 2 }, "{status}: {delivery:#?}");
         assert_eq!(delivery.attempts[0].http_status, i32::from(status));
         assert_eq!(receiver.seen().len(), if gives_up { 1 } else { 2 }, "{status}");
         gateway.client.delete(&subscribed.name, false).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_delivery_succeeds_once_the_receiver_does_and_shows_how_it_came_there(
     let subscribed = gateway.client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let delivery = delivered(&gateway.client, &subscribed, State::Succeeded).await;
     let statuses: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.http_status).collect();
-    assert_eq!((delivery.attempt_count, &*statuses), (4, &[500, 302, 404, 200][..]));
+    assert_eq!((delivery.attempt_count(), &*statuses), (4, &[500, 302, 404, 200][..]));
     assert_eq!(delivery.event_type(), KIND);
     assert_eq!(receiver.seen().len(), 4);
     gateway.stop().await;
@@ -299,7 +299,7 @@ async fn waits(launcher: Launcher, status: u16, retry_after: impl Display, least
     let waited = seen[1].at - seen[0].at;
     assert!(waited >= least, "it came after {waited:?} already");
     let delivery = gateway.client.delivery_in(&delivery.name, State::Succeeded).await;
-    assert_eq!((delivery.attempt_count, delivery.next_attempt_time), (2, None));
+    assert_eq!((delivery.attempt_count(), delivery.next_attempt_time), (2, None));
     gateway.stop().await;
 }
 
@@ -393,7 +393,7 @@ async fn among_many_failures_every_attempt_is_counted_and_nothing_is_sent_after_
     for delivery in deliveries {
         let id = webhook_id(uid, &delivery.event).to_string();
         let requests: Vec<_> = seen.iter().filter(|request| request.webhook_id() == id).collect();
-        assert_eq!(usize::try_from(delivery.attempt_count), std::result::Result::Ok(requests.len()));
+        assert_eq!(usize::try_from(delivery.attempt_count()), std::result::Result::Ok(requests.len()));
         if delivery.state() == State::Succeeded {
             let (last, earlier) = requests.split_last().unwrap();
             assert!(last.taken && earlier.iter().all(|request| !request.taken), "{}", delivery.name);

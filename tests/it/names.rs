@@ -110,7 +110,7 @@ async fn a_name_with_a_silent_address_is_posted_to_at_another_one_within_a_momen
     let published = gateway.client.publish(HEALTHY, message(HEALTHY, 1, 1)).await;
     let delivery = subscribed.delivery(id_of(&published.event));
     let delivery = gateway.client.delivery_in(&delivery, State::Succeeded).await;
-    assert_eq!(delivery.attempt_count, 1, "{delivery:#?}");
+    assert_eq!(delivery.attempt_count(), 1, "{delivery:#?}");
     assert_eq!(receiver.seen().len(), 1);
     gateway.stop().await;
 }

@@ -217,7 +217,7 @@ async fn a_notice_waits_for_its_sink_over_a_crash_and_is_told_once() {
     let before = receiver.seen().len();
     receiver.wait_for(before + 2).await;
     receiver.now(|_| Response::status(200));
-    let sink_is_done = |sink: &v1::NoticeSink| sink.owed_count == 0 && sink.last_success_time.is_some();
+    let sink_is_done = |sink: &v1::NoticeSink| sink.owed_count() == 0 && sink.last_success_time.is_some();
     eventually("arrived", async || gateway.client.notice_sink(&sink.name).await, sink_is_done).await;
     let seen = receiver.seen();
     let ids: BTreeSet<_> = seen.iter().map(|request| request.webhook_id().to_owned()).collect();
@@ -268,7 +268,7 @@ async fn a_sink_that_fails_causes_no_notice() {
         let name = request.json()["data"]["subscription"].as_str().unwrap().to_owned();
         assert!(about.contains(&name), "{}", request.body);
     }
-    assert!(client.notice_sink(&gone.name).await.owed_count > 0, "they wait for it");
+    assert!(client.notice_sink(&gone.name).await.owed_count() > 0, "they wait for it");
     gateway.stop().await;
 }
 
@@ -297,7 +297,7 @@ async fn a_sink_is_made_tested_read_and_deleted_and_is_in_no_list_of_subscriptio
     // The same URL and the same id: a sink and a subscription do not get in each other's way.
     let subscribed = client.subscribe(ACCOUNT, subscription(receiver.url("/"))).await;
     let published = client.publish(ACCOUNT, contact(ACCOUNT)).await;
-    assert_eq!(published.delivery_count, 1);
+    assert_eq!(published.delivery_count(), 1);
     client.delivery_in(&subscribed.delivery(id_of(&published.event)), delivery::State::Succeeded).await;
     assert_eq!(client.all_subscriptions("accounts/-").await.len(), 1);
     let status = client.try_sink("accounts/1", "ops", receiver.url("/2"), &[]).await.unwrap_err();

@@ -61,7 +61,7 @@ async fn an_event_goes_to_the_subscriptions_of_its_account_that_match_kind_and_i
     let mut arrived = 0;
     for (account, event, paths) in cases {
         let published = gateway.client.publish(account, event).await;
-        assert_eq!(usize::try_from(published.delivery_count), Ok(paths.len()), "{paths:?}");
+        assert_eq!(usize::try_from(published.delivery_count()), Ok(paths.len()), "{paths:?}");
         let seen = receiver.wait_for(arrived + paths.len()).await;
         let mut new: Vec<_> = seen[arrived..].iter().map(|request| &*request.path).collect();
         new.sort_unstable();
@@ -77,7 +77,7 @@ async fn an_event_goes_to_the_subscriptions_of_its_account_that_match_kind_and_i
 async fn an_event_for_nobody_is_stored_and_says_so() {
     let gateway = Launcher::new().start().await;
     let published = gateway.client.publish_as(1, "for-nobody", contact(1)).await;
-    assert_eq!((published.delivery_count, &*published.event), (0, "accounts/1/events/for-nobody"));
+    assert_eq!((published.delivery_count(), &*published.event), (0, "accounts/1/events/for-nobody"));
     let stored = gateway.client.stored_events(1).await;
     assert_eq!(stored.len(), 1);
     assert_eq!(
@@ -90,7 +90,7 @@ async fn an_event_for_nobody_is_stored_and_says_so() {
     let receiver = Receiver::start().await;
     gateway.client.subscribe(1, subscription(receiver.url("/"))).await;
     let repeated = gateway.client.publish_as(1, "for-nobody", contact(1)).await;
-    assert!(repeated.duplicate && repeated.delivery_count == 0, "{repeated:?}");
+    assert!(repeated.duplicate && repeated.delivery_count() == 0, "{repeated:?}");
     gateway.client.publish(1, message(1, 7, 1)).await;
     gateway.client.nothing_owed(1).await;
     assert_eq!(receiver.seen().len(), 1);
@@ -166,7 +166,7 @@ async fn a_batch_and_a_stream_deliver_every_event_once() {
         let Some(v1::stream_publish_events_response::Outcome::Result(result)) = response.outcome else {
             panic!("{response:?}")
         };
-        assert_eq!((result.delivery_count, result.duplicate), (1, false));
+        assert_eq!((result.delivery_count(), result.duplicate), (1, false));
         sequences.push(response.sequence);
     }
     assert_eq!(
@@ -194,7 +194,7 @@ async fn an_event_that_is_only_validated_is_neither_stored_nor_sent() {
 
     let only_check =
         |id: &str| v1::PublishEventRequest { validate_only: true, ..publish_request(1, id, contact(1)) };
-    assert_eq!(client.try_publish(only_check("e")).await.unwrap().delivery_count, 1);
+    assert_eq!(client.try_publish(only_check("e")).await.unwrap().delivery_count(), 1);
     client.publish_all([only_check("e"), only_check("f")]).await;
     let create = v1::CreateSubscriptionRequest {
         parent: "accounts/1".into(),
@@ -240,7 +240,7 @@ async fn an_event_of_no_type_is_published_and_delivered_byte_for_byte() {
     let payload = Some(v1::event::Payload::Other(other));
     let event = v1::Event { payload, ..Default::default() };
     let published = gateway.client.publish(1, event).await;
-    assert_eq!(published.delivery_count, 1);
+    assert_eq!(published.delivery_count(), 1);
     let request = &receiver.wait_for(1).await[0];
     assert_eq!(request.body.as_bytes(), json);
     assert_eq!(request.header("webhook-event-type"), "contact_deleted");

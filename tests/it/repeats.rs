@@ -70,14 +70,14 @@ async fn a_delivery_is_the_same_on_every_attempt_in_every_form() {
         gateway
             .client
             .delivery_when(name, "a third attempt that failed", |delivery| {
-                delivery.attempt_count == 3 && delivery.state() == State::Failed
+                delivery.attempt_count() == 3 && delivery.state() == State::Failed
             })
             .await;
     }
     receiver.now(|_| Response::status(200));
     for (to, (_, path)) in of_each {
         let request = v1::ReplayDeliveriesRequest { parent: to.name.clone(), ..Default::default() };
-        let replayed = gateway.client.replay(request).await.replayed_count;
+        let replayed = gateway.client.replay(request).await.replayed_count();
         assert_eq!(usize::try_from(replayed).unwrap(), kinds_at(path).count(), "{path}");
     }
     for name in &deliveries {

@@ -36,18 +36,18 @@ async fn retries_continue_after(how: End) {
     let name = subscribed.delivery(id_of(&published.event));
     for attempts in 1..4 {
         // On disk, and not yet due.
-        let wanted = |delivery: &v1::Delivery| delivery.attempt_count == attempts;
+        let wanted = |delivery: &v1::Delivery| delivery.attempt_count() == attempts;
         let before = gateway.client.delivery_when(&name, "the next attempt", wanted).await;
         assert_eq!(before.state(), State::Retrying);
         end(gateway, how).await;
         gateway = launcher.start().await;
         let after = gateway.client.delivery(&name).await;
-        assert!(after.attempt_count == attempts || after.attempt_count == attempts + 1, "{after:#?}");
+        assert!(after.attempt_count() == attempts || after.attempt_count() == attempts + 1, "{after:#?}");
         assert_eq!(as_stored(&after.attempts[..before.attempts.len()]), as_stored(&before.attempts));
     }
     let delivery = gateway.client.delivery_in(&name, State::Failed).await;
     let numbers: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.number).collect();
-    assert_eq!((delivery.attempt_count, &*numbers), (4, &[1, 2, 3, 4][..]));
+    assert_eq!((delivery.attempt_count(), &*numbers), (4, &[1, 2, 3, 4][..]));
     let seen = receiver.seen();
     assert_eq!(seen.len(), 4, "{how:?}");
     for (one, next) in seen.iter().zip(&seen[1..]) {
@@ -86,7 +86,7 @@ async fn an_attempt_that_is_cut_off_is_made_again_and_not_counted_twice() {
         let gateway = launcher.start().await;
         let name = subscribed.delivery(id_of(&published.event));
         let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
-        assert_eq!(delivery.attempt_count, 1, "{how:?}: {delivery:#?}");
+        assert_eq!(delivery.attempt_count(), 1, "{how:?}: {delivery:#?}");
         let seen = receiver.seen();
         assert_eq!(seen.len(), 2, "{how:?}");
         assert_eq!((seen[0].webhook_id(), &seen[0].body), (seen[1].webhook_id(), &seen[1].body));

@@ -21,7 +21,7 @@ async fn a_created_changed_or_removed_subscription_applies_to_the_very_next_even
     let receiver = Receiver::start().await;
     let gateway = Launcher::new().start().await;
     let client = &gateway.client;
-    let count = async || client.publish(1, contact(1)).await.delivery_count;
+    let count = async || client.publish(1, contact(1)).await.delivery_count();
     let mut expected = 0;
     for _ in 0..10 {
         assert_eq!(count().await, 0);
@@ -55,7 +55,7 @@ async fn a_paused_subscription_collects_and_delivers_everything_when_it_is_resum
     gateway.client.subscribe(1, subscription(receiver.url("/active"))).await;
     gateway.client.pause(&subscribed.name).await;
     for _ in 0..COUNT {
-        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count, 2);
+        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count(), 2);
     }
     receiver.wait_for(COUNT).await;
     gateway.stop().await;
@@ -90,7 +90,7 @@ async fn a_pause_in_the_middle_of_retries_keeps_the_count_of_attempts() {
     gateway.client.resume(&subscribed.name).await;
     let name = subscribed.delivery(id_of(&published.event));
     let delivery = gateway.client.delivery_in(&name, State::Succeeded).await;
-    assert_eq!(usize::try_from(delivery.attempt_count), Ok(receiver.seen().len()));
+    assert_eq!(usize::try_from(delivery.attempt_count()), Ok(receiver.seen().len()));
     gateway.stop().await;
 }
 
@@ -160,7 +160,7 @@ async fn a_subscription_that_owes_something_is_removed_only_by_force() {
     assert_eq!(gone.code(), Code::NotFound);
     assert_eq!(client.deliveries_in(1, &[]).await, []);
     assert_eq!(client.stored_events(1).await.len(), 1, "the event stays");
-    assert_eq!(client.publish(1, contact(1)).await.delivery_count, 0);
+    assert_eq!(client.publish(1, contact(1)).await.delivery_count(), 0);
     assert_eq!(receiver.seen().len(), 1);
     gateway.stop().await;
 }
@@ -204,7 +204,7 @@ async fn a_receiver_that_hangs_does_not_hold_up_another_one() {
     gateway.client.subscribe(1, subscription(healthy.url("/"))).await;
     let start = tokio::time::Instant::now();
     for _ in 0..COUNT {
-        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count, 2);
+        assert_eq!(gateway.client.publish(1, contact(1)).await.delivery_count(), 2);
     }
     healthy.wait_for(COUNT).await;
     assert!(start.elapsed() < TIMEOUT, "it took {:?}", start.elapsed());
@@ -225,7 +225,7 @@ async fn failed_deliveries_are_retried_on_request_and_cancelled_ones_are_not() {
 
     gateway.client.retry(&delivery).await;
     let tried =
-        gateway.client.delivery_when(&delivery, "tried", |delivery| delivery.attempt_count == 2).await;
+        gateway.client.delivery_when(&delivery, "tried", |delivery| delivery.attempt_count() == 2).await;
     assert_eq!(tried.state(), State::Failed, "one attempt for each time it is asked for");
     receiver.now(|_| Response::status(200));
     gateway.client.retry(&delivery).await;
@@ -244,7 +244,7 @@ async fn failed_deliveries_are_retried_on_request_and_cancelled_ones_are_not() {
     gateway.stop().await;
     let gateway = launcher.start().await;
     let cancelled = gateway.client.delivery(&subscribed.delivery(id_of(&second.event))).await;
-    assert_eq!((cancelled.state(), cancelled.attempt_count), (State::Cancelled, 0));
+    assert_eq!((cancelled.state(), cancelled.attempt_count()), (State::Cancelled, 0));
     assert_eq!(receiver.seen().len(), 4, "the cancelled one was never sent");
     gateway.stop().await;
 }
@@ -265,16 +265,17 @@ async fn retrying_a_delivery_of_a_paused_subscription_makes_one_attempt_now_and_
 
     for (name, attempts) in [(&failed, 2), (&pending, 1), (&cancelled, 1)] {
         client.retry(name).await;
-        let is_over =
-            |delivery: &v1::Delivery| delivery.state() == State::Failed && delivery.attempt_count == attempts;
+        let is_over = |delivery: &v1::Delivery| {
+            delivery.state() == State::Failed && delivery.attempt_count() == attempts
+        };
         client.delivery_when(name, "attempted once, in vain", is_over).await;
     }
     receiver.now(|_| Response::status(200));
     client.retry(&failed).await;
-    assert_eq!(client.delivery_in(&failed, State::Succeeded).await.attempt_count, 3);
+    assert_eq!(client.delivery_in(&failed, State::Succeeded).await.attempt_count(), 3);
     assert_eq!(receiver.seen().len(), 5, "one attempt for each request");
     let others = client.delivery(&waiting).await;
-    assert_eq!((others.state(), others.attempt_count), (State::Pending, 0));
+    assert_eq!((others.state(), others.attempt_count()), (State::Pending, 0));
     assert_eq!(client.subscription(&subscribed.name).await.state(), subscription::State::Paused);
     client.resume(&subscribed.name).await;
     client.delivery_in(&waiting, State::Succeeded).await;
@@ -329,7 +330,7 @@ async fn a_subscription_to_all_event_types_gets_every_type_across_changes_and_re
     assert!(shown.all_event_types && shown.event_types.is_empty(), "{shown:?}");
     let mut count = 0;
     for event_type in EventType::all() {
-        assert_eq!(client.publish(1, full(event_type)).await.delivery_count, 1, "{event_type:?}");
+        assert_eq!(client.publish(1, full(event_type)).await.delivery_count(), 1, "{event_type:?}");
         count += 1;
     }
     receiver.wait_for(count).await;
@@ -339,7 +340,7 @@ async fn a_subscription_to_all_event_types_gets_every_type_across_changes_and_re
     let event_types = vec![EventType::ContactCreated.into()];
     let named = v1::Subscription { name: made.name.clone(), event_types, ..Default::default() };
     assert!(!client.update(named).await.all_event_types);
-    assert_eq!(client.publish(1, full(EventType::InboxCreated)).await.delivery_count, 0);
+    assert_eq!(client.publish(1, full(EventType::InboxCreated)).await.delivery_count(), 0);
     client.nothing_owed(1).await;
     gateway.stop().await;
 }

@@ -36,7 +36,7 @@ async fn publish(client: &Client) -> String {
 
 /// When a delivery was attempted first, as reasons are written.
 async fn first_attempt(client: &Client, name: &str) -> String {
-    let delivery = client.delivery_when(name, "attempted", |delivery| delivery.attempt_count > 0).await;
+    let delivery = client.delivery_when(name, "attempted", |delivery| delivery.attempt_count() > 0).await;
     let time = delivery.attempts[0].start_time.unwrap();
     prost_types::Timestamp { nanos: 0, ..time }.to_string()
 }
@@ -54,12 +54,12 @@ async fn it_collects_is_probed_with_the_oldest_and_drains_once_the_endpoint_work
     assert!(reason.starts_with(&format!("Every attempt has failed since {since}")), "{reason}");
     assert!(reason.contains("answered 500"), "{reason}");
 
-    let attempts = client.delivery(&oldest).await.attempt_count;
+    let attempts = client.delivery(&oldest).await.attempt_count();
     for _ in 0..30 {
         publish(client).await;
     }
     // More attempts than its policy allows: it stays owed.
-    let probed = |delivery: &v1::Delivery| delivery.attempt_count >= attempts + 5;
+    let probed = |delivery: &v1::Delivery| delivery.attempt_count() >= attempts + 5;
     let delivery = client.delivery_when(&oldest, "probed", probed).await;
     assert_eq!(delivery.state(), delivery::State::Retrying);
     let sent: BTreeSet<_> = receiver.seen().iter().map(|request| request.webhook_id().to_owned()).collect();
@@ -135,14 +135,14 @@ async fn resuming_by_hand_makes_it_active_at_once_and_probes_used_no_attempts_up
     let subscribed = subscribe(client, &receiver, ATTEMPTS).await;
     let name = subscribed.delivery(&publish(client).await);
     client.subscription_in(&subscribed.name, Suspended).await;
-    let probed = |delivery: &v1::Delivery| delivery.attempt_count == 1 + PROBES;
+    let probed = |delivery: &v1::Delivery| delivery.attempt_count() == 1 + PROBES;
     client.delivery_when(&name, "probed", probed).await;
     receiver.now(|_| Response::status(500));
     client.resume(&subscribed.name).await;
     assert_eq!(client.subscription(&subscribed.name).await.state(), Active);
     let delivery = client.delivery_in(&name, delivery::State::Failed).await;
     // The last probe may not yet have been noted as one.
-    let counted = delivery.attempt_count - PROBES;
+    let counted = delivery.attempt_count() - PROBES;
     assert!((ATTEMPTS - 1..=ATTEMPTS).contains(&counted), "{delivery:#?}");
     gateway.stop().await;
 }
@@ -201,9 +201,9 @@ async fn retrying_a_delivery_of_a_suspended_subscription_makes_one_attempt_now_a
     client.subscription_in(&subscribed.name, Suspended).await;
     let later = subscribed.delivery(&publish(client).await);
     client.retry(&later).await;
-    client.delivery_when(&later, "attempted in vain", |delivery| delivery.attempt_count == 1).await;
+    client.delivery_when(&later, "attempted in vain", |delivery| delivery.attempt_count() == 1).await;
     assert_eq!(client.subscription(&subscribed.name).await.state(), Suspended);
-    assert_eq!(client.delivery(&first).await.attempt_count, 1);
+    assert_eq!(client.delivery(&first).await.attempt_count(), 1);
 
     receiver.now(|_| Response::status(200));
     client.retry(&later).await;

@@ -210,7 +210,7 @@ impl Administrator {
         if !decided.unsure.contains(&name) && !decided.unsure.contains(&of.subscription.name) {
             let delivery = response.delivery.unwrap();
             assert_eq!(delivery.state(), State::Cancelled, "{name}");
-            decided.over.insert(name, delivery.attempt_count);
+            decided.over.insert(name, delivery.attempt_count());
         }
     }
 
@@ -255,7 +255,7 @@ impl Administrator {
             let response = self.replay_once(&request).await;
             match response {
                 Ok(response) => {
-                    self.coverage.add_many(Kind::Replayed, u64::try_from(response.replayed_count).unwrap());
+                    self.coverage.add_many(Kind::Replayed, u64::try_from(response.replayed_count()).unwrap());
                     request.page_token = response.next_page_token;
                     if request.page_token.is_empty() {
                         return;
@@ -291,5 +291,5 @@ impl Administrator {
 }
 
 fn counted(summary: &v1::SummarizeDeliveriesResponse) -> BTreeMap<i32, i64> {
-    summary.counts.iter().filter(|row| row.count > 0).map(|row| (row.state, row.count)).collect()
+    summary.counts.iter().filter(|row| row.count() > 0).map(|row| (row.state, row.count())).collect()
 }

@@ -344,7 +344,7 @@ impl<'a> Check<'a> {
             assert!(names.insert(delivery.name.clone()), "{} is there twice", delivery.name);
             if let Some(attempts) = over.get(&delivery.name) {
                 // One was under way, perhaps.
-                assert!(delivery.attempt_count <= attempts + 1, "{} was cancelled", delivery.name);
+                assert!(delivery.attempt_count() <= attempts + 1, "{} was cancelled", delivery.name);
             }
         }
         let counts: BTreeMap<_, _> = counts
@@ -368,7 +368,7 @@ impl<'a> Check<'a> {
         let arrivals = self.post(*key).arrivals;
         let crashes =
             self.outcome.coverage.of(Kind::GatewayCrashed) + self.outcome.coverage.of(Kind::GatewayCutShort);
-        let most = u64::try_from(delivery.attempt_count).unwrap() + crashes;
+        let most = u64::try_from(delivery.attempt_count()).unwrap() + crashes;
         assert!(arrivals as u64 <= most, "{} arrived {arrivals} times: {delivery:#?}", delivery.name);
     }
 

@@ -176,7 +176,7 @@ impl Publisher {
         for (index, result) in &results {
             assert_eq!(result.event, names[*index]);
             self.coverage.add(if result.duplicate { Kind::PublishedAgain } else { kind });
-            known.acknowledged.insert(result.event.clone(), result.delivery_count);
+            known.acknowledged.insert(result.event.clone(), result.delivery_count());
         }
         results.len() == names.len()
     }

@@ -423,7 +423,7 @@ impl Client {
                 State::Cancelled => &mut counts.cancelled,
                 State::Unspecified => panic!("no state: {row:?}"),
             };
-            *count += usize::try_from(row.count).unwrap();
+            *count += usize::try_from(row.count()).unwrap();
         }
         counts
     }

@@ -61,7 +61,7 @@ impl EventService for Echo {
     ) -> Result<Response<v1::PublishEventResponse>, Status> {
         // About as long as the gateway's response.
         let event = format!("{}/events/00000000-0000-0000-0000-000000000000", request.get_ref().parent);
-        let result = v1::PublishResult { event, delivery_count: 1, ..v1::PublishResult::default() };
+        let result = v1::PublishResult { event, delivery_count: Some(1), ..v1::PublishResult::default() };
         Ok(Response::new(v1::PublishEventResponse { result: Some(result) }))
     }
 

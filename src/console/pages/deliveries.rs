@@ -48,7 +48,7 @@ impl Row {
             webhook: webhook.to_owned(),
             event: EventName::of(delivery.event_type),
             badge: Badge::of_delivery(delivery.state()),
-            attempts: delivery.attempt_count,
+            attempts: delivery.attempt_count(),
             response: delivery.attempts.last().map(response).unwrap_or_default(),
             created: time(delivery.create_time),
         }

@@ -123,7 +123,7 @@ async fn run(visitor: &Visitor, account: i64, fields: &Fields, counts_only: bool
         let replayed =
             visitor.api.deliveries().replay_deliveries(visitor.api.request(request.clone())).await?;
         let replayed = replayed.into_inner();
-        count += i64::from(replayed.replayed_count);
+        count += i64::from(replayed.replayed_count());
         request.page_token = replayed.next_page_token;
         if request.page_token.is_empty() {
             break;

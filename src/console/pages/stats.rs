@@ -48,10 +48,10 @@ pub(super) async fn stats(api: &Api, parent: &str, period: Period) -> Called<Sta
     let response = api.deliveries().get_delivery_stats(api.request(request)).await?.into_inner();
     let mut stats = Stats { since: time(response.since_time), ..Stats::default() };
     for bucket in &response.buckets {
-        stats.succeeded += bucket.succeeded_count;
-        stats.failed += bucket.failed_attempt_count;
-        stats.given_up += bucket.given_up_count;
-        stats.bars.push(Bar { good: bucket.succeeded_count, bad: bucket.failed_attempt_count });
+        stats.succeeded += bucket.succeeded_count();
+        stats.failed += bucket.failed_attempt_count();
+        stats.given_up += bucket.given_up_count();
+        stats.bars.push(Bar { good: bucket.succeeded_count(), bad: bucket.failed_attempt_count() });
     }
     stats.p50 = view::proto_duration(response.latency_p50);
     stats.p95 = view::proto_duration(response.latency_p95);

@@ -112,7 +112,7 @@ impl Troubled {
             badge: Badge::of_webhook(webhook),
             error: view::visible(error),
             since: Time::of(webhook.failing_since_time),
-            owed: view::number(webhook.owed_count),
+            owed: view::number(webhook.owed_count()),
         }
     }
 }

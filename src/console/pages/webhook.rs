@@ -76,7 +76,7 @@ impl Webhook {
             last_success: time(webhook.last_success_time),
             last_failure: time(webhook.last_failure_time),
             last_error: view::visible(&webhook.last_error),
-            owed: webhook.owed_count,
+            owed: webhook.owed_count(),
             all_events: webhook.all_event_types,
             events: webhook.event_types.iter().map(|event| EventName::of(*event)).collect(),
             inboxes: inboxes.join(", "),
@@ -225,7 +225,7 @@ async fn counts(api: &Api, account: i64, parent: &str) -> Called<Vec<Count>> {
         .map(|count| {
             let badge = Badge::of_delivery(count.state());
             let href = format!("/accounts/{account}/deliveries?webhook={id}&state={}", badge.word);
-            Count { badge, count: view::number(count.count), href }
+            Count { badge, count: view::number(count.count()), href }
         })
         .collect())
 }

@@ -119,7 +119,7 @@ pub(super) async fn list(
         state: state.to_owned(),
         is_empty: all.is_empty(),
         owed: view::counted(
-            all.iter().map(|webhook| webhook.owed_count).sum(),
+            all.iter().map(|webhook| webhook.owed_count()).sum(),
             "delivery waits",
             "deliveries wait",
         ),
@@ -182,7 +182,7 @@ impl Row {
                 .collect(),
             all_events: webhook.all_event_types,
             more_events: webhook.event_types.len().saturating_sub(EVENTS_SHOWN),
-            owed: view::number(webhook.owed_count),
+            owed: view::number(webhook.owed_count()),
             spark: Sparkline(hour.bars),
         }
     }

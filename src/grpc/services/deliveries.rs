@@ -281,7 +281,7 @@ async fn replay(
         ..Cursor::default()
     });
     let result = v1::ReplayDeliveriesResponse {
-        replayed_count: i32::try_from(replayed.count).unwrap_or(i32::MAX),
+        replayed_count: Some(i32::try_from(replayed.count).unwrap_or(i32::MAX)),
         next_page_token: tokens.write(next),
     };
     Ok(Applied { result, changed: replayed.count > 0 })

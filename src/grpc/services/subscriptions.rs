@@ -287,7 +287,7 @@ async fn delete(
     delete: DeleteSubscription,
 ) -> Result<v1::DeleteSubscriptionResponse, GrpcError> {
     let dropped = gateway.delete_subscription(delete).await?;
-    Ok(v1::DeleteSubscriptionResponse { dropped_count: i32::try_from(dropped).unwrap_or(i32::MAX) })
+    Ok(v1::DeleteSubscriptionResponse { dropped_count: Some(i32::try_from(dropped).unwrap_or(i32::MAX)) })
 }
 
 async fn pause(
@@ -395,7 +395,7 @@ fn fingerprint(mut request: v1::CreateSubscriptionRequest) -> [u8; 32] {
         subscription.update_time = None;
         subscription.etag = String::new();
         subscription.public_key = String::new();
-        subscription.owed_count = 0;
+        subscription.owed_count = None;
         subscription.failing_since_time = None;
         subscription.last_success_time = None;
         subscription.last_failure_time = None;

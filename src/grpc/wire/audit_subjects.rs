@@ -98,7 +98,7 @@ impl AuditedRequest for v1::DeleteSubscriptionRequest {
     }
 
     fn record_result(response: &Self::Response, end: &mut AuditEnd) {
-        end.parameters = parameters([("dropped_count", Some(response.dropped_count.to_string()))]);
+        end.parameters = parameters([("dropped_count", Some(response.dropped_count().to_string()))]);
     }
 }
 
@@ -234,7 +234,7 @@ impl AuditedRequest for v1::ReplayDeliveriesRequest {
     }
 
     fn record_result(response: &Self::Response, end: &mut AuditEnd) {
-        end.parameters = parameters([("replayed_count", Some(response.replayed_count.to_string()))]);
+        end.parameters = parameters([("replayed_count", Some(response.replayed_count().to_string()))]);
     }
 }
 

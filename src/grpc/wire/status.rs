@@ -147,7 +147,7 @@ impl GrpcError {
             reason: reason.into(),
             message: cut(&message, MESSAGE_BYTES_MAX),
             field_violations: field_violations.collect(),
-            message_index: i64::try_from(message_index).unwrap_or(i64::MAX),
+            message_index: Some(i64::try_from(message_index).unwrap_or(i64::MAX)),
         }
     }
 }

@@ -45,7 +45,7 @@ pub(in crate::grpc) fn subscription_with_health(
     let SubscriptionHealth { owed, latest, rate_limited } = gateway.health(stored);
     v1::Subscription {
         rate_limited,
-        owed_count: i64::try_from(owed).unwrap_or(i64::MAX),
+        owed_count: Some(i64::try_from(owed).unwrap_or(i64::MAX)),
         failing_since_time: latest.failing_since.map(Into::into),
         last_success_time: latest.last_success.map(Into::into),
         last_failure_time: latest.last_failure.map(Into::into),
@@ -60,7 +60,7 @@ pub(in crate::grpc) fn delivery_stats(
     since: UnixMicros,
     bucket: Duration,
 ) -> v1::GetDeliveryStatsResponse {
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let count = |count: u64| Some(i64::try_from(count).unwrap_or(i64::MAX));
     let starts = std::iter::successors(Some(report.start), |start| Some(start.plus(bucket)));
     let buckets = starts.zip(&report.buckets).map(|(start, counts)| v1::DeliveryStatsBucket {
         start_time: Some(start.into()),
@@ -177,7 +177,7 @@ pub(in crate::grpc) fn publish_result(published: Published) -> v1::PublishResult
         event: id.map(|id| EventName { account, id }.to_text()).unwrap_or_default(),
         create_time: create_time.map(Into::into),
         duplicate,
-        delivery_count: int32(delivery_count),
+        delivery_count: Some(int32(delivery_count)),
         warnings: dropped.into_iter().map(warning).collect(),
     }
 }
@@ -204,7 +204,7 @@ pub(in crate::grpc) fn delivery(subscription: &Subscription, record: &DeliveryRe
         event: event.name.to_string(),
         event_type: event.event_type().into(),
         state: delivery_state(record.state).into(),
-        attempt_count: int32(record.attempt_count),
+        attempt_count: Some(int32(record.attempt_count)),
         next_attempt_time: match record.state {
             DeliveryState::Retrying { due } => Some(due.into()),
             _ => None,
@@ -228,7 +228,7 @@ pub(in crate::grpc) fn summary(summary: &Summary) -> v1::SummarizeDeliveriesResp
     ];
     let row = |(state, count): (State, u64)| v1::DeliveryCount {
         state: state.into(),
-        count: i64::try_from(count).unwrap_or(i64::MAX),
+        count: Some(i64::try_from(count).unwrap_or(i64::MAX)),
     };
     v1::SummarizeDeliveriesResponse {
         counts: rows.map(row).to_vec(),

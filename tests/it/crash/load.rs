@@ -83,7 +83,7 @@ impl Load {
     }
 
     fn acknowledge(&self, number: i64, result: &v1::PublishResult) {
-        let deliveries = usize::try_from(result.delivery_count).unwrap();
+        let deliveries = usize::try_from(result.delivery_count()).unwrap();
         assert_eq!((id_of(&result.event), deliveries), (&*event_id(number), self.subscriptions));
         self.acknowledged.send_modify(|acknowledged| assert!(acknowledged.insert(number)));
     }

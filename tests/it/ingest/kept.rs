@@ -209,7 +209,7 @@ async fn an_inbox_event_that_names_no_inbox_goes_to_subscriptions_that_name_none
     assert_eq!((response.status, &response.json()["event_type"]), (200, &Value::Null), "{response:?}");
     let payload = Payload::InboxCreated(v1::InboxCreated::default());
     let published = client.publish(ACCOUNT, v1::Event { payload: Some(payload), ..Default::default() }).await;
-    assert_eq!(published.delivery_count, 2);
+    assert_eq!(published.delivery_count(), 2);
     let seen = receiver.wait_for(4).await;
     client.nothing_owed(ACCOUNT).await;
     assert_eq!(receiver.seen().len(), 4);
