@@ -17,6 +17,7 @@ use crate::{
     proto::v1::{self, EventType},
 };
 
+mod account;
 pub mod catalogue;
 mod content;
 pub mod dropped;
@@ -31,6 +32,7 @@ pub mod samples;
 mod validate;
 pub mod webhook;
 
+pub use account::account_in_payload;
 pub use content::EventContent;
 pub use validate::{FIELD_VIOLATIONS_MAX, NESTING_MAX, VALUE_NESTING_MAX, check};
 

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Command;
 use mimalloc::MiMalloc;
-use tidings::commands::{EX_USAGE, backup, check, config, demo, dev, import, receive, rotate_keys, serve};
+use tidings::commands::{
+    EX_USAGE, admin, backup, check, config, demo, dev, import, manual, receive, rotate_keys, serve,
+};
 
 /// An event is many small allocations that one thread makes and another frees. The system's allocator is slow
 /// at that.
@@ -32,12 +34,15 @@ fn main() -> ExitCode {
         Some(("import", matches)) => import::execute(matches),
         Some(("demo", matches)) => demo::execute(matches),
         Some(("dev", matches)) => dev::execute(matches),
-        _ => unreachable!("clap requires one of these subcommands"),
+        Some(("completions", matches)) => manual::print_completions(matches, command()),
+        Some(("man", matches)) => manual::write_pages(matches, command()),
+        Some(("version", _)) => manual::print_version(),
+        _ => admin::execute(&matches),
     }
 }
 
 fn command() -> Command {
-    Command::new("tidings")
+    let program = Command::new("tidings")
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
@@ -50,5 +55,9 @@ fn command() -> Command {
         .subcommand(receive::command("receive"))
         .subcommand(import::command("import"))
         .subcommand(demo::command("demo"))
-        .subcommand(dev::command("dev"))
+        .subcommand(dev::command("dev"));
+    admin::add_to(program)
+        .subcommand(manual::completions_command("completions"))
+        .subcommand(manual::man_command("man"))
+        .subcommand(manual::version_command("version"))
 }

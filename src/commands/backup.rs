@@ -1,8 +1,6 @@
 //! `tidings backup`: copies the data of a running gateway into a directory.
 
 use std::{
-    env,
-    ffi::OsString,
     fmt,
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
@@ -18,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::{
-    connection::{Connection, ConnectionArguments, chain},
+    connection::{Connection, ConnectionArguments, Environment, chain},
     exit_code, print, print_error, run_until_signal,
 };
 use crate::{
@@ -125,8 +123,7 @@ pub fn command(name: &'static str) -> Command {
 pub fn execute(matches: &ArgMatches) -> ExitCode {
     let backup = || {
         let arguments = Arguments::from_arg_matches(matches)?;
-        let token = env::var_os(crate::config::TOKEN_ENVIRONMENT);
-        match run_until_signal(1, async |shutdown| Ok(run(&arguments, token, shutdown).await))? {
+        match run_until_signal(1, async |shutdown| Ok(run(&arguments, shutdown).await))? {
             Ok(made) => print(&describe(&arguments, &made)).map(|()| ExitCode::SUCCESS),
             Err(failure) => {
                 print_error(format_args!("tidings: {failure}"));
@@ -158,14 +155,10 @@ fn describe(arguments: &Arguments, made: &Made) -> String {
     )
 }
 
-async fn run(
-    arguments: &Arguments,
-    token: Option<OsString>,
-    shutdown: CancellationToken,
-) -> Result<Made, Failure> {
-    arguments.connection.check().map_err(Failure::Misused)?;
+async fn run(arguments: &Arguments, shutdown: CancellationToken) -> Result<Made, Failure> {
+    let target = arguments.connection.resolve(&Environment::of_process()).map_err(Failure::Misused)?;
     BackupReceiver::check_empty(&arguments.to)?;
-    let connection = arguments.connection.read(token).map_err(Failure::Failed)?;
+    let connection = target.open().map_err(Failure::Failed)?;
     let beginning = begin(&connection);
     let (start, parts) = shutdown.run_until_cancelled(beginning).await.ok_or(Failure::Interrupted)??;
     let format = u32::try_from(start.format).unwrap_or_default();

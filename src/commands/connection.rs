@@ -1,8 +1,8 @@
 //! The connection to a running gateway, for the commands that call one.
 
-use std::{error::Error, ffi::OsString, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{anyhow, ensure};
+use anyhow::anyhow;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
@@ -15,54 +15,51 @@ use tonic::{
 use tower::service_fn;
 
 mod address;
+pub(super) mod contexts;
 mod identity;
+mod target;
 
 pub use address::Address;
+pub(super) use target::{Environment, parse_account};
 
 /// Limit on connecting, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which gateway, and the credentials of both ends.
-#[derive(Clone, Debug, clap::Args)]
+/// Which gateway, and the credentials of both ends. Values that are not given here come from the environment, and
+/// then from a context: [`ConnectionArguments::resolve`].
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
 pub struct ConnectionArguments {
-    /// The gateway's gRPC address: http:// or https://, a host and a port.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
-    pub address: Address,
+    /// The gateway's gRPC address: http:// or https://, a host and a port. [default: http://127.0.0.1:50051]
+    ///
+    /// [env: TIDINGS_ADDRESS]
+    #[arg(long, value_name = "URL", global = true)]
+    pub address: Option<Address>,
     /// File with the access token.
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// [env: TIDINGS_TOKEN_FILE, or the token itself in TIDINGS_TOKEN]
+    #[arg(long, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
     /// PEM file with the certificate authorities to trust for https, instead of the system's.
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// [env: TIDINGS_CA]
+    #[arg(long, value_name = "FILE", global = true)]
     pub ca: Option<PathBuf>,
-    /// PEM file with the client certificate, followed by its chain.
-    #[arg(long, value_name = "FILE", requires = "key")]
+    /// PEM file with the client certificate, followed by its chain. Needs --key.
+    ///
+    /// [env: TIDINGS_CERT]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
     pub cert: Option<PathBuf>,
-    /// PEM file with the private key of the client certificate.
-    #[arg(long, value_name = "FILE", requires = "cert")]
+    /// PEM file with the private key of the client certificate. Needs --cert.
+    ///
+    /// [env: TIDINGS_KEY]
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
     pub key: Option<PathBuf>,
-}
-
-impl ConnectionArguments {
-    /// Checks arguments that depend on each other.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        let wants_tls = self.ca.is_some() || self.cert.is_some();
-        ensure!(
-            self.address.is_https() || !wants_tls,
-            "--ca and --cert are for https only, but --address is {}",
-            self.address
-        );
-        Ok(())
-    }
-
-    /// Reads the files. `token` is the value of the variable [`crate::config::TOKEN_ENVIRONMENT`].
+    /// Context to take these values from, instead of the current one. `tidings context` manages them.
     ///
-    /// # Errors
-    ///
-    /// A file cannot be read or used, or there are two tokens.
-    pub(super) fn read(&self, token: Option<OsString>) -> anyhow::Result<Connection> {
-        let token = identity::token(self.token_file.as_deref(), token)?;
-        Ok(Connection { address: self.address.clone(), tls: identity::tls(self)?, token })
-    }
+    /// [env: TIDINGS_CONTEXT]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub context: Option<String>,
 }
 
 /// The address of a gateway, and the credentials of both ends.
@@ -79,7 +76,7 @@ impl Connection {
     ///
     /// The system has no certificate authorities.
     pub(super) fn anonymous(address: Address) -> anyhow::Result<Self> {
-        ConnectionArguments { address, token_file: None, ca: None, cert: None, key: None }.read(None)
+        target::Target::anonymous(address).open()
     }
 
     /// Connects.

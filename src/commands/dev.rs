@@ -122,13 +122,7 @@ fn receiver(arguments: &Arguments, gateway: Address) -> receive::Arguments {
             types: Vec::new(),
             format: arguments.format,
             url: None,
-            connection: ConnectionArguments {
-                address: gateway,
-                token_file: None,
-                ca: None,
-                cert: None,
-                key: None,
-            },
+            connection: ConnectionArguments { address: Some(gateway), ..ConnectionArguments::default() },
         },
     }
 }

@@ -2,8 +2,6 @@
 //! gRPC, in their order.
 
 use std::{
-    env,
-    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -15,11 +13,14 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
 use self::{client::Client, publish::Publisher, report::Report};
-use super::{connection::ConnectionArguments, exit_code, json_form::JsonForm, print_error, run_until_signal};
-use crate::{
-    config::{TOKEN_ENVIRONMENT, parse_duration},
-    domain::ids::AccountId,
+use super::{
+    connection::{ConnectionArguments, Environment},
+    ending::Ending,
+    exit_code,
+    json_form::JsonForm,
+    run_until_signal,
 };
+use crate::{config::parse_duration, domain::ids::AccountId};
 
 mod client;
 mod objects;
@@ -30,6 +31,7 @@ mod report;
 pub use objects::OBJECT_BYTES_MAX;
 #[cfg(any(test, fuzzing))]
 pub use objects::fuzz;
+pub(super) use reader::account_of as account_of_body;
 
 /// The end of the help text.
 const AFTER_HELP: &str = "\
@@ -41,7 +43,7 @@ You can safely repeat an import. The event's id is derived from the account, the
 it in the input (all files together). Objects that are already stored are not published again, for as long as the gateway keeps them \
 (retention_age). Two equal objects in one input are two events.
 
-The access token comes from --token-file or from the environment variable TIDINGS_TOKEN. It needs the scope publish.
+The access token comes from --token-file, the environment variable TIDINGS_TOKEN, or the context. It needs the scope publish.
 
 Exit codes:
   0    All objects are published, now or before.
@@ -90,49 +92,6 @@ pub struct Arguments {
     pub objects_max: u64,
 }
 
-/// End of a run.
-#[derive(Debug)]
-pub enum Ending {
-    /// All objects are published, now or before.
-    Complete,
-    /// Some objects were refused; all others are published.
-    Refused,
-    /// A signal ended the run.
-    Interrupted,
-    /// The gateway could not be reached, or had no room until the retries ended.
-    Unavailable(anyhow::Error),
-    /// The caller is not allowed to publish.
-    Denied(anyhow::Error),
-    /// The arguments contradict each other.
-    Misused(anyhow::Error),
-    /// Something else failed: a file cannot be read, or the gateway sent an unexpected response.
-    Failed(anyhow::Error),
-}
-
-impl Ending {
-    /// The exit code, from `sysexits.h` where it has one.
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Complete => 0,
-            Self::Failed(_) => 1,
-            Self::Misused(_) => 64,
-            Self::Refused => 65,
-            Self::Unavailable(_) => 75,
-            Self::Denied(_) => 77,
-            Self::Interrupted => 130,
-        }
-    }
-
-    fn error(&self) -> Option<&anyhow::Error> {
-        match self {
-            Self::Complete | Self::Refused | Self::Interrupted => None,
-            Self::Unavailable(error) | Self::Denied(error) | Self::Misused(error) | Self::Failed(error) => {
-                Some(error)
-            }
-        }
-    }
-}
-
 /// The arguments of the command.
 pub fn command(name: &'static str) -> Command {
     Arguments::augment_args(Command::new(name))
@@ -142,8 +101,7 @@ pub fn command(name: &'static str) -> Command {
 pub fn execute(matches: &ArgMatches) -> ExitCode {
     let import = || {
         let arguments = Arguments::from_arg_matches(matches)?;
-        let token = env::var_os(TOKEN_ENVIRONMENT);
-        run_until_signal(1, async |shutdown| Ok(run(arguments, token, shutdown).await))
+        run_until_signal(1, async |shutdown| Ok(run(arguments, shutdown).await))
     };
     match import() {
         Ok(ending) => ExitCode::from(ending.code()),
@@ -152,29 +110,22 @@ pub fn execute(matches: &ArgMatches) -> ExitCode {
 }
 
 /// Publishes the objects of the files or of standard input. Refusals and errors go to standard error, the
-/// counts to standard output. `token` is the value of the variable
-/// [`TOKEN_ENVIRONMENT`].
-pub async fn run(arguments: Arguments, token: Option<OsString>, shutdown: CancellationToken) -> Ending {
-    let ending = match start(&arguments, token, &shutdown).await {
+/// counts to standard output.
+async fn run(arguments: Arguments, shutdown: CancellationToken) -> Ending {
+    let ending = match start(&arguments, &shutdown).await {
         Ok(publisher) => publish(&arguments, publisher, shutdown).await,
         Err(ending) => ending,
     };
-    if let Some(error) = ending.error() {
-        print_error(format_args!("tidings: {error:#}"));
-    }
+    ending.print();
     ending
 }
 
-async fn start(
-    arguments: &Arguments,
-    token: Option<OsString>,
-    shutdown: &CancellationToken,
-) -> Result<Option<Client>, Ending> {
-    arguments.connection.check().map_err(Ending::Misused)?;
+async fn start(arguments: &Arguments, shutdown: &CancellationToken) -> Result<Option<Client>, Ending> {
+    let target = arguments.connection.resolve(&Environment::of_process()).map_err(Ending::Misused)?;
     if arguments.dry_run {
         return Ok(None);
     }
-    let connection = arguments.connection.read(token).map_err(Ending::Failed)?;
+    let connection = target.open().map_err(Ending::Failed)?;
     let connecting = Client::connect(connection, arguments.retry_for, shutdown.clone());
     match shutdown.run_until_cancelled(connecting).await {
         None => Err(Ending::Interrupted),

@@ -20,14 +20,17 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
+pub mod admin;
 pub mod backup;
 pub mod check;
 pub mod config;
 mod connection;
 pub mod demo;
 pub mod dev;
+mod ending;
 pub mod import;
 mod json_form;
+pub mod manual;
 pub mod receive;
 pub mod rotate_keys;
 pub mod serve;
@@ -80,6 +83,19 @@ fn print_error(line: fmt::Arguments<'_>) {
 
 fn print(text: &str) -> anyhow::Result<()> {
     io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
+/// Text of others, for a terminal: control characters are escaped, and the length is limited.
+fn printable(text: &str, chars_max: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(chars_max));
+    for (count, char) in text.chars().enumerate() {
+        if count == chars_max {
+            shown.push('…');
+            break;
+        }
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    shown
 }
 
 /// Prints the error, if there is one.

@@ -28,6 +28,19 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The flag, and the environment variable, that name the file.
 const CONFIG: &str = "config";
 const CONFIG_ENVIRONMENT: &str = "TIDINGS_CONFIG";
+/// The settings that most operators look for first, in this order: the short help of a command has no others.
+const FIRST: [&str; 10] = [
+    "data_dir",
+    "grpc_listen",
+    "http_listen",
+    "console_listen",
+    "grpc_tls_cert_file",
+    "grpc_tls_key_file",
+    "admin_token_file",
+    "egress_allow",
+    "retention_age",
+    "log_level",
+];
 /// The longest name that is compared with those of settings. A longer one is no misspelling.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -51,10 +64,18 @@ impl Flags {
             .long_help(format!("A TOML file with settings. [env: {CONFIG_ENVIRONMENT}]"));
         let unchecked = |setting: Setting| {
             let (short, long) = (setting.short_help(), setting.long_help());
+            let rank = FIRST.iter().position(|first| setting.key() == *first);
             let arg = setting.0.help(short).long_help(long);
-            arg.value_parser(ValueParser::os_string()).hide_default_value(true)
+            let arg = arg.value_parser(ValueParser::os_string()).hide_default_value(true);
+            match rank {
+                Some(rank) => arg.display_order(rank),
+                None => arg.hide_short_help(true),
+            }
         };
-        command.arg(config).args(Setting::all::<T>().into_iter().map(unchecked)).after_help(
+        let command = command.arg(config).args(Setting::all::<T>().into_iter().map(unchecked));
+        let command =
+            command.after_help("These are the settings to look at first: --help shows all of them.");
+        command.after_long_help(
             "A flag goes before its environment variable, that before the file, and that before the default. \
              The environment variable of --grpc-listen is TIDINGS_GRPC_LISTEN, and its key in the file grpc_listen.",
         )
@@ -145,7 +166,7 @@ impl Reader {
     /// Reads our variables. One that is no setting may be meant for something else: it is a warning.
     pub(super) fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let is_setting = |name: &str| {
-            let is_other = name == CONFIG_ENVIRONMENT || variables::VARIABLES.contains(&name);
+            let is_other = name == CONFIG_ENVIRONMENT || variables::is_other(name);
             name.starts_with(ENVIRONMENT_PREFIX) && !is_other && !is_kubernetes_service(name)
         };
         let mut variables: Vec<_> = variables

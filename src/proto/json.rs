@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use prost_types::FileDescriptorSet;
-use serde::ser::Error as _;
+use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::Value;
 
 use super::{DESCRIPTORS, codec::Unreadable};
@@ -48,11 +48,40 @@ pub fn from_json<M: Message + Name + Default>(json: &str) -> Result<M, serde_jso
 
 /// A message as JSON. Fields that are not set are left out, other than those whose zero is a value (`optional`).
 pub fn to_json<M: Message + Name>(message: &M) -> Value {
+    let dynamic = reflect(message);
+    let json = dynamic.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new());
+    json.expect("a message whose type is in the pool has a form in JSON")
+}
+
+/// A message to be written as JSON, with its fields in the order of their numbers.
+pub struct OrderedJson {
+    message: DynamicMessage,
+    options: SerializeOptions,
+}
+
+impl OrderedJson {
+    /// With every field that has a default: zero counts and empty lists are there.
+    pub fn full<M: Message + Name>(message: &M) -> Self {
+        Self { message: reflect(message), options: SerializeOptions::new().skip_default_fields(false) }
+    }
+
+    /// Without fields that are not set, as [`to_json`].
+    pub fn set<M: Message + Name>(message: &M) -> Self {
+        Self { message: reflect(message), options: SerializeOptions::new() }
+    }
+}
+
+impl Serialize for OrderedJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.message.serialize_with_options(serializer, &self.options)
+    }
+}
+
+/// A message whose fields can be looked at by their descriptors.
+pub fn reflect<M: Message + Name>(message: &M) -> DynamicMessage {
     let mut dynamic = DynamicMessage::new(descriptor::<M>());
     dynamic.transcode_from(message).expect("the message is of this type");
     dynamic
-        .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
-        .expect("a message whose type is in the pool has a form in JSON")
 }
 
 /// Reads one message of this type as JSON, and appends it to `encoded` as protobuf.

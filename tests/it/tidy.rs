@@ -100,7 +100,19 @@ const LAYERS: [(&str, &[&str]); 24] = [
     ),
     (
         "commands",
-        &["app", "config", "console", "domain", "event", "listen", "proto", "shutdown", "store", "telemetry"],
+        &[
+            "app",
+            "clock",
+            "config",
+            "console",
+            "domain",
+            "event",
+            "listen",
+            "proto",
+            "shutdown",
+            "store",
+            "telemetry",
+        ],
     ),
     (
         "fuzzing",

@@ -1,5 +1,6 @@
 //! The program as people run it: the real binary, its arguments, its output, its exit code.
 
+mod administering;
 mod checking;
 mod configuration;
 mod demonstrating;

@@ -1,7 +1,6 @@
 //! Credentials: the access token, the client certificate, and the authorities to trust.
 
 use std::{
-    ffi::OsString,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -15,7 +14,7 @@ use rustls::{
 };
 use tonic::metadata::{Ascii, MetadataValue};
 
-use super::ConnectionArguments;
+use super::target::{Target, TokenSource};
 use crate::{
     config::TOKEN_ENVIRONMENT,
     domain::{access::TOKEN_CHARS_MAX, secret::Secret, subscription::tls::provider},
@@ -30,18 +29,11 @@ const PEM_FILE_BYTES_MAX: u64 = 4 << 20;
 ///
 /// # Errors
 ///
-/// Both sources have a token, or it cannot be read, or it is malformed.
-pub(super) fn token(
-    file: Option<&Path>,
-    variable: Option<OsString>,
-) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
-    let variable = variable.filter(|value| !value.is_empty());
-    let text = match (file, variable) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => {
-            anyhow::bail!("there is a token in --token-file and one in {TOKEN_ENVIRONMENT}: remove one")
-        }
-        (Some(file), None) => {
+/// The token cannot be read, or it is malformed.
+pub(super) fn token(source: &TokenSource) -> anyhow::Result<Option<MetadataValue<Ascii>>> {
+    let text = match source {
+        TokenSource::None => return Ok(None),
+        TokenSource::File(file) => {
             let context = || format!("cannot read the token file {}", file.display());
             let bytes = read(file, TOKEN_FILE_BYTES_MAX).with_context(context)?;
             Secret::new(
@@ -50,8 +42,9 @@ pub(super) fn token(
                     .with_context(context)?,
             )
         }
-        (None, Some(value)) => {
-            Secret::new(value.into_string().map_err(|_| anyhow::anyhow!("{TOKEN_ENVIRONMENT} is not UTF-8"))?)
+        TokenSource::Variable(value) => {
+            let text = value.clone().into_string();
+            Secret::new(text.map_err(|_| anyhow::anyhow!("{TOKEN_ENVIRONMENT} is not UTF-8"))?)
         }
     };
     let token = text.expose().trim();
@@ -70,19 +63,19 @@ pub(super) fn token(
 /// # Errors
 ///
 /// A file cannot be read or parsed, or the system has no certificate authorities.
-pub(super) fn tls(arguments: &ConnectionArguments) -> anyhow::Result<Option<Arc<ClientConfig>>> {
-    if !arguments.address.is_https() {
+pub(super) fn tls(target: &Target) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+    if !target.address.is_https() {
         return Ok(None);
     }
-    let roots = match &arguments.ca {
+    let roots = match &target.ca {
         Some(file) => authorities(file).with_context(|| format!("cannot use --ca {}", file.display()))?,
         None => system_authorities()?,
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
-    let mut config = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => {
+    let mut config = match &target.client_certificate {
+        Some((cert, key)) => {
             let chain =
                 certificates(cert).with_context(|| format!("cannot use --cert {}", cert.display()))?;
             let context = || format!("cannot use --key {}", key.display());
@@ -92,7 +85,7 @@ pub(super) fn tls(arguments: &ConnectionArguments) -> anyhow::Result<Option<Arc<
                 .with_context(context)?;
             builder.with_client_auth_cert(chain, key).with_context(context)?
         }
-        _ => builder.with_no_client_auth(),
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Some(Arc::new(config)))
@@ -140,11 +133,10 @@ mod tests {
     #[test]
     fn an_error_about_a_malformed_token_does_not_contain_it() {
         for wrong in ["two words", "  ", "caf\u{e9}-secret", "a\nsecret"] {
-            let error = format!("{:#}", token(None, Some(wrong.into())).unwrap_err());
+            let error = format!("{:#}", token(&TokenSource::Variable(wrong.into())).unwrap_err());
             assert!(!error.contains("secret") && !error.contains("words"), "{error}");
         }
-        assert_eq!(token(None, Some("".into())).unwrap(), None);
-        let value = token(None, Some(" word\n".into())).unwrap().unwrap();
+        let value = token(&TokenSource::Variable(" word\n".into())).unwrap().unwrap();
         assert_eq!(value.to_str().unwrap(), "Bearer word");
         assert!(!format!("{value:?}").contains("word"));
     }

@@ -7,12 +7,11 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{
-    Ending,
     client::{CallError, Client},
     reader::{Event, Item},
     report::{self, Position, Report},
 };
-use crate::proto::v1::PublishEventRequest;
+use crate::{commands::ending::Ending, proto::v1::PublishEventRequest};
 
 /// Most bytes of encoded events in one call. A larger event gets a call of its own. The gateway's default
 /// limit on messages is 4 MiB.

@@ -177,8 +177,8 @@ impl Reader {
     }
 }
 
-/// The account that a body names.
-fn account_of(body: &[u8]) -> Result<AccountId, String> {
+/// The account that a body names. Errors continue a sentence about the body.
+pub(in crate::commands) fn account_of(body: &[u8]) -> Result<AccountId, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| format!("is not JSON: {error}"))?;
     let found = ACCOUNTS.iter().find_map(|path| value.pointer(path));
     let found = found.ok_or("does not name its account: use --account")?;

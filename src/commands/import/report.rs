@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Arguments, Ending, print_error};
+use super::Arguments;
+use crate::commands::{ending::Ending, print_error, printable};
 
 /// Most faults that are printed for one object.
 const FAULTS_PRINTED_MAX: usize = 10;
@@ -102,24 +103,12 @@ impl Report {
 /// The faults of an object to print: the first ones, each as one line of bounded length.
 pub(super) fn describe(faults: impl ExactSizeIterator<Item = String>) -> Vec<String> {
     let more = faults.len().saturating_sub(FAULTS_PRINTED_MAX);
-    let mut lines: Vec<_> = faults.take(FAULTS_PRINTED_MAX).map(|fault| printable(&fault)).collect();
+    let mut lines: Vec<_> =
+        faults.take(FAULTS_PRINTED_MAX).map(|fault| printable(&fault, FAULT_CHARS_MAX)).collect();
     if more > 0 {
         lines.push(format!("and {more} more"));
     }
     lines
-}
-
-/// Escapes control characters and limits the length: faults contain keys of the input.
-fn printable(fault: &str) -> String {
-    let mut text = String::with_capacity(fault.len());
-    for (count, char) in fault.chars().enumerate() {
-        if count == FAULT_CHARS_MAX {
-            text.push('…');
-            break;
-        }
-        if char.is_control() { text.extend(char.escape_default()) } else { text.push(char) }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -128,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_fault_is_one_short_line_whatever_keys_it_names() {
-        assert_eq!(printable("extra.a\n\u{1b}[31mb"), "extra.a\\n\\u{1b}[31mb");
-        assert_eq!(printable(&"x".repeat(1000)).chars().count(), FAULT_CHARS_MAX + 1);
+        assert_eq!(printable("extra.a\n\u{1b}[31mb", FAULT_CHARS_MAX), "extra.a\\n\\u{1b}[31mb");
+        assert_eq!(printable(&"x".repeat(1000), FAULT_CHARS_MAX).chars().count(), FAULT_CHARS_MAX + 1);
     }
 
     #[test]

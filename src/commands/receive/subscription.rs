@@ -1,6 +1,6 @@
 //! A subscription of the receiver's own, for as long as it runs.
 
-use std::{env, fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, anyhow};
 use tokio::time::timeout;
@@ -10,11 +10,10 @@ use tonic_types::StatusExt;
 use super::keys::Keys;
 use crate::{
     commands::{
-        connection::{Connection, ConnectionArguments},
+        connection::{self, Connection, ConnectionArguments},
         json_form::JsonForm,
         print_error,
     },
-    config::TOKEN_ENVIRONMENT,
     domain::{ids::AccountId, secret::Secret},
     proto::v1::{
         CreateSubscriptionRequest, DeleteSubscriptionRequest, EventType, GetSubscriptionRequest,
@@ -78,8 +77,7 @@ impl SubscribeArguments {
     ///
     /// The arguments contradict each other, or a file cannot be read.
     pub(super) fn gateway(&self) -> anyhow::Result<Connection> {
-        self.connection.check()?;
-        self.connection.read(env::var_os(TOKEN_ENVIRONMENT))
+        self.connection.resolve(&connection::Environment::of_process())?.open()
     }
 }
 

@@ -14,9 +14,9 @@ use crate::{
     domain::{
         event_routing::EventAddress,
         field_violation::ViolationKind,
-        ids::{AccountId, AccountScope, EventName, Seq, SubscriptionName},
+        ids::{AccountScope, EventName, Seq, SubscriptionName},
     },
-    event::{dropped::DROPPED_FIELDS_DEFAULT, other::Outline},
+    event::{account_in_payload, dropped::DROPPED_FIELDS_DEFAULT},
     gateway::{EventQuery, Gateway, GatewayError, RenderSource},
     grpc::{
         layers::auth::Grant,
@@ -254,34 +254,4 @@ impl Events {
             headers: rendered.headers,
         })
     }
-}
-
-/// The first account that a payload names.
-fn account_in_payload(event: &v1::Event) -> Option<AccountId> {
-    use v1::event::Payload;
-    let account = |account: &Option<v1::Account>| account.as_ref().map(|account| account.id);
-    let conversation = |conversation: Option<&v1::Conversation>| {
-        let conversation = conversation?;
-        Some(conversation.account_id).filter(|id| *id != 0).or_else(|| account(&conversation.account))
-    };
-    let message = |message: &Option<v1::Message>| {
-        let message = message.as_ref()?;
-        account(&message.account).or_else(|| conversation(message.conversation.as_ref()))
-    };
-    let contact = |contact: &Option<v1::Contact>| account(&contact.as_ref()?.account);
-    let number = match event.payload.as_ref()? {
-        Payload::ConversationCreated(payload) => conversation(payload.conversation.as_ref()),
-        Payload::ConversationUpdated(payload) => conversation(payload.conversation.as_ref()),
-        Payload::ConversationStatusChanged(payload) => conversation(payload.conversation.as_ref()),
-        Payload::ConversationTypingOn(payload) => conversation(payload.conversation.as_ref()),
-        Payload::ConversationTypingOff(payload) => conversation(payload.conversation.as_ref()),
-        Payload::MessageCreated(payload) => message(&payload.message),
-        Payload::MessageUpdated(payload) => message(&payload.message),
-        Payload::WebwidgetTriggered(payload) => account(&payload.account),
-        Payload::ContactCreated(payload) => contact(&payload.contact),
-        Payload::ContactUpdated(payload) => contact(&payload.contact),
-        Payload::Other(payload) => Outline::read(&payload.json).ok().and_then(|outline| outline.account()),
-        Payload::InboxCreated(_) | Payload::InboxUpdated(_) => None,
-    };
-    AccountId::new(number?).ok()
 }
