@@ -187,7 +187,7 @@ fn warning(dropped: DroppedFields) -> v1::PublishWarning {
     let more = if dropped.has_more { ", and there are more" } else { "" };
     v1::PublishWarning {
         fields: dropped.paths,
-        description: format!("not in {}, which a subscription has{more}", format.as_str_name()),
+        description: format!("not in {}{more}", format.as_str_name()),
         payload_format: format.into(),
     }
 }
