@@ -134,7 +134,7 @@ def commands(built, directory):
                  ["make", "--silent", "-j2", f"OUT={cpp}"]],
                 [f"{cpp}/example"], {}),
         "java": ([["protoc", *proto, f"--java_out={out('java/src')}", f"--grpc_out={out('java/src')}", "--plugin=protoc-gen-grpc=/usr/bin/grpc_java_plugin", *protos],
-                  ["sh", "-c", f"javac -nowarn -d {classes} -cp {jars} $(find {built}/java/src -name '*.java') *.java"]],
+                  ["sh", "-c", f"javac -proc:none -nowarn -d {classes} -cp {jars} $(find {built}/java/src -name '*.java') *.java"]],
                  ["java", "-cp", f"{classes}:{jars}", "Main"], {}),
         "php": ([], ["php", "main.php"], {}),
         "rust": ([["cargo", "build", "--quiet"]], ["cargo", "run", "--quiet"], {"CARGO_TARGET_DIR": str(built / "rust")}),
