@@ -279,7 +279,8 @@ impl Gateway {
             let summary = client.summarize_deliveries(request).await.context("cannot count deliveries")?;
             let owed = [State::Pending, State::Retrying].map(i32::from);
             let counts = summary.into_inner().counts;
-            let owed = counts.iter().filter(|count| owed.contains(&count.state)).map(|count| count.count());
+            let owed =
+                counts.iter().filter(|count| owed.contains(&count.state)).map(v1::DeliveryCount::count);
             Ok(u64::try_from(owed.sum::<i64>())?)
         })
     }

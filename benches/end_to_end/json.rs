@@ -37,7 +37,7 @@ impl JsonPublisher {
         let accounts = load.accounts as u64;
         // The first number of each account from that of the template on.
         let first = TEMPLATE_NUMBER - TEMPLATE_NUMBER % accounts;
-        let template = |account| {
+        let template = |account: u64| {
             let request = load.request(first + account, TEMPLATE_MICROS);
             to_json(&request)
                 .to_string()

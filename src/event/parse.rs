@@ -70,7 +70,7 @@ pub fn read_form(form: PayloadFormat, body: &[u8], account: AccountId) -> Result
     violations.into_result(event)
 }
 
-/// Parses a body in the first form that represents it without loss, in the order [`FORMS`]. Returns that form as well.
+/// Parses a body in the first form that represents it without loss, in the order Chatwoot, documented, sample. Returns that form as well.
 ///
 /// # Errors
 ///

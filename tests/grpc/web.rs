@@ -52,7 +52,7 @@ async fn grpc_web_publishes_over_either_http_in_bytes_and_in_base64() {
         let asking = client.with("accept", "application/grpc-web-text+proto");
         let reply = asking.post(PUBLISH, "application/grpc-web-text+proto", text).await;
         assert_eq!(reply.headers["content-type"], "application/grpc-web-text+proto");
-        assert!(reply.body.iter().all(|byte| byte.is_ascii()), "{reply:?}");
+        assert!(reply.body.iter().all(u8::is_ascii), "{reply:?}");
 
         let reply = client.post(PUBLISH, "application/grpc-web", envelope(0, b"")).await;
         assert_eq!(reply.headers["grpc-status"], "3", "{reply:?}");

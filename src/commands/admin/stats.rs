@@ -13,7 +13,7 @@ use super::{
 use crate::{
     commands::ending::Ending,
     proto::v1::{
-        GetDeliveryStatsRequest, GetDeliveryStatsResponse, SummarizeDeliveriesRequest,
+        DeliveryStatsBucket, GetDeliveryStatsRequest, GetDeliveryStatsResponse, SummarizeDeliveriesRequest,
         SummarizeDeliveriesResponse,
     },
 };
@@ -78,14 +78,13 @@ fn print_stats(gateway: &Gateway, response: &GetDeliveryStatsResponse) -> Result
             shown_duration(bucket.latency_p95.as_ref()),
         ]
     });
-    let total = |count: fn(&crate::proto::v1::DeliveryStatsBucket) -> i64| {
-        response.buckets.iter().map(count).sum::<i64>().to_string()
-    };
+    let total =
+        |count: fn(&DeliveryStatsBucket) -> i64| response.buckets.iter().map(count).sum::<i64>().to_string();
     let total = vec![
         "total".to_owned(),
-        total(|bucket| bucket.succeeded_count()),
-        total(|bucket| bucket.failed_attempt_count()),
-        total(|bucket| bucket.given_up_count()),
+        total(DeliveryStatsBucket::succeeded_count),
+        total(DeliveryStatsBucket::failed_attempt_count),
+        total(DeliveryStatsBucket::given_up_count),
         shown_duration(response.latency_p50.as_ref()),
         shown_duration(response.latency_p95.as_ref()),
     ];

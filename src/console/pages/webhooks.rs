@@ -119,7 +119,7 @@ pub(super) async fn list(
         state: state.to_owned(),
         is_empty: all.is_empty(),
         owed: view::counted(
-            all.iter().map(|webhook| webhook.owed_count()).sum(),
+            all.iter().map(v1::Subscription::owed_count).sum(),
             "delivery waits",
             "deliveries wait",
         ),

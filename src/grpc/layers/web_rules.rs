@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER},
+    uri::Authority,
 };
 use tonic::body::Body;
 use tower_http::cors::CorsLayer;
@@ -76,7 +77,7 @@ impl WebRules {
             return Err(Refusal::Headers);
         }
         let host = match (request.version(), request.uri().authority()) {
-            (Version::HTTP_2, authority) => authority.map(|authority| authority.as_str()),
+            (Version::HTTP_2, authority) => authority.map(Authority::as_str),
             _ => Some(single(headers, &HOST).ok_or(Refusal::NoHost)?),
         };
         if !self.is_tls && !self.gateway.asks_for_proof() && !host.is_some_and(is_of_this_machine) {

@@ -25,7 +25,7 @@ pub struct GrpcSettings {
     /// Files of certificates.
     #[command(flatten)]
     pub tls: TlsSettings,
-    /// Sites whose web pages may call over HTTP: their origins, as https://app.example.com. Without it no page may.
+    /// Sites whose web pages may call over HTTP: their origins, such as `https://app.example.com`. Without it no page may.
     ///
     /// docs/http.md says what a page can do then. The flag may be repeated.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, header::CONTENT_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_ENCODING};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
 use prost_reflect::MessageDescriptor;
@@ -30,7 +30,7 @@ impl Encoding {
     /// As the headers of a request say.
     pub(super) fn of(headers: &HeaderMap, form: Form) -> Result<Self, GrpcError> {
         let name = if form.is_stream { STREAM_ENCODING } else { CONTENT_ENCODING };
-        match headers.get(name).map(|value| value.as_bytes()) {
+        match headers.get(name).map(HeaderValue::as_bytes) {
             None | Some(b"identity" | b"") => Ok(Self::Identity),
             Some(b"gzip") => Ok(Self::Gzip),
             Some(_) => Err(GrpcError::new(
