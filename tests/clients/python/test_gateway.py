@@ -10,7 +10,7 @@ import time
 import unittest
 
 import grpc
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, json_format
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -293,6 +293,21 @@ class GatewayTest(unittest.TestCase):
         code, details = self.refusal(self.events.PublishEvent, self.request(2, event_id="taken"))
         self.assertEqual(code, grpc.StatusCode.ALREADY_EXISTS)
         self.assertEqual(details["ErrorInfo"].reason, "EVENT_EXISTS")
+
+    def test_a_watch_has_begun_when_its_headers_are_there_before_any_change(self):
+        subscription, _ = self.subscribe()
+        request = delivery_service_pb2.WatchDeliveriesRequest(parent=subscription.name)
+        changes = self.deliveries.WatchDeliveries(request, timeout=CALL_TIMEOUT_S)
+        self.addCleanup(changes.cancel)
+        changes.initial_metadata()
+        self.assertTrue(changes.is_active())
+        self.publish(self.request(1, event_id="watched"))
+        self.assertEqual(next(changes).delivery.name, f"{subscription.name}/deliveries/watched")
+
+    def test_json_shows_a_count_of_0(self):
+        shown = json_format.MessageToDict(self.publish(self.request(1)))
+        self.assertEqual(shown.get("deliveryCount"), 0)
+        self.assertNotIn("duplicate", shown)
 
     def test_pages_end(self):
         self.subscribe()
