@@ -9,7 +9,6 @@
 #include "google/rpc/status.pb.h"
 #include "tidings.h"
 namespace v1 = tidings::v1;
-
 // Finds the detail of this kind in an error.
 template <class Kind> bool detail(const grpc::Status& error, Kind* kind) {
   google::rpc::Status status;
@@ -21,7 +20,7 @@ template <class Kind> bool detail(const grpc::Status& error, Kind* kind) {
 grpc::Status publish(v1::EventService::Stub& events, const v1::PublishEventRequest& request, v1::PublishEventResponse* response) {
   for (int attempt = 1;; attempt++) {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    context.set_deadline(deadline());
     grpc::Status status = events.PublishEvent(&context, request, response);
     google::rpc::RetryInfo wait;
     if (status.ok() || attempt == 5 || !detail(status, &wait)) return status;
@@ -37,6 +36,7 @@ int main() {
   auto credentials = grpc::CompositeChannelCredentials(grpc::SslCredentials(tls), grpc::AccessTokenCredentials(std::getenv("TIDINGS_TOKEN")));
   auto channel = grpc::CreateChannel(std::getenv("TIDINGS_ADDRESS"), credentials);
   grpc::ClientContext creating, watching;
+  for (auto* context : {&creating, &watching}) context->set_deadline(deadline());
   v1::CreateSubscriptionResponse created;
   auto status = v1::SubscriptionService::NewStub(channel)->CreateSubscription(&creating, subscription(std::getenv("WEBHOOK_URL")), &created);
   if (status.error_code() != grpc::ALREADY_EXISTS) check(status);
@@ -51,8 +51,7 @@ int main() {
   v1::PublishEventResponse response;
   for (int i = 0; i < 2; i++) { check(publish(*events, request, &response)); std::cout << "published, duplicate: " << std::boolalpha << response.result().duplicate() << "\n"; }
   google::rpc::BadRequest bad;
-  v1::PublishEventResponse none;
-  if (detail(publish(*events, publish_request(0, ""), &none), &bad))
+  if (v1::PublishEventResponse none; detail(publish(*events, publish_request(0, ""), &none), &bad))
     for (const auto& violation : bad.field_violations()) std::cout << "refused: " << violation.field() << " " << violation.description() << "\n";
   v1::WatchDeliveriesResponse change;
   while (changes->Read(&change) && !(change.delivery().event() == response.result().event() && change.delivery().state() == v1::Delivery::STATE_SUCCEEDED)) {}

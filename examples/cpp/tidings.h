@@ -1,5 +1,6 @@
 // The requests of the example.
 #pragma once
+#include <chrono>
 #include <ctime>
 #include <string>
 #include "tidings/v1/delivery_service.grpc.pb.h"
@@ -7,6 +8,9 @@
 #include "tidings/v1/subscription_service.grpc.pb.h"
 
 constexpr char PARENT[] = "accounts/1";
+
+// Of each call.
+inline std::chrono::system_clock::time_point deadline() { return std::chrono::system_clock::now() + std::chrono::seconds(30); }
 
 inline tidings::v1::CreateSubscriptionRequest subscription(const char* url) {
   tidings::v1::CreateSubscriptionRequest request;

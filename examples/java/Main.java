@@ -34,12 +34,12 @@ public class Main {
     token.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + System.getenv("TIDINGS_TOKEN"));
     ManagedChannel channel = NettyChannelBuilder.forTarget(System.getenv("TIDINGS_ADDRESS")).intercept(MetadataUtils.newAttachHeadersInterceptor(token))
         .sslContext(GrpcSslContexts.forClient().trustManager(new File(System.getenv("TIDINGS_CA"))).build()).build();
-    try { SubscriptionServiceGrpc.newBlockingStub(channel).createSubscription(Requests.subscription(PARENT, System.getenv("WEBHOOK_URL"))); } catch (StatusRuntimeException error) {
+    try { SubscriptionServiceGrpc.newBlockingStub(channel).withDeadlineAfter(30, TimeUnit.SECONDS).createSubscription(Requests.subscription(PARENT, System.getenv("WEBHOOK_URL"))); } catch (StatusRuntimeException error) {
       if (error.getStatus().getCode() != Status.Code.ALREADY_EXISTS) throw error;
     }
-    Begun begun = new Begun();
-    var changes = DeliveryServiceGrpc.newBlockingStub(channel).withInterceptors(begun).withDeadlineAfter(30, TimeUnit.SECONDS).watchDeliveries(WatchDeliveriesRequest.newBuilder().setParent(NAME).build());
-    begun.await(); // From now on no change is missed.
+    Watch watch = new Watch();
+    DeliveryServiceGrpc.newStub(channel).withInterceptors(watch).withDeadlineAfter(30, TimeUnit.SECONDS).watchDeliveries(WatchDeliveriesRequest.newBuilder().setParent(NAME).build(), watch);
+    watch.awaitBegin(); // From now on no change is missed.
     System.out.println("watch begun");
     var events = EventServiceGrpc.newBlockingStub(channel);
     PublishEventRequest request = Requests.publish(PARENT, 42, "java-" + java.util.UUID.randomUUID());
@@ -48,7 +48,7 @@ public class Main {
       for (var violation : detail(error, BadRequest.class).getFieldViolationsList()) System.out.println("refused: " + violation.getField() + " " + violation.getDescription());
     }
     Delivery delivery;
-    do delivery = changes.next().getDelivery(); while (!delivery.getName().endsWith("/" + request.getEventId()) || delivery.getState() != Delivery.State.STATE_SUCCEEDED);
+    do delivery = watch.next(); while (!delivery.getName().endsWith("/" + request.getEventId()) || delivery.getState() != Delivery.State.STATE_SUCCEEDED);
     System.out.println("delivered");
     channel.shutdownNow();
   }

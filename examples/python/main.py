@@ -1,5 +1,7 @@
 """Publishes an event to Tidings over TLS and watches its delivery. ../README.md says how to run it."""
-import os, time, uuid
+import os
+import time
+import uuid
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
