@@ -9,13 +9,17 @@ examples/README.md. Without a NAME it runs all of them.
 
 import functools
 import glob
+import hashlib
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import typing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +27,18 @@ EXAMPLES = ROOT / "examples"
 ADMIN_TOKEN = "0123456789abcdef0123456789abcdef"
 BUILD_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 120
+# The beginnings of the names of the contract's files that the examples need. Java and C++ take long to compile the others.
+CONTRACT = ("chatwoot", "delivery", "event", "subscription")
+# Directories in an example that a build makes.
+BUILT = {"gen", "node_modules", "target"}
 JAVA = "/usr/share/java"
+# Debian's netty takes the ALPN that gRPC needs from OpenSSL alone, by netty-tcnative, whose library it seeks under TCNATIVE's name.
+TCNATIVE = "libnetty_tcnative.so"
+JARS = [f"grpc-{part}" for part in ("api", "context", "core", "netty", "protobuf", "protobuf-lite", "stub")]
+JARS += [f"netty-{part}" for part in ("buffer", "codec", "codec-http", "codec-http2", "codec-socks", "common", "handler", "handler-proxy")]
+JARS += [f"netty-{part}" for part in ("resolver", "tcnative", "transport", "transport-native-epoll", "transport-native-unix-common")]
+JARS += ["protobuf", "protobuf-util", "guava", "failureaccess", "gson", "proto-google-common-protos", "perfmark-api", "opencensus-api"]
+JARS += ["geronimo-annotation-1.3-spec"]
 # The Ruby library has no way to see that a watch has begun.
 WITHOUT_BEGUN = {"ruby"}
 
@@ -97,51 +112,102 @@ def create_token(directory, address):
         return access_token_service_pb2_grpc.AccessTokenServiceStub(channel).CreateAccessToken(request, metadata=metadata, timeout=30).token
 
 
-def commands(built, directory):
-    """For each example the commands that build it, and the one that runs it."""
-    protos = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto/tidings/v1").glob("*.proto"))
-    proto = ["-I", ROOT / "proto"]
+class Example(typing.NamedTuple):
+    """How an example is built and run, in its directory. Generated code goes below `generated`."""
+
+    builds: list
+    run: list
+    generated: Path
+    settings: dict = {}
+
+
+def examples(built, directory):
+    """How each example is built and run."""
+    paths = sorted(path for part in CONTRACT for path in (ROOT / "proto").glob(f"tidings/v1/{part}*.proto"))
+    protos = ["-I", ROOT / "proto", *(str(path.relative_to(ROOT / "proto")) for path in paths)]
     # error_details.proto comes with PyPI's googleapis-common-protos; distributions have it elsewhere.
-    (google,) = glob.glob(str(directory / "venv/lib/python*/site-packages"))
-    rpc = ["-I", google, "google/rpc/error_details.proto", "google/rpc/status.proto"]
+    (google,) = glob.glob(f"{directory}/venv/lib/python*/site-packages")
     python = directory / "venv/bin/python"
+    gen = {name: built / name / "gen" for name in ("python", "go", "ruby", "cpp", "java", "php", "rust")}
+    npm = {name: EXAMPLES / name / "node_modules" for name in ("node", "typescript-connect", "browser")}
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    jars = ":".join(f"{JAVA}/{name}.jar" for name in JARS)
 
-    def out(name):
-        (built / name).mkdir(parents=True, exist_ok=True)
-        return built / name
+    def protoc(name, *plugins, program=("protoc",)):
+        return [*program, *(f"--{plugin}_out={gen[name]}" for plugin in plugins), *protos]
 
-    def npm(name, *more):
-        return [["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], *more], EXAMPLES / name
-
-    classes, go = out("java/classes"), out("go/src/github.com/tidings-gateway/tidings/gen/go/tidings/v1")
-    jars = ":".join(glob.glob(f"{JAVA}/grpc-*.jar") + glob.glob(f"{JAVA}/netty-*.jar") + [
-        f"{JAVA}/{name}.jar" for name in ("protobuf", "protobuf-util", "guava", "proto-google-common-protos", "perfmark-api", "geronimo-annotation-1.3-spec", "opencensus-api", "gson", "failureaccess")
-    ])
-    pkg = "$(pkg-config --cflags --libs grpc++ protobuf)"
-    cpp = out("cpp")
+    grpc_plugin = "--plugin=protoc-gen-grpc=/usr/bin/grpc_{}_plugin"
+    sources = f"$(find {gen['java']} -name '*.java') *.java"
     return {
-        "python": ([[python, "-m", "grpc_tools.protoc", *proto, f"--python_out={out('python')}", f"--grpc_python_out={out('python')}", *protos]],
-                   [python, "main.py"], {"PYTHONPATH": str(out("python"))}),
-        "node": ([["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]], ["node", "main.js"], {}),
-        "typescript-connect": ([["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], ["npx", "buf", "generate"]], ["npx", "tsx", "main.ts"], {}),
-        "go": ([["protoc", *proto, f"--go_out={built}/go/src", f"--go-grpc_out={built}/go/src", *protos],
-                ["go", "build", "-o", f"{built}/go/example", "."]],
-               [f"{built}/go/example"], {"GO111MODULE": "off", "GOPATH": f"{built}/go:/usr/share/gocode", "GOCACHE": f"{built}/go/cache"}),
-        "ruby": ([["grpc_tools_ruby_protoc", *proto, f"--ruby_out={out('ruby')}", f"--grpc_out={out('ruby')}", *protos]],
-                 ["ruby", f"-I{out('ruby')}", "main.rb"], {}),
-        "cpp": ([["protoc", *proto, f"--cpp_out={cpp}", f"--grpc_out={cpp}", "--plugin=protoc-gen-grpc=/usr/bin/grpc_cpp_plugin", *protos],
-                 ["protoc", f"--cpp_out={cpp}", *rpc],
-                 ["make", "--silent", "-j2", f"OUT={cpp}"]],
-                [f"{cpp}/example"], {}),
-        "java": ([["protoc", *proto, f"--java_out={out('java/src')}", f"--grpc_out={out('java/src')}", "--plugin=protoc-gen-grpc=/usr/bin/grpc_java_plugin", *protos],
-                  ["sh", "-c", f"javac -proc:none -nowarn -d {classes} -cp {jars} $(find {built}/java/src -name '*.java') *.java"]],
-                 ["java", "-cp", f"{classes}:{jars}", "Main"], {}),
-        "php": ([], ["php", "main.php"], {}),
-        "rust": ([["cargo", "build", "--quiet"]], ["cargo", "run", "--quiet"], {"CARGO_TARGET_DIR": str(built / "rust")}),
-        "browser": ([["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], ["npx", "buf", "generate"],
-                     ["npx", "esbuild", "main.ts", "--bundle", "--outfile=main.js", "--log-level=warning"]],
-                    ["node", ROOT / "tests/clients/page.js"], {}),
+        "python": Example(
+            [protoc("python", "python", "grpc_python", program=(python, "-m", "grpc_tools.protoc"))],
+            [python, "main.py"],
+            gen["python"],
+            {"PYTHONPATH": str(gen["python"]), "PYTHONDONTWRITEBYTECODE": "1"},
+        ),
+        "node": Example([install], ["node", "main.js"], npm["node"]),
+        "typescript-connect": Example([install, ["npx", "buf", "generate"]], ["npx", "tsx", "main.ts"], npm["typescript-connect"]),
+        "go": Example(
+            [
+                ["mkdir", f"{gen['go']}/src"],
+                ["protoc", f"--go_out={gen['go']}/src", f"--go-grpc_out={gen['go']}/src", *protos],
+                ["go", "build", "-o", gen["go"] / "example", "."],
+            ],
+            [gen["go"] / "example"],
+            gen["go"],
+            {"GO111MODULE": "off", "GOPATH": f"{gen['go']}:/usr/share/gocode", "GOCACHE": str(built / "go/cache")},
+        ),
+        "ruby": Example(
+            [protoc("ruby", "ruby", "grpc", program=("grpc_tools_ruby_protoc",))], ["ruby", f"-I{gen['ruby']}", "main.rb"], gen["ruby"]
+        ),
+        "cpp": Example(
+            [
+                protoc("cpp", "cpp", "grpc", program=("protoc", grpc_plugin.format("cpp"))),
+                ["protoc", f"--cpp_out={gen['cpp']}", "-I", google, "google/rpc/error_details.proto", "google/rpc/status.proto"],
+                ["make", "--silent", "-j2", f"OUT={gen['cpp']}"],
+            ],
+            [gen["cpp"] / "example"],
+            gen["cpp"],
+        ),
+        "java": Example(
+            [
+                protoc("java", "java", "grpc", program=("protoc", grpc_plugin.format("java"))),
+                ["sh", "-c", f"cp /usr/lib/*/jni/libnetty-tcnative.so {gen['java']}/{TCNATIVE}"],
+                ["sh", "-c", f"javac -J-XX:+UseSerialGC -proc:none -nowarn -d {gen['java']} -cp {jars} {sources}"],
+            ],
+            ["java", f"-Djava.library.path={gen['java']}", "-cp", f"{gen['java']}:{jars}", "Main"],
+            gen["java"],
+        ),
+        "php": Example([], ["php", "main.php"], gen["php"]),
+        "rust": Example([["cargo", "build", "--quiet"]], ["cargo", "run", "--quiet"], gen["rust"], {"CARGO_TARGET_DIR": str(built / "rust")}),
+        "browser": Example(
+            [install, ["npx", "buf", "generate"], ["npx", "esbuild", "main.ts", "--bundle", "--outfile=gen/main.js", "--log-level=warning"]],
+            ["node", ROOT / "tests/clients/page.js"],
+            npm["browser"],
+        ),
     }
+
+
+def inputs(name, example):
+    """A digest of all that a build depends on: its commands, the contract, the example's files and the distribution."""
+    files = (file for top in (ROOT / "proto", EXAMPLES / name) for file in top.rglob("*") if BUILT.isdisjoint(file.relative_to(top).parts))
+    digest = hashlib.sha256(repr((example.builds, sorted(example.settings.items()))).encode())
+    for file in [Path("/etc/debian_version"), *sorted(files)]:
+        if file.is_file():
+            digest.update(f"\0{file}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def build(name, example, environment):
+    """Builds an example, unless it was built from the same files."""
+    stamp, digest = example.generated / ".inputs", inputs(name, example)
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    shutil.rmtree(example.generated, ignore_errors=True)
+    example.generated.mkdir(parents=True)
+    for command in example.builds:
+        run(command, EXAMPLES / name, environment, BUILD_TIMEOUT_S)
+    stamp.write_text(digest)
 
 
 def check(name, output):
@@ -176,19 +242,20 @@ def main(binary, directory, *names):
                 "TIDINGS_TOKEN": create_token(certificates, address),
                 "PAGE": origin,
             }
-            for name, (builds, command, settings) in commands(built, directory).items():
+            for name, example in examples(built, directory).items():
                 if names and name not in names:
                     continue
-                print(f"-- {name}", flush=True)
+                print(f"-- {name}", end="", flush=True)
+                begin = time.monotonic()
                 # An account has one subscription of each URL.
-                own = environment | settings | {"WEBHOOK_URL": f"http://127.0.0.1:{receiver.server_port}/{name}"}
+                own = environment | example.settings | {"WEBHOOK_URL": f"http://127.0.0.1:{receiver.server_port}/{name}"}
                 try:
-                    for build in builds:
-                        run(build, EXAMPLES / name, own, BUILD_TIMEOUT_S)
-                    check(name, run(command, EXAMPLES / name, own, RUN_TIMEOUT_S))
+                    build(name, example, own)
+                    check(name, run(example.run, EXAMPLES / name, own, RUN_TIMEOUT_S))
                 except AssertionError as failure:
-                    print(failure, file=sys.stderr, flush=True)
+                    print(f"\n{failure}", file=sys.stderr, flush=True)
                     failed.append(name)
+                print(f": {time.monotonic() - begin:.0f} s", flush=True)
         finally:
             if (code := gateway.end()) != 0:
                 failed.append(f"the gateway ({code})")
