@@ -52,4 +52,5 @@ const request = { parent, eventId: `node-${randomUUID()}`, event: message(42) };
 for (let i = 0; i < 2; i++) console.log("published, duplicate:", (await publish(request)).duplicate);
 await publish({ parent, event: message(0) }).catch((error) => detail(error, "google.rpc.BadRequest").fieldViolations.forEach((violation) => console.log("refused:", violation.field, violation.description)));
 for await (const { delivery } of watch) if (delivery.name.endsWith(`/${request.eventId}`) && delivery.state === "STATE_SUCCEEDED") break;
+watch.cancel(); // Else the process lives until the call's deadline.
 console.log("delivered");
