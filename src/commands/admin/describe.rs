@@ -135,6 +135,7 @@ mod tests {
                 ..RetryPolicy::default()
             }),
             create_time: Some(Timestamp { seconds: 0, nanos: 0 }),
+            owed_count: Some(0),
             ..Subscription::default()
         };
         let rows: Vec<_> = describe(&reflect(&subscription)).iter().map(|row| row.join(" ")).collect();

@@ -1,10 +1,6 @@
 //! Times as people say them.
 
-use jiff::{
-    Timestamp,
-    civil::{Date, DateTime},
-    tz::TimeZone,
-};
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 use crate::{config::parse_duration, domain::time::UnixMicros};
 
@@ -34,10 +30,8 @@ impl When {
             "yesterday" => return Ok(Self::DaysAgo(1)),
             _ => {}
         }
-        let civil = || {
-            let time = text.parse::<Date>().map(|date| date.at(0, 0, 0, 0));
-            time.or_else(|_| text.parse::<DateTime>()).ok()
-        };
+        // A day is its beginning.
+        let civil = || text.parse::<DateTime>().ok();
         let point = text.parse::<Timestamp>().ok();
         let point = point.or_else(|| Some(civil()?.to_zoned(TimeZone::UTC).ok()?.timestamp()));
         if let Some(point) = point {

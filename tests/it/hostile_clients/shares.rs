@@ -12,7 +12,7 @@ use super::{ACCOUNT, Attacked, Tried, calls, calls::Calls, side_by_side};
 use crate::support::{
     events::long_message,
     process::Launcher,
-    raw_http2::{self, END_HEADERS, END_STREAM, HEADERS, RawHttp2, frame},
+    raw_http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, RawHttp2, frame},
     scrape::Scrape,
 };
 
@@ -38,7 +38,7 @@ async fn open_calls(address: SocketAddr, until: Instant, path: &'static str, mor
             // Refusals end their streams, after a second. A stream of reflection only begins.
             let mut refused = 0;
             while let Ok(Some(frame)) = tokio::time::timeout_at(until + LONGER, raw.next()).await {
-                refused += u64::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+                refused += u64::from([HEADERS, DATA].contains(&frame.kind) && frame.flags & END_STREAM != 0);
             }
             Tried { tries: STREAMS.into(), refused }
         }
