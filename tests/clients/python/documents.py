@@ -209,10 +209,12 @@ def grpcurl(arguments):
             case _:
                 positional.append(argument)
     address, *verb = positional
-    if address != GATEWAY_IN_DOCUMENTS:
+    if address == GATEWAY_IN_DOCUMENTS:
+        address = address_of("gateway")
+    elif address != os.environ["GATEWAY"]:
         print(f"{address} is not the gateway's address", file=sys.stderr)
         return 2
-    url = "http://" + address_of("gateway")
+    url = "http://" + address
     match verb:
         case ["list"]:
             options.append("--list-services")

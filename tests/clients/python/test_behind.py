@@ -47,11 +47,11 @@ class BehindTest(unittest.TestCase):
         (command, *arguments), source = set_up(directory.name)
         self.assertEqual(command, "serve")
         options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        self.assertEqual(list(options), ["--ingest-listen", "--ingest-sources-file"])
+        self.assertEqual(list(options), ["--ingest-listen", "--ingest-sources-file", "--egress-allow"])
         self.account = source["account"]
         self.gateway = Gateway(
             os.environ["GATEWAY_BINARY"],
-            ["--data-dir", str(Path(directory.name) / "data"), "--egress-allow", "127.0.0.0/8"],
+            ["--data-dir", str(Path(directory.name) / "data"), "--egress-allow", options["--egress-allow"]],
             TIDINGS_INGEST_LISTEN="127.0.0.1:0",
             TIDINGS_INGEST_SOURCES_FILE=str(Path(directory.name) / options["--ingest-sources-file"]),
         )
