@@ -48,7 +48,7 @@ impl Administer for Arguments {
         let request = ReplayDeliveriesRequest {
             parent: gateway.subscription(&self.subscription)?,
             start_time: Some(self.since.before(now)),
-            // The end is fixed: events that are stored meanwhile are none of those that were counted.
+            // The end is fixed: events that are stored meanwhile were not counted.
             end_time: Some(self.until.map_or_else(|| now.into(), |time| time.before(now))),
             event_types: self.types.clone(),
             states: self.states.clone(),

@@ -22,7 +22,7 @@ impl When {
     ///
     /// # Errors
     ///
-    /// The text is none of them.
+    /// The text has another form.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "now" => return Ok(Self::Span(0)),

@@ -91,7 +91,7 @@ impl Contexts {
     ///
     /// # Errors
     ///
-    /// There is none of this name.
+    /// No context has this name.
     pub(in crate::commands) fn select(mut self, name: Option<&str>) -> anyhow::Result<Option<Context>> {
         let Some(name) = name.or(self.current.as_deref()).map(str::to_owned) else { return Ok(None) };
         match self.contexts.remove(&name) {

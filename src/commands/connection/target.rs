@@ -74,7 +74,7 @@ pub(in crate::commands) struct Target {
 }
 
 impl Target {
-    /// A server that is not told who calls.
+    /// A server that gets no credentials.
     pub(super) fn anonymous(address: Address) -> Self {
         Self { address, account: None, token: TokenSource::None, ca: None, client_certificate: None }
     }

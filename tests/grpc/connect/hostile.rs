@@ -1,4 +1,4 @@
-//! Requests in JSON that are too large, too deep, or lie about what they are. None is stored, and each is told why.
+//! Requests in JSON that are too large, too deep, or lie about what they are. None is stored, and each response says why.
 
 use super::*;
 

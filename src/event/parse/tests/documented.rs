@@ -53,7 +53,7 @@ const MESSAGE_OBJECT: &str = r#"{
   "inbox": {}
 }"#;
 
-/// The documentation's object Conversation, likewise.
+/// The documentation's object Conversation.
 const CONVERSATION_OBJECT: &str = r#"{
   "event": "conversation_created",
   "additional_attributes": {"initiated_at": {"timestamp": "iso-datetime"}},
